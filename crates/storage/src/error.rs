@@ -1,0 +1,95 @@
+//! What can go wrong in a store: one struct, few kinds.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// A failed store operation: what kind of failure, on which key, and what lay under it.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    key: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// A store's answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kinds of failure that a caller treats differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key, or the upload, is definitely absent.
+    NotFound,
+    /// `PutMode::Create` found the key taken. Nothing was written.
+    AlreadyExists,
+    /// The version, or the claim, is not the expected one. Nothing was written.
+    Precondition,
+    /// The range starts or ends beyond the object.
+    OutOfRange,
+    /// The object is larger than the operation can return.
+    TooLarge,
+    /// The store asks for less haste (S3: SlowDown). Nothing was written; try again later.
+    Throttled,
+    /// The store failed or could not be reached; a write may or may not have happened.
+    Unavailable,
+    /// The store refuses this process: credentials, permissions, a full or read-only disk.
+    Refused,
+}
+
+impl Error {
+    /// A failure without an underlying error.
+    pub fn new(kind: ErrorKind, key: impl fmt::Display) -> Self {
+        Self { kind, key: key.to_string(), source: None }
+    }
+
+    /// A failure with what caused it.
+    pub fn with_source(
+        kind: ErrorKind,
+        key: impl fmt::Display,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self { kind, key: key.to_string(), source: Some(source.into()) }
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The key (or prefix, or upload) of the operation.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether the key is definitely absent.
+    pub fn is_not_found(&self) -> bool {
+        self.kind == ErrorKind::NotFound
+    }
+
+    /// Whether a conditional write definitely did not happen because its condition failed.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.kind, ErrorKind::AlreadyExists | ErrorKind::Precondition)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            ErrorKind::NotFound => "not found",
+            ErrorKind::AlreadyExists => "already exists",
+            ErrorKind::Precondition => "changed by another writer",
+            ErrorKind::OutOfRange => "range beyond the end",
+            ErrorKind::TooLarge => "too large to read whole",
+            ErrorKind::Throttled => "store asks to slow down",
+            ErrorKind::Unavailable => "store unavailable",
+            ErrorKind::Refused => "store refused",
+        };
+        write!(f, "{what}: {}", self.key)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

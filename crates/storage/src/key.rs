@@ -1,0 +1,97 @@
+//! [`Key`]: the name of an object, valid on every store by construction.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest key, in bytes (S3's limit).
+pub const KEY_BYTES_MAX: usize = 1024;
+/// The longest component of a key, in bytes (the file name limit of common file systems).
+pub const COMPONENT_BYTES_MAX: usize = 255;
+
+/// The name of an object: components separated by `/`.
+///
+/// - 1 to [`KEY_BYTES_MAX`] bytes of printable ASCII without space or backslash;
+/// - no component is empty, longer than [`COMPONENT_BYTES_MAX`], or starts with `.`: a folder
+///   store keeps its own files under such names.
+///
+/// ```
+/// # use jreg_storage::Key;
+/// assert!("blobs/sha256/ab/cd".parse::<Key>().is_ok());
+/// assert!("../etc/passwd".parse::<Key>().is_err());
+/// assert!("a//b".parse::<Key>().is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Key(String);
+
+/// Why a string is not a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid store key {key:?}: {reason}")]
+pub struct InvalidKey {
+    key: String,
+    reason: &'static str,
+}
+
+impl Key {
+    /// The key as a string.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn check(key: &str) -> Result<(), &'static str> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err("must be 1 to 1024 bytes long");
+    }
+    if !key.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        return Err("must be printable ASCII without space or backslash");
+    }
+    for component in key.split('/') {
+        if component.is_empty() || component.len() > COMPONENT_BYTES_MAX {
+            return Err("each component must be 1 to 255 bytes long");
+        }
+        if component.starts_with('.') {
+            return Err("no component may start with a dot");
+        }
+    }
+    Ok(())
+}
+
+impl TryFrom<String> for Key {
+    type Error = InvalidKey;
+
+    fn try_from(key: String) -> Result<Self, InvalidKey> {
+        match check(&key) {
+            Ok(()) => Ok(Self(key)),
+            Err(reason) => Err(InvalidKey { key, reason }),
+        }
+    }
+}
+
+impl FromStr for Key {
+    type Err = InvalidKey;
+
+    fn from_str(key: &str) -> Result<Self, InvalidKey> {
+        Self::try_from(key.to_owned())
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}

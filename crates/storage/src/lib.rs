@@ -1,0 +1,17 @@
+//! Bytes under keys: one trait, one contract, several stores.
+//!
+//! [`Store`] is the whole interface. [`Key`] names an object, [`Error`] says what went wrong and
+//! [`Clock`] what time it is. This crate knows nothing of OCI.
+
+mod clock;
+mod error;
+mod key;
+mod store;
+
+pub use clock::{Clock, SystemClock};
+pub use error::{Error, ErrorKind, Result};
+pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
+pub use store::{
+    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part, PartRules,
+    Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
+};

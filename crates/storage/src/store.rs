@@ -1,0 +1,312 @@
+//! The [`Store`] trait: what jreg asks of the place where its bytes live.
+//!
+//! Two kinds of object share one key space. *Records* are small (at most
+//! [`RECORD_BYTES_MAX`]), are read and written whole, carry an [`ETag`] and are changed by
+//! compare-and-swap. *Bulk* objects are blob bytes: written once at a key that is never used
+//! again, by [`Store::put`] or as a [`Multipart`], and read as a stream.
+
+use std::fmt::Debug;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use crate::{Key, Result};
+
+/// The largest object that [`Store::get`] returns: a 4 MiB manifest with its header line, with
+/// room to spare.
+pub const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A stream of an object's bytes. An error ends it; the bytes before it are good.
+pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// An opaque version of one object, compared byte for byte and never parsed.
+///
+/// Two writes of a record never share an etag as long as their bytes differ, which is why every
+/// record of jreg carries a random nonce.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ETag(String);
+
+impl ETag {
+    /// Wraps what a store calls an object's version.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The version as the store spelled it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A record, read whole.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The version these bytes are.
+    pub etag: ETag,
+    /// When this version was written, by the store's clock.
+    pub last_modified: SystemTime,
+    /// When the store answered, by the same clock: `date - last_modified` is the record's age.
+    pub date: SystemTime,
+}
+
+/// What is known of an object without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The object's length.
+    pub size_bytes: u64,
+    /// When it was written, by the store's clock. For a multipart object some stores give the
+    /// time it was begun.
+    pub last_modified: SystemTime,
+    /// When the store answered, by the same clock.
+    pub date: SystemTime,
+}
+
+/// The condition under which a record is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutMode {
+    /// Only if the key is absent; otherwise [`ErrorKind::AlreadyExists`](crate::ErrorKind).
+    Create,
+    /// Only if the key's version is this one; otherwise, or if the key is absent,
+    /// [`ErrorKind::Precondition`](crate::ErrorKind).
+    Match(ETag),
+    /// Whatever is there. Never for a key that anything else may write: a delayed retry of an
+    /// unconditional write may land late and revert a newer one.
+    Overwrite,
+}
+
+/// The answer to a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The version that now is.
+    pub etag: ETag,
+    /// When the store answered, by its clock.
+    pub date: SystemTime,
+}
+
+/// Which bytes of a bulk object to read. Ends are exclusive and must lie within the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// The first byte.
+    pub start: u64,
+    /// One past the last byte; at least `start`.
+    pub end: u64,
+}
+
+impl ByteRange {
+    /// The number of bytes in the range.
+    pub fn len(self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether the range holds no byte.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug)]
+pub struct ListRequest {
+    /// Only keys that start with this, taken as plain bytes: `""` is everything, `"a/"` a folder.
+    pub prefix: String,
+    /// Only keys (or common prefixes) after this one, in byte order. It need not exist.
+    pub start_after: Option<String>,
+    /// Fold everything below the next `/` after the prefix into one common prefix.
+    pub delimiter: bool,
+    /// At most this many entries and common prefixes together. At least 1; a store may have a
+    /// smaller maximum of its own (S3: 1,000), in which case the page says that there is more.
+    pub limit: usize,
+}
+
+impl ListRequest {
+    /// Every key below a prefix, from the start, one store page (1,000) at a time.
+    pub fn below(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), start_after: None, delimiter: false, limit: 1000 }
+    }
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: Key,
+    /// Its length.
+    pub size_bytes: u64,
+    /// When it was written, by the store's clock.
+    pub last_modified: SystemTime,
+    /// Its version, where the store knows it without reading the object (S3 and memory do, a
+    /// folder does not).
+    pub etag: Option<ETag>,
+}
+
+/// A page of a listing, in byte order of the keys.
+#[derive(Clone, Debug)]
+pub struct ListPage {
+    /// The objects.
+    pub entries: Vec<Listed>,
+    /// With a delimiter: the common prefixes, each ending in `/`, in byte order.
+    pub prefixes: Vec<String>,
+    /// Where to continue, as the next request's `start_after`; `None` says that this page
+    /// reached the end. A page that was cut is never shown as a last one.
+    pub next: Option<String>,
+    /// When the store answered, by its clock.
+    pub date: SystemTime,
+}
+
+/// What a store wants of the parts of a multipart upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartRules {
+    /// How large to make a part when nothing else decides.
+    pub part_bytes: u64,
+    /// Whether every part but the last must be exactly as large as the first. If not, a part may
+    /// be of any size, and what is left at the end of a request can be stored as a part at once.
+    pub uniform: bool,
+    /// The most parts one upload may have.
+    pub parts_max: u64,
+}
+
+/// Where the store's state lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locality {
+    /// Every change to the store passes through this value: a cache beside it can be exact, and
+    /// a listing costs little.
+    InProcess,
+    /// Others may change it: what was read is already old, and each request costs a round trip.
+    Shared,
+}
+
+/// A multipart upload in progress: plain data, so that any instance can pick it up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Multipart {
+    /// The key at which the object appears when the upload is completed.
+    pub key: Key,
+    /// The store's own name for the upload.
+    pub id: String,
+    /// Which claim on the upload is writing: see [`Store::resume_multipart`].
+    pub writer: u64,
+    /// The parts stored so far, in order and without a gap.
+    pub parts: Vec<Part>,
+}
+
+impl Multipart {
+    /// How many bytes the recorded parts hold.
+    pub fn size_bytes(&self) -> u64 {
+        self.parts.last().map_or(0, |part| part.offset + part.size_bytes)
+    }
+
+    /// Records a part that [`Store::put_part`] returned; it must start where the last one ended.
+    /// Parts of a store that does not name them (an empty etag) become one.
+    pub fn record(&mut self, part: Part) {
+        debug_assert_eq!(part.offset, self.size_bytes(), "parts are recorded in order");
+        match self.parts.last_mut() {
+            Some(last) if last.etag.is_empty() && part.etag.is_empty() => {
+                last.size_bytes += part.size_bytes;
+            }
+            _ => self.parts.push(part),
+        }
+    }
+}
+
+/// A stored part of a multipart upload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Where in the object the part starts.
+    pub offset: u64,
+    /// How many bytes it holds.
+    pub size_bytes: u64,
+    /// The store's name for it; empty where the store does not need one.
+    pub etag: String,
+}
+
+/// What a presigned URL should make the store answer.
+#[derive(Clone, Debug)]
+pub struct Presign {
+    /// How long the URL works, in seconds.
+    pub expires_s: u64,
+    /// The Content-Type of the answer.
+    pub content_type: String,
+}
+
+/// Bytes under keys.
+///
+/// **Atomicity.** Every method but the multipart ones is linearizable per key: it takes effect
+/// whole, at one moment between call and return. No reader sees a half-written object, whatever
+/// crashes.
+/// **Durability.** What returned `Ok` survives a crash of the process and, with strict
+/// durability, of the machine.
+/// **Ambiguity.** A write that failed with [`ErrorKind::Unavailable`](crate::ErrorKind) may or
+/// may not have happened. One that failed with `AlreadyExists`, `Precondition` or `NotFound`
+/// definitely did not.
+/// **Absence.** Only [`ErrorKind::NotFound`](crate::ErrorKind) says that a key is absent; no
+/// fault of the store is ever reported as absence.
+/// **Cancellation.** A dropped future may or may not have had its effect.
+#[async_trait]
+pub trait Store: Debug + Send + Sync + 'static {
+    /// Where the state lives.
+    fn locality(&self) -> Locality;
+
+    /// What this store wants of parts.
+    fn part_rules(&self) -> PartRules;
+
+    /// Reads a record whole. An absent key is `NotFound`; an object larger than
+    /// [`RECORD_BYTES_MAX`] is `TooLarge`.
+    async fn get(&self, key: &Key) -> Result<Record>;
+
+    /// Says whether an object is there, and how large it is. An absent key is `NotFound`.
+    async fn head(&self, key: &Key) -> Result<Stat>;
+
+    /// Opens a range of a bulk object as a stream, in chunks that the store chooses. An absent
+    /// key is `NotFound`; a range beyond the end is `OutOfRange`. An empty range of an object
+    /// that exists is an empty stream. Dropping the stream stops the reading.
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream>;
+
+    /// Writes an object whole, under the condition of `mode`.
+    async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written>;
+
+    /// Removes an object. With a version: only that version, otherwise `Precondition` (an absent
+    /// key too). Without: whatever is there, and an absent key is `Ok`.
+    async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()>;
+
+    /// Removes several objects unconditionally, absent ones without complaint. On an error some
+    /// may be gone.
+    async fn delete_many(&self, keys: &[Key]) -> Result<()>;
+
+    /// Lists one page. A key that exists throughout the call is in it (if the limit admits it),
+    /// even while it is being overwritten. An unknown prefix is an empty page.
+    async fn list(&self, request: &ListRequest) -> Result<ListPage>;
+
+    /// Begins an object at `key`, with `writer` as the first claim. Nothing is visible at the key
+    /// until the upload is completed.
+    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart>;
+
+    /// Goes on with an upload after its recorded parts, as claim `writer`, and shuts out every
+    /// smaller claim where the store can. Whatever lies beyond the recorded parts is discarded. An
+    /// upload that is gone, or holds fewer bytes than were recorded, is `NotFound`; a smaller
+    /// claim than one that has already written is `Precondition`.
+    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart>;
+
+    /// Stores the bytes of the object from `offset` on as one part. Parts of one upload may be
+    /// sent at the same time. The caller records what is returned, in order. A claim that a
+    /// larger one has superseded is `Precondition`, an upload that is gone `NotFound`.
+    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part>;
+
+    /// Makes every part that was stored durable, so that a record may name them.
+    async fn sync_parts(&self, upload: &Multipart) -> Result<()>;
+
+    /// Makes the object of the recorded parts appear at its key, whole and durable. An upload
+    /// that is gone, or whose parts are not the recorded ones, is `NotFound`; the caller looks at
+    /// the key to learn whether an earlier call succeeded.
+    async fn complete_multipart(&self, upload: &Multipart) -> Result<()>;
+
+    /// Gives an upload up and frees its bytes. One that is gone is `Ok`; an object that it
+    /// became stays.
+    async fn abort_multipart(&self, upload: &Multipart) -> Result<()>;
+
+    /// A URL by which anyone can GET the object for a while, where the store has such a thing.
+    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>>;
+}
