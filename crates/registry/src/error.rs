@@ -1,0 +1,145 @@
+//! What can go wrong in the registry, in the registry's words: one variant for each thing that a
+//! caller would do differently. No HTTP here.
+
+use jreg_oci::{Digest, InvalidManifest, Reference, RepositoryName};
+
+use crate::{BodyError, UploadId};
+
+/// The registry's answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository does not hold this blob.
+    #[error("blob {digest} is not in repository {name}")]
+    BlobUnknown {
+        /// The repository that was asked.
+        name: RepositoryName,
+        /// The blob.
+        digest: Digest,
+    },
+    /// The repository has no such tag or manifest.
+    #[error("manifest {reference} is not in repository {name}")]
+    ManifestUnknown {
+        /// The repository that was asked.
+        name: RepositoryName,
+        /// The tag or digest.
+        reference: Reference,
+    },
+    /// No manifest was ever pushed to this repository.
+    #[error("repository {name} is not known")]
+    NameUnknown {
+        /// The repository.
+        name: RepositoryName,
+    },
+    /// The upload was never begun here, is cancelled, finished or too old.
+    #[error("upload {id} is not known: it was cancelled, has expired, or belongs elsewhere")]
+    UploadUnknown {
+        /// The upload.
+        id: UploadId,
+    },
+    /// A chunk does not start where the upload stands. The upload lives on.
+    #[error("chunk starts at byte {start}, the upload continues at byte {offset}")]
+    ChunkOutOfOrder {
+        /// Where the chunk says that it starts.
+        start: u64,
+        /// How many bytes the upload has: where the next chunk must start.
+        offset: u64,
+    },
+    /// A newer request took the upload over while this one was sending. The upload lives on.
+    #[error("another request has taken over the upload, which continues at byte {offset}")]
+    UploadSuperseded {
+        /// How many bytes the upload had when it was last looked at.
+        offset: u64,
+    },
+    /// The bytes are not those of the digest. They are gone.
+    #[error("the content has digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// What the client said.
+        expected: Digest,
+        /// What the bytes are.
+        actual: Digest,
+    },
+    /// The body is shorter or longer than was announced.
+    #[error("{actual} bytes came, {expected} were announced")]
+    SizeMismatch {
+        /// What Content-Length or Content-Range said.
+        expected: u64,
+        /// What came.
+        actual: u64,
+    },
+    /// The upload would outgrow what the store can hold in one object.
+    #[error("the upload exceeds {max_bytes} bytes, the most that one blob may have here")]
+    BlobTooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The manifest's bytes are not those of the digest in the request.
+    #[error("the manifest has digest {actual}, not {expected}")]
+    ManifestDigestMismatch {
+        /// What the client said.
+        expected: Digest,
+        /// What the bytes are.
+        actual: Digest,
+    },
+    /// The manifest cannot be understood.
+    #[error(transparent)]
+    ManifestInvalid(#[from] InvalidManifest),
+    /// The manifest is larger than the limit.
+    #[error("the manifest has more than {max_bytes} bytes")]
+    ManifestTooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The manifest names blobs or manifests that this repository does not hold.
+    #[error("the manifest refers to content that is not in repository {name}: {}", list(.missing))]
+    ReferencesUnknown {
+        /// The repository.
+        name: RepositoryName,
+        /// What is missing, in the manifest's order.
+        missing: Vec<Digest>,
+    },
+    /// `If-Match` or `If-None-Match` does not hold; nothing was changed.
+    #[error("precondition failed: {reference} is at {}", current.as_ref().map_or("nothing".to_owned(), ToString::to_string))]
+    PreconditionFailed {
+        /// The tag or digest that the condition is about.
+        reference: Reference,
+        /// What it points to now.
+        current: Option<Digest>,
+    },
+    /// Too many others changed the same thing at the same time, or as many uploads as are
+    /// allowed run already. Nothing was changed; trying again helps.
+    #[error("too busy: {what}; try again")]
+    Busy {
+        /// What is short.
+        what: &'static str,
+    },
+    /// Something that this operation relied on went away while it ran. Trying again helps.
+    #[error("{what} changed during the request; try again")]
+    Interrupted {
+        /// What went away.
+        what: &'static str,
+    },
+    /// The client's body broke off. What had come of an upload is kept for it to continue.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] jreg_storage::Error),
+    /// An object of the store is not what was written there.
+    #[error("store object {key} is damaged: {reason}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The task that did the work was stopped before it finished.
+    #[error("the operation was stopped before it finished")]
+    Stopped,
+}
+
+fn list(digests: &[Digest]) -> String {
+    digests.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

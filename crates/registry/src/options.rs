@@ -1,0 +1,79 @@
+//! What an operator can set about the registry, as data.
+
+use std::time::Duration;
+
+/// The registry's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which content a manifest may name that the repository does not hold.
+    pub references: ReferencePolicy,
+    /// The limits.
+    pub limits: Limits,
+    /// The most bytes of manifests and links kept in memory for serving; 0 keeps none.
+    pub cache_bytes: u64,
+    /// How long a cached manifest or link is trusted where other instances share the store.
+    pub cache_trust: Duration,
+}
+
+/// Which content a manifest may name that the repository does not hold (distribution-spec,
+/// "Pushing Manifests": a registry may refuse).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReferencePolicy {
+    /// None: an image's config and layers and an index's manifests must be there.
+    Strict,
+    /// An index may name manifests that are not there; an image's config and layers must be.
+    #[default]
+    SparseIndex,
+    /// Anything may be absent.
+    Off,
+}
+
+/// The named limits of the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest manifest, in bytes.
+    pub manifest_bytes_max: u64,
+    /// The most items in one page of a listing; more is clamped to this.
+    pub page_items_max: usize,
+    /// How long an upload may go on from its creation.
+    pub upload_age_max: Duration,
+    /// The most uploads that send at the same time.
+    pub uploads_max: usize,
+    /// The most bytes of uploads in memory at the same time, over all uploads.
+    pub upload_buffer_bytes: u64,
+    /// The size of a part of a multipart upload of unknown length; `None` takes the store's.
+    pub part_bytes: Option<u64>,
+    /// The most parts of one upload that are sent to the store at the same time.
+    pub parts_in_flight: usize,
+    /// The most store reads that one manifest push makes at the same time.
+    pub wave_reads_max: usize,
+    /// The most holders of a digest that a mount without `from` looks at.
+    pub mount_candidates_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            manifest_bytes_max: 4 * 1024 * 1024,
+            page_items_max: 1000,
+            upload_age_max: Duration::from_secs(6 * 24 * 3600),
+            uploads_max: 512,
+            upload_buffer_bytes: 256 * 1024 * 1024,
+            part_bytes: None,
+            parts_in_flight: 4,
+            wave_reads_max: 64,
+            mount_candidates_max: 16,
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            references: ReferencePolicy::default(),
+            limits: Limits::default(),
+            cache_bytes: 64 * 1024 * 1024,
+            cache_trust: Duration::from_secs(60),
+        }
+    }
+}
