@@ -4,6 +4,8 @@
 //! [`Clock`] what time it is. This crate knows nothing of OCI.
 
 mod clock;
+#[cfg(feature = "contract")]
+pub mod contract;
 mod error;
 mod key;
 mod memory;
