@@ -1,5 +1,6 @@
 //! [`Key`]: the name of an object, valid on every store by construction.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -78,6 +79,12 @@ impl FromStr for Key {
     }
 }
 
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<Key> for String {
     fn from(key: Key) -> Self {
         key.0
@@ -93,5 +100,43 @@ impl fmt::Display for Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_at_the_limits_are_accepted() {
+        let component = "x".repeat(COMPONENT_BYTES_MAX);
+        let longest = format!("{component}/{component}/{component}/{component}/");
+        assert_eq!(longest.len(), KEY_BYTES_MAX);
+        for key in ["a", "!", "a.b/c..", "_/~", &component, longest.trim_end_matches('/')] {
+            assert_eq!(key.parse::<Key>().map(String::from).as_deref(), Ok(key));
+        }
+    }
+
+    #[test]
+    fn strings_that_are_no_key_are_refused() {
+        let component = "x".repeat(COMPONENT_BYTES_MAX + 1);
+        let long = "x/".repeat(KEY_BYTES_MAX / 2) + "x";
+        for refused in [
+            "", "/", "/a", "a/", "a//b", ".", "..", "a/..", "a/../b", "./a", "a/.b", "a b", "a\\b",
+            "a\0", "a\n", "a\u{7f}", "é", &component, &long,
+        ] {
+            assert!(refused.parse::<Key>().is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn order_of_keys_is_the_order_of_their_bytes() {
+        let mut keys: Vec<Key> =
+            ["a0", "a/b", "a.b", "a-b", "a"].map(|key| key.parse().expect(key)).into();
+        keys.sort();
+        assert_eq!(
+            keys.iter().map(Key::as_str).collect::<Vec<_>>(),
+            ["a", "a-b", "a.b", "a/b", "a0"]
+        );
     }
 }
