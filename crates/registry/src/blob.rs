@@ -1,7 +1,15 @@
-//! Blobs.
+//! Blobs: looking, reading, deleting and mounting. Pushing is in `upload.rs`.
+
+use std::sync::Arc;
+
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ByteRange, ByteStream};
-use crate::*;
+
+use crate::core::{Core, TOUCH_AGE};
+use crate::keys;
+use crate::link::{Linked, Origin};
+use crate::record::{Link, Location, Stored, Versioned};
+use crate::{Error, Repository, Result};
 
 /// A blob that a repository holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,25 +32,148 @@ pub enum Touch {
 
 /// An open blob.
 #[derive(Debug)]
-pub struct BlobReader;
+pub struct BlobReader {
+    core: Arc<Core>,
+    name: RepositoryName,
+    blob: Blob,
+    location: Location,
+}
+
 impl BlobReader {
     /// The blob.
-    pub fn blob(&self) -> &Blob { todo!() }
+    pub fn blob(&self) -> &Blob {
+        &self.blob
+    }
+
     /// Streams a range of it; the range must lie within the blob.
-    pub async fn read(&self, _range: ByteRange) -> Result<ByteStream> { todo!() }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if the bytes are not where the repository's link says;
+    /// [`Error::Store`]. A stream that breaks off ends with an error, never short.
+    pub async fn read(&self, range: ByteRange) -> Result<ByteStream> {
+        match self.core.store.read(&self.location.key, range).await {
+            Err(error) if error.is_not_found() => self.read_again(range).await,
+            other => other.map_err(Error::from),
+        }
+    }
+
+    /// The link may have been swapped to another location since it was read.
+    async fn read_again(&self, range: ByteRange) -> Result<ByteStream> {
+        let key = keys::link(&self.blob.digest, &self.name);
+        self.core.cache.forget(&self.name, &self.blob.digest);
+        let link = self.core.read::<Link>(&key).await?;
+        let Some(location) = link.as_ref().and_then(|link| link.value.live()) else {
+            return Err(unknown(&self.name, &self.blob.digest));
+        };
+        match self.core.store.read(&location.key, range).await {
+            Err(error) if error.is_not_found() => Err(Error::Damaged {
+                key: location.key.to_string(),
+                reason: "the bytes of a blob are missing".to_owned(),
+            }),
+            other => other.map_err(Error::from),
+        }
+    }
 }
 
 impl Repository {
-    /// Says whether the repository holds a blob.
-    pub async fn blob_stat(&self, _digest: &Digest, _touch: Touch) -> Result<Blob> { todo!() }
-    /// Opens a blob for reading.
-    pub async fn blob_open(&self, _digest: &Digest) -> Result<BlobReader> { todo!() }
-    /// Removes a blob from the repository. Its manifests are not looked at.
-    pub async fn blob_delete(&self, _digest: &Digest) -> Result<()> { todo!() }
-    /// Stores a blob whose digest is known before its bytes (single POST, end-4b).
-    pub async fn blob_push(&self, _digest: &Digest, _chunk: Chunk) -> Result<Blob> { todo!() }
-    /// Repositories that hold a blob, for a mount without `from`; whether the asker may read them is for the caller to check.
-    pub async fn mount_candidates(&self, _digest: &Digest) -> Result<Vec<RepositoryName>> { todo!() }
-    /// Makes the repository hold a blob that `source` holds. `None`: the source does not hold it.
-    pub async fn blob_mount(&self, _digest: &Digest, _source: &RepositoryName) -> Result<Option<Blob>> { todo!() }
+    /// Says whether the repository holds a blob (end-2, HEAD).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobUnknown`] only if it is definitely not there; [`Error::Store`].
+    pub async fn blob_stat(&self, digest: &Digest, touch: Touch) -> Result<Blob> {
+        let Some(link) = self.core.find_link(&self.name, digest).await? else {
+            return Err(unknown(&self.name, digest));
+        };
+        let age = self.core.clock.now().duration_since(link.last_modified).unwrap_or_default();
+        let location = if touch == Touch::IfOld && age >= TOUCH_AGE {
+            let window = self.core.window();
+            let held = self.core.hold_link(window, &self.name, digest).await?;
+            held.ok_or_else(|| unknown(&self.name, digest))?
+        } else {
+            link.value
+        };
+        Ok(Blob { digest: digest.clone(), size_bytes: location.size_bytes })
+    }
+
+    /// Opens a blob for reading (end-2, GET).
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::blob_stat`].
+    pub async fn blob_open(&self, digest: &Digest) -> Result<BlobReader> {
+        let link = self.core.find_link(&self.name, digest).await?;
+        let location = link.ok_or_else(|| unknown(&self.name, digest))?.value;
+        let blob = Blob { digest: digest.clone(), size_bytes: location.size_bytes };
+        Ok(BlobReader { core: Arc::clone(&self.core), name: self.name.clone(), blob, location })
+    }
+
+    /// Removes a blob from the repository (end-10). Its manifests are not looked at, and other
+    /// repositories keep it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobUnknown`], [`Error::Busy`], [`Error::Store`].
+    pub async fn blob_delete(&self, digest: &Digest) -> Result<()> {
+        let key = keys::link(digest, &self.name);
+        for attempt in 0..crate::core::ATTEMPTS_MAX {
+            let read = self.core.read::<Link>(&key).await?;
+            let Some(Versioned { value: Link::Live(_), etag, .. }) = read else {
+                return Err(unknown(&self.name, digest));
+            };
+            self.core.cache.forget(&self.name, digest);
+            let swapped = self.core.swap(&key, Some(&etag), Link::Deleted.encode()).await;
+            self.core.cache.forget(&self.name, digest);
+            if swapped?.is_some() {
+                return Ok(());
+            }
+            self.core.back_off(attempt).await;
+        }
+        Err(Error::Busy { what: "the blob is being changed by too many others" })
+    }
+
+    /// Repositories that hold a blob, for a mount without `from` (end-11); whether the asker may
+    /// read them is for the caller to check.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn mount_candidates(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
+        self.core.holders(digest).await
+    }
+
+    /// Makes the repository hold a blob that `source` holds (end-11). `None`: the source does
+    /// not hold it, and neither does this repository.
+    ///
+    /// The destination is made sure of before the source: a mount onto a link that is there
+    /// already, but old, must keep that one from being collected.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`], [`Error::Interrupted`], [`Error::Store`].
+    pub async fn blob_mount(
+        &self,
+        digest: &Digest,
+        source: &RepositoryName,
+    ) -> Result<Option<Blob>> {
+        let core = &self.core;
+        let window = core.window();
+        let blob =
+            |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
+        if let Some(location) = core.hold_link(window, &self.name, digest).await? {
+            return Ok(Some(blob(location)));
+        }
+        let Some(location) = core.hold_link(window, source, digest).await? else {
+            return Ok(None);
+        };
+        match core.link(window, &self.name, digest, &location, Origin::Fresh).await? {
+            Linked::Elsewhere(there) => Ok(Some(blob(there))),
+            Linked::Here | Linked::Deleted => Ok(Some(blob(location))),
+        }
+    }
+}
+
+pub(crate) fn unknown(name: &RepositoryName, digest: &Digest) -> Error {
+    Error::BlobUnknown { name: name.clone(), digest: digest.clone() }
 }

@@ -1,13 +1,35 @@
-//! The registry's domain over any store. See `registry.rs` for the value a caller starts with.
+//! The registry's domain over any store: what a push, a pull and a delete are, without HTTP.
+//!
+//! A caller opens a [`Registry`] over a [`Store`](jreg_storage::Store) and works with its
+//! [`Repository`] values. No state is kept that the store does not have, except caches and limits,
+//! so any number of registries may share one store.
+//!
+//! - `keys.rs`, `record.rs`: where everything lies in the store, and in which form
+//! - `core.rs`: the rules by which records are written so that a collector never takes what
+//!   somebody was just promised
+//! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
+//! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
+//! - `link.rs`: which repository holds which blob
+//! - `cache.rs`: what is kept in memory for serving
 
 mod blob;
 mod body;
+mod cache;
+mod core;
 mod error;
+mod keys;
+mod link;
 mod manifest;
 mod options;
 mod page;
+mod record;
+mod referrer;
 mod registry;
+mod session;
+mod tag;
 mod upload;
+mod upload_id;
+mod writer;
 
 pub use blob::{Blob, BlobReader, Touch};
 pub use body::{BodyError, BodyStream, Chunk};
@@ -15,5 +37,6 @@ pub use error::{Error, Result};
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
-pub use registry::{OpenError, Registry, Repository};
-pub use upload::{UploadId, UploadProgress};
+pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, UploadUsage};
+pub use upload::UploadProgress;
+pub use upload_id::{InvalidUploadId, UploadId};

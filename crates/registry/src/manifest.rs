@@ -1,8 +1,32 @@
-//! Manifests.
-use bytes::Bytes;
+//! Manifests: reading, pushing and deleting.
+//!
+//! A push writes in the order in which things depend on each other: what the manifest refers to
+//! is made sure of (W1), then the manifest is written with the hints beside it, then its tags and
+//! its referrer entry. So a tag that can be seen has its manifest, and a manifest that was
+//! acknowledged has its blobs. A delete goes the other way round.
+
 use std::sync::Arc;
-use jreg_oci::{Digest, MediaType, Reference, Tag};
-use crate::*;
+
+use bytes::Bytes;
+use futures::future::{try_join, try_join_all};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jreg_oci::{
+    Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
+    ReferenceKind, Tag,
+};
+use jreg_storage::{ETag, Key};
+
+use crate::cache::Seen;
+use crate::core::{ATTEMPTS_MAX, TOUCH_AGE, Window};
+use crate::keys;
+use crate::record::{
+    ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, TagTarget, Versioned,
+};
+use crate::tag::TagChange;
+use crate::{Error, ReferencePolicy, Repository, Result, Touch};
+
+/// How often a tag that leads nowhere is followed again before it counts as dangling.
+const FOLLOWS_MAX: u32 = 8;
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +48,23 @@ pub enum Condition {
     Exists,
     /// It must not exist.
     Absent,
+}
+
+impl Condition {
+    /// Holds the condition against what `reference` points to.
+    pub(crate) fn check(&self, reference: &Reference, current: Option<&Digest>) -> Result<()> {
+        let holds = match (self, current) {
+            (Self::IsOneOf(digests), Some(current)) => digests.contains(current),
+            (Self::Exists, current) => current.is_some(),
+            (Self::Absent, current) => current.is_none(),
+            (Self::IsOneOf(_), None) => false,
+        };
+        if holds {
+            return Ok(());
+        }
+        let (reference, current) = (reference.clone(), current.cloned());
+        Err(Error::PreconditionFailed { reference, current })
+    }
 }
 
 /// A manifest to push.
@@ -52,11 +93,383 @@ pub struct PushedManifest {
     pub tags: Vec<Tag>,
 }
 
+/// A push that has been understood, before anything was read or written.
+struct Plan {
+    digest: Digest,
+    manifest: Manifest,
+    record: ManifestRecord,
+    /// The tags to set: that of the path, and the further ones.
+    tags: Vec<Tag>,
+    reference: Reference,
+    condition: Option<Condition>,
+}
+
+/// The versions that the wave of reads found, to be written over.
+struct Wave {
+    manifest: Option<ETag>,
+    hints: Vec<Option<ETag>>,
+    referrer: Option<ETag>,
+}
+
 impl Repository {
-    /// Reads a manifest (end-3).
-    pub async fn manifest_get(&self, _reference: &Reference, _touch: Touch) -> Result<Arc<StoredManifest>> { todo!() }
-    /// Stores a manifest (end-7).
-    pub async fn manifest_put(&self, _push: ManifestPush) -> Result<PushedManifest> { todo!() }
+    /// Reads a manifest (end-3). A tag is looked up each time; what it leads to may be cached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ManifestUnknown`] only if it is definitely not there; [`Error::Damaged`] if its
+    /// bytes are not those of its digest; [`Error::Store`].
+    pub async fn manifest_get(
+        &self,
+        reference: &Reference,
+        touch: Touch,
+    ) -> Result<Arc<StoredManifest>> {
+        let found = match reference {
+            Reference::Digest(digest) => self.find_manifest(digest, touch).await?,
+            Reference::Tag(tag) => self.follow(tag, touch).await?,
+        };
+        found.ok_or_else(|| self.unknown(reference))
+    }
+
+    /// What a tag leads to. A tag without its manifest, seen twice at the same version, is what
+    /// a delete that broke off left behind: it counts as absent, and is removed.
+    async fn follow(&self, tag: &Tag, touch: Touch) -> Result<Option<Arc<StoredManifest>>> {
+        let key = keys::tag(&self.name, tag);
+        let mut dangling: Option<ETag> = None;
+        for _ in 0..FOLLOWS_MAX {
+            let Some(target) = self.core.read::<TagTarget>(&key).await? else { return Ok(None) };
+            if dangling.as_ref() == Some(&target.etag) {
+                self.core.remove(&key, &target.etag).await?;
+                return Ok(None);
+            }
+            let found = self.find_manifest(&target.value.digest, touch).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            dangling = Some(target.etag);
+        }
+        Err(Error::Busy { what: "the tag is being changed by too many others" })
+    }
+
+    async fn find_manifest(
+        &self,
+        digest: &Digest,
+        touch: Touch,
+    ) -> Result<Option<Arc<StoredManifest>>> {
+        let core = &self.core;
+        if let Some(seen) = core.cache.manifest(core.clock.monotonic(), &self.name, digest) {
+            let age = core.clock.now().duration_since(seen.last_modified).unwrap_or_default();
+            if touch == Touch::Never || age < TOUCH_AGE {
+                return Ok(Some(seen.value));
+            }
+        }
+        let key = keys::manifest(&self.name, digest);
+        let ticket = core.cache.ticket(&self.name, digest);
+        let now = core.clock.monotonic();
+        let read = match touch {
+            Touch::Never => core.read::<ManifestRecord>(&key).await?,
+            Touch::IfOld => core.hold::<ManifestRecord>(core.window(), &key, |_| true).await?,
+        };
+        let Some(read) = read else { return Ok(None) };
+        let last_modified = read.last_modified;
+        let manifest = Arc::new(verified(&key, digest, read.value)?);
+        let seen = Seen { value: Arc::clone(&manifest), last_modified };
+        core.cache.add_manifest(ticket, now, &self.name, digest, seen);
+        Ok(Some(manifest))
+    }
+
+    /// Stores a manifest, and points tags to it (end-7).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ManifestTooLarge`], [`Error::ManifestInvalid`],
+    /// [`Error::ManifestDigestMismatch`], [`Error::ReferencesUnknown`] by the reference policy,
+    /// [`Error::PreconditionFailed`]: nothing was changed. [`Error::Busy`],
+    /// [`Error::Interrupted`], [`Error::Store`]: the manifest may be there; pushing again helps.
+    pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
+        let further = push.tags.clone();
+        let plan = self.plan(push)?;
+        for attempt in 0..ATTEMPTS_MAX {
+            let window = self.core.window();
+            let wave = self.read_wave(window, &plan).await?;
+            // A delete got between the wave and this write: what the wave found is void.
+            if self.write_manifest(window, &plan, wave).await? {
+                let subject = plan.manifest.subject.map(|subject| subject.digest);
+                return Ok(PushedManifest { digest: plan.digest, subject, tags: further });
+            }
+            self.core.back_off(attempt).await;
+        }
+        Err(Error::Busy { what: "the manifest is being changed by too many others" })
+    }
+
+    fn plan(&self, push: ManifestPush) -> Result<Plan> {
+        let ManifestPush { reference, tags, media_type, bytes, condition } = push;
+        let max_bytes = self.core.options.limits.manifest_bytes_max;
+        let size = bytes.len() as u64;
+        if size > max_bytes {
+            return Err(Error::ManifestTooLarge { max_bytes });
+        }
+        let digest = content_digest(&reference, &bytes)?;
+        let manifest = Manifest::parse(media_type.as_ref(), &bytes)?;
+        let header = ManifestHeader {
+            media_type: manifest.media_type.clone(),
+            size,
+            subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
+            artifact_type: manifest.artifact_type.clone(),
+        };
+        let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
+        all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));
+        let record = ManifestRecord { header, bytes };
+        Ok(Plan { digest, manifest, record, tags: all_tags, reference, condition })
+    }
+
+    /// All reads of a push, at the same time: W1 for what the manifest refers to, and the
+    /// versions of what will be written.
+    async fn read_wave(&self, window: Window, plan: &Plan) -> Result<Wave> {
+        let core = &self.core;
+        let references = self.check_references(window, &plan.manifest.references);
+        let manifest_key = keys::manifest(&self.name, &plan.digest);
+        let hints = plan.tags.iter().map(|tag| {
+            let key = keys::tag_hint(&self.name, &plan.digest, tag);
+            async move { core.etag(&key).await }
+        });
+        let referrer = async {
+            match self.referrer_key(plan) {
+                Some(key) => core.etag(&key).await,
+                None => Ok(None),
+            }
+        };
+        let versions = async {
+            let manifest = core.etag(&manifest_key);
+            let (manifest, hints) = try_join(manifest, try_join_all(hints)).await?;
+            Ok((manifest, hints))
+        };
+        let (((), ()), ((manifest, hints), referrer)) = try_join(
+            try_join(references, self.check_condition(plan)),
+            try_join(versions, referrer),
+        )
+        .await?;
+        Ok(Wave { manifest, hints, referrer })
+    }
+
+    /// Refuses early what cannot succeed. What decides is the check on the version written over.
+    async fn check_condition(&self, plan: &Plan) -> Result<()> {
+        let Some(condition) = &plan.condition else { return Ok(()) };
+        let current = self.points_to(&plan.reference).await?;
+        condition.check(&plan.reference, current.as_ref())
+    }
+
+    async fn points_to(&self, reference: &Reference) -> Result<Option<Digest>> {
+        match reference {
+            Reference::Tag(tag) => {
+                let target = self.core.read::<TagTarget>(&keys::tag(&self.name, tag)).await?;
+                Ok(target.map(|target| target.value.digest))
+            }
+            Reference::Digest(digest) => {
+                let there = self.core.exists(&keys::manifest(&self.name, digest)).await?;
+                Ok(there.then(|| digest.clone()))
+            }
+        }
+    }
+
+    /// W1 for all that a manifest refers to.
+    async fn check_references(
+        &self,
+        window: Window,
+        references: &[ManifestReference],
+    ) -> Result<()> {
+        let policy = self.core.options.references;
+        let checks = references.iter().map(|reference| async move {
+            let is_held = self.hold_reference(window, reference).await?;
+            let is_missing = !is_held && is_required(policy, reference);
+            Ok::<_, Error>(is_missing.then(|| reference.digest.clone()))
+        });
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let checks: Vec<_> = checks.collect();
+        let missing: Vec<_> = stream::iter(checks)
+            .buffered(self.core.wave_width())
+            .try_filter_map(|missing| async { Ok(missing) })
+            .try_collect()
+            .await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::ReferencesUnknown { name: self.name.clone(), missing })
+    }
+
+    async fn hold_reference(&self, window: Window, reference: &ManifestReference) -> Result<bool> {
+        let (core, digest) = (&self.core, &reference.digest);
+        let blob = core.hold_link(window, &self.name, digest);
+        match reference.kind {
+            ReferenceKind::Config | ReferenceKind::Layer => Ok(blob.await?.is_some()),
+            // An index may list layers (build caches do); whichever exists counts.
+            ReferenceKind::Child | ReferenceKind::Any => {
+                let key = keys::manifest(&self.name, digest);
+                let manifest = core.hold::<ManifestRecord>(window, &key, |_| true);
+                let (blob, manifest) = try_join(blob, manifest).await?;
+                Ok(blob.is_some() || manifest.is_some())
+            }
+        }
+    }
+
+    /// W2: the manifest with its hints, then what makes it found. `false`: start over.
+    async fn write_manifest(&self, window: Window, plan: &Plan, wave: Wave) -> Result<bool> {
+        let core = &self.core;
+        core.check(window)?;
+        let hints = plan.tags.iter().zip(wave.hints).map(|(tag, seen)| {
+            let key = keys::tag_hint(&self.name, &plan.digest, tag);
+            async move { core.put_over(window, &key, seen, &Mark {}).await }
+        });
+        let catalog_key = keys::catalog(&self.name);
+        let beside = try_join(try_join_all(hints), core.establish(window, &catalog_key, &Mark {}));
+        let written = self.swap_manifest(plan, wave.manifest);
+        let (_, written) = try_join(beside, written).await?;
+        if !written {
+            return Ok(false);
+        }
+        try_join(self.set_tags(window, plan), self.list_as_referrer(window, plan, wave.referrer))
+            .await?;
+        Ok(true)
+    }
+
+    async fn swap_manifest(&self, plan: &Plan, seen: Option<ETag>) -> Result<bool> {
+        if let (Some(condition), Reference::Digest(_)) = (&plan.condition, &plan.reference) {
+            condition.check(&plan.reference, seen.as_ref().map(|_| &plan.digest))?;
+        }
+        let key = keys::manifest(&self.name, &plan.digest);
+        Ok(self.core.swap(&key, seen.as_ref(), plan.record.encode()).await?.is_some())
+    }
+
+    async fn set_tags(&self, window: Window, plan: &Plan) -> Result<()> {
+        let target = TagTarget {
+            digest: plan.digest.clone(),
+            media_type: plan.manifest.media_type.clone(),
+            size: plan.record.header.size,
+            time: self.unix_time(),
+        };
+        let target = &target;
+        let sets = plan.tags.iter().map(|tag| {
+            let reference = Reference::Tag(tag.clone());
+            let condition = plan.condition.as_ref().filter(|_| plan.reference == reference);
+            async move { self.change_tag(tag, condition, TagChange::Set(window, target)).await }
+        });
+        try_join_all(sets).await?;
+        Ok(())
+    }
+
+    async fn list_as_referrer(
+        &self,
+        window: Window,
+        plan: &Plan,
+        seen: Option<ETag>,
+    ) -> Result<()> {
+        let Some(key) = self.referrer_key(plan) else { return Ok(()) };
+        let manifest = &plan.manifest;
+        let size = plan.record.header.size;
+        let descriptor = Descriptor {
+            artifact_type: manifest.artifact_type.clone(),
+            annotations: manifest.annotations.clone(),
+            ..Descriptor::new(&manifest.media_type, plan.digest.clone(), size)
+        };
+        self.core.put_over(window, &key, seen, &ReferrerEntry { descriptor }).await
+    }
+
+    fn referrer_key(&self, plan: &Plan) -> Option<Key> {
+        let subject = plan.manifest.subject.as_ref()?;
+        Some(keys::referrer(&self.name, &subject.digest, &plan.digest))
+    }
+
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
-    pub async fn manifest_delete(&self, _reference: &Reference, _condition: Option<Condition>) -> Result<()> { todo!() }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ManifestUnknown`], [`Error::PreconditionFailed`], [`Error::Busy`],
+    /// [`Error::Store`].
+    pub async fn manifest_delete(
+        &self,
+        reference: &Reference,
+        condition: Option<Condition>,
+    ) -> Result<()> {
+        match reference {
+            Reference::Tag(tag) => {
+                let removed = self.change_tag(tag, condition.as_ref(), TagChange::Remove).await?;
+                if removed { Ok(()) } else { Err(self.unknown(reference)) }
+            }
+            Reference::Digest(digest) => self.delete_manifest(digest, condition.as_ref()).await,
+        }
+    }
+
+    async fn delete_manifest(&self, digest: &Digest, condition: Option<&Condition>) -> Result<()> {
+        let reference = Reference::Digest(digest.clone());
+        let key = keys::manifest(&self.name, digest);
+        for attempt in 0..ATTEMPTS_MAX {
+            let Some(seen) = self.core.read::<ManifestRecord>(&key).await? else {
+                return Err(self.unknown(&reference));
+            };
+            if let Some(condition) = condition {
+                condition.check(&reference, Some(digest))?;
+            }
+            if self.delete_version(&key, digest, seen).await? {
+                return Ok(());
+            }
+            self.core.back_off(attempt).await;
+        }
+        Err(Error::Busy { what: "the manifest is being changed by too many others" })
+    }
+
+    /// Removes what leads to a manifest, then that version of it. `false`: it was pushed again.
+    async fn delete_version(
+        &self,
+        key: &Key,
+        digest: &Digest,
+        seen: Versioned<ManifestRecord>,
+    ) -> Result<bool> {
+        self.remove_tags_of(digest).await?;
+        if let Some(subject) = &seen.value.header.subject {
+            let entry = keys::referrer(&self.name, subject, digest);
+            if let Some(etag) = self.core.etag(&entry).await? {
+                self.core.remove(&entry, &etag).await?;
+            }
+        }
+        self.core.cache.forget(&self.name, digest);
+        let removed = self.core.remove(key, &seen.etag).await;
+        self.core.cache.forget(&self.name, digest);
+        removed
+    }
+
+    pub(crate) fn unknown(&self, reference: &Reference) -> Error {
+        Error::ManifestUnknown { name: self.name.clone(), reference: reference.clone() }
+    }
+}
+
+fn is_required(policy: ReferencePolicy, reference: &ManifestReference) -> bool {
+    match policy {
+        ReferencePolicy::Strict => reference.required,
+        ReferencePolicy::SparseIndex => {
+            reference.required && reference.kind != ReferenceKind::Child
+        }
+        ReferencePolicy::Off => false,
+    }
+}
+
+/// The digest of a pushed manifest: by the algorithm of the reference, if it is a digest.
+fn content_digest(reference: &Reference, bytes: &Bytes) -> Result<Digest> {
+    let expected = reference.digest();
+    let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
+    let actual = Digest::of(algorithm, bytes);
+    match expected {
+        Some(expected) if *expected != actual => {
+            Err(Error::ManifestDigestMismatch { expected: expected.clone(), actual })
+        }
+        _ => Ok(actual),
+    }
+}
+
+fn verified(key: &Key, digest: &Digest, record: ManifestRecord) -> Result<StoredManifest> {
+    let actual = Digest::of(digest.algorithm(), &record.bytes);
+    if actual != *digest {
+        let reason = format!("its bytes have digest {actual}");
+        return Err(Error::Damaged { key: key.to_string(), reason });
+    }
+    let ManifestRecord { header, bytes } = record;
+    Ok(StoredManifest { digest: actual, media_type: header.media_type, bytes })
 }

@@ -1,12 +1,42 @@
 //! [`Registry`]: one value over a store; and [`Repository`], the part of it with one name.
-use std::sync::Arc;
-use jreg_oci::{Descriptor, Digest, RepositoryName, Tag};
-use jreg_storage::{Clock, Store};
-use crate::*;
 
-/// A registry over a store.
+use std::sync::Arc;
+
+use jreg_oci::RepositoryName;
+use jreg_storage::{Clock, Key, PutMode, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::core::Core;
+use crate::keys;
+use crate::{Options, Page, PageRequest, Result};
+
+/// The version of the store's format that this code reads and writes (docs/format.md).
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A registry over a store. Cheap to clone; the clones are the same registry.
 #[derive(Clone, Debug)]
-pub struct Registry;
+pub struct Registry {
+    core: Arc<Core>,
+}
+
+/// One repository of a [`Registry`]. Cheap to clone.
+///
+/// Its operations are in the files of their nouns: `blob.rs`, `upload.rs`, `manifest.rs`,
+/// `tag.rs`, `referrer.rs`.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(crate) core: Arc<Core>,
+    pub(crate) name: RepositoryName,
+}
+
+/// How much of the limits on uploads is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadUsage {
+    /// Uploads that may still begin to send.
+    pub slots_free: usize,
+    /// Bytes of uploads that may still be taken into memory.
+    pub buffer_bytes_free: usize,
+}
 
 /// Why a store cannot be opened as a registry.
 #[derive(Debug, thiserror::Error)]
@@ -24,28 +54,114 @@ pub enum OpenError {
     },
 }
 
-impl Registry {
-    /// Opens a store, and marks it as a registry's if it is new.
-    pub async fn open(_store: Arc<dyn Store>, _clock: Arc<dyn Clock>, _options: Options) -> Result<Self, OpenError> { todo!() }
-    /// The part of the registry with this name. It need not exist.
-    pub fn repository(&self, _name: RepositoryName) -> Repository { todo!() }
-    /// The repositories that a manifest was ever pushed to.
-    pub async fn catalog(&self, _page: &PageRequest) -> Result<Page<RepositoryName>> { todo!() }
-    /// Asks the store whether it answers: one request.
-    pub async fn ready(&self) -> Result<()> { todo!() }
-    /// The settings it was opened with.
-    pub fn options(&self) -> &Options { todo!() }
+#[derive(Serialize, Deserialize)]
+struct FormatMarker {
+    format: u32,
 }
 
-/// One repository.
-#[derive(Clone, Debug)]
-pub struct Repository;
+impl Registry {
+    /// Opens a store, and marks it as a registry's if it is new.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let marker = FormatMarker { format: FORMAT_VERSION };
+        let marker = serde_json::to_vec(&marker).expect("a number is JSON");
+        match store.put(&keys::format(), marker.into(), PutMode::Create).await {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() => check_format(&*store).await?,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self { core: Arc::new(Core::new(store, clock, options)) })
+    }
+
+    /// The part of the registry with this name. It need not exist.
+    pub fn repository(&self, name: RepositoryName) -> Repository {
+        Repository { core: Arc::clone(&self.core), name }
+    }
+
+    /// The repositories that a manifest was ever pushed to, in byte order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
+        let start_after = page.last.as_deref().map(keys::catalog_after);
+        let item = |key: &Key| keys::catalog_name(key).map(|name| (name.to_string(), name));
+        self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, item).await
+    }
+
+    /// Asks the store whether it answers: one request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn ready(&self) -> Result<()> {
+        self.core.store.head(&keys::format()).await?;
+        Ok(())
+    }
+
+    /// The settings it was opened with.
+    pub fn options(&self) -> &Options {
+        &self.core.options
+    }
+
+    /// How much of the limits on uploads is in use.
+    pub fn upload_usage(&self) -> UploadUsage {
+        UploadUsage {
+            slots_free: self.core.upload_slots.available_permits(),
+            buffer_bytes_free: self.core.upload_bytes.available_permits(),
+        }
+    }
+}
 
 impl Repository {
     /// Its name.
-    pub fn name(&self) -> &RepositoryName { todo!() }
-    /// Its tags.
-    pub async fn tags(&self, _page: &PageRequest) -> Result<Page<Tag>> { todo!() }
-    /// The descriptors of the manifests whose subject is `subject`; with a filter only those of that artifact type.
-    pub async fn referrers(&self, _subject: &Digest, _artifact_type: Option<&str>, _page: &PageRequest) -> Result<Page<Descriptor>> { todo!() }
+    pub fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+}
+
+async fn check_format(store: &dyn Store) -> Result<(), OpenError> {
+    let record = store.get(&keys::format()).await?;
+    let found = match serde_json::from_slice(&record.bytes) {
+        Ok(FormatMarker { format: FORMAT_VERSION }) => return Ok(()),
+        Ok(FormatMarker { format }) => format.to_string(),
+        Err(_) => String::from_utf8_lossy(&record.bytes).chars().take(100).collect(),
+    };
+    Err(OpenError::Format { found, known: FORMAT_VERSION })
+}
+
+impl Core {
+    /// One page of the items that the keys below a prefix name. Keys that name none are passed
+    /// over.
+    pub(crate) async fn page<T>(
+        &self,
+        prefix: String,
+        mut start_after: Option<String>,
+        limit: usize,
+        item: impl Fn(&Key) -> Option<(String, T)>,
+    ) -> Result<Page<T>> {
+        let limit = limit.min(self.options.limits.page_items_max);
+        let mut page = Page { items: Vec::new(), next: None };
+        while page.items.len() < limit {
+            let left = limit - page.items.len();
+            let listing = self.list(prefix.clone(), start_after.take(), left).await?;
+            for (name, item) in listing.entries.iter().filter_map(|entry| item(&entry.key)) {
+                page.items.push(item);
+                page.next = Some(name);
+            }
+            if !listing.more {
+                page.next = None;
+                break;
+            }
+            start_after = listing.entries.last().map(|last| last.key.to_string());
+        }
+        Ok(page)
+    }
 }

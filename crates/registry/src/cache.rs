@@ -1,0 +1,303 @@
+//! [`Cache`]: manifests and links kept in memory for serving.
+//!
+//! Both are immutable as long as they are there, so all that can be wrong with a cached one is
+//! that it has been deleted since. In a single process every delete passes through [`forget`],
+//! and an entry is never stale. Where others share the store an entry is trusted for a limited
+//! time. Absence is never cached, and no write relies on the cache.
+//!
+//! [`forget`]: Cache::forget
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use jreg_oci::{Digest, RepositoryName};
+use jreg_storage::Locality;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache as Lru;
+
+use crate::record::Location;
+use crate::{Options, StoredManifest};
+
+const SHARDS: usize = 16;
+/// What an entry is reckoned to take beside its payload.
+const ENTRY_BYTES: u64 = 256;
+const ENTRIES_ESTIMATE: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Name {
+    repository: RepositoryName,
+    digest: Digest,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Link,
+    Manifest,
+}
+
+/// Something that the store was seen to hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen<T> {
+    pub(crate) value: T,
+    /// When it was last written, by the store's clock: whether it must be touched.
+    pub(crate) last_modified: SystemTime,
+}
+
+#[derive(Clone)]
+enum Value {
+    Link(Seen<Location>),
+    Manifest(Seen<Arc<StoredManifest>>),
+}
+
+#[derive(Clone)]
+struct Entry {
+    value: Value,
+    added: Duration,
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Name, Entry> for Weigh {
+    fn weight(&self, _: &Name, entry: &Entry) -> u64 {
+        ENTRY_BYTES
+            + match &entry.value {
+                Value::Link(_) => 0,
+                Value::Manifest(manifest) => manifest.value.bytes.len() as u64,
+            }
+    }
+}
+
+struct Shard {
+    entries: Lru<Name, Entry, Weigh>,
+    /// Counts the deletes, so that what was read before one is not added after it.
+    deletes: u64,
+}
+
+/// The right to add what is read from now on, unless it is deleted meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    deletes: u64,
+}
+
+/// Manifests and links, bounded in bytes.
+pub(crate) struct Cache {
+    shards: Vec<Mutex<Shard>>,
+    /// How long an entry is trusted; `None` is for ever.
+    trust: Option<Duration>,
+    enabled: bool,
+}
+
+impl Cache {
+    pub(crate) fn new(locality: Locality, options: &Options) -> Self {
+        let bytes = options.cache_bytes / SHARDS as u64;
+        let shard = || {
+            let entries = Lru::with_weighter(ENTRIES_ESTIMATE, bytes, Weigh);
+            Mutex::new(Shard { entries, deletes: 0 })
+        };
+        let trust = match locality {
+            Locality::InProcess => None,
+            Locality::Shared => Some(options.cache_trust),
+        };
+        let enabled = options.cache_bytes > 0 && trust != Some(Duration::ZERO);
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), trust, enabled }
+    }
+
+    /// To be taken before the store is read.
+    pub(crate) fn ticket(&self, repository: &RepositoryName, digest: &Digest) -> Ticket {
+        Ticket { deletes: self.with_shard(repository, digest, |shard| shard.deletes) }
+    }
+
+    pub(crate) fn link(
+        &self,
+        now: Duration,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<Seen<Location>> {
+        match self.get(now, Kind::Link, repository, digest)? {
+            Value::Link(link) => Some(link),
+            Value::Manifest(_) => None,
+        }
+    }
+
+    pub(crate) fn manifest(
+        &self,
+        now: Duration,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<Seen<Arc<StoredManifest>>> {
+        match self.get(now, Kind::Manifest, repository, digest)? {
+            Value::Manifest(manifest) => Some(manifest),
+            Value::Link(_) => None,
+        }
+    }
+
+    pub(crate) fn add_link(
+        &self,
+        ticket: Ticket,
+        now: Duration,
+        repository: &RepositoryName,
+        digest: &Digest,
+        link: Seen<Location>,
+    ) {
+        self.add(ticket, now, Kind::Link, repository, digest, Value::Link(link));
+    }
+
+    pub(crate) fn add_manifest(
+        &self,
+        ticket: Ticket,
+        now: Duration,
+        repository: &RepositoryName,
+        digest: &Digest,
+        manifest: Seen<Arc<StoredManifest>>,
+    ) {
+        self.add(ticket, now, Kind::Manifest, repository, digest, Value::Manifest(manifest));
+    }
+
+    /// To be called before and after a delete is sent: before, so that nothing read earlier is
+    /// added any more; after, so that nothing read meanwhile stays.
+    pub(crate) fn forget(&self, repository: &RepositoryName, digest: &Digest) {
+        self.with_shard(repository, digest, |shard| {
+            shard.deletes += 1;
+            for kind in [Kind::Link, Kind::Manifest] {
+                shard.entries.remove(&name(kind, repository, digest));
+            }
+        });
+    }
+
+    fn get(
+        &self,
+        now: Duration,
+        kind: Kind,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<Value> {
+        if !self.enabled {
+            return None;
+        }
+        let name = name(kind, repository, digest);
+        self.with_shard(repository, digest, |shard| {
+            let entry = shard.entries.get(&name)?;
+            match self.trust {
+                Some(trust) if now.saturating_sub(entry.added) >= trust => None,
+                _ => Some(entry.value.clone()),
+            }
+        })
+    }
+
+    fn add(
+        &self,
+        ticket: Ticket,
+        now: Duration,
+        kind: Kind,
+        repository: &RepositoryName,
+        digest: &Digest,
+        value: Value,
+    ) {
+        if !self.enabled {
+            return;
+        }
+        let name = name(kind, repository, digest);
+        self.with_shard(repository, digest, |shard| {
+            if shard.deletes == ticket.deletes {
+                shard.entries.insert(name, Entry { value, added: now });
+            }
+        });
+    }
+
+    fn with_shard<T>(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        use_it: impl FnOnce(&mut Shard) -> T,
+    ) -> T {
+        let mut hasher = DefaultHasher::new();
+        (repository, digest).hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or_default();
+        // A shard is whole between any two of its own calls, so a panic elsewhere spoils nothing.
+        let mut shard = self.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
+        use_it(&mut shard)
+    }
+}
+
+fn name(kind: Kind, repository: &RepositoryName, digest: &Digest) -> Name {
+    Name { repository: repository.clone(), digest: digest.clone(), kind }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jreg_oci::Algorithm;
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    fn cache(locality: Locality) -> Cache {
+        Cache::new(locality, &Options::default())
+    }
+
+    fn name() -> RepositoryName {
+        "app".parse().expect("a name")
+    }
+
+    fn digest() -> Digest {
+        Digest::of(Algorithm::Sha256, b"x")
+    }
+
+    fn add(cache: &Cache, ticket: Ticket) {
+        let key = "blobs/_/AA/01".parse().expect("a key");
+        let value = Location { key, size_bytes: 1 };
+        let link = Seen { value, last_modified: SystemTime::UNIX_EPOCH };
+        cache.add_link(ticket, NOW, &name(), &digest(), link);
+    }
+
+    #[test]
+    fn what_was_read_before_a_delete_is_not_added_after_it() {
+        let cache = cache(Locality::InProcess);
+        let ticket = cache.ticket(&name(), &digest());
+        cache.forget(&name(), &digest());
+        add(&cache, ticket);
+        assert!(cache.link(NOW, &name(), &digest()).is_none());
+        add(&cache, cache.ticket(&name(), &digest()));
+        assert!(cache.link(NOW, &name(), &digest()).is_some());
+        cache.forget(&name(), &digest());
+        assert!(cache.link(NOW, &name(), &digest()).is_none());
+    }
+
+    #[test]
+    fn an_entry_is_trusted_for_a_limited_time_where_others_share_the_store() {
+        let shared = cache(Locality::Shared);
+        add(&shared, shared.ticket(&name(), &digest()));
+        let trust = Options::default().cache_trust;
+        assert!(shared.link(NOW + trust - Duration::from_secs(1), &name(), &digest()).is_some());
+        assert!(shared.link(NOW + trust, &name(), &digest()).is_none());
+        let own = cache(Locality::InProcess);
+        add(&own, own.ticket(&name(), &digest()));
+        assert!(own.link(NOW + 1000 * trust, &name(), &digest()).is_some());
+    }
+
+    #[test]
+    fn its_bytes_are_bounded() {
+        let options = Options { cache_bytes: 64 * 1024, ..Options::default() };
+        let cache = Cache::new(Locality::InProcess, &options);
+        for n in 0..10_000_u32 {
+            let digest = Digest::of(Algorithm::Sha256, &n.to_be_bytes());
+            let key = "blobs/_/AA/01".parse().expect("a key");
+            let value = Location { key, size_bytes: 1 };
+            let link = Seen { value, last_modified: SystemTime::UNIX_EPOCH };
+            cache.add_link(cache.ticket(&name(), &digest), NOW, &name(), &digest, link);
+        }
+        let kept: usize =
+            cache.shards.iter().map(|shard| shard.lock().expect("whole").entries.len()).sum();
+        assert!((1..=256).contains(&kept), "{kept}");
+    }
+}

@@ -1,0 +1,273 @@
+//! [`Core`]: what every part of the registry works with, and the writing rules they share.
+//!
+//! A *referencing write* (a manifest, a mount, a commit onto an existing link) makes something
+//! depend on records that a collector may be about to remove. The rules that keep this safe
+//! without a lock (docs/garbage-collection in the format's words: W1 to W3):
+//!
+//! - W1 read every record that will be depended on; one older than [`TOUCH_AGE`] is written again
+//!   with a new nonce, on the version just read. What a collector judged old is then a version
+//!   that no longer exists, and its delete, which names that version, fails.
+//! - W2 send the referencing write before the [`Window`] that opened before the first such read
+//!   has closed.
+//! - W3 acknowledge only after W2.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, PutMode, Store, Written};
+use tokio::sync::{Mutex, Semaphore};
+use uuid::Uuid;
+
+use crate::cache::Cache;
+use crate::record::{Stored, Versioned, versioned};
+use crate::{Error, Options, Result};
+
+/// From what age on a record is written again before anything is made to depend on it: the
+/// format's constant T. A collector leaves alone what is younger than its grace, which is at
+/// least twice this.
+pub(crate) const TOUCH_AGE: Duration = Duration::from_secs(3600);
+
+/// How long after its first read a referencing write may still be sent. With the 15 minutes that
+/// a signed request may travel, this is the format's bound B of 20 minutes.
+pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
+
+/// How often a lost compare-and-swap is tried again before the client is asked to.
+pub(crate) const ATTEMPTS_MAX: u32 = 24;
+
+const BACKOFF_MIN_MS: u64 = 2;
+const BACKOFF_MAX_MS: u64 = 250;
+const TAG_LOCKS: usize = 64;
+
+/// The store with everything that is kept beside it in memory.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+    pub(crate) cache: Cache,
+    /// A permit for each upload that may send at the same time.
+    pub(crate) upload_slots: Arc<Semaphore>,
+    /// A permit for each byte of an upload that may be in memory.
+    pub(crate) upload_bytes: Arc<Semaphore>,
+    /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
+    /// them safe is compare-and-swap, but without this they would mostly fail at it.
+    tag_locks: Vec<Mutex<()>>,
+}
+
+/// The time in which the writes that rely on some reads must be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    opened: Duration,
+}
+
+impl Core {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: Options) -> Self {
+        let limits = &options.limits;
+        // One part must fit, or no upload could ever send.
+        let budget = limits.upload_buffer_bytes.max(store.part_rules().part_bytes);
+        let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self {
+            cache: Cache::new(store.locality(), &options),
+            upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
+            upload_bytes: Arc::new(Semaphore::new(permits)),
+            tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
+            store,
+            clock,
+            options,
+        }
+    }
+
+    /// Opens the window for referencing writes; to be called before the first read.
+    pub(crate) fn window(&self) -> Window {
+        Window { opened: self.clock.monotonic() }
+    }
+
+    /// Fails once the window has closed: what was read may by now be gone.
+    pub(crate) fn check(&self, window: Window) -> Result<()> {
+        if self.clock.monotonic().saturating_sub(window.opened) < WINDOW {
+            return Ok(());
+        }
+        Err(Error::Interrupted { what: "content that this request relies on may have" })
+    }
+
+    /// Reads a record; `None` if it is absent.
+    pub(crate) async fn read<T: Stored>(&self, key: &Key) -> Result<Option<Versioned<T>>> {
+        match self.store.get(key).await {
+            Ok(record) => versioned(key, record).map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes a record over the version that was seen, or anew if none was. `None` if another
+    /// writer was first.
+    pub(crate) async fn swap(
+        &self,
+        key: &Key,
+        seen: Option<&ETag>,
+        bytes: Bytes,
+    ) -> Result<Option<Written>> {
+        let mode = seen.map_or(PutMode::Create, |etag| PutMode::Match(etag.clone()));
+        match self.store.put(key, bytes, mode).await {
+            Ok(written) => Ok(Some(written)),
+            Err(error) if error.is_conflict() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the version of a record that was seen. `false` if there is another, or none.
+    pub(crate) async fn remove(&self, key: &Key, seen: &ETag) -> Result<bool> {
+        match self.store.delete(key, Some(seen)).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// W1 for one record: returns it once it is young, writing it again if it is old. `None` if
+    /// it is absent, or if `holds` says that it stands for nothing.
+    pub(crate) async fn hold<T: Stored>(
+        &self,
+        window: Window,
+        key: &Key,
+        holds: impl Fn(&T) -> bool,
+    ) -> Result<Option<Versioned<T>>> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let Some(mut seen) = self.read::<T>(key).await? else { return Ok(None) };
+            if !holds(&seen.value) {
+                return Ok(None);
+            }
+            if seen.age() < TOUCH_AGE {
+                return Ok(Some(seen));
+            }
+            self.check(window)?;
+            if let Some(Written { etag, date }) =
+                self.swap(key, Some(&seen.etag), seen.value.encode()).await?
+            {
+                (seen.etag, seen.last_modified, seen.date) = (etag, date, date);
+                return Ok(Some(seen));
+            }
+            self.back_off(attempt).await;
+        }
+        Err(Error::Busy { what: "the content is being changed by too many others" })
+    }
+
+    /// Makes sure that a record is there and young, whatever it said before.
+    pub(crate) async fn establish<T: Stored>(
+        &self,
+        window: Window,
+        key: &Key,
+        value: &T,
+    ) -> Result<()> {
+        for attempt in 0..ATTEMPTS_MAX {
+            if self.hold::<T>(window, key, |_| true).await?.is_some() {
+                return Ok(());
+            }
+            if self.swap(key, None, value.encode()).await?.is_some() {
+                return Ok(());
+            }
+            self.back_off(attempt).await;
+        }
+        Err(Error::Busy { what: "the repository is being changed by too many others" })
+    }
+
+    /// Writes a record over whatever is there: first over the version that was seen, then over
+    /// the one that took its place. For records whose content follows from their key.
+    pub(crate) async fn put_over<T: Stored>(
+        &self,
+        window: Window,
+        key: &Key,
+        mut seen: Option<ETag>,
+        value: &T,
+    ) -> Result<()> {
+        for attempt in 0..ATTEMPTS_MAX {
+            self.check(window)?;
+            if self.swap(key, seen.as_ref(), value.encode()).await?.is_some() {
+                return Ok(());
+            }
+            self.back_off(attempt).await;
+            seen = self.etag(key).await?;
+        }
+        Err(Error::Busy { what: "the repository is being changed by too many others" })
+    }
+
+    /// The version of a record, whatever it holds.
+    pub(crate) async fn etag(&self, key: &Key) -> Result<Option<ETag>> {
+        match self.store.get(key).await {
+            Ok(record) => Ok(Some(record.etag)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether an object is there.
+    pub(crate) async fn exists(&self, key: &Key) -> Result<bool> {
+        match self.store.head(key).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Up to `limit` objects below a prefix, whatever the store's own page size.
+    pub(crate) async fn list(
+        &self,
+        prefix: String,
+        start_after: Option<String>,
+        limit: usize,
+    ) -> Result<Listing> {
+        let mut request = ListRequest { prefix, start_after, delimiter: false, limit };
+        let mut entries = Vec::new();
+        loop {
+            request.limit = limit.saturating_sub(entries.len()).max(1);
+            let page = self.store.list(&request).await?;
+            entries.extend(page.entries);
+            if page.next.is_none() || entries.len() >= limit {
+                return Ok(Listing { entries, more: page.next.is_some() });
+            }
+            request.start_after = page.next;
+        }
+    }
+
+    /// Reads several records at a time, at most [`wave_reads_max`](crate::Limits) of them, in
+    /// the order of the keys.
+    pub(crate) async fn read_all<T: Stored>(
+        &self,
+        keys: Vec<Key>,
+    ) -> Result<Vec<Option<Versioned<T>>>> {
+        let reads = keys.into_iter().map(|key| async move { self.read(&key).await });
+        stream::iter(reads).buffered(self.wave_width()).try_collect().await
+    }
+
+    /// How many reads of one wave run at the same time.
+    pub(crate) fn wave_width(&self) -> usize {
+        self.options.limits.wave_reads_max.max(1)
+    }
+
+    /// The lock under which this process writes a tag.
+    pub(crate) fn tag_lock(&self, tag: &Key) -> &Mutex<()> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        tag.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % TAG_LOCKS as u64).unwrap_or_default();
+        &self.tag_locks[index]
+    }
+
+    /// Waits a random while that grows with the attempts, so that writers of one record do not
+    /// keep in step.
+    pub(crate) async fn back_off(&self, attempt: u32) {
+        let limit = BACKOFF_MAX_MS.min(BACKOFF_MIN_MS << attempt.min(10));
+        let random = Uuid::new_v4().as_u64_pair().0;
+        tokio::time::sleep(Duration::from_millis(random % limit)).await;
+    }
+}
+
+/// A part of a listing.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) entries: Vec<Listed>,
+    /// Whether the store has more after these.
+    pub(crate) more: bool,
+}

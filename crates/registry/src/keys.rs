@@ -1,0 +1,229 @@
+//! Where everything lies in the store. Every key is made here and nowhere else.
+//!
+//! ```text
+//! jreg.json                                            the format's version
+//! blobs/<alg>/<aa>/<hex>/<ulid>                        bytes stored under a digest known before
+//! blobs/_/<aa>/<ulid>                                  bytes that came before their digest
+//! links/<alg>/<aa>/<hex>/{name}                        this repository holds this blob, there
+//! repositories/<name>/_manifests/<alg>/<hex>           a header line, then the pushed bytes
+//! repositories/<name>/_tags/<tag>                      the digest a tag points to
+//! repositories/<name>/_tagged/<alg>/<hex>/<tag>        a hint: this tag may point to this manifest
+//! repositories/<name>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of one referrer of a subject
+//! catalog/{name}                                       a manifest was pushed to this repository
+//! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
+//! ```
+//!
+//! No component of a repository name starts with `_`, so the `_words` separate. `{name}` is a
+//! whole name as one component: `-`, `.` and `/` are written `!`, `-` and `.`, which keeps its
+//! length and, among names, the byte order.
+
+use jreg_oci::{Digest, RepositoryName, Tag};
+use jreg_storage::Key;
+use ulid::Ulid;
+
+use crate::UploadId;
+
+fn key(text: String) -> Key {
+    Key::try_from(text).expect("validated names, tags and digests make valid keys")
+}
+
+fn encode(name: &RepositoryName) -> String {
+    let encode = |c| match c {
+        '-' => '!',
+        '.' => '-',
+        '/' => '.',
+        other => other,
+    };
+    name.as_str().chars().map(encode).collect()
+}
+
+fn decode(component: &str) -> Option<RepositoryName> {
+    let decode = |c| match c {
+        '!' => '-',
+        '-' => '.',
+        '.' => '/',
+        other => other,
+    };
+    component.chars().map(decode).collect::<String>().parse().ok()
+}
+
+/// `<alg>/<aa>/<hex>`, so that no folder grows with the number of blobs.
+fn spread(digest: &Digest) -> String {
+    let hex = digest.hex();
+    let head = hex.get(..2).expect("a digest has at least two hex digits");
+    format!("{}/{head}/{hex}", digest.algorithm())
+}
+
+fn flat(digest: &Digest) -> String {
+    format!("{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// The store's format marker.
+pub(crate) fn format() -> Key {
+    key("jreg.json".to_owned())
+}
+
+/// A new place for bytes of a known digest.
+pub(crate) fn new_blob(digest: &Digest) -> Key {
+    key(format!("blobs/{}/{}", spread(digest), Ulid::generate()))
+}
+
+/// A new place for bytes whose digest will only be known after them.
+pub(crate) fn new_unnamed_blob() -> Key {
+    let ulid = Ulid::generate().to_string();
+    let tail = ulid.get(24..).expect("a ulid has 26 characters");
+    key(format!("blobs/_/{tail}/{ulid}"))
+}
+
+/// The link by which a repository holds a blob.
+pub(crate) fn link(digest: &Digest, name: &RepositoryName) -> Key {
+    key(format!("{}{}", links(digest), encode(name)))
+}
+
+/// The links of every holder of a blob.
+pub(crate) fn links(digest: &Digest) -> String {
+    format!("links/{}/", spread(digest))
+}
+
+/// The holder that a key below [`links`] names.
+pub(crate) fn link_holder(link: &Key) -> Option<RepositoryName> {
+    last(link).and_then(decode)
+}
+
+/// A manifest of a repository.
+pub(crate) fn manifest(name: &RepositoryName, digest: &Digest) -> Key {
+    key(format!("repositories/{name}/_manifests/{}", flat(digest)))
+}
+
+/// The tags of a repository.
+pub(crate) fn tags(name: &RepositoryName) -> String {
+    format!("repositories/{name}/_tags/")
+}
+
+/// A tag of a repository.
+pub(crate) fn tag(name: &RepositoryName, tag: &Tag) -> Key {
+    key(format!("{}{tag}", tags(name)))
+}
+
+/// The tags that may point to a manifest.
+pub(crate) fn tagged(name: &RepositoryName, digest: &Digest) -> String {
+    format!("repositories/{name}/_tagged/{}/", flat(digest))
+}
+
+/// The hint that a tag may point to a manifest.
+pub(crate) fn tag_hint(name: &RepositoryName, digest: &Digest, tag: &Tag) -> Key {
+    key(format!("{}{tag}", tagged(name, digest)))
+}
+
+/// The tag that a key below [`tags`] or [`tagged`] names.
+pub(crate) fn tag_of(key: &Key) -> Option<Tag> {
+    last(key)?.parse().ok()
+}
+
+/// The referrers of a subject.
+pub(crate) fn referrers(name: &RepositoryName, subject: &Digest) -> String {
+    format!("repositories/{name}/_referrers/{}/", flat(subject))
+}
+
+/// The entry of one referrer of a subject.
+pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
+    let own = format!("{}-{}", referrer.algorithm(), referrer.hex());
+    key(format!("{}{own}", referrers(name, subject)))
+}
+
+/// The repositories that a manifest was pushed to.
+pub(crate) const CATALOG: &str = "catalog/";
+
+/// A repository's entry in the catalog.
+pub(crate) fn catalog(name: &RepositoryName) -> Key {
+    key(format!("{CATALOG}{}", encode(name)))
+}
+
+/// Where in the catalog a page continues after `last`, which need not be a repository.
+pub(crate) fn catalog_after(last: &str) -> String {
+    match last.parse() {
+        Ok(name) => format!("{CATALOG}{}", encode(&name)),
+        // Not a name: nothing holds between its spelling and the encoded names but this much.
+        Err(_) => {
+            format!("{CATALOG}{}", last.replace('-', "!").replace('.', "-").replace('/', "."))
+        }
+    }
+}
+
+/// The repository that a key below [`CATALOG`] names.
+pub(crate) fn catalog_name(key: &Key) -> Option<RepositoryName> {
+    last(key).and_then(decode)
+}
+
+/// An upload's session.
+pub(crate) fn upload(id: &UploadId) -> Key {
+    key(format!("uploads/{id}"))
+}
+
+/// A new place for the bytes of an upload that are short of a part.
+pub(crate) fn new_upload_tail(id: &UploadId) -> Key {
+    key(format!("uploads/{id}.{}", Ulid::generate()))
+}
+
+/// The last component of a key.
+pub(crate) fn last(key: &Key) -> Option<&str> {
+    key.as_str().rsplit('/').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use jreg_oci::Algorithm;
+
+    use super::*;
+
+    fn name(text: &str) -> RepositoryName {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn keys_are_laid_out_as_documented() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let hex = digest.hex();
+        let app = name("team/app-1.x");
+        let tag: Tag = "v1".parse().expect("a tag");
+        assert_eq!(link(&digest, &app).as_str(), format!("links/sha256/e3/{hex}/team.app!1-x"));
+        assert_eq!(
+            manifest(&app, &digest).as_str(),
+            format!("repositories/team/app-1.x/_manifests/sha256/{hex}")
+        );
+        assert_eq!(super::tag(&app, &tag).as_str(), "repositories/team/app-1.x/_tags/v1");
+        assert_eq!(catalog(&app).as_str(), "catalog/team.app!1-x");
+        assert!(new_blob(&digest).as_str().starts_with(&format!("blobs/sha256/e3/{hex}/")));
+        let unnamed = new_unnamed_blob();
+        let parts: Vec<_> = unnamed.as_str().split('/').collect();
+        assert!(matches!(parts[..], ["blobs", "_", aa, ulid] if ulid.ends_with(aa)), "{parts:?}");
+    }
+
+    #[test]
+    fn names_survive_being_one_component_and_keep_their_order() {
+        let mut names =
+            ["a", "a-b", "a--b", "a.b", "a/b", "a_b", "a__b", "a0", "ab", "a/b-c.d/e"].map(name);
+        for name in &names {
+            assert_eq!(decode(&encode(name)).as_ref(), Some(name));
+            assert_eq!(encode(name).len(), name.as_str().len());
+        }
+        names.sort();
+        let encoded: Vec<_> = names.iter().map(encode).collect();
+        assert!(encoded.is_sorted(), "{encoded:?}");
+    }
+
+    #[test]
+    fn the_longest_names_make_keys_that_every_store_takes() {
+        let longest = name(&format!("{}/{}", "a".repeat(127), "b".repeat(127)));
+        let tag: Tag = "t".repeat(128).parse().expect("a tag");
+        let digest = Digest::of(Algorithm::Sha512, b"");
+        for key in [
+            link(&digest, &longest),
+            tag_hint(&longest, &digest, &tag),
+            referrer(&longest, &digest, &digest),
+            catalog(&longest),
+        ] {
+            assert!(key.as_str().len() <= jreg_storage::KEY_BYTES_MAX);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The records as they lie in the store, and reading them with their version and age.
+//!
+//! Each carries a nonce: two writes of the same content are two versions, so a re-push is visible
+//! as a new write (format version 1, see docs/format.md).
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use jreg_oci::{Descriptor, Digest, MediaType};
+use jreg_storage::{ETag, Key, Record};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Error, Result};
+
+/// What makes each write of a record its own version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Nonce(String);
+
+impl Nonce {
+    pub(crate) fn new() -> Self {
+        Self(Uuid::new_v4().simple().to_string())
+    }
+}
+
+/// A record with what a conditional write and a judgement of its age need.
+#[derive(Clone, Debug)]
+pub(crate) struct Versioned<T> {
+    pub(crate) value: T,
+    pub(crate) etag: ETag,
+    pub(crate) last_modified: SystemTime,
+    pub(crate) date: SystemTime,
+}
+
+impl<T> Versioned<T> {
+    /// How old the record was when it was read, by the store's clock.
+    pub(crate) fn age(&self) -> Duration {
+        self.date.duration_since(self.last_modified).unwrap_or_default()
+    }
+}
+
+/// Something that is stored as a record.
+pub(crate) trait Stored: Sized {
+    /// Reads the stored bytes; `Err` says what is wrong with them.
+    fn decode(bytes: &Bytes) -> Result<Self, String>;
+
+    /// The bytes to store, with a new nonce.
+    fn encode(&self) -> Bytes;
+}
+
+/// Reads a record that the store returned for `key`.
+pub(crate) fn versioned<T: Stored>(key: &Key, record: Record) -> Result<Versioned<T>> {
+    let value = T::decode(&record.bytes)
+        .map_err(|reason| Error::Damaged { key: key.to_string(), reason })?;
+    let Record { etag, last_modified, date, .. } = record;
+    Ok(Versioned { value, etag, last_modified, date })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Noted<T> {
+    nonce: Nonce,
+    #[serde(flatten)]
+    value: T,
+}
+
+/// Reads one JSON object with a nonce.
+pub(crate) fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let noted: Noted<T> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok(noted.value)
+}
+
+/// Writes one JSON object with a new nonce.
+pub(crate) fn encode_json<T: Serialize>(value: &T) -> Bytes {
+    let noted = Noted { nonce: Nonce::new(), value };
+    serde_json::to_vec(&noted).expect("a record has only string keys").into()
+}
+
+/// A repository's hold on a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub(crate) enum Link {
+    /// It holds the blob.
+    Live(Location),
+    /// It held the blob until somebody deleted it: nobody's hold, named here so that a late
+    /// replay of an old write cannot bring it back.
+    Deleted,
+}
+
+/// Where a blob's bytes lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Location {
+    #[serde(rename = "location")]
+    pub(crate) key: Key,
+    #[serde(rename = "size")]
+    pub(crate) size_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LinkForm {
+    v: u32,
+    #[serde(flatten)]
+    link: Link,
+}
+
+impl Stored for Link {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        match decode_json(bytes)? {
+            LinkForm { v: 1, link } => Ok(link),
+            LinkForm { v, .. } => Err(format!("link version {v} is not known")),
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        encode_json(&LinkForm { v: 1, link: self.clone() })
+    }
+}
+
+impl Link {
+    pub(crate) fn live(&self) -> Option<&Location> {
+        match self {
+            Self::Live(location) => Some(location),
+            Self::Deleted => None,
+        }
+    }
+}
+
+/// What a tag points to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TagTarget {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
+    pub(crate) size: u64,
+    /// When it was set, in seconds of the Unix epoch, by the clock of the instance that set it.
+    pub(crate) time: u64,
+}
+
+/// The descriptor of one referrer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ReferrerEntry {
+    pub(crate) descriptor: Descriptor,
+}
+
+/// A record that says nothing but that it is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {}
+
+macro_rules! stored_as_json {
+    ($($record:ty),*) => {$(
+        impl Stored for $record {
+            fn decode(bytes: &Bytes) -> Result<Self, String> {
+                decode_json(bytes)
+            }
+
+            fn encode(&self) -> Bytes {
+                encode_json(self)
+            }
+        }
+    )*};
+}
+
+stored_as_json!(TagTarget, ReferrerEntry, Mark);
+
+/// A manifest: a header line, then the bytes as they were pushed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ManifestRecord {
+    pub(crate) header: ManifestHeader,
+    pub(crate) bytes: Bytes,
+}
+
+/// What is known of a manifest without parsing it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ManifestHeader {
+    pub(crate) media_type: MediaType,
+    pub(crate) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifact_type: Option<String>,
+}
+
+impl Stored for ManifestRecord {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        let end = bytes.iter().position(|b| *b == b'\n').ok_or("it has no header line")?;
+        let header: ManifestHeader = decode_json(bytes.get(..end).unwrap_or_default())?;
+        let content = bytes.slice(end + 1..);
+        if content.len() as u64 != header.size {
+            return Err(format!("{} bytes follow the header, not {}", content.len(), header.size));
+        }
+        Ok(Self { header, bytes: content })
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut bytes = Vec::from(encode_json(&self.header));
+        bytes.push(b'\n');
+        bytes.extend_from_slice(&self.bytes);
+        bytes.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link() -> Link {
+        let key = "blobs/_/AA/01".parse().expect("a key");
+        Link::Live(Location { key, size_bytes: 7 })
+    }
+
+    #[test]
+    fn records_come_back_as_they_were() {
+        for link in [link(), Link::Deleted] {
+            assert_eq!(Link::decode(&link.encode()), Ok(link));
+        }
+        let header = ManifestHeader {
+            media_type: MediaType::OCI_IMAGE_MANIFEST,
+            size: 4,
+            subject: None,
+            artifact_type: Some("a\nb".to_owned()),
+        };
+        let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{\n\n}") };
+        assert_eq!(ManifestRecord::decode(&manifest.encode()), Ok(manifest));
+        assert_eq!(Mark::decode(&Mark {}.encode()), Ok(Mark {}));
+    }
+
+    #[test]
+    fn every_write_is_its_own_version() {
+        assert_ne!(link().encode(), link().encode());
+    }
+
+    #[test]
+    fn a_link_is_spelled_as_the_format_says() {
+        let json: serde_json::Value = serde_json::from_slice(&link().encode()).expect("json");
+        assert_eq!(json["v"], 1);
+        assert_eq!(json["state"], "live");
+        assert_eq!(json["location"], "blobs/_/AA/01");
+        assert_eq!(json["size"], 7);
+        assert_eq!(json["nonce"].as_str().map(str::len), Some(32));
+    }
+
+    #[test]
+    fn damaged_records_are_errors() {
+        assert!(Link::decode(&Bytes::from_static(b"")).is_err());
+        assert!(
+            Link::decode(&Bytes::from_static(b"{\"nonce\":\"\",\"v\":2,\"state\":\"deleted\"}"))
+                .is_err()
+        );
+        assert!(ManifestRecord::decode(&Bytes::from_static(b"{}")).is_err());
+        let cut = {
+            let header = ManifestHeader {
+                media_type: MediaType::OCI_IMAGE_MANIFEST,
+                size: 2,
+                subject: None,
+                artifact_type: None,
+            };
+            let whole = ManifestRecord { header, bytes: Bytes::from_static(b"{}") }.encode();
+            whole.slice(..whole.len() - 1)
+        };
+        assert!(ManifestRecord::decode(&cut).is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! Referrers: which manifests have a given subject.
+
+use jreg_oci::{Descriptor, Digest};
+use jreg_storage::Listed;
+
+use crate::keys;
+use crate::record::{ReferrerEntry, Versioned};
+use crate::{Page, PageRequest, Repository, Result};
+
+/// The most bytes of entries in one page: as much as a client must accept of a manifest.
+const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+impl Repository {
+    /// The descriptors of the manifests whose subject is `subject` (end-12), in the byte order of
+    /// their digests; with a filter only those of that artifact type. A page may end early, with
+    /// a next one, because the descriptors are large.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error), [`Error::Damaged`](crate::Error). An unknown repository or
+    /// subject has no referrers.
+    pub async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        page: &PageRequest,
+    ) -> Result<Page<Descriptor>> {
+        let prefix = keys::referrers(&self.name, subject);
+        let limit = page.limit.min(self.core.options.limits.page_items_max);
+        let mut after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
+        let mut found = Page { items: Vec::new(), next: None };
+        let mut room_bytes = PAGE_BYTES_MAX;
+        while found.items.len() < limit {
+            let mut listing = self.core.list(prefix.clone(), after.take(), limit).await?;
+            let fitting = fitting(&listing.entries, &mut room_bytes);
+            listing.more |= fitting < listing.entries.len();
+            listing.entries.truncate(fitting);
+            let keys = listing.entries.iter().map(|entry| entry.key.clone()).collect();
+            let read = self.core.read_all::<ReferrerEntry>(keys).await?;
+            let is_full = room_bytes == 0;
+            for (index, (listed, entry)) in listing.entries.iter().zip(read).enumerate() {
+                found.next = keys::last(&listed.key).map(str::to_owned);
+                // One that is gone by now was deleted while we read.
+                if let Some(Versioned { value, .. }) = entry
+                    && artifact_type.is_none_or(|wanted| is_of(&value.descriptor, wanted))
+                {
+                    found.items.push(value.descriptor);
+                }
+                if found.items.len() == limit {
+                    listing.more |= index + 1 < listing.entries.len();
+                    break;
+                }
+            }
+            if !listing.more {
+                found.next = None;
+                break;
+            }
+            if is_full {
+                break;
+            }
+            after = listing.entries.last().map(|last| last.key.to_string());
+        }
+        Ok(found)
+    }
+}
+
+/// How many entries, one at least, fit the room that is left; takes it up.
+fn fitting(entries: &[Listed], room_bytes: &mut u64) -> usize {
+    for (index, entry) in entries.iter().enumerate() {
+        match room_bytes.checked_sub(entry.size_bytes) {
+            Some(left) => *room_bytes = left,
+            None => {
+                *room_bytes = 0;
+                return index.max(1);
+            }
+        }
+    }
+    entries.len()
+}
+
+fn is_of(descriptor: &Descriptor, artifact_type: &str) -> bool {
+    descriptor.artifact_type.as_deref() == Some(artifact_type)
+}

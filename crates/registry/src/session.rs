@@ -1,0 +1,142 @@
+//! An upload's session: its state in the store and the only ways it changes.
+//!
+//! ```text
+//!            first bytes              closing PUT, digest right
+//!  (nothing) ────────────► open ─────────────────────────────► closed
+//!      │                   │  ▲ PATCH: claim + 1, then offset      │ its parts are spoiled
+//!      │ DELETE            │  └─────────                           ▼
+//!      └───────────────────┴───────────────────────────────► cancelled
+//!                            DELETE, expiry, digest wrong
+//! ```
+//!
+//! - Every change is a compare-and-swap on the version that was read, so two requests on one
+//!   upload never both go on.
+//! - `closed` is written *before* the bytes are made visible and linked, `cancelled` before any
+//!   byte is removed. So the bytes of a `closed` session are never removed, and whoever finds it
+//!   `closed` may finish the work.
+//! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a
+//!   collector may have removed link and bytes since.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jreg_oci::{Digest, HashState, RepositoryName};
+use jreg_storage::Multipart;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Location, Stored, decode_json, encode_json};
+
+/// For how long after closing a session may still write its link (a client's retry of the
+/// closing PUT).
+pub(crate) const REPLAY_MAX: Duration = Duration::from_secs(3600);
+
+/// The record at `uploads/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Session {
+    pub(crate) repository: RepositoryName,
+    #[serde(flatten)]
+    pub(crate) state: State,
+}
+
+/// Where an upload stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub(crate) enum State {
+    /// It takes bytes.
+    Open(Open),
+    /// Its digest was right; its blob is there or about to be.
+    Closed(Closed),
+    /// It was given up, and its bytes are gone or about to be.
+    Cancelled,
+}
+
+/// An upload that takes bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Open {
+    /// Counts the requests that took the upload over; the newest is the one that may write.
+    pub(crate) claim: u64,
+    /// The size of its parts, fixed when its first part is stored.
+    pub(crate) part_bytes: u64,
+    /// How many bytes are stored, in parts and tail.
+    pub(crate) offset: u64,
+    /// The hash of these bytes.
+    pub(crate) hash: HashState,
+    /// The parts, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) multipart: Option<Multipart>,
+    /// The bytes after the parts that are short of a part: an object of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tail: Option<Location>,
+}
+
+/// An upload whose digest was right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Closed {
+    pub(crate) digest: Digest,
+    /// Where the blob's bytes are, or will be once the parts are put together.
+    #[serde(flatten)]
+    pub(crate) location: Location,
+    /// The parts that are to be put together at `location`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) multipart: Option<Multipart>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Form {
+    v: u32,
+    #[serde(flatten)]
+    session: Session,
+}
+
+impl Stored for Session {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        match decode_json(bytes)? {
+            Form { v: 1, session } => Ok(session),
+            Form { v, .. } => Err(format!("session version {v} is not known")),
+        }
+    }
+
+    fn encode(&self) -> Bytes {
+        encode_json(&Form { v: 1, session: self.clone() })
+    }
+}
+
+impl Open {
+    /// Whether there are bytes that must still become a part before the parts are the whole.
+    pub(crate) fn has_loose_tail(&self) -> bool {
+        self.multipart.is_some() && self.tail.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jreg_oci::{Algorithm, Hasher};
+    use jreg_storage::{Key, Part};
+
+    use super::*;
+
+    #[test]
+    fn sessions_come_back_as_they_were() {
+        let key: Key = "blobs/_/AA/01".parse().expect("a key");
+        let parts = vec![Part { offset: 0, size_bytes: 5, etag: "e".to_owned() }];
+        let multipart = Multipart { key: key.clone(), id: "m".to_owned(), writer: 2, parts };
+        let digest = Digest::of(Algorithm::Sha256, b"hello");
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(b"hello w");
+        let location = Location { key, size_bytes: 2 };
+        let open = Open {
+            claim: 2,
+            part_bytes: 5,
+            offset: 7,
+            hash: hasher.state(),
+            multipart: Some(multipart.clone()),
+            tail: Some(location.clone()),
+        };
+        let closed = Closed { digest, location, multipart: Some(multipart) };
+        for state in [State::Open(open), State::Closed(closed), State::Cancelled] {
+            let repository = "team/app".parse().expect("a name");
+            let session = Session { repository, state };
+            assert_eq!(Session::decode(&session.encode()), Ok(session));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Tags: listing them, and the one way in which they change.
+
+use jreg_oci::{Digest, Reference, Tag};
+
+use crate::core::{ATTEMPTS_MAX, Window};
+use crate::keys;
+use crate::record::{Stored, TagTarget};
+use crate::{Condition, Error, Page, PageRequest, Repository, Result};
+
+/// How many hints are read at a time when the tags of a manifest are removed.
+const HINTS_PER_PAGE: usize = 1000;
+
+/// What is to become of a tag.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TagChange<'a> {
+    /// It points there; to be sent within the window.
+    Set(Window, &'a TagTarget),
+    /// It is gone.
+    Remove,
+    /// It is gone if it still points there.
+    RemoveFrom(&'a Digest),
+}
+
+impl Repository {
+    /// The tags of the repository (end-8), in byte order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NameUnknown`] if no manifest was ever pushed here; [`Error::Store`].
+    pub async fn tags(&self, page: &PageRequest) -> Result<Page<Tag>> {
+        let prefix = keys::tags(&self.name);
+        let start_after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
+        let page = self.core.page(prefix, start_after, page.limit, |key| {
+            keys::tag_of(key).map(|tag| (tag.to_string(), tag))
+        });
+        let page = page.await?;
+        if page.items.is_empty() && !self.core.exists(&keys::catalog(&self.name)).await? {
+            return Err(Error::NameUnknown { name: self.name.clone() });
+        }
+        Ok(page)
+    }
+
+    /// Changes a tag on the version just read, again until it succeeds: the last to be
+    /// acknowledged wins, and a delayed retry of an old write can never revert a newer one.
+    /// `false`: there was nothing to remove.
+    pub(crate) async fn change_tag(
+        &self,
+        tag: &Tag,
+        condition: Option<&Condition>,
+        change: TagChange<'_>,
+    ) -> Result<bool> {
+        let (core, key) = (&self.core, keys::tag(&self.name, tag));
+        let _turn = core.tag_lock(&key).lock().await;
+        for attempt in 0..ATTEMPTS_MAX {
+            let seen = core.read::<TagTarget>(&key).await?;
+            let current = seen.as_ref().map(|seen| &seen.value.digest);
+            if let Some(condition) = condition {
+                condition.check(&Reference::Tag(tag.clone()), current)?;
+            }
+            let changed = match (change, &seen) {
+                (TagChange::Set(window, target), seen) => {
+                    core.check(window)?;
+                    let seen = seen.as_ref().map(|seen| &seen.etag);
+                    core.swap(&key, seen, target.encode()).await?.is_some()
+                }
+                (TagChange::RemoveFrom(digest), Some(seen)) if seen.value.digest != *digest => {
+                    return Ok(false);
+                }
+                (TagChange::Remove | TagChange::RemoveFrom(_), Some(seen)) => {
+                    core.remove(&key, &seen.etag).await?
+                }
+                (TagChange::Remove | TagChange::RemoveFrom(_), None) => return Ok(false),
+            };
+            if changed {
+                return Ok(true);
+            }
+            core.back_off(attempt).await;
+        }
+        Err(Error::Busy { what: "the tag is being changed by too many others" })
+    }
+
+    /// Removes every tag that points to a manifest, found by its hints.
+    pub(crate) async fn remove_tags_of(&self, digest: &Digest) -> Result<()> {
+        let prefix = keys::tagged(&self.name, digest);
+        let mut after = None;
+        loop {
+            let hints = self.core.list(prefix.clone(), after, HINTS_PER_PAGE).await?;
+            for hint in &hints.entries {
+                if let Some(tag) = keys::tag_of(&hint.key) {
+                    self.change_tag(&tag, None, TagChange::RemoveFrom(digest)).await?;
+                }
+            }
+            match hints.entries.last() {
+                Some(last) if hints.more => after = Some(last.key.to_string()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Now, in seconds of the Unix epoch.
+    pub(crate) fn unix_time(&self) -> u64 {
+        let since = self.core.clock.now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+        since.unwrap_or_default().as_secs()
+    }
+}

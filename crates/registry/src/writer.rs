@@ -1,0 +1,510 @@
+//! [`Writer`]: one request's bytes on their way into the store.
+//!
+//! Frames of the body are hashed as they come and collected to a part; full parts are sent to
+//! the store while the next one fills, a few at a time. A whole part is reserved from the budget
+//! that all uploads share before its first byte is read, so that many uploads cannot starve each
+//! other half full; while the budget is spent, the client's socket is not read.
+//!
+//! What was stored becomes part of the upload only with the next session record. A writer that
+//! breaks off, or was superseded, leaves the session as the last record says.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::{StreamExt, TryStreamExt};
+use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
+use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Multipart, Part, PutMode};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use crate::core::Core;
+use crate::keys;
+use crate::record::{Location, Stored};
+use crate::session::{Closed, Open, Session, State};
+use crate::{Chunk, Error, Result, UploadId};
+
+/// How many bytes of one stream go unrecorded at most (plus a part): where a dropped connection
+/// resumes.
+const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// For a blob of known length, parts are made so large that this many suffice.
+const PARTS_AIM: u64 = 9_000;
+
+/// What becomes of the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// They are appended to an upload whose digest is not known yet. What came is kept when the
+    /// stream breaks off.
+    Append,
+    /// They are the whole of this blob.
+    Whole(Digest),
+    /// They are the last of an upload; all or nothing.
+    Last,
+    /// They are only hashed: the blob is held already, but possession must be proven.
+    Discard,
+}
+
+/// The session as it was last recorded.
+#[derive(Clone, Debug)]
+struct Saved {
+    offset: u64,
+    hash: HashState,
+    tail: Option<Location>,
+}
+
+/// One request's bytes on their way into the store.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    core: Arc<Core>,
+    name: RepositoryName,
+    id: UploadId,
+    purpose: Purpose,
+    /// The version of the session record; `None` until there is one.
+    recorded: Option<ETag>,
+    saved: Saved,
+    claim: u64,
+    part_bytes: u64,
+    hasher: Hasher,
+    multipart: Option<Multipart>,
+    /// Stored bytes after the parts that have not been taken into the buffer.
+    tail: Option<Location>,
+    buffer: BytesMut,
+    /// The part of the shared budget that the buffer takes.
+    reserved: Option<OwnedSemaphorePermit>,
+    /// How many bytes were handed to the store as parts: where the buffer starts.
+    sent: u64,
+    sending: VecDeque<JoinHandle<jreg_storage::Result<Part>>>,
+}
+
+impl Writer {
+    /// A writer of an upload that has no session yet.
+    pub(crate) fn fresh(
+        core: &Arc<Core>,
+        name: &RepositoryName,
+        id: &UploadId,
+        algorithm: Algorithm,
+        purpose: Purpose,
+        length: Option<u64>,
+    ) -> Self {
+        let hasher = Hasher::new(algorithm);
+        let saved = Saved { offset: 0, hash: hasher.state(), tail: None };
+        Self {
+            core: Arc::clone(core),
+            name: name.clone(),
+            id: id.clone(),
+            part_bytes: part_bytes(core, length.filter(|_| matches!(purpose, Purpose::Whole(_)))),
+            purpose,
+            recorded: None,
+            saved,
+            claim: 1,
+            hasher,
+            multipart: None,
+            tail: None,
+            buffer: BytesMut::new(),
+            reserved: None,
+            sent: 0,
+            sending: VecDeque::new(),
+        }
+    }
+
+    /// A writer that goes on where a session stands. `open` is what is recorded at `etag`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if the recorded hash cannot be resumed.
+    pub(crate) fn resume(
+        core: &Arc<Core>,
+        name: &RepositoryName,
+        id: &UploadId,
+        purpose: Purpose,
+        open: Open,
+        etag: ETag,
+    ) -> Result<Self> {
+        let damaged = |reason: String| Error::Damaged { key: keys::upload(id).to_string(), reason };
+        let hasher = Hasher::resume(&open.hash).map_err(|error| damaged(error.to_string()))?;
+        let sent = open.multipart.as_ref().map_or(0, Multipart::size_bytes);
+        let stored = sent + open.tail.as_ref().map_or(0, |tail| tail.size_bytes);
+        if hasher.len() != open.offset || stored != open.offset {
+            return Err(damaged(format!("{stored} bytes are recorded, not {}", open.offset)));
+        }
+        let saved = Saved { offset: open.offset, hash: open.hash, tail: open.tail.clone() };
+        Ok(Self {
+            core: Arc::clone(core),
+            name: name.clone(),
+            id: id.clone(),
+            purpose,
+            recorded: Some(etag),
+            saved,
+            claim: open.claim,
+            part_bytes: open.part_bytes,
+            hasher,
+            multipart: open.multipart,
+            tail: open.tail,
+            buffer: BytesMut::new(),
+            reserved: None,
+            sent,
+            sending: VecDeque::new(),
+        })
+    }
+
+    /// Shuts out the writers of earlier claims, where the store can, and discards what they
+    /// stored beyond the record.
+    pub(crate) async fn take_over(&mut self) -> Result<()> {
+        if let Some(upload) = &self.multipart {
+            let resumed = self.core.store.resume_multipart(upload, self.claim).await;
+            self.multipart = Some(resumed.map_err(|error| self.part_error(error))?);
+        }
+        Ok(())
+    }
+
+    /// How many bytes have come so far, over all requests of the upload.
+    pub(crate) fn offset(&self) -> u64 {
+        self.hasher.len()
+    }
+
+    /// Takes a body in, to its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SizeMismatch`], [`Error::Body`], [`Error::BlobTooLarge`],
+    /// [`Error::UploadSuperseded`], [`Error::UploadUnknown`], [`Error::Store`]. What came before
+    /// the error can still be kept by [`Writer::checkpoint`].
+    pub(crate) async fn feed(&mut self, chunk: Chunk) -> Result<()> {
+        let Chunk { range, length, mut body } = chunk;
+        let announced = range.map(|range| range.len()).or(length);
+        if let (Some(expected), Some(actual)) = (announced, length)
+            && expected != actual
+        {
+            return Err(Error::SizeMismatch { expected, actual });
+        }
+        let mut came = 0;
+        loop {
+            self.reserve(announced.map(|announced| announced.saturating_sub(came))).await?;
+            let Some(frame) = body.next().await else { break };
+            let frame = frame?;
+            came += frame.len() as u64;
+            if let Some(expected) = announced
+                && came > expected
+            {
+                return Err(Error::SizeMismatch { expected, actual: came });
+            }
+            self.take(frame).await?;
+        }
+        match announced {
+            Some(expected) if expected != came => {
+                Err(Error::SizeMismatch { expected, actual: came })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the shared budget has room for the part that is being filled. `left` is how
+    /// many bytes are still to come, if that is known.
+    async fn reserve(&mut self, left: Option<u64>) -> Result<()> {
+        if self.reserved.is_some() || left == Some(0) || self.purpose == Purpose::Discard {
+            return Ok(());
+        }
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.size_bytes);
+        let bytes = left.map_or(self.part_bytes, |left| self.part_bytes.min(left + tail));
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let budget = Arc::clone(&self.core.upload_bytes);
+        let reserved = budget.acquire_many_owned(permits).await.map_err(|_| Error::Stopped)?;
+        self.buffer.reserve(usize::try_from(bytes).unwrap_or_default());
+        self.reserved = Some(reserved);
+        Ok(())
+    }
+
+    async fn take(&mut self, mut frame: Bytes) -> Result<()> {
+        if self.purpose == Purpose::Discard {
+            self.hasher.update(&frame);
+            return Ok(());
+        }
+        self.load_tail().await?;
+        while !frame.is_empty() {
+            // A part is only cut off once more follows: what fits one part is one PUT.
+            if self.room() == 0 {
+                self.send_part().await?;
+                self.checkpoint_long_stream().await?;
+                self.reserve(None).await?;
+            }
+            let piece = frame.split_to(self.room().min(frame.len()));
+            self.hasher.update(&piece);
+            self.buffer.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> usize {
+        let part_bytes = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
+        part_bytes.saturating_sub(self.buffer.len())
+    }
+
+    /// Takes the stored tail into the buffer, so that what comes can follow it in one part.
+    async fn load_tail(&mut self) -> Result<()> {
+        let Some(tail) = self.tail.take() else { return Ok(()) };
+        if tail.size_bytes > self.part_bytes {
+            // Left by a closing PUT with another algorithm that broke off: nothing to append to.
+            return Err(self.unknown());
+        }
+        let range = ByteRange { start: 0, end: tail.size_bytes };
+        let mut bytes = self.core.store.read(&tail.key, range).await?;
+        while let Some(frame) = bytes.try_next().await? {
+            self.buffer.extend_from_slice(&frame);
+        }
+        Ok(())
+    }
+
+    async fn send_part(&mut self) -> Result<()> {
+        let (store, offset) = (Arc::clone(&self.core.store), self.sent);
+        let bytes = self.buffer.split().freeze();
+        let reserved = self.reserved.take();
+        self.begin_multipart().await?;
+        while self.sending.len() >= self.core.options.limits.parts_in_flight.max(1) {
+            self.land_one().await?;
+        }
+        let Some(upload) = &self.multipart else { return Err(Error::Stopped) };
+        let parts = (upload.parts.len() + self.sending.len()) as u64;
+        let parts_max = store.part_rules().parts_max;
+        if parts >= parts_max {
+            let max_bytes = self.part_bytes.saturating_mul(parts_max);
+            return Err(Error::BlobTooLarge { max_bytes });
+        }
+        self.sent += bytes.len() as u64;
+        let upload = Multipart { parts: Vec::new(), ..upload.clone() };
+        self.sending.push_back(tokio::spawn(async move {
+            let part = store.put_part(&upload, offset, bytes).await;
+            drop(reserved);
+            part
+        }));
+        Ok(())
+    }
+
+    /// Begins the multipart upload, and records its id at once: whoever cleans up must know it.
+    async fn begin_multipart(&mut self) -> Result<()> {
+        if self.multipart.is_some() {
+            return Ok(());
+        }
+        let key = self.new_key();
+        let upload = self.core.store.create_multipart(&key, self.claim).await?;
+        self.multipart = Some(upload.clone());
+        let recorded = self.record(self.saved.clone(), Some(upload.clone())).await;
+        if let Err(Error::UploadSuperseded { .. }) = recorded {
+            // Nobody else has ever heard of it.
+            self.core.store.abort_multipart(&upload).await?;
+        }
+        recorded
+    }
+
+    async fn land_one(&mut self) -> Result<()> {
+        let Some(sent) = self.sending.pop_front() else { return Ok(()) };
+        let part = sent.await.map_err(|_| Error::Stopped)?;
+        let part = part.map_err(|error| self.part_error(error))?;
+        if let Some(upload) = &mut self.multipart {
+            upload.record(part);
+        }
+        Ok(())
+    }
+
+    /// Waits until every part that was sent is stored and durable.
+    async fn land_all(&mut self) -> Result<()> {
+        while !self.sending.is_empty() {
+            self.land_one().await?;
+        }
+        if let Some(upload) = &self.multipart {
+            let synced = self.core.store.sync_parts(upload).await;
+            synced.map_err(|error| self.part_error(error))?;
+        }
+        Ok(())
+    }
+
+    async fn checkpoint_long_stream(&mut self) -> Result<()> {
+        let unrecorded = self.sent.saturating_sub(self.saved.offset);
+        if self.purpose != Purpose::Append || unrecorded < CHECKPOINT_BYTES {
+            return Ok(());
+        }
+        self.save(None).await
+    }
+
+    /// Stores and records all that has come, so that any instance can go on from here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::feed`]; the session then stands where it was last recorded.
+    pub(crate) async fn checkpoint(&mut self) -> Result<()> {
+        if self.offset() == self.saved.offset {
+            return Ok(());
+        }
+        let tail = if self.buffer.is_empty() {
+            None
+        } else if self.core.store.part_rules().uniform {
+            Some(self.put_tail().await?)
+        } else {
+            self.send_part().await?;
+            None
+        };
+        self.save(tail).await
+    }
+
+    async fn save(&mut self, tail: Option<Location>) -> Result<()> {
+        self.land_all().await?;
+        let saved = Saved { offset: self.offset(), hash: self.hasher.state(), tail };
+        self.record(saved, self.multipart.clone()).await
+    }
+
+    /// Bytes short of a part: an object of their own, which may turn out to be the whole blob.
+    async fn put_tail(&mut self) -> Result<Location> {
+        let key = match self.multipart {
+            None => keys::new_unnamed_blob(),
+            Some(_) => keys::new_upload_tail(&self.id),
+        };
+        self.put_buffer(key).await
+    }
+
+    async fn put_buffer(&mut self, key: Key) -> Result<Location> {
+        let bytes = self.buffer.split().freeze();
+        let size_bytes = bytes.len() as u64;
+        self.core.store.put(&key, bytes, PutMode::Create).await?;
+        self.reserved = None;
+        Ok(Location { key, size_bytes })
+    }
+
+    /// Writes the session record over the version this writer knows.
+    async fn record(&mut self, saved: Saved, multipart: Option<Multipart>) -> Result<()> {
+        let open = Open {
+            claim: self.claim,
+            part_bytes: self.part_bytes,
+            offset: saved.offset,
+            hash: saved.hash.clone(),
+            multipart,
+            tail: saved.tail.clone(),
+        };
+        self.recorded = Some(self.swap(State::Open(open)).await?);
+        self.saved = saved;
+        Ok(())
+    }
+
+    async fn swap(&self, state: State) -> Result<ETag> {
+        let session = Session { repository: self.name.clone(), state };
+        let key = keys::upload(&self.id);
+        let swapped = self.core.swap(&key, self.recorded.as_ref(), session.encode()).await?;
+        swapped.map(|written| written.etag).ok_or_else(|| self.superseded())
+    }
+
+    /// The digest of all that has come. If the session hashed with another algorithm than
+    /// `wanted`, the bytes are put together where nobody sees them, and read back.
+    pub(crate) async fn digest(&mut self, wanted: Algorithm) -> Result<Digest> {
+        if self.hasher.algorithm() == wanted {
+            return Ok(self.hasher.clone().finish());
+        }
+        let (location, multipart) = self.gather().await?;
+        if let Some(upload) = multipart {
+            self.core.store.complete_multipart(&upload).await?;
+        }
+        let (offset, hash) = (self.offset(), self.hasher.state());
+        self.multipart = None;
+        self.tail = Some(location.clone());
+        self.record(Saved { offset, hash, tail: Some(location.clone()) }, None).await?;
+        self.read_back(&location, wanted).await
+    }
+
+    async fn read_back(&self, location: &Location, algorithm: Algorithm) -> Result<Digest> {
+        let range = ByteRange { start: 0, end: location.size_bytes };
+        let mut hasher = Hasher::new(algorithm);
+        let mut bytes = self.core.store.read(&location.key, range).await?;
+        while let Some(frame) = bytes.try_next().await? {
+            hasher.update(&frame);
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Marks the upload as closed, with its digest right, and says where its bytes are. An
+    /// upload that was never recorded, because one PUT was enough, stays so.
+    pub(crate) async fn close(&mut self, digest: &Digest) -> Result<Closed> {
+        let (location, multipart) = self.gather().await?;
+        let closed = Closed { digest: digest.clone(), location, multipart };
+        if self.recorded.is_some() {
+            self.recorded = Some(self.swap(State::Closed(closed.clone())).await?);
+        }
+        Ok(closed)
+    }
+
+    /// Stores what is left, and says where the whole is or will be.
+    async fn gather(&mut self) -> Result<(Location, Option<Multipart>)> {
+        if self.multipart.is_none() {
+            let location = match self.tail.take() {
+                Some(tail) => tail,
+                None => self.put_buffer(self.new_key()).await?,
+            };
+            return Ok((location, None));
+        }
+        self.load_tail().await?;
+        if !self.buffer.is_empty() {
+            self.send_part().await?;
+        }
+        self.land_all().await?;
+        let upload = self.multipart.clone().ok_or(Error::Stopped)?;
+        let location = Location { key: upload.key.clone(), size_bytes: self.offset() };
+        Ok((location, Some(upload)))
+    }
+
+    /// Gives the upload up: first the session, then the bytes.
+    pub(crate) async fn cancel(mut self) -> Result<()> {
+        // A part that lands after the abort would be left behind.
+        for sent in std::mem::take(&mut self.sending) {
+            sent.await.map_err(|_| Error::Stopped)?.ok();
+        }
+        self.swap(State::Cancelled).await?;
+        let tail = [self.tail.take(), self.saved.tail.take()];
+        discard(&self.core, self.multipart.as_ref(), tail.into_iter().flatten()).await
+    }
+
+    fn new_key(&self) -> Key {
+        match &self.purpose {
+            Purpose::Whole(digest) => keys::new_blob(digest),
+            Purpose::Append | Purpose::Last | Purpose::Discard => keys::new_unnamed_blob(),
+        }
+    }
+
+    fn part_error(&self, error: jreg_storage::Error) -> Error {
+        match error.kind() {
+            ErrorKind::Precondition => self.superseded(),
+            ErrorKind::NotFound => self.unknown(),
+            _ => error.into(),
+        }
+    }
+
+    fn superseded(&self) -> Error {
+        Error::UploadSuperseded { offset: self.saved.offset }
+    }
+
+    fn unknown(&self) -> Error {
+        Error::UploadUnknown { id: self.id.clone() }
+    }
+}
+
+/// Frees the bytes of an upload that was given up.
+pub(crate) async fn discard(
+    core: &Core,
+    multipart: Option<&Multipart>,
+    tails: impl Iterator<Item = Location>,
+) -> Result<()> {
+    if let Some(upload) = multipart {
+        core.store.abort_multipart(upload).await?;
+    }
+    for tail in tails {
+        core.store.delete(&tail.key, None).await?;
+    }
+    Ok(())
+}
+
+/// The part size of a new upload: the configured one, or larger so that a blob of known length
+/// fits the number of parts.
+fn part_bytes(core: &Core, length: Option<u64>) -> u64 {
+    let rules = core.store.part_rules();
+    let configured = core.options.limits.part_bytes.unwrap_or(rules.part_bytes).max(1);
+    match length {
+        Some(length) if rules.uniform => configured.max(length.div_ceil(PARTS_AIM)),
+        _ => configured,
+    }
+}
