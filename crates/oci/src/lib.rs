@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The OCI distribution and image specifications as values: no I/O, no async.
+//!
+//! Everything that arrives from outside is parsed here, once, into a type that cannot hold a wrong
+//! value. Section names in the documentation refer to the
+//! [distribution specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)
+//! and the [image specification](https://github.com/opencontainers/image-spec/blob/main/spec.md).
+//!
+//! - [`Digest`], [`Hasher`]: content addresses, and computing them across interruptions
+//! - [`RepositoryName`], [`Tag`], [`Reference`], [`MediaType`]: the grammars
+//! - [`Descriptor`], [`Manifest`]: what a manifest says and which content it refers to
+//! - [`Endpoint`]: a request line as one value
+//! - [`RangeHeader`], [`ContentRange`]: parts of blobs
+//! - [`ErrorCode`], [`ErrorBody`]: what a client is told when something fails
+
+mod descriptor;
+mod digest;
+mod endpoint;
+mod error_code;
+mod excerpt;
+mod hasher;
+mod manifest;
+pub mod media_type;
+mod name;
+mod percent;
+mod range;
+mod reference;
+mod tag;
+
+pub use descriptor::Descriptor;
+pub use digest::{Algorithm, Digest, InvalidDigest};
+pub use endpoint::{
+    Endpoint, EndpointInfo, MountSource, PATH_BYTES_MAX, Page, QUERY_BYTES_MAX, RouteError,
+    TAGS_PER_PUT_MAX,
+};
+pub use error_code::{ErrorBody, ErrorCode, ErrorEntry};
+pub use hasher::{HASHED_BYTES_MAX, HashState, Hasher, InvalidHashState};
+pub use manifest::{DESCRIPTORS_MAX, InvalidManifest, Manifest, ManifestReference, ReferenceKind};
+pub use media_type::{InvalidMediaType, MEDIA_TYPE_BYTES_MAX, MediaType};
+pub use name::{InvalidName, NAME_CHARS_MAX, RepositoryName};
+pub use range::{ContentRange, InvalidContentRange, RANGES_MAX, RangeHeader, Ranges};
+pub use reference::{InvalidReference, Reference};
+pub use tag::{InvalidTag, TAG_CHARS_MAX, Tag};

@@ -1,5 +1,6 @@
 //! [`Key`]: the name of an object, valid on every store by construction.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -75,6 +76,12 @@ impl FromStr for Key {
 
     fn from_str(key: &str) -> Result<Self, InvalidKey> {
         Self::try_from(key.to_owned())
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

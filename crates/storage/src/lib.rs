@@ -6,12 +6,14 @@
 mod clock;
 mod error;
 mod key;
+mod memory;
 mod store;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
+pub use memory::{MemoryBuilder, MemoryStore};
 pub use store::{
-    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part, PartRules,
-    Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part,
+    PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
 };
