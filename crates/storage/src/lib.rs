@@ -4,13 +4,17 @@
 //! [`Clock`] what time it is. This crate knows nothing of OCI.
 
 mod clock;
+#[cfg(feature = "contract")]
+pub mod contract;
 mod error;
+mod fs;
 mod key;
 mod memory;
 mod store;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
+pub use fs::{Durability, FsOptions, FsStore, OpenError, SyncCounts};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use store::{
