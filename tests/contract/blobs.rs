@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jreg_testkit::{Rng, get, head, post, push_blob, put, sha256, sha512};
 
 /// The path of a blob in the scenario's repository.
-pub fn blob(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn blob(bytes: impl AsRef<[u8]>) -> String {
     format!("/v2/{{repo}}/blobs/{}", sha256(bytes))
 }
 

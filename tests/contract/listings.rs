@@ -33,7 +33,7 @@ fn repositories(names: &[&str]) -> Vec<Step> {
 const ORDERED: [&str; 8] = ["a", "a-b", "a-b/c", "a.b", "a/b", "a0", "a_b", "ab"];
 
 /// Follows `Link` from a first page to the last, and joins the arrays at `pointer`.
-pub async fn follow(client: &Client, first: &str, pointer: &str) -> (Vec<Value>, usize) {
+pub(crate) async fn follow(client: &Client, first: &str, pointer: &str) -> (Vec<Value>, usize) {
     const PAGES_MAX: usize = 200;
     let (mut items, mut next) = (Vec::new(), Some(first.to_owned()));
     for pages in 0..PAGES_MAX {

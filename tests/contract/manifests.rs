@@ -9,7 +9,7 @@ use jreg_testkit::{
 use serde_json::{Value, json};
 
 /// The path of a manifest in the scenario's repository.
-pub fn manifest(reference: &str) -> String {
+pub(crate) fn manifest(reference: &str) -> String {
     format!("/v2/{{repo}}/manifests/{reference}")
 }
 

@@ -98,7 +98,7 @@ fn requests(name: &str) -> [Request; 7] {
 #[test]
 fn bad_names_are_refused_and_create_nothing() {
     on_both(Default::default, |server| async move {
-        let before = server.entries();
+        let before = server.entries().await;
         for name in BAD {
             for request in requests(name) {
                 let answer = server.client().send(request.clone()).await;
@@ -107,7 +107,7 @@ fn bad_names_are_refused_and_create_nothing() {
         }
         let catalog = server.client().get("/v2/_catalog").await;
         assert_eq!(catalog.json(), json!({"repositories": []}));
-        assert_eq!(server.entries(), before, "something was created");
+        assert_eq!(server.entries().await, before, "something was created");
         server.stop().await;
     });
 }
@@ -134,7 +134,7 @@ fn targets_that_are_none_are_refused() {
 fn bad_references_are_refused_and_create_nothing() {
     on_both(Default::default, |server| async move {
         let index = index_of(&[]);
-        let before = server.entries();
+        let before = server.entries().await;
         for reference in ["..", "%2e%2e", "../../x", "a%2f..%2fb", "a%00", "sha256:../../x", "sha256:%2e%2e", "%2Ftmp", "a/b"] {
             for target in ["/v2/a/manifests/", "/v2/a/blobs/", "/v2/a/referrers/", "/v2/a/blobs/uploads/"] {
                 let target = format!("{target}{reference}");
@@ -147,7 +147,7 @@ fn bad_references_are_refused_and_create_nothing() {
                 }
             }
         }
-        assert_eq!(server.entries(), before, "something was created");
+        assert_eq!(server.entries().await, before, "something was created");
         let image = Image::plain(1);
         jreg_testkit::Scenario::new("after", server.client()).run(jreg_testkit::push_image("v1", &image)).await;
         server.stop().await;

@@ -14,6 +14,7 @@ mod digest;
 mod message;
 mod rng;
 mod scenario;
+mod server;
 mod wire;
 
 pub use check::violations;
@@ -23,4 +24,5 @@ pub use digest::{sha256, sha512};
 pub use message::{Body, Request, Response};
 pub use rng::Rng;
 pub use scenario::{Scenario, Step, delete, get, head, patch, post, push_blob, push_blob_to, push_image, push_manifest, put};
+pub use server::{ServerSpec, StoreKind, TestServer};
 pub use wire::Wire;
