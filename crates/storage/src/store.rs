@@ -245,6 +245,8 @@ pub struct Presign {
 /// **Absence.** Only [`ErrorKind::NotFound`](crate::ErrorKind) says that a key is absent; no
 /// fault of the store is ever reported as absence.
 /// **Cancellation.** A dropped future may or may not have had its effect.
+/// **Nesting.** No object's key may be the folder of another's (`a` and `a/b`): some stores
+/// refuse the second ([`ErrorKind::Refused`](crate::ErrorKind)).
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
     /// Where the state lives.

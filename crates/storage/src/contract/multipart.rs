@@ -1,0 +1,189 @@
+//! Clauses about multipart uploads: their life, their claims, their end.
+
+use super::*;
+
+async fn begin(store: &dyn Store) -> Multipart {
+    store.create_multipart(&key("bulk/object"), 1).await.unwrap()
+}
+
+/// Nothing is visible at the key, nor in a listing, until the upload is completed.
+pub async fn upload_is_invisible_until_completed(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    store.sync_parts(&upload).await.unwrap();
+    assert_eq!(kind(store.head(&key("bulk/object")).await), ErrorKind::NotFound);
+    assert!(list_all(&*store, "").await.is_empty());
+    let folders = ListRequest { delimiter: true, ..ListRequest::below("") };
+    assert!(store.list(&folders).await.unwrap().prefixes.is_empty());
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(list_all(&*store, "").await, ["bulk/object"]);
+    assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
+}
+
+/// Parts may be sent in any order and at the same time; the offset says where they belong.
+pub async fn parts_may_be_sent_in_any_order_and_at_once(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    let mut wanted = Vec::new();
+    let mut sending = Vec::new();
+    for (index, seed) in [(0, 1), (1, 5), (2, 9)] {
+        let bytes = part_bytes(&*store, index, seed);
+        let (offset, store, upload) = (wanted.len() as u64, store.clone(), upload.clone());
+        wanted.extend_from_slice(&bytes);
+        sending.push(async move { store.put_part(&upload, offset, bytes).await.unwrap() });
+    }
+    let (last, tail) = (wanted.len() as u64, Bytes::from_static(b"the short last part"));
+    wanted.extend_from_slice(&tail);
+    let tail = store.put_part(&upload, last, tail).await.unwrap();
+    sending.reverse();
+    let mut parts: Vec<Part> = Vec::new();
+    for task in sending.into_iter().map(tokio::spawn).collect::<Vec<_>>() {
+        parts.push(task.await.unwrap());
+    }
+    parts.push(tail);
+    parts.sort_by_key(|part| part.offset);
+    parts.into_iter().for_each(|part| upload.record(part));
+    assert_eq!(upload.size_bytes(), wanted.len() as u64);
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(read_whole(&*store, "bulk/object").await, wanted);
+}
+
+/// The object is exactly the recorded parts: one that was sent but not recorded is not in it.
+pub async fn completed_object_is_the_recorded_parts_only(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    store.put_part(&upload, upload.size_bytes(), part_bytes(&*store, 1, 1)).await.unwrap();
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(store.head(&key("bulk/object")).await.unwrap().size_bytes, upload.size_bytes());
+    assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
+}
+
+/// A resumed upload is the same upload, with its recorded parts and the new claim.
+pub async fn resumed_upload_goes_on_after_its_recorded_parts(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    store.sync_parts(&upload).await.unwrap();
+    let mut resumed = store.resume_multipart(&upload, 2).await.unwrap();
+    assert_eq!(resumed, Multipart { writer: 2, ..upload });
+    append(&*store, &mut resumed, part_bytes(&*store, 1, 7)).await;
+    store.complete_multipart(&resumed).await.unwrap();
+    let wanted = [part_bytes(&*store, 0, 1), part_bytes(&*store, 1, 7)].concat();
+    assert_eq!(read_whole(&*store, "bulk/object").await, wanted);
+}
+
+/// What lies beyond the recorded parts is discarded on resume, even if it was larger than what
+/// is written in its place.
+pub async fn resumed_upload_drops_what_was_not_recorded(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    store.put_part(&upload, upload.size_bytes(), part_bytes(&*store, 1, 50)).await.unwrap();
+    let mut resumed = store.resume_multipart(&upload, 2).await.unwrap();
+    append(&*store, &mut resumed, Bytes::from_static(b"short")).await;
+    store.complete_multipart(&resumed).await.unwrap();
+    let wanted = [part_bytes(&*store, 0, 1), Bytes::from_static(b"short")].concat();
+    assert_eq!(read_whole(&*store, "bulk/object").await, wanted);
+}
+
+/// The claim that is writing may resume its own upload.
+pub async fn upload_resumed_by_its_own_claim_goes_on(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    let upload = store.resume_multipart(&upload, 1).await.unwrap();
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
+}
+
+/// A superseded claim is `Precondition` where the store can tell; where it cannot, what it
+/// writes either has no effect or makes the completion `NotFound`.
+pub async fn superseded_claim_never_spoils_an_object_unnoticed(store: Arc<dyn Store>) {
+    let mut old = begin(&*store).await;
+    append(&*store, &mut old, part_bytes(&*store, 0, 1)).await;
+    let mut new = store.resume_multipart(&old, 2).await.unwrap();
+    append(&*store, &mut new, part_bytes(&*store, 1, 2)).await;
+    let spoiling = store.put_part(&old, old.size_bytes(), part_bytes(&*store, 1, 99)).await;
+    let returning = store.resume_multipart(&old, 1).await;
+    if store.locality() == Locality::InProcess {
+        assert_eq!(kind(spoiling), ErrorKind::Precondition);
+        assert_eq!(kind(returning), ErrorKind::Precondition);
+    }
+    match store.complete_multipart(&new).await {
+        Ok(()) => {
+            let wanted = [part_bytes(&*store, 0, 1), part_bytes(&*store, 1, 2)].concat();
+            assert_eq!(read_whole(&*store, "bulk/object").await, wanted);
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+            assert_eq!(store.locality(), Locality::Shared);
+        }
+    }
+}
+
+/// The upload as a record would have it that names a part which was never stored.
+async fn upload_with_a_lost_part(store: &dyn Store) -> Multipart {
+    let mut upload = begin(store).await;
+    let part = append(store, &mut upload, part_bytes(store, 0, 1)).await;
+    let etag = if part.etag.is_empty() { part.etag } else { format!("{}0", part.etag) };
+    upload.record(Part { offset: upload.size_bytes(), size_bytes: part.size_bytes, etag });
+    upload
+}
+
+/// Resuming an upload that holds fewer bytes than were recorded is `NotFound`.
+pub async fn resume_of_a_lost_part_is_not_found(store: Arc<dyn Store>) {
+    let upload = upload_with_a_lost_part(&*store).await;
+    assert_eq!(kind(store.resume_multipart(&upload, 2).await), ErrorKind::NotFound);
+}
+
+/// Completing an upload whose parts are not the recorded ones is `NotFound`, and shows nothing.
+pub async fn completion_of_a_lost_part_is_not_found(store: Arc<dyn Store>) {
+    let upload = upload_with_a_lost_part(&*store).await;
+    assert_eq!(kind(store.complete_multipart(&upload).await), ErrorKind::NotFound);
+    assert_eq!(kind(store.head(&key("bulk/object")).await), ErrorKind::NotFound);
+}
+
+/// An aborted upload is gone for every method; aborting it again is `Ok`.
+pub async fn aborted_upload_is_gone(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    store.abort_multipart(&upload).await.unwrap();
+    let more = store.put_part(&upload, upload.size_bytes(), part_bytes(&*store, 1, 1)).await;
+    assert_eq!(kind(more), ErrorKind::NotFound);
+    assert_eq!(kind(store.resume_multipart(&upload, 2).await), ErrorKind::NotFound);
+    assert_eq!(kind(store.complete_multipart(&upload).await), ErrorKind::NotFound);
+    assert_eq!(kind(store.head(&key("bulk/object")).await), ErrorKind::NotFound);
+    store.abort_multipart(&upload).await.unwrap();
+}
+
+/// A second completion is `NotFound`, and the object of the first stays as it is.
+pub async fn completed_twice_is_not_found_and_the_object_intact(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(kind(store.complete_multipart(&upload).await), ErrorKind::NotFound);
+    let late = store.put_part(&upload, 0, part_bytes(&*store, 0, 99)).await;
+    assert_eq!(kind(late), ErrorKind::NotFound);
+    assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
+}
+
+/// Aborting an upload that was completed is `Ok` and leaves the object.
+pub async fn abort_after_completion_leaves_the_object(store: Arc<dyn Store>) {
+    let mut upload = begin(&*store).await;
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    store.complete_multipart(&upload).await.unwrap();
+    store.abort_multipart(&upload).await.unwrap();
+    assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
+}
+
+/// Uploads to neighbouring keys, and to one key, share nothing.
+pub async fn uploads_do_not_meet(store: Arc<dyn Store>) {
+    let mut first = begin(&*store).await;
+    let mut twin = begin(&*store).await;
+    let mut other = store.create_multipart(&key("bulk/other"), 1).await.unwrap();
+    assert_ne!(first.id, twin.id);
+    append(&*store, &mut first, part_bytes(&*store, 0, 1)).await;
+    append(&*store, &mut twin, part_bytes(&*store, 0, 2)).await;
+    append(&*store, &mut other, part_bytes(&*store, 0, 3)).await;
+    store.abort_multipart(&twin).await.unwrap();
+    store.complete_multipart(&other).await.unwrap();
+    store.complete_multipart(&first).await.unwrap();
+    assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
+    assert_eq!(read_whole(&*store, "bulk/other").await, part_bytes(&*store, 0, 3));
+}

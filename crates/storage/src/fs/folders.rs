@@ -1,0 +1,218 @@
+//! [`Folders`]: which folders are there for good, and who may use one at the same time.
+//!
+//! Folders come with the first key below them and go with the last. Each is guarded by a lock
+//! out of a fixed number (*stripes*):
+//!
+//! - who creates, replaces or removes a **file** in a folder holds it *shared*, until the change
+//!   is durable;
+//! - who reads the **names** holds it *exclusively*: a directory read that overlaps a rename can
+//!   miss a name that was there all the time;
+//! - who creates a **folder** holds its parent exclusively until that is durable, so that nobody
+//!   acknowledges a file in a folder that a crash could still take back;
+//! - who removes an empty folder holds its parent shared and the folder exclusively.
+//!
+//! *Known* folders exist and are durable. One is forgotten only together with its removal, so
+//! what is known stays true as long as the folder's lock is held. Only the last rule needs two
+//! locks; parent and folder come from different sets of stripes (by the parity of their depth),
+//! and the second is only tried, so there is no cycle to wait in.
+
+use std::collections::HashSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::failure;
+use super::sync::Syncs;
+use crate::{Error, ErrorKind, Result};
+
+const FOLDER_STRIPES: usize = 256;
+/// When this many folders are known, all are forgotten: that costs a sync each, and no more.
+const KNOWN_MAX: usize = 16 * 1024;
+/// How often a folder may vanish (with a neighbour's last key) before it can be used.
+const ATTEMPTS_MAX: usize = 100;
+
+/// A fixed number of locks for any number of names.
+#[derive(Debug)]
+pub(super) struct Stripes(Vec<RwLock<()>>);
+
+impl Stripes {
+    pub(super) fn new(count: usize) -> Self {
+        Self((0..count).map(|_| RwLock::default()).collect())
+    }
+
+    fn of(&self, name: &str) -> &RwLock<()> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let index = hasher.finish() % self.0.len() as u64;
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.0.get(index))
+            .expect("index is below the length")
+    }
+
+    pub(super) fn shared(&self, name: &str) -> RwLockReadGuard<'_, ()> {
+        self.of(name).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn exclusive(&self, name: &str) -> RwLockWriteGuard<'_, ()> {
+        self.of(name).write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_exclusive(&self, name: &str) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.of(name).try_write().ok()
+    }
+}
+
+/// The folders below a root, each named as keys are: `"a/b"`, and `""` for the root itself.
+#[derive(Debug)]
+pub(super) struct Folders {
+    root: PathBuf,
+    even: Stripes,
+    odd: Stripes,
+    known: Mutex<HashSet<String>>,
+}
+
+/// The folder of a key or of a folder.
+pub(super) fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+impl Folders {
+    pub(super) fn new(root: PathBuf) -> Self {
+        let (even, odd) = (Stripes::new(FOLDER_STRIPES), Stripes::new(FOLDER_STRIPES));
+        Self { root, even, odd, known: Mutex::default() }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        // Joining "" would end the path in a slash.
+        if name.is_empty() { self.root.clone() } else { self.root.join(name) }
+    }
+
+    fn stripes(&self, folder: &str) -> &Stripes {
+        let depth = if folder.is_empty() { 0 } else { folder.split('/').count() };
+        if depth.is_multiple_of(2) { &self.even } else { &self.odd }
+    }
+
+    /// Holds a folder in which files change.
+    pub(super) fn shared(&self, folder: &str) -> RwLockReadGuard<'_, ()> {
+        self.stripes(folder).shared(folder)
+    }
+
+    /// Holds a folder whose names are read, or in which a folder is made.
+    pub(super) fn exclusive(&self, folder: &str) -> RwLockWriteGuard<'_, ()> {
+        self.stripes(folder).exclusive(folder)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_known(&self, folder: &str) -> bool {
+        folder.is_empty() || self.known().contains(folder)
+    }
+
+    fn remember(&self, folder: &str) {
+        let mut known = self.known();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(folder.to_owned());
+    }
+
+    /// Does something in a folder that it makes if need be. The folder is held shared meanwhile.
+    /// If `work` finds it missing (`NotFound`) it is made again.
+    pub(super) fn within<T>(
+        &self,
+        folder: &str,
+        syncs: &Syncs,
+        mut work: impl FnMut(&Path) -> Result<T>,
+    ) -> Result<T> {
+        let path = self.path(folder);
+        for _ in 0..ATTEMPTS_MAX {
+            let held = self.shared(folder);
+            if self.is_known(folder) {
+                match work(&path) {
+                    Err(error) if error.is_not_found() => self.forget_all(folder),
+                    done => return done,
+                }
+            }
+            drop(held);
+            self.make(folder, syncs)?;
+        }
+        Err(vanishes(folder))
+    }
+
+    /// Something else than this store removed a folder; the ones above may be gone too.
+    fn forget_all(&self, folder: &str) {
+        let mut known = self.known();
+        let mut name = folder;
+        while !name.is_empty() {
+            known.remove(name);
+            name = parent(name);
+        }
+    }
+
+    fn make(&self, folder: &str, syncs: &Syncs) -> Result<()> {
+        let above = parent(folder);
+        for _ in 0..ATTEMPTS_MAX {
+            let held = self.exclusive(above);
+            if self.is_known(above) {
+                match self.make_in_known(folder, syncs) {
+                    Err(error) if error.is_not_found() => self.forget_all(above),
+                    done => return done,
+                }
+            }
+            drop(held);
+            if above.is_empty() {
+                break;
+            }
+            self.make(above, syncs)?;
+        }
+        Err(vanishes(folder))
+    }
+
+    fn make_in_known(&self, folder: &str, syncs: &Syncs) -> Result<()> {
+        if self.is_known(folder) {
+            return Ok(());
+        }
+        let path = self.path(folder);
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(failure::write(folder, io::ErrorKind::NotADirectory.into()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(failure::lookup(folder, error));
+            }
+            Err(error) => return Err(failure::write(folder, error)),
+        }
+        syncs
+            .folder(&self.path(parent(folder)))
+            .map_err(|error| failure::ambiguous(folder, error))?;
+        self.remember(folder);
+        Ok(())
+    }
+
+    /// Removes a folder if it is empty, and then the one above it. A folder that is in use stays.
+    /// That is not made durable: an empty folder that a crash brings back does no harm.
+    pub(super) fn prune(&self, folder: &str) {
+        let mut name = folder;
+        while !name.is_empty() {
+            let above = parent(name);
+            let _above = self.shared(above);
+            let Some(_held) = self.stripes(name).try_exclusive(name) else { return };
+            if fs::remove_dir(self.path(name)).is_err() {
+                return;
+            }
+            self.known().remove(name);
+            name = above;
+        }
+    }
+}
+
+fn vanishes(folder: &str) -> Error {
+    Error::with_source(ErrorKind::Unavailable, folder, "the folder vanishes as often as it is made")
+}

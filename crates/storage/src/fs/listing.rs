@@ -1,0 +1,220 @@
+//! Listings: the keys below a prefix in byte order, out of folders that know no order.
+//!
+//! The names in a folder are sorted as they appear in keys, a folder's with a `/` at its end
+//! (`a-b` comes before `a/b`), so that a walk from name to name meets the keys in their order.
+//! Folders that cannot contribute are not read. Of a folder at most [`NAMES_MAX`] names (or the
+//! page's limit, if that is larger) are kept at a time; one with more is read again for the rest.
+
+use std::collections::BinaryHeap;
+use std::fs::{self, DirEntry};
+use std::io;
+
+use super::{Inner, failure, records};
+use crate::{Error, Key, ListPage, ListRequest, Listed, Result};
+
+/// How many names of a folder are kept in memory at least.
+const NAMES_MAX: usize = 1024;
+
+/// A page as it grows.
+struct Page<'r> {
+    request: &'r ListRequest,
+    entries: Vec<Listed>,
+    prefixes: Vec<String>,
+    last: Option<String>,
+    /// Something was found that the limit did not admit.
+    cut: bool,
+}
+
+/// Some of the names in a folder, in order.
+struct Names {
+    /// Full keys of files, and of folders with a `/` at the end.
+    sorted: Vec<String>,
+    /// Whether the folder has more after these.
+    more: bool,
+}
+
+impl Page<'_> {
+    /// Whether a file, or anything below a folder, can be on the page.
+    fn wants(&self, name: &str) -> bool {
+        let prefix = self.request.prefix.as_str();
+        let fits = name.starts_with(prefix) || is_folder(name) && prefix.starts_with(name);
+        fits && self.request.start_after.as_deref().is_none_or(|after| {
+            name > after || is_folder(name) && !self.folds(name) && after.starts_with(name)
+        })
+    }
+
+    /// Whether a folder is shown as a common prefix.
+    fn folds(&self, name: &str) -> bool {
+        let prefix = self.request.prefix.as_str();
+        self.request.delimiter
+            && is_folder(name)
+            && name.len() > prefix.len()
+            && name.starts_with(prefix)
+    }
+
+    /// Notes a name if there is room, and says whether there was.
+    fn admit(&mut self, name: &str) -> bool {
+        if self.entries.len() + self.prefixes.len() >= self.request.limit.max(1) {
+            self.cut = true;
+            return false;
+        }
+        self.last = Some(name.to_owned());
+        true
+    }
+}
+
+fn is_folder(name: &str) -> bool {
+    name.ends_with('/')
+}
+
+impl Inner {
+    pub(super) fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        // Before anything is read: what is written from now on is not older than the answer.
+        let date = self.clock.now();
+        let (entries, prefixes) = (Vec::new(), Vec::new());
+        let mut page = Page { request, entries, prefixes, last: None, cut: false };
+        let folder =
+            request.prefix.rfind('/').and_then(|end| request.prefix.get(..=end)).unwrap_or("");
+        if is_valid(&format!("{folder}x")) {
+            self.walk(folder, &mut page)?;
+        }
+        let next = page.last.filter(|_| page.cut);
+        Ok(ListPage { entries: page.entries, prefixes: page.prefixes, next, date })
+    }
+
+    /// Adds what a folder (`""`, or with a `/` at its end) holds to the page, until it is full.
+    fn walk(&self, folder: &str, page: &mut Page<'_>) -> Result<()> {
+        let names_max = page.request.limit.saturating_add(1).max(NAMES_MAX);
+        let mut after = None;
+        loop {
+            let names = self.names(folder, names_max, |name| {
+                page.wants(name) && after.as_deref().is_none_or(|after| name > after)
+            })?;
+            for name in &names.sorted {
+                self.visit(name, page)?;
+                if page.cut {
+                    return Ok(());
+                }
+            }
+            if !names.more {
+                return Ok(());
+            }
+            after = names.sorted.into_iter().next_back();
+        }
+    }
+
+    fn visit(&self, name: &str, page: &mut Page<'_>) -> Result<()> {
+        if page.folds(name) {
+            if self.holds_a_key(name)? && page.admit(name) {
+                page.prefixes.push(name.to_owned());
+            }
+            return Ok(());
+        }
+        if is_folder(name) {
+            return self.walk(name, page);
+        }
+        if let Some(listed) = self.listed(name)?
+            && page.admit(name)
+        {
+            page.entries.push(listed);
+        }
+        Ok(())
+    }
+
+    /// What a listing tells of a file, unless it is gone by now.
+    fn listed(&self, name: &str) -> Result<Option<Listed>> {
+        let Ok(key) = name.parse::<Key>() else { return Ok(None) };
+        let metadata = match fs::metadata(self.path(&key)) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => return Ok(None),
+            Err(error) => return absent_is(None, failure::lookup(&key, error)),
+        };
+        let last_modified = records::modified(&key, &metadata)?;
+        Ok(Some(Listed { key, size_bytes: metadata.len(), last_modified, etag: None }))
+    }
+
+    /// The smallest names in a folder that are wanted. A folder that is gone holds none.
+    fn names(&self, folder: &str, max: usize, wanted: impl Fn(&str) -> bool) -> Result<Names> {
+        let mut smallest = BinaryHeap::new();
+        let mut more = false;
+        self.each_name(folder, |name| {
+            if wanted(&name) {
+                smallest.push(name);
+            }
+            if smallest.len() > max {
+                smallest.pop();
+                more = true;
+            }
+            true
+        })?;
+        Ok(Names { sorted: smallest.into_sorted_vec(), more })
+    }
+
+    /// Whether there is any object below a folder.
+    fn holds_a_key(&self, folder: &str) -> Result<bool> {
+        let mut folders = Vec::new();
+        let mut found = false;
+        self.each_name(folder, |name| {
+            found = !is_folder(&name);
+            if !found {
+                folders.push(name);
+            }
+            !found
+        })?;
+        for below in folders {
+            if found || self.holds_a_key(&below)? {
+                return Ok(true);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Calls `see` for the full key of every file and folder that a key can name, until it
+    /// says no. Nothing in the folder changes meanwhile. What an earlier run left is swept.
+    fn each_name(&self, folder: &str, mut see: impl FnMut(String) -> bool) -> Result<()> {
+        let name = folder.strip_suffix('/').unwrap_or(folder);
+        let fail = |error| failure::lookup(folder, error);
+        let _held = self.folders.exclusive(name);
+        let entries = match fs::read_dir(self.folders.path(name)) {
+            Ok(entries) => entries,
+            Err(error) => return absent_is((), fail(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(fail)?;
+            let Ok(component) = entry.file_name().into_string() else { continue };
+            if self.is_left_over(&component) {
+                // If it cannot be removed it stays invisible, and the next listing tries again.
+                let _ = fs::remove_file(entry.path());
+                continue;
+            }
+            let Some(is_folder) = is_folder_entry(&entry).map_err(fail)? else { continue };
+            let full = format!("{folder}{component}");
+            if is_valid(&full) && !see(if is_folder { full + "/" } else { full }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_valid(key: &str) -> bool {
+    key.parse::<Key>().is_ok()
+}
+
+fn absent_is<T>(absent: T, error: Error) -> Result<T> {
+    if error.is_not_found() { Ok(absent) } else { Err(error) }
+}
+
+/// Whether an entry is a folder (or a link to one); nothing if it is neither file nor folder.
+/// Links are followed because look-ups follow them.
+fn is_folder_entry(entry: &DirEntry) -> io::Result<Option<bool>> {
+    let mut kind = entry.file_type()?;
+    if kind.is_symlink() {
+        kind = match fs::metadata(entry.path()) {
+            Ok(metadata) => metadata.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+    }
+    Ok((kind.is_file() || kind.is_dir()).then(|| kind.is_dir()))
+}

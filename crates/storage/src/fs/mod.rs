@@ -1,0 +1,295 @@
+//! [`FsStore`]: objects as files below one folder, which one process owns.
+//!
+//! A key is the path of its file. Files and folders whose names start with a dot are the
+//! store's own: `.lock` and `.run` in the root, temporary files, the files of open multipart
+//! uploads; no key can name them. What an earlier run left of them is invisible, and a listing
+//! that comes by removes it.
+//!
+//! A folder cannot hold one key below another (`a` and `a/b`): such a write is `Refused`.
+//!
+//! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
+//! waits for a client.
+
+mod failure;
+mod folders;
+mod listing;
+mod reading;
+mod records;
+mod root;
+mod sync;
+mod uploads;
+
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use self::folders::{Folders, Stripes};
+use self::root::Root;
+use self::sync::Syncs;
+use self::uploads::{STAGING, Uploads};
+use crate::{
+    ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality,
+    Multipart, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, SystemClock,
+    Written,
+};
+
+pub use self::root::OpenError;
+pub use self::sync::{Durability, SyncCounts};
+
+/// What the name of a temporary file starts with. The run and a number follow.
+const TEMPORARY: &str = ".tmp-";
+const KEY_STRIPES: usize = 1024;
+const PART_RULES: PartRules =
+    PartRules { part_bytes: 4 * 1024 * 1024, uniform: false, parts_max: u64::MAX };
+
+/// How an [`FsStore`] is to behave.
+#[derive(Clone, Debug)]
+pub struct FsOptions {
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// The store's clock; files get their times from it.
+    pub clock: Arc<dyn Clock>,
+    /// How long [`FsStore::open`] waits for another process to let the folder go.
+    pub lock_wait: Duration,
+}
+
+impl Default for FsOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            clock: Arc::new(SystemClock::new()),
+            lock_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A store in a folder. Dropping the last handle and stream marks a clean stop and lets the
+/// folder go.
+#[derive(Debug)]
+pub struct FsStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    clock: Arc<dyn Clock>,
+    syncs: Syncs,
+    folders: Folders,
+    keys: Stripes,
+    uploads: Uploads,
+    run: String,
+    temporaries: AtomicU64,
+    root: Root,
+}
+
+impl FsStore {
+    /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
+    /// [`FsOptions::lock_wait`] at the most while another process owns the folder.
+    pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, OpenError> {
+        let FsOptions { durability, clock, lock_wait } = options;
+        let root = Root::open(root.as_ref(), durability, lock_wait)?;
+        let inner = Inner {
+            clock,
+            syncs: Syncs::new(durability),
+            folders: Folders::new(root.path().to_owned()),
+            keys: Stripes::new(KEY_STRIPES),
+            uploads: Uploads::default(),
+            run: uuid::Uuid::new_v4().simple().to_string(),
+            temporaries: AtomicU64::new(0),
+            root,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// How often the store has synced since it was opened. Syncs of opening it do not count.
+    pub fn sync_counts(&self) -> SyncCounts {
+        self.inner.syncs.counts()
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        key: impl Into<String>,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        blocking(key, move || work(&inner)).await
+    }
+}
+
+impl Inner {
+    fn temporary_name(&self) -> String {
+        let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
+        format!("{TEMPORARY}{}-{number}", self.run)
+    }
+
+    /// Whether a file is an earlier run's: a temporary one, or of an upload that was dropped.
+    fn is_left_over(&self, name: &str) -> bool {
+        let of_another = |prefix, owner: &str| {
+            name.strip_prefix(prefix).is_some_and(|rest: &str| !rest.starts_with(owner))
+        };
+        of_another(TEMPORARY, &self.run) || of_another(STAGING, self.root.epoch())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.syncs.durability() == Durability::Relaxed && self.uploads.sync_all().is_err() {
+            self.root.stops_uncleanly();
+        }
+    }
+}
+
+/// Runs blocking work on tokio's pool for it.
+async fn blocking<T: Send + 'static>(
+    key: impl Into<String>,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        Err(stopped) => Err(Error::with_source(ErrorKind::Unavailable, key.into(), stopped)),
+    }
+}
+
+#[async_trait]
+impl Store for FsStore {
+    fn locality(&self) -> Locality {
+        Locality::InProcess
+    }
+
+    fn part_rules(&self) -> PartRules {
+        PART_RULES
+    }
+
+    async fn get(&self, key: &Key) -> Result<Record> {
+        let key = key.clone();
+        self.run(key.clone(), move |inner| inner.get(&key)).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Stat> {
+        let key = key.clone();
+        self.run(key.clone(), move |inner| inner.head(&key)).await
+    }
+
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
+        let wanted = key.clone();
+        let file = self.run(key.clone(), move |inner| inner.open_range(&wanted, range)).await?;
+        Ok(reading::stream(key.clone(), file, range))
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
+        let key = key.clone();
+        self.run(key.clone(), move |inner| inner.put(&key, &bytes, &mode)).await
+    }
+
+    async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
+        let (key, version) = (key.clone(), version.cloned());
+        self.run(key.clone(), move |inner| inner.delete(&key, version.as_ref())).await
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
+        let keys = keys.to_vec();
+        self.run("several keys", move |inner| inner.delete_many(&keys)).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        let request = request.clone();
+        self.run(request.prefix.clone(), move |inner| inner.list(&request)).await
+    }
+
+    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
+        let key = key.clone();
+        self.run(key.clone(), move |inner| inner.create_multipart(&key, writer)).await
+    }
+
+    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
+        let upload = upload.clone();
+        self.run(upload.key.clone(), move |inner| inner.resume_multipart(&upload, writer)).await
+    }
+
+    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let upload = upload.clone();
+        self.run(upload.key.clone(), move |inner| inner.put_part(&upload, offset, &bytes)).await
+    }
+
+    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
+        let upload = upload.clone();
+        self.run(upload.key.clone(), move |inner| inner.sync_parts(&upload)).await
+    }
+
+    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
+        let upload = upload.clone();
+        self.run(upload.key.clone(), move |inner| inner.complete_multipart(&upload)).await
+    }
+
+    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
+        let upload = upload.clone();
+        self.run(upload.key.clone(), move |inner| inner.abort_multipart(&upload)).await
+    }
+
+    async fn presign(&self, _key: &Key, _presign: &Presign) -> Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, FsStore) {
+        let root = tempfile::tempdir().unwrap();
+        let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+        (root, store)
+    }
+
+    fn fail_next_sync(store: &FsStore) {
+        store.inner.syncs.fail_next.store(true, Ordering::Relaxed);
+    }
+
+    async fn put(store: &FsStore, key: &str) -> Result<Written> {
+        store.put(&key.parse().unwrap(), "1".into(), PutMode::Overwrite).await
+    }
+
+    #[tokio::test]
+    async fn record_whose_file_did_not_sync_is_not_written() {
+        let (_root, store) = open();
+        fail_next_sync(&store);
+        put(&store, "a").await.unwrap_err();
+        assert!(store.get(&"a".parse().unwrap()).await.unwrap_err().is_not_found());
+        put(&store, "a").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_acknowledged_after_a_folder_did_not_sync() {
+        let (_root, store) = open();
+        put(&store, "a").await.unwrap();
+        fail_next_sync(&store);
+        let kind = |result: Result<()>| result.unwrap_err().kind();
+        let key = "a".parse().unwrap();
+        assert_eq!(kind(store.delete(&key, None).await), ErrorKind::Unavailable);
+        assert_eq!(kind(store.delete(&key, None).await), ErrorKind::Unavailable);
+        assert_eq!(kind(put(&store, "b").await.map(|_| ())), ErrorKind::Unavailable);
+        assert_eq!(kind(store.create_multipart(&key, 1).await.map(|_| ())), ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn upload_whose_bytes_did_not_sync_is_gone() {
+        let (_root, store) = open();
+        let key = "bulk/object".parse().unwrap();
+        let mut upload = store.create_multipart(&key, 1).await.unwrap();
+        upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
+        fail_next_sync(&store);
+        let failed = store.sync_parts(&upload).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Unavailable);
+        assert!(store.sync_parts(&upload).await.unwrap_err().is_not_found());
+        assert!(store.complete_multipart(&upload).await.unwrap_err().is_not_found());
+        put(&store, "a").await.unwrap();
+    }
+}

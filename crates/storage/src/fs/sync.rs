@@ -1,0 +1,103 @@
+//! [`Syncs`]: what is forced to the disk, and how often.
+//!
+//! Under strict durability a write is acknowledged only after the file and the folder that
+//! names it are on the disk. A folder whose fsync failed is in a state that nobody can know, and
+//! a second fsync may claim success for what was lost; from then on no write is acknowledged.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// A crash of the machine: files and folders are synced before the answer.
+    #[default]
+    Strict,
+    /// A crash of the process, not of the machine: nothing is synced, the operating system
+    /// writes when it likes. After an unclean stop every open multipart upload is dropped,
+    /// because nobody can tell which of its bytes arrived.
+    Relaxed,
+}
+
+/// How often a store has synced since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncCounts {
+    /// Syncs of files.
+    pub files: u64,
+    /// Syncs of folders.
+    pub folders: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Syncs {
+    durability: Durability,
+    files: AtomicU64,
+    folders: AtomicU64,
+    folder_failed: AtomicBool,
+    #[cfg(test)]
+    pub(super) fail_next: AtomicBool,
+}
+
+impl Syncs {
+    pub(super) fn new(durability: Durability) -> Self {
+        Self {
+            durability,
+            files: AtomicU64::new(0),
+            folders: AtomicU64::new(0),
+            folder_failed: AtomicBool::new(false),
+            #[cfg(test)]
+            fail_next: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    pub(super) fn counts(&self) -> SyncCounts {
+        SyncCounts {
+            files: self.files.load(Ordering::Relaxed),
+            folders: self.folders.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Refuses to go on after a folder's sync has failed.
+    pub(super) fn check(&self) -> io::Result<()> {
+        if self.folder_failed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("an earlier sync of a folder failed, restart to go on"));
+        }
+        Ok(())
+    }
+
+    /// Syncs a file's bytes and times.
+    pub(super) fn file(&self, file: &File) -> io::Result<()> {
+        self.count(&self.files, || file.sync_all())
+    }
+
+    /// Syncs a file's bytes and length.
+    pub(super) fn data(&self, file: &File) -> io::Result<()> {
+        self.count(&self.files, || file.sync_data())
+    }
+
+    /// Syncs the names in a folder.
+    pub(super) fn folder(&self, path: &Path) -> io::Result<()> {
+        self.check()?;
+        self.count(&self.folders, || File::open(path)?.sync_all()).inspect_err(|_| {
+            self.folder_failed.store(true, Ordering::Relaxed);
+        })
+    }
+
+    fn count(&self, counter: &AtomicU64, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        #[cfg(test)]
+        if self.fail_next.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::other("the test said so"));
+        }
+        counter.fetch_add(1, Ordering::Relaxed);
+        sync()
+    }
+}

@@ -1,0 +1,237 @@
+//! Multipart uploads: one hidden file next to the key, which takes the key's name at the end.
+//!
+//! Parts are written at their offsets, by many at once, and need no names: no byte is copied or
+//! read back. Each upload has a lock that says which claim may write: whoever writes a part
+//! holds it shared, whoever resumes, completes or aborts holds it exclusively, so a superseded
+//! claim's last write is over before the next claim's first.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use uuid::Uuid;
+
+use super::folders::parent;
+use super::records::taken;
+use super::{Inner, failure};
+use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
+
+/// What the name of an upload's file starts with. The epoch and a UUID follow.
+pub(super) const STAGING: &str = ".upload-";
+
+/// The uploads that this run has met, by id.
+#[derive(Debug, Default)]
+pub(super) struct Uploads(Mutex<HashMap<String, Arc<Claims>>>);
+
+/// The largest claim on an upload.
+#[derive(Debug)]
+struct Claims {
+    path: PathBuf,
+    largest: RwLock<u64>,
+}
+
+impl Claims {
+    fn shared(&self) -> RwLockReadGuard<'_, u64> {
+        self.largest.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exclusive(&self) -> RwLockWriteGuard<'_, u64> {
+        self.largest.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a claim in, which shuts smaller ones out.
+    fn enter(&self, upload: &Multipart) -> Result<RwLockReadGuard<'_, u64>> {
+        let mut largest = self.shared();
+        if *largest < upload.writer {
+            drop(largest);
+            supersede(&mut self.exclusive(), upload, upload.writer)?;
+            largest = self.shared();
+        }
+        if upload.writer < *largest {
+            return Err(Error::new(ErrorKind::Precondition, &upload.key));
+        }
+        Ok(largest)
+    }
+}
+
+fn supersede(largest: &mut u64, upload: &Multipart, writer: u64) -> Result<()> {
+    if writer < *largest {
+        return Err(Error::new(ErrorKind::Precondition, &upload.key));
+    }
+    *largest = writer;
+    Ok(())
+}
+
+impl Uploads {
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Claims>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claims(&self, upload: &Multipart, path: PathBuf) -> Arc<Claims> {
+        let new = || Arc::new(Claims { path, largest: RwLock::new(upload.writer) });
+        self.table().entry(upload.id.clone()).or_insert_with(new).clone()
+    }
+
+    /// Forgets an upload whose file is gone; its id never comes again.
+    fn forget(&self, upload: &Multipart) {
+        self.table().remove(&upload.id);
+    }
+
+    /// Syncs the files of the uploads that are open, at a clean stop.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        for claims in self.table().values() {
+            match File::open(&claims.path) {
+                Ok(file) => file.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    pub(super) fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
+        self.check_syncs(key)?;
+        let id = format!("{}-{}", self.root.epoch(), Uuid::new_v4().simple());
+        let upload = Multipart { key: key.clone(), id, writer, parts: Vec::new() };
+        let path = self.staging_path(&upload)?;
+        self.folders.within(parent(key.as_str()), &self.syncs, |folder| {
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(failure::lookup(key, error));
+                }
+                Err(error) => return Err(failure::write(key, error)),
+            }
+            self.syncs.folder(folder).map_err(|error| failure::ambiguous(key, error))
+        })?;
+        self.uploads.claims(&upload, path);
+        Ok(upload)
+    }
+
+    /// Where an upload's bytes are. An id that this epoch did not give names nothing.
+    fn staging_path(&self, upload: &Multipart) -> Result<PathBuf> {
+        let ours = upload
+            .id
+            .strip_prefix(self.root.epoch())
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|own| own.len() == 32 && own.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if !ours {
+            return Err(Error::new(ErrorKind::NotFound, &upload.key));
+        }
+        let folder = self.folders.path(parent(upload.key.as_str()));
+        Ok(folder.join(format!("{STAGING}{}", upload.id)))
+    }
+
+    fn claims(&self, upload: &Multipart) -> Result<Arc<Claims>> {
+        Ok(self.uploads.claims(upload, self.staging_path(upload)?))
+    }
+
+    /// Opens an upload's file; its claims must be held.
+    fn open_staging(&self, upload: &Multipart) -> Result<File> {
+        let opened = OpenOptions::new().write(true).open(self.staging_path(upload)?);
+        opened.map_err(|error| failure::lookup(&upload.key, error)).inspect_err(|error| {
+            if error.is_not_found() {
+                self.uploads.forget(upload);
+            }
+        })
+    }
+
+    /// Opens an upload's file and checks that the recorded bytes are in it.
+    fn open_recorded(&self, upload: &Multipart) -> Result<File> {
+        let file = self.open_staging(upload)?;
+        let metadata = file.metadata().map_err(|error| failure::ambiguous(&upload.key, error))?;
+        if metadata.len() < upload.size_bytes() {
+            return Err(Error::new(ErrorKind::NotFound, &upload.key));
+        }
+        Ok(file)
+    }
+
+    pub(super) fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
+        let claims = self.claims(upload)?;
+        let mut largest = claims.exclusive();
+        let file = self.open_recorded(upload)?;
+        supersede(&mut largest, upload, writer)?;
+        file.set_len(upload.size_bytes())
+            .map_err(|error| failure::ambiguous(&upload.key, error))?;
+        Ok(Multipart { writer, ..upload.clone() })
+    }
+
+    pub(super) fn put_part(&self, upload: &Multipart, offset: u64, bytes: &[u8]) -> Result<Part> {
+        let claims = self.claims(upload)?;
+        let _held = claims.enter(upload)?;
+        self.open_staging(upload)?
+            .write_all_at(bytes, offset)
+            .map_err(|error| failure::write(&upload.key, error))?;
+        Ok(Part { offset, size_bytes: bytes.len() as u64, etag: String::new() })
+    }
+
+    pub(super) fn sync_parts(&self, upload: &Multipart) -> Result<()> {
+        let claims = self.claims(upload)?;
+        let _held = claims.shared();
+        let file = self.open_staging(upload)?;
+        self.syncs.data(&file).map_err(|error| self.give_up(upload, error))
+    }
+
+    /// Removes an upload whose sync failed: nobody can know which of its bytes are on the disk,
+    /// and a second sync may claim success for those that were lost.
+    fn give_up(&self, upload: &Multipart, error: io::Error) -> Error {
+        if let Ok(path) = self.staging_path(upload) {
+            let _ = fs::remove_file(path);
+        }
+        self.uploads.forget(upload);
+        failure::ambiguous(&upload.key, error)
+    }
+
+    pub(super) fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
+        self.check_syncs(&upload.key)?;
+        let claims = self.claims(upload)?;
+        let _held = claims.exclusive();
+        let file = self.open_recorded(upload)?;
+        file.set_len(upload.size_bytes())
+            .and_then(|()| file.set_modified(self.clock.now()))
+            .map_err(|error| failure::write(&upload.key, error))?;
+        self.syncs.file(&file).map_err(|error| self.give_up(upload, error))?;
+        self.publish_upload(upload)?;
+        self.uploads.forget(upload);
+        Ok(())
+    }
+
+    /// Renames the upload's file to its key. Unlike a link that leaves no second name, so a
+    /// crash shows either the upload or the object. The held key keeps the name free meanwhile.
+    fn publish_upload(&self, upload: &Multipart) -> Result<()> {
+        let folder = parent(upload.key.as_str());
+        let path = self.path(&upload.key);
+        let _folder_held = self.folders.shared(folder);
+        let _held = self.keys.exclusive(upload.key.as_str());
+        if fs::symlink_metadata(&path).is_ok() {
+            return Err(taken(&upload.key, &path, io::ErrorKind::AlreadyExists.into()));
+        }
+        fs::rename(self.staging_path(upload)?, &path)
+            .map_err(|error| failure::write(&upload.key, error))?;
+        self.syncs
+            .folder(&self.folders.path(folder))
+            .map_err(|error| failure::ambiguous(&upload.key, error))
+    }
+
+    pub(super) fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
+        let Ok(path) = self.staging_path(upload) else { return Ok(()) };
+        let folder = parent(upload.key.as_str());
+        {
+            let claims = self.claims(upload)?;
+            let _held = claims.exclusive();
+            let _folder_held = self.folders.shared(folder);
+            match fs::remove_file(path).map_err(|error| failure::lookup(&upload.key, error)) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => self.uploads.forget(upload),
+            }
+            self.sync_removal(&upload.key, folder)?;
+        }
+        self.folders.prune(folder);
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! The folder store against the contract, under both durabilities.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use jreg_storage::contract::Fixture;
+use jreg_storage::{Durability, FsOptions, FsStore};
+
+fn folder(durability: Durability) -> Fixture {
+    let root = tempfile::tempdir().unwrap();
+    let options = FsOptions { durability, ..FsOptions::default() };
+    Fixture::new(Arc::new(FsStore::open(root.path(), options).unwrap()), root)
+}
+
+mod strict {
+    jreg_storage::contract_tests!(super::folder(jreg_storage::Durability::Strict));
+}
+
+mod relaxed {
+    jreg_storage::contract_tests!(super::folder(jreg_storage::Durability::Relaxed));
+}
