@@ -10,13 +10,17 @@ mod error;
 mod fs;
 mod key;
 mod memory;
+mod metered;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use fs::{Durability, FsOptions, FsStore, OpenError, SyncCounts};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
+pub use metered::{Metered, Observer};
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part,
     PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,

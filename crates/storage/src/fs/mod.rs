@@ -236,3 +236,60 @@ impl Store for FsStore {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, FsStore) {
+        let root = tempfile::tempdir().unwrap();
+        let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+        (root, store)
+    }
+
+    fn fail_next_sync(store: &FsStore) {
+        store.inner.syncs.fail_next.store(true, Ordering::Relaxed);
+    }
+
+    async fn put(store: &FsStore, key: &str) -> Result<Written> {
+        store.put(&key.parse().unwrap(), "1".into(), PutMode::Overwrite).await
+    }
+
+    #[tokio::test]
+    async fn record_whose_file_did_not_sync_is_not_written() {
+        let (_root, store) = open();
+        fail_next_sync(&store);
+        put(&store, "a").await.unwrap_err();
+        assert!(store.get(&"a".parse().unwrap()).await.unwrap_err().is_not_found());
+        put(&store, "a").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_acknowledged_after_a_folder_did_not_sync() {
+        let (_root, store) = open();
+        put(&store, "a").await.unwrap();
+        fail_next_sync(&store);
+        let kind = |result: Result<()>| result.unwrap_err().kind();
+        let key = "a".parse().unwrap();
+        assert_eq!(kind(store.delete(&key, None).await), ErrorKind::Unavailable);
+        assert_eq!(kind(store.delete(&key, None).await), ErrorKind::Unavailable);
+        assert_eq!(kind(put(&store, "b").await.map(|_| ())), ErrorKind::Unavailable);
+        assert_eq!(kind(store.create_multipart(&key, 1).await.map(|_| ())), ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn upload_whose_bytes_did_not_sync_is_gone() {
+        let (_root, store) = open();
+        let key = "bulk/object".parse().unwrap();
+        let mut upload = store.create_multipart(&key, 1).await.unwrap();
+        upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
+        fail_next_sync(&store);
+        let failed = store.sync_parts(&upload).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Unavailable);
+        assert!(store.sync_parts(&upload).await.unwrap_err().is_not_found());
+        assert!(store.complete_multipart(&upload).await.unwrap_err().is_not_found());
+        put(&store, "a").await.unwrap();
+    }
+}

@@ -1,0 +1,163 @@
+//! [`Intercepted`]: a store whose every call passes an [`Interceptor`] first.
+//!
+//! The other stores of this module are interceptors; only this file repeats the trait.
+
+#![deny(clippy::missing_trait_methods)]
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
+    Presign, PutMode, Record, Result, Stat, Store, Written,
+};
+
+/// A call to a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The method's name.
+    pub operation: &'static str,
+    /// The key; the prefix of a `list`; the keys of a `delete_many`, separated by spaces.
+    pub key: String,
+    /// How many bytes were sent (`put`, `put_part`) or asked for (`read`).
+    pub bytes: u64,
+}
+
+impl Call {
+    fn new(operation: &'static str, key: impl ToString, bytes: u64) -> Self {
+        Self { operation, key: key.to_string(), bytes }
+    }
+
+    /// Whether the call changes nothing: `get`, `head`, `read`, `list`, `presign`.
+    pub fn is_read(&self) -> bool {
+        matches!(self.operation, "get" | "head" | "read" | "list" | "presign")
+    }
+}
+
+/// What an [`Intercepted`] store asks before and after each call.
+#[async_trait]
+pub trait Interceptor: Debug + Send + Sync + 'static {
+    /// What `before` wants `after` to know of the same call.
+    type Plan: Send;
+
+    /// The call is about to be applied; an error is the answer instead.
+    async fn before(&self, call: &Call) -> Result<Self::Plan>;
+
+    /// The call was applied; an error is the answer in place of the store's.
+    async fn after(&self, call: &Call, plan: &Self::Plan) -> Result<()>;
+
+    /// A stream was opened.
+    fn stream(&self, call: &Call, plan: &Self::Plan, stream: ByteStream) -> ByteStream;
+}
+
+/// A store whose calls an interceptor sees.
+#[derive(Debug)]
+pub struct Intercepted<I> {
+    inner: Arc<dyn Store>,
+    pub(super) interceptor: I,
+}
+
+impl<I: Interceptor> Intercepted<I> {
+    /// Puts an interceptor before `inner`.
+    pub fn with(inner: Arc<dyn Store>, interceptor: I) -> Self {
+        Self { inner, interceptor }
+    }
+
+    async fn run<T>(
+        &self,
+        call: &Call,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<(T, I::Plan)> {
+        let plan = self.interceptor.before(call).await?;
+        let answer = work.await;
+        self.interceptor.after(call, &plan).await?;
+        Ok((answer?, plan))
+    }
+
+    async fn answer<T>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        self.run(&call, work).await.map(|(answer, _)| answer)
+    }
+}
+
+#[async_trait]
+impl<I: Interceptor> Store for Intercepted<I> {
+    fn locality(&self) -> Locality {
+        self.inner.locality()
+    }
+
+    fn part_rules(&self) -> PartRules {
+        self.inner.part_rules()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Record> {
+        self.answer(Call::new("get", key, 0), self.inner.get(key)).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Stat> {
+        self.answer(Call::new("head", key, 0), self.inner.head(key)).await
+    }
+
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
+        let call = Call::new("read", key, range.len());
+        let (stream, plan) = self.run(&call, self.inner.read(key, range)).await?;
+        Ok(self.interceptor.stream(&call, &plan, stream))
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
+        let call = Call::new("put", key, bytes.len() as u64);
+        self.answer(call, self.inner.put(key, bytes, mode)).await
+    }
+
+    async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
+        self.answer(Call::new("delete", key, 0), self.inner.delete(key, version)).await
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
+        let names = keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" ");
+        self.answer(Call::new("delete_many", names, 0), self.inner.delete_many(keys)).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.answer(Call::new("list", &request.prefix, 0), self.inner.list(request)).await
+    }
+
+    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
+        let call = Call::new("create_multipart", key, 0);
+        self.answer(call, self.inner.create_multipart(key, writer)).await
+    }
+
+    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
+        let call = Call::new("resume_multipart", &upload.key, 0);
+        self.answer(call, self.inner.resume_multipart(upload, writer)).await
+    }
+
+    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let call = Call::new("put_part", &upload.key, bytes.len() as u64);
+        self.answer(call, self.inner.put_part(upload, offset, bytes)).await
+    }
+
+    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
+        self.answer(Call::new("sync_parts", &upload.key, 0), self.inner.sync_parts(upload)).await
+    }
+
+    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
+        let call = Call::new("complete_multipart", &upload.key, 0);
+        self.answer(call, self.inner.complete_multipart(upload)).await
+    }
+
+    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
+        let call = Call::new("abort_multipart", &upload.key, 0);
+        self.answer(call, self.inner.abort_multipart(upload)).await
+    }
+
+    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
+        self.answer(Call::new("presign", key, 0), self.inner.presign(key, presign)).await
+    }
+}

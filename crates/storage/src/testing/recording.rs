@@ -1,0 +1,58 @@
+//! [`Recording`]: a store that remembers its calls, so that a test can count and read them.
+//!
+//! Its place is around the innermost store: what it counts is what a real store would be asked.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Call, Intercepted, Interceptor};
+use crate::{ByteStream, Result, Store};
+
+/// A store that logs its calls.
+pub type Recording = Intercepted<Log>;
+
+/// The calls of a [`Recording`] store, in the order in which they began.
+#[derive(Debug, Default)]
+pub struct Log(Mutex<Vec<Call>>);
+
+impl Log {
+    fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recording {
+    /// A store with an empty log.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self::with(inner, Log::default())
+    }
+
+    /// Takes the calls since the last time, failed ones included.
+    pub fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.interceptor.calls())
+    }
+
+    /// How many calls the log holds.
+    pub fn count(&self) -> usize {
+        self.interceptor.calls().len()
+    }
+}
+
+#[async_trait]
+impl Interceptor for Log {
+    type Plan = ();
+
+    async fn before(&self, call: &Call) -> Result<()> {
+        self.calls().push(call.clone());
+        Ok(())
+    }
+
+    async fn after(&self, _call: &Call, _plan: &()) -> Result<()> {
+        Ok(())
+    }
+
+    fn stream(&self, _call: &Call, _plan: &(), stream: ByteStream) -> ByteStream {
+        stream
+    }
+}

@@ -1,0 +1,182 @@
+//! The decorators against the contract, and what each of them adds.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use jreg_storage::testing::{Fault, Faulty, Gate, Recording};
+use jreg_storage::{
+    ByteRange, ErrorKind, Key, ListRequest, MemoryStore, Metered, Observer, PutMode, Store,
+};
+
+type Observed = (&'static str, Result<(), ErrorKind>);
+
+#[derive(Debug, Default)]
+struct Notes(Mutex<Vec<Observed>>);
+
+impl Observer for Notes {
+    fn observe(&self, operation: &'static str, _: Duration, result: Result<(), ErrorKind>) {
+        self.0.lock().unwrap().push((operation, result));
+    }
+}
+
+fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+fn key(key: &str) -> Key {
+    key.parse().unwrap()
+}
+
+async fn put(store: &dyn Store, name: &str, bytes: &'static str) -> Result<(), ErrorKind> {
+    let written = store.put(&key(name), bytes.into(), PutMode::Create).await;
+    written.map(|_| ()).map_err(|error| error.kind())
+}
+
+async fn get(store: &dyn Store, name: &str) -> Result<Bytes, ErrorKind> {
+    store.get(&key(name)).await.map(|record| record.bytes).map_err(|error| error.kind())
+}
+
+mod metered {
+    jreg_storage::contract_tests!(jreg_storage::Metered::new(
+        super::memory(),
+        std::sync::Arc::new(super::Notes::default())
+    ));
+}
+
+mod faulty {
+    jreg_storage::contract_tests!(jreg_storage::testing::Faulty::new(super::memory()));
+}
+
+mod recording {
+    jreg_storage::contract_tests!(jreg_storage::testing::Recording::new(super::memory()));
+}
+
+mod gate {
+    jreg_storage::contract_tests!(jreg_storage::testing::Gate::new(super::memory()));
+}
+
+#[tokio::test]
+async fn observer_is_told_of_every_call_and_its_end() {
+    let notes = Arc::new(Notes::default());
+    let store = Metered::new(memory(), notes.clone());
+    put(&store, "a", "1").await.unwrap();
+    put(&store, "a", "2").await.unwrap_err();
+    store.list(&ListRequest::below("")).await.unwrap();
+    get(&store, "b").await.unwrap_err();
+    let wanted = [
+        ("put", Ok(())),
+        ("put", Err(ErrorKind::AlreadyExists)),
+        ("list", Ok(())),
+        ("get", Err(ErrorKind::NotFound)),
+    ];
+    assert_eq!(*notes.0.lock().unwrap(), wanted);
+}
+
+#[tokio::test]
+async fn observer_is_told_of_a_stream_that_breaks() {
+    let faulty = Faulty::new(memory());
+    put(&faulty, "a", "12345").await.unwrap();
+    faulty.inject(Fault::cut_stream(2, ErrorKind::Unavailable));
+    let notes = Arc::new(Notes::default());
+    let store = Metered::new(Arc::new(faulty), notes.clone());
+    let stream = store.read(&key("a"), ByteRange { start: 0, end: 5 }).await.unwrap();
+    stream.try_collect::<Vec<_>>().await.unwrap_err();
+    let wanted = [("read", Ok(())), ("read_stream", Err(ErrorKind::Unavailable))];
+    assert_eq!(*notes.0.lock().unwrap(), wanted);
+}
+
+#[tokio::test]
+async fn nth_call_fails_and_is_not_applied() {
+    let store = Faulty::new(memory());
+    store.inject(Fault::fail(ErrorKind::Throttled).nth(2));
+    assert_eq!(put(&store, "a", "1").await, Ok(()));
+    assert_eq!(put(&store, "b", "1").await, Err(ErrorKind::Throttled));
+    assert_eq!(get(&store, "b").await, Err(ErrorKind::NotFound));
+    assert_eq!(put(&store, "b", "1").await, Ok(()));
+    assert_eq!((store.calls(), store.hits()), (4, 1));
+}
+
+#[tokio::test]
+async fn call_with_a_lost_answer_is_applied() {
+    let store = Faulty::new(memory());
+    store.inject(Fault::lose_answer(ErrorKind::Unavailable).on(|call| call.key == "b"));
+    assert_eq!(put(&store, "a", "1").await, Ok(()));
+    assert_eq!(put(&store, "b", "1").await, Err(ErrorKind::Unavailable));
+    assert_eq!(get(&store, "b").await, Ok("1".into()));
+}
+
+#[tokio::test]
+async fn reads_below_a_prefix_fail_until_healed() {
+    let store = Faulty::new(memory());
+    put(&store, "a/1", "1").await.unwrap();
+    put(&store, "b/1", "1").await.unwrap();
+    store.fail_reads("a/", ErrorKind::Unavailable);
+    for _ in 0..2 {
+        assert_eq!(get(&store, "a/1").await, Err(ErrorKind::Unavailable));
+        store.head(&key("a/1")).await.unwrap_err();
+        store.list(&ListRequest::below("a/")).await.unwrap_err();
+        assert_eq!(get(&store, "b/1").await, Ok("1".into()));
+    }
+    assert_eq!(put(&store, "a/2", "1").await, Ok(()));
+    store.heal();
+    assert_eq!(get(&store, "a/2").await, Ok("1".into()));
+}
+
+#[tokio::test]
+async fn cut_stream_gives_its_bytes_and_then_the_error() {
+    let store = Faulty::new(memory());
+    put(&store, "a", "12345").await.unwrap();
+    store.inject(Fault::cut_stream(3, ErrorKind::Unavailable));
+    let stream = store.read(&key("a"), ByteRange { start: 0, end: 5 }).await.unwrap();
+    let chunks: Vec<_> = stream.map(|chunk| chunk.map_err(|error| error.kind())).collect().await;
+    assert_eq!(chunks, [Ok("123".into()), Err(ErrorKind::Unavailable)]);
+}
+
+#[tokio::test]
+async fn log_holds_the_calls_in_order() {
+    let store = Recording::new(memory());
+    put(&store, "a", "123").await.unwrap();
+    put(&store, "a", "1").await.unwrap_err();
+    store.delete_many(&[key("a"), key("b")]).await.unwrap();
+    assert_eq!(store.count(), 3);
+    let calls: Vec<_> = store.take().into_iter().map(|c| (c.operation, c.key, c.bytes)).collect();
+    let wanted = [("put", "a", 3), ("put", "a", 1), ("delete_many", "a b", 0)];
+    assert_eq!(calls, wanted.map(|(operation, key, bytes)| (operation, key.to_owned(), bytes)));
+    assert_eq!(store.count(), 0);
+}
+
+#[tokio::test]
+async fn held_call_is_applied_only_when_released() {
+    let store = Arc::new(Gate::new(memory()));
+    let mut held = store.hold(|call| call.operation == "put" && call.key == "a");
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move { put(&*store, "a", "1").await }
+    });
+    held.reached(1).await;
+    assert_eq!(get(&*store, "a").await, Err(ErrorKind::NotFound));
+    put(&*store, "b", "not held").await.unwrap();
+    held.release();
+    assert_eq!(writer.await.unwrap(), Ok(()));
+    assert_eq!(get(&*store, "a").await, Ok("1".into()));
+    assert_eq!(put(&*store, "a", "2").await, Err(ErrorKind::AlreadyExists));
+}
+
+#[tokio::test]
+async fn held_answer_is_of_a_call_that_was_applied() {
+    let store = Arc::new(Gate::new(memory()));
+    let mut held = store.hold_answer(|call| call.operation == "put");
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move { put(&*store, "a", "1").await }
+    });
+    held.reached(1).await;
+    assert_eq!(get(&*store, "a").await, Ok("1".into()));
+    assert!(!writer.is_finished());
+    drop(held);
+    assert_eq!(writer.await.unwrap(), Ok(()));
+}

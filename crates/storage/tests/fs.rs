@@ -1,0 +1,494 @@
+//! The folder store beyond the contract: ownership, crashes, damage, syncs, foreign files.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use jreg_storage::testing::ManualClock;
+use jreg_storage::{
+    ByteRange, Clock, Durability, ErrorKind, FsOptions, FsStore, Key, ListRequest, Multipart,
+    OpenError, PutMode, Store, SyncCounts,
+};
+use tempfile::TempDir;
+
+fn options(durability: Durability) -> FsOptions {
+    FsOptions { durability, lock_wait: Duration::ZERO, ..FsOptions::default() }
+}
+
+fn open(root: &Path, durability: Durability) -> FsStore {
+    FsStore::open(root, options(durability)).unwrap()
+}
+
+fn strict() -> (TempDir, FsStore) {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), Durability::Strict);
+    (root, store)
+}
+
+fn key(key: &str) -> Key {
+    key.parse().unwrap()
+}
+
+async fn put(store: &FsStore, name: &str, bytes: impl Into<Bytes>) -> Result<(), ErrorKind> {
+    let written = store.put(&key(name), bytes.into(), PutMode::Create).await;
+    written.map(|_| ()).map_err(|error| error.kind())
+}
+
+async fn get(store: &FsStore, name: &str) -> Result<Bytes, ErrorKind> {
+    store.get(&key(name)).await.map(|record| record.bytes).map_err(|error| error.kind())
+}
+
+async fn list(store: &FsStore, prefix: &str) -> Result<Vec<String>, ErrorKind> {
+    let page = store.list(&ListRequest::below(prefix)).await.map_err(|error| error.kind())?;
+    Ok(page.entries.into_iter().map(|entry| entry.key.into()).collect())
+}
+
+async fn begin(store: &FsStore, bytes: &'static [u8]) -> Multipart {
+    let mut upload = store.create_multipart(&key("bulk/object"), 1).await.unwrap();
+    let part = store.put_part(&upload, 0, bytes.into()).await.unwrap();
+    upload.record(part);
+    store.sync_parts(&upload).await.unwrap();
+    upload
+}
+
+fn staging_file(root: &Path) -> PathBuf {
+    let entries = fs::read_dir(root.join("bulk")).unwrap();
+    let mut hidden = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().as_bytes().starts_with(b".upload-"));
+    let found = hidden.next().unwrap();
+    assert_eq!(hidden.next(), None);
+    found
+}
+
+// Ownership.
+
+#[test]
+fn second_store_is_refused_and_names_the_owner() {
+    let (root, _store) = strict();
+    let refused = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
+    let OpenError::InUse { holder, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*holder, std::process::id().to_string());
+    assert!(refused.to_string().ends_with(&format!("is in use by process {holder}")));
+}
+
+#[test]
+fn opener_waits_for_an_owner_that_stops() {
+    let (root, store) = strict();
+    let opener = std::thread::spawn({
+        let root = root.path().to_owned();
+        let lock_wait = Duration::from_secs(60);
+        move || FsStore::open(root, FsOptions { lock_wait, ..FsOptions::default() }).map(|_| ())
+    });
+    drop(store);
+    opener.join().unwrap().unwrap();
+}
+
+/// Another process that owns a folder. It is this program, told to run one test.
+struct Owner {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    upload: Multipart,
+}
+
+const OWNED_ROOT: &str = "JREG_TEST_OWNED_ROOT";
+
+impl Owner {
+    fn start(root: &Path, durability: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "other_process_owns_the_folder", "--nocapture"])
+            .env(OWNED_ROOT, root)
+            .env("JREG_TEST_DURABILITY", durability)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let id = loop {
+            let mut line = String::new();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0, "the other process said no id");
+            if let Some((_, id)) = line.trim_end().split_once("upload ") {
+                break id.to_owned();
+            }
+        };
+        let part = jreg_storage::Part { offset: 0, size_bytes: 5, etag: String::new() };
+        let key = key("bulk/object");
+        Self { child, output, upload: Multipart { key, id, writer: 1, parts: vec![part] } }
+    }
+
+    fn kill(mut self) -> Multipart {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.upload
+    }
+
+    fn stop(mut self) -> Multipart {
+        drop(self.child.stdin.take());
+        self.output.read_to_string(&mut String::new()).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        self.upload
+    }
+}
+
+/// Owns a folder until its standard input ends, if the environment names one: the other half of
+/// the tests with an `Owner`.
+#[tokio::test]
+async fn other_process_owns_the_folder() {
+    let Some(root) = std::env::var_os(OWNED_ROOT) else { return };
+    let relaxed = std::env::var("JREG_TEST_DURABILITY").unwrap() == "relaxed";
+    let durability = if relaxed { Durability::Relaxed } else { Durability::Strict };
+    let store = open(Path::new(&root), durability);
+    put(&store, "record", "kept").await.unwrap();
+    let upload = begin(&store, b"12345").await;
+    store.put_part(&upload, 5, Bytes::from_static(b"not recorded")).await.unwrap();
+    println!("upload {}", upload.id);
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn another_process_is_named_and_its_death_frees_the_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let owner = Owner::start(root.path(), "strict");
+    let refused = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
+    let pid = owner.child.id().to_string();
+    assert!(matches!(&refused, OpenError::InUse { holder, .. } if *holder == pid), "{refused}");
+    owner.kill();
+    open(root.path(), Durability::Strict);
+}
+
+#[test]
+fn folder_that_does_not_tell_case_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    // What a look-up of `.LOCK` finds in such a folder, where `.lock` is.
+    fs::write(root.path().join(".LOCK"), "").unwrap();
+    let refused = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
+    assert!(matches!(refused, OpenError::CaseInsensitive { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn missing_root_is_made_with_its_parents() {
+    let above = tempfile::tempdir().unwrap();
+    let root = above.path().join("some/where/below");
+    let store = open(&root, Durability::Strict);
+    put(&store, "a", "1").await.unwrap();
+    assert_eq!(fs::read(root.join("a")).unwrap(), b"1");
+}
+
+#[test]
+fn root_that_is_a_file_is_an_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let refused = FsStore::open(file.path(), options(Durability::Strict)).unwrap_err();
+    assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
+}
+
+// Crashes.
+
+async fn resumed_after(store: &FsStore, upload: &Multipart) -> Result<Bytes, ErrorKind> {
+    let resumed = store.resume_multipart(upload, 2).await.map_err(|error| error.kind())?;
+    store.complete_multipart(&resumed).await.unwrap();
+    get(store, "bulk/object").await
+}
+
+#[tokio::test]
+async fn strict_upload_survives_the_death_of_its_process() {
+    let root = tempfile::tempdir().unwrap();
+    let upload = Owner::start(root.path(), "strict").kill();
+    let store = open(root.path(), Durability::Strict);
+    assert_eq!(get(&store, "record").await, Ok("kept".into()));
+    assert_eq!(list(&store, "").await.unwrap(), ["record"]);
+    assert_eq!(resumed_after(&store, &upload).await, Ok("12345".into()));
+}
+
+#[tokio::test]
+async fn relaxed_upload_is_gone_after_an_unclean_stop_and_swept() {
+    for durability in [Durability::Relaxed, Durability::Strict] {
+        let root = tempfile::tempdir().unwrap();
+        let upload = Owner::start(root.path(), "relaxed").kill();
+        let store = open(root.path(), durability);
+        assert_eq!(get(&store, "record").await, Ok("kept".into()));
+        assert_eq!(resumed_after(&store, &upload).await, Err(ErrorKind::NotFound));
+        store.abort_multipart(&upload).await.unwrap();
+        assert_eq!(list(&store, "").await.unwrap(), ["record"]);
+        assert_eq!(fs::read_dir(root.path().join("bulk")).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn relaxed_upload_survives_a_clean_stop() {
+    let root = tempfile::tempdir().unwrap();
+    let upload = Owner::start(root.path(), "relaxed").stop();
+    let store = open(root.path(), Durability::Relaxed);
+    assert_eq!(resumed_after(&store, &upload).await, Ok("12345".into()));
+}
+
+#[tokio::test]
+async fn upload_that_lost_bytes_is_gone() {
+    let (root, store) = strict();
+    let upload = begin(&store, b"12345").await;
+    let file = fs::OpenOptions::new().write(true).open(staging_file(root.path())).unwrap();
+    file.set_len(4).unwrap();
+    assert_eq!(resumed_after(&store, &upload).await, Err(ErrorKind::NotFound));
+    let completed = store.complete_multipart(&upload).await;
+    assert_eq!(completed.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn leftovers_of_a_crash_are_invisible_and_swept() {
+    let (root, store) = strict();
+    put(&store, "a/b", "1").await.unwrap();
+    for left_over in [".tmp-earlier-1", ".upload-earlier-2"] {
+        fs::write(root.path().join("a").join(left_over), "").unwrap();
+    }
+    assert_eq!(list(&store, "").await.unwrap(), ["a/b"]);
+    let names: Vec<_> = fs::read_dir(root.path().join("a")).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[tokio::test]
+async fn upload_ids_of_others_name_no_file() {
+    let (root, store) = strict();
+    let upload = begin(&store, b"12345").await;
+    fs::write(root.path().join("bulk/.upload-"), "").unwrap();
+    let epoch = upload.id.split_once('-').unwrap().0;
+    let foreign =
+        ["", "x", "../../etc/passwd", &format!("{epoch}-"), &format!("{epoch}-../../../a")];
+    for id in foreign {
+        let forged = Multipart { id: id.to_owned(), ..upload.clone() };
+        let sent = store.put_part(&forged, 0, Bytes::from_static(b"x")).await;
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::NotFound, "{id}");
+        store.abort_multipart(&forged).await.unwrap();
+    }
+    store.complete_multipart(&upload).await.unwrap();
+}
+
+// Damage and foreign files.
+
+#[tokio::test]
+async fn file_that_ends_early_breaks_the_stream() {
+    let (root, store) = strict();
+    put(&store, "a", vec![1; 1_000_000]).await.unwrap();
+    let range = ByteRange { start: 0, end: 1_000_000 };
+    let mut stream = store.read(&key("a"), range).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(root.path().join("a"))
+        .unwrap()
+        .set_len(900_000)
+        .unwrap();
+    let rest = stream.try_collect::<Vec<_>>().await;
+    assert_eq!(rest.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn unreadable_folder_is_an_error_and_no_absence() {
+    let (root, store) = strict();
+    put(&store, "b", "1").await.unwrap();
+    // Permissions do not stop the superuser, who may run this test; a loop of links does.
+    symlink("a", root.path().join("a")).unwrap();
+    assert_eq!(list(&store, "").await, Err(ErrorKind::Unavailable));
+    assert_eq!(list(&store, "a/").await, Err(ErrorKind::Unavailable));
+    assert_eq!(get(&store, "a/1").await, Err(ErrorKind::Unavailable));
+    assert_eq!(get(&store, "a").await, Err(ErrorKind::Unavailable));
+    assert_eq!(put(&store, "a/1", "1").await, Err(ErrorKind::Refused));
+}
+
+#[tokio::test]
+async fn foreign_files_are_not_listed() {
+    let (root, store) = strict();
+    put(&store, "a/b", "1").await.unwrap();
+    for name in ["with space", "back\\slash", "umlaut-ä", ".hidden"] {
+        fs::write(root.path().join(name), "").unwrap();
+        fs::create_dir(root.path().join("a").join(name)).unwrap();
+    }
+    fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"not-utf-8-\xff")), "").unwrap();
+    symlink("nowhere", root.path().join("dangling")).unwrap();
+    assert_eq!(list(&store, "").await.unwrap(), ["a/b"]);
+}
+
+#[tokio::test]
+async fn linked_folder_is_listed_as_it_is_read() {
+    let (root, store) = strict();
+    let elsewhere = tempfile::tempdir().unwrap();
+    symlink(elsewhere.path(), root.path().join("a")).unwrap();
+    put(&store, "a/b", "1").await.unwrap();
+    assert_eq!(get(&store, "a/b").await, Ok("1".into()));
+    assert_eq!(list(&store, "").await.unwrap(), ["a/b"]);
+}
+
+#[tokio::test]
+async fn key_below_another_is_refused() {
+    let (_root, store) = strict();
+    put(&store, "a", "1").await.unwrap();
+    put(&store, "b/c", "1").await.unwrap();
+    for below in ["a/b", "a/b/c", "b"] {
+        assert_eq!(put(&store, below, "2").await, Err(ErrorKind::Refused), "{below}");
+        let overwritten = store.put(&key(below), "2".into(), PutMode::Overwrite).await;
+        assert_eq!(overwritten.unwrap_err().kind(), ErrorKind::Refused, "{below}");
+    }
+    assert_eq!(list(&store, "").await.unwrap(), ["a", "b/c"]);
+}
+
+// Syncs, times, folders, threads.
+
+#[tokio::test]
+async fn strict_syncs_the_file_and_every_folder_that_changed() {
+    let (_root, store) = strict();
+    let mut before = store.sync_counts();
+    let mut since = |store: &FsStore| {
+        let SyncCounts { files, folders } = store.sync_counts();
+        let delta = (files - before.files, folders - before.folders);
+        before = store.sync_counts();
+        delta
+    };
+    put(&store, "a/b/1", "1").await.unwrap();
+    assert_eq!(since(&store), (1, 3), "the file; the root, a, and a/b");
+    put(&store, "a/b/2", "1").await.unwrap();
+    assert_eq!(since(&store), (1, 1), "the file, its folder");
+    put(&store, "a/b/2", "1").await.unwrap_err();
+    since(&store);
+    store.delete(&key("a/b/2"), None).await.unwrap();
+    assert_eq!(since(&store), (0, 1), "the folder");
+    store.delete_many(&[key("a/b/1"), key("a/b/2")]).await.unwrap();
+    assert_eq!(since(&store), (0, 1), "the folder, once for both");
+    put(&store, "a/b/1", "1").await.unwrap();
+    assert_eq!(since(&store), (1, 3), "folders that went with their last key come anew");
+    let mut upload = store.create_multipart(&key("a/b/3"), 1).await.unwrap();
+    assert_eq!(since(&store), (0, 1), "the name of the hidden file");
+    upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
+    assert_eq!(since(&store), (0, 0), "parts wait for sync_parts");
+    store.sync_parts(&upload).await.unwrap();
+    assert_eq!(since(&store), (1, 0));
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(since(&store), (1, 1), "the file's length, its name");
+    get(&store, "a/b/3").await.unwrap();
+    list(&store, "").await.unwrap();
+    assert_eq!(since(&store), (0, 0), "reading");
+}
+
+#[tokio::test]
+async fn relaxed_syncs_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path(), Durability::Relaxed);
+    put(&store, "a/b/1", "1").await.unwrap();
+    let upload = begin(&store, b"12345").await;
+    store.complete_multipart(&upload).await.unwrap();
+    store.delete(&key("a/b/1"), None).await.unwrap();
+    assert_eq!(store.sync_counts(), SyncCounts::default());
+}
+
+#[tokio::test]
+async fn age_is_told_by_the_clock_of_the_store() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let options = FsOptions { clock: clock.clone(), ..options(Durability::Strict) };
+    let store = FsStore::open(root.path(), options).unwrap();
+    let written = clock.now();
+    put(&store, "a", "1").await.unwrap();
+    let upload = begin(&store, b"12345").await;
+    store.complete_multipart(&upload).await.unwrap();
+    clock.advance(Duration::from_secs(3 * 3600));
+    let record = store.get(&key("a")).await.unwrap();
+    assert_eq!((record.last_modified, record.date), (written, clock.now()));
+    let page = store.list(&ListRequest::below("")).await.unwrap();
+    assert_eq!(page.entries.len(), 2);
+    assert!(page.entries.iter().all(|entry| entry.last_modified == written));
+    assert_eq!(page.date, clock.now());
+}
+
+#[tokio::test]
+async fn empty_folders_go_with_their_last_key() {
+    let (root, store) = strict();
+    put(&store, "a/b/c/1", "1").await.unwrap();
+    put(&store, "a/2", "1").await.unwrap();
+    store.delete(&key("a/b/c/1"), None).await.unwrap();
+    assert!(!root.path().join("a/b").exists());
+    assert!(root.path().join("a/2").exists());
+    let upload = begin(&store, b"12345").await;
+    store.abort_multipart(&upload).await.unwrap();
+    assert!(!root.path().join("bulk").exists());
+    store
+        .put(&key("x/y"), "1".into(), PutMode::Match(jreg_storage::ETag::new("0")))
+        .await
+        .unwrap_err();
+    assert!(!root.path().join("x").exists());
+}
+
+#[tokio::test]
+async fn folder_that_someone_else_removed_is_made_again() {
+    let (root, store) = strict();
+    put(&store, "a/b/c/1", "1").await.unwrap();
+    fs::remove_dir_all(root.path().join("a")).unwrap();
+    put(&store, "a/b/c/1", "2").await.unwrap();
+    assert_eq!(get(&store, "a/b/c/1").await, Ok("2".into()));
+}
+
+#[tokio::test]
+async fn completed_upload_is_the_same_file() {
+    let (root, store) = strict();
+    let upload = begin(&store, b"12345").await;
+    let staged = fs::metadata(staging_file(root.path())).unwrap().ino();
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(fs::metadata(root.path().join("bulk/object")).unwrap().ino(), staged);
+}
+
+#[tokio::test]
+async fn upload_to_a_taken_key_leaves_what_is_there() {
+    let (_root, store) = strict();
+    let upload = begin(&store, b"12345").await;
+    put(&store, "bulk/object", "first").await.unwrap();
+    let completed = store.complete_multipart(&upload).await;
+    assert_eq!(completed.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(get(&store, "bulk/object").await, Ok("first".into()));
+}
+
+/// More names than are kept in memory at a time, most of them folders in which there is nothing.
+#[tokio::test]
+async fn folder_with_many_names_is_listed_whole() {
+    let (root, store) = strict();
+    for n in 0..1500 {
+        fs::create_dir_all(root.path().join(format!("f/{n:04}"))).unwrap();
+    }
+    for name in ["f/0007/1", "f/1300/1", "f/z"] {
+        put(&store, name, "1").await.unwrap();
+    }
+    assert_eq!(list(&store, "f/").await.unwrap(), ["f/0007/1", "f/1300/1", "f/z"]);
+    let folded = ListRequest { delimiter: true, limit: 2, ..ListRequest::below("f/") };
+    let page = store.list(&folded).await.unwrap();
+    assert_eq!(page.prefixes, ["f/0007/", "f/1300/"]);
+    assert_eq!(page.next.as_deref(), Some("f/1300/"));
+}
+
+#[test]
+fn slow_readers_hold_no_thread() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (_root, store) = strict();
+        put(&store, "a", vec![1; 1_000_000]).await.unwrap();
+        let range = ByteRange { start: 0, end: 1_000_000 };
+        let mut slow = Vec::new();
+        for _ in 0..8 {
+            let mut stream = store.read(&key("a"), range).await.unwrap();
+            stream.next().await.unwrap().unwrap();
+            slow.push(stream);
+        }
+        put(&store, "b", "1").await.unwrap();
+        for stream in slow {
+            assert_eq!(
+                stream.try_collect::<Vec<_>>().await.unwrap().concat().len(),
+                1_000_000 - 256 * 1024
+            );
+        }
+    });
+}
