@@ -13,8 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jreg_registry::ReferencePolicy;
+use jreg_storage::Durability;
 
-pub use value::{Durability, LogFormat, PublicUrl, StorageLocation};
+pub use value::{LogFormat, PublicUrl, StorageLocation};
 
 use value::Value;
 

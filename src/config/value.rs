@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jreg_registry::ReferencePolicy;
+use jreg_storage::Durability;
 
 /// A value that can be written in a flag, a variable or the file.
 pub(super) trait Value: Sized {
@@ -37,15 +38,6 @@ pub enum StorageLocation {
     Folder(PathBuf),
     /// In memory, for tests and trials.
     Memory,
-}
-
-/// How sure a write to a folder must be before it is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Synced to the disk: survives a power cut.
-    Strict,
-    /// Handed to the operating system: survives a crash of jreg.
-    Relaxed,
 }
 
 /// The form of the log.
