@@ -58,7 +58,11 @@ impl Bench {
         let calls = self.store.take();
         let listed = |call: &Call| format!("{} {}", call.operation, call.key);
         let calls: Vec<_> = calls.iter().map(listed).collect();
-        assert!(calls.len() <= at_most, "{operation}: {} requests, not {at_most}: {calls:#?}", calls.len());
+        assert!(
+            calls.len() <= at_most,
+            "{operation}: {} requests, not {at_most}: {calls:#?}",
+            calls.len()
+        );
     }
 
     async fn push(&self, name: &str, bytes: impl Into<Bytes>) {
@@ -109,7 +113,8 @@ fn push_of_a_known_digest() {
         bench.cold().await;
         bench.push("a", BLOB).await;
         // The bytes just stored are removed beside it.
-        bench.costs("known digest that is here: bytes, link, the link that is there, bytes away", 4);
+        bench
+            .costs("known digest that is here: bytes, link, the link that is there, bytes away", 4);
     });
 }
 
@@ -188,7 +193,11 @@ fn reading_manifests() {
         repository.manifest_get(&by_digest(&image.manifest), Touch::Never).await.unwrap();
         bench.costs("by digest, cached", 0);
         bench.cold().await;
-        bench.repository("a").manifest_get(&by_digest(&image.manifest), Touch::Never).await.unwrap();
+        bench
+            .repository("a")
+            .manifest_get(&by_digest(&image.manifest), Touch::Never)
+            .await
+            .unwrap();
         bench.costs("by digest: manifest", 1);
     });
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_testkit::{
-    Client, Request, Rng, Scenario, ServerSpec, TestServer, Wire, get, head, index_of, patch, post, push_blob, put, sha256,
+    Client, Request, Rng, Scenario, ServerSpec, TestServer, Wire, get, head, index_of, patch, post,
+    push_blob, put, sha256,
 };
 
 use crate::blobs::blob;
@@ -34,7 +35,9 @@ async fn offset(client: &Client, upload: &str) -> u64 {
 /// Sends the head of a chunked request and waits until the server asks for its body.
 async fn started(client: &Client, method: &str, target: &str) -> Wire {
     let mut wire = client.wire().await;
-    let request = Request::new(method, target).header("Expect", "100-continue").header("Transfer-Encoding", "chunked");
+    let request = Request::new(method, target)
+        .header("Expect", "100-continue")
+        .header("Transfer-Encoding", "chunked");
     wire.write(&request.head("localhost")).await.unwrap();
     let interim = wire.response_head().await.unwrap();
     assert_eq!(interim.status, 100, "{interim}");
@@ -53,7 +56,9 @@ async fn resume(client: &Client, upload: &str, bytes: &'static [u8]) {
             break;
         }
     }
-    let answer = client.send(Request::new("PUT", format!("{upload}?digest={}", sha256(bytes))).body("")).await;
+    let answer = client
+        .send(Request::new("PUT", format!("{upload}?digest={}", sha256(bytes))).body(""))
+        .await;
     assert_eq!(answer.status, 201, "{answer}");
     let pulled = client.get(&format!("/v2/a/blobs/{}", sha256(bytes))).await;
     assert_eq!(pulled.body, bytes);
@@ -74,7 +79,9 @@ async fn refuses(client: &Client) {
 fn expect_continue_is_answered_before_the_body() {
     on_both(Default::default, |server| async move {
         let client = server.client();
-        let mut wire = started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello"))).await;
+        let mut wire =
+            started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello")))
+                .await;
         wire.write(b"5\r\nhello\r\n0\r\n\r\n").await.unwrap();
         let answer = wire.response("POST").await.unwrap();
         assert_eq!(answer.status, 201, "{answer}");
@@ -100,8 +107,14 @@ fn expect_continue_is_not_asked_of_what_is_refused() {
 fn connections_are_kept_alive_over_errors() {
     on_both(Default::default, |server| async move {
         let mut wire = server.client().wire().await;
-        let bad = Request::new("POST", format!("/v2/a/blobs/uploads/?digest={}", sha256("x"))).body("y");
-        let requests = [Request::new("GET", "/v2/"), Request::new("GET", "/v2/a/tags/list"), bad, Request::new("GET", "/v2/")];
+        let bad =
+            Request::new("POST", format!("/v2/a/blobs/uploads/?digest={}", sha256("x"))).body("y");
+        let requests = [
+            Request::new("GET", "/v2/"),
+            Request::new("GET", "/v2/a/tags/list"),
+            bad,
+            Request::new("GET", "/v2/"),
+        ];
         for (request, status) in requests.into_iter().zip([200, 404, 400, 200]) {
             let mut bytes = request.head("localhost");
             bytes.extend(request.encoded_body().concat());
@@ -121,13 +134,17 @@ fn refusals_are_seen_by_clients_in_the_middle_of_a_body() {
         let body = Rng::new(1).bytes(6 * 1024 * 1024);
         let requests = [
             (413, Request::new("PUT", "/v2/a/manifests/v1").body(body.clone())),
-            (400, Request::new("POST", "/v2/a/blobs/uploads/?digest=sha256:bad").body(body.clone())),
+            (
+                400,
+                Request::new("POST", "/v2/a/blobs/uploads/?digest=sha256:bad").body(body.clone()),
+            ),
             (404, Request::new("PATCH", "/v2/a/blobs/uploads/none").body(body)),
         ];
         for (status, request) in requests {
             assert_eq!(client.send(request).await.status, status);
         }
-        let endless = Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
+        let endless =
+            Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
         let mut wire = client.wire().await;
         wire.write(&endless.head("localhost")).await.unwrap();
         assert_eq!(wire.response("PUT").await.unwrap().status, 413);
@@ -146,7 +163,8 @@ fn client_gone_in_the_middle_of_a_chunk_goes_on_where_it_was() {
                 let mut wire = client.wire().await;
                 let request = Request::new("PATCH", &*upload).header(headers.0, headers.1);
                 wire.write(&request.head("localhost")).await.unwrap();
-                let sent: &[u8] = if headers.1 == "chunked" { b"a\r\n0123456789\r\n" } else { b"0123456789" };
+                let sent: &[u8] =
+                    if headers.1 == "chunked" { b"a\r\n0123456789\r\n" } else { b"0123456789" };
                 wire.write(sent).await.unwrap();
                 if reset {
                     wire.reset().unwrap();
@@ -197,7 +215,10 @@ fn c19_stalled_body_is_ended_and_goes_on_where_it_was() {
         wire.write(b"5\r\nhello\r\n").await.unwrap();
         let answer = wire.response("PATCH").await.unwrap();
         assert!([400, 408].contains(&answer.status), "{answer}");
-        assert!(jreg_testkit::violations(&Request::new("PATCH", &*upload), &answer).is_empty(), "{answer}");
+        assert!(
+            jreg_testkit::violations(&Request::new("PATCH", &*upload), &answer).is_empty(),
+            "{answer}"
+        );
         resume(&client, &upload, b"hello world").await;
         server.stop().await;
     });
@@ -210,7 +231,9 @@ fn c19_slow_body_is_not_stalled() {
     on_both(spec, |server| async move {
         let client = server.client();
         let bytes = "x".repeat(8);
-        let mut wire = started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256(&bytes))).await;
+        let mut wire =
+            started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256(&bytes)))
+                .await;
         for _ in 0..8 {
             tokio::time::sleep(SHORT).await;
             wire.write(b"1\r\nx\r\n").await.unwrap();
@@ -244,7 +267,11 @@ fn head_that_never_ends_is_closed() {
         let mut wire = server.client().wire().await;
         wire.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
         let answer = wire.closed().await.unwrap();
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", answer.escape_ascii());
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"),
+            "{}",
+            answer.escape_ascii()
+        );
         server.stop().await;
     });
 }
@@ -310,7 +337,9 @@ fn shutdown_finishes_a_running_upload_and_a_running_pull() {
         let large = Rng::new(2).bytes(32 * 1024 * 1024);
         Scenario::new("large", client.clone()).run(vec![push_blob(large.clone())]).await;
 
-        let mut upload = started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello"))).await;
+        let mut upload =
+            started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello")))
+                .await;
         let mut pull = client.wire().await;
         let ask = Request::new("GET", format!("/v2/contract/large/blobs/{}", sha256(&large)));
         pull.write(&ask.head("localhost")).await.unwrap();
@@ -345,7 +374,9 @@ fn http2_without_tls_pushes_and_pulls() {
     on_both(Default::default, |server| async move {
         let stream = tokio::net::TcpStream::connect(server.client().address()).await.unwrap();
         let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
         let driver = tokio::spawn(connection);
         let blobs: Vec<Bytes> = (0..8).map(|seed| Rng::new(seed).bytes(300_000)).collect();
         let pushes = blobs.iter().map(|bytes| push_over_http2(sender.clone(), bytes.clone()));
@@ -356,9 +387,14 @@ fn http2_without_tls_pushes_and_pulls() {
     });
 }
 
-async fn push_over_http2(mut sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>, bytes: Bytes) {
+async fn push_over_http2(
+    mut sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    bytes: Bytes,
+) {
     let uri = |rest: &str| format!("http://localhost/v2/a/blobs/{rest}");
-    let push = hyper::Request::post(uri(&format!("uploads/?digest={}", sha256(&bytes)))).body(Full::new(bytes.clone())).unwrap();
+    let push = hyper::Request::post(uri(&format!("uploads/?digest={}", sha256(&bytes))))
+        .body(Full::new(bytes.clone()))
+        .unwrap();
     sender.ready().await.unwrap();
     let answer = sender.send_request(push).await.unwrap();
     assert_eq!(answer.status(), 201);
@@ -411,10 +447,17 @@ fn c19_many_uploads_at_once() {
                 let bytes = Rng::new(seed).bytes(100_000);
                 let upload = begin(&client).await;
                 let (one, two) = (bytes.slice(..50_000), bytes.slice(50_000..));
-                assert_eq!(client.send(Request::new("PATCH", &*upload).chunked([one, two])).await.status, 202);
-                let close = Request::new("PUT", format!("{upload}?digest={}", sha256(&bytes))).body("");
+                assert_eq!(
+                    client.send(Request::new("PATCH", &*upload).chunked([one, two])).await.status,
+                    202
+                );
+                let close =
+                    Request::new("PUT", format!("{upload}?digest={}", sha256(&bytes))).body("");
                 assert_eq!(client.send(close).await.status, 201);
-                assert_eq!(client.get(&format!("/v2/a/blobs/{}", sha256(&bytes))).await.body, bytes);
+                assert_eq!(
+                    client.get(&format!("/v2/a/blobs/{}", sha256(&bytes))).await.body,
+                    bytes
+                );
             }
         });
         futures::future::join_all(pushes).await;
@@ -426,7 +469,8 @@ fn c19_many_uploads_at_once() {
 #[test]
 fn folder_is_there_again_after_a_restart() {
     crate::block_on(async {
-        let server = TestServer::start(ServerSpec::default().store(jreg_testkit::StoreKind::Folder)).await;
+        let server =
+            TestServer::start(ServerSpec::default().store(jreg_testkit::StoreKind::Folder)).await;
         let mut scenario = Scenario::new("kept", server.client());
         scenario
             .run(steps![

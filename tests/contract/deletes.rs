@@ -1,6 +1,9 @@
 //! Deletes of tags, manifests and blobs, and their being switched off.
 
-use jreg_testkit::{Image, Manifest, ServerSpec, delete, get, head, index_of, post, push_blob, push_image, push_manifest, sha256};
+use jreg_testkit::{
+    Image, Manifest, ServerSpec, delete, get, head, index_of, post, push_blob, push_image,
+    push_manifest, sha256,
+};
 use serde_json::json;
 
 use crate::blobs::blob;

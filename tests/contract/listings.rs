@@ -145,7 +145,8 @@ fn fixed_links_lead_to_every_tag() {
         let mut sorted: Vec<Value> = tags.into_iter().map(Value::from).collect();
         sorted.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
         for (n, pages) in [(1, 25), (4, 7), (5, 5), (24, 2), (25, 1), (26, 1)] {
-            let found = follow(&client, &format!("/v2/contract/paged/tags/list?n={n}"), "/tags").await;
+            let found =
+                follow(&client, &format!("/v2/contract/paged/tags/list?n={n}"), "/tags").await;
             assert_eq!(found, (sorted.clone(), pages), "n={n}");
         }
         server.stop().await;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use jreg_registry::ReferencePolicy;
 use jreg_testkit::{
-    Blob, Image, ImageSpec, Manifest, Response, Rng, ServerSpec, Step, delete, get, head, index_of, media,
-    push_blob, push_image, push_manifest, put, sha256, sha512,
+    Blob, Image, ImageSpec, Manifest, Response, Rng, ServerSpec, Step, delete, get, head, index_of,
+    media, push_blob, push_image, push_manifest, put, sha256, sha512,
 };
 use serde_json::{Value, json};
 
@@ -30,8 +30,11 @@ fn image() -> Image {
 fn sized(len: usize) -> Manifest {
     let of = |padding: usize| {
         let annotations = json!({"padding": "x".repeat(padding)});
-        Manifest::compact(media::INDEX, &json!({"schemaVersion": 2, "mediaType": media::INDEX,
-            "manifests": [], "annotations": annotations}))
+        Manifest::compact(
+            media::INDEX,
+            &json!({"schemaVersion": 2, "mediaType": media::INDEX,
+            "manifests": [], "annotations": annotations}),
+        )
     };
     let padded = of(len - of(0).bytes.len());
     assert_eq!(padded.bytes.len(), len);
@@ -42,8 +45,11 @@ const LIMIT: usize = 4 * 1024 * 1024;
 
 /// An image manifest with these layers, whose configuration is `config`.
 fn image_of(config: &Blob, layers: &[Value]) -> Manifest {
-    Manifest::tabbed(media::MANIFEST, &json!({"schemaVersion": 2, "mediaType": media::MANIFEST,
-        "config": config.descriptor(), "layers": layers}))
+    Manifest::tabbed(
+        media::MANIFEST,
+        &json!({"schemaVersion": 2, "mediaType": media::MANIFEST,
+        "config": config.descriptor(), "layers": layers}),
+    )
 }
 
 fn config() -> Blob {

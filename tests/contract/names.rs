@@ -1,7 +1,9 @@
 //! Repository names: every valid one works wherever its components look like endpoints, and
 //! nothing else creates anything.
 
-use jreg_testkit::{Image, Request, Step, delete, get, index_of, media, patch, post, push_blob_to, put, sha256};
+use jreg_testkit::{
+    Image, Request, Step, delete, get, index_of, media, patch, post, push_blob_to, put, sha256,
+};
 use serde_json::json;
 
 use crate::on_both;
@@ -11,12 +13,18 @@ fn lives(name: &str) -> Vec<Step> {
     let v2 = format!("/v2/{name}");
     let digest = index_of(&[]).digest();
     let push = |reference: &str| {
-        put(&format!("{v2}/manifests/{reference}")).header("Content-Type", media::INDEX).body(index_of(&[]).bytes).is(201)
+        put(&format!("{v2}/manifests/{reference}"))
+            .header("Content-Type", media::INDEX)
+            .body(index_of(&[]).bytes)
+            .is(201)
     };
     steps![
         push_blob_to(name, "hello").has("Location", &format!("{v2}/blobs/{}", sha256("hello"))),
         get(&format!("{v2}/blobs/{}", sha256("hello"))).is(200).gives("hello"),
-        post(&format!("{v2}/blobs/uploads/")).is(202).has_part("Location", &format!("{v2}/blobs/uploads/")).keep("Location", "up"),
+        post(&format!("{v2}/blobs/uploads/"))
+            .is(202)
+            .has_part("Location", &format!("{v2}/blobs/uploads/"))
+            .keep("Location", "up"),
         patch("{up}").body("hello").is(202),
         get("{up}").is(204),
         delete("{up}").is(204),
@@ -36,7 +44,9 @@ fn lives(name: &str) -> Vec<Step> {
 fn long(len: usize) -> String {
     let mut name = "component/".repeat(len / 10 + 1);
     name.truncate(len);
-    if name.ends_with('/') { name.replace_range(len - 1.., "x") }
+    if name.ends_with('/') {
+        name.replace_range(len - 1.., "x")
+    }
     name
 }
 
@@ -74,11 +84,61 @@ contract! {
 
 /// Names that break the grammar, or try to leave the place where content lives.
 const BAD: &[&str] = &[
-    "UPPER", "a//b", "/a", "a/", "-a", "a-", ".a", "a.", "_a", "a_", "a___b", "a..b", "a._b", "a-/b", "..",
-    "../a", "a/../b", "a/..", "a/./b", "./a", "../../../../etc/passwd", "%2e%2e", "%2e%2e%2fetc", "a%2f..%2fb",
-    "a%00b", "%00", "a%20b", "a%5cb", "a\\b", "..\\..\\a", "%c0%ae%c0%ae", "a%ff", "%", "a%zz", "a%", "%C3%A9",
-    "a:b", "a@b", "a*b", "a;b", "a,b", "a~b", "a!b", "a$b", "a(b)", "a=b", "a+b", "_catalog", "_uploads/a",
-    "a%25b", "a%252e%252e", "%2Fetc%2Fpasswd", "a%0d%0aSet-Cookie:x", "con.", "\u{3b1}",
+    "UPPER",
+    "a//b",
+    "/a",
+    "a/",
+    "-a",
+    "a-",
+    ".a",
+    "a.",
+    "_a",
+    "a_",
+    "a___b",
+    "a..b",
+    "a._b",
+    "a-/b",
+    "..",
+    "../a",
+    "a/../b",
+    "a/..",
+    "a/./b",
+    "./a",
+    "../../../../etc/passwd",
+    "%2e%2e",
+    "%2e%2e%2fetc",
+    "a%2f..%2fb",
+    "a%00b",
+    "%00",
+    "a%20b",
+    "a%5cb",
+    "a\\b",
+    "..\\..\\a",
+    "%c0%ae%c0%ae",
+    "a%ff",
+    "%",
+    "a%zz",
+    "a%",
+    "%C3%A9",
+    "a:b",
+    "a@b",
+    "a*b",
+    "a;b",
+    "a,b",
+    "a~b",
+    "a!b",
+    "a$b",
+    "a(b)",
+    "a=b",
+    "a+b",
+    "_catalog",
+    "_uploads/a",
+    "a%25b",
+    "a%252e%252e",
+    "%2Fetc%2Fpasswd",
+    "a%0d%0aSet-Cookie:x",
+    "con.",
+    "\u{3b1}",
 ];
 
 fn requests(name: &str) -> [Request; 7] {
@@ -87,7 +147,9 @@ fn requests(name: &str) -> [Request; 7] {
     [
         Request::new("POST", target("blobs/uploads/")).body(""),
         Request::new("POST", target(&format!("blobs/uploads/?digest={}", sha256("x")))).body("x"),
-        Request::new("PUT", target("manifests/v1")).header("Content-Type", media::INDEX).body(index.bytes),
+        Request::new("PUT", target("manifests/v1"))
+            .header("Content-Type", media::INDEX)
+            .body(index.bytes),
         Request::new("GET", target(&format!("blobs/{}", sha256("x")))),
         Request::new("GET", target("manifests/v1")),
         Request::new("GET", target("tags/list")),
@@ -116,9 +178,12 @@ fn bad_names_are_refused_and_create_nothing() {
 #[test]
 fn targets_that_are_none_are_refused() {
     on_both(Default::default, |server| async move {
-        for target in ["/v2/a\0b/tags/list", "/v2/a b/tags/list", "/v2/a\u{7f}/tags/list", "v2/", "*", ""] {
+        for target in
+            ["/v2/a\0b/tags/list", "/v2/a b/tags/list", "/v2/a\u{7f}/tags/list", "v2/", "*", ""]
+        {
             let answer = server.client().send_unchecked(&Request::new("GET", target)).await;
-            let refused = answer.as_ref().is_ok_and(|a| [400, 404, 405].contains(&a.status)) || answer.is_err();
+            let refused = answer.as_ref().is_ok_and(|a| [400, 404, 405].contains(&a.status))
+                || answer.is_err();
             assert!(refused, "{target:?}: {answer:?}");
         }
         let long = Request::new("GET", format!("/v2/{}/tags/list", "a".repeat(100_000)));
@@ -135,12 +200,31 @@ fn bad_references_are_refused_and_create_nothing() {
     on_both(Default::default, |server| async move {
         let index = index_of(&[]);
         let before = server.entries().await;
-        for reference in ["..", "%2e%2e", "../../x", "a%2f..%2fb", "a%00", "sha256:../../x", "sha256:%2e%2e", "%2Ftmp", "a/b"] {
-            for target in ["/v2/a/manifests/", "/v2/a/blobs/", "/v2/a/referrers/", "/v2/a/blobs/uploads/"] {
+        for reference in [
+            "..",
+            "%2e%2e",
+            "../../x",
+            "a%2f..%2fb",
+            "a%00",
+            "sha256:../../x",
+            "sha256:%2e%2e",
+            "%2Ftmp",
+            "a/b",
+        ] {
+            for target in
+                ["/v2/a/manifests/", "/v2/a/blobs/", "/v2/a/referrers/", "/v2/a/blobs/uploads/"]
+            {
                 let target = format!("{target}{reference}");
                 for method in ["GET", "PUT", "PATCH", "DELETE"] {
-                    let body = if method == "GET" { jreg_testkit::Body::None } else { jreg_testkit::Body::Sized(index.bytes.clone()) };
-                    let request = Request { body, ..Request::new(method, &*target).header("Content-Type", media::INDEX) };
+                    let body = if method == "GET" {
+                        jreg_testkit::Body::None
+                    } else {
+                        jreg_testkit::Body::Sized(index.bytes.clone())
+                    };
+                    let request = Request {
+                        body,
+                        ..Request::new(method, &*target).header("Content-Type", media::INDEX)
+                    };
                     let answer = server.client().send(request.clone()).await;
                     assert!([204, 400, 404, 405].contains(&answer.status), "{request}{answer}");
                     assert!(answer.status != 204 || method == "DELETE", "{request}{answer}");
@@ -149,7 +233,9 @@ fn bad_references_are_refused_and_create_nothing() {
         }
         assert_eq!(server.entries().await, before, "something was created");
         let image = Image::plain(1);
-        jreg_testkit::Scenario::new("after", server.client()).run(jreg_testkit::push_image("v1", &image)).await;
+        jreg_testkit::Scenario::new("after", server.client())
+            .run(jreg_testkit::push_image("v1", &image))
+            .await;
         server.stop().await;
     });
 }

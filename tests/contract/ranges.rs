@@ -13,7 +13,8 @@ fn range(range: &str) -> jreg_testkit::Step {
 /// The parts of a multipart/byteranges body, as `Content-Range=bytes`.
 fn parts(answer: &Response) -> Result<Vec<String>, String> {
     let kind = answer.header("Content-Type").unwrap_or_default();
-    let boundary = kind.split_once("boundary=").ok_or(format!("no boundary in {kind:?}"))?.1.trim_matches('"');
+    let boundary =
+        kind.split_once("boundary=").ok_or(format!("no boundary in {kind:?}"))?.1.trim_matches('"');
     let body = String::from_utf8(answer.body.to_vec()).map_err(|_| "not text")?;
     let body = format!("\r\n{}", body.trim_start_matches("\r\n"));
     let (parts, _) = body.split_once(&format!("\r\n--{boundary}--")).ok_or("no end")?;

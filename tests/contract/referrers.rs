@@ -1,6 +1,9 @@
 //! Referrers (end-12): what refers to a manifest.
 
-use jreg_testkit::{Image, Manifest, Scenario, ServerSpec, Step, delete, get, head, index_of, media, push_image, push_manifest, sha256, sha512};
+use jreg_testkit::{
+    Image, Manifest, Scenario, ServerSpec, Step, delete, get, head, index_of, media, push_image,
+    push_manifest, sha256, sha512,
+};
 use serde_json::{Value, json};
 
 use crate::listings::follow;
@@ -15,7 +18,9 @@ fn subject() -> Manifest {
 }
 
 fn referrers(query: &str) -> Step {
-    get(&format!("/v2/{{repo}}/referrers/{}{query}", subject().digest())).is(200).has("Content-Type", media::INDEX)
+    get(&format!("/v2/{{repo}}/referrers/{}{query}", subject().digest()))
+        .is(200)
+        .has("Content-Type", media::INDEX)
 }
 
 /// A referrer of the subject.
@@ -190,21 +195,25 @@ contract! {
 
 #[test]
 fn c09_pages_of_referrers_lead_to_every_one() {
-    on_both(|| ServerSpec::with(|s| s.page_items_max = 3), |server| async move {
-        let client = server.client();
-        let mut scenario = Scenario::new("many", client.clone());
-        let of = |seed| if seed % 2 == 0 { SBOM } else { SIGNATURE };
-        for seed in 10..20 {
-            scenario.run(push(&referrer(seed, of(seed)))).await;
-        }
-        let all = (10..20).map(|seed| entry(&referrer(seed, of(seed)), of(seed)));
-        let first = format!("/v2/contract/many/referrers/{}", subject().digest());
-        let (found, pages) = follow(&client, &first, "/manifests").await;
-        assert_eq!(sorted(found), sorted(all.clone().collect()));
-        assert_eq!(pages, 4);
-        let (found, _) = follow(&client, &format!("{first}?artifactType={SBOM}"), "/manifests").await;
-        let sboms = all.filter(|entry| entry["artifactType"] == SBOM);
-        assert_eq!(sorted(found), sorted(sboms.collect()));
-        server.stop().await;
-    });
+    on_both(
+        || ServerSpec::with(|s| s.page_items_max = 3),
+        |server| async move {
+            let client = server.client();
+            let mut scenario = Scenario::new("many", client.clone());
+            let of = |seed| if seed % 2 == 0 { SBOM } else { SIGNATURE };
+            for seed in 10..20 {
+                scenario.run(push(&referrer(seed, of(seed)))).await;
+            }
+            let all = (10..20).map(|seed| entry(&referrer(seed, of(seed)), of(seed)));
+            let first = format!("/v2/contract/many/referrers/{}", subject().digest());
+            let (found, pages) = follow(&client, &first, "/manifests").await;
+            assert_eq!(sorted(found), sorted(all.clone().collect()));
+            assert_eq!(pages, 4);
+            let (found, _) =
+                follow(&client, &format!("{first}?artifactType={SBOM}"), "/manifests").await;
+            let sboms = all.filter(|entry| entry["artifactType"] == SBOM);
+            assert_eq!(sorted(found), sorted(sboms.collect()));
+            server.stop().await;
+        },
+    );
 }

@@ -1,6 +1,8 @@
 //! Uploads: sessions, chunks, closing, cancelling.
 
-use jreg_testkit::{Scenario, Step, delete, get, head, patch, post, push_blob, put, sha256, sha512};
+use jreg_testkit::{
+    Scenario, Step, delete, get, head, patch, post, push_blob, put, sha256, sha512,
+};
 
 use crate::blobs::blob;
 
@@ -16,7 +18,10 @@ fn close(bytes: &str) -> Step {
 
 /// Sends a chunk with its place.
 fn chunk(range: &str, bytes: &'static str) -> Step {
-    patch("{up}").header("Content-Range", range).header("Content-Type", "application/octet-stream").body(bytes)
+    patch("{up}")
+        .header("Content-Range", range)
+        .header("Content-Type", "application/octet-stream")
+        .body(bytes)
 }
 
 fn uuid_in_location(answer: &jreg_testkit::Response) -> Result<(), String> {
@@ -259,13 +264,17 @@ contract! {
 fn upload_of_another_repository_is_404() {
     crate::on_both(Default::default, |server| async move {
         let mut scenario = Scenario::new("mine", server.client());
-        scenario.run(steps![begin(), patch("{up}").body("hello").is(202).keep("Location", "up")]).await;
+        scenario
+            .run(steps![begin(), patch("{up}").body("hello").is(202).keep("Location", "up")])
+            .await;
         let elsewhere = scenario.kept("up").replace("contract/mine", "contract/other");
         scenario
             .run(steps![
                 get(&elsewhere).is(404).code("BLOB_UPLOAD_UNKNOWN"),
                 patch(&elsewhere).body("x").is(404).code("BLOB_UPLOAD_UNKNOWN"),
-                put(&format!("{elsewhere}?digest={}", sha256("hello"))).is(404).code("BLOB_UPLOAD_UNKNOWN"),
+                put(&format!("{elsewhere}?digest={}", sha256("hello")))
+                    .is(404)
+                    .code("BLOB_UPLOAD_UNKNOWN"),
                 close("hello").is(201),
             ])
             .await;

@@ -56,8 +56,17 @@ fn referrer() -> Image {
 
 /// A body that comes in pieces of 10,000 bytes.
 fn in_pieces(bytes: &Bytes) -> Chunk {
-    let pieces: Vec<_> = (0..bytes.len()).step_by(10_000).map(|at| bytes.slice(at..bytes.len().min(at + 10_000))).collect();
-    Chunk { length: None, ..Chunk { body: futures::stream::iter(pieces.into_iter().map(Ok)).boxed(), ..Chunk::empty() } }
+    let pieces: Vec<_> = (0..bytes.len())
+        .step_by(10_000)
+        .map(|at| bytes.slice(at..bytes.len().min(at + 10_000)))
+        .collect();
+    Chunk {
+        length: None,
+        ..Chunk {
+            body: futures::stream::iter(pieces.into_iter().map(Ok)).boxed(),
+            ..Chunk::empty()
+        }
+    }
 }
 
 async fn push(bench: &mut Bench, name: &'static str, bytes: Bytes) -> Result<()> {
@@ -103,7 +112,9 @@ async fn push_image(bench: &mut Bench, name: &'static str, image: &Image, tag: &
 /// A deletion that may have been applied by an earlier try: then there is nothing to delete.
 fn gone_is_done(outcome: Result<()>) -> Result<()> {
     match outcome {
-        Err(Error::ManifestUnknown { .. } | Error::BlobUnknown { .. } | Error::NameUnknown { .. }) => Ok(()),
+        Err(
+            Error::ManifestUnknown { .. } | Error::BlobUnknown { .. } | Error::NameUnknown { .. },
+        ) => Ok(()),
         other => other,
     }
 }
@@ -148,12 +159,18 @@ impl Attempt {
     /// Does it, and notes in the ledger what is acknowledged or in doubt.
     pub(crate) async fn run(self, bench: &mut Bench) -> Result<()> {
         match self {
-            Self::PushSmall | Self::PushAgain | Self::PushAfterDelete => push(bench, "a", SMALL.into()).await,
+            Self::PushSmall | Self::PushAgain | Self::PushAfterDelete => {
+                push(bench, "a", SMALL.into()).await
+            }
             Self::PushLarge | Self::PushHeldElsewhere => push(bench, "a", very_large()).await,
-            Self::UploadSmall | Self::UploadAgain => upload(bench, SMALL.into(), sha256(SMALL)).await,
+            Self::UploadSmall | Self::UploadAgain => {
+                upload(bench, SMALL.into(), sha256(SMALL)).await
+            }
             Self::UploadLarge => upload(bench, large(), sha256(&large())).await,
             Self::UploadChunks => upload_chunks(bench, large()).await,
-            Self::UploadSha512 => upload(bench, large(), Digest::of(Algorithm::Sha512, &large())).await,
+            Self::UploadSha512 => {
+                upload(bench, large(), Digest::of(Algorithm::Sha512, &large())).await
+            }
             Self::Mount | Self::MountAgain => mount(bench).await,
             Self::PutReferrer => bench.put("a", &referrer().manifest, Some("sbom"), &[]).await,
             Self::PutWithTags => bench.put("a", &subject().manifest, None, &["v1", "v2"]).await,
@@ -171,8 +188,12 @@ impl Attempt {
     /// What must be true once it was acknowledged, beside the ledger.
     pub(crate) async fn is_done(self, bench: &mut Bench) {
         match self {
-            Self::PutReferrer => assert_eq!(referrers(bench).await, [sha256(&referrer().manifest.bytes)]),
-            Self::DeleteManifest => assert!(referrers(bench).await.is_empty(), "a deleted referrer is listed"),
+            Self::PutReferrer => {
+                assert_eq!(referrers(bench).await, [sha256(&referrer().manifest.bytes)])
+            }
+            Self::DeleteManifest => {
+                assert!(referrers(bench).await.is_empty(), "a deleted referrer is listed")
+            }
             Self::DeleteBlob => {
                 let gone = bench.repository("a").blob_stat(&sha256(SMALL), Touch::Never).await;
                 assert!(matches!(gone, Err(Error::BlobUnknown { .. })), "{gone:?}");
@@ -272,14 +293,18 @@ impl Read {
         Ok(match self {
             Self::Blob => words(read(&repository, &layer).await?),
             Self::BlobStat => words(repository.blob_stat(&layer, Touch::IfOld).await?),
-            Self::ManifestByTag => words(repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await?),
+            Self::ManifestByTag => {
+                words(repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await?)
+            }
             Self::ManifestByDigest => {
                 words(repository.manifest_get(&Reference::Digest(manifest), Touch::Never).await?)
             }
             Self::Tags => words(repository.tags(&page).await?),
             Self::Catalog => words(bench.registry().catalog(&page).await?),
             Self::Referrers => words(repository.referrers(&manifest, None, &page).await?),
-            Self::MountCandidates => words(bench.repository("c").mount_candidates(&sha256(SMALL)).await?),
+            Self::MountCandidates => {
+                words(bench.repository("c").mount_candidates(&sha256(SMALL)).await?)
+            }
         })
     }
 }

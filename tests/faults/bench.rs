@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, Reference};
-use jreg_registry::{Error, ManifestPush, Options, PageRequest, Registry, Repository, Result, Touch};
+use jreg_registry::{
+    Error, ManifestPush, Options, PageRequest, Registry, Repository, Result, Touch,
+};
 use jreg_storage::testing::Faulty;
 use jreg_storage::{ByteRange, Locality, MemoryStore, PartRules, Store, SystemClock};
 use jreg_testkit::Manifest;
@@ -26,7 +28,9 @@ impl Shape {
         let rules = PartRules { part_bytes: 16 * 1024, uniform: true, parts_max: 10_000 };
         match self {
             Self::InProcess => Arc::new(MemoryStore::new()),
-            Self::Shared => Arc::new(MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build()),
+            Self::Shared => Arc::new(
+                MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build(),
+            ),
         }
     }
 }
@@ -58,7 +62,14 @@ impl Bench {
         let faulty = Arc::new(Faulty::new(shape.store()));
         let registry = open(faulty.clone()).await;
         let context = context.to_owned();
-        Self { faulty, registry, context, blobs: BTreeMap::new(), manifests: BTreeMap::new(), tags: BTreeMap::new() }
+        Self {
+            faulty,
+            registry,
+            context,
+            blobs: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            tags: BTreeMap::new(),
+        }
     }
 
     /// Opens the registry again, as another process would: nothing is cached.
@@ -75,11 +86,20 @@ impl Bench {
     }
 
     /// Pushes a manifest and notes what may be seen of it: all of it once it is acknowledged.
-    pub(crate) async fn put(&mut self, name: &'static str, manifest: &Manifest, by: Option<&'static str>, tags: &[&'static str]) -> Result<()> {
+    pub(crate) async fn put(
+        &mut self,
+        name: &'static str,
+        manifest: &Manifest,
+        by: Option<&'static str>,
+        tags: &[&'static str],
+    ) -> Result<()> {
         let digest = sha256(&manifest.bytes);
         let all: Vec<_> = by.iter().chain(tags).copied().collect();
         for tag in &all {
-            self.tags.entry((name, *tag)).or_insert_with(|| [None].into()).insert(Some(digest.clone()));
+            self.tags
+                .entry((name, *tag))
+                .or_insert_with(|| [None].into())
+                .insert(Some(digest.clone()));
         }
         let push = ManifestPush {
             reference: by.map_or(Reference::Digest(digest.clone()), |tag| tag.parse().unwrap()),
@@ -100,16 +120,30 @@ impl Bench {
     pub(crate) async fn check(&self) {
         for ((name, digest), bytes) in &self.blobs {
             let read = read(&self.repository(name), digest).await;
-            assert_eq!(read.as_ref().ok(), Some(bytes), "{}: {name}@{digest}: {:?}", self.context, read.as_ref().err());
+            assert_eq!(
+                read.as_ref().ok(),
+                Some(bytes),
+                "{}: {name}@{digest}: {:?}",
+                self.context,
+                read.as_ref().err()
+            );
         }
         for ((name, digest), bytes) in &self.manifests {
-            let found = self.repository(name).manifest_get(&Reference::Digest(digest.clone()), Touch::Never).await;
-            let found = found.unwrap_or_else(|error| panic!("{}: {name}@{digest}: {error:?}", self.context));
+            let found = self
+                .repository(name)
+                .manifest_get(&Reference::Digest(digest.clone()), Touch::Never)
+                .await;
+            let found = found
+                .unwrap_or_else(|error| panic!("{}: {name}@{digest}: {error:?}", self.context));
             assert_eq!(found.bytes, bytes, "{}", self.context);
         }
         for ((name, tag), allowed) in &self.tags {
             let at = self.stands_at(name, tag).await;
-            assert!(allowed.contains(&at), "{}: {name}:{tag} is at {at:?}, not {allowed:?}", self.context);
+            assert!(
+                allowed.contains(&at),
+                "{}: {name}:{tag} is at {at:?}, not {allowed:?}",
+                self.context
+            );
         }
         for name in ["a", "b"] {
             self.tags_are_whole(name).await;
@@ -135,10 +169,14 @@ impl Bench {
         for tag in tags {
             let reference = Reference::Tag(tag.clone());
             let manifest = self.repository(name).manifest_get(&reference, Touch::Never).await;
-            let manifest = manifest.unwrap_or_else(|error| panic!("{}: {name}:{tag} dangles: {error:?}", self.context));
+            let manifest = manifest.unwrap_or_else(|error| {
+                panic!("{}: {name}:{tag} dangles: {error:?}", self.context)
+            });
             for digest in blobs_of(&manifest.bytes) {
                 let bytes = read(&self.repository(name), &digest).await;
-                let bytes = bytes.unwrap_or_else(|error| panic!("{}: {name}:{tag} lacks {digest}: {error:?}", self.context));
+                let bytes = bytes.unwrap_or_else(|error| {
+                    panic!("{}: {name}:{tag} lacks {digest}: {error:?}", self.context)
+                });
                 assert_eq!(Digest::of(digest.algorithm(), &bytes), digest, "{}", self.context);
             }
         }

@@ -33,7 +33,8 @@ fn requests(image: &Image) -> Vec<Request> {
         Request::new("GET", v2(&format!("referrers/{digest}"))),
         Request::new("GET", "/v2/_catalog"),
         Request::new("POST", v2(&format!("blobs/uploads/?digest={}", sha256("x")))).body("x"),
-        Request::new("POST", v2(&format!("blobs/uploads/?mount={}&from=elsewhere", sha256("x")))).body(""),
+        Request::new("POST", v2(&format!("blobs/uploads/?mount={}&from=elsewhere", sha256("x"))))
+            .body(""),
         Request::new("PUT", v2("manifests/v2"))
             .header("Content-Type", &image.manifest.media_type)
             .body(image.manifest.bytes.clone()),

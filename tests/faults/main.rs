@@ -134,8 +134,13 @@ fn failed_reads_are_never_absence() {
                         break;
                     }
                     match outcome {
-                        Err(error) => assert!(is_of_the_store(&error), "{context}, call {n}: {error:?}"),
-                        Ok(answer) => assert_eq!(answer, whole, "{context}, call {n}: an answer in spite of it"),
+                        Err(error) => {
+                            assert!(is_of_the_store(&error), "{context}, call {n}: {error:?}")
+                        }
+                        Ok(answer) => assert_eq!(
+                            answer, whole,
+                            "{context}, call {n}: an answer in spite of it"
+                        ),
                     }
                 }
             });

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use jreg_oci::{ContentRange, Digest, Reference};
 use jreg_registry::{
-    Chunk, Condition, Error, ManifestPush, Options, PageRequest, Registry, Repository, Touch, UploadId,
+    Chunk, Condition, Error, ManifestPush, Options, PageRequest, Registry, Repository, Touch,
+    UploadId,
 };
 use jreg_storage::{ByteRange, Store, SystemClock};
 
@@ -40,7 +41,8 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
     async fn restart(&mut self) {
         self.registry = None;
         let clock = Arc::new(SystemClock::new());
-        self.registry = Some(Registry::open((self.open)(), clock, Options::default()).await.unwrap());
+        self.registry =
+            Some(Registry::open((self.open)(), clock, Options::default()).await.unwrap());
     }
 
     fn registry(&self) -> &Registry {
@@ -60,24 +62,37 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                 self.repository(*repository).blob_push(&digest(blob), chunk).await?;
             }
             PushWrongBytes { repository, blob } => {
-                self.repository(*repository).blob_push(&digest(blob), Chunk::of("not these")).await?;
+                self.repository(*repository)
+                    .blob_push(&digest(blob), Chunk::of("not these"))
+                    .await?;
             }
             Mount { repository, from, blob } => {
                 let from = REPOSITORIES[*from].parse().unwrap();
                 let mounted = self.repository(*repository).blob_mount(&digest(blob), &from).await?;
                 return Ok(if mounted.is_some() { Outcome::Done } else { Outcome::Missed });
             }
-            DeleteBlob { repository, blob } => self.repository(*repository).blob_delete(&digest(blob)).await?,
+            DeleteBlob { repository, blob } => {
+                self.repository(*repository).blob_delete(&digest(blob)).await?
+            }
             ReadBlob { repository, blob, start } => {
-                return read(&self.repository(*repository), &digest(blob), *start).await.map(Outcome::Bytes);
+                return read(&self.repository(*repository), &digest(blob), *start)
+                    .await
+                    .map(Outcome::Bytes);
             }
             Begin { slot, repository, blob } => {
                 let id = self.repository(*repository).upload_start(None);
-                self.uploads.insert(*slot, Upload { id, repository: *repository, blob: *blob, offset: 0 });
+                self.uploads
+                    .insert(*slot, Upload { id, repository: *repository, blob: *blob, offset: 0 });
             }
-            Append { .. } | Finish { .. } | Cancel { .. } | Status { .. } => return self.upload(world, operation).await,
-            PutManifest { .. } | GetManifest { .. } | DeleteManifest { .. } => return self.manifest(world, operation).await,
-            Tags { .. } | Catalog { .. } | Referrers { .. } => return self.list(world, operation).await,
+            Append { .. } | Finish { .. } | Cancel { .. } | Status { .. } => {
+                return self.upload(world, operation).await;
+            }
+            PutManifest { .. } | GetManifest { .. } | DeleteManifest { .. } => {
+                return self.manifest(world, operation).await;
+            }
+            Tags { .. } | Catalog { .. } | Referrers { .. } => {
+                return self.list(world, operation).await;
+            }
             Restart => self.restart().await,
         }
         Ok(Outcome::Done)
@@ -85,7 +100,9 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
 
     async fn upload(&mut self, world: &World, operation: &Operation) -> Result<Outcome> {
         use Operation::*;
-        let (Append { slot, .. } | Finish { slot, .. } | Cancel { slot } | Status { slot }) = operation else {
+        let (Append { slot, .. } | Finish { slot, .. } | Cancel { slot } | Status { slot }) =
+            operation
+        else {
             unreachable!("only called for uploads")
         };
         let upload = &self.uploads[slot];
@@ -101,7 +118,11 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                 Ok(Outcome::Offset(offset))
             }
             Finish { right, .. } => {
-                let digest = if *right { blob.digest.clone() } else { jreg_testkit::sha256("something else") };
+                let digest = if *right {
+                    blob.digest.clone()
+                } else {
+                    jreg_testkit::sha256("something else")
+                };
                 let rest = Chunk::of(blob.bytes.slice(upload.offset..));
                 repository.upload_finish(&upload.id, &digest.parse().unwrap(), rest).await?;
                 Ok(Outcome::Done)
@@ -132,12 +153,17 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                 Ok(Outcome::Done)
             }
             GetManifest { repository, by } => {
-                let found = self.repository(*repository).manifest_get(&reference(world, *by), Touch::Never).await?;
+                let found = self
+                    .repository(*repository)
+                    .manifest_get(&reference(world, *by), Touch::Never)
+                    .await?;
                 Ok(Outcome::Bytes(found.bytes.clone()))
             }
             DeleteManifest { repository, by, condition } => {
                 let condition = condition_of(world, *condition);
-                self.repository(*repository).manifest_delete(&reference(world, *by), condition).await?;
+                self.repository(*repository)
+                    .manifest_delete(&reference(world, *by), condition)
+                    .await?;
                 Ok(Outcome::Done)
             }
             _ => unreachable!("only called for manifests"),
@@ -146,21 +172,40 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
 
     async fn list(&self, world: &World, operation: &Operation) -> Result<Outcome> {
         use Operation::*;
-        let page = |limit: &usize, last: Option<&str>| PageRequest { limit: *limit, last: last.map(str::to_owned) };
+        let page = |limit: &usize, last: Option<&str>| PageRequest {
+            limit: *limit,
+            last: last.map(str::to_owned),
+        };
         let names = match operation {
             Tags { repository, limit, last } => {
                 let page = page(limit, last.map(|tag| TAGS[tag]));
-                self.repository(*repository).tags(&page).await?.items.iter().map(ToString::to_string).collect()
+                self.repository(*repository)
+                    .tags(&page)
+                    .await?
+                    .items
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect()
             }
             Catalog { limit, last } => {
                 let page = page(limit, last.map(|name| REPOSITORIES[name]));
-                self.registry().catalog(&page).await?.items.iter().map(ToString::to_string).collect()
+                self.registry()
+                    .catalog(&page)
+                    .await?
+                    .items
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect()
             }
             Referrers { repository, subject, artifact_type } => {
                 let subject = world.manifests[*subject].digest.parse().unwrap();
                 let kind = artifact_type.map(|kind| TYPES[kind]);
-                let found = self.repository(*repository).referrers(&subject, kind, &page(&100, None)).await?;
-                let mut digests: Vec<_> = found.items.iter().map(|item| item.digest.to_string()).collect();
+                let found = self
+                    .repository(*repository)
+                    .referrers(&subject, kind, &page(&100, None))
+                    .await?;
+                let mut digests: Vec<_> =
+                    found.items.iter().map(|item| item.digest.to_string()).collect();
                 digests.sort();
                 digests
             }
@@ -208,7 +253,9 @@ fn condition_of(world: &World, condition: If) -> Option<Condition> {
         If::Always => None,
         If::Absent => Some(Condition::Absent),
         If::Present => Some(Condition::Exists),
-        If::Is(manifest) => Some(Condition::IsOneOf(vec![world.manifests[manifest].digest.parse().unwrap()])),
+        If::Is(manifest) => {
+            Some(Condition::IsOneOf(vec![world.manifests[manifest].digest.parse().unwrap()]))
+        }
     }
 }
 

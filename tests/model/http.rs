@@ -34,30 +34,49 @@ impl Http {
         let digest = |blob: &usize| world.blobs[*blob].digest.as_str();
         match operation {
             PushBlob { repository, blob } => {
-                let push = Request::new("POST", v2(*repository, &format!("blobs/uploads/?digest={}", digest(blob))));
+                let push = Request::new(
+                    "POST",
+                    v2(*repository, &format!("blobs/uploads/?digest={}", digest(blob))),
+                );
                 outcome(&self.send(push.body(world.blobs[*blob].bytes.clone())).await)
             }
             PushWrongBytes { repository, blob } => {
-                let push = Request::new("POST", v2(*repository, &format!("blobs/uploads/?digest={}", digest(blob))));
+                let push = Request::new(
+                    "POST",
+                    v2(*repository, &format!("blobs/uploads/?digest={}", digest(blob))),
+                );
                 outcome(&self.send(push.body("not these")).await)
             }
             Mount { repository, from, blob } => {
-                let query = format!("blobs/uploads/?mount={}&from={}", digest(blob), REPOSITORIES[*from]);
-                let answer = self.send(Request::new("POST", v2(*repository, &query)).body("")).await;
+                let query =
+                    format!("blobs/uploads/?mount={}&from={}", digest(blob), REPOSITORIES[*from]);
+                let answer =
+                    self.send(Request::new("POST", v2(*repository, &query)).body("")).await;
                 if answer.status == 202 { Outcome::Missed } else { outcome(&answer) }
             }
-            DeleteBlob { repository, blob } => {
-                outcome(&self.send(Request::new("DELETE", v2(*repository, &format!("blobs/{}", digest(blob))))).await)
-            }
+            DeleteBlob { repository, blob } => outcome(
+                &self
+                    .send(Request::new(
+                        "DELETE",
+                        v2(*repository, &format!("blobs/{}", digest(blob))),
+                    ))
+                    .await,
+            ),
             ReadBlob { repository, blob, start } => {
-                let answer = self.send(Request::new("GET", v2(*repository, &format!("blobs/{}", digest(blob))))).await;
+                let answer = self
+                    .send(Request::new("GET", v2(*repository, &format!("blobs/{}", digest(blob)))))
+                    .await;
                 match outcome(&answer) {
-                    Outcome::Done => Outcome::Bytes(answer.body.slice((*start).min(answer.body.len())..)),
+                    Outcome::Done => {
+                        Outcome::Bytes(answer.body.slice((*start).min(answer.body.len())..))
+                    }
                     refused => refused,
                 }
             }
             Begin { slot, repository, blob } => {
-                let answer = self.send(Request::new("POST", v2(*repository, "blobs/uploads/")).body("")).await;
+                let answer = self
+                    .send(Request::new("POST", v2(*repository, "blobs/uploads/")).body(""))
+                    .await;
                 let location = answer.header("Location").unwrap().to_owned();
                 self.uploads.insert(*slot, Upload { location, blob: *blob, offset: 0 });
                 outcome(&answer)
@@ -68,7 +87,9 @@ impl Http {
 
     async fn upload(&mut self, world: &World, operation: &Operation) -> Outcome {
         use Operation::*;
-        let (Append { slot, .. } | Finish { slot, .. } | Cancel { slot } | Status { slot }) = operation else {
+        let (Append { slot, .. } | Finish { slot, .. } | Cancel { slot } | Status { slot }) =
+            operation
+        else {
             unreachable!("only called for uploads")
         };
         let upload = &self.uploads[slot];
@@ -76,11 +97,17 @@ impl Http {
         let request = match operation {
             Append { len, place, .. } => {
                 let end = blob.bytes.len().min(upload.offset + len);
-                append(&upload.location, blob.bytes.slice(upload.offset..end), upload.offset, *place)
+                append(
+                    &upload.location,
+                    blob.bytes.slice(upload.offset..end),
+                    upload.offset,
+                    *place,
+                )
             }
             Finish { right, .. } => {
                 let digest = if *right { blob.digest.clone() } else { sha256("something else") };
-                Request::new("PUT", format!("{}?digest={digest}", upload.location)).body(blob.bytes.slice(upload.offset..))
+                Request::new("PUT", format!("{}?digest={digest}", upload.location))
+                    .body(blob.bytes.slice(upload.offset..))
             }
             Cancel { .. } => Request::new("DELETE", &*upload.location),
             _ => Request::new("GET", &*upload.location),
@@ -103,7 +130,11 @@ impl Http {
                 let beside: Vec<_> = tags.iter().map(|tag| format!("tag={}", TAGS[*tag])).collect();
                 let target = match by_tag {
                     Some(tag) => format!("manifests/{}", TAGS[*tag]),
-                    None => format!("manifests/{}?{}", world.manifests[*manifest].digest, beside.join("&")),
+                    None => format!(
+                        "manifests/{}?{}",
+                        world.manifests[*manifest].digest,
+                        beside.join("&")
+                    ),
                 };
                 let push = Request::new("PUT", v2(*repository, &target))
                     .header("Content-Type", &world.manifests[*manifest].media_type)
@@ -111,7 +142,8 @@ impl Http {
                 outcome(&self.send(under(world, push, *condition)).await)
             }
             GetManifest { repository, by } => {
-                let answer = self.send(Request::new("GET", v2(*repository, &path(world, *by)))).await;
+                let answer =
+                    self.send(Request::new("GET", v2(*repository, &path(world, *by)))).await;
                 match outcome(&answer) {
                     Outcome::Done => Outcome::Bytes(answer.body),
                     refused => refused,
@@ -132,15 +164,24 @@ impl Http {
             None => format!("?n={limit}"),
         };
         let (target, items) = match operation {
-            Tags { repository, limit, last } => {
-                (v2(*repository, &format!("tags/list{}", query(limit, last.map(|tag| TAGS[tag])))), "tags")
-            }
-            Catalog { limit, last } => {
-                (format!("/v2/_catalog{}", query(limit, last.map(|name| REPOSITORIES[name]))), "repositories")
-            }
+            Tags { repository, limit, last } => (
+                v2(*repository, &format!("tags/list{}", query(limit, last.map(|tag| TAGS[tag])))),
+                "tags",
+            ),
+            Catalog { limit, last } => (
+                format!("/v2/_catalog{}", query(limit, last.map(|name| REPOSITORIES[name]))),
+                "repositories",
+            ),
             Referrers { repository, subject, artifact_type } => {
-                let filter = artifact_type.map_or(String::new(), |kind| format!("?artifactType={}", TYPES[kind]));
-                (v2(*repository, &format!("referrers/{}{filter}", world.manifests[*subject].digest)), "manifests")
+                let filter = artifact_type
+                    .map_or(String::new(), |kind| format!("?artifactType={}", TYPES[kind]));
+                (
+                    v2(
+                        *repository,
+                        &format!("referrers/{}{filter}", world.manifests[*subject].digest),
+                    ),
+                    "manifests",
+                )
             }
             _ => unreachable!("only called for listings"),
         };
@@ -157,8 +198,12 @@ impl Driver for Http {
     async fn apply(&mut self, world: &World, operation: &Operation) -> Outcome {
         use Operation::*;
         match operation {
-            Append { .. } | Finish { .. } | Cancel { .. } | Status { .. } => self.upload(world, operation).await,
-            PutManifest { .. } | GetManifest { .. } | DeleteManifest { .. } => self.manifest(world, operation).await,
+            Append { .. } | Finish { .. } | Cancel { .. } | Status { .. } => {
+                self.upload(world, operation).await
+            }
+            PutManifest { .. } | GetManifest { .. } | DeleteManifest { .. } => {
+                self.manifest(world, operation).await
+            }
             Tags { .. } | Catalog { .. } | Referrers { .. } => self.list(world, operation).await,
             Restart => Outcome::Done,
             _ => self.blob(world, operation).await,
@@ -182,7 +227,9 @@ fn under(world: &World, request: Request, condition: If) -> Request {
         If::Always => request,
         If::Absent => request.header("If-None-Match", "*"),
         If::Present => request.header("If-Match", "*"),
-        If::Is(manifest) => request.header("If-Match", format!("\"{}\"", world.manifests[manifest].digest)),
+        If::Is(manifest) => {
+            request.header("If-Match", format!("\"{}\"", world.manifests[manifest].digest))
+        }
     }
 }
 
@@ -208,7 +255,8 @@ fn offset(range: &str) -> usize {
 
 /// Sorted where the order is free: all names but those of referrers come in byte order already.
 fn names(items: &serde_json::Value) -> Vec<String> {
-    let name = |item: &serde_json::Value| item["digest"].as_str().or(item.as_str()).unwrap().to_owned();
+    let name =
+        |item: &serde_json::Value| item["digest"].as_str().or(item.as_str()).unwrap().to_owned();
     let mut names: Vec<_> = items.as_array().unwrap().iter().map(name).collect();
     if items[0].is_object() {
         names.sort();

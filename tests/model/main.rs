@@ -54,7 +54,13 @@ fn config(cases: u32) -> Config {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
     let seeded = std::env::var("PROPTEST_CASES").is_err();
     let rng_seed = if seeded { RngSeed::Fixed(20_24) } else { RngSeed::Random };
-    Config { cases, rng_seed, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() }
+    Config {
+        cases,
+        rng_seed,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..Config::default()
+    }
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {

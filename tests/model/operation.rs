@@ -27,24 +27,80 @@ pub(crate) enum If {
 /// One operation. Numbers are of the [`World`]; uploads live in numbered slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    PushBlob { repository: usize, blob: usize },
-    PushWrongBytes { repository: usize, blob: usize },
-    Mount { repository: usize, from: usize, blob: usize },
-    DeleteBlob { repository: usize, blob: usize },
-    ReadBlob { repository: usize, blob: usize, start: usize },
-    Begin { slot: usize, repository: usize, blob: usize },
+    PushBlob {
+        repository: usize,
+        blob: usize,
+    },
+    PushWrongBytes {
+        repository: usize,
+        blob: usize,
+    },
+    Mount {
+        repository: usize,
+        from: usize,
+        blob: usize,
+    },
+    DeleteBlob {
+        repository: usize,
+        blob: usize,
+    },
+    ReadBlob {
+        repository: usize,
+        blob: usize,
+        start: usize,
+    },
+    Begin {
+        slot: usize,
+        repository: usize,
+        blob: usize,
+    },
     /// Sends the next bytes; `place` says whether with their place, and whether with the right one.
-    Append { slot: usize, len: usize, place: Place },
+    Append {
+        slot: usize,
+        len: usize,
+        place: Place,
+    },
     /// Sends what is left and closes, as the right blob or as another.
-    Finish { slot: usize, right: bool },
-    Cancel { slot: usize },
-    Status { slot: usize },
-    PutManifest { repository: usize, manifest: usize, by_tag: Option<usize>, tags: Vec<usize>, condition: If },
-    GetManifest { repository: usize, by: By },
-    DeleteManifest { repository: usize, by: By, condition: If },
-    Tags { repository: usize, limit: usize, last: Option<usize> },
-    Catalog { limit: usize, last: Option<usize> },
-    Referrers { repository: usize, subject: usize, artifact_type: Option<usize> },
+    Finish {
+        slot: usize,
+        right: bool,
+    },
+    Cancel {
+        slot: usize,
+    },
+    Status {
+        slot: usize,
+    },
+    PutManifest {
+        repository: usize,
+        manifest: usize,
+        by_tag: Option<usize>,
+        tags: Vec<usize>,
+        condition: If,
+    },
+    GetManifest {
+        repository: usize,
+        by: By,
+    },
+    DeleteManifest {
+        repository: usize,
+        by: By,
+        condition: If,
+    },
+    Tags {
+        repository: usize,
+        limit: usize,
+        last: Option<usize>,
+    },
+    Catalog {
+        limit: usize,
+        last: Option<usize>,
+    },
+    Referrers {
+        repository: usize,
+        subject: usize,
+        artifact_type: Option<usize>,
+    },
     Restart,
 }
 
@@ -135,8 +191,14 @@ pub(crate) fn audit(world: &World) -> Vec<Operation> {
     let mut looks = vec![Operation::Catalog { limit: 100, last: None }];
     for repository in 0..REPOSITORIES.len() {
         looks.push(Operation::Tags { repository, limit: 100, last: None });
-        looks.extend((0..world.blobs.len()).map(|blob| Operation::ReadBlob { repository, blob, start: 0 }));
-        looks.extend((0..TAGS.len()).map(|tag| Operation::GetManifest { repository, by: By::Tag(tag) }));
+        looks.extend((0..world.blobs.len()).map(|blob| Operation::ReadBlob {
+            repository,
+            blob,
+            start: 0,
+        }));
+        looks.extend(
+            (0..TAGS.len()).map(|tag| Operation::GetManifest { repository, by: By::Tag(tag) }),
+        );
         for manifest in 0..world.manifests.len() {
             looks.push(Operation::GetManifest { repository, by: By::Digest(manifest) });
             looks.push(Operation::Referrers { repository, subject: manifest, artifact_type: None });

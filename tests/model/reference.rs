@@ -31,7 +31,11 @@ fn refuse(codes: &[&str]) -> Vec<Outcome> {
     codes.iter().map(|code| Outcome::refused(code)).collect()
 }
 
-fn page<'a>(names: impl Iterator<Item = &'a str>, limit: usize, last: Option<&str>) -> Vec<Outcome> {
+fn page<'a>(
+    names: impl Iterator<Item = &'a str>,
+    limit: usize,
+    last: Option<&str>,
+) -> Vec<Outcome> {
     let after = names.filter(|name| last.is_none_or(|last| *name > last)).take(limit);
     vec![Outcome::Names(after.map(str::to_owned).collect())]
 }
@@ -43,16 +47,23 @@ impl Reference {
         Some(match operation {
             PushBlob { repository, blob } => self.add_blob(*repository, *blob),
             PushWrongBytes { .. } => refuse(&["DIGEST_INVALID"]),
-            Mount { repository, from, blob } if self.of(*from).blobs.contains(blob) => self.add_blob(*repository, *blob),
+            Mount { repository, from, blob } if self.of(*from).blobs.contains(blob) => {
+                self.add_blob(*repository, *blob)
+            }
             Mount { .. } => vec![Outcome::Missed],
-            DeleteBlob { repository, blob } if self.of(*repository).blobs.remove(blob) => vec![Outcome::Done],
+            DeleteBlob { repository, blob } if self.of(*repository).blobs.remove(blob) => {
+                vec![Outcome::Done]
+            }
             ReadBlob { repository, blob, start } if self.of(*repository).blobs.contains(blob) => {
                 let bytes = &world.blobs[*blob].bytes;
                 vec![Outcome::Bytes(bytes.slice((*start).min(bytes.len())..))]
             }
             DeleteBlob { .. } | ReadBlob { .. } => refuse(&["BLOB_UNKNOWN"]),
             Begin { slot, repository, blob } => {
-                self.uploads.insert(*slot, Upload { repository: *repository, blob: *blob, offset: Some(0) });
+                self.uploads.insert(
+                    *slot,
+                    Upload { repository: *repository, blob: *blob, offset: Some(0) },
+                );
                 vec![Outcome::Done]
             }
             Append { slot, len, place } => return self.append(world, *slot, *len, *place),
@@ -70,16 +81,29 @@ impl Reference {
                 Some(manifest) => vec![Outcome::Bytes(world.manifests[manifest].bytes.clone())],
                 None => refuse(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN"]),
             },
-            DeleteManifest { repository, by, condition } => self.delete(*repository, *by, *condition),
+            DeleteManifest { repository, by, condition } => {
+                self.delete(*repository, *by, *condition)
+            }
             Tags { repository, limit, last } => match self.of(*repository) {
                 Contents { was_pushed_to: false, .. } => refuse(&["NAME_UNKNOWN"]),
-                contents => page(contents.tags.keys().map(|tag| TAGS[*tag]), *limit, last.map(|tag| TAGS[tag])),
+                contents => page(
+                    contents.tags.keys().map(|tag| TAGS[*tag]),
+                    *limit,
+                    last.map(|tag| TAGS[tag]),
+                ),
             },
             Catalog { limit, last } => {
-                let pushed = self.repositories.iter().filter(|(_, contents)| contents.was_pushed_to);
-                page(pushed.map(|(name, _)| REPOSITORIES[*name]), *limit, last.map(|name| REPOSITORIES[name]))
+                let pushed =
+                    self.repositories.iter().filter(|(_, contents)| contents.was_pushed_to);
+                page(
+                    pushed.map(|(name, _)| REPOSITORIES[*name]),
+                    *limit,
+                    last.map(|name| REPOSITORIES[name]),
+                )
             }
-            Referrers { repository, subject, artifact_type } => self.referrers(world, *repository, *subject, *artifact_type),
+            Referrers { repository, subject, artifact_type } => {
+                self.referrers(world, *repository, *subject, *artifact_type)
+            }
             Restart => vec![Outcome::Done],
         })
     }
@@ -93,7 +117,13 @@ impl Reference {
         vec![Outcome::Done]
     }
 
-    fn append(&mut self, world: &World, slot: usize, len: usize, place: Place) -> Option<Vec<Outcome>> {
+    fn append(
+        &mut self,
+        world: &World,
+        slot: usize,
+        len: usize,
+        place: Place,
+    ) -> Option<Vec<Outcome>> {
         let upload = self.uploads.get_mut(&slot)?;
         let Some(offset) = upload.offset else { return Some(refuse(&["BLOB_UPLOAD_UNKNOWN"])) };
         let end = world.blobs[upload.blob].bytes.len().min(offset + len);
@@ -134,7 +164,8 @@ impl Reference {
     }
 
     fn put(&mut self, world: &World, operation: &Operation) -> Vec<Outcome> {
-        let Operation::PutManifest { repository, manifest, by_tag, tags, condition } = operation else {
+        let Operation::PutManifest { repository, manifest, by_tag, tags, condition } = operation
+        else {
             unreachable!("only called for a put")
         };
         let by = by_tag.map_or(By::Digest(*manifest), By::Tag);
@@ -176,7 +207,13 @@ impl Reference {
         }
     }
 
-    fn referrers(&mut self, world: &World, repository: usize, subject: usize, kind: Option<usize>) -> Vec<Outcome> {
+    fn referrers(
+        &mut self,
+        world: &World,
+        repository: usize,
+        subject: usize,
+        kind: Option<usize>,
+    ) -> Vec<Outcome> {
         let wanted = kind.map(|kind| TYPES[kind]);
         let mut digests: Vec<_> = self
             .of(repository)

@@ -82,10 +82,17 @@ impl World {
         self.add(media::INDEX, index, Vec::new(), referrer);
     }
 
-    fn add(&mut self, kind: &str, mut json: Value, needs: Vec<usize>, referrer: Option<(usize, &'static str)>) {
+    fn add(
+        &mut self,
+        kind: &str,
+        mut json: Value,
+        needs: Vec<usize>,
+        referrer: Option<(usize, &'static str)>,
+    ) {
         if let Some((subject, artifact_type)) = referrer {
             let of = &self.manifests[subject];
-            json["subject"] = json!({"mediaType": of.media_type, "digest": of.digest, "size": of.bytes.len()});
+            json["subject"] =
+                json!({"mediaType": of.media_type, "digest": of.digest, "size": of.bytes.len()});
             json["artifactType"] = artifact_type.into();
         }
         let Manifest { media_type, bytes } = Manifest::tabbed(kind, &json);

@@ -36,8 +36,22 @@ const SINGLE: [&str; 8] = [
 
 /// Words that only the inside of the server knows: keys of the store, Rust's debug text, paths.
 const INSIDE: [&str; 16] = [
-    "_manifests/", "_tags/", "_tagged/", "_referrers/", "links/", "blobs/_/", "uploads/0",
-    "catalog/", "jreg.json", "Some(", "Err(", "ErrorKind", "os error", "panicked", ".rs:", "/tmp/",
+    "_manifests/",
+    "_tags/",
+    "_tagged/",
+    "_referrers/",
+    "links/",
+    "blobs/_/",
+    "uploads/0",
+    "catalog/",
+    "jreg.json",
+    "Some(",
+    "Err(",
+    "ErrorKind",
+    "os error",
+    "panicked",
+    ".rs:",
+    "/tmp/",
 ];
 
 type Rule = fn(&Request, &Response) -> Option<String>;
@@ -120,7 +134,9 @@ fn error_shape(request: &Request, response: &Response) -> Option<String> {
             error["code"].as_str().is_some_and(well_formed)
                 && error["message"].as_str().is_some_and(|message| !message.is_empty())
                 && error.as_object().is_some_and(|fields| {
-                    fields.keys().all(|field| ["code", "message", "detail"].contains(&field.as_str()))
+                    fields
+                        .keys()
+                        .all(|field| ["code", "message", "detail"].contains(&field.as_str()))
                 })
         });
     complaint(!sound, "errors without code and message, or with other fields")
@@ -154,7 +170,10 @@ fn error_words(_: &Request, response: &Response) -> Option<String> {
 fn content_path(request: &Request) -> Option<(&'static str, &str)> {
     let path = request.path().strip_prefix("/v2/")?;
     let (rest, last) = path.rsplit_once('/')?;
-    ["blobs", "manifests"].into_iter().find(|kind| rest.ends_with(&format!("/{kind}"))).map(|k| (k, last))
+    ["blobs", "manifests"]
+        .into_iter()
+        .find(|kind| rest.ends_with(&format!("/{kind}")))
+        .map(|k| (k, last))
 }
 
 fn is_read(request: &Request) -> bool {
@@ -184,7 +203,8 @@ fn digest_of_body(request: &Request, response: &Response) -> Option<String> {
     if response.status != 200 || request.method != "GET" {
         return None;
     }
-    let actual = if digest.starts_with("sha512:") { sha512(&response.body) } else { sha256(&response.body) };
+    let actual =
+        if digest.starts_with("sha512:") { sha512(&response.body) } else { sha256(&response.body) };
     complaint(actual != digest, format!("{digest}, but the body is {actual}"))
 }
 
@@ -213,15 +233,20 @@ fn location(_: &Request, response: &Response) -> Option<String> {
 
 fn upload_location(request: &Request, response: &Response) -> Option<String> {
     let upload = request.path().contains("/blobs/uploads/");
-    let due = upload && [201, 202, 204, 416].contains(&response.status) && request.method != "DELETE";
+    let due =
+        upload && [201, 202, 204, 416].contains(&response.status) && request.method != "DELETE";
     complaint(due && response.header("Location").is_none(), "no Location")
 }
 
 fn partial(_: &Request, response: &Response) -> Option<String> {
-    let multi = response.header("Content-Type").is_some_and(|t| t.starts_with("multipart/byteranges"));
+    let multi =
+        response.header("Content-Type").is_some_and(|t| t.starts_with("multipart/byteranges"));
     let single = response.header("Content-Range").is_some();
     match response.status {
-        206 => complaint(multi == single, "neither, or both of, Content-Range and multipart/byteranges"),
+        206 => complaint(
+            multi == single,
+            "neither, or both of, Content-Range and multipart/byteranges",
+        ),
         416 => None,
         _ => complaint(single, format!("{} with Content-Range", response.status)),
     }
@@ -288,12 +313,32 @@ mod tests {
         broken(&get, &unnamed, "/v2/");
         broken(&get, &answer(200, &[JSON, JSON], ""), "single");
         broken(&get, &answer(404, &[], "nope"), "errors have");
-        broken(&get, &answer(404, &[JSON], r#"{"errors":[{"code":"X","message":"x"}]}"#), "error codes");
-        broken(&get, &answer(500, &[JSON], r#"{"errors":[{"code":"X","message":"/a"}]}"#), "errors say");
-        broken(&get, &answer(404, &[JSON], r#"{"errors":[{"code":"X","message":"Err(1)"}]}"#), "errors say");
+        broken(
+            &get,
+            &answer(404, &[JSON], r#"{"errors":[{"code":"X","message":"x"}]}"#),
+            "error codes",
+        );
+        broken(
+            &get,
+            &answer(500, &[JSON], r#"{"errors":[{"code":"X","message":"/a"}]}"#),
+            "errors say",
+        );
+        broken(
+            &get,
+            &answer(404, &[JSON], r#"{"errors":[{"code":"X","message":"Err(1)"}]}"#),
+            "errors say",
+        );
         broken(&get, &answer(200, &[], ""), "Docker-Content-Digest is there");
-        broken(&get, &answer(200, &[digest("sha256:bb")], ""), "Docker-Content-Digest is the requested");
-        broken(&get, &answer(200, &[digest("sha256:aa")], "x"), "Docker-Content-Digest is the body");
+        broken(
+            &get,
+            &answer(200, &[digest("sha256:bb")], ""),
+            "Docker-Content-Digest is the requested",
+        );
+        broken(
+            &get,
+            &answer(200, &[digest("sha256:aa")], "x"),
+            "Docker-Content-Digest is the body",
+        );
         broken(&Request::new("HEAD", "/v2/a/blobs/sha256:aa"), &answer(200, &[], ""), "HEAD");
         broken(&get, &answer(503, &[JSON], ""), "refusals");
         broken(&post, &answer(202, &[("Location", "http://h/v2/")], ""), "Location");

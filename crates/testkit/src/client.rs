@@ -2,6 +2,7 @@
 //! against [`violations`], each HEAD compared with its GET, and each connection read to its end
 //! for bytes that do not belong there.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,9 +47,15 @@ impl Client {
         response
     }
 
+    /// Sends a request to a server that may be killed meanwhile: an answer that comes is checked,
+    /// and why none came is given.
+    pub async fn try_send(&self, request: Request) -> io::Result<Response> {
+        self.try_exchange(&self.numbered(request)).await
+    }
+
     /// Sends a request and gives the answer unchecked, or why there was none. For bytes that are
     /// not HTTP, which a server may refuse before it knows what was asked.
-    pub async fn send_unchecked(&self, request: &Request) -> std::io::Result<Response> {
+    pub async fn send_unchecked(&self, request: &Request) -> io::Result<Response> {
         let mut wire = self.wire().await;
         wire.exchange(&request.method, frames(request, self.address)).await
     }
@@ -78,12 +85,16 @@ impl Client {
     }
 
     async fn exchange(&self, request: &Request) -> Response {
-        let mut wire = self.wire().await;
-        let frames = frames(request, self.address);
-        let response = match wire.exchange(&request.method, frames).await {
+        match self.try_exchange(request).await {
             Ok(response) => response,
             Err(error) => panic!("no sound answer: {error}\n--- request\n{request}"),
-        };
+        }
+    }
+
+    async fn try_exchange(&self, request: &Request) -> io::Result<Response> {
+        let mut wire = Wire::connect(self.address).await?;
+        let frames = frames(request, self.address);
+        let response = wire.exchange(&request.method, frames).await?;
         let mut broken = violations(request, &response);
         if let Ok(rest) = wire.closed().await
             && !rest.is_empty()
@@ -91,7 +102,7 @@ impl Client {
             broken.push(format!("{} bytes after the end of the answer", rest.len()));
         }
         assert!(broken.is_empty(), "{broken:#?}\n--- request\n{request}--- answer\n{response}");
-        response
+        Ok(response)
     }
 
     async fn compare_with_get(&self, head_request: &Request, head: &Response) {
@@ -101,7 +112,11 @@ impl Client {
         assert_eq!(lasting(head), lasting(&get), "HEAD and GET differ in headers\n{request}");
         let length = head.header("Content-Length");
         let due = length.is_none_or(|length| length == get.body.len().to_string());
-        assert!(due || head.status == 304, "HEAD says {length:?}, GET has {}\n{request}", get.body.len());
+        assert!(
+            due || head.status == 304,
+            "HEAD says {length:?}, GET has {}\n{request}",
+            get.body.len()
+        );
     }
 }
 

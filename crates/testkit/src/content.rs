@@ -17,7 +17,8 @@ pub mod media {
     /// OCI layer.
     pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
     /// OCI layer that may not be pushed.
-    pub const NONDISTRIBUTABLE: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    pub const NONDISTRIBUTABLE: &str =
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
     /// The empty JSON object as a blob.
     pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
     /// The artifact manifest that the image specification dropped, which is still pushed.
@@ -151,7 +152,8 @@ impl ImageSpec {
         let config = json!({"architecture": "amd64", "os": "linux", "seed": rng.next(),
             "rootfs": {"type": "layers", "diff_ids": []}});
         let config = Blob { media_type: self.config_type, bytes: config.to_string().into() };
-        let layers: Vec<_> = (0..self.layers).map(|_| Blob::layer(&mut rng, self.layer_bytes)).collect();
+        let layers: Vec<_> =
+            (0..self.layers).map(|_| Blob::layer(&mut rng, self.layer_bytes)).collect();
         let mut manifest = json!({
             "schemaVersion": 2,
             "mediaType": self.media_type,

@@ -12,6 +12,7 @@ mod client;
 mod content;
 mod digest;
 mod message;
+mod process;
 mod rng;
 mod scenario;
 mod server;
@@ -22,7 +23,11 @@ pub use client::Client;
 pub use content::{Blob, Image, ImageSpec, Manifest, index_of, media};
 pub use digest::{sha256, sha512};
 pub use message::{Body, Request, Response};
+pub use process::Process;
 pub use rng::Rng;
-pub use scenario::{Scenario, Step, delete, get, head, patch, post, push_blob, push_blob_to, push_image, push_manifest, put};
+pub use scenario::{
+    Scenario, Step, delete, get, head, patch, post, push_blob, push_blob_to, push_image,
+    push_manifest, put,
+};
 pub use server::{ServerSpec, StoreKind, TestServer};
 pub use wire::Wire;

@@ -82,13 +82,17 @@ pub fn delete(target: &str) -> Step {
 /// Pushes bytes as a blob in one request.
 pub fn push_blob(bytes: impl Into<Bytes>) -> Step {
     let bytes = bytes.into();
-    post(&format!("/v2/{{repo}}/blobs/uploads/?digest={}", crate::sha256(&bytes))).body(bytes).is(201)
+    post(&format!("/v2/{{repo}}/blobs/uploads/?digest={}", crate::sha256(&bytes)))
+        .body(bytes)
+        .is(201)
 }
 
 /// Pushes bytes as a blob to another repository.
 pub fn push_blob_to(repository: &str, bytes: impl Into<Bytes>) -> Step {
     let bytes = bytes.into();
-    post(&format!("/v2/{repository}/blobs/uploads/?digest={}", crate::sha256(&bytes))).body(bytes).is(201)
+    post(&format!("/v2/{repository}/blobs/uploads/?digest={}", crate::sha256(&bytes)))
+        .body(bytes)
+        .is(201)
 }
 
 /// Pushes a manifest to a tag or digest.
@@ -249,7 +253,8 @@ impl Scenario {
             "{name}, request {number}: {wrong:#?}\n--- request\n{request}--- answer\n{response}"
         );
         for (header, name) in step.kept {
-            let value = response.header(&header).unwrap_or_else(|| panic!("{}: no {header}", self.name));
+            let value =
+                response.header(&header).unwrap_or_else(|| panic!("{}: no {header}", self.name));
             self.kept.insert(name, value.to_owned());
         }
         response
@@ -261,7 +266,9 @@ impl Scenario {
     }
 
     fn expand(&self, text: &str) -> String {
-        self.kept.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+        self.kept.iter().fold(text.to_owned(), |text, (name, value)| {
+            text.replace(&format!("{{{name}}}"), value)
+        })
     }
 
     fn differences(&self, step: &Step, response: &Response) -> Vec<String> {
@@ -273,7 +280,11 @@ impl Scenario {
             wrong.extend(self.header_difference(name, expected, response.header(name)));
         }
         if let Some(body) = step.body.as_ref().filter(|body| **body != response.body) {
-            wrong.push(format!("body of {} bytes, not {}", response.body.len(), body.escape_ascii()));
+            wrong.push(format!(
+                "body of {} bytes, not {}",
+                response.body.len(),
+                body.escape_ascii()
+            ));
         }
         for (pointer, value) in &step.json {
             let actual = response.json().pointer(pointer).cloned().unwrap_or(Value::Null);
@@ -282,17 +293,27 @@ impl Scenario {
                 wrong.push(format!("{pointer} is {actual}, not {value}"));
             }
         }
-        if step.code.is_some() && step.request.method != "HEAD" && step.code != response.error_code() {
+        if step.code.is_some()
+            && step.request.method != "HEAD"
+            && step.code != response.error_code()
+        {
             wrong.push(format!("code {:?}, not {:?}", response.error_code(), step.code));
         }
         wrong.extend(step.checks.iter().filter_map(|check| check(response).err()));
         wrong
     }
 
-    fn header_difference(&self, name: &str, expected: &Expected, actual: Option<&str>) -> Option<String> {
+    fn header_difference(
+        &self,
+        name: &str,
+        expected: &Expected,
+        actual: Option<&str>,
+    ) -> Option<String> {
         let met = match expected {
             Expected::Exactly(value) => actual == Some(&self.expand(value)),
-            Expected::Containing(part) => actual.is_some_and(|actual| actual.contains(&self.expand(part))),
+            Expected::Containing(part) => {
+                actual.is_some_and(|actual| actual.contains(&self.expand(part)))
+            }
             Expected::Absent => actual.is_none(),
         };
         let wanted = match expected {

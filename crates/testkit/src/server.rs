@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use jreg::app::{App, Running};
+use jreg::app::App;
 use jreg::config::Settings;
+use jreg::server::Running;
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -101,7 +102,7 @@ impl TestServer {
         };
         let app = App::build(spec.settings.clone(), Arc::clone(&store)).await.unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let running = app.serve(listener).await.unwrap();
+        let running = app.serve(listener).unwrap();
         Self { address: running.local_addr(), running, spec, store, folder }
     }
 }

@@ -144,14 +144,20 @@ async fn read_head(from: &mut impl Source, read: &mut BytesMut) -> Result<Respon
         if line.is_empty() {
             return Ok(Response { status, headers, body: Bytes::new() });
         }
-        let (name, value) = line.split_once(':').ok_or_else(|| wrong(format!("header {line:?}")))?;
+        let (name, value) =
+            line.split_once(':').ok_or_else(|| wrong(format!("header {line:?}")))?;
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
 }
 
-async fn read_response(from: &mut impl Source, read: &mut BytesMut, method: &str) -> Result<Response> {
+async fn read_response(
+    from: &mut impl Source,
+    read: &mut BytesMut,
+    method: &str,
+) -> Result<Response> {
     let mut response = read_head(from, read).await?;
-    let without_body = method == "HEAD" || response.status < 200 || [204, 304].contains(&response.status);
+    let without_body =
+        method == "HEAD" || response.status < 200 || [204, 304].contains(&response.status);
     let length = content_length(&response)?;
     let chunked = response.header("Transfer-Encoding").is_some();
     response.body = match (without_body, length, chunked) {
@@ -184,7 +190,8 @@ async fn dechunked(from: &mut impl Source, read: &mut BytesMut) -> Result<Bytes>
     let mut body = BytesMut::new();
     loop {
         let size = line(from, read).await?;
-        let size = usize::from_str_radix(&size, 16).map_err(|_| wrong(format!("chunk size {size:?}")))?;
+        let size =
+            usize::from_str_radix(&size, 16).map_err(|_| wrong(format!("chunk size {size:?}")))?;
         let chunk = sized(from, read, size).await?;
         if !line(from, read).await?.is_empty() {
             return Err(wrong("a chunk longer than its size"));
