@@ -179,7 +179,7 @@ impl Environment {
             let values = vec![value.to_string_lossy().into_owned()];
             let origin = Origin::Variable;
             self.assignments.push(Assignment { name: key.name(), values, origin });
-        } else if let Some(known) = nearest(variable, KEYS.iter().map(Key::variable)) {
+        } else if let Some(known) = nearest_variable(variable) {
             // No error: Kubernetes makes variables such as JREG_SERVICE_HOST and JREG_PORT for a
             // service that is called jreg.
             self.remarks.push(format!("{variable} is not a setting; the nearest is {known}"));
@@ -188,6 +188,13 @@ impl Environment {
 }
 
 const CONFIG_VARIABLE: &str = "JREG_CONFIG";
+
+fn nearest_variable(variable: &str) -> Option<String> {
+    // Without the prefix, which all share: it would make any two of them alike.
+    let name = variable.strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace('_', "-");
+    let known = nearest(&name, KEYS.iter().map(Key::name))?;
+    KEYS.iter().find(|key| key.name() == known).map(Key::variable)
+}
 
 /// Reads the command line.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {

@@ -315,9 +315,9 @@ fn unknown(assignment: &Assignment) -> ConfigError {
 
 /// The one of `known` that `name` was most likely meant to be.
 pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    const LIKENESS_MIN: f64 = 0.8;
+    const LIKENESS_MIN: f64 = 0.7;
     known
-        .map(|known| (strsim::jaro_winkler(name, &known), known))
+        .map(|known| (strsim::normalized_damerau_levenshtein(name, &known), known))
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, known)| known)

@@ -32,7 +32,6 @@ use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::activity::Activity;
 use crate::auth::Gate;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -45,13 +44,8 @@ pub use service::ROUTES as SERVICE_ROUTES;
 pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 
 /// The other end of a request's connection. The server puts it among the request's extensions.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
-    /// What the connection is doing.
-    pub activity: Arc<Activity>,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
 
 /// What an operator can set about HTTP.
 #[derive(Clone, Debug)]

@@ -19,7 +19,6 @@
 //! # });
 //! ```
 
-pub mod activity;
 pub mod app;
 pub mod auth;
 pub mod cli;

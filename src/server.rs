@@ -7,6 +7,7 @@
 //! - A stop finishes what runs: no new connections, no new requests on the old ones, and only
 //!   what is still running at the deadline is cut off.
 
+mod activity;
 mod connection;
 mod refusal;
 

@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::Exchange;
-use super::{Context, base, blobs, catalog, headers, manifests, referrers, tags, uploads};
+use super::{Context, Peer, base, blobs, catalog, headers, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized};
 
 /// An operation that was let in, with what the client sent.
@@ -60,7 +60,7 @@ async fn perform(
     let endpoint = Endpoint::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     exchange.is_about(&endpoint);
-    let peer = exchange.peer().map(|peer| peer.address);
+    let peer = exchange.peer().map(|Peer(address)| address);
     let asker = Asker { headers: parts.headers.clone(), peer };
     let access = context.gate.admit(asker, &endpoint).await?;
     let call = Call { access, headers: parts.headers, body, context: Arc::clone(context) };

@@ -63,7 +63,7 @@ impl Exchange {
             started: Instant::now(),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            peer: request.extensions().get::<Peer>().cloned(),
+            peer: request.extensions().get::<Peer>().copied(),
             user_agent: user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into()),
             subject: OnceLock::new(),
             code: OnceLock::new(),
@@ -72,8 +72,8 @@ impl Exchange {
     }
 
     /// The other end of the connection, if there is one.
-    pub(super) fn peer(&self) -> Option<&Peer> {
-        self.peer.as_ref()
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.peer
     }
 
     /// Notes which operation was asked for.
@@ -90,13 +90,6 @@ impl Exchange {
     /// Notes that bytes of its body were read.
     pub(super) fn received(&self, bytes: usize) {
         self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.moved();
-    }
-
-    fn moved(&self) {
-        if let Some(peer) = &self.peer {
-            peer.activity.moved();
-        }
     }
 
     fn endpoint(&self) -> &'static str {
@@ -165,9 +158,6 @@ struct Watch {
 
 impl Watch {
     fn new(context: &Arc<Context>, exchange: &Arc<Exchange>) -> Self {
-        if let Some(peer) = &exchange.peer {
-            peer.activity.request_began();
-        }
         Self {
             context: Arc::clone(context),
             exchange: Arc::clone(exchange),
@@ -186,14 +176,10 @@ impl Watch {
             let length = response.headers().get(header::CONTENT_LENGTH);
             self.length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         }
-        if let Some(peer) = &self.exchange.peer {
-            peer.activity.answer_began();
-        }
     }
 
     fn sent(&mut self, bytes: usize) {
         self.sent_bytes += bytes as u64;
-        self.exchange.moved();
     }
 
     fn is_whole(&self) -> bool {
@@ -204,7 +190,7 @@ impl Watch {
         let exchange = &*self.exchange;
         let none = Subject::default();
         let subject = exchange.subject.get().unwrap_or(&none);
-        let client = exchange.peer.as_ref().map(|peer| tracing::field::display(peer.address));
+        let client = exchange.peer.map(|Peer(address)| tracing::field::display(address));
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -241,9 +227,6 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let status = self.status.map_or(CLIENT_GONE, |status| status.as_u16());
-        if let Some(peer) = &self.exchange.peer {
-            peer.activity.request_ended(self.status.is_some());
-        }
         self.context.metrics.count_request(&AnsweredRequest {
             endpoint: self.exchange.endpoint(),
             status,

@@ -5,11 +5,15 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::Request;
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,8 +23,8 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::activity::{self, Activity};
 use super::{ServerOptions, Shared};
-use crate::activity::Activity;
 use crate::http::Peer;
 use crate::metrics::Raised;
 
@@ -73,8 +77,11 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         return;
     }
     let activity = Arc::new(Activity::default());
-    let peer = Peer { address, activity: Arc::clone(&activity) };
-    let service = Requests { router: shared.parts.router.clone(), peer };
+    let service = Requests {
+        router: shared.parts.router.clone(),
+        peer: Peer(address),
+        activity: Arc::clone(&activity),
+    };
     let connection = shared.builder.0.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let mut look = interval(look_interval(&shared.options));
@@ -140,11 +147,12 @@ fn verdict(activity: &Activity, options: &ServerOptions) -> Verdict {
     }
 }
 
-/// Hands requests to the router, with the peer beside them.
+/// Hands requests to the router, with the peer beside them, and notes how they fare.
 #[derive(Clone, Debug)]
 struct Requests {
     router: Router,
     peer: Peer,
+    activity: Arc<Activity>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -153,7 +161,41 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer.clone());
-        Box::pin(TowerToHyperService::new(self.router.clone()).call(request))
+        let mut noted = self.activity.begin();
+        request.extensions_mut().insert(self.peer);
+        let answer = TowerToHyperService::new(self.router.clone()).call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            noted.answer();
+            Ok(response.map(|body| Body::new(Noted { body, noted })))
+        })
+    }
+}
+
+/// An answer's body that notes when bytes of it are taken, and when it is gone.
+struct Noted {
+    body: Body,
+    noted: activity::Request,
+}
+
+impl http_body::Body for Noted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(task));
+        self.noted.moved();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -58,6 +58,7 @@ mod mounts;
 mod names;
 mod ranges;
 mod referrers;
+mod rights;
 mod uploads;
 
 fn run(name: &str, spec: ServerSpec, steps: Vec<Step>) {

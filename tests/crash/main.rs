@@ -38,7 +38,7 @@ fn acknowledged_content_survives_kills() {
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut rng = Rng::new(seed);
     let mut workers: Vec<_> =
-        (0..WORKERS).map(|n| Worker::new(n, rng.next(), acknowledged.clone())).collect();
+        (0..WORKERS).map(|n| Worker::new(n, rng.bits(), acknowledged.clone())).collect();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for round in 0..ROUNDS {

@@ -19,8 +19,10 @@ use bench::{Bench, Shape};
 /// More store calls than any operation here makes.
 const CALLS_MAX: u64 = 200;
 
+type MakeFault = fn() -> Fault;
+
 /// The ways in which a call fails.
-const FAULTS: [(&str, fn() -> Fault); 3] = [
+const FAULTS: [(&str, MakeFault); 3] = [
     ("throttled", || Fault::fail(ErrorKind::Throttled)),
     ("unavailable", || Fault::fail(ErrorKind::Unavailable)),
     ("answer lost", || Fault::lose_answer(ErrorKind::Unavailable)),

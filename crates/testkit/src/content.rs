@@ -149,7 +149,7 @@ impl ImageSpec {
     /// Makes the image.
     pub fn build(&self) -> Image {
         let mut rng = Rng::new(self.seed);
-        let config = json!({"architecture": "amd64", "os": "linux", "seed": rng.next(),
+        let config = json!({"architecture": "amd64", "os": "linux", "seed": rng.bits(),
             "rootfs": {"type": "layers", "diff_ids": []}});
         let config = Blob { media_type: self.config_type, bytes: config.to_string().into() };
         let layers: Vec<_> =

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jreg::app::App;
+use jreg::auth::{Authorizer, Open};
 use jreg::config::Settings;
 use jreg::server::Running;
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
@@ -27,12 +28,25 @@ pub enum StoreKind {
 }
 
 /// What a server should be like.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ServerSpec {
     /// Its settings; where it listens and keeps its content is not taken from there.
     pub settings: Settings,
     /// Its store.
     pub store: StoreKind,
+    /// Who may do what on it.
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+impl Default for ServerSpec {
+    /// In memory, with the default settings, open to everybody.
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            store: StoreKind::default(),
+            authorizer: Arc::new(Open),
+        }
+    }
 }
 
 impl ServerSpec {
@@ -41,6 +55,13 @@ impl ServerSpec {
         let mut spec = Self::default();
         change(&mut spec.settings);
         spec
+    }
+
+    /// Takes somebody else to say who may do what.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Arc::new(authorizer);
+        self
     }
 
     /// Takes another store.
@@ -100,7 +121,13 @@ impl TestServer {
             (StoreKind::Folder, Some(folder)) => open(&folder.path().join("root")),
             _ => Arc::new(MemoryStore::new()),
         };
-        let app = App::build(spec.settings.clone(), Arc::clone(&store)).await.unwrap();
+        let app = App::build_guarded(
+            spec.settings.clone(),
+            Arc::clone(&store),
+            Arc::clone(&spec.authorizer),
+        )
+        .await
+        .unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let running = app.serve(listener).unwrap();
         Self { address: running.local_addr(), running, spec, store, folder }

@@ -2,16 +2,16 @@
 //!
 //! A connection may be without a request for a while, and an answer may wait for a slow client
 //! for a while; neither may last for ever. The requests of a connection report here when they
-//! begin, when their answer begins, when bytes move and when they end.
+//! begin, when their answer begins, when bytes of it are taken and when they end.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// What a connection is doing.
 #[derive(Debug)]
-pub struct Activity(Mutex<State>);
+pub(super) struct Activity(Mutex<State>);
 
 #[derive(Clone, Copy, Debug)]
 struct State {
@@ -41,39 +41,51 @@ impl Activity {
     }
 
     /// A request has come.
-    pub fn request_began(&self) {
+    pub(super) fn begin(self: &Arc<Self>) -> Request {
         self.update(|state| state.in_flight += 1);
-    }
-
-    /// The head of its answer is ready.
-    pub fn answer_began(&self) {
-        self.update(|state| state.answering += 1);
-    }
-
-    /// Bytes of a body moved.
-    pub fn moved(&self) {
-        self.update(|_| ());
-    }
-
-    /// A request is over; `answering` says whether its answer had begun.
-    pub fn request_ended(&self, answering: bool) {
-        self.update(|state| {
-            state.in_flight -= 1;
-            state.answering -= usize::from(answering);
-        });
+        Request { activity: Arc::clone(self), answering: false }
     }
 
     /// How long there has been no request; `None` while there is one.
-    pub fn idle(&self) -> Option<Duration> {
+    pub(super) fn idle(&self) -> Option<Duration> {
         let state = self.state();
         (state.in_flight == 0).then(|| state.last.elapsed())
     }
 
     /// How long the client has taken nothing of the answers that it was given; `None` while we
     /// are still at work on one of its requests.
-    pub fn stalled(&self) -> Option<Duration> {
+    pub(super) fn stalled(&self) -> Option<Duration> {
         let state = self.state();
         (state.in_flight > 0 && state.in_flight == state.answering).then(|| state.last.elapsed())
+    }
+}
+
+/// A request that has come, until its answer has ended and this is dropped.
+#[derive(Debug)]
+pub(super) struct Request {
+    activity: Arc<Activity>,
+    answering: bool,
+}
+
+impl Request {
+    /// The head of its answer is ready.
+    pub(super) fn answer(&mut self) {
+        self.answering = true;
+        self.activity.update(|state| state.answering += 1);
+    }
+
+    /// Bytes of its answer were taken.
+    pub(super) fn moved(&self) {
+        self.activity.update(|_| ());
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.activity.update(|state| {
+            state.in_flight -= 1;
+            state.answering -= usize::from(self.answering);
+        });
     }
 }
 
@@ -85,29 +97,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_is_the_time_without_a_request() {
-        let activity = Activity::default();
+        let activity = Arc::new(Activity::default());
         tokio::time::advance(SECOND).await;
         assert_eq!(activity.idle(), Some(SECOND));
-        activity.request_began();
+        let request = activity.begin();
         assert_eq!(activity.idle(), None);
-        activity.request_ended(false);
+        drop(request);
         assert_eq!(activity.idle(), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn stalled_is_the_time_in_which_no_answer_moved() {
-        let activity = Activity::default();
-        activity.request_began();
-        activity.answer_began();
+        let activity = Arc::new(Activity::default());
+        let mut first = activity.begin();
+        first.answer();
         tokio::time::advance(SECOND).await;
         assert_eq!(activity.stalled(), Some(SECOND));
-        activity.moved();
+        first.moved();
         assert_eq!(activity.stalled(), Some(Duration::ZERO));
-        activity.request_began();
+        let second = activity.begin();
         tokio::time::advance(SECOND).await;
         assert_eq!(activity.stalled(), None, "one request is still being worked on");
-        activity.request_ended(false);
-        activity.request_ended(true);
+        drop((first, second));
         assert_eq!(activity.stalled(), None);
+        assert_eq!(activity.idle(), Some(Duration::ZERO));
     }
 }
