@@ -1,5 +1,7 @@
 //! Blobs: existence, pulling, pushing in one request.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use jreg_testkit::{Rng, get, head, post, push_blob, put, sha256, sha512};
 
@@ -15,7 +17,8 @@ fn single_post(bytes: impl AsRef<[u8]>) -> String {
 
 /// Bytes of more than one part of every store that tests use.
 fn large() -> Bytes {
-    Rng::new(5).bytes(20 * 1024 * 1024)
+    static LARGE: LazyLock<Bytes> = LazyLock::new(|| Rng::new(5).bytes(20 * 1024 * 1024));
+    LARGE.clone()
 }
 
 contract! {

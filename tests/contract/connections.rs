@@ -148,6 +148,7 @@ fn refusals_are_seen_by_clients_in_the_middle_of_a_body() {
         let mut wire = client.wire().await;
         wire.write(&endless.head("localhost")).await.unwrap();
         assert_eq!(wire.response("PUT").await.unwrap().status, 413);
+        drop(wire);
         server.stop().await;
     });
 }
@@ -227,14 +228,15 @@ fn c19_stalled_body_is_ended_and_goes_on_where_it_was() {
 /// Progress, however slow, is not a stall: there is no total time on a body.
 #[test]
 fn c19_slow_body_is_not_stalled() {
-    let spec = || ServerSpec::with(|settings| settings.body_idle_timeout = SHORT * 5);
-    on_both(spec, |server| async move {
+    crate::block_on(async {
+        let spec = ServerSpec::with(|settings| settings.body_idle_timeout = SHORT * 5);
+        let server = TestServer::start(spec).await;
         let client = server.client();
-        let bytes = "x".repeat(8);
+        let bytes = "x".repeat(6);
         let mut wire =
             started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256(&bytes)))
                 .await;
-        for _ in 0..8 {
+        for _ in 0..6 {
             tokio::time::sleep(SHORT).await;
             wire.write(b"1\r\nx\r\n").await.unwrap();
         }
@@ -256,6 +258,7 @@ fn fixed_stalled_heads_block_nobody() {
             stalled.push(wire);
         }
         assert_eq!(client.get("/v2/").await.status, 200);
+        drop(stalled);
         server.stop().await;
     });
 }
@@ -312,7 +315,7 @@ fn c18_connections_over_the_limit_are_told_to_come_again() {
         let answer = refused.response("GET").await.unwrap();
         assert_eq!(answer.status, 503, "{answer}");
         assert!(answer.header("Retry-After").is_some(), "{answer}");
-        drop(kept);
+        drop((refused, kept));
         assert!(accepts_again(&client, &ask).await, "the limit counts connections that are gone");
         server.stop().await;
     });
@@ -366,6 +369,37 @@ fn shutdown_does_not_wait_for_idle_connections() {
         assert_eq!(idle.response("GET").await.unwrap().status, 200);
         server.stop().await;
         assert!(idle.closed().await.unwrap().is_empty());
+    });
+}
+
+/// A server that cuts off soon what does not end.
+fn impatient() -> ServerSpec {
+    ServerSpec::with(|settings| settings.shutdown_deadline = Duration::from_secs(5))
+}
+
+/// Half a head is no request that runs.
+#[test]
+fn shutdown_does_not_wait_for_half_a_head() {
+    on_both(impatient, |server| async move {
+        let mut half = server.client().wire().await;
+        half.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
+        // An answer to somebody else says that the server has had its turn.
+        assert_eq!(server.client().get("/v2/").await.status, 200);
+        server.stop().await;
+        half.closed().await.unwrap();
+    });
+}
+
+/// What a refused client still sends is no request that runs either.
+#[test]
+fn shutdown_does_not_wait_for_a_refused_body() {
+    on_both(impatient, |server| async move {
+        let mut endless = server.client().wire().await;
+        let put = Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
+        endless.write(&put.head("localhost")).await.unwrap();
+        assert_eq!(endless.response("PUT").await.unwrap().status, 413);
+        server.stop().await;
+        endless.closed().await.unwrap();
     });
 }
 

@@ -1,6 +1,9 @@
 //! What can be done, what can come of it, and who does it.
 
+use std::fmt;
+
 use bytes::Bytes;
+use jreg_testkit::sha256;
 use proptest::prelude::*;
 
 use crate::world::{BLOBS, MANIFESTS, REPOSITORIES, TAGS, TYPES, World};
@@ -113,7 +116,7 @@ pub(crate) enum Place {
 }
 
 /// What came of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     /// A mount found nothing.
@@ -123,6 +126,19 @@ pub(crate) enum Outcome {
     Offset(usize),
     /// Refused, with the specification's code, or the HTTP status where it has none.
     Refused(String),
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Missed => f.write_str("missed"),
+            Self::Bytes(bytes) => write!(f, "{} bytes ({})", bytes.len(), sha256(bytes)),
+            Self::Names(names) => write!(f, "{names:?}"),
+            Self::Offset(offset) => write!(f, "offset {offset}"),
+            Self::Refused(code) => write!(f, "refused ({code})"),
+        }
+    }
 }
 
 impl Outcome {

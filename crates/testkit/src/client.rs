@@ -96,6 +96,8 @@ impl Client {
         let frames = frames(request, self.address);
         let response = wire.exchange(&request.method, frames).await?;
         let mut broken = violations(request, &response);
+        // What the server did not want to read is not sent any more.
+        wire.finish_writing().await.ok();
         if let Ok(rest) = wire.closed().await
             && !rest.is_empty()
         {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jreg::app::App;
 use jreg::auth::{Authorizer, Open};
 use jreg::config::Settings;
-use jreg::server::Running;
+use jreg::server::{Ending, Running};
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -94,15 +94,17 @@ impl TestServer {
         Client::new(self.address)
     }
 
-    /// Stops it in good order: what runs is finished first.
+    /// Stops it in good order: what runs is finished first. Panics if something had to be cut
+    /// off.
     pub async fn stop(self) {
-        self.running.shutdown().await;
+        let ending = self.running.shutdown().await;
+        assert_eq!(ending, Ending::Whole, "a request or a connection would not end");
     }
 
     /// Stops it, and starts another on the same folder.
     pub async fn restart(self) -> Self {
         let Self { running, spec, store, folder, .. } = self;
-        running.shutdown().await;
+        assert_eq!(running.shutdown().await, Ending::Whole);
         drop(store);
         Self::start_in(spec, folder).await
     }
