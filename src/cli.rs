@@ -274,10 +274,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let error = resolve(&["--config", "/nonexistent/jreg.toml"], &[]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot read the configuration file /nonexistent/jreg.toml"
-        );
+        assert_eq!(error.to_string(), "cannot read the configuration file /nonexistent/jreg.toml");
     }
 
     #[test]

@@ -136,7 +136,7 @@ settings! {
         /// What to log: a level, or a list like info,jreg=debug.
         log: String = "info".to_owned(),
             "error, warn, info, debug, trace, off, or a list of target=level",
-            |filter| filter.parse::<tracing_subscriber::filter::Targets>().is_ok();
+            |filter| is_log_filter(filter);
     }
     "Content" {
         /// The largest manifest.
@@ -198,6 +198,18 @@ settings! {
 
 fn is_timeout(timeout: Duration) -> bool {
     (Duration::from_millis(100)..=HOUR).contains(&timeout)
+}
+
+/// A level, or levels by target. What reads the filter would take any word for a target.
+fn is_log_filter(filter: &str) -> bool {
+    let is_level = |word: &str| {
+        !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok()
+    };
+    let is_directive = |part: &str| match part.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    filter.split(',').all(is_directive)
 }
 
 fn warnings_fit(warnings: &[String]) -> bool {
@@ -271,9 +283,7 @@ pub enum ConfigError {
 
 impl Settings {
     /// The defaults, changed by `assignments` in their order: later ones win.
-    pub fn resolve(
-        assignments: impl IntoIterator<Item = Assignment>,
-    ) -> Result<Self, ConfigError> {
+    pub fn resolve(assignments: impl IntoIterator<Item = Assignment>) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         for assignment in assignments {
             settings.assign(&assignment)?;

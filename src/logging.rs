@@ -5,7 +5,9 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{LogFormat, Settings};
@@ -14,14 +16,24 @@ use crate::config::{LogFormat, Settings};
 pub fn start(settings: &Settings) -> Result<(), TryInitError> {
     // The settings hold only filters that parse.
     let filter: Targets = settings.log.parse().unwrap_or_default();
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();
     let layer = if pretty(settings.log_format, terminal) {
+        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         layer.with_ansi(terminal).with_target(false).boxed()
     } else {
-        layer.json().flatten_event(true).with_span_list(false).with_current_span(false).boxed()
+        json(std::io::stderr).boxed()
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
+}
+
+/// One JSON object a line, with the fields of the event beside its time, level and target.
+pub(crate) fn json<S, W>(writer: W) -> impl Layer<S> + Send + Sync
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    layer.json().flatten_event(true).with_span_list(false).with_current_span(true)
 }
 
 fn pretty(format: LogFormat, terminal: bool) -> bool {

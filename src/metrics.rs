@@ -255,7 +255,8 @@ mod tests {
         let text = metrics.render();
         has_line(&text, r#"jreg_http_requests_total{endpoint="blob_get",status="206"} 1"#);
         has_line(&text, r#"jreg_http_sent_bytes_total{endpoint="blob_get"} 512"#);
-        let bucket = r#"jreg_http_request_duration_seconds_bucket{le="0.005",endpoint="blob_get"} 1"#;
+        let bucket =
+            r#"jreg_http_request_duration_seconds_bucket{le="0.005",endpoint="blob_get"} 1"#;
         has_line(&text, bucket);
         has_line(&text, r#"jreg_store_requests_total{operation="get",outcome="not_found"} 1"#);
         has_line(&text, r#"jreg_store_request_duration_seconds_sum{operation="get"} 2.0"#);

@@ -14,6 +14,7 @@ mod refusal;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -110,6 +111,8 @@ struct Shared {
     builder: connection::Builder,
     slots: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    /// The last connection was refused.
+    full: AtomicBool,
     connections: TaskTracker,
     /// Cancelled when connections must end at once.
     cut: CancellationToken,
@@ -142,6 +145,7 @@ pub fn serve(
         builder: connection::Builder::new(&options),
         slots: Arc::new(Semaphore::new(options.connections_max)),
         refusals: Arc::new(Semaphore::new(refusal::AT_ONCE_MAX)),
+        full: AtomicBool::new(false),
         connections: TaskTracker::new(),
         cut: CancellationToken::new(),
         parts,
@@ -220,6 +224,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn take(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
     match Arc::clone(&shared.slots).try_acquire_owned() {
         Ok(slot) => {
+            shared.full.store(false, Ordering::Relaxed);
             let serving = connection::serve(Arc::clone(shared), stream, address);
             shared.connections.spawn(async move {
                 serving.await;
@@ -228,7 +233,11 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
         }
         Err(_) => {
             shared.parts.metrics.connections_refused.inc();
-            tracing::warn!(client = %address, "connection refused: connections-max are open");
+            // Once until there is room again: the log must not cost more than the connections.
+            if !shared.full.swap(true, Ordering::Relaxed) {
+                let connections_max = shared.options.connections_max;
+                tracing::warn!(connections_max, "connections are refused: too many are open");
+            }
             // Beyond these the connection is just closed: refusing must not cost much either.
             if let Ok(slot) = Arc::clone(&shared.refusals).try_acquire_owned() {
                 let refusing = refusal::refuse(stream, shared.options.retry_after);

@@ -18,7 +18,13 @@ pub enum AccessError {
     Denied(#[from] Denied),
     /// It was granted, and failed.
     #[error(transparent)]
-    Registry(#[from] jreg_registry::Error),
+    Registry(Box<jreg_registry::Error>),
+}
+
+impl From<jreg_registry::Error> for AccessError {
+    fn from(error: jreg_registry::Error) -> Self {
+        Self::Registry(Box::new(error))
+    }
 }
 
 type Result<T> = std::result::Result<T, AccessError>;

@@ -93,7 +93,10 @@ fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
 #[test]
 fn a_value_of_the_wrong_kind_is_refused_by_its_key() {
     let message = from_file("uploads-max = 1.5").unwrap_err().to_string();
-    assert_eq!(message, r#"jreg.toml: `uploads-max` cannot be "1.5": it must be a number from 1 to 100000"#);
+    assert_eq!(
+        message,
+        r#"jreg.toml: `uploads-max` cannot be "1.5": it must be a number from 1 to 100000"#
+    );
 }
 
 #[test]
@@ -114,6 +117,16 @@ fn warnings_are_printable_and_short() {
     assert!(set(&["a \"quote\""]).is_err());
     assert!(set(&[&"x".repeat(2048), &"x".repeat(2048)]).is_ok());
     assert!(set(&[&"x".repeat(2048), &"x".repeat(2049)]).is_err());
+}
+
+#[test]
+fn log_filters_are_levels() {
+    for filter in ["info", "WARN", "off", "info,jreg=debug,jreg::request=off"] {
+        assert!(is_log_filter(filter), "{filter}");
+    }
+    for filter in ["", "loud", "info,", "jreg=loud", "=info", "jreg"] {
+        assert!(!is_log_filter(filter), "{filter}");
+    }
 }
 
 #[test]

@@ -79,10 +79,7 @@ impl ClientBody {
         Ok(whole.freeze())
     }
 
-    fn poll_data(
-        &mut self,
-        task: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_data(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             match ready!(Pin::new(&mut self.body).poll_frame(task)) {
                 None => return Poll::Ready(None),
@@ -147,5 +144,115 @@ async fn drain(mut body: Body, max_bytes: u64) {
     while drained < max_bytes {
         let Some(Ok(frame)) = body.frame().await else { return };
         drained += frame.data_ref().map_or(0, Bytes::len) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+
+    use http::Request;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    use super::*;
+    use crate::config::Settings;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A body that the test feeds, and what becomes of it.
+    fn fed(
+        headers: &[(&str, &str)],
+        drain_bytes_max: u64,
+    ) -> (mpsc::UnboundedSender<Bytes>, ClientBody) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let frames = UnboundedReceiverStream::new(receiver)
+            .map(|bytes: Bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+        let mut request = Request::new(Body::new(StreamBody::new(frames)));
+        for (name, value) in headers {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let exchange = Arc::new(Exchange::new(&request));
+        let settings =
+            Settings { drain_bytes_max, body_idle_timeout: LIMIT, ..Settings::default() };
+        let options = HttpOptions::of(&settings);
+        let (parts, body) = request.into_parts();
+        (sender, ClientBody::new(body, &parts.headers, &options, exchange))
+    }
+
+    fn feed(sender: &mpsc::UnboundedSender<Bytes>, bytes: &'static str) {
+        sender.send(Bytes::from_static(bytes.as_bytes())).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_is_cut_off() {
+        let (sender, mut body) = fed(&[], 0);
+        feed(&sender, "a");
+        assert_eq!(body.next().await.unwrap().unwrap(), "a");
+        assert_eq!(body.next().await.unwrap(), Err(BodyError::Idle { limit_s: 60 }));
+        assert!(body.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_we_do_not_ask_is_not_idle_time() {
+        let (sender, mut body) = fed(&[], 0);
+        for _ in 0..3 {
+            tokio::time::sleep(LIMIT * 2).await;
+            let later = sender.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LIMIT / 2).await;
+                feed(&later, "a");
+            });
+            assert_eq!(body.next().await.unwrap().unwrap(), "a");
+        }
+        assert_eq!(body.exchange.received_bytes(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_collected_body_is_whole_or_too_large() {
+        let (sender, body) = fed(&[], 0);
+        feed(&sender, "ab");
+        feed(&sender, "cd");
+        drop(sender);
+        assert_eq!(body.collect(4).await.unwrap(), "abcd");
+        let (sender, body) = fed(&[], 0);
+        feed(&sender, "ab");
+        feed(&sender, "cd");
+        assert_eq!(body.collect(3).await, Err(BodyError::TooLarge { max_bytes: 3 }));
+        drop(sender);
+    }
+
+    /// Whether the sender can still send, once everything that can run has run.
+    async fn is_open(sender: &mpsc::UnboundedSender<Bytes>) -> bool {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        !sender.is_closed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_unread_is_drained_up_to_the_limit() {
+        let (sender, body) = fed(&[], 3);
+        drop(body);
+        feed(&sender, "ab");
+        assert!(is_open(&sender).await);
+        feed(&sender, "cd");
+        assert!(!is_open(&sender).await);
+        let (sender, body) = fed(&[], 3);
+        drop(body);
+        assert!(is_open(&sender).await);
+        tokio::time::advance(DRAIN_TIME_MAX).await;
+        assert!(!is_open(&sender).await, "and not for ever");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_to_be_asked_for_is_not_drained() {
+        let (sender, body) = fed(&[("expect", "100-Continue")], 100);
+        drop(body);
+        assert!(sender.is_closed());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
 use jreg_storage::ErrorKind;
@@ -31,14 +31,14 @@ pub(super) struct ApiError {
     log: Option<String>,
     /// Whether trying again can help (`Retry-After`).
     retry: bool,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     /// An error of the client.
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
-        let headers = HeaderMap::new();
+        let headers = Vec::new();
         Self { status, code, message, detail: None, log: None, retry: false, headers }
     }
 
@@ -115,18 +115,18 @@ impl ApiError {
 
     /// Adds a header to the answer.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
     /// Adds headers to the answer if it has this status.
-    pub(super) fn with_headers_if(mut self, status: StatusCode, headers: HeaderMap) -> Self {
+    pub(super) fn with_headers_if(
+        mut self,
+        status: StatusCode,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> Self {
         if self.status == status {
-            for (name, value) in headers {
-                if let Some(name) = name.filter(|name| !self.headers.contains_key(name)) {
-                    self.headers.insert(name, value);
-                }
-            }
+            self.headers.extend(headers);
         }
         self
     }
@@ -158,7 +158,7 @@ impl ApiError {
         let body = ErrorBody::new(self.code, message, detail);
         let mut response = Response::new(Body::from(headers::to_json(&body)));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        response.headers_mut().extend(self.headers);
         response.headers_mut().insert(header::CONTENT_TYPE, headers::JSON);
         if self.retry {
             let after_s = context.options.retry_after.as_secs().max(1);
@@ -192,7 +192,7 @@ impl From<AccessError> for ApiError {
     fn from(error: AccessError) -> Self {
         match error {
             AccessError::Denied(denied) => denied.into(),
-            AccessError::Registry(error) => error.into(),
+            AccessError::Registry(error) => (*error).into(),
         }
     }
 }
@@ -220,13 +220,9 @@ impl From<Error> for ApiError {
             Error::NameUnknown { .. } => not_found(ErrorCode::NameUnknown),
             Error::UploadUnknown { .. } => not_found(ErrorCode::BlobUploadUnknown),
             Error::ChunkOutOfOrder { offset, .. } | Error::UploadSuperseded { offset } => {
-                Self::new(
-                    StatusCode::RANGE_NOT_SATISFIABLE,
-                    ErrorCode::BlobUploadInvalid,
-                    &message,
-                )
-                .with_detail(json!({ "offset": offset }))
-                .with_header(header::RANGE, headers::upload_range(*offset))
+                Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, &message)
+                    .with_detail(json!({ "offset": offset }))
+                    .with_header(header::RANGE, headers::upload_range(*offset))
             }
             Error::DigestMismatch { expected, actual }
             | Error::ManifestDigestMismatch { expected, actual } => {

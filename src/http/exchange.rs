@@ -56,7 +56,7 @@ struct Subject {
 }
 
 impl Exchange {
-    fn new(request: &Request) -> Self {
+    pub(super) fn new(request: &Request) -> Self {
         let user_agent = request.headers().get(header::USER_AGENT);
         Self {
             request_id: RequestId::of(request.headers()),
@@ -85,6 +85,11 @@ impl Exchange {
     /// Notes with which code it was refused.
     pub(super) fn failed_with(&self, code: ErrorCode) {
         let _ = self.code.set(code);
+    }
+
+    /// How many bytes of its body were read.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
     }
 
     /// Notes that bytes of its body were read.
@@ -205,7 +210,7 @@ impl Watch {
                     reference = subject.reference,
                     upload = subject.upload,
                     code = exchange.code.get().map(|code| code.as_str()),
-                    received_bytes = exchange.received_bytes.load(Ordering::Relaxed),
+                    received_bytes = exchange.received_bytes(),
                     sent_bytes = self.sent_bytes,
                     duration_ms = exchange.started.elapsed().as_secs_f64() * 1000.0,
                     client,
@@ -231,7 +236,7 @@ impl Drop for Watch {
             endpoint: self.exchange.endpoint(),
             status,
             duration: self.exchange.started.elapsed(),
-            received_bytes: self.exchange.received_bytes.load(Ordering::Relaxed),
+            received_bytes: self.exchange.received_bytes(),
             sent_bytes: self.sent_bytes,
         });
         self.log(status, self.is_whole());

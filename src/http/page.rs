@@ -20,11 +20,9 @@ pub(super) fn link(
     last: &str,
     filter: Option<(&str, &str)>,
 ) -> HeaderValue {
-    let filter = filter.map_or_else(String::new, |(name, value)| {
-        format!("&{name}={}", encode(value))
-    });
-    let target =
-        format!("{}{path}?n={limit}&last={}{filter}", options.public_url, encode(last));
+    let filter =
+        filter.map_or_else(String::new, |(name, value)| format!("&{name}={}", encode(value)));
+    let target = format!("{}{path}?n={limit}&last={}{filter}", options.public_url, encode(last));
     headers::value(&format!("<{target}>; rel=\"next\""))
 }
 

@@ -31,8 +31,7 @@ pub(super) async fn list(call: Call, query: Query) -> Result<Response, ApiError>
         "manifests": referrers.items,
     });
     // Some clients compare the type byte for byte: no parameters.
-    let mut response =
-        headers::json(HeaderValue::from_static(media_type::OCI_IMAGE_INDEX), &body);
+    let mut response = headers::json(HeaderValue::from_static(media_type::OCI_IMAGE_INDEX), &body);
     let answer = response.headers_mut();
     if artifact_type.is_some() {
         answer.insert(headers::FILTERS_APPLIED, HeaderValue::from_static(ARTIFACT_TYPE));

@@ -2,7 +2,7 @@
 //! end-14).
 
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_oci::{Algorithm, ContentRange, Digest, ErrorCode, MountSource, RepositoryName};
 use jreg_registry::{Blob, Chunk, UploadId};
 
@@ -147,10 +147,14 @@ fn with_place(
 
 /// The location and the id of an upload. The location is a path, never made from the request's
 /// Host, unless the operator says by which address clients come.
-fn place(options: &HttpOptions, name: &RepositoryName, id: &UploadId) -> HeaderMap {
+fn place(
+    options: &HttpOptions,
+    name: &RepositoryName,
+    id: &UploadId,
+) -> [(HeaderName, HeaderValue); 2] {
     let location = format!("{}/v2/{name}/blobs/uploads/{id}", options.public_url);
-    HeaderMap::from_iter([
+    [
         (header::LOCATION, headers::value(&location)),
         (headers::UPLOAD_ID, headers::value(&id.to_string())),
-    ])
+    ]
 }

@@ -395,7 +395,8 @@ fn shutdown_does_not_wait_for_half_a_head() {
 fn shutdown_does_not_wait_for_a_refused_body() {
     on_both(impatient, |server| async move {
         let mut endless = server.client().wire().await;
-        let put = Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
+        let put =
+            Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
         endless.write(&put.head("localhost")).await.unwrap();
         assert_eq!(endless.response("PUT").await.unwrap().status, 413);
         server.stop().await;

@@ -222,11 +222,19 @@ impl Worker {
     pub(crate) async fn verify(&mut self, client: &Client) {
         for (digest, bytes) in &self.blobs {
             let answer = client.get(&self.target(&format!("blobs/{digest}"))).await;
-            assert!(answer.status == 200 && answer.body == bytes, "{}@{digest}: {answer}", self.repository);
+            assert!(
+                answer.status == 200 && answer.body == bytes,
+                "{}@{digest}: {answer}",
+                self.repository
+            );
         }
         for (digest, bytes) in &self.manifests {
             let answer = client.get(&self.target(&format!("manifests/{digest}"))).await;
-            assert!(answer.status == 200 && answer.body == bytes, "{}@{digest}: {answer}", self.repository);
+            assert!(
+                answer.status == 200 && answer.body == bytes,
+                "{}@{digest}: {answer}",
+                self.repository
+            );
         }
         for digest in &self.deleted_blobs {
             assert_eq!(

@@ -462,7 +462,7 @@ fn uploads(method: &str, name: &[&str], query: &Query<'_>) -> Result<Endpoint, R
         digest: query.parse("digest")?,
         algorithm: query.parse("digest-algorithm")?,
         mount: query.nonempty("mount")?.map(|digest| digest.parse()).transpose()?,
-        from: query.mount_source()?,
+        from: query.mount_source(),
     })
 }
 
@@ -575,14 +575,14 @@ impl<'a> Query<'a> {
         Ok(Page { n: Some(n.parse().unwrap_or(usize::MAX)), last })
     }
 
-    fn mount_source(&self) -> Result<MountSource, RouteError> {
-        // What is no name, or not even text, names nothing to mount from: the client shall upload.
-        Ok(match self.nonempty("from") {
+    /// What is no name, not even text, or given twice, names nothing to mount from: the client is
+    /// to upload then, so it is not an error.
+    fn mount_source(&self) -> MountSource {
+        match self.nonempty("from") {
             Ok(None) => MountSource::Any,
             Ok(Some(name)) => name.parse().map_or(MountSource::Unknown, MountSource::Repository),
-            Err(RouteError::BadEncoding { .. }) => MountSource::Unknown,
-            Err(error) => return Err(error),
-        })
+            Err(_) => MountSource::Unknown,
+        }
     }
 
     fn tags(&self) -> Result<Vec<Tag>, RouteError> {

@@ -130,9 +130,12 @@ impl Hasher {
         if checksum(algorithm, length, bytes) != *sum {
             return Err(invalid("its checksum does not match"));
         }
+        if !counts(algorithm, length, bytes) {
+            return Err(invalid("not the state of as many bytes"));
+        }
         let resumed = match algorithm {
-            Algorithm::Sha256 => deserialize(bytes, length).map(State::Sha256),
-            Algorithm::Sha512 => deserialize(bytes, length).map(State::Sha512),
+            Algorithm::Sha256 => deserialize(bytes).map(State::Sha256),
+            Algorithm::Sha512 => deserialize(bytes).map(State::Sha512),
         };
         Ok(Self { state: resumed.ok_or(invalid("not a state of this algorithm"))?, length })
     }
@@ -145,9 +148,22 @@ impl fmt::Debug for Hasher {
     }
 }
 
-fn deserialize<H: SerializableState>(bytes: &[u8], _length: u64) -> Option<H> {
+fn deserialize<H: SerializableState>(bytes: &[u8]) -> Option<H> {
     let serialized = SerializedState::<H>::try_from(bytes).ok()?;
     H::deserialize(&serialized).ok()
+}
+
+/// Whether the counters inside the state are those of `length` bytes. They follow the chaining
+/// value: finished blocks in little endian, then one byte for what is in the unfinished one.
+fn counts(algorithm: Algorithm, length: u64, state: &[u8]) -> bool {
+    let (chaining_bytes, counter_bytes, block_bytes) = match algorithm {
+        Algorithm::Sha256 => (32, 8, 64),
+        Algorithm::Sha512 => (64, 16, 128),
+    };
+    let expected = u128::from(length / block_bytes).to_le_bytes();
+    let counters = state.get(chaining_bytes..=chaining_bytes + counter_bytes);
+    let Some((unfinished, blocks)) = counters.and_then(<[u8]>::split_last) else { return false };
+    u64::from(*unfinished) == length % block_bytes && expected.starts_with(blocks)
 }
 
 fn checksum(algorithm: Algorithm, length: u64, state: &[u8]) -> [u8; CHECKSUM_BYTES] {

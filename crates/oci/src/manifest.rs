@@ -132,13 +132,14 @@ impl Manifest {
     ///
     /// See [`InvalidManifest`].
     pub fn parse(content_type: Option<&MediaType>, bytes: &[u8]) -> Result<Self, InvalidManifest> {
-        let envelope: Envelope = object(bytes)?;
+        let json = json(bytes)?;
+        let envelope: Envelope = object(json)?;
         let media_type = envelope.media_type(content_type)?;
         match Kind::of(&media_type) {
-            Kind::Image => image(media_type, object(bytes)?),
-            Kind::Index => index(media_type, object(bytes)?),
-            Kind::Artifact => artifact(media_type, object(bytes)?),
-            Kind::Unknown => unknown(media_type, bytes),
+            Kind::Image => image(media_type, object(json)?),
+            Kind::Index => index(media_type, object(json)?),
+            Kind::Artifact => artifact(media_type, object(json)?),
+            Kind::Unknown => unknown(media_type, json),
         }
     }
 }
@@ -313,13 +314,13 @@ struct LooseFields {
     annotations: BTreeMap<String, String>,
 }
 
-fn unknown(media_type: MediaType, bytes: &[u8]) -> Result<Manifest, InvalidManifest> {
-    let fields: LooseFields = object(bytes).unwrap_or_default();
+fn unknown(media_type: MediaType, json: &str) -> Result<Manifest, InvalidManifest> {
+    let fields: LooseFields = object(json).unwrap_or_default();
     let subject = fields.subject.and_then(|subject| subject.0.into_subject().ok());
     let mut references = References::default();
-    let mut json = serde_json::Deserializer::from_slice(bytes);
     let skip = subject.is_some().then_some("subject");
-    DigestsWithin { references: &mut references, skip }.deserialize(&mut json)?;
+    let walk = Walk { references: Some(&mut references), skip };
+    walk.deserialize(&mut serde_json::Deserializer::from_str(json))?;
     if references.count > DESCRIPTORS_MAX {
         return Err(InvalidManifest::TooManyDescriptors { max: DESCRIPTORS_MAX });
     }
@@ -395,9 +396,19 @@ impl References {
     }
 }
 
-/// Reads one JSON object and nothing after it.
-fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, InvalidManifest> {
-    let Object(value) = serde_json::from_slice(bytes)?;
+/// The bytes as text, if they are one JSON value: whatever is skipped later was looked at here, so
+/// that what is accepted, and how deep it may be nested, does not depend on the media type.
+fn json(bytes: &[u8]) -> Result<&str, InvalidManifest> {
+    let not_text = |error| InvalidManifest::Json { reason: format!("not UTF-8: {error}") };
+    let text = std::str::from_utf8(bytes).map_err(not_text)?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Walk { references: None, skip: None }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(text)
+}
+
+fn object<T: DeserializeOwned>(json: &str) -> Result<T, InvalidManifest> {
+    let Object(value) = serde_json::from_str(json)?;
     Ok(value)
 }
 
@@ -503,20 +514,20 @@ impl<'de> Visitor<'de> for NonEmptyVisitor {
     }
 }
 
-/// Walks any JSON value and collects the strings that are digests.
-struct DigestsWithin<'a> {
-    references: &'a mut References,
+/// Walks any JSON value, and collects the strings that are digests if there is where to.
+struct Walk<'a> {
+    references: Option<&'a mut References>,
     /// A field of the outermost object to leave out.
     skip: Option<&'static str>,
 }
 
-impl DigestsWithin<'_> {
-    fn inner(&mut self) -> DigestsWithin<'_> {
-        DigestsWithin { references: self.references, skip: None }
+impl Walk<'_> {
+    fn inner(&mut self) -> Walk<'_> {
+        Walk { references: self.references.as_deref_mut(), skip: None }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for DigestsWithin<'_> {
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -524,7 +535,7 @@ impl<'de> DeserializeSeed<'de> for DigestsWithin<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for DigestsWithin<'_> {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -532,9 +543,9 @@ impl<'de> Visitor<'de> for DigestsWithin<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if let Ok(digest) = text.parse() {
+        if let (Some(references), Ok(digest)) = (self.references, text.parse()) {
             let kind = ReferenceKind::Any;
-            self.references.insert(ManifestReference { digest, kind, required: false });
+            references.insert(ManifestReference { digest, kind, required: false });
         }
         Ok(())
     }

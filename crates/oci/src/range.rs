@@ -1,6 +1,9 @@
 //! [`RangeHeader`] asks for parts of a blob; [`ContentRange`] says which part is uploaded.
 
+use std::fmt;
 use std::str::FromStr;
+
+use crate::excerpt::excerpt;
 
 /// The most ranges that are answered in parts; a request for more is answered with the whole.
 pub const RANGES_MAX: usize = 32;
@@ -155,10 +158,8 @@ impl ContentRange {
     ///
     /// Not two decimal numbers joined by a dash, the end before the start, or beyond the total.
     pub fn parse(header: &str) -> Result<Self, InvalidContentRange> {
-        parse_content_range(header).map_err(|reason| InvalidContentRange {
-            range: crate::excerpt::excerpt(header),
-            reason,
-        })
+        parse_content_range(header)
+            .map_err(|reason| InvalidContentRange { range: excerpt(header), reason })
     }
 
     /// How many bytes the part has; never 0.
@@ -176,8 +177,8 @@ impl FromStr for ContentRange {
     }
 }
 
-impl std::fmt::Display for ContentRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for ContentRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.start, self.end_inclusive)
     }
 }
@@ -192,7 +193,8 @@ fn parse_content_range(header: &str) -> Result<ContentRange, &'static str> {
         _ => header,
     };
     let (range, total) = match range.split_once('/') {
-        None | Some((_, "*")) => (range.trim_end_matches("/*"), None),
+        None => (range, None),
+        Some((range, "*")) => (range, None),
         Some((range, total)) => (range, Some(parse_offset(total)?)),
     };
     let (start, end) = range.split_once('-').ok_or(FORM)?;

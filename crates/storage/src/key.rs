@@ -102,3 +102,41 @@ impl fmt::Debug for Key {
         write!(f, "{:?}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_at_the_limits_are_accepted() {
+        let component = "x".repeat(COMPONENT_BYTES_MAX);
+        let longest = format!("{component}/{component}/{component}/{component}/");
+        assert_eq!(longest.len(), KEY_BYTES_MAX);
+        for key in ["a", "!", "a.b/c..", "_/~", &component, longest.trim_end_matches('/')] {
+            assert_eq!(key.parse::<Key>().map(String::from).as_deref(), Ok(key));
+        }
+    }
+
+    #[test]
+    fn strings_that_are_no_key_are_refused() {
+        let component = "x".repeat(COMPONENT_BYTES_MAX + 1);
+        let long = "x/".repeat(KEY_BYTES_MAX / 2) + "x";
+        for refused in [
+            "", "/", "/a", "a/", "a//b", ".", "..", "a/..", "a/../b", "./a", "a/.b", "a b", "a\\b",
+            "a\0", "a\n", "a\u{7f}", "é", &component, &long,
+        ] {
+            assert!(refused.parse::<Key>().is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn order_of_keys_is_the_order_of_their_bytes() {
+        let mut keys: Vec<Key> =
+            ["a0", "a/b", "a.b", "a-b", "a"].map(|key| key.parse().expect(key)).into();
+        keys.sort();
+        assert_eq!(
+            keys.iter().map(Key::as_str).collect::<Vec<_>>(),
+            ["a", "a-b", "a.b", "a/b", "a0"]
+        );
+    }
+}

@@ -2,6 +2,11 @@
 //!
 //! [`Store`] is the whole interface. [`Key`] names an object, [`Error`] says what went wrong and
 //! [`Clock`] what time it is. This crate knows nothing of OCI.
+//!
+//! - [`MemoryStore`] is the reference, [`FsStore`] the store in a folder.
+//! - [`Metered`] is put around a store to observe it.
+//! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
+//!   stores that fail, record and wait.
 
 mod clock;
 #[cfg(feature = "contract")]

@@ -232,6 +232,15 @@ async fn relaxed_upload_survives_a_clean_stop() {
 }
 
 #[tokio::test]
+async fn resumed_upload_is_cut_to_what_was_recorded() {
+    let (root, store) = strict();
+    let upload = begin(&store, b"12345").await;
+    store.put_part(&upload, 5, Bytes::from_static(b"not recorded")).await.unwrap();
+    store.resume_multipart(&upload, 2).await.unwrap();
+    assert_eq!(fs::read(staging_file(root.path())).unwrap(), b"12345");
+}
+
+#[tokio::test]
 async fn upload_that_lost_bytes_is_gone() {
     let (root, store) = strict();
     let upload = begin(&store, b"12345").await;

@@ -16,6 +16,7 @@ mod process;
 mod rng;
 mod scenario;
 mod server;
+mod small_pages;
 mod wire;
 
 pub use check::violations;
@@ -30,4 +31,5 @@ pub use scenario::{
     push_manifest, put,
 };
 pub use server::{ServerSpec, StoreKind, TestServer};
+pub use small_pages::SmallPages;
 pub use wire::Wire;

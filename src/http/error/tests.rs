@@ -92,22 +92,18 @@ fn failures_of_ours_ask_for_another_try_and_are_logged() {
 fn a_chunk_out_of_order_says_where_the_upload_stands() {
     for (offset, range) in [(0, "0-0"), (1, "0-0"), (5, "0-4")] {
         let api = ApiError::from(Error::ChunkOutOfOrder { start: 9, offset });
-        assert_eq!(api.headers[header::RANGE], range);
+        assert_eq!(api.headers, [(header::RANGE, HeaderValue::from_static(range))]);
     }
 }
 
 #[test]
-fn headers_are_added_only_to_their_status_and_replace_none() {
-    let more = HeaderMap::from_iter([
-        (header::RANGE, HeaderValue::from_static("other")),
-        (header::LOCATION, HeaderValue::from_static("/there")),
-    ]);
+fn headers_are_added_only_to_their_status() {
+    let more = [(header::LOCATION, HeaderValue::from_static("/there"))];
     let api = ApiError::from(Error::ChunkOutOfOrder { start: 9, offset: 5 });
     let api = api.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, more.clone());
-    assert_eq!(api.headers[header::RANGE], "0-4");
-    assert_eq!(api.headers[header::LOCATION], "/there");
+    assert!(api.headers.contains(&more[0]));
     let api = ApiError::from(Error::Stopped);
-    assert!(api.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, more).headers.is_empty());
+    assert_eq!(api.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, more).headers, []);
 }
 
 #[test]
@@ -131,7 +127,8 @@ fn request_lines_that_are_no_operation_have_their_status_and_code() {
         let error = Endpoint::parse(method, path, query).unwrap_err();
         let api = ApiError::route(&error, &Method::from_bytes(method.as_bytes()).unwrap());
         assert_eq!((api.status.as_u16(), api.code.as_str()), (status, code), "{method} {target}");
-        assert_eq!(api.headers.contains_key(header::ALLOW), status == 405, "{method} {target}");
+        let has_allow = api.headers.iter().any(|(name, _)| name == header::ALLOW);
+        assert_eq!(has_allow, status == 405, "{method} {target}");
     }
 }
 
@@ -140,7 +137,8 @@ fn a_denial_is_401_with_a_challenge_or_403() {
     let challenge = r#"Bearer realm="https://a/token",service="a""#;
     let api = ApiError::from(Denied::Unauthenticated { challenge: challenge.to_owned() });
     assert_eq!((api.status.as_u16(), api.code), (401, ErrorCode::Unauthorized));
-    assert_eq!(api.headers[header::WWW_AUTHENTICATE], challenge);
+    let value = HeaderValue::from_static(challenge);
+    assert_eq!(api.headers, [(header::WWW_AUTHENTICATE, value)]);
     let api = ApiError::from(Denied::Forbidden);
     assert_eq!((api.status.as_u16(), api.code), (403, ErrorCode::Denied));
 }

@@ -7,6 +7,9 @@
 //!
 //! A folder cannot hold one key below another (`a` and `a/b`): such a write is `Refused`.
 //!
+//! Empty folders go with their last key. One whose removal would have to wait for somebody stays,
+//! which nobody sees: a listing shows keys, and common prefixes of keys.
+//!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client.
 
@@ -68,8 +71,8 @@ impl Default for FsOptions {
     }
 }
 
-/// A store in a folder. Dropping the last handle and stream marks a clean stop and lets the
-/// folder go.
+/// A store in a folder. Dropping it marks a clean stop and lets the folder go, as soon as the
+/// calls that run are over; streams that are open stay readable.
 #[derive(Debug)]
 pub struct FsStore {
     inner: Arc<Inner>,

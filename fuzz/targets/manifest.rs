@@ -1,0 +1,25 @@
+//! The collector comes to the same references as the writer, and others can read what is accepted.
+//!
+//! Input: a `Content-Type` or nothing, a line feed, the manifest.
+#![no_main]
+
+use std::collections::HashSet;
+
+use jreg_oci::{DESCRIPTORS_MAX, Manifest, MediaType, ReferenceKind};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let (header, manifest) = bytes.split_at(end);
+    let header = std::str::from_utf8(header).unwrap_or_default();
+    let content_type = MediaType::from_content_type(header).ok();
+    let Ok(written) = Manifest::parse(content_type.as_ref(), manifest) else { return };
+
+    let collected = Manifest::parse(Some(&written.media_type), manifest);
+    assert_eq!(collected.as_ref(), Ok(&written));
+    assert!(serde_json::from_slice::<serde_json::Value>(manifest).is_ok_and(|v| v.is_object()));
+    assert!(written.references.len() <= DESCRIPTORS_MAX);
+    let digests: HashSet<_> = written.references.iter().map(|r| &r.digest).collect();
+    assert_eq!(digests.len(), written.references.len());
+    assert!(written.references.iter().all(|r| !r.required || r.kind != ReferenceKind::Any));
+});
