@@ -20,11 +20,17 @@ const ROUNDS: u64 = 12;
 /// How many operations are acknowledged at the most before the process is killed.
 const ACKNOWLEDGED_MAX: u64 = 120;
 
+/// More waits than a round takes, unless every worker has failed.
+const WAITS_MAX: u32 = 60_000;
+
 /// Waits until so many operations are acknowledged, and then a moment that has nothing to do
 /// with what the server is at.
 async fn moment(acknowledged: &AtomicU64, rng: &mut Rng) {
     let until = acknowledged.load(Ordering::Relaxed) + 10 + rng.below(ACKNOWLEDGED_MAX);
-    while acknowledged.load(Ordering::Relaxed) < until {
+    for _ in 0..WAITS_MAX {
+        if acknowledged.load(Ordering::Relaxed) >= until {
+            break;
+        }
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     tokio::time::sleep(Duration::from_micros(rng.below(5000))).await;

@@ -86,7 +86,7 @@ impl Worker {
     }
 
     fn random_bytes(&mut self) -> Bytes {
-        let len = if self.rng.chance(1, 12) { 5_000_000 } else { 1 + self.rng.below(60_000) };
+        let len = if self.rng.chance(1, 12) { 5_000_000 } else { 2 + self.rng.below(60_000) };
         self.rng.bytes(usize::try_from(len).unwrap())
     }
 
@@ -126,7 +126,8 @@ impl Worker {
         let upload = self.upload.as_mut().unwrap();
         while upload.acknowledged < upload.bytes.len() {
             let left = upload.bytes.len() - upload.acknowledged;
-            let len = 1 + usize::try_from(self.rng.below(left as u64)).unwrap();
+            // Not one byte, which `Range: 0-0` does not tell from none.
+            let len = left.min(2 + usize::try_from(self.rng.below(left as u64)).unwrap());
             let chunk = upload.bytes.slice(upload.acknowledged..upload.acknowledged + len);
             upload.sent = upload.sent.max(upload.acknowledged + len);
             let range = format!("{}-{}", upload.acknowledged, upload.acknowledged + len - 1);

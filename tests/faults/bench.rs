@@ -10,9 +10,12 @@ use jreg_registry::{
     Error, ManifestPush, Options, PageRequest, Registry, Repository, Result, Touch,
 };
 use jreg_storage::testing::Faulty;
-use jreg_storage::{ByteRange, Locality, MemoryStore, PartRules, Store, SystemClock};
+use jreg_storage::{
+    ByteRange, Durability, FsOptions, FsStore, Locality, MemoryStore, PartRules, Store, SystemClock,
+};
 use jreg_testkit::Manifest;
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// What kind of store it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +24,22 @@ pub(crate) enum Shape {
     InProcess,
     /// Memory with the habits of S3: shared, parts of one size.
     Shared,
+    /// A folder.
+    Folder,
 }
 
 impl Shape {
-    pub(crate) fn store(self) -> Arc<dyn Store> {
+    pub(crate) const ALL: [Self; 3] = [Self::InProcess, Self::Shared, Self::Folder];
+
+    fn store(self, folder: &TempDir) -> Arc<dyn Store> {
         let rules = PartRules { part_bytes: 16 * 1024, uniform: true, parts_max: 10_000 };
         match self {
             Self::InProcess => Arc::new(MemoryStore::new()),
+            Self::Folder => {
+                // Nothing here cuts the power.
+                let relaxed = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
+                Arc::new(FsStore::open(folder.path(), relaxed).unwrap())
+            }
             Self::Shared => Arc::new(
                 MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build(),
             ),
@@ -39,6 +51,7 @@ impl Shape {
 pub(crate) struct Bench {
     pub(crate) faulty: Arc<Faulty>,
     registry: Registry,
+    _folder: TempDir,
     context: String,
     /// Acknowledged blobs, by repository.
     pub(crate) blobs: BTreeMap<(&'static str, Digest), Bytes>,
@@ -59,12 +72,14 @@ async fn open(store: Arc<dyn Store>) -> Registry {
 
 impl Bench {
     pub(crate) async fn new(shape: Shape, context: &str) -> Self {
-        let faulty = Arc::new(Faulty::new(shape.store()));
+        let folder = TempDir::new().unwrap();
+        let faulty = Arc::new(Faulty::new(shape.store(&folder)));
         let registry = open(faulty.clone()).await;
         let context = context.to_owned();
         Self {
             faulty,
             registry,
+            _folder: folder,
             context,
             blobs: BTreeMap::new(),
             manifests: BTreeMap::new(),

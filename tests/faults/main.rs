@@ -34,7 +34,7 @@ fn block_on(test: impl Future<Output = ()>) {
 
 /// Fails each call of the attempt once, in each way, on each kind of store.
 fn every_call(attempt: Attempt) {
-    for shape in [Shape::InProcess, Shape::Shared] {
+    for shape in Shape::ALL {
         for (how, fault) in FAULTS {
             let mut survived = 0;
             for n in 1..=CALLS_MAX {
@@ -116,7 +116,7 @@ attempts! {
 /// A read whose store call fails is an error of the store: never absence, never an empty list.
 #[test]
 fn failed_reads_are_never_absence() {
-    for shape in [Shape::InProcess, Shape::Shared] {
+    for shape in Shape::ALL {
         for read in attempt::Read::ALL {
             block_on(async {
                 let context = format!("{read:?} on {shape:?}");
