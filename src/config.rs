@@ -75,7 +75,7 @@ macro_rules! settings {
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings { $($(
             $(#[doc = $doc])+
-            #[doc = concat!("\n\nAllowed: ", $allowed, ".")]
+            #[doc = concat!("\n\nAllowed: `", $allowed, "`.")]
             pub $field: $type,
         )+)+ }
 
