@@ -450,9 +450,9 @@ fn two_requests_for_one_upload_do_not_mix() {
         let client = server.client();
         let upload = begin(&client).await;
         let mut old = started(&client, "PATCH", &upload).await;
-        old.write(b"5\r\nXXXXX\r\n").await.unwrap();
+        old.write(b"5\r\nVVVVV\r\n").await.unwrap();
         resume_over(&client, &upload).await;
-        old.write(b"5\r\nYYYYY\r\n0\r\n\r\n").await.ok();
+        old.write(b"5\r\nWWWWW\r\n0\r\n\r\n").await.ok();
         if let Ok(answer) = old.response("PATCH").await {
             assert!(answer.status >= 400, "{answer}");
         }

@@ -80,14 +80,26 @@ fn fixed_throttling_is_503_with_retry_after() {
     });
 }
 
+/// The verdict may be remembered for a moment.
+async fn becomes_ready(server: &TestServer) -> bool {
+    for _ in 0..500 {
+        if server.client().get("/readyz").await.status == 200 {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    false
+}
+
 #[test]
 fn health_tells_of_a_store_that_does_not_answer() {
     block_on(async {
         let (server, faulty) = server().await;
-        assert_eq!(server.client().get("/readyz").await.status, 200);
         faulty.inject(Fault::fail(ErrorKind::Unavailable).from_then_on());
         assert_eq!(server.client().get("/readyz").await.status, 503);
         assert_eq!(server.client().get("/livez").await.status, 200);
+        faulty.heal();
+        assert!(becomes_ready(&server).await, "it does not notice that the store answers again");
         server.stop().await;
     });
 }
