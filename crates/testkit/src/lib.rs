@@ -1,1 +1,35 @@
-//! Placeholder.
+//! What jreg's tests share: content made to order from a seed, a client that checks on every
+//! answer what must always hold, scenarios written as rows of data, and the whole server as a
+//! value that stops when it is dropped.
+//!
+//! Nothing here uses jreg's own parsers or hashes: what the tests expect is computed apart from
+//! the code under test. A check that fails panics with the request and the answer in full.
+
+#![allow(clippy::unwrap_used)]
+
+mod check;
+mod client;
+mod content;
+mod digest;
+mod message;
+mod process;
+mod rng;
+mod scenario;
+mod server;
+mod small_pages;
+mod wire;
+
+pub use check::violations;
+pub use client::Client;
+pub use content::{Blob, Image, ImageSpec, Manifest, index_of, media};
+pub use digest::{sha256, sha512};
+pub use message::{Body, Request, Response};
+pub use process::Process;
+pub use rng::Rng;
+pub use scenario::{
+    Scenario, Step, delete, get, head, patch, post, push_blob, push_blob_to, push_image,
+    push_manifest, put,
+};
+pub use server::{ServerSpec, StoreKind, TestServer};
+pub use small_pages::SmallPages;
+pub use wire::Wire;

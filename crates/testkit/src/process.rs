@@ -1,0 +1,90 @@
+//! The real binary as a value: started on a port of its own, and killed when it is dropped.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use crate::Client;
+
+/// A running `jreg serve`.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    client: Client,
+}
+
+impl Process {
+    /// Starts a binary on a folder, and waits until it says where it listens.
+    pub fn start(binary: &str, folder: &Path) -> Self {
+        Self::spawn(Command::new(binary), folder)
+    }
+
+    /// Starts a binary that may have so many files open at the most.
+    pub fn start_with_few_files(binary: &str, folder: &Path, files_max: u32) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files_max}; exec \"$0\" \"$@\""), binary]);
+        Self::spawn(shell, folder)
+    }
+
+    fn spawn(mut command: Command, folder: &Path) -> Self {
+        let mut child = command
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--storage"])
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the binary can be started");
+        let mut output = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let address = greeted_address(&mut output);
+        // What follows is read to its end, so that the process never waits for us.
+        std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
+        Self { child, client: Client::new(address.parse().unwrap()) }
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Kills it as the kernel does when memory is short: it cannot do anything about it.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end.
+    pub fn terminate(mut self) -> ExitStatus {
+        let id = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(asked.success(), "the process is gone already");
+        self.child.wait().unwrap()
+    }
+
+    /// The most memory it ever had, in bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    fn end(&mut self) {
+        // Either it is gone already, or now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn greeted_address(output: &mut impl BufRead) -> String {
+    let mut seen = String::new();
+    while output.read_line(&mut seen).expect("the greeting is text") > 0 {
+        if let Some((_, rest)) = seen.split_once("http://") {
+            return rest.lines().next().unwrap_or_default().trim_end_matches('/').to_owned();
+        }
+    }
+    panic!("the process ended before it said where it listens: {seen:?}");
+}

@@ -1,0 +1,167 @@
+//! The whole server as a value: listens on a port of its own on loopback, and stops when it is
+//! dropped.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use jreg::app::App;
+use jreg::auth::{Authorizer, Open};
+use jreg::config::Settings;
+use jreg::server::{Ending, Running};
+use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::Client;
+
+/// Which store a server keeps its content in.
+#[derive(Clone, Debug, Default)]
+pub enum StoreKind {
+    /// In memory.
+    #[default]
+    Memory,
+    /// In a temporary folder.
+    Folder,
+    /// In a store of the caller's.
+    Given(Arc<dyn Store>),
+}
+
+/// What a server should be like.
+#[derive(Clone, Debug)]
+pub struct ServerSpec {
+    /// Its settings; where it listens and keeps its content is not taken from there.
+    pub settings: Settings,
+    /// Its store.
+    pub store: StoreKind,
+    /// Who may do what on it.
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+impl Default for ServerSpec {
+    /// In memory, with the default settings, open to everybody.
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            store: StoreKind::default(),
+            authorizer: Arc::new(Open),
+        }
+    }
+}
+
+impl ServerSpec {
+    /// The defaults with some settings changed.
+    pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut spec = Self::default();
+        change(&mut spec.settings);
+        spec
+    }
+
+    /// Takes somebody else to say who may do what.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Arc::new(authorizer);
+        self
+    }
+
+    /// Takes another store.
+    #[must_use]
+    pub fn store(mut self, store: StoreKind) -> Self {
+        self.store = store;
+        self
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct TestServer {
+    address: SocketAddr,
+    running: Running,
+    spec: ServerSpec,
+    store: Arc<dyn Store>,
+    folder: Option<TempDir>,
+}
+
+impl TestServer {
+    /// Starts a server.
+    pub async fn start(spec: ServerSpec) -> Self {
+        let folder = matches!(spec.store, StoreKind::Folder).then(|| TempDir::new().unwrap());
+        Self::start_in(spec, folder).await
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Stops it in good order: what runs is finished first. Panics if something had to be cut
+    /// off.
+    pub async fn stop(self) {
+        let ending = self.running.shutdown().await;
+        assert_eq!(ending, Ending::Whole, "a request or a connection would not end");
+    }
+
+    /// Stops it, and starts another on the same folder.
+    pub async fn restart(self) -> Self {
+        let Self { running, spec, store, folder, .. } = self;
+        assert_eq!(running.shutdown().await, Ending::Whole);
+        drop(store);
+        Self::start_in(spec, folder).await
+    }
+
+    /// Everything that exists: the store's keys, or the names of all files around the folder.
+    pub async fn entries(&self) -> Vec<String> {
+        match &self.folder {
+            Some(folder) => files(folder.path()),
+            None => keys(&*self.store).await,
+        }
+    }
+
+    async fn start_in(spec: ServerSpec, folder: Option<TempDir>) -> Self {
+        let store: Arc<dyn Store> = match (&spec.store, &folder) {
+            (StoreKind::Given(store), _) => Arc::clone(store),
+            (StoreKind::Folder, Some(folder)) => open(&folder.path().join("root")),
+            _ => Arc::new(MemoryStore::new()),
+        };
+        let app = App::build_guarded(
+            spec.settings.clone(),
+            Arc::clone(&store),
+            Arc::clone(&spec.authorizer),
+        )
+        .await
+        .unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let running = app.serve(listener).unwrap();
+        Self { address: running.local_addr(), running, spec, store, folder }
+    }
+}
+
+fn open(root: &Path) -> Arc<dyn Store> {
+    Arc::new(FsStore::open(root, FsOptions::default()).unwrap())
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        }
+        found.push(path.display().to_string());
+    }
+    found.sort();
+    found
+}
+
+async fn keys(store: &dyn Store) -> Vec<String> {
+    let mut request = ListRequest::below("");
+    let mut keys = Vec::new();
+    loop {
+        let page = store.list(&request).await.unwrap();
+        keys.extend(page.entries.into_iter().map(|entry| entry.key.to_string()));
+        match page.next {
+            Some(next) => request.start_after = Some(next),
+            None => return keys,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The only wiring: settings become a store, a registry, a router and a server.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use jreg_registry::{Limits, Options, Registry};
+use jreg_storage::{
+    ErrorKind, FsOptions, FsStore, MemoryStore, Metered, Observer, Store, SystemClock,
+};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Authorizer, Gate, Open};
+use crate::config::{Settings, StorageLocation};
+use crate::http::{Context, HttpOptions, router};
+use crate::metrics::Metrics;
+use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
+
+/// How long work that nobody waits for any more may take after the server has stopped.
+const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
+
+/// Why the registry cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] jreg_storage::OpenError),
+    /// The store cannot be used as a registry.
+    #[error(transparent)]
+    Registry(#[from] jreg_registry::OpenError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system refused what every server needs.
+    #[error("cannot start")]
+    System(#[from] io::Error),
+}
+
+/// A registry that is ready to serve.
+#[derive(Debug)]
+pub struct App {
+    router: Router,
+    context: Arc<Context>,
+    server: ServerOptions,
+}
+
+impl App {
+    /// A registry over `store` that grants everything to everybody.
+    pub async fn build(settings: Settings, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        Self::build_guarded(settings, store, Arc::new(Open)).await
+    }
+
+    /// A registry over `store` whose rights are granted by `authorizer`.
+    pub async fn build_guarded(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        authorizer: Arc<dyn Authorizer>,
+    ) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let observer = Arc::new(StoreMetrics(Arc::clone(&metrics)));
+        let store = Arc::new(Metered::new(store, observer));
+        let clock = Arc::new(SystemClock::new());
+        let registry = Registry::open(store, clock, registry_options(&settings)).await?;
+        let context = Arc::new(Context {
+            gate: Gate::new(registry, authorizer),
+            options: HttpOptions::of(&settings),
+            metrics,
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            readiness: Default::default(),
+        });
+        let router = router(Arc::clone(&context));
+        Ok(Self { router, context, server: ServerOptions::of(&settings) })
+    }
+
+    /// The router, for callers that bring their own server.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Serves on `listener` until the returned value is shut down or dropped.
+    pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
+        let address = listener.local_addr()?;
+        let parts = Parts {
+            router: self.router,
+            metrics: Arc::clone(&self.context.metrics),
+            tasks: self.context.tasks.clone(),
+            stopping: self.context.stopping.clone(),
+        };
+        Ok(serve(listener, address, parts, self.server))
+    }
+}
+
+/// Counts the requests to the store.
+#[derive(Debug)]
+struct StoreMetrics(Arc<Metrics>);
+
+impl Observer for StoreMetrics {
+    fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
+        let outcome = result.map_or_else(outcome, |()| "ok");
+        self.0.count_store_request(operation, outcome, duration);
+    }
+}
+
+fn outcome(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::AlreadyExists => "already_exists",
+        ErrorKind::Precondition => "precondition",
+        ErrorKind::OutOfRange => "out_of_range",
+        ErrorKind::TooLarge => "too_large",
+        ErrorKind::Throttled => "throttled",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::Refused => "refused",
+        _ => "other",
+    }
+}
+
+fn registry_options(settings: &Settings) -> Options {
+    Options {
+        references: settings.references,
+        limits: Limits {
+            manifest_bytes_max: settings.manifest_bytes_max,
+            page_items_max: settings.page_items_max,
+            upload_age_max: settings.upload_age_max,
+            uploads_max: settings.uploads_max,
+            upload_buffer_bytes: settings.upload_buffer_bytes,
+            part_bytes: settings.part_bytes,
+            parts_in_flight: settings.parts_in_flight,
+            wave_reads_max: settings.wave_reads_max,
+            mount_candidates_max: settings.mount_candidates_max,
+        },
+        cache_bytes: settings.cache_bytes,
+        cache_trust: settings.cache_trust,
+    }
+}
+
+/// Opens the place where the settings want everything to be kept.
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    let path = match &settings.storage {
+        StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
+        StorageLocation::Folder(path) => path.clone(),
+    };
+    let options = FsOptions { durability: settings.durability, ..FsOptions::default() };
+    let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
+    let store = opening.await.map_err(io::Error::other)??;
+    Ok(Arc::new(store))
+}
+
+/// `jreg serve`: serves until SIGTERM or SIGINT, then finishes what runs. A second signal ends
+/// the process at once. `announce` is told where the registry listens.
+pub fn run(
+    settings: Settings,
+    announce: impl FnOnce(&Settings, std::net::SocketAddr),
+) -> Result<Ending, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ending = runtime.block_on(serve_until_signal(settings, announce));
+    runtime.shutdown_timeout(RUNTIME_END_MAX);
+    ending
+}
+
+async fn serve_until_signal(
+    settings: Settings,
+    announce: impl FnOnce(&Settings, std::net::SocketAddr),
+) -> Result<Ending, StartError> {
+    let mut signals = Signals::new()?;
+    // The address first: it is the cheaper of the two to find taken.
+    let address = settings.listen;
+    let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
+    let store = open_store(&settings).await?;
+    let running = App::build(settings.clone(), store).await?.serve(listener)?;
+    announce(&settings, running.local_addr());
+    signals.next().await;
+    tracing::info!(
+        deadline_s = settings.shutdown_deadline.as_secs(),
+        "stopping: no new connections, running requests may finish; a second signal ends at once"
+    );
+    let ending = tokio::select! {
+        ending = running.shutdown() => ending,
+        () = signals.next() => Ending::CutOff,
+    };
+    tracing::info!(whole = ending == Ending::Whole, "stopped");
+    Ok(ending)
+}
+
+/// The signals that end the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What `jreg serve` says when it has started.
+pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
+    let storage = match &settings.storage {
+        StorageLocation::Memory => "memory: nothing is kept when it stops".to_owned(),
+        StorageLocation::Folder(path) => format!("{} ({})", path.display(), durability(settings)),
+    };
+    // An address that means "every one here" is no address to push to.
+    let host = if address.ip().is_unspecified() {
+        format!("127.0.0.1:{}", address.port())
+    } else {
+        address.to_string()
+    };
+    format!(
+        "jreg {} listens on http://{address}\n  storage  {storage}\n\n\
+         Try it:\n  docker tag alpine {host}/alpine\n  docker push {host}/alpine\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn durability(settings: &Settings) -> &'static str {
+    match settings.durability {
+        jreg_storage::Durability::Strict => "strict durability: survives a power cut",
+        jreg_storage::Durability::Relaxed => "relaxed durability: survives a crash of jreg only",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_greeting_says_where_and_what_to_try() {
+        let settings = Settings::default();
+        let text = greeting(&settings, settings.listen);
+        assert!(text.contains("listens on http://127.0.0.1:5000\n"), "{text}");
+        assert!(text.contains("./jreg-data (strict durability"), "{text}");
+        assert!(text.contains("docker tag alpine 127.0.0.1:5000/alpine\n"), "{text}");
+        assert!(text.contains("docker push 127.0.0.1:5000/alpine\n"), "{text}");
+    }
+
+    #[test]
+    fn the_greeting_says_that_memory_keeps_nothing_and_names_an_address_to_push_to() {
+        let settings = Settings { storage: StorageLocation::Memory, ..Settings::default() };
+        let text = greeting(&settings, "0.0.0.0:80".parse().unwrap());
+        assert!(text.contains("nothing is kept"), "{text}");
+        assert!(text.contains("listens on http://0.0.0.0:80\n"), "{text}");
+        assert!(text.contains("docker push 127.0.0.1:80/alpine"), "{text}");
+    }
+
+    #[test]
+    fn the_default_settings_are_the_registrys_defaults() {
+        assert_eq!(registry_options(&Settings::default()), Options::default());
+    }
+}

@@ -1,0 +1,220 @@
+//! [`Authorized`]: the registry as far as one granted right reaches.
+
+use std::sync::Arc;
+
+use jreg_oci::{Algorithm, Descriptor, Digest, MountSource, Reference, RepositoryName, Tag};
+use jreg_registry::{
+    Blob, BlobReader, Chunk, Condition, ManifestPush, Page, PageRequest, PushedManifest,
+    Repository, StoredManifest, Touch, UploadId, UploadProgress,
+};
+
+use super::{Asker, Denied, Gate, Identity, Right};
+
+/// Why an operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The right for it was not granted.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// It was granted, and failed.
+    #[error(transparent)]
+    Registry(Box<jreg_registry::Error>),
+}
+
+impl From<jreg_registry::Error> for AccessError {
+    fn from(error: jreg_registry::Error) -> Self {
+        Self::Registry(Box::new(error))
+    }
+}
+
+type Result<T> = std::result::Result<T, AccessError>;
+
+/// The registry as far as one granted right reaches. Each method says which right it takes; with
+/// any other it is [`Denied::Forbidden`].
+#[derive(Clone, Debug)]
+pub struct Authorized {
+    gate: Gate,
+    asker: Asker,
+    identity: Identity,
+    right: Right,
+}
+
+impl Authorized {
+    pub(super) fn new(gate: Gate, asker: Asker, identity: Identity, right: Right) -> Self {
+        Self { gate, asker, identity, right }
+    }
+
+    /// Who asked.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The repository that the right is about, if it is a right to read.
+    fn pull(&self) -> Result<Repository> {
+        match &self.right {
+            Right::Pull(name) => Ok(self.gate.registry.repository(name.clone())),
+            Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => Err(forbidden()),
+        }
+    }
+
+    /// The repository that the right is about, if it is a right to write.
+    fn push(&self) -> Result<Repository> {
+        match &self.right {
+            Right::Push(name) => Ok(self.gate.registry.repository(name.clone())),
+            Right::Enter | Right::List | Right::Pull(_) | Right::Delete(_) => Err(forbidden()),
+        }
+    }
+
+    /// The repository that the right is about, if it is a right to delete.
+    fn delete(&self) -> Result<Repository> {
+        match &self.right {
+            Right::Delete(name) => Ok(self.gate.registry.repository(name.clone())),
+            Right::Enter | Right::List | Right::Pull(_) | Right::Push(_) => Err(forbidden()),
+        }
+    }
+
+    /// Whether the asker has a further right.
+    async fn may(&self, right: Right) -> bool {
+        self.gate.authorizer.authorize(&self.asker, &right).await.is_ok()
+    }
+
+    /// What an existence check does to what it finds: someone who may push will skip an upload on
+    /// the answer, so it must stay for a while.
+    async fn touch(&self, name: &RepositoryName) -> Touch {
+        if self.may(Right::Push(name.clone())).await { Touch::IfOld } else { Touch::Never }
+    }
+
+    /// The repositories; takes [`Right::List`]. Those that may not be pulled from are left out,
+    /// so a page may be short of its limit and still have a next one.
+    pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
+        if self.right != Right::List {
+            return Err(forbidden());
+        }
+        let Page { items, next } = self.gate.registry.catalog(page).await?;
+        let mut visible = Vec::with_capacity(items.len());
+        for name in items {
+            if self.may(Right::Pull(name.clone())).await {
+                visible.push(name);
+            }
+        }
+        Ok(Page { items: visible, next })
+    }
+
+    /// [`Repository::tags`]; takes [`Right::Pull`].
+    pub async fn tags(&self, page: &PageRequest) -> Result<Page<Tag>> {
+        Ok(self.pull()?.tags(page).await?)
+    }
+
+    /// [`Repository::referrers`]; takes [`Right::Pull`].
+    pub async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        page: &PageRequest,
+    ) -> Result<Page<Descriptor>> {
+        Ok(self.pull()?.referrers(subject, artifact_type, page).await?)
+    }
+
+    /// [`Repository::blob_stat`]; takes [`Right::Pull`].
+    pub async fn blob_stat(&self, digest: &Digest) -> Result<Blob> {
+        let repository = self.pull()?;
+        let touch = self.touch(repository.name()).await;
+        Ok(repository.blob_stat(digest, touch).await?)
+    }
+
+    /// [`Repository::blob_open`]; takes [`Right::Pull`].
+    pub async fn blob_open(&self, digest: &Digest) -> Result<BlobReader> {
+        Ok(self.pull()?.blob_open(digest).await?)
+    }
+
+    /// [`Repository::blob_delete`]; takes [`Right::Delete`].
+    pub async fn blob_delete(&self, digest: &Digest) -> Result<()> {
+        Ok(self.delete()?.blob_delete(digest).await?)
+    }
+
+    /// [`Repository::blob_push`]; takes [`Right::Push`].
+    pub async fn blob_push(&self, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+        Ok(self.push()?.blob_push(digest, chunk).await?)
+    }
+
+    /// Mounts a blob from where the client says, or from wherever it may be read; takes
+    /// [`Right::Push`], and [`Right::Pull`] on the source. `None`: it is in no repository that
+    /// may be read, which looks the same as one that does not exist.
+    pub async fn blob_mount(&self, digest: &Digest, from: &MountSource) -> Result<Option<Blob>> {
+        let repository = self.push()?;
+        let sources = match from {
+            MountSource::Any => repository.mount_candidates(digest).await?,
+            MountSource::Repository(name) => vec![name.clone()],
+            MountSource::Unknown => Vec::new(),
+        };
+        for source in sources {
+            if !self.may(Right::Pull(source.clone())).await {
+                continue;
+            }
+            if let Some(blob) = repository.blob_mount(digest, &source).await? {
+                return Ok(Some(blob));
+            }
+        }
+        Ok(None)
+    }
+
+    /// [`Repository::upload_start`]; takes [`Right::Push`].
+    pub fn upload_start(&self, algorithm: Option<Algorithm>) -> Result<UploadId> {
+        Ok(self.push()?.upload_start(algorithm))
+    }
+
+    /// [`Repository::upload_status`]; takes [`Right::Push`].
+    pub async fn upload_status(&self, id: &UploadId) -> Result<UploadProgress> {
+        Ok(self.push()?.upload_status(id).await?)
+    }
+
+    /// [`Repository::upload_append`]; takes [`Right::Push`].
+    pub async fn upload_append(&self, id: &UploadId, chunk: Chunk) -> Result<UploadProgress> {
+        Ok(self.push()?.upload_append(id, chunk).await?)
+    }
+
+    /// [`Repository::upload_finish`]; takes [`Right::Push`].
+    pub async fn upload_finish(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        chunk: Chunk,
+    ) -> Result<Blob> {
+        Ok(self.push()?.upload_finish(id, digest, chunk).await?)
+    }
+
+    /// [`Repository::upload_cancel`]; takes [`Right::Push`].
+    pub async fn upload_cancel(&self, id: &UploadId) -> Result<()> {
+        Ok(self.push()?.upload_cancel(id).await?)
+    }
+
+    /// [`Repository::manifest_get`] to read it; takes [`Right::Pull`].
+    pub async fn manifest_get(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
+        Ok(self.pull()?.manifest_get(reference, Touch::Never).await?)
+    }
+
+    /// [`Repository::manifest_get`] to learn whether it exists; takes [`Right::Pull`].
+    pub async fn manifest_stat(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
+        let repository = self.pull()?;
+        let touch = self.touch(repository.name()).await;
+        Ok(repository.manifest_get(reference, touch).await?)
+    }
+
+    /// [`Repository::manifest_put`]; takes [`Right::Push`].
+    pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
+        Ok(self.push()?.manifest_put(push).await?)
+    }
+
+    /// [`Repository::manifest_delete`]; takes [`Right::Delete`].
+    pub async fn manifest_delete(
+        &self,
+        reference: &Reference,
+        condition: Option<Condition>,
+    ) -> Result<()> {
+        Ok(self.delete()?.manifest_delete(reference, condition).await?)
+    }
+}
+
+fn forbidden() -> AccessError {
+    AccessError::Denied(Denied::Forbidden)
+}

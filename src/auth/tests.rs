@@ -1,0 +1,232 @@
+//! No operation happens without its right.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use jreg_oci::{Algorithm, Digest, MountSource};
+use jreg_registry::{Chunk, Condition, ManifestPush, Options, PageRequest};
+use jreg_storage::{MemoryStore, SystemClock};
+
+use super::*;
+use crate::app::App;
+use crate::config::Settings;
+
+const CHALLENGE: &str = r#"Basic realm="jreg""#;
+
+/// Grants what the function says, and remembers what was asked.
+#[derive(Debug)]
+struct Clerk {
+    grants: fn(&Right) -> bool,
+    asked: Mutex<Vec<Right>>,
+}
+
+impl Clerk {
+    fn new(grants: fn(&Right) -> bool) -> Arc<Self> {
+        Arc::new(Self { grants, asked: Mutex::default() })
+    }
+
+    fn asked(&self) -> Vec<Right> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Authorizer for Clerk {
+    async fn authorize(&self, _: &Asker, right: &Right) -> Result<Identity, Denied> {
+        self.asked.lock().unwrap().push(right.clone());
+        if (self.grants)(right) {
+            return Ok(Identity::Named("clerk".to_owned()));
+        }
+        Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned() })
+    }
+}
+
+fn name(name: &str) -> RepositoryName {
+    name.parse().unwrap()
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+async fn app(clerk: Arc<Clerk>) -> App {
+    let store = Arc::new(MemoryStore::new());
+    App::build_guarded(Settings::default(), store, clerk).await.unwrap()
+}
+
+async fn send(app: &App, method: &str, target: &str, body: &'static str) -> Response {
+    let request = Request::builder().method(method).uri(target);
+    let request = request.body(Body::from(body)).unwrap();
+    let response = TowerToHyperService::new(app.router()).call(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    Response { parts, body: body.collect().await.unwrap().to_bytes() }
+}
+
+struct Response {
+    parts: http::response::Parts,
+    body: bytes::Bytes,
+}
+
+/// A target for each operation, in repository `a/b`.
+fn targets() -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    Endpoint::ALL.iter().flat_map(|info| {
+        let digest = digest(b"x").to_string();
+        let path = info.template.replace("{name}", "a/b").replace("{digest}", &digest);
+        let path = path.replace("{reference}", "latest").replace("{id}", "none");
+        let query =
+            if info.id == "upload_put" { format!("?digest={digest}") } else { String::new() };
+        info.methods.iter().map(move |method| (info.id, *method, format!("{path}{query}")))
+    })
+}
+
+#[tokio::test]
+async fn every_operation_is_refused_to_those_without_its_right() {
+    let clerk = Clerk::new(|_| false);
+    let app = app(Arc::clone(&clerk)).await;
+    for (id, method, target) in targets() {
+        let response = send(&app, method, &target, "x").await;
+        assert_eq!(response.parts.status, StatusCode::UNAUTHORIZED, "{id} {method} {target}");
+        assert_eq!(response.parts.headers["www-authenticate"], CHALLENGE, "{id}");
+        if method != "HEAD" {
+            let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+            assert_eq!(body["errors"][0]["code"], "UNAUTHORIZED", "{id}");
+        }
+        let endpoint =
+            target.split_once('?').map_or((target.as_str(), None), |(p, q)| (p, Some(q)));
+        let endpoint = Endpoint::parse(method, endpoint.0, endpoint.1).unwrap();
+        assert_eq!(clerk.asked(), [right_of(&endpoint)], "{id}: asked once, and for its right");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_goes_on_with_its_right() {
+    let app = app(Clerk::new(|_| true)).await;
+    for (id, method, target) in targets() {
+        let status = send(&app, method, &target, "x").await.parts.status.as_u16();
+        assert!(![401, 403].contains(&status) && status < 500, "{id} {method}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn health_and_metrics_need_no_right() {
+    let app = app(Clerk::new(|_| false)).await;
+    for route in crate::http::SERVICE_ROUTES {
+        let response = send(&app, "GET", route.path, "").await;
+        assert_eq!(response.parts.status, StatusCode::OK, "{}", route.path);
+    }
+}
+
+/// The handles for each right there is.
+async fn handles() -> Vec<(Right, Authorized)> {
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SystemClock::new());
+    let registry = Registry::open(store, clock, Options::default()).await.unwrap();
+    let gate = Gate::new(registry, Clerk::new(|_| true));
+    let rights = [
+        Right::Enter,
+        Right::List,
+        Right::Pull(name("a")),
+        Right::Push(name("a")),
+        Right::Delete(name("a")),
+    ];
+    let handle = |right: Right| {
+        let asker = Asker::default();
+        (right.clone(), Authorized::new(gate.clone(), asker, Identity::Anonymous, right))
+    };
+    rights.map(handle).into()
+}
+
+fn is_denied<T>(result: Result<T, AccessError>) -> bool {
+    matches!(result, Err(AccessError::Denied(_)))
+}
+
+#[tokio::test]
+async fn a_handle_does_only_what_its_right_is_for() {
+    let digest = &digest(b"x");
+    let reference = &"latest".parse().unwrap();
+    let page = &PageRequest { limit: 1, last: None };
+    let push = ManifestPush {
+        reference: "latest".parse().unwrap(),
+        tags: Vec::new(),
+        media_type: None,
+        bytes: "{}".into(),
+        condition: Some(Condition::Exists),
+    };
+    let handles = handles().await;
+    let id = &handles.iter().find_map(|(_, handle)| handle.upload_start(None).ok()).unwrap();
+    for (right, handle) in handles {
+        let from = &MountSource::Any;
+        let lists = !is_denied(handle.catalog(page).await);
+        let pulls = [
+            !is_denied(handle.tags(page).await),
+            !is_denied(handle.referrers(digest, None, page).await),
+            !is_denied(handle.blob_stat(digest).await),
+            !is_denied(handle.blob_open(digest).await),
+            !is_denied(handle.manifest_get(reference).await),
+            !is_denied(handle.manifest_stat(reference).await),
+        ];
+        let pushes = [
+            !is_denied(handle.blob_push(digest, Chunk::of("x")).await),
+            !is_denied(handle.blob_mount(digest, from).await),
+            !is_denied(handle.upload_start(None)),
+            !is_denied(handle.upload_status(id).await),
+            !is_denied(handle.upload_append(id, Chunk::empty()).await),
+            !is_denied(handle.upload_finish(id, digest, Chunk::of("x")).await),
+            !is_denied(handle.upload_cancel(id).await),
+            !is_denied(handle.manifest_put(push.clone()).await),
+        ];
+        let deletes = [
+            !is_denied(handle.blob_delete(digest).await),
+            !is_denied(handle.manifest_delete(reference, None).await),
+        ];
+        assert_eq!(lists, right == Right::List, "{right:?}");
+        assert_eq!(pulls, [matches!(right, Right::Pull(_)); 6], "{right:?}");
+        assert_eq!(pushes, [matches!(right, Right::Push(_)); 8], "{right:?}");
+        assert_eq!(deletes, [matches!(right, Right::Delete(_)); 2], "{right:?}");
+    }
+}
+
+/// Everything but pulling from repositories below `secret/`.
+fn no_secrets(right: &Right) -> bool {
+    !matches!(right, Right::Pull(name) if name.as_str().starts_with("secret/"))
+}
+
+#[tokio::test]
+async fn c06_a_source_that_may_not_be_read_looks_like_one_that_is_missing() {
+    let app = app(Clerk::new(no_secrets)).await;
+    let (secret, open) = (digest(b"secret"), digest(b"open"));
+    for (name, digest, bytes) in [("secret/a", &secret, "secret"), ("open/a", &open, "open")] {
+        let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
+        assert_eq!(send(&app, "POST", &target, bytes).await.parts.status, StatusCode::CREATED);
+    }
+    for (query, status) in [
+        (format!("mount={secret}&from=secret/a"), 202),
+        (format!("mount={secret}&from=missing"), 202),
+        (format!("mount={secret}"), 202),
+        (format!("mount={open}&from=open/a"), 201),
+        (format!("mount={open}"), 201),
+    ] {
+        let target = format!("/v2/mine/blobs/uploads/?{query}");
+        assert_eq!(send(&app, "POST", &target, "").await.parts.status.as_u16(), status, "{query}");
+    }
+    let target = format!("/v2/mine/blobs/{secret}");
+    assert_eq!(send(&app, "HEAD", &target, "").await.parts.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn c21_the_catalog_leaves_out_what_may_not_be_read() {
+    let app = app(Clerk::new(no_secrets)).await;
+    for name in ["open/a", "secret/a"] {
+        let target = format!("/v2/{name}/manifests/latest");
+        let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+        let response = send(&app, "PUT", &target, manifest).await;
+        assert_eq!(response.parts.status, StatusCode::CREATED, "{:?}", response.body);
+    }
+    let catalog = send(&app, "GET", "/v2/_catalog", "").await.body;
+    assert_eq!(catalog, r#"{"repositories":["open/a"]}"#);
+}

@@ -1,0 +1,290 @@
+//! The command line: what a person types, and how it becomes settings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{
+    Assignment, ConfigError, KEYS, Key, Origin, Settings, VARIABLE_PREFIX, nearest, read_file,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  jreg serve
+      listen on 127.0.0.1:5000 and keep everything in ./jreg-data
+  jreg serve --listen 0.0.0.0:5000 --storage /srv/jreg
+      listen on every address and keep everything in /srv/jreg
+  jreg serve --storage memory:
+      try it: nothing is kept
+  jreg serve --config /etc/jreg.toml
+      take the settings from a file
+
+Then, for example:
+  docker tag alpine 127.0.0.1:5000/alpine
+  docker push 127.0.0.1:5000/alpine";
+
+const SERVE_ABOUT: &str = "\
+Serve the registry until SIGTERM or SIGINT
+
+Every option can also be given as an environment variable (--log-format is JREG_LOG_FORMAT) and as
+a key of the configuration file (log-format). A flag goes before a variable, a variable before the
+file. Sizes are written 4MiB, durations 30s, 5m, 6d.";
+
+/// An OCI registry in one binary: no database, no other service.
+#[derive(Debug, Parser)]
+#[command(name = "jreg", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    #[command(about = "Serve the registry until SIGTERM or SIGINT", long_about = SERVE_ABOUT)]
+    #[command(after_help = EXAMPLES)]
+    /// Serve the registry.
+    Serve(ServeArgs),
+    /// Print the version.
+    Version,
+}
+
+/// What `jreg serve` takes.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A TOML file with settings
+    #[arg(long, value_name = "FILE", help_heading = "Service")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The settings given as flags; one flag for each of [`KEYS`].
+#[derive(Debug)]
+struct Flags(Vec<Assignment>);
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        KEYS.iter().fold(command, |command, key| command.arg(flag(key)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(KEYS.iter().filter_map(|key| given(key, matches)).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn flag(key: &Key) -> Arg {
+    let default = match key.show(&Settings::default()).join(", ") {
+        default if default.is_empty() => "none".to_owned(),
+        default => default,
+    };
+    let doc = key.doc.trim().trim_end_matches('.');
+    Arg::new(key.name())
+        .long(key.name())
+        .value_name("VALUE")
+        .action(ArgAction::Append)
+        .help_heading(key.section)
+        .help(format!("{doc} [default: {default}]"))
+        .long_help(format!(
+            "{doc}\n\nAllowed: {}\nDefault: {default}\nVariable: {}",
+            key.allowed,
+            key.variable()
+        ))
+}
+
+fn given(key: &Key, matches: &ArgMatches) -> Option<Assignment> {
+    let name = key.name();
+    if matches.value_source(&name) != Some(ValueSource::CommandLine) {
+        return None;
+    }
+    let values = matches.get_many::<String>(&name)?.cloned().collect();
+    Some(Assignment { name, values, origin: Origin::Flag })
+}
+
+/// What the settings are, and what the operator should know about how they were given.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The settings.
+    pub settings: Settings,
+    /// Remarks that are no errors.
+    pub remarks: Vec<String>,
+}
+
+impl ServeArgs {
+    /// The settings of the file, the environment and the flags; later ones win.
+    ///
+    /// An empty variable counts as absent.
+    pub fn resolve(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Resolved, ConfigError> {
+        let environment = Environment::read(environment);
+        let file = match self.config.or(environment.config) {
+            Some(path) => read(path)?,
+            None => Vec::new(),
+        };
+        let assignments = file.into_iter().chain(environment.assignments).chain(self.flags.0);
+        let settings = Settings::resolve(assignments)?;
+        Ok(Resolved { settings, remarks: environment.remarks })
+    }
+}
+
+fn read(path: PathBuf) -> Result<Vec<Assignment>, ConfigError> {
+    match std::fs::read_to_string(&path) {
+        Ok(text) => read_file(&path, &text),
+        Err(source) => Err(ConfigError::Unreadable { path, source }),
+    }
+}
+
+/// The variables of the environment that are meant for jreg.
+#[derive(Debug, Default)]
+struct Environment {
+    config: Option<PathBuf>,
+    assignments: Vec<Assignment>,
+    remarks: Vec<String>,
+}
+
+impl Environment {
+    fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut environment = Self::default();
+        for (variable, value) in variables {
+            let variable = variable.to_string_lossy();
+            if variable.starts_with(VARIABLE_PREFIX) && !value.is_empty() {
+                environment.take(&variable, value);
+            }
+        }
+        environment
+    }
+
+    fn take(&mut self, variable: &str, value: OsString) {
+        if variable == CONFIG_VARIABLE {
+            self.config = Some(PathBuf::from(value));
+        } else if let Some(key) = KEYS.iter().find(|key| key.variable() == variable) {
+            let values = vec![value.to_string_lossy().into_owned()];
+            let origin = Origin::Variable;
+            self.assignments.push(Assignment { name: key.name(), values, origin });
+        } else if let Some(known) = nearest_variable(variable) {
+            // No error: Kubernetes makes variables such as JREG_SERVICE_HOST and JREG_PORT for a
+            // service that is called jreg.
+            self.remarks.push(format!("{variable} is not a setting; the nearest is {known}"));
+        }
+    }
+}
+
+const CONFIG_VARIABLE: &str = "JREG_CONFIG";
+
+fn nearest_variable(variable: &str) -> Option<String> {
+    // Without the prefix, which all share: it would make any two of them alike.
+    let name = variable.strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace('_', "-");
+    let known = nearest(&name, KEYS.iter().map(Key::name))?;
+    KEYS.iter().find(|key| key.name() == known).map(Key::variable)
+}
+
+/// Reads the command line.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(args)
+}
+
+/// Whether this "error" is an answer to `--help` or `--version`.
+pub fn is_answer(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+}
+
+/// What `jreg version` prints.
+pub fn version() -> String {
+    format!("jreg {}", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn resolve(args: &[&str], variables: &[(&str, &str)]) -> Result<Resolved, ConfigError> {
+        let args = ["jreg", "serve"].iter().chain(args).map(OsString::from);
+        let Action::Serve(serve) = parse(args).unwrap().command else { panic!("not serve") };
+        serve.resolve(variables.iter().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_the_settings_are_the_defaults() {
+        assert_eq!(resolve(&[], &[]).unwrap().settings, Settings::default());
+    }
+
+    #[test]
+    fn a_flag_goes_before_a_variable_before_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jreg.toml");
+        std::fs::write(&path, "uploads-max = 1\nparts-in-flight = 1\nwave-reads-max = 1").unwrap();
+        let path = path.to_str().unwrap();
+        let variables =
+            [("JREG_CONFIG", path), ("JREG_UPLOADS_MAX", "2"), ("JREG_PARTS_IN_FLIGHT", "2")];
+        let settings = resolve(&["--uploads-max", "3"], &variables).unwrap().settings;
+        assert_eq!(settings.uploads_max, 3);
+        assert_eq!(settings.parts_in_flight, 2);
+        assert_eq!(settings.wave_reads_max, 1);
+        let flag = ["--config", path];
+        let variables = [("JREG_CONFIG", "/nonexistent")];
+        assert_eq!(resolve(&flag, &variables).unwrap().settings.uploads_max, 1);
+    }
+
+    #[test]
+    fn a_flag_may_be_repeated_where_that_means_something() {
+        let settings = resolve(&["--warning", "a", "--warning", "b"], &[]).unwrap().settings;
+        assert_eq!(settings.warning, ["a", "b"]);
+        let error = resolve(&["--deletes", "on", "--deletes", "off"], &[]).unwrap_err();
+        assert_eq!(error.to_string(), r#"--deletes cannot be "on, off": it must be on or off"#);
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_absent() {
+        assert_eq!(resolve(&[], &[("JREG_LISTEN", "")]).unwrap().settings, Settings::default());
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_remarked_and_a_foreign_one_is_not() {
+        let variables = [("JREG_LISTENN", "x"), ("JREG_PORT_5000_TCP_ADDR", "10.0.0.1")];
+        let remarks = resolve(&[], &variables).unwrap().remarks;
+        assert_eq!(remarks, ["JREG_LISTENN is not a setting; the nearest is JREG_LISTEN"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = resolve(&["--config", "/nonexistent/jreg.toml"], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the configuration file /nonexistent/jreg.toml");
+    }
+
+    #[test]
+    fn the_help_names_every_setting() {
+        let mut command = Cli::command();
+        let serve = command.find_subcommand_mut("serve").unwrap();
+        let help = serve.render_long_help().to_string();
+        for key in KEYS {
+            assert!(help.contains(&format!("--{} <", key.name())), "{}", key.name());
+            assert!(help.contains(&key.variable()), "{}", key.variable());
+        }
+    }
+}

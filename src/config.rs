@@ -1,0 +1,372 @@
+//! The settings: one flat definition, from which every flag, environment variable and key of the
+//! file is made.
+//!
+//! A setting called `log-format` is the flag `--log-format`, the variable `JREG_LOG_FORMAT` and
+//! the key `log-format`. A flag goes before a variable, a variable before the file, the file
+//! before the default. An unknown key or a value that is not allowed is an error that says what
+//! would have been right. Nothing here reads the environment or the disk: both are passed in.
+
+mod value;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jreg_registry::ReferencePolicy;
+use jreg_storage::Durability;
+
+pub use value::{LogFormat, PublicUrl, StorageLocation};
+
+use value::Value;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The most bytes of warnings that one answer may carry (distribution-spec, "Warnings").
+const WARNING_BYTES_MAX: usize = 4096;
+
+/// One setting: its name, its meaning, and how to set and show it.
+pub struct Key {
+    field: &'static str,
+    /// The heading it stands under in the help and the sample file.
+    pub section: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+    /// Which values it takes.
+    pub allowed: &'static str,
+    set: fn(&mut Settings, &[String]) -> bool,
+    show: fn(&Settings) -> Vec<String>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Key").field(&self.name()).finish()
+    }
+}
+
+impl Key {
+    /// Its name in the file, and as a flag after `--`.
+    pub fn name(&self) -> String {
+        self.field.replace('_', "-")
+    }
+
+    /// Its environment variable.
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.field.to_uppercase())
+    }
+
+    /// Its value in `settings`, as it would be written.
+    pub fn show(&self, settings: &Settings) -> Vec<String> {
+        (self.show)(settings)
+    }
+}
+
+/// What every environment variable of jreg starts with.
+pub const VARIABLE_PREFIX: &str = "JREG_";
+
+macro_rules! settings {
+    ($($section:literal { $(
+        $(#[doc = $doc:literal])+
+        $field:ident: $type:ty = $default:expr, $allowed:literal, $check:expr;
+    )+ })+) => {
+        /// Everything that an operator can set, as data.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Settings { $($(
+            $(#[doc = $doc])+
+            #[doc = concat!("\n\nAllowed: `", $allowed, "`.")]
+            pub $field: $type,
+        )+)+ }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($($field: $default,)+)+ }
+            }
+        }
+
+        /// Every setting, in the order of the help and of the sample file.
+        pub const KEYS: &[Key] = &[$($(Key {
+            field: stringify!($field),
+            section: $section,
+            doc: concat!($($doc),+),
+            allowed: $allowed,
+            set: |settings, texts| {
+                let check: fn(&$type) -> bool = $check;
+                match <$type as Value>::parse_all(texts).filter(check) {
+                    Some(value) => { settings.$field = value; true }
+                    None => false,
+                }
+            },
+            show: |settings| Value::show_all(&settings.$field),
+        },)+)+];
+    };
+}
+
+settings! {
+    "Service" {
+        /// The address and port to listen on.
+        listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
+            "IP:PORT, for example 0.0.0.0:5000 or [::]:5000", |_| true;
+        /// Where to keep everything: a folder, or memory (nothing is kept).
+        storage: StorageLocation = StorageLocation::Folder(PathBuf::from("./jreg-data")),
+            "a folder's path, file:PATH or memory: (s3:// is not in this version)", |_| true;
+        /// How sure a write to the folder must be before it is acknowledged: strict survives a
+        /// power cut, relaxed a crash of jreg only.
+        durability: Durability = Durability::Strict, "strict or relaxed", |_| true;
+        /// Which content a manifest may name that the repository does not hold: none (strict),
+        /// the manifests of an index (sparse-index), anything (off).
+        references: ReferencePolicy = ReferencePolicy::SparseIndex,
+            "strict, sparse-index or off", |_| true;
+        /// Whether blobs, manifests and tags may be deleted through the API.
+        deletes: bool = true, "on or off", |_| true;
+        /// The address by which clients reach this registry. Without it, answers name paths
+        /// only, which is right behind most proxies.
+        public_url: Option<PublicUrl> = None,
+            "none, or an http:// or https:// address, for example https://registry.example.com",
+            |_| true;
+        /// A warning that clients show to their users; may be given several times.
+        warning: Vec<String> = Vec::new(),
+            "printable ASCII without quote or backslash, 4096 bytes over all",
+            |all| warnings_fit(all);
+    }
+    "Logs" {
+        /// The form of the log on standard error: auto is pretty on a terminal, otherwise json.
+        log_format: LogFormat = LogFormat::Auto, "auto, json or pretty", |_| true;
+        /// What to log: a level, or a list like info,jreg=debug.
+        log: String = "info".to_owned(),
+            "error, warn, info, debug, trace, off, or a list of target=level",
+            |filter| is_log_filter(filter);
+    }
+    "Content" {
+        /// The largest manifest.
+        manifest_bytes_max: u64 = 4 * MIB, "a size from 64KiB to 7MiB",
+            |bytes| (64 * KIB..=7 * MIB).contains(bytes);
+        /// The most items in one page of a listing.
+        page_items_max: usize = 1000, "a number from 1 to 10000",
+            |items| (1..=10_000).contains(items);
+        /// How long an upload may go on from its creation.
+        upload_age_max: Duration = 6 * DAY, "a duration from 1m to 30d",
+            |age| (60 * SECOND..=30 * DAY).contains(age);
+        /// The most uploads that send at the same time; more are told to try again (429).
+        uploads_max: usize = 512, "a number from 1 to 100000",
+            |uploads| (1..=100_000).contains(uploads);
+        /// The most bytes of uploads in memory, over all uploads.
+        upload_buffer_bytes: u64 = 256 * MIB, "a size from 16MiB to 1TiB",
+            |bytes| (16 * MIB..=MIB * MIB).contains(bytes);
+        /// The size of the parts in which an upload of unknown length goes to the store.
+        part_bytes: Option<u64> = None, "auto, or a size from 64KiB to 5GiB",
+            |part| part.is_none_or(|bytes| (64 * KIB..=5 * KIB * MIB).contains(&bytes));
+        /// The most parts of one upload that are on their way to the store.
+        parts_in_flight: usize = 4, "a number from 1 to 64", |parts| (1..=64).contains(parts);
+        /// The most store reads that one manifest push makes at the same time.
+        wave_reads_max: usize = 64, "a number from 1 to 1024", |reads| (1..=1024).contains(reads);
+        /// The most repositories that a mount without `from` looks at.
+        mount_candidates_max: usize = 16, "a number from 0 to 1000",
+            |candidates| *candidates <= 1000;
+        /// The most bytes of manifests and links kept in memory; 0 keeps none.
+        cache_bytes: u64 = 64 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
+        /// How long a cached entry is trusted where other instances share the store.
+        cache_trust: Duration = 60 * SECOND, "a duration up to 1h", |trust| *trust <= HOUR;
+    }
+    "Connections" {
+        /// The most connections at the same time; more are told to try again (503).
+        connections_max: usize = 4096, "a number from 1 to 1000000",
+            |connections| (1..=1_000_000).contains(connections);
+        /// The most requests at the same time on one HTTP/2 connection.
+        h2_streams_max: u32 = 256, "a number from 1 to 10000",
+            |streams| (1..=10_000).contains(streams);
+        /// How long a connection may be without a request, and the head of one may take.
+        header_read_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
+            |timeout| is_timeout(*timeout);
+        /// How long a client may send nothing in the middle of a body.
+        body_idle_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
+            |timeout| is_timeout(*timeout);
+        /// How long a client may take nothing of an answer.
+        write_stall_timeout: Duration = 120 * SECOND, "a duration from 100ms to 1h",
+            |timeout| is_timeout(*timeout);
+        /// How much of a refused body is read so that the client sees the refusal.
+        drain_bytes_max: u64 = 8 * MIB, "a size up to 1GiB", |bytes| *bytes <= KIB * MIB;
+        /// When clients that are told to try again should do so.
+        retry_after: Duration = 5 * SECOND, "a duration from 1s to 1h",
+            |after| (SECOND..=HOUR).contains(after);
+        /// How long running requests may take to finish when jreg is told to stop.
+        shutdown_deadline: Duration = 30 * SECOND, "a duration up to 1h",
+            |deadline| *deadline <= HOUR;
+    }
+}
+
+fn is_timeout(timeout: Duration) -> bool {
+    (Duration::from_millis(100)..=HOUR).contains(&timeout)
+}
+
+/// A level, or levels by target. What reads the filter would take any word for a target.
+fn is_log_filter(filter: &str) -> bool {
+    let is_level = |word: &str| {
+        !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok()
+    };
+    let is_directive = |part: &str| match part.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    filter.split(',').all(is_directive)
+}
+
+fn warnings_fit(warnings: &[String]) -> bool {
+    let printable = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+    warnings.iter().all(|text| !text.is_empty() && text.bytes().all(printable))
+        && warnings.iter().map(String::len).sum::<usize>() <= WARNING_BYTES_MAX
+}
+
+/// Where a value was written, for the message when it is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `--name`.
+    Flag,
+    /// `JREG_NAME`.
+    Variable,
+    /// A key of this file.
+    File(PathBuf),
+}
+
+/// A value for a setting that is not yet understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The setting's name, in the spelling of the file.
+    pub name: String,
+    /// The values: one, except for settings that may be given several times.
+    pub values: Vec<String>,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{} is not a TOML file: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// No setting has this name.
+    #[error("{}: unknown key `{name}`{}", path.display(), nearest.as_ref().map_or_else(String::new, |known| format!(", did you mean `{known}`?")))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+        /// The known name that is most like it, if one is.
+        nearest: Option<String>,
+    },
+    /// The setting does not take this value.
+    #[error("{place} cannot be {value:?}: it must be {allowed}")]
+    NotAllowed {
+        /// The flag, variable, or file and key.
+        place: String,
+        /// The value.
+        value: String,
+        /// Which values it takes.
+        allowed: &'static str,
+    },
+}
+
+impl Settings {
+    /// The defaults, changed by `assignments` in their order: later ones win.
+    pub fn resolve(assignments: impl IntoIterator<Item = Assignment>) -> Result<Self, ConfigError> {
+        let mut settings = Self::default();
+        for assignment in assignments {
+            settings.assign(&assignment)?;
+        }
+        Ok(settings)
+    }
+
+    fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {
+        let Some(key) = KEYS.iter().find(|key| key.name() == assignment.name) else {
+            return Err(unknown(assignment));
+        };
+        if (key.set)(self, &assignment.values) {
+            return Ok(());
+        }
+        Err(ConfigError::NotAllowed {
+            place: place(key, &assignment.origin),
+            value: assignment.values.join(", "),
+            allowed: key.allowed,
+        })
+    }
+}
+
+fn place(key: &Key, origin: &Origin) -> String {
+    match origin {
+        Origin::Flag => format!("--{}", key.name()),
+        Origin::Variable => key.variable(),
+        Origin::File(path) => format!("{}: `{}`", path.display(), key.name()),
+    }
+}
+
+fn unknown(assignment: &Assignment) -> ConfigError {
+    let path = match &assignment.origin {
+        Origin::File(path) => path.clone(),
+        Origin::Flag | Origin::Variable => PathBuf::new(),
+    };
+    let nearest = nearest(&assignment.name, KEYS.iter().map(Key::name));
+    ConfigError::UnknownKey { path, name: assignment.name.clone(), nearest }
+}
+
+/// The one of `known` that `name` was most likely meant to be.
+pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    const LIKENESS_MIN: f64 = 0.7;
+    known
+        .map(|known| (strsim::normalized_damerau_levenshtein(name, &known), known))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known)
+}
+
+/// The assignments that a configuration file makes.
+pub fn read_file(path: &std::path::Path, text: &str) -> Result<Vec<Assignment>, ConfigError> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        ConfigError::Syntax { path: path.to_owned(), message: error.to_string() }
+    })?;
+    table.into_iter().map(|(name, value)| file_assignment(path, name, &value)).collect()
+}
+
+fn file_assignment(
+    path: &std::path::Path,
+    name: String,
+    value: &toml::Value,
+) -> Result<Assignment, ConfigError> {
+    let origin = Origin::File(path.to_owned());
+    // An unknown name is reported as such, whatever its value looks like.
+    let Some(values) = texts(value) else {
+        let unsuited = Assignment { name, values: vec![value.to_string()], origin };
+        Settings::default().assign(&unsuited)?;
+        return Ok(unsuited);
+    };
+    Ok(Assignment { name, values, origin })
+}
+
+fn texts(value: &toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::String(text) => Some(vec![text.clone()]),
+        toml::Value::Integer(number) => Some(vec![number.to_string()]),
+        toml::Value::Boolean(flag) => Some(vec![flag.to_string()]),
+        toml::Value::Array(items) => {
+            items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+        }
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! The kinds of value that a setting can have, each with one way to read and to write it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jreg_registry::ReferencePolicy;
+use jreg_storage::Durability;
+
+/// A value that can be written in a flag, a variable or the file.
+pub(super) trait Value: Sized {
+    /// Reads one text.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// Writes it so that [`Value::parse`] reads it back.
+    fn show(&self) -> String;
+
+    /// Reads all texts that were given: just one, unless the kind takes several.
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        match texts {
+            [text] => Self::parse(text.trim()),
+            _ => None,
+        }
+    }
+
+    /// Writes all texts that [`Value::parse_all`] reads back.
+    fn show_all(&self) -> Vec<String> {
+        vec![self.show()]
+    }
+}
+
+/// Where a registry keeps its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageLocation {
+    /// In this folder, which is made if it is not there.
+    Folder(PathBuf),
+    /// In memory, for tests and trials.
+    Memory,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, otherwise JSON.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// The address by which clients reach the registry.
+///
+/// - `http://` or `https://`, a host, perhaps a port and a path;
+/// - no user, query or fragment, and no slash at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// The address, without a slash at the end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StorageLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+impl Value for StorageLocation {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "memory:" {
+            return Some(Self::Memory);
+        }
+        let path = match text.split_once(':') {
+            Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
+            // A word and a colon name a kind of store; a path with a colon can be written `./a:b`.
+            Some((kind, _)) if kind.bytes().all(|b| b.is_ascii_alphanumeric()) => return None,
+            _ => text,
+        };
+        (!path.is_empty()).then(|| Self::Folder(PathBuf::from(path)))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for PublicUrl {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_end_matches('/');
+        let uri: http::Uri = text.parse().ok()?;
+        let authority = uri.authority()?;
+        let plain = matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.query().is_none()
+            && !text.contains('#')
+            && !authority.as_str().contains('@')
+            && !authority.host().is_empty();
+        plain.then(|| Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// Gives a closed set of words its one table.
+macro_rules! words {
+    ($type:ty { $($value:path => $word:literal),+ $(,)? }) => {
+        impl Value for $type {
+            fn parse(text: &str) -> Option<Self> {
+                match text { $($word => Some($value),)+ _ => None }
+            }
+
+            fn show(&self) -> String {
+                match self { $($value => $word,)+ }.to_owned()
+            }
+        }
+    };
+}
+
+words!(Durability { Durability::Strict => "strict", Durability::Relaxed => "relaxed" });
+words!(LogFormat {
+    LogFormat::Auto => "auto",
+    LogFormat::Json => "json",
+    LogFormat::Pretty => "pretty",
+});
+words!(ReferencePolicy {
+    ReferencePolicy::Strict => "strict",
+    ReferencePolicy::SparseIndex => "sparse-index",
+    ReferencePolicy::Off => "off",
+});
+
+impl Value for bool {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "on" | "true" => Some(true),
+            "off" | "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        if *self { "on" } else { "off" }.to_owned()
+    }
+}
+
+/// Values that read and write themselves.
+macro_rules! plain {
+    ($($type:ty),+) => {$(
+        impl Value for $type {
+            fn parse(text: &str) -> Option<Self> {
+                Self::from_str(text).ok()
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
+}
+
+plain!(SocketAddr, usize, u32, String);
+
+const SIZE_UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
+
+/// A size in bytes: a number with `KiB`, `MiB`, `GiB`, `TiB` or nothing behind it.
+impl Value for u64 {
+    fn parse(text: &str) -> Option<Self> {
+        with_unit(text, &SIZE_UNITS)
+    }
+
+    fn show(&self) -> String {
+        show_with_unit(*self, &SIZE_UNITS)
+    }
+}
+
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1000)];
+
+/// A duration: a number with `ms`, `s`, `m`, `h` or `d` behind it.
+impl Value for Duration {
+    fn parse(text: &str) -> Option<Self> {
+        with_unit(text, &DURATION_UNITS).map(Self::from_millis)
+    }
+
+    fn show(&self) -> String {
+        let millis = u64::try_from(self.as_millis()).unwrap_or(u64::MAX);
+        // Whole seconds are written as such up to two minutes, as people write them.
+        match millis {
+            0..120_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+            _ => show_with_unit(millis, &DURATION_UNITS),
+        }
+    }
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn show_with_unit(value: u64, units: &[(&str, u64)]) -> String {
+    let fits = |(_, factor): &&(&str, u64)| value != 0 && value.is_multiple_of(*factor);
+    match units.iter().filter(fits).max_by_key(|(_, factor)| *factor) {
+        Some((unit, factor)) => format!("{}{unit}", value / factor),
+        None => "0".to_owned(),
+    }
+}
+
+impl Value for Option<u64> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "auto" { Some(None) } else { u64::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "auto".to_owned(), Value::show)
+    }
+}
+
+impl Value for Option<PublicUrl> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { PublicUrl::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "none".to_owned(), Value::show)
+    }
+}
+
+impl Value for Vec<String> {
+    fn parse(text: &str) -> Option<Self> {
+        Some(vec![text.to_owned()])
+    }
+
+    fn show(&self) -> String {
+        self.join(", ")
+    }
+
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        Some(texts.to_vec())
+    }
+
+    fn show_all(&self) -> Vec<String> {
+        self.clone()
+    }
+}

@@ -1,0 +1,125 @@
+//! HTTP: one router for everything that is served.
+//!
+//! Health, metrics and documents are ordinary routes (`service`); every path under `/v2/` becomes
+//! an [`Endpoint`](jreg_oci::Endpoint) and is answered by the file of its noun (`blobs`,
+//! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `base`). `exchange` observes all of
+//! them, `error` is the one place where a failure becomes an answer.
+
+mod api;
+mod base;
+mod blobs;
+mod body;
+mod catalog;
+mod conditional;
+mod error;
+mod exchange;
+mod headers;
+mod manifests;
+mod page;
+mod referrers;
+mod request_id;
+mod service;
+mod tags;
+mod uploads;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Gate;
+use crate::config::Settings;
+use crate::metrics::Metrics;
+
+pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
+pub use service::ROUTES as SERVICE_ROUTES;
+
+/// The chunk size that clients are asked for (`OCI-Chunk-Min-Length`), in bytes. Smaller chunks
+/// are taken too; each costs a few store requests.
+pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
+
+/// The other end of a request's connection. The server puts it among the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// What an operator can set about HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Whether content may be deleted.
+    pub deletes: bool,
+    /// What goes before the paths of Location and Link; empty, or an address without a slash at
+    /// its end.
+    pub public_url: String,
+    /// Values of the `Warning` header of every answer of the API.
+    pub warnings: Vec<HeaderValue>,
+    /// The largest manifest, in bytes.
+    pub manifest_bytes_max: u64,
+    /// The most items of a page.
+    pub page_items_max: usize,
+    /// How long a client may send nothing in the middle of a body.
+    pub body_idle_timeout: Duration,
+    /// How much of a body that was refused is read nevertheless.
+    pub drain_bytes_max: u64,
+    /// When to try again.
+    pub retry_after: Duration,
+}
+
+impl HttpOptions {
+    /// What the settings say of HTTP.
+    pub fn of(settings: &Settings) -> Self {
+        let warning = |text: &String| {
+            HeaderValue::from_str(&format!("299 - \"{text}\""))
+                .expect("the settings hold only printable warnings")
+        };
+        let public_url = settings.public_url.as_ref();
+        Self {
+            deletes: settings.deletes,
+            public_url: public_url.map_or_else(String::new, |url| url.as_str().to_owned()),
+            warnings: settings.warning.iter().map(warning).collect(),
+            manifest_bytes_max: settings.manifest_bytes_max,
+            page_items_max: settings.page_items_max,
+            body_idle_timeout: settings.body_idle_timeout,
+            drain_bytes_max: settings.drain_bytes_max,
+            retry_after: settings.retry_after,
+        }
+    }
+}
+
+/// What every answer may need.
+#[derive(Debug)]
+pub struct Context {
+    /// The way to the registry.
+    pub gate: Gate,
+    /// What the operator set.
+    pub options: HttpOptions,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The operations that change something: they run to their end though the client goes away,
+    /// and a shutdown waits for them.
+    pub tasks: TaskTracker,
+    /// Cancelled when the server begins to stop.
+    pub stopping: CancellationToken,
+    /// The last answer to "is the store there?".
+    pub readiness: service::Readiness,
+}
+
+/// The router for everything that is served.
+pub fn router(context: Arc<Context>) -> Router {
+    let mut router = Router::new();
+    for route in service::ROUTES {
+        router = router.route(route.path, (route.handler)());
+    }
+    router
+        .method_not_allowed_fallback(service::method_not_allowed)
+        .fallback(api::answer)
+        .layer(from_fn_with_state(Arc::clone(&context), exchange::observe))
+        .with_state(context)
+}
+
+#[cfg(test)]
+mod tests;

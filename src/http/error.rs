@@ -1,0 +1,273 @@
+//! [`ApiError`]: what a client is told when something fails, and what the log is told.
+//!
+//! The one table from the registry's errors to HTTP is [`From<jreg_registry::Error>`]; the one
+//! from request lines is [`ApiError::route`]. An answer of 5xx says its code and the request's id
+//! and nothing else; the reason goes to the log, once, when the answer is made.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
+use jreg_registry::{BodyError, Error};
+use jreg_storage::ErrorKind;
+use serde_json::{Value, json};
+
+use super::exchange::Exchange;
+use super::{Context, headers};
+use crate::auth::{AccessError, Denied};
+use crate::logging::chain;
+
+/// A failed request.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: ErrorCode,
+    /// What was wrong and what is allowed. Not sent with a 5xx.
+    message: String,
+    detail: Option<Value>,
+    /// What the log is told; only for failures of our own.
+    log: Option<String>,
+    /// Whether trying again can help (`Retry-After`).
+    retry: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    /// An error of the client.
+    pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let headers = Vec::new();
+        Self { status, code, message, detail: None, log: None, retry: false, headers }
+    }
+
+    /// A failure of the registry: `log` is for the log only.
+    pub(super) fn internal(status: StatusCode, code: ErrorCode, log: String) -> Self {
+        Self { log: Some(log), retry: true, ..Self::new(status, code, code.description()) }
+    }
+
+    /// The code that did the work panicked; the panic hook has said where.
+    pub(super) fn panicked() -> Self {
+        let log = "the code that answers this request panicked".to_owned();
+        Self::internal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, log)
+    }
+
+    /// A client error of a value in the request.
+    pub(super) fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// The upload in the path is not one: the same answer as for one that is gone.
+    pub(super) fn upload_unknown(id: &str) -> Self {
+        let message = format!(
+            "upload {:?} is not known: it was cancelled, has expired, or belongs elsewhere",
+            id.chars().take(80).collect::<String>()
+        );
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown, message)
+    }
+
+    /// The operation is switched off.
+    pub(super) fn deletes_are_off() -> Self {
+        let message = "deleting is switched off in this registry";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
+            .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
+    }
+
+    /// The path is nothing that is served here.
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, "there is nothing at this path")
+    }
+
+    /// The path does not take this method.
+    pub(super) fn method_not_allowed(allowed: &str) -> Self {
+        let message = format!("method not allowed: must be one of {allowed}");
+        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message);
+        match HeaderValue::from_str(allowed) {
+            Ok(allowed) => error.with_header(header::ALLOW, allowed),
+            Err(_) => error,
+        }
+    }
+
+    /// A request line that is not an operation.
+    pub(super) fn route(error: &RouteError, method: &Method) -> Self {
+        let message = error.to_string();
+        match error {
+            RouteError::NotFound => Self::not_found(),
+            RouteError::MethodNotAllowed { allowed } => {
+                Self::method_not_allowed(&allowed.join(", "))
+            }
+            RouteError::InvalidName(_) => Self::bad_request(ErrorCode::NameInvalid, message),
+            RouteError::InvalidDigest(_) => Self::bad_request(ErrorCode::DigestInvalid, message),
+            // What cannot be a tag is no manifest's, and readers are told so: existence checks
+            // take 404 for an answer and 400 for a fault.
+            RouteError::InvalidTag(_) if is_read(method) => {
+                Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, message)
+            }
+            RouteError::InvalidTag(_) => Self::bad_request(ErrorCode::ManifestInvalid, message),
+            RouteError::InvalidQuery { .. } => Self::bad_request(ErrorCode::Unsupported, message),
+            RouteError::BadEncoding { .. } => Self::bad_request(ErrorCode::NameInvalid, message),
+            RouteError::TooManyTags { .. } | RouteError::PathTooLong { .. } => {
+                Self::new(StatusCode::URI_TOO_LONG, ErrorCode::Unsupported, message)
+            }
+        }
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Adds headers to the answer if it has this status.
+    pub(super) fn with_headers_if(
+        mut self,
+        status: StatusCode,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> Self {
+        if self.status == status {
+            self.headers.extend(headers);
+        }
+        self
+    }
+
+    fn with_detail(mut self, detail: Value) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    fn with_retry(mut self) -> Self {
+        self.retry = true;
+        self
+    }
+
+    /// Makes the answer, and tells the log if the failure is ours.
+    pub(super) fn render(self, context: &Arc<Context>, exchange: &Exchange) -> Response {
+        exchange.failed_with(self.code);
+        let request_id = &exchange.request_id;
+        if let Some(log) = &self.log {
+            tracing::error!(%request_id, code = self.code.as_str(), error = log, "request failed");
+        }
+        let server_error = self.status.is_server_error();
+        let message = if server_error { self.code.description().to_owned() } else { self.message };
+        let detail = if server_error {
+            Some(json!({ "requestId": request_id.to_string() }))
+        } else {
+            self.detail
+        };
+        let body = ErrorBody::new(self.code, message, detail);
+        let mut response = Response::new(Body::from(headers::to_json(&body)));
+        *response.status_mut() = self.status;
+        response.headers_mut().extend(self.headers);
+        response.headers_mut().insert(header::CONTENT_TYPE, headers::JSON);
+        if self.retry {
+            let after_s = context.options.retry_after.as_secs().max(1);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after_s));
+        }
+        response
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD || method == Method::DELETE
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let message = denied.to_string();
+        match denied {
+            Denied::Unauthenticated { challenge } => {
+                let error = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+                match HeaderValue::from_str(&challenge) {
+                    Ok(challenge) => error.with_header(header::WWW_AUTHENTICATE, challenge),
+                    Err(_) => error,
+                }
+            }
+            Denied::Forbidden => Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message),
+        }
+    }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Denied(denied) => denied.into(),
+            AccessError::Registry(error) => (*error).into(),
+        }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        let (status, code) = match error {
+            BodyError::Broken => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
+            BodyError::Idle { .. } => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
+            BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        let bad = |code| Self::bad_request(code, &message);
+        let not_found = |code| Self::new(StatusCode::NOT_FOUND, code, &message);
+        let too_large = |code| Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, &message);
+        match &error {
+            Error::BlobUnknown { .. } => not_found(ErrorCode::BlobUnknown),
+            Error::ManifestUnknown { .. } => not_found(ErrorCode::ManifestUnknown),
+            Error::NameUnknown { .. } => not_found(ErrorCode::NameUnknown),
+            Error::UploadUnknown { .. } => not_found(ErrorCode::BlobUploadUnknown),
+            Error::ChunkOutOfOrder { offset, .. } | Error::UploadSuperseded { offset } => {
+                Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, &message)
+                    .with_detail(json!({ "offset": offset }))
+                    .with_header(header::RANGE, headers::upload_range(*offset))
+            }
+            Error::DigestMismatch { expected, actual }
+            | Error::ManifestDigestMismatch { expected, actual } => {
+                bad(ErrorCode::DigestInvalid).with_detail(mismatch(expected, actual))
+            }
+            Error::SizeMismatch { expected, actual } => bad(ErrorCode::SizeInvalid)
+                .with_detail(json!({ "expected": expected, "actual": actual })),
+            Error::BlobTooLarge { .. } => too_large(ErrorCode::SizeInvalid),
+            Error::ManifestInvalid(_) => bad(ErrorCode::ManifestInvalid),
+            Error::ManifestTooLarge { .. } => too_large(ErrorCode::ManifestInvalid),
+            Error::ReferencesUnknown { missing, .. } => {
+                bad(ErrorCode::ManifestBlobUnknown).with_detail(json!({ "missing": missing }))
+            }
+            Error::PreconditionFailed { current, .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::ManifestInvalid, &message)
+                    .with_detail(json!({ "current": current }))
+            }
+            Error::Busy { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, &message)
+                    .with_retry()
+            }
+            Error::Body(error) => (*error).into(),
+            Error::Interrupted { .. } | Error::Stopped => unavailable(&error),
+            Error::Store(store) if is_passing(store.kind()) => unavailable(&error),
+            Error::Store(_) | Error::Damaged { .. } => broken(&error),
+        }
+    }
+}
+
+fn mismatch(expected: &Digest, actual: &Digest) -> Value {
+    json!({ "expected": expected, "actual": actual })
+}
+
+/// Whether a failure of the store is likely to pass by itself.
+fn is_passing(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Throttled | ErrorKind::Unavailable)
+}
+
+fn unavailable(error: &Error) -> ApiError {
+    ApiError::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, chain(error))
+}
+
+fn broken(error: &Error) -> ApiError {
+    ApiError::internal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, chain(error))
+}
+
+#[cfg(test)]
+mod tests;

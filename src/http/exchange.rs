@@ -1,0 +1,283 @@
+//! [`Exchange`]: one request and its answer, observed from the head of the one to the last byte
+//! of the other.
+//!
+//! The promise: every request that reaches the router is counted once and logged on one line,
+//! when its answer is finished or given up, whatever happens in between.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{Method, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
+use jreg_oci::{Endpoint, ErrorCode};
+use tracing::{Instrument, Level};
+
+use super::error::ApiError;
+use super::request_id::{self, RequestId};
+use super::{Context, Peer, service};
+use crate::logging::chain;
+use crate::metrics::{AnsweredRequest, Raised};
+
+/// What is logged and counted when a client goes away before it has an answer.
+const CLIENT_GONE: u16 = 499;
+
+/// One request, as far as it is known.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// Its name.
+    pub(super) request_id: RequestId,
+    started: Instant,
+    method: Method,
+    path: String,
+    peer: Option<Peer>,
+    user_agent: Option<String>,
+    subject: OnceLock<Subject>,
+    code: OnceLock<ErrorCode>,
+    received_bytes: AtomicU64,
+}
+
+/// What a request is about.
+#[derive(Debug, Default)]
+struct Subject {
+    endpoint: &'static str,
+    repository: Option<String>,
+    reference: Option<String>,
+    upload: Option<String>,
+}
+
+impl Exchange {
+    pub(super) fn new(request: &Request) -> Self {
+        let user_agent = request.headers().get(header::USER_AGENT);
+        Self {
+            request_id: RequestId::of(request.headers()),
+            started: Instant::now(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            peer: request.extensions().get::<Peer>().copied(),
+            user_agent: user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into()),
+            subject: OnceLock::new(),
+            code: OnceLock::new(),
+            received_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The other end of the connection, if there is one.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.peer
+    }
+
+    /// Notes which operation was asked for.
+    pub(super) fn is_about(&self, endpoint: &Endpoint) {
+        // Only the first description counts, and there is only one.
+        let _ = self.subject.set(Subject::of(endpoint));
+    }
+
+    /// Notes with which code it was refused.
+    pub(super) fn failed_with(&self, code: ErrorCode) {
+        let _ = self.code.set(code);
+    }
+
+    /// How many bytes of its body were read.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that bytes of its body were read.
+    pub(super) fn received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn endpoint(&self) -> &'static str {
+        match self.subject.get() {
+            Some(subject) => subject.endpoint,
+            None => service::endpoint_id(&self.path).unwrap_or("unknown"),
+        }
+    }
+}
+
+impl Subject {
+    fn of(endpoint: &Endpoint) -> Self {
+        let (reference, upload) = match endpoint {
+            Endpoint::Ping | Endpoint::Catalog { .. } | Endpoint::TagList { .. } => (None, None),
+            Endpoint::BlobGet { digest, .. }
+            | Endpoint::BlobHead { digest, .. }
+            | Endpoint::BlobDelete { digest, .. } => (Some(digest.to_string()), None),
+            Endpoint::UploadStart { digest, mount, .. } => {
+                (mount.as_ref().or(digest.as_ref()).map(ToString::to_string), None)
+            }
+            Endpoint::UploadStatus { id, .. }
+            | Endpoint::UploadPatch { id, .. }
+            | Endpoint::UploadCancel { id, .. } => (None, Some(id.clone())),
+            Endpoint::UploadPut { id, digest, .. } => (Some(digest.to_string()), Some(id.clone())),
+            Endpoint::ManifestGet { reference, .. }
+            | Endpoint::ManifestHead { reference, .. }
+            | Endpoint::ManifestPut { reference, .. }
+            | Endpoint::ManifestDelete { reference, .. } => (Some(reference.to_string()), None),
+            Endpoint::Referrers { subject, .. } => (Some(subject.to_string()), None),
+        };
+        let repository = endpoint.name().map(ToString::to_string);
+        Self { endpoint: endpoint.id(), repository, reference, upload }
+    }
+}
+
+/// Observes a request: the outermost layer of the router.
+pub(super) async fn observe(
+    State(context): State<Arc<Context>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let exchange = Arc::new(Exchange::new(&request));
+    let head = request.method() == Method::HEAD;
+    request.extensions_mut().insert(Arc::clone(&exchange));
+    let mut watch = Watch::new(&context, &exchange);
+    let span = tracing::info_span!("request", request_id = %exchange.request_id);
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+    let mut response = answer.unwrap_or_else(|_| ApiError::panicked().render(&context, &exchange));
+    response.headers_mut().insert(request_id::HEADER, exchange.request_id.to_header());
+    watch.answer_began(&response, head);
+    response.map(|body| Body::new(Watched { body, watch: Some(watch) }))
+}
+
+/// Counts and logs an exchange when it is dropped.
+#[derive(Debug)]
+struct Watch {
+    context: Arc<Context>,
+    exchange: Arc<Exchange>,
+    status: Option<StatusCode>,
+    sent_bytes: u64,
+    /// How many bytes the answer must have, if that is known.
+    length: Option<u64>,
+    ended: bool,
+    _in_flight: Raised,
+}
+
+impl Watch {
+    fn new(context: &Arc<Context>, exchange: &Arc<Exchange>) -> Self {
+        Self {
+            context: Arc::clone(context),
+            exchange: Arc::clone(exchange),
+            status: None,
+            sent_bytes: 0,
+            length: None,
+            ended: false,
+            _in_flight: Raised::new(&context.metrics.in_flight),
+        }
+    }
+
+    fn answer_began(&mut self, response: &Response, head: bool) {
+        self.status = Some(response.status());
+        self.length = if head { Some(0) } else { response.body().size_hint().exact() };
+        if self.length.is_none() {
+            let length = response.headers().get(header::CONTENT_LENGTH);
+            self.length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
+    }
+
+    fn is_whole(&self) -> bool {
+        self.ended || self.length.is_some_and(|length| self.sent_bytes >= length)
+    }
+
+    fn log(&self, status: u16, whole: bool) {
+        let exchange = &*self.exchange;
+        let none = Subject::default();
+        let subject = exchange.subject.get().unwrap_or(&none);
+        let client = exchange.peer.map(|Peer(address)| tracing::field::display(address));
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "jreg::request",
+                    $level,
+                    request_id = %exchange.request_id,
+                    endpoint = exchange.endpoint(),
+                    method = %exchange.method,
+                    path = exchange.path,
+                    status,
+                    repository = subject.repository,
+                    reference = subject.reference,
+                    upload = subject.upload,
+                    code = exchange.code.get().map(|code| code.as_str()),
+                    received_bytes = exchange.received_bytes(),
+                    sent_bytes = self.sent_bytes,
+                    duration_ms = exchange.started.elapsed().as_secs_f64() * 1000.0,
+                    client,
+                    user_agent = exchange.user_agent,
+                    aborted = (!whole).then_some(true),
+                    "request"
+                )
+            };
+        }
+        // Probes come every few seconds and say nothing as long as they succeed.
+        if service::is_probe(&exchange.path) && status < 400 {
+            line!(Level::DEBUG);
+        } else {
+            line!(Level::INFO);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let status = self.status.map_or(CLIENT_GONE, |status| status.as_u16());
+        self.context.metrics.count_request(&AnsweredRequest {
+            endpoint: self.exchange.endpoint(),
+            status,
+            duration: self.exchange.started.elapsed(),
+            received_bytes: self.exchange.received_bytes(),
+            sent_bytes: self.sent_bytes,
+        });
+        self.log(status, self.is_whole());
+    }
+}
+
+/// An answer's body that reports what is taken of it.
+struct Watched {
+    body: Body,
+    watch: Option<Watch>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(task));
+        match (&frame, &mut self.watch) {
+            (Some(Ok(frame)), Some(watch)) => watch.sent(frame.data_ref().map_or(0, Bytes::len)),
+            (Some(Err(error)), Some(watch)) => {
+                let request_id = &watch.exchange.request_id;
+                tracing::error!(%request_id, error = chain(error), "an answer broke off");
+            }
+            (None, Some(watch)) => {
+                watch.ended = true;
+                self.watch = None;
+            }
+            (_, None) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

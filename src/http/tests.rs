@@ -1,0 +1,441 @@
+//! Tests of the router as a whole.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use std::io::Write;
+use std::sync::Mutex;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use jreg_oci::{Algorithm, Digest, Endpoint};
+use jreg_storage::testing::{Fault, Faulty, Gate as GateStore};
+use jreg_storage::{ErrorKind, MemoryStore, Store};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::*;
+use crate::app::App;
+use crate::server::{Running, listen};
+
+/// The paths of the document with the methods and operation ids under them.
+fn documented() -> BTreeSet<(String, String, String)> {
+    let document = include_str!("../../docs/openapi.yaml");
+    let (_, paths) = document.split_once("\npaths:\n").unwrap();
+    let (paths, _) = paths.split_once("\ncomponents:\n").unwrap();
+    let (mut path, mut method) = ("", "");
+    let mut operations = BTreeSet::new();
+    for line in paths.lines() {
+        let indent = line.len() - line.trim_start().len();
+        match (indent, line.trim().split_once(':').unwrap_or_default()) {
+            (2, (name, _)) => path = name,
+            (4, (name, _)) => method = name,
+            (6, ("operationId", id)) => {
+                let method = method.to_uppercase();
+                operations.insert((path.to_owned(), method, id.trim().to_owned()));
+            }
+            _ => {}
+        }
+    }
+    operations
+}
+
+/// What the router knows, in the same words. HEAD of what is also read by GET has its own id.
+fn served() -> BTreeSet<(String, String, String)> {
+    let mut operations = BTreeSet::new();
+    for endpoint in Endpoint::ALL {
+        for method in endpoint.methods {
+            let both = endpoint.methods.len() > 1 && *method == "HEAD";
+            let id = if both { format!("{}_head", endpoint.id) } else { endpoint.id.to_owned() };
+            operations.insert((endpoint.template.to_owned(), (*method).to_owned(), id));
+        }
+    }
+    for route in SERVICE_ROUTES {
+        operations.insert((route.path.to_owned(), "GET".to_owned(), route.id.to_owned()));
+    }
+    operations
+}
+
+#[test]
+fn the_document_names_what_is_served_and_nothing_else() {
+    assert_eq!(documented(), served());
+}
+
+/// Every header of the API that this crate knows is in the document.
+#[test]
+fn the_document_names_every_header() {
+    let document = include_str!("../../docs/openapi.yaml").to_lowercase();
+    for header in [
+        headers::DIGEST,
+        headers::UPLOAD_ID,
+        headers::API_VERSION,
+        headers::CHUNK_MIN_LENGTH,
+        headers::SUBJECT,
+        headers::TAG,
+        headers::FILTERS_APPLIED,
+        request_id::HEADER,
+    ] {
+        assert!(document.contains(header.as_str()), "{header}");
+    }
+    for code in jreg_oci::ErrorCode::ALL {
+        assert!(document.contains(&code.as_str().to_lowercase()), "{code}");
+    }
+}
+
+async fn app(settings: Settings) -> App {
+    App::build(settings, Arc::new(MemoryStore::new())).await.unwrap()
+}
+
+fn request(method: &str, target: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(target)
+}
+
+async fn answer(app: &App, request: Request<Body>) -> Response {
+    TowerToHyperService::new(app.router()).call(request).await.unwrap()
+}
+
+async fn send(app: &App, method: &str, target: &str) -> Response {
+    answer(app, request(method, target).body(Body::empty()).unwrap()).await
+}
+
+async fn body(response: Response) -> Bytes {
+    response.into_body().collect().await.unwrap().to_bytes()
+}
+
+async fn code(response: Response) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&body(response).await).unwrap();
+    body["errors"][0]["code"].as_str().unwrap().to_owned()
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+async fn push(app: &App, bytes: &'static [u8]) {
+    let target = format!("/v2/a/blobs/uploads/?digest={}", digest(bytes));
+    let response = answer(app, request("POST", &target).body(Body::from(bytes)).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id_and_the_apis_its_version() {
+    let app = app(Settings::default()).await;
+    for (path, api) in [
+        ("/", false),
+        ("/livez", false),
+        ("/nothing", false),
+        ("/v2", true),
+        ("/v2/", true),
+        ("/v2/nothing", true),
+        ("/v2/a/blobs/bad", true),
+    ] {
+        let ask = request("GET", path).header("X-Request-ID", "one.2-three_4");
+        let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.headers()["x-request-id"], "one.2-three_4", "{path}");
+        assert_eq!(response.headers().contains_key(headers::API_VERSION), api, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn paths_that_are_nothing_are_404_with_a_body() {
+    let app = app(Settings::default()).await;
+    for path in ["/nothing", "/v1/", "/livez/", "//", "/v2/a/nothing", "/v2x/"] {
+        let response = send(&app, "GET", path).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(code(response).await, "UNSUPPORTED", "{path}");
+    }
+    for (method, path) in [("POST", "/livez"), ("DELETE", "/"), ("BREW", "/v2/")] {
+        let response = send(&app, method, path).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        let allow: Vec<_> = response.headers().get_all("allow").iter().collect();
+        assert_eq!(allow.len(), 1, "{path}: {allow:?}");
+        assert_eq!(code(response).await, "UNSUPPORTED", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn warnings_are_on_every_answer_of_the_api() {
+    let warning = vec!["moving soon".to_owned(), "read only on Friday".to_owned()];
+    let app = app(Settings { warning, ..Settings::default() }).await;
+    for path in ["/v2/", "/v2/nothing"] {
+        let response = send(&app, "GET", path).await;
+        let warnings: Vec<_> = response.headers().get_all("warning").iter().collect();
+        assert_eq!(warnings, [r#"299 - "moving soon""#, r#"299 - "read only on Friday""#]);
+    }
+    assert!(!send(&app, "GET", "/livez").await.headers().contains_key("warning"));
+}
+
+#[tokio::test]
+async fn deletes_can_be_switched_off() {
+    let app = app(Settings { deletes: false, ..Settings::default() }).await;
+    push(&app, b"x").await;
+    for target in [format!("/v2/a/blobs/{}", digest(b"x")), "/v2/a/manifests/latest".to_owned()] {
+        let response = send(&app, "DELETE", &target).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert!(response.headers().contains_key("allow"));
+        assert_eq!(code(response).await, "UNSUPPORTED");
+    }
+    let head = send(&app, "HEAD", &format!("/v2/a/blobs/{}", digest(b"x"))).await;
+    assert_eq!(head.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn locations_stand_below_the_public_address_if_there_is_one() {
+    for (public_url, prefix) in
+        [("none", ""), ("https://r.example/base/", "https://r.example/base")]
+    {
+        let origin = crate::config::Origin::Flag;
+        let name = "public-url".to_owned();
+        let values = vec![public_url.to_owned()];
+        let settings = Settings::resolve([crate::config::Assignment { name, values, origin }]);
+        let app = app(settings.unwrap()).await;
+        let ask = request("POST", "/v2/a/blobs/uploads/").header("Host", "evil.example");
+        let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+        let location = response.headers()["location"].to_str().unwrap().to_owned();
+        assert!(location.starts_with(&format!("{prefix}/v2/a/blobs/uploads/")), "{location}");
+    }
+}
+
+/// The words that an answer to a failure of the store must not have.
+const INSIDE: [&str; 4] = ["links", "fault", "blobs/", "unavailable:"];
+
+#[tokio::test]
+async fn fixed_a_failure_of_the_store_is_5xx_and_says_nothing_of_it() {
+    let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+    let settings = Settings { cache_bytes: 0, ..Settings::default() };
+    let app = App::build(settings, store.clone()).await.unwrap();
+    push(&app, b"x").await;
+    let target = format!("/v2/a/blobs/{}", digest(b"x"));
+    for (kind, status) in
+        [(ErrorKind::Unavailable, 503), (ErrorKind::Throttled, 503), (ErrorKind::Refused, 500)]
+    {
+        store.inject(Fault::fail(kind).from_then_on());
+        for method in ["HEAD", "GET"] {
+            let response = send(&app, method, &target).await;
+            assert_eq!(response.status().as_u16(), status, "{method} {kind:?}");
+            assert_eq!(response.headers()["retry-after"], "5");
+            let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+            let text = String::from_utf8(body(response).await.to_vec()).unwrap();
+            assert!(INSIDE.iter().all(|word| !text.contains(word)), "{text}");
+            assert!(method == "HEAD" || text.contains(&id), "{text}");
+        }
+        store.heal();
+    }
+    assert_eq!(send(&app, "HEAD", &target).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_follows_the_store_and_asks_it_once_a_second() {
+    let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+    let app = App::build(Settings::default(), store.clone()).await.unwrap();
+    let calls = store.calls();
+    for _ in 0..10 {
+        assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
+    }
+    assert_eq!(store.calls() - calls, 1);
+    store.inject(Fault::fail(ErrorKind::Unavailable).from_then_on());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    for path in ["/readyz", "/ready"] {
+        let response = send(&app, "GET", path).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(code(response).await, "UNAVAILABLE");
+    }
+    assert_eq!(send(&app, "GET", "/livez").await.status(), StatusCode::OK);
+    store.heal();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_asked() {
+    let app = app(Settings::default()).await;
+    push(&app, b"hello").await;
+    body(send(&app, "GET", &format!("/v2/a/blobs/{}", digest(b"hello"))).await).await;
+    send(&app, "GET", "/v2/a/b/c").await;
+    let response = send(&app, "GET", "/metrics").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = String::from_utf8(body(response).await.to_vec()).unwrap();
+    for line in [
+        r#"jreg_http_requests_total{endpoint="upload_start",status="201"} 1"#,
+        r#"jreg_http_requests_total{endpoint="blob_get",status="200"} 1"#,
+        r#"jreg_http_requests_total{endpoint="unknown",status="404"} 1"#,
+        r#"jreg_http_received_bytes_total{endpoint="upload_start"} 5"#,
+        r#"jreg_http_sent_bytes_total{endpoint="blob_get"} 5"#,
+        r#"jreg_store_requests_total{operation="read",outcome="ok"} 1"#,
+        "jreg_http_requests_in_flight 1",
+        "jreg_uploads_in_progress 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
+    }
+    let ask = request("GET", "/metrics").header("Accept", "application/openmetrics-text;q=0.9");
+    let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openm"));
+}
+
+/// A log that the test reads.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// The lines since the last call.
+    fn take(&self) -> Vec<serde_json::Value> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn every_request_is_one_line_and_every_failure_one_more() {
+    let log = Log::default();
+    let writer = log.clone();
+    let layer = crate::logging::json(move || writer.clone());
+    let filter =
+        tracing_subscriber::filter::Targets::new().with_target("jreg", tracing::Level::INFO);
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+    let settings = Settings { cache_bytes: 0, ..Settings::default() };
+    let app = App::build(settings, store.clone()).await.unwrap();
+    push(&app, b"hello").await;
+    log.take();
+
+    let target = format!("/v2/a/blobs/{}", digest(b"hello"));
+    let ask = request("GET", &target).header("X-Request-ID", "r1").header("User-Agent", "test/1");
+    let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+    assert_eq!(log.take(), [] as [serde_json::Value; 0], "the answer is not finished");
+    body(response).await;
+    let lines = log.take();
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    for (field, value) in [
+        ("level", "INFO"),
+        ("message", "request"),
+        ("request_id", "r1"),
+        ("endpoint", "blob_get"),
+        ("method", "GET"),
+        ("path", target.as_str()),
+        ("repository", "a"),
+        ("reference", digest(b"hello").to_string().as_str()),
+        ("user_agent", "test/1"),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert_eq!((&line["status"], &line["sent_bytes"]), (&200.into(), &5.into()), "{line}");
+    assert!(line["duration_ms"].as_f64().unwrap() >= 0.0);
+    assert!(line.get("aborted").is_none() && line.get("code").is_none(), "{line}");
+
+    drop(send(&app, "GET", &target).await);
+    assert_eq!(log.take()[0]["aborted"], true);
+    body(send(&app, "GET", "/v2/a/manifests/none").await).await;
+    assert_eq!(log.take()[0]["code"], "MANIFEST_UNKNOWN");
+    body(send(&app, "GET", "/livez").await).await;
+    assert_eq!(log.take().len(), 0, "probes that succeed are not worth a line");
+
+    store.inject(Fault::fail(ErrorKind::Refused).from_then_on());
+    body(send(&app, "GET", &target).await).await;
+    let lines = log.take();
+    let [failure, line] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!(failure["level"], "ERROR");
+    assert_eq!(failure["request_id"], line["request_id"]);
+    assert!(failure["error"].as_str().unwrap().contains("a fault that the test asked for"));
+    assert_eq!(line["code"], "UNKNOWN");
+}
+
+async fn serve(settings: Settings, store: Arc<dyn Store>) -> Running {
+    let app = App::build(settings, store).await.unwrap();
+    app.serve(listen("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap()
+}
+
+async fn read_all(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// A client that writes everything before it reads anything must not find its connection broken.
+#[tokio::test]
+async fn a_refusal_is_seen_by_a_client_that_sends_everything_first() {
+    let server = serve(Settings::default(), Arc::new(MemoryStore::new())).await;
+    let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+    let length = 6 * 1024 * 1024;
+    let head = format!(
+        "PUT /v2/a/manifests/latest HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; length]).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("MANIFEST_INVALID"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_is_refused_before_it_sends() {
+    let server = serve(Settings::default(), Arc::new(MemoryStore::new())).await;
+    let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+    let ask = |target: &str| {
+        format!(
+            "PUT {target} HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\n\
+             connection: close\r\ncontent-length: 5\r\n\r\n"
+        )
+    };
+    let digest = digest(b"hello");
+    let refused = ask(&format!("/v2/a/blobs/uploads/none?digest={digest}"));
+    stream.write_all(refused.as_bytes()).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+
+    let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+    let begin = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    stream.write_all(begin.as_bytes()).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+    let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+    let wanted = ask(&format!("{location}?digest={digest}"));
+    stream.write_all(wanted.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    assert!(read_all(&mut stream).await.starts_with("HTTP/1.1 201 "));
+}
+
+/// A client that goes away after its last byte does not leave its push half done.
+#[tokio::test]
+async fn a_push_goes_on_without_its_client_and_a_shutdown_waits_for_it() {
+    let store = Arc::new(GateStore::new(Arc::new(MemoryStore::new())));
+    let server = serve(Settings::default(), store.clone()).await;
+    let mut held = store.hold(|call| call.operation == "put" && call.key.starts_with("links/"));
+    let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+    let digest = digest(b"hello");
+    let push = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nhost: test\r\n\
+         content-length: 5\r\n\r\nhello"
+    );
+    stream.write_all(push.as_bytes()).await.unwrap();
+    held.reached(1).await;
+    drop(stream);
+    let stopping = tokio::spawn(server.shutdown());
+    held.release();
+    stopping.await.unwrap();
+    let app = App::build(Settings::default(), store).await.unwrap();
+    let head = send(&app, "HEAD", &format!("/v2/a/blobs/{digest}")).await;
+    assert_eq!(head.status(), StatusCode::OK);
+}

@@ -1,0 +1,277 @@
+//! What the process counts, and how Prometheus reads it.
+//!
+//! Labels take only values from closed sets (endpoints, statuses, operations): no name of a
+//! repository or client ever becomes one, so their number is bounded.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
+/// which older readers understand too: no family here has a type that only OpenMetrics knows.
+pub const OPENMETRICS: &str = "application/openmetrics-text";
+
+/// Upper bounds of the latency histograms, in seconds: from a memory read to a slow upload.
+const LATENCY_BOUNDS_S: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+/// A label set that is one or two pairs of a fixed name and a value of a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Labels<const N: usize>([(&'static str, Word); N]);
+
+/// A value of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Word {
+    Text(&'static str),
+    Number(u16),
+}
+
+impl<const N: usize> EncodeLabelSet for Labels<N> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        use prometheus_client::encoding::EncodeLabel;
+        for (name, value) in self.0 {
+            match value {
+                Word::Text(text) => (name, text).encode(encoder.encode_label())?,
+                Word::Number(number) => (name, number).encode(encoder.encode_label())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Counters<2>,
+    request_seconds: Histograms,
+    received_bytes: Counters<1>,
+    sent_bytes: Counters<1>,
+    /// Requests that are being answered.
+    pub in_flight: Gauge,
+    /// Connections that are open.
+    pub connections: Gauge,
+    /// Connections that were refused because too many were open.
+    pub connections_refused: Counter,
+    /// Connections that could not be accepted, for want of file descriptors for example.
+    pub accept_errors: Counter,
+    /// Uploads whose bytes are coming in.
+    pub uploads: Gauge,
+    store_requests: Counters<2>,
+    store_seconds: Histograms,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn latency() -> Histogram {
+    Histogram::new(LATENCY_BOUNDS_S)
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("jreg"),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(latency),
+            received_bytes: Family::default(),
+            sent_bytes: Family::default(),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            accept_errors: Counter::default(),
+            uploads: Gauge::default(),
+            store_requests: Family::default(),
+            store_seconds: Family::new_with_constructor(latency),
+        };
+        metrics.register_http();
+        metrics.register_process();
+        metrics.register_store();
+        metrics
+    }
+
+    fn register_http(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "http_requests",
+            "Requests answered, by endpoint and status (499: the client went away first)",
+            self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from a request's head to the end of its answer, by endpoint",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "http_received",
+            "Bytes of request bodies, by endpoint",
+            Unit::Bytes,
+            self.received_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "http_sent",
+            "Bytes of answer bodies, by endpoint",
+            Unit::Bytes,
+            self.sent_bytes.clone(),
+        );
+        let text = "Requests being answered";
+        registry.register("http_requests_in_flight", text, self.in_flight.clone());
+    }
+
+    fn register_process(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("connections", "Open connections", self.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections refused because connections-max were open",
+            self.connections_refused.clone(),
+        );
+        registry.register(
+            "accept_errors",
+            "Connections that could not be accepted",
+            self.accept_errors.clone(),
+        );
+        registry.register("uploads_in_progress", "Uploads being received", self.uploads.clone());
+        let build: Family<Labels<1>, Gauge> = Family::default();
+        let version = Labels([("version", Word::Text(env!("CARGO_PKG_VERSION")))]);
+        build.get_or_create(&version).set(1);
+        registry.register("build_info", "The version of jreg", build);
+    }
+
+    fn register_store(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "store_requests",
+            "Store requests, by operation and outcome",
+            self.store_requests.clone(),
+        );
+        registry.register_with_unit(
+            "store_request_duration",
+            "Time of store requests, by operation",
+            Unit::Seconds,
+            self.store_seconds.clone(),
+        );
+    }
+
+    /// Counts an answered request.
+    pub fn count_request(&self, request: &AnsweredRequest) {
+        let endpoint = ("endpoint", Word::Text(request.endpoint));
+        let status = ("status", Word::Number(request.status));
+        self.requests.get_or_create(&Labels([endpoint, status])).inc();
+        let by_endpoint = Labels([endpoint]);
+        self.request_seconds.get_or_create(&by_endpoint).observe(request.duration.as_secs_f64());
+        self.received_bytes.get_or_create(&by_endpoint).inc_by(request.received_bytes);
+        self.sent_bytes.get_or_create(&by_endpoint).inc_by(request.sent_bytes);
+    }
+
+    /// Counts a store request; `outcome` is `ok` or the kind of failure.
+    pub fn count_store_request(
+        &self,
+        operation: &'static str,
+        outcome: &'static str,
+        duration: Duration,
+    ) {
+        let operation = ("operation", Word::Text(operation));
+        let labels = Labels([operation, ("outcome", Word::Text(outcome))]);
+        self.store_requests.get_or_create(&labels).inc();
+        self.store_seconds.get_or_create(&Labels([operation])).observe(duration.as_secs_f64());
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+/// What is counted of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct AnsweredRequest {
+    /// The endpoint's id.
+    pub endpoint: &'static str,
+    /// The status of the answer.
+    pub status: u16,
+    /// From the request's head to the end of the answer.
+    pub duration: Duration,
+    /// Bytes of the request's body that were read.
+    pub received_bytes: u64,
+    /// Bytes of the answer's body that were handed over.
+    pub sent_bytes: u64,
+}
+
+/// A gauge that is one higher for as long as this lives.
+#[derive(Debug)]
+pub struct Raised(Gauge);
+
+impl Raised {
+    /// Raises a gauge by one.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has_line(text: &str, line: &str) {
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
+    }
+
+    #[test]
+    fn the_text_names_every_family_with_its_labels() {
+        let metrics = Metrics::new();
+        metrics.count_request(&AnsweredRequest {
+            endpoint: "blob_get",
+            status: 206,
+            duration: Duration::from_millis(3),
+            received_bytes: 0,
+            sent_bytes: 512,
+        });
+        metrics.count_store_request("get", "not_found", Duration::from_secs(2));
+        let text = metrics.render();
+        has_line(&text, r#"jreg_http_requests_total{endpoint="blob_get",status="206"} 1"#);
+        has_line(&text, r#"jreg_http_sent_bytes_total{endpoint="blob_get"} 512"#);
+        let bucket =
+            r#"jreg_http_request_duration_seconds_bucket{le="0.005",endpoint="blob_get"} 1"#;
+        has_line(&text, bucket);
+        has_line(&text, r#"jreg_store_requests_total{operation="get",outcome="not_found"} 1"#);
+        has_line(&text, r#"jreg_store_request_duration_seconds_sum{operation="get"} 2.0"#);
+        let version = env!("CARGO_PKG_VERSION");
+        has_line(&text, &format!(r#"jreg_build_info{{version="{version}"}} 1"#));
+        has_line(&text, "jreg_connections_refused_total 0");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_raised_gauge_falls_when_its_guard_goes() {
+        let metrics = Metrics::new();
+        let guard = Raised::new(&metrics.uploads);
+        has_line(&metrics.render(), "jreg_uploads_in_progress 1");
+        drop(guard);
+        has_line(&metrics.render(), "jreg_uploads_in_progress 0");
+    }
+}

@@ -1,0 +1,125 @@
+//! [`Activity`]: what a connection is doing, as its watch needs to know it.
+//!
+//! A connection may be without a request for a while, and an answer may wait for a slow client
+//! for a while; neither may last for ever. The requests of a connection report here when they
+//! begin, when their answer begins, when bytes of it are taken and when they end.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What a connection is doing.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<State>);
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Requests that have begun and whose answer has not ended.
+    in_flight: usize,
+    /// Those of them whose answer has begun.
+    answering: usize,
+    /// When something last moved.
+    last: Instant,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Mutex::new(State { in_flight: 0, answering: 0, last: Instant::now() }))
+    }
+}
+
+impl Activity {
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.0.lock().expect("no code panics while it holds this lock");
+        change(&mut state);
+        state.last = Instant::now();
+    }
+
+    fn state(&self) -> State {
+        *self.0.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// A request has come.
+    pub(super) fn begin(self: &Arc<Self>) -> Request {
+        self.update(|state| state.in_flight += 1);
+        Request { activity: Arc::clone(self), answering: false }
+    }
+
+    /// How long there has been no request; `None` while there is one.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let state = self.state();
+        (state.in_flight == 0).then(|| state.last.elapsed())
+    }
+
+    /// How long the client has taken nothing of the answers that it was given; `None` while we
+    /// are still at work on one of its requests.
+    pub(super) fn stalled(&self) -> Option<Duration> {
+        let state = self.state();
+        (state.in_flight > 0 && state.in_flight == state.answering).then(|| state.last.elapsed())
+    }
+}
+
+/// A request that has come, until its answer has ended and this is dropped.
+#[derive(Debug)]
+pub(super) struct Request {
+    activity: Arc<Activity>,
+    answering: bool,
+}
+
+impl Request {
+    /// The head of its answer is ready.
+    pub(super) fn answer(&mut self) {
+        self.answering = true;
+        self.activity.update(|state| state.answering += 1);
+    }
+
+    /// Bytes of its answer were taken.
+    pub(super) fn moved(&self) {
+        self.activity.update(|_| ());
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.activity.update(|state| {
+            state.in_flight -= 1;
+            state.answering -= usize::from(self.answering);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_is_the_time_without_a_request() {
+        let activity = Arc::new(Activity::default());
+        tokio::time::advance(SECOND).await;
+        assert_eq!(activity.idle(), Some(SECOND));
+        let request = activity.begin();
+        assert_eq!(activity.idle(), None);
+        drop(request);
+        assert_eq!(activity.idle(), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stalled_is_the_time_in_which_no_answer_moved() {
+        let activity = Arc::new(Activity::default());
+        let mut first = activity.begin();
+        first.answer();
+        tokio::time::advance(SECOND).await;
+        assert_eq!(activity.stalled(), Some(SECOND));
+        first.moved();
+        assert_eq!(activity.stalled(), Some(Duration::ZERO));
+        let second = activity.begin();
+        tokio::time::advance(SECOND).await;
+        assert_eq!(activity.stalled(), None, "one request is still being worked on");
+        drop((first, second));
+        assert_eq!(activity.stalled(), None);
+        assert_eq!(activity.idle(), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,201 @@
+//! One connection: HTTP/1.1 or HTTP/2 as the client speaks it, watched from accept to close.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::Request;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::activity::{self, Activity};
+use super::{ServerOptions, Shared};
+use crate::http::Peer;
+use crate::metrics::Raised;
+
+/// What an HTTP/2 client may send on one stream, and over all, before we have read it. Small
+/// windows would let one round trip limit the speed of an upload.
+const H2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const H2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const H2_FRAME_BYTES_MAX: u32 = 64 * 1024;
+/// Room for a request line with as many tags as one push may have.
+const H2_HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much may wait in the kernel unsent before we stop handing it more. With more, a slow
+/// client would look like one that takes nothing.
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+/// How often a connection is looked at.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
+/// Makes connections of sockets.
+#[derive(Clone, Debug)]
+pub(super) struct Builder(auto::Builder<TokioExecutor>);
+
+impl Builder {
+    pub(super) fn new(options: &ServerOptions) -> Self {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_read_timeout)
+            .http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+            .max_frame_size(H2_FRAME_BYTES_MAX)
+            .max_header_list_size(H2_HEADER_BYTES_MAX)
+            .max_concurrent_streams(options.h2_streams_max)
+            .keep_alive_interval(H2_PING_INTERVAL)
+            .keep_alive_timeout(H2_PING_TIMEOUT);
+        Self(builder)
+    }
+}
+
+/// Serves a connection until it ends, is no longer wanted, or must be cut.
+pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+    let _raised = Raised::new(&shared.parts.metrics.connections);
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(client = %address, %error, "connection is gone already");
+        return;
+    }
+    let activity = Arc::new(Activity::default());
+    let service = Requests {
+        router: shared.parts.router.clone(),
+        peer: Peer(address),
+        activity: Arc::clone(&activity),
+    };
+    let connection = shared.builder.0.serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut look = interval(look_interval(&shared.options));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut leaving = false;
+    loop {
+        let leave = tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(client = %address, %error, "connection ended early");
+                }
+                return;
+            }
+            () = shared.cut.cancelled() => return,
+            () = shared.parts.stopping.cancelled(), if !leaving => true,
+            _ = look.tick() => match verdict(&activity, &shared.options) {
+                Verdict::Stay => false,
+                Verdict::Leave => true,
+                Verdict::Cut => {
+                    tracing::debug!(client = %address, "connection cut: the client takes nothing");
+                    return;
+                }
+            },
+        };
+        if leave && !leaving {
+            leaving = true;
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    Ok(())
+}
+
+fn look_interval(options: &ServerOptions) -> Duration {
+    let shortest = options.header_read_timeout.min(options.write_stall_timeout);
+    (shortest / 4).clamp(LOOK_MIN, LOOK_MAX)
+}
+
+/// What is to become of a connection.
+enum Verdict {
+    Stay,
+    /// Finish what runs, then close.
+    Leave,
+    Cut,
+}
+
+fn verdict(activity: &Activity, options: &ServerOptions) -> Verdict {
+    if activity.stalled().is_some_and(|time| time >= options.write_stall_timeout) {
+        return Verdict::Cut;
+    }
+    match activity.idle() {
+        // The last answer may still be on its way from our buffers to the client.
+        Some(time) if time >= options.header_read_timeout + options.write_stall_timeout => {
+            Verdict::Cut
+        }
+        Some(time) if time >= options.header_read_timeout => Verdict::Leave,
+        Some(_) | None => Verdict::Stay,
+    }
+}
+
+/// Hands requests to the router, with the peer beside them, and notes how they fare.
+#[derive(Clone, Debug)]
+struct Requests {
+    router: Router,
+    peer: Peer,
+    activity: Arc<Activity>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let mut noted = self.activity.begin();
+        request.extensions_mut().insert(self.peer);
+        let answer = TowerToHyperService::new(self.router.clone()).call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            noted.answer();
+            Ok(response.map(|body| Body::new(Noted { body, noted })))
+        })
+    }
+}
+
+/// An answer's body that notes when bytes of it are taken, and when it is gone.
+struct Noted {
+    body: Body,
+    noted: activity::Request,
+}
+
+impl http_body::Body for Noted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(task));
+        self.noted.moved();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,150 @@
+//! Conventions as a check: which crate may depend on what, and what no source file may contain.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most lines of one file: more is several nouns in one.
+const LINES_MAX: usize = 900;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The names of a crate's ordinary dependencies.
+fn dependencies(krate: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join("crates").join(krate).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = text.parse().unwrap();
+    let ordinary = manifest["dependencies"].as_table().unwrap().keys().cloned();
+    let targets = manifest.get("target").and_then(toml::Value::as_table);
+    let of_targets = targets.into_iter().flat_map(toml::Table::values);
+    let of_targets = of_targets
+        .filter_map(|target| target.get("dependencies")?.as_table())
+        .flat_map(toml::Table::keys);
+    ordinary.chain(of_targets.cloned()).collect()
+}
+
+#[track_caller]
+fn depends_on_none_of(krate: &str, banned: &[&str]) {
+    let found: Vec<_> =
+        dependencies(krate).into_iter().filter(|name| banned.contains(&name.as_str())).collect();
+    assert!(found.is_empty(), "crates/{krate} depends on {found:?}");
+}
+
+#[test]
+fn specifications_are_values_without_io() {
+    let allowed = ["serde", "serde_json", "sha2", "thiserror"];
+    let others: Vec<_> =
+        dependencies("oci").into_iter().filter(|name| !allowed.contains(&name.as_str())).collect();
+    assert!(others.is_empty(), "crates/oci depends on {others:?}");
+}
+
+#[test]
+fn stores_know_nothing_of_registries() {
+    depends_on_none_of(
+        "storage",
+        &["jreg", "jreg-oci", "jreg-registry", "axum", "hyper", "http", "clap", "toml"],
+    );
+}
+
+#[test]
+fn the_domain_knows_nothing_of_http_or_settings() {
+    depends_on_none_of(
+        "registry",
+        &["jreg", "axum", "hyper", "hyper-util", "http", "http-body", "tower", "clap", "toml"],
+    );
+}
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// Whether the file is a test, or there for tests only.
+    fn is_test(&self) -> bool {
+        let path = self.path.strip_prefix(root()).unwrap();
+        let mut components = path.components().map(|part| part.as_os_str().to_str().unwrap());
+        components.any(|part| {
+            ["tests", "tests.rs", "testkit", "testing", "contract", "benches", "fuzz"]
+                .contains(&part)
+        })
+    }
+
+    /// The lines that run in production, numbered: no comments, nothing after the tests begin.
+    fn production_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let before_tests = |(_, line): &(usize, &str)| line.trim() != "#[cfg(test)]";
+        let is_code = |(_, line): &(usize, &str)| !line.trim_start().starts_with("//");
+        let lines = if self.is_test() { "" } else { self.text.as_str() };
+        (1..).zip(lines.lines()).take_while(before_tests).filter(is_code)
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    for folder in ["src", "crates", "tests", "fuzz"] {
+        collect(&root().join(folder), &mut sources);
+    }
+    assert!(sources.len() > 20, "the sources are not where they were");
+    sources
+}
+
+fn collect(folder: &Path, sources: &mut Vec<Source>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(Source { text: fs::read_to_string(&path).unwrap(), path });
+        }
+    }
+}
+
+/// Where a word stands that may not be there, in all sources or in production code.
+fn places(word: &str, in_tests_too: bool) -> Vec<String> {
+    let mut places = Vec::new();
+    for source in sources() {
+        let all = (1..)
+            .zip(source.text.lines())
+            .filter(|_| in_tests_too && !source.path.ends_with(file!()));
+        let production = source.production_lines().filter(|_| !in_tests_too);
+        for (number, _) in all.chain(production).filter(|(_, line)| line.contains(word)) {
+            places.push(format!("{}:{number}", source.path.display()));
+        }
+    }
+    places
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    for word in
+        ["todo!(", "unimplemented!(", "dbg!(", "#[ignore", "allow(dead_code)", "FIXME", "XXX"]
+    {
+        assert_eq!(places(word, true), Vec::<String>::new(), "{word}");
+    }
+}
+
+#[test]
+fn production_code_does_not_unwrap() {
+    for word in [".unwrap()", "panic!(", "unsafe "] {
+        assert_eq!(places(word, false), Vec::<String>::new(), "{word}");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent: Vec<_> =
+        sources().into_iter().filter(|s| !s.text.starts_with("//!")).map(|s| s.path).collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
+#[test]
+fn no_file_is_long() {
+    let long: Vec<_> = sources()
+        .into_iter()
+        .filter(|s| s.text.lines().count() > LINES_MAX)
+        .map(|s| s.path)
+        .collect();
+    assert!(long.is_empty(), "{long:?}");
+}

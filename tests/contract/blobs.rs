@@ -1,0 +1,180 @@
+//! Blobs: existence, pulling, pushing in one request.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use jreg_testkit::{Rng, get, head, post, push_blob, put, sha256, sha512};
+
+/// The path of a blob in the scenario's repository.
+pub(crate) fn blob(bytes: impl AsRef<[u8]>) -> String {
+    format!("/v2/{{repo}}/blobs/{}", sha256(bytes))
+}
+
+/// The target of a push of these bytes in one request.
+fn single_post(bytes: impl AsRef<[u8]>) -> String {
+    format!("/v2/{{repo}}/blobs/uploads/?digest={}", sha256(bytes))
+}
+
+/// Bytes of more than one part of every store that tests use.
+fn large() -> Bytes {
+    static LARGE: LazyLock<Bytes> = LazyLock::new(|| Rng::new(5).bytes(20 * 1024 * 1024));
+    LARGE.clone()
+}
+
+contract! {
+    c01_single_post_answers_with_digest_and_location: steps![
+        post(&single_post("hello"))
+            .body("hello")
+            .is(201)
+            .has("Docker-Content-Digest", &sha256("hello"))
+            .has("Location", &blob("hello")),
+        get(&blob("hello")).is(200).gives("hello").has("Docker-Content-Digest", &sha256("hello")),
+    ];
+
+    c01_head_has_length_type_and_digest: steps![
+        push_blob("hello"),
+        head(&blob("hello"))
+            .is(200)
+            .has("Content-Length", "5")
+            .has("Content-Type", "application/octet-stream")
+            .has("Docker-Content-Digest", &sha256("hello"))
+            .gives(""),
+    ];
+
+    c02_absent_blob_is_404: steps![
+        head(&blob("nothing")).is(404),
+        get(&blob("nothing")).is(404).code("BLOB_UNKNOWN"),
+        push_blob("something"),
+        head(&blob("nothing")).is(404),
+        get(&blob("nothing")).is(404).code("BLOB_UNKNOWN"),
+    ];
+
+    c03_content_is_never_a_redirect_here: steps![
+        push_blob("hello"),
+        head(&blob("hello")).is(200).lacks("Location"),
+        get(&blob("hello")).is(200).lacks("Location"),
+    ];
+
+    blob_of_one_repository_is_not_in_another: steps![
+        push_blob("hello"),
+        get(&format!("/v2/elsewhere/blobs/{}", sha256("hello"))).is(404).code("BLOB_UNKNOWN"),
+    ];
+
+    blobs_may_be_cached_for_ever: steps![
+        push_blob("hello"),
+        get(&blob("hello"))
+            .is(200)
+            .has_part("Cache-Control", "immutable")
+            .has("Accept-Ranges", "bytes")
+            .has_part("ETag", &sha256("hello")),
+        head(&blob("hello")).is(200).has("Accept-Ranges", "bytes"),
+    ];
+
+    c14_blobs_are_never_compressed: steps![
+        push_blob("hello".repeat(1000)),
+        get(&blob("hello".repeat(1000)))
+            .header("Accept-Encoding", "zstd, gzip, br, deflate")
+            .is(200)
+            .gives("hello".repeat(1000))
+            .has("Content-Length", "5000")
+            .lacks("Content-Encoding"),
+    ];
+
+    blob_larger_than_a_part: steps![
+        push_blob(large()),
+        get(&blob(large())).is(200).gives(large()),
+        get(&blob(large())).header("Range", "bytes=20971519-").is(206).gives(large().slice(20_971_519..)),
+        push_blob(large()),
+        get(&blob(large())).is(200).gives(large()),
+    ];
+
+    blob_without_a_byte: steps![
+        push_blob(""),
+        get(&blob("")).is(200).gives("").has("Content-Length", "0"),
+        head(&blob("")).is(200).has("Content-Length", "0"),
+        get(&blob("")).header("Range", "bytes=0-").is_one_of([200, 416]),
+        post("/v2/{repo}/blobs/uploads/").is(202).keep("Location", "up"),
+        put(&format!("{{up}}?digest={}", sha256(""))).is(201).has("Location", &blob("")),
+    ];
+
+    pushing_a_blob_again_is_201: steps![
+        push_blob("hello"),
+        push_blob("hello"),
+        get(&blob("hello")).is(200).gives("hello"),
+    ];
+
+    same_blob_in_two_repositories: steps![
+        push_blob("hello"),
+        post(&format!("/v2/second/blobs/uploads/?digest={}", sha256("hello"))).body("hello").is(201),
+        get(&format!("/v2/second/blobs/{}", sha256("hello"))).is(200).gives("hello"),
+        get(&blob("hello")).is(200).gives("hello"),
+    ];
+
+    single_post_of_other_bytes_leaves_nothing: steps![
+        post(&single_post("hello")).body("hallo").is(400).code("DIGEST_INVALID"),
+        head(&blob("hello")).is(404),
+        head(&blob("hallo")).is(404),
+    ];
+
+    /// Possession is proven by bytes, also where another repository already holds the content.
+    single_post_of_other_bytes_is_refused_though_content_is_known: steps![
+        post(&format!("/v2/second/blobs/uploads/?digest={}", sha256(large()))).body(large()).is(201),
+        post(&single_post(large())).body("not these bytes").is(400).code("DIGEST_INVALID"),
+        head(&blob(large())).is(404),
+    ];
+
+    single_post_chunked_without_length: steps![
+        post(&single_post("hello world")).chunked(["hello", " ", "world"]).is(201),
+        get(&blob("hello world")).is(200).gives("hello world"),
+    ];
+
+    c22_sha512_is_its_own_key: steps![
+        post(&format!("/v2/{{repo}}/blobs/uploads/?digest={}", sha512("hello")))
+            .body("hello")
+            .is(201)
+            .has("Docker-Content-Digest", &sha512("hello"))
+            .has("Location", &format!("/v2/{{repo}}/blobs/{}", sha512("hello"))),
+        get(&format!("/v2/{{repo}}/blobs/{}", sha512("hello")))
+            .is(200)
+            .gives("hello")
+            .has("Docker-Content-Digest", &sha512("hello")),
+        head(&format!("/v2/{{repo}}/blobs/{}", sha512("hello"))).is(200),
+        head(&blob("hello")).is(404),
+        post(&format!("/v2/{{repo}}/blobs/uploads/?digest={}", sha512("hello"))).body("x").is(400).code("DIGEST_INVALID"),
+    ];
+
+    c22_malformed_digests_are_400: steps![
+        get("/v2/{repo}/blobs/sha256:baddigeststring").is(400).code("DIGEST_INVALID"),
+        head("/v2/{repo}/blobs/sha256:baddigeststring").is(400),
+        get(&format!("/v2/{{repo}}/blobs/{}", sha256("a").to_uppercase())).is(400),
+        get(&format!("/v2/{{repo}}/blobs/{}0", sha256("a"))).is(400).code("DIGEST_INVALID"),
+        get("/v2/{repo}/blobs/md5:d41d8cd98f00b204e9800998ecf8427e").is_one_of([400, 404]),
+        get("/v2/{repo}/blobs/latest").is_one_of([400, 404]),
+        post("/v2/{repo}/blobs/uploads/?digest=sha256:bad").body("x").is(400).code("DIGEST_INVALID"),
+        post("/v2/{repo}/blobs/uploads/?digest=md5:d41d8cd98f00b204e9800998ecf8427e").body("").is(400).code("DIGEST_INVALID"),
+        post("/v2/{repo}/blobs/uploads/?digest=").body("x").is(400).code("DIGEST_INVALID"),
+    ];
+
+    percent_encoded_colon_is_a_colon: steps![
+        post(&single_post("hello").replace("sha256:", "sha256%3A")).body("hello").is(201),
+        get(&blob("hello").replace("sha256:", "sha256%3A")).is(200).gives("hello"),
+        get(&blob("hello").replace("sha256:", "sha256%3a")).is(200).gives("hello"),
+    ];
+
+    blob_conditional_get: steps![
+        push_blob("hello"),
+        get(&blob("hello")).is(200).keep("ETag", "etag"),
+        get(&blob("hello")).header("If-None-Match", "{etag}").is(304).has("ETag", "{etag}"),
+        head(&blob("hello")).header("If-None-Match", "{etag}").is(304),
+        get(&blob("hello")).header("If-None-Match", "\"other\", {etag}").is(304),
+        get(&blob("hello")).header("If-None-Match", "W/{etag}").is(304),
+        get(&blob("hello")).header("If-None-Match", "*").is(304),
+        get(&blob("hello")).header("If-None-Match", "\"other\"").is(200).gives("hello"),
+        get(&blob("nothing")).header("If-None-Match", "*").is(404),
+    ];
+
+    proxying_parameter_is_ignored: steps![
+        push_blob("hello"),
+        get(&format!("{}?ns=docker.io", blob("hello"))).is(200).gives("hello"),
+    ];
+}

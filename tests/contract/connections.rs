@@ -1,0 +1,532 @@
+//! What happens below the requests: clients that vanish, stall or send too much, limits,
+//! HTTP/2, and a server that is told to stop.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jreg_testkit::{
+    Client, Request, Rng, Scenario, ServerSpec, TestServer, Wire, get, head, index_of, patch, post,
+    push_blob, put, sha256,
+};
+
+use crate::blobs::blob;
+use crate::on_both;
+
+/// A limit that is reached at once by a client that does nothing.
+const SHORT: Duration = Duration::from_millis(200);
+
+async fn begin(client: &Client) -> String {
+    let answer = client.send(Request::new("POST", "/v2/a/blobs/uploads/").body("")).await;
+    answer.header("Location").unwrap().to_owned()
+}
+
+/// The offset at which an upload stands.
+async fn offset(client: &Client, upload: &str) -> u64 {
+    let status = client.get(upload).await;
+    assert_eq!(status.status, 204, "{status}");
+    match status.header("Range").unwrap() {
+        "0-0" => 0,
+        range => range.strip_prefix("0-").unwrap().parse::<u64>().unwrap() + 1,
+    }
+}
+
+/// Sends the head of a chunked request and waits until the server asks for its body.
+async fn started(client: &Client, method: &str, target: &str) -> Wire {
+    let mut wire = client.wire().await;
+    let request = Request::new(method, target)
+        .header("Expect", "100-continue")
+        .header("Transfer-Encoding", "chunked");
+    wire.write(&request.head("localhost")).await.unwrap();
+    let interim = wire.response_head().await.unwrap();
+    assert_eq!(interim.status, 100, "{interim}");
+    wire
+}
+
+/// Sends what is missing of `bytes` where the server says that it stands, until it has them all,
+/// and closes the upload. Answers of 416 say where to go on.
+async fn resume(client: &Client, upload: &str, bytes: &'static [u8]) {
+    for _ in 0..20 {
+        let offset = offset(client, upload).await;
+        let rest = &bytes[usize::try_from(offset).unwrap()..];
+        let range = format!("{offset}-{}", bytes.len() - 1);
+        let chunk = Request::new("PATCH", upload).header("Content-Range", range).body(rest);
+        if rest.is_empty() || client.send(chunk).await.status == 202 {
+            break;
+        }
+    }
+    let answer = client
+        .send(Request::new("PUT", format!("{upload}?digest={}", sha256(bytes))).body(""))
+        .await;
+    assert_eq!(answer.status, 201, "{answer}");
+    let pulled = client.get(&format!("/v2/a/blobs/{}", sha256(bytes))).await;
+    assert_eq!(pulled.body, bytes);
+}
+
+/// Waits until nobody listens any more.
+async fn refuses(client: &Client) {
+    for _ in 0..2000 {
+        if Wire::connect(client.address()).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the server still accepts connections");
+}
+
+#[test]
+fn expect_continue_is_answered_before_the_body() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let mut wire =
+            started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello")))
+                .await;
+        wire.write(b"5\r\nhello\r\n0\r\n\r\n").await.unwrap();
+        let answer = wire.response("POST").await.unwrap();
+        assert_eq!(answer.status, 201, "{answer}");
+        server.stop().await;
+    });
+}
+
+#[test]
+fn expect_continue_is_not_asked_of_what_is_refused() {
+    on_both(Default::default, |server| async move {
+        let mut wire = server.client().wire().await;
+        let request = Request::new("POST", "/v2/a/blobs/uploads/?digest=sha256:bad")
+            .header("Expect", "100-continue")
+            .header("Content-Length", "1000000");
+        wire.write(&request.head("localhost")).await.unwrap();
+        let answer = wire.response("POST").await.unwrap();
+        assert_eq!(answer.status, 400, "{answer}");
+        server.stop().await;
+    });
+}
+
+#[test]
+fn connections_are_kept_alive_over_errors() {
+    on_both(Default::default, |server| async move {
+        let mut wire = server.client().wire().await;
+        let bad =
+            Request::new("POST", format!("/v2/a/blobs/uploads/?digest={}", sha256("x"))).body("y");
+        let requests = [
+            Request::new("GET", "/v2/"),
+            Request::new("GET", "/v2/a/tags/list"),
+            bad,
+            Request::new("GET", "/v2/"),
+        ];
+        for (request, status) in requests.into_iter().zip([200, 404, 400, 200]) {
+            let mut bytes = request.head("localhost");
+            bytes.extend(request.encoded_body().concat());
+            wire.write(&bytes).await.unwrap();
+            let answer = wire.response(&request.method).await.unwrap();
+            assert_eq!(answer.status, status, "{request}{answer}");
+        }
+        server.stop().await;
+    });
+}
+
+/// The refusal must reach a client that is still sending.
+#[test]
+fn refusals_are_seen_by_clients_in_the_middle_of_a_body() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let body = Rng::new(1).bytes(6 * 1024 * 1024);
+        let requests = [
+            (413, Request::new("PUT", "/v2/a/manifests/v1").body(body.clone())),
+            (
+                400,
+                Request::new("POST", "/v2/a/blobs/uploads/?digest=sha256:bad").body(body.clone()),
+            ),
+            (404, Request::new("PATCH", "/v2/a/blobs/uploads/none").body(body)),
+        ];
+        for (status, request) in requests {
+            assert_eq!(client.send(request).await.status, status);
+        }
+        let endless =
+            Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
+        let mut wire = client.wire().await;
+        wire.write(&endless.head("localhost")).await.unwrap();
+        assert_eq!(wire.response("PUT").await.unwrap().status, 413);
+        drop(wire);
+        server.stop().await;
+    });
+}
+
+#[test]
+fn client_gone_in_the_middle_of_a_chunk_goes_on_where_it_was() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let bytes: &'static [u8] = b"0123456789abcdefghij";
+        for headers in [("Content-Length", "20"), ("Transfer-Encoding", "chunked")] {
+            for reset in [true, false] {
+                let upload = begin(&client).await;
+                let mut wire = client.wire().await;
+                let request = Request::new("PATCH", &*upload).header(headers.0, headers.1);
+                wire.write(&request.head("localhost")).await.unwrap();
+                let sent: &[u8] =
+                    if headers.1 == "chunked" { b"a\r\n0123456789\r\n" } else { b"0123456789" };
+                wire.write(sent).await.unwrap();
+                if reset {
+                    wire.reset().unwrap();
+                } else {
+                    wire.finish_writing().await.unwrap();
+                    wire.closed().await.unwrap();
+                }
+                resume(&client, &upload, bytes).await;
+                client.delete(&format!("/v2/a/blobs/{}", sha256(bytes))).await;
+            }
+        }
+        server.stop().await;
+    });
+}
+
+#[test]
+fn client_gone_in_the_middle_leaves_nothing_visible() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let upload = begin(&client).await;
+        let targets = [
+            ("POST", format!("/v2/a/blobs/uploads/?digest={}", sha256("hello"))),
+            ("PUT", format!("{upload}?digest={}", sha256("hello"))),
+            ("PUT", "/v2/a/manifests/v1".to_owned()),
+        ];
+        for (method, target) in targets {
+            let mut wire = client.wire().await;
+            let request = Request::new(method, target).header("Content-Length", "10");
+            wire.write(&request.head("localhost")).await.unwrap();
+            wire.write(b"hello").await.unwrap();
+            wire.finish_writing().await.unwrap();
+            let answer = wire.closed().await.unwrap();
+            assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", answer.escape_ascii());
+        }
+        assert_eq!(client.get(&format!("/v2/a/blobs/{}", sha256("hello"))).await.status, 404);
+        assert_eq!(client.get("/v2/a/manifests/v1").await.status, 404);
+        server.stop().await;
+    });
+}
+
+#[test]
+fn c19_stalled_body_is_ended_and_goes_on_where_it_was() {
+    let spec = || ServerSpec::with(|settings| settings.body_idle_timeout = SHORT);
+    on_both(spec, |server| async move {
+        let client = server.client();
+        let upload = begin(&client).await;
+        let mut wire = started(&client, "PATCH", &upload).await;
+        wire.write(b"5\r\nhello\r\n").await.unwrap();
+        let answer = wire.response("PATCH").await.unwrap();
+        assert!([400, 408].contains(&answer.status), "{answer}");
+        assert!(
+            jreg_testkit::violations(&Request::new("PATCH", &*upload), &answer).is_empty(),
+            "{answer}"
+        );
+        resume(&client, &upload, b"hello world").await;
+        server.stop().await;
+    });
+}
+
+/// Progress, however slow, is not a stall: there is no total time on a body.
+#[test]
+fn c19_slow_body_is_not_stalled() {
+    crate::block_on(async {
+        let spec = ServerSpec::with(|settings| settings.body_idle_timeout = SHORT * 5);
+        let server = TestServer::start(spec).await;
+        let client = server.client();
+        let bytes = "x".repeat(6);
+        let mut wire =
+            started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256(&bytes)))
+                .await;
+        for _ in 0..6 {
+            tokio::time::sleep(SHORT).await;
+            wire.write(b"1\r\nx\r\n").await.unwrap();
+        }
+        wire.write(b"0\r\n\r\n").await.unwrap();
+        let answer = wire.response("POST").await.unwrap();
+        assert_eq!(answer.status, 201, "{answer}");
+        server.stop().await;
+    });
+}
+
+#[test]
+fn fixed_stalled_heads_block_nobody() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let mut stalled = Vec::new();
+        for _ in 0..50 {
+            let mut wire = client.wire().await;
+            wire.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
+            stalled.push(wire);
+        }
+        assert_eq!(client.get("/v2/").await.status, 200);
+        drop(stalled);
+        server.stop().await;
+    });
+}
+
+#[test]
+fn head_that_never_ends_is_closed() {
+    let spec = || ServerSpec::with(|settings| settings.header_read_timeout = SHORT);
+    on_both(spec, |server| async move {
+        let mut wire = server.client().wire().await;
+        wire.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
+        let answer = wire.closed().await.unwrap();
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"),
+            "{}",
+            answer.escape_ascii()
+        );
+        server.stop().await;
+    });
+}
+
+#[test]
+fn c18_uploads_over_the_limit_are_told_to_come_again() {
+    let spec = || ServerSpec::with(|settings| settings.uploads_max = 1);
+    on_both(spec, |server| async move {
+        let client = server.client();
+        let (first, second) = (begin(&client).await, begin(&client).await);
+        let mut wire = started(&client, "PATCH", &first).await;
+        wire.write(b"5\r\nhello\r\n").await.unwrap();
+        let busy = client.send(Request::new("PATCH", &*second).body("hello")).await;
+        assert!([429, 503].contains(&busy.status), "{busy}");
+        wire.write(b"0\r\n\r\n").await.unwrap();
+        let answer = wire.response("PATCH").await.unwrap();
+        assert_eq!(answer.status, 202, "{answer}");
+        resume(&client, &second, b"hello").await;
+        server.stop().await;
+    });
+}
+
+#[test]
+fn c18_connections_over_the_limit_are_told_to_come_again() {
+    let spec = || ServerSpec::with(|settings| settings.connections_max = 2);
+    on_both(spec, |server| async move {
+        let client = server.client();
+        let ask = Request::new("GET", "/v2/").head("localhost");
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            let mut wire = client.wire().await;
+            wire.write(&ask).await.unwrap();
+            assert_eq!(wire.response("GET").await.unwrap().status, 200);
+            kept.push(wire);
+        }
+        let mut refused = client.wire().await;
+        refused.write(&ask).await.unwrap();
+        let answer = refused.response("GET").await.unwrap();
+        assert_eq!(answer.status, 503, "{answer}");
+        assert!(answer.header("Retry-After").is_some(), "{answer}");
+        drop((refused, kept));
+        assert!(accepts_again(&client, &ask).await, "the limit counts connections that are gone");
+        server.stop().await;
+    });
+}
+
+async fn accepts_again(client: &Client, ask: &[u8]) -> bool {
+    for _ in 0..500 {
+        let mut wire = client.wire().await;
+        wire.write(ask).await.unwrap();
+        if wire.response("GET").await.is_ok_and(|answer| answer.status == 200) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+#[test]
+fn shutdown_finishes_a_running_upload_and_a_running_pull() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let large = Rng::new(2).bytes(32 * 1024 * 1024);
+        Scenario::new("large", client.clone()).run(vec![push_blob(large.clone())]).await;
+
+        let mut upload =
+            started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello")))
+                .await;
+        let mut pull = client.wire().await;
+        let ask = Request::new("GET", format!("/v2/contract/large/blobs/{}", sha256(&large)));
+        pull.write(&ask.head("localhost")).await.unwrap();
+        assert_eq!(pull.response_head().await.unwrap().status, 200);
+
+        let stopped = tokio::spawn(server.stop());
+        refuses(&client).await;
+        upload.write(b"5\r\nhello\r\n0\r\n\r\n").await.unwrap();
+        let answer = upload.response("POST").await.unwrap();
+        assert_eq!(answer.status, 201, "{answer}");
+        let pulled = pull.bytes(large.len()).await.unwrap();
+        assert_eq!(sha256(pulled), sha256(&large));
+        drop((upload, pull));
+        stopped.await.unwrap();
+    });
+}
+
+#[test]
+fn shutdown_does_not_wait_for_idle_connections() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let mut idle = client.wire().await;
+        idle.write(&Request::new("GET", "/v2/").head("localhost")).await.unwrap();
+        assert_eq!(idle.response("GET").await.unwrap().status, 200);
+        server.stop().await;
+        assert!(idle.closed().await.unwrap().is_empty());
+    });
+}
+
+/// A server that cuts off soon what does not end.
+fn impatient() -> ServerSpec {
+    ServerSpec::with(|settings| settings.shutdown_deadline = Duration::from_secs(5))
+}
+
+/// Half a head is no request that runs.
+#[test]
+fn shutdown_does_not_wait_for_half_a_head() {
+    on_both(impatient, |server| async move {
+        let mut half = server.client().wire().await;
+        half.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
+        // An answer to somebody else says that the server has had its turn.
+        assert_eq!(server.client().get("/v2/").await.status, 200);
+        server.stop().await;
+        half.closed().await.unwrap();
+    });
+}
+
+/// What a refused client still sends is no request that runs either.
+#[test]
+fn shutdown_does_not_wait_for_a_refused_body() {
+    on_both(impatient, |server| async move {
+        let mut endless = server.client().wire().await;
+        let put =
+            Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
+        endless.write(&put.head("localhost")).await.unwrap();
+        assert_eq!(endless.response("PUT").await.unwrap().status, 413);
+        server.stop().await;
+        endless.closed().await.unwrap();
+    });
+}
+
+#[test]
+fn http2_without_tls_pushes_and_pulls() {
+    on_both(Default::default, |server| async move {
+        let stream = tokio::net::TcpStream::connect(server.client().address()).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        let driver = tokio::spawn(connection);
+        let blobs: Vec<Bytes> = (0..8).map(|seed| Rng::new(seed).bytes(300_000)).collect();
+        let pushes = blobs.iter().map(|bytes| push_over_http2(sender.clone(), bytes.clone()));
+        futures::future::join_all(pushes).await;
+        drop(sender);
+        driver.await.unwrap().unwrap();
+        server.stop().await;
+    });
+}
+
+async fn push_over_http2(
+    mut sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    bytes: Bytes,
+) {
+    let uri = |rest: &str| format!("http://localhost/v2/a/blobs/{rest}");
+    let push = hyper::Request::post(uri(&format!("uploads/?digest={}", sha256(&bytes))))
+        .body(Full::new(bytes.clone()))
+        .unwrap();
+    sender.ready().await.unwrap();
+    let answer = sender.send_request(push).await.unwrap();
+    assert_eq!(answer.status(), 201);
+    assert!(answer.headers().contains_key("docker-content-digest"));
+    assert!(answer.headers().contains_key("x-request-id"));
+    let pull = hyper::Request::get(uri(&sha256(&bytes))).body(Full::default()).unwrap();
+    sender.ready().await.unwrap();
+    let answer = sender.send_request(pull).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), bytes);
+}
+
+/// A newer request for the same upload takes it over; the older one learns of it, and the upload
+/// is neither lost nor mixed.
+#[test]
+fn two_requests_for_one_upload_do_not_mix() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let upload = begin(&client).await;
+        let mut old = started(&client, "PATCH", &upload).await;
+        old.write(b"5\r\nVVVVV\r\n").await.unwrap();
+        resume_over(&client, &upload).await;
+        old.write(b"5\r\nWWWWW\r\n0\r\n\r\n").await.ok();
+        if let Ok(answer) = old.response("PATCH").await {
+            assert!(answer.status >= 400, "{answer}");
+        }
+        let pulled = client.get(&format!("/v2/a/blobs/{}", sha256("hello world"))).await;
+        assert_eq!(pulled.body, "hello world");
+        server.stop().await;
+    });
+}
+
+/// Takes a fresh upload over from its start and finishes it.
+async fn resume_over(client: &Client, upload: &str) {
+    let chunk = Request::new("PATCH", upload).header("Content-Range", "0-10").body("hello world");
+    let answer = client.send(chunk).await;
+    assert_eq!(answer.status, 202, "{answer}");
+    let close = Request::new("PUT", format!("{upload}?digest={}", sha256("hello world"))).body("");
+    let answer = client.send(close).await;
+    assert_eq!(answer.status, 201, "{answer}");
+}
+
+#[test]
+fn c19_many_uploads_at_once() {
+    on_both(Default::default, |server| async move {
+        let client = server.client();
+        let pushes = (0..24).map(|seed| {
+            let client = client.clone();
+            async move {
+                let bytes = Rng::new(seed).bytes(100_000);
+                let upload = begin(&client).await;
+                let (one, two) = (bytes.slice(..50_000), bytes.slice(50_000..));
+                assert_eq!(
+                    client.send(Request::new("PATCH", &*upload).chunked([one, two])).await.status,
+                    202
+                );
+                let close =
+                    Request::new("PUT", format!("{upload}?digest={}", sha256(&bytes))).body("");
+                assert_eq!(client.send(close).await.status, 201);
+                assert_eq!(
+                    client.get(&format!("/v2/a/blobs/{}", sha256(&bytes))).await.body,
+                    bytes
+                );
+            }
+        });
+        futures::future::join_all(pushes).await;
+        server.stop().await;
+    });
+}
+
+/// A server that was stopped and started again on the same folder has everything.
+#[test]
+fn folder_is_there_again_after_a_restart() {
+    crate::block_on(async {
+        let server =
+            TestServer::start(ServerSpec::default().store(jreg_testkit::StoreKind::Folder)).await;
+        let mut scenario = Scenario::new("kept", server.client());
+        scenario
+            .run(steps![
+                push_blob("hello"),
+                jreg_testkit::push_manifest("v1", &index_of(&[])),
+                post("/v2/{repo}/blobs/uploads/").is(202).keep("Location", "up"),
+                patch("{up}").body("resumed ").is(202).keep("Location", "up"),
+            ])
+            .await;
+        let upload = scenario.kept("up").to_owned();
+        let server = server.restart().await;
+        Scenario::new("kept", server.client())
+            .run(steps![
+                get(&blob("hello")).is(200).gives("hello"),
+                get("/v2/{repo}/manifests/v1").is(200).gives(index_of(&[]).bytes),
+                head(&blob("nothing")).is(404),
+                patch(&upload).header("Content-Range", "8-12").body("later").is(202),
+                put(&format!("{upload}?digest={}", sha256("resumed later"))).is(201),
+                get(&blob("resumed later")).is(200).gives("resumed later"),
+            ])
+            .await;
+        server.stop().await;
+    });
+}

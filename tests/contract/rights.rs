@@ -1,0 +1,80 @@
+//! Where not everybody may do everything: what a refusal looks like, and that nothing tells of
+//! what may not be read.
+
+use async_trait::async_trait;
+use jreg::auth::{Asker, Authorizer, Denied, Identity, Right};
+use jreg_testkit::{
+    ServerSpec, delete, get, head, index_of, media, post, push_blob_to, put, sha256,
+};
+use serde_json::json;
+
+use crate::blobs::blob;
+
+/// Lets nobody see `secret` who does not know the word, and nobody delete from `kept`.
+#[derive(Debug)]
+struct Rules;
+
+#[async_trait]
+impl Authorizer for Rules {
+    async fn authorize(&self, asker: &Asker, right: &Right) -> Result<Identity, Denied> {
+        let knows = asker.headers.get("Authorization").is_some_and(|word| word == "word");
+        match right {
+            Right::Pull(name) | Right::Push(name) if name.as_str() == "secret" && !knows => {
+                Err(Denied::Unauthenticated { challenge: "Basic realm=\"jreg\"".to_owned() })
+            }
+            Right::Delete(name) if name.as_str() == "kept" => Err(Denied::Forbidden),
+            _ => Ok(Identity::Anonymous),
+        }
+    }
+}
+
+fn ruled() -> ServerSpec {
+    ServerSpec::default().authorizer(Rules)
+}
+
+fn push_secret() -> Vec<jreg_testkit::Step> {
+    steps![
+        push_blob_to("secret", "hello").header("Authorization", "word"),
+        put("/v2/secret/manifests/v1")
+            .header("Authorization", "word")
+            .header("Content-Type", media::INDEX)
+            .body(index_of(&[]).bytes)
+            .is(201),
+    ]
+}
+
+contract! {
+    c11_missing_credentials_are_401_with_a_challenge [ruled()]: steps![
+        push_secret(),
+        get("/v2/secret/manifests/v1").is(401).code("UNAUTHORIZED").has_part("WWW-Authenticate", "Basic realm="),
+        head("/v2/secret/manifests/v1").is(401),
+        get("/v2/secret/manifests/v1").header("Authorization", "word").is(200),
+        post("/v2/secret/blobs/uploads/").is(401).code("UNAUTHORIZED"),
+        put("/v2/secret/manifests/v2").body(index_of(&[]).bytes).is(401),
+        get("/v2/secret/manifests/v2").header("Authorization", "word").is(404),
+    ];
+
+    c11_missing_right_is_403 [ruled()]: steps![
+        push_blob_to("kept", "hello"),
+        delete(&format!("/v2/kept/blobs/{}", sha256("hello"))).is(403).code("DENIED"),
+        get(&format!("/v2/kept/blobs/{}", sha256("hello"))).is(200).gives("hello"),
+    ];
+
+    c06_mount_from_what_may_not_be_read_is_a_miss [ruled()]: steps![
+        push_secret(),
+        post(&format!("/v2/{{repo}}/blobs/uploads/?mount={}&from=secret", sha256("hello"))).is(202),
+        post(&format!("/v2/{{repo}}/blobs/uploads/?mount={}", sha256("hello"))).is(202),
+        head(&blob("hello")).is(404),
+        post(&format!("/v2/{{repo}}/blobs/uploads/?mount={}&from=secret", sha256("hello")))
+            .header("Authorization", "word")
+            .is(201),
+    ];
+
+    c21_catalog_hides_what_may_not_be_read [ruled()]: steps![
+        push_secret(),
+        put("/v2/open/manifests/v1").header("Content-Type", media::INDEX).body(index_of(&[]).bytes).is(201),
+        get("/v2/_catalog").is(200).json("/repositories", json!(["open"])),
+        get("/v2/_catalog").header("Authorization", "word").is(200).json("/repositories", json!(["open", "secret"])),
+        get("/v2/_catalog?n=1").is(200).json("/repositories", json!(["open"])),
+    ];
+}

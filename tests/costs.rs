@@ -1,0 +1,268 @@
+//! What an operation costs in store requests, cold, on a store that is shared: a table. Speed is
+//! guarded here by counting, not by a clock.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use jreg_oci::{Algorithm, Digest, Reference};
+use jreg_registry::{Chunk, ManifestPush, Options, PageRequest, Registry, Repository, Touch};
+use jreg_storage::testing::{Call, Recording};
+use jreg_storage::{ByteRange, Locality, MemoryStore, PartRules, SystemClock};
+use jreg_testkit::{Image, Manifest};
+
+const BLOB: &[u8] = b"a small blob";
+const ALL: PageRequest = PageRequest { limit: 100, last: None };
+
+/// A registry on a shared store that counts.
+struct Bench {
+    store: Arc<Recording>,
+    registry: Registry,
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+fn by_digest(manifest: &Manifest) -> Reference {
+    Reference::Digest(digest(&manifest.bytes))
+}
+
+async fn open(store: &Arc<Recording>) -> Registry {
+    Registry::open(store.clone(), Arc::new(SystemClock::new()), Options::default()).await.unwrap()
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let rules = PartRules { part_bytes: 16 * 1024 * 1024, uniform: true, parts_max: 10_000 };
+        let store = MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build();
+        let store = Arc::new(Recording::new(Arc::new(store)));
+        let registry = open(&store).await;
+        Self { store, registry }
+    }
+
+    fn repository(&self, name: &str) -> Repository {
+        self.registry.repository(name.parse().unwrap())
+    }
+
+    /// Forgets everything cached, and what was counted.
+    async fn cold(&mut self) {
+        self.registry = open(&self.store).await;
+        self.store.take();
+    }
+
+    #[track_caller]
+    fn costs(&self, operation: &str, at_most: usize) {
+        let calls = self.store.take();
+        let listed = |call: &Call| format!("{} {}", call.operation, call.key);
+        let calls: Vec<_> = calls.iter().map(listed).collect();
+        assert!(
+            calls.len() <= at_most,
+            "{operation}: {} requests, not {at_most}: {calls:#?}",
+            calls.len()
+        );
+    }
+
+    async fn push(&self, name: &str, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        self.repository(name).blob_push(&digest(&bytes), Chunk::of(bytes.clone())).await.unwrap();
+    }
+
+    async fn read(&self, bytes: &[u8]) {
+        let reader = self.repository("a").blob_open(&digest(bytes)).await.unwrap();
+        let range = ByteRange { start: 0, end: reader.blob().size_bytes };
+        let read: Vec<Bytes> = reader.read(range).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(read.concat(), bytes);
+    }
+
+    async fn put(&self, manifest: &Manifest, reference: Reference) {
+        let push = ManifestPush {
+            reference,
+            tags: Vec::new(),
+            media_type: Some(manifest.media_type.parse().unwrap()),
+            bytes: manifest.bytes.clone(),
+            condition: None,
+        };
+        self.repository("a").manifest_put(push).await.unwrap();
+    }
+
+    async fn push_image(&self, image: &Image, tag: &str) {
+        for blob in &image.blobs {
+            self.push("a", blob.bytes.clone()).await;
+        }
+        self.put(&image.manifest, tag.parse().unwrap()).await;
+    }
+}
+
+fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn push_of_a_known_digest() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        bench.cold().await;
+        bench.push("a", BLOB).await;
+        bench.costs("known digest up to a part: bytes, link", 2);
+        bench.cold().await;
+        bench.push("b", BLOB).await;
+        bench.costs("the same in another repository", 2);
+        bench.cold().await;
+        bench.push("a", BLOB).await;
+        // The bytes just stored are removed beside it.
+        bench
+            .costs("known digest that is here: bytes, link, the link that is there, bytes away", 4);
+    });
+}
+
+#[test]
+fn upload_as_docker_does() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        bench.cold().await;
+        let repository = bench.repository("a");
+        let id = repository.upload_start(None);
+        bench.costs("begin", 0);
+        repository.upload_append(&id, Chunk { length: None, ..Chunk::of(BLOB) }).await.unwrap();
+        bench.costs("first chunk up to a part: bytes, session", 2);
+        repository.upload_finish(&id, &digest(BLOB), Chunk::empty()).await.unwrap();
+        bench.costs("close: session, swap, link", 3);
+    });
+}
+
+#[test]
+fn upload_in_one_put() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        bench.cold().await;
+        let repository = bench.repository("a");
+        let id = repository.upload_start(None);
+        repository.upload_finish(&id, &digest(BLOB), Chunk::of(BLOB)).await.unwrap();
+        bench.costs("PUT with the whole body: session looked for and closed, bytes, link", 4);
+    });
+}
+
+#[test]
+fn reading_blobs() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        bench.push("a", BLOB).await;
+        bench.cold().await;
+        bench.repository("a").blob_stat(&digest(BLOB), Touch::IfOld).await.unwrap();
+        bench.costs("HEAD: link", 1);
+        bench.cold().await;
+        bench.read(BLOB).await;
+        bench.costs("GET: link, bytes", 2);
+        bench.read(BLOB).await;
+        bench.costs("GET with the link cached: bytes", 1);
+        bench.repository("a").blob_stat(&digest(b"absent"), Touch::IfOld).await.unwrap_err();
+        bench.costs("HEAD of what is absent: link", 1);
+    });
+}
+
+#[test]
+fn mounting() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        bench.push("b", BLOB).await;
+        bench.cold().await;
+        let from = "b".parse().unwrap();
+        bench.repository("a").blob_mount(&digest(BLOB), &from).await.unwrap().unwrap();
+        bench.costs("mount: destination, source, link", 3);
+        bench.cold().await;
+        bench.repository("a").blob_mount(&digest(b"absent"), &from).await.unwrap();
+        bench.costs("mount of what is not there: destination, source", 2);
+    });
+}
+
+#[test]
+fn reading_manifests() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let image = Image::plain(1);
+        bench.push_image(&image, "v1").await;
+        bench.cold().await;
+        let repository = bench.repository("a");
+        repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await.unwrap();
+        bench.costs("by tag: tag, manifest", 2);
+        repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await.unwrap();
+        bench.costs("by tag, the manifest cached: tag", 1);
+        repository.manifest_get(&by_digest(&image.manifest), Touch::Never).await.unwrap();
+        bench.costs("by digest, cached", 0);
+        bench.cold().await;
+        bench
+            .repository("a")
+            .manifest_get(&by_digest(&image.manifest), Touch::Never)
+            .await
+            .unwrap();
+        bench.costs("by digest: manifest", 1);
+    });
+}
+
+#[test]
+fn pushing_manifests() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let image = Image::plain(1);
+        for blob in &image.blobs {
+            bench.push("a", blob.bytes.clone()).await;
+        }
+        bench.cold().await;
+        bench.put(&image.manifest, "v1".parse().unwrap()).await;
+        bench.costs("first: 3 links, tag, catalog; manifest, hint, catalog; tag", 3 + 2 + 3 + 1);
+        bench.cold().await;
+        bench.put(&image.manifest, "v2".parse().unwrap()).await;
+        bench.costs("second: 3 links, tag, catalog; manifest, hint; tag", 3 + 2 + 2 + 1);
+        bench.cold().await;
+        bench.put(&image.manifest, by_digest(&image.manifest)).await;
+        bench.costs("by digest: 3 links, catalog; manifest", 3 + 1 + 1);
+
+        let referrer = Image::referrer(2, &image.manifest, "application/x");
+        bench.push("a", referrer.blobs[0].bytes.clone()).await;
+        bench.cold().await;
+        bench.put(&referrer.manifest, "sbom".parse().unwrap()).await;
+        bench.costs("referrer: link, tag, catalog; manifest, hint; tag, entry", 1 + 2 + 2 + 2);
+    });
+}
+
+#[test]
+fn listing() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let image = Image::plain(1);
+        bench.push_image(&image, "v1").await;
+        let referrer = Image::referrer(2, &image.manifest, "application/x");
+        bench.push_image(&referrer, "v2").await;
+        bench.cold().await;
+        bench.repository("a").tags(&ALL).await.unwrap();
+        bench.costs("tags: a page", 1);
+        bench.repository("none").tags(&ALL).await.unwrap_err();
+        bench.costs("tags of an unknown repository: a page, catalog", 2);
+        bench.registry.catalog(&ALL).await.unwrap();
+        bench.costs("catalog: a page", 1);
+        bench.repository("a").referrers(&digest(&image.manifest.bytes), None, &ALL).await.unwrap();
+        bench.costs("referrers: a page, each entry", 2);
+    });
+}
+
+#[test]
+fn deleting() {
+    block_on(async {
+        let mut bench = Bench::new().await;
+        let image = Image::plain(1);
+        bench.push_image(&image, "v1").await;
+        bench.put(&image.manifest, "v2".parse().unwrap()).await;
+        bench.cold().await;
+        bench.repository("a").manifest_delete(&"v1".parse().unwrap(), None).await.unwrap();
+        bench.costs("tag: tag, tombstone", 2);
+        bench.cold().await;
+        bench.repository("a").manifest_delete(&by_digest(&image.manifest), None).await.unwrap();
+        bench.costs("manifest: manifest, hints, two tags, one tombstone, tombstone", 6);
+        bench.cold().await;
+        bench.repository("a").blob_delete(&digest(&image.blobs[0].bytes)).await.unwrap();
+        bench.costs("blob: link, tombstone", 2);
+    });
+}

@@ -1,0 +1,79 @@
+//! The real process is killed at random moments of concurrent pushes to a folder, and started
+//! again on it: whatever was acknowledged is there, byte for byte; what was acknowledged as
+//! deleted is not; and an upload goes on from at least where it was acknowledged.
+
+#![allow(clippy::unwrap_used)]
+
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jreg_testkit::{Process, Rng};
+
+use worker::Worker;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
+const WORKERS: usize = 4;
+const ROUNDS: u64 = 12;
+/// How many operations are acknowledged at the most before the process is killed.
+const ACKNOWLEDGED_MAX: u64 = 120;
+
+/// More waits than a round takes, unless every worker has failed.
+const WAITS_MAX: u32 = 60_000;
+
+/// Waits until so many operations are acknowledged, and then a moment that has nothing to do
+/// with what the server is at.
+async fn moment(acknowledged: &AtomicU64, rng: &mut Rng) {
+    let until = acknowledged.load(Ordering::Relaxed) + 10 + rng.below(ACKNOWLEDGED_MAX);
+    for _ in 0..WAITS_MAX {
+        if acknowledged.load(Ordering::Relaxed) >= until {
+            break;
+        }
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    tokio::time::sleep(Duration::from_micros(rng.below(5000))).await;
+}
+
+#[test]
+fn acknowledged_content_survives_kills() {
+    let seed = 2024;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("data");
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut rng = Rng::new(seed);
+    let mut workers: Vec<_> =
+        (0..WORKERS).map(|n| Worker::new(n, rng.bits(), acknowledged.clone())).collect();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for round in 0..ROUNDS {
+        let process = Process::start(BINARY, &root);
+        workers = runtime.block_on(async {
+            let client = process.client();
+            for worker in &mut workers {
+                worker.verify(&client).await;
+            }
+            let running: Vec<_> = workers
+                .into_iter()
+                .map(|worker| tokio::spawn(worker.run_until_killed(client.clone())))
+                .collect();
+            moment(&acknowledged, &mut rng).await;
+            process.kill();
+            let mut stopped = Vec::new();
+            for worker in running {
+                stopped.push(worker.await.unwrap_or_else(|e| panic!("round {round}: {e}")));
+            }
+            stopped
+        });
+    }
+    let process = Process::start(BINARY, &root);
+    runtime.block_on(async {
+        for worker in &mut workers {
+            worker.verify(&process.client()).await;
+        }
+    });
+    assert!(process.terminate().success());
+    let total = acknowledged.load(Ordering::Relaxed);
+    assert!(total > ROUNDS * 10, "only {total} operations were acknowledged");
+}

@@ -1,0 +1,310 @@
+//! The operations that faults are tried on, each as a client does it from start to end.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use jreg_oci::{Algorithm, ContentRange, Digest, Reference};
+use jreg_registry::{Chunk, Error, PageRequest, Result, Touch};
+use jreg_testkit::{Image, Manifest, Rng};
+
+use crate::bench::{Bench, read, sha256};
+
+/// An operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    PushSmall,
+    PushLarge,
+    PushAgain,
+    PushHeldElsewhere,
+    PushAfterDelete,
+    UploadSmall,
+    UploadLarge,
+    UploadChunks,
+    UploadSha512,
+    UploadAgain,
+    Mount,
+    MountAgain,
+    PutReferrer,
+    PutWithTags,
+    Retag,
+    DeleteBlob,
+    DeleteManifest,
+    DeleteTag,
+    Cancel,
+}
+
+const SMALL: &[u8] = b"a small blob";
+
+/// Longer than several parts of the shared store.
+fn large() -> Bytes {
+    Rng::new(1).bytes(50_000)
+}
+
+/// Longer than the part of an upload whose length is known.
+fn very_large() -> Bytes {
+    Rng::new(2).bytes(17 * 1024 * 1024)
+}
+
+fn subject() -> Image {
+    Image::plain(1)
+}
+
+fn referrer() -> Image {
+    Image::referrer(2, &subject().manifest, "application/x")
+}
+
+/// A body that comes in pieces of 10,000 bytes.
+fn in_pieces(bytes: &Bytes) -> Chunk {
+    let pieces: Vec<_> = (0..bytes.len())
+        .step_by(10_000)
+        .map(|at| bytes.slice(at..bytes.len().min(at + 10_000)))
+        .collect();
+    Chunk {
+        length: None,
+        ..Chunk {
+            body: futures::stream::iter(pieces.into_iter().map(Ok)).boxed(),
+            ..Chunk::empty()
+        }
+    }
+}
+
+async fn push(bench: &mut Bench, name: &'static str, bytes: Bytes) -> Result<()> {
+    let digest = sha256(&bytes);
+    let chunk = Chunk { length: Some(bytes.len() as u64), ..in_pieces(&bytes) };
+    bench.repository(name).blob_push(&digest, chunk).await?;
+    bench.blobs.insert((name, digest), bytes);
+    Ok(())
+}
+
+async fn upload(bench: &mut Bench, bytes: Bytes, digest: Digest) -> Result<()> {
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    let progress = repository.upload_append(&id, in_pieces(&bytes)).await?;
+    assert_eq!(progress.offset, bytes.len() as u64);
+    repository.upload_finish(&id, &digest, Chunk::empty()).await?;
+    bench.blobs.insert(("a", digest), bytes);
+    Ok(())
+}
+
+async fn upload_chunks(bench: &mut Bench, bytes: Bytes) -> Result<()> {
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    let at = |start: usize, end: usize| Chunk {
+        range: Some(ContentRange { start: start as u64, end_inclusive: end as u64 - 1 }),
+        ..Chunk::of(bytes.slice(start..end))
+    };
+    repository.upload_append(&id, at(0, 20_000)).await?;
+    repository.upload_append(&id, at(20_000, 20_010)).await?;
+    assert_eq!(repository.upload_status(&id).await?.offset, 20_010);
+    repository.upload_finish(&id, &sha256(&bytes), at(20_010, bytes.len())).await?;
+    bench.blobs.insert(("a", sha256(&bytes)), bytes);
+    Ok(())
+}
+
+async fn push_image(bench: &mut Bench, name: &'static str, image: &Image, tag: &'static str) {
+    for blob in &image.blobs {
+        push(bench, name, blob.bytes.clone()).await.unwrap();
+    }
+    bench.put(name, &image.manifest, Some(tag), &[]).await.unwrap();
+}
+
+/// A deletion that may have been applied by an earlier try: then there is nothing to delete.
+fn gone_is_done(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(
+            Error::ManifestUnknown { .. } | Error::BlobUnknown { .. } | Error::NameUnknown { .. },
+        ) => Ok(()),
+        other => other,
+    }
+}
+
+impl Attempt {
+    /// What must be there before.
+    pub(crate) async fn prepare(self, bench: &mut Bench) {
+        match self {
+            Self::PushAgain | Self::UploadAgain => push(bench, "a", SMALL.into()).await.unwrap(),
+            Self::PushHeldElsewhere => push(bench, "b", very_large()).await.unwrap(),
+            Self::Mount => push(bench, "b", SMALL.into()).await.unwrap(),
+            Self::MountAgain => {
+                push(bench, "b", SMALL.into()).await.unwrap();
+                push(bench, "a", SMALL.into()).await.unwrap();
+            }
+            Self::PushAfterDelete => {
+                push(bench, "a", SMALL.into()).await.unwrap();
+                bench.repository("a").blob_delete(&sha256(SMALL)).await.unwrap();
+                bench.blobs.clear();
+            }
+            Self::PutReferrer => {
+                push_image(bench, "a", &subject(), "v1").await;
+                for blob in referrer().blobs {
+                    push(bench, "a", blob.bytes).await.unwrap();
+                }
+            }
+            Self::PutWithTags | Self::DeleteTag => push_image(bench, "a", &subject(), "v1").await,
+            Self::Retag => {
+                push_image(bench, "a", &subject(), "v1").await;
+                push_image(bench, "a", &Image::plain(3), "v3").await;
+            }
+            Self::DeleteBlob => push(bench, "a", SMALL.into()).await.unwrap(),
+            Self::DeleteManifest => {
+                push_image(bench, "a", &subject(), "v1").await;
+                push_image(bench, "a", &referrer(), "v2").await;
+                bench.put("a", &referrer().manifest, Some("v3"), &[]).await.unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// Does it, and notes in the ledger what is acknowledged or in doubt.
+    pub(crate) async fn run(self, bench: &mut Bench) -> Result<()> {
+        match self {
+            Self::PushSmall | Self::PushAgain | Self::PushAfterDelete => {
+                push(bench, "a", SMALL.into()).await
+            }
+            Self::PushLarge | Self::PushHeldElsewhere => push(bench, "a", very_large()).await,
+            Self::UploadSmall | Self::UploadAgain => {
+                upload(bench, SMALL.into(), sha256(SMALL)).await
+            }
+            Self::UploadLarge => upload(bench, large(), sha256(&large())).await,
+            Self::UploadChunks => upload_chunks(bench, large()).await,
+            Self::UploadSha512 => {
+                upload(bench, large(), Digest::of(Algorithm::Sha512, &large())).await
+            }
+            Self::Mount | Self::MountAgain => mount(bench).await,
+            Self::PutReferrer => bench.put("a", &referrer().manifest, Some("sbom"), &[]).await,
+            Self::PutWithTags => bench.put("a", &subject().manifest, None, &["v1", "v2"]).await,
+            Self::Retag => bench.put("a", &subject().manifest, Some("v3"), &[]).await,
+            Self::DeleteBlob => {
+                bench.blobs.clear();
+                gone_is_done(bench.repository("a").blob_delete(&sha256(SMALL)).await)
+            }
+            Self::DeleteManifest => delete_manifest(bench, &referrer().manifest).await,
+            Self::DeleteTag => delete_tag(bench, "v1").await,
+            Self::Cancel => cancel(bench).await,
+        }
+    }
+
+    /// What must be true once it was acknowledged, beside the ledger.
+    pub(crate) async fn is_done(self, bench: &mut Bench) {
+        match self {
+            Self::PutReferrer => {
+                assert_eq!(referrers(bench).await, [sha256(&referrer().manifest.bytes)])
+            }
+            Self::DeleteManifest => {
+                assert!(referrers(bench).await.is_empty(), "a deleted referrer is listed")
+            }
+            Self::DeleteBlob => {
+                let gone = bench.repository("a").blob_stat(&sha256(SMALL), Touch::Never).await;
+                assert!(matches!(gone, Err(Error::BlobUnknown { .. })), "{gone:?}");
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn mount(bench: &mut Bench) -> Result<()> {
+    let from = "b".parse().unwrap();
+    let mounted = bench.repository("a").blob_mount(&sha256(SMALL), &from).await?;
+    assert!(mounted.is_some(), "the source holds it");
+    bench.blobs.insert(("a", sha256(SMALL)), SMALL.into());
+    Ok(())
+}
+
+async fn delete_manifest(bench: &mut Bench, manifest: &Manifest) -> Result<()> {
+    let digest = sha256(&manifest.bytes);
+    bench.manifests.remove(&("a", digest.clone()));
+    for tag in ["v2", "v3"] {
+        bench.tags.insert(("a", tag), [None, Some(digest.clone())].into());
+    }
+    let deleted = bench.repository("a").manifest_delete(&Reference::Digest(digest), None).await;
+    gone_is_done(deleted)?;
+    for tag in ["v2", "v3"] {
+        bench.tags.insert(("a", tag), [None].into());
+    }
+    Ok(())
+}
+
+async fn delete_tag(bench: &mut Bench, tag: &'static str) -> Result<()> {
+    bench.tags.get_mut(&("a", tag)).unwrap().insert(None);
+    gone_is_done(bench.repository("a").manifest_delete(&tag.parse().unwrap(), None).await)?;
+    bench.tags.insert(("a", tag), [None].into());
+    Ok(())
+}
+
+async fn cancel(bench: &mut Bench) -> Result<()> {
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, in_pieces(&large())).await?;
+    repository.upload_cancel(&id).await?;
+    let status = repository.upload_status(&id).await;
+    assert!(status.is_err(), "a cancelled upload goes on");
+    Ok(())
+}
+
+async fn referrers(bench: &Bench) -> Vec<Digest> {
+    let page = PageRequest { limit: 100, last: None };
+    let subject = sha256(&subject().manifest.bytes);
+    let found = bench.repository("a").referrers(&subject, None, &page).await.unwrap();
+    found.items.into_iter().map(|item| item.digest).collect()
+}
+
+/// Fills repository `a` for the reads below.
+pub(crate) async fn fill(bench: &mut Bench) {
+    push_image(bench, "a", &subject(), "v1").await;
+    push_image(bench, "a", &referrer(), "sbom").await;
+    push(bench, "b", SMALL.into()).await.unwrap();
+}
+
+/// A read of what [`fill`] made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Read {
+    Blob,
+    BlobStat,
+    ManifestByTag,
+    ManifestByDigest,
+    Tags,
+    Catalog,
+    Referrers,
+    MountCandidates,
+}
+
+impl Read {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Blob,
+        Self::BlobStat,
+        Self::ManifestByTag,
+        Self::ManifestByDigest,
+        Self::Tags,
+        Self::Catalog,
+        Self::Referrers,
+        Self::MountCandidates,
+    ];
+
+    /// Reads, and gives what was read in words.
+    pub(crate) async fn run(self, bench: &Bench) -> Result<String> {
+        let repository = bench.repository("a");
+        let page = PageRequest { limit: 100, last: None };
+        let layer = sha256(&subject().blobs[1].bytes);
+        let manifest = sha256(&subject().manifest.bytes);
+        fn words(answer: impl Debug) -> String {
+            format!("{answer:?}")
+        }
+        Ok(match self {
+            Self::Blob => words(read(&repository, &layer).await?),
+            Self::BlobStat => words(repository.blob_stat(&layer, Touch::IfOld).await?),
+            Self::ManifestByTag => {
+                words(repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await?)
+            }
+            Self::ManifestByDigest => {
+                words(repository.manifest_get(&Reference::Digest(manifest), Touch::Never).await?)
+            }
+            Self::Tags => words(repository.tags(&page).await?),
+            Self::Catalog => words(bench.registry().catalog(&page).await?),
+            Self::Referrers => words(repository.referrers(&manifest, None, &page).await?),
+            Self::MountCandidates => {
+                words(bench.repository("c").mount_candidates(&sha256(SMALL)).await?)
+            }
+        })
+    }
+}

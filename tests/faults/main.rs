@@ -1,0 +1,151 @@
+//! Every store call of every operation fails once: before it is applied, or after, so that only
+//! its answer is lost. Whatever happens then, what was acknowledged is readable byte for byte, a
+//! tag that can be seen has its manifest and a manifest its blobs, no failure of the store is
+//! reported as absence, and doing the whole operation again succeeds.
+
+#![allow(clippy::unwrap_used)]
+
+mod attempt;
+mod bench;
+mod http;
+
+use jreg_registry::Error;
+use jreg_storage::ErrorKind;
+use jreg_storage::testing::Fault;
+
+use attempt::Attempt;
+use bench::{Bench, Shape};
+
+/// More store calls than any operation here makes.
+const CALLS_MAX: u64 = 200;
+
+type MakeFault = fn() -> Fault;
+
+/// The ways in which a call fails.
+const FAULTS: [(&str, MakeFault); 3] = [
+    ("throttled", || Fault::fail(ErrorKind::Throttled)),
+    ("unavailable", || Fault::fail(ErrorKind::Unavailable)),
+    ("answer lost", || Fault::lose_answer(ErrorKind::Unavailable)),
+];
+
+fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+/// Fails each call of the attempt once, in each way, on each kind of store.
+fn every_call(attempt: Attempt) {
+    for shape in Shape::ALL {
+        for (how, fault) in FAULTS {
+            let mut survived = 0;
+            for n in 1..=CALLS_MAX {
+                let context = format!("{attempt:?} on {shape:?}, call {n} {how}");
+                let mut hit = false;
+                block_on(async { hit = one_fault(attempt, shape, fault().nth(n), &context).await });
+                if !hit {
+                    break;
+                }
+                survived = n;
+            }
+            assert!((1..CALLS_MAX).contains(&survived), "{attempt:?} made no call, or too many");
+        }
+    }
+}
+
+/// Whether the fault was met at all.
+async fn one_fault(attempt: Attempt, shape: Shape, fault: Fault, context: &str) -> bool {
+    let mut bench = Bench::new(shape, context).await;
+    attempt.prepare(&mut bench).await;
+    bench.faulty.inject(fault);
+    let calls = bench.faulty.calls();
+    let outcome = attempt.run(&mut bench).await;
+    let made = bench.faulty.calls() - calls;
+    let hit = bench.faulty.hits() > 0;
+    bench.faulty.heal();
+    if let Err(error) = outcome {
+        assert!(hit, "{context}: fails without a fault, after {made} calls: {error}");
+        assert!(is_of_the_store(&error), "{context}: a fault of the store became {error:?}");
+    }
+    bench.check().await;
+    if let Err(error) = attempt.run(&mut bench).await {
+        panic!("{context}: doing it again gave {error:?}");
+    }
+    bench.check().await;
+    attempt.is_done(&mut bench).await;
+    bench.reopen().await;
+    bench.check().await;
+    attempt.is_done(&mut bench).await;
+    hit
+}
+
+/// Whether a client is told that trying again helps, rather than that something is not there.
+fn is_of_the_store(error: &Error) -> bool {
+    matches!(error, Error::Store(_) | Error::Busy { .. } | Error::Interrupted { .. })
+}
+
+macro_rules! attempts {
+    ($($name:ident: $attempt:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            every_call(Attempt::$attempt);
+        })*
+    };
+}
+
+attempts! {
+    push_of_a_known_digest: PushSmall,
+    push_of_a_known_digest_in_parts: PushLarge,
+    push_of_what_is_here: PushAgain,
+    push_of_what_is_elsewhere: PushHeldElsewhere,
+    push_after_a_delete: PushAfterDelete,
+    upload_as_docker_does: UploadSmall,
+    upload_as_docker_does_in_parts: UploadLarge,
+    upload_in_chunks: UploadChunks,
+    upload_closed_with_sha512: UploadSha512,
+    upload_of_what_is_here: UploadAgain,
+    mount: Mount,
+    mount_onto_what_is_here: MountAgain,
+    manifest_with_tag_and_subject: PutReferrer,
+    manifest_by_digest_with_tags: PutWithTags,
+    retag: Retag,
+    delete_of_a_blob: DeleteBlob,
+    delete_of_a_manifest: DeleteManifest,
+    delete_of_a_tag: DeleteTag,
+    cancelled_upload: Cancel,
+}
+
+/// A read whose store call fails is an error of the store: never absence, never an empty list.
+#[test]
+fn failed_reads_are_never_absence() {
+    for shape in Shape::ALL {
+        for read in attempt::Read::ALL {
+            block_on(async {
+                let context = format!("{read:?} on {shape:?}");
+                let mut bench = Bench::new(shape, &context).await;
+                attempt::fill(&mut bench).await;
+                bench.reopen().await;
+                let whole = read.run(&bench).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+                for n in 1..=CALLS_MAX {
+                    bench.reopen().await;
+                    let before = bench.faulty.hits();
+                    bench.faulty.inject(Fault::fail(ErrorKind::Unavailable).nth(n));
+                    let outcome = read.run(&bench).await;
+                    bench.faulty.heal();
+                    if bench.faulty.hits() == before {
+                        assert_eq!(outcome.unwrap(), whole, "{context}");
+                        assert!(n > 1, "{context}: made no call");
+                        break;
+                    }
+                    match outcome {
+                        Err(error) => {
+                            assert!(is_of_the_store(&error), "{context}, call {n}: {error:?}")
+                        }
+                        Ok(answer) => assert_eq!(
+                            answer, whole,
+                            "{context}, call {n}: an answer in spite of it"
+                        ),
+                    }
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Operations on a server, through the checking client.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use jreg_testkit::{Request, Response, ServerSpec, TestServer, sha256};
+
+use crate::operation::{By, Driver, If, Operation, Outcome, Place};
+use crate::world::{REPOSITORIES, TAGS, TYPES, World};
+
+struct Upload {
+    location: String,
+    blob: usize,
+    offset: usize,
+}
+
+/// A server in memory.
+pub(crate) struct Http {
+    server: TestServer,
+    uploads: BTreeMap<usize, Upload>,
+}
+
+impl Http {
+    pub(crate) async fn new() -> Self {
+        Self { server: TestServer::start(ServerSpec::default()).await, uploads: BTreeMap::new() }
+    }
+
+    async fn send(&self, request: Request) -> Response {
+        self.server.client().send(request).await
+    }
+
+    async fn blob(&mut self, world: &World, operation: &Operation) -> Outcome {
+        use Operation::*;
+        let digest = |blob: &usize| world.blobs[*blob].digest.as_str();
+        match operation {
+            PushBlob { repository, blob } => {
+                let push = Request::new(
+                    "POST",
+                    v2(*repository, &format!("blobs/uploads/?digest={}", digest(blob))),
+                );
+                outcome(&self.send(push.body(world.blobs[*blob].bytes.clone())).await)
+            }
+            PushWrongBytes { repository, blob } => {
+                let push = Request::new(
+                    "POST",
+                    v2(*repository, &format!("blobs/uploads/?digest={}", digest(blob))),
+                );
+                outcome(&self.send(push.body("not these")).await)
+            }
+            Mount { repository, from, blob } => {
+                let query =
+                    format!("blobs/uploads/?mount={}&from={}", digest(blob), REPOSITORIES[*from]);
+                let answer =
+                    self.send(Request::new("POST", v2(*repository, &query)).body("")).await;
+                if answer.status == 202 { Outcome::Missed } else { outcome(&answer) }
+            }
+            DeleteBlob { repository, blob } => outcome(
+                &self
+                    .send(Request::new(
+                        "DELETE",
+                        v2(*repository, &format!("blobs/{}", digest(blob))),
+                    ))
+                    .await,
+            ),
+            ReadBlob { repository, blob, start } => {
+                let answer = self
+                    .send(Request::new("GET", v2(*repository, &format!("blobs/{}", digest(blob)))))
+                    .await;
+                match outcome(&answer) {
+                    Outcome::Done => {
+                        Outcome::Bytes(answer.body.slice((*start).min(answer.body.len())..))
+                    }
+                    refused => refused,
+                }
+            }
+            Begin { slot, repository, blob } => {
+                let answer = self
+                    .send(Request::new("POST", v2(*repository, "blobs/uploads/")).body(""))
+                    .await;
+                let location = answer.header("Location").unwrap().to_owned();
+                self.uploads.insert(*slot, Upload { location, blob: *blob, offset: 0 });
+                outcome(&answer)
+            }
+            _ => unreachable!("only called for blobs"),
+        }
+    }
+
+    async fn upload(&mut self, world: &World, operation: &Operation) -> Outcome {
+        use Operation::*;
+        let (Append { slot, .. } | Finish { slot, .. } | Cancel { slot } | Status { slot }) =
+            operation
+        else {
+            unreachable!("only called for uploads")
+        };
+        let upload = &self.uploads[slot];
+        let blob = &world.blobs[upload.blob];
+        let request = match operation {
+            Append { len, place, .. } => {
+                let end = blob.bytes.len().min(upload.offset + len);
+                append(
+                    &upload.location,
+                    blob.bytes.slice(upload.offset..end),
+                    upload.offset,
+                    *place,
+                )
+            }
+            Finish { right, .. } => {
+                let digest = if *right { blob.digest.clone() } else { sha256("something else") };
+                Request::new("PUT", format!("{}?digest={digest}", upload.location))
+                    .body(blob.bytes.slice(upload.offset..))
+            }
+            Cancel { .. } => Request::new("DELETE", &*upload.location),
+            _ => Request::new("GET", &*upload.location),
+        };
+        let answer = self.send(request).await;
+        match (outcome(&answer), answer.header("Range")) {
+            (Outcome::Done, Some(range)) => {
+                let offset = offset(range);
+                self.uploads.get_mut(slot).unwrap().offset = offset;
+                Outcome::Offset(offset)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn manifest(&self, world: &World, operation: &Operation) -> Outcome {
+        use Operation::*;
+        match operation {
+            PutManifest { repository, manifest, by_tag, tags, condition } => {
+                let beside: Vec<_> = tags.iter().map(|tag| format!("tag={}", TAGS[*tag])).collect();
+                let target = match by_tag {
+                    Some(tag) => format!("manifests/{}", TAGS[*tag]),
+                    None => format!(
+                        "manifests/{}?{}",
+                        world.manifests[*manifest].digest,
+                        beside.join("&")
+                    ),
+                };
+                let push = Request::new("PUT", v2(*repository, &target))
+                    .header("Content-Type", &world.manifests[*manifest].media_type)
+                    .body(world.manifests[*manifest].bytes.clone());
+                outcome(&self.send(under(world, push, *condition)).await)
+            }
+            GetManifest { repository, by } => {
+                let answer =
+                    self.send(Request::new("GET", v2(*repository, &path(world, *by)))).await;
+                match outcome(&answer) {
+                    Outcome::Done => Outcome::Bytes(answer.body),
+                    refused => refused,
+                }
+            }
+            DeleteManifest { repository, by, condition } => {
+                let delete = Request::new("DELETE", v2(*repository, &path(world, *by)));
+                outcome(&self.send(under(world, delete, *condition)).await)
+            }
+            _ => unreachable!("only called for manifests"),
+        }
+    }
+
+    async fn list(&self, world: &World, operation: &Operation) -> Outcome {
+        use Operation::*;
+        let query = |limit: &usize, last: Option<&str>| match last {
+            Some(last) => format!("?n={limit}&last={last}"),
+            None => format!("?n={limit}"),
+        };
+        let (target, items) = match operation {
+            Tags { repository, limit, last } => (
+                v2(*repository, &format!("tags/list{}", query(limit, last.map(|tag| TAGS[tag])))),
+                "tags",
+            ),
+            Catalog { limit, last } => (
+                format!("/v2/_catalog{}", query(limit, last.map(|name| REPOSITORIES[name]))),
+                "repositories",
+            ),
+            Referrers { repository, subject, artifact_type } => {
+                let filter = artifact_type
+                    .map_or(String::new(), |kind| format!("?artifactType={}", TYPES[kind]));
+                (
+                    v2(
+                        *repository,
+                        &format!("referrers/{}{filter}", world.manifests[*subject].digest),
+                    ),
+                    "manifests",
+                )
+            }
+            _ => unreachable!("only called for listings"),
+        };
+        let answer = self.send(Request::new("GET", target)).await;
+        let json = answer.json();
+        match outcome(&answer) {
+            Outcome::Done => Outcome::Names(names(&json[items])),
+            refused => refused,
+        }
+    }
+}
+
+impl Driver for Http {
+    async fn apply(&mut self, world: &World, operation: &Operation) -> Outcome {
+        use Operation::*;
+        match operation {
+            Append { .. } | Finish { .. } | Cancel { .. } | Status { .. } => {
+                self.upload(world, operation).await
+            }
+            PutManifest { .. } | GetManifest { .. } | DeleteManifest { .. } => {
+                self.manifest(world, operation).await
+            }
+            Tags { .. } | Catalog { .. } | Referrers { .. } => self.list(world, operation).await,
+            Restart => Outcome::Done,
+            _ => self.blob(world, operation).await,
+        }
+    }
+}
+
+fn v2(repository: usize, rest: &str) -> String {
+    format!("/v2/{}/{rest}", REPOSITORIES[repository])
+}
+
+fn path(world: &World, by: By) -> String {
+    match by {
+        By::Tag(tag) => format!("manifests/{}", TAGS[tag]),
+        By::Digest(manifest) => format!("manifests/{}", world.manifests[manifest].digest),
+    }
+}
+
+fn under(world: &World, request: Request, condition: If) -> Request {
+    match condition {
+        If::Always => request,
+        If::Absent => request.header("If-None-Match", "*"),
+        If::Present => request.header("If-Match", "*"),
+        If::Is(manifest) => {
+            request.header("If-Match", format!("\"{}\"", world.manifests[manifest].digest))
+        }
+    }
+}
+
+fn append(location: &str, bytes: Bytes, offset: usize, place: Place) -> Request {
+    let chunk = Request::new("PATCH", location);
+    let start = match place {
+        Place::Unsaid => return chunk.chunked([bytes]),
+        Place::Right if bytes.is_empty() => return chunk.body(bytes),
+        Place::Right => offset,
+        Place::Wrong => offset + 1,
+    };
+    let bytes = if bytes.is_empty() { Bytes::from_static(b"x") } else { bytes };
+    chunk.header("Content-Range", format!("{start}-{}", start + bytes.len() - 1)).body(bytes)
+}
+
+/// What `Range` says. `0-0` is an upload without a byte, since no operation sends just one.
+fn offset(range: &str) -> usize {
+    match range {
+        "0-0" => 0,
+        range => range.strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1,
+    }
+}
+
+/// Sorted where the order is free: all names but those of referrers come in byte order already.
+fn names(items: &serde_json::Value) -> Vec<String> {
+    let name =
+        |item: &serde_json::Value| item["digest"].as_str().or(item.as_str()).unwrap().to_owned();
+    let mut names: Vec<_> = items.as_array().unwrap().iter().map(name).collect();
+    if items[0].is_object() {
+        names.sort();
+    }
+    names
+}
+
+fn outcome(answer: &Response) -> Outcome {
+    match answer.status {
+        200..=299 => Outcome::Done,
+        412 => Outcome::refused("412"),
+        416 => Outcome::refused("OUT_OF_ORDER"),
+        _ => Outcome::Refused(answer.error_code().unwrap_or_else(|| answer.status.to_string())),
+    }
+}

@@ -1,0 +1,225 @@
+//! What can be done, what can come of it, and who does it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use jreg_testkit::sha256;
+use proptest::prelude::*;
+
+use crate::world::{BLOBS, MANIFESTS, REPOSITORIES, TAGS, TYPES, World};
+
+/// How many uploads are open at the same time.
+pub(crate) const SLOTS: usize = 3;
+
+/// What a manifest is named by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Tag(usize),
+    Digest(usize),
+}
+
+/// A condition on where a reference stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum If {
+    Always,
+    Absent,
+    Present,
+    Is(usize),
+}
+
+/// One operation. Numbers are of the [`World`]; uploads live in numbered slots.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    PushBlob {
+        repository: usize,
+        blob: usize,
+    },
+    PushWrongBytes {
+        repository: usize,
+        blob: usize,
+    },
+    Mount {
+        repository: usize,
+        from: usize,
+        blob: usize,
+    },
+    DeleteBlob {
+        repository: usize,
+        blob: usize,
+    },
+    ReadBlob {
+        repository: usize,
+        blob: usize,
+        start: usize,
+    },
+    Begin {
+        slot: usize,
+        repository: usize,
+        blob: usize,
+    },
+    /// Sends the next bytes; `place` says whether with their place, and whether with the right one.
+    Append {
+        slot: usize,
+        len: usize,
+        place: Place,
+    },
+    /// Sends what is left and closes, as the right blob or as another.
+    Finish {
+        slot: usize,
+        right: bool,
+    },
+    Cancel {
+        slot: usize,
+    },
+    Status {
+        slot: usize,
+    },
+    PutManifest {
+        repository: usize,
+        manifest: usize,
+        by_tag: Option<usize>,
+        tags: Vec<usize>,
+        condition: If,
+    },
+    GetManifest {
+        repository: usize,
+        by: By,
+    },
+    DeleteManifest {
+        repository: usize,
+        by: By,
+        condition: If,
+    },
+    Tags {
+        repository: usize,
+        limit: usize,
+        last: Option<usize>,
+    },
+    Catalog {
+        limit: usize,
+        last: Option<usize>,
+    },
+    Referrers {
+        repository: usize,
+        subject: usize,
+        artifact_type: Option<usize>,
+    },
+    Restart,
+}
+
+/// How a chunk says where it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Unsaid,
+    Right,
+    Wrong,
+}
+
+/// What came of an operation.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// A mount found nothing.
+    Missed,
+    Bytes(Bytes),
+    Names(Vec<String>),
+    Offset(usize),
+    /// Refused, with the specification's code, or the HTTP status where it has none.
+    Refused(String),
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Missed => f.write_str("missed"),
+            Self::Bytes(bytes) => write!(f, "{} bytes ({})", bytes.len(), sha256(bytes)),
+            Self::Names(names) => write!(f, "{names:?}"),
+            Self::Offset(offset) => write!(f, "offset {offset}"),
+            Self::Refused(code) => write!(f, "refused ({code})"),
+        }
+    }
+}
+
+impl Outcome {
+    pub(crate) fn refused(code: &str) -> Self {
+        Self::Refused(code.to_owned())
+    }
+}
+
+/// Something that operations can be applied to.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Driver {
+    async fn apply(&mut self, world: &World, operation: &Operation) -> Outcome;
+}
+
+fn any_if() -> impl Strategy<Value = If> {
+    prop_oneof![6 => Just(If::Always), 1 => Just(If::Absent), 1 => Just(If::Present),
+        2 => (0..MANIFESTS).prop_map(If::Is)]
+}
+
+fn any_by() -> impl Strategy<Value = By> {
+    prop_oneof![(0..TAGS.len()).prop_map(By::Tag), (0..MANIFESTS).prop_map(By::Digest)]
+}
+
+fn any_place() -> impl Strategy<Value = Place> {
+    prop_oneof![Just(Place::Unsaid), Just(Place::Right), Just(Place::Wrong)]
+}
+
+pub(crate) fn any_operation() -> impl Strategy<Value = Operation> {
+    use Operation::*;
+    let repository = 0..REPOSITORIES.len();
+    let (blob, manifest, slot) = (0..BLOBS, 0..MANIFESTS, 0..SLOTS);
+    let blobs = prop_oneof![
+        6 => (repository.clone(), blob.clone()).prop_map(|(repository, blob)| PushBlob { repository, blob }),
+        1 => (repository.clone(), blob.clone()).prop_map(|(repository, blob)| PushWrongBytes { repository, blob }),
+        2 => (repository.clone(), repository.clone(), blob.clone())
+            .prop_map(|(repository, from, blob)| Mount { repository, from, blob }),
+        2 => (repository.clone(), blob.clone()).prop_map(|(repository, blob)| DeleteBlob { repository, blob }),
+        1 => (repository.clone(), blob.clone(), 0..50_000_usize)
+            .prop_map(|(repository, blob, start)| ReadBlob { repository, blob, start }),
+    ];
+    let uploads = prop_oneof![
+        3 => (slot.clone(), repository.clone(), blob).prop_map(|(slot, repository, blob)| Begin { slot, repository, blob }),
+        // Never one byte: `Range: 0-0` would not tell it from none.
+        4 => (slot.clone(), prop_oneof![Just(0), 2..60_000_usize], any_place()).prop_map(|(slot, len, place)| Append { slot, len, place }),
+        3 => (slot.clone(), prop::bool::weighted(0.8)).prop_map(|(slot, right)| Finish { slot, right }),
+        1 => slot.clone().prop_map(|slot| Cancel { slot }),
+        1 => slot.prop_map(|slot| Status { slot }),
+    ];
+    let tags = proptest::collection::vec(0..TAGS.len(), 0..3);
+    let manifests = prop_oneof![
+        8 => (repository.clone(), manifest.clone(), proptest::option::of(0..TAGS.len()), tags, any_if())
+            .prop_map(|(repository, manifest, by_tag, tags, condition)| PutManifest { repository, manifest, by_tag, tags, condition }),
+        3 => (repository.clone(), any_by(), any_if())
+            .prop_map(|(repository, by, condition)| DeleteManifest { repository, by, condition }),
+        1 => (repository.clone(), 0..4_usize, proptest::option::of(0..TAGS.len()))
+            .prop_map(|(repository, limit, last)| Tags { repository, limit, last }),
+        1 => (0..3_usize, proptest::option::of(0..REPOSITORIES.len())).prop_map(|(limit, last)| Catalog { limit, last }),
+        1 => (repository, manifest, 0..TYPES.len())
+            .prop_map(|(repository, subject, kind)| Referrers { repository, subject, artifact_type: Some(kind) }),
+    ];
+    prop_oneof![8 => blobs, 8 => uploads, 10 => manifests, 1 => Just(Restart)]
+}
+
+/// Looks at everything.
+pub(crate) fn audit(world: &World) -> Vec<Operation> {
+    let mut looks = vec![Operation::Catalog { limit: 100, last: None }];
+    for repository in 0..REPOSITORIES.len() {
+        looks.push(Operation::Tags { repository, limit: 100, last: None });
+        looks.extend((0..world.blobs.len()).map(|blob| Operation::ReadBlob {
+            repository,
+            blob,
+            start: 0,
+        }));
+        looks.extend(
+            (0..TAGS.len()).map(|tag| Operation::GetManifest { repository, by: By::Tag(tag) }),
+        );
+        for manifest in 0..world.manifests.len() {
+            looks.push(Operation::GetManifest { repository, by: By::Digest(manifest) });
+            looks.push(Operation::Referrers { repository, subject: manifest, artifact_type: None });
+        }
+    }
+    looks.extend((0..SLOTS).map(|slot| Operation::Status { slot }));
+    looks
+}
