@@ -452,7 +452,7 @@ async fn a_push_goes_on_without_its_client_and_a_shutdown_waits_for_it() {
          content-length: 5\r\n\r\nhello"
     );
     stream.write_all(push.as_bytes()).await.unwrap();
-    held.reached(1).await;
+    tokio::time::timeout(Duration::from_secs(30), held.reached(1)).await.unwrap();
     drop(stream);
     let stopping = tokio::spawn(server.shutdown());
     held.release();
