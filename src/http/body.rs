@@ -59,6 +59,12 @@ impl ClientBody {
         }
     }
 
+    /// How many bytes will come, if the client said so: by Content-Length, or by ending the
+    /// request with its head.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
     /// The body as a stream.
     pub(super) fn into_stream(self) -> BodyStream {
         self.boxed()
