@@ -21,9 +21,9 @@ const LARGE_BYTES: usize = 64 * 1024 * 1024;
 /// What the routes tell the test.
 struct Told {
     /// A request of `/held` has begun.
-    held: mpsc::UnboundedReceiver<()>,
+    held: mpsc::Receiver<()>,
     /// The body of a request of `/endless` is gone.
-    dropped: mpsc::UnboundedReceiver<()>,
+    dropped: mpsc::Receiver<()>,
 }
 
 struct Fixture {
@@ -41,19 +41,19 @@ fn options() -> ServerOptions {
 }
 
 /// Sends when it is dropped.
-struct Farewell(mpsc::UnboundedSender<()>);
+struct Farewell(mpsc::Sender<()>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        let _ = self.0.try_send(());
     }
 }
 
 fn router(release: CancellationToken) -> (Router, Told) {
-    let (held_sender, held) = mpsc::unbounded_channel();
-    let (dropped_sender, dropped) = mpsc::unbounded_channel();
+    let (held_sender, held) = mpsc::channel(8);
+    let (dropped_sender, dropped) = mpsc::channel(8);
     let held_route = move || async move {
-        held_sender.send(()).unwrap();
+        held_sender.try_send(()).unwrap();
         release.cancelled().await;
         "released"
     };
