@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use tracing::Instrument;
@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::Exchange;
-use super::{Context, Peer, base, blobs, catalog, headers, manifests, referrers, tags, uploads};
+use super::{Context, Peer, base, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized};
 
 /// An operation that was let in, with what the client sent.
@@ -34,21 +34,8 @@ pub(super) async fn answer(State(context): State<Arc<Context>>, request: Request
     let exchange = parts.extensions.get::<Arc<Exchange>>().cloned();
     let exchange = exchange.expect("the outermost layer observes every request");
     let body = ClientBody::new(body, &parts.headers, &context.options, Arc::clone(&exchange));
-    let is_api = parts.uri.path() == "/v2" || parts.uri.path().starts_with("/v2/");
     let result = perform(&context, &exchange, parts, body).await;
-    let mut response = result.unwrap_or_else(|error| error.render(&context, &exchange));
-    if is_api {
-        mark(response.headers_mut(), &context.options.warnings);
-    }
-    response
-}
-
-/// What every answer of the API carries.
-fn mark(answer: &mut HeaderMap, warnings: &[HeaderValue]) {
-    answer.insert(headers::API_VERSION, HeaderValue::from_static("registry/2.0"));
-    for warning in warnings {
-        answer.append(header::WARNING, warning.clone());
-    }
+    result.unwrap_or_else(|error| error.render(&context, &exchange))
 }
 
 async fn perform(

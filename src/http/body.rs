@@ -59,6 +59,12 @@ impl ClientBody {
         }
     }
 
+    /// How many bytes will come, if the client said so: by Content-Length, or by ending the
+    /// request with its head.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
     /// The body as a stream.
     pub(super) fn into_stream(self) -> BodyStream {
         self.boxed()
@@ -156,7 +162,7 @@ mod tests {
     use http_body::Frame;
     use http_body_util::StreamBody;
     use tokio::sync::mpsc;
-    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
     use crate::config::Settings;
@@ -164,12 +170,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     /// A body that the test feeds, and what becomes of it.
-    fn fed(
-        headers: &[(&str, &str)],
-        drain_bytes_max: u64,
-    ) -> (mpsc::UnboundedSender<Bytes>, ClientBody) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let frames = UnboundedReceiverStream::new(receiver)
+    fn fed(headers: &[(&str, &str)], drain_bytes_max: u64) -> (mpsc::Sender<Bytes>, ClientBody) {
+        let (sender, receiver) = mpsc::channel(8);
+        let frames = ReceiverStream::new(receiver)
             .map(|bytes: Bytes| Ok::<_, Infallible>(Frame::data(bytes)));
         let mut request = Request::new(Body::new(StreamBody::new(frames)));
         for (name, value) in headers {
@@ -184,8 +187,8 @@ mod tests {
         (sender, ClientBody::new(body, &parts.headers, &options, exchange))
     }
 
-    fn feed(sender: &mpsc::UnboundedSender<Bytes>, bytes: &'static str) {
-        sender.send(Bytes::from_static(bytes.as_bytes())).unwrap();
+    fn feed(sender: &mpsc::Sender<Bytes>, bytes: &'static str) {
+        sender.try_send(Bytes::from_static(bytes.as_bytes())).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,7 +230,7 @@ mod tests {
     }
 
     /// Whether the sender can still send, once everything that can run has run.
-    async fn is_open(sender: &mpsc::UnboundedSender<Bytes>) -> bool {
+    async fn is_open(sender: &mpsc::Sender<Bytes>) -> bool {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }

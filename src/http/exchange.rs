@@ -17,14 +17,14 @@ use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use jreg_oci::{Endpoint, ErrorCode};
 use tracing::{Instrument, Level};
 
 use super::error::ApiError;
 use super::request_id::{self, RequestId};
-use super::{Context, Peer, service};
+use super::{Context, Peer, headers, service};
 use crate::logging::chain;
 use crate::metrics::{AnsweredRequest, Raised};
 
@@ -97,6 +97,18 @@ impl Exchange {
         self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Adds what every answer carries, and what those of the API carry.
+    fn mark(&self, context: &Context, response: &mut Response) {
+        let answer = response.headers_mut();
+        answer.insert(request_id::HEADER, self.request_id.to_header());
+        if self.path == "/v2" || self.path.starts_with("/v2/") {
+            answer.insert(headers::API_VERSION, HeaderValue::from_static("registry/2.0"));
+            for warning in &context.options.warnings {
+                answer.append(header::WARNING, warning.clone());
+            }
+        }
+    }
+
     fn endpoint(&self) -> &'static str {
         match self.subject.get() {
             Some(subject) => subject.endpoint,
@@ -143,9 +155,15 @@ pub(super) async fn observe(
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
     let mut response = answer.unwrap_or_else(|_| ApiError::panicked().render(&context, &exchange));
-    response.headers_mut().insert(request_id::HEADER, exchange.request_id.to_header());
+    exchange.mark(&context, &mut response);
     watch.answer_began(&response, head);
-    response.map(|body| Body::new(Watched { body, watch: Some(watch) }))
+    let bodiless = is_bodiless(response.status());
+    response.map(|body| Body::new(Watched { body, bodiless, watch: Some(watch) }))
+}
+
+/// Whether an answer of this status has no body, not even one without a byte.
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Counts and logs an exchange when it is dropped.
@@ -246,6 +264,7 @@ impl Drop for Watch {
 /// An answer's body that reports what is taken of it.
 struct Watched {
     body: Body,
+    bodiless: bool,
     watch: Option<Watch>,
 }
 
@@ -278,6 +297,7 @@ impl http_body::Body for Watched {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // The router writes the length of every body that has one.
+        if self.bodiless { SizeHint::new() } else { self.body.size_hint() }
     }
 }

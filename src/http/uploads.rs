@@ -97,9 +97,7 @@ fn parse(id: &str) -> Result<UploadId, ApiError> {
 /// The request's body with what the request says about it.
 fn chunk(headers: &HeaderMap, body: ClientBody) -> Result<Chunk, ApiError> {
     let range = content_range(headers)?;
-    let length = headers.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    Ok(Chunk { range, length, body: body.into_stream() })
+    Ok(Chunk { range, length: body.length(), body: body.into_stream() })
 }
 
 fn content_range(headers: &HeaderMap) -> Result<Option<ContentRange>, ApiError> {

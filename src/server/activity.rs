@@ -4,9 +4,13 @@
 //! for a while; neither may last for ever. The requests of a connection report here when they
 //! begin, when their answer begins, when bytes of it are taken and when they end.
 
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::Instant;
 
 /// What a connection is doing.
@@ -19,13 +23,16 @@ struct State {
     in_flight: usize,
     /// Those of them whose answer has begun.
     answering: usize,
+    /// The client's end of the connection takes no more for now, and bytes wait here for it.
+    blocked: bool,
     /// When something last moved.
     last: Instant,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Self(Mutex::new(State { in_flight: 0, answering: 0, last: Instant::now() }))
+        let last = Instant::now();
+        Self(Mutex::new(State { in_flight: 0, answering: 0, blocked: false, last }))
     }
 }
 
@@ -46,17 +53,28 @@ impl Activity {
         Request { activity: Arc::clone(self), answering: false }
     }
 
-    /// How long there has been no request; `None` while there is one.
-    pub(super) fn idle(&self) -> Option<Duration> {
-        let state = self.state();
-        (state.in_flight == 0).then(|| state.last.elapsed())
+    /// Bytes were written, or none could be.
+    fn wrote(&self, blocked: bool) {
+        let mut state = self.0.lock().expect("no code panics while it holds this lock");
+        state.blocked = blocked;
+        if !blocked {
+            state.last = Instant::now();
+        }
     }
 
-    /// How long the client has taken nothing of the answers that it was given; `None` while we
-    /// are still at work on one of its requests.
+    /// How long there has been no request, and no byte of an answer that waits for the client;
+    /// `None` while there is one.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let state = self.state();
+        (state.in_flight == 0 && !state.blocked).then(|| state.last.elapsed())
+    }
+
+    /// How long the client has taken nothing of the answers that it was given; `None` while there
+    /// is none, or we are still at work on one of its requests.
     pub(super) fn stalled(&self) -> Option<Duration> {
         let state = self.state();
-        (state.in_flight > 0 && state.in_flight == state.answering).then(|| state.last.elapsed())
+        let waits = state.in_flight > 0 || state.blocked;
+        (waits && state.in_flight == state.answering).then(|| state.last.elapsed())
     }
 }
 
@@ -86,6 +104,57 @@ impl Drop for Request {
             state.in_flight -= 1;
             state.answering -= usize::from(self.answering);
         });
+    }
+}
+
+/// A connection's bytes, watched on their way to the client.
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    pub(super) io: T,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<T: Read + Unpin> Read for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(task, buffer)
+    }
+}
+
+impl<T: Write + Unpin> Write for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(task, bytes);
+        self.activity.wrote(written.is_pending());
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(task)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(task, buffers);
+        self.activity.wrote(written.is_pending());
+        written
     }
 }
 
@@ -121,5 +190,17 @@ mod tests {
         drop((first, second));
         assert_eq!(activity.stalled(), None);
         assert_eq!(activity.idle(), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_wait_for_the_client_are_not_idle_but_stalled() {
+        let activity = Activity::default();
+        activity.wrote(true);
+        tokio::time::advance(SECOND).await;
+        assert_eq!((activity.idle(), activity.stalled()), (None, Some(SECOND)));
+        activity.wrote(true);
+        assert_eq!(activity.stalled(), Some(SECOND), "trying again moves nothing");
+        activity.wrote(false);
+        assert_eq!((activity.idle(), activity.stalled()), (Some(Duration::ZERO), None));
     }
 }

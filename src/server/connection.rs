@@ -23,7 +23,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::activity::{self, Activity};
+use super::activity::{self, Activity, Watched};
 use super::{ServerOptions, Shared};
 use crate::http::Peer;
 use crate::metrics::Raised;
@@ -41,7 +41,11 @@ const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much may wait in the kernel unsent before we stop handing it more. With more, a slow
 /// client would look like one that takes nothing.
 const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+/// How long a connection that is to close may go on without a request. An orderly one closes at
+/// once; this ends half a request, and the rest of a body that was refused.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
 /// How often a connection is looked at.
+const LOOK_LEAVING: Duration = Duration::from_millis(50);
 const LOOK_MIN: Duration = Duration::from_millis(10);
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
@@ -82,7 +86,8 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         peer: Peer(address),
         activity: Arc::clone(&activity),
     };
-    let connection = shared.builder.0.serve_connection(TokioIo::new(stream), service);
+    let io = Watched { io: TokioIo::new(stream), activity: Arc::clone(&activity) };
+    let connection = shared.builder.0.serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut look = interval(look_interval(&shared.options));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,7 +102,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
             }
             () = shared.cut.cancelled() => return,
             () = shared.parts.stopping.cancelled(), if !leaving => true,
-            _ = look.tick() => match verdict(&activity, &shared.options) {
+            _ = look.tick() => match verdict(&activity, &shared.options, leaving) {
                 Verdict::Stay => false,
                 Verdict::Leave => true,
                 Verdict::Cut => {
@@ -108,6 +113,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         };
         if leave && !leaving {
             leaving = true;
+            look = interval(LOOK_LEAVING);
             connection.as_mut().graceful_shutdown();
         }
     }
@@ -133,15 +139,12 @@ enum Verdict {
     Cut,
 }
 
-fn verdict(activity: &Activity, options: &ServerOptions) -> Verdict {
+fn verdict(activity: &Activity, options: &ServerOptions, leaving: bool) -> Verdict {
     if activity.stalled().is_some_and(|time| time >= options.write_stall_timeout) {
         return Verdict::Cut;
     }
     match activity.idle() {
-        // The last answer may still be on its way from our buffers to the client.
-        Some(time) if time >= options.header_read_timeout + options.write_stall_timeout => {
-            Verdict::Cut
-        }
+        Some(time) if leaving && time >= FAREWELL_MAX => Verdict::Cut,
         Some(time) if time >= options.header_read_timeout => Verdict::Leave,
         Some(_) | None => Verdict::Stay,
     }

@@ -15,12 +15,15 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+/// More than the system keeps for a client that does not read.
+const LARGE_BYTES: usize = 64 * 1024 * 1024;
+
 /// What the routes tell the test.
 struct Told {
     /// A request of `/held` has begun.
-    held: mpsc::UnboundedReceiver<()>,
+    held: mpsc::Receiver<()>,
     /// The body of a request of `/endless` is gone.
-    dropped: mpsc::UnboundedReceiver<()>,
+    dropped: mpsc::Receiver<()>,
 }
 
 struct Fixture {
@@ -38,19 +41,19 @@ fn options() -> ServerOptions {
 }
 
 /// Sends when it is dropped.
-struct Farewell(mpsc::UnboundedSender<()>);
+struct Farewell(mpsc::Sender<()>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        let _ = self.0.try_send(());
     }
 }
 
 fn router(release: CancellationToken) -> (Router, Told) {
-    let (held_sender, held) = mpsc::unbounded_channel();
-    let (dropped_sender, dropped) = mpsc::unbounded_channel();
+    let (held_sender, held) = mpsc::channel(8);
+    let (dropped_sender, dropped) = mpsc::channel(8);
     let held_route = move || async move {
-        held_sender.send(()).unwrap();
+        held_sender.try_send(()).unwrap();
         release.cancelled().await;
         "released"
     };
@@ -65,6 +68,7 @@ fn router(release: CancellationToken) -> (Router, Told) {
     let router = Router::new()
         .route("/", get(|| async { "here" }))
         .route("/held", get(held_route))
+        .route("/large", get(|| async { vec![0; LARGE_BYTES] }))
         .route("/endless", get(endless));
     (router, Told { held, dropped })
 }
@@ -287,6 +291,31 @@ async fn a_shutdown_lets_what_runs_finish() {
     assert!(!ending.is_finished());
     release.cancel();
     assert!(read_all(&mut busy).await.ends_with("released"));
+    assert_eq!(ending.await.unwrap(), Ending::Whole);
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_half_a_request() {
+    let server = start(options());
+    let mut half = server.connect().await;
+    half.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
+    assert!(server.get("/").await.ends_with("here"), "the server has had its turn");
+    assert_eq!(server.shut_down().await.await.unwrap(), Ending::Whole);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_an_answer_that_is_on_its_way() {
+    let server = start(options());
+    let mut slow = server.connect().await;
+    ask(&mut slow, "/large", "").await;
+    let mut answer = vec![0; 1024];
+    slow.read_exact(&mut answer).await.unwrap();
+    let ending = server.shut_down().await;
+    // Longer than a connection without an answer is given.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!ending.is_finished());
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.len() > LARGE_BYTES);
     assert_eq!(ending.await.unwrap(), Ending::Whole);
 }
 
