@@ -154,25 +154,6 @@ impl Core {
         Err(Error::Busy { what: "the content is being changed by too many others" })
     }
 
-    /// Makes sure that a record is there and young, whatever it said before.
-    pub(crate) async fn establish<T: Stored>(
-        &self,
-        window: Window,
-        key: &Key,
-        value: &T,
-    ) -> Result<()> {
-        for attempt in 0..ATTEMPTS_MAX {
-            if self.hold::<T>(window, key, |_| true).await?.is_some() {
-                return Ok(());
-            }
-            if self.swap(key, None, value.encode()).await?.is_some() {
-                return Ok(());
-            }
-            self.back_off(attempt).await;
-        }
-        Err(Error::Busy { what: "the repository is being changed by too many others" })
-    }
-
     /// Writes a record over whatever is there: first over the version that was seen, then over
     /// the one that took its place. For records whose content follows from their key.
     pub(crate) async fn put_over<T: Stored>(

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::{try_join, try_join_all};
+use futures::future::{try_join, try_join_all, try_join3, try_join4};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{
     Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
@@ -22,7 +22,7 @@ use crate::keys;
 use crate::record::{
     ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, TagTarget, Versioned,
 };
-use crate::tag::TagChange;
+use crate::tag::{TagChange, TagVersion};
 use crate::{Error, ReferencePolicy, Repository, Result, Touch};
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
@@ -104,11 +104,27 @@ struct Plan {
     condition: Option<Condition>,
 }
 
-/// The versions that the wave of reads found, to be written over.
+/// What the wave of reads found, to be written over.
 struct Wave {
     manifest: Option<ETag>,
-    hints: Vec<Option<ETag>>,
-    referrer: Option<ETag>,
+    tags: Vec<TagVersion>,
+    /// Whether the catalog lists the repository, by an entry that is young.
+    is_listed: bool,
+}
+
+impl Plan {
+    /// Holds the condition against what the wave saw. A tag's is checked again on the version
+    /// that is written over; a manifest's version is the one that is written over.
+    fn check_condition(&self, wave: &Wave) -> Result<()> {
+        let Some(condition) = &self.condition else { return Ok(()) };
+        let current = match &self.reference {
+            Reference::Digest(digest) => wave.manifest.as_ref().map(|_| digest),
+            Reference::Tag(_) => {
+                wave.tags.first().and_then(Option::as_ref).map(|seen| &seen.value.digest)
+            }
+        };
+        condition.check(&self.reference, current)
+    }
 }
 
 impl Repository {
@@ -222,53 +238,27 @@ impl Repository {
         Ok(Plan { digest, manifest, record, tags: all_tags, reference, condition })
     }
 
-    /// All reads of a push, at the same time: W1 for what the manifest refers to, and the
-    /// versions of what will be written.
+    /// All reads of a push, at the same time: W1 for what the manifest refers to and for the
+    /// catalog's entry, and the versions of what will be written over. Hints and entries are
+    /// mostly new, so they are not looked for.
     async fn read_wave(&self, window: Window, plan: &Plan) -> Result<Wave> {
         let core = &self.core;
-        let references = self.check_references(window, &plan.manifest.references);
+        let catalog_key = keys::catalog(&self.name);
         let manifest_key = keys::manifest(&self.name, &plan.digest);
-        let hints = plan.tags.iter().map(|tag| {
-            let key = keys::tag_hint(&self.name, &plan.digest, tag);
-            async move { core.etag(&key).await }
+        let tags = plan.tags.iter().map(|tag| {
+            let key = keys::tag(&self.name, tag);
+            async move { core.read::<TagTarget>(&key).await }
         });
-        let referrer = async {
-            match self.referrer_key(plan) {
-                Some(key) => core.etag(&key).await,
-                None => Ok(None),
-            }
-        };
-        let versions = async {
-            let manifest = core.etag(&manifest_key);
-            let (manifest, hints) = try_join(manifest, try_join_all(hints)).await?;
-            Ok((manifest, hints))
-        };
-        let (((), ()), ((manifest, hints), referrer)) = try_join(
-            try_join(references, self.check_condition(plan)),
-            try_join(versions, referrer),
+        let ((), catalog, manifest, tags) = try_join4(
+            self.check_references(window, &plan.manifest.references),
+            core.hold::<Mark>(window, &catalog_key, |_| true),
+            core.etag(&manifest_key),
+            try_join_all(tags),
         )
         .await?;
-        Ok(Wave { manifest, hints, referrer })
-    }
-
-    /// Refuses early what cannot succeed. What decides is the check on the version written over.
-    async fn check_condition(&self, plan: &Plan) -> Result<()> {
-        let Some(condition) = &plan.condition else { return Ok(()) };
-        let current = self.points_to(&plan.reference).await?;
-        condition.check(&plan.reference, current.as_ref())
-    }
-
-    async fn points_to(&self, reference: &Reference) -> Result<Option<Digest>> {
-        match reference {
-            Reference::Tag(tag) => {
-                let target = self.core.read::<TagTarget>(&keys::tag(&self.name, tag)).await?;
-                Ok(target.map(|target| target.value.digest))
-            }
-            Reference::Digest(digest) => {
-                let there = self.core.exists(&keys::manifest(&self.name, digest)).await?;
-                Ok(there.then(|| digest.clone()))
-            }
-        }
+        let wave = Wave { manifest, tags, is_listed: catalog.is_some() };
+        plan.check_condition(&wave)?;
+        Ok(wave)
     }
 
     /// W1 for all that a manifest refers to.
@@ -315,67 +305,54 @@ impl Repository {
     async fn write_manifest(&self, window: Window, plan: &Plan, wave: Wave) -> Result<bool> {
         let core = &self.core;
         core.check(window)?;
-        let hints = plan.tags.iter().zip(wave.hints).map(|(tag, seen)| {
+        let hints = plan.tags.iter().map(|tag| {
             let key = keys::tag_hint(&self.name, &plan.digest, tag);
-            async move { core.put_over(window, &key, seen, &Mark {}).await }
+            async move { core.put_over(window, &key, None, &Mark {}).await }
         });
-        let catalog_key = keys::catalog(&self.name);
-        let beside = try_join(try_join_all(hints), core.establish(window, &catalog_key, &Mark {}));
-        let written = self.swap_manifest(plan, wave.manifest);
-        let (_, written) = try_join(beside, written).await?;
-        if !written {
+        let listing = async {
+            match wave.is_listed {
+                true => Ok(()),
+                false => core.put_over(window, &keys::catalog(&self.name), None, &Mark {}).await,
+            }
+        };
+        let key = keys::manifest(&self.name, &plan.digest);
+        let manifest = core.swap(&key, wave.manifest.as_ref(), plan.record.encode());
+        let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;
+        if written.is_none() {
             return Ok(false);
         }
-        try_join(self.set_tags(window, plan), self.list_as_referrer(window, plan, wave.referrer))
+        try_join(self.set_tags(window, plan, wave.tags), self.list_as_referrer(window, plan))
             .await?;
         Ok(true)
     }
 
-    async fn swap_manifest(&self, plan: &Plan, seen: Option<ETag>) -> Result<bool> {
-        if let (Some(condition), Reference::Digest(_)) = (&plan.condition, &plan.reference) {
-            condition.check(&plan.reference, seen.as_ref().map(|_| &plan.digest))?;
-        }
-        let key = keys::manifest(&self.name, &plan.digest);
-        Ok(self.core.swap(&key, seen.as_ref(), plan.record.encode()).await?.is_some())
-    }
-
-    async fn set_tags(&self, window: Window, plan: &Plan) -> Result<()> {
-        let target = TagTarget {
+    async fn set_tags(&self, window: Window, plan: &Plan, seen: Vec<TagVersion>) -> Result<()> {
+        let target = &TagTarget {
             digest: plan.digest.clone(),
             media_type: plan.manifest.media_type.clone(),
             size: plan.record.header.size,
             time: self.unix_time(),
         };
-        let target = &target;
-        let sets = plan.tags.iter().map(|tag| {
-            let reference = Reference::Tag(tag.clone());
-            let condition = plan.condition.as_ref().filter(|_| plan.reference == reference);
-            async move { self.change_tag(tag, condition, TagChange::Set(window, target)).await }
+        let sets = plan.tags.iter().zip(seen).map(|(tag, seen)| {
+            let condition = plan.condition.as_ref().filter(|_| plan.reference.tag() == Some(tag));
+            let change = TagChange::Set(window, target);
+            async move { self.change_tag(tag, condition, Some(seen), change).await }
         });
         try_join_all(sets).await?;
         Ok(())
     }
 
-    async fn list_as_referrer(
-        &self,
-        window: Window,
-        plan: &Plan,
-        seen: Option<ETag>,
-    ) -> Result<()> {
-        let Some(key) = self.referrer_key(plan) else { return Ok(()) };
+    async fn list_as_referrer(&self, window: Window, plan: &Plan) -> Result<()> {
         let manifest = &plan.manifest;
+        let Some(subject) = &manifest.subject else { return Ok(()) };
+        let key = keys::referrer(&self.name, &subject.digest, &plan.digest);
         let size = plan.record.header.size;
         let descriptor = Descriptor {
             artifact_type: manifest.artifact_type.clone(),
             annotations: manifest.annotations.clone(),
             ..Descriptor::new(&manifest.media_type, plan.digest.clone(), size)
         };
-        self.core.put_over(window, &key, seen, &ReferrerEntry { descriptor }).await
-    }
-
-    fn referrer_key(&self, plan: &Plan) -> Option<Key> {
-        let subject = plan.manifest.subject.as_ref()?;
-        Some(keys::referrer(&self.name, &subject.digest, &plan.digest))
+        self.core.put_over(window, &key, None, &ReferrerEntry { descriptor }).await
     }
 
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
@@ -391,7 +368,8 @@ impl Repository {
     ) -> Result<()> {
         match reference {
             Reference::Tag(tag) => {
-                let removed = self.change_tag(tag, condition.as_ref(), TagChange::Remove).await?;
+                let removed =
+                    self.change_tag(tag, condition.as_ref(), None, TagChange::Remove).await?;
                 if removed { Ok(()) } else { Err(self.unknown(reference)) }
             }
             Reference::Digest(digest) => self.delete_manifest(digest, condition.as_ref()).await,

@@ -4,7 +4,7 @@ use jreg_oci::{Digest, Reference, Tag};
 
 use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
-use crate::record::{Stored, TagTarget};
+use crate::record::{Stored, TagTarget, Versioned};
 use crate::{Condition, Error, Page, PageRequest, Repository, Result};
 
 /// How many hints are read at a time when the tags of a manifest are removed.
@@ -20,6 +20,9 @@ pub(crate) enum TagChange<'a> {
     /// It is gone if it still points there.
     RemoveFrom(&'a Digest),
 }
+
+/// A tag as it was read; `None`: there was none.
+pub(crate) type TagVersion = Option<Versioned<TagTarget>>;
 
 impl Repository {
     /// The tags of the repository (end-8), in byte order.
@@ -42,17 +45,22 @@ impl Repository {
 
     /// Changes a tag on the version just read, again until it succeeds: the last to be
     /// acknowledged wins, and a delayed retry of an old write can never revert a newer one.
-    /// `false`: there was nothing to remove.
+    /// `known` is the version to try first, if it was read already. `false`: there was nothing to
+    /// remove.
     pub(crate) async fn change_tag(
         &self,
         tag: &Tag,
         condition: Option<&Condition>,
+        mut known: Option<TagVersion>,
         change: TagChange<'_>,
     ) -> Result<bool> {
         let (core, key) = (&self.core, keys::tag(&self.name, tag));
         let _turn = core.tag_lock(&key).lock().await;
         for attempt in 0..ATTEMPTS_MAX {
-            let seen = core.read::<TagTarget>(&key).await?;
+            let seen = match known.take() {
+                Some(known) => known,
+                None => core.read::<TagTarget>(&key).await?,
+            };
             let current = seen.as_ref().map(|seen| &seen.value.digest);
             if let Some(condition) = condition {
                 condition.check(&Reference::Tag(tag.clone()), current)?;
@@ -87,7 +95,7 @@ impl Repository {
             let hints = self.core.list(prefix.clone(), after, HINTS_PER_PAGE).await?;
             for hint in &hints.entries {
                 if let Some(tag) = keys::tag_of(&hint.key) {
-                    self.change_tag(&tag, None, TagChange::RemoveFrom(digest)).await?;
+                    self.change_tag(&tag, None, None, TagChange::RemoveFrom(digest)).await?;
                 }
             }
             match hints.entries.last() {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use jreg_oci::{Algorithm, ContentRange, Digest};
+use jreg_oci::{Algorithm, ContentRange, Digest, RepositoryName};
 use jreg_storage::{ErrorKind, Locality};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -196,12 +196,14 @@ impl Repository {
     /// A blob in one request: its digest is known, and nothing of it has come before.
     async fn finish_whole(&self, id: &UploadId, digest: &Digest, chunk: Chunk) -> Result<Blob> {
         let (core, length) = (&self.core, chunk.length);
-        let purpose = if self.is_worth_looking_for(length) && self.is_held(digest).await? {
-            Purpose::Discard
-        } else {
-            Purpose::Whole(digest.clone())
+        let holder = match self.is_worth_looking_for(length) {
+            true => core.donor(core.window(), digest, &self.name).await?,
+            false => None,
         };
-        let is_held = purpose == Purpose::Discard;
+        let purpose = match holder {
+            Some(_) => Purpose::Discard,
+            None => Purpose::Whole(digest.clone()),
+        };
         let algorithm = digest.algorithm();
         let mut writer = Writer::fresh(core, &self.name, id, algorithm, purpose, length);
         writer.feed(chunk).await?;
@@ -210,8 +212,8 @@ impl Repository {
             writer.cancel().await?;
             return Err(Error::DigestMismatch { expected: digest.clone(), actual });
         }
-        if is_held {
-            return self.link_held(digest).await;
+        if let Some((holder, _)) = holder {
+            return self.link_held(digest, &holder).await;
         }
         let closed = writer.close(digest).await?;
         self.settle(id, &closed, core.window(), Origin::Fresh).await
@@ -228,18 +230,11 @@ impl Repository {
         self.core.store.locality() == Locality::InProcess
     }
 
-    async fn is_held(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.core.donor(self.core.window(), digest, &self.name).await?.is_some())
-    }
-
-    /// Holds a blob, of which the client has shown all bytes, where others hold it.
-    async fn link_held(&self, digest: &Digest) -> Result<Blob> {
-        let window = self.core.window();
-        let Some((_, there)) = self.core.donor(window, digest, &self.name).await? else {
-            return Err(Error::Interrupted { what: "the blob, which was held elsewhere," });
-        };
-        self.core.link(window, &self.name, digest, &there, Origin::Fresh).await?;
-        Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
+    /// Holds a blob, of which the client has shown all bytes, where `holder` held it before they
+    /// came: that may be long ago, so it is looked at again.
+    async fn link_held(&self, digest: &Digest, holder: &RepositoryName) -> Result<Blob> {
+        let mounted = self.blob_mount(digest, holder).await?;
+        mounted.ok_or(Error::Interrupted { what: "the blob, which was held elsewhere," })
     }
 
     async fn finish_open(
