@@ -50,6 +50,10 @@ impl Reference {
             Mount { repository, from, blob } if self.of(*from).blobs.contains(blob) => {
                 self.add_blob(*repository, *blob)
             }
+            // What the destination holds already needs no source.
+            Mount { repository, blob, .. } if self.of(*repository).blobs.contains(blob) => {
+                vec![Outcome::Done]
+            }
             Mount { .. } => vec![Outcome::Missed],
             DeleteBlob { repository, blob } if self.of(*repository).blobs.remove(blob) => {
                 vec![Outcome::Done]

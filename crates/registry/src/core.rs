@@ -135,23 +135,35 @@ impl Core {
         holds: impl Fn(&T) -> bool,
     ) -> Result<Option<Versioned<T>>> {
         for attempt in 0..ATTEMPTS_MAX {
-            let Some(mut seen) = self.read::<T>(key).await? else { return Ok(None) };
+            let Some(seen) = self.read::<T>(key).await? else { return Ok(None) };
             if !holds(&seen.value) {
                 return Ok(None);
             }
-            if seen.age() < TOUCH_AGE {
-                return Ok(Some(seen));
-            }
-            self.check(window)?;
-            if let Some(Written { etag, date }) =
-                self.swap(key, Some(&seen.etag), seen.value.encode()).await?
-            {
-                (seen.etag, seen.last_modified, seen.date) = (etag, date, date);
-                return Ok(Some(seen));
+            if let Some(young) = self.renew(window, key, seen).await? {
+                return Ok(Some(young));
             }
             self.back_off(attempt).await;
         }
         Err(Error::Busy { what: "the content is being changed by too many others" })
+    }
+
+    /// W1 for a record that was read: as it is if it is young, else written again. `None` if
+    /// another writer was first.
+    pub(crate) async fn renew<T: Stored>(
+        &self,
+        window: Window,
+        key: &Key,
+        mut seen: Versioned<T>,
+    ) -> Result<Option<Versioned<T>>> {
+        if seen.age() < TOUCH_AGE {
+            return Ok(Some(seen));
+        }
+        self.check(window)?;
+        let written = self.swap(key, Some(&seen.etag), seen.value.encode()).await?;
+        Ok(written.map(|Written { etag, date }| {
+            (seen.etag, seen.last_modified, seen.date) = (etag, date, date);
+            seen
+        }))
     }
 
     /// Writes a record over whatever is there: first over the version that was seen, then over

@@ -31,6 +31,14 @@ pub(crate) enum Linked {
     Deleted,
 }
 
+fn linked(link: Link, offer: &Location) -> Linked {
+    match link {
+        Link::Live(there) if there == *offer => Linked::Here,
+        Link::Live(there) => Linked::Elsewhere(there),
+        Link::Deleted => Linked::Deleted,
+    }
+}
+
 impl Core {
     /// Where a repository's blob lies, for serving: from the cache if it is trusted.
     pub(crate) async fn find_link(
@@ -89,11 +97,9 @@ impl Core {
                 return Ok(Linked::Here);
             }
             match self.read::<Link>(&key).await? {
-                Some(Versioned { value: Link::Live(_), .. }) => {
-                    match self.hold_link(window, name, digest).await? {
-                        Some(there) if there == *offer => return Ok(Linked::Here),
-                        Some(there) => return Ok(Linked::Elsewhere(there)),
-                        None => seen = None,
+                Some(there) if there.value.live().is_some() => {
+                    if let Some(held) = self.renew(window, &key, there).await? {
+                        return Ok(linked(held.value, offer));
                     }
                 }
                 Some(_) if origin == Origin::Replay => return Ok(Linked::Deleted),

@@ -48,7 +48,7 @@ pub use self::sync::{Durability, SyncCounts};
 const TEMPORARY: &str = ".tmp-";
 const KEY_STRIPES: usize = 1024;
 const PART_RULES: PartRules =
-    PartRules { part_bytes: 4 * 1024 * 1024, uniform: false, parts_max: u64::MAX };
+    PartRules { part_bytes: 1024 * 1024, uniform: false, parts_max: u64::MAX };
 
 /// How an [`FsStore`] is to behave.
 #[derive(Clone, Debug)]
