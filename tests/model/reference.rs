@@ -141,10 +141,14 @@ impl Reference {
     fn finish(&mut self, slot: usize, right: bool) -> Option<Vec<Outcome>> {
         let upload = self.uploads.get_mut(&slot)?;
         let (repository, blob) = (upload.repository, upload.blob);
-        if upload.offset.take().is_none() {
+        let Some(offset) = upload.offset.take() else {
             // Closing again may find what the first closing made; see the contract's rows.
             self.uploads.remove(&slot);
             return None;
+        };
+        if right && offset == 0 {
+            // A blob that came whole with the closing PUT leaves a session only if it was large.
+            self.uploads.remove(&slot);
         }
         Some(if right { self.add_blob(repository, blob) } else { refuse(&["DIGEST_INVALID"]) })
     }
