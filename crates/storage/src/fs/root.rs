@@ -115,6 +115,7 @@ fn create_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Takes the lock, waiting for an owner that is about to stop.
+#[expect(clippy::disallowed_methods, reason = "opening a root runs where it may block")]
 fn acquire(root: &Path, lock_wait: Duration) -> Result<File, OpenError> {
     let path = root.join(LOCK);
     let io = |source| OpenError::Io { path: path.clone(), source };
