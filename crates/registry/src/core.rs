@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, PutMode, Store, Written};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, RwLock, Semaphore};
 use uuid::Uuid;
 
 use crate::cache::Cache;
@@ -39,6 +39,7 @@ pub(crate) const ATTEMPTS_MAX: u32 = 24;
 const BACKOFF_MIN_MS: u64 = 2;
 const BACKOFF_MAX_MS: u64 = 250;
 const TAG_LOCKS: usize = 64;
+const MANIFEST_LOCKS: usize = 1024;
 
 /// The store with everything that is kept beside it in memory.
 #[derive(Debug)]
@@ -54,6 +55,10 @@ pub(crate) struct Core {
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Vec<Mutex<()>>,
+    /// In this process a manifest is not deleted between a push of it and its tags: pushes share
+    /// the lock, a delete has it alone. Between processes such a tag may be left without its
+    /// manifest, until it is next read.
+    manifest_locks: Vec<RwLock<()>>,
 }
 
 /// The time in which the writes that rely on some reads must be sent.
@@ -73,6 +78,7 @@ impl Core {
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Arc::new(Semaphore::new(permits)),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
+            manifest_locks: (0..MANIFEST_LOCKS).map(|_| RwLock::new(())).collect(),
             store,
             clock,
             options,
@@ -241,11 +247,12 @@ impl Core {
 
     /// The lock under which this process writes a tag.
     pub(crate) fn tag_lock(&self, tag: &Key) -> &Mutex<()> {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        tag.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % TAG_LOCKS as u64).unwrap_or_default();
-        &self.tag_locks[index]
+        &self.tag_locks[stripe(tag, TAG_LOCKS)]
+    }
+
+    /// The lock under which this process writes a manifest and its tags, or deletes them.
+    pub(crate) fn manifest_lock(&self, manifest: &Key) -> &RwLock<()> {
+        &self.manifest_locks[stripe(manifest, MANIFEST_LOCKS)]
     }
 
     /// Waits a random while that grows with the attempts, so that writers of one record do not
@@ -255,6 +262,14 @@ impl Core {
         let random = Uuid::new_v4().as_u64_pair().0;
         tokio::time::sleep(Duration::from_millis(random % limit)).await;
     }
+}
+
+/// Which of `count` locks a key has, together with other keys.
+fn stripe(key: &Key, count: usize) -> usize {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    usize::try_from(hasher.finish() % count as u64).unwrap_or_default()
 }
 
 /// A part of a listing.

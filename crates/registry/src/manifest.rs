@@ -304,6 +304,8 @@ impl Repository {
     /// W2: the manifest with its hints, then what makes it found. `false`: start over.
     async fn write_manifest(&self, window: Window, plan: &Plan, wave: Wave) -> Result<bool> {
         let core = &self.core;
+        let key = keys::manifest(&self.name, &plan.digest);
+        let _turn = core.manifest_lock(&key).read().await;
         core.check(window)?;
         let hints = plan.tags.iter().map(|tag| {
             let key = keys::tag_hint(&self.name, &plan.digest, tag);
@@ -315,7 +317,6 @@ impl Repository {
                 false => core.put_over(window, &keys::catalog(&self.name), None, &Mark {}).await,
             }
         };
-        let key = keys::manifest(&self.name, &plan.digest);
         let manifest = core.swap(&key, wave.manifest.as_ref(), plan.record.encode());
         let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;
         if written.is_none() {
@@ -401,6 +402,7 @@ impl Repository {
         digest: &Digest,
         seen: Versioned<ManifestRecord>,
     ) -> Result<bool> {
+        let _turn = self.core.manifest_lock(key).write().await;
         self.remove_tags_of(digest).await?;
         if let Some(subject) = &seen.value.header.subject {
             let entry = keys::referrer(&self.name, subject, digest);
