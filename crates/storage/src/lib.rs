@@ -4,7 +4,8 @@
 //! [`Clock`] what time it is. This crate knows nothing of OCI.
 //!
 //! - [`MemoryStore`] is the reference, [`FsStore`] the store in a folder.
-//! - [`Metered`] is put around a store to observe it.
+//! - [`Metered`] is put around a store to observe it, [`Tombstones`] around a shared one so that
+//!   no late write brings a deleted record back.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
@@ -19,6 +20,7 @@ mod metered;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tombstones;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
@@ -30,3 +32,4 @@ pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part,
     PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
 };
+pub use tombstones::{TOMBSTONE_BYTES, Tombstones};
