@@ -248,14 +248,13 @@ impl S3 for Shared {
         let bytes = body(input.body, &headers, trailing_headers).await?;
         let object = Object::plain(bytes, kept(&headers), self.now());
         let e_tag = Some(strong(&object.etag));
-        let size = Some(signed(object.size_bytes));
         let key = input.key.clone();
         self.write(&key, condition, move |bucket| {
             bucket.objects.insert(input.key, object);
             Ok(())
         })
         .await?;
-        Ok(S3Response::new(PutObjectOutput { e_tag, size, ..Default::default() }))
+        Ok(S3Response::new(PutObjectOutput { e_tag, ..Default::default() }))
     }
 
     async fn get_object(

@@ -1,8 +1,12 @@
-//! Who may ask, and for which bucket.
+//! Who may ask, and for which bucket; and what is refused whatever the operation.
 
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Result, s3_error};
+
+/// The headers that say how long a body is; S3 takes none without (S3 API reference, error code
+/// `MissingContentLength`).
+const LENGTHS: [&str; 2] = ["content-length", "x-amz-decoded-content-length"];
 
 /// The one pair of keys, and the one bucket.
 #[derive(Clone, Debug)]
@@ -28,6 +32,10 @@ impl S3Access for Guard {
     async fn check(&self, request: &mut S3AccessContext<'_>) -> S3Result<()> {
         if request.credentials().is_none() {
             return Err(s3_error!(AccessDenied, "the request is not signed"));
+        }
+        let has_length = LENGTHS.iter().any(|name| request.headers().contains_key(*name));
+        if matches!(request.s3_op().name(), "PutObject" | "UploadPart") && !has_length {
+            return Err(s3_error!(MissingContentLength, "a body without Content-Length"));
         }
         match request.s3_path().get_bucket_name() {
             Some(name) if name == self.bucket => Ok(()),
