@@ -14,6 +14,7 @@ mod digest;
 mod message;
 mod process;
 mod rng;
+pub mod s3;
 mod scenario;
 mod server;
 mod small_pages;

@@ -1,0 +1,93 @@
+//! The S3 emulator as a program, for benchmarks and for those who develop: prints one line that
+//! says where it is and how to get in, and serves until it is interrupted.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use jreg_testkit::s3::{ConditionalDelete, Conditions, IfMatchForm, S3Server, S3Spec};
+
+/// Serves one S3 bucket from memory.
+#[derive(Debug, Parser)]
+#[command(name = "s3-emulator")]
+struct Options {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+    /// The name of the bucket.
+    #[arg(long, default_value = "jreg")]
+    bucket: String,
+    /// The access key.
+    #[arg(long, default_value = "emulator")]
+    access_key: String,
+    /// The secret key.
+    #[arg(long, default_value = "emulator-secret")]
+    secret_key: String,
+    /// How many milliseconds longer every request takes.
+    #[arg(long, default_value_t = 0)]
+    latency_ms: u64,
+    /// Want all parts of an upload but the last to be of one size, as Cloudflare R2 does.
+    #[arg(long)]
+    equal_parts: bool,
+    /// Accept conditions on writes and deletes, and do not look at them.
+    #[arg(long)]
+    ignore_conditions: bool,
+    /// Accept the condition of a delete, and do not look at it.
+    #[arg(long, conflicts_with = "refuse_conditional_delete")]
+    ignore_conditional_delete: bool,
+    /// Answer a delete with a condition with 501.
+    #[arg(long)]
+    refuse_conditional_delete: bool,
+    /// Want the etag of If-Match without quotes, as Ceph RGW before 17 does.
+    #[arg(long)]
+    bare_if_match: bool,
+}
+
+impl Options {
+    fn spec(self) -> S3Spec {
+        S3Spec::with(|spec| {
+            spec.listen = self.listen;
+            spec.latency = Duration::from_millis(self.latency_ms);
+            spec.parts.equal_sizes = self.equal_parts;
+            if self.ignore_conditions {
+                spec.conditions = Conditions::Ignored;
+            }
+            if self.ignore_conditional_delete {
+                spec.conditional_delete = ConditionalDelete::Ignored;
+            }
+            if self.refuse_conditional_delete {
+                spec.conditional_delete = ConditionalDelete::Refused;
+            }
+            if self.bare_if_match {
+                spec.if_match = IfMatchForm::Bare;
+            }
+            spec.bucket = self.bucket;
+            spec.access_key = self.access_key;
+            spec.secret_key = self.secret_key;
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let spec = Options::parse().spec();
+    let address = spec.listen;
+    let server = match S3Server::try_start(spec).await {
+        Ok(server) => server,
+        Err(error) => {
+            eprintln!("s3-emulator: listen on {address}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!(
+        "{} access_key={} secret_key={} storage={}",
+        server.endpoint(),
+        server.access_key(),
+        server.secret_key(),
+        server.storage_url(),
+    );
+    tokio::signal::ctrl_c().await.ok();
+    server.stop().await;
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,35 @@
+//! An S3 server in the test's own process: one bucket in memory, linearizable, with signatures,
+//! conditions and multipart rules as on AWS. It records what it is asked, goes wrong where a test
+//! tells it to, and can be a server that lies about conditions.
+//!
+//! The program `s3-emulator` is the same for those who want it in a process of its own.
+
+mod answer;
+mod api;
+mod bucket;
+mod checksum;
+mod client;
+mod clock;
+mod condition;
+mod front;
+mod gate;
+mod guard;
+mod journal;
+mod listing;
+mod multipart;
+mod object;
+mod operation;
+mod rule;
+mod server;
+
+pub use api::{ConditionalDelete, Conditions};
+pub use client::S3Client;
+pub use clock::S3Clock;
+pub use condition::IfMatchForm;
+pub use gate::Gate;
+pub use journal::Recorded;
+pub use multipart::PartRules;
+pub use object::StoredObject;
+pub use operation::Operation;
+pub use rule::{Fault, Injected, Refusal, Rule};
+pub use server::{OpenUpload, S3Server, S3Spec};
