@@ -228,6 +228,10 @@ impl Bucket {
             request.address(&self.address).parse().expect("a percent-encoded address is one");
         *signed.headers_mut() = self.headers.clone();
         signed.headers_mut().extend(request.headers.clone());
+        // The client leaves it out of an empty body, and stores refuse a PUT without one.
+        if matches!(request.method, Method::PUT | Method::POST) {
+            signed.headers_mut().insert(header::CONTENT_LENGTH, request.body.len().into());
+        }
         let credential = self.signer.credentials().get_credential().await?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_sign_payload(self.options.url.sign_payload)

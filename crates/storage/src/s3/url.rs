@@ -65,8 +65,8 @@ pub enum InvalidS3Url {
     )]
     Bucket(String),
     /// The prefix could not start keys.
-    #[error("prefix {0:?}: {1}")]
-    Prefix(String, crate::InvalidKey),
+    #[error("prefix {0:?} must be a key of at most {PREFIX_BYTES_MAX} bytes: {1}")]
+    Prefix(String, &'static str),
     /// No key has this name.
     #[error("unknown key `{name}`, did you mean `{nearest}`?")]
     UnknownKey {
@@ -89,6 +89,9 @@ pub enum InvalidS3Url {
         allowed: &'static str,
     },
 }
+
+/// S3 takes keys of 1,024 bytes; what is left is more than any of ours needs.
+const PREFIX_BYTES_MAX: usize = 256;
 
 const KEYS: [&str; 8] = [
     "ca_file",
@@ -206,9 +209,12 @@ fn checked_bucket(bucket: &str) -> Result<String, InvalidS3Url> {
 
 fn checked_prefix(prefix: &str) -> Result<String, InvalidS3Url> {
     let prefix = prefix.trim_end_matches('/');
-    if !prefix.is_empty() {
-        let check = prefix.parse::<crate::Key>();
-        check.map_err(|error| InvalidS3Url::Prefix(prefix.to_owned(), error))?;
+    let wrong = |why| Err(InvalidS3Url::Prefix(prefix.to_owned(), why));
+    if prefix.len() > PREFIX_BYTES_MAX {
+        return wrong("it is longer");
+    }
+    if !prefix.is_empty() && prefix.parse::<crate::Key>().is_err() {
+        return wrong("no component may be empty or start with a dot");
     }
     Ok(prefix.to_owned())
 }
