@@ -63,6 +63,16 @@ pub(crate) fn format() -> Key {
     key("jreg.json".to_owned())
 }
 
+/// Whether a key is that of a record: written again and again, each time under a condition, and
+/// never of fewer bytes than the 40 of its nonce. All other keys hold bytes of blobs.
+pub fn is_record(key: &Key) -> bool {
+    match key.as_str().split_once('/') {
+        Some(("blobs", _)) => false,
+        Some(("uploads", name)) => !name.contains('.'),
+        _ => true,
+    }
+}
+
 /// A new place for bytes of a known digest.
 pub(crate) fn new_blob(digest: &Digest) -> Key {
     key(format!("blobs/{}/{}", spread(digest), Ulid::generate()))
@@ -178,6 +188,21 @@ mod tests {
 
     fn name(text: &str) -> RepositoryName {
         text.parse().expect(text)
+    }
+
+    #[test]
+    fn bytes_of_blobs_are_no_records() {
+        let id = UploadId::new(std::time::SystemTime::UNIX_EPOCH, None);
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        for bytes in [new_blob(&digest), new_unnamed_blob(), new_upload_tail(&id)] {
+            assert!(!is_record(&bytes), "{bytes}");
+        }
+        let app = name("team/app-1.x");
+        let tag = super::tag(&app, &"v1.0".parse().expect("a tag"));
+        let (link, manifest) = (link(&digest, &app), manifest(&app, &digest));
+        for record in [upload(&id), tag, link, manifest, catalog(&app), format()] {
+            assert!(is_record(&record), "{record}");
+        }
     }
 
     #[test]
