@@ -42,6 +42,10 @@ struct Options {
     /// Want the etag of If-Match without quotes, as Ceph RGW before 17 does.
     #[arg(long)]
     bare_if_match: bool,
+    /// Keep no bytes of what is put in one request of more than this many, and give zeros
+    /// instead: for benchmarks that store more than there is memory.
+    #[arg(long)]
+    forget_above_bytes: Option<u64>,
 }
 
 impl Options {
@@ -50,6 +54,7 @@ impl Options {
             spec.listen = self.listen;
             spec.latency = Duration::from_millis(self.latency_ms);
             spec.parts.equal_sizes = self.equal_parts;
+            spec.forget_above_bytes = self.forget_above_bytes;
             if self.ignore_conditions {
                 spec.conditions = Conditions::Ignored;
             }

@@ -28,6 +28,8 @@ pub struct Recorded {
     pub bytes_in: u64,
     /// How many bytes of body were given to the connection.
     pub bytes_out: u64,
+    /// How many bytes it made the server copy.
+    pub bytes_copied: u64,
     /// The status of the answer; none if there is none yet, or never was.
     pub status: Option<u16>,
     /// Whether a rule matched it.
@@ -76,6 +78,7 @@ impl Journal {
             headers: head.headers.clone(),
             bytes_in: 0,
             bytes_out: 0,
+            bytes_copied: 0,
             status: None,
             touched: false,
         };

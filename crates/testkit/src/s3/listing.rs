@@ -120,11 +120,11 @@ fn rolled_up(key: &str, query: &Query) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http::HeaderMap;
     use std::time::SystemTime;
 
     use super::*;
+    use crate::s3::pieces::Pieces;
 
     #[test]
     fn pages_join_up_to_the_whole_whatever_their_size() {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn bucket(keys: &[&str]) -> BTreeMap<String, Object> {
-        let object = Object::plain(Bytes::new(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
+        let object = Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
         keys.iter().map(|key| ((*key).to_owned(), object.clone())).collect()
     }
 

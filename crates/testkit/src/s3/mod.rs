@@ -5,7 +5,7 @@
 //! The program `s3-emulator` is the same for those who want it in a process of its own.
 
 mod answer;
-mod api;
+mod body;
 mod bucket;
 mod checksum;
 mod client;
@@ -19,10 +19,13 @@ mod listing;
 mod multipart;
 mod object;
 mod operation;
+mod pieces;
+mod reading;
 mod rule;
 mod server;
+mod service;
+mod state;
 
-pub use api::{ConditionalDelete, Conditions};
 pub use client::S3Client;
 pub use clock::S3Clock;
 pub use condition::IfMatchForm;
@@ -33,3 +36,4 @@ pub use object::StoredObject;
 pub use operation::Operation;
 pub use rule::{Fault, Injected, Refusal, Rule};
 pub use server::{OpenUpload, S3Server, S3Spec};
+pub use state::{ConditionalDelete, Conditions};
