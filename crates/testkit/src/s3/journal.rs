@@ -9,6 +9,9 @@ use http::request::Parts;
 use super::Operation;
 use super::operation::Target;
 
+/// The most requests that are remembered; the oldest are forgotten first.
+const RECORDED_MAX: usize = 100_000;
+
 /// A request, and what became of it.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -83,6 +86,9 @@ impl Journal {
             touched: false,
         };
         entries.kept.insert(number, recorded);
+        if entries.kept.len() > RECORDED_MAX {
+            entries.kept.pop_first();
+        }
         drop(entries);
         Entry { journal: Arc::clone(self), number }
     }
@@ -113,5 +119,24 @@ impl Entry {
         if let Some(recorded) = self.journal.entries().kept.get_mut(&self.number) {
             add(recorded);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_are_forgotten_first() {
+        let journal = Arc::new(Journal::default());
+        let (head, ()) = http::Request::new(()).into_parts();
+        let target = Target::of(&head);
+        let first = journal.open(&head, &target);
+        for _ in 0..RECORDED_MAX {
+            journal.open(&head, &target);
+        }
+        first.note(|_| panic!("it is forgotten"));
+        let kept = journal.all();
+        assert_eq!((kept.len(), kept[0].number), (RECORDED_MAX, 1));
     }
 }

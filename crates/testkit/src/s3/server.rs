@@ -194,7 +194,8 @@ impl S3Server {
         self.front.rules.clear();
     }
 
-    /// The requests since the start, or since they were last taken, as they arrived.
+    /// The requests since the start, or since they were last taken, as they arrived; the last
+    /// 100 000 at the most.
     pub fn requests(&self) -> Vec<Recorded> {
         self.front.journal.all()
     }
