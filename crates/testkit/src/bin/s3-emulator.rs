@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use jreg_testkit::s3::{ConditionalDelete, Conditions, IfMatchForm, S3Server, S3Spec};
+
+/// How long a conditional write waits for another, where they are kept one at a time.
+const RACE_MAX: Duration = Duration::from_millis(20);
 
 /// Serves one S3 bucket from memory.
 #[derive(Debug, Parser)]
@@ -30,18 +33,39 @@ struct Options {
     /// Want all parts of an upload but the last to be of one size, as Cloudflare R2 does.
     #[arg(long)]
     equal_parts: bool,
-    /// Accept conditions on writes and deletes, and do not look at them.
-    #[arg(long)]
-    ignore_conditions: bool,
-    /// Accept the condition of a delete, and do not look at it.
-    #[arg(long, conflicts_with = "refuse_conditional_delete")]
-    ignore_conditional_delete: bool,
-    /// Answer a delete with a condition with 501.
-    #[arg(long)]
-    refuse_conditional_delete: bool,
+    /// How to keep the conditions of writes.
+    #[arg(long, value_enum, default_value_t = Writes::Atomic)]
+    conditions: Writes,
+    /// How to keep the condition of a delete.
+    #[arg(long, value_enum, default_value_t = Deletes::Honoured)]
+    conditional_delete: Deletes,
     /// Want the etag of If-Match without quotes, as Ceph RGW before 17 does.
     #[arg(long)]
     bare_if_match: bool,
+    /// Keep no bytes of what is put in one request of more than this many, and give zeros
+    /// instead: for benchmarks that store more than there is memory.
+    #[arg(long)]
+    forget_above_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Writes {
+    /// Check and write are one step.
+    Atomic,
+    /// They are two, so that of concurrent writers several win.
+    OneAtATime,
+    /// Accepted, and not looked at.
+    Ignored,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Deletes {
+    /// As those of writes are.
+    Honoured,
+    /// Accepted, and not looked at.
+    Ignored,
+    /// Answered with 501.
+    Refused,
 }
 
 impl Options {
@@ -50,15 +74,17 @@ impl Options {
             spec.listen = self.listen;
             spec.latency = Duration::from_millis(self.latency_ms);
             spec.parts.equal_sizes = self.equal_parts;
-            if self.ignore_conditions {
-                spec.conditions = Conditions::Ignored;
-            }
-            if self.ignore_conditional_delete {
-                spec.conditional_delete = ConditionalDelete::Ignored;
-            }
-            if self.refuse_conditional_delete {
-                spec.conditional_delete = ConditionalDelete::Refused;
-            }
+            spec.forget_above_bytes = self.forget_above_bytes;
+            spec.conditions = match self.conditions {
+                Writes::Atomic => Conditions::Atomic,
+                Writes::OneAtATime => Conditions::OneAtATime(RACE_MAX),
+                Writes::Ignored => Conditions::Ignored,
+            };
+            spec.conditional_delete = match self.conditional_delete {
+                Deletes::Honoured => ConditionalDelete::Honoured,
+                Deletes::Ignored => ConditionalDelete::Ignored,
+                Deletes::Refused => ConditionalDelete::Refused,
+            };
             if self.bare_if_match {
                 spec.if_match = IfMatchForm::Bare;
             }

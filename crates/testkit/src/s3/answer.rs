@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::Gate;
 use super::journal::Entry;
-use super::object::len;
+use super::pieces::len;
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -22,7 +22,8 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 /// A client of one bucket.
 #[derive(Clone, Debug)]
 pub struct S3Client {
-    address: SocketAddr,
+    /// Where the server is.
+    pub address: SocketAddr,
     /// The bucket.
     pub bucket: String,
     /// The access key it signs with.

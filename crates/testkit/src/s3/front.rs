@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use super::answer::Answer;
 use super::clock::{S3Clock, http_date};
 use super::journal::{Entry, Journal};
-use super::object::len;
 use super::operation::Target;
+use super::pieces::len;
 use super::rule::{Fault, Refusal, Rules};
 
 /// The layer.
@@ -70,14 +70,20 @@ impl Front {
         let refusal = before(&faults).await?;
         let response = match refusal {
             Some(refusal) => refused(refusal),
-            None => self.call(head, body).await?,
+            None => self.call(head, body, entry.clone()).await?,
         };
         after(&faults).await?;
         entry.note(|recorded| recorded.status = Some(response.status().as_u16()));
         Ok(self.finished(response, faults, entry))
     }
 
-    async fn call(&self, head: Parts, body: Bytes) -> io::Result<Response<s3s::Body>> {
+    async fn call(
+        &self,
+        mut head: Parts,
+        body: Bytes,
+        entry: Entry,
+    ) -> io::Result<Response<s3s::Body>> {
+        head.extensions.insert(entry);
         let request = Request::from_parts(head, s3s::Body::from(body));
         let failed = |error: s3s::HttpError| io::Error::other(s3s::StdError::from(error));
         self.service.call(request).await.map_err(failed)

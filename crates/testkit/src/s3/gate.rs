@@ -2,8 +2,12 @@
 //! late without waiting for time to pass.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
+
+/// The longest that anybody is waited for. Reached only by a test that fails.
+const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// A gate, closed at first; clones are of the same gate.
 #[derive(Clone, Debug)]
@@ -21,10 +25,15 @@ impl Gate {
         Self(Arc::new(Inner { arrived: watch::Sender::new(0), passes: Semaphore::new(0) }))
     }
 
-    /// Waits until this many have come to the gate, let through or not, since it was made.
+    /// Waits until this many have come to the gate, let through or not, since it was made. Panics
+    /// if they do not come within a minute: that fails a test instead of stopping it.
     pub async fn arrived(&self, count: usize) {
         let mut arrived = self.0.arrived.subscribe();
-        arrived.wait_for(|arrived| *arrived >= count).await.expect("the gate keeps the sender");
+        let enough = arrived.wait_for(|arrived| *arrived >= count);
+        match tokio::time::timeout(ARRIVAL_MAX, enough).await {
+            Ok(enough) => drop(enough.expect("the gate keeps the sender")),
+            Err(_) => panic!("{count} were awaited at the gate, {} came", *self.0.arrived.borrow()),
+        }
     }
 
     /// Lets one through: the first of those that wait, or else the next to come.

@@ -9,6 +9,9 @@ use http::request::Parts;
 use super::Operation;
 use super::operation::Target;
 
+/// The most requests that are remembered; the oldest are forgotten first.
+const RECORDED_MAX: usize = 100_000;
+
 /// A request, and what became of it.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -28,6 +31,8 @@ pub struct Recorded {
     pub bytes_in: u64,
     /// How many bytes of body were given to the connection.
     pub bytes_out: u64,
+    /// How many bytes it made the server copy.
+    pub bytes_copied: u64,
     /// The status of the answer; none if there is none yet, or never was.
     pub status: Option<u16>,
     /// Whether a rule matched it.
@@ -76,10 +81,14 @@ impl Journal {
             headers: head.headers.clone(),
             bytes_in: 0,
             bytes_out: 0,
+            bytes_copied: 0,
             status: None,
             touched: false,
         };
         entries.kept.insert(number, recorded);
+        if entries.kept.len() > RECORDED_MAX {
+            entries.kept.pop_first();
+        }
         drop(entries);
         Entry { journal: Arc::clone(self), number }
     }
@@ -110,5 +119,24 @@ impl Entry {
         if let Some(recorded) = self.journal.entries().kept.get_mut(&self.number) {
             add(recorded);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_are_forgotten_first() {
+        let journal = Arc::new(Journal::default());
+        let (head, ()) = http::Request::new(()).into_parts();
+        let target = Target::of(&head);
+        let first = journal.open(&head, &target);
+        for _ in 0..RECORDED_MAX {
+            journal.open(&head, &target);
+        }
+        first.note(|_| panic!("it is forgotten"));
+        let kept = journal.all();
+        assert_eq!((kept.len(), kept[0].number), (RECORDED_MAX, 1));
     }
 }

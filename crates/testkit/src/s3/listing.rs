@@ -21,7 +21,8 @@ pub(crate) struct Query {
 pub(crate) enum After {
     #[default]
     Start,
-    /// After this key. Keys that would be rolled up into one that is before it still are.
+    /// After this key. What keys are rolled up into must be after it too: as Ceph RGW has it, and
+    /// AWS where the key of `start-after` is just that.
     Key(String),
     /// After all keys that are rolled up into this.
     Rolled(String),
@@ -62,6 +63,10 @@ impl After {
         }
     }
 
+    fn is_past(&self, rolled: &str) -> bool {
+        matches!(self, Self::Key(key) if rolled <= &**key)
+    }
+
     fn skips(&self, key: &str) -> bool {
         matches!(self, Self::Rolled(prefix) if key.starts_with(prefix))
     }
@@ -94,11 +99,15 @@ pub(crate) fn page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> 
         if !key.starts_with(&query.prefix) || last.skips(key) {
             continue;
         }
+        let rolled = rolled_up(key, query);
+        if rolled.as_ref().is_some_and(|rolled| query.after.is_past(rolled)) {
+            continue;
+        }
         if page.len() == query.limit {
             page.next = Some(last);
             break;
         }
-        last = match rolled_up(key, query) {
+        last = match rolled {
             Some(rolled) => {
                 page.rolled.push(rolled.clone());
                 After::Rolled(rolled)
@@ -120,11 +129,11 @@ fn rolled_up(key: &str, query: &Query) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http::HeaderMap;
     use std::time::SystemTime;
 
     use super::*;
+    use crate::s3::pieces::Pieces;
 
     #[test]
     fn pages_join_up_to_the_whole_whatever_their_size() {
@@ -157,7 +166,7 @@ mod tests {
     }
 
     fn bucket(keys: &[&str]) -> BTreeMap<String, Object> {
-        let object = Object::plain(Bytes::new(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
+        let object = Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
         keys.iter().map(|key| ((*key).to_owned(), object.clone())).collect()
     }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::HeaderMap;
 use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::CompletedPart;
 use s3s::{S3Result, s3_error};
 
-use super::object::{Object, hex, len};
+use super::object::{Object, hex};
+use super::pieces::Pieces;
 
 /// The highest number a part may have (S3 user guide, "Amazon S3 multipart upload limits").
 pub(crate) const PART_NUMBER_MAX: i32 = 10_000;
@@ -33,14 +33,18 @@ impl Default for PartRules {
 /// A part.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
-    pub(crate) bytes: Bytes,
+    pub(crate) pieces: Pieces,
     md5: [u8; 16],
     pub(crate) modified: SystemTime,
 }
 
 impl Part {
-    pub(crate) fn new(bytes: Bytes, modified: SystemTime) -> Self {
-        Self { md5: Md5::checksum(&bytes), bytes, modified }
+    pub(crate) fn new(pieces: Pieces, modified: SystemTime) -> Self {
+        Self { md5: pieces.md5(), pieces, modified }
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.pieces.len()
     }
 
     /// Without quotes.
@@ -83,11 +87,9 @@ impl Upload {
         }
         let parts = named.iter().map(|part| self.part(part)).collect::<S3Result<Vec<_>>>()?;
         check_sizes(&parts, rules)?;
-        let pieces: Vec<_> = parts.iter().map(|part| part.bytes.clone()).collect();
         let md5s = parts.iter().flat_map(|part| part.md5).collect::<Vec<_>>();
         Ok(Object {
-            size_bytes: pieces.iter().map(len).sum(),
-            pieces,
+            pieces: parts.iter().map(|part| &part.pieces).collect(),
             etag: format!("{}-{}", hex(&Md5::checksum(&md5s)), parts.len()),
             modified,
             headers: self.headers.clone(),
@@ -104,11 +106,11 @@ impl Upload {
 
 fn check_sizes(parts: &[&Part], rules: PartRules) -> S3Result<()> {
     let Some((last, before)) = parts.split_last() else { return Ok(()) };
-    if before.iter().any(|part| len(&part.bytes) < rules.size_min_bytes) {
+    if before.iter().any(|part| part.size_bytes() < rules.size_min_bytes) {
         return Err(s3_error!(EntityTooSmall, "a part but the last is too small"));
     }
     let Some(first) = before.first().filter(|_| rules.equal_sizes) else { return Ok(()) };
-    let size = first.bytes.len();
-    let equal = before.iter().all(|part| part.bytes.len() == size) && last.bytes.len() <= size;
+    let size = first.size_bytes();
+    let equal = before.iter().all(|part| part.size_bytes() == size) && last.size_bytes() <= size;
     if equal { Ok(()) } else { Err(s3_error!(InvalidPart, "parts but the last differ in size")) }
 }

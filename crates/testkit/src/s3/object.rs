@@ -1,12 +1,11 @@
-//! What is stored under a key: bytes in the pieces they came in, and the headers that S3 keeps
-//! with them.
+//! What is stored under a key: bytes, and the headers that S3 keeps with them.
 
-use std::ops::Range;
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use s3s::crypto::{Checksum as _, Md5};
+
+use super::pieces::Pieces;
 
 /// The headers of a write that are kept, and given again when the object is read.
 const KEPT: [&str; 6] = [
@@ -18,16 +17,14 @@ const KEPT: [&str; 6] = [
     "expires",
 ];
 const KEPT_PREFIXES: [&str; 4] =
-    ["x-amz-checksum-", "x-amz-meta-", "x-amz-server-side-encryption", "x-amz-storage-class"];
+    [CHECKSUM_PREFIX, "x-amz-meta-", ENCRYPTION_PREFIX, "x-amz-storage-class"];
+const CHECKSUM_PREFIX: &str = "x-amz-checksum-";
+const ENCRYPTION_PREFIX: &str = "x-amz-server-side-encryption";
 
-/// Read out in pieces of at most this size, so that a body can be cut or held back within.
-const PIECE_BYTES: usize = 64 * 1024;
-
-/// An object. Its pieces are shared, never copied.
+/// An object.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
-    pub(crate) pieces: Vec<Bytes>,
-    pub(crate) size_bytes: u64,
+    pub(crate) pieces: Pieces,
     /// Without quotes.
     pub(crate) etag: String,
     pub(crate) modified: SystemTime,
@@ -35,48 +32,24 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// An object of one piece: its etag is the MD5 of its bytes.
-    pub(crate) fn plain(bytes: Bytes, headers: HeaderMap, modified: SystemTime) -> Self {
-        let etag = hex(&Md5::checksum(&bytes));
-        let size_bytes = len(&bytes);
-        Self { pieces: vec![bytes], size_bytes, etag, modified, headers }
+    /// An object that was not put together of parts: its etag is the MD5 of its bytes.
+    pub(crate) fn plain(pieces: Pieces, headers: HeaderMap, modified: SystemTime) -> Self {
+        Self { etag: hex(&pieces.md5()), pieces, modified, headers }
     }
 
-    /// A part of its bytes, in pieces.
-    pub(crate) fn slices(&self, range: Range<u64>) -> Vec<Bytes> {
-        let mut slices = Vec::new();
-        let mut start = 0;
-        for piece in &self.pieces {
-            let end = start + len(piece);
-            let from = range.start.clamp(start, end) - start;
-            let to = range.end.clamp(start, end) - start;
-            let mut slice = piece.slice(index(from)..index(to.max(from)));
-            while !slice.is_empty() {
-                slices.push(slice.split_to(slice.len().min(PIECE_BYTES)));
-            }
-            start = end;
-        }
-        slices
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.pieces.len()
     }
 
     /// As a test sees it.
     pub(crate) fn shown(&self) -> StoredObject {
-        let bytes = match &*self.pieces {
-            [whole] => whole.clone(),
-            pieces => pieces.iter().fold(BytesMut::new(), joined).freeze(),
-        };
         StoredObject {
-            bytes,
+            bytes: self.pieces.joined(),
             etag: self.etag.clone(),
             last_modified: self.modified,
             headers: self.headers.clone(),
         }
     }
-}
-
-fn joined(mut all: BytesMut, piece: &Bytes) -> BytesMut {
-    all.extend_from_slice(piece);
-    all
 }
 
 /// An object as a test sees it.
@@ -102,23 +75,26 @@ impl StoredObject {
 
 /// Those headers of a write that stay with the object.
 pub(crate) fn kept(headers: &HeaderMap) -> HeaderMap {
-    let keeps = |name: &HeaderName| {
-        KEPT.contains(&name.as_str())
-            || KEPT_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
-    };
-    headers
-        .iter()
-        .filter(|(name, _)| keeps(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+    filtered(headers, |name| {
+        KEPT.contains(&name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    })
 }
 
-pub(crate) fn len(bytes: &Bytes) -> u64 {
-    u64::try_from(bytes.len()).expect("a length fits 64 bits")
+/// Those headers of a write that its answer says again.
+pub(crate) fn echoed(headers: &HeaderMap) -> HeaderMap {
+    filtered(headers, |name| {
+        name.starts_with(CHECKSUM_PREFIX) || name.starts_with(ENCRYPTION_PREFIX)
+    })
 }
 
-fn index(offset: u64) -> usize {
-    usize::try_from(offset).expect("an offset into memory fits")
+/// Those headers of an object that are shown without being asked for.
+pub(crate) fn without_checksums(headers: &HeaderMap) -> HeaderMap {
+    filtered(headers, |name| !name.starts_with(CHECKSUM_PREFIX))
+}
+
+fn filtered(headers: &HeaderMap, keeps: impl Fn(&str) -> bool) -> HeaderMap {
+    let keeps = |(name, _): &(&HeaderName, _)| keeps(name.as_str());
+    headers.iter().filter(keeps).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -130,21 +106,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_run_over_the_seams() {
-        let object = Object {
-            pieces: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defg")],
-            ..Object::plain(Bytes::new(), HeaderMap::new(), SystemTime::UNIX_EPOCH)
-        };
-        let text = |range| object.slices(range).concat();
-        assert_eq!(text(0..7), b"abcdefg");
-        assert_eq!(text(2..4), b"cd");
-        assert_eq!(text(3..3), b"");
-        assert_eq!(text(5..7), b"fg");
+    fn the_etag_is_the_md5() {
+        let object = Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
+        assert_eq!(object.etag, "d41d8cd98f00b204e9800998ecf8427e");
     }
 
     #[test]
-    fn the_etag_is_the_md5() {
-        let object = Object::plain(Bytes::new(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
-        assert_eq!(object.etag, "d41d8cd98f00b204e9800998ecf8427e");
+    fn headers_are_kept_and_echoed_by_name() {
+        let names = |headers: HeaderMap| {
+            let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort();
+            names
+        };
+        let sent: HeaderMap = [
+            "authorization",
+            "content-type",
+            "x-amz-checksum-crc32",
+            "x-amz-meta-a",
+            "x-amz-server-side-encryption",
+        ]
+        .into_iter()
+        .map(|name| (HeaderName::from_static(name), http::HeaderValue::from_static("v")))
+        .collect();
+        assert_eq!(names(kept(&sent)), names(sent.clone())[1..]);
+        let echoed = names(echoed(&sent));
+        assert_eq!(echoed, ["x-amz-checksum-crc32", "x-amz-server-side-encryption"]);
+        assert_eq!(without_checksums(&kept(&sent)).len(), 3);
     }
 }

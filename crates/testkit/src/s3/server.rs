@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::api::{Api, ConditionalDelete, Conditions, Manners, Shared};
 use super::condition::IfMatchForm;
 use super::front::Front;
 use super::guard::Guard;
@@ -23,6 +22,7 @@ use super::journal::{Journal, Recorded};
 use super::multipart::PartRules;
 use super::object::{Object, StoredObject};
 use super::rule::{Injected, Rule, Rules};
+use super::state::{ConditionalDelete, Conditions, Manners, Shared, State};
 use super::{S3Client, S3Clock};
 
 /// What an emulator should be like. The default is as AWS is, empty, on any free port of
@@ -50,6 +50,9 @@ pub struct S3Spec {
     /// Whether completing again what was just completed, with the same parts, is answered with
     /// 200 as on AWS, and not with 404 `NoSuchUpload`.
     pub complete_again: bool,
+    /// Keeps no bytes of what is put in one request of more than this, and gives zeros instead:
+    /// for benchmarks that store more than there is memory. Its size and its etag are kept.
+    pub forget_above_bytes: Option<u64>,
 }
 
 impl Default for S3Spec {
@@ -65,6 +68,7 @@ impl Default for S3Spec {
             if_match: IfMatchForm::default(),
             parts: PartRules::default(),
             complete_again: true,
+            forget_above_bytes: None,
         }
     }
 }
@@ -86,7 +90,7 @@ pub struct OpenUpload {
     /// Its id.
     pub id: String,
     /// The sizes of its parts in bytes, by number.
-    pub parts: Vec<(i32, usize)>,
+    pub parts: Vec<(i32, u64)>,
 }
 
 /// A running emulator.
@@ -94,7 +98,7 @@ pub struct OpenUpload {
 pub struct S3Server {
     address: SocketAddr,
     spec: S3Spec,
-    api: Arc<Api>,
+    state: Arc<State>,
     front: Arc<Front>,
     stop: watch::Sender<()>,
     accepting: JoinHandle<()>,
@@ -115,11 +119,11 @@ impl S3Server {
     pub async fn try_start(spec: S3Spec) -> io::Result<Self> {
         let listener = TcpListener::bind(spec.listen).await?;
         let address = listener.local_addr()?;
-        let api = Arc::new(Api::new(manners(&spec), S3Clock::new()));
+        let state = Arc::new(State::new(manners(&spec), S3Clock::new()));
         let (stop, stopping) = watch::channel(());
-        let front = Arc::new(front(&spec, &api, stopping.clone()));
+        let front = Arc::new(front(&spec, &state, stopping.clone()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&front), stopping));
-        Ok(Self { address, spec, api, front, stop, accepting })
+        Ok(Self { address, spec, state, front, stop, accepting })
     }
 
     /// Stops it: every connection is closed, and what waits at a gate never happens.
@@ -167,7 +171,7 @@ impl S3Server {
 
     /// Its clock.
     pub fn clock(&self) -> &S3Clock {
-        &self.api.clock
+        &self.state.clock
     }
 
     /// Sets how much longer every request takes from now on.
@@ -190,7 +194,8 @@ impl S3Server {
         self.front.rules.clear();
     }
 
-    /// The requests since the start, or since they were last taken, as they arrived.
+    /// The requests since the start, or since they were last taken, as they arrived; the last
+    /// 100 000 at the most.
     pub fn requests(&self) -> Vec<Recorded> {
         self.front.journal.all()
     }
@@ -203,31 +208,31 @@ impl S3Server {
 
     /// All keys, in byte order.
     pub fn keys(&self) -> Vec<String> {
-        self.api.bucket().objects.keys().cloned().collect()
+        self.state.bucket().objects.keys().cloned().collect()
     }
 
     /// What is stored under a key.
     pub fn object(&self, key: &str) -> Option<StoredObject> {
-        self.api.bucket().objects.get(key).map(Object::shown)
+        self.state.bucket().objects.get(key).map(Object::shown)
     }
 
     /// Stores bytes under a key, behind the back of all clients.
     pub fn insert(&self, key: &str, bytes: impl Into<Bytes>) {
-        let object = Object::plain(bytes.into(), HeaderMap::new(), self.api.now());
-        self.api.bucket().objects.insert(key.to_owned(), object);
+        let object = Object::plain(bytes.into().into(), HeaderMap::new(), self.state.now());
+        self.state.bucket().objects.insert(key.to_owned(), object);
     }
 
     /// Removes what is under a key, behind the back of all clients; says whether there was
     /// anything.
     pub fn discard(&self, key: &str) -> bool {
-        self.api.bucket().objects.remove(key).is_some()
+        self.state.bucket().objects.remove(key).is_some()
     }
 
     /// The uploads that are neither complete nor aborted, by key and then by age.
     pub fn uploads(&self) -> Vec<OpenUpload> {
-        let bucket = self.api.bucket();
+        let bucket = self.state.bucket();
         let parts = |upload: &super::multipart::Upload| {
-            upload.parts.iter().map(|(number, part)| (*number, part.bytes.len())).collect()
+            upload.parts.iter().map(|(number, part)| (*number, part.size_bytes())).collect()
         };
         bucket
             .uploads()
@@ -248,21 +253,22 @@ fn manners(spec: &S3Spec) -> Manners {
         if_match: spec.if_match,
         parts: spec.parts,
         complete_again: spec.complete_again,
+        forget_above_bytes: spec.forget_above_bytes,
     }
 }
 
-fn front(spec: &S3Spec, api: &Arc<Api>, stopping: watch::Receiver<()>) -> Front {
+fn front(spec: &S3Spec, state: &Arc<State>, stopping: watch::Receiver<()>) -> Front {
     let guard = Guard {
         bucket: spec.bucket.clone(),
         access_key: spec.access_key.clone(),
         secret_key: spec.secret_key.clone(),
     };
-    let mut builder = S3ServiceBuilder::new(Shared(Arc::clone(api)));
+    let mut builder = S3ServiceBuilder::new(Shared(Arc::clone(state)));
     builder.set_auth(guard.clone());
     builder.set_access(guard);
     Front {
         service: builder.build(),
-        clock: api.clock.clone(),
+        clock: state.clock.clone(),
         journal: Arc::new(Journal::default()),
         rules: Rules::default(),
         latency_us: AtomicU64::new(micros(spec.latency)),

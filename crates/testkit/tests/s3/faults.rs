@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Client};
-use jreg_testkit::{Request, Response};
+use jreg_testkit::{Request, Response, Wire};
 
 use crate::support::*;
 
@@ -137,7 +137,7 @@ async fn a_gate_lets_through_as_many_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_does_not_do_what_it_held() {
+async fn a_stopped_server_leaves_nobody_waiting_at_a_gate() {
     let (server, client) = start().await;
     let gate = Gate::closed();
     server.inject(Rule::new(Fault::Hold(gate.clone())));
@@ -145,6 +145,19 @@ async fn a_stopped_server_does_not_do_what_it_held() {
     gate.arrived(1).await;
     server.stop().await;
     wire.closed().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_whose_client_breaks_off_is_none() {
+    let (server, client) = start().await;
+    let mut wire = Wire::connect(server.address()).await.unwrap();
+    let put = client.signed(request(&client, "PUT", "k").body("0123456789"));
+    wire.write(&put.head(&server.address().to_string())).await.unwrap();
+    wire.write(b"01234").await.unwrap();
+    wire.finish_writing().await.unwrap();
+    wire.closed().await.unwrap();
+    assert!(server.keys().is_empty());
+    assert_eq!(server.requests()[0].status, None);
 }
 
 #[tokio::test]

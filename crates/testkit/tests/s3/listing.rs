@@ -68,6 +68,21 @@ async fn start_after_leaves_out_that_key_and_those_before() {
 }
 
 #[tokio::test]
+async fn start_after_leaves_out_what_is_rolled_up_into_that_or_before() {
+    let (server, client) = start().await;
+    for key in ["a/1", "b/1", "b/2", "c/1", "d"] {
+        server.insert(key, "v");
+    }
+    for after in ["b/", "b/1", "b/2"] {
+        let listed = list(&client, &[("delimiter", "/"), ("start-after", after)]).await;
+        assert_eq!(elements(&listed, "CommonPrefixes"), ["<Prefix>c/</Prefix>"], "{after}");
+        assert_eq!(elements(&listed, "Key"), ["d"], "{after}");
+    }
+    let listed = list(&client, &[("delimiter", "/"), ("start-after", "b")]).await;
+    assert_eq!(elements(&listed, "CommonPrefixes").len(), 2);
+}
+
+#[tokio::test]
 async fn a_page_has_at_most_a_thousand() {
     let (server, client) = start().await;
     for number in 0..1001 {

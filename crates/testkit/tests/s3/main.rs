@@ -11,5 +11,6 @@ mod lies;
 mod listing;
 mod multipart;
 mod objects;
+mod program;
 mod signing;
 mod support;

@@ -1,7 +1,7 @@
 //! Multipart uploads, and the rules under which they complete.
 
 use bytes::Bytes;
-use jreg_testkit::s3::{S3Client, S3Spec};
+use jreg_testkit::s3::{Operation, S3Client, S3Spec};
 use jreg_testkit::{Request, Response};
 
 use crate::support::*;
@@ -214,12 +214,22 @@ async fn a_part_with_a_wrong_checksum_is_refused() {
 }
 
 #[tokio::test]
-async fn a_copied_part_is_not_implemented() {
+async fn a_part_can_be_copied_and_its_bytes_are_counted() {
     let (server, client) = start().await;
+    server.insert("source", "0123456789");
     let upload = Upload::start(&client, "k").await;
-    let copy = upload.part_request(1, "").header("x-amz-copy-source", "jreg/other");
-    refused(&ask(&client, copy).await, 501, "NotImplemented");
-    assert!(server.requests().last().unwrap().operation.copies());
+    let copy = |range: &str| {
+        let part = upload.part_request(1, "").header("x-amz-copy-source", "jreg/source");
+        part.header("x-amz-copy-source-range", range)
+    };
+    let copied = ask(&client, copy("bytes=2-4")).await;
+    assert_eq!(copied.status, 200, "{copied}");
+    let seen = server.requests().pop().unwrap();
+    assert_eq!((seen.operation, seen.bytes_copied), (Operation::UploadPartCopy, 3));
+    refused(&ask(&client, copy("bytes=10-11")).await, 416, "InvalidRange");
+    let etag = element(&copied, "ETag").unwrap();
+    assert_eq!(upload.complete(&[(1, &etag)]).await.status, 200);
+    assert_eq!(&*server.object("k").unwrap().bytes, b"234");
 }
 
 fn small(spec: &mut S3Spec) {

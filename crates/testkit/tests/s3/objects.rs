@@ -27,6 +27,7 @@ async fn ranges_are_as_in_http() {
         ("bytes=7-", "789", "bytes 7-9/10"),
         ("bytes=8-99", "89", "bytes 8-9/10"),
         ("bytes=-3", "789", "bytes 7-9/10"),
+        ("bytes=-99", "0123456789", "bytes 0-9/10"),
     ] {
         let part = ask(&client, request(&client, "GET", "k").header("Range", range)).await;
         assert_eq!((part.status, &*part.body), (206, body.as_bytes()), "{range}");
@@ -34,6 +35,11 @@ async fn ranges_are_as_in_http() {
     }
     let beyond = request(&client, "GET", "k").header("Range", "bytes=10-");
     refused(&ask(&client, beyond).await, 416, "InvalidRange");
+    put(&client, "empty", "").await;
+    for range in ["bytes=0-", "bytes=-1"] {
+        let nothing = request(&client, "GET", "empty").header("Range", range);
+        refused(&ask(&client, nothing).await, 416, "InvalidRange");
+    }
 }
 
 #[tokio::test]
@@ -82,10 +88,11 @@ async fn headers_of_a_put_are_kept_and_given_again() {
         ("x-amz-server-side-encryption-aws-kms-key-id", "key"),
         ("x-amz-meta-nonce", "n"),
     ];
-    let put = request(&client, "PUT", "k").body("v");
+    let put = request(&client, "PUT", "k").body("v").header("x-amz-acl", "private");
     let put = sent.iter().fold(put, |put, (name, value)| put.header(name, *value));
     assert_eq!(ask(&client, put).await.status, 200);
     let stored = server.object("k").unwrap();
+    assert_eq!(stored.header("x-amz-acl"), None);
     assert_eq!((&*stored.bytes, &*stored.etag), (&b"v"[..], "9e3669d19b675bd57058fd4664205d2a"));
     for read in ["GET", "HEAD"] {
         let answer = ask(&client, request(&client, read, "k")).await;
@@ -111,7 +118,9 @@ async fn a_wrong_checksum_is_refused() {
     assert!(server.keys().is_empty());
     let put = request(&client, "PUT", "k").body("123456789");
     let put = put.header("x-amz-checksum-crc64nvme", "rosUhgp5mIg=");
-    assert_eq!(ask(&client, put).await.status, 200);
+    let answer = ask(&client, put).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
     let asked = request(&client, "HEAD", "k").header("x-amz-checksum-mode", "ENABLED");
     let head = ask(&client, asked).await;
     assert_eq!(head.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
@@ -140,12 +149,37 @@ async fn many_are_deleted_at_once_and_said_unless_quiet() {
 }
 
 #[tokio::test]
-async fn copies_are_not_implemented() {
+async fn a_copy_is_made_and_its_bytes_are_counted() {
     let (server, client) = start().await;
-    put(&client, "k", "v").await;
-    let copy = request(&client, "PUT", "l").header("x-amz-copy-source", "jreg/k");
-    refused(&ask(&client, copy).await, 501, "NotImplemented");
-    assert!(server.requests().last().unwrap().operation.copies());
+    let stored = request(&client, "PUT", "k").body("0123456789").header("Content-Type", "text/x");
+    assert_eq!(ask(&client, stored).await.status, 200);
+    let copy = |to| request(&client, "PUT", to).header("x-amz-copy-source", "jreg/k");
+    let copied = ask(&client, copy("l")).await;
+    assert_eq!(copied.status, 200, "{copied}");
+    assert_eq!(element(&copied, "ETag").unwrap(), "\"781e5e245d69b566979b86e28d23f2c7\"");
+    let stored = server.object("l").unwrap();
+    assert_eq!(
+        (&*stored.bytes, stored.header("Content-Type")),
+        (&b"0123456789"[..], Some("text/x"))
+    );
+    let once = ask(&client, copy("l").header("If-None-Match", "*")).await;
+    refused(&once, 412, "PreconditionFailed");
+    let missing = request(&client, "PUT", "m").header("x-amz-copy-source", "jreg/missing");
+    refused(&ask(&client, missing).await, 404, "NoSuchKey");
+    let copied: Vec<_> = server.requests().iter().map(|seen| seen.bytes_copied).collect();
+    assert_eq!(copied, [0, 10, 10, 0]);
+    assert!(server.requests()[1].operation.copies());
+}
+
+#[tokio::test]
+async fn what_is_large_can_be_forgotten_but_for_its_size_and_etag() {
+    let (server, client) = start_with(|spec| spec.forget_above_bytes = Some(3)).await;
+    put(&client, "kept", "abc").await;
+    let etag = put(&client, "k", "0123456789").await;
+    assert_eq!(etag, "\"781e5e245d69b566979b86e28d23f2c7\"");
+    assert_eq!(&*server.object("kept").unwrap().bytes, b"abc");
+    let read = get(&client, "k").await;
+    assert_eq!((&*read.body, read.header("ETag")), (&[0; 10][..], Some(&*etag)));
 }
 
 #[tokio::test]
