@@ -1,0 +1,150 @@
+//! A registry in a bucket: which buckets it starts on, and that content goes in and comes out.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jreg::bucket::{self, BucketError};
+use jreg::config::{Assignment, Origin, Settings, StorageLocation};
+use jreg_storage::{S3OpenError, Store};
+use jreg_testkit::s3::{Conditions, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
+use jreg_testkit::{
+    Image, Request, Rng, Scenario, ServerSpec, StoreKind, TestServer, push_image, sha256,
+};
+
+fn assignment(name: &str, value: &str) -> Assignment {
+    let values = vec![value.to_owned()];
+    Assignment { name: name.to_owned(), values, origin: Origin::Flag }
+}
+
+/// Settings with the bucket of a server, and some more.
+fn settings(server: &S3Server, more: &[(&str, &str)]) -> Settings {
+    let own = [
+        ("storage", &*server.storage_url()),
+        ("s3-access-key-id", server.access_key()),
+        ("s3-secret-access-key", server.secret_key()),
+    ];
+    let all = own.iter().chain(more).map(|(name, value)| assignment(name, value));
+    Settings::resolve(all).unwrap()
+}
+
+async fn open(settings: &Settings) -> Result<Arc<dyn Store>, BucketError> {
+    let StorageLocation::Bucket(url) = &settings.storage else { panic!("not a bucket") };
+    bucket::open(settings, url).await
+}
+
+async fn serve(settings: &Settings) -> TestServer {
+    let store = StoreKind::Given(open(settings).await.unwrap());
+    TestServer::start(ServerSpec::default().store(store)).await
+}
+
+/// Content of every size that is stored in its own way comes back as it was.
+async fn assert_keeps_content(server: &TestServer) {
+    let client = server.client();
+    for bytes in [0, 5, 24, 100_000, 17 * 1024 * 1024].map(|size| Rng::new(7).bytes(size)) {
+        let digest = sha256(&bytes);
+        let begun = client.send(Request::new("POST", "/v2/a/blobs/uploads/").body("")).await;
+        let upload = begun.header("Location").unwrap().to_owned();
+        let half = bytes.len() / 2;
+        for chunk in [bytes.slice(..half), bytes.slice(half..)] {
+            let patched = client.send(Request::new("PATCH", &upload).chunked([chunk])).await;
+            assert_eq!(patched.status, 202, "{patched:?}");
+        }
+        let close = Request::new("PUT", format!("{upload}?digest={digest}")).body("");
+        assert_eq!(client.send(close).await.status, 201, "{} bytes", bytes.len());
+        let pulled = client.get(&format!("/v2/a/blobs/{digest}")).await;
+        assert!(pulled.body == bytes, "{} bytes came back as others", bytes.len());
+    }
+}
+
+#[tokio::test]
+async fn content_goes_into_a_bucket_and_comes_out() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let registry = serve(&settings(&server, &[])).await;
+    assert_keeps_content(&registry).await;
+    assert!(server.uploads().is_empty());
+    assert!(server.take_requests().iter().all(|request| !request.operation.copies()));
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_tag_can_be_pushed_again_at_another_instance() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let settings = settings(&server, &[]);
+    let (one, other) = (serve(&settings).await, serve(&settings).await);
+    let image = Image::plain(1);
+    for _ in 0..3 {
+        Scenario::new("again", one.client()).run(push_image("v1", &image)).await;
+        let target = "/v2/contract/again/manifests/v1";
+        assert_eq!(other.client().get(target).await.status, 200);
+        let delete = Request::new("DELETE", target);
+        assert_eq!(other.client().send(delete).await.status, 202);
+        assert_eq!(one.client().get(target).await.status, 404);
+        let tags = one.client().get("/v2/contract/again/tags/list").await;
+        assert!(!String::from_utf8_lossy(&tags.body).contains("v1"), "{tags:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_asks_to_slow_down_is_busy_and_not_empty() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let brief = [("s3-request-budget", "300ms"), ("s3-transfer-budget", "300ms")];
+    let registry = serve(&settings(&server, &brief)).await;
+    let slow = Rule::new(Fault::Refuse(Refusal::SlowDown)).on(Operation::GetObject);
+    server.inject(slow);
+    let digest = sha256(b"");
+    for target in ["/v2/a/manifests/v1", &format!("/v2/a/blobs/{digest}")] {
+        let answer = registry.client().get(target).await;
+        assert_eq!(answer.status, 503, "{target}");
+        assert!(answer.header("Retry-After").is_some(), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_lies_is_refused_but_for_a_single_instance() {
+    let spec = S3Spec::with(|spec| spec.conditions = Conditions::Ignored);
+    let server = S3Server::start(spec).await;
+    let refused = open(&settings(&server, &[])).await.unwrap_err();
+    assert!(matches!(refused, BucketError::NotShareable { .. }), "{refused}");
+    assert!(refused.to_string().contains("--single-instance"), "{refused}");
+    let registry = serve(&settings(&server, &[("single-instance", "on")])).await;
+    assert_keeps_content(&registry).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_far_off_is_refused() {
+    let server = S3Server::start(S3Spec::default()).await;
+    server.clock().advance(Duration::from_secs(100));
+    let refused = open(&settings(&server, &[])).await.unwrap_err();
+    assert!(matches!(refused, BucketError::Clock { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn settings_that_do_not_fit_are_refused() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let small = open(&settings(&server, &[("part-bytes", "1MiB")])).await.unwrap_err();
+    assert!(matches!(small, BucketError::Open(S3OpenError::PartBytes { .. })), "{small}");
+    let half = open(&settings(&server, &[("s3-secret-access-key", "none")])).await.unwrap_err();
+    assert!(matches!(half, BucketError::HalfAKey), "{half}");
+    let wrong = open(&settings(&server, &[("s3-secret-access-key", "wrong")])).await.unwrap_err();
+    assert!(matches!(wrong, BucketError::Unusable { .. }), "{wrong}");
+}
+
+/// The program itself, with the keys where the AWS tools have theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_says_why_it_does_not_start() {
+    let spec = S3Spec::with(|spec| spec.conditions = Conditions::Ignored);
+    let server = S3Server::start(spec).await;
+    let mut program = Command::new(env!("CARGO_BIN_EXE_jreg"));
+    program
+        .args(["serve", "--listen", "127.0.0.1:0", "--storage", &server.storage_url()])
+        .env("AWS_ACCESS_KEY_ID", server.access_key())
+        .env("AWS_SECRET_ACCESS_KEY", server.secret_key());
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(text.contains("does not honour conditional writes"), "{text}");
+    assert!(!text.contains(server.secret_key()), "{text}");
+}
