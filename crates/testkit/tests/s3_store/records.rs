@@ -3,7 +3,7 @@
 use jreg_storage::{ErrorKind, PutMode, Result, S3Store, Store, Written};
 use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Server};
 
-use super::support::{asked, hold_put, impatient, key, kind, server, store};
+use super::support::{asked, hasty, hold_put, impatient, key, kind, server, store};
 
 const PASSING: [Refusal; 5] = [
     Refusal::InternalError,
@@ -173,7 +173,7 @@ async fn no_fault_is_told_as_absence_or_conflict() {
         (Refusal::AccessDenied, ErrorKind::Refused),
     ] {
         let server = server().await;
-        let store = impatient(&server);
+        let store = hasty(&server);
         server.inject(Rule::new(Fault::Refuse(refusal)));
         assert_eq!(kind(store.get(&key("a")).await), expected, "{refusal:?}");
         assert_eq!(kind(store.head(&key("a")).await), expected, "{refusal:?}");
@@ -199,7 +199,7 @@ async fn a_bucket_that_is_not_there_is_no_absent_key() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
     let server = server().await;
-    let store = impatient(&server);
+    let store = hasty(&server);
     server.stop().await;
     assert_eq!(kind(store.get(&key("a")).await), ErrorKind::Unavailable);
     assert_eq!(kind(create(&store, "1").await), ErrorKind::Unavailable);

@@ -25,14 +25,23 @@ pub(crate) fn store(server: &S3Server) -> S3Store {
     S3Store::open(options(server)).unwrap()
 }
 
-/// A store that soon gives up waiting.
+/// A store that soon gives up waiting, and tries again.
 pub(crate) fn impatient(server: &S3Server) -> S3Store {
+    waiting(server, 10)
+}
+
+/// A store that soon gives up.
+pub(crate) fn hasty(server: &S3Server) -> S3Store {
+    waiting(server, 1)
+}
+
+fn waiting(server: &S3Server, attempts: u32) -> S3Store {
     let brief = Duration::from_millis(300);
     let options = S3Options {
         request_timeout: brief,
         idle_timeout: brief,
-        request_budget: 10 * brief,
-        transfer_budget: 10 * brief,
+        request_budget: attempts * brief,
+        transfer_budget: attempts * brief,
         ..options(server)
     };
     S3Store::open(options).unwrap()
