@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -89,6 +90,8 @@ pub(crate) struct Cache {
     /// How long an entry is trusted; `None` is for ever.
     trust: Option<Duration>,
     enabled: bool,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 impl Cache {
@@ -103,7 +106,13 @@ impl Cache {
             Locality::Shared => Some(options.cache_trust),
         };
         let enabled = options.cache_bytes > 0 && trust != Some(Duration::ZERO);
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), trust, enabled }
+        let shards = (0..SHARDS).map(|_| shard()).collect();
+        Self { shards, trust, enabled, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// How often something was found, and how often not.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
     /// To be taken before the store is read.
@@ -179,13 +188,16 @@ impl Cache {
             return None;
         }
         let name = name(kind, repository, digest);
-        self.with_shard(repository, digest, |shard| {
+        let found = self.with_shard(repository, digest, |shard| {
             let entry = shard.entries.get(&name)?;
             match self.trust {
                 Some(trust) if now.saturating_sub(entry.added) >= trust => None,
                 _ => Some(entry.value.clone()),
             }
-        })
+        });
+        let count = if found.is_some() { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
     }
 
     fn add(
@@ -267,8 +279,10 @@ mod tests {
         cache.forget(&name(), &digest());
         add(&cache, ticket);
         assert!(cache.link(NOW, &name(), &digest()).is_none());
+        assert_eq!(cache.counts(), (0, 1));
         add(&cache, cache.ticket(&name(), &digest()));
         assert!(cache.link(NOW, &name(), &digest()).is_some());
+        assert_eq!(cache.counts(), (1, 1));
         cache.forget(&name(), &digest());
         assert!(cache.link(NOW, &name(), &digest()).is_none());
     }

@@ -37,6 +37,6 @@ pub use error::{Error, Result};
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
-pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, UploadUsage};
+pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};

@@ -29,13 +29,17 @@ pub struct Repository {
     pub(crate) name: RepositoryName,
 }
 
-/// How much of the limits on uploads is in use.
+/// What a registry uses of its limits, and what its cache is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UploadUsage {
+pub struct Usage {
     /// Uploads that may still begin to send.
-    pub slots_free: usize,
+    pub upload_slots_free: usize,
     /// Bytes of uploads that may still be taken into memory.
-    pub buffer_bytes_free: usize,
+    pub upload_buffer_bytes_free: usize,
+    /// Manifests and links that were served from memory.
+    pub cache_hits: u64,
+    /// Manifests and links that were looked for in memory and had to be read.
+    pub cache_misses: u64,
 }
 
 /// Why a store cannot be opened as a registry.
@@ -111,11 +115,14 @@ impl Registry {
         &self.core.options
     }
 
-    /// How much of the limits on uploads is in use.
-    pub fn upload_usage(&self) -> UploadUsage {
-        UploadUsage {
-            slots_free: self.core.upload_slots.available_permits(),
-            buffer_bytes_free: self.core.upload_bytes.available_permits(),
+    /// What it uses now, and how its cache has done since it was opened.
+    pub fn usage(&self) -> Usage {
+        let (cache_hits, cache_misses) = self.core.cache.counts();
+        Usage {
+            upload_slots_free: self.core.upload_slots.available_permits(),
+            upload_buffer_bytes_free: self.core.upload_bytes.available_permits(),
+            cache_hits,
+            cache_misses,
         }
     }
 }
