@@ -10,6 +10,7 @@ use jreg_oci::{Algorithm, ContentRange, Digest, RepositoryName};
 use jreg_storage::{ErrorKind, Locality};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::body::Incoming;
 use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
 use crate::link::{Linked, Origin};
@@ -54,19 +55,53 @@ impl Repository {
     /// [`Error::BlobTooLarge`], [`Error::Busy`], [`Error::Store`].
     pub async fn upload_append(&self, id: &UploadId, chunk: Chunk) -> Result<UploadProgress> {
         let _slot = self.upload_slot()?;
-        let mut writer = match self.session(id).await? {
-            None => {
-                in_order(chunk.range, 0)?;
-                let algorithm = id.algorithm();
-                Writer::fresh(&self.core, &self.name, id, algorithm, Purpose::Append, chunk.length)
-            }
-            Some(session) => self.claim(id, session, chunk.range, Purpose::Append).await?,
-        };
-        let fed = writer.feed(chunk).await;
-        if let Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }) = fed {
-            writer.checkpoint().await?;
+        let range = chunk.range;
+        // Where a tail is an object of its own, a first chunk can be stored before the session is
+        // looked for. It mostly is the whole blob, and then finds none.
+        if range.is_none_or(|range| range.start == 0) && self.core.store.part_rules().uniform {
+            return self.append_first(id, range, Incoming::new(chunk)?).await;
         }
-        fed.map(|()| UploadProgress { offset: writer.offset() })
+        let session = self.session(id).await?;
+        let mut writer = match session {
+            None => {
+                in_order(range, 0)?;
+                self.appender(id)
+            }
+            Some(session) => self.claim(id, session, range, Purpose::Append).await?,
+        };
+        let fed = writer.feed(&mut Incoming::new(chunk)?).await;
+        keep(writer, fed).await
+    }
+
+    /// Appends a chunk that may be the first.
+    async fn append_first(
+        &self,
+        id: &UploadId,
+        range: Option<ContentRange>,
+        mut incoming: Incoming,
+    ) -> Result<UploadProgress> {
+        self.check_age(id)?;
+        let mut writer = self.appender(id);
+        let filled = writer.fill(&mut incoming).await;
+        let more = matches!(filled, Ok(false));
+        if !more && writer.offset() > 0 && writer.begin().await? {
+            return filled.map(|_| UploadProgress { offset: writer.offset() });
+        }
+        if let Some(session) = self.session(id).await? {
+            let mut claimed = self.claim(id, session, range, Purpose::Append).await?;
+            claimed.adopt(writer).await?;
+            writer = claimed;
+        }
+        let fed = match filled {
+            Ok(_) => writer.feed(&mut incoming).await,
+            Err(error) => Err(error),
+        };
+        keep(writer, fed).await
+    }
+
+    /// A writer of an upload that has not begun.
+    fn appender(&self, id: &UploadId) -> Writer {
+        Writer::fresh(&self.core, &self.name, id, id.algorithm(), Purpose::Append, None)
     }
 
     /// Appends the last bytes, if any, and makes the blob of the upload (end-6).
@@ -152,14 +187,17 @@ impl Repository {
     /// An upload's session, if it has begun. An id that can be none of this repository's running
     /// uploads is unknown.
     async fn session(&self, id: &UploadId) -> Result<Option<Versioned<Session>>> {
-        if !id.is_current(self.core.clock.now(), self.core.options.limits.upload_age_max) {
-            return Err(unknown(id));
-        }
+        self.check_age(id)?;
         let session = self.core.read::<Session>(&keys::upload(id)).await?;
         match session {
             Some(session) if session.value.repository != self.name => Err(unknown(id)),
             session => Ok(session),
         }
+    }
+
+    fn check_age(&self, id: &UploadId) -> Result<()> {
+        let age_max = self.core.options.limits.upload_age_max;
+        if id.is_current(self.core.clock.now(), age_max) { Ok(()) } else { Err(unknown(id)) }
     }
 
     fn recorded_as(&self, state: State) -> Session {
@@ -206,7 +244,7 @@ impl Repository {
         };
         let algorithm = digest.algorithm();
         let mut writer = Writer::fresh(core, &self.name, id, algorithm, purpose, length);
-        writer.feed(chunk).await?;
+        writer.feed(&mut Incoming::new(chunk)?).await?;
         let actual = writer.digest(algorithm).await?;
         if actual != *digest {
             writer.cancel().await?;
@@ -244,7 +282,7 @@ impl Repository {
         digest: &Digest,
         chunk: Chunk,
     ) -> Result<Blob> {
-        writer.feed(chunk).await?;
+        writer.feed(&mut Incoming::new(chunk)?).await?;
         let actual = writer.digest(digest.algorithm()).await?;
         if actual != *digest {
             writer.cancel().await?;
@@ -333,6 +371,14 @@ impl Repository {
         }
         Err(unknown(id))
     }
+}
+
+/// Records what was taken in, also if the client broke off.
+async fn keep(mut writer: Writer, fed: Result<()>) -> Result<UploadProgress> {
+    if let Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }) = fed {
+        writer.checkpoint().await?;
+    }
+    fed.map(|()| UploadProgress { offset: writer.offset() })
 }
 
 /// A chunk that names its place must name the place where the upload stands. One without a byte

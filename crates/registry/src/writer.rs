@@ -12,17 +12,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
 use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Multipart, Part, PutMode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use crate::body::Incoming;
 use crate::core::Core;
 use crate::keys;
 use crate::record::{Location, Stored};
 use crate::session::{Closed, Open, Session, State};
-use crate::{Chunk, Error, Result, UploadId};
+use crate::{Error, Result, UploadId};
 
 /// How many bytes of one stream go unrecorded at most (plus a part): where a dropped connection
 /// resumes.
@@ -170,33 +171,62 @@ impl Writer {
     /// [`Error::SizeMismatch`], [`Error::Body`], [`Error::BlobTooLarge`],
     /// [`Error::UploadSuperseded`], [`Error::UploadUnknown`], [`Error::Store`]. What came before
     /// the error can still be kept by [`Writer::checkpoint`].
-    pub(crate) async fn feed(&mut self, chunk: Chunk) -> Result<()> {
-        let Chunk { range, length, mut body } = chunk;
-        let announced = range.map(|range| range.len()).or(length);
-        if let (Some(expected), Some(actual)) = (announced, length)
-            && expected != actual
-        {
-            return Err(Error::SizeMismatch { expected, actual });
-        }
-        let mut came = 0;
+    pub(crate) async fn feed(&mut self, incoming: &mut Incoming) -> Result<()> {
         loop {
-            self.reserve(announced.map(|announced| announced.saturating_sub(came))).await?;
-            let Some(frame) = body.next().await else { break };
-            let frame = frame?;
-            came += frame.len() as u64;
-            if let Some(expected) = announced
-                && came > expected
-            {
-                return Err(Error::SizeMismatch { expected, actual: came });
-            }
+            self.reserve(incoming.left()).await?;
+            let Some(frame) = incoming.next().await? else { return Ok(()) };
             self.take(frame).await?;
         }
-        match announced {
-            Some(expected) if expected != came => {
-                Err(Error::SizeMismatch { expected, actual: came })
+    }
+
+    /// Takes in what fits into the first part, and sends nothing. `false`: more follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SizeMismatch`], [`Error::Body`].
+    pub(crate) async fn fill(&mut self, incoming: &mut Incoming) -> Result<bool> {
+        loop {
+            self.reserve(incoming.left()).await?;
+            let Some(mut frame) = incoming.next().await? else { return Ok(true) };
+            let piece = frame.split_to(self.room().min(frame.len()));
+            self.hasher.update(&piece);
+            self.buffer.extend_from_slice(&piece);
+            if !frame.is_empty() {
+                incoming.put_back(frame);
+                return Ok(false);
             }
-            _ => Ok(()),
         }
+    }
+
+    /// Stores and records the first bytes of an upload, if nobody else has begun it. `false`:
+    /// somebody has, and the bytes are back in the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]; nothing is recorded then.
+    pub(crate) async fn begin(&mut self) -> Result<bool> {
+        let (reserved, bytes) = (self.reserved.take(), self.buffer.split().freeze());
+        let location = Location { key: keys::new_unnamed_blob(), size_bytes: bytes.len() as u64 };
+        self.core.store.put(&location.key, bytes.clone(), PutMode::Create).await?;
+        match self.save(Some(location.clone())).await {
+            Err(Error::UploadSuperseded { .. }) => {
+                // Nobody else has ever heard of them.
+                self.core.store.delete(&location.key, None).await?;
+                (self.reserved, self.buffer) = (reserved, bytes.into());
+                Ok(false)
+            }
+            saved => saved.map(|()| true),
+        }
+    }
+
+    /// Appends what another writer has taken in and not sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::feed`].
+    pub(crate) async fn adopt(&mut self, mut other: Self) -> Result<()> {
+        self.reserved = other.reserved.take();
+        self.take(other.buffer.split().freeze()).await
     }
 
     /// Waits until the shared budget has room for the part that is being filled. `left` is how
