@@ -141,7 +141,7 @@ fn upload_in_one_put() {
         let repository = bench.repository("a");
         let id = repository.upload_start(None);
         repository.upload_finish(&id, &digest(BLOB), Chunk::of(BLOB)).await.unwrap();
-        bench.costs("PUT with the whole body: session looked for and closed, bytes, link", 4);
+        bench.costs("PUT with the whole body: session looked for beside bytes, link", 3);
     });
 }
 

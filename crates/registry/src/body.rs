@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, Fuse, StreamExt};
 use jreg_oci::ContentRange;
 
 use crate::Error;
@@ -58,7 +58,7 @@ impl Chunk {
 
 /// A chunk that is being read, held against what the request announced.
 pub(crate) struct Incoming {
-    body: BodyStream,
+    body: Fuse<BodyStream>,
     /// How many bytes must come, if the request said so.
     announced: Option<u64>,
     /// How many bytes have been handed out.
@@ -77,7 +77,7 @@ impl Incoming {
             (Some(expected), Some(actual)) if expected != actual => {
                 Err(Error::SizeMismatch { expected, actual })
             }
-            _ => Ok(Self { body, announced, came: 0, put_back: None }),
+            _ => Ok(Self { body: body.fuse(), announced, came: 0, put_back: None }),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join;
 use jreg_oci::{Algorithm, ContentRange, Digest, RepositoryName};
 use jreg_storage::{ErrorKind, Locality};
 use tokio::sync::OwnedSemaphorePermit;
@@ -56,16 +57,14 @@ impl Repository {
     pub async fn upload_append(&self, id: &UploadId, chunk: Chunk) -> Result<UploadProgress> {
         let _slot = self.upload_slot()?;
         let range = chunk.range;
-        // Where a tail is an object of its own, a first chunk can be stored before the session is
-        // looked for. It mostly is the whole blob, and then finds none.
-        if range.is_none_or(|range| range.start == 0) && self.core.store.part_rules().uniform {
+        if self.may_begin(range) {
             return self.append_first(id, range, Incoming::new(chunk)?).await;
         }
         let session = self.session(id).await?;
         let mut writer = match session {
             None => {
                 in_order(range, 0)?;
-                self.appender(id)
+                self.appender(id, chunk.length)
             }
             Some(session) => self.claim(id, session, range, Purpose::Append).await?,
         };
@@ -81,7 +80,7 @@ impl Repository {
         mut incoming: Incoming,
     ) -> Result<UploadProgress> {
         self.check_age(id)?;
-        let mut writer = self.appender(id);
+        let mut writer = self.appender(id, incoming.left());
         let filled = writer.fill(&mut incoming).await;
         let more = matches!(filled, Ok(false));
         if !more && writer.offset() > 0 && writer.begin().await? {
@@ -99,9 +98,21 @@ impl Repository {
         keep(writer, fed).await
     }
 
+    /// Whether to take a chunk in before its session is looked for. Where a tail is an object of
+    /// its own, a first chunk can be stored meanwhile; it mostly is the whole blob.
+    fn may_begin(&self, range: Option<ContentRange>) -> bool {
+        self.core.store.part_rules().uniform && in_order(range, 0).is_ok()
+    }
+
+    /// A writer of a blob that comes whole.
+    fn whole_writer(&self, id: &UploadId, digest: &Digest, length: Option<u64>) -> Writer {
+        let (algorithm, purpose) = (digest.algorithm(), Purpose::Whole(digest.clone()));
+        Writer::fresh(&self.core, &self.name, id, algorithm, purpose, length)
+    }
+
     /// A writer of an upload that has not begun.
-    fn appender(&self, id: &UploadId) -> Writer {
-        Writer::fresh(&self.core, &self.name, id, id.algorithm(), Purpose::Append, None)
+    fn appender(&self, id: &UploadId, length: Option<u64>) -> Writer {
+        Writer::fresh(&self.core, &self.name, id, id.algorithm(), Purpose::Append, length)
     }
 
     /// Appends the last bytes, if any, and makes the blob of the upload (end-6).
@@ -117,20 +128,77 @@ impl Repository {
         chunk: Chunk,
     ) -> Result<Blob> {
         let _slot = self.upload_slot()?;
-        let Some(session) = self.session(id).await? else {
-            in_order(chunk.range, 0)?;
-            return self.finish_whole(id, digest, chunk).await;
+        let (range, incoming) = (chunk.range, Incoming::new(chunk)?);
+        if self.may_begin(range) && incoming.left() != Some(0) {
+            return self.finish_first(id, digest, range, incoming).await;
+        }
+        match self.session(id).await? {
+            None => {
+                in_order(range, 0)?;
+                let writer = self.whole_writer(id, digest, incoming.left());
+                self.finish_whole(id, digest, writer, incoming).await
+            }
+            Some(session) => {
+                let ending = Ending { range, taken: None, incoming };
+                self.finish_session(id, digest, session, ending).await
+            }
+        }
+    }
+
+    /// Finishes an upload with a body that may be the whole blob.
+    async fn finish_first(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        range: Option<ContentRange>,
+        mut incoming: Incoming,
+    ) -> Result<Blob> {
+        self.check_age(id)?;
+        let mut writer = self.whole_writer(id, digest, incoming.left());
+        let is_all = writer.fill(&mut incoming).await?;
+        let session = if is_all && writer.digest(digest.algorithm()).await? == *digest {
+            let (session, loose) = join(self.session(id), writer.put_loose()).await;
+            let loose = loose?;
+            if let Ok(None) = session {
+                let (digest, location) = (digest.clone(), loose.location);
+                let closed = Closed { digest, location, multipart: None };
+                return self.settle(id, &closed, self.core.window(), Origin::Fresh).await;
+            }
+            writer.take_back(loose).await?;
+            session?
+        } else {
+            self.session(id).await?
         };
+        match session {
+            None => self.finish_whole(id, digest, writer, incoming).await,
+            Some(session) => {
+                let ending = Ending { range, taken: Some(writer), incoming };
+                self.finish_session(id, digest, session, ending).await
+            }
+        }
+    }
+
+    /// Finishes an upload that has begun, or was finished before.
+    async fn finish_session(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        session: Versioned<Session>,
+        ending: Ending,
+    ) -> Result<Blob> {
+        let Ending { range, taken, incoming } = ending;
         match &session.value.state {
-            State::Open(open) => {
-                let writer = if chunk.length == Some(0) && !open.has_loose_tail() {
-                    let open = open.clone();
-                    let (core, name) = (&self.core, &self.name);
-                    Writer::resume(core, name, id, Purpose::Last, open, session.etag)?
-                } else {
-                    self.claim(id, session, chunk.range, Purpose::Last).await?
-                };
-                self.finish_open(id, writer, digest, chunk).await
+            State::Open(open) if incoming.left() == Some(0) && !open.has_loose_tail() => {
+                let (core, name, open) = (&self.core, &self.name, open.clone());
+                let writer = Writer::resume(core, name, id, Purpose::Last, open, session.etag)?;
+                self.finish_open(id, writer, digest, incoming).await
+            }
+            State::Open(_) => {
+                let mut writer = self.claim(id, session, range, Purpose::Last).await?;
+                if let Some(taken) = taken {
+                    writer.adopt(taken).await?;
+                }
+                self.finish_open(id, writer, digest, incoming).await
             }
             State::Closed(_) => self.finish_again(id, session, digest).await,
             State::Cancelled => Err(unknown(id)),
@@ -145,7 +213,9 @@ impl Repository {
     pub async fn blob_push(&self, digest: &Digest, chunk: Chunk) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         let id = self.upload_start(Some(digest.algorithm()));
-        self.finish_whole(&id, digest, chunk).await
+        let incoming = Incoming::new(chunk)?;
+        let writer = self.whole_writer(&id, digest, incoming.left());
+        self.finish_whole(&id, digest, writer, incoming).await
     }
 
     /// Gives an upload up (end-14) and frees its bytes. Again is fine.
@@ -232,19 +302,22 @@ impl Repository {
     }
 
     /// A blob in one request: its digest is known, and nothing of it has come before.
-    async fn finish_whole(&self, id: &UploadId, digest: &Digest, chunk: Chunk) -> Result<Blob> {
-        let (core, length) = (&self.core, chunk.length);
-        let holder = match self.is_worth_looking_for(length) {
+    async fn finish_whole(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        mut writer: Writer,
+        mut incoming: Incoming,
+    ) -> Result<Blob> {
+        let (core, algorithm) = (&self.core, digest.algorithm());
+        let holder = match self.is_worth_looking_for(incoming.left(), writer.offset()) {
             true => core.donor(core.window(), digest, &self.name).await?,
             false => None,
         };
-        let purpose = match holder {
-            Some(_) => Purpose::Discard,
-            None => Purpose::Whole(digest.clone()),
-        };
-        let algorithm = digest.algorithm();
-        let mut writer = Writer::fresh(core, &self.name, id, algorithm, purpose, length);
-        writer.feed(&mut Incoming::new(chunk)?).await?;
+        if holder.is_some() {
+            writer.only_hash();
+        }
+        writer.feed(&mut incoming).await?;
         let actual = writer.digest(algorithm).await?;
         if actual != *digest {
             writer.cancel().await?;
@@ -259,9 +332,9 @@ impl Repository {
 
     /// Whether to ask who holds a blob before it is stored. Where a request is a round trip, only
     /// for what is larger than a part: duplicates below that are folded later.
-    fn is_worth_looking_for(&self, length: Option<u64>) -> bool {
+    fn is_worth_looking_for(&self, left: Option<u64>, taken: u64) -> bool {
         let part_bytes = self.core.store.part_rules().part_bytes;
-        self.is_in_process() || length.is_none_or(|length| length > part_bytes)
+        self.is_in_process() || left.is_none_or(|left| left + taken > part_bytes)
     }
 
     fn is_in_process(&self) -> bool {
@@ -280,9 +353,9 @@ impl Repository {
         id: &UploadId,
         mut writer: Writer,
         digest: &Digest,
-        chunk: Chunk,
+        mut incoming: Incoming,
     ) -> Result<Blob> {
-        writer.feed(&mut Incoming::new(chunk)?).await?;
+        writer.feed(&mut incoming).await?;
         let actual = writer.digest(digest.algorithm()).await?;
         if actual != *digest {
             writer.cancel().await?;
@@ -379,6 +452,14 @@ async fn keep(mut writer: Writer, fed: Result<()>) -> Result<UploadProgress> {
         writer.checkpoint().await?;
     }
     fed.map(|()| UploadProgress { offset: writer.offset() })
+}
+
+/// What comes with a closing PUT.
+struct Ending {
+    range: Option<ContentRange>,
+    /// What was taken in before the session was found.
+    taken: Option<Writer>,
+    incoming: Incoming,
 }
 
 /// A chunk that names its place must name the place where the upload stands. One without a byte

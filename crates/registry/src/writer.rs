@@ -54,6 +54,14 @@ struct Saved {
     tail: Option<Location>,
 }
 
+/// Stored bytes that nothing names yet.
+#[derive(Debug)]
+pub(crate) struct Loose {
+    pub(crate) location: Location,
+    bytes: Bytes,
+    reserved: Option<OwnedSemaphorePermit>,
+}
+
 /// One request's bytes on their way into the store.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -94,7 +102,7 @@ impl Writer {
             core: Arc::clone(core),
             name: name.clone(),
             id: id.clone(),
-            part_bytes: part_bytes(core, length.filter(|_| matches!(purpose, Purpose::Whole(_)))),
+            part_bytes: part_bytes(core, length),
             purpose,
             recorded: None,
             saved,
@@ -205,18 +213,40 @@ impl Writer {
     ///
     /// [`Error::Store`]; nothing is recorded then.
     pub(crate) async fn begin(&mut self) -> Result<bool> {
-        let (reserved, bytes) = (self.reserved.take(), self.buffer.split().freeze());
-        let location = Location { key: keys::new_unnamed_blob(), size_bytes: bytes.len() as u64 };
-        self.core.store.put(&location.key, bytes.clone(), PutMode::Create).await?;
-        match self.save(Some(location.clone())).await {
-            Err(Error::UploadSuperseded { .. }) => {
-                // Nobody else has ever heard of them.
-                self.core.store.delete(&location.key, None).await?;
-                (self.reserved, self.buffer) = (reserved, bytes.into());
-                Ok(false)
-            }
+        let loose = self.put_loose().await?;
+        match self.save(Some(loose.location.clone())).await {
+            Err(Error::UploadSuperseded { .. }) => self.take_back(loose).await.map(|()| false),
             saved => saved.map(|()| true),
         }
+    }
+
+    /// Stores all that was taken in, while it is not known yet whether it is wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub(crate) async fn put_loose(&mut self) -> Result<Loose> {
+        let (reserved, bytes) = (self.reserved.take(), self.buffer.split().freeze());
+        let location = Location { key: self.new_key(), size_bytes: bytes.len() as u64 };
+        self.core.store.put(&location.key, bytes.clone(), PutMode::Create).await?;
+        Ok(Loose { location, bytes, reserved })
+    }
+
+    /// Removes what was not wanted, of which nobody else has ever heard: it is back in the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub(crate) async fn take_back(&mut self, loose: Loose) -> Result<()> {
+        self.core.store.delete(&loose.location.key, None).await?;
+        (self.reserved, self.buffer) = (loose.reserved, loose.bytes.into());
+        Ok(())
+    }
+
+    /// From now on only hashes what comes, and lets go of what has.
+    pub(crate) fn only_hash(&mut self) {
+        self.purpose = Purpose::Discard;
+        (self.reserved, self.buffer) = (None, BytesMut::new());
     }
 
     /// Appends what another writer has taken in and not sent.
@@ -246,6 +276,9 @@ impl Writer {
     }
 
     async fn take(&mut self, mut frame: Bytes) -> Result<()> {
+        if frame.is_empty() {
+            return Ok(());
+        }
         if self.purpose == Purpose::Discard {
             self.hasher.update(&frame);
             return Ok(());
