@@ -33,6 +33,10 @@ pub(crate) const TOUCH_AGE: Duration = Duration::from_secs(3600);
 /// a signed request may travel, this is the format's bound B of 20 minutes.
 pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
 
+/// For how long a referencing write may be on its way to the store, from its first read on: the
+/// format's bound B.
+pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20 * 60);
+
 /// How often a lost compare-and-swap is tried again before the client is asked to.
 pub(crate) const ATTEMPTS_MAX: u32 = 24;
 

@@ -131,6 +131,38 @@ pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Diges
     key(format!("{}{own}", referrers(name, subject)))
 }
 
+/// The sessions of uploads and their tails, in the order in which the uploads began.
+pub(crate) const UPLOADS: &str = "uploads/";
+
+/// What a key below [`UPLOADS`] is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UploadKey {
+    /// A session record.
+    Session(UploadId),
+    /// Bytes that a session names or named.
+    Tail(UploadId, Key),
+}
+
+impl UploadKey {
+    /// The upload that it belongs to.
+    pub(crate) fn id(&self) -> &UploadId {
+        match self {
+            Self::Session(id) | Self::Tail(id, _) => id,
+        }
+    }
+}
+
+/// What a key below [`UPLOADS`] is; `None`: nothing of ours.
+pub(crate) fn upload_key(key: &Key) -> Option<UploadKey> {
+    let name = last(key)?;
+    if let Ok(id) = name.parse() {
+        return Some(UploadKey::Session(id));
+    }
+    let (id, ulid) = name.rsplit_once('.')?;
+    Ulid::from_string(ulid).ok()?;
+    Some(UploadKey::Tail(id.parse().ok()?, key.clone()))
+}
+
 /// The repositories that a manifest was pushed to.
 pub(crate) const CATALOG: &str = "catalog/";
 
@@ -210,6 +242,20 @@ mod tests {
         names.sort();
         let encoded: Vec<_> = names.iter().map(encode).collect();
         assert!(encoded.is_sorted(), "{encoded:?}");
+    }
+
+    #[test]
+    fn keys_of_uploads_are_told_apart() {
+        let now = std::time::SystemTime::now();
+        for algorithm in [None, Some(Algorithm::Sha512)] {
+            let id = UploadId::new(now, algorithm);
+            assert_eq!(upload_key(&upload(&id)), Some(UploadKey::Session(id.clone())));
+            let tail = new_upload_tail(&id);
+            assert_eq!(upload_key(&tail), Some(UploadKey::Tail(id, tail.clone())));
+        }
+        for other in ["uploads/x", "uploads/x.01JD4Z0000000000000000000A", "uploads/x.y"] {
+            assert_eq!(upload_key(&key(other.to_owned())), None, "{other}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!   somebody was just promised
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
+//! - `reaper.rs`: removes what uploads leave behind
 //! - `link.rs`: which repository holds which blob
 //! - `cache.rs`: what is kept in memory for serving
 
@@ -22,6 +23,7 @@ mod link;
 mod manifest;
 mod options;
 mod page;
+mod reaper;
 mod record;
 mod referrer;
 mod registry;
@@ -37,6 +39,7 @@ pub use error::{Error, Result};
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
+pub use reaper::Reaped;
 pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};

@@ -110,6 +110,10 @@ impl Registry {
         Ok(())
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The settings it was opened with.
     pub fn options(&self) -> &Options {
         &self.core.options

@@ -21,9 +21,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jreg_oci::{Digest, HashState, RepositoryName};
-use jreg_storage::Multipart;
+use jreg_storage::{Key, Multipart};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
+use crate::core::Core;
 use crate::record::{Location, Stored, decode_json, encode_json};
 
 /// For how long after closing a session may still write its link (a client's retry of the
@@ -47,7 +49,38 @@ pub(crate) enum State {
     /// Its digest was right; its blob is there or about to be.
     Closed(Closed),
     /// It was given up, and its bytes are gone or about to be.
-    Cancelled,
+    Cancelled(Leftover),
+}
+
+/// The bytes of an upload that was given up: what is to be removed, again if need be, until the
+/// record goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leftover {
+    /// Parts that never became an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) multipart: Option<Multipart>,
+    /// Objects that no link ever named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) objects: Vec<Key>,
+}
+
+impl Leftover {
+    /// The parts of `multipart`, which are removed by its name alone, and `objects`.
+    pub(crate) fn new(multipart: Option<Multipart>, objects: Vec<Key>) -> Self {
+        let multipart = multipart.map(|upload| Multipart { parts: Vec::new(), ..upload });
+        Self { multipart, objects }
+    }
+
+    /// Removes the bytes. Again is fine.
+    pub(crate) async fn discard(&self, core: &Core) -> Result<()> {
+        if let Some(upload) = &self.multipart {
+            core.store.abort_multipart(upload).await?;
+        }
+        for key in &self.objects {
+            core.store.delete(key, None).await?;
+        }
+        Ok(())
+    }
 }
 
 /// An upload that takes bytes.
@@ -102,6 +135,12 @@ impl Stored for Session {
 }
 
 impl Open {
+    /// What it leaves behind if it is given up.
+    pub(crate) fn leftover(self) -> Leftover {
+        let objects = self.tail.into_iter().map(|tail| tail.key).collect();
+        Leftover::new(self.multipart, objects)
+    }
+
     /// Whether there are bytes that must still become a part before the parts are the whole.
     pub(crate) fn has_loose_tail(&self) -> bool {
         self.multipart.is_some() && self.tail.is_some()
@@ -111,7 +150,7 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use jreg_oci::{Algorithm, Hasher};
-    use jreg_storage::{Key, Part};
+    use jreg_storage::Part;
 
     use super::*;
 
@@ -133,7 +172,8 @@ mod tests {
             tail: Some(location.clone()),
         };
         let closed = Closed { digest, location, multipart: Some(multipart) };
-        for state in [State::Open(open), State::Closed(closed), State::Cancelled] {
+        let cancelled = State::Cancelled(open.clone().leftover());
+        for state in [State::Open(open), State::Closed(closed), cancelled] {
             let repository = "team/app".parse().expect("a name");
             let session = Session { repository, state };
             assert_eq!(Session::decode(&session.encode()), Ok(session));

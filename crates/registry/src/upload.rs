@@ -16,8 +16,8 @@ use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::record::{Location, Stored, Versioned};
-use crate::session::{Closed, Open, REPLAY_MAX, Session, State};
-use crate::writer::{Purpose, Writer, discard};
+use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
+use crate::writer::{Purpose, Writer};
 use crate::{Blob, Chunk, Error, Repository, Result, UploadId};
 
 /// How far an upload is.
@@ -43,7 +43,7 @@ impl Repository {
         match self.session(id).await?.map(|session| session.value.state) {
             None => Ok(UploadProgress { offset: 0 }),
             Some(State::Open(open)) => Ok(UploadProgress { offset: open.offset }),
-            Some(State::Closed(_) | State::Cancelled) => Err(unknown(id)),
+            Some(State::Closed(_) | State::Cancelled(_)) => Err(unknown(id)),
         }
     }
 
@@ -201,7 +201,7 @@ impl Repository {
                 self.finish_open(id, writer, digest, incoming).await
             }
             State::Closed(_) => self.finish_again(id, session, digest).await,
-            State::Cancelled => Err(unknown(id)),
+            State::Cancelled(_) => Err(unknown(id)),
         }
     }
 
@@ -226,22 +226,17 @@ impl Repository {
     /// [`Error::Busy`], [`Error::Store`].
     pub async fn upload_cancel(&self, id: &UploadId) -> Result<()> {
         for attempt in 0..ATTEMPTS_MAX {
-            let (seen, open) = match self.session(id).await? {
-                None => (None, None),
+            let (seen, leftover) = match self.session(id).await? {
+                None => (None, Leftover::default()),
                 Some(Versioned { value, etag, .. }) => match value.state {
-                    State::Open(open) => (Some(etag), Some(open)),
-                    State::Cancelled => return Ok(()),
+                    State::Open(open) => (Some(etag), open.leftover()),
+                    State::Cancelled(_) => return Ok(()),
                     State::Closed(_) => return Err(unknown(id)),
                 },
             };
-            let cancelled = self.recorded_as(State::Cancelled).encode();
+            let cancelled = self.recorded_as(State::Cancelled(leftover.clone())).encode();
             if self.core.swap(&keys::upload(id), seen.as_ref(), cancelled).await?.is_some() {
-                return match open {
-                    Some(Open { multipart, tail, .. }) => {
-                        discard(&self.core, multipart.as_ref(), tail.into_iter()).await
-                    }
-                    None => Ok(()),
-                };
+                return leftover.discard(&self.core).await;
             }
             self.core.back_off(attempt).await;
         }
@@ -410,8 +405,8 @@ impl Repository {
         };
         if there != closed.location {
             // No link ever named these bytes: each write that would have has definitely failed.
-            let own = std::iter::once(closed.location.clone());
-            discard(core, closed.multipart.as_ref(), own).await?;
+            let objects = vec![closed.location.key.clone()];
+            Leftover::new(closed.multipart.clone(), objects).discard(core).await?;
         }
         Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
     }
@@ -439,8 +434,12 @@ impl Repository {
         if let Some(session) = self.session(id).await?
             && session.value.state == State::Closed(closed.clone())
         {
-            let cancelled = self.recorded_as(State::Cancelled).encode();
-            self.core.swap(&keys::upload(id), Some(&session.etag), cancelled).await?;
+            let leftover = Leftover::new(closed.multipart.clone(), Vec::new());
+            let cancelled = self.recorded_as(State::Cancelled(leftover.clone())).encode();
+            let swapped = self.core.swap(&keys::upload(id), Some(&session.etag), cancelled).await?;
+            if swapped.is_some() {
+                leftover.discard(&self.core).await?;
+            }
         }
         Err(unknown(id))
     }

@@ -22,7 +22,7 @@ use crate::body::Incoming;
 use crate::core::Core;
 use crate::keys;
 use crate::record::{Location, Stored};
-use crate::session::{Closed, Open, Session, State};
+use crate::session::{Closed, Leftover, Open, Session, State};
 use crate::{Error, Result, UploadId};
 
 /// How many bytes of one stream go unrecorded at most (plus a part): where a dropped connection
@@ -517,9 +517,11 @@ impl Writer {
         for sent in std::mem::take(&mut self.sending) {
             sent.await.map_err(|_| Error::Stopped)?.ok();
         }
-        self.swap(State::Cancelled).await?;
-        let tail = [self.tail.take(), self.saved.tail.take()];
-        discard(&self.core, self.multipart.as_ref(), tail.into_iter().flatten()).await
+        let tails = [self.tail.take(), self.saved.tail.take()];
+        let objects = tails.into_iter().flatten().map(|tail| tail.key).collect();
+        let leftover = Leftover::new(self.multipart.take(), objects);
+        self.swap(State::Cancelled(leftover.clone())).await?;
+        leftover.discard(&self.core).await
     }
 
     fn new_key(&self) -> Key {
@@ -544,21 +546,6 @@ impl Writer {
     fn unknown(&self) -> Error {
         Error::UploadUnknown { id: self.id.clone() }
     }
-}
-
-/// Frees the bytes of an upload that was given up.
-pub(crate) async fn discard(
-    core: &Core,
-    multipart: Option<&Multipart>,
-    tails: impl Iterator<Item = Location>,
-) -> Result<()> {
-    if let Some(upload) = multipart {
-        core.store.abort_multipart(upload).await?;
-    }
-    for tail in tails {
-        core.store.delete(&tail.key, None).await?;
-    }
-    Ok(())
 }
 
 /// The part size of a new upload: the configured one, or larger so that a blob of known length
