@@ -398,9 +398,10 @@ impl Writer {
         if self.offset() == self.saved.offset {
             return Ok(());
         }
+        let is_short = self.room() > 0 || self.multipart.is_none();
         let tail = if self.buffer.is_empty() {
             None
-        } else if self.core.store.part_rules().uniform {
+        } else if is_short && self.core.store.part_rules().uniform {
             Some(self.put_tail().await?)
         } else {
             self.send_part().await?;

@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use futures::channel::mpsc;
 use jreg_oci::{Algorithm, Digest};
 use jreg_registry::{Blob, Chunk, ManifestPush, Options, Registry, Repository, Result};
-use jreg_storage::testing::{Faulty, Gate, ManualClock, Recording};
+use jreg_storage::testing::{Call, Faulty, Gate, ManualClock, Recording};
 use jreg_storage::{
     ByteRange, ErrorKind, Key, ListRequest, Locality, MemoryStore, PartRules, Store,
 };
@@ -96,11 +96,12 @@ impl Bench {
     /// The calls that changed something since the last time, as "operation key".
     pub(crate) fn writes(&self) -> Vec<String> {
         let calls = self.calls.take();
-        let writes = calls.into_iter().filter(|call| !call.is_read());
+        let changes = |call: &Call| !call.is_read() && call.operation != "sync_parts";
+        let writes = calls.into_iter().filter(changes);
         writes.map(|call| format!("{} {}", call.operation, call.key)).collect()
     }
 
-    /// Whether the store still knows the multipart upload of the first session it has.
+    /// Whether the store no longer knows a multipart upload.
     pub(crate) async fn multipart_is_gone(&self, upload: &jreg_storage::Multipart) -> bool {
         match self.faults.resume_multipart(upload, upload.writer + 1).await {
             Err(error) => error.kind() == ErrorKind::NotFound,
@@ -108,10 +109,16 @@ impl Bench {
         }
     }
 
-    /// The multipart upload that a session record names.
-    pub(crate) async fn multipart_of(&self, session: &Key) -> jreg_storage::Multipart {
-        let record = self.faults.get(session).await.unwrap();
-        let record: serde_json::Value = serde_json::from_slice(&record.bytes).unwrap();
-        serde_json::from_value(record["multipart"].clone()).unwrap()
+    /// The multipart upload that the session of the only upload with one names.
+    pub(crate) async fn multipart(&self) -> jreg_storage::Multipart {
+        for session in self.keys("uploads/").await {
+            let record = self.faults.get(&session).await.unwrap();
+            let record: Option<serde_json::Value> = serde_json::from_slice(&record.bytes).ok();
+            let named = record.and_then(|record| record.get("multipart").cloned());
+            if let Some(upload) = named {
+                return serde_json::from_value(upload).unwrap();
+            }
+        }
+        panic!("no session names a multipart upload")
     }
 }

@@ -192,10 +192,10 @@ async fn cancelling_waits_for_nothing_and_the_writer_that_ran_fails() {
     let (repository, running_id) = (bench.repository("a"), id.clone());
     let mut claimed = bench.gate.hold_answer(|call| call.operation == "resume_multipart");
     let running = tokio::spawn(async move { repository.upload_append(&running_id, chunk).await });
+    sender.send(Ok(bytes(PART * 2))).await.unwrap();
     claimed.reached(1).await;
     bench.repository("a").upload_cancel(&id).await.unwrap();
     claimed.release();
-    sender.send(Ok(bytes(PART * 2))).await.unwrap();
     drop(sender);
     let running = running.await.unwrap();
     let is_shut_out =
