@@ -1,11 +1,12 @@
-//! Blobs: looking, reading, deleting and mounting. Pushing is in `upload.rs`.
+//! Blobs: looking, reading, deleting and mounting. Pushing is in `upload.rs` and
+//! `commit.rs`.
 
 use std::sync::Arc;
 
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ByteRange, ByteStream};
 
-use crate::core::{Core, TOUCH_AGE};
+use crate::core::Core;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::record::{Link, Location, Stored, Versioned};
@@ -83,17 +84,14 @@ impl Repository {
     ///
     /// [`Error::BlobUnknown`] only if it is definitely not there; [`Error::Store`].
     pub async fn blob_stat(&self, digest: &Digest, touch: Touch) -> Result<Blob> {
-        let Some(link) = self.core.find_link(&self.name, digest).await? else {
-            return Err(unknown(&self.name, digest));
+        let (core, name) = (&self.core, &self.name);
+        let young = core.cached_link(name, digest).filter(|link| link.is_young(core.clock.now()));
+        let location = match (young, touch) {
+            (Some(link), _) => Some(link.value),
+            (None, Touch::IfOld) => core.hold_link(core.window(), name, digest).await?,
+            (None, Touch::Never) => core.find_link(name, digest).await?.map(|link| link.value),
         };
-        let age = self.core.clock.now().duration_since(link.last_modified).unwrap_or_default();
-        let location = if touch == Touch::IfOld && age >= TOUCH_AGE {
-            let window = self.core.window();
-            let held = self.core.hold_link(window, &self.name, digest).await?;
-            held.ok_or_else(|| unknown(&self.name, digest))?
-        } else {
-            link.value
-        };
+        let location = location.ok_or_else(|| unknown(name, digest))?;
         Ok(Blob { digest: digest.clone(), size_bytes: location.size_bytes })
     }
 
@@ -169,7 +167,9 @@ impl Repository {
         };
         match core.link(window, &self.name, digest, &location, Origin::Fresh).await? {
             Linked::Elsewhere(there) => Ok(Some(blob(there))),
-            Linked::Here | Linked::Deleted => Ok(Some(blob(location))),
+            Linked::Here => Ok(Some(blob(location))),
+            // Only a replay is kept from reviving a deleted link.
+            Linked::Deleted => Ok(None),
         }
     }
 }

@@ -18,6 +18,7 @@ use jreg_storage::Locality;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Lru;
 
+use crate::core::TOUCH_AGE;
 use crate::record::Location;
 use crate::{Options, StoredManifest};
 
@@ -43,8 +44,20 @@ enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen<T> {
     pub(crate) value: T,
-    /// When it was last written, by the store's clock: whether it must be touched.
-    pub(crate) last_modified: SystemTime,
+    /// Until when it need not be touched, by this process's clock.
+    young_until: SystemTime,
+}
+
+impl<T> Seen<T> {
+    /// What was read at `now`, when it was of this age by the store's clock.
+    pub(crate) fn new(value: T, age: Duration, now: SystemTime) -> Self {
+        Self { value, young_until: now + TOUCH_AGE.saturating_sub(age) }
+    }
+
+    /// Whether a push may rely on it without touching it.
+    pub(crate) fn is_young(&self, now: SystemTime) -> bool {
+        now < self.young_until
+    }
 }
 
 #[derive(Clone)]
@@ -268,7 +281,7 @@ mod tests {
     fn add(cache: &Cache, ticket: Ticket) {
         let key = "blobs/_/AA/01".parse().expect("a key");
         let value = Location { key, size_bytes: 1 };
-        let link = Seen { value, last_modified: SystemTime::UNIX_EPOCH };
+        let link = Seen::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
         cache.add_link(ticket, NOW, &name(), &digest(), link);
     }
 
@@ -307,7 +320,7 @@ mod tests {
             let digest = Digest::of(Algorithm::Sha256, &n.to_be_bytes());
             let key = "blobs/_/AA/01".parse().expect("a key");
             let value = Location { key, size_bytes: 1 };
-            let link = Seen { value, last_modified: SystemTime::UNIX_EPOCH };
+            let link = Seen::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
             cache.add_link(cache.ticket(&name(), &digest), NOW, &name(), &digest, link);
         }
         let kept: usize =

@@ -8,6 +8,7 @@
 //! - `core.rs`: the rules by which records are written so that a collector never takes what
 //!   somebody was just promised
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
+//! - `commit.rs`: from the last bytes of an upload to a blob
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `link.rs`: which repository holds which blob
@@ -16,6 +17,7 @@
 mod blob;
 mod body;
 mod cache;
+mod commit;
 mod core;
 mod error;
 mod keys;

@@ -107,7 +107,8 @@ impl Core {
             // Its object stays, and so do the bytes of one that was never completed: a link may
             // name them. Parts that never became the object do not.
             State::Closed(closed) => {
-                (session.etag, Leftover::new(closed.multipart, Vec::new()), Fate::Ended)
+                let parts = || Leftover::new(closed.multipart, Vec::new());
+                (session.etag, closed.spare.unwrap_or_else(parts), Fate::Ended)
             }
         };
         leftover.discard(self).await?;

@@ -14,6 +14,8 @@
 //! - `closed` is written *before* the bytes are made visible and linked, `cancelled` before any
 //!   byte is removed. So the bytes of a `closed` session are never removed, and whoever finds it
 //!   `closed` may finish the work.
+//! - What a `closed` session names, others may have linked: only an upload without a session ever
+//!   takes its bytes back.
 //! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a
 //!   collector may have removed link and bytes since.
 
@@ -112,6 +114,23 @@ pub(crate) struct Closed {
     /// The parts that are to be put together at `location`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
+    /// The upload's own bytes, if somebody else's at `location` were linked in their place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spare: Option<Leftover>,
+}
+
+impl Closed {
+    /// An upload that was closed with its own bytes.
+    pub(crate) fn new(digest: Digest, location: Location, multipart: Option<Multipart>) -> Self {
+        Self { digest, location, multipart, spare: None }
+    }
+}
+
+impl Session {
+    /// Whether the upload was finished with this digest.
+    pub(crate) fn is_closed_with(&self, digest: &Digest) -> bool {
+        matches!(&self.state, State::Closed(closed) if closed.digest == *digest)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,9 +160,11 @@ impl Open {
         Leftover::new(self.multipart, objects)
     }
 
-    /// Whether there are bytes that must still become a part before the parts are the whole.
-    pub(crate) fn has_loose_tail(&self) -> bool {
-        self.multipart.is_some() && self.tail.is_some()
+    /// Whether what is stored can be closed with such a digest as it is: no bytes must still
+    /// become a part, and they were hashed that way.
+    pub(crate) fn is_whole_for(&self, digest: &Digest) -> bool {
+        let has_loose_tail = self.multipart.is_some() && self.tail.is_some();
+        !has_loose_tail && self.hash.algorithm == digest.algorithm()
     }
 }
 
@@ -171,7 +192,8 @@ mod tests {
             multipart: Some(multipart.clone()),
             tail: Some(location.clone()),
         };
-        let closed = Closed { digest, location, multipart: Some(multipart) };
+        let spare = Some(open.clone().leftover());
+        let closed = Closed { spare, ..Closed::new(digest, location, Some(multipart)) };
         let cancelled = State::Cancelled(open.clone().leftover());
         for state in [State::Open(open), State::Closed(closed), cancelled] {
             let repository = "team/app".parse().expect("a name");

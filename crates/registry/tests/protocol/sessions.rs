@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::SinkExt;
+use jreg_oci::{Algorithm, Digest};
 use jreg_registry::{Chunk, Error, UploadId, UploadProgress};
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, PutMode, Store};
@@ -223,6 +224,150 @@ async fn own_bytes_stay_while_a_link_to_them_may_have_been_written() {
     let pushed = repository.blob_push(&digest(&content), Chunk::of(content.clone())).await;
     assert!(matches!(pushed, Err(Error::Store(_))), "{pushed:?}");
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn bytes_that_a_session_named_stay_for_those_who_hold_them_since() {
+    let bench = Bench::new().await;
+    let (content, name) = (bytes(PART * 3), digest(&bytes(PART * 3)));
+    let id = filled(&bench, &content).await;
+    let repository = bench.repository("a");
+    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
+    // The first link goes, and comes back with other bytes of the same digest.
+    repository.blob_delete(&name).await.unwrap();
+    bench.repository("c").blob_delete(&name).await.unwrap();
+    bench.push("a", &content).await;
+    bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
+    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    for holder in ["a", "c"] {
+        assert_eq!(bench.pull(holder, &name).await.unwrap(), content, "{holder}");
+    }
+}
+
+#[tokio::test]
+async fn replay_never_takes_back_what_it_once_linked() {
+    let bench = Bench::new().await;
+    let (content, name) = (bytes(PART * 3), digest(&bytes(PART * 3)));
+    let id = filled(&bench, &content).await;
+    let repository = bench.repository("a");
+    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
+    repository.blob_delete(&name).await.unwrap();
+    // Pushed in one part, it is not looked for elsewhere: these are bytes of their own.
+    let own = repository.upload_start(None);
+    repository.upload_append(&own, Chunk::of(content.clone())).await.unwrap();
+    repository.upload_finish(&own, &name, Chunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    assert_eq!(bench.pull("c", &name).await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn replay_links_only_bytes_that_are_there() {
+    let bench = Bench::new().await;
+    let content = bytes(PART / 2);
+    let id = filled(&bench, &content).await;
+    bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_link_write));
+    let repository = bench.repository("a");
+    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap_err();
+    for lost in bench.keys("blobs/").await {
+        bench.faults.delete(&lost, None).await.unwrap();
+    }
+    let again = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await;
+    assert!(matches!(again, Err(Error::UploadUnknown { .. })), "{again:?}");
+    assert_eq!(bench.keys("links/").await, []);
+}
+
+#[tokio::test]
+async fn closing_twice_at_once_succeeds_twice() {
+    let bench = Bench::new().await;
+    let content = bytes(PART * 3);
+    let id = filled(&bench, &content).await;
+    let mut held =
+        bench.gate.hold(|call| call.operation == "put" && call.key.starts_with("uploads/"));
+    let close = |repository: jreg_registry::Repository| {
+        let (id, name) = (id.clone(), digest(&content));
+        tokio::spawn(async move { repository.upload_finish(&id, &name, Chunk::empty()).await })
+    };
+    let both = [close(bench.repository("a")), close(bench.repository("a"))];
+    held.reached(2).await;
+    held.release();
+    for closed in both {
+        closed.await.unwrap().unwrap();
+    }
+    assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn closing_with_another_algorithm_goes_on_after_a_lost_answer() {
+    for fault in [
+        Fault::lose_answer(ErrorKind::Unavailable).on(is_complete),
+        Fault::fail(ErrorKind::Unavailable).on(|call| call.operation == "read"),
+    ] {
+        let bench = Bench::new().await;
+        let (content, named) = (bytes(PART * 3), format!("{fault:?}"));
+        let id = filled(&bench, &content).await;
+        bench.faults.inject(fault);
+        let long = Digest::of(Algorithm::Sha512, &content);
+        let repository = bench.repository("a");
+        let failed = repository.upload_finish(&id, &long, Chunk::empty()).await;
+        assert!(matches!(failed, Err(Error::Store(_))), "{named}: {failed:?}");
+        repository.upload_finish(&id, &long, Chunk::empty()).await.unwrap();
+        assert_eq!(bench.pull("a", &long).await.unwrap(), content, "{named}");
+    }
+}
+
+#[tokio::test]
+async fn push_that_breaks_off_leaves_nothing_behind() {
+    let bench = Bench::new().await;
+    let (mut sender, chunk) = open_body();
+    let repository = bench.repository("a");
+    let name = digest(&bytes(PART * 4));
+    let pushing = tokio::spawn(async move { repository.blob_push(&name, chunk).await });
+    sender.send(Ok(bytes(PART * 3))).await.unwrap();
+    sender.send(Err(jreg_registry::BodyError::Broken)).await.unwrap();
+    let broken = pushing.await.unwrap();
+    assert!(matches!(broken, Err(Error::Body(_))), "{broken:?}");
+    assert_eq!(bench.keys("blobs/").await, []);
+    assert!(bench.multipart_is_gone(&bench.multipart().await).await);
+}
+
+#[tokio::test]
+async fn closing_put_that_breaks_off_leaves_an_upload_without_bytes() {
+    let bench = Bench::new().await;
+    let content = bytes(PART * 4);
+    let id = bench.repository("a").upload_start(None);
+    let (mut sender, chunk) = open_body();
+    let (repository, name, broken_id) = (bench.repository("a"), digest(&content), id.clone());
+    let finishing =
+        tokio::spawn(async move { repository.upload_finish(&broken_id, &name, chunk).await });
+    let mut part = bench.gate.hold(|call| call.operation == "put_part");
+    sender.send(Ok(bytes(PART * 3))).await.unwrap();
+    part.reached(1).await;
+    let upload = bench.multipart().await;
+    part.release();
+    sender.send(Err(jreg_registry::BodyError::Broken)).await.unwrap();
+    let broken = finishing.await.unwrap();
+    assert!(matches!(broken, Err(Error::Body(_))), "{broken:?}");
+    assert!(bench.multipart_is_gone(&upload).await);
+    let repository = bench.repository("a");
+    assert_eq!(repository.upload_status(&id).await.unwrap().offset, 0);
+    repository.upload_finish(&id, &digest(&content), Chunk::of(content.clone())).await.unwrap();
+    assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn blob_that_can_never_be_stored_is_refused_before_its_first_byte() {
+    let bench = Bench::new().await;
+    let repository = bench.repository("a");
+    let most = PART as u64 * 100 * 1024 * 1024 * 1024;
+    for length in [most, u64::MAX] {
+        let (_sender, chunk) = open_body();
+        let chunk = Chunk { length: Some(length), ..chunk };
+        let refused = repository.blob_push(&digest(b""), chunk).await;
+        assert!(matches!(refused, Err(Error::BlobTooLarge { .. })), "{refused:?}");
+    }
+    bench.push("a", &bytes(PART * 3)).await;
 }
 
 #[tokio::test]

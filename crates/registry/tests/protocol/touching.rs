@@ -47,6 +47,18 @@ async fn manifest_that_is_pushed_again_is_a_new_version() {
 }
 
 #[tokio::test]
+async fn manifest_with_an_endless_artifact_type_can_be_read_and_deleted() {
+    let bench = Bench::new().await;
+    let start = r#"{"schemaVersion":2,"manifests":[],"artifactType":""#;
+    let manifest = format!("{start}{}\"}}", "a".repeat(4 * 1024 * 1024 - start.len() - 2));
+    bench.put_manifest("a", "v1", &manifest).await.unwrap();
+    let reference = Reference::Digest(digest(manifest.as_bytes()));
+    let read = bench.repository("a").manifest_get(&reference, Touch::IfOld).await.unwrap();
+    assert_eq!(read.bytes, manifest);
+    bench.repository("a").manifest_delete(&reference, None).await.unwrap();
+}
+
+#[tokio::test]
 async fn catalog_entry_is_kept_young_by_pushes() {
     let bench = Bench::new().await;
     let image = image(&bench).await;
