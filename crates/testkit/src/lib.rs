@@ -1,6 +1,7 @@
 //! What jreg's tests share: content made to order from a seed, a client that checks on every
-//! answer what must always hold, scenarios written as rows of data, and the whole server as a
-//! value that stops when it is dropped.
+//! answer what must always hold, scenarios written as rows of data, the whole server as a value
+//! that stops when it is dropped, and an S3 server that keeps a journal, fails where it is told
+//! to, and can lie.
 //!
 //! Nothing here uses jreg's own parsers or hashes: what the tests expect is computed apart from
 //! the code under test. A check that fails panics with the request and the answer in full.
@@ -14,6 +15,7 @@ mod digest;
 mod message;
 mod process;
 mod rng;
+pub mod s3;
 mod scenario;
 mod server;
 mod small_pages;

@@ -1,0 +1,119 @@
+//! The body of an answer on its way out: counted, and held back or cut off where a rule says so.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::Gate;
+use super::journal::Entry;
+use super::pieces::len;
+
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A body.
+pub(crate) struct Answer {
+    inner: s3s::Body,
+    entry: Entry,
+    sent_bytes: u64,
+    /// Read from inside, and not given out yet.
+    rest: Bytes,
+    stall: Option<(u64, Waiting)>,
+    cut: Option<Cut>,
+}
+
+struct Cut {
+    after_bytes: u64,
+    /// Whether the connection was given a turn to write out what is before the cut.
+    flushed: bool,
+}
+
+impl Answer {
+    /// A body that comes whole.
+    pub(crate) fn new(inner: s3s::Body, entry: Entry) -> Self {
+        Self { inner, entry, sent_bytes: 0, rest: Bytes::new(), stall: None, cut: None }
+    }
+
+    /// Stops it after so many bytes until the gate lets it through.
+    pub(crate) fn stall(&mut self, after_bytes: u64, gate: Gate) {
+        self.stall = Some((after_bytes, Box::pin(async move { gate.enter().await })));
+    }
+
+    /// Breaks it off after so many bytes.
+    pub(crate) fn cut(&mut self, after_bytes: u64) {
+        self.cut = Some(Cut { after_bytes, flushed: false });
+    }
+
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some((after, waiting)) = &mut self.stall
+            && self.sent_bytes >= *after
+        {
+            ready!(waiting.as_mut().poll(context));
+            self.stall = None;
+        }
+        match &mut self.cut {
+            Some(cut) if self.sent_bytes >= cut.after_bytes => {
+                if std::mem::replace(&mut cut.flushed, true) {
+                    return Poll::Ready(Err(io::Error::other("the body was to be cut here")));
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// How many bytes may be given out now.
+    fn room(&self) -> u64 {
+        let stall = self.stall.as_ref().map(|(after, _)| *after);
+        let cut = self.cut.as_ref().map(|cut| cut.after_bytes);
+        let end = stall.into_iter().chain(cut).min().unwrap_or(u64::MAX);
+        end - self.sent_bytes
+    }
+
+    fn give(&mut self) -> Bytes {
+        let room = usize::try_from(self.room()).unwrap_or(usize::MAX);
+        let piece = self.rest.split_to(self.rest.len().min(room));
+        self.sent_bytes += len(&piece);
+        self.entry.note(|recorded| recorded.bytes_out += len(&piece));
+        piece
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Err(cut) = ready!(self.wait(context)) {
+            return Poll::Ready(Some(Err(cut)));
+        }
+        while self.rest.is_empty() {
+            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+                Some(frame) => frame.map_err(io::Error::other)?,
+                None => return Poll::Ready(None),
+            };
+            match frame.into_data() {
+                Ok(data) => self.rest = data,
+                Err(other) => return Poll::Ready(Some(Ok(other))),
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(self.give()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.cut.is_none() && self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.inner.size_hint().exact() {
+            Some(inner) => SizeHint::with_exact(inner + len(&self.rest)),
+            None => SizeHint::default(),
+        }
+    }
+}

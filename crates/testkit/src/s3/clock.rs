@@ -1,0 +1,114 @@
+//! The clock of the emulator: what it says in `Date` and `Last-Modified`. It runs with the
+//! machine's unless a test moves it or stops it, and every server has its own.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use s3s::dto::{Timestamp, TimestampFormat};
+
+/// A handle on the clock of one server; clones are of the same clock.
+///
+/// Signatures are checked against the machine's clock all the same, since that is what a client
+/// signs by.
+#[derive(Clone, Debug)]
+pub struct S3Clock(Arc<Mutex<Reading>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Reading {
+    Ahead(Duration),
+    Behind(Duration),
+    Stopped(SystemTime),
+}
+
+impl S3Clock {
+    /// A clock that runs with the machine's.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Reading::Ahead(Duration::ZERO))))
+    }
+
+    /// What the clock says.
+    pub fn now(&self) -> SystemTime {
+        match *self.reading() {
+            Reading::Ahead(by) => SystemTime::now() + by,
+            Reading::Behind(by) => SystemTime::now() - by,
+            Reading::Stopped(at) => at,
+        }
+    }
+
+    /// Moves the clock forward; a stopped one stays stopped.
+    pub fn advance(&self, by: Duration) {
+        let mut reading = self.reading();
+        *reading = match *reading {
+            Reading::Ahead(ahead) => Reading::Ahead(ahead + by),
+            Reading::Behind(behind) if behind >= by => Reading::Behind(behind - by),
+            Reading::Behind(behind) => Reading::Ahead(by - behind),
+            Reading::Stopped(at) => Reading::Stopped(at + by),
+        };
+    }
+
+    /// Sets the clock, and lets it run on from there.
+    pub fn set(&self, to: SystemTime) {
+        *self.reading() = match to.duration_since(SystemTime::now()) {
+            Ok(ahead) => Reading::Ahead(ahead),
+            Err(error) => Reading::Behind(error.duration()),
+        };
+    }
+
+    /// Sets the clock, and stops it: it moves only when it is told to.
+    pub fn stop_at(&self, at: SystemTime) {
+        *self.reading() = Reading::Stopped(at);
+    }
+
+    fn reading(&self) -> std::sync::MutexGuard<'_, Reading> {
+        self.0.lock().expect("no holder of the clock panics")
+    }
+}
+
+/// Cuts a moment to whole seconds, as S3 does wherever it shows one.
+pub(crate) fn whole_seconds(at: SystemTime) -> SystemTime {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+/// A moment as in the headers of HTTP.
+pub(crate) fn http_date(at: SystemTime) -> String {
+    let mut text = Vec::new();
+    Timestamp::from(at)
+        .format(TimestampFormat::HttpDate, &mut text)
+        .expect("a moment after 1970 has a date");
+    String::from_utf8(text).expect("a date is ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_stopped_clock_moves_only_when_told() {
+        let clock = S3Clock::new();
+        let at = SystemTime::UNIX_EPOCH + 1_000_000 * SECOND;
+        clock.stop_at(at);
+        assert_eq!(clock.now(), at);
+        clock.clone().advance(3 * SECOND);
+        assert_eq!(clock.now(), at + 3 * SECOND);
+    }
+
+    #[test]
+    fn a_clock_set_back_can_be_advanced_past_the_machines() {
+        let clock = S3Clock::new();
+        let before = SystemTime::now();
+        clock.set(before - 100 * SECOND);
+        assert!(clock.now() < before - 99 * SECOND + Duration::from_secs(60));
+        clock.advance(10_000 * SECOND);
+        assert!(clock.now() >= before + 9_000 * SECOND);
+    }
+
+    #[test]
+    fn dates_are_as_in_http() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_999);
+        assert_eq!(http_date(at), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(whole_seconds(at), SystemTime::UNIX_EPOCH + 784_111_777 * SECOND);
+    }
+}

@@ -1,0 +1,56 @@
+//! A gate that requests wait at until a test lets them through: how a test has a request arrive
+//! late without waiting for time to pass.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+/// The longest that anybody is waited for. Reached only by a test that fails.
+const ARRIVAL_MAX: Duration = Duration::from_secs(60);
+
+/// A gate, closed at first; clones are of the same gate.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    arrived: watch::Sender<usize>,
+    passes: Semaphore,
+}
+
+impl Gate {
+    /// A closed gate.
+    pub fn closed() -> Self {
+        Self(Arc::new(Inner { arrived: watch::Sender::new(0), passes: Semaphore::new(0) }))
+    }
+
+    /// Waits until this many have come to the gate, let through or not, since it was made. Panics
+    /// if they do not come within a minute: that fails a test instead of stopping it.
+    pub async fn arrived(&self, count: usize) {
+        let mut arrived = self.0.arrived.subscribe();
+        let enough = arrived.wait_for(|arrived| *arrived >= count);
+        match tokio::time::timeout(ARRIVAL_MAX, enough).await {
+            Ok(enough) => drop(enough.expect("the gate keeps the sender")),
+            Err(_) => panic!("{count} were awaited at the gate, {} came", *self.0.arrived.borrow()),
+        }
+    }
+
+    /// Lets one through: the first of those that wait, or else the next to come.
+    pub fn pass_one(&self) {
+        self.0.passes.add_permits(1);
+    }
+
+    /// Lets all through, for good.
+    pub fn open(&self) {
+        self.0.passes.close();
+    }
+
+    pub(crate) async fn enter(&self) {
+        self.0.arrived.send_modify(|arrived| *arrived += 1);
+        // Refused means open.
+        if let Ok(pass) = self.0.passes.acquire().await {
+            pass.forget();
+        }
+    }
+}

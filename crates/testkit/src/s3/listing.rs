@@ -1,0 +1,189 @@
+//! One page of a listing: keys in byte order, those with the delimiter after the prefix rolled
+//! up, and a token to go on from.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::object::{Object, hex};
+
+/// What to list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query {
+    pub(crate) prefix: String,
+    /// None where it is empty.
+    pub(crate) delimiter: Option<String>,
+    pub(crate) after: After,
+    pub(crate) limit: usize,
+}
+
+/// Where a page begins.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) enum After {
+    #[default]
+    Start,
+    /// After this key. What keys are rolled up into must be after it too: as Ceph RGW has it, and
+    /// AWS where the key of `start-after` is just that.
+    Key(String),
+    /// After all keys that are rolled up into this.
+    Rolled(String),
+}
+
+impl After {
+    /// As an opaque token.
+    pub(crate) fn token(&self) -> String {
+        match self {
+            Self::Start => String::new(),
+            Self::Key(key) => format!("k{}", hex(key.as_bytes())),
+            Self::Rolled(prefix) => format!("p{}", hex(prefix.as_bytes())),
+        }
+    }
+
+    /// Reads a token; none if it is not one of ours.
+    pub(crate) fn from_token(token: &str) -> Option<Self> {
+        let text = |digits: &str| {
+            let bytes: Option<Vec<u8>> = digits
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
+                .collect();
+            String::from_utf8(bytes?).ok()
+        };
+        match token.split_at_checked(1)? {
+            ("k", digits) => text(digits).map(Self::Key),
+            ("p", digits) => text(digits).map(Self::Rolled),
+            _ => None,
+        }
+    }
+
+    fn lower_bound(&self) -> Bound<&str> {
+        match self {
+            Self::Start => Bound::Unbounded,
+            Self::Key(key) => Bound::Excluded(key),
+            Self::Rolled(prefix) => Bound::Included(prefix),
+        }
+    }
+
+    fn is_past(&self, rolled: &str) -> bool {
+        matches!(self, Self::Key(key) if rolled <= &**key)
+    }
+
+    fn skips(&self, key: &str) -> bool {
+        matches!(self, Self::Rolled(prefix) if key.starts_with(prefix))
+    }
+}
+
+/// A page.
+#[derive(Debug, Default)]
+pub(crate) struct Page<'a> {
+    pub(crate) objects: Vec<(&'a String, &'a Object)>,
+    pub(crate) rolled: Vec<String>,
+    /// Where the next page begins, if there is one.
+    pub(crate) next: Option<After>,
+}
+
+impl Page<'_> {
+    /// How many entries it has of both kinds.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len() + self.rolled.len()
+    }
+}
+
+/// Lists one page.
+pub(crate) fn page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> Page<'a> {
+    let mut page = Page::default();
+    let mut last = query.after.clone();
+    if query.limit == 0 {
+        return page;
+    }
+    for (key, object) in objects.range::<str, _>((query.after.lower_bound(), Bound::Unbounded)) {
+        if !key.starts_with(&query.prefix) || last.skips(key) {
+            continue;
+        }
+        let rolled = rolled_up(key, query);
+        if rolled.as_ref().is_some_and(|rolled| query.after.is_past(rolled)) {
+            continue;
+        }
+        if page.len() == query.limit {
+            page.next = Some(last);
+            break;
+        }
+        last = match rolled {
+            Some(rolled) => {
+                page.rolled.push(rolled.clone());
+                After::Rolled(rolled)
+            }
+            None => {
+                page.objects.push((key, object));
+                After::Key(key.clone())
+            }
+        };
+    }
+    page
+}
+
+fn rolled_up(key: &str, query: &Query) -> Option<String> {
+    let delimiter = query.delimiter.as_deref()?;
+    let (name, _) = key.strip_prefix(&*query.prefix)?.split_once(delimiter)?;
+    Some(format!("{}{name}{delimiter}", query.prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::s3::pieces::Pieces;
+
+    #[test]
+    fn pages_join_up_to_the_whole_whatever_their_size() {
+        let objects = bucket(&["a", "b/1", "b/2", "b0", "c/1", "d"]);
+        for limit in 1..8 {
+            let query = Query { delimiter: Some("/".to_owned()), limit, ..Query::default() };
+            assert_eq!(walk(&objects, query), ["a", "b/", "b0", "c/", "d"], "{limit}");
+            let query = Query { limit, ..Query::default() };
+            assert_eq!(walk(&objects, query), ["a", "b/1", "b/2", "b0", "c/1", "d"], "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_last_page_that_is_full_is_not_followed_by_another() {
+        let objects = bucket(&["a/1", "a/2"]);
+        let delimiter = Some("/".to_owned());
+        let page = page(&objects, &Query { delimiter, limit: 1, ..Query::default() });
+        assert_eq!(page.rolled, ["a/"]);
+        assert_eq!(page.next, None);
+    }
+
+    #[test]
+    fn tokens_are_read_back_and_others_refused() {
+        for after in [After::Key("a/é".to_owned()), After::Rolled("b/".to_owned())] {
+            assert_eq!(After::from_token(&after.token()), Some(after));
+        }
+        for wrong in ["", "x", "kzz", "é"] {
+            assert_eq!(After::from_token(wrong), None, "{wrong}");
+        }
+    }
+
+    fn bucket(keys: &[&str]) -> BTreeMap<String, Object> {
+        let object = Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
+        keys.iter().map(|key| ((*key).to_owned(), object.clone())).collect()
+    }
+
+    fn walk(objects: &BTreeMap<String, Object>, mut query: Query) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            let page = page(objects, &query);
+            assert!(page.len() <= query.limit);
+            let mut entries: Vec<_> =
+                page.objects.into_iter().map(|(key, _)| key.clone()).collect();
+            entries.extend(page.rolled);
+            entries.sort();
+            names.extend(entries);
+            match page.next {
+                Some(next) => query.after = next,
+                None => return names,
+            }
+        }
+    }
+}

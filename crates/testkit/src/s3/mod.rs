@@ -1,0 +1,61 @@
+//! An S3 server in the test's own process: one bucket in memory, linearizable, with signatures,
+//! conditions and multipart rules as on AWS. It records what it is asked, goes wrong where a test
+//! tells it to, and can be a server that lies about conditions.
+//!
+//! ```
+//! use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let server = S3Server::start(S3Spec::default()).await;
+//! let client = server.client();
+//! let put = |bytes: &'static str| client.send(client.request("PUT", "k", &[]).body(bytes));
+//!
+//! // The first write arrives, and takes effect when the second is long done.
+//! let gate = Gate::closed();
+//! server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutObject).nth(1));
+//! let (late, ()) = tokio::join!(put("late"), async {
+//!     gate.arrived(1).await;
+//!     put("newer").await.unwrap();
+//!     gate.open();
+//! });
+//! assert_eq!(late.unwrap().status, 200);
+//! assert_eq!(&*server.object("k").unwrap().bytes, b"late");
+//! assert_eq!(server.requests().len(), 2);
+//! # });
+//! ```
+//!
+//! The program `s3-emulator` is the same for those who want it in a process of its own.
+
+mod answer;
+mod body;
+mod bucket;
+mod checksum;
+mod client;
+mod clock;
+mod condition;
+mod front;
+mod gate;
+mod guard;
+mod journal;
+mod listing;
+mod multipart;
+mod object;
+mod operation;
+mod pieces;
+mod reading;
+mod rule;
+mod server;
+mod service;
+mod state;
+
+pub use client::S3Client;
+pub use clock::S3Clock;
+pub use condition::IfMatchForm;
+pub use gate::Gate;
+pub use journal::Recorded;
+pub use multipart::PartRules;
+pub use object::StoredObject;
+pub use operation::Operation;
+pub use rule::{Fault, Injected, Refusal, Rule};
+pub use server::{OpenUpload, S3Server, S3Spec};
+pub use state::{ConditionalDelete, Conditions};

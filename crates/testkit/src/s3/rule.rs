@@ -1,0 +1,266 @@
+//! What goes wrong, and with which requests: rules that a test adds while the server runs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::operation::Target;
+use super::{Gate, Operation};
+
+/// What is done to a request that a rule matches.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// It takes this much longer, before it takes effect.
+    Delay(Duration),
+    /// It waits at the gate before it takes effect. It takes effect after that even if the client
+    /// is gone.
+    Hold(Gate),
+    /// It waits at the gate after it took effect and before it is answered.
+    HoldAnswer(Gate),
+    /// It is answered with an error, and takes no effect.
+    Refuse(Refusal),
+    /// The connection is closed, and it takes no effect.
+    CutBefore,
+    /// It takes effect, and the connection is closed without an answer.
+    LoseAnswer,
+    /// The connection is closed after this many bytes of the answer's body.
+    CutBody(u64),
+    /// The answer's body stops after this many bytes until the gate lets it go on.
+    StallBody(u64, Gate),
+}
+
+/// An error without effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 500 `InternalError`
+    InternalError,
+    /// 503 `SlowDown`
+    SlowDown,
+    /// 503 `ServiceUnavailable`
+    Unavailable,
+    /// 429 `TooManyRequests`
+    TooManyRequests,
+    /// 409 `ConditionalRequestConflict`
+    Conflict,
+    /// 403 `AccessDenied`
+    AccessDenied,
+    /// 412 `PreconditionFailed`
+    PreconditionFailed,
+}
+
+impl Refusal {
+    /// Its status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::InternalError => 500,
+            Self::SlowDown | Self::Unavailable => 503,
+            Self::TooManyRequests => 429,
+            Self::Conflict => 409,
+            Self::AccessDenied => 403,
+            Self::PreconditionFailed => 412,
+        }
+    }
+
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::InternalError => "InternalError",
+            Self::SlowDown => "SlowDown",
+            Self::Unavailable => "ServiceUnavailable",
+            Self::TooManyRequests => "TooManyRequests",
+            Self::Conflict => "ConditionalRequestConflict",
+            Self::AccessDenied => "AccessDenied",
+            Self::PreconditionFailed => "PreconditionFailed",
+        }
+    }
+}
+
+/// Which requests a fault is for. Without more said, all of them.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    operation: Option<Operation>,
+    prefix: String,
+    part: String,
+    turn: Turn,
+    fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    All,
+    Nth(u64),
+    First(u64),
+    Every(u64),
+}
+
+impl Turn {
+    fn comes(self, count: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Nth(nth) => count == nth,
+            Self::First(first) => count <= first,
+            Self::Every(every) => count.is_multiple_of(every),
+        }
+    }
+}
+
+impl Rule {
+    /// A fault for every request.
+    pub fn new(fault: Fault) -> Self {
+        Self { operation: None, prefix: String::new(), part: String::new(), turn: Turn::All, fault }
+    }
+
+    /// Only those of this operation.
+    #[must_use]
+    pub fn on(mut self, operation: Operation) -> Self {
+        self.operation = Some(operation);
+        self
+    }
+
+    /// Only those whose key begins so.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Only those whose key contains this.
+    #[must_use]
+    pub fn containing(mut self, part: impl Into<String>) -> Self {
+        self.part = part.into();
+        self
+    }
+
+    /// Of those, only the N-th from when the rule is added; the first is 1.
+    #[must_use]
+    pub fn nth(mut self, nth: u64) -> Self {
+        self.turn = Turn::Nth(nth);
+        self
+    }
+
+    /// Of those, only this many from when the rule is added.
+    #[must_use]
+    pub fn first(mut self, count: u64) -> Self {
+        self.turn = Turn::First(count);
+        self
+    }
+
+    /// Of those, every N-th.
+    #[must_use]
+    pub fn every(mut self, every: u64) -> Self {
+        self.turn = Turn::Every(every);
+        self
+    }
+
+    fn is_for(&self, target: &Target) -> bool {
+        self.operation.is_none_or(|operation| operation == target.operation)
+            && target.key.starts_with(&self.prefix)
+            && target.key.contains(&self.part)
+    }
+}
+
+/// A rule in force. Dropping this does not end it.
+#[derive(Clone, Debug)]
+pub struct Injected(Arc<Active>);
+
+#[derive(Debug)]
+struct Active {
+    rule: Rule,
+    seen: AtomicU64,
+    hits: AtomicU64,
+}
+
+impl Injected {
+    /// How many requests the fault was done to.
+    pub fn hits(&self) -> u64 {
+        self.0.hits.load(Ordering::SeqCst)
+    }
+
+    /// How many requests the rule was for, whether or not it was their turn.
+    pub fn seen(&self) -> u64 {
+        self.0.seen.load(Ordering::SeqCst)
+    }
+
+    fn fault(&self, target: &Target) -> Option<Fault> {
+        let Active { rule, seen, hits } = &*self.0;
+        if !rule.is_for(target) || !rule.turn.comes(seen.fetch_add(1, Ordering::SeqCst) + 1) {
+            return None;
+        }
+        hits.fetch_add(1, Ordering::SeqCst);
+        Some(rule.fault.clone())
+    }
+}
+
+/// The rules in force.
+#[derive(Debug, Default)]
+pub(crate) struct Rules(Mutex<Vec<Injected>>);
+
+impl Rules {
+    pub(crate) fn add(&self, rule: Rule) -> Injected {
+        let active = Active { rule, seen: AtomicU64::new(0), hits: AtomicU64::new(0) };
+        let injected = Injected(Arc::new(active));
+        self.rules().push(injected.clone());
+        injected
+    }
+
+    pub(crate) fn remove(&self, injected: &Injected) {
+        self.rules().retain(|other| !Arc::ptr_eq(&other.0, &injected.0));
+    }
+
+    pub(crate) fn clear(&self) {
+        self.rules().clear();
+    }
+
+    /// What is to be done to a request; counts it in all rules that are for it.
+    pub(crate) fn faults(&self, target: &Target) -> Vec<Fault> {
+        self.rules().iter().filter_map(|rule| rule.fault(target)).collect()
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Vec<Injected>> {
+        self.0.lock().expect("no holder of the rules panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_count_from_when_the_rule_was_added() {
+        let rules = Rules::default();
+        let every = rules.add(Rule::new(Fault::LoseAnswer).every(2));
+        let first = rules.add(Rule::new(Fault::LoseAnswer).first(3));
+        hit(&rules, "k");
+        let nth = rules.add(Rule::new(Fault::LoseAnswer).nth(2));
+        let counts: Vec<_> = (0..3)
+            .map(|_| {
+                hit(&rules, "k");
+                (every.hits(), first.hits(), nth.hits())
+            })
+            .collect();
+        assert_eq!(counts, [(1, 2, 0), (1, 3, 1), (2, 3, 1)]);
+        assert_eq!((every.seen(), nth.seen()), (4, 3));
+    }
+
+    #[test]
+    fn a_rule_is_for_what_it_says() {
+        let rules = Rules::default();
+        let rule = Rule::new(Fault::CutBefore).on(Operation::GetObject);
+        let injected = rules.add(rule.prefix("a/").containing("x"));
+        for key in ["a/x", "a/y", "b/a/x", "x"] {
+            hit(&rules, key);
+        }
+        assert_eq!(injected.hits(), 1);
+        let put = Target { operation: Operation::PutObject, ..get("a/x") };
+        assert!(rules.faults(&put).is_empty());
+        rules.remove(&injected);
+        assert!(rules.faults(&get("a/x")).is_empty());
+    }
+
+    fn hit(rules: &Rules, key: &str) {
+        rules.faults(&get(key));
+    }
+
+    fn get(key: &str) -> Target {
+        Target { operation: Operation::GetObject, key: key.to_owned(), query: String::new() }
+    }
+}

@@ -1,0 +1,306 @@
+//! The emulator as a value: listens on a port of its own, and stops when it is dropped.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use s3s::service::S3ServiceBuilder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::condition::IfMatchForm;
+use super::front::Front;
+use super::guard::Guard;
+use super::journal::{Journal, Recorded};
+use super::multipart::PartRules;
+use super::object::{Object, StoredObject};
+use super::rule::{Injected, Rule, Rules};
+use super::state::{ConditionalDelete, Conditions, Manners, Shared, State};
+use super::{S3Client, S3Clock};
+
+/// What an emulator should be like. The default is as AWS is, empty, on any free port of
+/// loopback.
+#[derive(Clone, Debug)]
+pub struct S3Spec {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The name of its one bucket.
+    pub bucket: String,
+    /// The access key that it knows.
+    pub access_key: String,
+    /// The secret that goes with it.
+    pub secret_key: String,
+    /// How much longer every request takes.
+    pub latency: Duration,
+    /// How it keeps the conditions of writes.
+    pub conditions: Conditions,
+    /// How it keeps the condition of a delete.
+    pub conditional_delete: ConditionalDelete,
+    /// How it reads `If-Match`, on writes and deletes.
+    pub if_match: IfMatchForm,
+    /// What it asks of the parts of an upload.
+    pub parts: PartRules,
+    /// Whether completing again what was just completed, with the same parts, is answered with
+    /// 200 as on AWS, and not with 404 `NoSuchUpload`.
+    pub complete_again: bool,
+    /// Keeps no bytes of what is put in one request of more than this, and gives zeros instead:
+    /// for benchmarks that store more than there is memory. Its size and its etag are kept.
+    pub forget_above_bytes: Option<u64>,
+}
+
+impl Default for S3Spec {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            bucket: "jreg".to_owned(),
+            access_key: "emulator".to_owned(),
+            secret_key: "emulator-secret".to_owned(),
+            latency: Duration::ZERO,
+            conditions: Conditions::default(),
+            conditional_delete: ConditionalDelete::default(),
+            if_match: IfMatchForm::default(),
+            parts: PartRules::default(),
+            complete_again: true,
+            forget_above_bytes: None,
+        }
+    }
+}
+
+impl S3Spec {
+    /// The defaults with something changed.
+    pub fn with(change: impl FnOnce(&mut Self)) -> Self {
+        let mut spec = Self::default();
+        change(&mut spec);
+        spec
+    }
+}
+
+/// An upload that is neither complete nor aborted, as a test sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// The key it is for.
+    pub key: String,
+    /// Its id.
+    pub id: String,
+    /// The sizes of its parts in bytes, by number.
+    pub parts: Vec<(i32, u64)>,
+}
+
+/// A running emulator.
+#[derive(Debug)]
+pub struct S3Server {
+    address: SocketAddr,
+    spec: S3Spec,
+    state: Arc<State>,
+    front: Arc<Front>,
+    stop: watch::Sender<()>,
+    accepting: JoinHandle<()>,
+}
+
+impl S3Server {
+    /// Starts one; panics if it cannot listen.
+    pub async fn start(spec: S3Spec) -> Self {
+        let address = spec.listen;
+        Self::try_start(spec).await.unwrap_or_else(|error| panic!("listen on {address}: {error}"))
+    }
+
+    /// Starts one.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot listen where it should.
+    pub async fn try_start(spec: S3Spec) -> io::Result<Self> {
+        let listener = TcpListener::bind(spec.listen).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State::new(manners(&spec), S3Clock::new()));
+        let (stop, stopping) = watch::channel(());
+        let front = Arc::new(front(&spec, &state, stopping.clone()));
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&front), stopping));
+        Ok(Self { address, spec, state, front, stop, accepting })
+    }
+
+    /// Stops it: every connection is closed, and what waits at a gate never happens.
+    pub async fn stop(self) {
+        let Self { stop, accepting, .. } = self;
+        drop(stop);
+        accepting.await.expect("the emulator does not panic");
+    }
+
+    /// Its address as a URL, without a slash at the end.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The name of its bucket.
+    pub fn bucket(&self) -> &str {
+        &self.spec.bucket
+    }
+
+    /// The access key that it knows.
+    pub fn access_key(&self) -> &str {
+        &self.spec.access_key
+    }
+
+    /// The secret that goes with it.
+    pub fn secret_key(&self) -> &str {
+        &self.spec.secret_key
+    }
+
+    /// A client of it, with its keys.
+    pub fn client(&self) -> S3Client {
+        S3Client::new(self)
+    }
+
+    /// What jreg takes as its storage to keep everything here; the keys go with it in the
+    /// environment or the configuration.
+    pub fn storage_url(&self) -> String {
+        format!("s3://{}/?endpoint={}&path_style=true", self.bucket(), self.endpoint())
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &S3Clock {
+        &self.state.clock
+    }
+
+    /// Sets how much longer every request takes from now on.
+    pub fn set_latency(&self, latency: Duration) {
+        self.front.latency_us.store(micros(latency), Ordering::SeqCst);
+    }
+
+    /// Puts a rule in force.
+    pub fn inject(&self, rule: Rule) -> Injected {
+        self.front.rules.add(rule)
+    }
+
+    /// Ends a rule. What waits at a gate because of it goes on waiting.
+    pub fn remove(&self, injected: &Injected) {
+        self.front.rules.remove(injected);
+    }
+
+    /// Ends all rules.
+    pub fn remove_all(&self) {
+        self.front.rules.clear();
+    }
+
+    /// The requests since the start, or since they were last taken, as they arrived; the last
+    /// 100 000 at the most.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.front.journal.all()
+    }
+
+    /// Takes the requests since the start, or since they were last taken. Of one that is still
+    /// being served, what comes later is not recorded.
+    pub fn take_requests(&self) -> Vec<Recorded> {
+        self.front.journal.take()
+    }
+
+    /// All keys, in byte order.
+    pub fn keys(&self) -> Vec<String> {
+        self.state.bucket().objects.keys().cloned().collect()
+    }
+
+    /// What is stored under a key.
+    pub fn object(&self, key: &str) -> Option<StoredObject> {
+        self.state.bucket().objects.get(key).map(Object::shown)
+    }
+
+    /// Stores bytes under a key, behind the back of all clients.
+    pub fn insert(&self, key: &str, bytes: impl Into<Bytes>) {
+        let object = Object::plain(bytes.into().into(), HeaderMap::new(), self.state.now());
+        self.state.bucket().objects.insert(key.to_owned(), object);
+    }
+
+    /// Removes what is under a key, behind the back of all clients; says whether there was
+    /// anything.
+    pub fn discard(&self, key: &str) -> bool {
+        self.state.bucket().objects.remove(key).is_some()
+    }
+
+    /// The uploads that are neither complete nor aborted, by key and then by age.
+    pub fn uploads(&self) -> Vec<OpenUpload> {
+        let bucket = self.state.bucket();
+        let parts = |upload: &super::multipart::Upload| {
+            upload.parts.iter().map(|(number, part)| (*number, part.size_bytes())).collect()
+        };
+        bucket
+            .uploads()
+            .into_iter()
+            .map(|(id, upload)| OpenUpload {
+                key: upload.key.clone(),
+                id: id.clone(),
+                parts: parts(upload),
+            })
+            .collect()
+    }
+}
+
+fn manners(spec: &S3Spec) -> Manners {
+    Manners {
+        conditions: spec.conditions,
+        conditional_delete: spec.conditional_delete,
+        if_match: spec.if_match,
+        parts: spec.parts,
+        complete_again: spec.complete_again,
+        forget_above_bytes: spec.forget_above_bytes,
+    }
+}
+
+fn front(spec: &S3Spec, state: &Arc<State>, stopping: watch::Receiver<()>) -> Front {
+    let guard = Guard {
+        bucket: spec.bucket.clone(),
+        access_key: spec.access_key.clone(),
+        secret_key: spec.secret_key.clone(),
+    };
+    let mut builder = S3ServiceBuilder::new(Shared(Arc::clone(state)));
+    builder.set_auth(guard.clone());
+    builder.set_access(guard);
+    Front {
+        service: builder.build(),
+        clock: state.clock.clone(),
+        journal: Arc::new(Journal::default()),
+        rules: Rules::default(),
+        latency_us: AtomicU64::new(micros(spec.latency)),
+        stopping,
+    }
+}
+
+fn micros(latency: Duration) -> u64 {
+    u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn accept(listener: TcpListener, front: Arc<Front>, mut stopping: watch::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => break,
+            Some(_) = connections.join_next() => {}
+            // Refused ones, such as for want of descriptors, are the client's to notice.
+            Ok((stream, _)) = listener.accept() => {
+                connections.spawn(serve(stream, Arc::clone(&front)));
+            }
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn serve(stream: TcpStream, front: Arc<Front>) {
+    stream.set_nodelay(true).ok();
+    let service = service_fn(move |request| Arc::clone(&front).serve(request));
+    // An error is the client going away, or a connection that was to be cut.
+    hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+        .ok();
+}

@@ -1,0 +1,150 @@
+//! The emulator's state, and the one way to change it: a write under a condition, kept by the book
+//! or as a server that lies keeps it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use s3s::{S3Result, s3_error};
+use tokio::sync::oneshot;
+
+use super::bucket::Bucket;
+use super::clock::{S3Clock, whole_seconds};
+use super::condition::{Condition, IfMatchForm};
+use super::multipart::PartRules;
+use super::pieces::Pieces;
+
+/// How the conditions of writes are kept: by the book, or by a server that lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Conditions {
+    /// Check and write are one step.
+    #[default]
+    Atomic,
+    /// Checked, and then written in a second step: right as long as writers come one at a time.
+    /// Between the steps a writer waits for another to have checked too, so that of two
+    /// concurrent ones both win, but for no longer than this.
+    OneAtATime(Duration),
+    /// Accepted, and not looked at.
+    Ignored,
+}
+
+/// How the condition of a delete is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConditionalDelete {
+    /// As those of writes are.
+    #[default]
+    Honoured,
+    /// Accepted, and not looked at.
+    Ignored,
+    /// Refused with 501.
+    Refused,
+}
+
+/// Where the emulator goes its own way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manners {
+    pub(crate) conditions: Conditions,
+    pub(crate) conditional_delete: ConditionalDelete,
+    pub(crate) if_match: IfMatchForm,
+    pub(crate) parts: PartRules,
+    pub(crate) complete_again: bool,
+    pub(crate) forget_above_bytes: Option<u64>,
+}
+
+/// The emulator's state.
+#[derive(Debug)]
+pub(crate) struct State {
+    bucket: Mutex<Bucket>,
+    pub(crate) clock: S3Clock,
+    pub(crate) manners: Manners,
+    checked: Checked,
+}
+
+/// By key, who has checked a condition and not written yet, on a server that lies.
+#[derive(Debug, Default)]
+struct Checked(Mutex<HashMap<String, oneshot::Sender<()>>>);
+
+impl Checked {
+    async fn wait_for_another(&self, key: &str, at_most: Duration) {
+        let another = {
+            let mut waiting = self.0.lock().expect("no holder of the waiting panics");
+            if waiting.remove(key).is_some_and(|other| other.send(()).is_ok()) {
+                return;
+            }
+            let (here, another) = oneshot::channel();
+            waiting.insert(key.to_owned(), here);
+            another
+        };
+        tokio::time::timeout(at_most, another).await.ok();
+    }
+}
+
+impl State {
+    pub(crate) fn new(manners: Manners, clock: S3Clock) -> Self {
+        Self { bucket: Mutex::default(), clock, manners, checked: Checked::default() }
+    }
+
+    pub(crate) fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().expect("no holder of the bucket panics")
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        whole_seconds(self.clock.now())
+    }
+
+    /// What is kept of the bytes of an object or a part.
+    pub(crate) fn keep(&self, pieces: Pieces) -> Pieces {
+        match self.manners.forget_above_bytes {
+            Some(most) if pieces.len() > most => Pieces::zeros(pieces.len()),
+            _ => pieces,
+        }
+    }
+
+    /// Makes a write if its condition holds.
+    pub(crate) async fn write<T>(
+        &self,
+        key: &str,
+        condition: Condition,
+        write: impl FnOnce(&mut Bucket) -> S3Result<T>,
+    ) -> S3Result<T> {
+        match self.manners.conditions {
+            Conditions::Ignored => {}
+            Conditions::OneAtATime(window) if condition != Condition::None => {
+                condition.check(self.bucket().objects.get(key))?;
+                self.checked.wait_for_another(key, window).await;
+            }
+            Conditions::OneAtATime(_) => {}
+            Conditions::Atomic => {
+                let mut bucket = self.bucket();
+                condition.check(bucket.objects.get(key))?;
+                return write(&mut bucket);
+            }
+        }
+        write(&mut self.bucket())
+    }
+
+    /// The condition of a delete, as far as it is kept.
+    pub(crate) fn deletion(&self, headers: &HeaderMap) -> S3Result<Condition> {
+        let condition = Condition::of(headers, self.manners.if_match)?;
+        match (condition, self.manners.conditional_delete) {
+            (Condition::None, _) | (_, ConditionalDelete::Ignored) => Ok(Condition::None),
+            (_, ConditionalDelete::Refused) => {
+                Err(s3_error!(NotImplemented, "a condition on a delete"))
+            }
+            (condition, ConditionalDelete::Honoured) => Ok(condition),
+        }
+    }
+}
+
+/// The state, as s3s takes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared(pub(crate) Arc<State>);
+
+impl std::ops::Deref for Shared {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
