@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Authorizer, Gate, Open};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Context, HttpOptions, router};
+use crate::jobs::Reaper;
 use crate::metrics::Metrics;
 use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
 
@@ -50,6 +51,7 @@ pub enum StartError {
 pub struct App {
     router: Router,
     context: Arc<Context>,
+    reaper: Reaper,
     server: ServerOptions,
 }
 
@@ -70,6 +72,11 @@ impl App {
         let store = Arc::new(Metered::new(store, observer));
         let clock = Arc::new(SystemClock::new());
         let registry = Registry::open(store, clock, registry_options(&settings)).await?;
+        let reaper = Reaper {
+            registry: registry.clone(),
+            metrics: Arc::clone(&metrics),
+            interval: settings.upload_reap_interval,
+        };
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
             options: HttpOptions::of(&settings),
@@ -79,7 +86,7 @@ impl App {
             readiness: Default::default(),
         });
         let router = router(Arc::clone(&context));
-        Ok(Self { router, context, server: ServerOptions::of(&settings) })
+        Ok(Self { router, context, reaper, server: ServerOptions::of(&settings) })
     }
 
     /// The router, for callers that bring their own server.
@@ -90,6 +97,7 @@ impl App {
     /// Serves on `listener` until the returned value is shut down or dropped.
     pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
         let address = listener.local_addr()?;
+        self.reaper.spawn(&self.context.tasks, self.context.stopping.clone());
         let parts = Parts {
             router: self.router,
             metrics: Arc::clone(&self.context.metrics),

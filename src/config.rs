@@ -148,6 +148,9 @@ settings! {
         /// How long an upload may go on from its creation.
         upload_age_max: Duration = 6 * DAY, "a duration from 1m to 30d",
             |age| (60 * SECOND..=30 * DAY).contains(age);
+        /// How often old uploads are looked for, and what they left behind is removed.
+        upload_reap_interval: Duration = HOUR, "a duration from 1m to 30d",
+            |interval| (60 * SECOND..=30 * DAY).contains(interval);
         /// The most uploads that send at the same time; more are told to try again (429).
         uploads_max: usize = 512, "a number from 1 to 100000",
             |uploads| (1..=100_000).contains(uploads);

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub accept_errors: Counter,
     /// Uploads whose bytes are coming in.
     pub uploads: Gauge,
+    /// Uploads that were never finished and are removed.
+    pub uploads_expired: Counter,
     upload_slots_free: Gauge,
     upload_buffer_free: Gauge,
     cache_lookups: Counters<1>,
@@ -100,6 +102,7 @@ impl Metrics {
             connections_refused: Counter::default(),
             accept_errors: Counter::default(),
             uploads: Gauge::default(),
+            uploads_expired: Counter::default(),
             upload_slots_free: Gauge::default(),
             upload_buffer_free: Gauge::default(),
             cache_lookups: Family::default(),
@@ -164,6 +167,11 @@ impl Metrics {
     fn register_registry(&mut self) {
         let registry = &mut self.registry;
         registry.register("uploads_in_progress", "Uploads being received", self.uploads.clone());
+        registry.register(
+            "uploads_expired",
+            "Uploads that were never finished and are removed",
+            self.uploads_expired.clone(),
+        );
         registry.register(
             "upload_slots_free",
             "Uploads that may still begin to send (uploads-max)",
