@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::Durability;
 
@@ -22,6 +23,7 @@ use value::Value;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The most bytes of warnings that one answer may carry (distribution-spec, "Warnings").
@@ -171,6 +173,22 @@ settings! {
         cache_bytes: u64 = 64 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
         /// How long a cached entry is trusted where other instances share the store.
         cache_trust: Duration = 60 * SECOND, "a duration up to 1h", |trust| *trust <= HOUR;
+    }
+    "Redirects" {
+        /// Whether clients are sent to the store itself for blobs (S3 only).
+        redirect: bool = false, "on or off", |_| true;
+        /// The smallest blob that a client is sent to the store for.
+        redirect_bytes_min: u64 = MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
+        /// Networks whose clients are sent to the store; may be given several times. None: all.
+        redirect_networks: Vec<IpNet> = Vec::new(),
+            "an address and a prefix length, for example 10.0.0.0/8", |_| true;
+        /// Clients that are never sent to the store, by how their User-Agent begins; may be given
+        /// several times.
+        redirect_agents_except: Vec<String> = Vec::new(), "a text, for example crane/",
+            |all| all.iter().all(|agent| !agent.is_empty());
+        /// How long a client may begin to read from the store after it was sent there.
+        redirect_expiry: Duration = 20 * MINUTE, "a duration from 1m to 12h",
+            |expiry| (MINUTE..=12 * HOUR).contains(expiry);
     }
     "Connections" {
         /// The most connections at the same time; more are told to try again (503).

@@ -16,6 +16,7 @@ mod exchange;
 mod headers;
 mod manifests;
 mod page;
+mod redirect;
 mod referrers;
 mod request_id;
 mod service;
@@ -35,6 +36,8 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Gate;
 use crate::config::Settings;
 use crate::metrics::Metrics;
+
+use redirect::Redirects;
 
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use service::ROUTES as SERVICE_ROUTES;
@@ -67,6 +70,8 @@ pub struct HttpOptions {
     pub drain_bytes_max: u64,
     /// When to try again.
     pub retry_after: Duration,
+    /// Which blobs are read from the store itself, and by whom.
+    pub redirects: Redirects,
 }
 
 impl HttpOptions {
@@ -86,6 +91,7 @@ impl HttpOptions {
             body_idle_timeout: settings.body_idle_timeout,
             drain_bytes_max: settings.drain_bytes_max,
             retry_after: settings.retry_after,
+            redirects: Redirects::of(settings),
         }
     }
 }

@@ -2,9 +2,10 @@
 //! `commit.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ByteRange, ByteStream};
+use jreg_storage::{ByteRange, ByteStream, Presign};
 
 use crate::core::Core;
 use crate::keys;
@@ -57,6 +58,18 @@ impl BlobReader {
             Err(error) if error.is_not_found() => self.read_again(range).await,
             other => other.map_err(Error::from),
         }
+    }
+
+    /// A URL by which anyone can GET the whole of it from the store for a while, where the store
+    /// has such a thing. The store answers with this Content-Type.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn presign(&self, expires: Duration, content_type: &str) -> Result<Option<String>> {
+        let presign =
+            Presign { expires_s: expires.as_secs(), content_type: content_type.to_owned() };
+        Ok(self.core.store.presign(&self.location.key, &presign).await?)
     }
 
     /// The link may have been swapped to another location since it was read.
