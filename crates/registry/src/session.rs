@@ -179,7 +179,8 @@ mod tests {
     fn sessions_come_back_as_they_were() {
         let key: Key = "blobs/_/AA/01".parse().expect("a key");
         let parts = vec![Part { offset: 0, size_bytes: 5, etag: "e".to_owned() }];
-        let multipart = Multipart { key: key.clone(), id: "m".to_owned(), writer: 2, parts };
+        let multipart =
+            Multipart { key: key.clone(), id: "m".to_owned(), writer: 2, part_bytes: 16, parts };
         let digest = Digest::of(Algorithm::Sha256, b"hello");
         let mut hasher = Hasher::new(Algorithm::Sha512);
         hasher.update(b"hello w");

@@ -37,6 +37,9 @@ const NEW_KEY: PutMode = PutMode::Overwrite;
 /// For a blob of known length, parts are made so large that this many suffice.
 const PARTS_AIM: u64 = 9_000;
 
+/// Larger parts are whole MiB.
+const PART_STEP_BYTES: u64 = 1024 * 1024;
+
 /// What becomes of the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -412,7 +415,7 @@ impl Writer {
             return Ok(());
         }
         let key = self.new_key();
-        let upload = self.core.store.create_multipart(&key, self.claim).await?;
+        let upload = self.core.store.create_multipart(&key, self.claim, self.part_bytes).await?;
         self.multipart = Some(upload.clone());
         let recorded = self.record(self.saved.clone(), Some(upload.clone())).await;
         if let Err(Error::UploadSuperseded { .. }) = recorded {
@@ -658,8 +661,6 @@ impl Writer {
 fn part_bytes(core: &Core, length: Option<u64>) -> u64 {
     let rules = core.store.part_rules();
     let configured = core.options.limits.part_bytes.unwrap_or(rules.part_bytes).max(1);
-    match length {
-        Some(length) if rules.uniform => configured.max(length.div_ceil(PARTS_AIM)),
-        _ => configured,
-    }
+    let wanted = length.filter(|_| rules.uniform).map_or(0, |length| length.div_ceil(PARTS_AIM));
+    if wanted > configured { wanted.next_multiple_of(PART_STEP_BYTES) } else { configured }
 }

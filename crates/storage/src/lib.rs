@@ -3,8 +3,10 @@
 //! [`Store`] is the whole interface. [`Key`] names an object, [`Error`] says what went wrong and
 //! [`Clock`] what time it is. This crate knows nothing of OCI.
 //!
-//! - [`MemoryStore`] is the reference, [`FsStore`] the store in a folder.
-//! - [`Metered`] is put around a store to observe it.
+//! - [`MemoryStore`] is the reference, [`FsStore`] the store in a folder, [`S3Store`] the one in a
+//!   bucket.
+//! - [`Metered`] is put around a store to observe it, [`Tombstones`] around a shared one so that
+//!   no late write brings a deleted record back.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
@@ -16,9 +18,11 @@ mod fs;
 mod key;
 mod memory;
 mod metered;
+mod s3;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tombstones;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
@@ -26,7 +30,12 @@ pub use fs::{Durability, FsOptions, FsStore, OpenError, SyncCounts};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use metered::{Metered, Observer};
+pub use s3::{
+    Capabilities, Credentials, Encryption, InvalidS3Url, PART_BYTES_MAX, PART_BYTES_MIN,
+    S3OpenError, S3Options, S3Store, S3Url,
+};
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part,
     PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
 };
+pub use tombstones::{TOMBSTONE_BYTES, Tombstones};

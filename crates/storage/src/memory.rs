@@ -333,13 +333,13 @@ impl Store for MemoryStore {
         Ok(ListPage { entries, prefixes, next, date: self.clock.now() })
     }
 
-    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
         let mut state = self.state();
         let id = state.name();
         state
             .uploads
             .insert(id.clone(), Upload { key: key.clone(), writer, parts: BTreeMap::new() });
-        Ok(Multipart { key: key.clone(), id, writer, parts: Vec::new() })
+        Ok(Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() })
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {

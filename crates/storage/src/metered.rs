@@ -97,8 +97,9 @@ impl Store for Metered {
         self.timed("list", self.inner.list(request)).await
     }
 
-    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
-        self.timed("create_multipart", self.inner.create_multipart(key, writer)).await
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
+        let begun = self.inner.create_multipart(key, writer, part_bytes);
+        self.timed("create_multipart", begun).await
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {

@@ -189,6 +189,10 @@ pub struct Multipart {
     pub id: String,
     /// Which claim on the upload is writing: see [`Store::resume_multipart`].
     pub writer: u64,
+    /// How large each part but the last is, where the store wants that; 0 in what an earlier
+    /// version recorded for a store that does not.
+    #[serde(default)]
+    pub part_bytes: u64,
     /// The parts stored so far, in order and without a gap.
     pub parts: Vec<Part>,
 }
@@ -283,18 +287,22 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
 
     /// Begins an object at `key`, with `writer` as the first claim. Nothing is visible at the key
-    /// until the upload is completed.
-    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart>;
+    /// until the upload is completed. Where parts are uniform, each but the last will have
+    /// `part_bytes`; a size that the store does not take is
+    /// [`ErrorKind::Refused`](crate::ErrorKind).
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart>;
 
     /// Goes on with an upload after its recorded parts, as claim `writer`, and shuts out every
     /// smaller claim where the store can. Whatever lies beyond the recorded parts is discarded. An
     /// upload that is gone, or holds fewer bytes than were recorded, is `NotFound`; a smaller
-    /// claim than one that has already written is `Precondition`.
+    /// claim than one that has already written is `Precondition`. A shared store may leave both
+    /// to be found by the next part or the completion.
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart>;
 
     /// Stores the bytes of the object from `offset` on as one part. Parts of one upload may be
     /// sent at the same time. The caller records what is returned, in order. A claim that a
-    /// larger one has superseded is `Precondition`, an upload that is gone `NotFound`.
+    /// larger one has superseded is `Precondition`, an upload that is gone `NotFound`, a part
+    /// beyond the store's number of parts `TooLarge`.
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part>;
 
     /// Makes every part that was stored durable, so that a record may name them.
@@ -302,7 +310,7 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Makes the object of the recorded parts appear at its key, whole and durable. An upload
     /// that is gone, or whose parts are not the recorded ones, is `NotFound`; the caller looks at
-    /// the key to learn whether an earlier call succeeded.
+    /// the key to learn whether an earlier call succeeded. A shared store may say `Ok` again.
     async fn complete_multipart(&self, upload: &Multipart) -> Result<()>;
 
     /// Gives an upload up and frees its bytes. One that is gone is `Ok`; an object that it

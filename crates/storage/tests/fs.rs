@@ -53,7 +53,7 @@ async fn list(store: &FsStore, prefix: &str) -> Result<Vec<String>, ErrorKind> {
 }
 
 async fn begin(store: &FsStore, bytes: &'static [u8]) -> Multipart {
-    let mut upload = store.create_multipart(&key("bulk/object"), 1).await.unwrap();
+    let mut upload = store.create_multipart(&key("bulk/object"), 1, 1024).await.unwrap();
     let part = store.put_part(&upload, 0, bytes.into()).await.unwrap();
     upload.record(part);
     store.sync_parts(&upload).await.unwrap();
@@ -122,7 +122,11 @@ impl Owner {
         };
         let part = jreg_storage::Part { offset: 0, size_bytes: 5, etag: String::new() };
         let key = key("bulk/object");
-        Self { child, output, upload: Multipart { key, id, writer: 1, parts: vec![part] } }
+        Self {
+            child,
+            output,
+            upload: Multipart { key, id, writer: 1, part_bytes: 1024, parts: vec![part] },
+        }
     }
 
     fn kill(mut self) -> Multipart {
@@ -372,7 +376,7 @@ async fn strict_syncs_the_file_and_every_folder_that_changed() {
     assert_eq!(since(&store), (0, 1), "the folder, once for both");
     put(&store, "a/b/1", "1").await.unwrap();
     assert_eq!(since(&store), (1, 3), "folders that went with their last key come anew");
-    let mut upload = store.create_multipart(&key("a/b/3"), 1).await.unwrap();
+    let mut upload = store.create_multipart(&key("a/b/3"), 1, 1024).await.unwrap();
     assert_eq!(since(&store), (0, 1), "the name of the hidden file");
     upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
     assert_eq!(since(&store), (0, 0), "parts wait for sync_parts");

@@ -23,7 +23,7 @@ mod like_s3 {
 async fn complete(sizes: &[usize]) -> Result<(), ErrorKind> {
     let store = shared();
     let key: Key = "a".parse().unwrap();
-    let mut upload = store.create_multipart(&key, 1).await.unwrap();
+    let mut upload = store.create_multipart(&key, 1, 10).await.unwrap();
     for size in sizes {
         let offset = upload.size_bytes();
         let part = store.put_part(&upload, offset, vec![0; *size].into()).await.unwrap();

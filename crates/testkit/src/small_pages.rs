@@ -64,8 +64,8 @@ impl Store for SmallPages {
         self.inner.list(&ListRequest { limit, ..request.clone() }).await
     }
 
-    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
-        self.inner.create_multipart(key, writer).await
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
+        self.inner.create_multipart(key, writer, part_bytes).await
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {

@@ -205,9 +205,9 @@ impl Store for FsStore {
         self.run(request.prefix.clone(), move |inner| inner.list(&request)).await
     }
 
-    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
         let key = key.clone();
-        self.run(key.clone(), move |inner| inner.create_multipart(&key, writer)).await
+        self.run(key.clone(), move |inner| inner.create_multipart(&key, writer, part_bytes)).await
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
@@ -279,14 +279,17 @@ mod tests {
         assert_eq!(kind(store.delete(&key, None).await), ErrorKind::Unavailable);
         assert_eq!(kind(store.delete(&key, None).await), ErrorKind::Unavailable);
         assert_eq!(kind(put(&store, "b").await.map(|_| ())), ErrorKind::Unavailable);
-        assert_eq!(kind(store.create_multipart(&key, 1).await.map(|_| ())), ErrorKind::Unavailable);
+        assert_eq!(
+            kind(store.create_multipart(&key, 1, 1024).await.map(|_| ())),
+            ErrorKind::Unavailable
+        );
     }
 
     #[tokio::test]
     async fn upload_whose_bytes_did_not_sync_is_gone() {
         let (_root, store) = open();
         let key = "bulk/object".parse().unwrap();
-        let mut upload = store.create_multipart(&key, 1).await.unwrap();
+        let mut upload = store.create_multipart(&key, 1, 1024).await.unwrap();
         upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
         fail_next_sync(&store);
         let failed = store.sync_parts(&upload).await.unwrap_err();

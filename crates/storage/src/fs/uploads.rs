@@ -94,10 +94,15 @@ impl Uploads {
 }
 
 impl Inner {
-    pub(super) fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
+    pub(super) fn create_multipart(
+        &self,
+        key: &Key,
+        writer: u64,
+        part_bytes: u64,
+    ) -> Result<Multipart> {
         self.check_syncs(key)?;
         let id = format!("{}-{}", self.root.epoch(), Uuid::new_v4().simple());
-        let upload = Multipart { key: key.clone(), id, writer, parts: Vec::new() };
+        let upload = Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() };
         let path = self.staging_path(&upload)?;
         self.folders.within(parent(key.as_str()), &self.syncs, |folder| {
             match OpenOptions::new().write(true).create_new(true).open(&path) {

@@ -128,9 +128,9 @@ impl<I: Interceptor> Store for Intercepted<I> {
         self.answer(Call::new("list", &request.prefix, 0), self.inner.list(request)).await
     }
 
-    async fn create_multipart(&self, key: &Key, writer: u64) -> Result<Multipart> {
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
         let call = Call::new("create_multipart", key, 0);
-        self.answer(call, self.inner.create_multipart(key, writer)).await
+        self.answer(call, self.inner.create_multipart(key, writer, part_bytes)).await
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {

@@ -1,0 +1,422 @@
+//! [`Bucket`]: one signed request to a bucket and its answer.
+//!
+//! Credentials, signatures and the HTTP client are those of `object_store`. The requests are our
+//! own, because its calls hide what is needed here: the store's clock (the `Date` of an answer),
+//! whether a failed write may have happened, the conditions of a DELETE, the entity tag under
+//! which a read is resumed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer};
+use object_store::client::{
+    Certificate, HttpClient, HttpConnector, HttpRequest, HttpResponseBody, ReqwestConnector,
+};
+use object_store::{ClientOptions, RetryConfig};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::timeout;
+
+use super::failure::{Failure, Verdict};
+use super::retry::Effort;
+use super::{Credentials, Encryption, S3OpenError, S3Options};
+use crate::{ETag, Key};
+
+/// What an answer may hold besides an object: a page of a listing, an error.
+pub(super) const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// The slowest transfer that is waited for, in bytes a second.
+const TRANSFER_RATE_MIN: u64 = 128 * 1024;
+
+/// The region of AWS that has none in its name, and what most other stores call theirs.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// What of an error's text is read.
+const ERROR_BYTES_MAX: u64 = 64 * 1024;
+
+/// How long an unused connection is kept: less than servers keep theirs, so that few requests
+/// meet one that is being closed.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+
+/// RFC 3986 unreserved characters stay, as the signature wants it.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const PATH: &AsciiSet = &QUERY.remove(b'/');
+
+/// A bucket and the means to speak to it.
+pub(super) struct Bucket {
+    pub(super) options: S3Options,
+    /// What presigns, and knows the credentials.
+    pub(super) signer: AmazonS3,
+    client: HttpClient,
+    region: String,
+    address: String,
+    headers: HeaderMap,
+    /// Whether the store wants entity tags in conditions without their quotes (Ceph RGW 16).
+    bare_tags: AtomicBool,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").field("url", &self.options.url).finish_non_exhaustive()
+    }
+}
+
+/// A request, before it is signed.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// The key in the bucket, prefix included; `None` is the bucket itself.
+    pub(super) key: Option<String>,
+    pub(super) query: Vec<(&'static str, String)>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Request {
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        let value = HeaderValue::from_str(value).expect("tags, ranges and settings were checked");
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn body(mut self, body: Bytes) -> Self {
+        self.body = body;
+        self
+    }
+
+    fn address(&self, bucket: &str) -> String {
+        let path = self.key.as_deref().unwrap_or_default();
+        let mut address = format!("{bucket}/{}", utf8_percent_encode(path, PATH));
+        for (n, (name, value)) in self.query.iter().enumerate() {
+            address.push(if n == 0 { '?' } else { '&' });
+            address.push_str(&format!("{name}={}", utf8_percent_encode(value, QUERY)));
+        }
+        address
+    }
+}
+
+/// An answer whose body is still to come.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: HttpResponseBody,
+}
+
+/// An answer with its body.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Bucket {
+    pub(super) fn open(options: S3Options) -> Result<Self, S3OpenError> {
+        let part_bytes = options.part_bytes;
+        if !(super::PART_BYTES_MIN..=super::PART_BYTES_MAX).contains(&part_bytes) {
+            return Err(S3OpenError::PartBytes { part_bytes });
+        }
+        // Fails if the process has chosen already; then that choice stands.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let headers = headers(&options.headers)?;
+        let client_options = client_options(&options)?;
+        let client = ReqwestConnector::default().connect(&client_options)?;
+        let keys = keys(&options.credentials);
+        let region = options.url.region.clone();
+        let region = region.or_else(|| keys.get_config_value(&AmazonS3ConfigKey::Region));
+        let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        let address = options.url.bucket_address(&region);
+        let signer = signer(keys, &options, &region, &address, client_options)?;
+        Ok(Self {
+            options,
+            signer,
+            client,
+            region,
+            address,
+            headers,
+            bare_tags: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn use_bare_tags(&self, bare: bool) {
+        self.bare_tags.store(bare, Ordering::Relaxed);
+    }
+
+    /// An etag as a condition wants it.
+    pub(super) fn tag(&self, etag: &ETag) -> String {
+        if self.bare_tags.load(Ordering::Relaxed) {
+            etag.as_str().to_owned()
+        } else {
+            format!("\"{}\"", etag.as_str())
+        }
+    }
+
+    /// A request about an object.
+    pub(super) fn object(&self, method: Method, key: &Key) -> Request {
+        Request { key: Some(self.stored(key.as_str())), ..self.bucket(method) }
+    }
+
+    /// A request about the bucket.
+    pub(super) fn bucket(&self, method: Method) -> Request {
+        let headers = HeaderMap::new();
+        Request { method, key: None, query: Vec::new(), headers, body: Bytes::new() }
+    }
+
+    /// A request that makes an object, with the headers that decide how it is kept.
+    pub(super) fn creation(&self, method: Method, key: &Key) -> Request {
+        let mut request = self.object(method, key);
+        let url = &self.options.url;
+        let mut set = |name, value: &str| {
+            request = request.clone().header(HeaderName::from_static(name), value);
+        };
+        match &url.encryption {
+            Encryption::Default => {}
+            Encryption::S3 => set("x-amz-server-side-encryption", "AES256"),
+            Encryption::Kms(key_id) => {
+                set("x-amz-server-side-encryption", "aws:kms");
+                if let Some(key_id) = key_id {
+                    set("x-amz-server-side-encryption-aws-kms-key-id", key_id);
+                }
+            }
+        }
+        if let Some(class) = &url.storage_class
+            && key.as_str().starts_with(&self.options.bulk_prefix)
+        {
+            set("x-amz-storage-class", class);
+        }
+        request
+    }
+
+    /// A key, or the start of one, as the bucket has it.
+    pub(super) fn stored(&self, key: &str) -> String {
+        match self.options.url.prefix.as_str() {
+            "" => key.to_owned(),
+            prefix => format!("{prefix}/{key}"),
+        }
+    }
+
+    /// The means for a request that carries `bytes` at most.
+    pub(super) fn effort(&self, bytes: u64) -> Effort {
+        let options = &self.options;
+        if bytes <= TRANSFER_RATE_MIN {
+            return Effort::new(options.request_timeout, options.request_budget);
+        }
+        let attempt = options.request_timeout + Duration::from_secs(bytes / TRANSFER_RATE_MIN);
+        Effort::new(attempt, attempt + options.transfer_budget)
+    }
+
+    /// Sends a request once, and waits for the head of the answer.
+    async fn send(&self, request: &Request) -> Result<Answer, Failure> {
+        let unsent = |error: object_store::Error| Failure::new(Verdict::Unsent, error);
+        let signed = self.sign(request).await.map_err(unsent)?;
+        let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
+        let (parts, body) = answer.into_parts();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
+    }
+
+    async fn sign(&self, request: &Request) -> object_store::Result<HttpRequest> {
+        let mut signed = HttpRequest::new(request.body.clone().into());
+        *signed.method_mut() = request.method.clone();
+        *signed.uri_mut() =
+            request.address(&self.address).parse().expect("a percent-encoded address is one");
+        *signed.headers_mut() = self.headers.clone();
+        signed.headers_mut().extend(request.headers.clone());
+        // The client leaves it out of an empty body, and stores refuse a PUT without one.
+        if matches!(request.method, Method::PUT | Method::POST) {
+            signed.headers_mut().insert(header::CONTENT_LENGTH, request.body.len().into());
+        }
+        let credential = self.signer.credentials().get_credential().await?;
+        AwsAuthorizer::new(&credential, "s3", &self.region)
+            .with_sign_payload(self.options.url.sign_payload)
+            .try_authorize(&mut signed, None)?;
+        Ok(signed)
+    }
+
+    /// Sends a request once, and waits for the head of a good answer.
+    pub(super) async fn open_once(
+        &self,
+        request: &Request,
+        within: Duration,
+    ) -> Result<Answer, Failure> {
+        let exchange = async {
+            let answer = self.send(request).await?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            // The text only explains: without it the status still says enough.
+            let body = whole(answer.body, ERROR_BYTES_MAX).await.unwrap_or_default();
+            Err(Failure::of_answer(answer.status, &answer.headers, &body))
+        };
+        timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
+    }
+
+    /// Sends a request once, and waits for a good answer of at most `bytes_max`.
+    pub(super) async fn once(
+        &self,
+        request: &Request,
+        within: Duration,
+        bytes_max: u64,
+    ) -> Result<Whole, Failure> {
+        let exchange = async {
+            let Answer { headers, body, .. } = self.open_once(request, within).await?;
+            if length(&headers).is_some_and(|length| length > bytes_max) {
+                return Err(too_large(bytes_max));
+            }
+            Ok(Whole { headers, body: whole(body, bytes_max).await? })
+        };
+        timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
+    }
+
+    /// Sends a request that may be sent again without harm, until it gets a good answer.
+    pub(super) async fn ask(
+        &self,
+        request: &Request,
+        mut effort: Effort,
+        bytes_max: u64,
+    ) -> Result<Whole, Failure> {
+        loop {
+            let failure = match self.once(request, effort.attempt, bytes_max).await {
+                Ok(whole) => return Ok(whole),
+                Err(failure) => failure,
+            };
+            if !failure.verdict.is_passing() || !effort.again(failure.retry_after).await {
+                return Err(failure);
+            }
+        }
+    }
+}
+
+fn headers(extra: &[(String, String)]) -> Result<HeaderMap, S3OpenError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in extra {
+        let wrong = || S3OpenError::Header { name: name.clone() };
+        let key: HeaderName = name.parse().map_err(|_| wrong())?;
+        if key == header::HOST || key == header::AUTHORIZATION || key == header::CONTENT_LENGTH {
+            return Err(wrong());
+        }
+        headers.insert(key, value.parse().map_err(|_| wrong())?);
+    }
+    Ok(headers)
+}
+
+fn client_options(options: &S3Options) -> Result<ClientOptions, S3OpenError> {
+    let mut client = ClientOptions::new()
+        .with_allow_http(!options.url.is_secure())
+        .with_connect_timeout(options.connect_timeout)
+        // Each request has its own: see `Effort`.
+        .with_timeout_disabled()
+        .with_pool_idle_timeout(POOL_IDLE)
+        .with_user_agent(HeaderValue::from_static(concat!("jreg/", env!("CARGO_PKG_VERSION"))));
+    if let Some(path) = &options.url.ca_file {
+        let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| {
+            S3OpenError::Certificates { path: path.clone(), source }
+        };
+        let pem = std::fs::read(path).map_err(|error| unreadable(error.into()))?;
+        let bundle =
+            Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(error.into()))?;
+        if bundle.is_empty() {
+            return Err(unreadable("there is no certificate in it".into()));
+        }
+        client = bundle.into_iter().fold(client, ClientOptions::with_root_certificate);
+    }
+    Ok(client)
+}
+
+fn keys(credentials: &Credentials) -> AmazonS3Builder {
+    match credentials {
+        Credentials::Environment => AmazonS3Builder::from_env(),
+        Credentials::Static { key_id, secret, token } => {
+            let keys =
+                AmazonS3Builder::new().with_access_key_id(key_id).with_secret_access_key(secret);
+            token.iter().fold(keys, AmazonS3Builder::with_token)
+        }
+    }
+}
+
+fn signer(
+    keys: AmazonS3Builder,
+    options: &S3Options,
+    region: &str,
+    address: &str,
+    client: ClientOptions,
+) -> Result<AmazonS3, S3OpenError> {
+    let retry = RetryConfig {
+        max_retries: 3,
+        retry_timeout: options.request_budget,
+        ..RetryConfig::default()
+    };
+    let signer = keys
+        .with_bucket_name(&options.url.bucket)
+        .with_region(region)
+        // The address has the bucket in it, whichever style that is.
+        .with_virtual_hosted_style_request(true)
+        .with_config(AmazonS3ConfigKey::S3Endpoint, address)
+        // A credential that never comes must not hold a request for ever.
+        .with_client_options(client.with_timeout(options.request_timeout))
+        .with_retry(retry)
+        .build()?;
+    Ok(signer)
+}
+
+/// The rest of a body, if it is not too long.
+pub(super) async fn whole(body: HttpResponseBody, bytes_max: u64) -> Result<Bytes, Failure> {
+    let mut chunks = body.bytes_stream();
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = chunks.try_next().await.map_err(Failure::of_http)? {
+        if (bytes.len() + chunk.len()) as u64 > bytes_max {
+            return Err(too_large(bytes_max));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+fn too_large(bytes_max: u64) -> Failure {
+    Failure::new(Verdict::TooLarge, format!("the answer has more than {bytes_max} bytes"))
+}
+
+pub(super) fn timed_out(within: Duration) -> Failure {
+    Failure::new(Verdict::Unsure, format!("no answer within {} s", within.as_secs_f32()))
+}
+
+/// The length of a body.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The store's clock at an answer.
+pub(super) fn date(headers: &HeaderMap) -> Result<SystemTime, Failure> {
+    time(headers, header::DATE)
+}
+
+/// When the object of an answer was written.
+pub(super) fn last_modified(headers: &HeaderMap) -> Result<SystemTime, Failure> {
+    time(headers, header::LAST_MODIFIED)
+}
+
+fn time(headers: &HeaderMap, name: HeaderName) -> Result<SystemTime, Failure> {
+    let text = headers.get(&name).and_then(|value| value.to_str().ok());
+    text.and_then(|text| chrono::DateTime::parse_from_rfc2822(text).ok())
+        .map(SystemTime::from)
+        .ok_or_else(|| Failure::new(Verdict::Unsure, format!("no valid {name} in the answer")))
+}
+
+/// The entity tag of an answer.
+pub(super) fn etag(headers: &HeaderMap) -> Result<ETag, Failure> {
+    let value = headers.get(header::ETAG).and_then(|value| value.to_str().ok());
+    let missing = || Failure::new(Verdict::Unsure, "no valid ETag in the answer");
+    value.map(bare).filter(|etag| !etag.as_str().is_empty()).ok_or_else(missing)
+}
+
+/// An entity tag without its quotes: some stores list it without, and some proxies weaken it.
+pub(super) fn bare(text: &str) -> ETag {
+    let text = text.strip_prefix("W/").unwrap_or(text);
+    ETag::new(text.trim_matches('"'))
+}

@@ -1,0 +1,229 @@
+//! What a failed request to the bucket means: one verdict, from which both the repetition of the
+//! request and the [`Error`] of the operation follow.
+//!
+//! A 404 is absence only if the store says that it is the key that is missing. Any other (the
+//! bucket is gone, a proxy does not know the way) is a fault, as is a 403: a store that does not
+//! let us list answers that for absent keys too.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use object_store::client::{HttpError, HttpErrorKind};
+use serde::Deserialize;
+
+use crate::{Error, ErrorKind};
+
+/// What is known after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The key is absent.
+    Absent,
+    /// The upload, or a part of it, is gone or another.
+    NoUpload,
+    /// The condition does not hold; nothing was written.
+    Condition,
+    /// Another write of the key is under way; nothing was written.
+    Conflict,
+    /// The range is beyond the end.
+    OutOfRange,
+    /// The answer is larger than was asked for.
+    TooLarge,
+    /// Too many requests; nothing was written.
+    Throttled,
+    /// The request never left.
+    Unsent,
+    /// The store failed or its answer was lost: whatever was asked may have happened.
+    Unsure,
+    /// The store does not do that for us, however often we ask.
+    Refused,
+}
+
+impl Verdict {
+    /// Whether the same request may fare better later.
+    pub(super) fn is_passing(self) -> bool {
+        matches!(self, Self::Conflict | Self::Throttled | Self::Unsent | Self::Unsure)
+    }
+
+    pub(super) fn of_code(status: StatusCode, code: &str) -> Self {
+        match code {
+            "NoSuchKey" => Self::Absent,
+            "NoSuchUpload" | "InvalidPart" | "InvalidPartOrder" => Self::NoUpload,
+            "PreconditionFailed" => Self::Condition,
+            "ConditionalRequestConflict" | "OperationAborted" => Self::Conflict,
+            "InvalidRange" => Self::OutOfRange,
+            "SlowDown"
+            | "TooManyRequests"
+            | "RequestLimitExceeded"
+            | "Throttling"
+            | "ThrottlingException" => Self::Throttled,
+            "InternalError" | "RequestTimeout" | "ServiceUnavailable" => Self::Unsure,
+            _ => Self::of_status(status),
+        }
+    }
+
+    fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::PRECONDITION_FAILED => Self::Condition,
+            StatusCode::CONFLICT => Self::Conflict,
+            StatusCode::RANGE_NOT_SATISFIABLE => Self::OutOfRange,
+            StatusCode::TOO_MANY_REQUESTS => Self::Throttled,
+            StatusCode::REQUEST_TIMEOUT => Self::Unsure,
+            StatusCode::NOT_IMPLEMENTED => Self::Refused,
+            status if status.is_server_error() => Self::Unsure,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// A request that failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) verdict: Verdict,
+    /// How long the store asks us to wait.
+    pub(super) retry_after: Option<Duration>,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Failure {
+    pub(super) fn new(
+        verdict: Verdict,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { verdict, retry_after: None, source: source.into() }
+    }
+
+    /// An answer that is not what was asked for.
+    pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let answered = Answered::read(status, headers, body);
+        let seconds =
+            headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+        Self {
+            verdict: Verdict::of_code(status, &answered.code),
+            retry_after: seconds.map(Duration::from_secs),
+            source: Box::new(answered),
+        }
+    }
+
+    /// No answer.
+    pub(super) fn of_http(error: HttpError) -> Self {
+        let verdict = match error.kind() {
+            HttpErrorKind::Connect => Verdict::Unsent,
+            _ => Verdict::Unsure,
+        };
+        Self::new(verdict, error)
+    }
+
+    /// The error of an operation on `key`.
+    pub(super) fn on(self, key: impl fmt::Display) -> Error {
+        let kind = match self.verdict {
+            Verdict::Absent | Verdict::NoUpload => ErrorKind::NotFound,
+            Verdict::Condition => ErrorKind::Precondition,
+            Verdict::OutOfRange => ErrorKind::OutOfRange,
+            Verdict::TooLarge => ErrorKind::TooLarge,
+            Verdict::Throttled => ErrorKind::Throttled,
+            Verdict::Conflict | Verdict::Unsent | Verdict::Unsure => ErrorKind::Unavailable,
+            Verdict::Refused => ErrorKind::Refused,
+        };
+        Error::with_source(kind, key, self.source)
+    }
+}
+
+/// What the store said of a failure.
+#[derive(Debug)]
+struct Answered {
+    status: StatusCode,
+    code: String,
+    message: String,
+    request_id: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Body {
+    code: String,
+    message: String,
+}
+
+impl Answered {
+    fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let Body { code, message } = std::str::from_utf8(body)
+            .ok()
+            .and_then(|text| quick_xml::de::from_str(text).ok())
+            .unwrap_or_default();
+        let request_id = headers.get("x-amz-request-id").and_then(|id| id.to_str().ok());
+        Self { status, code, message, request_id: request_id.unwrap_or_default().to_owned() }
+    }
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the bucket answered {}", self.status.as_u16())?;
+        for (before, text) in
+            [(" ", &self.code), (": ", &self.message), (", request ", &self.request_id)]
+        {
+            if !text.is_empty() {
+                write!(f, "{before}{text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Answered {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(status: u16, code: &str) -> Failure {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let body = format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
+        Failure::of_answer(status, &HeaderMap::new(), body.as_bytes())
+    }
+
+    #[test]
+    fn only_a_missing_key_or_upload_is_not_found() {
+        for (status, code, kind) in [
+            (404, "NoSuchKey", ErrorKind::NotFound),
+            (404, "NoSuchUpload", ErrorKind::NotFound),
+            (400, "InvalidPart", ErrorKind::NotFound),
+            (404, "NoSuchBucket", ErrorKind::Refused),
+            (404, "", ErrorKind::Refused),
+            (403, "AccessDenied", ErrorKind::Refused),
+            (403, "NoSuchThing", ErrorKind::Refused),
+            (400, "ExpiredToken", ErrorKind::Refused),
+            (412, "", ErrorKind::Precondition),
+            (409, "ConditionalRequestConflict", ErrorKind::Unavailable),
+            (416, "", ErrorKind::OutOfRange),
+            (429, "", ErrorKind::Throttled),
+            (503, "SlowDown", ErrorKind::Throttled),
+            (503, "", ErrorKind::Unavailable),
+            (500, "InternalError", ErrorKind::Unavailable),
+            (400, "RequestTimeout", ErrorKind::Unavailable),
+            (200, "InternalError", ErrorKind::Unavailable),
+            (501, "NotImplemented", ErrorKind::Refused),
+            (301, "PermanentRedirect", ErrorKind::Refused),
+        ] {
+            assert_eq!(failure(status, code).on("key").kind(), kind, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn the_text_names_status_code_and_request() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-request-id", http::HeaderValue::from_static("4442587FB7D0A2F9"));
+        let body = b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>";
+        let failure = Failure::of_answer(StatusCode::SERVICE_UNAVAILABLE, &headers, body);
+        assert_eq!(
+            failure.source.to_string(),
+            "the bucket answered 503 SlowDown: Reduce your rate, request 4442587FB7D0A2F9"
+        );
+    }
+
+    #[test]
+    fn a_body_that_is_no_error_is_judged_by_its_status() {
+        let failure = Failure::of_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
+        assert_eq!(failure.verdict, Verdict::Unsure);
+    }
+}

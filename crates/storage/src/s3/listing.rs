@@ -1,0 +1,214 @@
+//! Listings, a page at a time.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderName, Method};
+use md5::{Digest, Md5};
+
+use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, bare, date};
+use super::failure::{Failure, Verdict};
+use super::xml::{self, Content, Deleted, Listing};
+use crate::{Key, ListPage, ListRequest, Listed, Result};
+
+/// The most that one answer lists.
+const PAGE_MAX: usize = 1000;
+
+/// The most keys that one request removes.
+const DELETE_MAX: usize = 1000;
+
+/// The most answers without an entry that are followed to make one page.
+const EMPTY_ANSWERS_MAX: u32 = 100;
+
+/// A prefix that no key has.
+const NOWHERE: &str = "//";
+
+impl Bucket {
+    pub(super) async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        let page = self.page(request).await;
+        page.map_err(|failure| failure.on(&request.prefix))
+    }
+
+    async fn page(&self, request: &ListRequest) -> Result<ListPage, Failure> {
+        let limit = request.limit.clamp(1, PAGE_MAX);
+        let mut asked = self.first(request, limit);
+        for _ in 0..EMPTY_ANSWERS_MAX {
+            let Whole { headers, body } =
+                self.ask(&asked, self.effort(0), ANSWER_BYTES_MAX).await?;
+            let broken = |error| Failure::new(Verdict::Unsure, error);
+            let listing: Listing = xml::read(&body).map_err(broken)?;
+            let token = listing.next_continuation_token.clone();
+            let page = self.page_of(request, limit, listing, date(&headers)?)?;
+            let empty = page.entries.is_empty() && page.prefixes.is_empty();
+            match token {
+                Some(token) if empty && page.next.is_some() => asked = following(asked, token),
+                None if empty && page.next.is_some() => break,
+                _ => return Ok(page),
+            }
+        }
+        Err(Failure::new(Verdict::Unsure, "the listing says that there is more, and shows nothing"))
+    }
+
+    fn first(&self, request: &ListRequest, limit: usize) -> Request {
+        // Some stores fold what follows `start_after` into the very prefix it lies in: one more.
+        let folds = request.delimiter && request.start_after.is_some();
+        let limit = (limit + usize::from(folds)).min(PAGE_MAX);
+        let possible = request.prefix.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+        let prefix = if possible { request.prefix.as_str() } else { NOWHERE };
+        let mut asked = self
+            .bucket(Method::GET)
+            .query("list-type", "2")
+            .query("max-keys", limit.to_string())
+            .query("prefix", self.stored(prefix));
+        if request.delimiter {
+            asked = asked.query("delimiter", "/");
+        }
+        match request.start_after.as_deref() {
+            // S3 takes an empty one for none, which is the same.
+            Some(after) if after > prefix => asked.query("start-after", self.stored(after)),
+            _ => asked,
+        }
+    }
+
+    fn page_of(
+        &self,
+        request: &ListRequest,
+        limit: usize,
+        listing: Listing,
+        date: SystemTime,
+    ) -> Result<ListPage, Failure> {
+        let after = request.start_after.as_deref().unwrap_or_default();
+        let mut entries = Vec::with_capacity(listing.contents.len());
+        for content in listing.contents {
+            entries.extend(self.listed(content)?);
+        }
+        let folded = listing.common_prefixes.iter().filter_map(|folded| self.own(&folded.prefix));
+        let mut prefixes: Vec<String> =
+            folded.filter(|prefix| *prefix > after).map(str::to_owned).collect();
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        prefixes.sort();
+        let cut = cut(&mut entries, &mut prefixes, limit);
+        let last_entry = entries.last().map(|entry| entry.key.to_string());
+        let last = last_entry.max(prefixes.last().cloned());
+        let more = cut || listing.is_truncated;
+        let next = more.then(|| last.unwrap_or_else(|| after.to_owned()));
+        Ok(ListPage { entries, prefixes, next, date })
+    }
+
+    /// A key as we call it.
+    fn own<'k>(&self, stored: &'k str) -> Option<&'k str> {
+        match self.options.url.prefix.as_str() {
+            "" => Some(stored),
+            prefix => stored.strip_prefix(prefix)?.strip_prefix('/'),
+        }
+    }
+
+    /// An entry; `None` for what cannot be ours (the folder marker that some tools leave).
+    fn listed(&self, content: Content) -> Result<Option<Listed>, Failure> {
+        let Some(key) = self.own(&content.key).and_then(|key| key.parse::<Key>().ok()) else {
+            return Ok(None);
+        };
+        let time = chrono::DateTime::parse_from_rfc3339(&content.last_modified);
+        let time = time.map_err(|error| Failure::new(Verdict::Unsure, error))?;
+        // Headers tell times in whole seconds; one object must not have two times.
+        let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+        Ok(Some(Listed {
+            key,
+            size_bytes: content.size,
+            last_modified: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
+            etag: content.etag.as_deref().map(bare),
+        }))
+    }
+
+    pub(super) async fn delete_many(&self, keys: &[Key]) -> Result<()> {
+        for keys in keys.chunks(DELETE_MAX) {
+            self.delete_some(keys).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_some(&self, keys: &[Key]) -> Result<()> {
+        let name = keys.first().map(Key::as_str).unwrap_or_default();
+        let body = xml::delete(keys.iter().map(|key| self.stored(key.as_str())));
+        let request = self
+            .bucket(Method::POST)
+            .query("delete", "")
+            .header(HeaderName::from_static("content-md5"), &content_md5(body.as_bytes()))
+            .header(http::header::CONTENT_TYPE, "application/xml")
+            .body(Bytes::from(body));
+        let mut effort = self.effort(0);
+        loop {
+            let answer = self.once(&request, effort.attempt, ANSWER_BYTES_MAX).await;
+            let failure = match answer.and_then(|whole| undeleted(&whole.body)) {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            if !failure.verdict.is_passing() || !effort.again(failure.retry_after).await {
+                return Err(failure.on(name));
+            }
+        }
+    }
+}
+
+/// The first key that was not deleted, as a failure.
+fn undeleted(body: &[u8]) -> Result<(), Failure> {
+    // Some stores answer a quiet deletion of everything with no document at all.
+    if body.is_empty() {
+        return Ok(());
+    }
+    let deleted: Deleted = xml::read(body).map_err(|error| Failure::new(Verdict::Unsure, error))?;
+    match deleted.errors.into_iter().find(|error| error.code != "NoSuchKey") {
+        None => Ok(()),
+        Some(error) => {
+            let verdict = Verdict::of_code(http::StatusCode::FORBIDDEN, &error.code);
+            Err(Failure::new(verdict, format!("{}: {}", error.key, error.code)))
+        }
+    }
+}
+
+fn following(mut asked: Request, token: String) -> Request {
+    asked.query.retain(|(name, _)| *name != "continuation-token");
+    asked.query("continuation-token", token)
+}
+
+/// Cuts a page to the limit; what goes is the last in byte order.
+fn cut(entries: &mut Vec<Listed>, prefixes: &mut Vec<String>, limit: usize) -> bool {
+    let mut cut = false;
+    while entries.len() + prefixes.len() > limit {
+        cut = true;
+        let entry = entries.last().map(|entry| entry.key.as_str());
+        if entry > prefixes.last().map(String::as_str) {
+            entries.pop();
+        } else {
+            prefixes.pop();
+        }
+    }
+    cut
+}
+
+/// RFC 1864: the digest in base64, which S3 wants of this request.
+fn content_md5(body: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(24);
+    for chunk in Md5::digest(body).chunks(3) {
+        let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for n in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * n) & 63) as usize];
+            text.push(if n > chunk.len() { '=' } else { char::from(letter) });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_of_a_body_is_in_base64() {
+        // RFC 1321 A.5, as base64.
+        assert_eq!(content_md5(b""), "1B2M2Y8AsgTpgAmY7PhCfg==");
+        assert_eq!(content_md5(b"abc"), "kAFQmDzST7DWlj99KOF/cg==");
+    }
+}

@@ -1,0 +1,229 @@
+//! Records: read whole, written and removed under a condition.
+//!
+//! A conditional write whose answer was lost may have happened, and may even happen later. So the
+//! key is read back: what we wrote is there, and it has; the version it was to replace is still
+//! there (or nothing, after a Create), and it is sent again, still under its condition, so that
+//! it has at most one effect; anything else is there, and only the caller can say what that
+//! means. That last is a conflict if no attempt of ours can have had an effect, else
+//! [`ErrorKind::Unavailable`]: ours may have been there for a moment, and been seen.
+
+use bytes::Bytes;
+use http::{HeaderName, Method, header};
+
+use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, date, etag, last_modified, length};
+use super::failure::{Failure, Verdict};
+use crate::{
+    ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
+};
+
+/// What is at a key after a write whose answer was lost.
+enum Found {
+    /// What we wrote.
+    Ours(Written),
+    /// What the write was to replace.
+    Before,
+    /// What somebody else wrote.
+    Other,
+}
+
+impl Bucket {
+    pub(super) async fn get(&self, key: &Key) -> Result<Record> {
+        self.try_get(key).await.map_err(|failure| failure.on(key))
+    }
+
+    async fn try_get(&self, key: &Key) -> Result<Record, Failure> {
+        let request = self.object(Method::GET, key);
+        let Whole { headers, body } = self.ask(&request, self.effort(0), RECORD_BYTES_MAX).await?;
+        Ok(Record {
+            bytes: body,
+            etag: etag(&headers)?,
+            last_modified: last_modified(&headers)?,
+            date: date(&headers)?,
+        })
+    }
+
+    pub(super) async fn head(&self, key: &Key) -> Result<Stat> {
+        self.try_head(key).await.map_err(|failure| failure.on(key))
+    }
+
+    /// A GET of one byte, because the answer to a HEAD has no text: its 404 does not say whether
+    /// it is the key that is missing.
+    async fn try_head(&self, key: &Key) -> Result<Stat, Failure> {
+        let get = self.object(Method::GET, key).header(header::RANGE, "bytes=0-0");
+        let answer = match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
+            // An object without a byte has no first one.
+            Err(failure) if failure.verdict == Verdict::OutOfRange => {
+                let head = self.object(Method::HEAD, key);
+                self.ask(&head, self.effort(0), ANSWER_BYTES_MAX).await?
+            }
+            answer => answer?,
+        };
+        let size_bytes = size(&answer.headers).or_else(|| length(&answer.headers));
+        let unknown = || Failure::new(Verdict::Unsure, "no length in the answer");
+        Ok(Stat {
+            size_bytes: size_bytes.ok_or_else(unknown)?,
+            last_modified: last_modified(&answer.headers)?,
+            date: date(&answer.headers)?,
+        })
+    }
+
+    pub(super) async fn put(&self, key: &Key, bytes: Bytes, mode: &PutMode) -> Result<Written> {
+        let length = bytes.len() as u64;
+        let put = self.creation(Method::PUT, key).body(bytes);
+        let request = match mode {
+            PutMode::Create => put.header(header::IF_NONE_MATCH, "*"),
+            PutMode::Match(etag) => put.header(header::IF_MATCH, &self.tag(etag)),
+            PutMode::Overwrite => {
+                let answer = self.ask(&put, self.effort(length), ANSWER_BYTES_MAX).await;
+                return answer.and_then(|w| written(&w)).map_err(|failure| failure.on(key));
+            }
+        };
+        self.put_on_condition(key, &request, mode).await
+    }
+
+    async fn put_on_condition(
+        &self,
+        key: &Key,
+        request: &Request,
+        mode: &PutMode,
+    ) -> Result<Written> {
+        let mut effort = self.effort(request.body.len() as u64);
+        // Whether an attempt may have had an effect that nobody told us of.
+        let mut unsure = false;
+        loop {
+            let answer = self.once(request, effort.attempt, ANSWER_BYTES_MAX).await;
+            let failure = match answer.and_then(|whole| written(&whole)) {
+                Ok(written) => return Ok(written),
+                Err(failure) => failure,
+            };
+            unsure |= failure.verdict == Verdict::Unsure;
+            match failure.verdict {
+                Verdict::Condition | Verdict::Absent if !unsure => return Err(conflict(key, mode)),
+                Verdict::Refused if !unsure => return Err(failure.on(key)),
+                Verdict::Throttled | Verdict::Unsent if !unsure => {}
+                _ => match self.read_back(key, &request.body, mode).await? {
+                    Found::Ours(written) => return Ok(written),
+                    Found::Before => {}
+                    Found::Other if !unsure => return Err(conflict(key, mode)),
+                    Found::Other => return Err(overtaken(key)),
+                },
+            }
+            if !effort.again(failure.retry_after).await {
+                return Err(given_up(failure, unsure, key));
+            }
+        }
+    }
+
+    async fn read_back(&self, key: &Key, bytes: &Bytes, mode: &PutMode) -> Result<Found> {
+        if bytes.len() as u64 > RECORD_BYTES_MAX {
+            return self.read_back_size(key, bytes.len() as u64).await;
+        }
+        match self.try_get(key).await {
+            Ok(Record { bytes: found, etag, date, .. }) if found == *bytes => {
+                Ok(Found::Ours(Written { etag, date }))
+            }
+            Ok(found) if matches!(mode, PutMode::Match(etag) if *etag == found.etag) => {
+                Ok(Found::Before)
+            }
+            Ok(_) => Ok(Found::Other),
+            Err(failure) if failure.verdict == Verdict::Absent => match mode {
+                PutMode::Create => Ok(Found::Before),
+                _ => Ok(Found::Other),
+            },
+            Err(failure) if failure.verdict == Verdict::TooLarge => Ok(Found::Other),
+            Err(failure) => Err(given_up(failure, true, key)),
+        }
+    }
+
+    /// What is too large to be a record is at a key that only its one writer knows.
+    async fn read_back_size(&self, key: &Key, size_bytes: u64) -> Result<Found> {
+        let head = self.object(Method::HEAD, key);
+        match self.head(key).await {
+            Ok(stat) if stat.size_bytes == size_bytes => {
+                let answer = self.ask(&head, self.effort(0), ANSWER_BYTES_MAX).await;
+                let written = answer.and_then(|whole| written(&whole));
+                written.map(Found::Ours).map_err(|failure| failure.on(key))
+            }
+            Ok(_) => Ok(Found::Other),
+            Err(error) if error.is_not_found() => Ok(Found::Before),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
+        let request = self.object(Method::DELETE, key);
+        let Some(etag) = version else {
+            return match self.ask(&request, self.effort(0), ANSWER_BYTES_MAX).await {
+                Ok(_) => Ok(()),
+                Err(failure) if failure.verdict == Verdict::Absent => Ok(()),
+                Err(failure) => Err(failure.on(key)),
+            };
+        };
+        let request = request.header(header::IF_MATCH, &self.tag(etag));
+        self.delete_on_condition(key, &request, etag).await
+    }
+
+    async fn delete_on_condition(&self, key: &Key, request: &Request, etag: &ETag) -> Result<()> {
+        let mut effort = self.effort(0);
+        let mut unsure = false;
+        loop {
+            let failure = match self.once(request, effort.attempt, ANSWER_BYTES_MAX).await {
+                Ok(_) => return Ok(()),
+                Err(failure) => failure,
+            };
+            unsure |= failure.verdict == Verdict::Unsure;
+            match failure.verdict {
+                Verdict::Condition | Verdict::Absent if !unsure => return Err(moved(key)),
+                Verdict::Refused if !unsure => return Err(failure.on(key)),
+                Verdict::Throttled | Verdict::Unsent if !unsure => {}
+                _ => match self.try_get(key).await {
+                    // Whoever removed it: an attempt of ours may have.
+                    Err(gone) if gone.verdict == Verdict::Absent && unsure => return Ok(()),
+                    Err(gone) if gone.verdict == Verdict::Absent => return Err(moved(key)),
+                    Ok(found) if found.etag == *etag => {}
+                    Ok(_) if unsure => return Err(overtaken(key)),
+                    Ok(_) => return Err(moved(key)),
+                    Err(failure) => return Err(given_up(failure, true, key)),
+                },
+            }
+            if !effort.again(failure.retry_after).await {
+                return Err(given_up(failure, unsure, key));
+            }
+        }
+    }
+}
+
+fn written(whole: &Whole) -> Result<Written, Failure> {
+    Ok(Written { etag: etag(&whole.headers)?, date: date(&whole.headers)? })
+}
+
+/// The object's length, from an answer with a part of it.
+pub(super) fn size(headers: &http::HeaderMap) -> Option<u64> {
+    const CONTENT_RANGE: HeaderName = header::CONTENT_RANGE;
+    let (_, size) = headers.get(CONTENT_RANGE)?.to_str().ok()?.rsplit_once('/')?;
+    size.parse().ok()
+}
+
+fn conflict(key: &Key, mode: &PutMode) -> Error {
+    match mode {
+        PutMode::Create => Error::new(ErrorKind::AlreadyExists, key),
+        _ => moved(key),
+    }
+}
+
+fn moved(key: &Key) -> Error {
+    Error::new(ErrorKind::Precondition, key)
+}
+
+fn overtaken(key: &Key) -> Error {
+    let why = "an answer was lost, and another write has come since";
+    Error::with_source(ErrorKind::Unavailable, key, why)
+}
+
+/// The last failure of many; one earlier that was ambiguous makes the whole so.
+fn given_up(failure: Failure, unsure: bool, key: &Key) -> Error {
+    if unsure {
+        return Error::with_source(ErrorKind::Unavailable, key, failure.on(key));
+    }
+    failure.on(key)
+}

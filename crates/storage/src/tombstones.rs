@@ -1,0 +1,213 @@
+//! [`Tombstones`]: a store in which a deleted record cannot come back by accident.
+//!
+//! A Create whose answer was lost may land minutes later, on a key that was deleted meanwhile,
+//! and bring back what nobody wants. So the delete of a version writes a *tombstone* instead: a
+//! mark and a nonce, of one fixed size that no record has, so that a listing shows it by its
+//! size. It is absent to everyone, and only a compare-and-swap replaces it.
+//!
+//! Its place is right around a store that others share, below whatever observes it.
+
+#![deny(clippy::missing_trait_methods)]
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed, Locality,
+    Multipart, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+};
+
+/// The size of a tombstone. No record may have it.
+pub const TOMBSTONE_BYTES: u64 = 24;
+
+const MARK: &[u8; 8] = b"\0deleted";
+
+/// How often a Create that meets a tombstone tries to replace it.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// A store whose deletes of a version leave a tombstone.
+#[derive(Debug)]
+pub struct Tombstones<S> {
+    inner: S,
+    is_record: fn(&Key) -> bool,
+}
+
+impl<S: Store> Tombstones<S> {
+    /// Keeps tombstones at the keys that `is_record` names. All other keys hold bytes of any
+    /// size, are written once, and are deleted plainly.
+    pub fn new(inner: S, is_record: fn(&Key) -> bool) -> Self {
+        Self { inner, is_record }
+    }
+
+    /// The store below.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// As [`Store::list`], but the tombstones are what is listed. With `delimiter` only those
+    /// right below the prefix are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    pub async fn list_tombstones(&self, request: &ListRequest) -> Result<ListPage> {
+        let mut page = self.inner.list(request).await?;
+        page.entries.retain(|entry| self.is_tombstone(entry));
+        page.prefixes.clear();
+        Ok(page)
+    }
+
+    /// Removes a tombstone for good, unless the key has been written since. No write that was
+    /// sent before the tombstone may still be on its way, so it must be old.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Precondition`] if it is there no more; otherwise as [`Store::delete`].
+    pub async fn remove_tombstone(&self, tombstone: &Listed) -> Result<()> {
+        let record = self.inner.get(&tombstone.key).await;
+        let record = record.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::new(ErrorKind::Precondition, &tombstone.key),
+            _ => error,
+        })?;
+        if !is_mark(&record.bytes) || record.last_modified != tombstone.last_modified {
+            return Err(Error::new(ErrorKind::Precondition, &tombstone.key));
+        }
+        self.inner.delete(&tombstone.key, Some(&record.etag)).await
+    }
+
+    fn is_tombstone(&self, entry: &Listed) -> bool {
+        entry.size_bytes == TOMBSTONE_BYTES && (self.is_record)(&entry.key)
+    }
+
+    fn check(&self, key: &Key, bytes: &Bytes) -> Result<()> {
+        if bytes.len() as u64 != TOMBSTONE_BYTES || !(self.is_record)(key) {
+            return Ok(());
+        }
+        let why = "a record of the size of a tombstone would not be listed";
+        Err(Error::with_source(ErrorKind::Refused, key, why))
+    }
+
+    /// After a Create found the key taken: by a tombstone, it takes the tombstone's place.
+    async fn revive(&self, key: &Key, bytes: Bytes) -> Result<Written> {
+        let taken = || Error::new(ErrorKind::AlreadyExists, key);
+        for _ in 0..ATTEMPTS_MAX {
+            let mode = match self.inner.get(key).await {
+                Ok(record) if is_mark(&record.bytes) => PutMode::Match(record.etag),
+                Ok(_) => return Err(taken()),
+                Err(error) if error.kind() == ErrorKind::TooLarge => return Err(taken()),
+                Err(error) if error.is_not_found() => PutMode::Create,
+                Err(error) => return Err(error),
+            };
+            match self.inner.put(key, bytes.clone(), mode).await {
+                Err(error) if error.is_conflict() => {}
+                answer => return answer,
+            }
+        }
+        Err(Error::with_source(ErrorKind::Throttled, key, "too many others write this key"))
+    }
+}
+
+fn is_mark(bytes: &[u8]) -> bool {
+    bytes.len() as u64 == TOMBSTONE_BYTES && bytes.starts_with(MARK)
+}
+
+fn tombstone() -> Bytes {
+    [MARK.as_slice(), Uuid::new_v4().as_bytes()].concat().into()
+}
+
+#[async_trait]
+impl<S: Store> Store for Tombstones<S> {
+    fn locality(&self) -> Locality {
+        self.inner.locality()
+    }
+
+    fn part_rules(&self) -> PartRules {
+        self.inner.part_rules()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Record> {
+        match self.inner.get(key).await {
+            Ok(record) if (self.is_record)(key) && is_mark(&record.bytes) => {
+                Err(Error::new(ErrorKind::NotFound, key))
+            }
+            answer => answer,
+        }
+    }
+
+    async fn head(&self, key: &Key) -> Result<Stat> {
+        match self.inner.head(key).await {
+            Ok(stat) if (self.is_record)(key) && stat.size_bytes == TOMBSTONE_BYTES => {
+                Err(Error::new(ErrorKind::NotFound, key))
+            }
+            answer => answer,
+        }
+    }
+
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
+        if (self.is_record)(key) {
+            self.head(key).await?;
+        }
+        self.inner.read(key, range).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
+        self.check(key, &bytes)?;
+        if mode != PutMode::Create || !(self.is_record)(key) {
+            return self.inner.put(key, bytes, mode).await;
+        }
+        match self.inner.put(key, bytes.clone(), mode).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.revive(key, bytes).await,
+            answer => answer,
+        }
+    }
+
+    async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
+        match version {
+            Some(etag) if (self.is_record)(key) => {
+                let mode = PutMode::Match(etag.clone());
+                self.inner.put(key, tombstone(), mode).await.map(|_| ())
+            }
+            version => self.inner.delete(key, version).await,
+        }
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
+        self.inner.delete_many(keys).await
+    }
+
+    /// A common prefix may stand for tombstones alone.
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        let mut page = self.inner.list(request).await?;
+        page.entries.retain(|entry| !self.is_tombstone(entry));
+        Ok(page)
+    }
+
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
+        self.inner.create_multipart(key, writer, part_bytes).await
+    }
+
+    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
+        self.inner.resume_multipart(upload, writer).await
+    }
+
+    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        self.inner.put_part(upload, offset, bytes).await
+    }
+
+    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
+        self.inner.sync_parts(upload).await
+    }
+
+    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
+        self.inner.complete_multipart(upload).await
+    }
+
+    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
+        self.inner.abort_multipart(upload).await
+    }
+
+    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
+        self.inner.presign(key, presign).await
+    }
+}

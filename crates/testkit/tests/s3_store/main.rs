@@ -1,0 +1,13 @@
+//! The S3 store against the emulator: its contract, its faults, what it costs, and what its probe
+//! finds out.
+
+#![allow(clippy::unwrap_used)]
+
+mod contract;
+mod costs;
+mod probe;
+mod reading;
+mod records;
+mod support;
+mod tombstones;
+mod uploads;

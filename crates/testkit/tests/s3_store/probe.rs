@@ -1,0 +1,75 @@
+//! What the probe finds out of servers that are honest, and of servers that lie.
+
+use std::time::Duration;
+
+use jreg_storage::{Capabilities, ErrorKind, PutMode, Store};
+use jreg_testkit::s3::{
+    ConditionalDelete, Conditions, Fault, IfMatchForm, Refusal, Rule, S3Server, S3Spec,
+};
+
+use super::support::{impatient, key, kind, server, store};
+
+async fn probed(change: impl FnOnce(&mut S3Spec)) -> (Capabilities, S3Server) {
+    let server = S3Server::start(S3Spec::with(change)).await;
+    let capabilities = store(&server).probe().await.unwrap();
+    assert!(server.keys().is_empty(), "left behind: {:?}", server.keys());
+    (capabilities, server)
+}
+
+#[tokio::test]
+async fn an_honest_server_can_do_everything() {
+    let (found, _server) = probed(|_| {}).await;
+    assert!(found.create_once && found.compare_and_swap && found.conditional_delete, "{found}");
+    assert!(found.is_shareable() && !found.bare_etags, "{found}");
+    assert!(found.clock_difference < Duration::from_secs(60), "{found}");
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_conditions_is_found_out() {
+    let (found, _server) = probed(|spec| spec.conditions = Conditions::Ignored).await;
+    assert!(!found.create_once && !found.compare_and_swap && !found.is_shareable(), "{found}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_right_one_at_a_time_is_found_out() {
+    let conditions = Conditions::OneAtATime(Duration::from_secs(2));
+    let (found, _server) = probed(|spec| spec.conditions = conditions).await;
+    assert!(!found.create_once && !found.compare_and_swap, "{found}");
+}
+
+#[tokio::test]
+async fn a_server_without_conditional_delete_is_found_out() {
+    for delete in [ConditionalDelete::Ignored, ConditionalDelete::Refused] {
+        let (found, _server) = probed(|spec| spec.conditional_delete = delete).await;
+        assert!(found.is_shareable() && !found.conditional_delete, "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_bare_etags_is_spoken_to_so() {
+    let server = S3Server::start(S3Spec::with(|spec| spec.if_match = IfMatchForm::Bare)).await;
+    let store = store(&server);
+    let found = store.probe().await.unwrap();
+    assert!(found.bare_etags && found.is_shareable() && found.conditional_delete, "{found}");
+    let first = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
+    store.put(&key("a"), "2".into(), PutMode::Match(first.etag)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_is_found_out() {
+    let server = server().await;
+    server.clock().advance(Duration::from_secs(100));
+    let found = store(&server).probe().await.unwrap();
+    let difference = found.clock_difference.as_secs();
+    assert!((98..=102).contains(&difference), "{found}");
+}
+
+#[tokio::test]
+async fn a_probe_that_meets_a_fault_is_no_finding() {
+    let server = server().await;
+    server.inject(Rule::new(Fault::Refuse(Refusal::AccessDenied)));
+    assert_eq!(kind(impatient(&server).probe().await), ErrorKind::Refused);
+    server.remove_all();
+    server.inject(Rule::new(Fault::Refuse(Refusal::SlowDown)).first(5));
+    assert!(store(&server).probe().await.unwrap().is_shareable());
+}

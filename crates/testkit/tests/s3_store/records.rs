@@ -1,0 +1,206 @@
+//! Conditional writes whose answers are lost, late, or refusals.
+
+use jreg_storage::{ErrorKind, PutMode, Result, S3Store, Store, Written};
+use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Server};
+
+use super::support::{asked, hold_put, impatient, key, kind, server, store};
+
+const PASSING: [Refusal; 5] = [
+    Refusal::InternalError,
+    Refusal::SlowDown,
+    Refusal::Unavailable,
+    Refusal::TooManyRequests,
+    Refusal::Conflict,
+];
+
+async fn create(store: &S3Store, bytes: &'static str) -> Result<Written> {
+    store.put(&key("a"), bytes.into(), PutMode::Create).await
+}
+
+async fn swap(store: &S3Store, written: &Written, bytes: &'static str) -> Result<Written> {
+    store.put(&key("a"), bytes.into(), PutMode::Match(written.etag.clone())).await
+}
+
+/// Makes the next PUT go wrong.
+fn fail_next_put(server: &S3Server, fault: Fault) {
+    server.inject(Rule::new(fault).on(Operation::PutObject).nth(1));
+}
+
+async fn assert_there(store: &S3Store, bytes: &str, written: &Written) {
+    let record = store.get(&key("a")).await.unwrap();
+    assert_eq!(record.bytes, bytes);
+    assert_eq!(record.etag, written.etag);
+}
+
+#[tokio::test]
+async fn a_create_whose_answer_is_lost_is_found_to_have_happened() {
+    let server = server().await;
+    let store = store(&server);
+    fail_next_put(&server, Fault::LoseAnswer);
+    let written = create(&store, "1").await.unwrap();
+    assert_eq!(asked(&server), ["PutObject", "GetObject"]);
+    assert_there(&store, "1", &written).await;
+}
+
+#[tokio::test]
+async fn a_swap_whose_answer_is_lost_is_found_to_have_happened() {
+    let server = server().await;
+    let store = store(&server);
+    let first = create(&store, "1").await.unwrap();
+    fail_next_put(&server, Fault::LoseAnswer);
+    let second = swap(&store, &first, "2").await.unwrap();
+    assert_there(&store, "2", &second).await;
+}
+
+#[tokio::test]
+async fn a_write_that_did_not_happen_is_sent_again() {
+    for fault in PASSING.map(Fault::Refuse).into_iter().chain([Fault::CutBefore]) {
+        let server = server().await;
+        let store = store(&server);
+        fail_next_put(&server, fault.clone());
+        let first = create(&store, "1").await.unwrap();
+        assert_there(&store, "1", &first).await;
+        fail_next_put(&server, fault.clone());
+        let second = swap(&store, &first, "2").await.unwrap();
+        assert_there(&store, "2", &second).await;
+    }
+}
+
+#[tokio::test]
+async fn a_condition_that_fails_after_a_lost_answer_is_our_own_success() {
+    let server = server().await;
+    let store = impatient(&server);
+    let (first, applied) = hold_put(&server, 1);
+    let (second, _) = hold_put(&server, 2);
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move { create(&store, "1").await }
+    });
+    // The second attempt is on its way when the first, given up long ago, takes effect.
+    second.arrived(1).await;
+    first.open();
+    applied.arrived(1).await;
+    second.open();
+    applied.open();
+    let written = writing.await.unwrap().unwrap();
+    assert_there(&store, "1", &written).await;
+}
+
+#[tokio::test]
+async fn a_definite_loss_is_a_conflict_after_one_request() {
+    let server = server().await;
+    let store = store(&server);
+    let first = create(&store, "1").await.unwrap();
+    server.take_requests();
+    assert_eq!(kind(create(&store, "2").await), ErrorKind::AlreadyExists);
+    let second = swap(&store, &first, "2").await.unwrap();
+    assert_eq!(kind(swap(&store, &first, "3").await), ErrorKind::Precondition);
+    assert_eq!(asked(&server), ["PutObject"; 3]);
+    assert_there(&store, "2", &second).await;
+}
+
+#[tokio::test]
+async fn a_conflict_of_requests_is_a_conflict_once_another_has_won() {
+    let server = server().await;
+    let store = store(&server);
+    server.insert("data/a", "other");
+    fail_next_put(&server, Fault::Refuse(Refusal::Conflict));
+    assert_eq!(kind(create(&store, "1").await), ErrorKind::AlreadyExists);
+}
+
+/// Ours may have been there for a moment, and been seen: nobody may act as if it never was.
+#[tokio::test]
+async fn a_lost_answer_that_another_write_has_covered_is_no_definite_conflict() {
+    let server = server().await;
+    let store = store(&server);
+    let gate = Gate::closed();
+    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject).nth(1));
+    fail_next_put(&server, Fault::LoseAnswer);
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move { create(&store, "1").await }
+    });
+    gate.arrived(1).await;
+    server.insert("data/a", "other");
+    gate.open();
+    assert_eq!(kind(writing.await.unwrap()), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_write_that_arrives_late_never_reverts_a_newer_one() {
+    let server = server().await;
+    let store = impatient(&server);
+    let first = create(&store, "1").await.unwrap();
+    let (gate, applied) = hold_put(&server, 1);
+    let second = swap(&store, &first, "2").await.unwrap();
+    let third = swap(&store, &second, "3").await.unwrap();
+    gate.open();
+    applied.arrived(1).await;
+    assert_there(&store, "3", &third).await;
+}
+
+#[tokio::test]
+async fn a_delete_whose_answer_is_lost_is_found_to_have_happened() {
+    let server = server().await;
+    let store = store(&server);
+    let first = create(&store, "1").await.unwrap();
+    server.inject(Rule::new(Fault::LoseAnswer).on(Operation::DeleteObject).nth(1));
+    store.delete(&key("a"), Some(&first.etag)).await.unwrap();
+    assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
+    assert_eq!(kind(store.delete(&key("a"), Some(&first.etag)).await), ErrorKind::Precondition);
+}
+
+#[tokio::test]
+async fn a_delete_that_did_not_happen_is_sent_again() {
+    for refusal in PASSING {
+        let server = server().await;
+        let store = store(&server);
+        let first = create(&store, "1").await.unwrap();
+        let rule = Rule::new(Fault::Refuse(refusal)).on(Operation::DeleteObject).nth(1);
+        server.inject(rule);
+        store.delete(&key("a"), Some(&first.etag)).await.unwrap();
+        assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn no_fault_is_told_as_absence_or_conflict() {
+    for (refusal, expected) in [
+        (Refusal::SlowDown, ErrorKind::Throttled),
+        (Refusal::TooManyRequests, ErrorKind::Throttled),
+        (Refusal::InternalError, ErrorKind::Unavailable),
+        (Refusal::Unavailable, ErrorKind::Unavailable),
+        (Refusal::AccessDenied, ErrorKind::Refused),
+    ] {
+        let server = server().await;
+        let store = impatient(&server);
+        server.inject(Rule::new(Fault::Refuse(refusal)));
+        assert_eq!(kind(store.get(&key("a")).await), expected, "{refusal:?}");
+        assert_eq!(kind(store.head(&key("a")).await), expected, "{refusal:?}");
+        assert_eq!(kind(store.delete(&key("a"), None).await), expected, "{refusal:?}");
+        assert_eq!(kind(create(&store, "1").await), expected, "{refusal:?}");
+        let listed = store.list(&jreg_storage::ListRequest::below("")).await;
+        assert_eq!(kind(listed), expected, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_there_is_no_absent_key() {
+    let server = server().await;
+    let mut options = super::support::options(&server);
+    options.url.bucket = "another".to_owned();
+    let store = S3Store::open(options).unwrap();
+    assert_eq!(kind(store.get(&key("a")).await), ErrorKind::Refused);
+    assert_eq!(kind(store.head(&key("a")).await), ErrorKind::Refused);
+    assert_eq!(kind(store.delete(&key("a"), None).await), ErrorKind::Refused);
+    assert_eq!(kind(create(&store, "1").await), ErrorKind::Refused);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let server = server().await;
+    let store = impatient(&server);
+    server.stop().await;
+    assert_eq!(kind(store.get(&key("a")).await), ErrorKind::Unavailable);
+    assert_eq!(kind(create(&store, "1").await), ErrorKind::Unavailable);
+}

@@ -1,0 +1,30 @@
+//! Tombstones over S3: what a late Create cannot do.
+
+use jreg_storage::{ErrorKind, ListRequest, PutMode, Store, Tombstones};
+
+use super::support::{hold_put, impatient, key, kind, server, store};
+
+#[tokio::test]
+async fn a_create_that_arrives_late_does_not_revive_a_deleted_record() {
+    let server = server().await;
+    let store = Tombstones::new(impatient(&server), |_| true);
+    let (gate, applied) = hold_put(&server, 1);
+    let created = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
+    store.delete(&key("a"), Some(&created.etag)).await.unwrap();
+    let before = server.object("data/a").unwrap();
+    gate.open();
+    applied.arrived(1).await;
+    assert_eq!(server.object("data/a").unwrap().bytes, before.bytes);
+    assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn an_old_tombstone_is_listed_and_removed_by_whoever_asks_for_it() {
+    let server = server().await;
+    let store = Tombstones::new(store(&server), |_| true);
+    let created = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
+    store.delete(&key("a"), Some(&created.etag)).await.unwrap();
+    let page = store.list_tombstones(&ListRequest::below("")).await.unwrap();
+    store.remove_tombstone(page.entries.first().unwrap()).await.unwrap();
+    assert!(server.keys().is_empty());
+}
