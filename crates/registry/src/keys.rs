@@ -63,6 +63,13 @@ pub(crate) fn format() -> Key {
     key("jreg.json".to_owned())
 }
 
+/// Whether a record of this key could be brought back by a Create that lands after its delete:
+/// tags, manifests and referrers. What else is deleted has a key that is never used again, or is
+/// old.
+pub fn may_come_back(key: &Key) -> bool {
+    key.as_str().starts_with(REPOSITORIES)
+}
+
 /// A new place for bytes of a known digest.
 pub(crate) fn new_blob(digest: &Digest) -> Key {
     key(format!("blobs/{}/{}", spread(digest), Ulid::generate()))
@@ -90,14 +97,17 @@ pub(crate) fn link_holder(link: &Key) -> Option<RepositoryName> {
     last(link).and_then(decode)
 }
 
+/// The content of repositories.
+const REPOSITORIES: &str = "repositories/";
+
 /// A manifest of a repository.
 pub(crate) fn manifest(name: &RepositoryName, digest: &Digest) -> Key {
-    key(format!("repositories/{name}/_manifests/{}", flat(digest)))
+    key(format!("{REPOSITORIES}{name}/_manifests/{}", flat(digest)))
 }
 
 /// The tags of a repository.
 pub(crate) fn tags(name: &RepositoryName) -> String {
-    format!("repositories/{name}/_tags/")
+    format!("{REPOSITORIES}{name}/_tags/")
 }
 
 /// A tag of a repository.
@@ -107,7 +117,7 @@ pub(crate) fn tag(name: &RepositoryName, tag: &Tag) -> Key {
 
 /// The tags that may point to a manifest.
 pub(crate) fn tagged(name: &RepositoryName, digest: &Digest) -> String {
-    format!("repositories/{name}/_tagged/{}/", flat(digest))
+    format!("{REPOSITORIES}{name}/_tagged/{}/", flat(digest))
 }
 
 /// The hint that a tag may point to a manifest.
@@ -122,7 +132,7 @@ pub(crate) fn tag_of(key: &Key) -> Option<Tag> {
 
 /// The referrers of a subject.
 pub(crate) fn referrers(name: &RepositoryName, subject: &Digest) -> String {
-    format!("repositories/{name}/_referrers/{}/", flat(subject))
+    format!("{REPOSITORIES}{name}/_referrers/{}/", flat(subject))
 }
 
 /// The entry of one referrer of a subject.
@@ -242,6 +252,25 @@ mod tests {
         names.sort();
         let encoded: Vec<_> = names.iter().map(encode).collect();
         assert!(encoded.is_sorted(), "{encoded:?}");
+    }
+
+    #[test]
+    fn only_what_repositories_name_may_come_back() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let (app, now) = (name("team/app-1.x"), std::time::SystemTime::now());
+        let tag: Tag = "v1.0".parse().expect("a tag");
+        for record in [
+            super::tag(&app, &tag),
+            tag_hint(&app, &digest, &tag),
+            manifest(&app, &digest),
+            referrer(&app, &digest, &digest),
+        ] {
+            assert!(may_come_back(&record), "{record}");
+        }
+        let id = UploadId::new(now, None);
+        for other in [new_blob(&digest), new_upload_tail(&id), upload(&id), link(&digest, &app)] {
+            assert!(!may_come_back(&other), "{other}");
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod writer;
 pub use blob::{Blob, BlobReader, Touch};
 pub use body::{BodyError, BodyStream, Chunk};
 pub use error::{Error, Result};
+pub use keys::may_come_back;
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
