@@ -121,6 +121,7 @@ fn outcome(kind: ErrorKind) -> &'static str {
         ErrorKind::Throttled => "throttled",
         ErrorKind::Unavailable => "unavailable",
         ErrorKind::Refused => "refused",
+        ErrorKind::Full => "full",
         _ => "other",
     }
 }

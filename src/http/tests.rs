@@ -232,9 +232,12 @@ async fn fixed_a_failure_of_the_store_is_5xx_and_says_nothing_of_it() {
     let app = App::build(settings, store.clone()).await.unwrap();
     push(&app, b"x").await;
     let target = format!("/v2/a/blobs/{}", digest(b"x"));
-    for (kind, status) in
-        [(ErrorKind::Unavailable, 503), (ErrorKind::Throttled, 503), (ErrorKind::Refused, 500)]
-    {
+    for (kind, status, message) in [
+        (ErrorKind::Unavailable, 503, "the registry is unavailable"),
+        (ErrorKind::Throttled, 503, "the registry is unavailable"),
+        (ErrorKind::Full, 507, "the storage is full"),
+        (ErrorKind::Refused, 500, "the registry failed"),
+    ] {
         store.inject(Fault::fail(kind).from_then_on());
         for method in ["HEAD", "GET"] {
             let response = send(&app, method, &target).await;
@@ -244,6 +247,7 @@ async fn fixed_a_failure_of_the_store_is_5xx_and_says_nothing_of_it() {
             let text = String::from_utf8(body(response).await.to_vec()).unwrap();
             assert!(INSIDE.iter().all(|word| !text.contains(word)), "{text}");
             assert!(method == "HEAD" || text.contains(&id), "{text}");
+            assert!(method == "HEAD" || text.contains(message), "{text}");
         }
         store.heal();
     }
