@@ -10,6 +10,10 @@
 //! Empty folders go with their last key. One whose removal would have to wait for somebody stays,
 //! which nobody sees: a listing shows keys, and common prefixes of keys.
 //!
+//! The folder may go away under the store: moved, removed, unmounted. Every operation looks, before
+//! and after, whether the path still leads to the folder that was locked; if not, all is
+//! `Unavailable`, so that an empty mount point is not taken for an empty store.
+//!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client.
 
@@ -114,17 +118,29 @@ impl FsStore {
         self.inner.syncs.counts()
     }
 
+    /// Works in the folder, if it is still ours. What was found is believed, and what was written
+    /// acknowledged, only if it was ours to the end.
     async fn run<T: Send + 'static>(
         &self,
         key: impl Into<String>,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let inner = self.inner.clone();
-        blocking(key, move || work(&inner)).await
+        let (inner, key) = (self.inner.clone(), key.into());
+        blocking(key.clone(), move || {
+            inner.check_root(&key)?;
+            let answer = work(&inner);
+            inner.check_root(&key)?;
+            answer
+        })
+        .await
     }
 }
 
 impl Inner {
+    fn check_root(&self, key: &str) -> Result<()> {
+        self.root.check().map_err(|error| failure::ambiguous(key, error))
+    }
+
     fn temporary_name(&self) -> String {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
         format!("{TEMPORARY}{}-{number}", self.run)

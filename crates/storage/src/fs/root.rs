@@ -5,8 +5,9 @@
 //! when a run under relaxed durability did not stop cleanly, and the uploads of the old epoch
 //! are gone with it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ pub(super) struct Root {
     is_clean: bool,
     /// Held for its lock.
     _lock: File,
+    /// The device and inode of the locked file.
+    identity: (u64, u64),
 }
 
 impl Root {
@@ -72,7 +75,23 @@ impl Root {
             return Err(OpenError::CaseInsensitive { root: path.clone() });
         }
         let epoch = begin_run(path, durability).map_err(io)?;
-        Ok(Self { path: path.clone(), epoch, is_clean: true, _lock: lock })
+        let identity = identity(&lock.metadata().map_err(io)?);
+        Ok(Self { path: path.clone(), epoch, is_clean: true, _lock: lock, identity })
+    }
+
+    /// Checks that the path still leads to the folder whose lock is held. It does not when the
+    /// folder was moved or removed, or its file system unmounted: then nothing that is found
+    /// there, or not found, says anything of the store.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let path = self.path.join(LOCK);
+        match fs::metadata(&path) {
+            Ok(metadata) if identity(&metadata) == self.identity => Ok(()),
+            Ok(_) => Err(io::Error::other(format!("{path:?} is another file than the locked one"))),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("{path:?}, which is locked, is not there any more: {error}"),
+            )),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -91,11 +110,15 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if self.is_clean {
+        if self.is_clean && self.check().is_ok() {
             // A mark that cannot be made leaves an unclean stop, which is the safe reading.
             let _ = write_run(&self.path, &self.epoch, "closed");
         }
     }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Creates a folder and its missing parents, each durably: it is done once.
