@@ -188,7 +188,31 @@ async fn missing_root_is_made_with_its_parents() {
 fn root_that_is_a_file_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let refused = FsStore::open(file.path(), options(Durability::Strict)).unwrap_err();
-    assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
+    let OpenError::Io { root, source } = &refused else { panic!("{refused}") };
+    assert_eq!((root.as_path(), source.kind()), (file.path(), std::io::ErrorKind::NotADirectory));
+    assert_eq!(refused.to_string(), format!("folder {root:?} cannot be used"));
+}
+
+#[tokio::test]
+async fn full_disk_can_be_opened_again() {
+    let root = tempfile::tempdir().unwrap();
+    let upload = Owner::start(root.path(), "strict").kill();
+    // Whatever is written through these links finds the disk full.
+    for name in [".run.new", ".lock"] {
+        let _ = fs::remove_file(root.path().join(name));
+        symlink("/dev/full", root.path().join(name)).unwrap();
+    }
+    let run = || fs::read_to_string(root.path().join(".run")).unwrap();
+    let strict = run();
+    drop(open(root.path(), Durability::Strict));
+    assert_eq!(run(), strict, "nothing to write");
+    let relaxed = open(root.path(), Durability::Relaxed);
+    assert_eq!(run(), strict.replace("strict", "relaxed"), "in place");
+    assert!(fs::symlink_metadata(root.path().join(".run.new")).is_err(), "nothing is left behind");
+    put(&relaxed, "record", "again").await.unwrap_err();
+    assert_eq!(resumed_after(&relaxed, &upload).await, Ok("12345".into()));
+    drop(relaxed);
+    assert_eq!(run(), strict.replace("strict", "closed"));
 }
 
 /// An unmounted file system leaves the empty folder that it was mounted on.
