@@ -42,6 +42,12 @@ impl ApiError {
         Self { status, code, message, detail: None, log: None, retry: false, headers }
     }
 
+    /// The status of the answer.
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// A failure of the registry: `log` is for the log only.
     pub(super) fn internal(status: StatusCode, code: ErrorCode, log: String) -> Self {
         Self { log: Some(log), retry: true, ..Self::new(status, code, code.description()) }
@@ -98,7 +104,9 @@ impl ApiError {
                 Self::method_not_allowed(&allowed.join(", "))
             }
             RouteError::InvalidName(_) => Self::bad_request(ErrorCode::NameInvalid, message),
-            RouteError::InvalidDigest(_) => Self::bad_request(ErrorCode::DigestInvalid, message),
+            RouteError::InvalidDigest(_) | RouteError::MissingDigest => {
+                Self::bad_request(ErrorCode::DigestInvalid, message)
+            }
             // What cannot be a tag is no manifest's, and readers are told so: existence checks
             // take 404 for an answer and 400 for a fault.
             RouteError::InvalidTag(_) if is_read(method) => {

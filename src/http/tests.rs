@@ -93,7 +93,7 @@ async fn app(settings: Settings) -> App {
 }
 
 fn request(method: &str, target: &str) -> http::request::Builder {
-    Request::builder().method(method).uri(target)
+    Request::builder().method(method).uri(target).header("Host", "test")
 }
 
 async fn answer(app: &App, request: Request<Body>) -> Response {
@@ -195,7 +195,8 @@ async fn locations_stand_below_the_public_address_if_there_is_one() {
         let values = vec![public_url.to_owned()];
         let settings = Settings::resolve([crate::config::Assignment { name, values, origin }]);
         let app = app(settings.unwrap()).await;
-        let ask = request("POST", "/v2/a/blobs/uploads/").header("Host", "evil.example");
+        let mut ask = request("POST", "/v2/a/blobs/uploads/");
+        ask.headers_mut().unwrap().insert("Host", "evil.example".parse().unwrap());
         let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
         let location = response.headers()["location"].to_str().unwrap().to_owned();
         assert!(location.starts_with(&format!("{prefix}/v2/a/blobs/uploads/")), "{location}");
