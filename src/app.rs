@@ -213,6 +213,21 @@ impl Signals {
     }
 }
 
+/// Logs where the registry listens and where it keeps everything.
+pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
+    let durability = match settings.durability {
+        jreg_storage::Durability::Strict => "strict",
+        jreg_storage::Durability::Relaxed => "relaxed",
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %address,
+        storage = %settings.storage,
+        durability,
+        "listening"
+    );
+}
+
 /// What `jreg serve` says when it has started.
 pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
     let storage = match &settings.storage {
