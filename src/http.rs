@@ -13,6 +13,7 @@ mod catalog;
 mod conditional;
 mod error;
 mod exchange;
+mod framing;
 mod headers;
 mod manifests;
 mod page;
