@@ -70,9 +70,11 @@ impl App {
         let store = Arc::new(Metered::new(store, observer));
         let clock = Arc::new(SystemClock::new());
         let registry = Registry::open(store, clock, registry_options(&settings)).await?;
+        let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
-            options: HttpOptions::of(&settings),
+            manifest_room: options.manifest_room(),
+            options,
             metrics,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

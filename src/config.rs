@@ -147,6 +147,9 @@ settings! {
         /// The largest manifest.
         manifest_bytes_max: u64 = 4 * MIB, "a size from 64KiB to 7MiB",
             |bytes| (64 * KIB..=7 * MIB).contains(bytes);
+        /// The most bytes of manifests that are being received, over all requests; more wait.
+        manifest_buffer_bytes: u64 = 128 * MIB, "a size from 8MiB to 1TiB",
+            |bytes| (8 * MIB..=MIB * MIB).contains(bytes);
         /// The most items in one page of a listing.
         page_items_max: usize = 1000, "a number from 1 to 10000",
             |items| (1..=10_000).contains(items);

@@ -466,3 +466,38 @@ async fn a_push_goes_on_without_its_client_and_a_shutdown_waits_for_it() {
     let head = send(&app, "HEAD", &format!("/v2/a/blobs/{digest}")).await;
     assert_eq!(head.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn manifests_wait_for_room_before_they_are_read() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    // Room for two bodies of unknown length.
+    let settings = Settings { manifest_buffer_bytes: 8 << 20, ..Settings::default() };
+    let app = Arc::new(app(settings).await);
+    let (begun, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let pushes: Vec<_> = (0..3)
+        .map(|_| {
+            let (app, begun, go_on) = (app.clone(), begun.clone(), go_on.clone());
+            let body = futures::stream::once(async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                go_on.acquire().await.unwrap().forget();
+                Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{}"))
+            });
+            let push = request("PUT", "/v2/a/manifests/v1").body(Body::from_stream(body)).unwrap();
+            tokio::spawn(async move { answer(&app, push).await.status() })
+        })
+        .collect();
+    let settle = async || {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    };
+    settle().await;
+    assert_eq!(begun.load(Ordering::Relaxed), 2);
+    go_on.add_permits(1);
+    settle().await;
+    assert_eq!(begun.load(Ordering::Relaxed), 3, "the third has the room of the first");
+    go_on.add_permits(2);
+    for push in pushes {
+        assert_eq!(push.await.unwrap(), StatusCode::BAD_REQUEST);
+    }
+}
