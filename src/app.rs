@@ -77,9 +77,11 @@ impl App {
             metrics: Arc::clone(&metrics),
             interval: settings.upload_reap_interval,
         };
+        let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
-            options: HttpOptions::of(&settings),
+            manifest_room: options.manifest_room(),
+            options,
             metrics,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -129,6 +131,7 @@ fn outcome(kind: ErrorKind) -> &'static str {
         ErrorKind::Throttled => "throttled",
         ErrorKind::Unavailable => "unavailable",
         ErrorKind::Refused => "refused",
+        ErrorKind::Full => "full",
         _ => "other",
     }
 }
@@ -218,6 +221,21 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Logs where the registry listens and where it keeps everything.
+pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
+    let durability = match settings.durability {
+        jreg_storage::Durability::Strict => "strict",
+        jreg_storage::Durability::Relaxed => "relaxed",
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %address,
+        storage = %settings.storage,
+        durability,
+        "listening"
+    );
 }
 
 /// What `jreg serve` says when it has started.

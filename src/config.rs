@@ -59,6 +59,11 @@ impl Key {
         format!("{VARIABLE_PREFIX}{}", self.field.to_uppercase())
     }
 
+    /// Whether it may be given more than once.
+    fn takes_several(&self) -> bool {
+        self.show(&Settings::default()).is_empty()
+    }
+
     /// Its value in `settings`, as it would be written.
     pub fn show(&self, settings: &Settings) -> Vec<String> {
         (self.show)(settings)
@@ -109,7 +114,7 @@ settings! {
     "Service" {
         /// The address and port to listen on.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
-            "IP:PORT, for example 0.0.0.0:5000 or [::]:5000", |_| true;
+            "IP:PORT (an address, not a name), for example 0.0.0.0:5000 or [::]:5000", |_| true;
         /// Where to keep everything: a folder, or memory (nothing is kept).
         storage: StorageLocation = StorageLocation::Folder(PathBuf::from("./jreg-data")),
             "a folder's path, file:PATH or memory: (s3:// is not in this version)", |_| true;
@@ -144,6 +149,9 @@ settings! {
         /// The largest manifest.
         manifest_bytes_max: u64 = 4 * MIB, "a size from 64KiB to 7MiB",
             |bytes| (64 * KIB..=7 * MIB).contains(bytes);
+        /// The most bytes of manifests that are being received, over all requests; more wait.
+        manifest_buffer_bytes: u64 = 128 * MIB, "a size from 8MiB to 1TiB",
+            |bytes| (8 * MIB..=MIB * MIB).contains(bytes);
         /// The most items in one page of a listing.
         page_items_max: usize = 1000, "a number from 1 to 10000",
             |items| (1..=10_000).contains(items);
@@ -167,8 +175,8 @@ settings! {
         /// The most store reads that one manifest push makes at the same time.
         wave_reads_max: usize = 64, "a number from 1 to 1024", |reads| (1..=1024).contains(reads);
         /// The most repositories that a mount without `from` looks at.
-        mount_candidates_max: usize = 16, "a number from 0 to 1000",
-            |candidates| *candidates <= 1000;
+        mount_candidates_max: usize = 16, "a number from 1 to 1000",
+            |candidates| (1..=1000).contains(candidates);
         /// The most bytes of manifests and links kept in memory; 0 keeps none.
         cache_bytes: u64 = 64 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
         /// How long a cached entry is trusted where other instances share the store.
@@ -290,6 +298,14 @@ pub enum ConfigError {
         /// The known name that is most like it, if one is.
         nearest: Option<String>,
     },
+    /// A flag that takes one value was given several times.
+    #[error("{place} is given {count} times, it can be given once")]
+    Repeated {
+        /// The flag.
+        place: String,
+        /// How often it was given.
+        count: usize,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: it must be {allowed}")]
     NotAllowed {
@@ -319,8 +335,13 @@ impl Settings {
         if (key.set)(self, &assignment.values) {
             return Ok(());
         }
+        let place = place(key, &assignment.origin);
+        if assignment.values.len() > 1 && assignment.origin == Origin::Flag && !key.takes_several()
+        {
+            return Err(ConfigError::Repeated { place, count: assignment.values.len() });
+        }
         Err(ConfigError::NotAllowed {
-            place: place(key, &assignment.origin),
+            place,
             value: assignment.values.join(", "),
             allowed: key.allowed,
         })

@@ -24,7 +24,7 @@ use tracing::{Instrument, Level};
 
 use super::error::ApiError;
 use super::request_id::{self, RequestId};
-use super::{Context, Peer, headers, service};
+use super::{Context, Peer, framing, headers, service};
 use crate::logging::chain;
 use crate::metrics::{AnsweredRequest, Raised};
 
@@ -153,7 +153,13 @@ pub(super) async fn observe(
     request.extensions_mut().insert(Arc::clone(&exchange));
     let mut watch = Watch::new(&context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+    let answer = async {
+        match framing::check(&request) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.render(&context, &exchange),
+        }
+    };
+    let answer = AssertUnwindSafe(answer).catch_unwind().instrument(span).await;
     let mut response = answer.unwrap_or_else(|_| ApiError::panicked().render(&context, &exchange));
     exchange.mark(&context, &mut response);
     watch.answer_began(&response, head);
