@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Authorizer, Gate, Open};
+use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Context, HttpOptions, router};
 use crate::jobs::Reaper;
@@ -27,6 +28,9 @@ const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 /// Why the registry cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The bucket cannot be used.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] jreg_storage::OpenError),
@@ -159,6 +163,7 @@ fn registry_options(settings: &Settings) -> Options {
 async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let path = match &settings.storage {
         StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
+        StorageLocation::Bucket(url) => return Ok(bucket::open(settings, url).await?),
         StorageLocation::Folder(path) => path.clone(),
     };
     let options = FsOptions { durability: settings.durability, ..FsOptions::default() };
@@ -243,6 +248,7 @@ pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
     let storage = match &settings.storage {
         StorageLocation::Memory => "memory: nothing is kept when it stops".to_owned(),
         StorageLocation::Folder(path) => format!("{} ({})", path.display(), durability(settings)),
+        StorageLocation::Bucket(url) => url.to_string(),
     };
     // An address that means "every one here" is no address to push to.
     let host = if address.ip().is_unspecified() {

@@ -17,6 +17,8 @@ Examples:
       listen on 127.0.0.1:5000 and keep everything in ./jreg-data
   jreg serve --listen 0.0.0.0:5000 --storage /srv/jreg
       listen on every address and keep everything in /srv/jreg
+  jreg serve --storage 's3://bucket/jreg?region=eu-central-1'
+      keep everything in a bucket, with the credentials of the AWS tools
   jreg serve --storage memory:
       try it: nothing is kept
   jreg serve --config /etc/jreg.toml

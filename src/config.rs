@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::Durability;
 
-pub use value::{LogFormat, PublicUrl, StorageLocation};
+pub use value::{LogFormat, PublicUrl, Secret, StorageLocation};
 
 use value::Value;
 
@@ -39,6 +39,7 @@ pub struct Key {
     /// Which values it takes.
     pub allowed: &'static str,
     set: fn(&mut Settings, &[String]) -> bool,
+    refusal: fn(&str) -> Option<String>,
     show: fn(&Settings) -> Vec<String>,
 }
 
@@ -105,6 +106,7 @@ macro_rules! settings {
                     None => false,
                 }
             },
+            refusal: <$type as Value>::refusal,
             show: |settings| Value::show_all(&settings.$field),
         },)+)+];
     };
@@ -115,9 +117,10 @@ settings! {
         /// The address and port to listen on.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
             "IP:PORT (an address, not a name), for example 0.0.0.0:5000 or [::]:5000", |_| true;
-        /// Where to keep everything: a folder, or memory (nothing is kept).
+        /// Where to keep everything: a folder, a bucket, or memory (nothing is kept).
         storage: StorageLocation = StorageLocation::Folder(PathBuf::from("./jreg-data")),
-            "a folder's path, file:PATH or memory: (s3:// is not in this version)", |_| true;
+            "a folder's path, file:PATH, s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&..] or memory:",
+            |_| true;
         /// How sure a write to the folder must be before it is acknowledged: strict survives a
         /// power cut, relaxed a crash of jreg only.
         durability: Durability = Durability::Strict, "strict or relaxed", |_| true;
@@ -136,6 +139,36 @@ settings! {
         warning: Vec<String> = Vec::new(),
             "printable ASCII without quote or backslash, 4096 bytes over all",
             |all| warnings_fit(all);
+    }
+    "Bucket" {
+        /// Whether this is the only instance that writes to the bucket: the one way to use a store
+        /// that does not honour conditional writes.
+        single_instance: bool = false, "on or off", |_| true;
+        /// The id of the access key. Without it, credentials are found as the AWS tools find them:
+        /// in AWS_* variables, a web identity, a pod or task identity, the instance.
+        s3_access_key_id: Option<String> = None, "none, or an id", |_| true;
+        /// The secret of the access key.
+        s3_secret_access_key: Option<Secret> = None, "none, or a secret", |_| true;
+        /// The token of a session, where the access key is a temporary one.
+        s3_session_token: Option<Secret> = None, "none, or a token", |_| true;
+        /// A header for every request to the bucket, not for secrets; may be given several times.
+        s3_header: Vec<String> = Vec::new(), "NAME: VALUE",
+            |all| all.iter().all(|header| header.contains(':'));
+        /// How long connecting to the bucket may take.
+        s3_connect_timeout: Duration = 5 * SECOND, "a duration from 100ms to 1h",
+            |timeout| is_timeout(*timeout);
+        /// How long one attempt of a small request to the bucket may take.
+        s3_request_timeout: Duration = 10 * SECOND, "a duration from 100ms to 1h",
+            |timeout| is_timeout(*timeout);
+        /// How long a failing small request to the bucket is repeated.
+        s3_request_budget: Duration = 30 * SECOND, "a duration from 100ms to 1m",
+            |budget| is_timeout(*budget) && *budget <= MINUTE;
+        /// How long the bucket may send nothing in the middle of a body.
+        s3_idle_timeout: Duration = 30 * SECOND, "a duration from 100ms to 1h",
+            |timeout| is_timeout(*timeout);
+        /// How long a failing transfer of blob bytes is repeated.
+        s3_transfer_budget: Duration = 180 * SECOND, "a duration from 100ms to 1h",
+            |budget| is_timeout(*budget);
     }
     "Logs" {
         /// The form of the log on standard error: auto is pretty on a terminal, otherwise json.
@@ -307,14 +340,14 @@ pub enum ConfigError {
         count: usize,
     },
     /// The setting does not take this value.
-    #[error("{place} cannot be {value:?}: it must be {allowed}")]
+    #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
         /// The flag, variable, or file and key.
         place: String,
         /// The value.
         value: String,
-        /// Which values it takes.
-        allowed: &'static str,
+        /// What is wrong with it, or which values would be right.
+        why: String,
     },
 }
 
@@ -340,10 +373,11 @@ impl Settings {
         {
             return Err(ConfigError::Repeated { place, count: assignment.values.len() });
         }
+        let refusal = assignment.values.first().and_then(|text| (key.refusal)(text.trim()));
         Err(ConfigError::NotAllowed {
             place,
             value: assignment.values.join(", "),
-            allowed: key.allowed,
+            why: refusal.unwrap_or_else(|| format!("it must be {}", key.allowed)),
         })
     }
 }

@@ -25,7 +25,7 @@ struct Bench {
 
 enum Home {
     Memory(Arc<Recording>),
-    Bucket(S3Server),
+    Bucket(Box<S3Server>),
 }
 
 impl Home {
@@ -36,7 +36,7 @@ impl Home {
     }
 
     async fn bucket() -> Self {
-        Self::Bucket(S3Server::start(S3Spec::default()).await)
+        Self::Bucket(Box::new(S3Server::start(S3Spec::default()).await))
     }
 
     async fn open(&self) -> Registry {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jreg_registry::ReferencePolicy;
-use jreg_storage::Durability;
+use jreg_storage::{Durability, S3Url};
 
 /// A value that can be written in a flag, a variable or the file.
 pub(super) trait Value: Sized {
@@ -17,6 +17,11 @@ pub(super) trait Value: Sized {
 
     /// Writes it so that [`Value::parse`] reads it back.
     fn show(&self) -> String;
+
+    /// Says what is wrong with a text, where that is more than that it is not allowed.
+    fn refusal(_text: &str) -> Option<String> {
+        None
+    }
 
     /// Reads all texts that were given: just one, unless the kind takes several.
     fn parse_all(texts: &[String]) -> Option<Self> {
@@ -37,8 +42,27 @@ pub(super) trait Value: Sized {
 pub enum StorageLocation {
     /// In this folder, which is made if it is not there.
     Folder(PathBuf),
+    /// In a bucket of S3, or of a store like it.
+    Bucket(S3Url),
     /// In memory, for tests and trials.
     Memory,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value, to be used and not shown.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// The form of the log.
@@ -70,6 +94,7 @@ impl fmt::Display for StorageLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::Bucket(url) => write!(f, "{url}"),
             Self::Memory => f.write_str("memory:"),
         }
     }
@@ -79,6 +104,9 @@ impl Value for StorageLocation {
     fn parse(text: &str) -> Option<Self> {
         if text == "memory:" {
             return Some(Self::Memory);
+        }
+        if text.starts_with(S3_SCHEME) {
+            return text.parse().ok().map(Self::Bucket);
         }
         let path = match text.split_once(':') {
             Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
@@ -92,7 +120,14 @@ impl Value for StorageLocation {
     fn show(&self) -> String {
         self.to_string()
     }
+
+    fn refusal(text: &str) -> Option<String> {
+        let url = text.starts_with(S3_SCHEME).then(|| text.parse::<S3Url>())?;
+        url.err().map(|error| error.to_string())
+    }
 }
+
+const S3_SCHEME: &str = "s3://";
 
 impl Value for PublicUrl {
     fn parse(text: &str) -> Option<Self> {
@@ -225,6 +260,26 @@ impl Value for Option<u64> {
 
     fn show(&self) -> String {
         self.as_ref().map_or_else(|| "auto".to_owned(), Value::show)
+    }
+}
+
+impl Value for Option<String> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { Some(Some(text.to_owned())) }
+    }
+
+    fn show(&self) -> String {
+        self.clone().unwrap_or_else(|| "none".to_owned())
+    }
+}
+
+impl Value for Option<Secret> {
+    fn parse(text: &str) -> Option<Self> {
+        Option::<String>::parse(text).map(|text| text.map(Secret))
+    }
+
+    fn show(&self) -> String {
+        if self.is_some() { "[redacted]" } else { "none" }.to_owned()
     }
 }
 

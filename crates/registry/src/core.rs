@@ -29,9 +29,10 @@ use crate::{Error, Options, Result};
 /// least twice this.
 pub(crate) const TOUCH_AGE: Duration = Duration::from_secs(3600);
 
-/// How long after its first read a referencing write may still be sent. With the 15 minutes that
-/// a signed request may travel, this is the format's bound B of 20 minutes.
-pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
+/// How long after its first read a referencing write may still be handed to the store, which
+/// repeats it for a minute at most. With the 15 minutes that a signed request may travel, this is
+/// the format's bound B of 20 minutes.
+pub(crate) const WINDOW: Duration = Duration::from_secs(4 * 60);
 
 /// For how long a referencing write may be on its way to the store, from its first read on: the
 /// format's bound B.

@@ -35,7 +35,7 @@ pub struct Reaped {
 enum Fate {
     Unfinished,
     Ended,
-    /// It was a tail, or somebody else was first.
+    /// It was a tail, or somebody else gave it up first.
     Nothing,
 }
 
@@ -93,25 +93,27 @@ impl Core {
 
     async fn reap_session(&self, key: &Key) -> Result<Fate> {
         let Some(session) = self.read::<Session>(key).await? else { return Ok(Fate::Nothing) };
-        let (etag, leftover, fate) = match session.value.state {
+        let (leftover, fate) = match session.value.state {
             State::Open(open) => {
                 let leftover = open.leftover();
                 let state = State::Cancelled(leftover.clone());
                 let cancelled = Session { state, ..session.value };
                 match self.swap(key, Some(&session.etag), cancelled.encode()).await? {
-                    Some(written) => (written.etag, leftover, Fate::Unfinished),
+                    Some(_) => (leftover, Fate::Unfinished),
                     None => return Ok(Fate::Nothing),
                 }
             }
-            State::Cancelled(leftover) => (session.etag, leftover, Fate::Ended),
+            State::Cancelled(leftover) => (leftover, Fate::Ended),
             // Its object stays, and so do the bytes of one that was never completed: a link may
             // name them. Parts that never became the object do not.
             State::Closed(closed) => {
                 let parts = || Leftover::new(closed.multipart, Vec::new());
-                (session.etag, closed.spare.unwrap_or_else(parts), Fate::Ended)
+                (closed.spare.unwrap_or_else(parts), Fate::Ended)
             }
         };
         leftover.discard(self).await?;
-        Ok(if self.remove(key, &etag).await? { fate } else { Fate::Nothing })
+        // Nobody writes it any more, and no session ever comes back under this id.
+        self.store.delete(key, None).await?;
+        Ok(fate)
     }
 }

@@ -6,7 +6,8 @@
 //! - [`MemoryStore`] is the reference, [`FsStore`] the store in a folder, [`S3Store`] the one in a
 //!   bucket.
 //! - [`Metered`] is put around a store to observe it, [`Tombstones`] around a shared one so that
-//!   no late write brings a deleted record back.
+//!   no late write brings a deleted record back, [`SingleWriter`] around one that keeps no
+//!   conditions.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
@@ -19,6 +20,7 @@ mod key;
 mod memory;
 mod metered;
 mod s3;
+mod single_writer;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -34,6 +36,7 @@ pub use s3::{
     Capabilities, Credentials, Encryption, InvalidS3Url, PART_BYTES_MAX, PART_BYTES_MIN,
     S3OpenError, S3Options, S3Store, S3Url,
 };
+pub use single_writer::SingleWriter;
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part,
     PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,

@@ -248,7 +248,7 @@ async fn folder_that_went_away_is_unavailable_and_not_empty() {
             store.read(&key, range).await.map(|_| ()),
             store.delete(&key, None).await,
             store.delete_many(std::slice::from_ref(&key)).await,
-            store.create_multipart(&key, 1).await.map(|_| ()),
+            store.create_multipart(&key, 1, 16).await.map(|_| ()),
             store.resume_multipart(&upload, 2).await.map(|_| ()),
             store.put_part(&upload, 5, "6".into()).await.map(|_| ()),
             store.sync_parts(&upload).await,

@@ -90,7 +90,7 @@ pub struct TestServer {
 enum Home {
     Elsewhere,
     Folder(TempDir),
-    Bucket(S3Server),
+    Bucket(Box<S3Server>),
 }
 
 impl TestServer {
@@ -99,7 +99,7 @@ impl TestServer {
         let home = match spec.store {
             StoreKind::Memory | StoreKind::Given(_) => Home::Elsewhere,
             StoreKind::Folder => Home::Folder(TempDir::new().unwrap()),
-            StoreKind::Bucket => Home::Bucket(S3Server::start(S3Spec::default()).await),
+            StoreKind::Bucket => Home::Bucket(Box::new(S3Server::start(S3Spec::default()).await)),
         };
         Self::start_in(spec, home).await
     }

@@ -324,7 +324,7 @@ mod tests {
     async fn part_that_does_not_fit_leaves_nothing_behind() {
         let (root, store) = open();
         let key = "bulk/object".parse().unwrap();
-        let mut upload = store.create_multipart(&key, 1).await.unwrap();
+        let mut upload = store.create_multipart(&key, 1, 16).await.unwrap();
         upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
         let staging = || {
             let mut entries = std::fs::read_dir(root.path().join("bulk")).unwrap();

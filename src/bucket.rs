@@ -1,0 +1,115 @@
+//! From settings to a bucket that can be relied on: probed, and with whatever must be put around
+//! the store for what the bucket does not do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jreg_storage::{
+    Capabilities, Credentials, S3OpenError, S3Options, S3Store, S3Url, SingleWriter, Store,
+    Tombstones,
+};
+
+use crate::config::{Secret, Settings};
+
+/// The most that the clocks of an instance and of its bucket may differ. Whoever is further off
+/// would misjudge how long a write of its own may still be on its way.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Why a bucket cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BucketError {
+    /// The settings do not fit.
+    #[error(transparent)]
+    Open(#[from] S3OpenError),
+    /// Half of a key was given.
+    #[error(
+        "s3-access-key-id and s3-secret-access-key are given together, a session token with them"
+    )]
+    HalfAKey,
+    /// It does not answer, or not us.
+    #[error("cannot use the bucket {url}")]
+    Unusable {
+        /// The bucket.
+        url: Box<S3Url>,
+        /// Why.
+        source: jreg_storage::Error,
+    },
+    /// It cannot be shared.
+    #[error(
+        "the bucket {url} does not honour conditional writes ({found}): several instances would \
+         overwrite each other; with --single-instance one alone can use it"
+    )]
+    NotShareable {
+        /// The bucket.
+        url: Box<S3Url>,
+        /// What the probe found.
+        found: Capabilities,
+    },
+    /// The clocks are too far apart.
+    #[error(
+        "the clock of the bucket {url} is {} s from this machine's, more than {} s: set the clock",
+        difference.as_secs(), CLOCK_DIFFERENCE_MAX.as_secs()
+    )]
+    Clock {
+        /// The bucket.
+        url: Box<S3Url>,
+        /// How far.
+        difference: Duration,
+    },
+}
+
+/// Opens the bucket, finds out what it honours, and says so in the log.
+pub(crate) async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, BucketError> {
+    let store = S3Store::open(options(settings, url)?)?;
+    let probed = store.probe().await;
+    let found =
+        probed.map_err(|source| BucketError::Unusable { url: Box::new(url.clone()), source })?;
+    tracing::info!(bucket = %url, "{found}");
+    check(settings, url, found)?;
+    if found.is_shareable() {
+        return Ok(Arc::new(Tombstones::new(store, jreg_registry::may_come_back)));
+    }
+    tracing::warn!("conditions are kept by this instance alone: start no second one");
+    Ok(Arc::new(SingleWriter::new(store)))
+}
+
+fn check(settings: &Settings, url: &S3Url, found: Capabilities) -> Result<(), BucketError> {
+    let (url, difference) = (Box::new(url.clone()), found.clock_difference);
+    if difference > CLOCK_DIFFERENCE_MAX {
+        return Err(BucketError::Clock { url, difference });
+    }
+    if !found.is_shareable() && !settings.single_instance {
+        return Err(BucketError::NotShareable { url, found });
+    }
+    Ok(())
+}
+
+fn options(settings: &Settings, url: &S3Url) -> Result<S3Options, BucketError> {
+    let defaults = S3Options::new(url.clone());
+    Ok(S3Options {
+        credentials: credentials(settings)?,
+        headers: settings.s3_header.iter().filter_map(|header| split(header)).collect(),
+        part_bytes: settings.part_bytes.unwrap_or(defaults.part_bytes),
+        connect_timeout: settings.s3_connect_timeout,
+        request_timeout: settings.s3_request_timeout,
+        request_budget: settings.s3_request_budget,
+        idle_timeout: settings.s3_idle_timeout,
+        transfer_budget: settings.s3_transfer_budget,
+        ..defaults
+    })
+}
+
+fn split(header: &str) -> Option<(String, String)> {
+    let (name, value) = header.split_once(':')?;
+    Some((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn credentials(settings: &Settings) -> Result<Credentials, BucketError> {
+    let reveal = |secret: &Option<Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
+    let token = reveal(&settings.s3_session_token);
+    match (settings.s3_access_key_id.clone(), reveal(&settings.s3_secret_access_key), token) {
+        (Some(key_id), Some(secret), token) => Ok(Credentials::Static { key_id, secret, token }),
+        (None, None, None) => Ok(Credentials::Environment),
+        _ => Err(BucketError::HalfAKey),
+    }
+}
