@@ -64,7 +64,7 @@ pub(crate) async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Sto
     let probed = store.probe().await;
     let found =
         probed.map_err(|source| BucketError::Unusable { url: Box::new(url.clone()), source })?;
-    tracing::info!(bucket = %url, "{found}");
+    tracing::info!(bucket = %url, "the bucket honours {found}");
     check(settings, url, found)?;
     if found.is_shareable() {
         return Ok(Arc::new(Tombstones::new(store, jreg_registry::may_come_back)));
