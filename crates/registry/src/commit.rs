@@ -79,8 +79,8 @@ impl Repository {
             Ok(holder) => self.commit_whole(&id, digest, writer, holder).await,
             Err(error) => {
                 if writer.is_recorded() {
-                    // Nobody was ever told this upload's id. If this fails, the reaper has it.
-                    writer.cancel().await.ok();
+                    // If this fails, the reaper has it.
+                    writer.abandon().await.ok();
                 }
                 Err(error)
             }

@@ -610,6 +610,14 @@ impl Writer {
         leftover.discard(&self.core).await
     }
 
+    /// Gives up an upload whose id nobody was told: first the bytes, so that this helps a store
+    /// that is full, then the session.
+    pub(crate) async fn abandon(&mut self) -> Result<()> {
+        self.leftover().await?.discard(&self.core).await?;
+        self.swap(State::Cancelled(Leftover::default())).await?;
+        Ok(())
+    }
+
     /// Makes the upload one that has nothing yet, and removes what came.
     pub(crate) async fn rewind(&mut self) -> Result<()> {
         if self.recorded.is_none() {

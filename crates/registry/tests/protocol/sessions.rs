@@ -324,12 +324,16 @@ async fn push_that_breaks_off_leaves_nothing_behind() {
     let repository = bench.repository("a");
     let name = digest(&bytes(PART * 4));
     let pushing = tokio::spawn(async move { repository.blob_push(&name, chunk).await });
+    let mut part = bench.gate.hold(|call| call.operation == "put_part");
     sender.send(Ok(bytes(PART * 3))).await.unwrap();
+    part.reached(1).await;
+    let upload = bench.multipart().await;
+    part.release();
     sender.send(Err(jreg_registry::BodyError::Broken)).await.unwrap();
     let broken = pushing.await.unwrap();
     assert!(matches!(broken, Err(Error::Body(_))), "{broken:?}");
     assert_eq!(bench.keys("blobs/").await, []);
-    assert!(bench.multipart_is_gone(&bench.multipart().await).await);
+    assert!(bench.multipart_is_gone(&upload).await);
 }
 
 #[tokio::test]
