@@ -18,6 +18,7 @@ use crate::auth::{Authorizer, Gate, Open};
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Context, HttpOptions, router};
+use crate::jobs::Reaper;
 use crate::metrics::Metrics;
 use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
 
@@ -54,6 +55,7 @@ pub enum StartError {
 pub struct App {
     router: Router,
     context: Arc<Context>,
+    reaper: Reaper,
     server: ServerOptions,
 }
 
@@ -74,16 +76,23 @@ impl App {
         let store = Arc::new(Metered::new(store, observer));
         let clock = Arc::new(SystemClock::new());
         let registry = Registry::open(store, clock, registry_options(&settings)).await?;
+        let reaper = Reaper {
+            registry: registry.clone(),
+            metrics: Arc::clone(&metrics),
+            interval: settings.upload_reap_interval,
+        };
+        let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
-            options: HttpOptions::of(&settings),
+            manifest_room: options.manifest_room(),
+            options,
             metrics,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             readiness: Default::default(),
         });
         let router = router(Arc::clone(&context));
-        Ok(Self { router, context, server: ServerOptions::of(&settings) })
+        Ok(Self { router, context, reaper, server: ServerOptions::of(&settings) })
     }
 
     /// The router, for callers that bring their own server.
@@ -94,6 +103,7 @@ impl App {
     /// Serves on `listener` until the returned value is shut down or dropped.
     pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
         let address = listener.local_addr()?;
+        self.reaper.spawn(&self.context.tasks, self.context.stopping.clone());
         let parts = Parts {
             router: self.router,
             metrics: Arc::clone(&self.context.metrics),
@@ -125,6 +135,7 @@ fn outcome(kind: ErrorKind) -> &'static str {
         ErrorKind::Throttled => "throttled",
         ErrorKind::Unavailable => "unavailable",
         ErrorKind::Refused => "refused",
+        ErrorKind::Full => "full",
         _ => "other",
     }
 }
@@ -215,6 +226,21 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Logs where the registry listens and where it keeps everything.
+pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
+    let durability = match settings.durability {
+        jreg_storage::Durability::Strict => "strict",
+        jreg_storage::Durability::Relaxed => "relaxed",
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %address,
+        storage = %settings.storage,
+        durability,
+        "listening"
+    );
 }
 
 /// What `jreg serve` says when it has started.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::HeaderMap;
 use jreg_oci::{Endpoint, RepositoryName};
-use jreg_registry::Registry;
+use jreg_registry::{Registry, Usage};
 
 pub use handle::{AccessError, Authorized};
 
@@ -130,6 +130,11 @@ impl Gate {
     /// Asks the store whether it answers. Needs no right: health is not content.
     pub async fn ready(&self) -> Result<(), jreg_registry::Error> {
         self.registry.ready().await
+    }
+
+    /// What the registry uses of its limits; that needs no right either.
+    pub fn usage(&self) -> Usage {
+        self.registry.usage()
     }
 }
 

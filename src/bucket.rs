@@ -32,7 +32,7 @@ pub enum BucketError {
         /// The bucket.
         url: Box<S3Url>,
         /// Why.
-        source: Box<jreg_storage::Error>,
+        source: jreg_storage::Error,
     },
     /// It cannot be shared.
     #[error(
@@ -59,17 +59,15 @@ pub enum BucketError {
 }
 
 /// Opens the bucket, finds out what it honours, and says so in the log.
-pub async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, BucketError> {
+pub(crate) async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, BucketError> {
     let store = S3Store::open(options(settings, url)?)?;
     let probed = store.probe().await;
-    let found = probed.map_err(|source| BucketError::Unusable {
-        url: Box::new(url.clone()),
-        source: Box::new(source),
-    })?;
-    tracing::info!(bucket = %url, "{found}");
+    let found =
+        probed.map_err(|source| BucketError::Unusable { url: Box::new(url.clone()), source })?;
+    tracing::info!(bucket = %url, "the bucket honours {found}");
     check(settings, url, found)?;
     if found.is_shareable() {
-        return Ok(Arc::new(Tombstones::new(store, jreg_registry::is_record)));
+        return Ok(Arc::new(Tombstones::new(store, jreg_registry::may_come_back)));
     }
     tracing::warn!("conditions are kept by this instance alone: start no second one");
     Ok(Arc::new(SingleWriter::new(store)))

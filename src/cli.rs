@@ -38,7 +38,6 @@ file. Sizes are written 4MiB, durations 30s, 5m, 6d.";
 /// An OCI registry in one binary: no database, no other service.
 #[derive(Debug, Parser)]
 #[command(name = "jreg", version, after_help = EXAMPLES, arg_required_else_help = true)]
-#[command(disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -101,6 +100,7 @@ fn flag(key: &Key) -> Arg {
         .long(key.name())
         .value_name("VALUE")
         .action(ArgAction::Append)
+        .allow_negative_numbers(true)
         .help_heading(key.section)
         .help(format!("{doc} [default: {default}]"))
         .long_help(format!(
@@ -258,7 +258,21 @@ mod tests {
         let settings = resolve(&["--warning", "a", "--warning", "b"], &[]).unwrap().settings;
         assert_eq!(settings.warning, ["a", "b"]);
         let error = resolve(&["--deletes", "on", "--deletes", "off"], &[]).unwrap_err();
-        assert_eq!(error.to_string(), r#"--deletes cannot be "on, off": it must be on or off"#);
+        assert_eq!(error.to_string(), "--deletes is given 2 times, it can be given once");
+    }
+
+    #[test]
+    fn a_negative_number_is_refused_in_our_words() {
+        let error = resolve(&["--uploads-max", "-1"], &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"--uploads-max cannot be "-1": it must be a number from 1 to 100000"#
+        );
+    }
+
+    #[test]
+    fn help_is_also_a_command() {
+        assert!(is_answer(&parse(["jreg", "help"].map(OsString::from)).unwrap_err()));
     }
 
     #[test]

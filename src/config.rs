@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::Durability;
 
@@ -22,6 +23,7 @@ use value::Value;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The most bytes of warnings that one answer may carry (distribution-spec, "Warnings").
@@ -56,6 +58,11 @@ impl Key {
     /// Its environment variable.
     pub fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.field.to_uppercase())
+    }
+
+    /// Whether it may be given more than once.
+    fn takes_several(&self) -> bool {
+        self.show(&Settings::default()).is_empty()
     }
 
     /// Its value in `settings`, as it would be written.
@@ -109,7 +116,7 @@ settings! {
     "Service" {
         /// The address and port to listen on.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
-            "IP:PORT, for example 0.0.0.0:5000 or [::]:5000", |_| true;
+            "IP:PORT (an address, not a name), for example 0.0.0.0:5000 or [::]:5000", |_| true;
         /// Where to keep everything: a folder, a bucket, or memory (nothing is kept).
         storage: StorageLocation = StorageLocation::Folder(PathBuf::from("./jreg-data")),
             "a folder's path, file:PATH, s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&..] or memory:",
@@ -154,8 +161,8 @@ settings! {
         s3_request_timeout: Duration = 10 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
         /// How long a failing small request to the bucket is repeated.
-        s3_request_budget: Duration = 30 * SECOND, "a duration from 100ms to 4m",
-            |budget| is_timeout(*budget) && *budget <= 240 * SECOND;
+        s3_request_budget: Duration = 30 * SECOND, "a duration from 100ms to 1m",
+            |budget| is_timeout(*budget) && *budget <= MINUTE;
         /// How long the bucket may send nothing in the middle of a body.
         s3_idle_timeout: Duration = 30 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
@@ -175,12 +182,18 @@ settings! {
         /// The largest manifest.
         manifest_bytes_max: u64 = 4 * MIB, "a size from 64KiB to 7MiB",
             |bytes| (64 * KIB..=7 * MIB).contains(bytes);
+        /// The most bytes of manifests that are being received, over all requests; more wait.
+        manifest_buffer_bytes: u64 = 128 * MIB, "a size from 8MiB to 1TiB",
+            |bytes| (8 * MIB..=MIB * MIB).contains(bytes);
         /// The most items in one page of a listing.
         page_items_max: usize = 1000, "a number from 1 to 10000",
             |items| (1..=10_000).contains(items);
         /// How long an upload may go on from its creation.
         upload_age_max: Duration = 6 * DAY, "a duration from 1m to 30d",
             |age| (60 * SECOND..=30 * DAY).contains(age);
+        /// How often old uploads are looked for, and what they left behind is removed.
+        upload_reap_interval: Duration = HOUR, "a duration from 1m to 30d",
+            |interval| (60 * SECOND..=30 * DAY).contains(interval);
         /// The most uploads that send at the same time; more are told to try again (429).
         uploads_max: usize = 512, "a number from 1 to 100000",
             |uploads| (1..=100_000).contains(uploads);
@@ -195,12 +208,28 @@ settings! {
         /// The most store reads that one manifest push makes at the same time.
         wave_reads_max: usize = 64, "a number from 1 to 1024", |reads| (1..=1024).contains(reads);
         /// The most repositories that a mount without `from` looks at.
-        mount_candidates_max: usize = 16, "a number from 0 to 1000",
-            |candidates| *candidates <= 1000;
+        mount_candidates_max: usize = 16, "a number from 1 to 1000",
+            |candidates| (1..=1000).contains(candidates);
         /// The most bytes of manifests and links kept in memory; 0 keeps none.
         cache_bytes: u64 = 64 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
         /// How long a cached entry is trusted where other instances share the store.
         cache_trust: Duration = 60 * SECOND, "a duration up to 1h", |trust| *trust <= HOUR;
+    }
+    "Redirects" {
+        /// Whether clients are sent to the store itself for blobs (S3 only).
+        redirect: bool = false, "on or off", |_| true;
+        /// The smallest blob that a client is sent to the store for.
+        redirect_bytes_min: u64 = MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
+        /// Networks whose clients are sent to the store; may be given several times. None: all.
+        redirect_networks: Vec<IpNet> = Vec::new(),
+            "an address and a prefix length, for example 10.0.0.0/8", |_| true;
+        /// Clients that are never sent to the store, by how their User-Agent begins; may be given
+        /// several times.
+        redirect_agents_except: Vec<String> = Vec::new(), "a text, for example crane/",
+            |all| all.iter().all(|agent| !agent.is_empty());
+        /// How long a client may begin to read from the store after it was sent there.
+        redirect_expiry: Duration = 20 * MINUTE, "a duration from 1m to 12h",
+            |expiry| (MINUTE..=12 * HOUR).contains(expiry);
     }
     "Connections" {
         /// The most connections at the same time; more are told to try again (503).
@@ -302,6 +331,14 @@ pub enum ConfigError {
         /// The known name that is most like it, if one is.
         nearest: Option<String>,
     },
+    /// A flag that takes one value was given several times.
+    #[error("{place} is given {count} times, it can be given once")]
+    Repeated {
+        /// The flag.
+        place: String,
+        /// How often it was given.
+        count: usize,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
@@ -331,9 +368,14 @@ impl Settings {
         if (key.set)(self, &assignment.values) {
             return Ok(());
         }
+        let place = place(key, &assignment.origin);
+        if assignment.values.len() > 1 && assignment.origin == Origin::Flag && !key.takes_several()
+        {
+            return Err(ConfigError::Repeated { place, count: assignment.values.len() });
+        }
         let refusal = assignment.values.first().and_then(|text| (key.refusal)(text.trim()));
         Err(ConfigError::NotAllowed {
-            place: place(key, &assignment.origin),
+            place,
             value: assignment.values.join(", "),
             why: refusal.unwrap_or_else(|| format!("it must be {}", key.allowed)),
         })

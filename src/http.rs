@@ -13,9 +13,11 @@ mod catalog;
 mod conditional;
 mod error;
 mod exchange;
+mod framing;
 mod headers;
 mod manifests;
 mod page;
+mod redirect;
 mod referrers;
 mod request_id;
 mod service;
@@ -29,12 +31,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use http::HeaderValue;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Gate;
 use crate::config::Settings;
 use crate::metrics::Metrics;
+
+use redirect::Redirects;
 
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use service::ROUTES as SERVICE_ROUTES;
@@ -59,6 +64,8 @@ pub struct HttpOptions {
     pub warnings: Vec<HeaderValue>,
     /// The largest manifest, in bytes.
     pub manifest_bytes_max: u64,
+    /// The most bytes of manifests in memory while they are received.
+    pub manifest_buffer_bytes: u64,
     /// The most items of a page.
     pub page_items_max: usize,
     /// How long a client may send nothing in the middle of a body.
@@ -67,6 +74,8 @@ pub struct HttpOptions {
     pub drain_bytes_max: u64,
     /// When to try again.
     pub retry_after: Duration,
+    /// Which blobs are read from the store itself, and by whom.
+    pub redirects: Redirects,
 }
 
 impl HttpOptions {
@@ -82,11 +91,21 @@ impl HttpOptions {
             public_url: public_url.map_or_else(String::new, |url| url.as_str().to_owned()),
             warnings: settings.warning.iter().map(warning).collect(),
             manifest_bytes_max: settings.manifest_bytes_max,
+            manifest_buffer_bytes: settings.manifest_buffer_bytes,
             page_items_max: settings.page_items_max,
             body_idle_timeout: settings.body_idle_timeout,
             drain_bytes_max: settings.drain_bytes_max,
             retry_after: settings.retry_after,
+            redirects: Redirects::of(settings),
         }
+    }
+}
+
+impl HttpOptions {
+    /// Room for the manifests that may be received at the same time.
+    pub fn manifest_room(&self) -> Arc<Semaphore> {
+        let kib = usize::try_from(self.manifest_buffer_bytes / 1024).unwrap_or(usize::MAX);
+        Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)))
     }
 }
 
@@ -104,6 +123,8 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
+    /// The room for manifests that are being received, in KiB.
+    pub manifest_room: Arc<Semaphore>,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
 }

@@ -25,6 +25,7 @@ pub mod bucket;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod jobs;
 pub mod logging;
 pub mod metrics;
 pub mod server;

@@ -1,5 +1,6 @@
 //! The `jreg` command.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use jreg::cli::{self, Action};
@@ -18,13 +19,15 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Action::Version => println!("{}", cli::version()),
+        Action::Version => match writeln!(std::io::stdout(), "{}", cli::version()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        },
         Action::Serve(serve) => match serve.resolve(std::env::vars_os()) {
-            Ok(resolved) => return start(resolved),
-            Err(error) => return fail(2, &error),
+            Ok(resolved) => start(resolved),
+            Err(error) => fail(2, &error),
         },
     }
-    ExitCode::SUCCESS
 }
 
 fn start(cli::Resolved { settings, remarks }: cli::Resolved) -> ExitCode {
@@ -34,8 +37,13 @@ fn start(cli::Resolved { settings, remarks }: cli::Resolved) -> ExitCode {
     for remark in remarks {
         tracing::warn!("{remark}");
     }
-    let announce =
-        |settings: &config::Settings, address| println!("{}", app::greeting(settings, address));
+    let announce = |settings: &config::Settings, address| {
+        app::log_start(settings, address);
+        if settings.log_format != config::LogFormat::Json {
+            // A registry serves whether or not somebody reads this.
+            let _ = writeln!(std::io::stdout(), "{}", app::greeting(settings, address));
+        }
+    };
     match app::run(settings, announce) {
         Ok(Ending::Whole) => ExitCode::SUCCESS,
         Ok(Ending::CutOff) => ExitCode::from(1),
@@ -44,6 +52,7 @@ fn start(cli::Resolved { settings, remarks }: cli::Resolved) -> ExitCode {
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("jreg: {}", chain(error));
+    // There is nobody left to tell if standard error is gone.
+    let _ = writeln!(std::io::stderr(), "jreg: {}", chain(error));
     ExitCode::from(code)
 }

@@ -4,8 +4,10 @@
 //! repository or client ever becomes one, so their number is bounded.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jreg_registry::Usage;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -67,6 +69,11 @@ pub struct Metrics {
     pub accept_errors: Counter,
     /// Uploads whose bytes are coming in.
     pub uploads: Gauge,
+    /// Uploads that were never finished and are removed.
+    pub uploads_expired: Counter,
+    upload_slots_free: Gauge,
+    upload_buffer_free: Gauge,
+    cache_lookups: Counters<1>,
     store_requests: Counters<2>,
     store_seconds: Histograms,
 }
@@ -95,11 +102,16 @@ impl Metrics {
             connections_refused: Counter::default(),
             accept_errors: Counter::default(),
             uploads: Gauge::default(),
+            uploads_expired: Counter::default(),
+            upload_slots_free: Gauge::default(),
+            upload_buffer_free: Gauge::default(),
+            cache_lookups: Family::default(),
             store_requests: Family::default(),
             store_seconds: Family::new_with_constructor(latency),
         };
         metrics.register_http();
         metrics.register_process();
+        metrics.register_registry();
         metrics.register_store();
         metrics
     }
@@ -146,11 +158,36 @@ impl Metrics {
             "Connections that could not be accepted",
             self.accept_errors.clone(),
         );
-        registry.register("uploads_in_progress", "Uploads being received", self.uploads.clone());
         let build: Family<Labels<1>, Gauge> = Family::default();
         let version = Labels([("version", Word::Text(env!("CARGO_PKG_VERSION")))]);
         build.get_or_create(&version).set(1);
         registry.register("build_info", "The version of jreg", build);
+    }
+
+    fn register_registry(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("uploads_in_progress", "Uploads being received", self.uploads.clone());
+        registry.register(
+            "uploads_expired",
+            "Uploads that were never finished and are removed",
+            self.uploads_expired.clone(),
+        );
+        registry.register(
+            "upload_slots_free",
+            "Uploads that may still begin to send (uploads-max)",
+            self.upload_slots_free.clone(),
+        );
+        registry.register_with_unit(
+            "upload_buffer_free",
+            "What uploads may still take into memory (upload-buffer-bytes)",
+            Unit::Bytes,
+            self.upload_buffer_free.clone(),
+        );
+        registry.register(
+            "cache_lookups",
+            "Manifests and links looked for in memory, by outcome (hit or miss)",
+            self.cache_lookups.clone(),
+        );
     }
 
     fn register_store(&mut self) {
@@ -192,12 +229,22 @@ impl Metrics {
         self.store_seconds.get_or_create(&Labels([operation])).observe(duration.as_secs_f64());
     }
 
-    /// The text that Prometheus reads.
-    pub fn render(&self) -> String {
+    /// The text that Prometheus reads; `usage` is what the registry uses now.
+    pub fn render(&self, usage: &Usage) -> String {
+        self.upload_slots_free.set(saturated(usage.upload_slots_free));
+        self.upload_buffer_free.set(saturated(usage.upload_buffer_bytes_free));
+        for (outcome, count) in [("hit", usage.cache_hits), ("miss", usage.cache_misses)] {
+            let labels = Labels([("outcome", Word::Text(outcome))]);
+            self.cache_lookups.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
+}
+
+fn saturated(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// What is counted of a request.
@@ -235,7 +282,15 @@ impl Drop for Raised {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    const USAGE: Usage = Usage {
+        upload_slots_free: 500,
+        upload_buffer_bytes_free: 1024,
+        cache_hits: 7,
+        cache_misses: 3,
+    };
 
     fn has_line(text: &str, line: &str) {
         assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
@@ -252,7 +307,11 @@ mod tests {
             sent_bytes: 512,
         });
         metrics.count_store_request("get", "not_found", Duration::from_secs(2));
-        let text = metrics.render();
+        let text = metrics.render(&USAGE);
+        has_line(&text, "jreg_upload_slots_free 500");
+        has_line(&text, "jreg_upload_buffer_free_bytes 1024");
+        has_line(&text, r#"jreg_cache_lookups_total{outcome="hit"} 7"#);
+        has_line(&text, r#"jreg_cache_lookups_total{outcome="miss"} 3"#);
         has_line(&text, r#"jreg_http_requests_total{endpoint="blob_get",status="206"} 1"#);
         has_line(&text, r#"jreg_http_sent_bytes_total{endpoint="blob_get"} 512"#);
         let bucket =
@@ -267,11 +326,23 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_metrics_names_every_family() {
+        let page = include_str!("../docs/metrics.md");
+        for line in Metrics::new().render(&USAGE).lines() {
+            let Some(family) = line.strip_prefix("# TYPE ") else { continue };
+            let (name, kind) = family.split_once(' ').unwrap();
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let row = format!("\n| `{name}{suffix}` |");
+            assert!(page.contains(&row), "no row of {name}{suffix}");
+        }
+    }
+
+    #[test]
     fn a_raised_gauge_falls_when_its_guard_goes() {
         let metrics = Metrics::new();
         let guard = Raised::new(&metrics.uploads);
-        has_line(&metrics.render(), "jreg_uploads_in_progress 1");
+        has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 1");
         drop(guard);
-        has_line(&metrics.render(), "jreg_uploads_in_progress 0");
+        has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 0");
     }
 }

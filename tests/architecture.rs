@@ -45,6 +45,7 @@ fn stores_know_nothing_of_registries() {
     // Not `http`: a bucket is spoken to in it.
     depends_on_none_of(
         "storage",
+        // S3 is spoken over HTTP, whose words are in the crate `http`.
         &["jreg", "jreg-oci", "jreg-registry", "axum", "hyper", "clap", "toml"],
     );
 }

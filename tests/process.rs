@@ -121,3 +121,30 @@ fn fixed_too_many_open_files_do_not_kill_the_listener() {
     });
     assert!(process.terminate().success());
 }
+
+/// A full or closed standard output is no reason to panic.
+#[test]
+fn fixed_output_that_cannot_be_written_is_an_error_or_ignored() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let version = std::process::Command::new(BINARY).arg("version").stdout(full()).output();
+    let version = version.unwrap();
+    let message = String::from_utf8(version.stderr).unwrap();
+    assert_eq!(version.status.code(), Some(1), "{message}");
+    assert!(message.starts_with("jreg: ") && !message.contains("panicked"), "{message}");
+
+    let mut serve = std::process::Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--storage", "memory:"])
+        .stdout(full())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut io::BufReader::new(serve.stderr.take().unwrap()), &mut line)
+        .unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    assert_eq!(line["message"], "listening", "{line}");
+    assert_eq!((&line["storage"], &line["durability"]), (&"memory:".into(), &"strict".into()));
+    assert!(line["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+}

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::join_all;
 use jreg_storage::{Locality, MemoryStore, PartRules, Store};
+use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{
     Client, Image, Manifest, Request, Response, Rng, Scenario, ServerSpec, SmallPages, StoreKind,
     TestServer, get, index_of, media, push_blob, push_image, push_manifest, sha256,
 };
 use serde_json::{Value, json};
 
-/// A store with the habits of S3.
+/// A store in memory with the habits of S3.
 fn shared() -> Arc<dyn Store> {
     let rules = PartRules { part_bytes: 16 * 1024, uniform: true, parts_max: 10_000 };
     Arc::new(MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build())
@@ -28,12 +29,15 @@ fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
-async fn two_servers(test: impl AsyncFnOnce(Client, Client)) {
+async fn two_servers(test: impl AsyncFn(Client, Client)) {
     let store = shared();
-    let (one, other) = (server(&store).await, server(&store).await);
-    test(one.client(), other.client()).await;
-    one.stop().await;
-    other.stop().await;
+    let bucket = S3Server::start(S3Spec::default()).await;
+    for (one, other) in [(store.clone(), store), (bucket.store(), bucket.store())] {
+        let (one, other) = (server(&one).await, server(&other).await);
+        test(one.client(), other.client()).await;
+        one.stop().await;
+        other.stop().await;
+    }
 }
 
 fn put(target: &str, manifest: &Manifest) -> Request {
@@ -157,7 +161,8 @@ fn eight_manifests() -> Vec<Manifest> {
 
 async fn on_each_store(test: impl AsyncFn(Client)) {
     let folder = TestServer::start(ServerSpec::default().store(StoreKind::Folder)).await;
-    for server in [folder, server(&shared()).await] {
+    let bucket = TestServer::start(ServerSpec::default().store(StoreKind::Bucket)).await;
+    for server in [folder, bucket, server(&shared()).await] {
         test(server.client()).await;
         server.stop().await;
     }

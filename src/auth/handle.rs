@@ -85,19 +85,31 @@ impl Authorized {
     }
 
     /// The repositories; takes [`Right::List`]. Those that may not be pulled from are left out,
-    /// so a page may be short of its limit and still have a next one.
+    /// so a page may be short of its limit and still have a next one, which begins after
+    /// the last name that may be seen.
     pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
         if self.right != Right::List {
             return Err(forbidden());
         }
-        let Page { items, next } = self.gate.registry.catalog(page).await?;
-        let mut visible = Vec::with_capacity(items.len());
-        for name in items {
-            if self.may(Right::Pull(name.clone())).await {
-                visible.push(name);
+        let mut visible = Vec::new();
+        let mut wanted = page.clone();
+        // A page of hidden names only is followed at once: its end must not be named, and without
+        // a name the listing would end there.
+        loop {
+            let Page { items, next } = self.gate.registry.catalog(&wanted).await?;
+            for name in items {
+                if self.may(Right::Pull(name.clone())).await {
+                    visible.push(name);
+                }
             }
+            if visible.is_empty() && next.is_some() {
+                wanted.last = next;
+                continue;
+            }
+            // After the last name that may be seen, the hidden ones behind it are met again.
+            let next = next.and_then(|_| visible.last().map(ToString::to_string));
+            return Ok(Page { items: visible, next });
         }
-        Ok(Page { items: visible, next })
     }
 
     /// [`Repository::tags`]; takes [`Right::Pull`].

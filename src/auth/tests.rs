@@ -60,7 +60,7 @@ async fn app(clerk: Arc<Clerk>) -> App {
 }
 
 async fn send(app: &App, method: &str, target: &str, body: &'static str) -> Response {
-    let request = Request::builder().method(method).uri(target);
+    let request = Request::builder().method(method).uri(target).header("Host", "test");
     let request = request.body(Body::from(body)).unwrap();
     let response = TowerToHyperService::new(app.router()).call(request).await.unwrap();
     let (parts, body) = response.into_parts();
@@ -229,4 +229,29 @@ async fn c21_the_catalog_leaves_out_what_may_not_be_read() {
     }
     let catalog = send(&app, "GET", "/v2/_catalog", "").await.body;
     assert_eq!(catalog, r#"{"repositories":["open/a"]}"#);
+}
+
+/// The place where a page ends is a name, too.
+#[tokio::test]
+async fn c21_no_link_of_the_catalog_names_what_may_not_be_read() {
+    let app = app(Clerk::new(no_secrets)).await;
+    let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    for name in ["open/a", "secret/a", "secret/b", "secret/c", "tail/a"] {
+        let target = format!("/v2/{name}/manifests/latest");
+        assert_eq!(send(&app, "PUT", &target, manifest).await.parts.status, StatusCode::CREATED);
+    }
+    for limit in 1..5 {
+        let mut target = format!("/v2/_catalog?n={limit}");
+        let mut names = String::new();
+        for _ in 0..5 {
+            let response = send(&app, "GET", &target, "").await;
+            names += std::str::from_utf8(&response.body).unwrap();
+            let Some(link) = response.parts.headers.get("link") else { break };
+            let link = link.to_str().unwrap();
+            assert!(!link.contains("secret"), "{link}");
+            target = link.trim_start_matches('<').split_once('>').unwrap().0.to_owned();
+        }
+        assert_eq!(names.matches("open/a").count(), 1, "{names}");
+        assert_eq!(names.matches("tail/a").count(), 1, "{names}");
+    }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
 
@@ -289,6 +290,24 @@ impl Value for Option<PublicUrl> {
 
     fn show(&self) -> String {
         self.as_ref().map_or_else(|| "none".to_owned(), Value::show)
+    }
+}
+
+impl Value for Vec<IpNet> {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(|network| vec![network])
+    }
+
+    fn show(&self) -> String {
+        self.show_all().join(", ")
+    }
+
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        texts.iter().map(|text| text.trim().parse().ok()).collect()
+    }
+
+    fn show_all(&self) -> Vec<String> {
+        self.iter().map(ToString::to_string).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 //! middle of a commit cannot leave it half done, and a shutdown waits for it. One that only reads
 //! ends with its client.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -24,6 +25,7 @@ use crate::auth::{Asker, Authorized};
 pub(super) struct Call {
     pub(super) access: Authorized,
     pub(super) headers: HeaderMap,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) body: ClientBody,
     pub(super) context: Arc<Context>,
 }
@@ -50,7 +52,7 @@ async fn perform(
     let peer = exchange.peer().map(|Peer(address)| address);
     let asker = Asker { headers: parts.headers.clone(), peer };
     let access = context.gate.admit(asker, &endpoint).await?;
-    let call = Call { access, headers: parts.headers, body, context: Arc::clone(context) };
+    let call = Call { access, headers: parts.headers, peer, body, context: Arc::clone(context) };
     if !changes(&endpoint) {
         return dispatch(call, endpoint).await;
     }

@@ -1,4 +1,4 @@
-//! Blobs: pull, look, delete (end-2, end-10). They are never compressed and never redirected.
+//! Blobs: pull, look, delete (end-2, end-10). They are never compressed.
 
 use std::sync::Arc;
 
@@ -30,6 +30,10 @@ pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiErro
     let reader = call.access.blob_open(digest).await?;
     if conditional::is_known(&call.headers, digest) {
         return Ok(not_modified(digest));
+    }
+    let redirects = &call.context.options.redirects;
+    if let Some(elsewhere) = redirects.answer(&reader, call.peer, &call.headers).await? {
+        return Ok(elsewhere);
     }
     let size = reader.blob().size_bytes;
     match ranges(&call.headers, digest, size) {

@@ -1,8 +1,8 @@
 //! [`ApiError`]: what a client is told when something fails, and what the log is told.
 //!
 //! The one table from the registry's errors to HTTP is [`From<jreg_registry::Error>`]; the one
-//! from request lines is [`ApiError::route`]. An answer of 5xx says its code and the request's id
-//! and nothing else; the reason goes to the log, once, when the answer is made.
+//! from request lines is [`ApiError::route`]. What fails on our side is told by its code and the
+//! request's id, never by what lies under it; that goes to the log, once, when the answer is made.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::logging::chain;
 pub(super) struct ApiError {
     status: StatusCode,
     code: ErrorCode,
-    /// What was wrong and what is allowed. Not sent with a 5xx.
+    /// What was wrong and what is allowed. For a failure of ours it names nothing from inside.
     message: String,
     detail: Option<Value>,
     /// What the log is told; only for failures of our own.
@@ -40,6 +40,12 @@ impl ApiError {
         let message = message.into();
         let headers = Vec::new();
         Self { status, code, message, detail: None, log: None, retry: false, headers }
+    }
+
+    /// The status of the answer.
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// A failure of the registry: `log` is for the log only.
@@ -98,7 +104,9 @@ impl ApiError {
                 Self::method_not_allowed(&allowed.join(", "))
             }
             RouteError::InvalidName(_) => Self::bad_request(ErrorCode::NameInvalid, message),
-            RouteError::InvalidDigest(_) => Self::bad_request(ErrorCode::DigestInvalid, message),
+            RouteError::InvalidDigest(_) | RouteError::MissingDigest => {
+                Self::bad_request(ErrorCode::DigestInvalid, message)
+            }
             // What cannot be a tag is no manifest's, and readers are told so: existence checks
             // take 404 for an answer and 400 for a fault.
             RouteError::InvalidTag(_) if is_read(method) => {
@@ -149,13 +157,12 @@ impl ApiError {
             tracing::error!(%request_id, code = self.code.as_str(), error = log, "request failed");
         }
         let server_error = self.status.is_server_error();
-        let message = if server_error { self.code.description().to_owned() } else { self.message };
         let detail = if server_error {
             Some(json!({ "requestId": request_id.to_string() }))
         } else {
             self.detail
         };
-        let body = ErrorBody::new(self.code, message, detail);
+        let body = ErrorBody::new(self.code, self.message, detail);
         let mut response = Response::new(Body::from(headers::to_json(&body)));
         *response.status_mut() = self.status;
         response.headers_mut().extend(self.headers);
@@ -246,6 +253,7 @@ impl From<Error> for ApiError {
             }
             Error::Body(error) => (*error).into(),
             Error::Interrupted { .. } | Error::Stopped => unavailable(&error),
+            Error::Store(store) if store.kind() == ErrorKind::Full => full(&error),
             Error::Store(store) if is_passing(store.kind()) => unavailable(&error),
             Error::Store(_) | Error::Damaged { .. } => broken(&error),
         }
@@ -263,6 +271,14 @@ fn is_passing(kind: ErrorKind) -> bool {
 
 fn unavailable(error: &Error) -> ApiError {
     ApiError::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, chain(error))
+}
+
+/// The client can do nothing about it, but learns that somebody must make room (RFC 4918
+/// section 11.5).
+fn full(error: &Error) -> ApiError {
+    let status = StatusCode::INSUFFICIENT_STORAGE;
+    let failure = ApiError::internal(status, ErrorCode::Unavailable, chain(error));
+    ApiError { message: "the storage is full".to_owned(), ..failure }
 }
 
 fn broken(error: &Error) -> ApiError {

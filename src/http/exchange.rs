@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -24,12 +24,14 @@ use tracing::{Instrument, Level};
 
 use super::error::ApiError;
 use super::request_id::{self, RequestId};
-use super::{Context, Peer, headers, service};
+use super::{Context, Peer, framing, headers, service};
 use crate::logging::chain;
 use crate::metrics::{AnsweredRequest, Raised};
 
 /// What is logged and counted when a client goes away before it has an answer.
 const CLIENT_GONE: u16 = 499;
+/// The same of a request that is cut off because the server stops.
+const CUT_OFF: u16 = 503;
 
 /// One request, as far as it is known.
 #[derive(Debug)]
@@ -153,7 +155,13 @@ pub(super) async fn observe(
     request.extensions_mut().insert(Arc::clone(&exchange));
     let mut watch = Watch::new(&context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+    let answer = async {
+        match framing::check(&request) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.render(&context, &exchange),
+        }
+    };
+    let answer = AssertUnwindSafe(answer).catch_unwind().instrument(span).await;
     let mut response = answer.unwrap_or_else(|_| ApiError::panicked().render(&context, &exchange));
     exchange.mark(&context, &mut response);
     watch.answer_began(&response, head);
@@ -230,7 +238,7 @@ impl Watch {
                     code = exchange.code.get().map(|code| code.as_str()),
                     received_bytes = exchange.received_bytes(),
                     sent_bytes = self.sent_bytes,
-                    duration_ms = exchange.started.elapsed().as_secs_f64() * 1000.0,
+                    duration_ms = millis(exchange.started.elapsed()),
                     client,
                     user_agent = exchange.user_agent,
                     aborted = (!whole).then_some(true),
@@ -249,7 +257,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let status = self.status.map_or(CLIENT_GONE, |status| status.as_u16());
+        // Once the server stops, it is mostly us who cut off what takes too long.
+        let gone = if self.context.stopping.is_cancelled() { CUT_OFF } else { CLIENT_GONE };
+        let status = self.status.map_or(gone, |status| status.as_u16());
         self.context.metrics.count_request(&AnsweredRequest {
             endpoint: self.exchange.endpoint(),
             status,
@@ -259,6 +269,13 @@ impl Drop for Watch {
         });
         self.log(status, self.is_whole());
     }
+}
+
+/// A duration in milliseconds, to the microsecond.
+fn millis(duration: Duration) -> f64 {
+    let micros =
+        u32::try_from(duration.as_micros()).map_or(duration.as_secs_f64() * 1e6, f64::from);
+    micros / 1000.0
 }
 
 /// An answer's body that reports what is taken of it.

@@ -25,7 +25,9 @@ pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filt
 /// The type of JSON.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The type of blobs.
-pub(super) const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+pub(super) const OCTET_STREAM: HeaderValue = HeaderValue::from_static(OCTET_STREAM_TEXT);
+/// The same as text.
+pub(super) const OCTET_STREAM_TEXT: &str = "application/octet-stream";
 /// For what is named by its digest: it never changes. Not `public`: where a login is needed, a
 /// shared cache must not hand it to others.
 pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");

@@ -106,7 +106,7 @@ async fn metrics(State(context): State<Arc<Context>>, request: HeaderMap) -> Res
     } else {
         "text/plain; version=0.0.4; charset=utf-8"
     };
-    text(content_type, context.metrics.render())
+    text(content_type, context.metrics.render(&context.gate.usage()))
 }
 
 async fn openapi() -> Response {

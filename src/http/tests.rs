@@ -93,7 +93,7 @@ async fn app(settings: Settings) -> App {
 }
 
 fn request(method: &str, target: &str) -> http::request::Builder {
-    Request::builder().method(method).uri(target)
+    Request::builder().method(method).uri(target).header("Host", "test")
 }
 
 async fn answer(app: &App, request: Request<Body>) -> Response {
@@ -195,7 +195,8 @@ async fn locations_stand_below_the_public_address_if_there_is_one() {
         let values = vec![public_url.to_owned()];
         let settings = Settings::resolve([crate::config::Assignment { name, values, origin }]);
         let app = app(settings.unwrap()).await;
-        let ask = request("POST", "/v2/a/blobs/uploads/").header("Host", "evil.example");
+        let mut ask = request("POST", "/v2/a/blobs/uploads/");
+        ask.headers_mut().unwrap().insert("Host", "evil.example".parse().unwrap());
         let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
         let location = response.headers()["location"].to_str().unwrap().to_owned();
         assert!(location.starts_with(&format!("{prefix}/v2/a/blobs/uploads/")), "{location}");
@@ -232,9 +233,12 @@ async fn fixed_a_failure_of_the_store_is_5xx_and_says_nothing_of_it() {
     let app = App::build(settings, store.clone()).await.unwrap();
     push(&app, b"x").await;
     let target = format!("/v2/a/blobs/{}", digest(b"x"));
-    for (kind, status) in
-        [(ErrorKind::Unavailable, 503), (ErrorKind::Throttled, 503), (ErrorKind::Refused, 500)]
-    {
+    for (kind, status, message) in [
+        (ErrorKind::Unavailable, 503, "the registry is unavailable"),
+        (ErrorKind::Throttled, 503, "the registry is unavailable"),
+        (ErrorKind::Full, 507, "the storage is full"),
+        (ErrorKind::Refused, 500, "the registry failed"),
+    ] {
         store.inject(Fault::fail(kind).from_then_on());
         for method in ["HEAD", "GET"] {
             let response = send(&app, method, &target).await;
@@ -244,6 +248,7 @@ async fn fixed_a_failure_of_the_store_is_5xx_and_says_nothing_of_it() {
             let text = String::from_utf8(body(response).await.to_vec()).unwrap();
             assert!(INSIDE.iter().all(|word| !text.contains(word)), "{text}");
             assert!(method == "HEAD" || text.contains(&id), "{text}");
+            assert!(method == "HEAD" || text.contains(message), "{text}");
         }
         store.heal();
     }
@@ -331,6 +336,9 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
         tracing_subscriber::filter::Targets::new().with_target("jreg", tracing::Level::INFO);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     let _guard = tracing::subscriber::set_default(subscriber);
+    // While there is just one subscriber, a line that another test comes by first, on a thread
+    // without it, counts as one that nobody wants. With two, all are asked.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
     let settings = Settings { cache_bytes: 0, ..Settings::default() };
     let app = App::build(settings, store.clone()).await.unwrap();
@@ -460,4 +468,39 @@ async fn a_push_goes_on_without_its_client_and_a_shutdown_waits_for_it() {
     let app = App::build(Settings::default(), store).await.unwrap();
     let head = send(&app, "HEAD", &format!("/v2/a/blobs/{digest}")).await;
     assert_eq!(head.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn manifests_wait_for_room_before_they_are_read() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    // Room for two bodies of unknown length.
+    let settings = Settings { manifest_buffer_bytes: 8 << 20, ..Settings::default() };
+    let app = Arc::new(app(settings).await);
+    let (begun, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let pushes: Vec<_> = (0..3)
+        .map(|_| {
+            let (app, begun, go_on) = (app.clone(), begun.clone(), go_on.clone());
+            let body = futures::stream::once(async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                go_on.acquire().await.unwrap().forget();
+                Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{}"))
+            });
+            let push = request("PUT", "/v2/a/manifests/v1").body(Body::from_stream(body)).unwrap();
+            tokio::spawn(async move { answer(&app, push).await.status() })
+        })
+        .collect();
+    let settle = async || {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    };
+    settle().await;
+    assert_eq!(begun.load(Ordering::Relaxed), 2);
+    go_on.add_permits(1);
+    settle().await;
+    assert_eq!(begun.load(Ordering::Relaxed), 3, "the third has the room of the first");
+    go_on.add_permits(2);
+    for push in pushes {
+        assert_eq!(push.await.unwrap(), StatusCode::BAD_REQUEST);
+    }
 }

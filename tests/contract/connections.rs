@@ -12,7 +12,7 @@ use jreg_testkit::{
 };
 
 use crate::blobs::blob;
-use crate::on_both;
+use crate::on_each;
 
 /// A limit that is reached at once by a client that does nothing.
 const SHORT: Duration = Duration::from_millis(200);
@@ -77,7 +77,7 @@ async fn refuses(client: &Client) {
 
 #[test]
 fn expect_continue_is_answered_before_the_body() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let mut wire =
             started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello")))
@@ -91,7 +91,7 @@ fn expect_continue_is_answered_before_the_body() {
 
 #[test]
 fn expect_continue_is_not_asked_of_what_is_refused() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let mut wire = server.client().wire().await;
         let request = Request::new("POST", "/v2/a/blobs/uploads/?digest=sha256:bad")
             .header("Expect", "100-continue")
@@ -105,7 +105,7 @@ fn expect_continue_is_not_asked_of_what_is_refused() {
 
 #[test]
 fn connections_are_kept_alive_over_errors() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let mut wire = server.client().wire().await;
         let bad =
             Request::new("POST", format!("/v2/a/blobs/uploads/?digest={}", sha256("x"))).body("y");
@@ -129,7 +129,7 @@ fn connections_are_kept_alive_over_errors() {
 /// The refusal must reach a client that is still sending.
 #[test]
 fn refusals_are_seen_by_clients_in_the_middle_of_a_body() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let body = Rng::new(1).bytes(6 * 1024 * 1024);
         let requests = [
@@ -155,7 +155,7 @@ fn refusals_are_seen_by_clients_in_the_middle_of_a_body() {
 
 #[test]
 fn client_gone_in_the_middle_of_a_chunk_goes_on_where_it_was() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let bytes: &'static [u8] = b"0123456789abcdefghij";
         for headers in [("Content-Length", "20"), ("Transfer-Encoding", "chunked")] {
@@ -183,7 +183,7 @@ fn client_gone_in_the_middle_of_a_chunk_goes_on_where_it_was() {
 
 #[test]
 fn client_gone_in_the_middle_leaves_nothing_visible() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let upload = begin(&client).await;
         let targets = [
@@ -209,7 +209,7 @@ fn client_gone_in_the_middle_leaves_nothing_visible() {
 #[test]
 fn c19_stalled_body_is_ended_and_goes_on_where_it_was() {
     let spec = || ServerSpec::with(|settings| settings.body_idle_timeout = SHORT);
-    on_both(spec, |server| async move {
+    on_each(spec, |server| async move {
         let client = server.client();
         let upload = begin(&client).await;
         let mut wire = started(&client, "PATCH", &upload).await;
@@ -249,7 +249,7 @@ fn c19_slow_body_is_not_stalled() {
 
 #[test]
 fn fixed_stalled_heads_block_nobody() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let mut stalled = Vec::new();
         for _ in 0..50 {
@@ -266,7 +266,7 @@ fn fixed_stalled_heads_block_nobody() {
 #[test]
 fn head_that_never_ends_is_closed() {
     let spec = || ServerSpec::with(|settings| settings.header_read_timeout = SHORT);
-    on_both(spec, |server| async move {
+    on_each(spec, |server| async move {
         let mut wire = server.client().wire().await;
         wire.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
         let answer = wire.closed().await.unwrap();
@@ -282,7 +282,7 @@ fn head_that_never_ends_is_closed() {
 #[test]
 fn c18_uploads_over_the_limit_are_told_to_come_again() {
     let spec = || ServerSpec::with(|settings| settings.uploads_max = 1);
-    on_both(spec, |server| async move {
+    on_each(spec, |server| async move {
         let client = server.client();
         let (first, second) = (begin(&client).await, begin(&client).await);
         let mut wire = started(&client, "PATCH", &first).await;
@@ -300,7 +300,7 @@ fn c18_uploads_over_the_limit_are_told_to_come_again() {
 #[test]
 fn c18_connections_over_the_limit_are_told_to_come_again() {
     let spec = || ServerSpec::with(|settings| settings.connections_max = 2);
-    on_both(spec, |server| async move {
+    on_each(spec, |server| async move {
         let client = server.client();
         let ask = Request::new("GET", "/v2/").head("localhost");
         let mut kept = Vec::new();
@@ -335,7 +335,7 @@ async fn accepts_again(client: &Client, ask: &[u8]) -> bool {
 
 #[test]
 fn shutdown_finishes_a_running_upload_and_a_running_pull() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let large = Rng::new(2).bytes(32 * 1024 * 1024);
         Scenario::new("large", client.clone()).run(vec![push_blob(large.clone())]).await;
@@ -362,7 +362,7 @@ fn shutdown_finishes_a_running_upload_and_a_running_pull() {
 
 #[test]
 fn shutdown_does_not_wait_for_idle_connections() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let mut idle = client.wire().await;
         idle.write(&Request::new("GET", "/v2/").head("localhost")).await.unwrap();
@@ -380,7 +380,7 @@ fn impatient() -> ServerSpec {
 /// Half a head is no request that runs.
 #[test]
 fn shutdown_does_not_wait_for_half_a_head() {
-    on_both(impatient, |server| async move {
+    on_each(impatient, |server| async move {
         let mut half = server.client().wire().await;
         half.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
         // An answer to somebody else says that the server has had its turn.
@@ -393,7 +393,7 @@ fn shutdown_does_not_wait_for_half_a_head() {
 /// What a refused client still sends is no request that runs either.
 #[test]
 fn shutdown_does_not_wait_for_a_refused_body() {
-    on_both(impatient, |server| async move {
+    on_each(impatient, |server| async move {
         let mut endless = server.client().wire().await;
         let put =
             Request::new("PUT", "/v2/a/manifests/v1").header("Content-Length", "99999999999999");
@@ -406,7 +406,7 @@ fn shutdown_does_not_wait_for_a_refused_body() {
 
 #[test]
 fn http2_without_tls_pushes_and_pulls() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let stream = tokio::net::TcpStream::connect(server.client().address()).await.unwrap();
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -446,7 +446,7 @@ async fn push_over_http2(
 /// is neither lost nor mixed.
 #[test]
 fn two_requests_for_one_upload_do_not_mix() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let upload = begin(&client).await;
         let mut old = started(&client, "PATCH", &upload).await;
@@ -474,7 +474,7 @@ async fn resume_over(client: &Client, upload: &str) {
 
 #[test]
 fn c19_many_uploads_at_once() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let client = server.client();
         let pushes = (0..24).map(|seed| {
             let client = client.clone();

@@ -3,7 +3,7 @@
 use jreg_testkit::{Client, ServerSpec, Step, get, head, index_of, push_manifest, put};
 use serde_json::{Value, json};
 
-use crate::on_both;
+use crate::on_each;
 
 fn tags(query: &str) -> Step {
     get(&format!("/v2/{{repo}}/tags/list{query}"))
@@ -137,7 +137,7 @@ contract! {
 
 #[test]
 fn fixed_links_lead_to_every_tag() {
-    on_both(ServerSpec::default, |server| async move {
+    on_each(ServerSpec::default, |server| async move {
         let client = server.client();
         let tags: Vec<_> = (0..25).map(|n| format!("t{:02}", (n * 7) % 25)).collect();
         let names: Vec<_> = tags.iter().map(String::as_str).collect();
@@ -155,7 +155,7 @@ fn fixed_links_lead_to_every_tag() {
 
 #[test]
 fn fixed_links_lead_to_every_repository() {
-    on_both(ServerSpec::default, |server| async move {
+    on_each(ServerSpec::default, |server| async move {
         let client = server.client();
         jreg_testkit::Scenario::new("paged", client.clone()).run(repositories(&ORDERED)).await;
         for n in 1..=9 {

@@ -1,5 +1,5 @@
 //! The HTTP contract, as rows: request, then status, headers and body. Each row runs on a server
-//! of its own, once on the memory store and once on a folder.
+//! of its own, on the memory store, in a folder and in a bucket.
 //!
 //! A row whose name starts with `cNN_` is line NN of the list of what real clients need; one that
 //! starts with `fixed_` is a mistake that another registry had to fix. The client checks on every
@@ -43,6 +43,11 @@ macro_rules! contract {
             fn folder() {
                 crate::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Folder), $steps);
             }
+
+            #[test]
+            fn bucket() {
+                crate::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Bucket), $steps);
+            }
         })*
     };
 }
@@ -74,9 +79,9 @@ fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
-/// Runs a test that is more than rows on both stores.
-fn on_both<T: Future<Output = ()>>(spec: impl Fn() -> ServerSpec, test: impl Fn(TestServer) -> T) {
-    for store in [StoreKind::Memory, StoreKind::Folder] {
+/// Runs a test that is more than rows on each store.
+fn on_each<T: Future<Output = ()>>(spec: impl Fn() -> ServerSpec, test: impl Fn(TestServer) -> T) {
+    for store in [StoreKind::Memory, StoreKind::Folder, StoreKind::Bucket] {
         block_on(async { test(TestServer::start(spec().store(store)).await).await });
     }
 }

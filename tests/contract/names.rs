@@ -6,7 +6,7 @@ use jreg_testkit::{
 };
 use serde_json::json;
 
-use crate::on_both;
+use crate::on_each;
 
 /// Pushes and pulls everything in the repository of this name.
 fn lives(name: &str) -> Vec<Step> {
@@ -159,7 +159,7 @@ fn requests(name: &str) -> [Request; 7] {
 
 #[test]
 fn bad_names_are_refused_and_create_nothing() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let before = server.entries().await;
         for name in BAD {
             for request in requests(name) {
@@ -177,7 +177,7 @@ fn bad_names_are_refused_and_create_nothing() {
 /// Bytes that are not a request target at all may be refused before anything knows of OCI.
 #[test]
 fn targets_that_are_none_are_refused() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         for target in
             ["/v2/a\0b/tags/list", "/v2/a b/tags/list", "/v2/a\u{7f}/tags/list", "v2/", "*", ""]
         {
@@ -197,7 +197,7 @@ fn targets_that_are_none_are_refused() {
 /// A reference that tries to leave its repository.
 #[test]
 fn bad_references_are_refused_and_create_nothing() {
-    on_both(Default::default, |server| async move {
+    on_each(Default::default, |server| async move {
         let index = index_of(&[]);
         let before = server.entries().await;
         for reference in [

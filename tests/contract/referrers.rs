@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::listings::follow;
 use crate::manifests::manifest;
-use crate::on_both;
+use crate::on_each;
 
 const SBOM: &str = "application/vnd.example.sbom.v1";
 const SIGNATURE: &str = "application/vnd.example.signature.v1";
@@ -195,7 +195,7 @@ contract! {
 
 #[test]
 fn c09_pages_of_referrers_lead_to_every_one() {
-    on_both(
+    on_each(
         || ServerSpec::with(|s| s.page_items_max = 3),
         |server| async move {
             let client = server.client();

@@ -262,7 +262,7 @@ contract! {
 
 #[test]
 fn upload_of_another_repository_is_404() {
-    crate::on_both(Default::default, |server| async move {
+    crate::on_each(Default::default, |server| async move {
         let mut scenario = Scenario::new("mine", server.client());
         scenario
             .run(steps![begin(), patch("{up}").body("hello").is(202).keep("Location", "up")])

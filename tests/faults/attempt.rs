@@ -34,16 +34,19 @@ pub(crate) enum Attempt {
     Cancel,
 }
 
+/// How many bytes come at a time.
+const PIECE_BYTES: usize = 10_000;
+
 const SMALL: &[u8] = b"a small blob";
 
-/// Longer than several parts of the shared store.
-fn large() -> Bytes {
-    Rng::new(1).bytes(50_000)
+/// Longer than a part of a shared store.
+fn large(bench: &Bench) -> Bytes {
+    Rng::new(1).bytes(bench.large_bytes)
 }
 
 /// Longer than the part of an upload whose length is known.
-fn very_large() -> Bytes {
-    Rng::new(2).bytes(1300 * 1024)
+fn very_large(bench: &Bench) -> Bytes {
+    Rng::new(2).bytes(bench.large_bytes.max(1300 * 1024))
 }
 
 fn subject() -> Image {
@@ -54,11 +57,11 @@ fn referrer() -> Image {
     Image::referrer(2, &subject().manifest, "application/x")
 }
 
-/// A body that comes in pieces of 10,000 bytes.
+/// A body that comes in pieces.
 fn in_pieces(bytes: &Bytes) -> Chunk {
     let pieces: Vec<_> = (0..bytes.len())
-        .step_by(10_000)
-        .map(|at| bytes.slice(at..bytes.len().min(at + 10_000)))
+        .step_by(PIECE_BYTES)
+        .map(|at| bytes.slice(at..bytes.len().min(at + PIECE_BYTES)))
         .collect();
     Chunk {
         length: None,
@@ -94,10 +97,11 @@ async fn upload_chunks(bench: &mut Bench, bytes: Bytes) -> Result<()> {
         range: Some(ContentRange { start: start as u64, end_inclusive: end as u64 - 1 }),
         ..Chunk::of(bytes.slice(start..end))
     };
-    repository.upload_append(&id, at(0, 20_000)).await?;
-    repository.upload_append(&id, at(20_000, 20_010)).await?;
-    assert_eq!(repository.upload_status(&id).await?.offset, 20_010);
-    repository.upload_finish(&id, &sha256(&bytes), at(20_010, bytes.len())).await?;
+    let first = bytes.len() / 5 * 2;
+    repository.upload_append(&id, at(0, first)).await?;
+    repository.upload_append(&id, at(first, first + 10)).await?;
+    assert_eq!(repository.upload_status(&id).await?.offset, first as u64 + 10);
+    repository.upload_finish(&id, &sha256(&bytes), at(first + 10, bytes.len())).await?;
     bench.blobs.insert(("a", sha256(&bytes)), bytes);
     Ok(())
 }
@@ -124,7 +128,7 @@ impl Attempt {
     pub(crate) async fn prepare(self, bench: &mut Bench) {
         match self {
             Self::PushAgain | Self::UploadAgain => push(bench, "a", SMALL.into()).await.unwrap(),
-            Self::PushHeldElsewhere => push(bench, "b", very_large()).await.unwrap(),
+            Self::PushHeldElsewhere => push(bench, "b", very_large(bench)).await.unwrap(),
             Self::Mount => push(bench, "b", SMALL.into()).await.unwrap(),
             Self::MountAgain => {
                 push(bench, "b", SMALL.into()).await.unwrap();
@@ -162,14 +166,18 @@ impl Attempt {
             Self::PushSmall | Self::PushAgain | Self::PushAfterDelete => {
                 push(bench, "a", SMALL.into()).await
             }
-            Self::PushLarge | Self::PushHeldElsewhere => push(bench, "a", very_large()).await,
+            Self::PushLarge | Self::PushHeldElsewhere => push(bench, "a", very_large(bench)).await,
             Self::UploadSmall | Self::UploadAgain => {
                 upload(bench, SMALL.into(), sha256(SMALL)).await
             }
-            Self::UploadLarge => upload(bench, large(), sha256(&large())).await,
-            Self::UploadChunks => upload_chunks(bench, large()).await,
+            Self::UploadLarge => {
+                let bytes = large(bench);
+                upload(bench, bytes.clone(), sha256(&bytes)).await
+            }
+            Self::UploadChunks => upload_chunks(bench, large(bench)).await,
             Self::UploadSha512 => {
-                upload(bench, large(), Digest::of(Algorithm::Sha512, &large())).await
+                let bytes = large(bench);
+                upload(bench, bytes.clone(), Digest::of(Algorithm::Sha512, &bytes)).await
             }
             Self::Mount | Self::MountAgain => mount(bench).await,
             Self::PutReferrer => bench.put("a", &referrer().manifest, Some("sbom"), &[]).await,
@@ -235,7 +243,7 @@ async fn delete_tag(bench: &mut Bench, tag: &'static str) -> Result<()> {
 async fn cancel(bench: &mut Bench) -> Result<()> {
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, in_pieces(&large())).await?;
+    repository.upload_append(&id, in_pieces(&large(bench))).await?;
     repository.upload_cancel(&id).await?;
     let status = repository.upload_status(&id).await;
     assert!(status.is_err(), "a cancelled upload goes on");

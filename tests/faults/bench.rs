@@ -51,7 +51,10 @@ impl Shape {
 pub(crate) struct Bench {
     pub(crate) faulty: Arc<Faulty>,
     registry: Registry,
-    _folder: TempDir,
+    #[expect(dead_code, reason = "it is removed when the bench goes")]
+    folder: Option<TempDir>,
+    /// What is more than a part.
+    pub(crate) large_bytes: usize,
     context: String,
     /// Acknowledged blobs, by repository.
     pub(crate) blobs: BTreeMap<(&'static str, Digest), Bytes>,
@@ -73,13 +76,20 @@ async fn open(store: Arc<dyn Store>) -> Registry {
 impl Bench {
     pub(crate) async fn new(shape: Shape, context: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let faulty = Arc::new(Faulty::new(shape.store(&folder)));
+        let bench = Self::over(shape.store(&folder), 50_000, context).await;
+        Self { folder: Some(folder), ..bench }
+    }
+
+    /// A registry over a store whose parts have fewer than `large_bytes`.
+    pub(crate) async fn over(store: Arc<dyn Store>, large_bytes: usize, context: &str) -> Self {
+        let faulty = Arc::new(Faulty::new(store));
         let registry = open(faulty.clone()).await;
         let context = context.to_owned();
         Self {
             faulty,
             registry,
-            _folder: folder,
+            folder: None,
+            large_bytes,
             context,
             blobs: BTreeMap::new(),
             manifests: BTreeMap::new(),

@@ -7,6 +7,7 @@
 
 mod attempt;
 mod bench;
+mod bucket;
 mod http;
 
 use jreg_registry::Error;

@@ -19,6 +19,7 @@ use proptest::test_runner::{Config, RngSeed};
 
 use direct::Direct;
 use http::Http;
+use jreg_testkit::s3::{S3Server, S3Spec};
 use operation::{Driver, Operation, any_operation, audit};
 use reference::Reference;
 use world::World;
@@ -99,6 +100,15 @@ fn on_folder(operations: &[Operation]) {
     on_store(operations, || Arc::new(FsStore::open(folder.path(), FsOptions::default()).unwrap()));
 }
 
+fn in_bucket(operations: &[Operation]) {
+    block_on(async {
+        let server = S3Server::start(S3Spec::default()).await;
+        let mut driver = Direct::new(|| server.store()).await;
+        compare(&World::new(), &mut driver, operations).await;
+        server.stop().await;
+    });
+}
+
 fn over_http(operations: &[Operation]) {
     block_on(async {
         let mut driver = Http::new().await;
@@ -119,6 +129,11 @@ fn registry_on_a_shared_store_is_the_reference() {
 #[test]
 fn registry_on_a_folder_is_the_reference() {
     proptest!(config(8), |(operations in operations())| on_folder(&operations));
+}
+
+#[test]
+fn registry_in_a_bucket_is_the_reference() {
+    proptest!(config(8), |(operations in operations())| in_bucket(&operations));
 }
 
 #[test]

@@ -196,6 +196,9 @@ pub enum RouteError {
     /// A digest in the path or the query is malformed, missing or of an unsupported algorithm.
     #[error(transparent)]
     InvalidDigest(#[from] InvalidDigest),
+    /// An upload is closed without saying what it is.
+    #[error("the query parameter digest is missing")]
+    MissingDigest,
     /// The reference or a `tag` parameter is not a tag.
     #[error(transparent)]
     InvalidTag(#[from] InvalidTag),
@@ -479,8 +482,7 @@ fn upload(
         "DELETE" => parts().map(|(name, id)| Endpoint::UploadCancel { name, id }),
         "PUT" => {
             let (name, id) = parts()?;
-            // A missing digest is refused as the empty one is.
-            let digest = query.get("digest")?.unwrap_or_default().parse()?;
+            let digest = query.get("digest")?.ok_or(RouteError::MissingDigest)?.parse()?;
             Ok(Endpoint::UploadPut { name, id, digest })
         }
         _ => {

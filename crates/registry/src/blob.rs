@@ -1,11 +1,13 @@
-//! Blobs: looking, reading, deleting and mounting. Pushing is in `upload.rs`.
+//! Blobs: looking, reading, deleting and mounting. Pushing is in `upload.rs` and
+//! `commit.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ByteRange, ByteStream};
+use jreg_storage::{ByteRange, ByteStream, Presign};
 
-use crate::core::{Core, TOUCH_AGE};
+use crate::core::Core;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::record::{Link, Location, Stored, Versioned};
@@ -58,6 +60,18 @@ impl BlobReader {
         }
     }
 
+    /// A URL by which anyone can GET the whole of it from the store for a while, where the store
+    /// has such a thing. The store answers with this Content-Type.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn presign(&self, expires: Duration, content_type: &str) -> Result<Option<String>> {
+        let presign =
+            Presign { expires_s: expires.as_secs(), content_type: content_type.to_owned() };
+        Ok(self.core.store.presign(&self.location.key, &presign).await?)
+    }
+
     /// The link may have been swapped to another location since it was read.
     async fn read_again(&self, range: ByteRange) -> Result<ByteStream> {
         let key = keys::link(&self.blob.digest, &self.name);
@@ -83,17 +97,14 @@ impl Repository {
     ///
     /// [`Error::BlobUnknown`] only if it is definitely not there; [`Error::Store`].
     pub async fn blob_stat(&self, digest: &Digest, touch: Touch) -> Result<Blob> {
-        let Some(link) = self.core.find_link(&self.name, digest).await? else {
-            return Err(unknown(&self.name, digest));
+        let (core, name) = (&self.core, &self.name);
+        let young = core.cached_link(name, digest).filter(|link| link.is_young(core.clock.now()));
+        let location = match (young, touch) {
+            (Some(link), _) => Some(link.value),
+            (None, Touch::IfOld) => core.hold_link(core.window(), name, digest).await?,
+            (None, Touch::Never) => core.find_link(name, digest).await?.map(|link| link.value),
         };
-        let age = self.core.clock.now().duration_since(link.last_modified).unwrap_or_default();
-        let location = if touch == Touch::IfOld && age >= TOUCH_AGE {
-            let window = self.core.window();
-            let held = self.core.hold_link(window, &self.name, digest).await?;
-            held.ok_or_else(|| unknown(&self.name, digest))?
-        } else {
-            link.value
-        };
+        let location = location.ok_or_else(|| unknown(name, digest))?;
         Ok(Blob { digest: digest.clone(), size_bytes: location.size_bytes })
     }
 
@@ -169,7 +180,9 @@ impl Repository {
         };
         match core.link(window, &self.name, digest, &location, Origin::Fresh).await? {
             Linked::Elsewhere(there) => Ok(Some(blob(there))),
-            Linked::Here | Linked::Deleted => Ok(Some(blob(location))),
+            Linked::Here => Ok(Some(blob(location))),
+            // Only a replay is kept from reviving a deleted link.
+            Linked::Deleted => Ok(None),
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, Fuse, StreamExt};
 use jreg_oci::ContentRange;
+
+use crate::Error;
 
 /// A client's stream of bytes. An error ends it.
 pub type BodyStream = BoxStream<'static, Result<Bytes, BodyError>>;
@@ -51,6 +53,66 @@ impl Chunk {
         let length = Some(bytes.len() as u64);
         let body = futures::stream::iter([Ok(bytes)]).boxed();
         Self { range: None, length, body }
+    }
+}
+
+/// A chunk that is being read, held against what the request announced.
+pub(crate) struct Incoming {
+    body: Fuse<BodyStream>,
+    /// How many bytes must come, if the request said so.
+    announced: Option<u64>,
+    /// How many bytes have been handed out.
+    came: u64,
+    put_back: Option<Bytes>,
+}
+
+impl Incoming {
+    /// # Errors
+    ///
+    /// [`Error::SizeMismatch`] if Content-Range and Content-Length contradict each other.
+    pub(crate) fn new(chunk: Chunk) -> Result<Self, Error> {
+        let Chunk { range, length, body } = chunk;
+        let announced = range.map(|range| range.len()).or(length);
+        match (announced, length) {
+            (Some(expected), Some(actual)) if expected != actual => {
+                Err(Error::SizeMismatch { expected, actual })
+            }
+            _ => Ok(Self { body: body.fuse(), announced, came: 0, put_back: None }),
+        }
+    }
+
+    /// How many bytes are still to be handed out, if that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        self.announced.map(|announced| announced.saturating_sub(self.came))
+    }
+
+    /// The next bytes; `None` at the end, if as many came as were announced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Body`], [`Error::SizeMismatch`].
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let frame = match self.put_back.take() {
+            Some(frame) => Some(frame),
+            None => self.body.next().await.transpose()?,
+        };
+        let actual = self.came + frame.as_ref().map_or(0, |frame| frame.len() as u64);
+        let ended = frame.is_none();
+        match self.announced {
+            Some(expected) if actual > expected || (ended && actual < expected) => {
+                Err(Error::SizeMismatch { expected, actual })
+            }
+            _ => {
+                self.came = actual;
+                Ok(frame)
+            }
+        }
+    }
+
+    /// Takes back what was handed out last and not used: it comes next.
+    pub(crate) fn put_back(&mut self, unused: Bytes) {
+        self.came -= unused.len() as u64;
+        self.put_back = Some(unused);
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +18,7 @@ use jreg_storage::Locality;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Lru;
 
+use crate::core::TOUCH_AGE;
 use crate::record::Location;
 use crate::{Options, StoredManifest};
 
@@ -42,8 +44,20 @@ enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen<T> {
     pub(crate) value: T,
-    /// When it was last written, by the store's clock: whether it must be touched.
-    pub(crate) last_modified: SystemTime,
+    /// Until when it need not be touched, by this process's clock.
+    young_until: SystemTime,
+}
+
+impl<T> Seen<T> {
+    /// What was read at `now`, when it was of this age by the store's clock.
+    pub(crate) fn new(value: T, age: Duration, now: SystemTime) -> Self {
+        Self { value, young_until: now + TOUCH_AGE.saturating_sub(age) }
+    }
+
+    /// Whether a push may rely on it without touching it.
+    pub(crate) fn is_young(&self, now: SystemTime) -> bool {
+        now < self.young_until
+    }
 }
 
 #[derive(Clone)]
@@ -89,6 +103,8 @@ pub(crate) struct Cache {
     /// How long an entry is trusted; `None` is for ever.
     trust: Option<Duration>,
     enabled: bool,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 impl Cache {
@@ -103,7 +119,13 @@ impl Cache {
             Locality::Shared => Some(options.cache_trust),
         };
         let enabled = options.cache_bytes > 0 && trust != Some(Duration::ZERO);
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), trust, enabled }
+        let shards = (0..SHARDS).map(|_| shard()).collect();
+        Self { shards, trust, enabled, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// How often something was found, and how often not.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
     /// To be taken before the store is read.
@@ -179,13 +201,16 @@ impl Cache {
             return None;
         }
         let name = name(kind, repository, digest);
-        self.with_shard(repository, digest, |shard| {
+        let found = self.with_shard(repository, digest, |shard| {
             let entry = shard.entries.get(&name)?;
             match self.trust {
                 Some(trust) if now.saturating_sub(entry.added) >= trust => None,
                 _ => Some(entry.value.clone()),
             }
-        })
+        });
+        let count = if found.is_some() { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
     }
 
     fn add(
@@ -256,7 +281,7 @@ mod tests {
     fn add(cache: &Cache, ticket: Ticket) {
         let key = "blobs/_/AA/01".parse().expect("a key");
         let value = Location { key, size_bytes: 1 };
-        let link = Seen { value, last_modified: SystemTime::UNIX_EPOCH };
+        let link = Seen::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
         cache.add_link(ticket, NOW, &name(), &digest(), link);
     }
 
@@ -267,8 +292,10 @@ mod tests {
         cache.forget(&name(), &digest());
         add(&cache, ticket);
         assert!(cache.link(NOW, &name(), &digest()).is_none());
+        assert_eq!(cache.counts(), (0, 1));
         add(&cache, cache.ticket(&name(), &digest()));
         assert!(cache.link(NOW, &name(), &digest()).is_some());
+        assert_eq!(cache.counts(), (1, 1));
         cache.forget(&name(), &digest());
         assert!(cache.link(NOW, &name(), &digest()).is_none());
     }
@@ -293,7 +320,7 @@ mod tests {
             let digest = Digest::of(Algorithm::Sha256, &n.to_be_bytes());
             let key = "blobs/_/AA/01".parse().expect("a key");
             let value = Location { key, size_bytes: 1 };
-            let link = Seen { value, last_modified: SystemTime::UNIX_EPOCH };
+            let link = Seen::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
             cache.add_link(cache.ticket(&name(), &digest), NOW, &name(), &digest, link);
         }
         let kept: usize =

@@ -2,7 +2,7 @@
 //!
 //! A *referencing write* (a manifest, a mount, a commit onto an existing link) makes something
 //! depend on records that a collector may be about to remove. The rules that keep this safe
-//! without a lock (docs/garbage-collection in the format's words: W1 to W3):
+//! without a lock (docs/format.md has the records they are about):
 //!
 //! - W1 read every record that will be depended on; one older than [`TOUCH_AGE`] is written again
 //!   with a new nonce, on the version just read. What a collector judged old is then a version
@@ -12,7 +12,7 @@
 //! - W3 acknowledge only after W2.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -29,9 +29,14 @@ use crate::{Error, Options, Result};
 /// least twice this.
 pub(crate) const TOUCH_AGE: Duration = Duration::from_secs(3600);
 
-/// How long after its first read a referencing write may still be sent. With the 15 minutes that
-/// a signed request may travel, this is the format's bound B of 20 minutes.
-pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
+/// How long after its first read a referencing write may still be handed to the store, which
+/// repeats it for a minute at most. With the 15 minutes that a signed request may travel, this is
+/// the format's bound B of 20 minutes.
+pub(crate) const WINDOW: Duration = Duration::from_secs(4 * 60);
+
+/// For how long a referencing write may be on its way to the store, from its first read on: the
+/// format's bound B.
+pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// How often a lost compare-and-swap is tried again before the client is asked to.
 pub(crate) const ATTEMPTS_MAX: u32 = 24;
@@ -52,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) upload_slots: Arc<Semaphore>,
     /// A permit for each byte of an upload that may be in memory.
     pub(crate) upload_bytes: Arc<Semaphore>,
+    /// How many of these permits there are: no part may be larger.
+    pub(crate) upload_bytes_max: u64,
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Vec<Mutex<()>>,
@@ -65,18 +72,22 @@ pub(crate) struct Core {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     opened: Duration,
+    /// The same by a clock that goes on while the machine sleeps.
+    opened_at: SystemTime,
 }
 
 impl Core {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: Options) -> Self {
         let limits = &options.limits;
         // One part must fit, or no upload could ever send.
-        let budget = limits.upload_buffer_bytes.max(store.part_rules().part_bytes);
+        let part_bytes = limits.part_bytes.unwrap_or_default().max(store.part_rules().part_bytes);
+        let budget = limits.upload_buffer_bytes.max(part_bytes);
         let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             cache: Cache::new(store.locality(), &options),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Arc::new(Semaphore::new(permits)),
+            upload_bytes_max: permits as u64,
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
             manifest_locks: (0..MANIFEST_LOCKS).map(|_| RwLock::new(())).collect(),
             store,
@@ -87,12 +98,14 @@ impl Core {
 
     /// Opens the window for referencing writes; to be called before the first read.
     pub(crate) fn window(&self) -> Window {
-        Window { opened: self.clock.monotonic() }
+        Window { opened: self.clock.monotonic(), opened_at: self.clock.now() }
     }
 
     /// Fails once the window has closed: what was read may by now be gone.
     pub(crate) fn check(&self, window: Window) -> Result<()> {
-        if self.clock.monotonic().saturating_sub(window.opened) < WINDOW {
+        let awake = self.clock.monotonic().saturating_sub(window.opened);
+        let asleep = self.clock.now().duration_since(window.opened_at).unwrap_or_default();
+        if awake.max(asleep) < WINDOW {
             return Ok(());
         }
         Err(Error::Interrupted { what: "content that this request relies on may have" })
@@ -172,22 +185,29 @@ impl Core {
         }))
     }
 
-    /// Writes a record over whatever is there: first over the version that was seen, then over
-    /// the one that took its place. For records whose content follows from their key.
-    pub(crate) async fn put_over<T: Stored>(
+    /// Makes sure that a record whose content follows from its key is there, and young.
+    pub(crate) async fn ensure<T: Stored + PartialEq>(
         &self,
         window: Window,
         key: &Key,
-        mut seen: Option<ETag>,
         value: &T,
     ) -> Result<()> {
         for attempt in 0..ATTEMPTS_MAX {
             self.check(window)?;
-            if self.swap(key, seen.as_ref(), value.encode()).await?.is_some() {
+            if self.swap(key, None, value.encode()).await?.is_some() {
+                return Ok(());
+            }
+            let done = match self.read::<T>(key).await? {
+                None => false,
+                Some(seen) if seen.value == *value => {
+                    self.renew(window, key, seen).await?.is_some()
+                }
+                Some(other) => self.swap(key, Some(&other.etag), value.encode()).await?.is_some(),
+            };
+            if done {
                 return Ok(());
             }
             self.back_off(attempt).await;
-            seen = self.etag(key).await?;
         }
         Err(Error::Busy { what: "the repository is being changed by too many others" })
     }

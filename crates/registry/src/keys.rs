@@ -63,14 +63,11 @@ pub(crate) fn format() -> Key {
     key("jreg.json".to_owned())
 }
 
-/// Whether a key is that of a record: written again and again, each time under a condition, and
-/// never of fewer bytes than the 40 of its nonce. All other keys hold bytes of blobs.
-pub fn is_record(key: &Key) -> bool {
-    match key.as_str().split_once('/') {
-        Some(("blobs", _)) => false,
-        Some(("uploads", name)) => !name.contains('.'),
-        _ => true,
-    }
+/// Whether a record of this key could be brought back by a Create that lands after its delete:
+/// tags, manifests and referrers. What else is deleted has a key that is never used again, or is
+/// old.
+pub fn may_come_back(key: &Key) -> bool {
+    key.as_str().starts_with(REPOSITORIES)
 }
 
 /// A new place for bytes of a known digest.
@@ -100,14 +97,17 @@ pub(crate) fn link_holder(link: &Key) -> Option<RepositoryName> {
     last(link).and_then(decode)
 }
 
+/// The content of repositories.
+const REPOSITORIES: &str = "repositories/";
+
 /// A manifest of a repository.
 pub(crate) fn manifest(name: &RepositoryName, digest: &Digest) -> Key {
-    key(format!("repositories/{name}/_manifests/{}", flat(digest)))
+    key(format!("{REPOSITORIES}{name}/_manifests/{}", flat(digest)))
 }
 
 /// The tags of a repository.
 pub(crate) fn tags(name: &RepositoryName) -> String {
-    format!("repositories/{name}/_tags/")
+    format!("{REPOSITORIES}{name}/_tags/")
 }
 
 /// A tag of a repository.
@@ -117,7 +117,7 @@ pub(crate) fn tag(name: &RepositoryName, tag: &Tag) -> Key {
 
 /// The tags that may point to a manifest.
 pub(crate) fn tagged(name: &RepositoryName, digest: &Digest) -> String {
-    format!("repositories/{name}/_tagged/{}/", flat(digest))
+    format!("{REPOSITORIES}{name}/_tagged/{}/", flat(digest))
 }
 
 /// The hint that a tag may point to a manifest.
@@ -132,13 +132,45 @@ pub(crate) fn tag_of(key: &Key) -> Option<Tag> {
 
 /// The referrers of a subject.
 pub(crate) fn referrers(name: &RepositoryName, subject: &Digest) -> String {
-    format!("repositories/{name}/_referrers/{}/", flat(subject))
+    format!("{REPOSITORIES}{name}/_referrers/{}/", flat(subject))
 }
 
 /// The entry of one referrer of a subject.
 pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
     let own = format!("{}-{}", referrer.algorithm(), referrer.hex());
     key(format!("{}{own}", referrers(name, subject)))
+}
+
+/// The sessions of uploads and their tails, in the order in which the uploads began.
+pub(crate) const UPLOADS: &str = "uploads/";
+
+/// What a key below [`UPLOADS`] is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UploadKey {
+    /// A session record.
+    Session(UploadId),
+    /// Bytes that a session names or named.
+    Tail(UploadId, Key),
+}
+
+impl UploadKey {
+    /// The upload that it belongs to.
+    pub(crate) fn id(&self) -> &UploadId {
+        match self {
+            Self::Session(id) | Self::Tail(id, _) => id,
+        }
+    }
+}
+
+/// What a key below [`UPLOADS`] is; `None`: nothing of ours.
+pub(crate) fn upload_key(key: &Key) -> Option<UploadKey> {
+    let name = last(key)?;
+    if let Ok(id) = name.parse() {
+        return Some(UploadKey::Session(id));
+    }
+    let (id, ulid) = name.rsplit_once('.')?;
+    Ulid::from_string(ulid).ok()?;
+    Some(UploadKey::Tail(id.parse().ok()?, key.clone()))
 }
 
 /// The repositories that a manifest was pushed to.
@@ -235,6 +267,39 @@ mod tests {
         names.sort();
         let encoded: Vec<_> = names.iter().map(encode).collect();
         assert!(encoded.is_sorted(), "{encoded:?}");
+    }
+
+    #[test]
+    fn only_what_repositories_name_may_come_back() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let (app, now) = (name("team/app-1.x"), std::time::SystemTime::now());
+        let tag: Tag = "v1.0".parse().expect("a tag");
+        for record in [
+            super::tag(&app, &tag),
+            tag_hint(&app, &digest, &tag),
+            manifest(&app, &digest),
+            referrer(&app, &digest, &digest),
+        ] {
+            assert!(may_come_back(&record), "{record}");
+        }
+        let id = UploadId::new(now, None);
+        for other in [new_blob(&digest), new_upload_tail(&id), upload(&id), link(&digest, &app)] {
+            assert!(!may_come_back(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn keys_of_uploads_are_told_apart() {
+        let now = std::time::SystemTime::now();
+        for algorithm in [None, Some(Algorithm::Sha512)] {
+            let id = UploadId::new(now, algorithm);
+            assert_eq!(upload_key(&upload(&id)), Some(UploadKey::Session(id.clone())));
+            let tail = new_upload_tail(&id);
+            assert_eq!(upload_key(&tail), Some(UploadKey::Tail(id, tail.clone())));
+        }
+        for other in ["uploads/x", "uploads/x.01JD4Z0000000000000000000A", "uploads/x.y"] {
+            assert_eq!(upload_key(&key(other.to_owned())), None, "{other}");
+        }
     }
 
     #[test]

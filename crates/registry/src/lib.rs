@@ -8,13 +8,16 @@
 //! - `core.rs`: the rules by which records are written so that a collector never takes what
 //!   somebody was just promised
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
+//! - `commit.rs`: from the last bytes of an upload to a blob
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
+//! - `reaper.rs`: removes what uploads leave behind
 //! - `link.rs`: which repository holds which blob
 //! - `cache.rs`: what is kept in memory for serving
 
 mod blob;
 mod body;
 mod cache;
+mod commit;
 mod core;
 mod error;
 mod keys;
@@ -22,6 +25,7 @@ mod link;
 mod manifest;
 mod options;
 mod page;
+mod reaper;
 mod record;
 mod referrer;
 mod registry;
@@ -34,10 +38,11 @@ mod writer;
 pub use blob::{Blob, BlobReader, Touch};
 pub use body::{BodyError, BodyStream, Chunk};
 pub use error::{Error, Result};
-pub use keys::is_record;
+pub use keys::may_come_back;
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
-pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, UploadUsage};
+pub use reaper::Reaped;
+pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};

@@ -5,7 +5,7 @@ use jreg_oci::{Digest, RepositoryName};
 use crate::cache::Seen;
 use crate::core::{ATTEMPTS_MAX, Core, Window};
 use crate::keys;
-use crate::record::{Link, Location, Stored, Versioned};
+use crate::record::{Link, Location, Stored};
 use crate::{Error, Result};
 
 /// How the bytes of a new link came to be there.
@@ -46,18 +46,28 @@ impl Core {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Seen<Location>>> {
-        let now = self.clock.monotonic();
-        if let Some(link) = self.cache.link(now, name, digest) {
+        if let Some(link) = self.cached_link(name, digest) {
             return Ok(Some(link));
         }
+        let (now, at) = (self.clock.monotonic(), self.clock.now());
         let ticket = self.cache.ticket(name, digest);
         let Some(read) = self.read::<Link>(&keys::link(digest, name)).await? else {
             return Ok(None);
         };
+        let age = read.age();
         let Link::Live(location) = read.value else { return Ok(None) };
-        let link = Seen { value: location, last_modified: read.last_modified };
+        let link = Seen::new(location, age, at);
         self.cache.add_link(ticket, now, name, digest, link.clone());
         Ok(Some(link))
+    }
+
+    /// Where a repository's blob lies, as far as it is known without asking the store.
+    pub(crate) fn cached_link(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<Seen<Location>> {
+        self.cache.link(self.clock.monotonic(), name, digest)
     }
 
     /// W1 for a repository's hold on a blob: where it lies, once that link is young.
@@ -67,14 +77,14 @@ impl Core {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Location>> {
+        let (now, at) = (self.clock.monotonic(), self.clock.now());
         let ticket = self.cache.ticket(name, digest);
         let key = keys::link(digest, name);
         let held = self.hold::<Link>(window, &key, |link| link.live().is_some()).await?;
-        let Some(Versioned { value: Link::Live(location), last_modified, .. }) = held else {
-            return Ok(None);
-        };
-        let link = Seen { value: location.clone(), last_modified };
-        self.cache.add_link(ticket, self.clock.monotonic(), name, digest, link);
+        let Some(held) = held else { return Ok(None) };
+        let age = held.age();
+        let Link::Live(location) = held.value else { return Ok(None) };
+        self.cache.add_link(ticket, now, name, digest, Seen::new(location.clone(), age, at));
         Ok(Some(location))
     }
 

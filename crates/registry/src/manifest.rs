@@ -15,9 +15,10 @@ use jreg_oci::{
     ReferenceKind, Tag,
 };
 use jreg_storage::{ETag, Key};
+use tokio::sync::Semaphore;
 
 use crate::cache::Seen;
-use crate::core::{ATTEMPTS_MAX, TOUCH_AGE, Window};
+use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
 use crate::record::{
     ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, TagTarget, Versioned,
@@ -172,23 +173,22 @@ impl Repository {
         touch: Touch,
     ) -> Result<Option<Arc<StoredManifest>>> {
         let core = &self.core;
-        if let Some(seen) = core.cache.manifest(core.clock.monotonic(), &self.name, digest) {
-            let age = core.clock.now().duration_since(seen.last_modified).unwrap_or_default();
-            if touch == Touch::Never || age < TOUCH_AGE {
-                return Ok(Some(seen.value));
-            }
+        let (now, at) = (core.clock.monotonic(), core.clock.now());
+        if let Some(seen) = core.cache.manifest(now, &self.name, digest)
+            && (touch == Touch::Never || seen.is_young(at))
+        {
+            return Ok(Some(seen.value));
         }
         let key = keys::manifest(&self.name, digest);
         let ticket = core.cache.ticket(&self.name, digest);
-        let now = core.clock.monotonic();
         let read = match touch {
             Touch::Never => core.read::<ManifestRecord>(&key).await?,
             Touch::IfOld => core.hold::<ManifestRecord>(core.window(), &key, |_| true).await?,
         };
         let Some(read) = read else { return Ok(None) };
-        let last_modified = read.last_modified;
+        let age = read.age();
         let manifest = Arc::new(verified(&key, digest, read.value)?);
-        let seen = Seen { value: Arc::clone(&manifest), last_modified };
+        let seen = Seen::new(Arc::clone(&manifest), age, at);
         core.cache.add_manifest(ticket, now, &self.name, digest, seen);
         Ok(Some(manifest))
     }
@@ -230,7 +230,7 @@ impl Repository {
             media_type: manifest.media_type.clone(),
             size,
             subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
-            artifact_type: manifest.artifact_type.clone(),
+            artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
         };
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
         all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));
@@ -245,14 +245,15 @@ impl Repository {
         let core = &self.core;
         let catalog_key = keys::catalog(&self.name);
         let manifest_key = keys::manifest(&self.name, &plan.digest);
+        let width = &Semaphore::new(core.wave_width());
         let tags = plan.tags.iter().map(|tag| {
             let key = keys::tag(&self.name, tag);
-            async move { core.read::<TagTarget>(&key).await }
+            async move { within(width, core.read::<TagTarget>(&key)).await }
         });
         let ((), catalog, manifest, tags) = try_join4(
-            self.check_references(window, &plan.manifest.references),
-            core.hold::<Mark>(window, &catalog_key, |_| true),
-            core.etag(&manifest_key),
+            self.check_references(window, &plan.manifest.references, width),
+            within(width, core.hold::<Mark>(window, &catalog_key, |_| true)),
+            within(width, core.etag(&manifest_key)),
             try_join_all(tags),
         )
         .await?;
@@ -266,10 +267,11 @@ impl Repository {
         &self,
         window: Window,
         references: &[ManifestReference],
+        width: &Semaphore,
     ) -> Result<()> {
         let policy = self.core.options.references;
         let checks = references.iter().map(|reference| async move {
-            let is_held = self.hold_reference(window, reference).await?;
+            let is_held = within(width, self.hold_reference(window, reference)).await?;
             let is_missing = !is_held && is_required(policy, reference);
             Ok::<_, Error>(is_missing.then(|| reference.digest.clone()))
         });
@@ -288,17 +290,14 @@ impl Repository {
 
     async fn hold_reference(&self, window: Window, reference: &ManifestReference) -> Result<bool> {
         let (core, digest) = (&self.core, &reference.digest);
-        let blob = core.hold_link(window, &self.name, digest);
-        match reference.kind {
-            ReferenceKind::Config | ReferenceKind::Layer => Ok(blob.await?.is_some()),
-            // An index may list layers (build caches do); whichever exists counts.
-            ReferenceKind::Child | ReferenceKind::Any => {
-                let key = keys::manifest(&self.name, digest);
-                let manifest = core.hold::<ManifestRecord>(window, &key, |_| true);
-                let (blob, manifest) = try_join(blob, manifest).await?;
-                Ok(blob.is_some() || manifest.is_some())
+        // An index may list layers (build caches do); whichever exists counts.
+        if matches!(reference.kind, ReferenceKind::Child | ReferenceKind::Any) {
+            let key = keys::manifest(&self.name, digest);
+            if core.hold::<ManifestRecord>(window, &key, |_| true).await?.is_some() {
+                return Ok(true);
             }
         }
+        Ok(core.hold_link(window, &self.name, digest).await?.is_some())
     }
 
     /// W2: the manifest with its hints, then what makes it found. `false`: start over.
@@ -307,14 +306,20 @@ impl Repository {
         let key = keys::manifest(&self.name, &plan.digest);
         let _turn = core.manifest_lock(&key).read().await;
         core.check(window)?;
-        let hints = plan.tags.iter().map(|tag| {
-            let key = keys::tag_hint(&self.name, &plan.digest, tag);
-            async move { core.put_over(window, &key, None, &Mark {}).await }
+        let hints = plan.tags.iter().zip(&wave.tags).map(|(tag, seen)| async move {
+            // A tag that points here already has its hint.
+            match seen {
+                Some(seen) if seen.value.digest == plan.digest => Ok(()),
+                _ => {
+                    let key = keys::tag_hint(&self.name, &plan.digest, tag);
+                    core.ensure(window, &key, &Mark {}).await
+                }
+            }
         });
         let listing = async {
             match wave.is_listed {
                 true => Ok(()),
-                false => core.put_over(window, &keys::catalog(&self.name), None, &Mark {}).await,
+                false => core.ensure(window, &keys::catalog(&self.name), &Mark {}).await,
             }
         };
         let manifest = core.swap(&key, wave.manifest.as_ref(), plan.record.encode());
@@ -353,7 +358,7 @@ impl Repository {
             annotations: manifest.annotations.clone(),
             ..Descriptor::new(&manifest.media_type, plan.digest.clone(), size)
         };
-        self.core.put_over(window, &key, None, &ReferrerEntry { descriptor }).await
+        self.core.ensure(window, &key, &ReferrerEntry { descriptor }).await
     }
 
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
@@ -419,6 +424,18 @@ impl Repository {
     pub(crate) fn unknown(&self, reference: &Reference) -> Error {
         Error::ManifestUnknown { name: self.name.clone(), reference: reference.clone() }
     }
+}
+
+/// Whether an artifact type goes into a manifest's header line. A media type has at most 255
+/// characters (RFC 6838 section 4.2); what is longer would double the record.
+fn fits_header(artifact_type: &str) -> bool {
+    artifact_type.len() <= 255
+}
+
+/// Reads when the wave, which has a limited width, has room for it.
+async fn within<T>(width: &Semaphore, read: impl Future<Output = Result<T>>) -> Result<T> {
+    let _permit = width.acquire().await.map_err(|_| Error::Stopped)?;
+    read.await
 }
 
 fn is_required(policy: ReferencePolicy, reference: &ManifestReference) -> bool {

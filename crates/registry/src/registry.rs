@@ -29,13 +29,17 @@ pub struct Repository {
     pub(crate) name: RepositoryName,
 }
 
-/// How much of the limits on uploads is in use.
+/// What a registry uses of its limits, and what its cache is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UploadUsage {
+pub struct Usage {
     /// Uploads that may still begin to send.
-    pub slots_free: usize,
+    pub upload_slots_free: usize,
     /// Bytes of uploads that may still be taken into memory.
-    pub buffer_bytes_free: usize,
+    pub upload_buffer_bytes_free: usize,
+    /// Manifests and links that were served from memory.
+    pub cache_hits: u64,
+    /// Manifests and links that were looked for in memory and had to be read.
+    pub cache_misses: u64,
 }
 
 /// Why a store cannot be opened as a registry.
@@ -47,10 +51,16 @@ pub enum OpenError {
     /// The store was written in a format that this version does not know.
     #[error("the store has format version {found}, this jreg knows {known}")]
     Format {
-        /// What `jreg.json` says.
-        found: String,
+        /// The version that `jreg.json` names.
+        found: u32,
         /// What this version writes.
         known: u32,
+    },
+    /// The mark of a registry's store is not what any version wrote.
+    #[error("jreg.json is damaged: {found:?} names no format version")]
+    Damaged {
+        /// How it begins.
+        found: String,
     },
 }
 
@@ -106,16 +116,23 @@ impl Registry {
         Ok(())
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The settings it was opened with.
     pub fn options(&self) -> &Options {
         &self.core.options
     }
 
-    /// How much of the limits on uploads is in use.
-    pub fn upload_usage(&self) -> UploadUsage {
-        UploadUsage {
-            slots_free: self.core.upload_slots.available_permits(),
-            buffer_bytes_free: self.core.upload_bytes.available_permits(),
+    /// What it uses now, and how its cache has done since it was opened.
+    pub fn usage(&self) -> Usage {
+        let (cache_hits, cache_misses) = self.core.cache.counts();
+        Usage {
+            upload_slots_free: self.core.upload_slots.available_permits(),
+            upload_buffer_bytes_free: self.core.upload_bytes.available_permits(),
+            cache_hits,
+            cache_misses,
         }
     }
 }
@@ -129,12 +146,16 @@ impl Repository {
 
 async fn check_format(store: &dyn Store) -> Result<(), OpenError> {
     let record = store.get(&keys::format()).await?;
-    let found = match serde_json::from_slice(&record.bytes) {
-        Ok(FormatMarker { format: FORMAT_VERSION }) => return Ok(()),
-        Ok(FormatMarker { format }) => format.to_string(),
-        Err(_) => String::from_utf8_lossy(&record.bytes).chars().take(100).collect(),
-    };
-    Err(OpenError::Format { found, known: FORMAT_VERSION })
+    match serde_json::from_slice(&record.bytes) {
+        Ok(FormatMarker { format: FORMAT_VERSION }) => Ok(()),
+        Ok(FormatMarker { format }) => {
+            Err(OpenError::Format { found: format, known: FORMAT_VERSION })
+        }
+        Err(_) => {
+            let found = String::from_utf8_lossy(&record.bytes).chars().take(100).collect();
+            Err(OpenError::Damaged { found })
+        }
+    }
 }
 
 impl Core {
@@ -163,5 +184,32 @@ impl Core {
             start_after = listing.entries.last().map(|last| last.key.to_string());
         }
         Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use jreg_storage::{MemoryStore, SystemClock};
+
+    use super::*;
+
+    async fn open(marker: &'static str) -> String {
+        let store = Arc::new(MemoryStore::new());
+        store.put(&keys::format(), marker.into(), PutMode::Create).await.unwrap();
+        let clock = Arc::new(SystemClock::new());
+        Registry::open(store, clock, Options::default()).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn another_format_and_a_damaged_marker_are_told_apart() {
+        assert_eq!(
+            open(r#"{"format":7}"#).await,
+            "the store has format version 7, this jreg knows 1"
+        );
+        for marker in ["", "{}", "not JSON"] {
+            let expected = format!("jreg.json is damaged: {marker:?} names no format version");
+            assert_eq!(open(marker).await, expected);
+        }
     }
 }

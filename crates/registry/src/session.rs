@@ -14,6 +14,8 @@
 //! - `closed` is written *before* the bytes are made visible and linked, `cancelled` before any
 //!   byte is removed. So the bytes of a `closed` session are never removed, and whoever finds it
 //!   `closed` may finish the work.
+//! - What a `closed` session names, others may have linked: only an upload without a session ever
+//!   takes its bytes back.
 //! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a
 //!   collector may have removed link and bytes since.
 
@@ -21,9 +23,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jreg_oci::{Digest, HashState, RepositoryName};
-use jreg_storage::Multipart;
+use jreg_storage::{Key, Multipart};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
+use crate::core::Core;
 use crate::record::{Location, Stored, decode_json, encode_json};
 
 /// For how long after closing a session may still write its link (a client's retry of the
@@ -47,7 +51,38 @@ pub(crate) enum State {
     /// Its digest was right; its blob is there or about to be.
     Closed(Closed),
     /// It was given up, and its bytes are gone or about to be.
-    Cancelled,
+    Cancelled(Leftover),
+}
+
+/// The bytes of an upload that was given up: what is to be removed, again if need be, until the
+/// record goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leftover {
+    /// Parts that never became an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) multipart: Option<Multipart>,
+    /// Objects that no link ever named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) objects: Vec<Key>,
+}
+
+impl Leftover {
+    /// The parts of `multipart`, which are removed by its name alone, and `objects`.
+    pub(crate) fn new(multipart: Option<Multipart>, objects: Vec<Key>) -> Self {
+        let multipart = multipart.map(|upload| Multipart { parts: Vec::new(), ..upload });
+        Self { multipart, objects }
+    }
+
+    /// Removes the bytes. Again is fine.
+    pub(crate) async fn discard(&self, core: &Core) -> Result<()> {
+        if let Some(upload) = &self.multipart {
+            core.store.abort_multipart(upload).await?;
+        }
+        for key in &self.objects {
+            core.store.delete(key, None).await?;
+        }
+        Ok(())
+    }
 }
 
 /// An upload that takes bytes.
@@ -79,6 +114,23 @@ pub(crate) struct Closed {
     /// The parts that are to be put together at `location`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
+    /// The upload's own bytes, if somebody else's at `location` were linked in their place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spare: Option<Leftover>,
+}
+
+impl Closed {
+    /// An upload that was closed with its own bytes.
+    pub(crate) fn new(digest: Digest, location: Location, multipart: Option<Multipart>) -> Self {
+        Self { digest, location, multipart, spare: None }
+    }
+}
+
+impl Session {
+    /// Whether the upload was finished with this digest.
+    pub(crate) fn is_closed_with(&self, digest: &Digest) -> bool {
+        matches!(&self.state, State::Closed(closed) if closed.digest == *digest)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,16 +154,24 @@ impl Stored for Session {
 }
 
 impl Open {
-    /// Whether there are bytes that must still become a part before the parts are the whole.
-    pub(crate) fn has_loose_tail(&self) -> bool {
-        self.multipart.is_some() && self.tail.is_some()
+    /// What it leaves behind if it is given up.
+    pub(crate) fn leftover(self) -> Leftover {
+        let objects = self.tail.into_iter().map(|tail| tail.key).collect();
+        Leftover::new(self.multipart, objects)
+    }
+
+    /// Whether what is stored can be closed with such a digest as it is: no bytes must still
+    /// become a part, and they were hashed that way.
+    pub(crate) fn is_whole_for(&self, digest: &Digest) -> bool {
+        let has_loose_tail = self.multipart.is_some() && self.tail.is_some();
+        !has_loose_tail && self.hash.algorithm == digest.algorithm()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use jreg_oci::{Algorithm, Hasher};
-    use jreg_storage::{Key, Part};
+    use jreg_storage::Part;
 
     use super::*;
 
@@ -133,8 +193,10 @@ mod tests {
             multipart: Some(multipart.clone()),
             tail: Some(location.clone()),
         };
-        let closed = Closed { digest, location, multipart: Some(multipart) };
-        for state in [State::Open(open), State::Closed(closed), State::Cancelled] {
+        let spare = Some(open.clone().leftover());
+        let closed = Closed { spare, ..Closed::new(digest, location, Some(multipart)) };
+        let cancelled = State::Cancelled(open.clone().leftover());
+        for state in [State::Open(open), State::Closed(closed), cancelled] {
             let repository = "team/app".parse().expect("a name");
             let session = Session { repository, state };
             assert_eq!(Session::decode(&session.encode()), Ok(session));

@@ -49,6 +49,11 @@ impl UploadId {
         }
     }
 
+    /// Whether `since` has passed since the upload began.
+    pub(crate) fn is_older_than(&self, since: Duration, now: SystemTime) -> bool {
+        now.duration_since(self.begun()).is_ok_and(|age| age > since)
+    }
+
     fn begun(&self) -> SystemTime {
         let (seconds, nanos) = self.uuid.get_timestamp().map_or((0, 0), |at| at.to_unix());
         SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)

@@ -12,21 +12,27 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
 use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Multipart, Part, PutMode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use crate::body::Incoming;
+use crate::commit::is_gone_or_done;
 use crate::core::Core;
 use crate::keys;
 use crate::record::{Location, Stored};
-use crate::session::{Closed, Open, Session, State};
-use crate::{Chunk, Error, Result, UploadId};
+use crate::session::{Closed, Leftover, Open, Session, State};
+use crate::{Error, Result, UploadId};
 
 /// How many bytes of one stream go unrecorded at most (plus a part): where a dropped connection
 /// resumes.
 const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How bytes are put at a key that was made for them: nobody else ever writes there, and a retry
+/// may find what the first attempt stored.
+const NEW_KEY: PutMode = PutMode::Overwrite;
 
 /// For a blob of known length, parts are made so large that this many suffice.
 const PARTS_AIM: u64 = 9_000;
@@ -54,6 +60,23 @@ struct Saved {
     offset: u64,
     hash: HashState,
     tail: Option<Location>,
+}
+
+impl Drop for Writer {
+    /// Parts of a request that failed need not arrive.
+    fn drop(&mut self) {
+        for sent in &self.sending {
+            sent.abort();
+        }
+    }
+}
+
+/// Stored bytes that nothing names yet.
+#[derive(Debug)]
+pub(crate) struct Loose {
+    pub(crate) location: Location,
+    bytes: Bytes,
+    reserved: Option<OwnedSemaphorePermit>,
 }
 
 /// One request's bytes on their way into the store.
@@ -96,7 +119,7 @@ impl Writer {
             core: Arc::clone(core),
             name: name.clone(),
             id: id.clone(),
-            part_bytes: part_bytes(core, length.filter(|_| matches!(purpose, Purpose::Whole(_)))),
+            part_bytes: part_bytes(core, length),
             purpose,
             recorded: None,
             saved,
@@ -154,11 +177,34 @@ impl Writer {
     /// Shuts out the writers of earlier claims, where the store can, and discards what they
     /// stored beyond the record.
     pub(crate) async fn take_over(&mut self) -> Result<()> {
-        if let Some(upload) = &self.multipart {
-            let resumed = self.core.store.resume_multipart(upload, self.claim).await;
-            self.multipart = Some(resumed.map_err(|error| self.part_error(error))?);
+        let Some(upload) = &self.multipart else { return Ok(()) };
+        let error = match self.core.store.resume_multipart(upload, self.claim).await {
+            Ok(resumed) => {
+                self.multipart = Some(resumed);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        // A closing PUT with another algorithm may have put the parts together, and broken off.
+        let whole = Location { key: upload.key.clone(), size_bytes: self.saved.offset };
+        if error.is_not_found() && self.is_stored(&whole).await? {
+            (self.multipart, self.tail) = (None, Some(whole));
+            return Ok(());
         }
-        Ok(())
+        Err(self.part_error(error))
+    }
+
+    async fn is_stored(&self, location: &Location) -> Result<bool> {
+        match self.core.store.head(&location.key).await {
+            Ok(stat) => Ok(stat.size_bytes == location.size_bytes),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether there is a session record, by which others know of the upload.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorded.is_some()
     }
 
     /// How many bytes have come so far, over all requests of the upload.
@@ -173,33 +219,101 @@ impl Writer {
     /// [`Error::SizeMismatch`], [`Error::Body`], [`Error::BlobTooLarge`],
     /// [`Error::UploadSuperseded`], [`Error::UploadUnknown`], [`Error::Store`]. What came before
     /// the error can still be kept by [`Writer::checkpoint`].
-    pub(crate) async fn feed(&mut self, chunk: Chunk) -> Result<()> {
-        let Chunk { range, length, mut body } = chunk;
-        let announced = range.map(|range| range.len()).or(length);
-        if let (Some(expected), Some(actual)) = (announced, length)
-            && expected != actual
-        {
-            return Err(Error::SizeMismatch { expected, actual });
-        }
-        let mut came = 0;
+    pub(crate) async fn feed(&mut self, incoming: &mut Incoming) -> Result<()> {
+        self.check_room(incoming.left())?;
         loop {
-            self.reserve(announced.map(|announced| announced.saturating_sub(came))).await?;
-            let Some(frame) = body.next().await else { break };
-            let frame = frame?;
-            came += frame.len() as u64;
-            if let Some(expected) = announced
-                && came > expected
-            {
-                return Err(Error::SizeMismatch { expected, actual: came });
-            }
+            self.reserve(incoming.left()).await?;
+            let Some(frame) = incoming.next().await? else { return Ok(()) };
             self.take(frame).await?;
         }
-        match announced {
-            Some(expected) if expected != came => {
-                Err(Error::SizeMismatch { expected, actual: came })
+    }
+
+    /// Takes in what fits into the first part, and sends nothing. `false`: more follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SizeMismatch`], [`Error::Body`].
+    pub(crate) async fn fill(&mut self, incoming: &mut Incoming) -> Result<bool> {
+        self.check_room(incoming.left())?;
+        loop {
+            self.reserve(incoming.left()).await?;
+            let Some(mut frame) = incoming.next().await? else { return Ok(true) };
+            let piece = frame.split_to(self.room().min(frame.len()));
+            self.hasher.update(&piece);
+            self.buffer.extend_from_slice(&piece);
+            if !frame.is_empty() {
+                incoming.put_back(frame);
+                return Ok(false);
             }
-            _ => Ok(()),
         }
+    }
+
+    /// Stores and records the first bytes of an upload, if nobody else has begun it. `false`:
+    /// somebody has, and the bytes are back in the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]; nothing is recorded then.
+    pub(crate) async fn begin(&mut self) -> Result<bool> {
+        let loose = self.put_loose().await?;
+        match self.save(Some(loose.location.clone())).await {
+            Err(Error::UploadSuperseded { .. }) => self.take_back(loose).await.map(|()| false),
+            saved => saved.map(|()| true),
+        }
+    }
+
+    /// Stores all that was taken in, while it is not known yet whether it is wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub(crate) async fn put_loose(&mut self) -> Result<Loose> {
+        let (reserved, bytes) = (self.reserved.take(), self.buffer.split().freeze());
+        let location = Location { key: self.new_key(), size_bytes: bytes.len() as u64 };
+        self.core.store.put(&location.key, bytes.clone(), NEW_KEY).await?;
+        Ok(Loose { location, bytes, reserved })
+    }
+
+    /// Removes what was not wanted, of which nobody else has ever heard: it is back in the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub(crate) async fn take_back(&mut self, loose: Loose) -> Result<()> {
+        self.core.store.delete(&loose.location.key, None).await?;
+        (self.reserved, self.buffer) = (loose.reserved, loose.bytes.into());
+        Ok(())
+    }
+
+    /// From now on only hashes what comes, and lets go of what has.
+    pub(crate) fn only_hash(&mut self) {
+        self.purpose = Purpose::Discard;
+        (self.reserved, self.buffer) = (None, BytesMut::new());
+    }
+
+    /// Appends what another writer has taken in and not sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::feed`].
+    pub(crate) async fn adopt(&mut self, mut other: Self) -> Result<()> {
+        self.reserved = other.reserved.take();
+        self.take(other.buffer.split().freeze()).await
+    }
+
+    /// Refuses what can never be stored before any of it is.
+    fn check_room(&self, left: Option<u64>) -> Result<()> {
+        let budget = self.core.upload_bytes_max;
+        let parts_max = self.core.store.part_rules().parts_max;
+        let max_bytes = if self.part_bytes > budget {
+            budget.saturating_mul(PARTS_AIM)
+        } else {
+            self.part_bytes.saturating_mul(parts_max)
+        };
+        if self.offset().saturating_add(left.unwrap_or_default()) > max_bytes {
+            return Err(Error::BlobTooLarge { max_bytes });
+        }
+        Ok(())
     }
 
     /// Waits until the shared budget has room for the part that is being filled. `left` is how
@@ -209,7 +323,11 @@ impl Writer {
             return Ok(());
         }
         let tail = self.tail.as_ref().map_or(0, |tail| tail.size_bytes);
-        let bytes = left.map_or(self.part_bytes, |left| self.part_bytes.min(left + tail));
+        self.take_permits(left.map_or(self.part_bytes, |left| self.part_bytes.min(left + tail)))
+            .await
+    }
+
+    async fn take_permits(&mut self, bytes: u64) -> Result<()> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.core.upload_bytes);
         let reserved = budget.acquire_many_owned(permits).await.map_err(|_| Error::Stopped)?;
@@ -219,6 +337,9 @@ impl Writer {
     }
 
     async fn take(&mut self, mut frame: Bytes) -> Result<()> {
+        if frame.is_empty() {
+            return Ok(());
+        }
         if self.purpose == Purpose::Discard {
             self.hasher.update(&frame);
             return Ok(());
@@ -250,8 +371,13 @@ impl Writer {
             // Left by a closing PUT with another algorithm that broke off: nothing to append to.
             return Err(self.unknown());
         }
+        if self.reserved.is_none() {
+            self.take_permits(tail.size_bytes).await?;
+        }
         let range = ByteRange { start: 0, end: tail.size_bytes };
-        let mut bytes = self.core.store.read(&tail.key, range).await?;
+        // It is gone if the upload was cancelled meanwhile.
+        let read = self.core.store.read(&tail.key, range).await;
+        let mut bytes = read.map_err(|error| self.part_error(error))?;
         while let Some(frame) = bytes.try_next().await? {
             self.buffer.extend_from_slice(&frame);
         }
@@ -338,9 +464,10 @@ impl Writer {
         if self.offset() == self.saved.offset {
             return Ok(());
         }
+        let is_short = self.room() > 0 || self.multipart.is_none();
         let tail = if self.buffer.is_empty() {
             None
-        } else if self.core.store.part_rules().uniform {
+        } else if is_short && self.core.store.part_rules().uniform {
             Some(self.put_tail().await?)
         } else {
             self.send_part().await?;
@@ -367,7 +494,7 @@ impl Writer {
     async fn put_buffer(&mut self, key: Key) -> Result<Location> {
         let bytes = self.buffer.split().freeze();
         let size_bytes = bytes.len() as u64;
-        self.core.store.put(&key, bytes, PutMode::Create).await?;
+        self.core.store.put(&key, bytes, NEW_KEY).await?;
         self.reserved = None;
         Ok(Location { key, size_bytes })
     }
@@ -402,13 +529,28 @@ impl Writer {
         }
         let (location, multipart) = self.gather().await?;
         if let Some(upload) = multipart {
-            self.core.store.complete_multipart(&upload).await?;
+            self.complete(&upload, &location).await?;
         }
         let (offset, hash) = (self.offset(), self.hasher.state());
         self.multipart = None;
         self.tail = Some(location.clone());
         self.record(Saved { offset, hash, tail: Some(location.clone()) }, None).await?;
         self.read_back(&location, wanted).await
+    }
+
+    /// Puts the parts together where nobody sees them, unless an earlier request has.
+    async fn complete(&self, upload: &Multipart, location: &Location) -> Result<()> {
+        let store = &self.core.store;
+        match store.complete_multipart(upload).await {
+            Err(error) if is_gone_or_done(error.kind()) => {
+                if self.is_stored(location).await? {
+                    Ok(())
+                } else {
+                    Err(self.unknown())
+                }
+            }
+            completed => Ok(completed?),
+        }
     }
 
     async fn read_back(&self, location: &Location, algorithm: Algorithm) -> Result<Digest> {
@@ -425,11 +567,21 @@ impl Writer {
     /// upload that was never recorded, because one PUT was enough, stays so.
     pub(crate) async fn close(&mut self, digest: &Digest) -> Result<Closed> {
         let (location, multipart) = self.gather().await?;
-        let closed = Closed { digest: digest.clone(), location, multipart };
+        let closed = Closed::new(digest.clone(), location, multipart);
         if self.recorded.is_some() {
             self.recorded = Some(self.swap(State::Closed(closed.clone())).await?);
         }
         Ok(closed)
+    }
+
+    /// Marks the upload as closed with somebody else's bytes, and removes its own: no link ever
+    /// named them, and now none ever will.
+    pub(crate) async fn close_held(&mut self, digest: &Digest, there: Location) -> Result<()> {
+        let spare = self.leftover().await?;
+        let closed =
+            Closed { spare: Some(spare.clone()), ..Closed::new(digest.clone(), there, None) };
+        self.recorded = Some(self.swap(State::Closed(closed)).await?);
+        spare.discard(&self.core).await
     }
 
     /// Stores what is left, and says where the whole is or will be.
@@ -452,14 +604,40 @@ impl Writer {
     }
 
     /// Gives the upload up: first the session, then the bytes.
-    pub(crate) async fn cancel(mut self) -> Result<()> {
-        // A part that lands after the abort would be left behind.
+    pub(crate) async fn cancel(&mut self) -> Result<()> {
+        let leftover = self.leftover().await?;
+        self.recorded = Some(self.swap(State::Cancelled(leftover.clone())).await?);
+        leftover.discard(&self.core).await
+    }
+
+    /// Gives up an upload whose id nobody was told: first the bytes, so that this helps a store
+    /// that is full, then the session.
+    pub(crate) async fn abandon(&mut self) -> Result<()> {
+        self.leftover().await?.discard(&self.core).await?;
+        self.swap(State::Cancelled(Leftover::default())).await?;
+        Ok(())
+    }
+
+    /// Makes the upload one that has nothing yet, and removes what came.
+    pub(crate) async fn rewind(&mut self) -> Result<()> {
+        if self.recorded.is_none() {
+            return Ok(());
+        }
+        let leftover = self.leftover().await?;
+        let hash = Hasher::new(self.hasher.algorithm()).state();
+        self.record(Saved { offset: 0, hash, tail: None }, None).await?;
+        leftover.discard(&self.core).await
+    }
+
+    /// The upload's bytes, once none of them is on its way any more: a part that lands after an
+    /// abort would be left behind.
+    async fn leftover(&mut self) -> Result<Leftover> {
         for sent in std::mem::take(&mut self.sending) {
             sent.await.map_err(|_| Error::Stopped)?.ok();
         }
-        self.swap(State::Cancelled).await?;
-        let tail = [self.tail.take(), self.saved.tail.take()];
-        discard(&self.core, self.multipart.as_ref(), tail.into_iter().flatten()).await
+        let tails = [self.tail.take(), self.saved.tail.take()];
+        let objects = tails.into_iter().flatten().map(|tail| tail.key).collect();
+        Ok(Leftover::new(self.multipart.take(), objects))
     }
 
     fn new_key(&self) -> Key {
@@ -484,21 +662,6 @@ impl Writer {
     fn unknown(&self) -> Error {
         Error::UploadUnknown { id: self.id.clone() }
     }
-}
-
-/// Frees the bytes of an upload that was given up.
-pub(crate) async fn discard(
-    core: &Core,
-    multipart: Option<&Multipart>,
-    tails: impl Iterator<Item = Location>,
-) -> Result<()> {
-    if let Some(upload) = multipart {
-        core.store.abort_multipart(upload).await?;
-    }
-    for tail in tails {
-        core.store.delete(&tail.key, None).await?;
-    }
-    Ok(())
 }
 
 /// The part size of a new upload: the configured one, or larger so that a blob of known length

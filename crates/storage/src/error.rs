@@ -32,8 +32,10 @@ pub enum ErrorKind {
     Throttled,
     /// The store failed or could not be reached; a write may or may not have happened.
     Unavailable,
-    /// The store refuses this process: credentials, permissions, a full or read-only disk.
+    /// The store refuses this process: credentials, permissions, names it cannot hold.
     Refused,
+    /// The store has no room left: the disk, or a quota. Nothing was written; deleting helps.
+    Full,
 }
 
 impl Error {
@@ -83,6 +85,7 @@ impl fmt::Display for Error {
             ErrorKind::Throttled => "store asks to slow down",
             ErrorKind::Unavailable => "store unavailable",
             ErrorKind::Refused => "store refused",
+            ErrorKind::Full => "store is full",
         };
         write!(f, "{what}: {}", self.key)
     }

@@ -192,7 +192,82 @@ async fn missing_root_is_made_with_its_parents() {
 fn root_that_is_a_file_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let refused = FsStore::open(file.path(), options(Durability::Strict)).unwrap_err();
-    assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
+    let OpenError::Io { root, source } = &refused else { panic!("{refused}") };
+    assert_eq!((root.as_path(), source.kind()), (file.path(), std::io::ErrorKind::NotADirectory));
+    assert_eq!(refused.to_string(), format!("folder {root:?} cannot be used"));
+}
+
+#[tokio::test]
+async fn full_disk_can_be_opened_again() {
+    let root = tempfile::tempdir().unwrap();
+    let upload = Owner::start(root.path(), "strict").kill();
+    // Whatever is written through these links finds the disk full.
+    for name in [".run.new", ".lock"] {
+        let _ = fs::remove_file(root.path().join(name));
+        symlink("/dev/full", root.path().join(name)).unwrap();
+    }
+    let run = || fs::read_to_string(root.path().join(".run")).unwrap();
+    let strict = run();
+    drop(open(root.path(), Durability::Strict));
+    assert_eq!(run(), strict, "nothing to write");
+    let relaxed = open(root.path(), Durability::Relaxed);
+    assert_eq!(run(), strict.replace("strict", "relaxed"), "in place");
+    assert!(fs::symlink_metadata(root.path().join(".run.new")).is_err(), "nothing is left behind");
+    put(&relaxed, "record", "again").await.unwrap_err();
+    assert_eq!(resumed_after(&relaxed, &upload).await, Ok("12345".into()));
+    drop(relaxed);
+    assert_eq!(run(), strict.replace("strict", "closed"));
+}
+
+/// An unmounted file system leaves the empty folder that it was mounted on.
+#[tokio::test]
+async fn folder_that_went_away_is_unavailable_and_not_empty() {
+    let above = tempfile::tempdir().unwrap();
+    let (root, away) = (above.path().join("root"), above.path().join("away"));
+    let store = open(&root, Durability::Relaxed);
+    put(&store, "a", "1").await.unwrap();
+    let upload = begin(&store, b"12345").await;
+    fs::rename(&root, &away).unwrap();
+    for is_there in [false, true] {
+        if is_there {
+            fs::create_dir(&root).unwrap();
+        }
+        let found = [
+            get(&store, "a").await.map(|_| ()),
+            get(&store, "b").await.map(|_| ()),
+            list(&store, "").await.map(|_| ()),
+            list(&store, "b/").await.map(|_| ()),
+            put(&store, "b", "1").await,
+            put(&store, "b/c", "1").await,
+        ];
+        assert_eq!(found, [Err(ErrorKind::Unavailable); 6], "{is_there}");
+        let range = ByteRange { start: 0, end: 1 };
+        let key = key("a");
+        let others = [
+            store.head(&key).await.map(|_| ()),
+            store.read(&key, range).await.map(|_| ()),
+            store.delete(&key, None).await,
+            store.delete_many(std::slice::from_ref(&key)).await,
+            store.create_multipart(&key, 1, 16).await.map(|_| ()),
+            store.resume_multipart(&upload, 2).await.map(|_| ()),
+            store.put_part(&upload, 5, "6".into()).await.map(|_| ()),
+            store.sync_parts(&upload).await,
+            store.complete_multipart(&upload).await,
+            store.abort_multipart(&upload).await,
+        ];
+        assert_eq!(
+            others.map(|answer| answer.map_err(|e| e.kind())),
+            [Err(ErrorKind::Unavailable); 10]
+        );
+    }
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is written there");
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    assert_eq!(get(&store, "a").await, Ok("1".into()), "it is back");
+    fs::rename(&root, &away).unwrap();
+    fs::create_dir(&root).unwrap();
+    drop(store);
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nor is the mark of a clean stop");
 }
 
 // Crashes.

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::Client;
+use crate::s3::{S3Server, S3Spec};
 
 /// Which store a server keeps its content in.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub enum StoreKind {
     Memory,
     /// In a temporary folder.
     Folder,
+    /// In a bucket of a server of its own.
+    Bucket,
     /// In a store of the caller's.
     Given(Arc<dyn Store>),
 }
@@ -79,14 +82,26 @@ pub struct TestServer {
     running: Running,
     spec: ServerSpec,
     store: Arc<dyn Store>,
-    folder: Option<TempDir>,
+    home: Home,
+}
+
+/// Where a server's content is, if it must be kept.
+#[derive(Debug)]
+enum Home {
+    Elsewhere,
+    Folder(TempDir),
+    Bucket(Box<S3Server>),
 }
 
 impl TestServer {
     /// Starts a server.
     pub async fn start(spec: ServerSpec) -> Self {
-        let folder = matches!(spec.store, StoreKind::Folder).then(|| TempDir::new().unwrap());
-        Self::start_in(spec, folder).await
+        let home = match spec.store {
+            StoreKind::Memory | StoreKind::Given(_) => Home::Elsewhere,
+            StoreKind::Folder => Home::Folder(TempDir::new().unwrap()),
+            StoreKind::Bucket => Home::Bucket(Box::new(S3Server::start(S3Spec::default()).await)),
+        };
+        Self::start_in(spec, home).await
     }
 
     /// A client of it.
@@ -101,27 +116,29 @@ impl TestServer {
         assert_eq!(ending, Ending::Whole, "a request or a connection would not end");
     }
 
-    /// Stops it, and starts another on the same folder.
+    /// Stops it, and starts another on the same folder or bucket.
     pub async fn restart(self) -> Self {
-        let Self { running, spec, store, folder, .. } = self;
+        let Self { running, spec, store, home, .. } = self;
         assert_eq!(running.shutdown().await, Ending::Whole);
         drop(store);
-        Self::start_in(spec, folder).await
+        Self::start_in(spec, home).await
     }
 
     /// Everything that exists: the store's keys, or the names of all files around the folder.
     pub async fn entries(&self) -> Vec<String> {
-        match &self.folder {
-            Some(folder) => files(folder.path()),
-            None => keys(&*self.store).await,
+        match &self.home {
+            Home::Folder(folder) => files(folder.path()),
+            Home::Bucket(server) => server.keys(),
+            Home::Elsewhere => keys(&*self.store).await,
         }
     }
 
-    async fn start_in(spec: ServerSpec, folder: Option<TempDir>) -> Self {
-        let store: Arc<dyn Store> = match (&spec.store, &folder) {
+    async fn start_in(spec: ServerSpec, home: Home) -> Self {
+        let store: Arc<dyn Store> = match (&spec.store, &home) {
             (StoreKind::Given(store), _) => Arc::clone(store),
-            (StoreKind::Folder, Some(folder)) => open(&folder.path().join("root")),
-            _ => Arc::new(MemoryStore::new()),
+            (_, Home::Folder(folder)) => open(&folder.path().join("root")),
+            (_, Home::Bucket(server)) => server.store(),
+            (_, Home::Elsewhere) => Arc::new(MemoryStore::new()),
         };
         let app = App::build_guarded(
             spec.settings.clone(),
@@ -132,7 +149,7 @@ impl TestServer {
         .unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let running = app.serve(listener).unwrap();
-        Self { address: running.local_addr(), running, spec, store, folder }
+        Self { address: running.local_addr(), running, spec, store, home }
     }
 }
 

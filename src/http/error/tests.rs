@@ -61,6 +61,7 @@ fn rows() -> Vec<(Error, u16, &'static str)> {
         (Error::Body(BodyError::TooLarge { max_bytes: 1 }), 413, "SIZE_INVALID"),
         (store(ErrorKind::Throttled), 503, "UNAVAILABLE"),
         (store(ErrorKind::Unavailable), 503, "UNAVAILABLE"),
+        (store(ErrorKind::Full), 507, "UNAVAILABLE"),
         (store(ErrorKind::Refused), 500, "UNKNOWN"),
         (store(ErrorKind::NotFound), 500, "UNKNOWN"),
         (Error::Damaged { key: "k".into(), reason: "r".into() }, 500, "UNKNOWN"),

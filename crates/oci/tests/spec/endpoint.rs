@@ -223,6 +223,7 @@ fn kind(error: &RouteError) -> &'static str {
         RouteError::MethodNotAllowed { .. } => "MethodNotAllowed",
         RouteError::InvalidName(_) => "InvalidName",
         RouteError::InvalidDigest(_) => "InvalidDigest",
+        RouteError::MissingDigest => "MissingDigest",
         RouteError::InvalidTag(_) => "InvalidTag",
         RouteError::InvalidQuery { .. } => "InvalidQuery",
         RouteError::TooManyTags { .. } => "TooManyTags",
@@ -426,13 +427,13 @@ fn an_upload_is_started_in_four_ways() {
 #[test]
 fn an_upload_is_closed_with_a_digest() {
     assert_refused(&[
-        ("PUT /v2/a/blobs/uploads/x", "InvalidDigest"),
-        ("PUT /v2/a/blobs/uploads/x?", "InvalidDigest"),
+        ("PUT /v2/a/blobs/uploads/x", "MissingDigest"),
+        ("PUT /v2/a/blobs/uploads/x?", "MissingDigest"),
         ("PUT /v2/a/blobs/uploads/x?digest", "InvalidDigest"),
         ("PUT /v2/a/blobs/uploads/x?digest=", "InvalidDigest"),
         ("PUT /v2/a/blobs/uploads/x?digest=sha256:abc", "InvalidDigest"),
         ("PUT /v2/a/blobs/uploads/x?digest=md5:00", "InvalidDigest"),
-        ("PUT /v2/a/blobs/uploads/x?Digest={sha256}", "InvalidDigest"),
+        ("PUT /v2/a/blobs/uploads/x?Digest={sha256}", "MissingDigest"),
         ("PUT /v2/a/blobs/uploads/x?digest={sha256}&digest={sha256}", "InvalidQuery"),
     ]);
     let encoded = SHA256.replace(':', "%3A");

@@ -29,11 +29,11 @@ pub(super) fn ambiguous(key: impl Display, source: io::Error) -> Error {
 fn common(kind: io::ErrorKind) -> ErrorKind {
     use io::ErrorKind as Io;
     match kind {
+        Io::StorageFull | Io::QuotaExceeded => ErrorKind::Full,
+        // A disk with an error becomes read-only (EROFS): that is a disk that cannot be reached,
+        // not a lack of permission.
         Io::PermissionDenied
-        | Io::StorageFull
-        | Io::QuotaExceeded
         | Io::FileTooLarge
-        | Io::ReadOnlyFilesystem
         | Io::InvalidFilename
         | Io::NotADirectory
         | Io::IsADirectory => ErrorKind::Refused,
@@ -57,14 +57,14 @@ mod tests {
         const EROFS: i32 = 30;
         const ELOOP: i32 = 40;
         const EDQUOT: i32 = 122;
-        use ErrorKind::{NotFound, Refused, Unavailable};
+        use ErrorKind::{Full, NotFound, Refused, Unavailable};
         for (number, looked_up, written) in [
             (ENOENT, NotFound, Unavailable),
             (ENOTDIR, NotFound, Refused),
             (EACCES, Refused, Refused),
-            (ENOSPC, Refused, Refused),
-            (EDQUOT, Refused, Refused),
-            (EROFS, Refused, Refused),
+            (ENOSPC, Full, Full),
+            (EDQUOT, Full, Full),
+            (EROFS, Unavailable, Unavailable),
             (EIO, Unavailable, Unavailable),
             (EMFILE, Unavailable, Unavailable),
             (ELOOP, Unavailable, Unavailable),

@@ -10,6 +10,10 @@
 //! Empty folders go with their last key. One whose removal would have to wait for somebody stays,
 //! which nobody sees: a listing shows keys, and common prefixes of keys.
 //!
+//! The folder may go away under the store: moved, removed, unmounted. Every operation looks, before
+//! and after, whether the path still leads to the folder that was locked; if not, all is
+//! `Unavailable`, so that an empty mount point is not taken for an empty store.
+//!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client.
 
@@ -88,6 +92,9 @@ struct Inner {
     run: String,
     temporaries: AtomicU64,
     root: Root,
+    /// How much of the next part fits on the disk.
+    #[cfg(test)]
+    room: std::sync::Mutex<Option<usize>>,
 }
 
 impl FsStore {
@@ -105,6 +112,8 @@ impl FsStore {
             run: uuid::Uuid::new_v4().simple().to_string(),
             temporaries: AtomicU64::new(0),
             root,
+            #[cfg(test)]
+            room: std::sync::Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -114,17 +123,29 @@ impl FsStore {
         self.inner.syncs.counts()
     }
 
+    /// Works in the folder, if it is still ours. What was found is believed, and what was written
+    /// acknowledged, only if it was ours to the end.
     async fn run<T: Send + 'static>(
         &self,
         key: impl Into<String>,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let inner = self.inner.clone();
-        blocking(key, move || work(&inner)).await
+        let (inner, key) = (self.inner.clone(), key.into());
+        blocking(key.clone(), move || {
+            inner.check_root(&key)?;
+            let answer = work(&inner);
+            inner.check_root(&key)?;
+            answer
+        })
+        .await
     }
 }
 
 impl Inner {
+    fn check_root(&self, key: &str) -> Result<()> {
+        self.root.check().map_err(|error| failure::ambiguous(key, error))
+    }
+
     fn temporary_name(&self) -> String {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
         format!("{TEMPORARY}{}-{number}", self.run)
@@ -297,5 +318,31 @@ mod tests {
         assert!(store.sync_parts(&upload).await.unwrap_err().is_not_found());
         assert!(store.complete_multipart(&upload).await.unwrap_err().is_not_found());
         put(&store, "a").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn part_that_does_not_fit_leaves_nothing_behind() {
+        let (root, store) = open();
+        let key = "bulk/object".parse().unwrap();
+        let mut upload = store.create_multipart(&key, 1, 16).await.unwrap();
+        upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
+        let staging = || {
+            let mut entries = std::fs::read_dir(root.path().join("bulk")).unwrap();
+            std::fs::read(entries.next().unwrap().unwrap().path()).unwrap()
+        };
+        for _ in 0..2 {
+            *store.inner.room.lock().unwrap() = Some(3);
+            let failed = store.put_part(&upload, 5, "67890".into()).await.unwrap_err();
+            assert_eq!(failed.kind(), ErrorKind::Full);
+            assert_eq!(staging(), b"12345");
+            upload = store.resume_multipart(&upload, upload.writer + 1).await.unwrap();
+        }
+        store.put_part(&upload, 7, "89".into()).await.unwrap();
+        *store.inner.room.lock().unwrap() = Some(1);
+        store.put_part(&upload, 5, "67".into()).await.unwrap_err();
+        assert_eq!(staging().len(), 9, "a part that another wrote behind it stays");
+        upload.record(store.put_part(&upload, 5, "67".into()).await.unwrap());
+        store.complete_multipart(&upload).await.unwrap();
+        assert_eq!(store.get(&key).await.unwrap().bytes, "1234567");
     }
 }

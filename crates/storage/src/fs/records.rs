@@ -106,11 +106,7 @@ impl Inner {
 
     pub(super) fn put(&self, key: &Key, bytes: &[u8], mode: &PutMode) -> Result<Written> {
         self.check_syncs(key)?;
-        if let PutMode::Match(version) = mode {
-            // Looked at before its folder is made: a lost swap leaves nothing behind.
-            let _held = self.keys.shared(key.as_str());
-            self.check_version(key, version)?;
-        }
+        self.check_mode(key, mode)?;
         self.folders.within(parent(key.as_str()), &self.syncs, |folder| {
             let temporary = self.write_temporary(key, folder, bytes)?;
             let _held = self.keys.exclusive(key.as_str());
@@ -118,6 +114,19 @@ impl Inner {
             self.syncs.folder(folder).map_err(|error| failure::ambiguous(key, error))
         })?;
         Ok(Written { etag: etag(bytes), date: self.clock.now() })
+    }
+
+    /// Looks before anything is written: a lost swap leaves no folder behind, and a key that is
+    /// taken is so on a full disk too.
+    fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
+        let _held = self.keys.shared(key.as_str());
+        match mode {
+            PutMode::Match(version) => self.check_version(key, version),
+            PutMode::Create if fs::symlink_metadata(self.path(key)).is_ok() => {
+                Err(taken(key, &self.path(key), io::ErrorKind::AlreadyExists.into()))
+            }
+            PutMode::Create | PutMode::Overwrite => Ok(()),
+        }
     }
 
     fn write_temporary(&self, key: &Key, folder: &Path, bytes: &[u8]) -> Result<Temporary> {

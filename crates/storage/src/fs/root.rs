@@ -5,8 +5,9 @@
 //! when a run under relaxed durability did not stop cleanly, and the uploads of the old epoch
 //! are gone with it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -39,13 +40,22 @@ pub enum OpenError {
         root: PathBuf,
     },
     /// The operating system refused.
-    #[error("cannot open {path:?} as a store")]
+    #[error("folder {root:?} cannot be used{}", advice(.source))]
     Io {
-        /// The file or folder that could not be opened or made.
-        path: PathBuf,
+        /// The folder.
+        root: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ", it is full: make room for a few bytes"
+        }
+        _ => "",
+    }
 }
 
 /// An owned folder. Dropping it marks a clean stop and lets the lock go.
@@ -53,9 +63,12 @@ pub enum OpenError {
 pub(super) struct Root {
     path: PathBuf,
     epoch: String,
-    is_clean: bool,
+    /// Whether the end of the run must be marked.
+    marks_end: bool,
     /// Held for its lock.
     _lock: File,
+    /// The device and inode of the locked file.
+    identity: (u64, u64),
 }
 
 impl Root {
@@ -64,7 +77,7 @@ impl Root {
         durability: Durability,
         lock_wait: Duration,
     ) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let io = |source| OpenError::Io { root: path.to_owned(), source };
         create_folder(path).map_err(io)?;
         let path = &path.canonicalize().map_err(io)?;
         let lock = acquire(path, lock_wait)?;
@@ -72,7 +85,24 @@ impl Root {
             return Err(OpenError::CaseInsensitive { root: path.clone() });
         }
         let epoch = begin_run(path, durability).map_err(io)?;
-        Ok(Self { path: path.clone(), epoch, is_clean: true, _lock: lock })
+        let marks_end = durability == Durability::Relaxed;
+        let identity = identity(&lock.metadata().map_err(io)?);
+        Ok(Self { path: path.clone(), epoch, marks_end, _lock: lock, identity })
+    }
+
+    /// Checks that the path still leads to the folder whose lock is held. It does not when the
+    /// folder was moved or removed, or its file system unmounted: then nothing that is found
+    /// there, or not found, says anything of the store.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let path = self.path.join(LOCK);
+        match fs::metadata(&path) {
+            Ok(metadata) if identity(&metadata) == self.identity => Ok(()),
+            Ok(_) => Err(io::Error::other(format!("{path:?} is another file than the locked one"))),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("{path:?}, which is locked, is not there any more: {error}"),
+            )),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -81,7 +111,7 @@ impl Root {
 
     /// Leaves the mark of a clean stop out.
     pub(super) fn stops_uncleanly(&mut self) {
-        self.is_clean = false;
+        self.marks_end = false;
     }
 
     pub(super) fn epoch(&self) -> &str {
@@ -91,11 +121,15 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if self.is_clean {
+        if self.marks_end && self.check().is_ok() {
             // A mark that cannot be made leaves an unclean stop, which is the safe reading.
             let _ = write_run(&self.path, &self.epoch, "closed");
         }
     }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Creates a folder and its missing parents, each durably: it is done once.
@@ -118,8 +152,8 @@ fn create_folder(path: &Path) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "opening a root runs where it may block")]
 fn acquire(root: &Path, lock_wait: Duration) -> Result<File, OpenError> {
     let path = root.join(LOCK);
-    let io = |source| OpenError::Io { path: path.clone(), source };
-    let mut file = OpenOptions::new()
+    let io = |source| OpenError::Io { root: root.to_owned(), source };
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -127,49 +161,88 @@ fn acquire(root: &Path, lock_wait: Duration) -> Result<File, OpenError> {
         .open(&path)
         .map_err(io)?;
     let started = Instant::now();
+    let mut told = false;
     loop {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(source)) => return Err(io(source)),
             Err(TryLockError::WouldBlock) if started.elapsed() >= lock_wait => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder).map_err(io)?;
-                return Err(OpenError::InUse {
-                    root: root.to_owned(),
-                    holder: holder.trim().to_owned(),
-                });
+                let holder = holder(&file).map_err(io)?;
+                return Err(OpenError::InUse { root: root.to_owned(), holder });
             }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_POLL),
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    told = true;
+                    let (holder, wait_s) = (holder(&file).map_err(io)?, lock_wait.as_secs());
+                    tracing::warn!(folder = %root.display(), holder, wait_s, "waiting for the folder: another process uses it");
+                }
+                std::thread::sleep(LOCK_POLL);
+            }
         }
     }
-    file.set_len(0).map_err(io)?;
-    writeln!(file, "{}", std::process::id()).map_err(io)?;
+    // For people only: without room for it they are not told who holds the lock.
+    let holder = format!("{}\n", std::process::id());
+    let _ = file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0));
     Ok(file)
 }
 
+/// The process id that the owner of the lock wrote.
+fn holder(file: &File) -> io::Result<String> {
+    let mut text = [0; 32];
+    let length = file.read_at(&mut text, 0)?;
+    Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim().to_owned())
+}
+
 /// Decides whether the epoch goes on, and marks the run as open.
+///
+/// The mark of a run that ended cleanly under relaxed durability is as good under strict
+/// durability: whatever happens, its uploads are on the disk. So a strict run writes only a new
+/// epoch, and starts on a full disk.
 fn begin_run(root: &Path, durability: Durability) -> io::Result<String> {
     let before = match fs::read_to_string(root.join(RUN)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         before => before.unwrap_or_default(),
     };
-    let epoch = match before.trim_end().split_once(' ') {
-        Some((epoch, "closed" | "strict")) if Uuid::try_parse(epoch).is_ok() => epoch.to_owned(),
-        _ => Uuid::new_v4().simple().to_string(),
+    let kept = match before.trim_end().split_once(' ') {
+        Some((epoch, "closed" | "strict")) if Uuid::try_parse(epoch).is_ok() => Some(epoch),
+        _ => None,
     };
-    let state = match durability {
-        Durability::Strict => "strict",
-        Durability::Relaxed => "relaxed",
+    let (epoch, state) = match (durability, kept) {
+        (Durability::Strict, Some(epoch)) => return Ok(epoch.to_owned()),
+        (Durability::Strict, None) => (new_epoch(), "strict"),
+        (Durability::Relaxed, kept) => (kept.map_or_else(new_epoch, str::to_owned), "relaxed"),
     };
     write_run(root, &epoch, state)?;
     Ok(epoch)
 }
 
+fn new_epoch() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
 fn write_run(root: &Path, epoch: &str, state: &str) -> io::Result<()> {
+    let text = format!("{epoch} {state}\n");
     let new = root.join(RUN_NEW);
-    let mut file = File::create(&new)?;
-    writeln!(file, "{epoch} {state}")?;
-    file.sync_all()?;
-    fs::rename(&new, root.join(RUN))?;
+    let written = write_whole(&new, &text).and_then(|()| fs::rename(&new, root.join(RUN)));
+    if let Err(error) = written {
+        // It may hold the very space that is missing.
+        let _ = fs::remove_file(&new);
+        overwrite(&root.join(RUN), &text).map_err(|_| error)?;
+    }
     File::open(root)?.sync_all()
+}
+
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Writes over a small file in place, which needs no space. Half a mark is read as none, and that
+/// is an unclean stop: the safe reading.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_all()
 }

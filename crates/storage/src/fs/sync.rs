@@ -65,7 +65,7 @@ impl Syncs {
 
     /// Refuses to go on after a folder's sync has failed.
     pub(super) fn check(&self) -> io::Result<()> {
-        if self.folder_failed.load(Ordering::Relaxed) {
+        if self.folder_failed.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier sync of a folder failed, restart to go on"));
         }
         Ok(())
@@ -83,10 +83,17 @@ impl Syncs {
 
     /// Syncs the names in a folder.
     pub(super) fn folder(&self, path: &Path) -> io::Result<()> {
+        self.folder_by(|| File::open(path)?.sync_all())
+    }
+
+    fn folder_by(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.check()?;
-        self.count(&self.folders, || File::open(path)?.sync_all()).inspect_err(|_| {
-            self.folder_failed.store(true, Ordering::Relaxed);
-        })
+        self.count(&self.folders, sync).inspect_err(|_| {
+            self.folder_failed.store(true, Ordering::Release);
+        })?;
+        // The system tells of a failure once: if another sync was told meanwhile, the success of
+        // this one means nothing.
+        self.check()
     }
 
     fn count(&self, counter: &AtomicU64, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -99,5 +106,22 @@ impl Syncs {
         }
         counter.fetch_add(1, Ordering::Relaxed);
         sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_sync_during_which_another_failed_does_not_succeed() {
+        let syncs = Syncs::new(Durability::Strict);
+        syncs.folder_by(|| Ok(())).unwrap();
+        let overlapping = || {
+            syncs.folder_by(|| Err(io::Error::other("the disk"))).unwrap_err();
+            Ok(())
+        };
+        syncs.folder_by(overlapping).unwrap_err();
     }
 }

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use uuid::Uuid;
@@ -31,6 +32,8 @@ pub(super) struct Uploads(Mutex<HashMap<String, Arc<Claims>>>);
 struct Claims {
     path: PathBuf,
     largest: RwLock<u64>,
+    /// Where the last byte that is worth keeping ends.
+    end: AtomicU64,
 }
 
 impl Claims {
@@ -55,6 +58,16 @@ impl Claims {
         }
         Ok(largest)
     }
+
+    /// Frees what a write left behind that failed: on a full disk nothing else could be written,
+    /// not even what ends an upload. Parts that others wrote behind it stay.
+    fn cut(&self, file: &File, writer: u64) {
+        let largest = self.exclusive();
+        if *largest == writer {
+            // If it cannot be cut now, the next claim cuts it.
+            let _ = file.set_len(self.end.load(Ordering::Relaxed));
+        }
+    }
 }
 
 fn supersede(largest: &mut u64, upload: &Multipart, writer: u64) -> Result<()> {
@@ -71,7 +84,10 @@ impl Uploads {
     }
 
     fn claims(&self, upload: &Multipart, path: PathBuf) -> Arc<Claims> {
-        let new = || Arc::new(Claims { path, largest: RwLock::new(upload.writer) });
+        let new = || {
+            let end = AtomicU64::new(fs::metadata(&path).map_or(0, |metadata| metadata.len()));
+            Arc::new(Claims { path, largest: RwLock::new(upload.writer), end })
+        };
         self.table().entry(upload.id.clone()).or_insert_with(new).clone()
     }
 
@@ -163,16 +179,31 @@ impl Inner {
         supersede(&mut largest, upload, writer)?;
         file.set_len(upload.size_bytes())
             .map_err(|error| failure::ambiguous(&upload.key, error))?;
+        claims.end.store(upload.size_bytes(), Ordering::Relaxed);
         Ok(Multipart { writer, ..upload.clone() })
     }
 
     pub(super) fn put_part(&self, upload: &Multipart, offset: u64, bytes: &[u8]) -> Result<Part> {
         let claims = self.claims(upload)?;
-        let _held = claims.enter(upload)?;
-        self.open_staging(upload)?
-            .write_all_at(bytes, offset)
-            .map_err(|error| failure::write(&upload.key, error))?;
-        Ok(Part { offset, size_bytes: bytes.len() as u64, etag: String::new() })
+        let size_bytes = bytes.len() as u64;
+        let held = claims.enter(upload)?;
+        let file = self.open_staging(upload)?;
+        if let Err(error) = self.write_at(&file, bytes, offset) {
+            drop(held);
+            claims.cut(&file, upload.writer);
+            return Err(failure::write(&upload.key, error));
+        }
+        claims.end.fetch_max(offset + size_bytes, Ordering::Relaxed);
+        Ok(Part { offset, size_bytes, etag: String::new() })
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(fits) = self.room.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            file.write_all_at(bytes.get(..fits).unwrap_or(bytes), offset)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all_at(bytes, offset)
     }
 
     pub(super) fn sync_parts(&self, upload: &Multipart) -> Result<()> {

@@ -294,7 +294,8 @@ impl fmt::Display for S3Url {
         }
         match self.query().as_str() {
             "" => Ok(()),
-            query => write!(f, "?{query}"),
+            // These two mean nothing in a query, and an address is easier to read with them.
+            query => write!(f, "?{}", query.replace("%3A", ":").replace("%2F", "/")),
         }
     }
 }

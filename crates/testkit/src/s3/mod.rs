@@ -36,6 +36,7 @@ mod condition;
 mod front;
 mod gate;
 mod guard;
+mod home;
 mod journal;
 mod listing;
 mod multipart;

@@ -1,0 +1,383 @@
+//! Commits: from the last bytes of an upload to a blob that the repository holds.
+//!
+//! The bytes are at a key that is never used again. Committing is two small writes: the session is
+//! closed, then a link names the bytes; nothing is copied. What came whole in one part needs no
+//! session, and is one write.
+
+use futures::future::join;
+use jreg_oci::{ContentRange, Digest, RepositoryName};
+use jreg_storage::{ErrorKind, Locality};
+
+use crate::body::Incoming;
+use crate::core::Window;
+use crate::keys;
+use crate::link::{Linked, Origin};
+use crate::record::{Location, Stored, Versioned};
+use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
+use crate::upload::{in_order, unknown};
+use crate::writer::{Purpose, Writer};
+use crate::{Blob, Chunk, Error, Repository, Result, UploadId};
+
+/// What comes with a closing PUT.
+struct Ending {
+    range: Option<ContentRange>,
+    /// What was taken in before the session was found.
+    taken: Option<Writer>,
+    incoming: Incoming,
+}
+
+/// Who makes a closed upload true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settler {
+    /// The only request that has ever heard of the bytes: there is no session.
+    Alone,
+    /// The request that closed the session.
+    Closer,
+    /// One that found it closed.
+    Replay,
+}
+
+impl Repository {
+    /// Appends the last bytes, if any, and makes the blob of the upload (end-6).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DigestMismatch`] (the upload is cancelled); as [`Repository::upload_append`]
+    /// otherwise, except that nothing of a chunk that broke off is kept.
+    pub async fn upload_finish(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        chunk: Chunk,
+    ) -> Result<Blob> {
+        let _slot = self.upload_slot()?;
+        match self.finish(id, digest, chunk).await {
+            Err(lost @ (Error::UploadSuperseded { .. } | Error::UploadUnknown { .. })) => {
+                // The same PUT, sent again while the first still ran, may have been faster.
+                match self.session(id).await? {
+                    Some(session) if session.value.is_closed_with(digest) => {
+                        self.finish_again(id, session, digest).await
+                    }
+                    _ => Err(lost),
+                }
+            }
+            finished => finished,
+        }
+    }
+
+    /// Stores a blob whose digest is known before its bytes (single POST, end-4b).
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::upload_finish`].
+    pub async fn blob_push(&self, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+        let _slot = self.upload_slot()?;
+        let id = self.upload_start(Some(digest.algorithm()));
+        let incoming = Incoming::new(chunk)?;
+        let mut writer = self.whole_writer(&id, digest, incoming.left());
+        match self.take_whole(digest, &mut writer, incoming).await {
+            Ok(holder) => self.commit_whole(&id, digest, writer, holder).await,
+            Err(error) => {
+                if writer.is_recorded() {
+                    // If this fails, the reaper has it.
+                    writer.abandon().await.ok();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish(&self, id: &UploadId, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+        let (range, incoming) = (chunk.range, Incoming::new(chunk)?);
+        if self.may_begin(range) && incoming.left() != Some(0) {
+            return self.finish_first(id, digest, range, incoming).await;
+        }
+        match self.session(id).await? {
+            None => {
+                in_order(range, 0)?;
+                let writer = self.whole_writer(id, digest, incoming.left());
+                self.finish_whole(id, digest, writer, incoming).await
+            }
+            Some(session) => {
+                let ending = Ending { range, taken: None, incoming };
+                self.finish_session(id, digest, session, ending).await
+            }
+        }
+    }
+
+    /// Finishes an upload with a body that may be the whole blob.
+    async fn finish_first(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        range: Option<ContentRange>,
+        mut incoming: Incoming,
+    ) -> Result<Blob> {
+        self.check_age(id)?;
+        let mut writer = self.whole_writer(id, digest, incoming.left());
+        let is_all = writer.fill(&mut incoming).await?;
+        let session = if is_all && writer.digest(digest.algorithm()).await? == *digest {
+            let (session, loose) = join(self.session(id), writer.put_loose()).await;
+            let loose = loose?;
+            if let Ok(None) = session {
+                let closed = Closed::new(digest.clone(), loose.location, None);
+                return self.settle(id, &closed, self.core.window(), Settler::Alone).await;
+            }
+            writer.take_back(loose).await?;
+            session?
+        } else {
+            self.session(id).await?
+        };
+        match session {
+            None => self.finish_whole(id, digest, writer, incoming).await,
+            Some(session) => {
+                let ending = Ending { range, taken: Some(writer), incoming };
+                self.finish_session(id, digest, session, ending).await
+            }
+        }
+    }
+
+    /// Finishes an upload that has begun, or was finished before.
+    async fn finish_session(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        session: Versioned<Session>,
+        ending: Ending,
+    ) -> Result<Blob> {
+        let Ending { range, taken, incoming } = ending;
+        match &session.value.state {
+            // Nothing is to be written but the record, and that is a claim of its own.
+            State::Open(open) if incoming.left() == Some(0) && open.is_whole_for(digest) => {
+                let (core, name, open) = (&self.core, &self.name, open.clone());
+                let writer = Writer::resume(core, name, id, Purpose::Last, open, session.etag)?;
+                self.finish_open(id, writer, digest, incoming).await
+            }
+            State::Open(_) => {
+                let mut writer = self.claim(id, session, range, Purpose::Last).await?;
+                if let Some(taken) = taken {
+                    writer.adopt(taken).await?;
+                }
+                self.finish_open(id, writer, digest, incoming).await
+            }
+            State::Closed(_) => self.finish_again(id, session, digest).await,
+            State::Cancelled(_) => Err(unknown(id)),
+        }
+    }
+
+    /// A writer of a blob that comes whole.
+    fn whole_writer(&self, id: &UploadId, digest: &Digest, length: Option<u64>) -> Writer {
+        let (algorithm, purpose) = (digest.algorithm(), Purpose::Whole(digest.clone()));
+        Writer::fresh(&self.core, &self.name, id, algorithm, purpose, length)
+    }
+
+    /// A blob in one closing PUT: its digest is known, and nothing of it has come before.
+    async fn finish_whole(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        mut writer: Writer,
+        incoming: Incoming,
+    ) -> Result<Blob> {
+        match self.take_whole(digest, &mut writer, incoming).await {
+            Ok(holder) => self.commit_whole(id, digest, writer, holder).await,
+            Err(error) => {
+                match error {
+                    Error::DigestMismatch { .. } => writer.cancel().await?,
+                    // The client may send it again: to an upload that has nothing yet.
+                    Error::Body(_) | Error::SizeMismatch { .. } => writer.rewind().await?,
+                    _ => {}
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes in the whole of a blob. If somebody is named, he holds it already, and it was only
+    /// hashed: possession must be proven.
+    async fn take_whole(
+        &self,
+        digest: &Digest,
+        writer: &mut Writer,
+        mut incoming: Incoming,
+    ) -> Result<Option<RepositoryName>> {
+        let holder = match self.is_worth_looking_for(incoming.left(), writer.offset()) {
+            true => self.core.donor(self.core.window(), digest, &self.name).await?,
+            false => None,
+        };
+        if holder.is_some() {
+            writer.only_hash();
+        }
+        writer.feed(&mut incoming).await?;
+        check(digest, writer).await?;
+        Ok(holder.map(|(holder, _)| holder))
+    }
+
+    async fn commit_whole(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        writer: Writer,
+        holder: Option<RepositoryName>,
+    ) -> Result<Blob> {
+        match holder {
+            Some(holder) => self.link_held(digest, &holder).await,
+            None => self.close(id, digest, writer).await,
+        }
+    }
+
+    /// Closes an upload whose digest is right, and makes that true.
+    async fn close(&self, id: &UploadId, digest: &Digest, mut writer: Writer) -> Result<Blob> {
+        if self.is_in_process() && writer.is_recorded() {
+            // Looking costs little here, and somebody may have been faster.
+            let window = self.core.window();
+            if let Some((holder, there)) = self.core.donor(window, digest, &self.name).await? {
+                writer.close_held(digest, there).await?;
+                return self.link_held(digest, &holder).await;
+            }
+        }
+        let closed = writer.close(digest).await?;
+        let settler = if writer.is_recorded() { Settler::Closer } else { Settler::Alone };
+        self.settle(id, &closed, self.core.window(), settler).await
+    }
+
+    /// Whether to ask who holds a blob before it is stored. Where a request is a round trip, only
+    /// for what is larger than a part: duplicates below that are folded later.
+    fn is_worth_looking_for(&self, left: Option<u64>, taken: u64) -> bool {
+        let part_bytes = self.core.store.part_rules().part_bytes;
+        self.is_in_process() || left.is_none_or(|left| left + taken > part_bytes)
+    }
+
+    fn is_in_process(&self) -> bool {
+        self.core.store.locality() == Locality::InProcess
+    }
+
+    /// Holds a blob, of which the client has shown all bytes, where `holder` held it before they
+    /// came: that may be long ago, so it is looked at again.
+    async fn link_held(&self, digest: &Digest, holder: &RepositoryName) -> Result<Blob> {
+        let mounted = self.blob_mount(digest, holder).await?;
+        mounted.ok_or(Error::Interrupted { what: "the blob, which was held elsewhere," })
+    }
+
+    async fn finish_open(
+        &self,
+        id: &UploadId,
+        mut writer: Writer,
+        digest: &Digest,
+        mut incoming: Incoming,
+    ) -> Result<Blob> {
+        writer.feed(&mut incoming).await?;
+        if let Err(error) = check(digest, &mut writer).await {
+            if let Error::DigestMismatch { .. } = error {
+                writer.cancel().await?;
+            }
+            return Err(error);
+        }
+        self.close(id, digest, writer).await
+    }
+
+    /// A closing PUT that comes again, because its answer was lost or its process died.
+    async fn finish_again(
+        &self,
+        id: &UploadId,
+        session: Versioned<Session>,
+        digest: &Digest,
+    ) -> Result<Blob> {
+        let (window, age) = (self.core.window(), session.age());
+        let State::Closed(closed) = session.value.state else { return Err(unknown(id)) };
+        if closed.digest != *digest {
+            return Err(unknown(id));
+        }
+        if age <= REPLAY_MAX && closed.spare.is_none() {
+            return self.settle(id, &closed, window, Settler::Replay).await;
+        }
+        let held = self.core.hold_link(window, &self.name, digest).await?;
+        let there = held.ok_or_else(|| unknown(id))?;
+        Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
+    }
+
+    /// Makes true what a closed session says: the bytes at their place, and a link to them.
+    async fn settle(
+        &self,
+        id: &UploadId,
+        closed: &Closed,
+        window: Window,
+        settler: Settler,
+    ) -> Result<Blob> {
+        let (core, digest) = (&self.core, &closed.digest);
+        self.complete(id, closed, settler).await?;
+        let origin = match settler {
+            Settler::Alone | Settler::Closer => Origin::Fresh,
+            Settler::Replay => Origin::Replay,
+        };
+        let offer = &closed.location;
+        let there = match core.link(window, &self.name, digest, offer, origin).await? {
+            Linked::Here => offer.clone(),
+            Linked::Elsewhere(there) => there,
+            Linked::Deleted => return Err(unknown(id)),
+        };
+        if there != *offer && settler == Settler::Alone {
+            // No link ever named these bytes: the only write that would have has definitely
+            // failed. Those of a session others may have linked since it was closed. If this
+            // fails, the bytes are left to the sweep.
+            let own = Leftover::new(None, vec![offer.key.clone()]);
+            own.discard(core).await.ok();
+        }
+        Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
+    }
+
+    /// Makes sure that the bytes of a closed session are at their place, and puts its parts
+    /// together if nobody has.
+    async fn complete(&self, id: &UploadId, closed: &Closed, settler: Settler) -> Result<()> {
+        let store = &self.core.store;
+        match &closed.multipart {
+            None if settler != Settler::Replay => return Ok(()),
+            None => {}
+            Some(upload) => match store.complete_multipart(upload).await {
+                Ok(()) => return Ok(()),
+                Err(error) if is_gone_or_done(error.kind()) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+        match store.head(&closed.location.key).await {
+            Ok(stat) if stat.size_bytes == closed.location.size_bytes => Ok(()),
+            Ok(_) => Err(damaged(&closed.location)),
+            Err(error) if error.is_not_found() => self.give_up_spoiled(id, closed).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The bytes of a closed session can never be: a superseded writer spoiled a part.
+    async fn give_up_spoiled(&self, id: &UploadId, closed: &Closed) -> Result<()> {
+        if let Some(session) = self.session(id).await?
+            && session.value.state == State::Closed(closed.clone())
+        {
+            let leftover = Leftover::new(closed.multipart.clone(), Vec::new());
+            let cancelled = self.recorded_as(State::Cancelled(leftover.clone())).encode();
+            let swapped = self.core.swap(&keys::upload(id), Some(&session.etag), cancelled).await?;
+            if swapped.is_some() {
+                leftover.discard(&self.core).await?;
+            }
+        }
+        Err(unknown(id))
+    }
+}
+
+/// The completion of a multipart upload failed because there is nothing left to complete.
+pub(crate) fn is_gone_or_done(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
+}
+
+/// Holds what has come against the digest that it should have.
+async fn check(expected: &Digest, writer: &mut Writer) -> Result<()> {
+    let actual = writer.digest(expected.algorithm()).await?;
+    if actual == *expected {
+        return Ok(());
+    }
+    Err(Error::DigestMismatch { expected: expected.clone(), actual })
+}
+
+fn damaged(location: &Location) -> Error {
+    let reason = format!("it does not have the {} bytes that were stored", location.size_bytes);
+    Error::Damaged { key: location.key.to_string(), reason }
+}

@@ -1,0 +1,124 @@
+//! A registry on a shared store whose clock, faults and interleavings a test commands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::channel::mpsc;
+use jreg_oci::{Algorithm, Digest};
+use jreg_registry::{Blob, Chunk, ManifestPush, Options, Registry, Repository, Result};
+use jreg_storage::testing::{Call, Faulty, Gate, ManualClock, Recording};
+use jreg_storage::{
+    ByteRange, ErrorKind, Key, ListRequest, Locality, MemoryStore, PartRules, Store,
+};
+
+/// Small, so that a few bytes are several parts.
+pub(crate) const PART: usize = 8;
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+pub(crate) struct Bench {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) faults: Arc<Faulty>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) calls: Arc<Recording>,
+    pub(crate) registry: Registry,
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+/// Bytes of which no two are alike nearby.
+pub(crate) fn bytes(length: usize) -> Bytes {
+    (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect()
+}
+
+/// A body that the test sends piece by piece.
+pub(crate) fn open_body() -> (mpsc::Sender<Result<Bytes, jreg_registry::BodyError>>, Chunk) {
+    let (sender, body) = mpsc::channel(8);
+    (sender, Chunk { range: None, length: None, body: Box::pin(body) })
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub(crate) async fn with(options: Options) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 100 };
+        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let memory = Arc::new(memory.clock(clock.clone()).build());
+        let faults = Arc::new(Faulty::new(memory));
+        let calls = Arc::new(Recording::new(faults.clone()));
+        let gate = Arc::new(Gate::new(calls.clone()));
+        let registry = Registry::open(gate.clone(), clock.clone(), options).await.unwrap();
+        calls.take();
+        Self { clock, faults, gate, calls, registry }
+    }
+
+    pub(crate) fn repository(&self, name: &str) -> Repository {
+        self.registry.repository(name.parse().unwrap())
+    }
+
+    pub(crate) async fn push(&self, name: &str, bytes: &Bytes) -> Blob {
+        let repository = self.repository(name);
+        repository.blob_push(&digest(bytes), Chunk::of(bytes.clone())).await.unwrap()
+    }
+
+    pub(crate) async fn put_manifest(&self, name: &str, tag: &str, manifest: &str) -> Result<()> {
+        let push = ManifestPush {
+            reference: tag.parse().unwrap(),
+            tags: Vec::new(),
+            media_type: None,
+            bytes: Bytes::copy_from_slice(manifest.as_bytes()),
+            condition: None,
+        };
+        self.repository(name).manifest_put(push).await.map(|_| ())
+    }
+
+    /// What a pull of the blob gives.
+    pub(crate) async fn pull(&self, name: &str, digest: &Digest) -> Result<Bytes> {
+        let reader = self.repository(name).blob_open(digest).await?;
+        let range = ByteRange { start: 0, end: reader.blob().size_bytes };
+        let read: Vec<Bytes> = reader.read(range).await?.try_collect().await?;
+        Ok(read.concat().into())
+    }
+
+    /// The keys below a prefix.
+    pub(crate) async fn keys(&self, prefix: &str) -> Vec<Key> {
+        let page = self.faults.list(&ListRequest::below(prefix)).await.unwrap();
+        page.entries.into_iter().map(|entry| entry.key).collect()
+    }
+
+    /// The calls that changed something since the last time, as "operation key".
+    pub(crate) fn writes(&self) -> Vec<String> {
+        let calls = self.calls.take();
+        let changes = |call: &Call| !call.is_read() && call.operation != "sync_parts";
+        let writes = calls.into_iter().filter(changes);
+        writes.map(|call| format!("{} {}", call.operation, call.key)).collect()
+    }
+
+    /// Whether the store no longer knows a multipart upload.
+    pub(crate) async fn multipart_is_gone(&self, upload: &jreg_storage::Multipart) -> bool {
+        match self.faults.resume_multipart(upload, upload.writer + 1).await {
+            Err(error) => error.kind() == ErrorKind::NotFound,
+            Ok(_) => false,
+        }
+    }
+
+    /// The multipart upload that the session of the only upload with one names.
+    pub(crate) async fn multipart(&self) -> jreg_storage::Multipart {
+        for session in self.keys("uploads/").await {
+            let record = self.faults.get(&session).await.unwrap();
+            let record: Option<serde_json::Value> = serde_json::from_slice(&record.bytes).ok();
+            let named = record.and_then(|record| record.get("multipart").cloned());
+            if let Some(upload) = named {
+                return serde_json::from_value(upload).unwrap();
+            }
+        }
+        panic!("no session names a multipart upload")
+    }
+}

@@ -1,0 +1,9 @@
+//! The rules of writing, each by the one interleaving or moment that needs it: without the rule
+//! its test fails. The clock stands unless a test turns it, and gates play the interleavings.
+
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod reaping;
+mod sessions;
+mod touching;

@@ -1,0 +1,126 @@
+//! What the reaper takes, and what it leaves.
+
+use bytes::Bytes;
+use jreg_registry::{Chunk, Options, Reaped, UploadId};
+use jreg_storage::testing::Fault;
+use jreg_storage::{ErrorKind, Key, PutMode, Store};
+
+use crate::bench::{Bench, MINUTE, PART, bytes, digest};
+
+/// Past the age limit and the time a write may be on its way.
+fn past_use() -> std::time::Duration {
+    Options::default().limits.upload_age_max + 21 * MINUTE
+}
+
+async fn begun(bench: &Bench, length: usize) -> UploadId {
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk::of(bytes(length))).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn unfinished_uploads_go_with_their_bytes_once_they_are_past_use() {
+    let bench = Bench::new().await;
+    begun(&bench, PART / 2).await;
+    begun(&bench, PART * 2 + 1).await;
+    let sessions = bench.keys("uploads/").await;
+    assert_eq!(sessions.len(), 3, "two sessions and a tail: {sessions:?}");
+    let upload = bench.multipart().await;
+
+    bench.clock.advance(Options::default().limits.upload_age_max + 19 * MINUTE);
+    assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+    assert_eq!(bench.keys("uploads/").await, sessions);
+
+    bench.clock.advance(2 * MINUTE);
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 2, ended: 0, failed: 0 });
+    assert_eq!(bench.keys("").await, bench.keys("jreg.json").await);
+    assert!(bench.multipart_is_gone(&upload).await);
+}
+
+#[tokio::test]
+async fn finished_uploads_leave_only_their_record() {
+    let bench = Bench::new().await;
+    let (content, repository) = (bytes(PART * 3), bench.repository("a"));
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    bench.clock.advance(past_use());
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(bench.keys("uploads/").await, []);
+    assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn cancelled_upload_whose_bytes_could_not_be_removed_is_cleaned_up_later() {
+    let bench = Bench::new().await;
+    let id = begun(&bench, PART * 2).await;
+    let upload = bench.multipart().await;
+    let abort = |call: &jreg_storage::testing::Call| call.operation == "abort_multipart";
+    bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(abort));
+    bench.repository("a").upload_cancel(&id).await.unwrap_err();
+    assert!(!bench.multipart_is_gone(&upload).await);
+
+    bench.clock.advance(past_use());
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert!(bench.multipart_is_gone(&upload).await);
+    assert_eq!(bench.keys("uploads/").await, []);
+}
+
+#[tokio::test]
+async fn session_is_given_up_before_its_bytes_go_and_its_record_goes_last() {
+    let bench = Bench::new().await;
+    let id = begun(&bench, PART * 3).await;
+    bench.clock.advance(past_use());
+    bench.calls.take();
+    bench.registry.reap_uploads().await.unwrap();
+    let writes = bench.writes();
+    let session = format!("uploads/{id}");
+    let at = |wanted: &str| writes.iter().position(|write| write.starts_with(wanted)).unwrap();
+    assert_eq!(at(&format!("put {session}")), 0, "{writes:?}");
+    assert!(at("abort_multipart blobs/") < at(&format!("delete {session}")), "{writes:?}");
+}
+
+#[tokio::test]
+async fn what_fails_is_counted_and_tried_again() {
+    let bench = Bench::new().await;
+    begun(&bench, 1).await;
+    begun(&bench, 1).await;
+    bench.clock.advance(past_use());
+    let removal = |call: &jreg_storage::testing::Call| call.operation == "delete";
+    bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(removal));
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 1, ended: 0, failed: 1 });
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(bench.keys("blobs/").await, []);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_left_alone() {
+    let bench = Bench::new().await;
+    let id = begun(&bench, 1).await;
+    let session: Key = format!("uploads/{id}").parse().unwrap();
+    let stranger: Key = "uploads/README".parse().unwrap();
+    bench.faults.put(&session, Bytes::from_static(b"{"), PutMode::Overwrite).await.unwrap();
+    bench.faults.put(&stranger, Bytes::from_static(b"x"), PutMode::Create).await.unwrap();
+    bench.clock.advance(past_use());
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 0, ended: 0, failed: 1 });
+    assert_eq!(bench.keys("uploads/").await, [session, stranger]);
+}
+
+#[tokio::test]
+async fn young_uploads_cost_one_page() {
+    let bench = Bench::new().await;
+    for _ in 0..5 {
+        begun(&bench, 1).await;
+    }
+    bench.calls.take();
+    bench.registry.reap_uploads().await.unwrap();
+    let calls: Vec<_> = bench.calls.take().into_iter().map(|call| call.operation).collect();
+    assert_eq!(calls, ["list"]);
+}

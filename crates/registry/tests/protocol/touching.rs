@@ -1,0 +1,193 @@
+//! W1 and W2: what a write relies on is young when it is sent, or the write is not sent.
+
+use jreg_oci::Reference;
+use jreg_registry::{Chunk, Error, Touch};
+use jreg_storage::{ETag, Store};
+
+use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
+
+async fn etag(bench: &Bench, prefix: &str) -> ETag {
+    let keys = bench.keys(prefix).await;
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    bench.faults.get(&keys[0]).await.unwrap().etag
+}
+
+/// An image of one config, which `bench` holds in repository `a`.
+async fn image(bench: &Bench) -> String {
+    let config = bytes(5);
+    bench.push("a", &config).await;
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+        "config":{{"mediaType":"application/x","digest":"{}","size":5}},"layers":[]}}"#,
+        digest(&config)
+    )
+}
+
+#[tokio::test]
+async fn old_links_are_written_again_before_a_manifest_relies_on_them() {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    let pushed = etag(&bench, "links/").await;
+    bench.clock.advance(HOUR - MINUTE);
+    bench.put_manifest("a", "v1", &image).await.unwrap();
+    assert_eq!(etag(&bench, "links/").await, pushed, "young enough");
+    bench.clock.advance(2 * MINUTE);
+    bench.put_manifest("a", "v2", &image).await.unwrap();
+    assert_ne!(etag(&bench, "links/").await, pushed);
+}
+
+#[tokio::test]
+async fn manifest_that_is_pushed_again_is_a_new_version() {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    bench.put_manifest("a", "v1", &image).await.unwrap();
+    let before = etag(&bench, "repositories/a/_manifests/").await;
+    bench.put_manifest("a", "v1", &image).await.unwrap();
+    assert_ne!(etag(&bench, "repositories/a/_manifests/").await, before);
+}
+
+#[tokio::test]
+async fn manifest_with_an_endless_artifact_type_can_be_read_and_deleted() {
+    let bench = Bench::new().await;
+    let start = r#"{"schemaVersion":2,"manifests":[],"artifactType":""#;
+    let manifest = format!("{start}{}\"}}", "a".repeat(4 * 1024 * 1024 - start.len() - 2));
+    bench.put_manifest("a", "v1", &manifest).await.unwrap();
+    let reference = Reference::Digest(digest(manifest.as_bytes()));
+    let read = bench.repository("a").manifest_get(&reference, Touch::IfOld).await.unwrap();
+    assert_eq!(read.bytes, manifest);
+    bench.repository("a").manifest_delete(&reference, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn catalog_entry_is_kept_young_by_pushes() {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    bench.put_manifest("a", "v1", &image).await.unwrap();
+    let before = etag(&bench, "catalog/").await;
+    bench.clock.advance(2 * HOUR);
+    bench.put_manifest("a", "v2", &image).await.unwrap();
+    assert_ne!(etag(&bench, "catalog/").await, before);
+}
+
+#[tokio::test]
+async fn manifest_is_not_written_after_its_window() {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    let mut read = bench.gate.hold_answer(|call| call.key.starts_with("catalog/"));
+    let (registry, clock) = (bench.registry.clone(), bench.clock.clone());
+    let push = bench.put_manifest("a", "v1", &image);
+    let late = async {
+        read.reached(1).await;
+        clock.advance(6 * MINUTE);
+        read.release();
+    };
+    let (pushed, ()) = futures::join!(push, late);
+    assert!(matches!(pushed, Err(Error::Interrupted { .. })), "{pushed:?}");
+    assert_eq!(bench.keys("repositories/").await, []);
+    let reference: Reference = "v1".parse().unwrap();
+    let repository = registry.repository("a".parse().unwrap());
+    repository.manifest_get(&reference, Touch::Never).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn asking_before_a_push_keeps_what_is_there_young() {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    bench.put_manifest("a", "v1", &image).await.unwrap();
+    let (link, manifest) = ("links/", "repositories/a/_manifests/");
+    let before = (etag(&bench, link).await, etag(&bench, manifest).await);
+    bench.clock.advance(2 * HOUR);
+    let repository = bench.repository("a");
+    let reference: Reference = "v1".parse().unwrap();
+    repository.blob_stat(&digest(&bytes(5)), Touch::Never).await.unwrap();
+    repository.manifest_get(&reference, Touch::Never).await.unwrap();
+    assert_eq!((etag(&bench, link).await, etag(&bench, manifest).await), before);
+    repository.blob_stat(&digest(&bytes(5)), Touch::IfOld).await.unwrap();
+    repository.manifest_get(&reference, Touch::IfOld).await.unwrap();
+    assert_ne!(etag(&bench, link).await, before.0);
+    assert_ne!(etag(&bench, manifest).await, before.1);
+}
+
+#[tokio::test]
+async fn mount_makes_sure_of_its_source_only_where_it_must() {
+    let bench = Bench::new().await;
+    let content = bytes(5);
+    bench.push("b", &content).await;
+    let source = etag(&bench, "links/").await;
+    bench.clock.advance(2 * HOUR);
+    let from = "b".parse().unwrap();
+    bench.repository("a").blob_mount(&digest(&content), &from).await.unwrap().unwrap();
+    let keys = bench.keys("links/").await;
+    assert_eq!(keys.len(), 2);
+    let touched = bench.faults.get(&keys[1]).await.unwrap().etag;
+    assert_ne!(touched, source, "the source was old");
+    let mounted = bench.faults.get(&keys[0]).await.unwrap().etag;
+    bench.clock.advance(2 * HOUR);
+    bench.repository("a").blob_mount(&digest(&content), &from).await.unwrap().unwrap();
+    assert_ne!(bench.faults.get(&keys[0]).await.unwrap().etag, mounted, "the destination was old");
+    assert_eq!(
+        bench.faults.get(&keys[1]).await.unwrap().etag,
+        touched,
+        "the source did not matter"
+    );
+}
+
+#[tokio::test]
+async fn push_onto_an_old_link_makes_it_young() {
+    let bench = Bench::new().await;
+    let content = bytes(5);
+    bench.push("a", &content).await;
+    let before = etag(&bench, "links/").await;
+    bench.clock.advance(2 * HOUR);
+    let repository = bench.repository("a");
+    repository.blob_push(&digest(&content), Chunk::of(content)).await.unwrap();
+    assert_ne!(etag(&bench, "links/").await, before);
+}
+
+#[tokio::test]
+async fn tag_that_leads_nowhere_is_removed_by_who_reads_it() {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    bench.put_manifest("a", "v1", &image).await.unwrap();
+    let manifest = bench.keys("repositories/a/_manifests/").await.remove(0);
+    bench.faults.delete(&manifest, None).await.unwrap();
+    let reference: Reference = "v1".parse().unwrap();
+    let read = bench.repository("a").manifest_get(&reference, Touch::Never).await;
+    assert!(matches!(read, Err(Error::ManifestUnknown { .. })), "{read:?}");
+    assert_eq!(bench.keys("repositories/a/_tags/").await, []);
+}
+
+#[tokio::test]
+async fn tag_that_moved_while_it_was_followed_is_followed_again() {
+    let bench = Bench::new().await;
+    let (first, second) = (image(&bench).await, image(&bench).await + " ");
+    bench.put_manifest("a", "v1", &first).await.unwrap();
+    let mut read = bench
+        .gate
+        .hold(|call| call.operation == "get" && call.key.starts_with("repositories/a/_manifests/"));
+    let reader = bench.registry.repository("a".parse().unwrap());
+    let reading =
+        tokio::spawn(
+            async move { reader.manifest_get(&"v1".parse().unwrap(), Touch::Never).await },
+        );
+    read.reached(1).await;
+    // Another instance, which is not held back.
+    let other = jreg_registry::Registry::open(
+        bench.calls.clone(),
+        bench.clock.clone(),
+        jreg_registry::Options::default(),
+    );
+    let other = other.await.unwrap().repository("a".parse().unwrap());
+    let push = jreg_registry::ManifestPush {
+        reference: "v1".parse().unwrap(),
+        tags: Vec::new(),
+        media_type: None,
+        bytes: second.clone().into(),
+        condition: None,
+    };
+    other.manifest_put(push).await.unwrap();
+    let gone = Reference::Digest(digest(first.as_bytes()));
+    other.manifest_delete(&gone, None).await.unwrap();
+    read.release();
+    assert_eq!(reading.await.unwrap().unwrap().bytes, second);
+}

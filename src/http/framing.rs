@@ -1,0 +1,69 @@
+//! What every HTTP/1.1 request must say about itself before anything believes it. Requests on which
+//! two readers may disagree are refused: that is how requests are smuggled past a proxy.
+
+use axum::extract::Request;
+use http::{StatusCode, Version, header};
+use jreg_oci::ErrorCode;
+
+use super::error::ApiError;
+
+/// Refuses a request without exactly one Host (RFC 9112 section 3.2), or with a transfer coding
+/// besides `chunked`, whose bytes would be stored still coded (section 6.1).
+pub(super) fn check(request: &Request) -> Result<(), ApiError> {
+    if request.version() != Version::HTTP_11 {
+        return Ok(());
+    }
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts != 1 {
+        let message = format!("the request has {hosts} Host headers, it must have one");
+        return Err(ApiError::bad_request(ErrorCode::Unsupported, message));
+    }
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(_), _) => {
+            let message = "the only transfer coding that is understood is chunked";
+            let status = StatusCode::NOT_IMPLEMENTED;
+            Err(ApiError::new(status, ErrorCode::Unsupported, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::body::Body;
+
+    use super::*;
+
+    fn status(version: Version, headers: &[(&str, &str)]) -> Option<u16> {
+        let mut request = http::Request::builder().version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let checked = check(&request.body(Body::empty()).unwrap());
+        checked.err().map(|error| error.status().as_u16())
+    }
+
+    #[test]
+    fn a_request_has_one_host_and_no_coding_but_chunked() {
+        let host = ("Host", "a");
+        for (headers, refused) in [
+            (vec![], Some(400)),
+            (vec![host], None),
+            (vec![host, host], Some(400)),
+            (vec![host, ("Transfer-Encoding", "Chunked")], None),
+            (vec![host, ("Transfer-Encoding", "gzip, chunked")], Some(501)),
+            (vec![host, ("Transfer-Encoding", "gzip")], Some(501)),
+            (
+                vec![host, ("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")],
+                Some(501),
+            ),
+        ] {
+            assert_eq!(status(Version::HTTP_11, &headers), refused, "{headers:?}");
+        }
+        assert_eq!(status(Version::HTTP_10, &[]), None);
+        assert_eq!(status(Version::HTTP_2, &[]), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! The same in a bucket: every request of every operation is refused, cut off, or loses its
+//! answer. One fault is hardly ever noticed: the store repeats what may be repeated, and looks
+//! what became of the rest. While every request from some point on fails, the operation fails as
+//! one of the store, nothing acknowledged is lost, and doing it again succeeds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jreg_storage::{S3Options, S3Store, Store, Tombstones};
+use jreg_testkit::s3::{Fault, Refusal, Rule, S3Server, S3Spec};
+
+use crate::attempt::Attempt;
+use crate::bench::Bench;
+use crate::{block_on, is_of_the_store};
+
+/// More requests than any operation here makes.
+const REQUESTS_MAX: u64 = 100;
+
+/// More than the smallest part of S3.
+const LARGE_BYTES: usize = 5 * 1024 * 1024 + 100_000;
+
+/// What a store says of a write that may have happened and been overwritten since.
+const DOUBT: &str = "an answer was lost, and another write has come since";
+
+type MakeFault = fn() -> Fault;
+
+/// The ways in which one request fails.
+const FAULTS: [(&str, MakeFault); 4] = [
+    ("told to slow down", || Fault::Refuse(Refusal::SlowDown)),
+    ("refused", || Fault::Refuse(Refusal::InternalError)),
+    ("cut before it took effect", || Fault::CutBefore),
+    ("answer lost", || Fault::LoseAnswer),
+];
+
+/// A store that gives up soon, so that a test need not wait for it.
+fn store(server: &S3Server) -> Arc<dyn Store> {
+    let brief = Duration::from_millis(500);
+    let options = S3Options { request_budget: brief, transfer_budget: brief, ..server.options() };
+    let store = S3Store::open(options).unwrap();
+    Arc::new(Tombstones::new(store, jreg_registry::may_come_back))
+}
+
+async fn bench(server: &S3Server, attempt: Attempt, context: &str) -> Bench {
+    let mut bench = Bench::over(store(server), LARGE_BYTES, context).await;
+    attempt.prepare(&mut bench).await;
+    bench
+}
+
+async fn holds(bench: &mut Bench, attempt: Attempt) {
+    bench.check().await;
+    attempt.is_done(bench).await;
+    bench.reopen().await;
+    bench.check().await;
+    attempt.is_done(bench).await;
+}
+
+/// Whether the fault was met at all.
+async fn one_fault(attempt: Attempt, fault: Fault, n: u64, context: &str) -> bool {
+    let server = S3Server::start(S3Spec::default()).await;
+    let mut bench = bench(&server, attempt, context).await;
+    let injected = server.inject(Rule::new(fault).nth(n));
+    let outcome = attempt.run(&mut bench).await;
+    server.remove_all();
+    if let Err(error) = outcome {
+        // It cannot be known what became of a Create that met somebody else's record.
+        let what = format!("{error:?}");
+        assert!(what.contains(DOUBT), "{context}: was noticed: {what}");
+        bench.check().await;
+        attempt.run(&mut bench).await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
+    }
+    holds(&mut bench, attempt).await;
+    injected.hits() > 0
+}
+
+fn every_request(attempt: Attempt) {
+    for (how, fault) in FAULTS {
+        let mut survived = 0;
+        for n in 1..=REQUESTS_MAX {
+            let context = format!("{attempt:?}, request {n} {how}");
+            let mut hit = false;
+            block_on(async { hit = one_fault(attempt, fault(), n, &context).await });
+            if !hit {
+                break;
+            }
+            survived = n;
+        }
+        assert!((1..REQUESTS_MAX).contains(&survived), "{attempt:?} asks nothing, or too much");
+    }
+}
+
+/// Whether the outage was met at all.
+async fn one_outage(attempt: Attempt, fault: MakeFault, from: u64, context: &str) -> bool {
+    let server = S3Server::start(S3Spec::default()).await;
+    let mut bench = bench(&server, attempt, context).await;
+    server.take_requests();
+    let counted = server.inject(Rule::new(Fault::Delay(Duration::ZERO)).nth(from));
+    let outage = (from..from + REQUESTS_MAX).map(|n| server.inject(Rule::new(fault()).nth(n)));
+    let _outage: Vec<_> = outage.collect();
+    let outcome = attempt.run(&mut bench).await;
+    server.remove_all();
+    if let Err(error) = outcome {
+        assert!(is_of_the_store(&error), "{context}: an outage became {error:?}");
+    }
+    bench.check().await;
+    if let Err(error) = attempt.run(&mut bench).await {
+        panic!("{context}: doing it again gave {error:?}");
+    }
+    holds(&mut bench, attempt).await;
+    counted.hits() > 0
+}
+
+macro_rules! attempts {
+    ($($name:ident: $attempt:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            every_request(Attempt::$attempt);
+        })*
+
+        /// Every fourth beginning of an outage: each takes the store's whole patience.
+        #[test]
+        fn outages() {
+            for attempt in [$(Attempt::$attempt),*] {
+                for from in (1..=REQUESTS_MAX).step_by(4) {
+                    let context = format!("{attempt:?}, an outage from request {from}");
+                    let mut hit = false;
+                    let fault = || Fault::LoseAnswer;
+                    block_on(async { hit = one_outage(attempt, fault, from, &context).await });
+                    if !hit {
+                        break;
+                    }
+                }
+            }
+        }
+    };
+}
+
+attempts! {
+    push_of_a_known_digest: PushSmall,
+    push_of_a_known_digest_in_parts: PushLarge,
+    push_of_what_is_here: PushAgain,
+    push_of_what_is_elsewhere: PushHeldElsewhere,
+    push_after_a_delete: PushAfterDelete,
+    upload_as_docker_does: UploadSmall,
+    upload_as_docker_does_in_parts: UploadLarge,
+    upload_in_chunks: UploadChunks,
+    upload_closed_with_sha512: UploadSha512,
+    upload_of_what_is_here: UploadAgain,
+    mount: Mount,
+    mount_onto_what_is_here: MountAgain,
+    manifest_with_tag_and_subject: PutReferrer,
+    manifest_by_digest_with_tags: PutWithTags,
+    retag: Retag,
+    delete_of_a_blob: DeleteBlob,
+    delete_of_a_manifest: DeleteManifest,
+    delete_of_a_tag: DeleteTag,
+    cancelled_upload: Cancel,
+}
