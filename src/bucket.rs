@@ -59,7 +59,7 @@ pub enum BucketError {
 }
 
 /// Opens the bucket, finds out what it honours, and says so in the log.
-pub(crate) async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, BucketError> {
+pub async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, BucketError> {
     let store = S3Store::open(options(settings, url)?)?;
     let probed = store.probe().await;
     let found =

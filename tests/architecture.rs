@@ -42,7 +42,6 @@ fn specifications_are_values_without_io() {
 
 #[test]
 fn stores_know_nothing_of_registries() {
-    // Not `http`: a bucket is spoken to in it.
     depends_on_none_of(
         "storage",
         // S3 is spoken over HTTP, whose words are in the crate `http`.

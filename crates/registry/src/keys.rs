@@ -223,21 +223,6 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_blobs_are_no_records() {
-        let id = UploadId::new(std::time::SystemTime::UNIX_EPOCH, None);
-        let digest = Digest::of(Algorithm::Sha256, b"");
-        for bytes in [new_blob(&digest), new_unnamed_blob(), new_upload_tail(&id)] {
-            assert!(!is_record(&bytes), "{bytes}");
-        }
-        let app = name("team/app-1.x");
-        let tag = super::tag(&app, &"v1.0".parse().expect("a tag"));
-        let (link, manifest) = (link(&digest, &app), manifest(&app, &digest));
-        for record in [upload(&id), tag, link, manifest, catalog(&app), format()] {
-            assert!(is_record(&record), "{record}");
-        }
-    }
-
-    #[test]
     fn keys_are_laid_out_as_documented() {
         let digest = Digest::of(Algorithm::Sha256, b"");
         let hex = digest.hex();
