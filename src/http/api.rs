@@ -2,7 +2,7 @@
 //!
 //! An operation that changes something runs in a task of its own: a client that goes away in the
 //! middle of a commit cannot leave it half done, and a shutdown waits for it. One that only reads
-//! ends with its client.
+//! ends with its client; that may make one write, which keeps what was found from being collected.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -34,6 +34,34 @@ pub(crate) enum Attempt {
     Cancel,
 }
 
+/// Hands every operation, with the name of its test, to a macro.
+macro_rules! for_each_attempt {
+    ($tests:ident) => {
+        $tests! {
+            push_of_a_known_digest: PushSmall,
+            push_of_a_known_digest_in_parts: PushLarge,
+            push_of_what_is_here: PushAgain,
+            push_of_what_is_elsewhere: PushHeldElsewhere,
+            push_after_a_delete: PushAfterDelete,
+            upload_as_docker_does: UploadSmall,
+            upload_as_docker_does_in_parts: UploadLarge,
+            upload_in_chunks: UploadChunks,
+            upload_closed_with_sha512: UploadSha512,
+            upload_of_what_is_here: UploadAgain,
+            mount: Mount,
+            mount_onto_what_is_here: MountAgain,
+            manifest_with_tag_and_subject: PutReferrer,
+            manifest_by_digest_with_tags: PutWithTags,
+            retag: Retag,
+            delete_of_a_blob: DeleteBlob,
+            delete_of_a_manifest: DeleteManifest,
+            delete_of_a_tag: DeleteTag,
+            cancelled_upload: Cancel,
+        }
+    };
+}
+pub(crate) use for_each_attempt;
+
 /// How many bytes come at a time.
 const PIECE_BYTES: usize = 10_000;
 

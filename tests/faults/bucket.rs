@@ -9,7 +9,7 @@ use std::time::Duration;
 use jreg_storage::{S3Options, S3Store, Store, Tombstones};
 use jreg_testkit::s3::{Fault, Refusal, Rule, S3Server, S3Spec};
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, for_each_attempt};
 use crate::bench::Bench;
 use crate::{block_on, is_of_the_store};
 
@@ -134,24 +134,4 @@ macro_rules! attempts {
     };
 }
 
-attempts! {
-    push_of_a_known_digest: PushSmall,
-    push_of_a_known_digest_in_parts: PushLarge,
-    push_of_what_is_here: PushAgain,
-    push_of_what_is_elsewhere: PushHeldElsewhere,
-    push_after_a_delete: PushAfterDelete,
-    upload_as_docker_does: UploadSmall,
-    upload_as_docker_does_in_parts: UploadLarge,
-    upload_in_chunks: UploadChunks,
-    upload_closed_with_sha512: UploadSha512,
-    upload_of_what_is_here: UploadAgain,
-    mount: Mount,
-    mount_onto_what_is_here: MountAgain,
-    manifest_with_tag_and_subject: PutReferrer,
-    manifest_by_digest_with_tags: PutWithTags,
-    retag: Retag,
-    delete_of_a_blob: DeleteBlob,
-    delete_of_a_manifest: DeleteManifest,
-    delete_of_a_tag: DeleteTag,
-    cancelled_upload: Cancel,
-}
+for_each_attempt!(attempts);

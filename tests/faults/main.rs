@@ -92,27 +92,7 @@ macro_rules! attempts {
     };
 }
 
-attempts! {
-    push_of_a_known_digest: PushSmall,
-    push_of_a_known_digest_in_parts: PushLarge,
-    push_of_what_is_here: PushAgain,
-    push_of_what_is_elsewhere: PushHeldElsewhere,
-    push_after_a_delete: PushAfterDelete,
-    upload_as_docker_does: UploadSmall,
-    upload_as_docker_does_in_parts: UploadLarge,
-    upload_in_chunks: UploadChunks,
-    upload_closed_with_sha512: UploadSha512,
-    upload_of_what_is_here: UploadAgain,
-    mount: Mount,
-    mount_onto_what_is_here: MountAgain,
-    manifest_with_tag_and_subject: PutReferrer,
-    manifest_by_digest_with_tags: PutWithTags,
-    retag: Retag,
-    delete_of_a_blob: DeleteBlob,
-    delete_of_a_manifest: DeleteManifest,
-    delete_of_a_tag: DeleteTag,
-    cancelled_upload: Cancel,
-}
+attempt::for_each_attempt!(attempts);
 
 /// A read whose store call fails is an error of the store: never absence, never an empty list.
 #[test]

@@ -100,7 +100,8 @@ pub enum Error {
         /// What is missing, in the manifest's order.
         missing: Vec<Digest>,
     },
-    /// `If-Match` or `If-None-Match` does not hold; nothing was changed.
+    /// `If-Match` or `If-None-Match` does not hold; what it is about was not changed. A manifest
+    /// whose tag moved during the push may be there without the tag.
     #[error("precondition failed: {reference} is at {}", current.as_ref().map_or("nothing".to_owned(), ToString::to_string))]
     PreconditionFailed {
         /// The tag or digest that the condition is about.
@@ -109,7 +110,7 @@ pub enum Error {
         current: Option<Digest>,
     },
     /// Too many others changed the same thing at the same time, or as many uploads as are
-    /// allowed run already. Nothing was changed; trying again helps.
+    /// allowed run already. It may be done in part; trying again helps.
     #[error("too busy: {what}; try again")]
     Busy {
         /// What is short.
@@ -121,7 +122,8 @@ pub enum Error {
         /// What went away.
         what: &'static str,
     },
-    /// The client's body broke off. What had come of an upload is kept for it to continue.
+    /// The client's body broke off. What had come of a chunk that was appended is
+    /// kept for the upload to continue.
     #[error(transparent)]
     Body(#[from] BodyError),
     /// The store failed.

@@ -199,7 +199,7 @@ impl Repository {
     ///
     /// [`Error::ManifestTooLarge`], [`Error::ManifestInvalid`],
     /// [`Error::ManifestDigestMismatch`], [`Error::ReferencesUnknown`] by the reference policy,
-    /// [`Error::PreconditionFailed`]: nothing was changed. [`Error::Busy`],
+    /// [`Error::PreconditionFailed`]: what it is about is as it was. [`Error::Busy`],
     /// [`Error::Interrupted`], [`Error::Store`]: the manifest may be there; pushing again helps.
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         let further = push.tags.clone();
