@@ -92,6 +92,11 @@ impl Repository {
         if self.may_begin(range) && incoming.left() != Some(0) {
             return self.finish_first(id, digest, range, incoming).await;
         }
+        if incoming.left() == Some(0)
+            && let Some(finished) = self.finish_remembered(id, digest).await?
+        {
+            return Ok(finished);
+        }
         match self.session(id).await? {
             None => {
                 in_order(range, 0)?;
@@ -102,6 +107,24 @@ impl Repository {
                 let ending = Ending { range, taken: None, incoming };
                 self.finish_session(id, digest, session, ending).await
             }
+        }
+    }
+
+    /// Finishes an upload whose bytes have all come, if this process remembers it as it still
+    /// stands. `None`: it does not, or somebody went on with it, and nothing has been done.
+    async fn finish_remembered(&self, id: &UploadId, digest: &Digest) -> Result<Option<Blob>> {
+        self.check_age(id)?;
+        let Some((session, etag)) = self.core.sessions.take(id) else { return Ok(None) };
+        let State::Open(open) = session.state else { return Ok(None) };
+        if session.repository != self.name || !open.is_whole_for(digest) {
+            return Ok(None);
+        }
+        let writer = Writer::resume(&self.core, &self.name, id, Purpose::Last, open, etag)?;
+        let nothing = Incoming::new(Chunk::empty())?;
+        let finished = self.finish_open(id, writer, digest, nothing).await;
+        match finished {
+            Err(Error::UploadSuperseded { .. }) => Ok(None),
+            finished => finished.map(Some),
         }
     }
 

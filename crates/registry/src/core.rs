@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::cache::Cache;
 use crate::record::{Stored, Versioned, versioned};
+use crate::session_cache::SessionCache;
 use crate::{Error, Options, Result};
 
 /// From what age on a record is written again before anything is made to depend on it: the
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
     pub(crate) cache: Cache,
+    pub(crate) sessions: SessionCache,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// A permit for each byte of an upload that may be in memory.
@@ -85,6 +87,7 @@ impl Core {
         let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             cache: Cache::new(store.locality(), &options),
+            sessions: SessionCache::new(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Arc::new(Semaphore::new(permits)),
             upload_bytes_max: permits as u64,

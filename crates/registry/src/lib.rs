@@ -30,6 +30,7 @@ mod record;
 mod referrer;
 mod registry;
 mod session;
+mod session_cache;
 mod tag;
 mod upload;
 mod upload_id;

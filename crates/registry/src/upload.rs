@@ -78,6 +78,7 @@ impl Repository {
         let filled = writer.fill(&mut incoming).await;
         let more = matches!(filled, Ok(false));
         if !more && writer.offset() > 0 && writer.begin().await? {
+            writer.remember();
             return filled.map(|_| UploadProgress { offset: writer.offset() });
         }
         if let Some(session) = self.session(id).await? {
@@ -186,6 +187,7 @@ impl Repository {
 async fn keep(mut writer: Writer, fed: Result<()>) -> Result<UploadProgress> {
     if let Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }) = fed {
         writer.checkpoint().await?;
+        writer.remember();
     }
     fed.map(|()| UploadProgress { offset: writer.offset() })
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
-use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Multipart, Part, PutMode};
+use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, PutMode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
@@ -501,17 +501,35 @@ impl Writer {
 
     /// Writes the session record over the version this writer knows.
     async fn record(&mut self, saved: Saved, multipart: Option<Multipart>) -> Result<()> {
-        let open = Open {
+        let state = State::Open(self.open(&saved, multipart));
+        self.recorded = Some(self.swap(state).await?);
+        self.saved = saved;
+        Ok(())
+    }
+
+    fn open(&self, saved: &Saved, multipart: Option<Multipart>) -> Open {
+        Open {
             claim: self.claim,
             part_bytes: self.part_bytes,
             offset: saved.offset,
             hash: saved.hash.clone(),
             multipart,
             tail: saved.tail.clone(),
-        };
-        self.recorded = Some(self.swap(State::Open(open)).await?);
-        self.saved = saved;
-        Ok(())
+        }
+    }
+
+    /// Spares a closing request that comes next the reading of the session, if reading is a round
+    /// trip and the session is short.
+    pub(crate) fn remember(&self) {
+        let core = &self.core;
+        if let Some(etag) = &self.recorded
+            && core.store.locality() == Locality::Shared
+            && self.multipart.is_none()
+        {
+            let state = State::Open(self.open(&self.saved, None));
+            let session = Session { repository: self.name.clone(), state };
+            core.sessions.keep(&self.id, session, etag.clone());
+        }
     }
 
     async fn swap(&self, state: State) -> Result<ETag> {

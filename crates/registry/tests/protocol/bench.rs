@@ -63,6 +63,13 @@ impl Bench {
         self.registry.repository(name.parse().unwrap())
     }
 
+    /// The same repository as another instance sees it, which remembers nothing.
+    pub(crate) async fn another(&self, name: &str) -> Repository {
+        let (store, clock) = (self.gate.clone(), self.clock.clone());
+        let registry = Registry::open(store, clock, Options::default()).await.unwrap();
+        registry.repository(name.parse().unwrap())
+    }
+
     pub(crate) async fn push(&self, name: &str, bytes: &Bytes) -> Blob {
         let repository = self.repository(name);
         repository.blob_push(&digest(bytes), Chunk::of(bytes.clone())).await.unwrap()

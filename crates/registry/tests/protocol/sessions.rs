@@ -73,6 +73,54 @@ async fn first_chunks_of_two_requests_follow_each_other() {
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
 
+/// An instance that stored the last bytes it knows of may be wrong about them being the last.
+#[tokio::test]
+async fn what_an_instance_remembers_of_an_upload_is_not_relied_on() {
+    let bench = Bench::new().await;
+    let content = bytes(PART);
+    let (first, second) = (content.slice(..3), content.slice(3..));
+    for right in [true, false] {
+        let id = filled(&bench, &first).await;
+        bench.another("a").await.upload_append(&id, Chunk::of(second.clone())).await.unwrap();
+        let wanted = if right { digest(&content) } else { digest(&first) };
+        let finished = bench.repository("a").upload_finish(&id, &wanted, Chunk::empty()).await;
+        if right {
+            finished.unwrap();
+            assert_eq!(bench.pull("a", &wanted).await.unwrap(), content);
+        } else {
+            assert!(matches!(finished, Err(Error::DigestMismatch { .. })), "{finished:?}");
+            assert!(bench.pull("a", &wanted).await.is_err());
+        }
+    }
+}
+
+#[tokio::test]
+async fn upload_that_another_instance_cancelled_cannot_be_closed_from_memory() {
+    let bench = Bench::new().await;
+    let content = bytes(PART);
+    let id = filled(&bench, &content).await;
+    bench.another("a").await.upload_cancel(&id).await.unwrap();
+    let repository = bench.repository("a");
+    let finished = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await;
+    assert!(matches!(finished, Err(Error::UploadUnknown { .. })), "{finished:?}");
+    assert!(bench.pull("a", &digest(&content)).await.is_err());
+}
+
+#[tokio::test]
+async fn remembered_upload_is_still_of_one_repository_and_of_limited_age() {
+    let bench = Bench::new().await;
+    let content = bytes(PART);
+    let wanted = digest(&content);
+    let id = filled(&bench, &content).await;
+    let repository = bench.repository("b");
+    let elsewhere = repository.upload_finish(&id, &wanted, Chunk::empty()).await;
+    assert!(matches!(elsewhere, Err(Error::UploadUnknown { .. })), "{elsewhere:?}");
+    let id = filled(&bench, &content).await;
+    bench.clock.advance(HOUR * 24 * 7);
+    let late = bench.repository("a").upload_finish(&id, &wanted, Chunk::empty()).await;
+    assert!(matches!(late, Err(Error::UploadUnknown { .. })), "{late:?}");
+}
+
 #[tokio::test]
 async fn session_is_closed_before_its_parts_become_the_object() {
     let bench = Bench::new().await;
