@@ -28,6 +28,8 @@ use super::{ServerOptions, Shared};
 use crate::http::Peer;
 use crate::metrics::Raised;
 
+/// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.
+const H1_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// What an HTTP/2 client may send on one stream, and over all, before we have read it. Small
 /// windows would let one round trip limit the speed of an upload.
 const H2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -60,6 +62,7 @@ impl Builder {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(options.header_read_timeout)
+            .max_buf_size(H1_BUFFER_BYTES_MAX)
             .http2()
             .timer(TokioTimer::new())
             .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)

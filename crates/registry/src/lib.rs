@@ -25,6 +25,7 @@ mod link;
 mod manifest;
 mod options;
 mod page;
+mod part_buffer;
 mod reaper;
 mod record;
 mod referrer;

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
 use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, PutMode};
@@ -22,6 +22,7 @@ use crate::body::Incoming;
 use crate::commit::is_gone_or_done;
 use crate::core::Core;
 use crate::keys;
+use crate::part_buffer::PartBuffer;
 use crate::record::{Location, Stored};
 use crate::session::{Closed, Leftover, Open, Session, State};
 use crate::{Error, Result, UploadId};
@@ -95,7 +96,7 @@ pub(crate) struct Writer {
     multipart: Option<Multipart>,
     /// Stored bytes after the parts that have not been taken into the buffer.
     tail: Option<Location>,
-    buffer: BytesMut,
+    buffer: PartBuffer,
     /// The part of the shared budget that the buffer takes.
     reserved: Option<OwnedSemaphorePermit>,
     /// How many bytes were handed to the store as parts: where the buffer starts.
@@ -127,7 +128,7 @@ impl Writer {
             hasher,
             multipart: None,
             tail: None,
-            buffer: BytesMut::new(),
+            buffer: PartBuffer::default(),
             reserved: None,
             sent: 0,
             sending: VecDeque::new(),
@@ -167,7 +168,7 @@ impl Writer {
             hasher,
             multipart: open.multipart,
             tail: open.tail,
-            buffer: BytesMut::new(),
+            buffer: PartBuffer::default(),
             reserved: None,
             sent,
             sending: VecDeque::new(),
@@ -268,7 +269,7 @@ impl Writer {
     ///
     /// [`Error::Store`].
     pub(crate) async fn put_loose(&mut self) -> Result<Loose> {
-        let (reserved, bytes) = (self.reserved.take(), self.buffer.split().freeze());
+        let (reserved, bytes) = (self.reserved.take(), self.buffer.take());
         let location = Location { key: self.new_key(), size_bytes: bytes.len() as u64 };
         self.core.store.put(&location.key, bytes.clone(), NEW_KEY).await?;
         Ok(Loose { location, bytes, reserved })
@@ -281,14 +282,15 @@ impl Writer {
     /// [`Error::Store`].
     pub(crate) async fn take_back(&mut self, loose: Loose) -> Result<()> {
         self.core.store.delete(&loose.location.key, None).await?;
-        (self.reserved, self.buffer) = (loose.reserved, loose.bytes.into());
+        self.reserved = loose.reserved;
+        self.buffer.extend_from_slice(&loose.bytes);
         Ok(())
     }
 
     /// From now on only hashes what comes, and lets go of what has.
     pub(crate) fn only_hash(&mut self) {
         self.purpose = Purpose::Discard;
-        (self.reserved, self.buffer) = (None, BytesMut::new());
+        (self.reserved, self.buffer) = (None, PartBuffer::default());
     }
 
     /// Appends what another writer has taken in and not sent.
@@ -298,7 +300,8 @@ impl Writer {
     /// As [`Writer::feed`].
     pub(crate) async fn adopt(&mut self, mut other: Self) -> Result<()> {
         self.reserved = other.reserved.take();
-        self.take(other.buffer.split().freeze()).await
+        let bytes = other.buffer.take();
+        self.take(bytes).await
     }
 
     /// Refuses what can never be stored before any of it is.
@@ -386,7 +389,7 @@ impl Writer {
 
     async fn send_part(&mut self) -> Result<()> {
         let (store, offset) = (Arc::clone(&self.core.store), self.sent);
-        let bytes = self.buffer.split().freeze();
+        let bytes = self.buffer.take();
         let reserved = self.reserved.take();
         self.begin_multipart().await?;
         while self.sending.len() >= self.core.options.limits.parts_in_flight.max(1) {
@@ -492,7 +495,7 @@ impl Writer {
     }
 
     async fn put_buffer(&mut self, key: Key) -> Result<Location> {
-        let bytes = self.buffer.split().freeze();
+        let bytes = self.buffer.take();
         let size_bytes = bytes.len() as u64;
         self.core.store.put(&key, bytes, NEW_KEY).await?;
         self.reserved = None;
