@@ -126,6 +126,53 @@ async fn a_lost_answer_that_another_write_has_covered_is_no_definite_conflict() 
     assert_eq!(kind(writing.await.unwrap()), ErrorKind::Unavailable);
 }
 
+/// Of two that race for one version, as Ceph RGW 16 tells the one that lost.
+#[tokio::test]
+async fn a_loser_that_is_told_nothing_is_told_of_the_conflict() {
+    let server = server().await;
+    let store = hasty(&server);
+    let first = create(&store, "1").await.unwrap();
+    let second = swap(&store, &first, "2").await.unwrap();
+    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)).on(Operation::PutObject));
+    server.take_requests();
+    assert_eq!(kind(swap(&store, &first, "3").await), ErrorKind::Precondition);
+    assert_eq!(asked(&server), ["PutObject", "GetObject"]);
+    assert_there(&store, "2", &second).await;
+}
+
+/// The version that ours was to replace is two versions ago: ours may have been between.
+#[tokio::test]
+async fn a_loser_that_is_told_nothing_and_late_is_left_in_doubt() {
+    let server = server().await;
+    let store = hasty(&server);
+    let first = create(&store, "1").await.unwrap();
+    let second = swap(&store, &first, "2").await.unwrap();
+    swap(&store, &second, "3").await.unwrap();
+    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)).on(Operation::PutObject));
+    assert_eq!(kind(swap(&store, &first, "4").await), ErrorKind::Unavailable);
+}
+
+/// As above, but ours was there indeed, and replaced.
+#[tokio::test]
+async fn a_swap_whose_answer_is_lost_and_that_was_replaced_is_no_conflict() {
+    let server = server().await;
+    let store = store(&server);
+    let first = create(&store, "1").await.unwrap();
+    let gate = Gate::closed();
+    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject).nth(1));
+    fail_next_put(&server, Fault::LoseAnswer);
+    let writing = tokio::spawn({
+        let (store, first) = (store.clone(), first.clone());
+        async move { swap(&store, &first, "2").await }
+    });
+    gate.arrived(1).await;
+    let ours = server.object("data/a").unwrap().etag;
+    let ours = jreg_storage::ETag::new(ours.trim_matches('"'));
+    store.put(&key("a"), "3".into(), PutMode::Match(ours)).await.unwrap();
+    gate.open();
+    assert_eq!(kind(writing.await.unwrap()), ErrorKind::Unavailable);
+}
+
 #[tokio::test]
 async fn a_write_that_arrives_late_never_reverts_a_newer_one() {
     let server = server().await;
