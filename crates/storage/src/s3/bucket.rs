@@ -20,6 +20,7 @@ use object_store::{ClientOptions, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
+use super::drift::ClockWatch;
 use super::failure::{Failure, Verdict};
 use super::retry::Effort;
 use super::{Credentials, Encryption, S3OpenError, S3Options};
@@ -56,6 +57,9 @@ pub(super) struct Bucket {
     headers: HeaderMap,
     /// Whether the store wants entity tags in conditions without their quotes (Ceph RGW 16).
     bare_tags: AtomicBool,
+    /// Whether the store does not take many deletes in one request.
+    pub(super) deletes_singly: AtomicBool,
+    pub(super) clock: ClockWatch,
 }
 
 impl fmt::Debug for Bucket {
@@ -142,6 +146,8 @@ impl Bucket {
             address,
             headers,
             bare_tags: AtomicBool::new(false),
+            deletes_singly: AtomicBool::new(false),
+            clock: ClockWatch::default(),
         })
     }
 
@@ -214,10 +220,15 @@ impl Bucket {
 
     /// Sends a request once, and waits for the head of the answer.
     async fn send(&self, request: &Request) -> Result<Answer, Failure> {
+        if !request.method.is_safe() {
+            self.clock.check()?;
+        }
         let unsent = |error: object_store::Error| Failure::new(Verdict::Unsent, error);
         let signed = self.sign(request).await.map_err(unsent)?;
+        let before = SystemTime::now();
         let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
         let (parts, body) = answer.into_parts();
+        self.clock.note(&parts.headers, before);
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 

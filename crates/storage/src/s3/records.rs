@@ -110,7 +110,7 @@ impl Bucket {
             unsure |= failure.verdict == Verdict::Unsure;
             match failure.verdict {
                 Verdict::Condition | Verdict::Absent if !unsure => return Err(conflict(key, mode)),
-                Verdict::Refused if !unsure => return Err(failure.on(key)),
+                Verdict::Refused | Verdict::Skewed if !unsure => return Err(failure.on(key)),
                 Verdict::Throttled | Verdict::Unsent if !unsure => {}
                 _ => match self.read_back(key, &request.body, mode).await? {
                     Found::Ours(written) => return Ok(written),
@@ -181,7 +181,7 @@ impl Bucket {
             unsure |= failure.verdict == Verdict::Unsure;
             match failure.verdict {
                 Verdict::Condition | Verdict::Absent if !unsure => return Err(moved(key)),
-                Verdict::Refused if !unsure => return Err(failure.on(key)),
+                Verdict::Refused | Verdict::Skewed if !unsure => return Err(failure.on(key)),
                 Verdict::Throttled | Verdict::Unsent if !unsure => {}
                 _ => match self.try_get(key).await {
                     // Whoever removed it: an attempt of ours may have.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use jreg_storage::{Capabilities, ErrorKind, PutMode, Store};
 use jreg_testkit::s3::{
-    ConditionalDelete, Conditions, Fault, IfMatchForm, Refusal, Rule, S3Server, S3Spec,
+    ConditionalDelete, Conditions, Fault, IfMatchForm, Operation, Refusal, Rule, S3Server, S3Spec,
+    SwapOfNothing,
 };
 
-use super::support::{impatient, key, kind, server, store};
+use super::support::{asked, impatient, key, kind, server, store};
 
 async fn probed(change: impl FnOnce(&mut S3Spec)) -> (Capabilities, S3Server) {
     let server = S3Server::start(S3Spec::with(change)).await;
@@ -56,12 +57,43 @@ async fn a_server_that_wants_bare_etags_is_spoken_to_so() {
 }
 
 #[tokio::test]
+async fn a_server_that_swaps_what_is_missing_is_found_out() {
+    let written = SwapOfNothing::Written;
+    let (found, _server) = probed(|spec| spec.swap_of_nothing = written).await;
+    assert!(!found.swap_needs_key && found.is_shareable() && !found.may_remove_records());
+    let (found, _server) = probed(|_| {}).await;
+    assert!(found.swap_needs_key && found.may_remove_records());
+}
+
+#[tokio::test]
+async fn a_swap_of_nothing_whose_answer_is_lost_is_found_out_too() {
+    let server =
+        S3Server::start(S3Spec::with(|spec| spec.swap_of_nothing = SwapOfNothing::Written)).await;
+    // After the 32 writers that race and the two versions between them.
+    let lost = Rule::new(Fault::LoseAnswer).on(Operation::PutObject).nth(35);
+    let lost = server.inject(lost);
+    assert!(!store(&server).probe().await.unwrap().swap_needs_key);
+    assert_eq!(lost.hits(), 1);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_ahead_is_found_out() {
     let server = server().await;
-    server.clock().advance(Duration::from_secs(100));
+    server.clock().advance(Duration::from_secs(30));
     let found = store(&server).probe().await.unwrap();
     let difference = found.clock_difference.as_secs();
-    assert!((98..=102).contains(&difference), "{found}");
+    assert!((28..=32).contains(&difference), "{found}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_far_off_ends_the_probe_before_it_writes() {
+    let server = server().await;
+    server.clock().advance(Duration::from_secs(100));
+    let store = store(&server);
+    assert_eq!(kind(store.probe().await), ErrorKind::Unavailable);
+    let difference = store.clock_difference().unwrap().as_secs();
+    assert!((98..=102).contains(&difference), "{difference}");
+    assert_eq!(asked(&server), ["ListObjectsV2"]);
 }
 
 #[tokio::test]
