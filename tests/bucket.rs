@@ -103,14 +103,15 @@ async fn a_bucket_that_asks_to_slow_down_is_busy_and_not_empty() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_lies_is_refused_but_for_a_single_instance() {
-    let spec = S3Spec::with(|spec| spec.conditions = Conditions::Ignored);
-    let server = S3Server::start(spec).await;
-    let refused = open(&settings(&server, &[])).await.unwrap_err();
-    assert!(matches!(refused, BucketError::NotShareable { .. }), "{refused}");
-    assert!(refused.to_string().contains("--single-instance"), "{refused}");
-    let registry = serve(&settings(&server, &[("single-instance", "on")])).await;
-    assert_keeps_content(&registry).await;
+async fn a_bucket_without_conditions_is_refused_but_for_a_single_instance() {
+    for conditions in [Conditions::Ignored, Conditions::Refused] {
+        let server = S3Server::start(S3Spec::with(|spec| spec.conditions = conditions)).await;
+        let refused = open(&settings(&server, &[])).await.unwrap_err();
+        assert!(matches!(refused, BucketError::NotShareable { .. }), "{refused}");
+        assert!(refused.to_string().contains("--single-instance"), "{refused}");
+        let registry = serve(&settings(&server, &[("single-instance", "on")])).await;
+        assert_keeps_content(&registry).await;
+    }
 }
 
 #[tokio::test]

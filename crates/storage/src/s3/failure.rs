@@ -119,6 +119,11 @@ impl Failure {
         Self::new(verdict, error)
     }
 
+    /// Whether the store says that it is one that does not know the request.
+    pub(super) fn is_not_implemented(&self) -> bool {
+        self.status == Some(StatusCode::NOT_IMPLEMENTED)
+    }
+
     /// Whether the store may be one that does not know the request.
     pub(super) fn is_unknown_request(&self) -> bool {
         const ANSWERS: [StatusCode; 3] =

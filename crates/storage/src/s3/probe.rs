@@ -224,10 +224,11 @@ impl Bucket {
     }
 }
 
-/// Whether the failure says nothing of the condition.
+/// Whether the failure says nothing of the condition. Some stores have none (Backblaze B2), and
+/// say so.
 fn is_fault(failure: &Failure) -> bool {
     let refusals = [Verdict::Condition, Verdict::Absent, Verdict::Conflict];
-    !refusals.contains(&failure.verdict)
+    !refusals.contains(&failure.verdict) && !failure.is_not_implemented()
 }
 
 fn nonce() -> Bytes {

@@ -61,6 +61,8 @@ enum Writes {
     OneAtATime,
     /// Accepted, and not looked at.
     Ignored,
+    /// Answered with 501.
+    Refused,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -84,6 +86,7 @@ impl Options {
                 Writes::Atomic => Conditions::Atomic,
                 Writes::OneAtATime => Conditions::OneAtATime(RACE_MAX),
                 Writes::Ignored => Conditions::Ignored,
+                Writes::Refused => Conditions::Refused,
             };
             spec.conditional_delete = match self.conditional_delete {
                 Deletes::Honoured => ConditionalDelete::Honoured,

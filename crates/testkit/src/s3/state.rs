@@ -28,6 +28,8 @@ pub enum Conditions {
     OneAtATime(Duration),
     /// Accepted, and not looked at.
     Ignored,
+    /// Refused with 501.
+    Refused,
 }
 
 /// How the condition of a delete is kept.
@@ -126,7 +128,10 @@ impl State {
                 self.check(&condition, self.bucket().objects.get(key))?;
                 self.checked.wait_for_another(key, window).await;
             }
-            Conditions::OneAtATime(_) => {}
+            Conditions::Refused if condition != Condition::None => {
+                return Err(s3_error!(NotImplemented, "a condition on a write"));
+            }
+            Conditions::OneAtATime(_) | Conditions::Refused => {}
             Conditions::Atomic => {
                 let mut bucket = self.bucket();
                 self.check(&condition, bucket.objects.get(key))?;

@@ -26,9 +26,12 @@ async fn an_honest_server_can_do_everything() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_conditions_is_found_out() {
-    let (found, _server) = probed(|spec| spec.conditions = Conditions::Ignored).await;
-    assert!(!found.create_once && !found.compare_and_swap && !found.is_shareable(), "{found}");
+async fn a_server_that_ignores_or_refuses_conditions_is_found_out() {
+    for conditions in [Conditions::Ignored, Conditions::Refused] {
+        let (found, _server) = probed(|spec| spec.conditions = conditions).await;
+        assert!(!found.create_once && !found.compare_and_swap, "{found}");
+        assert!(!found.conditional_delete && !found.is_shareable(), "{found}");
+    }
 }
 
 #[tokio::test]
