@@ -19,9 +19,6 @@ use crate::{ETag, Key, Result};
 /// How many try at once.
 const RIVALS: usize = 16;
 
-/// How often a race is run again that no one could finish.
-const RACES_MAX: usize = 3;
-
 /// What a bucket honours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -93,6 +90,7 @@ impl Bucket {
     pub(super) async fn probe(&self) -> Result<Capabilities> {
         // First what writes nothing: with a wrong clock the rest is refused.
         let list = self.bucket(Method::GET).query("list-type", "2").query("max-keys", "1");
+        let list = list.query("prefix", self.stored("probe/"));
         let listed = self.ask(&list, self.effort(0), ANSWER_BYTES_MAX).await;
         listed.map_err(|failure| failure.on("a listing"))?;
         let name = format!("probe/{}", Uuid::new_v4().simple());
@@ -139,8 +137,8 @@ impl Bucket {
 
     /// Sends the write from sixteen writers at once, each with bytes of its own.
     async fn race(&self, key: &Key, request: &Request) -> Result<Race, Failure> {
-        let mut last = None;
-        for _ in 0..RACES_MAX {
+        let mut effort = self.effort(0);
+        loop {
             let rivals: Vec<Request> = (0..RIVALS).map(|_| request.clone().body(nonce())).collect();
             let within = self.options.request_timeout;
             let runs = rivals.iter().map(|rival| self.once(rival, within, ANSWER_BYTES_MAX));
@@ -154,14 +152,29 @@ impl Bucket {
                 .collect();
             match winners.as_slice() {
                 [bytes] => return self.judge(key, bytes).await,
-                [] => match ends.into_iter().filter_map(Result::err).find(is_fault) {
-                    None => return Ok(Race::Nobody),
-                    failure => last = failure,
-                },
+                [] => {}
                 _ => return Ok(Race::Broken),
             }
+            let faults = ends.into_iter().filter_map(Result::err).filter(is_fault);
+            // Of one that is unsure, if there is: it may have won without being told.
+            let fault = faults.max_by_key(|fault| fault.verdict == Verdict::Unsure);
+            let Some(fault) = fault else { return Ok(Race::Nobody) };
+            if fault.verdict == Verdict::Unsure && self.holds_one_of(key, &rivals).await? {
+                return Ok(Race::Won);
+            }
+            if !fault.verdict.is_passing() || !effort.again(fault.retry_after).await {
+                return Err(fault);
+            }
         }
-        Err(last.unwrap_or_else(|| Failure::new(Verdict::Unsure, "no writer came through")))
+    }
+
+    async fn holds_one_of(&self, key: &Key, rivals: &[Request]) -> Result<bool, Failure> {
+        let get = self.object(Method::GET, key);
+        match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
+            Ok(there) => Ok(rivals.iter().any(|rival| rival.body == there.body)),
+            Err(failure) if failure.verdict == Verdict::Absent => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn judge(&self, key: &Key, bytes: &Bytes) -> Result<Race, Failure> {
