@@ -192,6 +192,19 @@ async fn keys_of_an_instance_are_replaced_before_they_expire() {
     scene.assert_replaced(scene.instance()).await;
 }
 
+/// Until they end the last ones do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_cannot_be_replaced_are_used_until_they_end() {
+    let scene = Scene::plain(SOON).await;
+    let program = scene.start(scene.pod_identity()).await;
+    scene.keys.fail();
+    let (client, from) = (program.client(), scene.keys.issued());
+    for _ in 0..10 {
+        assert_eq!(client.get("/v2/a/manifests/none").await.status, 404);
+    }
+    assert_eq!(scene.keys.issued(), from);
+}
+
 /// Keys that were set are not overruled by what the platform offers besides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_were_given_come_before_all_that_are_had_from_somewhere() {

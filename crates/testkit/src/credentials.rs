@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -73,7 +73,8 @@ impl CredentialServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port of loopback is free");
         let address = listener.local_addr().expect("it listens");
-        let issuer = Arc::new(Issuer { keys, issued: AtomicU64::new(0) });
+        let issuer =
+            Arc::new(Issuer { keys, issued: AtomicU64::new(0), fails: AtomicBool::new(false) });
         let certificate = own.as_ref().map(|own| own.cert.pem());
         let tls = own.as_ref().map(acceptor);
         let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&issuer)));
@@ -94,6 +95,11 @@ impl CredentialServer {
     /// The certificate that it shows, in PEM.
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.as_deref()
+    }
+
+    /// From now on gives out nothing: every request is answered with 500.
+    pub fn fail(&self) {
+        self.issuer.fails.store(true, Ordering::SeqCst);
     }
 
     /// How often keys were given out.
@@ -153,12 +159,18 @@ async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, issuer: Arc<Issue
 struct Issuer {
     keys: TemporaryKeys,
     issued: AtomicU64,
+    fails: AtomicBool,
 }
 
 impl Issuer {
     fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
-        let answer = self.answer_if_allowed(request);
-        let status = if answer.is_some() { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        let fails = self.fails.load(Ordering::SeqCst);
+        let answer = self.answer_if_allowed(request).filter(|_| !fails);
+        let status = match answer {
+            Some(_) => StatusCode::OK,
+            None if fails => StatusCode::INTERNAL_SERVER_ERROR,
+            None => StatusCode::FORBIDDEN,
+        };
         let mut response = Response::new(Full::from(answer.unwrap_or_default()));
         *response.status_mut() = status;
         response

@@ -6,6 +6,7 @@
 //! which a read is resumed.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 
 use super::drift::ClockWatch;
 use super::failure::{Failure, Verdict};
+use super::keys::Keys;
 use super::retry::Effort;
 use super::{Credentials, Encryption, S3OpenError, S3Options};
 use crate::{ETag, Key};
@@ -49,8 +51,9 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 /// A bucket and the means to speak to it.
 pub(super) struct Bucket {
     pub(super) options: S3Options,
-    /// What presigns, and knows the credentials.
+    /// What presigns.
     pub(super) signer: AmazonS3,
+    keys: Keys,
     client: HttpClient,
     region: String,
     address: String,
@@ -138,9 +141,12 @@ impl Bucket {
         let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let address = options.url.bucket_address(&region);
         let signer = signer(keys, &options, &region, &address, client_options)?;
+        // Less than an attempt may take.
+        let keys = Keys::new(Arc::clone(signer.credentials()), options.request_timeout / 2);
         Ok(Self {
             options,
             signer,
+            keys,
             client,
             region,
             address,
@@ -243,7 +249,7 @@ impl Bucket {
         if matches!(request.method, Method::PUT | Method::POST) {
             signed.headers_mut().insert(header::CONTENT_LENGTH, request.body.len().into());
         }
-        let credential = self.signer.credentials().get_credential().await?;
+        let credential = self.keys.get().await?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_sign_payload(self.options.url.sign_payload)
             .try_authorize(&mut signed, None)?;

@@ -5,7 +5,7 @@
 //! PUT, `If-Match` on DELETE). Not every store that takes these headers honours them, which is
 //! why [`S3Store::probe`] tries.
 //!
-//! - `bucket`: one signed request and its answer; `retry` and `failure`: when it is sent again.
+//! - `bucket`: one signed request and its answer; `keys`: what signs it; `retry` and `failure`: when it is sent again.
 //! - `drift`: how far the store's clock is off, and what is not written then.
 //! - `records`, `reading`, `listing`, `uploads`: the operations.
 //! - `probe`: what the bucket honours.
@@ -13,6 +13,7 @@
 mod bucket;
 mod drift;
 mod failure;
+mod keys;
 mod listing;
 mod options;
 mod probe;
