@@ -73,8 +73,7 @@ impl CredentialServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port of loopback is free");
         let address = listener.local_addr().expect("it listens");
-        let issuer =
-            Arc::new(Issuer { keys, issued: AtomicU64::new(0), fails: AtomicBool::new(false) });
+        let issuer = Arc::new(Issuer::new(keys));
         let certificate = own.as_ref().map(|own| own.cert.pem());
         let tls = own.as_ref().map(acceptor);
         let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&issuer)));
@@ -100,6 +99,11 @@ impl CredentialServer {
     /// From now on gives out nothing: every request is answered with 500.
     pub fn fail(&self) {
         self.issuer.fails.store(true, Ordering::SeqCst);
+    }
+
+    /// How often it was asked since then.
+    pub fn failures(&self) -> u64 {
+        self.issuer.failures.load(Ordering::SeqCst)
     }
 
     /// How often keys were given out.
@@ -160,18 +164,26 @@ struct Issuer {
     keys: TemporaryKeys,
     issued: AtomicU64,
     fails: AtomicBool,
+    failures: AtomicU64,
 }
 
 impl Issuer {
+    fn new(keys: TemporaryKeys) -> Self {
+        let (issued, failures) = Default::default();
+        Self { keys, issued, fails: AtomicBool::new(false), failures }
+    }
+
     fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
-        let fails = self.fails.load(Ordering::SeqCst);
-        let answer = self.answer_if_allowed(request).filter(|_| !fails);
-        let status = match answer {
-            Some(_) => StatusCode::OK,
-            None if fails => StatusCode::INTERNAL_SERVER_ERROR,
-            None => StatusCode::FORBIDDEN,
+        let (status, answer) = if self.fails.load(Ordering::SeqCst) {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+            (StatusCode::INTERNAL_SERVER_ERROR, String::new())
+        } else {
+            match self.answer_if_allowed(request) {
+                Some(answer) => (StatusCode::OK, answer),
+                None => (StatusCode::FORBIDDEN, String::new()),
+            }
         };
-        let mut response = Response::new(Full::from(answer.unwrap_or_default()));
+        let mut response = Response::new(Full::from(answer));
         *response.status_mut() = status;
         response
     }
