@@ -5,15 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_storage::{
-    Capabilities, Credentials, S3OpenError, S3Options, S3Store, S3Url, SingleWriter, Store,
-    Tombstones,
+    CLOCK_DIFFERENCE_MAX, Capabilities, Credentials, S3OpenError, S3Options, S3Store, S3Url,
+    SingleWriter, Store, Tombstones,
 };
 
 use crate::config::{Secret, Settings};
-
-/// The most that the clocks of an instance and of its bucket may differ. Whoever is further off
-/// would misjudge how long a write of its own may still be on its way.
-const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Why a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,26 +58,27 @@ pub enum BucketError {
 pub async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, BucketError> {
     let store = S3Store::open(options(settings, url)?)?;
     let probed = store.probe().await;
-    let found =
-        probed.map_err(|source| BucketError::Unusable { url: Box::new(url.clone()), source })?;
+    let found = probed.map_err(|source| unusable(url, store.clock_difference(), source))?;
     tracing::info!(bucket = %url, "the bucket honours {found}");
-    check(settings, url, found)?;
+    if !found.is_shareable() && !settings.single_instance {
+        return Err(BucketError::NotShareable { url: Box::new(url.clone()), found });
+    }
     if found.is_shareable() {
+        if !found.may_remove_records() {
+            tracing::info!("what is deleted leaves 24 bytes behind: the bucket cannot remove them");
+        }
         return Ok(Arc::new(Tombstones::new(store, jreg_registry::may_come_back)));
     }
     tracing::warn!("conditions are kept by this instance alone: start no second one");
     Ok(Arc::new(SingleWriter::new(store)))
 }
 
-fn check(settings: &Settings, url: &S3Url, found: Capabilities) -> Result<(), BucketError> {
-    let (url, difference) = (Box::new(url.clone()), found.clock_difference);
-    if difference > CLOCK_DIFFERENCE_MAX {
-        return Err(BucketError::Clock { url, difference });
+fn unusable(url: &S3Url, clock: Option<Duration>, source: jreg_storage::Error) -> BucketError {
+    let url = Box::new(url.clone());
+    match clock.filter(|difference| *difference > CLOCK_DIFFERENCE_MAX) {
+        Some(difference) => BucketError::Clock { url, difference },
+        None => BucketError::Unusable { url, source },
     }
-    if !found.is_shareable() && !settings.single_instance {
-        return Err(BucketError::NotShareable { url, found });
-    }
-    Ok(())
 }
 
 fn options(settings: &Settings, url: &S3Url) -> Result<S3Options, BucketError> {

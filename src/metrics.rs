@@ -4,7 +4,7 @@
 //! repository or client ever becomes one, so their number is bounded.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jreg_registry::Usage;
@@ -76,6 +76,7 @@ pub struct Metrics {
     cache_lookups: Counters<1>,
     store_requests: Counters<2>,
     store_seconds: Histograms,
+    clock_difference: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -108,6 +109,7 @@ impl Metrics {
             cache_lookups: Family::default(),
             store_requests: Family::default(),
             store_seconds: Family::new_with_constructor(latency),
+            clock_difference: Gauge::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -203,6 +205,12 @@ impl Metrics {
             Unit::Seconds,
             self.store_seconds.clone(),
         );
+        registry.register_with_unit(
+            "store_clock_difference",
+            "How far the bucket's clock is from this machine's; above 60 nothing is written",
+            Unit::Seconds,
+            self.clock_difference.clone(),
+        );
     }
 
     /// Counts an answered request.
@@ -233,6 +241,7 @@ impl Metrics {
     pub fn render(&self, usage: &Usage) -> String {
         self.upload_slots_free.set(saturated(usage.upload_slots_free));
         self.upload_buffer_free.set(saturated(usage.upload_buffer_bytes_free));
+        self.clock_difference.set(usage.clock_difference.as_secs_f64());
         for (outcome, count) in [("hit", usage.cache_hits), ("miss", usage.cache_misses)] {
             let labels = Labels([("outcome", Word::Text(outcome))]);
             self.cache_lookups.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
@@ -290,6 +299,7 @@ mod tests {
         upload_buffer_bytes_free: 1024,
         cache_hits: 7,
         cache_misses: 3,
+        clock_difference: Duration::from_millis(1500),
     };
 
     fn has_line(text: &str, line: &str) {
@@ -309,6 +319,7 @@ mod tests {
         metrics.count_store_request("get", "not_found", Duration::from_secs(2));
         let text = metrics.render(&USAGE);
         has_line(&text, "jreg_upload_slots_free 500");
+        has_line(&text, "jreg_store_clock_difference_seconds 1.5");
         has_line(&text, "jreg_upload_buffer_free_bytes 1024");
         has_line(&text, r#"jreg_cache_lookups_total{outcome="hit"} 7"#);
         has_line(&text, r#"jreg_cache_lookups_total{outcome="miss"} 3"#);

@@ -103,14 +103,15 @@ async fn a_bucket_that_asks_to_slow_down_is_busy_and_not_empty() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_lies_is_refused_but_for_a_single_instance() {
-    let spec = S3Spec::with(|spec| spec.conditions = Conditions::Ignored);
-    let server = S3Server::start(spec).await;
-    let refused = open(&settings(&server, &[])).await.unwrap_err();
-    assert!(matches!(refused, BucketError::NotShareable { .. }), "{refused}");
-    assert!(refused.to_string().contains("--single-instance"), "{refused}");
-    let registry = serve(&settings(&server, &[("single-instance", "on")])).await;
-    assert_keeps_content(&registry).await;
+async fn a_bucket_without_conditions_is_refused_but_for_a_single_instance() {
+    for conditions in [Conditions::Ignored, Conditions::Refused] {
+        let server = S3Server::start(S3Spec::with(|spec| spec.conditions = conditions)).await;
+        let refused = open(&settings(&server, &[])).await.unwrap_err();
+        assert!(matches!(refused, BucketError::NotShareable { .. }), "{refused}");
+        assert!(refused.to_string().contains("--single-instance"), "{refused}");
+        let registry = serve(&settings(&server, &[("single-instance", "on")])).await;
+        assert_keeps_content(&registry).await;
+    }
 }
 
 #[tokio::test]
@@ -119,6 +120,40 @@ async fn a_clock_that_is_far_off_is_refused() {
     server.clock().advance(Duration::from_secs(100));
     let refused = open(&settings(&server, &[])).await.unwrap_err();
     assert!(matches!(refused, BucketError::Clock { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_clock_that_runs_away_stops_pushes_and_not_pulls() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let registry = serve(&settings(&server, &[("cache-trust", "0s")])).await;
+    let client = registry.client();
+    let bytes = Rng::new(7).bytes(100);
+    let target = format!("/v2/a/blobs/uploads/?digest={}", sha256(&bytes));
+    let push = || Request::new("POST", &target).body(bytes.clone());
+    assert_eq!(client.send(push()).await.status, 201);
+    assert_eq!(client.get("/readyz").await.status, 200);
+    server.clock().advance(Duration::from_secs(100));
+    assert_eq!(client.get(&format!("/v2/a/blobs/{}", sha256(&bytes))).await.status, 200);
+    let refused = client.send(push()).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("Retry-After").is_some(), "{refused:?}");
+    let metrics = client.get("/metrics").await.body;
+    let line = String::from_utf8_lossy(&metrics).into_owned();
+    let line = line.lines().find(|line| line.starts_with("jreg_store_clock_difference_seconds "));
+    let seconds: f64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((98.0..=102.0).contains(&seconds), "{seconds}");
+    server.clock().set(std::time::SystemTime::now());
+    client.get(&format!("/v2/a/blobs/{}", sha256(&bytes))).await;
+    assert_eq!(client.send(push()).await.status, 201);
+}
+
+#[tokio::test]
+async fn an_instance_whose_clock_ran_away_is_not_ready() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let registry = serve(&settings(&server, &[])).await;
+    server.clock().advance(Duration::from_secs(100));
+    let answer = registry.client().get("/readyz").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! [`Registry`]: one value over a store; and [`Repository`], the part of it with one name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jreg_oci::RepositoryName;
-use jreg_storage::{Clock, Key, PutMode, Store};
+use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, PutMode, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
@@ -40,6 +41,8 @@ pub struct Usage {
     pub cache_hits: u64,
     /// Manifests and links that were looked for in memory and had to be read.
     pub cache_misses: u64,
+    /// How far the store's clock was from ours at its last answer; zero if it has none.
+    pub clock_difference: Duration,
 }
 
 /// Why a store cannot be opened as a registry.
@@ -106,14 +109,20 @@ impl Registry {
         self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, item).await
     }
 
-    /// Asks the store whether it answers: one request.
+    /// Asks the store whether it answers, and takes writes from a clock like ours: one request.
     ///
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error).
     pub async fn ready(&self) -> Result<()> {
-        self.core.store.head(&keys::format()).await?;
-        Ok(())
+        let (store, marker) = (&self.core.store, keys::format());
+        store.head(&marker).await?;
+        let difference = store.clock_difference().unwrap_or_default();
+        if difference <= CLOCK_DIFFERENCE_MAX {
+            return Ok(());
+        }
+        let why = format!("the clocks are {} s apart: nothing is written", difference.as_secs());
+        Err(jreg_storage::Error::with_source(ErrorKind::Unavailable, marker, why).into())
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -133,6 +142,7 @@ impl Registry {
             upload_buffer_bytes_free: self.core.upload_bytes.available_permits(),
             cache_hits,
             cache_misses,
+            clock_difference: self.core.store.clock_difference().unwrap_or_default(),
         }
     }
 }

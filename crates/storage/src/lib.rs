@@ -33,8 +33,8 @@ pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use metered::{Metered, Observer};
 pub use s3::{
-    Capabilities, Credentials, Encryption, InvalidS3Url, PART_BYTES_MAX, PART_BYTES_MIN,
-    S3OpenError, S3Options, S3Store, S3Url,
+    CLOCK_DIFFERENCE_MAX, Capabilities, Credentials, Encryption, InvalidS3Url, PART_BYTES_MAX,
+    PART_BYTES_MIN, S3OpenError, S3Options, S3Store, S3Url,
 };
 pub use single_writer::SingleWriter;
 pub use store::{

@@ -62,6 +62,10 @@ impl Store for Metered {
         self.inner.part_rules()
     }
 
+    fn clock_difference(&self) -> Option<Duration> {
+        self.inner.clock_difference()
+    }
+
     async fn get(&self, key: &Key) -> Result<Record> {
         self.timed("get", self.inner.get(key)).await
     }

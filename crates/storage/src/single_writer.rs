@@ -9,6 +9,7 @@
 #![deny(clippy::missing_trait_methods)]
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -68,6 +69,10 @@ impl<S: Store> Store for SingleWriter<S> {
 
     fn part_rules(&self) -> PartRules {
         self.inner.part_rules()
+    }
+
+    fn clock_difference(&self) -> Option<Duration> {
+        self.inner.clock_difference()
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

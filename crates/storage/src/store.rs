@@ -6,7 +6,7 @@
 //! again, by [`Store::put`] or as a [`Multipart`], and read as a stream.
 
 use std::fmt::Debug;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -258,6 +258,12 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// What this store wants of parts.
     fn part_rules(&self) -> PartRules;
+
+    /// How far the store's clock was from this machine's when it last answered, as far as the
+    /// answer tells. `None` if it never has, or if there is but one clock.
+    fn clock_difference(&self) -> Option<Duration> {
+        None
+    }
 
     /// Reads a record whole. An absent key is `NotFound`; an object larger than
     /// [`RECORD_BYTES_MAX`] is `TooLarge`.

@@ -9,6 +9,8 @@
 
 #![deny(clippy::missing_trait_methods)]
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
@@ -124,6 +126,10 @@ impl<S: Store> Store for Tombstones<S> {
 
     fn part_rules(&self) -> PartRules {
         self.inner.part_rules()
+    }
+
+    fn clock_difference(&self) -> Option<Duration> {
+        self.inner.clock_difference()
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

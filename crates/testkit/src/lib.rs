@@ -11,6 +11,7 @@
 mod check;
 mod client;
 mod content;
+pub mod credentials;
 mod digest;
 mod message;
 mod process;

@@ -1,5 +1,6 @@
 //! The real binary as a value: started on a port of its own, and killed when it is dropped.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +20,13 @@ impl Process {
         Self::spawn(Command::new(binary), folder)
     }
 
+    /// Starts a binary on a bucket, with nothing in its environment but this.
+    pub fn start_on_bucket(binary: &str, storage_url: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary);
+        command.env_clear().envs(environment.iter().copied());
+        Self::spawn(command, storage_url)
+    }
+
     /// Starts a binary that may have so many files open at the most.
     pub fn start_with_few_files(binary: &str, folder: &Path, files_max: u32) -> Self {
         let mut shell = Command::new("sh");
@@ -26,10 +34,10 @@ impl Process {
         Self::spawn(shell, folder)
     }
 
-    fn spawn(mut command: Command, folder: &Path) -> Self {
+    fn spawn(mut command: Command, storage: impl AsRef<OsStr>) -> Self {
         let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--storage"])
-            .arg(folder)
+            .arg(storage)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()

@@ -4,6 +4,7 @@
 #![deny(clippy::missing_trait_methods)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jreg_storage::{
@@ -33,6 +34,10 @@ impl Store for SmallPages {
 
     fn part_rules(&self) -> PartRules {
         self.inner.part_rules()
+    }
+
+    fn clock_difference(&self) -> Option<Duration> {
+        self.inner.clock_difference()
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

@@ -6,6 +6,7 @@
 //! which a read is resumed.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,9 @@ use object_store::{ClientOptions, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
+use super::drift::ClockWatch;
 use super::failure::{Failure, Verdict};
+use super::keys::Keys;
 use super::retry::Effort;
 use super::{Credentials, Encryption, S3OpenError, S3Options};
 use crate::{ETag, Key};
@@ -48,14 +51,18 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 /// A bucket and the means to speak to it.
 pub(super) struct Bucket {
     pub(super) options: S3Options,
-    /// What presigns, and knows the credentials.
+    /// What presigns.
     pub(super) signer: AmazonS3,
+    keys: Keys,
     client: HttpClient,
     region: String,
     address: String,
     headers: HeaderMap,
     /// Whether the store wants entity tags in conditions without their quotes (Ceph RGW 16).
     bare_tags: AtomicBool,
+    /// Whether the store does not take many deletes in one request.
+    pub(super) deletes_singly: AtomicBool,
+    pub(super) clock: ClockWatch,
 }
 
 impl fmt::Debug for Bucket {
@@ -134,14 +141,19 @@ impl Bucket {
         let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let address = options.url.bucket_address(&region);
         let signer = signer(keys, &options, &region, &address, client_options)?;
+        // Less than an attempt may take.
+        let keys = Keys::new(Arc::clone(signer.credentials()), options.request_timeout / 2);
         Ok(Self {
             options,
             signer,
+            keys,
             client,
             region,
             address,
             headers,
             bare_tags: AtomicBool::new(false),
+            deletes_singly: AtomicBool::new(false),
+            clock: ClockWatch::default(),
         })
     }
 
@@ -214,10 +226,15 @@ impl Bucket {
 
     /// Sends a request once, and waits for the head of the answer.
     async fn send(&self, request: &Request) -> Result<Answer, Failure> {
+        if !request.method.is_safe() {
+            self.clock.check()?;
+        }
         let unsent = |error: object_store::Error| Failure::new(Verdict::Unsent, error);
         let signed = self.sign(request).await.map_err(unsent)?;
+        let before = SystemTime::now();
         let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
         let (parts, body) = answer.into_parts();
+        self.clock.note(&parts.headers, before);
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
@@ -232,7 +249,7 @@ impl Bucket {
         if matches!(request.method, Method::PUT | Method::POST) {
             signed.headers_mut().insert(header::CONTENT_LENGTH, request.body.len().into());
         }
-        let credential = self.signer.credentials().get_credential().await?;
+        let credential = self.keys.get().await?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_sign_payload(self.options.url.sign_payload)
             .try_authorize(&mut signed, None)?;

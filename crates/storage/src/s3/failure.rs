@@ -35,6 +35,8 @@ pub(super) enum Verdict {
     Unsent,
     /// The store failed or its answer was lost: whatever was asked may have happened.
     Unsure,
+    /// The clocks are too far apart; nothing was written.
+    Skewed,
     /// The store does not do that for us, however often we ask.
     Refused,
 }
@@ -57,6 +59,7 @@ impl Verdict {
             | "RequestLimitExceeded"
             | "Throttling"
             | "ThrottlingException" => Self::Throttled,
+            "RequestTimeTooSkewed" => Self::Skewed,
             "InternalError" | "RequestTimeout" | "ServiceUnavailable" => Self::Unsure,
             _ => Self::of_status(status),
         }
@@ -82,6 +85,7 @@ pub(super) struct Failure {
     pub(super) verdict: Verdict,
     /// How long the store asks us to wait.
     pub(super) retry_after: Option<Duration>,
+    status: Option<StatusCode>,
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
@@ -90,7 +94,7 @@ impl Failure {
         verdict: Verdict,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { verdict, retry_after: None, source: source.into() }
+        Self { verdict, retry_after: None, status: None, source: source.into() }
     }
 
     /// An answer that is not what was asked for.
@@ -101,6 +105,7 @@ impl Failure {
         Self {
             verdict: Verdict::of_code(status, &answered.code),
             retry_after: seconds.map(Duration::from_secs),
+            status: Some(status),
             source: Box::new(answered),
         }
     }
@@ -114,6 +119,19 @@ impl Failure {
         Self::new(verdict, error)
     }
 
+    /// Whether the store says that it is one that does not know the request.
+    pub(super) fn is_not_implemented(&self) -> bool {
+        self.status == Some(StatusCode::NOT_IMPLEMENTED)
+    }
+
+    /// Whether the store may be one that does not know the request.
+    pub(super) fn is_unknown_request(&self) -> bool {
+        const ANSWERS: [StatusCode; 3] =
+            [StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+        let answered = self.status.is_some_and(|status| ANSWERS.contains(&status));
+        answered && self.verdict == Verdict::Refused
+    }
+
     /// The error of an operation on `key`.
     pub(super) fn on(self, key: impl fmt::Display) -> Error {
         let kind = match self.verdict {
@@ -122,7 +140,9 @@ impl Failure {
             Verdict::OutOfRange => ErrorKind::OutOfRange,
             Verdict::TooLarge => ErrorKind::TooLarge,
             Verdict::Throttled => ErrorKind::Throttled,
-            Verdict::Conflict | Verdict::Unsent | Verdict::Unsure => ErrorKind::Unavailable,
+            Verdict::Conflict | Verdict::Unsent | Verdict::Unsure | Verdict::Skewed => {
+                ErrorKind::Unavailable
+            }
             Verdict::Refused => ErrorKind::Refused,
         };
         Error::with_source(kind, key, self.source)
@@ -192,6 +212,7 @@ mod tests {
             (404, "", ErrorKind::Refused),
             (403, "AccessDenied", ErrorKind::Refused),
             (403, "NoSuchThing", ErrorKind::Refused),
+            (403, "RequestTimeTooSkewed", ErrorKind::Unavailable),
             (400, "ExpiredToken", ErrorKind::Refused),
             (412, "", ErrorKind::Precondition),
             (409, "ConditionalRequestConflict", ErrorKind::Unavailable),

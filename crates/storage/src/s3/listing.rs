@@ -1,8 +1,10 @@
 //! Listings, a page at a time.
 
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures::stream::{StreamExt, TryStreamExt, iter};
 use http::{HeaderName, Method};
 use md5::{Digest, Md5};
 
@@ -16,6 +18,9 @@ const PAGE_MAX: usize = 1000;
 
 /// The most keys that one request removes.
 const DELETE_MAX: usize = 1000;
+
+/// How many keys are removed at once where each takes a request.
+const SINGLE_DELETES: usize = 16;
 
 /// The most answers without an entry that are followed to make one page.
 const EMPTY_ANSWERS_MAX: u32 = 100;
@@ -128,7 +133,28 @@ impl Bucket {
     }
 
     async fn delete_some(&self, keys: &[Key]) -> Result<()> {
+        if self.deletes_singly.load(Ordering::Relaxed) {
+            return self.delete_each(keys).await;
+        }
         let name = keys.first().map(Key::as_str).unwrap_or_default();
+        match self.delete_together(keys).await {
+            Err(failure) if failure.is_unknown_request() => {}
+            answer => return answer.map_err(|failure| failure.on(name)),
+        }
+        self.delete_each(keys).await?;
+        // Only now it is certain that it was the request, and not our right to it.
+        if !self.deletes_singly.swap(true, Ordering::Relaxed) {
+            tracing::warn!("the bucket does not take DeleteObjects: keys are removed one by one");
+        }
+        Ok(())
+    }
+
+    async fn delete_each(&self, keys: &[Key]) -> Result<()> {
+        let deletes: Vec<_> = keys.iter().map(|key| self.delete(key, None)).collect();
+        iter(deletes).buffer_unordered(SINGLE_DELETES).try_collect().await
+    }
+
+    async fn delete_together(&self, keys: &[Key]) -> Result<(), Failure> {
         let body = xml::delete(keys.iter().map(|key| self.stored(key.as_str())));
         let request = self
             .bucket(Method::POST)
@@ -144,7 +170,7 @@ impl Bucket {
                 Err(failure) => failure,
             };
             if !failure.verdict.is_passing() || !effort.again(failure.retry_after).await {
-                return Err(failure.on(name));
+                return Err(failure);
             }
         }
     }

@@ -5,12 +5,15 @@
 //! PUT, `If-Match` on DELETE). Not every store that takes these headers honours them, which is
 //! why [`S3Store::probe`] tries.
 //!
-//! - `bucket`: one signed request and its answer; `retry` and `failure`: when it is sent again.
+//! - `bucket`: one signed request and its answer; `keys`: what signs it; `retry` and `failure`: when it is sent again.
+//! - `drift`: how far the store's clock is off, and what is not written then.
 //! - `records`, `reading`, `listing`, `uploads`: the operations.
 //! - `probe`: what the bucket honours.
 
 mod bucket;
+mod drift;
 mod failure;
+mod keys;
 mod listing;
 mod options;
 mod probe;
@@ -30,6 +33,7 @@ use http::Method;
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 
+pub use drift::CLOCK_DIFFERENCE_MAX;
 pub use options::{Credentials, PART_BYTES_MAX, PART_BYTES_MIN, S3OpenError, S3Options};
 pub use probe::Capabilities;
 pub use url::{Encryption, InvalidS3Url, S3Url};
@@ -72,7 +76,8 @@ impl S3Store {
     ///
     /// # Errors
     ///
-    /// The bucket cannot be reached or used at all.
+    /// The bucket cannot be reached or used at all, or its clock is more than
+    /// [`CLOCK_DIFFERENCE_MAX`] off.
     pub async fn probe(&self) -> Result<Capabilities> {
         self.bucket.probe().await
     }
@@ -87,6 +92,10 @@ impl Store for S3Store {
     fn part_rules(&self) -> PartRules {
         let part_bytes = self.bucket.options.part_bytes;
         PartRules { part_bytes, uniform: true, parts_max: PARTS_MAX }
+    }
+
+    fn clock_difference(&self) -> Option<Duration> {
+        self.bucket.clock.difference()
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

@@ -5,22 +5,19 @@
 //! exactly one may win, and its bytes must be what is read.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Method, header};
 use uuid::Uuid;
 
-use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, date, etag};
+use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, etag};
 use super::failure::{Failure, Verdict};
 use crate::{ETag, Key, Result};
 
 /// How many try at once.
 const RIVALS: usize = 16;
-
-/// How often a race is run again that no one could finish.
-const RACES_MAX: usize = 3;
 
 /// What a bucket honours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +26,9 @@ pub struct Capabilities {
     pub create_once: bool,
     /// Of many writers that replace one version, exactly one succeeds.
     pub compare_and_swap: bool,
+    /// A write over a version is refused where there is nothing (MinIO before September 2025
+    /// writes it: minio/minio#21526).
+    pub swap_needs_key: bool,
     /// A delete of one version spares every other.
     pub conditional_delete: bool,
     /// Versions in conditions are written without their quotes.
@@ -42,6 +42,16 @@ impl Capabilities {
     pub fn is_shareable(&self) -> bool {
         self.create_once && self.compare_and_swap
     }
+
+    /// Whether what is no longer needed of a record may be removed from a bucket that is shared.
+    ///
+    /// Where a delete has no condition, it could remove a newer version. Where a swap writes a
+    /// missing key, one that comes after the removal would bring back a record that its writer
+    /// believes to be alive. As long as every record keeps its key, as a tombstone at the least,
+    /// no swap ever meets a missing key, and such a store is as good as any.
+    pub fn may_remove_records(&self) -> bool {
+        self.conditional_delete && self.swap_needs_key
+    }
 }
 
 /// One line for a log.
@@ -50,10 +60,16 @@ impl fmt::Display for Capabilities {
         let yes = |honoured: bool| if honoured { "yes" } else { "NO" };
         write!(
             f,
-            "create once: {}, compare-and-swap: {}{}, conditional delete: {}, clock difference: {} s",
+            "create once: {}, compare-and-swap: {}{}{}, conditional delete: {}, \
+             clock difference: {} s",
             yes(self.create_once),
             yes(self.compare_and_swap),
             if self.bare_etags { " (bare etags)" } else { "" },
+            if self.compare_and_swap && !self.swap_needs_key {
+                " (WRITES a missing key)"
+            } else {
+                ""
+            },
             yes(self.conditional_delete),
             self.clock_difference.as_secs(),
         )
@@ -72,6 +88,11 @@ enum Race {
 
 impl Bucket {
     pub(super) async fn probe(&self) -> Result<Capabilities> {
+        // First what writes nothing: with a wrong clock the rest is refused.
+        let list = self.bucket(Method::GET).query("list-type", "2").query("max-keys", "1");
+        let list = list.query("prefix", self.stored("probe/"));
+        let listed = self.ask(&list, self.effort(0), ANSWER_BYTES_MAX).await;
+        listed.map_err(|failure| failure.on("a listing"))?;
         let name = format!("probe/{}", Uuid::new_v4().simple());
         let key = Key::try_from(name.clone()).expect("hex digits make a key");
         let found = self.try_probe(&key).await;
@@ -88,12 +109,14 @@ impl Bucket {
         let (swapped, bare_etags) = self.race_to_swap(key, &first).await?;
         let current = self.overwrite(key).await?;
         let conditional_delete = self.deletes_on_condition(key, &first, &current).await?;
+        let swap_needs_key = self.refuses_to_swap_nothing(key, &current).await?;
         Ok(Capabilities {
             create_once: matches!(created, Race::Won),
             compare_and_swap: swapped,
+            swap_needs_key,
             conditional_delete,
             bare_etags,
-            clock_difference: self.clock_difference().await?,
+            clock_difference: self.clock.difference().unwrap_or_default(),
         })
     }
 
@@ -114,8 +137,8 @@ impl Bucket {
 
     /// Sends the write from sixteen writers at once, each with bytes of its own.
     async fn race(&self, key: &Key, request: &Request) -> Result<Race, Failure> {
-        let mut last = None;
-        for _ in 0..RACES_MAX {
+        let mut effort = self.effort(0);
+        loop {
             let rivals: Vec<Request> = (0..RIVALS).map(|_| request.clone().body(nonce())).collect();
             let within = self.options.request_timeout;
             let runs = rivals.iter().map(|rival| self.once(rival, within, ANSWER_BYTES_MAX));
@@ -129,14 +152,29 @@ impl Bucket {
                 .collect();
             match winners.as_slice() {
                 [bytes] => return self.judge(key, bytes).await,
-                [] => match ends.into_iter().filter_map(Result::err).find(is_fault) {
-                    None => return Ok(Race::Nobody),
-                    failure => last = failure,
-                },
+                [] => {}
                 _ => return Ok(Race::Broken),
             }
+            let faults = ends.into_iter().filter_map(Result::err).filter(is_fault);
+            // Of one that is unsure, if there is: it may have won without being told.
+            let fault = faults.max_by_key(|fault| fault.verdict == Verdict::Unsure);
+            let Some(fault) = fault else { return Ok(Race::Nobody) };
+            if fault.verdict == Verdict::Unsure && self.holds_one_of(key, &rivals).await? {
+                return Ok(Race::Won);
+            }
+            if !fault.verdict.is_passing() || !effort.again(fault.retry_after).await {
+                return Err(fault);
+            }
         }
-        Err(last.unwrap_or_else(|| Failure::new(Verdict::Unsure, "no writer came through")))
+    }
+
+    async fn holds_one_of(&self, key: &Key, rivals: &[Request]) -> Result<bool, Failure> {
+        let get = self.object(Method::GET, key);
+        match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
+            Ok(there) => Ok(rivals.iter().any(|rival| rival.body == there.body)),
+            Err(failure) if failure.verdict == Verdict::Absent => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn judge(&self, key: &Key, bytes: &Bytes) -> Result<Race, Failure> {
@@ -182,27 +220,28 @@ impl Bucket {
         }
     }
 
-    async fn clock_difference(&self) -> Result<Duration, Failure> {
-        let list = self.bucket(Method::GET).query("list-type", "2").query("max-keys", "1");
-        let before = SystemTime::now();
-        let answer = self.ask(&list, self.effort(0), ANSWER_BYTES_MAX).await?;
-        let after = SystemTime::now();
-        Ok(distance(date(&answer.headers)?, before, after))
+    /// Whether a swap of the version that was just removed leaves nothing behind.
+    async fn refuses_to_swap_nothing(&self, key: &Key, gone: &ETag) -> Result<bool, Failure> {
+        let delete = self.object(Method::DELETE, key);
+        match self.ask(&delete, self.effort(0), ANSWER_BYTES_MAX).await {
+            Err(failure) if failure.verdict != Verdict::Absent => return Err(failure),
+            _ => {}
+        }
+        let swap = self.object(Method::PUT, key).header(header::IF_MATCH, &self.tag(gone));
+        match self.ask(&swap.body(nonce()), self.effort(0), ANSWER_BYTES_MAX).await {
+            Ok(_) => Ok(false),
+            Err(failure) if failure.verdict.is_passing() => Err(failure),
+            // Also of an attempt whose answer was lost.
+            Err(_) => Ok(!self.is_there(key).await?),
+        }
     }
 }
 
-/// How far a time in whole seconds lies outside of the span in which it was told.
-fn distance(told: SystemTime, before: SystemTime, after: SystemTime) -> Duration {
-    let latest = told + Duration::from_secs(1);
-    let ahead = told.duration_since(after).unwrap_or_default();
-    let behind = before.duration_since(latest).unwrap_or_default();
-    ahead.max(behind)
-}
-
-/// Whether the failure says nothing of the condition.
+/// Whether the failure says nothing of the condition. Some stores have none (Backblaze B2), and
+/// say so.
 fn is_fault(failure: &Failure) -> bool {
     let refusals = [Verdict::Condition, Verdict::Absent, Verdict::Conflict];
-    !refusals.contains(&failure.verdict)
+    !refusals.contains(&failure.verdict) && !failure.is_not_implemented()
 }
 
 fn nonce() -> Bytes {
@@ -214,20 +253,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_differ_by_what_rounding_and_the_way_do_not_explain() {
-        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-        let seconds = |told, before, after| distance(at(told), at(before), at(after)).as_secs_f32();
-        assert_eq!(seconds(10_000, 10_100, 10_900), 0.0);
-        assert_eq!(seconds(10_000, 9_000, 10_000), 0.0);
-        assert_eq!(seconds(15_000, 9_000, 10_000), 5.0);
-        assert_eq!(seconds(10_000, 13_500, 14_000), 2.5);
-    }
-
-    #[test]
     fn the_line_says_what_is_missing() {
         let capabilities = Capabilities {
             create_once: true,
             compare_and_swap: false,
+            swap_needs_key: false,
             conditional_delete: false,
             bare_etags: false,
             clock_difference: Duration::from_secs(2),
@@ -237,5 +267,11 @@ mod tests {
             "create once: yes, compare-and-swap: NO, conditional delete: NO, clock difference: 2 s"
         );
         assert!(!capabilities.is_shareable());
+        let capabilities =
+            Capabilities { compare_and_swap: true, conditional_delete: true, ..capabilities };
+        assert!(
+            capabilities.to_string().contains("compare-and-swap: yes (WRITES a missing key), ")
+        );
+        assert!(capabilities.is_shareable() && !capabilities.may_remove_records());
     }
 }

@@ -6,9 +6,15 @@
 //! it has at most one effect; anything else is there, and only the caller can say what that
 //! means. That last is a conflict if no attempt of ours can have had an effect, else
 //! [`ErrorKind::Unavailable`]: ours may have been there for a moment, and been seen.
+//!
+//! A 500 says nothing of what happened, not even the one by which Ceph RGW 16 tells the losers
+//! of a race (`UnknownError`): it stands for every failure that has no name there, also for some
+//! after the write. So every swap names in its metadata the version that it replaced. What is
+//! found then, having replaced the very version that ours was to replace, proves that ours was
+//! never there and never will be, since no version comes twice: a conflict after all.
 
 use bytes::Bytes;
-use http::{HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, date, etag, last_modified, length};
 use super::failure::{Failure, Verdict};
@@ -16,12 +22,17 @@ use crate::{
     ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
 };
 
+/// The version that a record replaced.
+const REPLACED: HeaderName = HeaderName::from_static("x-amz-meta-jreg-replaced");
+
 /// What is at a key after a write whose answer was lost.
 enum Found {
     /// What we wrote.
     Ours(Written),
     /// What the write was to replace.
     Before,
+    /// What somebody else wrote over what the write was to replace.
+    Instead,
     /// What somebody else wrote.
     Other,
 }
@@ -32,14 +43,12 @@ impl Bucket {
     }
 
     async fn try_get(&self, key: &Key) -> Result<Record, Failure> {
+        self.try_get_whole(key).await.and_then(|whole| record(&whole))
+    }
+
+    async fn try_get_whole(&self, key: &Key) -> Result<Whole, Failure> {
         let request = self.object(Method::GET, key);
-        let Whole { headers, body } = self.ask(&request, self.effort(0), RECORD_BYTES_MAX).await?;
-        Ok(Record {
-            bytes: body,
-            etag: etag(&headers)?,
-            last_modified: last_modified(&headers)?,
-            date: date(&headers)?,
-        })
+        self.ask(&request, self.effort(0), RECORD_BYTES_MAX).await
     }
 
     pub(super) async fn head(&self, key: &Key) -> Result<Stat> {
@@ -72,7 +81,9 @@ impl Bucket {
         let put = self.creation(Method::PUT, key).body(bytes);
         let request = match mode {
             PutMode::Create => put.header(header::IF_NONE_MATCH, "*"),
-            PutMode::Match(etag) => put.header(header::IF_MATCH, &self.tag(etag)),
+            PutMode::Match(etag) => {
+                put.header(header::IF_MATCH, &self.tag(etag)).header(REPLACED, etag.as_str())
+            }
             PutMode::Overwrite => {
                 let answer = self.ask(&put, self.effort(length), ANSWER_BYTES_MAX).await;
                 return answer.and_then(|w| written(&w)).map_err(|failure| failure.on(key));
@@ -99,11 +110,12 @@ impl Bucket {
             unsure |= failure.verdict == Verdict::Unsure;
             match failure.verdict {
                 Verdict::Condition | Verdict::Absent if !unsure => return Err(conflict(key, mode)),
-                Verdict::Refused if !unsure => return Err(failure.on(key)),
+                Verdict::Refused | Verdict::Skewed if !unsure => return Err(failure.on(key)),
                 Verdict::Throttled | Verdict::Unsent if !unsure => {}
                 _ => match self.read_back(key, &request.body, mode).await? {
                     Found::Ours(written) => return Ok(written),
                     Found::Before => {}
+                    Found::Instead => return Err(conflict(key, mode)),
                     Found::Other if !unsure => return Err(conflict(key, mode)),
                     Found::Other => return Err(overtaken(key)),
                 },
@@ -118,14 +130,9 @@ impl Bucket {
         if bytes.len() as u64 > RECORD_BYTES_MAX {
             return self.read_back_size(key, bytes.len() as u64).await;
         }
-        match self.try_get(key).await {
-            Ok(Record { bytes: found, etag, date, .. }) if found == *bytes => {
-                Ok(Found::Ours(Written { etag, date }))
-            }
-            Ok(found) if matches!(mode, PutMode::Match(etag) if *etag == found.etag) => {
-                Ok(Found::Before)
-            }
-            Ok(_) => Ok(Found::Other),
+        let whole = self.try_get_whole(key).await;
+        match whole.and_then(|whole| Ok((record(&whole)?, whole.headers))) {
+            Ok((found, headers)) => Ok(found_by(mode, bytes, found, &headers)),
             Err(failure) if failure.verdict == Verdict::Absent => match mode {
                 PutMode::Create => Ok(Found::Before),
                 _ => Ok(Found::Other),
@@ -174,7 +181,7 @@ impl Bucket {
             unsure |= failure.verdict == Verdict::Unsure;
             match failure.verdict {
                 Verdict::Condition | Verdict::Absent if !unsure => return Err(moved(key)),
-                Verdict::Refused if !unsure => return Err(failure.on(key)),
+                Verdict::Refused | Verdict::Skewed if !unsure => return Err(failure.on(key)),
                 Verdict::Throttled | Verdict::Unsent if !unsure => {}
                 _ => match self.try_get(key).await {
                     // Whoever removed it: an attempt of ours may have.
@@ -193,12 +200,34 @@ impl Bucket {
     }
 }
 
+/// What a record that was read back says of a write of `bytes`.
+fn found_by(mode: &PutMode, bytes: &Bytes, found: Record, headers: &HeaderMap) -> Found {
+    let replaced = headers.get(REPLACED).and_then(|etag| etag.to_str().ok());
+    let Record { etag, date, .. } = found;
+    match mode {
+        _ if found.bytes == *bytes => Found::Ours(Written { etag, date }),
+        PutMode::Match(seen) if *seen == etag => Found::Before,
+        PutMode::Match(seen) if replaced == Some(seen.as_str()) => Found::Instead,
+        _ => Found::Other,
+    }
+}
+
+fn record(whole: &Whole) -> Result<Record, Failure> {
+    let Whole { headers, body } = whole;
+    Ok(Record {
+        bytes: body.clone(),
+        etag: etag(headers)?,
+        last_modified: last_modified(headers)?,
+        date: date(headers)?,
+    })
+}
+
 fn written(whole: &Whole) -> Result<Written, Failure> {
     Ok(Written { etag: etag(&whole.headers)?, date: date(&whole.headers)? })
 }
 
 /// The object's length, from an answer with a part of it.
-pub(super) fn size(headers: &http::HeaderMap) -> Option<u64> {
+pub(super) fn size(headers: &HeaderMap) -> Option<u64> {
     const CONTENT_RANGE: HeaderName = header::CONTENT_RANGE;
     let (_, size) = headers.get(CONTENT_RANGE)?.to_str().ok()?.rsplit_once('/')?;
     size.parse().ok()

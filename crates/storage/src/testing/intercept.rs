@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -94,6 +95,10 @@ impl<I: Interceptor> Store for Intercepted<I> {
 
     fn part_rules(&self) -> PartRules {
         self.inner.part_rules()
+    }
+
+    fn clock_difference(&self) -> Option<Duration> {
+        self.inner.clock_difference()
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use jreg_testkit::s3::{ConditionalDelete, Conditions, IfMatchForm, S3Server, S3Spec};
+use jreg_testkit::s3::{
+    ConditionalDelete, Conditions, IfMatchForm, S3Server, S3Spec, SwapOfNothing,
+};
 
 /// How long a conditional write waits for another, where they are kept one at a time.
 const RACE_MAX: Duration = Duration::from_millis(20);
@@ -39,6 +41,9 @@ struct Options {
     /// How to keep the condition of a delete.
     #[arg(long, value_enum, default_value_t = Deletes::Honoured)]
     conditional_delete: Deletes,
+    /// Write on If-Match where there is no object, as MinIO before September 2025 does.
+    #[arg(long)]
+    swap_nothing: bool,
     /// Want the etag of If-Match without quotes, as Ceph RGW before 17 does.
     #[arg(long)]
     bare_if_match: bool,
@@ -56,6 +61,8 @@ enum Writes {
     OneAtATime,
     /// Accepted, and not looked at.
     Ignored,
+    /// Answered with 501.
+    Refused,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -79,12 +86,16 @@ impl Options {
                 Writes::Atomic => Conditions::Atomic,
                 Writes::OneAtATime => Conditions::OneAtATime(RACE_MAX),
                 Writes::Ignored => Conditions::Ignored,
+                Writes::Refused => Conditions::Refused,
             };
             spec.conditional_delete = match self.conditional_delete {
                 Deletes::Honoured => ConditionalDelete::Honoured,
                 Deletes::Ignored => ConditionalDelete::Ignored,
                 Deletes::Refused => ConditionalDelete::Refused,
             };
+            if self.swap_nothing {
+                spec.swap_of_nothing = SwapOfNothing::Written;
+            }
             if self.bare_if_match {
                 spec.if_match = IfMatchForm::Bare;
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use s3s::service::S3Service;
@@ -72,6 +72,7 @@ impl Front {
             Some(refusal) => refused(refusal),
             None => self.call(head, body, entry.clone()).await?,
         };
+        let response = told(response, &faults);
         after(&faults).await?;
         entry.note(|recorded| recorded.status = Some(response.status().as_u16()));
         Ok(self.finished(response, faults, entry))
@@ -125,6 +126,16 @@ async fn before(faults: &[Fault]) -> io::Result<Option<Refusal>> {
     Ok(refusal)
 }
 
+/// The answer, or what a server says instead that does not tell losers so.
+fn told(response: Response<s3s::Body>, faults: &[Fault]) -> Response<s3s::Body> {
+    let lost = response.status() == StatusCode::PRECONDITION_FAILED;
+    let instead = faults.iter().find_map(|fault| match fault {
+        Fault::RefuseLosers(with) if lost => Some(*with),
+        _ => None,
+    });
+    instead.map_or(response, refused)
+}
+
 async fn after(faults: &[Fault]) -> io::Result<()> {
     for fault in faults {
         match fault {
@@ -144,7 +155,7 @@ fn refused(refusal: Refusal) -> Response<s3s::Body> {
     );
     let mut response = Response::new(s3s::Body::from(xml));
     *response.status_mut() =
-        http::StatusCode::from_u16(refusal.status()).expect("the statuses are valid");
+        StatusCode::from_u16(refusal.status()).expect("the statuses are valid");
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     response
 }

@@ -59,4 +59,4 @@ pub use object::StoredObject;
 pub use operation::Operation;
 pub use rule::{Fault, Injected, Refusal, Rule};
 pub use server::{OpenUpload, S3Server, S3Spec};
-pub use state::{ConditionalDelete, Conditions};
+pub use state::{ConditionalDelete, Conditions, SwapOfNothing};

@@ -19,6 +19,9 @@ pub enum Fault {
     HoldAnswer(Gate),
     /// It is answered with an error, and takes no effect.
     Refuse(Refusal),
+    /// If it would be answered with 412, it is with this error instead: a server that does not
+    /// say who has lost.
+    RefuseLosers(Refusal),
     /// The connection is closed, and it takes no effect.
     CutBefore,
     /// It takes effect, and the connection is closed without an answer.
@@ -46,17 +49,30 @@ pub enum Refusal {
     AccessDenied,
     /// 412 `PreconditionFailed`
     PreconditionFailed,
+    /// 500 `UnknownError`
+    Unknown,
+    /// 501 `NotImplemented`
+    NotImplemented,
+    /// 400 `InvalidArgument`
+    InvalidArgument,
+    /// 405 `MethodNotAllowed`
+    MethodNotAllowed,
+    /// 403 `RequestTimeTooSkewed`
+    TimeTooSkewed,
 }
 
 impl Refusal {
     /// Its status.
     pub fn status(self) -> u16 {
         match self {
-            Self::InternalError => 500,
+            Self::InternalError | Self::Unknown => 500,
+            Self::NotImplemented => 501,
+            Self::InvalidArgument => 400,
+            Self::MethodNotAllowed => 405,
             Self::SlowDown | Self::Unavailable => 503,
             Self::TooManyRequests => 429,
             Self::Conflict => 409,
-            Self::AccessDenied => 403,
+            Self::AccessDenied | Self::TimeTooSkewed => 403,
             Self::PreconditionFailed => 412,
         }
     }
@@ -70,6 +86,11 @@ impl Refusal {
             Self::Conflict => "ConditionalRequestConflict",
             Self::AccessDenied => "AccessDenied",
             Self::PreconditionFailed => "PreconditionFailed",
+            Self::Unknown => "UnknownError",
+            Self::NotImplemented => "NotImplemented",
+            Self::InvalidArgument => "InvalidArgument",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::TimeTooSkewed => "RequestTimeTooSkewed",
         }
     }
 }

@@ -22,7 +22,7 @@ use super::journal::{Journal, Recorded};
 use super::multipart::PartRules;
 use super::object::{Object, StoredObject};
 use super::rule::{Injected, Rule, Rules};
-use super::state::{ConditionalDelete, Conditions, Manners, Shared, State};
+use super::state::{ConditionalDelete, Conditions, Manners, Shared, State, SwapOfNothing};
 use super::{S3Client, S3Clock};
 
 /// What an emulator should be like. The default is as AWS is, empty, on any free port of
@@ -43,6 +43,8 @@ pub struct S3Spec {
     pub conditions: Conditions,
     /// How it keeps the condition of a delete.
     pub conditional_delete: ConditionalDelete,
+    /// What becomes of a write on `If-Match` where there is no object.
+    pub swap_of_nothing: SwapOfNothing,
     /// How it reads `If-Match`, on writes and deletes.
     pub if_match: IfMatchForm,
     /// What it asks of the parts of an upload.
@@ -65,6 +67,7 @@ impl Default for S3Spec {
             latency: Duration::ZERO,
             conditions: Conditions::default(),
             conditional_delete: ConditionalDelete::default(),
+            swap_of_nothing: SwapOfNothing::default(),
             if_match: IfMatchForm::default(),
             parts: PartRules::default(),
             complete_again: true,
@@ -250,6 +253,7 @@ fn manners(spec: &S3Spec) -> Manners {
     Manners {
         conditions: spec.conditions,
         conditional_delete: spec.conditional_delete,
+        swap_of_nothing: spec.swap_of_nothing,
         if_match: spec.if_match,
         parts: spec.parts,
         complete_again: spec.complete_again,

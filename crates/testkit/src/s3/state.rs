@@ -13,6 +13,7 @@ use super::bucket::Bucket;
 use super::clock::{S3Clock, whole_seconds};
 use super::condition::{Condition, IfMatchForm};
 use super::multipart::PartRules;
+use super::object::Object;
 use super::pieces::Pieces;
 
 /// How the conditions of writes are kept: by the book, or by a server that lies.
@@ -27,6 +28,8 @@ pub enum Conditions {
     OneAtATime(Duration),
     /// Accepted, and not looked at.
     Ignored,
+    /// Refused with 501.
+    Refused,
 }
 
 /// How the condition of a delete is kept.
@@ -41,11 +44,22 @@ pub enum ConditionalDelete {
     Refused,
 }
 
+/// What becomes of a write on `If-Match` where there is no object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwapOfNothing {
+    /// It is refused with 404.
+    #[default]
+    Refused,
+    /// It is written (MinIO before September 2025, minio/minio#21526).
+    Written,
+}
+
 /// Where the emulator goes its own way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Manners {
     pub(crate) conditions: Conditions,
     pub(crate) conditional_delete: ConditionalDelete,
+    pub(crate) swap_of_nothing: SwapOfNothing,
     pub(crate) if_match: IfMatchForm,
     pub(crate) parts: PartRules,
     pub(crate) complete_again: bool,
@@ -111,17 +125,27 @@ impl State {
         match self.manners.conditions {
             Conditions::Ignored => {}
             Conditions::OneAtATime(window) if condition != Condition::None => {
-                condition.check(self.bucket().objects.get(key))?;
+                self.check(&condition, self.bucket().objects.get(key))?;
                 self.checked.wait_for_another(key, window).await;
             }
-            Conditions::OneAtATime(_) => {}
+            Conditions::Refused if condition != Condition::None => {
+                return Err(s3_error!(NotImplemented, "a condition on a write"));
+            }
+            Conditions::OneAtATime(_) | Conditions::Refused => {}
             Conditions::Atomic => {
                 let mut bucket = self.bucket();
-                condition.check(bucket.objects.get(key))?;
+                self.check(&condition, bucket.objects.get(key))?;
                 return write(&mut bucket);
             }
         }
         write(&mut self.bucket())
+    }
+
+    fn check(&self, condition: &Condition, stored: Option<&Object>) -> S3Result<()> {
+        match self.manners.swap_of_nothing {
+            SwapOfNothing::Written if stored.is_none() => Ok(()),
+            _ => condition.check(stored),
+        }
     }
 
     /// The condition of a delete, as far as it is kept.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use jreg_testkit::s3::{ConditionalDelete, Conditions, IfMatchForm};
+use jreg_testkit::s3::{
+    ConditionalDelete, Conditions, Fault, IfMatchForm, Refusal, Rule, SwapOfNothing,
+};
 
 use crate::support::*;
 
@@ -67,6 +69,24 @@ async fn a_delete_without_condition_is_never_refused() {
     put(&client, "k", "v").await;
     assert_eq!(ask(&client, request(&client, "DELETE", "k")).await.status, 204);
     assert!(server.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_swap_of_nothing_can_be_written() {
+    let (server, client) = start_with(|spec| spec.swap_of_nothing = SwapOfNothing::Written).await;
+    let swap = || request(&client, "PUT", "k").header("If-Match", "\"other\"").body("v");
+    assert_eq!(ask(&client, swap()).await.status, 200);
+    refused(&ask(&client, swap()).await, 412, "PreconditionFailed");
+    assert_eq!(server.keys(), ["k"]);
+}
+
+#[tokio::test]
+async fn losers_can_be_told_something_else() {
+    let (server, client) = start_with(|_| {}).await;
+    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)));
+    let create = || request(&client, "PUT", "k").header("If-None-Match", "*").body("v");
+    assert_eq!(ask(&client, create()).await.status, 200);
+    refused(&ask(&client, create()).await, 500, "UnknownError");
 }
 
 #[tokio::test]

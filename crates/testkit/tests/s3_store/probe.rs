@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jreg_storage::{Capabilities, ErrorKind, PutMode, Store};
 use jreg_testkit::s3::{
-    ConditionalDelete, Conditions, Fault, IfMatchForm, Refusal, Rule, S3Server, S3Spec,
+    ConditionalDelete, Conditions, Fault, IfMatchForm, Operation, Refusal, Rule, S3Server, S3Spec,
+    SwapOfNothing,
 };
 
 use super::support::{impatient, key, kind, server, store};
@@ -25,9 +26,12 @@ async fn an_honest_server_can_do_everything() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_conditions_is_found_out() {
-    let (found, _server) = probed(|spec| spec.conditions = Conditions::Ignored).await;
-    assert!(!found.create_once && !found.compare_and_swap && !found.is_shareable(), "{found}");
+async fn a_server_that_ignores_or_refuses_conditions_is_found_out() {
+    for conditions in [Conditions::Ignored, Conditions::Refused] {
+        let (found, _server) = probed(|spec| spec.conditions = conditions).await;
+        assert!(!found.create_once && !found.compare_and_swap, "{found}");
+        assert!(!found.conditional_delete && !found.is_shareable(), "{found}");
+    }
 }
 
 #[tokio::test]
@@ -56,12 +60,64 @@ async fn a_server_that_wants_bare_etags_is_spoken_to_so() {
 }
 
 #[tokio::test]
+async fn a_server_that_swaps_what_is_missing_is_found_out() {
+    let written = SwapOfNothing::Written;
+    let (found, _server) = probed(|spec| spec.swap_of_nothing = written).await;
+    assert!(!found.swap_needs_key && found.is_shareable() && !found.may_remove_records());
+    let (found, _server) = probed(|_| {}).await;
+    assert!(found.swap_needs_key && found.may_remove_records());
+}
+
+#[tokio::test]
+async fn a_swap_of_nothing_whose_answer_is_lost_is_found_out_too() {
+    let server =
+        S3Server::start(S3Spec::with(|spec| spec.swap_of_nothing = SwapOfNothing::Written)).await;
+    // After the 32 writers that race and the two versions between them.
+    let lost = Rule::new(Fault::LoseAnswer).on(Operation::PutObject).nth(35);
+    let lost = server.inject(lost);
+    assert!(!store(&server).probe().await.unwrap().swap_needs_key);
+    assert_eq!(lost.hits(), 1);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_ahead_is_found_out() {
     let server = server().await;
-    server.clock().advance(Duration::from_secs(100));
+    server.clock().advance(Duration::from_secs(30));
     let found = store(&server).probe().await.unwrap();
     let difference = found.clock_difference.as_secs();
-    assert!((98..=102).contains(&difference), "{found}");
+    assert!((28..=32).contains(&difference), "{found}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_far_off_ends_the_probe_before_it_writes() {
+    let server = server().await;
+    server.clock().advance(Duration::from_secs(100));
+    let store = store(&server);
+    assert_eq!(kind(store.probe().await), ErrorKind::Unavailable);
+    let difference = store.clock_difference().unwrap().as_secs();
+    assert!((98..=102).contains(&difference), "{difference}");
+    let asked = server.take_requests();
+    let [list] = asked.as_slice() else { panic!("{asked:?}") };
+    // The rights may end at the prefix.
+    assert!(list.query.contains("prefix=data%2Fprobe%2F"), "{}", list.query);
+}
+
+/// As on a store that takes one write a second to a key.
+#[tokio::test]
+async fn a_race_that_is_throttled_is_run_again() {
+    let server = server().await;
+    let throttled = Rule::new(Fault::Refuse(Refusal::TooManyRequests)).on(Operation::PutObject);
+    let throttled = server.inject(throttled.first(100));
+    assert!(store(&server).probe().await.unwrap().is_shareable());
+    assert_eq!(throttled.hits(), 100);
+}
+
+#[tokio::test]
+async fn a_winner_that_was_not_told_has_won() {
+    let server = server().await;
+    server.inject(Rule::new(Fault::LoseAnswer).on(Operation::PutObject).first(16));
+    let found = store(&server).probe().await.unwrap();
+    assert!(found.is_shareable() && found.may_remove_records(), "{found}");
 }
 
 #[tokio::test]

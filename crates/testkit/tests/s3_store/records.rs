@@ -1,5 +1,7 @@
 //! Conditional writes whose answers are lost, late, or refusals.
 
+use std::time::{Duration, SystemTime};
+
 use jreg_storage::{ErrorKind, PutMode, Result, S3Store, Store, Written};
 use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Server};
 
@@ -126,6 +128,53 @@ async fn a_lost_answer_that_another_write_has_covered_is_no_definite_conflict() 
     assert_eq!(kind(writing.await.unwrap()), ErrorKind::Unavailable);
 }
 
+/// Of two that race for one version, as Ceph RGW 16 tells the one that lost.
+#[tokio::test]
+async fn a_loser_that_is_told_nothing_is_told_of_the_conflict() {
+    let server = server().await;
+    let store = hasty(&server);
+    let first = create(&store, "1").await.unwrap();
+    let second = swap(&store, &first, "2").await.unwrap();
+    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)).on(Operation::PutObject));
+    server.take_requests();
+    assert_eq!(kind(swap(&store, &first, "3").await), ErrorKind::Precondition);
+    assert_eq!(asked(&server), ["PutObject", "GetObject"]);
+    assert_there(&store, "2", &second).await;
+}
+
+/// The version that ours was to replace is two versions ago: ours may have been between.
+#[tokio::test]
+async fn a_loser_that_is_told_nothing_and_late_is_left_in_doubt() {
+    let server = server().await;
+    let store = hasty(&server);
+    let first = create(&store, "1").await.unwrap();
+    let second = swap(&store, &first, "2").await.unwrap();
+    swap(&store, &second, "3").await.unwrap();
+    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)).on(Operation::PutObject));
+    assert_eq!(kind(swap(&store, &first, "4").await), ErrorKind::Unavailable);
+}
+
+/// As above, but ours was there indeed, and replaced.
+#[tokio::test]
+async fn a_swap_whose_answer_is_lost_and_that_was_replaced_is_no_conflict() {
+    let server = server().await;
+    let store = store(&server);
+    let first = create(&store, "1").await.unwrap();
+    let gate = Gate::closed();
+    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject).nth(1));
+    fail_next_put(&server, Fault::LoseAnswer);
+    let writing = tokio::spawn({
+        let (store, first) = (store.clone(), first.clone());
+        async move { swap(&store, &first, "2").await }
+    });
+    gate.arrived(1).await;
+    let ours = server.object("data/a").unwrap().etag;
+    let ours = jreg_storage::ETag::new(ours.trim_matches('"'));
+    store.put(&key("a"), "3".into(), PutMode::Match(ours)).await.unwrap();
+    gate.open();
+    assert_eq!(kind(writing.await.unwrap()), ErrorKind::Unavailable);
+}
+
 #[tokio::test]
 async fn a_write_that_arrives_late_never_reverts_a_newer_one() {
     let server = server().await;
@@ -161,6 +210,73 @@ async fn a_delete_that_did_not_happen_is_sent_again() {
         store.delete(&key("a"), Some(&first.etag)).await.unwrap();
         assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
     }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_delete_many_at_once_is_asked_for_each() {
+    for refusal in [Refusal::NotImplemented, Refusal::MethodNotAllowed, Refusal::InvalidArgument] {
+        let server = server().await;
+        let store = store(&server);
+        let keys = ["a", "b", "absent"].map(key);
+        for _ in 0..2 {
+            server.insert("data/a", "1");
+            server.insert("data/b", "2");
+            server.insert("data/c", "3");
+            server.inject(Rule::new(Fault::Refuse(refusal)).on(Operation::DeleteObjects));
+            store.delete_many(&keys).await.unwrap();
+            assert_eq!(server.keys(), ["data/c"], "{refusal:?}");
+        }
+        let asked = asked(&server);
+        let together = asked.iter().filter(|asked| *asked == "DeleteObjects").count();
+        assert_eq!((together, asked.len()), (1, 7), "{refusal:?}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_keys_is_not_taken_for_one_of_the_request() {
+    let server = server().await;
+    let store = store(&server);
+    for refusal in [Refusal::AccessDenied, Refusal::InvalidArgument] {
+        let all = server.inject(Rule::new(Fault::Refuse(refusal)));
+        assert_eq!(kind(store.delete_many(&[key("a")]).await), ErrorKind::Refused);
+        server.remove(&all);
+        server.take_requests();
+        store.delete_many(&[key("a")]).await.unwrap();
+        assert_eq!(asked(&server), ["DeleteObjects"], "{refusal:?}");
+    }
+}
+
+/// The store's clock runs away while we are at work.
+#[tokio::test]
+async fn nothing_is_written_while_the_clocks_are_far_apart() {
+    let server = server().await;
+    let store = store(&server);
+    let first = create(&store, "1").await.unwrap();
+    server.clock().advance(Duration::from_secs(100));
+    // Reading goes on, and is what tells.
+    assert_eq!(store.get(&key("a")).await.unwrap().bytes, "1");
+    server.take_requests();
+    assert_eq!(kind(swap(&store, &first, "2").await), ErrorKind::Unavailable);
+    assert_eq!(
+        kind(store.put(&key("b"), "1".into(), PutMode::Overwrite).await),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(kind(store.delete(&key("a"), None).await), ErrorKind::Unavailable);
+    assert_eq!(asked(&server), [""; 0]);
+    server.clock().set(SystemTime::now());
+    assert_eq!(store.get(&key("a")).await.unwrap().bytes, "1");
+    swap(&store, &first, "2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signature_that_is_refused_for_its_time_is_no_refusal_for_good() {
+    let server = server().await;
+    let store = store(&server);
+    server.inject(Rule::new(Fault::Refuse(Refusal::TimeTooSkewed)));
+    assert_eq!(kind(create(&store, "1").await), ErrorKind::Unavailable);
+    assert_eq!(asked(&server), ["PutObject"]);
+    assert_eq!(kind(store.get(&key("a")).await), ErrorKind::Unavailable);
+    assert_eq!(asked(&server), ["GetObject"]);
 }
 
 #[tokio::test]

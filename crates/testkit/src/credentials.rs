@@ -1,0 +1,256 @@
+//! [`CredentialServer`]: where temporary keys come from. One server for the three protocols: the
+//! agent of a container, the metadata service of an instance, and the token service that takes
+//! web identities, which only answers over TLS.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use s3s::dto::{Timestamp, TimestampFormat};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+/// What a container shows its agent, and a pod the token service: the content of its token file.
+pub const IDENTITY_TOKEN: &str = "identity.of.the.pod";
+
+/// The role that a pod asks for.
+pub const ROLE_ARN: &str = "arn:aws:iam::111122223333:role/jreg";
+
+const METADATA_TOKEN: &str = "metadata-token";
+const METADATA_KEYS: &str = "/latest/meta-data/iam/security-credentials/";
+const METADATA_ROLE: &str = "jreg-role";
+
+/// The keys that are given out, each time with another session token: `session-1`, `session-2`
+/// and so on.
+#[derive(Clone, Debug)]
+pub struct TemporaryKeys {
+    /// The access key.
+    pub access_key: String,
+    /// The secret that goes with it.
+    pub secret_key: String,
+    /// How long they say that they are good for.
+    pub lifetime: Duration,
+}
+
+/// A running server of temporary keys. Stops when it is dropped.
+#[derive(Debug)]
+pub struct CredentialServer {
+    address: SocketAddr,
+    issuer: Arc<Issuer>,
+    certificate: Option<String>,
+    accepting: JoinHandle<()>,
+}
+
+impl CredentialServer {
+    /// Starts one without TLS: a container's agent and a metadata service.
+    pub async fn start(keys: TemporaryKeys) -> Self {
+        Self::listen(keys, None).await
+    }
+
+    /// Starts one with TLS, for 127.0.0.1: a token service.
+    pub async fn start_with_tls(keys: TemporaryKeys) -> Self {
+        let own = generate_simple_self_signed(["127.0.0.1".to_owned()]);
+        Self::listen(keys, Some(own.expect("an address is a name for a certificate"))).await
+    }
+
+    async fn listen(keys: TemporaryKeys, own: Option<CertifiedKey>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a port of loopback is free");
+        let address = listener.local_addr().expect("it listens");
+        let issuer = Arc::new(Issuer::new(keys));
+        let certificate = own.as_ref().map(|own| own.cert.pem());
+        let tls = own.as_ref().map(acceptor);
+        let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&issuer)));
+        Self { address, issuer, certificate, accepting }
+    }
+
+    /// Its address as a URL, without a slash at the end.
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The URL that a container's agent is asked at.
+    pub fn container_url(&self) -> String {
+        format!("{}/v1/credentials", self.endpoint())
+    }
+
+    /// The certificate that it shows, in PEM.
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
+    }
+
+    /// From now on gives out nothing: every request is answered with 500.
+    pub fn fail(&self) {
+        self.issuer.fails.store(true, Ordering::SeqCst);
+    }
+
+    /// How often it was asked since then.
+    pub fn failures(&self) -> u64 {
+        self.issuer.failures.load(Ordering::SeqCst)
+    }
+
+    /// How often keys were given out.
+    pub fn issued(&self) -> u64 {
+        self.issuer.issued.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for CredentialServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn acceptor(own: &CertifiedKey) -> TlsAcceptor {
+    let key = PrivateKeyDer::try_from(own.key_pair.serialize_der());
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the versions of TLS")
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key.expect("a key of our own is one"))
+        .expect("the key is the certificate's");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, issuer: Arc<Issuer>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(serve(stream, tls.clone(), Arc::clone(&issuer)));
+    }
+}
+
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, issuer: Arc<Issuer>) {
+    match tls {
+        None => serve_on(stream, issuer).await,
+        Some(tls) => {
+            // Whoever does not trust the certificate has gone.
+            if let Ok(stream) = tls.accept(stream).await {
+                serve_on(stream, issuer).await;
+            }
+        }
+    }
+}
+
+async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, issuer: Arc<Issuer>) {
+    let answer = |request: Request<Incoming>| {
+        let answer = issuer.answer(&request.into_parts().0);
+        async move { Ok::<_, Infallible>(answer) }
+    };
+    // An error is the client going away.
+    hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service_fn(answer))
+        .await
+        .ok();
+}
+
+#[derive(Debug)]
+struct Issuer {
+    keys: TemporaryKeys,
+    issued: AtomicU64,
+    fails: AtomicBool,
+    failures: AtomicU64,
+}
+
+impl Issuer {
+    fn new(keys: TemporaryKeys) -> Self {
+        let (issued, failures) = Default::default();
+        Self { keys, issued, fails: AtomicBool::new(false), failures }
+    }
+
+    fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
+        let (status, answer) = if self.fails.load(Ordering::SeqCst) {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+            (StatusCode::INTERNAL_SERVER_ERROR, String::new())
+        } else {
+            match self.answer_if_allowed(request) {
+                Some(answer) => (StatusCode::OK, answer),
+                None => (StatusCode::FORBIDDEN, String::new()),
+            }
+        };
+        let mut response = Response::new(Full::from(answer));
+        *response.status_mut() = status;
+        response
+    }
+
+    fn answer_if_allowed(&self, request: &Parts) -> Option<String> {
+        let shows =
+            |name: &str, value: &str| request.headers.get(name).is_some_and(|shown| shown == value);
+        let metadata = shows("x-aws-ec2-metadata-token", METADATA_TOKEN);
+        match (&request.method, request.uri.path()) {
+            (&Method::POST, "/") => self.assume_role(request.uri.query()?),
+            (&Method::GET, "/v1/credentials") if shows("authorization", IDENTITY_TOKEN) => {
+                Some(self.issue_json())
+            }
+            (&Method::PUT, "/latest/api/token") => {
+                request.headers.get("x-aws-ec2-metadata-token-ttl-seconds")?;
+                Some(METADATA_TOKEN.to_owned())
+            }
+            (&Method::GET, METADATA_KEYS) if metadata => Some(METADATA_ROLE.to_owned()),
+            (&Method::GET, path) if metadata => {
+                (path.strip_prefix(METADATA_KEYS)? == METADATA_ROLE).then(|| self.issue_json())
+            }
+            _ => None,
+        }
+    }
+
+    /// AssumeRoleWithWebIdentity of the token service.
+    fn assume_role(&self, query: &str) -> Option<String> {
+        let asked: Vec<(String, String)> =
+            form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let has = |name: &str, value: &str| asked.iter().any(|(n, v)| n == name && v == value);
+        let allowed = has("Action", "AssumeRoleWithWebIdentity")
+            && has("RoleArn", ROLE_ARN)
+            && has("WebIdentityToken", IDENTITY_TOKEN);
+        let TemporaryKeys { access_key, secret_key, .. } = &self.keys;
+        allowed.then(|| {
+            let (token, expiration) = self.issue();
+            format!(
+                "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+                 <AccessKeyId>{access_key}</AccessKeyId>\
+                 <SecretAccessKey>{secret_key}</SecretAccessKey>\
+                 <SessionToken>{token}</SessionToken><Expiration>{expiration}</Expiration>\
+                 </Credentials></AssumeRoleWithWebIdentityResult>\
+                 </AssumeRoleWithWebIdentityResponse>"
+            )
+        })
+    }
+
+    fn issue_json(&self) -> String {
+        let TemporaryKeys { access_key, secret_key, .. } = &self.keys;
+        let (token, expiration) = self.issue();
+        json!({
+            "AccessKeyId": access_key,
+            "SecretAccessKey": secret_key,
+            "Token": token,
+            "Expiration": expiration,
+        })
+        .to_string()
+    }
+
+    /// A new session token, and until when it is good.
+    fn issue(&self) -> (String, String) {
+        let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut expiration = Vec::new();
+        Timestamp::from(SystemTime::now() + self.keys.lifetime)
+            .format(TimestampFormat::DateTime, &mut expiration)
+            .expect("a moment after 1970 has a date");
+        let expiration = String::from_utf8(expiration).expect("a date is ASCII");
+        (format!("session-{number}"), expiration)
+    }
+}

@@ -1,0 +1,238 @@
+//! Where the program finds the keys of its bucket: each source that docs/s3.md names, from the
+//! environment to a signed request; and that keys which expire are replaced before they do.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use jreg_testkit::Process;
+use jreg_testkit::credentials::{CredentialServer, IDENTITY_TOKEN, ROLE_ARN, TemporaryKeys};
+use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_jreg");
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How often it is asked whether the keys were replaced.
+const LOOKS_MAX: u32 = 500;
+
+type Environment = Vec<(&'static str, String)>;
+
+/// A bucket, whoever gives out the keys to it, and a folder for files that name them.
+struct Scene {
+    bucket: S3Server,
+    keys: CredentialServer,
+    folder: TempDir,
+}
+
+impl Scene {
+    async fn plain(lifetime: Duration) -> Self {
+        let bucket = S3Server::start(S3Spec::default()).await;
+        let keys = CredentialServer::start(temporary(&bucket, lifetime)).await;
+        Self { bucket, keys, folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn with_tls(lifetime: Duration) -> Self {
+        let bucket = S3Server::start(S3Spec::default()).await;
+        let keys = CredentialServer::start_with_tls(temporary(&bucket, lifetime)).await;
+        Self { bucket, keys, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn token_file(&self) -> String {
+        self.file("token", IDENTITY_TOKEN).display().to_string()
+    }
+
+    /// As EKS sets it for a service account with a role.
+    fn web_identity(&self) -> Environment {
+        vec![
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", self.token_file()),
+            ("AWS_ROLE_ARN", ROLE_ARN.to_owned()),
+            ("AWS_ENDPOINT_URL_STS", self.keys.endpoint()),
+        ]
+    }
+
+    /// As EKS sets it for a pod identity.
+    fn pod_identity(&self) -> Environment {
+        vec![
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", self.keys.container_url()),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", self.token_file()),
+        ]
+    }
+
+    fn instance(&self) -> Environment {
+        vec![("AWS_METADATA_ENDPOINT", self.keys.endpoint())]
+    }
+
+    fn storage(&self) -> String {
+        let url = self.bucket.storage_url();
+        match self.keys.certificate() {
+            None => url,
+            Some(pem) => format!("{url}&ca_file={}", self.file("ca.pem", pem).display()),
+        }
+    }
+
+    async fn start(&self, environment: Environment) -> Process {
+        let storage = self.storage();
+        let start = move || {
+            let environment: Vec<_> =
+                environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            Process::start_on_bucket(PROGRAM, &storage, &environment)
+        };
+        tokio::task::spawn_blocking(start).await.unwrap()
+    }
+
+    /// Starts with keys that are good for long: they are asked for once, and sign everything.
+    async fn assert_asked_once(&self, environment: Environment) {
+        let program = self.start(environment).await;
+        assert_eq!(program.client().get("/readyz").await.status, 200);
+        let requests = self.bucket.take_requests();
+        assert!(!requests.is_empty());
+        assert!(requests.iter().all(|request| signed_token(request) == Some("session-1")));
+        assert_eq!(self.keys.issued(), 1);
+    }
+
+    /// Starts with keys that end in a few minutes: others are in use long before that.
+    async fn assert_replaced(&self, environment: Environment) {
+        let program = self.start(environment).await;
+        for _ in 0..LOOKS_MAX {
+            program.client().get("/v2/a/manifests/none").await;
+            let tokens = self.bucket.take_requests();
+            assert!(tokens.iter().all(|request| request.status != Some(403)));
+            if tokens.iter().filter_map(signed_token).any(|token| token != "session-1") {
+                return;
+            }
+        }
+        panic!("the keys were never replaced");
+    }
+}
+
+fn temporary(bucket: &S3Server, lifetime: Duration) -> TemporaryKeys {
+    let (access_key, secret_key) = (bucket.access_key().into(), bucket.secret_key().into());
+    TemporaryKeys { access_key, secret_key, lifetime }
+}
+
+/// The session token of a request, if the signature covers it.
+fn signed_token(request: &Recorded) -> Option<&str> {
+    let signature = request.header("authorization")?;
+    signature.contains("x-amz-security-token").then(|| request.header("x-amz-security-token"))?
+}
+
+fn given(bucket: &S3Server, names: [&'static str; 3]) -> Environment {
+    let [key_id, secret, token] = names;
+    vec![
+        (key_id, bucket.access_key().to_owned()),
+        (secret, bucket.secret_key().to_owned()),
+        (token, "session-1".to_owned()),
+    ]
+}
+
+async fn assert_keys_in(names: [&'static str; 3]) {
+    let scene = Scene::plain(HOUR).await;
+    let program = scene.start(given(&scene.bucket, names)).await;
+    assert_eq!(program.client().get("/readyz").await.status, 200);
+    let requests = scene.bucket.take_requests();
+    assert!(requests.iter().all(|request| signed_token(request) == Some("session-1")));
+    assert_eq!(scene.keys.issued(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_taken_from_the_settings() {
+    assert_keys_in(["JREG_S3_ACCESS_KEY_ID", "JREG_S3_SECRET_ACCESS_KEY", "JREG_S3_SESSION_TOKEN"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_taken_from_the_environment() {
+    assert_keys_in(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_had_for_a_web_identity() {
+    let scene = Scene::with_tls(HOUR).await;
+    scene.assert_asked_once(scene.web_identity()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_had_for_a_pod_identity() {
+    let scene = Scene::plain(HOUR).await;
+    scene.assert_asked_once(scene.pod_identity()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_had_from_the_metadata_of_an_instance() {
+    let scene = Scene::plain(HOUR).await;
+    scene.assert_asked_once(scene.instance()).await;
+}
+
+const SOON: Duration = Duration::from_secs(200);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_a_web_identity_are_replaced_before_they_expire() {
+    let scene = Scene::with_tls(SOON).await;
+    scene.assert_replaced(scene.web_identity()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_a_pod_identity_are_replaced_before_they_expire() {
+    let scene = Scene::plain(SOON).await;
+    scene.assert_replaced(scene.pod_identity()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_an_instance_are_replaced_before_they_expire() {
+    let scene = Scene::plain(SOON).await;
+    scene.assert_replaced(scene.instance()).await;
+}
+
+/// Until they end the last ones do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_cannot_be_replaced_are_used_until_they_end() {
+    let scene = Scene::plain(SOON).await;
+    let program = scene.start(scene.pod_identity()).await;
+    scene.keys.fail();
+    let client = program.client();
+    for _ in 0..LOOKS_MAX {
+        let asked = scene.keys.failures() > 0;
+        assert_eq!(client.get("/v2/a/manifests/none").await.status, 404);
+        if asked {
+            return;
+        }
+    }
+    panic!("others were never asked for");
+}
+
+/// Keys that were set are not overruled by what the platform offers besides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_were_given_come_before_all_that_are_had_from_somewhere() {
+    let scene = Scene::plain(HOUR).await;
+    let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    let environment = [given(&scene.bucket, names), scene.pod_identity(), scene.instance()];
+    let program = scene.start(environment.concat()).await;
+    assert_eq!(program.client().get("/readyz").await.status, 200);
+    assert_eq!(scene.keys.issued(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_file_that_is_missing_is_named() {
+    let scene = Scene::plain(HOUR).await;
+    let mut program = Command::new(PROGRAM);
+    program
+        .args(["serve", "--listen", "127.0.0.1:0", "--s3-request-budget", "1s"])
+        .args(["--storage", &scene.storage()])
+        .env_clear()
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", scene.keys.container_url())
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/nowhere/token");
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(text.contains("/nowhere/token"), "{text}");
+    assert!(scene.bucket.requests().is_empty());
+}
