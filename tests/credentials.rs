@@ -84,7 +84,7 @@ impl Scene {
         let start = move || {
             let environment: Vec<_> =
                 environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            Process::start_on_bucket(PROGRAM, &storage, &environment)
+            Process::start_with_environment(PROGRAM, &storage, &environment)
         };
         tokio::task::spawn_blocking(start).await.unwrap()
     }

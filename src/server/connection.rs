@@ -205,3 +205,97 @@ impl http_body::Body for Noted {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::routing::get;
+    use futures::{StreamExt, stream};
+    use http_body_util::{BodyExt, Empty};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::config::Settings;
+
+    /// The most that is read ahead for one answer while its client takes nothing.
+    const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;
+    /// What the network takes.
+    const PIPE_BYTES: usize = 64 * 1024;
+    const FRAME_BYTES: usize = 64 * 1024;
+    const STEP_BYTES: usize = 300_000;
+    const STEPS: usize = 20;
+    /// More turns than all tasks need until every one of them waits.
+    const TURNS: usize = 500;
+
+    async fn settle() {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The client's end of a connection on which the answer never ends, and how many bytes of it
+    /// were asked for.
+    fn endless() -> (DuplexStream, Arc<AtomicUsize>) {
+        let pulled = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&pulled);
+        let answer = move || async move {
+            let frames = stream::repeat(Bytes::from(vec![0; FRAME_BYTES])).map(move |frame| {
+                counted.fetch_add(frame.len(), Ordering::SeqCst);
+                Ok::<_, std::io::Error>(frame)
+            });
+            Body::from_stream(frames)
+        };
+        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        let activity = Arc::new(Activity::default());
+        let service = Requests {
+            router: Router::new().route("/", get(answer)),
+            peer: Peer("127.0.0.1:1".parse().unwrap()),
+            activity: Arc::clone(&activity),
+        };
+        let io = Watched { io: TokioIo::new(far), activity };
+        let builder = Builder::new(&ServerOptions::of(&Settings::default()));
+        tokio::spawn(async move { builder.0.serve_connection(io, service).await.ok() });
+        (near, pulled)
+    }
+
+    fn is_bounded(pulled: &AtomicUsize, taken: usize) {
+        let ahead = pulled.load(Ordering::SeqCst) - taken;
+        assert!(ahead <= PIPE_BYTES + READ_AHEAD_BYTES_MAX, "{ahead} bytes after {taken}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_is_not_read_ahead_for_without_end() {
+        let (mut client, pulled) = endless();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut taken = vec![0; STEP_BYTES];
+        for step in 0..STEPS {
+            settle().await;
+            is_bounded(&pulled, step * STEP_BYTES);
+            client.read_exact(&mut taken).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_stream_is_not_read_ahead_for_without_end() {
+        let (client, pulled) = endless();
+        let window = u32::try_from(PIPE_BYTES).unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(window)
+                .initial_connection_window_size(window)
+                .handshake(TokioIo::new(client))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://a/").body(Empty::<Bytes>::new()).unwrap();
+        let mut answer = sender.send_request(request).await.unwrap();
+        let mut taken = 0;
+        while taken < STEPS * STEP_BYTES {
+            settle().await;
+            is_bounded(&pulled, taken);
+            taken += answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+    }
+}

@@ -171,7 +171,9 @@ impl Repository {
         let Ending { range, taken, incoming } = ending;
         match &session.value.state {
             // Nothing is to be written but the record, and that is a claim of its own.
-            State::Open(open) if incoming.left() == Some(0) && open.is_whole_for(digest) => {
+            State::Open(open)
+                if taken.is_none() && incoming.left() == Some(0) && open.is_whole_for(digest) =>
+            {
                 let (core, name, open) = (&self.core, &self.name, open.clone());
                 let writer = Writer::resume(core, name, id, Purpose::Last, open, session.etag)?;
                 self.finish_open(id, writer, digest, incoming).await

@@ -1,11 +1,13 @@
 //! The real binary as a value: started on a port of its own, and killed when it is dropped.
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::Client;
+use crate::s3::S3Server;
+
+const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--log", "error"];
 
 /// A running `jreg serve`.
 #[derive(Debug)]
@@ -17,27 +19,48 @@ pub struct Process {
 impl Process {
     /// Starts a binary on a folder, and waits until it says where it listens.
     pub fn start(binary: &str, folder: &Path) -> Self {
-        Self::spawn(Command::new(binary), folder)
+        Self::spawn_on(Command::new(binary), folder)
+    }
+
+    /// Starts a binary on the bucket of an emulator, with these flags besides. Blocks the thread
+    /// until it listens, so that the emulator must run on another.
+    pub fn start_in_bucket(binary: &str, bucket: &S3Server, flags: &[&str]) -> Self {
+        let mut command = Command::new(binary);
+        command
+            .args(SERVE)
+            .args(flags)
+            .args(["--storage", &bucket.storage_url()])
+            .env("AWS_ACCESS_KEY_ID", bucket.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", bucket.secret_key());
+        Self::spawn(command)
     }
 
     /// Starts a binary on a bucket, with nothing in its environment but this.
-    pub fn start_on_bucket(binary: &str, storage_url: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn start_with_environment(
+        binary: &str,
+        storage_url: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(binary);
+        command.args(SERVE).args(["--storage", storage_url]);
         command.env_clear().envs(environment.iter().copied());
-        Self::spawn(command, storage_url)
+        Self::spawn(command)
     }
 
     /// Starts a binary that may have so many files open at the most.
     pub fn start_with_few_files(binary: &str, folder: &Path, files_max: u32) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {files_max}; exec \"$0\" \"$@\""), binary]);
-        Self::spawn(shell, folder)
+        Self::spawn_on(shell, folder)
     }
 
-    fn spawn(mut command: Command, storage: impl AsRef<OsStr>) -> Self {
+    fn spawn_on(mut command: Command, folder: &Path) -> Self {
+        command.args(SERVE).arg("--storage").arg(folder);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--storage"])
-            .arg(storage)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod buffering;
 mod reaping;
 mod sessions;
 mod touching;

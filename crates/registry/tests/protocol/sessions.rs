@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::SinkExt;
-use jreg_oci::{Algorithm, Digest};
+use jreg_oci::{Algorithm, ContentRange, Digest};
 use jreg_registry::{Chunk, Error, UploadId, UploadProgress};
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, PutMode, Store};
@@ -119,6 +119,23 @@ async fn remembered_upload_is_still_of_one_repository_and_of_limited_age() {
     bench.clock.advance(HOUR * 24 * 7);
     let late = bench.repository("a").upload_finish(&id, &wanted, Chunk::empty()).await;
     assert!(matches!(late, Err(Error::UploadUnknown { .. })), "{late:?}");
+}
+
+/// A PATCH whose answer the client did not wait for may be recorded after the client looked, found
+/// nothing, and sent all of it with the closing PUT.
+#[tokio::test]
+async fn fixed_whole_blob_that_closes_an_upload_is_told_where_it_stands() {
+    let bench = Bench::new().await;
+    let content = bytes(PART);
+    let id = filled(&bench, &content.slice(..3)).await;
+    let whole = ContentRange { start: 0, end_inclusive: PART as u64 - 1 };
+    let chunk = Chunk { range: Some(whole), ..Chunk::of(content.clone()) };
+    let repository = bench.repository("a");
+    let refused = repository.upload_finish(&id, &digest(&content), chunk).await.unwrap_err();
+    assert!(matches!(refused, Error::ChunkOutOfOrder { start: 0, offset: 3 }), "{refused}");
+    let rest = Chunk::of(content.slice(3..));
+    repository.upload_finish(&id, &digest(&content), rest).await.unwrap();
+    assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
 
 #[tokio::test]

@@ -143,6 +143,7 @@ impl Bucket {
         let signer = signer(keys, &options, &region, &address, client_options)?;
         // Less than an attempt may take.
         let keys = Keys::new(Arc::clone(signer.credentials()), options.request_timeout / 2);
+        let clock = ClockWatch::new(Arc::clone(&options.clock));
         Ok(Self {
             options,
             signer,
@@ -153,7 +154,7 @@ impl Bucket {
             headers,
             bare_tags: AtomicBool::new(false),
             deletes_singly: AtomicBool::new(false),
-            clock: ClockWatch::default(),
+            clock,
         })
     }
 
@@ -231,7 +232,7 @@ impl Bucket {
         }
         let unsent = |error: object_store::Error| Failure::new(Verdict::Unsent, error);
         let signed = self.sign(request).await.map_err(unsent)?;
-        let before = SystemTime::now();
+        let before = self.clock.now();
         let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
         let (parts, body) = answer.into_parts();
         self.clock.note(&parts.headers, before);

@@ -6,6 +6,7 @@
 //! land an hour after everyone takes it for dead. So with a clock that is far off nothing is
 //! written.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -13,22 +14,33 @@ use http::HeaderMap;
 
 use super::bucket::date;
 use super::failure::{Failure, Verdict};
+use crate::Clock;
 
 /// The most that the clocks of an instance and of its store may differ for it to write.
 pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What the answers say of the store's clock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ClockWatch {
+    ours: Arc<dyn Clock>,
     /// The difference at the last answer, in milliseconds and one more; 0 before the first.
     difference: AtomicU64,
 }
 
 impl ClockWatch {
+    pub(super) fn new(ours: Arc<dyn Clock>) -> Self {
+        Self { ours, difference: AtomicU64::default() }
+    }
+
+    /// What our clock says.
+    pub(super) fn now(&self) -> SystemTime {
+        self.ours.now()
+    }
+
     /// Takes the difference off an answer to a request that was sent at `before`.
     pub(super) fn note(&self, headers: &HeaderMap, before: SystemTime) {
         if let Ok(told) = date(headers) {
-            self.set(distance(told, before, SystemTime::now()));
+            self.set(distance(told, before, self.now()));
         }
     }
 
@@ -105,7 +117,7 @@ mod tests {
 
     #[test]
     fn only_a_difference_above_the_limit_keeps_from_writing() {
-        let watch = ClockWatch::default();
+        let watch = ClockWatch::new(Arc::new(crate::SystemClock::new()));
         assert!(watch.difference().is_none() && watch.check().is_ok());
         for (difference, may_write) in [
             (Duration::ZERO, true),

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::S3Url;
+use crate::{Clock, SystemClock};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -37,6 +39,8 @@ pub struct S3Options {
     pub idle_timeout: Duration,
     /// How long a failing transfer is repeated.
     pub transfer_budget: Duration,
+    /// The clock that the store's is held against.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl S3Options {
@@ -53,6 +57,7 @@ impl S3Options {
             request_budget: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             transfer_budget: Duration::from_secs(180),
+            clock: Arc::new(SystemClock::new()),
         }
     }
 }

@@ -2,8 +2,9 @@
 //! machine's unless a test moves it or stops it, and every server has its own.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use jreg_storage::Clock;
 use s3s::dto::{Timestamp, TimestampFormat};
 
 /// A handle on the clock of one server; clones are of the same clock.
@@ -11,7 +12,10 @@ use s3s::dto::{Timestamp, TimestampFormat};
 /// Signatures are checked against the machine's clock all the same, since that is what a client
 /// signs by.
 #[derive(Clone, Debug)]
-pub struct S3Clock(Arc<Mutex<Reading>>);
+pub struct S3Clock {
+    reading: Arc<Mutex<Reading>>,
+    start: Instant,
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Reading {
@@ -23,7 +27,8 @@ enum Reading {
 impl S3Clock {
     /// A clock that runs with the machine's.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Reading::Ahead(Duration::ZERO))))
+        let reading = Arc::new(Mutex::new(Reading::Ahead(Duration::ZERO)));
+        Self { reading, start: Instant::now() }
     }
 
     /// What the clock says.
@@ -60,7 +65,18 @@ impl S3Clock {
     }
 
     fn reading(&self) -> std::sync::MutexGuard<'_, Reading> {
-        self.0.lock().expect("no holder of the clock panics")
+        self.reading.lock().expect("no holder of the clock panics")
+    }
+}
+
+/// For an instance whose clock agrees with the server's whatever a test does to that.
+impl Clock for S3Clock {
+    fn now(&self) -> SystemTime {
+        Self::now(self)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
     }
 }
 

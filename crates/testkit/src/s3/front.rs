@@ -33,7 +33,25 @@ pub(crate) struct Front {
     pub(crate) journal: Arc<Journal>,
     pub(crate) rules: Rules,
     pub(crate) latency_us: AtomicU64,
+    /// How many requests are being served, with or without somebody who waits for the answer.
+    pub(crate) serving: watch::Sender<usize>,
     pub(crate) stopping: watch::Receiver<()>,
+}
+
+/// A request that is being served, until this is dropped.
+struct Serving(Arc<Front>);
+
+impl Serving {
+    fn begin(front: Arc<Front>) -> Self {
+        front.serving.send_modify(|serving| *serving += 1);
+        Self(front)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.send_modify(|serving| *serving -= 1);
+    }
 }
 
 /// An answer, or the end of the connection.
@@ -42,6 +60,7 @@ type Outcome = io::Result<Response<Answer>>;
 impl Front {
     /// Serves one request; an error closes the connection without an answer.
     pub(crate) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Outcome {
+        let begun = Serving::begin(Arc::clone(&self));
         let (head, body) = request.into_parts();
         let target = Target::of(&head);
         let entry = self.journal.open(&head, &target);
@@ -54,6 +73,7 @@ impl Front {
         let mut stopping = self.stopping.clone();
         let serving = async move { self.affect(head, body, faults, entry).await };
         let task = tokio::spawn(async move {
+            let _begun = begun;
             tokio::select! {
                 outcome = serving => outcome,
                 _ = stopping.changed() => Err(io::Error::other("the server stops")),

@@ -16,13 +16,24 @@ pub struct Gate(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     arrived: watch::Sender<usize>,
+    waiting: watch::Sender<Waiting>,
     passes: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    now: usize,
+    most: usize,
 }
 
 impl Gate {
     /// A closed gate.
     pub fn closed() -> Self {
-        Self(Arc::new(Inner { arrived: watch::Sender::new(0), passes: Semaphore::new(0) }))
+        Self(Arc::new(Inner {
+            arrived: watch::Sender::new(0),
+            passes: Semaphore::new(0),
+            waiting: watch::Sender::default(),
+        }))
     }
 
     /// Waits until this many have come to the gate, let through or not, since it was made. Panics
@@ -36,6 +47,11 @@ impl Gate {
         }
     }
 
+    /// The most that ever waited at the same time.
+    pub fn most_waiting(&self) -> usize {
+        self.0.waiting.borrow().most
+    }
+
     /// Lets one through: the first of those that wait, or else the next to come.
     pub fn pass_one(&self) {
         self.0.passes.add_permits(1);
@@ -47,10 +63,15 @@ impl Gate {
     }
 
     pub(crate) async fn enter(&self) {
+        self.0.waiting.send_modify(|waiting| {
+            waiting.now += 1;
+            waiting.most = waiting.most.max(waiting.now);
+        });
         self.0.arrived.send_modify(|arrived| *arrived += 1);
         // Refused means open.
         if let Ok(pass) = self.0.passes.acquire().await {
             pass.forget();
         }
+        self.0.waiting.send_modify(|waiting| waiting.now -= 1);
     }
 }

@@ -7,12 +7,14 @@ use jreg_storage::{Credentials, PART_BYTES_MIN, S3Options, S3Store, Store, Tombs
 use super::S3Server;
 
 impl S3Server {
-    /// How a store reaches it, with the smallest parts that there are.
+    /// How a store reaches it, with the smallest parts that there are, at an instance whose clock
+    /// agrees with the server's.
     pub fn options(&self) -> S3Options {
         let url = self.storage_url().parse().expect("the emulator knows its own address");
         let (key_id, secret) = (self.access_key().to_owned(), self.secret_key().to_owned());
         let credentials = Credentials::Static { key_id, secret, token: None };
-        S3Options { credentials, part_bytes: PART_BYTES_MIN, ..S3Options::new(url) }
+        let clock = Arc::new(self.clock().clone());
+        S3Options { credentials, clock, part_bytes: PART_BYTES_MIN, ..S3Options::new(url) }
     }
 
     /// A store of its own over the bucket, as an instance of jreg has it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::operation::Target;
 use super::{Gate, Operation};
+use crate::Rng;
 
 /// What is done to a request that a rule matches.
 #[derive(Clone, Debug)]
@@ -102,6 +103,7 @@ pub struct Rule {
     prefix: String,
     part: String,
     turn: Turn,
+    hits_max: u64,
     fault: Fault,
 }
 
@@ -111,6 +113,7 @@ enum Turn {
     Nth(u64),
     First(u64),
     Every(u64),
+    OneIn { out_of: u64, seed: u64 },
 }
 
 impl Turn {
@@ -120,6 +123,9 @@ impl Turn {
             Self::Nth(nth) => count == nth,
             Self::First(first) => count <= first,
             Self::Every(every) => count.is_multiple_of(every),
+            Self::OneIn { out_of, seed } => {
+                Rng::new(seed ^ count.rotate_left(32)).chance(1, out_of)
+            }
         }
     }
 }
@@ -127,7 +133,14 @@ impl Turn {
 impl Rule {
     /// A fault for every request.
     pub fn new(fault: Fault) -> Self {
-        Self { operation: None, prefix: String::new(), part: String::new(), turn: Turn::All, fault }
+        Self {
+            operation: None,
+            prefix: String::new(),
+            part: String::new(),
+            turn: Turn::All,
+            hits_max: u64::MAX,
+            fault,
+        }
     }
 
     /// Only those of this operation.
@@ -172,6 +185,21 @@ impl Rule {
         self
     }
 
+    /// Of those, one in so many at random: which ones follows from the seed and from the order in
+    /// which they come.
+    #[must_use]
+    pub fn one_in(mut self, out_of: u64, seed: u64) -> Self {
+        self.turn = Turn::OneIn { out_of, seed };
+        self
+    }
+
+    /// No more than this many, whichever they are.
+    #[must_use]
+    pub fn at_most(mut self, count: u64) -> Self {
+        self.hits_max = count;
+        self
+    }
+
     fn is_for(&self, target: &Target) -> bool {
         self.operation.is_none_or(|operation| operation == target.operation)
             && target.key.starts_with(&self.prefix)
@@ -206,7 +234,8 @@ impl Injected {
         if !rule.is_for(target) || !rule.turn.comes(seen.fetch_add(1, Ordering::SeqCst) + 1) {
             return None;
         }
-        hits.fetch_add(1, Ordering::SeqCst);
+        let one_more = |hits| (hits < rule.hits_max).then_some(hits + 1);
+        hits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
         Some(rule.fault.clone())
     }
 }
@@ -275,6 +304,22 @@ mod tests {
         assert!(rules.faults(&put).is_empty());
         rules.remove(&injected);
         assert!(rules.faults(&get("a/x")).is_empty());
+    }
+
+    #[test]
+    fn chance_follows_from_the_seed_and_is_bounded() {
+        let rules = Rules::default();
+        let rule = |seed| Rule::new(Fault::CutBefore).one_in(4, seed);
+        let (one, same, other) = (rules.add(rule(1)), rules.add(rule(1)), rules.add(rule(2)));
+        let bounded = rules.add(rule(1).at_most(3));
+        let mut differ = false;
+        for _ in 0..400 {
+            hit(&rules, "k");
+            assert_eq!(one.hits(), same.hits());
+            differ |= one.hits() != other.hits();
+        }
+        assert!(differ && (50..150).contains(&one.hits()), "{}", one.hits());
+        assert_eq!((bounded.hits(), bounded.seen()), (3, 400));
     }
 
     fn hit(rules: &Rules, key: &str) {

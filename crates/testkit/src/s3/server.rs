@@ -25,6 +25,9 @@ use super::rule::{Injected, Rule, Rules};
 use super::state::{ConditionalDelete, Conditions, Manners, Shared, State, SwapOfNothing};
 use super::{S3Client, S3Clock};
 
+/// The longest that requests are waited for. Reached only by a test that fails.
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// What an emulator should be like. The default is as AWS is, empty, on any free port of
 /// loopback.
 #[derive(Clone, Debug)]
@@ -197,6 +200,15 @@ impl S3Server {
         self.front.rules.clear();
     }
 
+    /// Waits until no request is being served: those whose client is gone, and that are still to
+    /// take effect, included. Panics if that is not so within a minute.
+    pub async fn idle(&self) {
+        let mut serving = self.front.serving.subscribe();
+        let none = serving.wait_for(|serving| *serving == 0);
+        let none = tokio::time::timeout(IDLE_WAIT_MAX, none).await;
+        drop(none.expect("requests do not end").expect("the server keeps the sender"));
+    }
+
     /// The requests since the start, or since they were last taken, as they arrived; the last
     /// 100 000 at the most.
     pub fn requests(&self) -> Vec<Recorded> {
@@ -276,6 +288,7 @@ fn front(spec: &S3Spec, state: &Arc<State>, stopping: watch::Receiver<()>) -> Fr
         journal: Arc::new(Journal::default()),
         rules: Rules::default(),
         latency_us: AtomicU64::new(micros(spec.latency)),
+        serving: watch::Sender::new(0),
         stopping,
     }
 }

@@ -204,3 +204,21 @@ fn spawn(client: &S3Client, request: Request) -> tokio::task::JoinHandle<Respons
     let client = client.clone();
     tokio::spawn(async move { ask(&client, request).await })
 }
+
+#[tokio::test]
+async fn a_request_whose_client_is_gone_is_still_waited_for() {
+    let (server, client) = start().await;
+    let gate = Gate::closed();
+    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutObject));
+    let wires = futures::future::join_all(
+        ["a", "b"].map(|key| client.begin_signed(request(&client, "PUT", key).body("late"))),
+    );
+    let wires = wires.await;
+    gate.arrived(2).await;
+    drop(wires);
+    assert!(server.keys().is_empty());
+    assert_eq!(gate.most_waiting(), 2);
+    gate.open();
+    server.idle().await;
+    assert_eq!(server.keys(), ["a", "b"]);
+}

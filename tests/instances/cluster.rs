@@ -1,0 +1,148 @@
+//! Three instances on one bucket, and what goes wrong with the bucket while they work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jreg::config::Settings;
+use jreg_storage::{S3Options, S3Store, Store, Tombstones};
+use jreg_testkit::s3::{
+    Fault, Gate, Injected, Operation, Refusal, Rule, S3Clock, S3Server, S3Spec,
+};
+use jreg_testkit::{Client, ServerSpec, StoreKind, TestServer};
+
+/// How many writes are kept back at the most, each until its sender has long given it up.
+const HELD_MAX: u64 = 16;
+/// What the keys of tags contain.
+const TAG: &str = "/_tags/";
+/// For how long an instance waits for one that is.
+const ATTEMPT_MAX: Duration = Duration::from_millis(700);
+/// How long each instance repeats a request that fails: one hardly at all, so that its clients
+/// see much of what goes wrong.
+const PATIENCE: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(3)];
+
+/// Older than what a referencing write may rely on as it is.
+const OLD: Duration = Duration::from_secs(2 * 3600);
+
+/// Three instances.
+pub(crate) struct Cluster {
+    pub(crate) bucket: S3Server,
+    instances: Vec<TestServer>,
+    settings: Settings,
+}
+
+impl Cluster {
+    pub(crate) async fn start(settings: Settings) -> Self {
+        let bucket = S3Server::start(S3Spec::default()).await;
+        let instances = start(&bucket, &settings).await;
+        Self { bucket, instances, settings }
+    }
+
+    pub(crate) fn clients(&self) -> Vec<Client> {
+        self.instances.iter().map(TestServer::client).collect()
+    }
+
+    /// Puts three others in their place, who remember nothing.
+    pub(crate) async fn replace(&mut self) {
+        let others = start(&self.bucket, &self.settings).await;
+        for old in std::mem::replace(&mut self.instances, others) {
+            old.stop().await;
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        for instance in self.instances {
+            instance.stop().await;
+        }
+        self.bucket.stop().await;
+    }
+}
+
+async fn start(bucket: &S3Server, settings: &Settings) -> Vec<TestServer> {
+    let mut instances = Vec::new();
+    for patience in PATIENCE {
+        let spec = ServerSpec { settings: settings.clone(), ..ServerSpec::default() };
+        let store = StoreKind::Given(store(bucket, patience));
+        instances.push(TestServer::start(spec.store(store)).await);
+    }
+    instances
+}
+
+fn store(bucket: &S3Server, patience: Duration) -> Arc<dyn Store> {
+    let options = S3Options {
+        request_timeout: ATTEMPT_MAX,
+        request_budget: patience,
+        transfer_budget: patience,
+        ..bucket.options()
+    };
+    let store = S3Store::open(options).unwrap();
+    Arc::new(Tombstones::new(store, jreg_registry::may_come_back))
+}
+
+/// What goes wrong.
+pub(crate) struct Chaos {
+    rules: Vec<(&'static str, Injected)>,
+    held: Injected,
+    gate: Gate,
+    passed: AtomicU64,
+    clock: S3Clock,
+}
+
+impl Chaos {
+    /// Lets things go wrong, each at its rate.
+    pub(crate) fn begin(bucket: &S3Server, seed: u64) -> Self {
+        let gate = Gate::closed();
+        let put = Some(Operation::PutObject);
+        let get = Some(Operation::GetObject);
+        let faults = [
+            ("refused", Fault::Refuse(Refusal::InternalError), None, "", 60),
+            ("told to slow down", Fault::Refuse(Refusal::SlowDown), None, "", 60),
+            ("told of a conflict", Fault::Refuse(Refusal::Conflict), put, "", 60),
+            ("cut before it took effect", Fault::CutBefore, None, "", 80),
+            ("answer lost", Fault::LoseAnswer, None, "", 80),
+            ("answer of a write lost", Fault::LoseAnswer, put, "", 40),
+            ("answer of a tag's write lost", Fault::LoseAnswer, put, TAG, 6),
+            ("answer cut in its body", Fault::CutBody(100), get, "", 60),
+            ("delayed", Fault::Delay(Duration::from_millis(15)), None, "", 10),
+            ("delayed on a tag", Fault::Delay(Duration::from_millis(15)), get, TAG, 3),
+            ("kept back", Fault::Hold(gate.clone()), put, TAG, 6),
+        ];
+        let mut rules = Vec::new();
+        for (number, (what, fault, operation, part, out_of)) in (0_u64..).zip(faults) {
+            let keeps_back = matches!(fault, Fault::Hold(_));
+            let rule = Rule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
+            let rule = rule.containing(part);
+            let rule = if keeps_back { rule.at_most(HELD_MAX) } else { rule };
+            let rule = operation.map_or(rule.clone(), |operation| rule.on(operation));
+            rules.push((what, bucket.inject(rule)));
+        }
+        let (_, held) = rules.last().expect("there are rules").clone();
+        Self { rules, held, gate, passed: AtomicU64::new(0), clock: bucket.clock().clone() }
+    }
+
+    /// Makes everything that is in the bucket so old that it is written again before anything is
+    /// made to depend on it.
+    pub(crate) fn age_everything(&self) {
+        self.clock.advance(OLD);
+    }
+
+    /// Lets one write that was kept back take effect now, if there is one.
+    pub(crate) fn release_one(&self) {
+        let held = self.held.hits();
+        let next = |passed| (passed < held).then_some(passed + 1);
+        if self.passed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok() {
+            self.gate.pass_one();
+        }
+    }
+
+    /// Ends all that goes wrong, and waits until nothing is on its way any more.
+    pub(crate) async fn end(&self, bucket: &S3Server) {
+        bucket.remove_all();
+        self.gate.open();
+        bucket.idle().await;
+        for (what, rule) in &self.rules {
+            assert!(rule.hits() > 0, "no request was {what}");
+        }
+    }
+}

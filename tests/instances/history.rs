@@ -1,0 +1,400 @@
+//! [`History`]: what was asked of one register and what was answered, and whether some order
+//! explains it.
+//!
+//! A register is the smallest thing that is linearizable: a tag, a manifest, a blob in a
+//! repository. Each operation on it took effect at one moment between its begin and its end; one
+//! whose answer was lost or was an error, at one moment after its begin, or never. The check looks
+//! for an order of these moments in which every answer is right. It goes through the history in
+//! time and keeps every state that the register may be in; an operation is given its place only
+//! when it ends.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Write as _;
+
+/// More states than any history of these tests makes possible at the same time.
+const STATES_MAX: usize = 100_000;
+
+/// What a register holds; `None` is nothing.
+pub(crate) type Value = Option<usize>;
+
+/// What an operation does to a register, or says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Effect {
+    /// It holds this from now on.
+    Write(usize),
+    /// It held something, and holds nothing from now on.
+    Remove,
+    /// It does not hold this from now on; anything else it keeps.
+    RemoveFrom(usize),
+    /// It holds this.
+    Read(Value),
+}
+
+impl Effect {
+    /// What the register holds after it; `None` if the effect is not possible now.
+    fn after(self, value: Value) -> Option<Value> {
+        match (self, value) {
+            (Self::Write(new), _) => Some(Some(new)),
+            (Self::Remove, Some(_)) => Some(None),
+            (Self::Remove, None) => None,
+            (Self::RemoveFrom(old), Some(held)) if held == old => Some(None),
+            (Self::RemoveFrom(_), value) => Some(value),
+            (Self::Read(seen), value) => (seen == value).then_some(value),
+        }
+    }
+
+    /// Whether a later write on an older version of the register is void once this has happened.
+    fn makes_a_version(self) -> bool {
+        matches!(self, Self::Write(_) | Self::Remove)
+    }
+}
+
+/// When an operation can have taken effect, in ticks of the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// In between, without a doubt.
+    Certain {
+        /// Before it was sent.
+        begun: u64,
+        /// After it was answered.
+        ended: u64,
+    },
+    /// In between, or never.
+    Possible {
+        /// Before it was sent.
+        begun: u64,
+        /// After it was answered.
+        ended: u64,
+    },
+    /// It failed: at any time, or never. But what it had sent was sent when it was answered, and
+    /// is void on a register that has got a new version since.
+    Failed {
+        /// Before it was sent.
+        begun: u64,
+        /// After it was answered.
+        answered: u64,
+    },
+    /// Nobody waited for an answer: at any time, or never.
+    Unanswered {
+        /// Before it was sent.
+        begun: u64,
+    },
+}
+
+impl Span {
+    pub(crate) fn begun(self) -> u64 {
+        match self {
+            Self::Certain { begun, .. }
+            | Self::Possible { begun, .. }
+            | Self::Failed { begun, .. }
+            | Self::Unanswered { begun } => begun,
+        }
+    }
+
+    fn ended(self) -> Option<u64> {
+        match self {
+            Self::Certain { ended, .. } | Self::Possible { ended, .. } => Some(ended),
+            Self::Failed { .. } | Self::Unanswered { .. } => None,
+        }
+    }
+
+    fn is_certain(self) -> bool {
+        matches!(self, Self::Certain { .. })
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        let (end, other_end) = (self.ended(), other.ended());
+        end.is_none_or(|end| other.begun() < end)
+            && other_end.is_none_or(|other_end| self.begun() < other_end)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Event {
+    effect: Effect,
+    span: Span,
+    /// It is void once one of these has taken effect.
+    void_after: BTreeSet<usize>,
+    what: String,
+}
+
+impl Event {
+    fn new(effect: Effect, span: Span, what: String) -> Self {
+        Self { effect, span, void_after: BTreeSet::new(), what }
+    }
+}
+
+/// The operations on one register.
+#[derive(Debug, Default)]
+pub(crate) struct History(Vec<Event>);
+
+/// Effects that may come at any later time, and how often.
+type Spare = BTreeMap<Effect, u32>;
+
+/// A state that the register may be in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    value: Value,
+    /// Running operations that have taken effect.
+    done: BTreeSet<usize>,
+    spare: Spare,
+}
+
+impl History {
+    pub(crate) fn add(&mut self, effect: Effect, span: Span, what: String) {
+        self.0.push(Event::new(effect, span, what));
+    }
+
+    /// For registers whose every change is a new version, made on the one that was read: a write
+    /// that failed is void once a later one was made.
+    pub(crate) fn close_failures(&mut self) {
+        let versions = self.0.iter().enumerate().filter_map(|(index, event)| match event.span {
+            Span::Certain { begun, ended } if event.effect.makes_a_version() => {
+                Some((begun, ended, index))
+            }
+            _ => None,
+        });
+        let versions: Vec<_> = versions.collect();
+        for event in &mut self.0 {
+            if let Span::Failed { begun, answered } = event.span {
+                let later = versions.iter().filter(|(began, ..)| *began > answered);
+                event.void_after = later.clone().map(|(.., index)| *index).collect();
+                if let Some(ended) = later.map(|(_, ended, _)| *ended).min() {
+                    event.span = Span::Possible { begun, ended };
+                }
+            }
+        }
+    }
+
+    /// For tags: a push of a manifest under a tag that runs beside a delete of the manifest, at
+    /// another instance, may leave a tag without its manifest. It counts as absent, and whoever
+    /// reads it first removes it.
+    pub(crate) fn allow_dangling(&mut self) {
+        let mut dangling = Vec::new();
+        for delete in &self.0 {
+            let Effect::RemoveFrom(value) = delete.effect else { continue };
+            let pushes = self.0.iter().filter(|event| event.effect == Effect::Write(value));
+            for push in pushes.filter(|push| push.span.overlaps(delete.span)) {
+                let span = Span::Unanswered { begun: delete.span.begun() };
+                let what = format!("{} beside {}", delete.what, push.what);
+                dangling.push(Event::new(delete.effect, span, what));
+            }
+        }
+        self.0.append(&mut dangling);
+    }
+
+    /// # Errors
+    ///
+    /// The history and the operation that nothing explains, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let start = State { value: None, done: BTreeSet::new(), spare: Spare::new() };
+        let mut states = HashSet::from([start]);
+        let mut running = BTreeSet::new();
+        for (_, is_end, _, index) in self.moments() {
+            let event = &self.0[index];
+            if !is_end && event.span.ended().is_some() {
+                running.insert(index);
+            } else if !is_end {
+                let add = |mut state: State| {
+                    *state.spare.entry(event.effect).or_default() += 1;
+                    state
+                };
+                states = states.into_iter().map(add).collect();
+            } else {
+                let next = states.iter().flat_map(|state| self.ends(state, &running, index));
+                let next = without_lesser(next.collect());
+                running.remove(&index);
+                if next.is_empty() || next.len() > STATES_MAX {
+                    return Err(self.explain(index, &states));
+                }
+                states = next;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins and ends in time. What ends with the operation that makes it void ends before it.
+    fn moments(&self) -> Vec<(u64, bool, bool, usize)> {
+        let mut moments: Vec<_> = self
+            .0
+            .iter()
+            .enumerate()
+            .flat_map(|(index, event)| {
+                let certain = event.span.is_certain();
+                let end = event.span.ended().map(|ended| (ended, true, certain, index));
+                [Some((event.span.begun(), false, certain, index)), end]
+            })
+            .flatten()
+            .collect();
+        moments.sort_unstable();
+        moments
+    }
+
+    /// The states that the register may be in once this operation has ended.
+    fn ends(&self, from: &State, running: &BTreeSet<usize>, index: usize) -> Vec<State> {
+        let mut ended = Vec::new();
+        let mut seen = HashSet::from([from.clone()]);
+        let mut open = vec![from.clone()];
+        if !self.0[index].span.is_certain() && !from.done.contains(&index) {
+            ended.push(from.clone());
+        }
+        while let Some(mut state) = open.pop() {
+            if state.done.remove(&index) {
+                ended.push(state);
+                continue;
+            }
+            for next in self.steps(&state, running) {
+                if seen.insert(next.clone()) {
+                    open.push(next);
+                }
+            }
+        }
+        ended
+    }
+
+    /// Every state to which one more effect leads.
+    fn steps(&self, state: &State, running: &BTreeSet<usize>) -> Vec<State> {
+        let own = running.iter().filter(|index| !state.done.contains(index)).filter_map(|index| {
+            let event = &self.0[*index];
+            let value = event.effect.after(state.value)?;
+            if !event.void_after.is_disjoint(&state.done) {
+                return None;
+            }
+            let mut next = State { value, ..state.clone() };
+            next.done.insert(*index);
+            Some(next)
+        });
+        let spare = state.spare.iter().filter_map(|(effect, count)| {
+            let value = effect.after(state.value).filter(|value| *value != state.value)?;
+            let mut next = State { value, ..state.clone() };
+            match count {
+                1 => next.spare.remove(effect),
+                count => next.spare.insert(*effect, count - 1),
+            };
+            Some(next)
+        });
+        own.chain(spare).collect()
+    }
+
+    fn explain(&self, index: usize, states: &HashSet<State>) -> String {
+        let event = &self.0[index];
+        let values: BTreeSet<_> = states.iter().map(|state| state.value).collect();
+        let mut text = format!(
+            "nothing explains {:?} ({}) at {:?}; before it ended it held one of {values:?}\n",
+            event.effect, event.what, event.span
+        );
+        let mut events: Vec<_> = self.0.iter().collect();
+        events.sort_by_key(|event| event.span.begun());
+        for Event { effect, span, what, .. } in events {
+            writeln!(text, "  {span:?} {effect:?}: {what}").expect("a string takes all");
+        }
+        text
+    }
+}
+
+/// Leaves out states that allow less than another.
+fn without_lesser(states: HashSet<State>) -> HashSet<State> {
+    let mut by_core: BTreeMap<(Value, BTreeSet<usize>), Vec<Spare>> = BTreeMap::new();
+    for State { value, done, spare } in states {
+        let kept = by_core.entry((value, done)).or_default();
+        if !kept.iter().any(|other| covers(other, &spare)) {
+            kept.retain(|other| !covers(&spare, other));
+            kept.push(spare);
+        }
+    }
+    let state = |((value, done), spares): (_, Vec<_>)| {
+        spares.into_iter().map(move |spare| State { value, done: BTreeSet::clone(&done), spare })
+    };
+    by_core.into_iter().flat_map(state).collect()
+}
+
+fn covers(more: &Spare, less: &Spare) -> bool {
+    less.iter().all(|(effect, count)| more.get(effect).is_some_and(|other| other >= count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Effect::*;
+    use super::*;
+
+    fn done(begun: u64, ended: u64) -> Span {
+        Span::Certain { begun, ended }
+    }
+
+    fn check(events: &[(Effect, Span)]) -> bool {
+        let mut history = History::default();
+        for (effect, span) in events {
+            history.add(*effect, *span, String::new());
+        }
+        history.close_failures();
+        history.check().is_ok()
+    }
+
+    #[test]
+    fn one_after_the_other_there_is_one_order() {
+        let write = (Write(1), done(0, 1));
+        assert!(check(&[write, (Read(Some(1)), done(2, 3))]));
+        assert!(!check(&[write, (Read(None), done(2, 3))]));
+        assert!(!check(&[write, (Read(Some(2)), done(2, 3))]));
+        assert!(check(&[write, (Remove, done(2, 3)), (Read(None), done(4, 5))]));
+        assert!(!check(&[(Remove, done(0, 1))]), "there was nothing to remove");
+        assert!(!check(&[write, (RemoveFrom(1), done(2, 3)), (Read(Some(1)), done(4, 5))]));
+        assert!(check(&[write, (RemoveFrom(2), done(2, 3)), (Read(Some(1)), done(4, 5))]));
+    }
+
+    #[test]
+    fn what_runs_at_the_same_time_has_any_order_but_one_for_all() {
+        let (one, two) = ((Write(1), done(0, 10)), (Write(2), done(1, 11)));
+        let read = |value, at| (Read(value), done(at, at + 1));
+        assert!(check(&[one, two, read(Some(1), 20), read(Some(1), 30)]));
+        assert!(check(&[one, two, read(Some(2), 20), read(Some(2), 30)]));
+        assert!(!check(&[one, two, read(Some(1), 20), read(Some(2), 30)]));
+        assert!(check(&[one, two, read(Some(1), 2), read(Some(2), 4)]));
+        assert!(!check(&[one, two, read(Some(1), 2), read(Some(2), 4), read(Some(1), 6)]));
+    }
+
+    #[test]
+    fn what_nobody_waited_for_happens_once_at_any_time_or_never() {
+        let lost = (Write(2), Span::Unanswered { begun: 0 });
+        let first = (Write(1), done(2, 3));
+        let read = |value, at| (Read(value), done(at, at + 1));
+        assert!(check(&[lost, first, read(Some(1), 4)]));
+        assert!(check(&[lost, first, read(Some(1), 4), read(Some(2), 6)]));
+        let again = (Write(1), done(8, 9));
+        let early = [lost, first, read(Some(1), 4), read(Some(2), 6), again];
+        assert!(check(&early));
+        assert!(!check(&[&early[..], &[read(Some(2), 10)]].concat()), "it happened twice");
+    }
+
+    #[test]
+    fn what_failed_never_reverts_what_came_after_it() {
+        let failed = (Write(2), Span::Failed { begun: 0, answered: 1 });
+        let read = |value, at| (Read(value), done(at, at + 1));
+        assert!(check(&[failed, read(None, 2), read(Some(2), 4)]));
+        assert!(!check(&[failed, (Write(1), done(2, 3)), read(Some(2), 4)]));
+        assert!(!check(&[failed, (Write(1), done(2, 3)), (Remove, done(4, 5)), read(Some(2), 6)]));
+    }
+
+    #[test]
+    fn what_is_possible_is_so_until_it_ends() {
+        let write = (Write(1), done(0, 1));
+        let perhaps = (RemoveFrom(1), Span::Possible { begun: 2, ended: 5 });
+        let read = |value, at| (Read(value), done(at, at + 1));
+        assert!(check(&[write, perhaps, read(None, 6)]));
+        assert!(check(&[write, perhaps, read(Some(1), 6)]));
+        assert!(!check(&[write, perhaps, read(Some(1), 6), read(None, 8)]));
+    }
+
+    #[test]
+    fn a_tag_may_dangle_only_after_a_push_beside_a_delete() {
+        for (delete, allowed) in [(done(5, 15), true), (done(15, 16), false)] {
+            let mut history = History::default();
+            history.add(Write(1), done(0, 10), String::new());
+            history.add(RemoveFrom(1), delete, String::new());
+            history.add(Write(1), done(20, 21), String::new());
+            history.add(Read(None), done(30, 31), String::new());
+            history.allow_dangling();
+            assert_eq!(history.check().is_ok(), allowed);
+        }
+    }
+}

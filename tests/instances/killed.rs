@@ -1,0 +1,214 @@
+//! Real processes on one bucket, one of which is killed in the middle of uploads: clients go on
+//! at another, and what the dead one left behind is gone once it is too old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use jreg_registry::{Options, Registry};
+use jreg_storage::SystemClock;
+use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
+use jreg_testkit::{Client, Process, Request, Response, Rng, sha256};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
+const PART_BYTES: usize = 5 * 1024 * 1024;
+/// Three whole parts and a piece.
+const BLOB_BYTES: usize = 3 * PART_BYTES + 1_234_567;
+/// What one PATCH of a client that sends chunks has: a part and a tail.
+const CHUNK_BYTES: usize = PART_BYTES + 2_000_000;
+/// Longer than an upload may go on and a write of it be on its way.
+const EXPIRY: Duration = Duration::from_secs(8 * 24 * 3600);
+/// The names by which uploads are found in the bucket.
+const SESSIONS: &str = "uploads/";
+
+/// The ways in which clients send a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// `POST ?digest=` with all bytes.
+    AtOnce,
+    /// `POST`, then `PUT ?digest=` with all bytes.
+    Closing,
+    /// `POST`, one PATCH of unknown length, an empty PUT.
+    Stream,
+    /// `POST`, several PATCHes, an empty PUT.
+    Chunks,
+}
+
+const WAYS: [Way; 4] = [Way::AtOnce, Way::Closing, Way::Stream, Way::Chunks];
+
+/// A client with a blob of its own to push.
+struct Pusher {
+    way: Way,
+    /// Where it sends to: the first until that breaks off, then the second.
+    clients: [Client; 2],
+    bytes: Bytes,
+    /// Where an upload stood when it was taken up at the second.
+    resumed_at: Option<usize>,
+}
+
+impl Pusher {
+    fn target(&self, rest: &str) -> String {
+        format!("/v2/killed/blobs/uploads/{rest}")
+    }
+
+    fn digest(&self) -> String {
+        sha256(&self.bytes)
+    }
+
+    /// Sends a request to the first, or to the second once the first is gone. Gives the answer,
+    /// and whether it is the second's.
+    async fn send(&self, request: Request) -> (Response, bool) {
+        if let Ok(answer) = self.clients[0].try_send(request.clone()).await {
+            return (answer, false);
+        }
+        (self.clients[1].send(request).await, true)
+    }
+
+    async fn begin(&self) -> String {
+        let begun = self.send(Request::new("POST", self.target("")).body("")).await.0;
+        assert_eq!(begun.status, 202, "{begun}");
+        begun.header("Location").unwrap().to_owned()
+    }
+
+    async fn push(mut self) -> Self {
+        match self.way {
+            Way::AtOnce => {
+                let target = self.target(&format!("?digest={}", self.digest()));
+                let push = Request::new("POST", target).body(self.bytes.clone());
+                let answer = self.send(push).await.0;
+                assert_eq!(answer.status, 201, "{answer}");
+            }
+            Way::Closing => {
+                let upload = self.begin().await;
+                self.close(&upload, self.bytes.clone()).await;
+            }
+            Way::Stream => self.patch_all(BLOB_BYTES).await,
+            Way::Chunks => self.patch_all(CHUNK_BYTES).await,
+        }
+        self
+    }
+
+    /// Sends everything in chunks of at most this size, and goes on where the upload stands if
+    /// one breaks off.
+    async fn patch_all(&mut self, chunk_bytes: usize) {
+        let upload = self.begin().await;
+        let (mut sent, mut client) = (0, self.clients[0].clone());
+        while sent < self.bytes.len() {
+            let end = self.bytes.len().min(sent + chunk_bytes);
+            let pieces: Vec<_> = (sent..end)
+                .step_by(100_000)
+                .map(|start| self.bytes.slice(start..end.min(start + 100_000)))
+                .collect();
+            let patch = Request::new("PATCH", &*upload).chunked(pieces);
+            match client.try_send(patch).await {
+                Ok(answer) => {
+                    assert_eq!(answer.status, 202, "{answer}");
+                    sent = end;
+                }
+                Err(_) => {
+                    assert_eq!(self.resumed_at, None, "the second instance broke off, too");
+                    client = self.clients[1].clone();
+                    let stands = stands(&client.get(&upload).await);
+                    assert!((sent..end).contains(&stands), "{stands} is not {sent} to {end}");
+                    (sent, self.resumed_at) = (stands, Some(stands));
+                }
+            }
+        }
+        self.close(&upload, Bytes::new()).await;
+    }
+
+    async fn close(&self, upload: &str, last: Bytes) {
+        let target = format!("{upload}?digest={}", self.digest());
+        let answer = self.send(Request::new("PUT", target).body(last)).await.0;
+        assert_eq!(answer.status, 201, "{answer}");
+    }
+}
+
+fn stands(status: &Response) -> usize {
+    assert_eq!(status.status, 204, "{status}");
+    match status.header("Range").unwrap() {
+        "0-0" => 0,
+        range => range.strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1,
+    }
+}
+
+async fn process(bucket: &Arc<S3Server>) -> Process {
+    let bucket = Arc::clone(bucket);
+    // One part of each upload on its way: so it is known how many come to the gate.
+    let flags = ["--part-bytes", "5MiB", "--parts-in-flight", "1"];
+    let start = move || Process::start_in_bucket(BINARY, &bucket, &flags);
+    tokio::task::spawn_blocking(start).await.unwrap()
+}
+
+/// Kills an instance when so many parts are stored and one of each upload is on its way.
+async fn kill_after(parts: usize) {
+    let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
+    let (victim, survivor) = (process(&bucket).await, process(&bucket).await);
+    let gate = Gate::closed();
+    (0..parts).for_each(|_| gate.pass_one());
+    bucket.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::UploadPart));
+
+    let mut rng = Rng::new(parts as u64);
+    let mut pusher = |way, first: &Process| Pusher {
+        way,
+        clients: [first.client(), survivor.client()],
+        bytes: rng.bytes(BLOB_BYTES),
+        resumed_at: None,
+    };
+    let mut pushers: Vec<_> = WAYS.iter().map(|way| pusher(*way, &victim)).collect();
+    pushers.push(pusher(Way::Closing, &survivor));
+    pushers.push(pusher(Way::Chunks, &survivor));
+    let running: Vec<_> = pushers.into_iter().map(|p| tokio::spawn(p.push())).collect();
+
+    gate.arrived(parts + running.len()).await;
+    victim.kill();
+    gate.open();
+    let done: Vec<_> = join_all(running).await.into_iter().map(Result::unwrap).collect();
+    bucket.idle().await;
+
+    let resumed = done.iter().filter(|pusher| pusher.resumed_at.is_some()).count();
+    assert_eq!(resumed, 2, "both uploads that are sent in PATCHes went on at the other instance");
+    for pusher in &done {
+        let pulled = survivor.client().get(&format!("/v2/killed/blobs/{}", pusher.digest())).await;
+        assert!(pulled.body == pusher.bytes, "{:?} came back as other bytes", pusher.way);
+    }
+    assert!(!bucket.uploads().is_empty(), "the dead instance left nothing behind");
+    assert_no_orphan_survives(&bucket).await;
+    assert!(survivor.terminate().success());
+}
+
+/// What the reaper leaves, once everything is too old to go on, is what links name.
+async fn assert_no_orphan_survives(bucket: &S3Server) {
+    let clock = Arc::new(SystemClock::new());
+    let registry = Registry::open(bucket.store(), clock, Options::default()).await.unwrap();
+    assert_eq!(registry.reap_uploads().await.unwrap().unfinished, 0, "nothing is old yet");
+    bucket.clock().advance(EXPIRY);
+    let reaped = registry.reap_uploads().await.unwrap();
+    assert_eq!((reaped.unfinished, reaped.failed), (1, 0), "the one whose id nobody was told");
+    assert_eq!(bucket.uploads(), []);
+    let keys = bucket.keys();
+    let left: Vec<_> = keys.iter().filter(|key| key.starts_with(SESSIONS)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let named: Vec<_> = keys
+        .iter()
+        .filter(|key| key.starts_with("links/"))
+        .map(|key| {
+            let link: Value = serde_json::from_slice(&bucket.object(key).unwrap().bytes).unwrap();
+            link["location"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let stored: Vec<_> = keys.iter().filter(|key| key.starts_with("blobs/")).collect();
+    for key in &stored {
+        assert!(named.contains(key), "no link names {key}");
+    }
+    assert_eq!(stored.len(), WAYS.len() + 2);
+}
+
+#[test]
+fn uploads_of_a_killed_instance_go_on_at_another() {
+    for parts in [0, 2] {
+        crate::block_on(kill_after(parts));
+    }
+}

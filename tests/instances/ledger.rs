@@ -1,0 +1,103 @@
+//! [`Ledger`]: what all clients asked and were answered, by register.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::history::{Effect, History, Span};
+
+/// What the instances must agree on, each by itself. By the numbers of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Register {
+    /// Where a tag of a repository points to.
+    Tag(usize, usize),
+    /// Whether a repository holds a manifest.
+    Manifest(usize, usize),
+    /// Whether a repository holds a blob.
+    Blob(usize, usize),
+    /// Whether a manifest is listed under its subject.
+    Referrer(usize, usize),
+}
+
+/// What an answer says, or may have done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) register: Register,
+    pub(crate) effect: Effect,
+    /// Whether it is known to have happened.
+    pub(crate) certain: bool,
+}
+
+/// That something is there, for registers that hold nothing else.
+pub(crate) const THERE: usize = 0;
+
+impl Claim {
+    pub(crate) fn of(register: Register, effect: Effect) -> Self {
+        Self { register, effect, certain: true }
+    }
+
+    pub(crate) fn perhaps(register: Register, effect: Effect) -> Self {
+        Self { register, effect, certain: false }
+    }
+}
+
+/// The histories of all registers, and the clock that they go by.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    ticks: AtomicU64,
+    histories: Mutex<BTreeMap<Register, History>>,
+}
+
+impl Ledger {
+    /// A moment after all earlier ones.
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Notes what was answered.
+    pub(crate) fn answered(&self, begun: u64, claims: Vec<Claim>, what: &str) {
+        let ended = self.tick();
+        for Claim { register, effect, certain } in claims {
+            let span = match certain {
+                true => Span::Certain { begun, ended },
+                false => Span::Possible { begun, ended },
+            };
+            self.note(register, effect, span, what);
+        }
+    }
+
+    /// Notes what may have happened, where there was no answer, or one that tells nothing.
+    pub(crate) fn unsure(&self, span: Span, claims: Vec<Claim>, what: &str) {
+        for Claim { register, effect, .. } in claims {
+            if !matches!(effect, Effect::Read(_)) {
+                self.note(register, effect, span, what);
+            }
+        }
+    }
+
+    fn note(&self, register: Register, effect: Effect, span: Span, what: &str) {
+        self.histories().entry(register).or_default().add(effect, span, what.to_owned());
+    }
+
+    fn histories(&self) -> MutexGuard<'_, BTreeMap<Register, History>> {
+        self.histories.lock().unwrap()
+    }
+
+    /// Panics unless every history can be explained.
+    pub(crate) fn check(&self, seed: u64) {
+        for (register, history) in &mut *self.histories() {
+            match register {
+                Register::Tag(..) => {
+                    history.close_failures();
+                    history.allow_dangling();
+                }
+                Register::Manifest(..) => history.close_failures(),
+                Register::Referrer(..) => history.allow_dangling(),
+                Register::Blob(..) => {}
+            }
+            if let Err(why) = history.check() {
+                panic!("seed {seed}, {register:?}: {why}");
+            }
+        }
+    }
+}

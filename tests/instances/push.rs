@@ -1,0 +1,229 @@
+//! How a client pushes a blob: in one request or in chunks, each at another instance, going on
+//! where the upload stands after whatever went wrong.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jreg_testkit::{Request, Response};
+
+use crate::history::Effect;
+use crate::ledger::{Claim, Register, THERE};
+use crate::worker::{Reply, Worker, one_of};
+use crate::world::REPOSITORIES;
+
+/// More requests than any upload needs while things go wrong at their rates.
+const STEPS_MAX: u32 = 200;
+
+/// An upload as its client knows it.
+struct Upload {
+    location: String,
+    digest: String,
+    bytes: Bytes,
+    /// How many bytes were acknowledged, and how many were ever sent.
+    acknowledged: usize,
+    sent: usize,
+    /// Whether some request was not answered: the upload may stand anywhere up to `sent`.
+    in_doubt: bool,
+    register: Register,
+}
+
+/// What a request to an upload came to.
+enum Step {
+    On,
+    Done,
+    /// It is no more, for a reason: the client begins again.
+    Gone,
+}
+
+impl Worker {
+    /// Pushes a blob in any of the ways that clients have.
+    pub(crate) async fn push_blob(&mut self, repository: usize, blob: usize) {
+        match self.rng.below(5) {
+            0 => self.push_at_once(repository, blob).await,
+            1 => {
+                let mounted = self.mount(repository, blob).await;
+                if let Some(location) = mounted {
+                    self.upload(repository, blob, Some(location)).await;
+                }
+            }
+            _ => self.upload(repository, blob, None).await,
+        }
+    }
+
+    async fn push_at_once(&mut self, repository: usize, blob: usize) {
+        let world = Arc::clone(&self.shared.world);
+        let pushed = &world.blobs[blob];
+        let target =
+            format!("/v2/{}/blobs/uploads/?digest={}", REPOSITORIES[repository], pushed.digest);
+        let push = Request::new("POST", target);
+        let push = match self.rng.chance(1, 4) {
+            true => push.chunked([pushed.bytes.clone()]),
+            false => push.body(pushed.bytes.clone()),
+        };
+        let held = vec![Claim::of(Register::Blob(repository, blob), Effect::Write(THERE))];
+        one_of(&self.insist(push, |_| held.clone()).await, &[201]);
+    }
+
+    /// Mounts a blob from the other repository; what it gives instead, if that does not hold it,
+    /// is an upload.
+    pub(crate) async fn mount(&mut self, repository: usize, blob: usize) -> Option<String> {
+        let world = Arc::clone(&self.shared.world);
+        let source = 1 - repository;
+        let target = format!(
+            "/v2/{}/blobs/uploads/?mount={}&from={}",
+            REPOSITORIES[repository], world.blobs[blob].digest, REPOSITORIES[source]
+        );
+        let (here, there) = (Register::Blob(repository, blob), Register::Blob(source, blob));
+        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+            Some(202) => [here, there].map(|at| Claim::of(at, Effect::Read(None))).to_vec(),
+            _ => vec![Claim::of(here, Effect::Write(THERE))],
+        };
+        let answer = self.insist(Request::new("POST", target).body(""), claims).await;
+        one_of(&answer, &[201, 202]);
+        (answer.status == 202).then(|| answer.header("Location").unwrap().to_owned())
+    }
+
+    async fn upload(&mut self, repository: usize, blob: usize, mut location: Option<String>) {
+        let world = Arc::clone(&self.shared.world);
+        let pushed = &world.blobs[blob];
+        for _ in 0..STEPS_MAX {
+            let mut upload = Upload {
+                location: match location.take() {
+                    Some(location) => location,
+                    None => self.begin(repository).await,
+                },
+                digest: pushed.digest.clone(),
+                bytes: pushed.bytes.clone(),
+                acknowledged: 0,
+                sent: 0,
+                in_doubt: false,
+                register: Register::Blob(repository, blob),
+            };
+            if self.drive(&mut upload).await {
+                return;
+            }
+        }
+        panic!("an upload was begun {STEPS_MAX} times in vain");
+    }
+
+    async fn begin(&mut self, repository: usize) -> String {
+        let target = format!("/v2/{}/blobs/uploads/", REPOSITORIES[repository]);
+        let begun = self.insist(Request::new("POST", target).body(""), |_| Vec::new()).await;
+        one_of(&begun, &[202]);
+        begun.header("Location").unwrap().to_owned()
+    }
+
+    /// Goes on with an upload to its end. `false`: it is no more.
+    async fn drive(&mut self, upload: &mut Upload) -> bool {
+        for _ in 0..STEPS_MAX {
+            let left = upload.bytes.len() - upload.acknowledged;
+            let step = match left {
+                0 => self.close(upload, Bytes::new()).await,
+                // The closing request may bring the last bytes, or all of them.
+                _ if self.rng.chance(1, 5) => {
+                    let rest = upload.bytes.slice(upload.acknowledged..);
+                    self.close(upload, rest).await
+                }
+                left => self.patch(upload, left).await,
+            };
+            match step {
+                Step::On => {}
+                Step::Done => return true,
+                Step::Gone => {
+                    assert!(upload.in_doubt, "{} is gone without a reason", upload.location);
+                    return false;
+                }
+            }
+        }
+        panic!("{} never ends", upload.location);
+    }
+
+    async fn patch(&mut self, upload: &mut Upload, left: usize) -> Step {
+        // Not one byte, which `Range: 0-0` does not tell from none.
+        let most = if self.rng.chance(1, 2) { left } else { left.div_ceil(2) };
+        let len = left.min(2 + self.below(most));
+        let len = if left - len == 1 { left } else { len };
+        let (start, end) = (upload.acknowledged, upload.acknowledged + len);
+        upload.sent = upload.sent.max(end);
+        // Always with its place: a chunk without one, whose answer nobody waited for, may be
+        // appended after the one that was sent in its stead.
+        let patch = Request::new("PATCH", &*upload.location)
+            .header("Content-Range", format!("{start}-{}", end - 1));
+        let chunk = upload.bytes.slice(start..end);
+        let patch = if self.rng.chance(1, 2) { patch.chunked([chunk]) } else { patch.body(chunk) };
+        match self.attempt(&patch).await {
+            Reply::Answer(answer) if answer.status == 202 => {
+                assert_eq!(stands(&answer, end), end, "{answer}");
+                upload.acknowledged = end;
+                Step::On
+            }
+            Reply::Answer(answer) => self.look_why(upload, &answer).await,
+            Reply::Failed | Reply::Unanswered => self.look(upload).await,
+        }
+    }
+
+    async fn close(&mut self, upload: &mut Upload, last: Bytes) -> Step {
+        upload.sent = upload.sent.max(upload.acknowledged + last.len());
+        let mut close =
+            Request::new("PUT", format!("{}?digest={}", upload.location, upload.digest));
+        if !last.is_empty() {
+            let (start, end) = (upload.acknowledged, upload.acknowledged + last.len());
+            close = close.header("Content-Range", format!("{start}-{}", end - 1));
+        }
+        let held = vec![Claim::of(upload.register, Effect::Write(THERE))];
+        let claims = |answer: Option<&Response>| match answer {
+            Some(answer) if answer.status != 201 => Vec::new(),
+            _ => held.clone(),
+        };
+        match self.note(&close.body(last), claims).await {
+            Some(answer) if answer.status == 201 => Step::Done,
+            Some(answer) => self.look_why(upload, &answer).await,
+            // The same again: it may have been done.
+            None => {
+                upload.in_doubt = true;
+                self.pause().await;
+                Step::On
+            }
+        }
+    }
+
+    async fn look_why(&mut self, upload: &mut Upload, answer: &Response) -> Step {
+        match answer.status {
+            404 => Step::Gone,
+            416 => {
+                assert!(upload.in_doubt, "{} stands elsewhere: {answer}", upload.location);
+                self.look(upload).await
+            }
+            _ => panic!("{}: {answer}", upload.location),
+        }
+    }
+
+    /// Asks where an upload stands.
+    async fn look(&mut self, upload: &mut Upload) -> Step {
+        upload.in_doubt = true;
+        self.pause().await;
+        let status = self.insist(Request::new("GET", &*upload.location), |_| Vec::new()).await;
+        one_of(&status, &[204, 404]);
+        if status.status == 404 {
+            return Step::Gone;
+        }
+        let stands = stands(&status, upload.acknowledged);
+        assert!(
+            (upload.acknowledged..=upload.sent).contains(&stands),
+            "{} stands at {stands}; {} were acknowledged of {} sent",
+            upload.location,
+            upload.acknowledged,
+            upload.sent
+        );
+        upload.acknowledged = stands;
+        Step::On
+    }
+}
+
+/// Where an upload stands by its `Range`, which tells none from one byte only by what is known.
+fn stands(answer: &Response, known: usize) -> usize {
+    match answer.header("Range").unwrap() {
+        "0-0" => known.min(1),
+        range => range.strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1,
+    }
+}

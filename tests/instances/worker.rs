@@ -1,0 +1,427 @@
+//! One client: random operations, each request at a random instance, sent again elsewhere when
+//! it fails, and everything that is answered noted in the ledger.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jreg_testkit::{Client, Request, Response, Rng};
+use tokio::task::JoinHandle;
+
+use crate::cluster::Chaos;
+use crate::history::{Effect, Span};
+use crate::ledger::{Claim, Ledger, Register, THERE};
+use crate::world::{REPOSITORIES, TAGS, World};
+
+/// More attempts than any request needs while things go wrong at their rates.
+const ATTEMPTS_MAX: u32 = 60;
+/// One in so many answers to a write is not waited for.
+const IMPATIENCE: u64 = 30;
+/// The same for chunks, so that an upload often has two requests at the same time.
+const IMPATIENCE_CHUNK: u64 = 8;
+
+/// At one in so many operations a write that was kept back takes effect: seldom, so that much has
+/// come after it.
+const RELEASE: u64 = 30;
+/// The most reads of one that watches.
+const READS_MAX: u32 = 1000;
+
+/// What all clients share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) world: Arc<World>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) chaos: Arc<Chaos>,
+    /// One of each instance.
+    pub(crate) clients: Vec<Client>,
+    /// Whether a read must be of now. Otherwise it may be of a while ago, and only its bytes are
+    /// checked.
+    pub(crate) strict: bool,
+}
+
+/// What came of a request.
+pub(crate) enum Reply {
+    Answer(Response),
+    /// An answer that says only that it failed.
+    Failed,
+    /// There was none, or nobody waited for it: it may still go on.
+    Unanswered,
+}
+
+/// A client.
+pub(crate) struct Worker {
+    pub(crate) shared: Shared,
+    pub(crate) rng: Rng,
+    /// Requests whose answers nobody waits for.
+    abandoned: Vec<JoinHandle<()>>,
+    acknowledged: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Shared, seed: u64) -> Self {
+        Self { shared, rng: Rng::new(seed), abandoned: Vec::new(), acknowledged: 0 }
+    }
+
+    /// Makes so many operations and says how much was acknowledged; half way through, `half_way` is called.
+    pub(crate) async fn run(mut self, operations: u64, half_way: impl FnOnce(&Chaos)) -> u64 {
+        for _ in 0..operations / 2 {
+            self.operation().await;
+        }
+        half_way(&self.shared.chaos);
+        for _ in operations / 2..operations {
+            self.operation().await;
+        }
+        for abandoned in self.abandoned {
+            abandoned.await.unwrap();
+        }
+        self.acknowledged
+    }
+
+    async fn operation(&mut self) {
+        if self.rng.chance(1, RELEASE) {
+            self.shared.chaos.release_one();
+        }
+        let repository = self.below(REPOSITORIES.len());
+        let manifest = self.below(self.shared.world.manifests.len());
+        let tag = self.below(TAGS.len());
+        let blob = self.any_blob();
+        match self.rng.below(20) {
+            0..=3 => self.push_image(repository, manifest, tag).await,
+            4..=6 => drop(self.put_manifest(repository, manifest, Some(tag)).await),
+            7 => drop(self.put_manifest(repository, manifest, None).await),
+            8..=10 => self.push_blob(repository, blob).await,
+            11 => drop(self.mount(repository, blob).await),
+            12 => self.delete_blob(repository, blob).await,
+            13..=14 => self.delete_tag(repository, tag).await,
+            15 => self.delete_manifest(repository, manifest).await,
+            16 => drop(self.read_manifest(repository, manifest).await),
+            17..=18 => drop(self.read_blob(repository, blob).await),
+            _ => drop(self.read_referrers(repository, 0).await),
+        }
+    }
+
+    /// Reads tags until it is stopped: what is there for a moment only must be seen, too.
+    pub(crate) async fn watch(mut self, stopped: Arc<AtomicBool>) {
+        for _ in 0..READS_MAX {
+            if stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            let (repository, tag) = (self.below(REPOSITORIES.len()), self.below(TAGS.len()));
+            self.read_tag(repository, tag).await;
+            self.pause().await;
+        }
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.rng.below(end as u64)).unwrap()
+    }
+
+    /// Mostly a small one.
+    fn any_blob(&mut self) -> usize {
+        let blob = self.below(self.shared.world.blobs.len());
+        if self.shared.world.is_large(blob) && self.rng.chance(2, 3) { 0 } else { blob }
+    }
+
+    /// Sends a request to any instance, once.
+    pub(crate) async fn attempt(&mut self, request: &Request) -> Reply {
+        let client = self.rng.pick(&self.shared.clients).clone();
+        let request = request.clone();
+        let impatience = if request.method == "PATCH" { IMPATIENCE_CHUNK } else { IMPATIENCE };
+        if request.method != "GET" && self.rng.chance(1, impatience) {
+            let sending = async move { drop(client.try_send(request).await) };
+            self.abandoned.push(tokio::spawn(sending));
+            return Reply::Unanswered;
+        }
+        match client.try_send(request).await {
+            Ok(answer) if answer.status >= 500 || answer.status == 429 => Reply::Failed,
+            Ok(answer) => {
+                self.acknowledged += 1;
+                Reply::Answer(answer)
+            }
+            Err(_) => Reply::Unanswered,
+        }
+    }
+
+    /// Sends a request, again if need be, until it is answered. `claims` says what an answer
+    /// means, or what may have been done without one.
+    pub(crate) async fn insist(
+        &mut self,
+        request: Request,
+        claims: impl Fn(Option<&Response>) -> Vec<Claim>,
+    ) -> Response {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(answer) = self.note(&request, &claims).await {
+                return answer;
+            }
+            self.pause().await;
+        }
+        panic!("{ATTEMPTS_MAX} attempts failed: {request}");
+    }
+
+    /// Sends a request once, and notes what came of it.
+    pub(crate) async fn note(
+        &mut self,
+        request: &Request,
+        claims: impl Fn(Option<&Response>) -> Vec<Claim>,
+    ) -> Option<Response> {
+        let ledger = Arc::clone(&self.shared.ledger);
+        let what = format!("{} {}", request.method, request.target);
+        let begun = ledger.tick();
+        match self.attempt(request).await {
+            Reply::Answer(answer) => {
+                let what = format!("{what} = {}", answer.status);
+                ledger.answered(begun, claims(Some(&answer)), &what);
+                return Some(answer);
+            }
+            Reply::Failed => {
+                let span = Span::Failed { begun, answered: ledger.tick() };
+                ledger.unsure(span, claims(None), &what);
+            }
+            Reply::Unanswered => {
+                ledger.unsure(Span::Unanswered { begun }, claims(None), &what);
+            }
+        }
+        None
+    }
+
+    /// A moment before the next attempt, so that faults that come together pass.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(Duration::from_millis(self.rng.below(10))).await;
+    }
+
+    async fn push_image(&mut self, repository: usize, manifest: usize, tag: usize) {
+        for blob in self.shared.world.manifests[manifest].needs.clone() {
+            if self.rng.chance(1, 2) && self.holds_blob(repository, blob).await {
+                continue;
+            }
+            self.push_blob(repository, blob).await;
+        }
+        let answer = self.put_manifest(repository, manifest, Some(tag)).await;
+        for blob in self.missing(&answer) {
+            self.push_blob(repository, blob).await;
+        }
+        if answer.status != 201 {
+            self.put_manifest(repository, manifest, Some(tag)).await;
+        }
+    }
+
+    async fn put_manifest(
+        &mut self,
+        repository: usize,
+        manifest: usize,
+        tag: Option<usize>,
+    ) -> Response {
+        let world = Arc::clone(&self.shared.world);
+        let pushed = &world.manifests[manifest];
+        let reference = tag.map_or(&*pushed.digest, |tag| TAGS[tag]);
+        let put = Request::new("PUT", manifest_at(repository, reference))
+            .header("Content-Type", &*pushed.media_type)
+            .body(pushed.bytes.clone());
+        let written = || {
+            let at = Claim::of(Register::Manifest(repository, manifest), Effect::Write(THERE));
+            let tag =
+                tag.map(|tag| Claim::of(Register::Tag(repository, tag), Effect::Write(manifest)));
+            let referrer = pushed
+                .subject
+                .map(|_| Claim::of(Register::Referrer(repository, manifest), Effect::Write(THERE)));
+            [Some(at), tag, referrer].into_iter().flatten().collect::<Vec<_>>()
+        };
+        let blob = |blob, value| Claim::of(Register::Blob(repository, blob), Effect::Read(value));
+        let answer = self
+            .insist(put, |answer| match answer {
+                None => written(),
+                Some(answer) if answer.status == 201 => {
+                    let held = pushed.needs.iter().map(|need| blob(*need, Some(THERE)));
+                    written().into_iter().chain(held).collect()
+                }
+                Some(answer) => {
+                    let missing = missing(&world, answer);
+                    assert!(!missing.is_empty(), "nothing is missing: {answer}");
+                    missing.into_iter().map(|need| blob(need, None)).collect()
+                }
+            })
+            .await;
+        one_of(&answer, &[201, 400]);
+        answer
+    }
+
+    fn missing(&self, answer: &Response) -> Vec<usize> {
+        missing(&self.shared.world, answer)
+    }
+
+    async fn delete_blob(&mut self, repository: usize, blob: usize) {
+        let world = Arc::clone(&self.shared.world);
+        let delete = Request::new("DELETE", blob_at(repository, &world.blobs[blob].digest));
+        self.remove(delete, Register::Blob(repository, blob)).await;
+    }
+
+    async fn delete_tag(&mut self, repository: usize, tag: usize) {
+        let delete = Request::new("DELETE", manifest_at(repository, TAGS[tag]));
+        self.remove(delete, Register::Tag(repository, tag)).await;
+    }
+
+    async fn remove(&mut self, delete: Request, register: Register) {
+        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+            Some(404) => vec![Claim::of(register, Effect::Read(None))],
+            _ => vec![Claim::of(register, Effect::Remove)],
+        };
+        one_of(&self.insist(delete, claims).await, &[202, 404]);
+    }
+
+    async fn delete_manifest(&mut self, repository: usize, manifest: usize) {
+        let world = Arc::clone(&self.shared.world);
+        let digest = &world.manifests[manifest].digest;
+        let has_subject = world.manifests[manifest].subject.is_some();
+        let delete = Request::new("DELETE", manifest_at(repository, digest));
+        let own = Register::Manifest(repository, manifest);
+        let led_here = || {
+            let tags = (0..TAGS.len()).map(|tag| (Register::Tag(repository, tag), manifest));
+            let entry = has_subject.then_some((Register::Referrer(repository, manifest), THERE));
+            tags.chain(entry)
+        };
+        let gone = |(register, value)| Claim::of(register, Effect::RemoveFrom(value));
+        // Somebody else may have removed it after this request had removed what leads to it.
+        let perhaps = |(register, value)| Claim::perhaps(register, Effect::RemoveFrom(value));
+        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+            Some(404) => {
+                let absent = Claim::of(own, Effect::Read(None));
+                led_here().map(perhaps).chain([absent]).collect()
+            }
+            _ => led_here().map(gone).chain([Claim::of(own, Effect::Remove)]).collect(),
+        };
+        one_of(&self.insist(delete, claims).await, &[202, 404]);
+    }
+
+    /// Reads something at a path. `claims` are of an answer with content.
+    async fn read(
+        &mut self,
+        read: Request,
+        absent: Register,
+        claims: impl Fn(&Response) -> Vec<Claim>,
+    ) -> Response {
+        let strict = self.shared.strict;
+        let answer = self
+            .insist(read, |answer| match answer {
+                None => Vec::new(),
+                Some(answer) if answer.status == 404 => {
+                    vec![Claim::of(absent, Effect::Read(None))]
+                }
+                Some(answer) => {
+                    let claims = claims(answer);
+                    if strict { claims } else { Vec::new() }
+                }
+            })
+            .await;
+        one_of(&answer, &[200, 404]);
+        answer
+    }
+
+    /// Where a tag points to.
+    pub(crate) async fn read_tag(&mut self, repository: usize, tag: usize) -> Option<usize> {
+        let world = Arc::clone(&self.shared.world);
+        let register = Register::Tag(repository, tag);
+        let served = |answer: &Response| {
+            let served = world.manifest_of(&answer.body);
+            served.unwrap_or_else(|| panic!("nobody pushed this: {answer}"))
+        };
+        let get = Request::new("GET", manifest_at(repository, TAGS[tag]));
+        let answer = self
+            .read(get, register, |answer| {
+                let manifest = served(answer);
+                let there = Register::Manifest(repository, manifest);
+                vec![
+                    Claim::of(register, Effect::Read(Some(manifest))),
+                    Claim::of(there, Effect::Read(Some(THERE))),
+                ]
+            })
+            .await;
+        (answer.status == 200).then(|| served(&answer))
+    }
+
+    /// Whether a manifest is there.
+    pub(crate) async fn read_manifest(&mut self, repository: usize, manifest: usize) -> bool {
+        let world = Arc::clone(&self.shared.world);
+        let register = Register::Manifest(repository, manifest);
+        let get = Request::new("GET", manifest_at(repository, &world.manifests[manifest].digest));
+        let answer = self
+            .read(get, register, |answer| {
+                assert_eq!(answer.body, world.manifests[manifest].bytes);
+                vec![Claim::of(register, Effect::Read(Some(THERE)))]
+            })
+            .await;
+        answer.status == 200
+    }
+
+    /// Whether a blob is there, with the right bytes.
+    pub(crate) async fn read_blob(&mut self, repository: usize, blob: usize) -> bool {
+        let world = Arc::clone(&self.shared.world);
+        let register = Register::Blob(repository, blob);
+        let get = Request::new("GET", blob_at(repository, &world.blobs[blob].digest));
+        let answer = self
+            .read(get, register, |answer| {
+                assert!(answer.body == world.blobs[blob].bytes, "other bytes of blob {blob}");
+                vec![Claim::of(register, Effect::Read(Some(THERE)))]
+            })
+            .await;
+        answer.status == 200
+    }
+
+    async fn holds_blob(&mut self, repository: usize, blob: usize) -> bool {
+        let world = Arc::clone(&self.shared.world);
+        let register = Register::Blob(repository, blob);
+        let head = Request::new("HEAD", blob_at(repository, &world.blobs[blob].digest));
+        let there = |_: &Response| vec![Claim::of(register, Effect::Read(Some(THERE)))];
+        self.read(head, register, there).await.status == 200
+    }
+
+    /// The manifests that are listed under a subject.
+    pub(crate) async fn read_referrers(&mut self, repository: usize, subject: usize) -> Vec<usize> {
+        let world = Arc::clone(&self.shared.world);
+        let digest = &world.manifests[subject].digest;
+        let get =
+            Request::new("GET", format!("/v2/{}/referrers/{digest}", REPOSITORIES[repository]));
+        let listed = |answer: &Response| {
+            let listed = answer.json()["manifests"].as_array().cloned().unwrap();
+            let referrers = world.referrers().filter(|(_, of)| *of == subject);
+            let is_listed = |manifest: usize| {
+                let digest = &*world.manifests[manifest].digest;
+                listed.iter().any(|entry| entry["digest"] == *digest)
+            };
+            referrers.map(|(manifest, _)| (manifest, is_listed(manifest))).collect::<Vec<_>>()
+        };
+        let claim = |(manifest, is_listed): (usize, bool)| {
+            let value = is_listed.then_some(THERE);
+            Claim::of(Register::Referrer(repository, manifest), Effect::Read(value))
+        };
+        let answer = self
+            .insist(get, |answer| {
+                answer
+                    .map_or_else(Vec::new, |answer| listed(answer).into_iter().map(claim).collect())
+            })
+            .await;
+        one_of(&answer, &[200]);
+        let there = listed(&answer).into_iter().filter(|(_, is_listed)| *is_listed);
+        there.map(|(manifest, _)| manifest).collect()
+    }
+}
+
+/// The blobs that a refused manifest lacks.
+fn missing(world: &World, answer: &Response) -> Vec<usize> {
+    let answer = answer.json();
+    let missing = answer.pointer("/errors/0/detail/missing").and_then(|list| list.as_array());
+    let blob = |digest: &serde_json::Value| world.blob_of(digest.as_str()?);
+    missing.into_iter().flatten().filter_map(blob).collect()
+}
+
+pub(crate) fn manifest_at(repository: usize, reference: &str) -> String {
+    format!("/v2/{}/manifests/{reference}", REPOSITORIES[repository])
+}
+
+pub(crate) fn blob_at(repository: usize, digest: &str) -> String {
+    format!("/v2/{}/blobs/{digest}", REPOSITORIES[repository])
+}
+
+#[track_caller]
+pub(crate) fn one_of(answer: &Response, statuses: &[u16]) {
+    assert!(statuses.contains(&answer.status), "{answer}");
+}
