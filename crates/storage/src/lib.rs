@@ -7,11 +7,12 @@
 //!   bucket.
 //! - [`Metered`] is put around a store to observe it, [`Tombstones`] around a shared one so that
 //!   no late write brings a deleted record back, [`SingleWriter`] around one that keeps no
-//!   conditions.
+//!   conditions, [`Coalesced`] around one whose requests travel.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
 mod clock;
+mod coalesced;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
@@ -27,6 +28,7 @@ pub mod testing;
 mod tombstones;
 
 pub use clock::{Clock, SystemClock};
+pub use coalesced::{Coalesced, GATHER_MAX};
 pub use error::{Error, ErrorKind, Result};
 pub use fs::{Durability, FsOptions, FsStore, OpenError, SyncCounts};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
