@@ -8,6 +8,7 @@ mod costs;
 mod probe;
 mod reading;
 mod records;
+mod sharing;
 mod support;
 mod tombstones;
 mod uploads;
