@@ -6,13 +6,17 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jreg::bucket::{self, BucketError};
 use jreg::config::{Assignment, Origin, Settings, StorageLocation};
 use jreg_storage::{S3OpenError, Store};
 use jreg_testkit::s3::{Conditions, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 use jreg_testkit::{
-    Image, Request, Rng, Scenario, ServerSpec, StoreKind, TestServer, push_image, sha256,
+    Image, Request, Response, Rng, Scenario, ServerSpec, StoreKind, TestServer, push_image, sha256,
 };
+
+/// What is redirected, where that is on.
+const LARGE: usize = 1024 * 1024;
 
 fn assignment(name: &str, value: &str) -> Assignment {
     let values = vec![value.to_owned()];
@@ -37,7 +41,7 @@ async fn open(settings: &Settings) -> Result<Arc<dyn Store>, BucketError> {
 
 async fn serve(settings: &Settings) -> TestServer {
     let store = StoreKind::Given(open(settings).await.unwrap());
-    TestServer::start(ServerSpec::default().store(store)).await
+    TestServer::start(ServerSpec::with(|its| its.clone_from(settings)).store(store)).await
 }
 
 /// Content of every size that is stored in its own way comes back as it was.
@@ -130,6 +134,90 @@ async fn settings_that_do_not_fit_are_refused() {
     assert!(matches!(half, BucketError::HalfAKey), "{half}");
     let wrong = open(&settings(&server, &[("s3-secret-access-key", "wrong")])).await.unwrap_err();
     assert!(matches!(wrong, BucketError::Unusable { .. }), "{wrong}");
+}
+
+/// Pushes a blob of so many bytes, and gives where it is read.
+async fn push_blob(server: &TestServer, size: usize) -> (Bytes, String) {
+    let bytes = Rng::new(11).bytes(size);
+    let digest = sha256(&bytes);
+    let target = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let pushed = server.client().send(Request::new("POST", target).body(bytes.clone())).await;
+    assert_eq!(pushed.status, 201, "{pushed}");
+    (bytes, format!("/v2/a/blobs/{digest}"))
+}
+
+/// GETs what a client was sent to, as it does: without anything that it told the registry.
+async fn follow(server: &S3Server, answer: &Response) -> Response {
+    let location = answer.header("Location").unwrap();
+    let target = location.strip_prefix(&server.endpoint()).expect("the bucket's own address");
+    server.client().send_unsigned(Request::new("GET", target)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_large_blob_is_read_from_the_bucket_itself() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let registry = serve(&settings(&server, &[("redirect", "on")])).await;
+    let (bytes, target) = push_blob(&registry, LARGE).await;
+    server.take_requests();
+    let get = Request::new("GET", &*target).header("Authorization", "Bearer of-the-registry");
+    let answer = registry.client().send(get).await;
+    assert_eq!(answer.status, 307, "{answer}");
+    assert!(answer.body.is_empty());
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    assert!(target.ends_with(answer.header("Docker-Content-Digest").unwrap()));
+    let followed = follow(&server, &answer).await;
+    assert_eq!(followed.status, 200, "{followed}");
+    assert!(followed.body == bytes);
+    assert_eq!(followed.header("Content-Type"), Some("application/octet-stream"));
+    let read = server.take_requests().pop().unwrap();
+    assert_eq!((read.operation, read.header("Authorization")), (Operation::GetObject, None));
+    // The address is good for this blob alone.
+    let other = answer.header("Location").unwrap().replacen("blobs/", "links/", 1);
+    let other = Response { headers: vec![("Location".to_owned(), other)], ..answer };
+    assert_eq!(follow(&server, &other).await.status, 403);
+}
+
+#[tokio::test]
+async fn what_a_client_was_sent_to_expires() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let more = [("redirect", "on"), ("redirect-expiry", "5m")];
+    let registry = serve(&settings(&server, &more)).await;
+    let (_, target) = push_blob(&registry, LARGE).await;
+    let answer = registry.client().get(&target).await;
+    server.clock().advance(Duration::from_secs(290));
+    assert_eq!(follow(&server, &answer).await.status, 200);
+    server.clock().advance(Duration::from_secs(20));
+    assert_eq!(follow(&server, &answer).await.status, 403);
+}
+
+#[tokio::test]
+async fn nothing_but_large_blobs_is_redirected_and_no_client_that_is_excepted() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let image = Image::plain(1);
+    for (more, agent, status) in [
+        (("redirect", "on"), "docker/28", 307),
+        (("redirect", "off"), "docker/28", 200),
+        (("redirect-networks", "127.0.0.0/8"), "docker/28", 307),
+        (("redirect-networks", "10.0.0.0/8"), "docker/28", 200),
+        (("redirect-agents-except", "crane/"), "crane/v0.22", 200),
+        (("redirect-agents-except", "crane/"), "docker/28", 307),
+        (("redirect-bytes-min", "2MiB"), "docker/28", 200),
+    ] {
+        let registry = serve(&settings(&server, &[("redirect", "on"), more])).await;
+        let client = registry.client();
+        let (large, small) =
+            (push_blob(&registry, LARGE).await, push_blob(&registry, LARGE - 1).await);
+        let ask = |method, (_, target): &(Bytes, String)| {
+            Request::new(method, &**target).header("User-Agent", agent)
+        };
+        assert_eq!(client.send(ask("GET", &large)).await.status, status, "{more:?} {agent}");
+        assert_eq!(client.send(ask("GET", &small)).await.status, 200, "{more:?} {agent}");
+        let head = client.send_unchecked(&ask("HEAD", &large)).await.unwrap();
+        assert_eq!((head.status, head.header("Location")), (200, None), "{more:?} {agent}");
+        Scenario::new("redirects", client.clone()).run(push_image("v1", &image)).await;
+        let manifest = client.get("/v2/contract/redirects/manifests/v1").await;
+        assert_eq!(manifest.status, 200, "{more:?} {agent}");
+    }
 }
 
 /// The program itself, with the keys where the AWS tools have theirs.
