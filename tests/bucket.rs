@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,10 @@ use jreg::config::{Assignment, Origin, Settings, StorageLocation};
 use jreg_storage::{S3OpenError, Store};
 use jreg_testkit::s3::{Conditions, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 use jreg_testkit::{
-    Image, Request, Response, Rng, Scenario, ServerSpec, StoreKind, TestServer, push_image, sha256,
+    Authority, Image, Request, Response, Rng, Scenario, ServerSpec, StoreKind, TestServer,
+    TlsProxy, push_image, sha256,
 };
+use tempfile::TempDir;
 
 /// What is redirected, where that is on.
 const LARGE: usize = 1024 * 1024;
@@ -217,6 +220,83 @@ async fn nothing_but_large_blobs_is_redirected_and_no_client_that_is_excepted() 
         Scenario::new("redirects", client.clone()).run(push_image("v1", &image)).await;
         let manifest = client.get("/v2/contract/redirects/manifests/v1").await;
         assert_eq!(manifest.status, 200, "{more:?} {agent}");
+    }
+}
+
+/// A bucket behind TLS, with a certificate that an authority of our own vouches for.
+struct Guarded {
+    server: S3Server,
+    proxy: TlsProxy,
+    folder: TempDir,
+}
+
+impl Guarded {
+    /// With the authority's certificate in the file `ca.pem`.
+    async fn start() -> Self {
+        let server = S3Server::start(S3Spec::default()).await;
+        let authority = Authority::new();
+        let proxy = TlsProxy::start(&authority, server.address()).await;
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        Self { server, proxy, folder }
+    }
+
+    /// Settings that trust the certificates in a file of the folder, or the system's only.
+    fn settings(&self, file: Option<&str>) -> Settings {
+        let (bucket, address) = (self.server.bucket(), self.proxy.address());
+        let mut url = format!("s3://{bucket}/?endpoint=https://{address}");
+        if let Some(file) = file {
+            url.push_str(&format!("&ca_file={}", self.folder.path().join(file).display()));
+        }
+        settings(&self.server, &[("storage", &*url), ("s3-request-budget", "300ms")])
+    }
+
+    async fn refused(&self, file: Option<&str>) -> BucketError {
+        open(&self.settings(file)).await.unwrap_err()
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_whose_certificate_is_vouched_for_by_a_file_keeps_content() {
+    let bucket = Guarded::start().await;
+    let registry = serve(&bucket.settings(Some("ca.pem"))).await;
+    assert_keeps_content(&registry).await;
+    assert!(!bucket.server.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_bucket_whose_certificate_nobody_vouches_for_is_refused() {
+    let bucket = Guarded::start().await;
+    fs::write(bucket.folder.path().join("other.pem"), Authority::new().pem()).unwrap();
+    for file in [None, Some("other.pem")] {
+        let refused = bucket.refused(file).await;
+        assert!(matches!(refused, BucketError::Unusable { .. }), "{refused}");
+        let text = chain(&refused);
+        assert!(text.contains("certificate"), "{text}");
+        assert!(bucket.server.keys().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_certificates_is_refused_by_name() {
+    let bucket = Guarded::start().await;
+    let broken = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
+    fs::write(bucket.folder.path().join("broken.pem"), broken).unwrap();
+    fs::write(bucket.folder.path().join("empty.pem"), "not PEM at all").unwrap();
+    for file in ["missing.pem", "empty.pem", "broken.pem"] {
+        let refused = bucket.refused(Some(file)).await;
+        let open = matches!(refused, BucketError::Open(S3OpenError::Certificates { .. }));
+        let text = chain(&refused);
+        assert!(open && text.contains(file), "{text}");
+    }
+    assert!(bucket.server.take_requests().is_empty());
+}
+
+/// An error with all that lies under it.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }
 

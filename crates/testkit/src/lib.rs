@@ -19,6 +19,7 @@ pub mod s3;
 mod scenario;
 mod server;
 mod small_pages;
+mod tls;
 mod wire;
 
 pub use check::violations;
@@ -34,4 +35,5 @@ pub use scenario::{
 };
 pub use server::{ServerSpec, StoreKind, TestServer};
 pub use small_pages::SmallPages;
+pub use tls::{Authority, TlsProxy};
 pub use wire::Wire;
