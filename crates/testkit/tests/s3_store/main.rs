@@ -5,6 +5,7 @@
 
 mod contract;
 mod costs;
+mod headers;
 mod probe;
 mod reading;
 mod records;
