@@ -319,6 +319,24 @@ mod tests {
         assert!(text.contains("docker push 127.0.0.1:80/alpine"), "{text}");
     }
 
+    /// What is around a store, outermost first.
+    fn around(locality: Locality, change: impl FnOnce(&mut Settings)) -> Vec<String> {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let store = Arc::new(MemoryStore::builder().locality(locality).build());
+        let text = format!("{:?}", surrounded(store, &settings, &Arc::default()));
+        let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());
+        names.take_while(|name| *name != "MemoryStore").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn reads_are_shared_and_hedged_where_requests_travel() {
+        assert_eq!(around(Locality::InProcess, |_| {}), ["Metered"]);
+        assert_eq!(around(Locality::Shared, |_| {}), ["Coalesced", "Hedged", "Metered"]);
+        let off = |settings: &mut Settings| settings.s3_hedge_reads = false;
+        assert_eq!(around(Locality::Shared, off), ["Coalesced", "Metered"]);
+    }
+
     #[test]
     fn the_default_settings_are_the_registrys_defaults() {
         assert_eq!(registry_options(&Settings::default()), Options::default());
