@@ -7,7 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use jreg_registry::{Limits, Options, Registry};
 use jreg_storage::{
-    ErrorKind, FsOptions, FsStore, MemoryStore, Metered, Observer, Store, SystemClock,
+    Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, Locality, MemoryStore,
+    Metered, Observer, Store, SystemClock,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -72,8 +73,7 @@ impl App {
         authorizer: Arc<dyn Authorizer>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let observer = Arc::new(StoreMetrics(Arc::clone(&metrics)));
-        let store = Arc::new(Metered::new(store, observer));
+        let store = surrounded(store, &settings, &metrics);
         let clock = Arc::new(SystemClock::new());
         let registry = Registry::open(store, clock, registry_options(&settings)).await?;
         let reaper = Reaper {
@@ -114,6 +114,23 @@ impl App {
     }
 }
 
+/// A store with what is put around every one, and around those whose requests travel.
+fn surrounded(
+    store: Arc<dyn Store>,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Arc<dyn Store> {
+    let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
+    let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
+    if store.locality() == Locality::InProcess {
+        return store;
+    }
+    if settings.s3_hedge_reads {
+        store = Arc::new(Hedged::new(store, observer));
+    }
+    Arc::new(Coalesced::new(store, GATHER_MAX))
+}
+
 /// Counts the requests to the store.
 #[derive(Debug)]
 struct StoreMetrics(Arc<Metrics>);
@@ -122,6 +139,14 @@ impl Observer for StoreMetrics {
     fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
         let outcome = result.map_or_else(outcome, |()| "ok");
         self.0.count_store_request(operation, outcome, duration);
+    }
+
+    fn hedge(&self, hedge: Hedge) {
+        self.0.count_hedge(match hedge {
+            Hedge::Won => "won",
+            Hedge::Lost => "lost",
+            Hedge::Withheld => "withheld",
+        });
     }
 }
 
@@ -292,6 +317,24 @@ mod tests {
         assert!(text.contains("nothing is kept"), "{text}");
         assert!(text.contains("listens on http://0.0.0.0:80\n"), "{text}");
         assert!(text.contains("docker push 127.0.0.1:80/alpine"), "{text}");
+    }
+
+    /// What is around a store, outermost first.
+    fn around(locality: Locality, change: impl FnOnce(&mut Settings)) -> Vec<String> {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let store = Arc::new(MemoryStore::builder().locality(locality).build());
+        let text = format!("{:?}", surrounded(store, &settings, &Arc::default()));
+        let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());
+        names.take_while(|name| *name != "MemoryStore").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn reads_are_shared_and_hedged_where_requests_travel() {
+        assert_eq!(around(Locality::InProcess, |_| {}), ["Metered"]);
+        assert_eq!(around(Locality::Shared, |_| {}), ["Coalesced", "Hedged", "Metered"]);
+        let off = |settings: &mut Settings| settings.s3_hedge_reads = false;
+        assert_eq!(around(Locality::Shared, off), ["Coalesced", "Metered"]);
     }
 
     #[test]

@@ -169,6 +169,9 @@ settings! {
         /// How long a failing transfer of blob bytes is repeated.
         s3_transfer_budget: Duration = 180 * SECOND, "a duration from 100ms to 1h",
             |budget| is_timeout(*budget);
+        /// Whether a small read that the bucket is slow to answer is sent once more: at most one
+        /// for every twenty reads.
+        s3_hedge_reads: bool = true, "on or off", |_| true;
     }
     "Logs" {
         /// The form of the log on standard error: auto is pretty on a terminal, otherwise json.

@@ -77,6 +77,7 @@ pub struct Metrics {
     store_requests: Counters<2>,
     store_seconds: Histograms,
     clock_difference: Gauge<f64, AtomicU64>,
+    store_hedges: Counters<1>,
 }
 
 impl Default for Metrics {
@@ -110,6 +111,7 @@ impl Metrics {
             store_requests: Family::default(),
             store_seconds: Family::new_with_constructor(latency),
             clock_difference: Gauge::default(),
+            store_hedges: Family::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -211,6 +213,11 @@ impl Metrics {
             Unit::Seconds,
             self.clock_difference.clone(),
         );
+        registry.register(
+            "store_hedges",
+            "Slow reads that were asked for twice, by outcome (won, lost or withheld)",
+            self.store_hedges.clone(),
+        );
     }
 
     /// Counts an answered request.
@@ -235,6 +242,11 @@ impl Metrics {
         let labels = Labels([operation, ("outcome", Word::Text(outcome))]);
         self.store_requests.get_or_create(&labels).inc();
         self.store_seconds.get_or_create(&Labels([operation])).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a slow read; `outcome` says what became of the second request for it.
+    pub fn count_hedge(&self, outcome: &'static str) {
+        self.store_hedges.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
     }
 
     /// The text that Prometheus reads; `usage` is what the registry uses now.
@@ -317,6 +329,7 @@ mod tests {
             sent_bytes: 512,
         });
         metrics.count_store_request("get", "not_found", Duration::from_secs(2));
+        metrics.count_hedge("won");
         let text = metrics.render(&USAGE);
         has_line(&text, "jreg_upload_slots_free 500");
         has_line(&text, "jreg_store_clock_difference_seconds 1.5");
@@ -330,6 +343,7 @@ mod tests {
         has_line(&text, bucket);
         has_line(&text, r#"jreg_store_requests_total{operation="get",outcome="not_found"} 1"#);
         has_line(&text, r#"jreg_store_request_duration_seconds_sum{operation="get"} 2.0"#);
+        has_line(&text, r#"jreg_store_hedges_total{outcome="won"} 1"#);
         let version = env!("CARGO_PKG_VERSION");
         has_line(&text, &format!(r#"jreg_build_info{{version="{version}"}} 1"#));
         has_line(&text, "jreg_connections_refused_total 0");

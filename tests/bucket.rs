@@ -2,17 +2,24 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jreg::bucket::{self, BucketError};
 use jreg::config::{Assignment, Origin, Settings, StorageLocation};
 use jreg_storage::{S3OpenError, Store};
 use jreg_testkit::s3::{Conditions, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 use jreg_testkit::{
-    Image, Request, Rng, Scenario, ServerSpec, StoreKind, TestServer, push_image, sha256,
+    Authority, Image, Request, Response, Rng, Scenario, ServerSpec, StoreKind, TestServer,
+    TlsProxy, push_image, sha256,
 };
+use tempfile::TempDir;
+
+/// What is redirected, where that is on.
+const LARGE: usize = 1024 * 1024;
 
 fn assignment(name: &str, value: &str) -> Assignment {
     let values = vec![value.to_owned()];
@@ -37,7 +44,7 @@ async fn open(settings: &Settings) -> Result<Arc<dyn Store>, BucketError> {
 
 async fn serve(settings: &Settings) -> TestServer {
     let store = StoreKind::Given(open(settings).await.unwrap());
-    TestServer::start(ServerSpec::default().store(store)).await
+    TestServer::start(ServerSpec::with(|its| its.clone_from(settings)).store(store)).await
 }
 
 /// Content of every size that is stored in its own way comes back as it was.
@@ -165,6 +172,167 @@ async fn settings_that_do_not_fit_are_refused() {
     assert!(matches!(half, BucketError::HalfAKey), "{half}");
     let wrong = open(&settings(&server, &[("s3-secret-access-key", "wrong")])).await.unwrap_err();
     assert!(matches!(wrong, BucketError::Unusable { .. }), "{wrong}");
+}
+
+/// Pushes a blob of so many bytes, and gives where it is read.
+async fn push_blob(server: &TestServer, size: usize) -> (Bytes, String) {
+    let bytes = Rng::new(11).bytes(size);
+    let digest = sha256(&bytes);
+    let target = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let pushed = server.client().send(Request::new("POST", target).body(bytes.clone())).await;
+    assert_eq!(pushed.status, 201, "{pushed}");
+    (bytes, format!("/v2/a/blobs/{digest}"))
+}
+
+/// GETs what a client was sent to, as it does: without anything that it told the registry.
+async fn follow(server: &S3Server, answer: &Response) -> Response {
+    let location = answer.header("Location").unwrap();
+    let target = location.strip_prefix(&server.endpoint()).expect("the bucket's own address");
+    server.client().send_unsigned(Request::new("GET", target)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_large_blob_is_read_from_the_bucket_itself() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let registry = serve(&settings(&server, &[("redirect", "on")])).await;
+    let (bytes, target) = push_blob(&registry, LARGE).await;
+    server.take_requests();
+    let get = Request::new("GET", &*target).header("Authorization", "Bearer of-the-registry");
+    let answer = registry.client().send(get).await;
+    assert_eq!(answer.status, 307, "{answer}");
+    assert!(answer.body.is_empty());
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    assert!(target.ends_with(answer.header("Docker-Content-Digest").unwrap()));
+    let followed = follow(&server, &answer).await;
+    assert_eq!(followed.status, 200, "{followed}");
+    assert!(followed.body == bytes);
+    assert_eq!(followed.header("Content-Type"), Some("application/octet-stream"));
+    let read = server.take_requests().pop().unwrap();
+    assert_eq!((read.operation, read.header("Authorization")), (Operation::GetObject, None));
+    // The address is good for this blob alone.
+    let other = answer.header("Location").unwrap().replacen("blobs/", "links/", 1);
+    let other = Response { headers: vec![("Location".to_owned(), other)], ..answer };
+    assert_eq!(follow(&server, &other).await.status, 403);
+}
+
+#[tokio::test]
+async fn what_a_client_was_sent_to_expires() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let more = [("redirect", "on"), ("redirect-expiry", "5m")];
+    let registry = serve(&settings(&server, &more)).await;
+    let (_, target) = push_blob(&registry, LARGE).await;
+    let answer = registry.client().get(&target).await;
+    server.clock().advance(Duration::from_secs(290));
+    assert_eq!(follow(&server, &answer).await.status, 200);
+    server.clock().advance(Duration::from_secs(20));
+    assert_eq!(follow(&server, &answer).await.status, 403);
+}
+
+#[tokio::test]
+async fn nothing_but_large_blobs_is_redirected_and_no_client_that_is_excepted() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let image = Image::plain(1);
+    for (more, agent, status) in [
+        (("redirect", "on"), "docker/28", 307),
+        (("redirect", "off"), "docker/28", 200),
+        (("redirect-networks", "127.0.0.0/8"), "docker/28", 307),
+        (("redirect-networks", "10.0.0.0/8"), "docker/28", 200),
+        (("redirect-agents-except", "crane/"), "crane/v0.22", 200),
+        (("redirect-agents-except", "crane/"), "docker/28", 307),
+        (("redirect-bytes-min", "2MiB"), "docker/28", 200),
+    ] {
+        let registry = serve(&settings(&server, &[("redirect", "on"), more])).await;
+        let client = registry.client();
+        let (large, small) =
+            (push_blob(&registry, LARGE).await, push_blob(&registry, LARGE - 1).await);
+        let ask = |method, (_, target): &(Bytes, String)| {
+            Request::new(method, &**target).header("User-Agent", agent)
+        };
+        assert_eq!(client.send(ask("GET", &large)).await.status, status, "{more:?} {agent}");
+        assert_eq!(client.send(ask("GET", &small)).await.status, 200, "{more:?} {agent}");
+        let head = client.send_unchecked(&ask("HEAD", &large)).await.unwrap();
+        assert_eq!((head.status, head.header("Location")), (200, None), "{more:?} {agent}");
+        Scenario::new("redirects", client.clone()).run(push_image("v1", &image)).await;
+        let manifest = client.get("/v2/contract/redirects/manifests/v1").await;
+        assert_eq!(manifest.status, 200, "{more:?} {agent}");
+    }
+}
+
+/// A bucket behind TLS, with a certificate that an authority of our own vouches for.
+struct Guarded {
+    server: S3Server,
+    proxy: TlsProxy,
+    folder: TempDir,
+}
+
+impl Guarded {
+    /// With the authority's certificate in the file `ca.pem`.
+    async fn start() -> Self {
+        let server = S3Server::start(S3Spec::default()).await;
+        let authority = Authority::new();
+        let proxy = TlsProxy::start(&authority, server.address()).await;
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+        Self { server, proxy, folder }
+    }
+
+    /// Settings that trust the certificates in a file of the folder, or the system's only.
+    fn settings(&self, file: Option<&str>) -> Settings {
+        let (bucket, address) = (self.server.bucket(), self.proxy.address());
+        let mut url = format!("s3://{bucket}/?endpoint=https://{address}");
+        if let Some(file) = file {
+            url.push_str(&format!("&ca_file={}", self.folder.path().join(file).display()));
+        }
+        settings(&self.server, &[("storage", &*url), ("s3-request-budget", "300ms")])
+    }
+
+    async fn refused(&self, file: Option<&str>) -> BucketError {
+        open(&self.settings(file)).await.unwrap_err()
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_whose_certificate_is_vouched_for_by_a_file_keeps_content() {
+    let bucket = Guarded::start().await;
+    let registry = serve(&bucket.settings(Some("ca.pem"))).await;
+    assert_keeps_content(&registry).await;
+    assert!(!bucket.server.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_bucket_whose_certificate_nobody_vouches_for_is_refused() {
+    let bucket = Guarded::start().await;
+    fs::write(bucket.folder.path().join("other.pem"), Authority::new().pem()).unwrap();
+    for file in [None, Some("other.pem")] {
+        let refused = bucket.refused(file).await;
+        assert!(matches!(refused, BucketError::Unusable { .. }), "{refused}");
+        let text = chain(&refused);
+        assert!(text.contains("certificate"), "{text}");
+        assert!(bucket.server.keys().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_certificates_is_refused_by_name() {
+    let bucket = Guarded::start().await;
+    let broken = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n";
+    fs::write(bucket.folder.path().join("broken.pem"), broken).unwrap();
+    fs::write(bucket.folder.path().join("empty.pem"), "not PEM at all").unwrap();
+    for file in ["missing.pem", "empty.pem", "broken.pem"] {
+        let refused = bucket.refused(Some(file)).await;
+        let open = matches!(refused, BucketError::Open(S3OpenError::Certificates { .. }));
+        let text = chain(&refused);
+        assert!(open && text.contains(file), "{text}");
+    }
+    assert!(bucket.server.take_requests().is_empty());
+}
+
+/// An error with all that lies under it.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }
 
 /// The program itself, with the keys where the AWS tools have theirs.

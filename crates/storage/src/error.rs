@@ -2,13 +2,15 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
-/// A failed store operation: what kind of failure, on which key, and what lay under it.
-#[derive(Debug)]
+/// A failed store operation: what kind of failure, on which key, and what lay under it. A clone
+/// is the same failure, told to several who waited for one answer.
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
     key: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// A store's answer.
@@ -50,7 +52,7 @@ impl Error {
         key: impl fmt::Display,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, key: key.to_string(), source: Some(source.into()) }
+        Self { kind, key: key.to_string(), source: Some(Arc::from(source.into())) }
     }
 
     /// What kind of failure this is.

@@ -7,15 +7,18 @@
 //!   bucket.
 //! - [`Metered`] is put around a store to observe it, [`Tombstones`] around a shared one so that
 //!   no late write brings a deleted record back, [`SingleWriter`] around one that keeps no
-//!   conditions.
+//!   conditions, [`Hedged`] around one whose answers are slow at times, [`Coalesced`] around one
+//!   whose requests travel.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
 mod clock;
+mod coalesced;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
 mod fs;
+mod hedged;
 mod key;
 mod memory;
 mod metered;
@@ -27,8 +30,10 @@ pub mod testing;
 mod tombstones;
 
 pub use clock::{Clock, SystemClock};
+pub use coalesced::{Coalesced, GATHER_MAX};
 pub use error::{Error, ErrorKind, Result};
 pub use fs::{Durability, FsOptions, FsStore, OpenError, SyncCounts};
+pub use hedged::{Hedge, Hedged};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use metered::{Metered, Observer};

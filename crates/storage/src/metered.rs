@@ -14,16 +14,19 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use crate::{
-    ByteRange, ByteStream, ETag, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart, Part,
-    PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, ErrorKind, Hedge, Key, ListPage, ListRequest, Locality, Multipart,
+    Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
 };
 
-/// Is told of every call to a store.
+/// Is told of the calls to a store.
 pub trait Observer: Debug + Send + Sync + 'static {
     /// A call ended. `operation` is the method's name; a stream that fails after it was opened
     /// is told as `read_stream`, with the time since it was opened. A call whose future was
     /// dropped is not told.
     fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>);
+
+    /// A slow read was hedged, or would have been: see [`Hedged`](crate::Hedged).
+    fn hedge(&self, hedge: Hedge);
 }
 
 /// A store that tells an [`Observer`] of every call.

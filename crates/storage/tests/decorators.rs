@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jreg_storage::testing::{Fault, Faulty, Gate, Recording};
 use jreg_storage::{
-    ByteRange, ErrorKind, Key, ListRequest, MemoryStore, Metered, Observer, PutMode, Store,
+    ByteRange, ErrorKind, Hedge, Key, ListRequest, MemoryStore, Metered, Observer, PutMode, Store,
 };
 
 type Observed = (&'static str, Result<(), ErrorKind>);
@@ -21,6 +21,8 @@ impl Observer for Notes {
     fn observe(&self, operation: &'static str, _: Duration, result: Result<(), ErrorKind>) {
         self.0.lock().unwrap().push((operation, result));
     }
+
+    fn hedge(&self, _: Hedge) {}
 }
 
 fn memory() -> Arc<dyn Store> {

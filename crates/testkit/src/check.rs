@@ -68,7 +68,7 @@ const RULES: [(&str, Rule); 17] = [
     ("Docker-Content-Digest is the body's digest", digest_of_body),
     ("HEAD says how long the content is", head_length),
     ("refusals say what to do next", next_step),
-    ("Location is a path on this server", location),
+    ("Location is a path on this server, or elsewhere for a blob", location),
     ("an upload says where it goes on", upload_location),
     ("a partial answer says which part it is", partial),
     ("content is served as stored", unchanged),
@@ -225,8 +225,12 @@ fn next_step(request: &Request, response: &Response) -> Option<String> {
     complaint(response.header(header).is_none(), format!("{} without {header}", response.status))
 }
 
-fn location(_: &Request, response: &Response) -> Option<String> {
+fn location(request: &Request, response: &Response) -> Option<String> {
     let location = response.header("Location")?;
+    if response.status == 307 {
+        let blob = request.method == "GET" && request.path().contains("/blobs/");
+        return complaint(!blob || !location.starts_with("http"), location);
+    }
     let relative = location.starts_with('/') && !location.starts_with("//");
     complaint(!relative || location.contains('?'), location)
 }
@@ -342,6 +346,8 @@ mod tests {
         broken(&Request::new("HEAD", "/v2/a/blobs/sha256:aa"), &answer(200, &[], ""), "HEAD");
         broken(&get, &answer(503, &[JSON], ""), "refusals");
         broken(&post, &answer(202, &[("Location", "http://h/v2/")], ""), "Location");
+        broken(&post, &answer(307, &[("Location", "http://h/bucket/k?sig")], ""), "Location");
+        broken(&get, &answer(307, &[("Location", "/v2/")], ""), "Location");
         broken(&post, &answer(202, &[], ""), "an upload");
         broken(&get, &answer(206, &[], ""), "a partial");
         broken(&get, &answer(200, &[("Content-Encoding", "gzip")], ""), "content is served");

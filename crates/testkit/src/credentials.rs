@@ -15,16 +15,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use s3s::dto::{Timestamp, TimestampFormat};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use crate::tls::Authority;
 
 /// What a container shows its agent, and a pod the token service: the content of its token file.
 pub const IDENTITY_TOKEN: &str = "identity.of.the.pod";
@@ -65,17 +63,16 @@ impl CredentialServer {
 
     /// Starts one with TLS, for 127.0.0.1: a token service.
     pub async fn start_with_tls(keys: TemporaryKeys) -> Self {
-        let own = generate_simple_self_signed(["127.0.0.1".to_owned()]);
-        Self::listen(keys, Some(own.expect("an address is a name for a certificate"))).await
+        Self::listen(keys, Some(Authority::new())).await
     }
 
-    async fn listen(keys: TemporaryKeys, own: Option<CertifiedKey>) -> Self {
+    async fn listen(keys: TemporaryKeys, authority: Option<Authority>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port of loopback is free");
         let address = listener.local_addr().expect("it listens");
         let issuer = Arc::new(Issuer::new(keys));
-        let certificate = own.as_ref().map(|own| own.cert.pem());
-        let tls = own.as_ref().map(acceptor);
+        let certificate = authority.as_ref().map(|authority| authority.pem().to_owned());
+        let tls = authority.map(|authority| authority.acceptor("127.0.0.1"));
         let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&issuer)));
         Self { address, issuer, certificate, accepting }
     }
@@ -91,7 +88,7 @@ impl CredentialServer {
         format!("{}/v1/credentials", self.endpoint())
     }
 
-    /// The certificate that it shows, in PEM.
+    /// The certificate of the authority that vouches for it, in PEM.
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.as_deref()
     }
@@ -116,17 +113,6 @@ impl Drop for CredentialServer {
     fn drop(&mut self) {
         self.accepting.abort();
     }
-}
-
-fn acceptor(own: &CertifiedKey) -> TlsAcceptor {
-    let key = PrivateKeyDer::try_from(own.key_pair.serialize_der());
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring has the versions of TLS")
-        .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key.expect("a key of our own is one"))
-        .expect("the key is the certificate's");
-    TlsAcceptor::from(Arc::new(config))
 }
 
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, issuer: Arc<Issuer>) {

@@ -20,6 +20,7 @@ pub mod s3;
 mod scenario;
 mod server;
 mod small_pages;
+mod tls;
 mod wire;
 
 pub use check::violations;
@@ -35,4 +36,5 @@ pub use scenario::{
 };
 pub use server::{ServerSpec, StoreKind, TestServer};
 pub use small_pages::SmallPages;
+pub use tls::{Authority, TlsProxy};
 pub use wire::Wire;

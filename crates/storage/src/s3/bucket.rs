@@ -5,7 +5,9 @@
 //! whether a failed write may have happened, the conditions of a DELETE, the entity tag under
 //! which a read is resumed.
 
+use std::error::Error;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -19,6 +21,9 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::time::timeout;
 
 use super::drift::ClockWatch;
@@ -333,18 +338,28 @@ fn client_options(options: &S3Options) -> Result<ClientOptions, S3OpenError> {
         .with_pool_idle_timeout(POOL_IDLE)
         .with_user_agent(HeaderValue::from_static(concat!("jreg/", env!("CARGO_PKG_VERSION"))));
     if let Some(path) = &options.url.ca_file {
-        let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| {
-            S3OpenError::Certificates { path: path.clone(), source }
-        };
-        let pem = std::fs::read(path).map_err(|error| unreadable(error.into()))?;
-        let bundle =
-            Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(error.into()))?;
-        if bundle.is_empty() {
-            return Err(unreadable("there is no certificate in it".into()));
-        }
+        let unusable = |source| S3OpenError::Certificates { path: path.clone(), source };
+        let bundle = certificates(path).map_err(unusable)?;
         client = bundle.into_iter().fold(client, ClientOptions::with_root_certificate);
     }
     Ok(client)
+}
+
+/// The certificates in a file, each of them good enough to vouch for others: the client would
+/// find that out too, and not say which file it was.
+fn certificates(path: &Path) -> Result<Vec<Certificate>, Box<dyn Error + Send + Sync>> {
+    let pem = std::fs::read(path)?;
+    let mut certificates = Vec::new();
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate?;
+        certificates.push(Certificate::from_der(&certificate)?);
+        roots.add(certificate)?;
+    }
+    if certificates.is_empty() {
+        return Err("there is no certificate in it".into());
+    }
+    Ok(certificates)
 }
 
 fn keys(credentials: &Credentials) -> AmazonS3Builder {

@@ -10,7 +10,7 @@ use s3s::dto::{Timestamp, TimestampFormat};
 /// A handle on the clock of one server; clones are of the same clock.
 ///
 /// Signatures are checked against the machine's clock all the same, since that is what a client
-/// signs by.
+/// signs by; presigned addresses expire by whichever of the two is ahead.
 #[derive(Clone, Debug)]
 pub struct S3Clock {
     reading: Arc<Mutex<Reading>>,

@@ -278,6 +278,7 @@ fn front(spec: &S3Spec, state: &Arc<State>, stopping: watch::Receiver<()>) -> Fr
         bucket: spec.bucket.clone(),
         access_key: spec.access_key.clone(),
         secret_key: spec.secret_key.clone(),
+        clock: state.clock.clone(),
     };
     let mut builder = S3ServiceBuilder::new(Shared(Arc::clone(state)));
     builder.set_auth(guard.clone());

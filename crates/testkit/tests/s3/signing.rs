@@ -1,5 +1,7 @@
 //! Signatures: in headers, in the query, and wrong.
 
+use std::time::Duration;
+
 use crate::support::*;
 
 #[tokio::test]
@@ -60,6 +62,18 @@ async fn a_presigned_get_expires() {
     put(&client, "k", "v").await;
     // Signed for nothing, it is too late whenever it comes.
     let presigned = client.presigned(request(&client, "GET", "k"), 0);
+    let answer = client.send_unsigned(presigned).await.unwrap();
+    refused(&answer, 403, "AccessDenied");
+}
+
+#[tokio::test]
+async fn a_presigned_get_expires_by_the_servers_clock_too() {
+    let (server, client) = start().await;
+    put(&client, "k", "v").await;
+    let presigned = client.presigned(request(&client, "GET", "k"), 600);
+    server.clock().advance(Duration::from_secs(590));
+    assert_eq!(client.send_unsigned(presigned.clone()).await.unwrap().status, 200);
+    server.clock().advance(Duration::from_secs(20));
     let answer = client.send_unsigned(presigned).await.unwrap();
     refused(&answer, 403, "AccessDenied");
 }

@@ -5,9 +5,11 @@
 
 mod contract;
 mod costs;
+mod headers;
 mod probe;
 mod reading;
 mod records;
+mod sharing;
 mod support;
 mod tombstones;
 mod uploads;

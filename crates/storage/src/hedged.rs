@@ -1,0 +1,240 @@
+//! [`Hedged`]: a small read that is slow is asked for once more, and the first answer counts.
+//!
+//! A bucket answers most reads soon, and a few of them much later for no reason that a second
+//! request would meet again. *Slow* is what takes longer than nineteen of twenty reads did lately.
+//! Where the whole bucket is slow, a second request would only add to its load; so there is never
+//! more than one such request for every twenty reads.
+//!
+//! Both requests are sent after the reader came, so that either answer shows every write that was
+//! acknowledged before. Writes, listings and streams are never asked for twice here.
+//!
+//! Its place is around a store whose requests travel, above what observes them (which is told of
+//! each) and below what shares them.
+
+#![deny(clippy::missing_trait_methods)]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::{BoxFuture, Either, select};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    ByteRange, ByteStream, ETag, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
+    Observer, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+};
+
+/// No read is slow before this.
+const DELAY_MIN: Duration = Duration::from_millis(20);
+
+/// Every read is slow after this, and while too little is known of others.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// How many reads are remembered, and how many must be before they say what is slow.
+const REMEMBERED_MAX: usize = 128;
+const REMEMBERED_MIN: usize = 32;
+
+/// After how many reads the delay is reckoned anew.
+const RECKONED_EVERY: u64 = 16;
+
+/// How many reads there are for each that may be hedged.
+const READS_PER_HEDGE: u64 = 20;
+
+/// How many hedges can be saved up for a bad moment.
+const SAVED_MAX: u64 = 10;
+
+/// What became of a slow read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// It was asked for again, and the second request answered first.
+    Won,
+    /// It was asked for again, and the first request answered first.
+    Lost,
+    /// It was not asked for again: too many others had been.
+    Withheld,
+}
+
+/// A store whose slow reads of records are asked for twice.
+#[derive(Debug)]
+pub struct Hedged {
+    inner: Arc<dyn Store>,
+    observer: Arc<dyn Observer>,
+    pace: Mutex<Pace>,
+}
+
+impl Hedged {
+    /// Hedges the reads of records of `inner`, and tells `observer` what became of it.
+    pub fn new(inner: Arc<dyn Store>, observer: Arc<dyn Observer>) -> Self {
+        Self { inner, observer, pace: Mutex::default() }
+    }
+
+    async fn hedged<'a, T>(&'a self, ask: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
+        let started = Instant::now();
+        let delay = self.pace().begin();
+        let mut first = ask();
+        let answer = match timeout(delay, &mut first).await {
+            Ok(answer) => answer,
+            Err(_) if self.pace().spend() => {
+                let (answer, hedge) = race(first, ask()).await;
+                self.observer.hedge(hedge);
+                answer
+            }
+            Err(_) => {
+                self.observer.hedge(Hedge::Withheld);
+                first.await
+            }
+        };
+        if says_it(&answer) {
+            self.pace().note(started.elapsed());
+        }
+        answer
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first answer that says what is there; a failure waits for the other.
+async fn race<'a, T>(
+    first: BoxFuture<'a, Result<T>>,
+    second: BoxFuture<'a, Result<T>>,
+) -> (Result<T>, Hedge) {
+    match select(first, second).await {
+        Either::Left((answer, _)) if says_it(&answer) => (answer, Hedge::Lost),
+        Either::Left((_, second)) => (second.await, Hedge::Won),
+        Either::Right((answer, _)) if says_it(&answer) => (answer, Hedge::Won),
+        Either::Right((_, first)) => (first.await, Hedge::Lost),
+    }
+}
+
+/// Whether an answer says what is at the key, that nothing is included.
+fn says_it<T>(answer: &Result<T>) -> bool {
+    match answer {
+        Ok(_) => true,
+        Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::TooLarge),
+    }
+}
+
+/// How fast the store is, and how many reads may still be hedged.
+#[derive(Debug)]
+struct Pace {
+    latest: VecDeque<Duration>,
+    noted: u64,
+    delay: Duration,
+    /// The reads for which no hedge was spent yet.
+    saved: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { latest: VecDeque::new(), noted: 0, delay: DELAY_MAX, saved: 0 }
+    }
+}
+
+impl Pace {
+    /// Counts a read, and says when it will be slow.
+    fn begin(&mut self) -> Duration {
+        self.saved = (self.saved + 1).min(SAVED_MAX * READS_PER_HEDGE);
+        self.delay
+    }
+
+    /// Takes what one hedge costs, if it is there.
+    fn spend(&mut self) -> bool {
+        let rest = self.saved.checked_sub(READS_PER_HEDGE);
+        self.saved = rest.unwrap_or(self.saved);
+        rest.is_some()
+    }
+
+    fn note(&mut self, took: Duration) {
+        if self.latest.len() == REMEMBERED_MAX {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(took);
+        self.noted += 1;
+        if self.latest.len() >= REMEMBERED_MIN && self.noted.is_multiple_of(RECKONED_EVERY) {
+            self.delay = self.slow().clamp(DELAY_MIN, DELAY_MAX);
+        }
+    }
+
+    /// What nineteen of twenty reads took at the most.
+    fn slow(&self) -> Duration {
+        let mut all: Vec<_> = self.latest.iter().copied().collect();
+        let index = all.len() * 19 / 20;
+        *all.select_nth_unstable(index).1
+    }
+}
+
+#[async_trait]
+impl Store for Hedged {
+    fn locality(&self) -> Locality {
+        self.inner.locality()
+    }
+
+    fn part_rules(&self) -> PartRules {
+        self.inner.part_rules()
+    }
+
+    fn clock_difference(&self) -> Option<Duration> {
+        self.inner.clock_difference()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Record> {
+        self.hedged(|| self.inner.get(key)).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Stat> {
+        self.hedged(|| self.inner.head(key)).await
+    }
+
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
+        self.inner.read(key, range).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
+        self.inner.put(key, bytes, mode).await
+    }
+
+    async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
+        self.inner.delete(key, version).await
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
+        self.inner.delete_many(keys).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.inner.list(request).await
+    }
+
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
+        self.inner.create_multipart(key, writer, part_bytes).await
+    }
+
+    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
+        self.inner.resume_multipart(upload, writer).await
+    }
+
+    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        self.inner.put_part(upload, offset, bytes).await
+    }
+
+    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
+        self.inner.sync_parts(upload).await
+    }
+
+    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
+        self.inner.complete_multipart(upload).await
+    }
+
+    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
+        self.inner.abort_multipart(upload).await
+    }
+
+    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
+        self.inner.presign(key, presign).await
+    }
+}
