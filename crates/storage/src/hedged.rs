@@ -1,7 +1,8 @@
 //! [`Hedged`]: a small read that is slow is asked for once more, and the first answer counts.
 //!
 //! A bucket answers most reads soon, and a few of them much later for no reason that a second
-//! request would meet again. *Slow* is what takes longer than nineteen of twenty reads did lately.
+//! request would meet again. *Slow* is what takes half as long again as nineteen of twenty reads did
+//! lately; that much more, since at a bucket that is even, one of twenty is no outlier.
 //! Where the whole bucket is slow, a second request would only add to its load; so there is never
 //! more than one such request for every twenty reads.
 //!
@@ -156,12 +157,13 @@ impl Pace {
         self.latest.push_back(took);
         self.noted += 1;
         if self.latest.len() >= REMEMBERED_MIN && self.noted.is_multiple_of(RECKONED_EVERY) {
-            self.delay = self.slow().clamp(DELAY_MIN, DELAY_MAX);
+            let slow = self.usual() + self.usual() / 2;
+            self.delay = slow.clamp(DELAY_MIN, DELAY_MAX);
         }
     }
 
     /// What nineteen of twenty reads took at the most.
-    fn slow(&self) -> Duration {
+    fn usual(&self) -> Duration {
         let mut all: Vec<_> = self.latest.iter().copied().collect();
         let index = all.len() * 19 / 20;
         *all.select_nth_unstable(index).1
