@@ -21,8 +21,8 @@ use crate::{Blob, Chunk, Error, Repository, Result, UploadId};
 /// What comes with a closing PUT.
 struct Ending {
     range: Option<ContentRange>,
-    /// What was taken in before the session was found.
-    taken: Option<Writer>,
+    /// What was taken in, and stored, before the session was found.
+    loose: Option<Location>,
     incoming: Incoming,
 }
 
@@ -104,7 +104,7 @@ impl Repository {
                 self.finish_whole(id, digest, writer, incoming).await
             }
             Some(session) => {
-                let ending = Ending { range, taken: None, incoming };
+                let ending = Ending { range, loose: None, incoming };
                 self.finish_session(id, digest, session, ending).await
             }
         }
@@ -139,25 +139,32 @@ impl Repository {
         self.check_age(id)?;
         let mut writer = self.whole_writer(id, digest, incoming.left());
         let is_all = writer.fill(&mut incoming).await?;
-        let session = if is_all && writer.digest(digest.algorithm()).await? == *digest {
+        let (session, mut loose) = if is_all && writer.digest(digest.algorithm()).await? == *digest
+        {
             let (session, loose) = join(self.session(id), writer.put_loose()).await;
-            let loose = loose?;
-            if let Ok(None) = session {
-                let closed = Closed::new(digest.clone(), loose.location, None);
+            (session, Some(loose?))
+        } else {
+            (self.session(id).await, None)
+        };
+        let finished = match (session, &loose) {
+            (Ok(None), Some(loose)) => {
+                let closed = Closed::new(digest.clone(), loose.clone(), None);
                 return self.settle(id, &closed, self.core.window(), Settler::Alone).await;
             }
-            writer.take_back(loose).await?;
-            session?
-        } else {
-            self.session(id).await?
-        };
-        match session {
-            None => self.finish_whole(id, digest, writer, incoming).await,
-            Some(session) => {
-                let ending = Ending { range, taken: Some(writer), incoming };
+            (Ok(None), None) => return self.finish_whole(id, digest, writer, incoming).await,
+            (Ok(Some(session)), _) => {
+                if loose.is_none() && writer.offset() > 0 {
+                    loose = Some(writer.put_loose().await?);
+                }
+                // With its place in the budget, for which the next one may have to wait.
+                drop(writer);
+                let ending = Ending { range, loose: loose.clone(), incoming };
                 self.finish_session(id, digest, session, ending).await
             }
-        }
+            (Err(error), _) => Err(error),
+        };
+        self.core.discard_loose(loose).await;
+        finished
     }
 
     /// Finishes an upload that has begun, or was finished before.
@@ -168,11 +175,11 @@ impl Repository {
         session: Versioned<Session>,
         ending: Ending,
     ) -> Result<Blob> {
-        let Ending { range, taken, incoming } = ending;
+        let Ending { range, loose, incoming } = ending;
         match &session.value.state {
             // Nothing is to be written but the record, and that is a claim of its own.
             State::Open(open)
-                if taken.is_none() && incoming.left() == Some(0) && open.is_whole_for(digest) =>
+                if loose.is_none() && incoming.left() == Some(0) && open.is_whole_for(digest) =>
             {
                 let (core, name, open) = (&self.core, &self.name, open.clone());
                 let writer = Writer::resume(core, name, id, Purpose::Last, open, session.etag)?;
@@ -180,8 +187,8 @@ impl Repository {
             }
             State::Open(_) => {
                 let mut writer = self.claim(id, session, range, Purpose::Last).await?;
-                if let Some(taken) = taken {
-                    writer.adopt(taken).await?;
+                if let Some(loose) = loose {
+                    writer.adopt(&loose, incoming.left()).await?;
                 }
                 self.finish_open(id, writer, digest, incoming).await
             }

@@ -85,6 +85,15 @@ impl Leftover {
     }
 }
 
+impl Core {
+    /// Removes what was stored and turned out not to be wanted. If this fails, it is left to the
+    /// sweep: nobody has ever heard of it.
+    pub(crate) async fn discard_loose(&self, loose: Option<Location>) {
+        let objects = loose.into_iter().map(|loose| loose.key).collect();
+        Leftover::new(None, objects).discard(self).await.ok();
+    }
+}
+
 /// An upload that takes bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Open {

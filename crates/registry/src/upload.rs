@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::body::Incoming;
 use crate::core::ATTEMPTS_MAX;
 use crate::keys;
-use crate::record::{Stored, Versioned};
+use crate::record::{Location, Stored, Versioned};
 use crate::session::{Leftover, Session, State};
 use crate::writer::{Purpose, Writer};
 use crate::{Chunk, Error, Repository, Result, UploadId};
@@ -77,20 +77,47 @@ impl Repository {
         let mut writer = self.appender(id, incoming.left());
         let filled = writer.fill(&mut incoming).await;
         let more = matches!(filled, Ok(false));
-        if !more && writer.offset() > 0 && writer.begin().await? {
-            writer.remember();
-            return filled.map(|_| UploadProgress { offset: writer.offset() });
+        let mut loose = None;
+        if !more && writer.offset() > 0 {
+            loose = writer.begin().await?;
+            if loose.is_none() {
+                writer.remember();
+                return filled.map(|_| UploadProgress { offset: writer.offset() });
+            }
         }
-        if let Some(session) = self.session(id).await? {
-            let mut claimed = self.claim(id, session, range, Purpose::Append).await?;
-            claimed.adopt(writer).await?;
-            writer = claimed;
-        }
-        let fed = match filled {
-            Ok(_) => writer.feed(&mut incoming).await,
-            Err(error) => Err(error),
+        let rest = Rest { filled: filled.map(|_| ()), incoming };
+        let appended = match self.session(id).await? {
+            Some(session) => {
+                if loose.is_none() && writer.offset() > 0 {
+                    loose = Some(writer.put_loose().await?);
+                }
+                // With its place in the budget, for which the next one may have to wait.
+                drop(writer);
+                self.append_loose(id, session, range, loose.as_ref(), rest).await
+            }
+            // Whoever had begun it did so long ago that the session is gone.
+            None if loose.is_some() => Err(unknown(id)),
+            None => return rest.append(writer).await,
         };
-        keep(writer, fed).await
+        self.core.discard_loose(loose).await;
+        appended
+    }
+
+    /// Appends to an upload that somebody has begun what was stored before that was known, and
+    /// what follows.
+    async fn append_loose(
+        &self,
+        id: &UploadId,
+        session: Versioned<Session>,
+        range: Option<ContentRange>,
+        loose: Option<&Location>,
+        rest: Rest,
+    ) -> Result<UploadProgress> {
+        let mut writer = self.claim(id, session, range, Purpose::Append).await?;
+        if let Some(loose) = loose {
+            writer.adopt(loose, rest.incoming.left()).await?;
+        }
+        rest.append(writer).await
     }
 
     /// Whether to take a chunk in before its session is looked for. Where a tail is an object of
@@ -180,6 +207,23 @@ impl Repository {
             seen = self.session(id).await?.ok_or_else(|| unknown(id))?;
         }
         Err(Error::Busy { what: "the upload is being changed by too many others" })
+    }
+}
+
+/// What is to come of a body of which the first part was taken in.
+struct Rest {
+    /// Whether that went well.
+    filled: Result<()>,
+    incoming: Incoming,
+}
+
+impl Rest {
+    async fn append(mut self, mut writer: Writer) -> Result<UploadProgress> {
+        let fed = match self.filled {
+            Ok(()) => writer.feed(&mut self.incoming).await,
+            Err(error) => Err(error),
+        };
+        keep(writer, fed).await
     }
 }
 

@@ -72,14 +72,6 @@ impl Drop for Writer {
     }
 }
 
-/// Stored bytes that nothing names yet.
-#[derive(Debug)]
-pub(crate) struct Loose {
-    pub(crate) location: Location,
-    bytes: Bytes,
-    reserved: Option<OwnedSemaphorePermit>,
-}
-
 /// One request's bytes on their way into the store.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -249,42 +241,28 @@ impl Writer {
         }
     }
 
-    /// Stores and records the first bytes of an upload, if nobody else has begun it. `false`:
-    /// somebody has, and the bytes are back in the buffer.
+    /// Stores and records the first bytes of an upload. If somebody else has begun it, they are
+    /// only stored, and this says where.
     ///
     /// # Errors
     ///
     /// [`Error::Store`]; nothing is recorded then.
-    pub(crate) async fn begin(&mut self) -> Result<bool> {
+    pub(crate) async fn begin(&mut self) -> Result<Option<Location>> {
         let loose = self.put_loose().await?;
-        match self.save(Some(loose.location.clone())).await {
-            Err(Error::UploadSuperseded { .. }) => self.take_back(loose).await.map(|()| false),
-            saved => saved.map(|()| true),
+        match self.save(Some(loose.clone())).await {
+            Err(Error::UploadSuperseded { .. }) => Ok(Some(loose)),
+            saved => saved.map(|()| None),
         }
     }
 
-    /// Stores all that was taken in, while it is not known yet whether it is wanted.
+    /// Stores all that was taken in, while it is not known yet whether it is wanted: nobody else
+    /// has ever heard of it. Gives its memory back.
     ///
     /// # Errors
     ///
     /// [`Error::Store`].
-    pub(crate) async fn put_loose(&mut self) -> Result<Loose> {
-        let (reserved, bytes) = (self.reserved.take(), self.buffer.take());
-        let location = Location { key: self.new_key(), size_bytes: bytes.len() as u64 };
-        self.core.store.put(&location.key, bytes.clone(), NEW_KEY).await?;
-        Ok(Loose { location, bytes, reserved })
-    }
-
-    /// Removes what was not wanted, of which nobody else has ever heard: it is back in the buffer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Store`].
-    pub(crate) async fn take_back(&mut self, loose: Loose) -> Result<()> {
-        self.core.store.delete(&loose.location.key, None).await?;
-        self.reserved = loose.reserved;
-        self.buffer.extend_from_slice(&loose.bytes);
-        Ok(())
+    pub(crate) async fn put_loose(&mut self) -> Result<Location> {
+        self.put_buffer(self.new_key()).await
     }
 
     /// From now on only hashes what comes, and lets go of what has.
@@ -293,15 +271,23 @@ impl Writer {
         (self.reserved, self.buffer) = (None, PartBuffer::default());
     }
 
-    /// Appends what another writer has taken in and not sent.
+    /// Appends what another writer has stored; `left` more bytes are known to follow. It is read
+    /// back rather than handed over, so that the tail that goes before it, and what follows in
+    /// the same part, have their place in the budget.
     ///
     /// # Errors
     ///
     /// As [`Writer::feed`].
-    pub(crate) async fn adopt(&mut self, mut other: Self) -> Result<()> {
-        self.reserved = other.reserved.take();
-        let bytes = other.buffer.take();
-        self.take(bytes).await
+    pub(crate) async fn adopt(&mut self, loose: &Location, left: Option<u64>) -> Result<()> {
+        let left = left.map(|left| left + loose.size_bytes);
+        self.check_room(left)?;
+        self.reserve(left).await?;
+        let range = ByteRange { start: 0, end: loose.size_bytes };
+        let mut bytes = self.core.store.read(&loose.key, range).await?;
+        while let Some(frame) = bytes.try_next().await? {
+            self.take(frame).await?;
+        }
+        Ok(())
     }
 
     /// Refuses what can never be stored before any of it is.
@@ -331,6 +317,10 @@ impl Writer {
     }
 
     async fn take_permits(&mut self, bytes: u64) -> Result<()> {
+        if bytes > self.core.upload_bytes_max {
+            // Waiting for more than there will ever be would also keep all others waiting.
+            return Err(Error::Busy { what: "this instance has no room for a part of the upload" });
+        }
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.core.upload_bytes);
         let reserved = budget.acquire_many_owned(permits).await.map_err(|_| Error::Stopped)?;
@@ -691,5 +681,10 @@ fn part_bytes(core: &Core, length: Option<u64>) -> u64 {
     let rules = core.store.part_rules();
     let configured = core.options.limits.part_bytes.unwrap_or(rules.part_bytes).max(1);
     let wanted = length.filter(|_| rules.uniform).map_or(0, |length| length.div_ceil(PARTS_AIM));
-    if wanted > configured { wanted.next_multiple_of(PART_STEP_BYTES) } else { configured }
+    if wanted <= configured {
+        return configured;
+    }
+    let whole = wanted.next_multiple_of(PART_STEP_BYTES);
+    // If not even what is wanted fits the budget, the blob is refused.
+    whole.min(core.upload_bytes_max.max(wanted))
 }

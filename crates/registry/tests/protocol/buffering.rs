@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
-use jreg_registry::{BodyError, Chunk, Limits, Options, Registry, Repository};
+use jreg_registry::{BodyError, Chunk, Error, Limits, Options, Registry, Repository};
 use jreg_storage::testing::{Call, Gate, Intercepted, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, Locality, MemoryStore, PartRules, Result};
 use tokio::task::JoinHandle;
@@ -47,6 +47,10 @@ impl Meter {
 
     fn most(&self) -> u64 {
         self.0.most.load(Ordering::SeqCst)
+    }
+
+    fn stored(&self) -> u64 {
+        self.0.stored.load(Ordering::SeqCst)
     }
 
     fn taken(&self) -> u64 {
@@ -118,13 +122,16 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(Limits { upload_buffer_bytes: BUDGET_BYTES, ..Limits::default() }).await
+    }
+
+    async fn with(limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 100 };
+        let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 10_000 };
         let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
         let gate = Arc::new(Gate::new(Arc::new(memory.clock(clock.clone()).build())));
         let meter = Meter::default();
         let store = Arc::new(Intercepted::with(gate.clone(), meter.clone()));
-        let limits = Limits { upload_buffer_bytes: BUDGET_BYTES, ..Limits::default() };
         let options = Options { limits, ..Options::default() };
         let registry = Registry::open(store, clock, options).await.unwrap();
         Self { meter, gate, registry }
@@ -205,4 +212,71 @@ async fn uploads_that_stall_or_break_off_give_back_what_they_took() {
     stalled.iter().for_each(JoinHandle::abort);
     join_all(stalled).await;
     assert_eq!(bench.free(), BUDGET_BYTES, "some is never given back");
+}
+
+/// A chunk of one byte takes up the tail that is stored before it, nearly a part: that has to have
+/// its place too.
+#[tokio::test]
+async fn fixed_short_chunks_after_long_tails_fit_the_budget() {
+    let bench = Bench::new().await;
+    let content = bytes(PART);
+    let mut ids = Vec::new();
+    for number in 0..UPLOADS {
+        let repository = bench.repository(number);
+        let id = repository.upload_start(None);
+        let first = bench.meter.body(&content.slice(..PART - 1), None, Ending::Whole);
+        repository.upload_append(&id, first).await.unwrap();
+        ids.push((repository, id));
+    }
+    let held = bench.gate.hold(|call| is_bulk(call) && call.bytes > 1);
+    let appends: Vec<_> = ids
+        .iter()
+        .map(|(repository, id)| {
+            let last = bench.meter.body(&content.slice(PART - 1..), Some(1), Ending::Whole);
+            let (repository, id) = (repository.clone(), id.clone());
+            tokio::spawn(
+                async move { repository.upload_append(&id, last).await.map(|_| ()).unwrap() },
+            )
+        })
+        .collect();
+    settle().await;
+    let held_bytes = bench.meter.taken() - bench.meter.stored();
+    assert!(held_bytes <= BUDGET_BYTES + IN_HAND_BYTES, "{held_bytes} bytes in memory");
+    assert!(held_bytes > BUDGET_BYTES / 2, "{held_bytes} bytes: the budget is not used");
+    held.release();
+    all(appends).await;
+    assert_eq!(bench.free(), BUDGET_BYTES, "some is never given back");
+    for (repository, id) in ids {
+        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    }
+}
+
+/// Whoever waits for more room than there is would wait for ever, and all others behind it.
+#[tokio::test(start_paused = true)]
+async fn fixed_upload_with_parts_above_the_budget_does_not_stop_the_others() {
+    const MIB: u64 = 1024 * 1024;
+    /// No whole number of MiB, to which the parts of long uploads are rounded.
+    const ODD_BYTES: u64 = 3 * MIB + MIB / 2;
+    let limits = Limits { upload_buffer_bytes: ODD_BYTES, ..Limits::default() };
+    let bench = Bench::with(limits).await;
+    let long = Chunk { length: Some(ODD_BYTES * 9_000), ..Chunk::of("some of it") };
+    let repository = bench.repository(0);
+    let id = repository.upload_start(None);
+    let refused = tokio::time::timeout(WAIT_MAX, repository.upload_append(&id, long)).await;
+    let refused = refused.expect("it waits for what will never be").unwrap_err();
+    assert!(matches!(refused, Error::SizeMismatch { .. }), "{refused}");
+
+    // The session has parts of that size, and goes on where there is less room.
+    let less = Limits { upload_buffer_bytes: MIB, ..Limits::default() };
+    let options = Options { limits: less, ..Options::default() };
+    let clock = Arc::new(ManualClock::default());
+    let other = Registry::open(bench.gate.clone(), clock, options).await.unwrap();
+    let other = other.repository("r0".parse().unwrap());
+    let refused = other.upload_append(&id, Chunk { length: None, ..Chunk::of("more") });
+    let refused = tokio::time::timeout(WAIT_MAX, refused).await;
+    let refused = refused.expect("it waits for what will never be").unwrap_err();
+    assert!(matches!(refused, Error::Busy { .. }), "{refused}");
+    let small = digest(b"x");
+    let pushed = other.blob_push(&small, Chunk::of("x"));
+    tokio::time::timeout(WAIT_MAX, pushed).await.expect("others wait behind it").unwrap();
 }
