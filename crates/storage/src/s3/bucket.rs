@@ -240,7 +240,10 @@ impl Bucket {
         let before = self.clock.now();
         let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
         let (parts, body) = answer.into_parts();
-        self.clock.note(&parts.headers, before);
+        // What failed may be the answer of a proxy, with a clock of its own.
+        if !parts.status.is_server_error() {
+            self.clock.note(&parts.headers, before);
+        }
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Keys {
     provider: AwsCredentialProvider,
     /// How long a request waits for a renewal.
     patience: Duration,
-    last: Mutex<Option<Last>>,
+    last: Arc<Mutex<Option<Last>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,38 +31,52 @@ struct Last {
 
 impl Keys {
     pub(super) fn new(provider: AwsCredentialProvider, patience: Duration) -> Self {
-        Self { provider, patience, last: Mutex::default() }
+        Self { provider, patience, last: Arc::default() }
     }
 
     /// The keys to sign with now.
     pub(super) async fn get(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let last = self.last().clone();
-        let Some(last) = last else {
-            return self.provider.get_credential().await.inspect(|keys| self.set(keys, None));
-        };
+        let last = lock(&self.last).clone();
+        let Some(last) = last else { return self.renew().await };
         if last.until.is_some_and(|until| Instant::now() < until) {
             return Ok(last.keys);
         }
-        let why = match timeout(self.patience, self.provider.get_credential()).await {
-            Ok(Ok(keys)) => {
-                self.set(&keys, None);
-                return Ok(keys);
-            }
+        // Not cut off when nobody waits any more: others would begin it again, and be cut off too.
+        let renewal = tokio::spawn(self.renew());
+        let why = match timeout(self.patience, renewal).await {
+            Ok(Ok(Ok(keys))) => return Ok(keys),
+            Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", self.patience.as_secs_f32()),
         };
         tracing::warn!(error = why, "the bucket's keys cannot be renewed: using the last ones");
-        self.set(&last.keys, Some(Instant::now() + PAUSE));
-        Ok(last.keys)
+        let mut known = lock(&self.last);
+        match &mut *known {
+            // Others have come meanwhile.
+            Some(known) if !Arc::ptr_eq(&known.keys, &last.keys) => Ok(Arc::clone(&known.keys)),
+            known => {
+                let until = Some(Instant::now() + PAUSE);
+                *known = Some(Last { keys: Arc::clone(&last.keys), until });
+                Ok(last.keys)
+            }
+        }
     }
 
-    fn set(&self, keys: &Arc<AwsCredential>, until: Option<Instant>) {
-        *self.last() = Some(Last { keys: Arc::clone(keys), until });
+    /// Asks for keys, which the provider has at hand mostly, and keeps them.
+    fn renew(
+        &self,
+    ) -> impl Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'static {
+        let (provider, last) = (Arc::clone(&self.provider), Arc::clone(&self.last));
+        async move {
+            let keys = provider.get_credential().await?;
+            *lock(&last) = Some(Last { keys: Arc::clone(&keys), until: None });
+            Ok(keys)
+        }
     }
+}
 
-    fn last(&self) -> MutexGuard<'_, Option<Last>> {
-        self.last.lock().expect("no holder of the keys panics")
-    }
+fn lock(last: &Mutex<Option<Last>>) -> MutexGuard<'_, Option<Last>> {
+    last.lock().expect("no holder of the keys panics")
 }
 
 #[cfg(test)]
@@ -77,15 +91,20 @@ mod tests {
 
     /// Gives out what it is told to, and nothing for ever after that.
     #[derive(Debug)]
-    struct Scripted(Mutex<VecDeque<object_store::Result<&'static str>>>);
+    struct Scripted {
+        script: Mutex<VecDeque<object_store::Result<&'static str>>>,
+        takes: Duration,
+    }
 
     #[async_trait]
     impl CredentialProvider for Scripted {
         type Credential = AwsCredential;
 
         async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-            let next = self.0.lock().unwrap().pop_front();
+            let next = self.script.lock().unwrap().pop_front();
             let Some(next) = next else { return std::future::pending().await };
+            let first = next.as_ref().is_ok_and(|id| *id == "one");
+            tokio::time::sleep(if first { Duration::ZERO } else { self.takes }).await;
             let (key_id, secret_key) = (next?.to_owned(), "secret".to_owned());
             Ok(Arc::new(AwsCredential { key_id, secret_key, token: None }))
         }
@@ -96,8 +115,16 @@ mod tests {
     }
 
     fn keys(script: impl IntoIterator<Item = object_store::Result<&'static str>>) -> Keys {
+        slow_keys(Duration::ZERO, script)
+    }
+
+    /// The first keys come at once, all others after so long.
+    fn slow_keys(
+        takes: Duration,
+        script: impl IntoIterator<Item = object_store::Result<&'static str>>,
+    ) -> Keys {
         let script = Mutex::new(script.into_iter().collect());
-        Keys::new(Arc::new(Scripted(script)), Duration::from_secs(5))
+        Keys::new(Arc::new(Scripted { script, takes }), Duration::from_secs(5))
     }
 
     async fn id(keys: &Keys) -> String {
@@ -124,6 +151,15 @@ mod tests {
             assert_eq!(id(&keys).await, "one");
         }
         assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_takes_longer_than_requests_wait_is_not_cut_off() {
+        let keys = slow_keys(Duration::from_secs(8), [Ok("one"), Ok("two")]);
+        assert_eq!(id(&keys).await, "one");
+        assert_eq!(id(&keys).await, "one");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(lock(&keys.last).as_ref().unwrap().keys.key_id, "two");
     }
 
     #[tokio::test]

@@ -203,8 +203,12 @@ impl Bucket {
             self.object(Method::DELETE, key).header(header::IF_MATCH, &self.tag(etag))
         };
         let within = self.options.request_timeout;
-        let spared = self.once(&delete(stale), within, ANSWER_BYTES_MAX).await;
-        if spared.is_ok() || !self.is_there(key).await? {
+        // Only a store that looked says why: one that failed may ignore the condition.
+        match self.ask(&delete(stale), self.effort(0), ANSWER_BYTES_MAX).await {
+            Err(failure) if failure.verdict == Verdict::Condition => {}
+            _ => return Ok(false),
+        }
+        if !self.is_there(key).await? {
             return Ok(false);
         }
         let removed = self.once(&delete(current), within, ANSWER_BYTES_MAX).await;

@@ -13,6 +13,8 @@
 //! found then, having replaced the very version that ours was to replace, proves that ours was
 //! never there and never will be, since no version comes twice: a conflict after all.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, header};
 
@@ -24,6 +26,10 @@ use crate::{
 
 /// The version that a record replaced.
 const REPLACED: HeaderName = HeaderName::from_static("x-amz-meta-jreg-replaced");
+
+/// For how long a write on a condition is sent again, however large it is and whatever is set: a
+/// collector reckons with a minute.
+const CONDITIONAL_MAX: Duration = Duration::from_secs(60);
 
 /// What is at a key after a write whose answer was lost.
 enum Found {
@@ -98,7 +104,7 @@ impl Bucket {
         request: &Request,
         mode: &PutMode,
     ) -> Result<Written> {
-        let mut effort = self.effort(request.body.len() as u64);
+        let mut effort = self.effort(request.body.len() as u64).within(CONDITIONAL_MAX);
         // Whether an attempt may have had an effect that nobody told us of.
         let mut unsure = false;
         loop {

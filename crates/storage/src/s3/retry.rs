@@ -23,6 +23,11 @@ impl Effort {
         Self { attempt, end: Instant::now() + budget, tries: 0 }
     }
 
+    /// With no attempt that begins later than so long from now.
+    pub(super) fn within(self, most: Duration) -> Self {
+        Self { end: self.end.min(Instant::now() + most), ..self }
+    }
+
     /// Waits before the next attempt; `false` says that there is none. The pause doubles each
     /// time and is drawn from its whole width, so that clients which failed together do not come
     /// back together. `at_least` is what the store asked for.
@@ -68,6 +73,17 @@ mod tests {
                 .again(Some(Duration::from_secs(4)))
                 .await
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_effort_can_be_cut_and_not_made_longer() {
+        let seconds = Duration::from_secs;
+        for (budget, most, ends) in [(3600, 3, 3), (3, 3600, 3)] {
+            let start = Instant::now();
+            let mut effort = Effort::new(Duration::ZERO, seconds(budget)).within(seconds(most));
+            while effort.again(Some(seconds(1))).await {}
+            assert!((seconds(ends - 1)..seconds(ends)).contains(&start.elapsed()));
+        }
     }
 
     #[test]
