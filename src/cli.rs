@@ -96,10 +96,12 @@ fn flag(key: &Key) -> Arg {
         default => default,
     };
     let doc = key.doc.trim().trim_end_matches('.');
-    Arg::new(key.name())
-        .long(key.name())
-        .value_name("VALUE")
-        .action(ArgAction::Append)
+    let arg = Arg::new(key.name()).long(key.name()).value_name("VALUE");
+    let arg = match key.allowed {
+        "on or off" => arg.num_args(0..=1).default_missing_value("on"),
+        _ => arg,
+    };
+    arg.action(ArgAction::Append)
         .allow_negative_numbers(true)
         .help_heading(key.section)
         .help(format!("{doc} [default: {default}]"))
@@ -237,6 +239,17 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_that_is_on_or_off_needs_no_value_to_be_on() {
+        for args in [&["--single-instance"][..], &["--single-instance", "on"]] {
+            assert!(resolve(args, &[]).unwrap().settings.single_instance, "{args:?}");
+        }
+        let more = resolve(&["--single-instance", "--uploads-max", "3"], &[]).unwrap().settings;
+        assert_eq!((more.single_instance, more.uploads_max), (true, 3));
+        let off = resolve(&["--single-instance", "off"], &[]).unwrap().settings;
+        assert!(!off.single_instance);
+    }
+
+    #[test]
     fn a_flag_goes_before_a_variable_before_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jreg.toml");
@@ -299,7 +312,8 @@ mod tests {
         let serve = command.find_subcommand_mut("serve").unwrap();
         let help = serve.render_long_help().to_string();
         for key in KEYS {
-            assert!(help.contains(&format!("--{} <", key.name())), "{}", key.name());
+            let shown = [" <", " [<"].map(|value| format!("--{}{value}", key.name()));
+            assert!(shown.iter().any(|flag| help.contains(flag)), "{}", key.name());
             assert!(help.contains(&key.variable()), "{}", key.variable());
         }
     }

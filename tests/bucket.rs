@@ -166,6 +166,11 @@ async fn an_instance_whose_clock_ran_away_is_not_ready() {
 #[tokio::test]
 async fn settings_that_do_not_fit_are_refused() {
     let server = S3Server::start(S3Spec::default()).await;
+    let named =
+        format!("{}&path_style=false", server.storage_url().replace("&path_style=true", ""));
+    let named = open(&settings(&server, &[("storage", &named)])).await.unwrap_err();
+    assert!(matches!(named, BucketError::Open(S3OpenError::Address { .. })), "{named}");
+    assert!(named.to_string().contains("path_style=true"), "{named}");
     let small = open(&settings(&server, &[("part-bytes", "1MiB")])).await.unwrap_err();
     assert!(matches!(small, BucketError::Open(S3OpenError::PartBytes { .. })), "{small}");
     let half = open(&settings(&server, &[("s3-secret-access-key", "none")])).await.unwrap_err();

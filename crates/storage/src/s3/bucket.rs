@@ -145,6 +145,9 @@ impl Bucket {
         let region = region.or_else(|| keys.get_config_value(&AmazonS3ConfigKey::Region));
         let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let address = options.url.bucket_address(&region);
+        if let Err(error) = reqwest::Url::parse(&address) {
+            return Err(S3OpenError::Address { address, reason: error.to_string() });
+        }
         let signer = signer(keys, &options, &region, &address, client_options)?;
         // Less than an attempt may take.
         let keys = Keys::new(Arc::clone(signer.credentials()), options.request_timeout / 2);

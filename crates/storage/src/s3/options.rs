@@ -105,6 +105,16 @@ pub enum S3OpenError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The bucket's name cannot be a part of the host's.
+    #[error(
+        "{address} is no address for the bucket ({reason}): path_style=true keeps its name out of the host's"
+    )]
+    Address {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// A header cannot be sent.
     #[error(
         "header {name:?} cannot be sent: its name or value has a byte that HTTP does not allow, or it is one of the signature's own"
