@@ -67,7 +67,9 @@ pub async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, Bu
         if !found.may_remove_records() {
             tracing::info!("what is deleted leaves 24 bytes behind: the bucket cannot remove them");
         }
-        return Ok(Arc::new(Tombstones::new(store, jreg_registry::may_come_back)));
+        let removes = found.may_remove_records();
+        let store = Tombstones::new(store, jreg_registry::may_come_back);
+        return Ok(Arc::new(if removes { store } else { store.that_stay() }));
     }
     tracing::warn!("conditions are kept by this instance alone: start no second one");
     Ok(Arc::new(SingleWriter::new(store)))

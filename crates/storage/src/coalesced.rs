@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use crate::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
-    Presign, PutMode, Record, Result, Stat, Store, Written,
+    Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// The longest that a reader waits for others to come, unless told otherwise: less than a request
@@ -215,6 +215,14 @@ impl Store for Coalesced {
 
     fn clock_difference(&self) -> Option<Duration> {
         self.inner.clock_difference()
+    }
+
+    fn removes_versions(&self) -> bool {
+        self.inner.removes_versions()
+    }
+
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        self.inner.purge(request, age_min).await
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     ByteRange, ByteStream, ETag, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Observer, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+    Observer, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// No read is slow before this.
@@ -182,6 +182,14 @@ impl Store for Hedged {
 
     fn clock_difference(&self) -> Option<Duration> {
         self.inner.clock_difference()
+    }
+
+    fn removes_versions(&self) -> bool {
+        self.inner.removes_versions()
+    }
+
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        self.inner.purge(request, age_min).await
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

@@ -8,7 +8,7 @@
 //! - [`Metered`] is put around a store to observe it, [`Tombstones`] around a shared one so that
 //!   no late write brings a deleted record back, [`SingleWriter`] around one that keeps no
 //!   conditions, [`Hedged`] around one whose answers are slow at times, [`Coalesced`] around one
-//!   whose requests travel.
+//!   whose requests travel, [`Paced`] around what work in the background uses.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
@@ -22,6 +22,7 @@ mod hedged;
 mod key;
 mod memory;
 mod metered;
+mod paced;
 mod s3;
 mod single_writer;
 mod store;
@@ -37,6 +38,7 @@ pub use hedged::{Hedge, Hedged};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use metered::{Metered, Observer};
+pub use paced::Paced;
 pub use s3::{
     CLOCK_DIFFERENCE_MAX, Capabilities, Credentials, Encryption, InvalidS3Url, PART_BYTES_MAX,
     PART_BYTES_MIN, S3OpenError, S3Options, S3Store, S3Url,
@@ -44,6 +46,6 @@ pub use s3::{
 pub use single_writer::SingleWriter;
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part,
-    PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
+    PartRules, Presign, Purged, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
 };
 pub use tombstones::{TOMBSTONE_BYTES, Tombstones};

@@ -15,7 +15,7 @@ use futures::StreamExt;
 
 use crate::{
     ByteRange, ByteStream, ETag, ErrorKind, Hedge, Key, ListPage, ListRequest, Locality, Multipart,
-    Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+    Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// Is told of the calls to a store.
@@ -67,6 +67,14 @@ impl Store for Metered {
 
     fn clock_difference(&self) -> Option<Duration> {
         self.inner.clock_difference()
+    }
+
+    fn removes_versions(&self) -> bool {
+        self.inner.removes_versions()
+    }
+
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        self.timed("purge", self.inner.purge(request, age_min)).await
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+    Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// How many writes can be under way at once; two keys rarely share a lock.
@@ -73,6 +73,15 @@ impl<S: Store> Store for SingleWriter<S> {
 
     fn clock_difference(&self) -> Option<Duration> {
         self.inner.clock_difference()
+    }
+
+    /// It looks, and then removes whatever is there.
+    fn removes_versions(&self) -> bool {
+        true
+    }
+
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        self.inner.purge(request, age_min).await
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

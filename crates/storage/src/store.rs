@@ -158,6 +158,15 @@ pub struct ListPage {
     pub date: SystemTime,
 }
 
+/// What one call of [`Store::purge`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// How many remains are gone for good.
+    pub removed: u64,
+    /// Where to continue, as the next request's `start_after`; `None`: that was all.
+    pub next: Option<String>,
+}
+
 /// What a store wants of the parts of a multipart upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartRules {
@@ -263,6 +272,20 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// answer tells. `None` if it never has, or if there is but one clock.
     fn clock_difference(&self) -> Option<Duration> {
         None
+    }
+
+    /// Whether [`Store::delete`] of a version works on every key. If not, it is
+    /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and what
+    /// is to go is swapped for something that stands for nothing.
+    fn removes_versions(&self) -> bool {
+        true
+    }
+
+    /// Removes for good, in one page of the keys of `request`, what deletes have left behind and
+    /// what is older than `age_min` by the store's clock: nothing that any other method shows. A
+    /// store whose deletes leave nothing has nothing to do.
+    async fn purge(&self, _request: &ListRequest, _age_min: Duration) -> Result<Purged> {
+        Ok(Purged::default())
     }
 
     /// Reads a record whole. An absent key is `NotFound`; an object larger than

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed, Locality,
-    Multipart, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+    Multipart, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// The size of a tombstone. No record may have it.
@@ -33,13 +33,20 @@ const ATTEMPTS_MAX: u32 = 16;
 pub struct Tombstones<S> {
     inner: S,
     is_record: fn(&Key) -> bool,
+    removes: bool,
 }
 
 impl<S: Store> Tombstones<S> {
     /// Keeps tombstones at the keys that `is_record` names. All other keys hold bytes of any
     /// size, are written once, and are deleted plainly.
     pub fn new(inner: S, is_record: fn(&Key) -> bool) -> Self {
-        Self { inner, is_record }
+        Self { inner, is_record, removes: true }
+    }
+
+    /// The store below cannot remove a version: tombstones stay, and the delete of a version of
+    /// any other key is refused.
+    pub fn that_stay(self) -> Self {
+        Self { removes: false, ..self }
     }
 
     /// The store below.
@@ -132,6 +139,30 @@ impl<S: Store> Store for Tombstones<S> {
         self.inner.clock_difference()
     }
 
+    fn removes_versions(&self) -> bool {
+        self.removes
+    }
+
+    /// Removes old tombstones, where the store below can remove a version.
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        if !self.removes {
+            return Ok(Purged::default());
+        }
+        let page = self.list_tombstones(request).await?;
+        let is_old = |entry: &&Listed| {
+            page.date.duration_since(entry.last_modified).is_ok_and(|age| age > age_min)
+        };
+        let mut purged = Purged { removed: 0, next: page.next };
+        for tombstone in page.entries.iter().filter(is_old) {
+            match self.remove_tombstone(tombstone).await {
+                Ok(()) => purged.removed += 1,
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(purged)
+    }
+
     async fn get(&self, key: &Key) -> Result<Record> {
         match self.inner.get(key).await {
             Ok(record) if (self.is_record)(key) && is_mark(&record.bytes) => {
@@ -174,6 +205,7 @@ impl<S: Store> Store for Tombstones<S> {
                 let mode = PutMode::Match(etag.clone());
                 self.inner.put(key, tombstone(), mode).await.map(|_| ())
             }
+            Some(_) if !self.removes => Err(Error::new(ErrorKind::Refused, key)),
             version => self.inner.delete(key, version).await,
         }
     }

@@ -182,3 +182,24 @@ async fn held_answer_is_of_a_call_that_was_applied() {
     drop(held);
     assert_eq!(writer.await.unwrap(), Ok(()));
 }
+
+mod paced {
+    jreg_storage::contract_tests!(jreg_storage::Paced::new(super::memory(), u32::MAX));
+
+    /// Twenty milliseconds may be made up for at once; what is beyond waits.
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_spread_over_time() {
+        let store = jreg_storage::Paced::new(super::memory(), 100);
+        let began = tokio::time::Instant::now();
+        for _ in 0..101 {
+            super::get(&store, "absent").await.unwrap_err();
+        }
+        assert_eq!(began.elapsed(), std::time::Duration::from_secs(1));
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        let began = tokio::time::Instant::now();
+        for _ in 0..5 {
+            super::get(&store, "absent").await.unwrap_err();
+        }
+        assert_eq!(began.elapsed(), std::time::Duration::from_millis(20));
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jreg_storage::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
-    Presign, PutMode, Record, Result, Stat, Store, Written,
+    Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// A store whose pages of listings have few entries, whatever is asked for.
@@ -38,6 +38,14 @@ impl Store for SmallPages {
 
     fn clock_difference(&self) -> Option<Duration> {
         self.inner.clock_difference()
+    }
+
+    fn removes_versions(&self) -> bool {
+        self.inner.removes_versions()
+    }
+
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        self.inner.purge(request, age_min).await
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

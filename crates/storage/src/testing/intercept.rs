@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
-    Presign, PutMode, Record, Result, Stat, Store, Written,
+    Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// A call to a store.
@@ -99,6 +99,15 @@ impl<I: Interceptor> Store for Intercepted<I> {
 
     fn clock_difference(&self) -> Option<Duration> {
         self.inner.clock_difference()
+    }
+
+    fn removes_versions(&self) -> bool {
+        self.inner.removes_versions()
+    }
+
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        let call = Call::new("purge", &request.prefix, 0);
+        self.answer(call, self.inner.purge(request, age_min)).await
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
