@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::record::{Link, Location, Stored, Versioned};
+use crate::rules::Rule;
 use crate::{Error, Repository, Result};
 
 /// A blob that a repository holds.
@@ -172,7 +173,9 @@ impl Repository {
         let window = core.window();
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
-        if let Some(location) = core.hold_link(window, &self.name, digest).await? {
+        if core.rules.keep(Rule::DestinationFirst)
+            && let Some(location) = core.hold_link(window, &self.name, digest).await?
+        {
             return Ok(Some(blob(location)));
         }
         let Some(location) = core.hold_link(window, source, digest).await? else {

@@ -13,6 +13,7 @@ use crate::core::Window;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::record::{Location, Stored, Versioned};
+use crate::rules::Rule;
 use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
 use crate::upload::{in_order, unknown};
 use crate::writer::{Purpose, Writer};
@@ -320,7 +321,8 @@ impl Repository {
         if closed.digest != *digest {
             return Err(unknown(id));
         }
-        if age <= REPLAY_MAX && closed.spare.is_none() {
+        let may_link = age <= REPLAY_MAX || !self.core.rules.keep(Rule::ReplayWindow);
+        if may_link && closed.spare.is_none() {
             return self.settle(id, &closed, window, Settler::Replay).await;
         }
         let held = self.core.hold_link(window, &self.name, digest).await?;

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::cache::Cache;
 use crate::record::{Stored, Versioned, versioned};
+use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
 use crate::{Error, Options, Result};
 
@@ -48,13 +49,16 @@ const TAG_LOCKS: usize = 64;
 const MANIFEST_LOCKS: usize = 1024;
 
 /// The store with everything that is kept beside it in memory.
-#[derive(Debug)]
+///
+/// A clone works with the same memory and the same locks.
+#[derive(Clone, Debug)]
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
-    pub(crate) cache: Cache,
-    pub(crate) sessions: SessionCache,
+    pub(crate) rules: Rules,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) sessions: Arc<SessionCache>,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// A permit for each byte of an upload that may be in memory.
@@ -63,11 +67,11 @@ pub(crate) struct Core {
     pub(crate) upload_bytes_max: u64,
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
-    tag_locks: Vec<Mutex<()>>,
+    tag_locks: Arc<[Mutex<()>]>,
     /// In this process a manifest is not deleted between a push of it and its tags: pushes share
     /// the lock, a delete has it alone. Between processes such a tag may be left without its
     /// manifest, until it is next read.
-    manifest_locks: Vec<RwLock<()>>,
+    manifest_locks: Arc<[RwLock<()>]>,
 }
 
 /// The time in which the writes that rely on some reads must be sent.
@@ -86,8 +90,9 @@ impl Core {
         let budget = limits.upload_buffer_bytes.max(part_bytes);
         let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
-            cache: Cache::new(store.locality(), &options),
-            sessions: SessionCache::new(),
+            cache: Arc::new(Cache::new(store.locality(), &options)),
+            sessions: Arc::new(SessionCache::new()),
+            rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Arc::new(Semaphore::new(permits)),
             upload_bytes_max: permits as u64,
@@ -108,7 +113,7 @@ impl Core {
     pub(crate) fn check(&self, window: Window) -> Result<()> {
         let awake = self.clock.monotonic().saturating_sub(window.opened);
         let asleep = self.clock.now().duration_since(window.opened_at).unwrap_or_default();
-        if awake.max(asleep) < WINDOW {
+        if awake.max(asleep) < WINDOW || !self.rules.keep(Rule::Window) {
             return Ok(());
         }
         Err(Error::Interrupted { what: "content that this request relies on may have" })
@@ -177,7 +182,7 @@ impl Core {
         key: &Key,
         mut seen: Versioned<T>,
     ) -> Result<Option<Versioned<T>>> {
-        if seen.age() < TOUCH_AGE {
+        if seen.age() < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
             return Ok(Some(seen));
         }
         self.check(window)?;

@@ -11,6 +11,8 @@
 //! repositories/<name>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of one referrer of a subject
 //! catalog/{name}                                       a manifest was pushed to this repository
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
+//! gc/...                                               notes of collectors and checks
+//! quarantine/<ulid>/<key>                              what a check put aside
 //! ```
 //!
 //! No component of a repository name starts with `_`, so the `_words` separate. `{name}` is a
@@ -98,7 +100,7 @@ pub(crate) fn link_holder(link: &Key) -> Option<RepositoryName> {
 }
 
 /// The content of repositories.
-const REPOSITORIES: &str = "repositories/";
+pub(crate) const REPOSITORIES: &str = "repositories/";
 
 /// A manifest of a repository.
 pub(crate) fn manifest(name: &RepositoryName, digest: &Digest) -> Key {
@@ -139,6 +141,118 @@ pub(crate) fn referrers(name: &RepositoryName, subject: &Digest) -> String {
 pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
     let own = format!("{}-{}", referrer.algorithm(), referrer.hex());
     key(format!("{}{own}", referrers(name, subject)))
+}
+
+/// What lies at a key of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The format's version.
+    Format,
+    /// The bytes of a blob; with its digest, if that was known before them.
+    Blob(Option<Digest>),
+    /// The hold of a repository on a blob.
+    Link(Digest, RepositoryName),
+    /// A manifest.
+    Manifest(RepositoryName, Digest),
+    /// A tag.
+    Tag(RepositoryName, Tag),
+    /// The hint that a tag may point to a manifest.
+    Hint(RepositoryName, Digest, Tag),
+    /// The entry of a referrer (the second digest) of a subject.
+    Referrer(RepositoryName, Digest, Digest),
+    /// A repository's entry in the catalog.
+    Catalog(RepositoryName),
+    /// A session, or the tail of an upload.
+    Upload(UploadKey),
+    /// What a collector or a check notes for the next one.
+    Note,
+    /// What a check has put aside.
+    Quarantined,
+}
+
+impl Place {
+    /// What lies at a key; `None`: nothing that this version knows.
+    pub(crate) fn of(key: &Key) -> Option<Self> {
+        let parts: Vec<&str> = key.as_str().split('/').collect();
+        match *parts.as_slice() {
+            ["jreg.json"] => Some(Self::Format),
+            ["blobs", "_", _, ulid] => is_ulid(ulid).then_some(Self::Blob(None)),
+            ["blobs", alg, aa, hex, ulid] if is_ulid(ulid) => {
+                spread_digest(alg, aa, hex).map(|digest| Self::Blob(Some(digest)))
+            }
+            ["links", alg, aa, hex, name] => {
+                Some(Self::Link(spread_digest(alg, aa, hex)?, decode(name)?))
+            }
+            ["catalog", name] => Some(Self::Catalog(decode(name)?)),
+            ["uploads", _] => upload_key(key).map(Self::Upload),
+            ["gc", ..] => Some(Self::Note),
+            ["quarantine", ..] => Some(Self::Quarantined),
+            ["repositories", ref below @ ..] => Self::in_repository(below),
+            _ => None,
+        }
+    }
+
+    fn in_repository(parts: &[&str]) -> Option<Self> {
+        let word = parts.iter().position(|part| part.starts_with('_'))?;
+        let (name, rest) = parts.split_at(word);
+        let name = name.join("/").parse().ok()?;
+        match *rest {
+            ["_manifests", alg, hex] => Some(Self::Manifest(name, digest(alg, hex)?)),
+            ["_tags", tag] => Some(Self::Tag(name, tag.parse().ok()?)),
+            ["_tagged", alg, hex, tag] => {
+                Some(Self::Hint(name, digest(alg, hex)?, tag.parse().ok()?))
+            }
+            ["_referrers", alg, hex, own] => {
+                let (own_alg, own_hex) = own.split_once('-')?;
+                Some(Self::Referrer(name, digest(alg, hex)?, digest(own_alg, own_hex)?))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn digest(algorithm: &str, hex: &str) -> Option<Digest> {
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+fn spread_digest(algorithm: &str, head: &str, hex: &str) -> Option<Digest> {
+    hex.starts_with(head).then(|| digest(algorithm, hex)).flatten()
+}
+
+fn is_ulid(text: &str) -> bool {
+    Ulid::from_string(text).is_ok()
+}
+
+/// Every place for blob bytes.
+pub(crate) const BLOBS: &str = "blobs/";
+
+/// Every link.
+pub(crate) const LINKS: &str = "links/";
+
+/// What lies below a prefix that ends in a digest's first two hex digits: `<alg>/<aa>`, of a key
+/// below [`LINKS`].
+pub(crate) fn shard(link: &Key) -> Option<&str> {
+    let below = link.as_str().strip_prefix(LINKS)?;
+    let end = below.match_indices('/').nth(1)?.0;
+    below.get(..end)
+}
+
+/// A note of a collector or of a check.
+pub(crate) fn note(name: &str) -> Key {
+    key(format!("{NOTES}{name}"))
+}
+
+/// The notes of collectors and checks: never needed for safety.
+pub(crate) const NOTES: &str = "gc/";
+
+/// A new place for what a check puts aside.
+pub(crate) fn quarantined(original: &Key) -> Key {
+    // Those that are too long for it keep their end.
+    let room = jreg_storage::KEY_BYTES_MAX - "quarantine/".len() - 27;
+    let original = original.as_str();
+    let start = original.len().saturating_sub(room);
+    let kept = original.get(start..).unwrap_or(original).trim_start_matches(['/', '.']);
+    key(format!("quarantine/{}/{kept}", Ulid::generate()))
 }
 
 /// The sessions of uploads and their tails, in the order in which the uploads began.
@@ -288,6 +402,49 @@ mod tests {
     }
 
     #[test]
+    fn every_key_says_what_lies_there() {
+        let (app, subject) = (name("team/app-1.x"), Digest::of(Algorithm::Sha512, b"s"));
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let tag: Tag = "v1".parse().expect("a tag");
+        let id = UploadId::new(std::time::SystemTime::now(), None);
+        for (key, place) in [
+            (format(), Place::Format),
+            (new_blob(&digest), Place::Blob(Some(digest.clone()))),
+            (new_unnamed_blob(), Place::Blob(None)),
+            (link(&subject, &app), Place::Link(subject.clone(), app.clone())),
+            (manifest(&app, &digest), Place::Manifest(app.clone(), digest.clone())),
+            (super::tag(&app, &tag), Place::Tag(app.clone(), tag.clone())),
+            (tag_hint(&app, &digest, &tag), Place::Hint(app.clone(), digest.clone(), tag)),
+            (
+                referrer(&app, &subject, &digest),
+                Place::Referrer(app.clone(), subject.clone(), digest.clone()),
+            ),
+            (catalog(&app), Place::Catalog(app.clone())),
+            (upload(&id), Place::Upload(UploadKey::Session(id.clone()))),
+            (note("lease"), Place::Note),
+            (quarantined(&link(&subject, &app)), Place::Quarantined),
+        ] {
+            assert_eq!(Place::of(&key), Some(place), "{key}");
+        }
+        for other in [
+            "x",
+            "jreg.json/x",
+            "blobs/_/AA/x",
+            "links/sha256/aa/bb/a",
+            "links/sha256/e3/e3b0/a",
+            "repositories/a/_tags",
+            "repositories/_tags/v1",
+            "repositories/a/_history/v1/x",
+            "repositories/a/b",
+            "catalog/_",
+            "uploads/x",
+        ] {
+            assert_eq!(Place::of(&super::key(other.to_owned())), None, "{other}");
+        }
+        assert_eq!(shard(&link(&digest, &app)), Some("sha256/e3"));
+    }
+
+    #[test]
     fn the_longest_names_make_keys_that_every_store_takes() {
         let longest = name(&format!("{}/{}", "a".repeat(127), "b".repeat(127)));
         let tag: Tag = "t".repeat(128).parse().expect("a tag");
@@ -297,6 +454,7 @@ mod tests {
             tag_hint(&longest, &digest, &tag),
             referrer(&longest, &digest, &digest),
             catalog(&longest),
+            quarantined(&tag_hint(&longest, &digest, &tag)),
         ] {
             assert!(key.as_str().len() <= jreg_storage::KEY_BYTES_MAX);
         }

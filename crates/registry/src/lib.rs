@@ -11,12 +11,14 @@
 //! - `commit.rs`: from the last bytes of an upload to a blob
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
 //! - `reaper.rs`: removes what uploads leave behind
+//! - `collect.rs`, `collect/`: removes what nothing keeps
 //! - `link.rs`: which repository holds which blob
 //! - `cache.rs`: what is kept in memory for serving
 
 mod blob;
 mod body;
 mod cache;
+mod collect;
 mod commit;
 mod core;
 mod error;
@@ -30,6 +32,7 @@ mod reaper;
 mod record;
 mod referrer;
 mod registry;
+mod rules;
 mod session;
 mod session_cache;
 mod tag;
@@ -39,6 +42,10 @@ mod writer;
 
 pub use blob::{Blob, BlobReader, Touch};
 pub use body::{BodyError, BodyStream, Chunk};
+pub use collect::{
+    Action, ActionKind, BYTES_WAIT_MIN, CollectError, CollectOptions, Collected, GRACE_MIN, Held,
+    Lease, Outcome, Phase, REMOVALS_FREE, Tally, Unwatched, Watch,
+};
 pub use error::{Error, Result};
 pub use keys::may_come_back;
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
@@ -46,5 +53,6 @@ pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
 pub use reaper::Reaped;
 pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
+pub use rules::Rule;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};

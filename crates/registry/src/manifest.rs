@@ -23,6 +23,7 @@ use crate::keys;
 use crate::record::{
     ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, TagTarget, Versioned,
 };
+use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
 use crate::{Error, ReferencePolicy, Repository, Result, Touch};
 
@@ -293,7 +294,11 @@ impl Repository {
         // An index may list layers (build caches do); whichever exists counts.
         if matches!(reference.kind, ReferenceKind::Child | ReferenceKind::Any) {
             let key = keys::manifest(&self.name, digest);
-            if core.hold::<ManifestRecord>(window, &key, |_| true).await?.is_some() {
+            let held = match core.rules.keep(Rule::TouchChildren) {
+                true => core.hold::<ManifestRecord>(window, &key, |_| true).await?.is_some(),
+                false => core.exists(&key).await?,
+            };
+            if held {
                 return Ok(true);
             }
         }
@@ -306,10 +311,11 @@ impl Repository {
         let key = keys::manifest(&self.name, &plan.digest);
         let _turn = core.manifest_lock(&key).read().await;
         core.check(window)?;
+        let is_there = wave.manifest.is_some();
         let hints = plan.tags.iter().zip(&wave.tags).map(|(tag, seen)| async move {
-            // A tag that points here already has its hint.
+            // A tag that points here already has its hint, as long as both are there.
             match seen {
-                Some(seen) if seen.value.digest == plan.digest => Ok(()),
+                Some(seen) if seen.value.digest == plan.digest && is_there => Ok(()),
                 _ => {
                     let key = keys::tag_hint(&self.name, &plan.digest, tag);
                     core.ensure(window, &key, &Mark {}).await
@@ -322,9 +328,15 @@ impl Repository {
                 false => core.ensure(window, &keys::catalog(&self.name), &Mark {}).await,
             }
         };
-        let manifest = core.swap(&key, wave.manifest.as_ref(), plan.record.encode());
+        let manifest = async {
+            if is_there && !core.rules.keep(Rule::Rewrite) {
+                return Ok(true);
+            }
+            let swapped = core.swap(&key, wave.manifest.as_ref(), plan.record.encode()).await?;
+            Ok(swapped.is_some())
+        };
         let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;
-        if written.is_none() {
+        if !written {
             return Ok(false);
         }
         try_join(self.set_tags(window, plan, wave.tags), self.list_as_referrer(window, plan))
@@ -461,7 +473,11 @@ fn content_digest(reference: &Reference, bytes: &Bytes) -> Result<Digest> {
     }
 }
 
-fn verified(key: &Key, digest: &Digest, record: ManifestRecord) -> Result<StoredManifest> {
+pub(crate) fn verified(
+    key: &Key,
+    digest: &Digest,
+    record: ManifestRecord,
+) -> Result<StoredManifest> {
     let actual = Digest::of(digest.algorithm(), &record.bytes);
     if actual != *digest {
         let reason = format!("its bytes have digest {actual}");

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use futures::stream::{self, StreamExt};
 use jreg_storage::{Key, ListRequest};
+use serde::{Deserialize, Serialize};
 
 use crate::core::{Core, WRITE_MAX};
 use crate::keys::{self, UploadKey};
@@ -21,7 +22,7 @@ use crate::{Registry, Result};
 const REMOVALS_AT_ONCE: usize = 8;
 
 /// What a run of the reaper did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reaped {
     /// Sessions of uploads that were never finished, which are gone with their bytes.
     pub unfinished: u64,
@@ -48,7 +49,13 @@ impl Registry {
     ///
     /// [`Error::Store`](crate::Error) if the sessions cannot be listed.
     pub async fn reap_uploads(&self) -> Result<Reaped> {
-        let core = self.core();
+        self.core().reap_uploads().await
+    }
+}
+
+impl Core {
+    pub(crate) async fn reap_uploads(&self) -> Result<Reaped> {
+        let core = self;
         let mut reaped = Reaped::default();
         let mut request = ListRequest::below(keys::UPLOADS);
         loop {
@@ -73,9 +80,7 @@ impl Registry {
             }
         }
     }
-}
 
-impl Core {
     fn is_past_use(&self, key: &UploadKey, now: SystemTime) -> bool {
         let age_max = self.options.limits.upload_age_max + WRITE_MAX;
         key.id().is_older_than(age_max, now)

@@ -125,6 +125,15 @@ impl Registry {
         Err(jreg_storage::Error::with_source(ErrorKind::Unavailable, marker, why).into())
     }
 
+    /// The same registry, which breaks one of its safety rules.
+    #[cfg(feature = "broken-rules")]
+    #[must_use]
+    pub fn without(&self, rule: crate::Rule) -> Self {
+        let mut core = Core::clone(&self.core);
+        core.rules = crate::rules::Rules::without(rule);
+        Self { core: Arc::new(core) }
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }

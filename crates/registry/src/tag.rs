@@ -4,7 +4,7 @@ use jreg_oci::{Digest, Reference, Tag};
 
 use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
-use crate::record::{Stored, TagTarget, Versioned};
+use crate::record::{Mark, Stored, TagTarget, Versioned};
 use crate::{Condition, Error, Page, PageRequest, Repository, Result};
 
 /// How many hints are read at a time when the tags of a manifest are removed.
@@ -68,6 +68,11 @@ impl Repository {
             let changed = match (change, &seen) {
                 (TagChange::Set(window, target), seen) => {
                     core.check(window)?;
+                    if attempt > 0 {
+                        // The tag is not what it was when its hint was passed over.
+                        let hint = keys::tag_hint(&self.name, &target.digest, tag);
+                        core.ensure(window, &hint, &Mark {}).await?;
+                    }
                     let seen = seen.as_ref().map(|seen| &seen.etag);
                     core.swap(&key, seen, target.encode()).await?.is_some()
                 }

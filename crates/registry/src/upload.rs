@@ -10,6 +10,7 @@ use crate::body::Incoming;
 use crate::core::ATTEMPTS_MAX;
 use crate::keys;
 use crate::record::{Location, Stored, Versioned};
+use crate::rules::Rule;
 use crate::session::{Leftover, Session, State};
 use crate::writer::{Purpose, Writer};
 use crate::{Chunk, Error, Repository, Result, UploadId};
@@ -148,6 +149,9 @@ impl Repository {
                 },
             };
             let cancelled = self.recorded_as(State::Cancelled(leftover.clone())).encode();
+            if !self.core.rules.keep(Rule::Seal) {
+                return leftover.discard(&self.core).await;
+            }
             if self.core.swap(&keys::upload(id), seen.as_ref(), cancelled).await?.is_some() {
                 return leftover.discard(&self.core).await;
             }

@@ -129,3 +129,23 @@ impl Bench {
         panic!("no session names a multipart upload")
     }
 }
+
+/// Keeps what a collector did.
+#[derive(Debug, Default)]
+pub(crate) struct Actions(std::sync::Mutex<Vec<jreg_registry::Action>>);
+
+impl Actions {
+    pub(crate) fn take(&self) -> Vec<jreg_registry::Action> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl jreg_registry::Watch for Actions {
+    fn phase(&self, _: jreg_registry::Phase) {}
+
+    fn progress(&self, _: u64) {}
+
+    fn action(&self, action: &jreg_registry::Action, _: jreg_registry::Outcome) {
+        self.0.lock().unwrap().push(action.clone());
+    }
+}

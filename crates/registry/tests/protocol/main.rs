@@ -5,6 +5,7 @@
 
 mod bench;
 mod buffering;
+mod collecting;
 mod reaping;
 mod sessions;
 mod touching;

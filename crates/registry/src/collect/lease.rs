@@ -1,0 +1,115 @@
+//! [`Lease`]: which instance usually collects. Safety never depends on it: two collectors at the
+//! same time only do the same work twice.
+
+use std::time::{Duration, SystemTime};
+
+use jreg_storage::ETag;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Stored, decode_json, encode_json};
+use crate::{Registry, Result, keys};
+
+/// A lease that was taken.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    holder: String,
+    version: ETag,
+}
+
+/// Somebody else has the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Who.
+    pub holder: String,
+    /// For how long he has not renewed it.
+    pub age: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct LeaseRecord {
+    holder: String,
+    /// For how long it holds after it was written.
+    ttl_s: u64,
+    /// Whether it was given back.
+    is_free: bool,
+}
+
+impl Stored for LeaseRecord {
+    fn decode(bytes: &bytes::Bytes) -> std::result::Result<Self, String> {
+        decode_json(bytes)
+    }
+
+    fn encode(&self) -> bytes::Bytes {
+        encode_json(self)
+    }
+}
+
+impl Registry {
+    /// Takes the lease for `ttl` if it is free, or if whoever has it has not renewed it in time.
+    /// Costs two requests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn take_lease(&self, holder: &str, ttl: Duration) -> Result<Result<Lease, Held>> {
+        let (core, key) = (self.core(), keys::note("lease"));
+        let seen = match core.read::<LeaseRecord>(&key).await {
+            Ok(seen) => seen,
+            // One that cannot be read holds nobody back.
+            Err(crate::Error::Damaged { .. }) => {
+                let version = core.etag(&key).await?;
+                return self.write_lease(version.as_ref(), holder, ttl).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(seen) = seen else { return self.write_lease(None, holder, ttl).await };
+        let age = age(seen.date, seen.last_modified);
+        let is_over = seen.value.is_free || age > Duration::from_secs(seen.value.ttl_s);
+        if !is_over && seen.value.holder != holder {
+            return Ok(Err(Held { holder: seen.value.holder, age }));
+        }
+        self.write_lease(Some(&seen.etag), holder, ttl).await
+    }
+
+    async fn write_lease(
+        &self,
+        version: Option<&ETag>,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Result<Lease, Held>> {
+        let record =
+            LeaseRecord { holder: holder.to_owned(), ttl_s: ttl.as_secs(), is_free: false };
+        let written = self.core().swap(&keys::note("lease"), version, record.encode()).await?;
+        Ok(match written {
+            Some(written) => Ok(Lease { holder: holder.to_owned(), version: written.etag }),
+            None => {
+                let holder = "another, who was faster".to_owned();
+                Err(Held { holder, age: Duration::ZERO })
+            }
+        })
+    }
+
+    /// Holds the lease for another `ttl`. `None`: it is another's by now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<Option<Lease>> {
+        Ok(self.write_lease(Some(&lease.version), &lease.holder, ttl).await?.ok())
+    }
+
+    /// Gives the lease back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn free_lease(&self, lease: Lease) -> Result<()> {
+        let record = LeaseRecord { holder: lease.holder, ttl_s: 0, is_free: true };
+        self.core().swap(&keys::note("lease"), Some(&lease.version), record.encode()).await?;
+        Ok(())
+    }
+}
+
+fn age(date: SystemTime, last_modified: SystemTime) -> Duration {
+    date.duration_since(last_modified).unwrap_or_default()
+}

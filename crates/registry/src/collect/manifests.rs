@@ -1,0 +1,213 @@
+//! C2: what is listed below `repositories/`, and what the manifests name.
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jreg_oci::{Digest, Manifest, RepositoryName};
+use jreg_storage::{Key, Listed};
+
+use super::fingerprint::{self, Fingerprint, Version};
+use super::memo::{Kind, Memo};
+use super::watch::Phase;
+use super::{CollectError, Result, Run, last_key};
+use crate::keys::{self, Place};
+use crate::manifest::verified;
+use crate::record::{ManifestRecord, TagTarget};
+use crate::rules::Rule;
+
+/// A record that must be read, because nothing is remembered of this version of it.
+struct Unread<T> {
+    of: T,
+    key: Key,
+    version: Option<Version>,
+}
+
+type ManifestName = (RepositoryName, Digest);
+
+/// What a manifest names: the fingerprint of its subject, or 0, then those of its references.
+type Named = Vec<Fingerprint>;
+
+impl Run<'_> {
+    /// What tags point to is kept.
+    pub(super) async fn read_tags(&mut self) -> Result<()> {
+        self.watch.phase(Phase::Tags);
+        let core = self.core.clone();
+        let mut memo = Memo::open(&core, Kind::Tags, !self.options.dry_run).await?;
+        let mut pages = self.pages(keys::REPOSITORIES);
+        while let Some(page) = pages.next().await? {
+            let mut unread = Vec::new();
+            for entry in &page.entries {
+                let Some(Place::Tag(name, _)) = Place::of(&entry.key) else { continue };
+                let version = Version::of(entry, page.date);
+                match recall(&mut memo, &entry.key, version).await {
+                    Some(target) => target.iter().for_each(|target| self.seen.kept.insert(*target)),
+                    None => unread.push(Unread { of: name, key: entry.key.clone(), version }),
+                }
+            }
+            for (version, target) in self.read_each(unread, read_tag).await? {
+                self.seen.kept.insert(target);
+                remember(&mut memo, version, &[target]);
+            }
+            self.watch.progress(page.entries.len() as u64);
+            memo.end_page(last_key(&page.entries)).await?;
+        }
+        Ok(memo.finish().await?)
+    }
+
+    /// What manifests name is kept.
+    pub(super) async fn read_manifests(&mut self) -> Result<()> {
+        self.watch.phase(Phase::Manifests);
+        let core = self.core.clone();
+        let mut memo = Memo::open(&core, Kind::Manifests, !self.options.dry_run).await?;
+        // Each with its subject: kept, if that turns out to be there.
+        let mut referrers: Vec<(Fingerprint, Fingerprint)> = Vec::new();
+        let mut pages = self.pages(keys::REPOSITORIES);
+        while let Some(page) = pages.next().await? {
+            let mut unread = Vec::new();
+            for entry in &page.entries {
+                let Some(found) = self.note(entry)? else { continue };
+                let version = Version::of(entry, page.date);
+                match recall(&mut memo, &entry.key, version).await {
+                    Some(named) => self.keep(&found, &named, &mut referrers),
+                    None => unread.push(Unread { of: found, key: entry.key.clone(), version }),
+                }
+            }
+            self.done.manifests_read += unread.len() as u64;
+            for (version, (found, named)) in self.read_each(unread, read_manifest).await? {
+                remember(&mut memo, version, &named);
+                self.keep(&found, &named, &mut referrers);
+            }
+            self.watch.progress(page.entries.len() as u64);
+            memo.end_page(last_key(&page.entries)).await?;
+        }
+        memo.finish().await?;
+        self.seen.manifests.seal();
+        if self.core.rules.keep(Rule::SubjectKeeps) {
+            let is_there =
+                |(_, subject): &&(Fingerprint, Fingerprint)| self.seen.manifests.contains(*subject);
+            let kept: Vec<_> = referrers.iter().filter(is_there).map(|(own, _)| *own).collect();
+            kept.into_iter().for_each(|own| self.seen.kept.insert(own));
+        }
+        Ok(())
+    }
+
+    /// Notes what is listed below `repositories/`; a manifest is returned, to be read.
+    fn note(&mut self, entry: &Listed) -> Result<Option<ManifestName>> {
+        match Place::of(&entry.key) {
+            Some(Place::Manifest(name, digest)) => {
+                self.done.manifests.scan(entry.size_bytes);
+                self.seen.manifests.insert(fingerprint::content(&name, &digest));
+                self.seen.repositories.insert(fingerprint::repository(&name));
+                Ok(Some((name, digest)))
+            }
+            Some(Place::Tag(..)) => {
+                self.seen.tags.insert(fingerprint::key(&entry.key));
+                Ok(None)
+            }
+            None if entry.key.as_str().contains("/_manifests/") => Err(CollectError::Damaged {
+                key: entry.key.to_string(),
+                reason: "no manifest that this version knows has such a name".to_owned(),
+            }),
+            _ => Ok(None),
+        }
+    }
+
+    fn keep(
+        &mut self,
+        (name, digest): &ManifestName,
+        named: &[Fingerprint],
+        referrers: &mut Vec<(Fingerprint, Fingerprint)>,
+    ) {
+        let own = fingerprint::content(name, digest);
+        let Some((subject, references)) = named.split_first() else { return };
+        if *subject != 0 && self.options.untagged.is_some() {
+            referrers.push((own, *subject));
+        }
+        if !self.core.rules.keep(Rule::OneStep) {
+            // As if what is to be removed in this run kept nothing.
+            self.seen.kept.seal();
+            if !self.seen.kept.contains(own) {
+                return;
+            }
+        }
+        references.iter().for_each(|reference| self.seen.kept.insert(*reference));
+    }
+
+    /// Reads several records at a time. One that is gone by now keeps nothing.
+    async fn read_each<T, U, F>(
+        &self,
+        unread: Vec<Unread<T>>,
+        read: impl Fn(crate::core::Core, Key, T) -> F,
+    ) -> Result<Vec<(Option<Version>, U)>>
+    where
+        F: Future<Output = Result<Option<U>>>,
+    {
+        let reads = unread.into_iter().map(|unread| {
+            let reading = read(self.core.clone(), unread.key, unread.of);
+            async move { Ok(reading.await?.map(|found| (unread.version, found))) }
+        });
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let reads: Vec<_> = reads.collect();
+        let read = stream::iter(reads).buffered(self.width());
+        read.try_filter_map(|found| async { Ok(found) }).try_collect().await
+    }
+}
+
+async fn read_tag(
+    core: crate::core::Core,
+    key: Key,
+    name: RepositoryName,
+) -> Result<Option<Fingerprint>> {
+    let target = core.read::<TagTarget>(&key).await.map_err(damaged)?;
+    Ok(target.map(|target| fingerprint::content(&name, &target.value.digest)))
+}
+
+async fn read_manifest(
+    core: crate::core::Core,
+    key: Key,
+    (name, digest): ManifestName,
+) -> Result<Option<(ManifestName, Named)>> {
+    let Some(record) = core.read::<ManifestRecord>(&key).await.map_err(damaged)? else {
+        return Ok(None);
+    };
+    let stored = verified(&key, &digest, record.value).map_err(damaged)?;
+    let named = named(&name, &key, &stored)?;
+    Ok(Some(((name, digest), named)))
+}
+
+fn named(name: &RepositoryName, key: &Key, stored: &crate::StoredManifest) -> Result<Named> {
+    let manifest = Manifest::parse(Some(&stored.media_type), &stored.bytes);
+    let manifest = manifest.map_err(|error| CollectError::Damaged {
+        key: key.to_string(),
+        reason: error.to_string(),
+    })?;
+    let subject = manifest.subject.as_ref();
+    let subject = subject.map_or(0, |subject| fingerprint::content(name, &subject.digest));
+    let references = manifest.references.iter();
+    let references = references.map(|reference| fingerprint::content(name, &reference.digest));
+    Ok(std::iter::once(subject).chain(references).collect())
+}
+
+/// A record that cannot be understood ends the run.
+fn damaged(error: crate::Error) -> CollectError {
+    match error {
+        crate::Error::Damaged { key, reason } => CollectError::Damaged { key, reason },
+        other => CollectError::Registry(other),
+    }
+}
+
+/// What is remembered of a version of a record, if it can be told from others.
+pub(super) async fn recall(
+    memo: &mut Memo<'_>,
+    key: &Key,
+    version: Option<Version>,
+) -> Option<Vec<u64>> {
+    let version = version?;
+    let values = memo.get(key, version).await?;
+    memo.put(version, &values);
+    Some(values)
+}
+
+pub(super) fn remember(memo: &mut Memo<'_>, version: Option<Version>, values: &[u64]) {
+    if let Some(version) = version {
+        memo.put(version, values);
+    }
+}

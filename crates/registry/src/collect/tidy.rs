@@ -1,0 +1,203 @@
+//! What pushes and deletes leave behind, and manifests that nothing keeps.
+//!
+//! Hints, referrer entries and entries of the catalog are written, or made young, before a push is
+//! acknowledged that relies on them. So one that is older than the grace, and whose tag, manifest
+//! or repository is not in the listings that began after T0, serves nobody: the same rule as for
+//! links. Manifests go by the same rule where the settings ask for it; nothing keeps one that no
+//! tag points to, no manifest names, and whose subject is not there.
+
+use jreg_oci::{Digest, RepositoryName};
+use jreg_storage::{Key, ListRequest, Listed};
+
+use super::action::{Action, ActionKind, Deed, Outcome};
+use super::fingerprint::{self, Version};
+use super::memo::{Kind, Memo};
+use super::watch::Phase;
+use super::{Result, Run, last_key, seconds};
+use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
+use crate::keys::{self, Place};
+use crate::record::ManifestRecord;
+
+impl Run<'_> {
+    /// Removes leftovers, manifests that nothing keeps, and old tombstones.
+    pub(super) async fn tidy(&mut self) -> Result<()> {
+        self.watch.phase(Phase::Tidying);
+        let core = self.core.clone();
+        let mut memo = match self.options.untagged {
+            Some(_) => Some(Memo::open(&core, Kind::Untagged, !self.options.dry_run).await?),
+            None => None,
+        };
+        let mut pages = self.pages(keys::REPOSITORIES);
+        while let Some(page) = pages.next().await? {
+            for entry in &page.entries {
+                self.tidy_entry(entry, memo.as_mut()).await?;
+            }
+            self.watch.progress(page.entries.len() as u64);
+            if let Some(memo) = &mut memo {
+                memo.end_page(last_key(&page.entries)).await?;
+            }
+        }
+        if let Some(memo) = memo {
+            memo.finish().await?;
+        }
+        self.tidy_catalog().await?;
+        self.purge().await
+    }
+
+    async fn tidy_entry(&mut self, entry: &Listed, memo: Option<&mut Memo<'_>>) -> Result<()> {
+        let Some(place) = Place::of(&entry.key) else { return Ok(()) };
+        let seen = &self.seen;
+        let has = |name: &RepositoryName, digest: &Digest| {
+            seen.manifests.contains(fingerprint::content(name, digest))
+        };
+        match place {
+            Place::Hint(name, digest, tag) => {
+                let tag = fingerprint::key(&keys::tag(&name, &tag));
+                if !seen.tags.contains(tag) || !has(&name, &digest) {
+                    self.remove_leftover(ActionKind::RemoveHint, entry, name, Some(digest)).await;
+                }
+            }
+            Place::Referrer(name, _, own) if !has(&name, &own) => {
+                self.remove_leftover(ActionKind::RemoveReferrer, entry, name, Some(own)).await;
+            }
+            Place::Manifest(name, digest) => {
+                if let Some(memo) = memo {
+                    self.judge_manifest(entry, name, digest, memo).await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Removes a record that serves nobody, if it is old: reads it again, looks at its age again,
+    /// and removes that version.
+    async fn remove_leftover(
+        &mut self,
+        kind: ActionKind,
+        entry: &Listed,
+        name: RepositoryName,
+        digest: Option<Digest>,
+    ) {
+        self.done.leftovers.scan(entry.size_bytes);
+        if !self.is_old(entry.last_modified) {
+            self.done.leftovers.young += 1;
+            return;
+        }
+        let key = &entry.key;
+        let outcome = match self.core.store.get(key).await {
+            Ok(record) if self.is_old(record.last_modified) => {
+                let repository = Some(name);
+                let action =
+                    Action { kind, key: key.to_string(), repository, digest, size_bytes: 0 };
+                let deed = Deed::Remove(&record.etag);
+                self.sink.perform(&self.core, self.watch, &action, key, deed).await
+            }
+            Ok(_) => Outcome::Changed,
+            Err(error) if error.is_not_found() => Outcome::Changed,
+            Err(_) => Outcome::Failed,
+        };
+        self.done.leftovers.count(outcome, entry.size_bytes);
+    }
+
+    async fn tidy_catalog(&mut self) -> Result<()> {
+        if !self.core.store.removes_versions() {
+            return Ok(());
+        }
+        let mut pages = self.pages(keys::CATALOG);
+        while let Some(page) = pages.next().await? {
+            for entry in &page.entries {
+                let Some(name) = keys::catalog_name(&entry.key) else { continue };
+                if !self.seen.repositories.contains(fingerprint::repository(&name)) {
+                    self.remove_leftover(ActionKind::RemoveCatalogEntry, entry, name, None).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge_manifest(
+        &mut self,
+        entry: &Listed,
+        name: RepositoryName,
+        digest: Digest,
+        memo: &mut Memo<'_>,
+    ) -> Result<()> {
+        if self.seen.kept.contains(fingerprint::content(&name, &digest)) {
+            self.done.manifests.kept += 1;
+            return Ok(());
+        }
+        let version = Version::of_key(&entry.key);
+        let since = memo.get(&entry.key, version).await;
+        let since = since.and_then(|values| values.first().copied());
+        let now = seconds(self.began);
+        let wanted_s = self.options.untagged.unwrap_or_default().as_secs();
+        let is_due = since.is_some_and(|since| now.saturating_sub(since) >= wanted_s);
+        // One that nobody had seen untagged before may be removed at once if the settings say so.
+        if !(is_due || wanted_s == 0) || !self.is_old(entry.last_modified) {
+            self.done.manifests.young += 1;
+            memo.put(version, &[since.unwrap_or(now)]);
+            return Ok(());
+        }
+        let outcome = self.remove_manifest(&entry.key, name, digest).await;
+        self.done.manifests.count(outcome, entry.size_bytes);
+        Ok(())
+    }
+
+    /// The manifest first, and only then its entry among the referrers of its subject: whoever
+    /// pushes it again finds that entry old, and makes a new one.
+    async fn remove_manifest(&self, key: &Key, name: RepositoryName, digest: Digest) -> Outcome {
+        let _turn = self.core.manifest_lock(key).write().await;
+        let read = match self.core.read::<ManifestRecord>(key).await {
+            Ok(Some(read)) if self.is_old(read.last_modified) => read,
+            Ok(_) => return Outcome::Changed,
+            Err(_) => return Outcome::Failed,
+        };
+        let subject = read.value.header.subject.as_ref();
+        let entry = subject.map(|subject| keys::referrer(&name, subject, &digest));
+        let action = Action {
+            kind: ActionKind::RemoveManifest,
+            key: key.to_string(),
+            repository: Some(name),
+            digest: Some(digest),
+            size_bytes: read.value.header.size,
+        };
+        let deed = Deed::Remove(&read.etag);
+        let outcome = self.sink.perform(&self.core, self.watch, &action, key, deed).await;
+        if let (Outcome::Done, Some(entry), false) = (outcome, entry, self.options.dry_run) {
+            // What is left of it by a failure is a leftover.
+            remove_old_entry(&self.core, &entry).await.ok();
+        }
+        outcome
+    }
+
+    async fn purge(&mut self) -> Result<()> {
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let mut request = ListRequest::below(keys::REPOSITORIES);
+        loop {
+            let purged = self.core.store.purge(&request, WRITE_MAX).await?;
+            self.done.tombstones += purged.removed;
+            match purged.next {
+                Some(next) => request.start_after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Removes a referrer's entry that a push of the same manifest would not rely on as it is.
+async fn remove_old_entry(core: &Core, entry: &Key) -> crate::Result<()> {
+    match core.store.get(entry).await {
+        Ok(record) => {
+            let age = record.date.duration_since(record.last_modified).unwrap_or_default();
+            if age >= TOUCH_AGE {
+                core.remove(entry, &record.etag).await?;
+            }
+            Ok(())
+        }
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,67 @@
+//! The safety rules by name, so that tests can break one at a time and see that something notices.
+//!
+//! In production every rule is kept: there is nothing to switch, and asking costs nothing.
+
+/// A rule of writing or of collecting, without which something acknowledged can be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// W1: what is old is written again before anything relies on it.
+    Touch,
+    /// W1, of a mount: the destination is made sure of before the source.
+    DestinationFirst,
+    /// W2: a referencing write is sent within its window.
+    Window,
+    /// A push of a manifest that is there writes it again.
+    Rewrite,
+    /// W1 holds for the manifests that an index names, too.
+    TouchChildren,
+    /// A session is swapped to its new state before anything that follows from it is done.
+    Seal,
+    /// A closed session writes its link only for a while.
+    ReplayWindow,
+    /// What is younger than the grace is left alone.
+    Grace,
+    /// A record is removed on the version that was judged.
+    OnVersion,
+    /// Bytes go only when every link that named them is gone.
+    EveryLink,
+    /// Every manifest that is listed keeps what it names, those to be removed included.
+    OneStep,
+    /// Tags are listed before the manifests are.
+    TagsFirst,
+    /// A subject that is there keeps its referrers.
+    SubjectKeeps,
+    /// Bytes that nothing names are removed only if an earlier sweep found them so.
+    SweepTwice,
+    /// Sessions name bytes, too.
+    SweepSessions,
+    /// Whose location a folded link takes is made sure of first.
+    FoldHolds,
+}
+
+/// Which rules are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rules {
+    #[cfg(feature = "broken-rules")]
+    broken: Option<Rule>,
+}
+
+impl Rules {
+    #[cfg(feature = "broken-rules")]
+    pub(crate) fn without(rule: Rule) -> Self {
+        Self { broken: Some(rule) }
+    }
+
+    /// Whether a rule is kept.
+    #[cfg(feature = "broken-rules")]
+    pub(crate) fn keep(self, rule: Rule) -> bool {
+        self.broken != Some(rule)
+    }
+
+    /// Whether a rule is kept: it is.
+    #[cfg(not(feature = "broken-rules"))]
+    #[inline]
+    pub(crate) fn keep(self, _rule: Rule) -> bool {
+        true
+    }
+}

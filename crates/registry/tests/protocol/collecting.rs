@@ -1,0 +1,389 @@
+//! Collecting: what goes, what stays and why, and what a run leaves for the next one. The
+//! interleavings with writers are in `interleaved/`.
+
+use std::time::Duration;
+
+use jreg_oci::Reference;
+use jreg_registry::{
+    ActionKind, Chunk, CollectError, CollectOptions, Collected, Options, Registry, Touch, Unwatched,
+};
+use jreg_storage::{PutMode, Store};
+
+use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn options() -> CollectOptions {
+    CollectOptions { share_max_percent: 100, ..CollectOptions::default() }
+}
+
+async fn collect(bench: &Bench) -> Collected {
+    collect_with(bench, &options()).await
+}
+
+async fn collect_with(bench: &Bench, options: &CollectOptions) -> Collected {
+    bench.registry.collect(options, &Unwatched).await.unwrap()
+}
+
+fn image(config: &[u8]) -> String {
+    let (digest, size) = (digest(config), config.len());
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+        "config":{{"mediaType":"application/x","digest":"{digest}","size":{size}}},"layers":[]}}"#
+    )
+}
+
+fn index(children: &[&str]) -> String {
+    let children: Vec<_> = children
+        .iter()
+        .map(|child| {
+            let (digest, size) = (digest(child.as_bytes()), child.len());
+            let kind = "application/vnd.oci.image.manifest.v1+json";
+            format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":{size}}}"#)
+        })
+        .collect();
+    format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, children.join(","))
+}
+
+fn referrer(subject: &str, config: &[u8]) -> String {
+    let (of, size) = (digest(subject.as_bytes()), subject.len());
+    let image = image(config);
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let subject = format!(r#""subject":{{"mediaType":"{kind}","digest":"{of}","size":{size}}}"#);
+    image.replace(r#""layers":[]"#, &format!(r#""layers":[],{subject}"#))
+}
+
+async fn delete(bench: &Bench, name: &str, reference: &str) {
+    let reference: Reference = reference.parse().unwrap();
+    bench.repository(name).manifest_delete(&reference, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_manifest_names_stays_and_the_rest_goes_once_it_is_old() {
+    let bench = Bench::new().await;
+    let (kept, loose) = (bytes(5), bytes(6));
+    bench.push("a", &kept).await;
+    bench.push("a", &loose).await;
+    bench.put_manifest("a", "v1", &image(&kept)).await.unwrap();
+    bench.clock.advance(DAY);
+    assert_eq!(collect(&bench).await.links.removed, 0, "not older than the grace");
+    bench.clock.advance(HOUR);
+    let done = collect(&bench).await;
+    assert_eq!((done.links.kept, done.links.removed, done.links.removed_bytes), (1, 1, 6));
+    assert_eq!((done.queued, done.blobs.removed), (1, 0));
+    assert_eq!(bench.pull("a", &digest(&kept)).await.unwrap(), kept);
+    bench.repository("a").blob_stat(&digest(&loose), Touch::Never).await.unwrap_err();
+    bench.clock.advance(HOUR - MINUTE);
+    assert_eq!(collect(&bench).await.blobs.removed, 0, "bytes wait for an hour");
+    bench.clock.advance(MINUTE);
+    let done = collect(&bench).await;
+    assert_eq!((done.blobs.removed, done.blobs.removed_bytes), (1, 6));
+    assert_eq!(bench.keys("blobs/").await.len(), 1);
+    assert_eq!(bench.keys("links/").await.len(), 1);
+    assert_eq!(bench.keys("gc/queue/").await, []);
+}
+
+#[tokio::test]
+async fn a_blob_stays_where_it_is_named_and_goes_where_it_is_not() {
+    let bench = Bench::new().await;
+    let shared = bytes(5);
+    bench.push("a", &shared).await;
+    let from = "a".parse().unwrap();
+    bench.repository("b").blob_mount(&digest(&shared), &from).await.unwrap().unwrap();
+    bench.put_manifest("b", "v1", &image(&shared)).await.unwrap();
+    bench.clock.advance(2 * DAY);
+    let done = collect(&bench).await;
+    assert_eq!((done.links.removed, done.queued), (1, 0), "its bytes are b's, too");
+    bench.clock.advance(2 * DAY);
+    collect(&bench).await;
+    assert_eq!(bench.pull("b", &digest(&shared)).await.unwrap(), shared);
+    bench.repository("a").blob_stat(&digest(&shared), Touch::Never).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn manifest_that_cannot_be_read_stops_the_run_before_anything_is_removed() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    bench.push("a", &bytes(6)).await;
+    bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
+    bench.clock.advance(2 * DAY);
+    let key = &bench.keys("repositories/a/_manifests/").await[0];
+    bench.faults.put(key, "rubbish".into(), PutMode::Overwrite).await.unwrap();
+    let error = bench.registry.collect(&options(), &Unwatched).await.unwrap_err();
+    assert!(
+        matches!(&error, CollectError::Damaged { key: named, .. } if *named == key.to_string())
+    );
+    assert_eq!(bench.keys("links/").await.len(), 2);
+}
+
+#[tokio::test]
+async fn listing_that_fails_stops_the_run_before_anything_is_removed() {
+    for prefix in ["repositories/", "links/"] {
+        let bench = Bench::new().await;
+        bench.push("a", &bytes(6)).await;
+        bench.clock.advance(2 * DAY);
+        bench.faults.fail_reads(prefix, jreg_storage::ErrorKind::Unavailable);
+        bench.registry.collect(&options(), &Unwatched).await.unwrap_err();
+        bench.faults.heal();
+        assert_eq!(bench.keys("links/").await.len(), 1, "{prefix}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_go_and_writes_nothing() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(6)).await;
+    bench.clock.advance(2 * DAY);
+    bench.calls.take();
+    let dry = CollectOptions { dry_run: true, ..options() };
+    let watch = crate::bench::Actions::default();
+    let done = bench.registry.collect(&dry, &watch).await.unwrap();
+    assert_eq!((done.links.removed, done.queued), (1, 1));
+    assert_eq!(bench.writes(), Vec::<String>::new());
+    let actions = watch.take();
+    assert!(
+        matches!(&actions[..], [action] if action.kind == ActionKind::RemoveLink),
+        "{actions:?}"
+    );
+    assert_eq!(collect(&bench).await.links.removed, 1);
+}
+
+#[tokio::test]
+async fn manifests_and_links_that_were_read_are_not_read_again() {
+    let bench = Bench::new().await;
+    for n in 1..=5 {
+        bench.push("a", &bytes(n)).await;
+        bench.put_manifest("a", &format!("v{n}"), &image(&bytes(n))).await.unwrap();
+    }
+    let now = CollectOptions { sweep_now: true, ..options() };
+    let first = collect_with(&bench, &now).await;
+    assert_eq!((first.manifests_read, first.links_read), (5, 5));
+    let second = collect_with(&bench, &now).await;
+    assert_eq!((second.manifests_read, second.links_read), (0, 0));
+    bench.put_manifest("a", "again", &image(&bytes(1))).await.unwrap();
+    let third = collect_with(&bench, &now).await;
+    assert_eq!((third.manifests_read, third.links_read), (1, 0));
+    assert_eq!(third.manifests.scanned, 5);
+}
+
+#[tokio::test]
+async fn a_run_removes_only_a_share_and_the_next_one_goes_on() {
+    let bench = Bench::new().await;
+    for n in 1..=250 {
+        bench.push("a", &bytes(n)).await;
+    }
+    bench.clock.advance(2 * DAY);
+    let third = CollectOptions { share_max_percent: 33, ..CollectOptions::default() };
+    let mut left = 250;
+    for removed in [100, 100, 50] {
+        let done = collect_with(&bench, &third).await;
+        left -= removed;
+        assert_eq!((done.links.removed, done.links.withheld), (removed, left));
+    }
+    assert_eq!(bench.keys("links/").await, []);
+}
+
+#[tokio::test]
+async fn a_grace_or_a_wait_that_is_too_short_is_refused() {
+    let bench = Bench::new().await;
+    let short = CollectOptions { grace: HOUR, ..options() };
+    let error = bench.registry.collect(&short, &Unwatched).await.unwrap_err();
+    assert_eq!(error.to_string(), "a grace of 3600 s is too short: it must be 7200 s or more");
+    let short = CollectOptions { bytes_wait: MINUTE, ..options() };
+    let error = bench.registry.collect(&short, &Unwatched).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a wait of 60 s for bytes is too short: it must be 3600 s or more"
+    );
+}
+
+#[tokio::test]
+async fn bytes_that_nothing_names_go_with_the_second_sweep() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
+    bench.push("a", &bytes(6)).await;
+    bench.repository("a").blob_delete(&digest(&bytes(6))).await.unwrap();
+    bench.clock.advance(2 * DAY);
+    let done = collect(&bench).await;
+    assert!(done.swept);
+    assert_eq!((done.blobs.scanned, done.blobs.removed, done.blobs.young), (2, 0, 1));
+    bench.clock.advance(DAY - MINUTE);
+    let done = collect_with(&bench, &CollectOptions { sweep_now: true, ..options() }).await;
+    assert_eq!((done.blobs.removed, done.blobs.young), (0, 1), "less than a grace ago");
+    bench.clock.advance(MINUTE);
+    let done = collect_with(&bench, &CollectOptions { sweep_now: true, ..options() }).await;
+    assert_eq!((done.blobs.removed, done.blobs.removed_bytes), (1, 6));
+    assert_eq!(bench.pull("a", &digest(&bytes(5))).await.unwrap(), bytes(5));
+    assert_eq!(bench.keys("links/").await.len(), 1, "the deleted link went, too");
+}
+
+#[tokio::test]
+async fn the_bytes_of_an_upload_that_goes_on_are_not_swept() {
+    let bench = Bench::new().await;
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk::of(bytes(5))).await.unwrap();
+    assert_eq!(bench.keys("blobs/").await.len(), 1);
+    for _ in 0..3 {
+        bench.clock.advance(DAY + MINUTE);
+        assert_eq!(collect(&bench).await.blobs.removed, 0);
+    }
+    repository.upload_finish(&id, &digest(&bytes(5)), Chunk::empty()).await.unwrap();
+    assert_eq!(bench.pull("a", &digest(&bytes(5))).await.unwrap(), bytes(5));
+}
+
+#[tokio::test]
+async fn nothing_is_swept_while_a_link_or_a_session_cannot_be_read() {
+    for prefix in ["links/", "uploads/"] {
+        let bench = Bench::new().await;
+        bench.push("a", &bytes(5)).await;
+        let repository = bench.repository("a");
+        let id = repository.upload_start(None);
+        repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+        bench.push("a", &bytes(6)).await;
+        repository.blob_delete(&digest(&bytes(6))).await.unwrap();
+        let key = &bench.keys(prefix).await[0];
+        bench.faults.put(key, "rubbish".into(), PutMode::Overwrite).await.unwrap();
+        for _ in 0..3 {
+            bench.clock.advance(DAY + MINUTE);
+            assert_eq!(collect(&bench).await.blobs.removed, 0, "{prefix}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn duplicates_are_folded_once_they_are_old() {
+    let bench = Bench::new().await;
+    let content = bytes(5);
+    for name in ["a", "b", "c"] {
+        bench.push(name, &content).await;
+        bench.put_manifest(name, "v1", &image(&content)).await.unwrap();
+    }
+    assert_eq!(bench.keys("blobs/").await.len(), 3);
+    assert_eq!(collect(&bench).await.folded.scanned, 0, "too young");
+    bench.clock.advance(2 * DAY);
+    let done = collect(&bench).await;
+    assert_eq!((done.folded.removed, done.folded.removed_bytes), (2, 10));
+    for name in ["a", "b", "c"] {
+        assert_eq!(bench.pull(name, &digest(&content)).await.unwrap(), content);
+    }
+    for _ in 0..2 {
+        bench.clock.advance(DAY + MINUTE);
+        collect(&bench).await;
+    }
+    assert_eq!(bench.keys("blobs/").await.len(), 1);
+    for name in ["a", "b", "c"] {
+        assert_eq!(bench.pull(name, &digest(&content)).await.unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_folded_onto_bytes_that_are_not_all_there() {
+    let bench = Bench::new().await;
+    let content = bytes(5);
+    for name in ["a", "b"] {
+        bench.push(name, &content).await;
+        bench.put_manifest(name, "v1", &image(&content)).await.unwrap();
+    }
+    let keys = bench.keys("blobs/").await;
+    for key in &keys {
+        bench.faults.put(key, "cut".into(), PutMode::Overwrite).await.unwrap();
+    }
+    bench.clock.advance(2 * DAY);
+    assert_eq!(collect(&bench).await.folded.removed, 0);
+}
+
+#[tokio::test]
+async fn untagged_manifests_stay_unless_the_settings_say_otherwise() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
+    bench.clock.advance(HOUR);
+    delete(&bench, "a", "v1").await;
+    bench.clock.advance(10 * DAY);
+    assert_eq!(collect(&bench).await.manifests.removed, 0);
+    let untagged = CollectOptions { untagged: Some(3 * DAY), ..options() };
+    assert_eq!(collect_with(&bench, &untagged).await.manifests.removed, 0, "first seen now");
+    bench.clock.advance(3 * DAY - MINUTE);
+    assert_eq!(collect_with(&bench, &untagged).await.manifests.removed, 0);
+    bench.clock.advance(MINUTE);
+    let done = collect_with(&bench, &untagged).await;
+    assert_eq!((done.manifests.removed, done.links.removed), (1, 0), "what it names goes later");
+    let done = collect_with(&bench, &untagged).await;
+    assert_eq!((done.manifests.scanned, done.links.removed), (0, 1));
+}
+
+#[tokio::test]
+async fn children_of_a_kept_index_and_referrers_of_what_is_kept_stay() {
+    let bench = Bench::new().await;
+    let (child, config) = (image(&bytes(5)), bytes(6));
+    bench.push("a", &bytes(5)).await;
+    bench.push("a", &config).await;
+    let index = index(&[&child]);
+    let (signature, stray) = (referrer(&index, &config), referrer("nobody", &config));
+    for manifest in [&child, &signature, &stray] {
+        let reference = digest(manifest.as_bytes()).to_string();
+        bench.put_manifest("a", &reference, manifest).await.unwrap();
+    }
+    bench.put_manifest("a", "v1", &index).await.unwrap();
+    let untagged = CollectOptions { untagged: Some(Duration::ZERO), ..options() };
+    bench.clock.advance(2 * DAY);
+    let done = collect_with(&bench, &untagged).await;
+    assert_eq!((done.manifests.kept, done.manifests.removed), (3, 1), "the stray one");
+    // Step by step: what a manifest names stays for the run in which that manifest goes.
+    delete(&bench, "a", "v1").await;
+    for left in [2, 0] {
+        collect_with(&bench, &untagged).await;
+        assert_eq!(bench.keys("repositories/a/_manifests/").await.len(), left);
+    }
+    assert_eq!(bench.keys("repositories/a/_referrers/").await, []);
+}
+
+#[tokio::test]
+async fn leftovers_go_once_they_are_old() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
+    delete(&bench, "a", &digest(image(&bytes(5)).as_bytes()).to_string()).await;
+    assert_eq!(bench.keys("repositories/a/_tagged/").await.len(), 1);
+    let now = CollectOptions { sweep_now: true, ..options() };
+    assert_eq!(collect_with(&bench, &now).await.leftovers.removed, 0);
+    bench.clock.advance(DAY + HOUR);
+    assert_eq!(collect_with(&bench, &now).await.leftovers.removed, 2, "a hint and the catalog's");
+    assert_eq!(bench.keys("repositories/").await, []);
+    assert_eq!(bench.keys("catalog/").await, []);
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_finishes_go_in_the_same_run() {
+    let bench = Bench::new().await;
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk::of(bytes(20))).await.unwrap();
+    let multipart = bench.multipart().await;
+    bench.clock.advance(7 * DAY);
+    assert_eq!(collect(&bench).await.uploads.unfinished, 1);
+    assert!(bench.multipart_is_gone(&multipart).await);
+    assert_eq!(bench.keys("uploads/").await, []);
+}
+
+#[tokio::test]
+async fn one_instance_has_the_lease_until_it_gives_it_back_or_does_not_renew_it() {
+    let bench = Bench::new().await;
+    let (store, clock) = (bench.gate.clone(), bench.clock.clone());
+    let other = Registry::open(store, clock, Options::default()).await.unwrap();
+    let ttl = 5 * MINUTE;
+    let lease = bench.registry.take_lease("one", ttl).await.unwrap().unwrap();
+    bench.clock.advance(MINUTE);
+    let held = other.take_lease("two", ttl).await.unwrap().unwrap_err();
+    assert_eq!((held.holder.as_str(), held.age), ("one", MINUTE));
+    let lease = bench.registry.renew_lease(lease, ttl).await.unwrap().unwrap();
+    bench.clock.advance(ttl);
+    other.take_lease("two", ttl).await.unwrap().unwrap_err();
+    bench.clock.advance(Duration::from_secs(1));
+    let taken = other.take_lease("two", ttl).await.unwrap().unwrap();
+    assert!(bench.registry.renew_lease(lease, ttl).await.unwrap().is_none());
+    other.free_lease(taken).await.unwrap();
+    bench.registry.take_lease("one", ttl).await.unwrap().unwrap();
+}
