@@ -54,7 +54,7 @@ use crate::{Error, Reaped, Registry, keys};
 pub const GRACE_MIN: Duration = Duration::from_secs(2 * 3600);
 
 /// How far the clocks of a store's own machines may be apart.
-const CLOCK_ERROR: Duration = Duration::from_secs(60);
+pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
 /// The shortest wait between the removal of the last link and that of the bytes.
 pub const BYTES_WAIT_MIN: Duration = Duration::from_secs(3600);

@@ -102,9 +102,14 @@ pub(crate) fn link_holder(link: &Key) -> Option<RepositoryName> {
 /// The content of repositories.
 pub(crate) const REPOSITORIES: &str = "repositories/";
 
+/// The manifests of a repository.
+pub(crate) fn manifests(name: &RepositoryName) -> String {
+    format!("{REPOSITORIES}{name}/_manifests/")
+}
+
 /// A manifest of a repository.
 pub(crate) fn manifest(name: &RepositoryName, digest: &Digest) -> Key {
-    key(format!("{REPOSITORIES}{name}/_manifests/{}", flat(digest)))
+    key(format!("{}{}", manifests(name), flat(digest)))
 }
 
 /// The tags of a repository.

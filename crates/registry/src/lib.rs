@@ -12,6 +12,7 @@
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `collect.rs`, `collect/`: removes what nothing keeps
+//! - `explain.rs`: what keeps some content, or when it will go
 //! - `link.rs`: which repository holds which blob
 //! - `cache.rs`: what is kept in memory for serving
 
@@ -22,6 +23,7 @@ mod collect;
 mod commit;
 mod core;
 mod error;
+mod explain;
 mod keys;
 mod link;
 mod manifest;
@@ -47,6 +49,7 @@ pub use collect::{
     Lease, Outcome, Phase, REMOVALS_FREE, Tally, Unwatched, Watch,
 };
 pub use error::{Error, Result};
+pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
 pub use keys::may_come_back;
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};

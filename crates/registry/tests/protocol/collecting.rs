@@ -25,7 +25,7 @@ async fn collect_with(bench: &Bench, options: &CollectOptions) -> Collected {
     bench.registry.collect(options, &Unwatched).await.unwrap()
 }
 
-fn image(config: &[u8]) -> String {
+pub(crate) fn image(config: &[u8]) -> String {
     let (digest, size) = (digest(config), config.len());
     format!(
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
@@ -33,7 +33,7 @@ fn image(config: &[u8]) -> String {
     )
 }
 
-fn index(children: &[&str]) -> String {
+pub(crate) fn index(children: &[&str]) -> String {
     let children: Vec<_> = children
         .iter()
         .map(|child| {
@@ -45,7 +45,7 @@ fn index(children: &[&str]) -> String {
     format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, children.join(","))
 }
 
-fn referrer(subject: &str, config: &[u8]) -> String {
+pub(crate) fn referrer(subject: &str, config: &[u8]) -> String {
     let (of, size) = (digest(subject.as_bytes()), subject.len());
     let image = image(config);
     let kind = "application/vnd.oci.image.manifest.v1+json";

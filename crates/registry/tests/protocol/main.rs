@@ -6,6 +6,7 @@
 mod bench;
 mod buffering;
 mod collecting;
+mod explaining;
 mod reaping;
 mod sessions;
 mod touching;

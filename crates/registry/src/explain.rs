@@ -1,0 +1,299 @@
+//! Explaining: everything that keeps some content, or when it will go.
+//!
+//! The answer is what a collector would find now. It is put together from the records themselves,
+//! not from hints or memory, so it costs a read of every manifest of the repositories concerned.
+
+use std::time::{Duration, SystemTime};
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jreg_oci::{Digest, Manifest, RepositoryName, Tag};
+use serde::{Deserialize, Serialize};
+
+use crate::collect::{CLOCK_ERROR, CollectOptions};
+use crate::core::Core;
+use crate::keys::{self, Place};
+use crate::manifest::verified;
+use crate::record::{Link, ManifestRecord, TagTarget};
+use crate::{Registry, Result};
+
+/// What is to be explained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainRequest {
+    /// The manifest or blob.
+    pub digest: Digest,
+    /// In this repository; `None`: wherever it is held.
+    pub repository: Option<RepositoryName>,
+}
+
+/// As what a repository holds some content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentKind {
+    /// As a manifest.
+    Manifest,
+    /// As a blob.
+    Blob,
+}
+
+/// Why something stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub enum Reason {
+    /// A tag points to it.
+    Tag {
+        /// The tag.
+        tag: Tag,
+    },
+    /// A manifest names it: an index its child, an image its config or layer.
+    Manifest {
+        /// The manifest.
+        digest: Digest,
+    },
+    /// It is a referrer of this manifest, which is there.
+    Subject {
+        /// The manifest.
+        digest: Digest,
+    },
+    /// Manifests without a tag are kept: the settings do not ask for anything else.
+    UntaggedKept,
+}
+
+/// What keeps one holding of some content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Where.
+    pub repository: RepositoryName,
+    /// As what.
+    pub kind: ContentKind,
+    /// Its size, in bytes.
+    pub size_bytes: u64,
+    /// The store key of its bytes, of a blob.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub location: Option<String>,
+    /// How long ago it was last written or touched, in seconds.
+    pub age_s: u64,
+    /// What keeps it; empty: nothing does.
+    pub reasons: Vec<Reason>,
+    /// If nothing keeps it: from when on a run may remove it, in seconds of the Unix epoch. What
+    /// must first be seen by a run, such as a manifest without a tag, goes later.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub goes_after: Option<u64>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What was asked for.
+    #[serde(flatten)]
+    pub request: ExplainRequest,
+    /// Who holds it, in the order of the names; empty: nobody.
+    pub holdings: Vec<Holding>,
+}
+
+impl Registry {
+    /// Says everything that keeps some content, as a collector with `options` would see it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error), [`Error::Damaged`](crate::Error).
+    pub async fn explain(
+        &self,
+        request: ExplainRequest,
+        options: &CollectOptions,
+    ) -> Result<Explanation> {
+        let core = self.core();
+        let names = match &request.repository {
+            Some(name) => vec![name.clone()],
+            None => core.repositories_with(&request.digest).await?,
+        };
+        let mut holdings = Vec::new();
+        for name in names {
+            holdings.extend(core.explain_in(&name, &request.digest, options).await?);
+        }
+        Ok(Explanation { request, holdings })
+    }
+}
+
+/// What a repository's manifests and tags say of one digest.
+#[derive(Default)]
+struct Keepers {
+    tags: Vec<Tag>,
+    manifests: Vec<Digest>,
+    /// Whether a manifest of some digest is there, of all that were listed.
+    present: Vec<Digest>,
+}
+
+impl Core {
+    /// The repositories that hold a digest as a blob or as a manifest.
+    async fn repositories_with(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
+        let mut names = Vec::new();
+        self.each_key(keys::links(digest), |place| {
+            if let Place::Link(_, name) = place {
+                names.push(name);
+            }
+        })
+        .await?;
+        // Every repository with a manifest is in the catalog.
+        let mut listed = Vec::new();
+        self.each_key(keys::CATALOG.to_owned(), |place| {
+            if let Place::Catalog(name) = place {
+                listed.push(name);
+            }
+        })
+        .await?;
+        let looks = listed.into_iter().map(|name| async move {
+            let is_there = self.exists(&keys::manifest(&name, digest)).await?;
+            Ok::<_, crate::Error>(is_there.then_some(name))
+        });
+        let looks: Vec<_> = looks.collect();
+        let looks = stream::iter(looks).buffered(self.wave_width());
+        let found: Vec<_> = looks.try_filter_map(|name| async { Ok(name) }).try_collect().await?;
+        names.extend(found);
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    async fn each_key(&self, prefix: String, mut see: impl FnMut(Place)) -> Result<()> {
+        let mut after = None;
+        loop {
+            let page = self.list(prefix.clone(), after, 1000).await?;
+            page.entries.iter().filter_map(|entry| Place::of(&entry.key)).for_each(&mut see);
+            match page.entries.last() {
+                Some(last) if page.more => after = Some(last.key.to_string()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn explain_in(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        options: &CollectOptions,
+    ) -> Result<Vec<Holding>> {
+        let manifest = self.read::<ManifestRecord>(&keys::manifest(name, digest)).await?;
+        let link = self.read::<Link>(&keys::link(digest, name)).await?;
+        if manifest.is_none() && link.is_none() {
+            return Ok(Vec::new());
+        }
+        let keepers = self.keepers(name, digest, manifest.is_some()).await?;
+        let mut holdings = Vec::new();
+        if let Some(read) = manifest {
+            let mut reasons = keepers.of_manifest(read.value.header.subject.as_ref());
+            if reasons.is_empty() && options.untagged.is_none() {
+                reasons.push(Reason::UntaggedKept);
+            }
+            let holding = Holding {
+                repository: name.clone(),
+                kind: ContentKind::Manifest,
+                size_bytes: read.value.header.size,
+                location: None,
+                age_s: read.age().as_secs(),
+                goes_after: None,
+                reasons,
+            };
+            holdings.push(holding.going(read.last_modified, options.grace));
+        }
+        if let Some(read) = link
+            && let Some(at) = read.value.live()
+        {
+            let holding = Holding {
+                repository: name.clone(),
+                kind: ContentKind::Blob,
+                size_bytes: at.size_bytes,
+                location: Some(at.key.to_string()),
+                age_s: read.age().as_secs(),
+                goes_after: None,
+                reasons: keepers.naming(),
+            };
+            holdings.push(holding.going(read.last_modified, options.grace));
+        }
+        Ok(holdings)
+    }
+
+    async fn keepers(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        is_manifest: bool,
+    ) -> Result<Keepers> {
+        let mut keepers = Keepers::default();
+        self.each_key(keys::manifests(name), |place| {
+            if let Place::Manifest(_, digest) = place {
+                keepers.present.push(digest);
+            }
+        })
+        .await?;
+        let reads = keepers.present.iter().map(|manifest| async move {
+            let names = self.names(name, manifest, digest).await?;
+            Ok::<_, crate::Error>(names.then(|| manifest.clone()))
+        });
+        let reads: Vec<_> = reads.collect();
+        let reads = stream::iter(reads).buffered(self.wave_width());
+        let found = reads.try_filter_map(|found| async { Ok(found) }).try_collect().await?;
+        keepers.manifests = found;
+        if is_manifest {
+            keepers.tags = self.tags_at(name, digest).await?;
+        }
+        Ok(keepers)
+    }
+
+    /// Whether a manifest names a digest.
+    async fn names(
+        &self,
+        name: &RepositoryName,
+        manifest: &Digest,
+        digest: &Digest,
+    ) -> Result<bool> {
+        let key = keys::manifest(name, manifest);
+        let Some(record) = self.read::<ManifestRecord>(&key).await? else { return Ok(false) };
+        let stored = verified(&key, manifest, record.value)?;
+        let parsed = Manifest::parse(Some(&stored.media_type), &stored.bytes)?;
+        Ok(parsed.references.iter().any(|reference| reference.digest == *digest))
+    }
+
+    async fn tags_at(&self, name: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>> {
+        let mut tags = Vec::new();
+        self.each_key(keys::tags(name), |place| {
+            if let Place::Tag(_, tag) = place {
+                tags.push(tag);
+            }
+        })
+        .await?;
+        let records = tags.iter().map(|tag| keys::tag(name, tag)).collect();
+        let targets = self.read_all::<TagTarget>(records).await?;
+        let points = |target: &Option<_>| {
+            let target: &Option<crate::record::Versioned<TagTarget>> = target;
+            target.as_ref().is_some_and(|target| target.value.digest == *digest)
+        };
+        let pointing = tags.into_iter().zip(targets).filter(|(_, target)| points(target));
+        Ok(pointing.map(|(tag, _)| tag).collect())
+    }
+}
+
+impl Keepers {
+    fn naming(&self) -> Vec<Reason> {
+        let digests = self.manifests.iter().cloned();
+        digests.map(|digest| Reason::Manifest { digest }).collect()
+    }
+
+    fn of_manifest(&self, subject: Option<&Digest>) -> Vec<Reason> {
+        let tags = self.tags.iter().cloned().map(|tag| Reason::Tag { tag });
+        let mut reasons: Vec<_> = tags.chain(self.naming()).collect();
+        if let Some(subject) = subject.filter(|subject| self.present.contains(subject)) {
+            reasons.push(Reason::Subject { digest: subject.clone() });
+        }
+        reasons
+    }
+}
+
+impl Holding {
+    /// With the time from which on it may be removed, if nothing keeps it.
+    fn going(mut self, last_modified: SystemTime, grace: Duration) -> Self {
+        let after = last_modified + grace + CLOCK_ERROR;
+        let after = after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.goes_after = self.reasons.is_empty().then_some(after);
+        self
+    }
+}

@@ -1,0 +1,86 @@
+//! Explaining: every reason why something is kept, and when it goes if there is none.
+
+use std::time::Duration;
+
+use jreg_registry::{CollectOptions, ContentKind, ExplainRequest, Holding, Reason, Unwatched};
+use jreg_storage::Clock;
+
+use crate::bench::{Bench, HOUR, bytes, digest};
+use crate::collecting::{image, index, referrer};
+
+async fn explain(
+    bench: &Bench,
+    repository: Option<&str>,
+    digest: jreg_oci::Digest,
+) -> Vec<Holding> {
+    let repository = repository.map(|name| name.parse().unwrap());
+    let request = ExplainRequest { digest, repository };
+    bench.registry.explain(request, &CollectOptions::default()).await.unwrap().holdings
+}
+
+fn seconds(bench: &Bench) -> u64 {
+    bench.clock.now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn every_reason_is_named() {
+    let bench = Bench::new().await;
+    let (config, child) = (bytes(5), image(&bytes(5)));
+    bench.push("a", &config).await;
+    bench.push("b", &config).await;
+    let (index, signature) = (index(&[&child]), referrer(&child, &config));
+    let of = |manifest: &str| digest(manifest.as_bytes());
+    bench.put_manifest("a", "v1", &child).await.unwrap();
+    bench.put_manifest("a", "multi", &index).await.unwrap();
+    bench.put_manifest("a", &of(&signature).to_string(), &signature).await.unwrap();
+    let held = explain(&bench, Some("a"), of(&child)).await;
+    let by_tag = Reason::Tag { tag: "v1".parse().unwrap() };
+    assert_eq!(held[0].reasons, [by_tag, Reason::Manifest { digest: of(&index) }]);
+    assert_eq!(held[0].goes_after, None);
+    let held = explain(&bench, Some("a"), of(&signature)).await;
+    assert_eq!(held[0].reasons, [Reason::Subject { digest: of(&child) }]);
+    let mut naming = [of(&child), of(&signature)];
+    naming.sort_by_key(ToString::to_string);
+    let naming = naming.map(|digest| Reason::Manifest { digest });
+    let held = explain(&bench, None, digest(&config)).await;
+    assert_eq!(held.len(), 2);
+    assert_eq!((held[0].kind, held[0].size_bytes), (ContentKind::Blob, 5));
+    assert_eq!((&held[0].reasons[..], &held[1].reasons[..]), (&naming[..], &[][..]));
+}
+
+#[tokio::test]
+async fn what_nothing_keeps_goes_when_it_says() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    let pushed = seconds(&bench);
+    bench.clock.advance(HOUR);
+    let held = explain(&bench, Some("a"), digest(&bytes(5))).await;
+    assert_eq!(held[0].age_s, 3600);
+    let goes_after = held[0].goes_after.unwrap();
+    assert_eq!(goes_after, pushed + 24 * 3600 + 60);
+    let collect = async || {
+        let options = CollectOptions::default();
+        bench.registry.collect(&options, &Unwatched).await.unwrap().links.removed
+    };
+    bench.clock.advance(Duration::from_secs(goes_after - seconds(&bench)));
+    assert_eq!(collect().await, 0);
+    bench.clock.advance(Duration::from_secs(1));
+    assert_eq!(collect().await, 1);
+    assert_eq!(explain(&bench, None, digest(&bytes(5))).await, []);
+}
+
+#[tokio::test]
+async fn untagged_manifest_is_kept_by_the_settings_or_goes() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    let manifest = image(&bytes(5));
+    let digest = digest(manifest.as_bytes());
+    bench.put_manifest("a", &digest.to_string(), &manifest).await.unwrap();
+    let held = explain(&bench, None, digest.clone()).await;
+    assert_eq!(held[0].reasons, [Reason::UntaggedKept]);
+    let request = ExplainRequest { digest, repository: None };
+    let untagged = CollectOptions { untagged: Some(HOUR), ..CollectOptions::default() };
+    let held = bench.registry.explain(request, &untagged).await.unwrap().holdings;
+    assert_eq!(held[0].reasons, []);
+    assert!(held[0].goes_after.is_some());
+}
