@@ -23,7 +23,6 @@
 //! All decisions are [`Action`]s, which a sink applies, or only shows.
 
 mod action;
-mod fingerprint;
 mod lease;
 mod links;
 mod manifests;
@@ -43,9 +42,9 @@ pub use lease::{Held, Lease};
 pub use watch::{Phase, Unwatched, Watch};
 
 use self::action::Sink;
-use self::fingerprint::Fingerprints;
 use self::sweep::Places;
 use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
+use crate::fingerprint::Fingerprints;
 use crate::record::{Stored, decode_json, encode_json};
 use crate::rules::Rule;
 use crate::{Error, Reaped, Registry, keys};

@@ -12,6 +12,7 @@
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `collect.rs`, `collect/`: removes what nothing keeps
+//! - `check.rs`, `check/`: finds what is not as it should be, and mends it
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `link.rs`: which repository holds which blob
 //! - `cache.rs`: what is kept in memory for serving
@@ -19,11 +20,13 @@
 mod blob;
 mod body;
 mod cache;
+mod check;
 mod collect;
 mod commit;
 mod core;
 mod error;
 mod explain;
+mod fingerprint;
 mod keys;
 mod link;
 mod manifest;
@@ -44,6 +47,9 @@ mod writer;
 
 pub use blob::{Blob, BlobReader, Touch};
 pub use body::{BodyError, BodyStream, Chunk};
+pub use check::{
+    CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
+};
 pub use collect::{
     Action, ActionKind, BYTES_WAIT_MIN, CollectError, CollectOptions, Collected, GRACE_MIN, Held,
     Lease, Outcome, Phase, REMOVALS_FREE, Tally, Unwatched, Watch,

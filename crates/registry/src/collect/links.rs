@@ -9,13 +9,13 @@ use jreg_storage::{ETag, Key, Listed};
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, ActionKind, Deed, Outcome};
-use super::fingerprint::{self, Version};
 use super::manifests::{recall, remember};
 use super::memo::{Kind, Memo};
 use super::queue::Queued;
 use super::sweep::Places;
 use super::watch::Phase;
 use super::{REMOVALS_FREE, Result, Run, last_key};
+use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
 use crate::record::{Link, Location, Stored, Versioned, decode_json, encode_json};
 use crate::rules::Rule;

@@ -4,10 +4,10 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Manifest, RepositoryName};
 use jreg_storage::{Key, Listed};
 
-use super::fingerprint::{self, Fingerprint, Version};
 use super::memo::{Kind, Memo};
 use super::watch::Phase;
 use super::{CollectError, Result, Run, last_key};
+use crate::fingerprint::{self, Fingerprint, Version};
 use crate::keys::{self, Place};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};

@@ -19,9 +19,9 @@ use jreg_storage::{Key, ListRequest, PutMode};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::fingerprint::Version;
 use crate::Result;
 use crate::core::Core;
+use crate::fingerprint::Version;
 use crate::keys;
 
 /// How large a segment is about to be when it is written.

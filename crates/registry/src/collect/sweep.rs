@@ -11,11 +11,11 @@ use futures::stream::{self, StreamExt};
 use jreg_storage::Listed;
 
 use super::action::{Action, ActionKind};
-use super::fingerprint::{self, Fingerprints, Version};
 use super::manifests::{recall, remember};
 use super::memo::{Kind, Memo};
 use super::watch::Phase;
 use super::{Result, Run, last_key, seconds};
+use crate::fingerprint::{self, Fingerprints, Version};
 use crate::keys::{self, Place, UploadKey};
 use crate::record::Versioned;
 use crate::rules::Rule;

@@ -10,11 +10,11 @@ use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{Key, ListRequest, Listed};
 
 use super::action::{Action, ActionKind, Deed, Outcome};
-use super::fingerprint::{self, Version};
 use super::memo::{Kind, Memo};
 use super::watch::Phase;
 use super::{Result, Run, last_key, seconds};
 use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
+use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
 use crate::record::ManifestRecord;
 

@@ -1,4 +1,4 @@
-//! Fingerprints: what a run remembers of each object, in 8 or 16 bytes.
+//! Fingerprints: what a collector or a check remembers of each object, in 8 or 16 bytes.
 //!
 //! They are the beginnings of SHA-256 hashes, so that they mean the same in every run and every
 //! build. Where two that collide would only keep something that could go, 8 bytes do; where they
@@ -15,11 +15,11 @@ use sha2::{Digest as _, Sha256};
 const RACY: Duration = Duration::from_secs(10);
 
 /// The fingerprint of some content in a repository, of a tag or of a place for bytes.
-pub(super) type Fingerprint = u64;
+pub(crate) type Fingerprint = u64;
 
 /// The fingerprint of one version of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Version(pub(super) [u8; 16]);
+pub(crate) struct Version(pub(crate) [u8; 16]);
 
 fn hash(parts: &[&str]) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -39,24 +39,29 @@ fn short(hash: [u8; 32]) -> Fingerprint {
 }
 
 /// Of a manifest or a blob in a repository.
-pub(super) fn content(name: &RepositoryName, digest: &Digest) -> Fingerprint {
+pub(crate) fn content(name: &RepositoryName, digest: &Digest) -> Fingerprint {
     short(hash(&["content", name.as_str(), &digest.to_string()]))
 }
 
 /// Of a repository.
-pub(super) fn repository(name: &RepositoryName) -> Fingerprint {
+pub(crate) fn repository(name: &RepositoryName) -> Fingerprint {
     short(hash(&["repository", name.as_str()]))
 }
 
 /// Of whatever lies at a key.
-pub(super) fn key(key: &Key) -> Fingerprint {
+pub(crate) fn key(key: &Key) -> Fingerprint {
     short(hash(&["key", key.as_str()]))
+}
+
+/// Of whatever lies at a key, with its size.
+pub(crate) fn sized(key: &Key, size_bytes: u64) -> Fingerprint {
+    short(hash(&["sized", key.as_str(), &size_bytes.to_string()]))
 }
 
 impl Version {
     /// Of a record as a listing that was answered at `date` shows it; `None` if it cannot be told
     /// from one that is written a moment later.
-    pub(super) fn of(listed: &Listed, date: SystemTime) -> Option<Self> {
+    pub(crate) fn of(listed: &Listed, date: SystemTime) -> Option<Self> {
         let version = match &listed.etag {
             Some(etag) => etag.as_str().to_owned(),
             None => {
@@ -70,7 +75,7 @@ impl Version {
     }
 
     /// Of a key alone, for what is never written again.
-    pub(super) fn of_key(key: &Key) -> Self {
+    pub(crate) fn of_key(key: &Key) -> Self {
         Self::named(key, "")
     }
 
@@ -84,7 +89,7 @@ impl Version {
 
 /// A set of fingerprints: 8 bytes for each, and as much again while it grows.
 #[derive(Debug, Default)]
-pub(super) struct Fingerprints {
+pub(crate) struct Fingerprints {
     sorted: Vec<Fingerprint>,
     /// What came since the last time that they were sorted.
     fresh: Vec<Fingerprint>,
@@ -94,7 +99,7 @@ pub(super) struct Fingerprints {
 const FRESH_MIN: usize = 1 << 14;
 
 impl Fingerprints {
-    pub(super) fn insert(&mut self, fingerprint: Fingerprint) {
+    pub(crate) fn insert(&mut self, fingerprint: Fingerprint) {
         self.fresh.push(fingerprint);
         if self.fresh.len() >= FRESH_MIN.max(self.sorted.len() / 4) {
             self.seal();
@@ -102,24 +107,24 @@ impl Fingerprints {
     }
 
     /// To be called after the last insertion, before the first look.
-    pub(super) fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         self.sorted.append(&mut self.fresh);
         self.sorted.sort_unstable();
         self.sorted.dedup();
         self.fresh.shrink_to(FRESH_MIN);
     }
 
-    pub(super) fn contains(&self, fingerprint: Fingerprint) -> bool {
+    pub(crate) fn contains(&self, fingerprint: Fingerprint) -> bool {
         debug_assert!(self.fresh.is_empty(), "sealed before it is asked");
         self.index(fingerprint).is_some()
     }
 
     /// The place of one among all.
-    pub(super) fn index(&self, fingerprint: Fingerprint) -> Option<usize> {
+    pub(crate) fn index(&self, fingerprint: Fingerprint) -> Option<usize> {
         self.sorted.binary_search(&fingerprint).ok()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sorted.len()
     }
 }

@@ -1,0 +1,210 @@
+//! [`Finding`]: one thing that a check has to say; and how much it matters.
+
+use jreg_oci::{Digest, RepositoryName};
+use serde::{Deserialize, Serialize};
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Nothing is wrong: mostly garbage that a collector will take.
+    Note,
+    /// Everything is served right, but something is not as it should be.
+    Untidy,
+    /// Something that was acknowledged is missing or wrong.
+    Damage,
+}
+
+impl Severity {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Untidy => "untidy",
+            Self::Damage => "damage",
+        }
+    }
+}
+
+/// What becomes of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Repair {
+    /// Nothing can be done here without a loss, or nothing need be.
+    None,
+    /// A check that repairs would mend it.
+    Possible,
+    /// It was mended.
+    Done,
+    /// It could not be mended: the store failed, or somebody changed the object meanwhile.
+    Failed,
+}
+
+impl Repair {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Possible => "possible",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident, $name:literal, $severity:ident;)*) => {
+        /// What a check can find. docs/fsck.md has a line for each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum FindingKind {
+            $($(#[doc = $doc])+ $kind,)*
+        }
+
+        impl FindingKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
+
+            /// Its name, as it is written in reports.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+
+            /// How much it matters.
+            pub fn severity(self) -> Severity {
+                match self {
+                    $(Self::$kind => Severity::$severity,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The mark of a registry's store is not there.
+    FormatMissing, "format-missing", Damage;
+    /// The mark of a registry's store names no format version.
+    FormatDamaged, "format-damaged", Damage;
+    /// A key that this version does not know.
+    UnknownKey, "unknown-key", Untidy;
+    /// The store lists an object and cannot give it.
+    ReadFails, "read-fails", Damage;
+    /// A record in a form that only a later version knows.
+    RecordNewer, "record-newer", Damage;
+    /// A link that cannot be understood: nobody knows where the blob's bytes are.
+    LinkUnreadable, "link-unreadable", Damage;
+    /// A link to bytes that are not there.
+    BytesMissing, "bytes-missing", Damage;
+    /// A link to bytes of another size.
+    BytesSize, "bytes-size", Damage;
+    /// A link to bytes of another digest.
+    BytesDigest, "bytes-digest", Damage;
+    /// A manifest's record that cannot be understood.
+    ManifestUnreadable, "manifest-unreadable", Damage;
+    /// A manifest whose bytes have another digest.
+    ManifestDigest, "manifest-digest", Damage;
+    /// A manifest whose bytes are right and are no manifest.
+    ManifestInvalid, "manifest-invalid", Damage;
+    /// A manifest whose header line says something else than its bytes.
+    ManifestHeader, "manifest-header", Untidy;
+    /// A manifest names a blob that its repository does not hold.
+    BlobMissing, "blob-missing", Damage;
+    /// An index names a manifest that its repository does not hold.
+    ChildMissing, "child-missing", Damage;
+    /// A manifest names content that is not there, and may do so.
+    SparseReference, "sparse-reference", Note;
+    /// A tag that cannot be understood.
+    TagUnreadable, "tag-unreadable", Damage;
+    /// A tag whose manifest is not there.
+    TagDangling, "tag-dangling", Damage;
+    /// A tag without the hint by which a delete of its manifest finds it.
+    HintMissing, "hint-missing", Untidy;
+    /// A hint that cannot be understood: a push of its tag fails.
+    HintUnreadable, "hint-unreadable", Damage;
+    /// A hint whose tag or manifest is gone.
+    HintStray, "hint-stray", Note;
+    /// An entry of a list of referrers that cannot be understood: the list fails.
+    ReferrerUnreadable, "referrer-unreadable", Damage;
+    /// A manifest is not in the list of its subject's referrers.
+    ReferrerMissing, "referrer-missing", Damage;
+    /// An entry of a list of referrers that is not what its manifest says.
+    ReferrerWrong, "referrer-wrong", Damage;
+    /// An entry of a list of referrers whose manifest is gone.
+    ReferrerStray, "referrer-stray", Note;
+    /// A repository's entry in the catalog cannot be understood: a push to it fails.
+    CatalogUnreadable, "catalog-unreadable", Damage;
+    /// A repository with manifests is not in the catalog.
+    CatalogMissing, "catalog-missing", Damage;
+    /// The catalog lists a repository without a manifest.
+    CatalogStray, "catalog-stray", Note;
+    /// An upload's session that cannot be understood.
+    SessionUnreadable, "session-unreadable", Damage;
+    /// An upload that goes on has lost bytes.
+    UploadBytesMissing, "upload-bytes-missing", Damage;
+    /// The bytes of an upload that was finished are not there, and no link names them.
+    SessionBytesMissing, "session-bytes-missing", Note;
+    /// Bytes of an upload that its session does not name.
+    TailStray, "tail-stray", Note;
+    /// Bytes of a blob that neither a link nor a session names.
+    BytesOrphan, "bytes-orphan", Note;
+    /// What an earlier check has put aside.
+    Quarantined, "quarantined", Note;
+}
+
+/// One thing that a check has to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: FindingKind,
+    /// The key of the object that it is about; of one that is missing, where it should be.
+    pub key: String,
+    /// In this repository, if it is in one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub repository: Option<RepositoryName>,
+    /// Of this digest, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub digest: Option<Digest>,
+    /// What exactly is wrong, for people.
+    pub detail: String,
+    /// What became of it.
+    pub repair: Repair,
+}
+
+impl Finding {
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        self.kind.severity()
+    }
+
+    /// Whether it is wrong and stays so.
+    pub fn is_left(&self) -> bool {
+        self.severity() > Severity::Note && self.repair != Repair::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_spelled_the_same_everywhere() {
+        for kind in FindingKind::ALL {
+            let json = serde_json::to_value(kind).expect("a kind is JSON");
+            assert_eq!(json, kind.name());
+        }
+    }
+
+    #[test]
+    fn the_page_on_fsck_has_a_row_for_every_kind_and_no_other() {
+        let page = include_str!("../../../../docs/fsck.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let rows: Vec<_> = rows.map(|row| row.split(" | ").collect::<Vec<_>>()).collect();
+        let named: Vec<_> =
+            rows.iter().map(|cells| (cells[0].trim_matches(['|', ' ', '`']), cells[1])).collect();
+        let kinds: Vec<_> =
+            FindingKind::ALL.iter().map(|kind| (kind.name(), kind.severity().name())).collect();
+        assert_eq!(named, kinds);
+    }
+}
