@@ -14,12 +14,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::auth::{Authorizer, Gate, Open};
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Context, HttpOptions, router};
-use crate::jobs::Reaper;
+use crate::jobs::{self, Collector, Reaper, Scrubber};
+use crate::maintenance::socket::ControlSocket;
+use crate::maintenance::{Workshop, check_options, collect_options};
 use crate::metrics::Metrics;
 use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
 
@@ -56,7 +59,8 @@ pub enum StartError {
 pub struct App {
     router: Router,
     context: Arc<Context>,
-    reaper: Reaper,
+    jobs: Jobs,
+    workshop: Workshop,
     server: ServerOptions,
 }
 
@@ -73,13 +77,15 @@ impl App {
         authorizer: Arc<dyn Authorizer>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
+        let is_shared = store.locality() == Locality::Shared;
         let store = surrounded(store, &settings, &metrics);
         let clock = Arc::new(SystemClock::new());
         let registry = Registry::open(store, clock, registry_options(&settings)).await?;
-        let reaper = Reaper {
+        let jobs = Jobs::of(&registry, &metrics, &settings, is_shared);
+        let workshop = Workshop {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
-            interval: settings.upload_reap_interval,
+            settings: Arc::new(settings.clone()),
         };
         let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
@@ -92,7 +98,7 @@ impl App {
             readiness: Default::default(),
         });
         let router = router(Arc::clone(&context));
-        Ok(Self { router, context, reaper, server: ServerOptions::of(&settings) })
+        Ok(Self { router, context, jobs, workshop, server: ServerOptions::of(&settings) })
     }
 
     /// The router, for callers that bring their own server.
@@ -100,10 +106,16 @@ impl App {
         self.router.clone()
     }
 
+    /// Does what comes through `socket`, too, once it serves.
+    pub fn control(&self, socket: ControlSocket) {
+        let Context { tasks, stopping, .. } = &*self.context;
+        socket.serve(self.workshop.clone(), tasks, stopping.clone());
+    }
+
     /// Serves on `listener` until the returned value is shut down or dropped.
     pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
         let address = listener.local_addr()?;
-        self.reaper.spawn(&self.context.tasks, self.context.stopping.clone());
+        self.jobs.spawn(&self.context.tasks, &self.context.stopping);
         let parts = Parts {
             router: self.router,
             metrics: Arc::clone(&self.context.metrics),
@@ -114,8 +126,56 @@ impl App {
     }
 }
 
+/// What goes on beside the requests.
+#[derive(Debug)]
+struct Jobs {
+    reaper: Reaper,
+    collector: Option<Collector>,
+    scrubber: Option<Scrubber>,
+}
+
+impl Jobs {
+    fn of(
+        registry: &Registry,
+        metrics: &Arc<Metrics>,
+        settings: &Settings,
+        is_shared: bool,
+    ) -> Self {
+        let reaper = Reaper {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            interval: settings.upload_reap_interval,
+        };
+        let collector = settings.gc_interval.map(|interval| Collector {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            options: collect_options(settings),
+            interval,
+            holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
+            is_shared,
+        });
+        let scrubber = settings.scrub_interval.map(|interval| Scrubber {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            options: check_options(settings),
+            interval,
+        });
+        Self { reaper, collector, scrubber }
+    }
+
+    fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
+        jobs::spawn(self.reaper, tasks, stopping.clone());
+        if let Some(collector) = self.collector {
+            jobs::spawn(collector, tasks, stopping.clone());
+        }
+        if let Some(scrubber) = self.scrubber {
+            jobs::spawn(scrubber, tasks, stopping.clone());
+        }
+    }
+}
+
 /// A store with what is put around every one, and around those whose requests travel.
-fn surrounded(
+pub(crate) fn surrounded(
     store: Arc<dyn Store>,
     settings: &Settings,
     metrics: &Arc<Metrics>,
@@ -165,7 +225,7 @@ fn outcome(kind: ErrorKind) -> &'static str {
     }
 }
 
-fn registry_options(settings: &Settings) -> Options {
+pub(crate) fn registry_options(settings: &Settings) -> Options {
     Options {
         references: settings.references,
         limits: Limits {
@@ -188,7 +248,9 @@ fn registry_options(settings: &Settings) -> Options {
 async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let path = match &settings.storage {
         StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
-        StorageLocation::Bucket(url) => return Ok(bucket::open(settings, url).await?),
+        StorageLocation::Bucket(url) => {
+            return Ok(bucket::open(settings, url, bucket::Access::Serve).await?);
+        }
         StorageLocation::Folder(path) => path.clone(),
     };
     let options = FsOptions { durability: settings.durability, ..FsOptions::default() };
@@ -218,7 +280,18 @@ async fn serve_until_signal(
     let address = settings.listen;
     let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
     let store = open_store(&settings).await?;
-    let running = App::build(settings.clone(), store).await?.serve(listener)?;
+    let app = App::build(settings.clone(), store).await?;
+    if let StorageLocation::Folder(path) = &settings.storage {
+        match ControlSocket::open(path) {
+            Ok(socket) => app.control(socket),
+            // Some file systems have no sockets.
+            Err(error) => tracing::warn!(
+                error = crate::logging::chain(&error),
+                "no control socket: jreg gc, fsck and explain need the folder to themselves"
+            ),
+        }
+    }
+    let running = app.serve(listener)?;
     announce(&settings, running.local_addr());
     signals.next().await;
     tracing::info!(

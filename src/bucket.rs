@@ -41,6 +41,15 @@ pub enum BucketError {
         /// What the probe found.
         found: Capabilities,
     },
+    /// Only whoever serves it may change it.
+    #[error(
+        "the bucket {url} does not honour conditional writes: only the process that serves it may \
+         collect, which it does every gc-interval, or mend"
+    )]
+    OnlyInServe {
+        /// The bucket.
+        url: Box<S3Url>,
+    },
     /// The clocks are too far apart.
     #[error(
         "the clock of the bucket {url} is {} s from this machine's, more than {} s: set the clock",
@@ -54,13 +63,31 @@ pub enum BucketError {
     },
 }
 
+/// What a bucket is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Serving from it.
+    Serve,
+    /// Removing from it, beside whoever serves.
+    Collect,
+    /// Looking, beside whoever serves.
+    Look,
+}
+
 /// Opens the bucket, finds out what it honours, and says so in the log.
-pub async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, BucketError> {
+pub async fn open(
+    settings: &Settings,
+    url: &S3Url,
+    access: Access,
+) -> Result<Arc<dyn Store>, BucketError> {
     let store = S3Store::open(options(settings, url)?)?;
     let probed = store.probe().await;
     let found = probed.map_err(|source| unusable(url, store.clock_difference(), source))?;
     tracing::info!(bucket = %url, "the bucket honours {found}");
-    if !found.is_shareable() && !settings.single_instance {
+    if !found.is_shareable() && access == Access::Collect {
+        return Err(BucketError::OnlyInServe { url: Box::new(url.clone()) });
+    }
+    if !found.is_shareable() && access == Access::Serve && !settings.single_instance {
         return Err(BucketError::NotShareable { url: Box::new(url.clone()), found });
     }
     if found.is_shareable() {
@@ -70,6 +97,9 @@ pub async fn open(settings: &Settings, url: &S3Url) -> Result<Arc<dyn Store>, Bu
         let removes = found.may_remove_records();
         let store = Tombstones::new(store, jreg_registry::may_come_back);
         return Ok(Arc::new(if removes { store } else { store.that_stay() }));
+    }
+    if access == Access::Look {
+        return Ok(Arc::new(SingleWriter::new(store)));
     }
     tracing::warn!("conditions are kept by this instance alone: start no second one");
     Ok(Arc::new(SingleWriter::new(store)))

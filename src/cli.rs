@@ -2,14 +2,20 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
+use jreg_oci::{InvalidDigest, InvalidName};
+use jreg_registry::ExplainRequest;
+
 use crate::config::{
     Assignment, ConfigError, KEYS, Key, Origin, Settings, VARIABLE_PREFIX, nearest, read_file,
 };
+use crate::maintenance::print::Shown;
+use crate::maintenance::{Command as Work, FsckRequest, GcRequest};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +30,12 @@ Examples:
   jreg serve --config /etc/jreg.toml
       take the settings from a file
 
-Then, for example:
+  jreg gc --dry-run
+      show what a collection would remove
+  jreg fsck --deep
+      check everything that is stored
+
+With serve running, for example:
   docker tag alpine 127.0.0.1:5000/alpine
   docker push 127.0.0.1:5000/alpine";
 
@@ -34,6 +45,25 @@ Serve the registry until SIGTERM or SIGINT
 Every option can also be given as an environment variable (--log-format is JREG_LOG_FORMAT) and as
 a key of the configuration file (log-format). A flag goes before a variable, a variable before the
 file. Sizes are written 4MiB, durations 30s, 5m, 6d.";
+
+const GC_ABOUT: &str = "\
+Collect what nothing keeps: blobs that no manifest names, the bytes of unfinished uploads, leftovers
+
+It may run at any time, beside any number of jreg serve. Where a folder is being served, the process
+that serves it does the work. Nothing that was written or used within the grace is removed.
+Exit codes: 0 done, 1 failed, 2 wrong command line, 130 stopped.";
+
+const FSCK_ABOUT: &str = "\
+Check what is stored: every record, that what they name is there, with --deep every byte
+
+It may run at any time, beside any number of jreg serve; without --repair it changes nothing.
+Exit codes: 0 nothing is wrong (any more), 1 something is, 2 wrong command line, 3 the check failed,
+130 stopped.";
+
+const EXPLAIN_ABOUT: &str = "\
+Say everything that keeps a manifest or a blob: tags, indexes, subjects, its age; or when it will go
+
+Exit codes: 0 it is held, 1 it is not, 2 wrong command line, 3 failed, 130 stopped.";
 
 /// An OCI registry in one binary: no database, no other service.
 #[derive(Debug, Parser)]
@@ -51,8 +81,176 @@ pub enum Action {
     #[command(after_help = EXAMPLES)]
     /// Serve the registry.
     Serve(ServeArgs),
+    /// Collect what nothing keeps.
+    #[command(long_about = GC_ABOUT)]
+    Gc(GcArgs),
+    /// Check what is stored, and mend it.
+    #[command(long_about = FSCK_ABOUT)]
+    Fsck(FsckArgs),
+    /// Say what keeps a manifest or a blob, or when it will go.
+    #[command(long_about = EXPLAIN_ABOUT)]
+    Explain(ExplainArgs),
     /// Print the version.
     Version,
+}
+
+/// Which store a command works on, and how it shows what it does.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// A TOML file with settings, as for serve
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder or bucket, as for serve [default: ./jreg-data]
+    #[arg(long, value_name = "WHERE")]
+    storage: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `jreg gc` takes.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Print each thing that would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How old what nothing keeps must be, instead of gc-grace: 2h or more
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    grace: Option<Duration>,
+    /// Remove manifests that have had no tag for so long, instead of gc-untagged
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    untagged: Option<Duration>,
+    /// Remove whatever share of the links it is (gc-share-max)
+    #[arg(long)]
+    force: bool,
+    /// Also look for bytes that nothing names, for duplicates and for leftovers, although a run has
+    /// done so less than a grace ago
+    #[arg(long)]
+    sweep: bool,
+    /// Print each thing that is removed
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// What `jreg fsck` takes.
+#[derive(Debug, Args)]
+pub struct FsckArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Read all bytes and hash them
+    #[arg(long)]
+    deep: bool,
+    /// Mend what can be mended without loss
+    #[arg(long)]
+    repair: bool,
+    /// Begin a deep check anew, although an earlier one was cut off
+    #[arg(long)]
+    restart: bool,
+}
+
+/// What `jreg explain` takes.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// A manifest or blob: NAME@DIGEST in one repository, DIGEST wherever it is held
+    #[arg(value_name = "WHAT", value_parser = content)]
+    what: ExplainRequest,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let read = <Duration as crate::config::Value>::parse(text);
+    read.ok_or_else(|| "it must be a duration such as 90m, 36h or 7d".to_owned())
+}
+
+fn content(text: &str) -> Result<ExplainRequest, String> {
+    let (repository, digest) = match text.split_once('@') {
+        Some((name, digest)) => {
+            let name = name.parse().map_err(|error: InvalidName| error.to_string())?;
+            (Some(name), digest)
+        }
+        None => (None, text),
+    };
+    let digest = digest.parse().map_err(|error: InvalidDigest| {
+        format!("{error}; it must be NAME@DIGEST or DIGEST, for example app@sha256:2c26b4...")
+    })?;
+    Ok(ExplainRequest { digest, repository })
+}
+
+/// A command for a store, ready to be run.
+#[derive(Debug)]
+pub struct Maintenance {
+    /// What to do.
+    pub command: Work,
+    /// How to show it.
+    pub shown: Shown,
+    /// The settings, which say where the store is.
+    pub resolved: Resolved,
+}
+
+impl GcArgs {
+    /// With the settings of the file and the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn resolve(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Maintenance, ConfigError> {
+        let Self { store, dry_run, grace, untagged, force, sweep, verbose } = self;
+        let command = Work::Gc(GcRequest { grace, untagged, dry_run, force, sweep });
+        store.resolve(command, dry_run || verbose, environment)
+    }
+}
+
+impl FsckArgs {
+    /// With the settings of the file and the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn resolve(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Maintenance, ConfigError> {
+        let Self { store, deep, repair, restart } = self;
+        store.resolve(Work::Fsck(FsckRequest { deep, repair, restart }), true, environment)
+    }
+}
+
+impl ExplainArgs {
+    /// With the settings of the file and the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn resolve(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Maintenance, ConfigError> {
+        self.store.resolve(Work::Explain(self.what), true, environment)
+    }
+}
+
+impl StoreArgs {
+    fn resolve(
+        self,
+        command: Work,
+        actions: bool,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Maintenance, ConfigError> {
+        let storage = self.storage.map(|place| Assignment {
+            name: "storage".to_owned(),
+            values: vec![place],
+            origin: Origin::Flag,
+        });
+        let flags = Flags(storage.into_iter().collect());
+        let resolved = ServeArgs { config: self.config, flags }.resolve(environment)?;
+        Ok(Maintenance { command, shown: Shown { json: self.json, actions }, resolved })
+    }
 }
 
 /// What `jreg serve` takes.

@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use jreg_registry::ReferencePolicy;
+use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
 pub use value::{LogFormat, PublicUrl, Secret, StorageLocation};
 
-use value::Value;
+pub(crate) use value::Value;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -218,6 +218,30 @@ settings! {
         /// How long a cached entry is trusted where other instances share the store.
         cache_trust: Duration = 60 * SECOND, "a duration up to 1h", |trust| *trust <= HOUR;
     }
+    "Collection" {
+        /// How often what nothing keeps is collected while jreg serves.
+        gc_interval: Option<Duration> = Some(6 * HOUR), "off, or a duration from 1m to 30d",
+            |interval| is_interval(*interval);
+        /// How old what nothing keeps must be before it is removed.
+        gc_grace: Duration = DAY, "a duration from 2h to 365d",
+            |grace| (GRACE_MIN..=365 * DAY).contains(grace);
+        /// How long a manifest must have had no tag before it is removed, unless an index names it
+        /// or its subject is there; off keeps it for ever.
+        gc_untagged: Option<Duration> = None, "off, or a duration up to 3650d",
+            |untagged| untagged.is_none_or(|after| after <= 3650 * DAY);
+        /// The most links that one run removes, in percent of all (but 100 in any case): the rest
+        /// waits for the next run.
+        gc_share_max: u32 = 33, "a number from 1 to 100", |percent| (1..=100).contains(percent);
+        /// The most store requests a second that collecting, and checking, makes.
+        gc_requests_per_second: u32 = 500, "a number from 1 to 100000",
+            |rate| (1..=100_000).contains(rate);
+        /// How often everything that is stored is checked while jreg serves, bytes included.
+        scrub_interval: Option<Duration> = None, "off, or a duration from 1m to 365d",
+            |interval| interval.is_none_or(|every| (MINUTE..=365 * DAY).contains(&every));
+        /// The most bytes a second that such a check reads.
+        scrub_bytes_per_second: u64 = 10 * MIB, "a size from 64KiB to 1TiB",
+            |rate| (64 * KIB..=MIB * MIB).contains(rate);
+    }
     "Redirects" {
         /// Whether clients are sent to the store itself for blobs (S3 only).
         redirect: bool = false, "on or off", |_| true;
@@ -259,6 +283,10 @@ settings! {
         shutdown_deadline: Duration = 30 * SECOND, "a duration up to 1h",
             |deadline| *deadline <= HOUR;
     }
+}
+
+fn is_interval(interval: Option<Duration>) -> bool {
+    interval.is_none_or(|every| (MINUTE..=30 * DAY).contains(&every))
 }
 
 fn is_timeout(timeout: Duration) -> bool {

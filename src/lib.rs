@@ -27,5 +27,6 @@ pub mod config;
 pub mod http;
 pub mod jobs;
 pub mod logging;
+pub mod maintenance;
 pub mod metrics;
 pub mod server;

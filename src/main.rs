@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use jreg::cli::{self, Action};
+use jreg::cli::{self, Action, Maintenance};
 use jreg::logging::{self, chain};
+use jreg::maintenance::command::{self, Verdict};
 use jreg::server::Ending;
 use jreg::{app, config};
 
@@ -27,6 +28,29 @@ fn main() -> ExitCode {
             Ok(resolved) => start(resolved),
             Err(error) => fail(2, &error),
         },
+        Action::Gc(gc) => maintain(gc.resolve(std::env::vars_os()), 1),
+        Action::Fsck(fsck) => maintain(fsck.resolve(std::env::vars_os()), 3),
+        Action::Explain(explain) => maintain(explain.resolve(std::env::vars_os()), 3),
+    }
+}
+
+/// Runs a command that works on a store; `failed` is the exit code if it cannot be done.
+fn maintain(resolved: Result<Maintenance, config::ConfigError>, failed: u8) -> ExitCode {
+    let Maintenance { command, shown, resolved } = match resolved {
+        Ok(maintenance) => maintenance,
+        Err(error) => return fail(2, &error),
+    };
+    if let Err(error) = logging::start(&resolved.settings) {
+        return fail(failed, &error);
+    }
+    for remark in resolved.remarks {
+        tracing::warn!("{remark}");
+    }
+    match command::run(resolved.settings, command, shown) {
+        Ok(Verdict::Well) => ExitCode::SUCCESS,
+        Ok(Verdict::Wrong) => ExitCode::from(1),
+        Ok(Verdict::Stopped) => ExitCode::from(130),
+        Err(error) => fail(failed, &error),
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jreg_registry::Usage;
+use jreg_registry::{Checked, Collected, Tally, Usage};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -78,6 +78,39 @@ pub struct Metrics {
     store_seconds: Histograms,
     clock_difference: Gauge<f64, AtomicU64>,
     store_hedges: Counters<1>,
+    /// Collections that run now.
+    pub gc_running: Gauge,
+    gc_runs: Counters<1>,
+    gc_seconds: Counter<f64, AtomicU64>,
+    gc_last_success: Gauge<f64, AtomicU64>,
+    gc_objects: Counters<2>,
+    gc_removed_bytes: Counters<1>,
+    gc_queued_bytes: Counter,
+    scrub_runs: Counters<1>,
+    scrub_last_success: Gauge<f64, AtomicU64>,
+    scrub_findings: Family<Labels<1>, Gauge>,
+    scrub_hashed_bytes: Counter,
+}
+
+/// How a run of a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// It did all that there was to do.
+    Ok,
+    /// The store failed.
+    Failed,
+    /// Something in the store could not be understood.
+    Damaged,
+}
+
+impl RunEnd {
+    fn word(self) -> Word {
+        Word::Text(match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Damaged => "damaged",
+        })
+    }
 }
 
 impl Default for Metrics {
@@ -112,11 +145,24 @@ impl Metrics {
             store_seconds: Family::new_with_constructor(latency),
             clock_difference: Gauge::default(),
             store_hedges: Family::default(),
+            gc_running: Gauge::default(),
+            gc_runs: Family::default(),
+            gc_seconds: Counter::default(),
+            gc_last_success: Gauge::default(),
+            gc_objects: Family::default(),
+            gc_removed_bytes: Family::default(),
+            gc_queued_bytes: Counter::default(),
+            scrub_runs: Family::default(),
+            scrub_last_success: Gauge::default(),
+            scrub_findings: Family::default(),
+            scrub_hashed_bytes: Counter::default(),
         };
         metrics.register_http();
         metrics.register_process();
         metrics.register_registry();
         metrics.register_store();
+        metrics.register_collection();
+        metrics.register_check();
         metrics
     }
 
@@ -220,6 +266,127 @@ impl Metrics {
         );
     }
 
+    fn register_collection(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("gc_running", "Collections that run now", self.gc_running.clone());
+        registry.register(
+            "gc_runs",
+            "Collections, by outcome (ok, failed, damaged)",
+            self.gc_runs.clone(),
+        );
+        registry.register_with_unit(
+            "gc_duration",
+            "Time spent collecting, by runs that ended well",
+            Unit::Seconds,
+            self.gc_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "gc_last_success_timestamp",
+            "When the last collection ended well, in seconds of the Unix epoch",
+            Unit::Seconds,
+            self.gc_last_success.clone(),
+        );
+        registry.register(
+            "gc_objects",
+            "What collections looked at, by kind and by what became of it",
+            self.gc_objects.clone(),
+        );
+        registry.register_with_unit(
+            "gc_removed",
+            "What collections removed, by kind",
+            Unit::Bytes,
+            self.gc_removed_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "gc_queued",
+            "Blob bytes that lost their last link and wait for their removal",
+            Unit::Bytes,
+            self.gc_queued_bytes.clone(),
+        );
+    }
+
+    fn register_check(&mut self) {
+        let registry = &mut self.registry;
+        let text = "Checks of what is stored, by outcome (ok, failed)";
+        registry.register("scrub_runs", text, self.scrub_runs.clone());
+        registry.register_with_unit(
+            "scrub_last_success_timestamp",
+            "When the last check came to its end, in seconds of the Unix epoch",
+            Unit::Seconds,
+            self.scrub_last_success.clone(),
+        );
+        registry.register(
+            "scrub_findings",
+            "What the last check found, by severity (damage, untidy, note)",
+            self.scrub_findings.clone(),
+        );
+        registry.register_with_unit(
+            "scrub_hashed",
+            "Blob bytes that checks have read and hashed",
+            Unit::Bytes,
+            self.scrub_hashed_bytes.clone(),
+        );
+    }
+
+    /// Counts a collection that ended well.
+    pub fn count_collection(&self, done: &Collected, duration: Duration) {
+        self.gc_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
+        self.gc_seconds.inc_by(duration.as_secs_f64());
+        self.gc_last_success.set(unix_time());
+        self.gc_queued_bytes.inc_by(done.queued_bytes);
+        self.uploads_expired.inc_by(done.uploads.unfinished);
+        for (kind, tally) in [
+            ("manifest", &done.manifests),
+            ("link", &done.links),
+            ("blob", &done.blobs),
+            ("leftover", &done.leftovers),
+            ("fold", &done.folded),
+        ] {
+            self.count_tally(kind, tally);
+        }
+    }
+
+    fn count_tally(&self, kind: &'static str, tally: &Tally) {
+        let kind = ("kind", Word::Text(kind));
+        for (fate, count) in [
+            ("scanned", tally.scanned),
+            ("kept", tally.kept),
+            ("young", tally.young),
+            ("removed", tally.removed),
+            ("changed", tally.changed),
+            ("withheld", tally.withheld),
+            ("failed", tally.failed),
+        ] {
+            let labels = Labels([kind, ("fate", Word::Text(fate))]);
+            self.gc_objects.get_or_create(&labels).inc_by(count);
+        }
+        self.gc_removed_bytes.get_or_create(&Labels([kind])).inc_by(tally.removed_bytes);
+    }
+
+    /// Counts a collection that was given up.
+    pub fn count_failed_collection(&self, end: RunEnd) {
+        self.gc_runs.get_or_create(&Labels([("outcome", end.word())])).inc();
+    }
+
+    /// Counts a check that came to its end.
+    pub fn count_check(&self, checked: &Checked) {
+        self.scrub_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
+        self.scrub_last_success.set(unix_time());
+        self.scrub_hashed_bytes.inc_by(checked.hashed_bytes);
+        for (severity, count) in
+            [("damage", checked.damage), ("untidy", checked.untidy), ("note", checked.notes)]
+        {
+            let labels = Labels([("severity", Word::Text(severity))]);
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.scrub_findings.get_or_create(&labels).set(count);
+        }
+    }
+
+    /// Counts a check that was given up.
+    pub fn count_failed_check(&self, end: RunEnd) {
+        self.scrub_runs.get_or_create(&Labels([("outcome", end.word())])).inc();
+    }
+
     /// Counts an answered request.
     pub fn count_request(&self, request: &AnsweredRequest) {
         let endpoint = ("endpoint", Word::Text(request.endpoint));
@@ -262,6 +429,11 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
+}
+
+fn unix_time() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 fn saturated(count: usize) -> i64 {

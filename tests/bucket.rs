@@ -39,7 +39,7 @@ fn settings(server: &S3Server, more: &[(&str, &str)]) -> Settings {
 
 async fn open(settings: &Settings) -> Result<Arc<dyn Store>, BucketError> {
     let StorageLocation::Bucket(url) = &settings.storage else { panic!("not a bucket") };
-    bucket::open(settings, url).await
+    bucket::open(settings, url, bucket::Access::Serve).await
 }
 
 async fn serve(settings: &Settings) -> TestServer {

@@ -11,7 +11,7 @@ use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
 
 /// A value that can be written in a flag, a variable or the file.
-pub(super) trait Value: Sized {
+pub(crate) trait Value: Sized {
     /// Reads one text.
     fn parse(text: &str) -> Option<Self>;
 
@@ -260,6 +260,16 @@ impl Value for Option<u64> {
 
     fn show(&self) -> String {
         self.as_ref().map_or_else(|| "auto".to_owned(), Value::show)
+    }
+}
+
+impl Value for Option<Duration> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "off" { Some(None) } else { Duration::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "off".to_owned(), Value::show)
     }
 }
 

@@ -1,0 +1,155 @@
+//! [`Collector`]: collects what nothing keeps, in the background.
+//!
+//! Instances that share a bucket take turns by a lease, so that usually one of them works. Nothing
+//! depends on it: two that collect at the same time do the same work twice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jreg_registry::{
+    Action, CollectError, CollectOptions, Collected, Lease, Outcome, Phase, Registry, Watch,
+};
+use tokio::time::sleep;
+
+use super::Job;
+use crate::logging::chain;
+use crate::metrics::{Metrics, Raised, RunEnd};
+
+/// For how long the lease is taken.
+const LEASE: Duration = Duration::from_secs(600);
+
+/// How often it is renewed while a run goes on.
+const LEASE_RENEWAL: Duration = Duration::from_secs(180);
+
+/// The collector of an instance.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    /// Where to collect.
+    pub registry: Registry,
+    /// Where to count.
+    pub metrics: Arc<Metrics>,
+    /// How to collect.
+    pub options: CollectOptions,
+    /// The mean time between two runs.
+    pub interval: Duration,
+    /// The name of this instance in the lease.
+    pub holder: String,
+    /// Whether other instances may share the store.
+    pub is_shared: bool,
+}
+
+/// What is logged while a run goes on.
+#[derive(Debug)]
+struct Log;
+
+impl Watch for Log {
+    fn phase(&self, phase: Phase) {
+        tracing::debug!(phase = phase.label(), "collecting");
+    }
+
+    fn progress(&self, _objects: u64) {}
+
+    fn action(&self, action: &Action, outcome: Outcome) {
+        let Action { kind, key, .. } = action;
+        tracing::debug!(?kind, key, ?outcome, "collecting");
+    }
+}
+
+impl Job for Collector {
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    async fn run(&self) {
+        if !self.is_shared {
+            return self.collect().await;
+        }
+        match self.registry.take_lease(&self.holder, LEASE).await {
+            Ok(Ok(lease)) => self.collect_under(lease).await,
+            Ok(Err(held)) => {
+                tracing::debug!(holder = held.holder, "another instance collects");
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "cannot collect; trying again later");
+            }
+        }
+    }
+}
+
+impl Collector {
+    /// Collects for as long as the lease can be renewed.
+    async fn collect_under(&self, mut lease: Lease) {
+        let collecting = self.collect();
+        tokio::pin!(collecting);
+        loop {
+            tokio::select! {
+                () = &mut collecting => break,
+                () = sleep(LEASE_RENEWAL) => {}
+            }
+            match self.registry.renew_lease(lease.clone(), LEASE).await {
+                Ok(Some(renewed)) => lease = renewed,
+                Ok(None) => {
+                    tracing::info!("another instance has taken over collecting");
+                    return;
+                }
+                // No reason to stop: nothing depends on the lease.
+                Err(error) => tracing::debug!(error = chain(&error), "the lease is not renewed"),
+            }
+        }
+        if let Err(error) = self.registry.free_lease(lease).await {
+            tracing::debug!(error = chain(&error), "the lease ends by itself");
+        }
+    }
+
+    async fn collect(&self) {
+        let (_running, began) = (Raised::new(&self.metrics.gc_running), Instant::now());
+        let result = self.registry.collect(&self.options, &Log).await;
+        report(&self.metrics, &result, began.elapsed());
+    }
+}
+
+/// Counts and logs what a run did, wherever it was asked for.
+pub(crate) fn report(
+    metrics: &Metrics,
+    result: &Result<Collected, CollectError>,
+    duration: Duration,
+) {
+    let duration_s = duration.as_secs_f64();
+    match result {
+        Ok(done) => {
+            metrics.count_collection(done, duration);
+            tracing::info!(
+                duration_s,
+                manifests = done.manifests.scanned,
+                links = done.links.scanned,
+                links_removed = done.links.removed,
+                links_withheld = done.links.withheld,
+                manifests_removed = done.manifests.removed,
+                blobs_removed = done.blobs.removed,
+                bytes_removed = done.blobs.removed_bytes,
+                bytes_queued = done.queued_bytes,
+                folded = done.folded.removed,
+                uploads_removed = done.uploads.unfinished + done.uploads.ended,
+                "collected"
+            );
+            if done.links.withheld > 0 {
+                tracing::warn!(
+                    withheld = done.links.withheld,
+                    "gc-share-max holds removals back; jreg gc --force removes them at once"
+                );
+            }
+        }
+        Err(error @ CollectError::Damaged { .. }) => {
+            metrics.count_failed_collection(RunEnd::Damaged);
+            tracing::error!(error = chain(error), duration_s, "collected nothing");
+        }
+        Err(error) => {
+            metrics.count_failed_collection(RunEnd::Failed);
+            tracing::warn!(
+                error = chain(error),
+                duration_s,
+                "could not collect; trying again later"
+            );
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Tests of the jobs: they work again and again, until they are stopped.
+
+#![allow(clippy::unwrap_used)]
+use std::sync::Arc;
+
+use jreg_registry::{BYTES_WAIT_MIN, Chunk, CollectOptions, Options, Registry};
+use jreg_storage::testing::ManualClock;
+use jreg_storage::{ListRequest, MemoryStore, Store};
+
+use super::*;
+use crate::metrics::Metrics;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[tokio::test(start_paused = true)]
+async fn reaps_again_and_again_until_it_is_stopped() {
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let options = Options::default();
+    let registry = Registry::open(store.clone(), clock.clone(), options).await.unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+    let job = Reaper { registry: registry.clone(), metrics: metrics.clone(), interval: HOUR };
+    spawn(job, &tasks, stopping.clone());
+    let repository = registry.repository("a".parse().unwrap());
+    for round in 1..=2 {
+        let id = repository.upload_start(None);
+        repository.upload_append(&id, Chunk::of("x")).await.unwrap();
+        clock.advance(WEEK);
+        tokio::time::sleep(2 * HOUR).await;
+        let left = store.list(&ListRequest::below("uploads/")).await.unwrap();
+        assert_eq!(left.entries, []);
+        assert_eq!(metrics.uploads_expired.get(), round);
+    }
+    stopping.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+fn loose_blob() -> (jreg_oci::Digest, Chunk) {
+    (jreg_oci::Digest::of(jreg_oci::Algorithm::Sha256, b"x"), Chunk::of("x"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_instances_the_one_with_the_lease_collects() {
+    let clock = Arc::new(ManualClock::default());
+    let memory = MemoryStore::builder().locality(jreg_storage::Locality::Shared);
+    let store: Arc<dyn Store> = Arc::new(memory.clock(clock.clone()).build());
+    let open =
+        async || Registry::open(store.clone(), clock.clone(), Options::default()).await.unwrap();
+    let (one, other) = (open().await, open().await);
+    let (digest, chunk) = loose_blob();
+    one.repository("a".parse().unwrap()).blob_push(&digest, chunk).await.unwrap();
+    clock.advance(WEEK);
+    let metrics = Arc::new(Metrics::new());
+    let job = |registry: &Registry, holder: &str| Collector {
+        registry: registry.clone(),
+        metrics: metrics.clone(),
+        options: CollectOptions { bytes_wait: BYTES_WAIT_MIN, ..CollectOptions::default() },
+        interval: HOUR,
+        holder: holder.to_owned(),
+        is_shared: true,
+    };
+    let lease = other.take_lease("other", HOUR).await.unwrap().unwrap();
+    job(&one, "one").run().await;
+    assert_eq!(store.list(&ListRequest::below("links/")).await.unwrap().entries.len(), 1);
+    other.free_lease(lease).await.unwrap();
+    job(&one, "one").run().await;
+    assert_eq!(store.list(&ListRequest::below("links/")).await.unwrap().entries, []);
+    // It was given back.
+    job(&other, "other").run().await;
+    let text = metrics.render(&one.usage());
+    assert!(text.contains("jreg_gc_runs_total{outcome=\"ok\"} 2"), "{text}");
+}

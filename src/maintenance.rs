@@ -1,0 +1,287 @@
+//! Maintenance: collecting, checking and explaining, asked for by a person.
+//!
+//! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves, or, where a folder is
+//! being served, ask the process that serves it, through a socket in the folder (`socket.rs`): one
+//! process owns a folder, and nobody has to stop it. Both ways the work is a [`Command`], which
+//! gives [`Event`]s while it runs, and the same code shows them (`print.rs`).
+
+pub mod command;
+pub mod print;
+pub mod socket;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jreg_registry::{
+    Action, BYTES_WAIT_MIN, CheckOptions, CheckPhase, CheckWatch, Checked, CollectOptions,
+    Collected, ExplainRequest, Explanation, Finding, Outcome, Phase, Registry, Watch,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::config::Settings;
+use crate::jobs::report;
+use crate::logging::chain;
+use crate::metrics::Metrics;
+
+/// How many events may wait to be shown. What is beyond is counted, and that is said.
+pub const EVENTS_MAX: usize = 65_536;
+
+/// How many store requests of one command run at the same time.
+const REQUESTS_AT_ONCE: usize = 16;
+
+/// What a person asks for. What is not said is as the settings of the process that works say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Collect what nothing keeps.
+    Gc(GcRequest),
+    /// Check what is stored.
+    Fsck(FsckRequest),
+    /// Say what keeps something.
+    Explain(ExplainRequest),
+}
+
+/// How to collect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcRequest {
+    /// Instead of `gc-grace`.
+    pub grace: Option<Duration>,
+    /// Instead of `gc-untagged`.
+    pub untagged: Option<Duration>,
+    /// Only show what would be done.
+    pub dry_run: bool,
+    /// Remove whatever share of the links it is.
+    pub force: bool,
+    /// Sweep, fold and tidy, also if that is not due.
+    pub sweep: bool,
+}
+
+/// How to check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsckRequest {
+    /// Read and hash all bytes.
+    pub deep: bool,
+    /// Mend what can be mended without loss.
+    pub repair: bool,
+    /// Begin a deep check anew.
+    pub restart: bool,
+}
+
+/// What a command tells while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// It is at this.
+    Phase {
+        /// At what.
+        label: String,
+    },
+    /// It has looked at so many more.
+    Progress {
+        /// Objects.
+        objects: u64,
+        /// Bytes that were read.
+        bytes: u64,
+    },
+    /// It did something, or would have.
+    Action {
+        /// What.
+        #[serde(flatten)]
+        action: Action,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// It found something.
+    Finding(Finding),
+    /// So many events are not shown, because nobody took them.
+    Omitted {
+        /// How many.
+        events: u64,
+    },
+    /// It has come to its end.
+    Done(Box<Report>),
+    /// It could not come to its end.
+    Failed {
+        /// Why.
+        message: String,
+    },
+}
+
+/// What a command found and did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "kebab-case")]
+pub enum Report {
+    /// Of a collection.
+    Gc(Collected),
+    /// Of a check.
+    Fsck(Checked),
+    /// What keeps something.
+    Explain(Explanation),
+}
+
+/// A registry that commands work on, with what is needed beside it.
+#[derive(Clone, Debug)]
+pub struct Workshop {
+    /// The registry.
+    pub registry: Registry,
+    /// Where to count.
+    pub metrics: Arc<Metrics>,
+    /// The settings of this process.
+    pub settings: Arc<Settings>,
+}
+
+/// Where events go.
+#[derive(Clone, Debug)]
+struct Sender {
+    events: mpsc::Sender<Event>,
+    omitted: Arc<AtomicU64>,
+}
+
+impl Sender {
+    /// Sends, unless nobody has taken the ones before.
+    fn send(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.omitted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Watch for Sender {
+    fn phase(&self, phase: Phase) {
+        self.send(Event::Phase { label: phase.label().to_owned() });
+    }
+
+    fn progress(&self, objects: u64) {
+        self.send(Event::Progress { objects, bytes: 0 });
+    }
+
+    fn action(&self, action: &Action, outcome: Outcome) {
+        self.send(Event::Action { action: action.clone(), outcome });
+    }
+}
+
+impl CheckWatch for Sender {
+    fn phase(&self, phase: CheckPhase) {
+        self.send(Event::Phase { label: phase.label().to_owned() });
+    }
+
+    fn progress(&self, objects: u64, bytes: u64) {
+        self.send(Event::Progress { objects, bytes });
+    }
+
+    fn finding(&self, finding: &Finding) {
+        self.send(Event::Finding(finding.clone()));
+    }
+}
+
+impl Workshop {
+    /// Does what a person asks for. The last event is [`Event::Done`] or [`Event::Failed`].
+    /// Dropping the future stops the work, which may be stopped anywhere.
+    pub async fn run(&self, command: Command, events: mpsc::Sender<Event>) {
+        let sender = Sender { events, omitted: Arc::default() };
+        let last = match self.work(command, &sender).await {
+            Ok(report) => Event::Done(Box::new(report)),
+            Err(message) => Event::Failed { message },
+        };
+        let omitted = sender.omitted.load(Ordering::Relaxed);
+        if omitted > 0 {
+            sender.events.send(Event::Omitted { events: omitted }).await.ok();
+        }
+        // Nobody may be there to hear it any more.
+        sender.events.send(last).await.ok();
+    }
+
+    async fn work(&self, command: Command, sender: &Sender) -> Result<Report, String> {
+        match command {
+            Command::Gc(request) => {
+                let (options, began) = (request.options(&self.settings), Instant::now());
+                let result = self.registry.collect(&options, sender).await;
+                if !options.dry_run {
+                    report(&self.metrics, &result, began.elapsed());
+                }
+                result.map(Report::Gc).map_err(|error| chain(&error))
+            }
+            Command::Fsck(request) => {
+                let options = request.options();
+                let checked = self.registry.check(&options, sender).await;
+                checked.map(Report::Fsck).map_err(|error| chain(&error))
+            }
+            Command::Explain(request) => {
+                let options = collect_options(&self.settings);
+                let answer = self.registry.explain(request, &options).await;
+                answer.map(Report::Explain).map_err(|error| chain(&error))
+            }
+        }
+    }
+}
+
+impl GcRequest {
+    fn options(self, settings: &Settings) -> CollectOptions {
+        let defaults = collect_options(settings);
+        CollectOptions {
+            grace: self.grace.unwrap_or(defaults.grace),
+            untagged: self.untagged.or(defaults.untagged),
+            share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
+            dry_run: self.dry_run,
+            sweep_now: self.sweep,
+            // Somebody waits for it.
+            requests_per_second: 0,
+            ..defaults
+        }
+    }
+}
+
+impl FsckRequest {
+    fn options(self) -> CheckOptions {
+        CheckOptions {
+            deep: self.deep,
+            repair: self.repair,
+            restart: self.restart,
+            requests_per_second: 0,
+            bytes_per_second: 0,
+            requests_at_once: REQUESTS_AT_ONCE,
+        }
+    }
+}
+
+/// How the settings want it to be collected.
+pub(crate) fn collect_options(settings: &Settings) -> CollectOptions {
+    // So long may a client still read by an address that it was given, or an instance by what it
+    // has in memory.
+    let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
+    CollectOptions {
+        grace: settings.gc_grace,
+        untagged: settings.gc_untagged,
+        share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
+        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_trust,
+        requests_per_second: settings.gc_requests_per_second,
+        requests_at_once: REQUESTS_AT_ONCE,
+        dry_run: false,
+        sweep_now: false,
+    }
+}
+
+/// How the settings want it to be checked in the background.
+pub(crate) fn check_options(settings: &Settings) -> CheckOptions {
+    CheckOptions {
+        deep: true,
+        repair: false,
+        restart: false,
+        requests_per_second: settings.gc_requests_per_second,
+        bytes_per_second: settings.scrub_bytes_per_second,
+        requests_at_once: REQUESTS_AT_ONCE,
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gc(_) => "gc",
+            Self::Fsck(_) => "fsck",
+            Self::Explain(_) => "explain",
+        })
+    }
+}

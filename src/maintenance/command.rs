@@ -1,0 +1,242 @@
+//! `jreg gc`, `jreg fsck` and `jreg explain`: finding the store, or who serves it, and doing it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jreg_registry::Registry;
+use jreg_storage::{FsOptions, FsStore, OpenError, SystemClock};
+use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::print::{End, Shown, show};
+use super::{Command, EVENTS_MAX, Report, Workshop, socket};
+use crate::app::{StartError, registry_options, surrounded};
+use crate::bucket;
+use crate::config::{Settings, StorageLocation};
+use crate::metrics::Metrics;
+
+/// How long to wait for a process that is about to let a folder go, and for one that is about to
+/// listen.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// How often that is tried.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Why a command could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is nothing to work on.
+    #[error("a storage in memory ends with its process: name a folder or a bucket with --storage")]
+    Memory,
+    /// The folder is not there; a command makes none.
+    #[error("there is no folder {folder}: name the one that jreg serves with --storage")]
+    NoFolder {
+        /// The folder.
+        folder: String,
+    },
+    /// The folder is served by a process that cannot be asked.
+    #[error(
+        "folder {folder} is in use by process {holder}, which does not answer at its control socket"
+    )]
+    InUse {
+        /// The folder.
+        folder: String,
+        /// The process.
+        holder: String,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The operating system refused.
+    #[error("cannot {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The work could not come to its end.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Where the work is done.
+enum Place {
+    Here(Box<Workshop>),
+    There(UnixStream),
+}
+
+/// How a command ends for whoever started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Well,
+    /// Something is wrong in the store, or what was asked for is not there.
+    Wrong,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Runs a command until it ends, or until SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// [`CommandError`].
+pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict, CommandError> {
+    let system = |what| move |source| CommandError::System { what, source };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(system("start"))?;
+    let verdict = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
+        tokio::select! {
+            verdict = run_to_end(settings, command, shown) => verdict,
+            _ = terminate.recv() => Ok(Verdict::Stopped),
+            _ = interrupt.recv() => Ok(Verdict::Stopped),
+        }
+    });
+    runtime.shutdown_timeout(LOCK_WAIT);
+    verdict
+}
+
+async fn run_to_end(
+    settings: Settings,
+    command: Command,
+    shown: Shown,
+) -> Result<Verdict, CommandError> {
+    let place = find(settings, &command).await?;
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let work = async {
+        match place {
+            Place::Here(workshop) => {
+                workshop.run(command, sender).await;
+                Ok(())
+            }
+            Place::There(stream) => socket::ask(stream, &command, sender).await,
+        }
+    };
+    let mut out = io::stdout();
+    let showing = show(events, shown, &mut out);
+    tokio::pin!(work, showing);
+    let (end, asked) = tokio::select! {
+        end = &mut showing => (end, Ok(())),
+        asked = &mut work => ((&mut showing).await, asked),
+    };
+    // Before what was shown: why there was no more.
+    asked.map_err(|source| CommandError::System { what: "go on", source })?;
+    match end {
+        Ok(End::Done(report)) => Ok(verdict(&report)),
+        Ok(End::Failed(message)) => Err(CommandError::Failed(message)),
+        // Whoever read this wants no more of it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Verdict::Stopped),
+        Err(source) => Err(CommandError::System { what: "write to standard output", source }),
+    }
+}
+
+fn verdict(report: &Report) -> Verdict {
+    let is_well = match report {
+        Report::Gc(_) => true,
+        Report::Fsck(checked) => checked.left == 0,
+        Report::Explain(explanation) => !explanation.holdings.is_empty(),
+    };
+    if is_well { Verdict::Well } else { Verdict::Wrong }
+}
+
+async fn find(settings: Settings, command: &Command) -> Result<Place, CommandError> {
+    match settings.storage.clone() {
+        StorageLocation::Memory => Err(CommandError::Memory),
+        StorageLocation::Bucket(url) => {
+            let access = match command {
+                Command::Gc(_) => bucket::Access::Collect,
+                Command::Fsck(request) if request.repair => bucket::Access::Collect,
+                Command::Fsck(_) | Command::Explain(_) => bucket::Access::Look,
+            };
+            let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
+            workshop(settings, store).await
+        }
+        StorageLocation::Folder(path) => find_folder(settings, &path).await,
+    }
+}
+
+/// Whoever serves the folder is asked; if nobody does, it is ours for as long as this takes.
+async fn find_folder(settings: Settings, path: &Path) -> Result<Place, CommandError> {
+    let folder = path.display().to_string();
+    if !path.is_dir() {
+        return Err(CommandError::NoFolder { folder });
+    }
+    let mut holder = String::new();
+    for _ in 0..ATTEMPTS_MAX {
+        let connected = socket::connect(path).await;
+        let connected = connected.map_err(|source| {
+            let what = "ask the process that serves the folder";
+            CommandError::System { what, source }
+        })?;
+        if let Some(stream) = connected {
+            return Ok(Place::There(stream));
+        }
+        let options = FsOptions {
+            durability: settings.durability,
+            lock_wait: LOCK_WAIT,
+            ..FsOptions::default()
+        };
+        let path = path.to_owned();
+        let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
+        match opening.await.map_err(io::Error::other).map_err(StartError::from)? {
+            Ok(store) => return workshop(settings, Arc::new(store)).await,
+            // It may be about to listen, or about to stop.
+            Err(OpenError::InUse { holder: process, .. }) => holder = process,
+            Err(error) => return Err(StartError::from(error).into()),
+        }
+    }
+    Err(CommandError::InUse { folder, holder })
+}
+
+async fn workshop(
+    settings: Settings,
+    store: Arc<dyn jreg_storage::Store>,
+) -> Result<Place, CommandError> {
+    let metrics = Arc::new(Metrics::new());
+    let store = surrounded(store, &settings, &metrics);
+    let options = registry_options(&settings);
+    let registry = Registry::open(store, Arc::new(SystemClock::new()), options).await;
+    let registry = registry.map_err(StartError::from)?;
+    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings: Arc::new(settings) })))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::maintenance::GcRequest;
+
+    async fn fail(storage: StorageLocation) -> String {
+        let settings = Settings { storage, ..Settings::default() };
+        let shown = Shown { json: false, actions: false };
+        let command = Command::Gc(GcRequest::default());
+        run_to_end(settings, command, shown).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("absent");
+        let message = fail(StorageLocation::Folder(absent.clone())).await;
+        assert!(message.starts_with("there is no folder"), "{message}");
+        assert!(!absent.exists());
+        let message = fail(StorageLocation::Memory).await;
+        assert!(message.starts_with("a storage in memory ends with its process"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn folder_of_a_process_that_cannot_be_asked_is_named_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = FsOptions::default();
+        let _owner = FsStore::open(folder.path(), options).unwrap();
+        let message = fail(StorageLocation::Folder(folder.path().to_owned())).await;
+        let process = format!("is in use by process {}", std::process::id());
+        assert!(message.contains(&process), "{message}");
+    }
+}

@@ -1,0 +1,394 @@
+//! What a person, or a script, is shown of a command.
+//!
+//! On a terminal a line on standard error shows how far the work is; elsewhere each step is one
+//! line there. The result goes to standard output: for people, or one JSON object a line.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jreg_registry::{
+    Action, ActionKind, Checked, Collected, ContentKind, Explanation, Finding, Holding, Outcome,
+    Reason, Repair, Severity, Tally,
+};
+use tokio::sync::mpsc;
+
+use super::{Event, Report};
+
+/// How often the line on a terminal is drawn again.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How to show events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// One JSON object a line.
+    pub json: bool,
+    /// Each action, and not only what they sum up to.
+    pub actions: bool,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this report.
+    Done(Box<Report>),
+    /// It could not come to its end.
+    Failed(String),
+}
+
+/// Shows what comes until the end.
+///
+/// # Errors
+///
+/// Standard output cannot be written to: whoever read it is gone, and nobody wants the rest.
+pub async fn show(
+    mut events: mpsc::Receiver<Event>,
+    shown: Shown,
+    out: &mut (impl Write + Send),
+) -> io::Result<End> {
+    let mut progress = Progress::new();
+    while let Some(event) = events.recv().await {
+        progress.see(&event);
+        let is_printed = match &event {
+            Event::Phase { .. } | Event::Progress { .. } => false,
+            Event::Action { .. } => shown.json || shown.actions,
+            _ => true,
+        };
+        if is_printed {
+            let text = if shown.json { json(&event) } else { plain(&event) };
+            progress.aside(|| out.write_all(text.as_bytes()))?;
+        }
+        match event {
+            Event::Done(report) => return Ok(End::Done(report)),
+            Event::Failed { message } => return Ok(End::Failed(message)),
+            _ => {}
+        }
+    }
+    Ok(End::Failed("the work was stopped".to_owned()))
+}
+
+/// The line that says how far the work is.
+struct Progress {
+    bar: ProgressBar,
+    is_terminal: bool,
+    objects: u64,
+    bytes: u64,
+    acted: u64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        let target = match is_terminal {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        if is_terminal {
+            bar.enable_steady_tick(TICK);
+        }
+        Self { bar, is_terminal, objects: 0, bytes: 0, acted: 0 }
+    }
+
+    fn see(&mut self, event: &Event) {
+        match event {
+            Event::Phase { label } => {
+                (self.objects, self.bytes) = (0, 0);
+                self.bar.set_prefix(label.clone());
+                if !self.is_terminal {
+                    tracing::info!(step = label, "working");
+                }
+            }
+            Event::Progress { objects, bytes } => {
+                self.objects += objects;
+                self.bytes += bytes;
+            }
+            Event::Action { .. } | Event::Finding(_) => self.acted += 1,
+            Event::Done(_) | Event::Failed { .. } => return self.bar.finish_and_clear(),
+            Event::Omitted { .. } => {}
+        }
+        let mut message = number(self.objects);
+        if self.bytes > 0 {
+            message = format!("{message}, {}", size(self.bytes));
+        }
+        if self.acted > 0 {
+            message = format!("{message}; {} to report", number(self.acted));
+        }
+        self.bar.set_message(message);
+    }
+
+    /// Writes without getting in the way of the line.
+    fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+}
+
+fn json(event: &Event) -> String {
+    let mut line = serde_json::to_string(event).expect("an event has only string keys");
+    line.push('\n');
+    line
+}
+
+fn plain(event: &Event) -> String {
+    match event {
+        Event::Action { action, outcome } => action_line(action, *outcome),
+        Event::Finding(finding) => finding_lines(finding),
+        Event::Omitted { events } => format!("... and {} lines more\n", number(*events)),
+        Event::Done(report) => match &**report {
+            Report::Gc(done) => collected(done),
+            Report::Fsck(checked) => check_summary(checked),
+            Report::Explain(explanation) => explained(explanation),
+        },
+        // Whoever started the command says so, with its exit code.
+        Event::Failed { .. } | Event::Phase { .. } | Event::Progress { .. } => String::new(),
+    }
+}
+
+fn action_line(action: &Action, outcome: Outcome) -> String {
+    let what = match &action.kind {
+        ActionKind::RemoveLink => "remove link",
+        ActionKind::FoldLink { .. } => "fold link",
+        ActionKind::RemoveBytes => "remove bytes",
+        ActionKind::RemoveManifest => "remove manifest",
+        ActionKind::RemoveHint => "remove hint",
+        ActionKind::RemoveReferrer => "remove referrer entry",
+        ActionKind::RemoveCatalogEntry => "remove catalog entry",
+    };
+    let outcome = match outcome {
+        Outcome::Done => "",
+        Outcome::Changed => " (changed meanwhile, stays)",
+        Outcome::Withheld => " (withheld)",
+        Outcome::Failed => " (failed)",
+    };
+    let mut line = format!("{what:<21} {:>10}  {}", size(action.size_bytes), action.key);
+    if let ActionKind::FoldLink { to } = &action.kind {
+        line = format!("{line} -> {to}");
+    }
+    format!("{line}{outcome}\n")
+}
+
+fn finding_lines(finding: &Finding) -> String {
+    let severity = match finding.kind.severity() {
+        Severity::Damage => "DAMAGE",
+        Severity::Untidy => "untidy",
+        Severity::Note => "note",
+    };
+    let repair = match finding.repair {
+        Repair::None => "",
+        Repair::Possible => " [--repair mends it]",
+        Repair::Done => " [mended]",
+        Repair::Failed => " [could not be mended]",
+    };
+    let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
+    format!("{severity:<6}  {kind}  {key}\n        {detail}{repair}\n")
+}
+
+fn row(name: &str, tally: &Tally, removed: &str) -> String {
+    let mut parts = vec![format!("{} looked at", number(tally.scanned))];
+    for (count, what) in [
+        (tally.kept, "kept"),
+        (tally.young, "young"),
+        (tally.changed, "changed meanwhile"),
+        (tally.withheld, "withheld"),
+        (tally.failed, "failed"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{} {what}", number(count)));
+        }
+    }
+    let bytes = match tally.removed_bytes {
+        0 => String::new(),
+        bytes => format!(" ({})", size(bytes)),
+    };
+    parts.push(format!("{} {removed}{bytes}", number(tally.removed)));
+    format!("{name:<11} {}\n", parts.join(", "))
+}
+
+fn collected(done: &Collected) -> String {
+    let mut text = row("manifests", &done.manifests, "removed");
+    text += &row("links", &done.links, "removed");
+    if done.swept || done.blobs.removed > 0 {
+        text += &row("blob bytes", &done.blobs, "removed");
+    }
+    if done.queued > 0 {
+        let (count, bytes) = (number(done.queued), size(done.queued_bytes));
+        text += &format!(
+            "{:<11} {count} blobs ({bytes}) have lost their last link; a later run removes the bytes\n",
+            "waiting"
+        );
+    }
+    if done.folded.scanned > 0 {
+        text += &row("duplicates", &done.folded, "folded");
+    }
+    if done.leftovers.scanned > 0 {
+        text += &row("leftovers", &done.leftovers, "removed");
+    }
+    let uploads = done.uploads;
+    if uploads.unfinished + uploads.ended + uploads.failed > 0 {
+        text += &format!(
+            "{:<11} {} never finished and {} over, removed; {} failed\n",
+            "uploads", uploads.unfinished, uploads.ended, uploads.failed
+        );
+    }
+    if done.links.withheld > 0 {
+        text += "One run removes only a share of the links (gc-share-max): run again, or with --force.\n";
+    }
+    text
+}
+
+fn check_summary(checked: &Checked) -> String {
+    let Checked { objects, bytes, hashed_bytes, notes, untidy, damage, repaired, left, .. } =
+        *checked;
+    let hashed = match hashed_bytes {
+        0 => String::new(),
+        read => format!(", {} of them read and hashed", size(read)),
+    };
+    format!(
+        "{} objects of {} looked at{hashed}\n{} damaged, {} untidy, {} noted; {} mended, {} left\n",
+        number(objects),
+        size(bytes),
+        number(damage),
+        number(untidy),
+        number(notes),
+        number(repaired),
+        number(left)
+    )
+}
+
+fn explained(explanation: &Explanation) -> String {
+    let digest = &explanation.request.digest;
+    if explanation.holdings.is_empty() {
+        return match &explanation.request.repository {
+            Some(name) => format!("{name} does not hold {digest}\n"),
+            None => format!("no repository holds {digest}\n"),
+        };
+    }
+    explanation.holdings.iter().map(holding).collect()
+}
+
+fn holding(holding: &Holding) -> String {
+    let Holding { repository, kind, size_bytes, age_s, .. } = holding;
+    let kind = match kind {
+        ContentKind::Manifest => "a manifest",
+        ContentKind::Blob => "a blob",
+    };
+    let size = size(*size_bytes);
+    let mut text = format!("{repository}: {kind} of {size}, touched {} ago\n", about(*age_s));
+    for reason in &holding.reasons {
+        text += &match reason {
+            Reason::Tag { tag } => format!("  kept by the tag {tag}\n"),
+            Reason::Manifest { digest } => format!("  kept by the manifest {digest}\n"),
+            Reason::Subject { digest } => format!("  kept by its subject {digest}\n"),
+            Reason::UntaggedKept => {
+                "  kept because manifests without a tag are (gc-untagged is off)\n".to_owned()
+            }
+        };
+    }
+    if let Some(after) = holding.goes_after {
+        text += &format!("  nothing keeps it: {}\n", when(after));
+    }
+    text
+}
+
+fn when(goes_after: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    match goes_after.checked_sub(now) {
+        None | Some(0) => "the next collection removes it".to_owned(),
+        Some(left) => format!("the first collection in {} or later removes it", about(left)),
+    }
+}
+
+/// A number with commas.
+fn number(count: u64) -> String {
+    let digits = count.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+/// A size in the largest unit of which there is at least one.
+fn size(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+    let amount = bytes as f64;
+    for (unit, factor) in
+        [("TiB", 2_f64.powi(40)), ("GiB", 2_f64.powi(30)), ("MiB", 2_f64.powi(20)), ("KiB", 1024.0)]
+    {
+        if amount >= factor {
+            return format!("{:.1} {unit}", amount / factor);
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// A span of time in its largest unit, rounded up.
+fn about(seconds: u64) -> String {
+    for (unit, length) in [("d", 86_400), ("h", 3600), ("min", 60)] {
+        if seconds > 2 * length {
+            return format!("{} {unit}", seconds.div_ceil(length));
+        }
+    }
+    format!("{seconds} s")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn numbers_sizes_and_spans_are_written_for_people() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 1023, 1024, 3 << 29].map(size), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
+        assert_eq!(
+            [5, 120, 121, 7201, 90_000].map(about),
+            ["5 s", "120 s", "3 min", "3 h", "25 h"]
+        );
+    }
+
+    #[test]
+    fn a_report_says_what_was_done() {
+        let links = Tally { scanned: 1200, kept: 1100, removed: 100, ..Tally::default() };
+        let links = Tally { removed_bytes: 2048, withheld: 7, ..links };
+        let done = Collected { links, queued: 2, queued_bytes: 10, ..Collected::default() };
+        assert_eq!(
+            collected(&done),
+            "manifests   0 looked at, 0 removed\n\
+             links       1,200 looked at, 1,100 kept, 7 withheld, 100 removed (2.0 KiB)\n\
+             waiting     2 blobs (10 B) have lost their last link; a later run removes the bytes\n\
+             One run removes only a share of the links (gc-share-max): run again, or with --force.\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn json_is_one_object_a_line_and_reads_back() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let action = Action {
+            kind: ActionKind::FoldLink { to: "blobs/_/AA/01".to_owned() },
+            key: "links/x".to_owned(),
+            repository: Some("a".parse().unwrap()),
+            digest: Some(digest.parse().unwrap()),
+            size_bytes: 7,
+        };
+        let sent = [
+            Event::Phase { label: "links".to_owned() },
+            Event::Action { action, outcome: Outcome::Done },
+            Event::Omitted { events: 3 },
+            Event::Done(Box::new(Report::Gc(Collected::default()))),
+        ];
+        let (sender, events) = mpsc::channel(8);
+        for event in sent.clone() {
+            sender.send(event).await.unwrap();
+        }
+        let mut out = Vec::new();
+        let end = show(events, Shown { json: true, actions: false }, &mut out).await.unwrap();
+        assert_eq!(end, End::Done(Box::new(Report::Gc(Collected::default()))));
+        let text = String::from_utf8(out).unwrap();
+        let read: Vec<Event> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(read, sent[1..]);
+        assert!(text.starts_with(r#"{"event":"action","do":"fold-link","to":"blobs/_/AA/01","#));
+    }
+}

@@ -1,0 +1,208 @@
+//! `jreg gc`, `jreg fsck` and `jreg explain` with the real binary: alone on a folder, beside the
+//! process that serves it, and on a bucket; what they print and with which code they end.
+
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use jreg_testkit::s3::{S3Server, S3Spec};
+use jreg_testkit::{Client, Image, Process, Scenario, push_blob_to, push_image, sha256};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
+
+fn block_on<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+fn jreg(storage: &Path, args: &[&str]) -> Output {
+    Command::new(BINARY).args(args).arg("--storage").arg(storage).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The objects that `--json` prints, one a line.
+#[track_caller]
+fn lines(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", complaint(output));
+    text(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Makes every file of a folder look as if it was written so long ago.
+fn age(folder: &Path, ago: &str) {
+    let script =
+        format!("find . -mindepth 1 -name '.*' -prune -o -type f -exec touch -d '{ago}' {{}} +");
+    let aged = Command::new("sh").args(["-c", &script]).current_dir(folder.join(".")).status();
+    assert!(aged.unwrap().success());
+}
+
+/// Pushes an image to `contract/app`, and a blob to `loose` that no manifest names.
+async fn fill(client: &Client) -> (Image, String) {
+    let (image, loose) = (Image::plain(1), "no manifest names this");
+    let mut scenario = Scenario::new("app", client.clone());
+    scenario.run(push_image("v1", &image)).await;
+    scenario.step(push_blob_to("loose", loose)).await;
+    (image, sha256(loose.as_bytes()))
+}
+
+#[test]
+fn a_folder_is_collected_alone_and_beside_the_process_that_serves_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(BINARY, folder.path());
+    let (image, loose) = block_on(fill(&process.client()));
+    let none = lines(&jreg(folder.path(), &["gc", "--json"]));
+    assert_eq!(none.len(), 1, "{none:?}");
+    assert_eq!(none[0]["links"]["removed"], 0);
+    assert_eq!(none[0]["links"]["young"], 1);
+    age(folder.path(), "2 days ago");
+    let dry = lines(&jreg(folder.path(), &["gc", "--dry-run", "--json"]));
+    let [action, done] = &dry[..] else { panic!("{dry:?}") };
+    assert_eq!((&action["do"], &action["digest"]), (&"remove-link".into(), &Value::from(&*loose)));
+    assert_eq!((&done["event"], &done["links"]["removed"]), (&"done".into(), &1.into()));
+    assert!(text(&jreg(folder.path(), &["gc", "--dry-run"])).starts_with("remove link"));
+    process.terminate();
+    // Alone now. The bytes go an hour after their last link.
+    let done = lines(&jreg(folder.path(), &["gc", "--json"]));
+    let done = done.last().unwrap();
+    assert_eq!((&done["links"]["removed"], &done["queued"]), (&1.into(), &1.into()));
+    age(&folder.path().join("gc"), "2 hours ago");
+    let process = Process::start(BINARY, folder.path());
+    let done = lines(&jreg(folder.path(), &["gc", "--json"]));
+    assert_eq!(done.last().unwrap()["blobs"]["removed"], 1);
+    block_on(async {
+        let client = process.client();
+        assert_eq!(client.get(&format!("/v2/loose/blobs/{loose}")).await.status, 404);
+        for blob in &image.blobs {
+            let pulled = client.get(&format!("/v2/contract/app/blobs/{}", blob.digest())).await;
+            assert!((pulled.status, &pulled.body) == (200, &blob.bytes), "{pulled}");
+        }
+    });
+}
+
+#[test]
+fn the_socket_is_the_owners_and_goes_with_its_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join(".control");
+    let process = Process::start(BINARY, folder.path());
+    let metadata = socket.symlink_metadata().unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    process.terminate();
+    assert!(!socket.exists());
+    Process::start(BINARY, folder.path()).kill();
+    assert!(socket.symlink_metadata().is_ok(), "it could not remove it");
+    assert!(jreg(folder.path(), &["gc"]).status.success(), "and nobody minds");
+    let process = Process::start(BINARY, folder.path());
+    assert!(jreg(folder.path(), &["gc"]).status.success());
+    process.terminate();
+}
+
+#[test]
+fn a_folder_whose_path_is_longer_than_a_sockets_may_be_is_collected() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("x".repeat(120));
+    let process = Process::start(BINARY, &deep);
+    let done = lines(&jreg(&deep, &["gc", "--json"]));
+    assert_eq!(done[0]["report"], "gc");
+    process.terminate();
+    assert!(!deep.join(".control").exists());
+}
+
+#[test]
+fn what_keeps_something_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(BINARY, folder.path());
+    let (image, loose) = block_on(fill(&process.client()));
+    let manifest = sha256(&image.manifest.bytes);
+    let config = image.blobs[0].digest();
+    let explain = |what: &str| jreg(folder.path(), &["explain", what]);
+    let answer = text(&explain(&format!("contract/app@{manifest}")));
+    assert!(answer.starts_with("contract/app: a manifest of "), "{answer}");
+    assert!(answer.contains("\n  kept by the tag v1\n"), "{answer}");
+    let answer = text(&explain(&config));
+    assert!(answer.contains(&format!("\n  kept by the manifest {manifest}\n")), "{answer}");
+    let answer = text(&explain(&loose));
+    assert!(answer.contains("nothing keeps it: the first collection in 25 h or later"), "{answer}");
+    let absent = explain(&format!("loose@{manifest}"));
+    assert_eq!(absent.status.code(), Some(1));
+    assert_eq!(text(&absent), format!("loose does not hold {manifest}\n"));
+    let wrong = explain("app:v1");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(complaint(&wrong).contains("NAME@DIGEST"), "{}", complaint(&wrong));
+}
+
+#[test]
+fn a_check_finds_nothing_wrong_and_ends_with_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(BINARY, folder.path());
+    block_on(fill(&process.client()));
+    let beside = jreg(folder.path(), &["fsck", "--deep"]);
+    assert_eq!(beside.status.code(), Some(0), "{}", text(&beside));
+    process.terminate();
+    let alone = jreg(folder.path(), &["fsck"]);
+    assert_eq!(alone.status.code(), Some(0), "{}", text(&alone));
+    assert!(text(&alone).contains("0 damaged, 0 untidy"), "{}", text(&alone));
+}
+
+#[test]
+fn damage_ends_a_check_with_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(BINARY, folder.path());
+    block_on(fill(&process.client()));
+    let blobs = folder.path().join("blobs");
+    let emptied = "find blobs -type f -exec truncate -s 1 {} +";
+    assert!(
+        Command::new("sh")
+            .args(["-c", emptied])
+            .current_dir(folder.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(blobs.exists());
+    let checked = jreg(folder.path(), &["fsck"]);
+    assert_eq!(checked.status.code(), Some(1), "{}", text(&checked));
+    assert!(text(&checked).contains("DAMAGE"), "{}", text(&checked));
+}
+
+#[test]
+fn wrong_command_lines_end_with_two_and_say_what_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let short = jreg(folder.path(), &["gc", "--grace", "soon"]);
+    assert_eq!(short.status.code(), Some(2));
+    assert!(complaint(&short).contains("a duration such as 90m"), "{}", complaint(&short));
+    let short = jreg(folder.path(), &["gc", "--grace", "1h"]);
+    assert_eq!(short.status.code(), Some(1));
+    assert!(complaint(&short).contains("too short: it must be 7200 s"), "{}", complaint(&short));
+    let absent = jreg(&folder.path().join("absent"), &["gc"]);
+    assert!(complaint(&absent).contains("there is no folder"), "{}", complaint(&absent));
+    assert_eq!(absent.status.code(), Some(1));
+    assert_eq!(jreg(&folder.path().join("absent"), &["fsck"]).status.code(), Some(3));
+}
+
+#[test]
+fn a_bucket_is_collected_beside_those_who_serve_it() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bucket = runtime.block_on(S3Server::start(S3Spec::default()));
+    let process = Process::start_in_bucket(BINARY, &bucket, &[]);
+    block_on(fill(&process.client()));
+    let gc = Command::new(BINARY)
+        .args(["gc", "--json"])
+        .args(["--storage", &bucket.storage_url()])
+        .env("AWS_ACCESS_KEY_ID", bucket.access_key())
+        .env("AWS_SECRET_ACCESS_KEY", bucket.secret_key())
+        .output()
+        .unwrap();
+    let done = lines(&gc);
+    assert_eq!(done[0]["manifests"]["scanned"], 1);
+    assert_eq!(done[0]["swept"], true);
+    process.terminate();
+}
