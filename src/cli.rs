@@ -129,6 +129,9 @@ pub struct GcArgs {
     /// done so less than a grace ago
     #[arg(long)]
     sweep: bool,
+    /// The most store requests a second, instead of gc-requests-per-second; 0: no limit
+    #[arg(long, value_name = "NUMBER")]
+    requests_per_second: Option<u32>,
     /// Print each thing that is removed
     #[arg(long, short)]
     verbose: bool,
@@ -148,6 +151,12 @@ pub struct FsckArgs {
     /// Begin a deep check anew, although an earlier one was cut off
     #[arg(long)]
     restart: bool,
+    /// The most store requests a second, instead of gc-requests-per-second; 0: no limit
+    #[arg(long, value_name = "NUMBER")]
+    requests_per_second: Option<u32>,
+    /// The most bytes a second that a deep check reads, such as 50MiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    bytes_per_second: Option<u64>,
 }
 
 /// What `jreg explain` takes.
@@ -163,6 +172,11 @@ pub struct ExplainArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let read = <Duration as crate::config::Value>::parse(text);
     read.ok_or_else(|| "it must be a duration such as 90m, 36h or 7d".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let read = <u64 as crate::config::Value>::parse(text);
+    read.ok_or_else(|| "it must be a size such as 512KiB or 50MiB".to_owned())
 }
 
 fn content(text: &str) -> Result<ExplainRequest, String> {
@@ -200,8 +214,10 @@ impl GcArgs {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Maintenance, ConfigError> {
-        let Self { store, dry_run, grace, untagged, force, sweep, verbose } = self;
-        let command = Work::Gc(GcRequest { grace, untagged, dry_run, force, sweep });
+        let Self { store, dry_run, grace, untagged, force, sweep, .. } = self;
+        let (requests_per_second, verbose) = (self.requests_per_second, self.verbose);
+        let request = GcRequest { grace, untagged, dry_run, force, sweep, requests_per_second };
+        let command = Work::Gc(request);
         store.resolve(command, dry_run || verbose, environment)
     }
 }
@@ -216,8 +232,9 @@ impl FsckArgs {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Maintenance, ConfigError> {
-        let Self { store, deep, repair, restart } = self;
-        store.resolve(Work::Fsck(FsckRequest { deep, repair, restart }), true, environment)
+        let Self { store, deep, repair, restart, requests_per_second, bytes_per_second } = self;
+        let request = FsckRequest { deep, repair, restart, requests_per_second, bytes_per_second };
+        store.resolve(Work::Fsck(request), true, environment)
     }
 }
 

@@ -57,6 +57,8 @@ pub struct GcRequest {
     pub force: bool,
     /// Sweep, fold and tidy, also if that is not due.
     pub sweep: bool,
+    /// Instead of `gc-requests-per-second`; 0 is as many as the store answers.
+    pub requests_per_second: Option<u32>,
 }
 
 /// How to check.
@@ -68,6 +70,10 @@ pub struct FsckRequest {
     pub repair: bool,
     /// Begin a deep check anew.
     pub restart: bool,
+    /// Instead of `gc-requests-per-second`; 0 is as many as the store answers.
+    pub requests_per_second: Option<u32>,
+    /// The most bytes a second that a deep check reads; `None`: as many as come.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// What a command tells while it runs.
@@ -113,6 +119,7 @@ pub enum Event {
 /// What a command found and did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Report {
     /// Of a collection.
     Gc(Collected),
@@ -205,7 +212,7 @@ impl Workshop {
                 result.map(Report::Gc).map_err(|error| chain(&error))
             }
             Command::Fsck(request) => {
-                let options = request.options();
+                let options = request.options(&self.settings);
                 let checked = self.registry.check(&options, sender).await;
                 checked.map(Report::Fsck).map_err(|error| chain(&error))
             }
@@ -227,21 +234,21 @@ impl GcRequest {
             share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
             dry_run: self.dry_run,
             sweep_now: self.sweep,
-            // Somebody waits for it.
-            requests_per_second: 0,
+            requests_per_second: self.requests_per_second.unwrap_or(defaults.requests_per_second),
             ..defaults
         }
     }
 }
 
 impl FsckRequest {
-    fn options(self) -> CheckOptions {
+    fn options(self, settings: &Settings) -> CheckOptions {
+        let rate = self.requests_per_second.unwrap_or(settings.gc_requests_per_second);
         CheckOptions {
             deep: self.deep,
             repair: self.repair,
             restart: self.restart,
-            requests_per_second: 0,
-            bytes_per_second: 0,
+            requests_per_second: rate,
+            bytes_per_second: self.bytes_per_second.unwrap_or(0),
             requests_at_once: REQUESTS_AT_ONCE,
         }
     }
