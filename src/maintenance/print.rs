@@ -271,9 +271,9 @@ fn explained(explanation: &Explanation) -> String {
 
 fn holding(holding: &Holding) -> String {
     let Holding { repository, kind, size_bytes, age_s, .. } = holding;
-    let kind = match kind {
-        ContentKind::Manifest => "a manifest",
-        ContentKind::Blob => "a blob",
+    let (kind, bytes) = match kind {
+        ContentKind::Manifest => ("a manifest", ""),
+        ContentKind::Blob => ("a blob", ", and a later one its bytes, unless others hold them"),
     };
     let size = size(*size_bytes);
     let mut text = format!("{repository}: {kind} of {size}, touched {} ago\n", about(*age_s));
@@ -288,7 +288,7 @@ fn holding(holding: &Holding) -> String {
         };
     }
     if let Some(after) = holding.goes_after {
-        text += &format!("  nothing keeps it: {}\n", when(after));
+        text += &format!("  nothing keeps it: {}{bytes}\n", when(after));
     }
     text
 }
