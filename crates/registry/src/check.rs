@@ -17,10 +17,18 @@
 
 mod bytes;
 mod finding;
+mod hashing;
+mod keys;
 mod links;
+mod manifests;
 mod mend;
 mod read;
+mod records;
+mod repositories;
+mod uploads;
 mod watch;
+
+use std::collections::HashSet;
 
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{Key, ListPage, ListRequest};
@@ -29,9 +37,10 @@ use serde::{Deserialize, Serialize};
 pub use finding::{Finding, FindingKind, Repair, Severity};
 pub use watch::{CheckPhase, CheckWatch};
 
+use self::manifests::Scope;
 use crate::collect::paced;
 use crate::core::Core;
-use crate::fingerprint::Fingerprints;
+use crate::fingerprint::{Fingerprint, Fingerprints};
 use crate::{Registry, Result};
 
 /// How to check.
@@ -110,9 +119,28 @@ struct Seen {
     may_name_any: bool,
     /// The blobs that repositories hold.
     held: Fingerprints,
+    /// The manifests.
+    manifests: Fingerprints,
+    /// The repositories that have one.
+    repositories: Fingerprints,
+    /// The tags.
+    tags: Fingerprints,
+    /// The hints.
+    hints: Fingerprints,
+    /// The repositories that the catalog lists.
+    listed: Fingerprints,
+    /// The entries of lists of referrers that manifests call for.
+    entries: Fingerprints,
+    /// Manifests that this run has put aside.
+    put_aside: HashSet<Fingerprint>,
+    /// Blobs that this run has let go after the manifests were looked at.
+    let_go: HashSet<Fingerprint>,
+    /// Repositories of which it was told that the catalog lacks them.
+    told_unlisted: HashSet<Fingerprint>,
 }
 
 /// What a finding is about.
+#[derive(Clone, Copy)]
 struct Subject<'s> {
     key: &'s Key,
     repository: Option<&'s RepositoryName>,
@@ -147,8 +175,21 @@ impl Registry {
 
 impl Run<'_> {
     async fn check(&mut self) -> Result<()> {
+        self.check_keys().await?;
         self.list_bytes().await?;
-        self.check_links().await
+        self.check_uploads().await?;
+        self.check_links().await?;
+        self.find_orphans().await?;
+        // Not asked for any more.
+        (self.seen.bytes, self.seen.named) = Default::default();
+        self.list_repositories().await?;
+        self.check_catalog().await?;
+        self.check_manifests(Scope::Everything).await?;
+        self.check_records().await?;
+        if self.options.deep {
+            self.hash_blobs().await?;
+        }
+        Ok(())
     }
 
     /// Tells of something, and counts it.

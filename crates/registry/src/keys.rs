@@ -250,14 +250,24 @@ pub(crate) fn note(name: &str) -> Key {
 /// The notes of collectors and checks: never needed for safety.
 pub(crate) const NOTES: &str = "gc/";
 
+/// What checks have put aside.
+pub(crate) const QUARANTINE: &str = "quarantine/";
+
+/// What a start tries a bucket with.
+const PROBES: &str = "probe/";
+
+/// Everything that a key of ours may start with, but for [`format`].
+pub(crate) const ROOTS: [&str; 8] =
+    [BLOBS, LINKS, REPOSITORIES, CATALOG, UPLOADS, NOTES, QUARANTINE, PROBES];
+
 /// A new place for what a check puts aside.
 pub(crate) fn quarantined(original: &Key) -> Key {
     // Those that are too long for it keep their end.
-    let room = jreg_storage::KEY_BYTES_MAX - "quarantine/".len() - 27;
+    let room = jreg_storage::KEY_BYTES_MAX - QUARANTINE.len() - 27;
     let original = original.as_str();
     let start = original.len().saturating_sub(room);
     let kept = original.get(start..).unwrap_or(original).trim_start_matches(['/', '.']);
-    key(format!("quarantine/{}/{kept}", Ulid::generate()))
+    key(format!("{QUARANTINE}{}/{kept}", Ulid::generate()))
 }
 
 /// The sessions of uploads and their tails, in the order in which the uploads began.

@@ -227,12 +227,7 @@ impl Repository {
         }
         let digest = content_digest(&reference, &bytes)?;
         let manifest = Manifest::parse(media_type.as_ref(), &bytes)?;
-        let header = ManifestHeader {
-            media_type: manifest.media_type.clone(),
-            size,
-            subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
-            artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
-        };
+        let header = header(&manifest, size);
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
         all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));
         let record = ManifestRecord { header, bytes };
@@ -361,16 +356,10 @@ impl Repository {
     }
 
     async fn list_as_referrer(&self, window: Window, plan: &Plan) -> Result<()> {
-        let manifest = &plan.manifest;
-        let Some(subject) = &manifest.subject else { return Ok(()) };
+        let Some(subject) = &plan.manifest.subject else { return Ok(()) };
         let key = keys::referrer(&self.name, &subject.digest, &plan.digest);
-        let size = plan.record.header.size;
-        let descriptor = Descriptor {
-            artifact_type: manifest.artifact_type.clone(),
-            annotations: manifest.annotations.clone(),
-            ..Descriptor::new(&manifest.media_type, plan.digest.clone(), size)
-        };
-        self.core.ensure(window, &key, &ReferrerEntry { descriptor }).await
+        let entry = referrer_entry(&plan.manifest, &plan.digest, plan.record.header.size);
+        self.core.ensure(window, &key, &entry).await
     }
 
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
@@ -438,6 +427,26 @@ impl Repository {
     }
 }
 
+/// The header line of a manifest's record.
+pub(crate) fn header(manifest: &Manifest, size: u64) -> ManifestHeader {
+    ManifestHeader {
+        media_type: manifest.media_type.clone(),
+        size,
+        subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
+        artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
+    }
+}
+
+/// What the list of its subject's referrers says of a manifest.
+pub(crate) fn referrer_entry(manifest: &Manifest, digest: &Digest, size: u64) -> ReferrerEntry {
+    let descriptor = Descriptor {
+        artifact_type: manifest.artifact_type.clone(),
+        annotations: manifest.annotations.clone(),
+        ..Descriptor::new(&manifest.media_type, digest.clone(), size)
+    };
+    ReferrerEntry { descriptor }
+}
+
 /// Whether an artifact type goes into a manifest's header line. A media type has at most 255
 /// characters (RFC 6838 section 4.2); what is longer would double the record.
 fn fits_header(artifact_type: &str) -> bool {
@@ -450,7 +459,8 @@ async fn within<T>(width: &Semaphore, read: impl Future<Output = Result<T>>) -> 
     read.await
 }
 
-fn is_required(policy: ReferencePolicy, reference: &ManifestReference) -> bool {
+/// Whether a manifest may not be pushed without this.
+pub(crate) fn is_required(policy: ReferencePolicy, reference: &ManifestReference) -> bool {
     match policy {
         ReferencePolicy::Strict => reference.required,
         ReferencePolicy::SparseIndex => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jreg_oci::RepositoryName;
 use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, PutMode, Store};
 use serde::{Deserialize, Serialize};
@@ -83,9 +84,7 @@ impl Registry {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Result<Self, OpenError> {
-        let marker = FormatMarker { format: FORMAT_VERSION };
-        let marker = serde_json::to_vec(&marker).expect("a number is JSON");
-        match store.put(&keys::format(), marker.into(), PutMode::Create).await {
+        match store.put(&keys::format(), format_marker(), PutMode::Create).await {
             Ok(_) => {}
             Err(error) if error.is_conflict() => check_format(&*store).await?,
             Err(error) => return Err(error.into()),
@@ -163,14 +162,23 @@ impl Repository {
     }
 }
 
+/// The mark of a store in this version's format.
+pub(crate) fn format_marker() -> Bytes {
+    let marker = FormatMarker { format: FORMAT_VERSION };
+    serde_json::to_vec(&marker).expect("a number is JSON").into()
+}
+
+/// The format version that a mark names.
+pub(crate) fn marked_format(marker: &[u8]) -> Option<u32> {
+    serde_json::from_slice(marker).ok().map(|FormatMarker { format }| format)
+}
+
 async fn check_format(store: &dyn Store) -> Result<(), OpenError> {
     let record = store.get(&keys::format()).await?;
-    match serde_json::from_slice(&record.bytes) {
-        Ok(FormatMarker { format: FORMAT_VERSION }) => Ok(()),
-        Ok(FormatMarker { format }) => {
-            Err(OpenError::Format { found: format, known: FORMAT_VERSION })
-        }
-        Err(_) => {
+    match marked_format(&record.bytes) {
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(format) => Err(OpenError::Format { found: format, known: FORMAT_VERSION }),
+        None => {
             let found = String::from_utf8_lossy(&record.bytes).chars().take(100).collect();
             Err(OpenError::Damaged { found })
         }

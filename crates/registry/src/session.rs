@@ -73,6 +73,11 @@ impl Leftover {
         Self { multipart, objects }
     }
 
+    fn places(&self) -> Vec<Key> {
+        let multipart = self.multipart.iter().map(|upload| upload.key.clone());
+        multipart.chain(self.objects.iter().cloned()).collect()
+    }
+
     /// Removes the bytes. Again is fine.
     pub(crate) async fn discard(&self, core: &Core) -> Result<()> {
         if let Some(upload) = &self.multipart {
@@ -136,6 +141,20 @@ impl Closed {
 }
 
 impl Session {
+    /// Every place of bytes that it names.
+    pub(crate) fn places(&self) -> Vec<Key> {
+        match &self.state {
+            State::Open(open) => open.clone().leftover().places(),
+            State::Cancelled(leftover) => leftover.places(),
+            State::Closed(closed) => {
+                let mut places = vec![closed.location.key.clone()];
+                places.extend(closed.multipart.iter().map(|upload| upload.key.clone()));
+                places.extend(closed.spare.iter().flat_map(Leftover::places));
+                places
+            }
+        }
+    }
+
     /// Whether the upload was finished with this digest.
     pub(crate) fn is_closed_with(&self, digest: &Digest) -> bool {
         matches!(&self.state, State::Closed(closed) if closed.digest == *digest)

@@ -1,10 +1,15 @@
 //! The bytes of blobs, as listings show them.
 
-use super::{FindingKind, Repair, Run, Subject};
-use crate::Result;
-use crate::check::CheckPhase;
+use jreg_oci::Digest;
+use jreg_storage::{Key, Listed};
+
+use super::{CheckPhase, FindingKind, Repair, Run, Subject};
+use crate::core::WRITE_MAX;
 use crate::fingerprint;
 use crate::keys::{self, Place};
+use crate::record::Link;
+use crate::session::REPLAY_MAX;
+use crate::{Error, Result};
 
 impl Run<'_> {
     /// Notes which bytes are where.
@@ -27,12 +32,60 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Tells of a key that nobody knows, if it is still there.
-    pub(super) async fn report_unknown(&mut self, key: &jreg_storage::Key) -> Result<()> {
-        if self.core.exists(key).await? {
-            let detail = "no version of jreg that this one knows writes such a key";
-            self.report(FindingKind::UnknownKey, &Subject::of(key), detail, Repair::None);
+    /// Looks for bytes that nothing names. Bytes were listed first, then sessions, then links: so
+    /// what was listed then, and is not named, is not about to be; and what came since is young,
+    /// or the parts of an upload, which a session names.
+    pub(super) async fn find_orphans(&mut self) -> Result<()> {
+        if self.seen.may_name_any {
+            return Ok(());
+        }
+        self.watch.phase(CheckPhase::Orphans);
+        self.seen.named.seal();
+        let mut pages = self.pages(keys::BLOBS);
+        while let Some(page) = pages.next().await? {
+            for entry in &page.entries {
+                let is_named = self.seen.named.contains(fingerprint::key(&entry.key));
+                let Some(Place::Blob(digest)) = Place::of(&entry.key) else { continue };
+                let age = page.date.duration_since(entry.last_modified).unwrap_or_default();
+                if !is_named && age > REPLAY_MAX + WRITE_MAX {
+                    self.judge_orphan(entry, digest.as_ref()).await?;
+                }
+            }
+            self.watch.progress(page.entries.len() as u64, 0);
         }
         Ok(())
+    }
+
+    async fn judge_orphan(&mut self, entry: &Listed, digest: Option<&Digest>) -> Result<()> {
+        let key = &entry.key;
+        if let Some(digest) = digest
+            && self.may_be_linked(digest, key).await?
+        {
+            return Ok(());
+        }
+        if self.core.exists(key).await? {
+            let detail = format!("{} bytes that no link and no session names", entry.size_bytes);
+            let subject = Subject { digest, ..Subject::of(key) };
+            self.report(FindingKind::BytesOrphan, &subject, detail, Repair::None);
+        }
+        Ok(())
+    }
+
+    /// Whether a link of this digest names a place. One that cannot be read might.
+    async fn may_be_linked(&self, digest: &Digest, place: &Key) -> Result<bool> {
+        let mut pages = self.pages(keys::links(digest));
+        while let Some(page) = pages.next().await? {
+            for entry in &page.entries {
+                match self.core.read::<Link>(&entry.key).await {
+                    Ok(Some(link)) if link.value.live().is_some_and(|at| at.key == *place) => {
+                        return Ok(true);
+                    }
+                    Ok(_) => {}
+                    Err(Error::Damaged { .. }) => return Ok(true),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(false)
     }
 }

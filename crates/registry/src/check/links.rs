@@ -4,14 +4,14 @@ use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key};
 
-use super::mend::let_go;
+use super::mend::{Remedy, let_go};
 use super::read::{Bad, Found, look};
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
 use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, Place};
-use crate::record::{Link, Location, Versioned};
+use crate::record::{Link, Location, Stored, Versioned};
 
 /// What is wrong with the bytes at a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,10 @@ impl Run<'_> {
     }
 
     async fn bad_link(&mut self, key: &Key, name: &RepositoryName, digest: &Digest, bad: &Bad) {
-        let subject = Subject::content(key, name, digest);
-        if self.report_bad(FindingKind::LinkUnreadable, &subject, bad).await != Repair::Done {
+        let (kind, of) = (FindingKind::LinkUnreadable, Subject::content(key, name, digest));
+        // As if the blob had been deleted: a late write of the same link does not bring it back.
+        let remedy = Remedy::Rewrite(Link::Deleted.encode());
+        if self.report_bad(kind, &of, bad, remedy).await != Repair::Done {
             self.seen.may_name_any = true;
             self.seen.held.insert(fingerprint::content(name, digest));
         }
@@ -74,9 +76,10 @@ impl Run<'_> {
         let location = &held.location;
         self.seen.named.insert(fingerprint::key(&location.key));
         let content = fingerprint::content(&held.name, &held.digest);
-        let is_listed =
-            self.seen.bytes.contains(fingerprint::sized(&location.key, location.size_bytes));
-        let bad = if is_listed { None } else { bad_bytes(&self.core, location).await? };
+        let bad = match self.is_listed(location) {
+            true => None,
+            false => bad_bytes(&self.core, location).await?,
+        };
         let Some(bad) = bad else {
             self.seen.held.insert(content);
             return Ok(());
@@ -99,7 +102,11 @@ impl Run<'_> {
         if !still_holds(&self.core, held).await? {
             return Ok(None);
         }
-        let repair = self.mend(let_go(&self.core, name, digest, etag)).await;
+        let repair = match bad.kind {
+            // Another time the store may give them.
+            FindingKind::ReadFails => Repair::None,
+            _ => self.mend(let_go(&self.core, name, digest, etag)).await,
+        };
         let subject = Subject::content(&location.key, name, digest);
         self.report(bad.kind, &subject, bad.detail, repair);
         Ok(Some(repair))

@@ -1,7 +1,9 @@
-//! Repairs. Each is a write on the version that was judged.
+//! Repairs. Each is a write on the version that was judged, and what cannot be understood is
+//! copied before it goes.
 
+use bytes::Bytes;
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ETag, ErrorKind, Key, PutMode, Record};
+use jreg_storage::{ETag, Key, PutMode, Record};
 
 use super::read::{Bad, Cause};
 use super::{FindingKind, Repair, Run, Subject};
@@ -10,8 +12,16 @@ use crate::core::Core;
 use crate::keys::{self, Place};
 use crate::record::{Link, Stored};
 
+/// What becomes of a record that cannot be understood.
+pub(super) enum Remedy {
+    /// It is put aside, and is absent from then on.
+    PutAside,
+    /// It is put aside, and what it should be follows from its key or from other records.
+    Rewrite(Bytes),
+}
+
 impl Run<'_> {
-    /// Does what mends something, if repairs were asked for. `false`: somebody changed it.
+    /// Does what mends something, if repairs were asked for. `Ok(false)`: somebody has changed it.
     pub(super) async fn mend(&self, deed: impl Future<Output = Result<bool>>) -> Repair {
         if !self.options.repair {
             return Repair::Possible;
@@ -22,63 +32,69 @@ impl Run<'_> {
         }
     }
 
-    /// Tells of a record that cannot be understood, and puts it aside.
+    /// Tells of a record that cannot be understood, and mends it.
     pub(super) async fn report_bad(
         &mut self,
         kind: FindingKind,
         of: &Subject<'_>,
         bad: &Bad,
+        remedy: Remedy,
     ) -> Repair {
-        let (kind, repair) = match (bad.cause, &bad.record) {
-            (Cause::Newer, _) => (FindingKind::RecordNewer, Repair::None),
-            (Cause::ReadFails, _) => (FindingKind::ReadFails, Repair::None),
-            (Cause::Damaged, Some(record)) if self.core.removes(of.key) => {
-                (kind, self.mend(quarantine(&self.core, of, record)).await)
-            }
-            (Cause::Damaged, _) => (kind, Repair::None),
+        let kind = match bad.cause {
+            Cause::Damaged => kind,
+            Cause::Newer => FindingKind::RecordNewer,
+            Cause::ReadFails => FindingKind::ReadFails,
+        };
+        let repair = match (&bad.record, bad.cause) {
+            (Some(record), Cause::Damaged) => match remedy {
+                Remedy::Rewrite(right) => self.mend(rewrite(&self.core, of, record, right)).await,
+                Remedy::PutAside if can_go(&self.core, of.key) => {
+                    self.mend(quarantine(&self.core, of, record)).await
+                }
+                Remedy::PutAside => Repair::None,
+            },
+            _ => Repair::None,
         };
         self.report(kind, of, bad.reason.clone(), repair);
         repair
     }
 }
 
-impl Core {
-    /// Whether a record can be removed on its version, or be swapped for one that stands for
-    /// nothing.
-    fn removes(&self, key: &Key) -> bool {
-        let stays = matches!(Place::of(key), Some(Place::Upload(_) | Place::Catalog(_)));
-        self.store.removes_versions() || !stays
-    }
+/// Whether the store can remove the version of this record that was seen, or whether there is
+/// something to swap it for that stands for nothing.
+fn can_go(core: &Core, key: &Key) -> bool {
+    core.store.removes_versions() || !matches!(Place::of(key), Some(Place::Upload(_)))
 }
 
-/// Copies what is there to a place of its own, then removes that version of it.
+/// Copies a record to a place of its own, then removes that version of it. `false`: there is
+/// another.
 pub(super) async fn quarantine(core: &Core, of: &Subject<'_>, record: &Record) -> Result<bool> {
     let copy = put_aside(core, of.key, record).await?;
-    forget(core, of.repository, of.digest);
-    let removed = match Place::of(of.key) {
-        Some(Place::Link(..)) => core.retire(of.key, &record.etag).await,
-        _ => core.remove(of.key, &record.etag).await,
+    let _turn = match Place::of(of.key) {
+        Some(Place::Manifest(..)) => Some(core.manifest_lock(of.key).write().await),
+        _ => None,
     };
-    forget(core, of.repository, of.digest);
-    if !matches!(removed, Ok(true)) {
-        // It is still where it was, or something newer is.
-        core.store.delete(&copy, None).await.ok();
-    }
+    forget(core, of);
+    let removed = core.remove(of.key, &record.etag).await;
+    forget(core, of);
+    drop_idle(core, &copy, &removed).await;
     removed
 }
 
-/// Copies what is there to a place of its own, then writes what should be there over that version.
+/// Copies a record to a place of its own, then writes what should be there over that version.
+/// `false`: there is another.
 pub(super) async fn rewrite(
     core: &Core,
-    key: &Key,
+    of: &Subject<'_>,
     record: &Record,
-    right: bytes::Bytes,
+    right: Bytes,
 ) -> Result<bool> {
-    let copy = put_aside(core, key, record).await?;
-    let written = core.swap(key, Some(&record.etag), right).await.map(|written| written.is_some());
-    if !matches!(written, Ok(true)) {
-        core.store.delete(&copy, None).await.ok();
-    }
+    let copy = put_aside(core, of.key, record).await?;
+    forget(core, of);
+    let written = core.swap(of.key, Some(&record.etag), right).await;
+    forget(core, of);
+    let written = written.map(|written| written.is_some());
+    drop_idle(core, &copy, &written).await;
     written
 }
 
@@ -88,28 +104,32 @@ async fn put_aside(core: &Core, key: &Key, record: &Record) -> Result<Key> {
     Ok(copy)
 }
 
-/// Lets a repository hold a blob no more, so that it is answered as absent and can be pushed
-/// again. The bytes are left to the collector.
+/// Where the version was not there any more, nothing was put aside. What may have happened is
+/// taken for done: better a copy too many than none.
+async fn drop_idle(core: &Core, copy: &Key, done: &Result<bool>) {
+    if matches!(done, Ok(false)) {
+        core.store.delete(copy, None).await.ok();
+    }
+}
+
+/// Lets a repository hold a blob no more, so that the blob is answered as absent and can be pushed
+/// again. The bytes are left to the collector. `false`: the link is another by now.
 pub(super) async fn let_go(
     core: &Core,
     name: &RepositoryName,
     digest: &Digest,
     seen: &ETag,
 ) -> Result<bool> {
-    let key = keys::link(digest, name);
     core.cache.forget(name, digest);
-    let swapped = core.swap(&key, Some(seen), Link::Deleted.encode()).await;
+    let link = keys::link(digest, name);
+    let swapped = core.swap(&link, Some(seen), Link::Deleted.encode()).await;
     core.cache.forget(name, digest);
     Ok(swapped?.is_some())
 }
 
-fn forget(core: &Core, repository: Option<&RepositoryName>, digest: Option<&Digest>) {
-    if let (Some(name), Some(digest)) = (repository, digest) {
+/// To be called before and after what a repair writes.
+fn forget(core: &Core, of: &Subject<'_>) {
+    if let (Some(name), Some(digest)) = (of.repository, of.digest) {
         core.cache.forget(name, digest);
     }
-}
-
-/// Whether an error says that the object itself is not as it was said to be.
-pub(super) fn is_about_object(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::OutOfRange)
 }

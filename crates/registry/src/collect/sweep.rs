@@ -19,7 +19,7 @@ use crate::fingerprint::{self, Fingerprints, Version};
 use crate::keys::{self, Place, UploadKey};
 use crate::record::Versioned;
 use crate::rules::Rule;
-use crate::session::{Session, State};
+use crate::session::Session;
 
 /// The places of bytes that were listed, and which of them are named.
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ impl Run<'_> {
             while let Some((version, session)) = reads.next().await {
                 match session {
                     Ok(Some(Versioned { value, .. })) => {
-                        let named = places_of(&value);
+                        let named: Vec<_> = value.places().iter().map(fingerprint::key).collect();
                         named.iter().for_each(|place| places.tick_off(Some(*place)));
                         remember(&mut memo, version, &named);
                     }
@@ -173,23 +173,4 @@ impl Run<'_> {
         let keys: Vec<_> = entries.iter().map(|entry| entry.key.clone()).collect();
         self.remove_bytes(&actions, &keys).await;
     }
-}
-
-/// Every place that a session names.
-fn places_of(session: &Session) -> Vec<u64> {
-    let leftovers = |leftover: &crate::session::Leftover| {
-        let multipart = leftover.multipart.iter().map(|upload| upload.key.clone());
-        multipart.chain(leftover.objects.iter().cloned()).collect::<Vec<_>>()
-    };
-    let keys = match &session.state {
-        State::Open(open) => leftovers(&open.clone().leftover()),
-        State::Cancelled(leftover) => leftovers(leftover),
-        State::Closed(closed) => {
-            let mut keys = vec![closed.location.key.clone()];
-            keys.extend(closed.multipart.iter().map(|upload| upload.key.clone()));
-            keys.extend(closed.spare.iter().flat_map(leftovers));
-            keys
-        }
-    };
-    keys.iter().map(fingerprint::key).collect()
 }

@@ -5,6 +5,8 @@
 
 mod bench;
 mod buffering;
+mod checking;
+mod checking_beside;
 mod collecting;
 mod explaining;
 mod reaping;

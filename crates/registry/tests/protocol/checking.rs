@@ -1,0 +1,830 @@
+//! Checking: one test for each thing that can be found, with what a repair makes of it. What goes
+//! on beside a check is in `checking_beside.rs`.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use jreg_oci::{Digest, Reference};
+use jreg_registry::{
+    CheckOptions, CheckPhase, CheckWatch, Checked, Chunk, Finding, FindingKind, Options,
+    PageRequest, ReferencePolicy, Registry, Repair, Touch,
+};
+use jreg_storage::testing::Fault;
+use jreg_storage::{ErrorKind, Key, PutMode, Store};
+
+use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
+use crate::collecting::{image, index, referrer};
+
+/// Keeps what a check found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Mutex<Vec<Finding>>);
+
+impl Findings {
+    pub(crate) fn take(&self) -> Vec<Finding> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl CheckWatch for Findings {
+    fn phase(&self, _: CheckPhase) {}
+
+    fn progress(&self, _: u64, _: u64) {}
+
+    fn finding(&self, finding: &Finding) {
+        self.0.lock().unwrap().push(finding.clone());
+    }
+}
+
+pub(crate) fn cheap() -> CheckOptions {
+    CheckOptions::default()
+}
+
+pub(crate) fn deep() -> CheckOptions {
+    CheckOptions { deep: true, ..cheap() }
+}
+
+fn repairing() -> CheckOptions {
+    CheckOptions { repair: true, ..cheap() }
+}
+
+pub(crate) async fn check(bench: &Bench, options: &CheckOptions) -> (Checked, Vec<Finding>) {
+    let found = Findings::default();
+    let done = bench.registry.check(options, &found).await.unwrap();
+    (done, found.take())
+}
+
+fn named(findings: &[Finding]) -> Vec<(&'static str, &str, Repair)> {
+    findings.iter().map(|found| (found.kind.name(), found.key.as_str(), found.repair)).collect()
+}
+
+/// Checks, and expects exactly these findings.
+#[track_caller]
+fn expect(found: &[Finding], expected: &[(FindingKind, &Key, Repair)]) {
+    let expected: Vec<_> =
+        expected.iter().map(|(kind, key, repair)| (kind.name(), key.as_str(), *repair)).collect();
+    assert_eq!(named(found), expected, "{found:#?}");
+}
+
+const CONFIG: usize = 5;
+const LOOSE: usize = 6;
+
+fn manifest() -> String {
+    image(&bytes(CONFIG))
+}
+
+fn signature() -> String {
+    referrer(&manifest(), &bytes(CONFIG))
+}
+
+fn child() -> String {
+    image(&bytes(LOOSE))
+}
+
+fn of(manifest: &str) -> Digest {
+    digest(manifest.as_bytes())
+}
+
+/// A repository with a tagged image, a signature of it, and an index of another image; all of it
+/// old enough that no push can be about to add anything.
+pub(crate) async fn healthy() -> Bench {
+    healthy_with(Options::default()).await
+}
+
+async fn healthy_with(options: Options) -> Bench {
+    let bench = Bench::with(options).await;
+    bench.push("a", &bytes(CONFIG)).await;
+    bench.push("a", &bytes(LOOSE)).await;
+    bench.put_manifest("a", "v1", &manifest()).await.unwrap();
+    for untagged in [signature(), child()] {
+        bench.put_manifest("a", &of(&untagged).to_string(), &untagged).await.unwrap();
+    }
+    bench.put_manifest("a", "all", &index(&[&child()])).await.unwrap();
+    bench.clock.advance(2 * HOUR);
+    bench
+}
+
+async fn put(bench: &Bench, key: &Key, bytes: impl Into<Bytes>) {
+    bench.faults.put(key, bytes.into(), PutMode::Overwrite).await.unwrap();
+}
+
+async fn get(bench: &Bench, key: &Key) -> Bytes {
+    bench.faults.get(key).await.unwrap().bytes
+}
+
+async fn remove(bench: &Bench, key: &Key) {
+    bench.faults.delete(key, None).await.unwrap();
+}
+
+fn key(text: impl Into<String>) -> Key {
+    text.into().parse().unwrap()
+}
+
+fn flat(digest: &Digest) -> String {
+    format!("sha256/{}", digest.hex())
+}
+
+fn manifest_key(manifest: &str) -> Key {
+    key(format!("repositories/a/_manifests/{}", flat(&of(manifest))))
+}
+
+fn link_key(digest: &Digest) -> Key {
+    let hex = digest.hex();
+    key(format!("links/sha256/{}/{hex}/a", &hex[..2]))
+}
+
+fn tag_key(tag: &str) -> Key {
+    key(format!("repositories/a/_tags/{tag}"))
+}
+
+fn hint_key(manifest: &str, tag: &str) -> Key {
+    key(format!("repositories/a/_tagged/{}/{tag}", flat(&of(manifest))))
+}
+
+fn referrer_key() -> Key {
+    let own = of(&signature());
+    let subject = flat(&of(&manifest()));
+    key(format!("repositories/a/_referrers/{subject}/sha256-{}", own.hex()))
+}
+
+/// Where the bytes of a blob that was pushed whole lie.
+async fn place(bench: &Bench, digest: &Digest) -> Key {
+    let hex = digest.hex();
+    bench.keys(&format!("blobs/sha256/{}/{hex}/", &hex[..2])).await.remove(0)
+}
+
+/// Everything in quarantine, by what it was.
+async fn quarantined(bench: &Bench) -> Vec<String> {
+    let keys = bench.keys("quarantine/").await;
+    keys.iter().map(|key| key.as_str().splitn(3, '/').nth(2).unwrap().to_owned()).collect()
+}
+
+/// A manifest names a blob that is absent since a repair: that is all that is left.
+async fn expect_one_blob_missing(bench: &Bench, of: &str) {
+    let (done, found) = check(bench, &cheap()).await;
+    let found: Vec<_> =
+        found.into_iter().filter(|found| found.kind != FindingKind::Quarantined).collect();
+    expect(&found, &[(FindingKind::BlobMissing, &manifest_key(of), Repair::None)]);
+    assert_eq!((done.damage, done.left), (1, 1));
+}
+
+async fn expect_nothing(bench: &Bench) {
+    let (done, found) = check(bench, &deep()).await;
+    let found: Vec<_> =
+        found.into_iter().filter(|found| found.kind != FindingKind::Quarantined).collect();
+    expect(&found, &[]);
+    assert_eq!(done.left, 0);
+}
+
+/// Mends, expects one finding that is mended, and nothing after that.
+async fn expect_mended(bench: &Bench, kind: FindingKind, at: &Key) {
+    let (done, found) = check(bench, &cheap()).await;
+    expect(&found, &[(kind, at, Repair::Possible)]);
+    assert_eq!((done.repaired, done.left), (0, 1));
+    let (done, found) = check(bench, &repairing()).await;
+    expect(&found, &[(kind, at, Repair::Done)]);
+    assert_eq!((done.repaired, done.left), (1, 0));
+    expect_nothing(bench).await;
+}
+
+#[tokio::test]
+async fn nothing_is_found_where_nothing_is_wrong() {
+    let bench = healthy().await;
+    let (done, found) = check(&bench, &deep()).await;
+    expect(&found, &[]);
+    let hashed = (CONFIG + LOOSE) as u64;
+    let counted = Checked { hashed: 2, hashed_bytes: hashed, objects: done.objects, ..done };
+    assert_eq!(done, counted);
+    let all = bench.keys("").await.len() as u64;
+    // The note of the deep pass came after its folder was listed.
+    assert_eq!(done.objects, all - 1);
+    bench.writes();
+    check(&bench, &repairing()).await;
+    assert_eq!(bench.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_just_pushed_and_what_goes_on_is_no_finding() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(CONFIG)).await;
+    bench.put_manifest("a", "v1", &manifest()).await.unwrap();
+    let repository = bench.repository("a");
+    for length in [3, 20] {
+        let id = repository.upload_start(None);
+        repository.upload_append(&id, Chunk::of(bytes(length))).await.unwrap();
+    }
+    let done = repository.upload_start(None);
+    repository.upload_append(&done, Chunk::of(bytes(4))).await.unwrap();
+    repository.upload_finish(&done, &digest(&bytes(4)), Chunk::empty()).await.unwrap();
+    expect(&check(&bench, &deep()).await.1, &[]);
+    bench.clock.advance(3 * HOUR);
+    expect(&check(&bench, &deep()).await.1, &[]);
+}
+
+#[tokio::test]
+async fn format_marker_that_is_missing_or_damaged() {
+    let bench = healthy().await;
+    let marker = key("jreg.json");
+    remove(&bench, &marker).await;
+    expect_mended(&bench, FindingKind::FormatMissing, &marker).await;
+    put(&bench, &marker, "{\"form").await;
+    expect_mended(&bench, FindingKind::FormatDamaged, &marker).await;
+    put(&bench, &marker, "{\"format\":2}").await;
+    let (_, found) = check(&bench, &repairing()).await;
+    expect(&found[1..], &[(FindingKind::RecordNewer, &marker, Repair::None)]);
+    assert_eq!(get(&bench, &marker).await, "{\"format\":2}");
+}
+
+#[tokio::test]
+async fn keys_that_nobody_knows_are_told_and_never_touched() {
+    let bench = healthy().await;
+    let keys = [
+        "blobs/sha256/00/x",
+        "catalog/_",
+        "links/sha256/00/x",
+        "notes.txt",
+        "repositories/a/_history/v1/x",
+        "repositories/a/_manifests/sha256/abc",
+        "uploads/x",
+        "zoo/lion/cub",
+    ];
+    for unknown in keys {
+        put(&bench, &key(unknown), "x").await;
+    }
+    let (done, found) = check(&bench, &repairing()).await;
+    let mut named: Vec<_> = found.iter().map(|found| found.key.as_str()).collect();
+    named.sort_unstable();
+    assert_eq!(named, keys);
+    assert!(found.iter().all(|found| found.kind == FindingKind::UnknownKey));
+    assert_eq!((done.untidy, done.left, done.repaired), (8, 8, 0));
+    for unknown in keys {
+        assert_eq!(get(&bench, &key(unknown)).await, "x");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_the_store_cannot_give_while_it_gives_others() {
+    let bench = healthy().await;
+    for at in [link_key(&digest(&bytes(CONFIG))), manifest_key(&manifest()), tag_key("v1")] {
+        let this = at.to_string();
+        let fails = Fault::fail(ErrorKind::Unavailable);
+        let fails = fails.on(move |call| call.operation == "get" && call.key == this);
+        bench.faults.inject(fails.from_then_on());
+        let (done, found) = check(&bench, &repairing()).await;
+        expect(&found, &[(FindingKind::ReadFails, &at, Repair::None)]);
+        assert_eq!(done.left, 1);
+        bench.faults.heal();
+    }
+    let at = place(&bench, &digest(&bytes(CONFIG))).await;
+    let this = at.to_string();
+    let cut = Fault::cut_stream(2, ErrorKind::Unavailable).on(move |call| call.key == this);
+    bench.faults.inject(cut.from_then_on());
+    let options = CheckOptions { deep: true, ..repairing() };
+    expect(&check(&bench, &options).await.1, &[(FindingKind::ReadFails, &at, Repair::None)]);
+    bench.faults.heal();
+    expect_nothing(&bench).await;
+}
+
+#[tokio::test]
+async fn a_check_of_a_store_that_fails_fails() {
+    for operation in ["list", "get", "read"] {
+        let bench = healthy().await;
+        let fails = Fault::fail(ErrorKind::Unavailable).on(move |call| call.operation == operation);
+        bench.faults.inject(fails.from_then_on());
+        let found = Findings::default();
+        let marker_too = Fault::fail(ErrorKind::Unavailable).on(|call| call.key == "jreg.json");
+        bench.faults.inject(marker_too.from_then_on());
+        bench.registry.check(&deep(), &found).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_passes_is_no_finding() {
+    let bench = healthy().await;
+    for n in 1..=2 {
+        bench
+            .faults
+            .inject(Fault::fail(ErrorKind::Unavailable).on(|c| c.operation == "get").nth(n));
+    }
+    bench.faults.inject(Fault::cut_stream(1, ErrorKind::Unavailable));
+    expect(&check(&bench, &deep()).await.1, &[]);
+}
+
+#[tokio::test]
+async fn a_record_of_a_later_version_is_left_alone() {
+    let bench = healthy().await;
+    let link = link_key(&digest(&bytes(CONFIG)));
+    let later = r#"{"nonce":"n","v":2,"state":"frozen"}"#;
+    put(&bench, &link, later).await;
+    let (_, found) = check(&bench, &repairing()).await;
+    expect(&found, &[(FindingKind::RecordNewer, &link, Repair::None)]);
+    assert_eq!(get(&bench, &link).await, later);
+    let stays = found[0].detail.contains("version 2");
+    assert!(stays, "{found:?}");
+}
+
+#[tokio::test]
+async fn link_that_cannot_be_read_is_put_aside_and_the_blob_can_be_pushed_again() {
+    for rubbish in ["", "rubbish", "{\"nonce\":\"n\",\"v\":1,\"state\":\"live\"}"] {
+        let bench = healthy().await;
+        let content = digest(&bytes(CONFIG));
+        let link = link_key(&content);
+        put(&bench, &link, rubbish).await;
+        let (_, found) = check(&bench, &cheap()).await;
+        expect(&found, &[(FindingKind::LinkUnreadable, &link, Repair::Possible)]);
+        let (done, found) = check(&bench, &repairing()).await;
+        expect(&found[..1], &[(FindingKind::LinkUnreadable, &link, Repair::Done)]);
+        assert_eq!((found[1].kind, done.left), (FindingKind::BytesOrphan, 2));
+        assert_eq!(quarantined(&bench).await, [link.as_str()]);
+        assert_eq!(get(&bench, &bench.keys("quarantine/").await[0]).await, rubbish);
+        bench.repository("a").blob_stat(&content, Touch::Never).await.unwrap_err();
+        bench.push("a", &bytes(CONFIG)).await;
+        let (_, found) = check(&bench, &cheap()).await;
+        let left: Vec<_> = found.iter().map(|found| found.kind).collect();
+        assert_eq!(left, [FindingKind::Quarantined, FindingKind::BytesOrphan]);
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_missing_cut_or_too_many_are_let_go_and_can_be_pushed_again() {
+    for (content, kind) in [
+        (None, FindingKind::BytesMissing),
+        (Some(Bytes::new()), FindingKind::BytesSize),
+        (Some(bytes(CONFIG - 1)), FindingKind::BytesSize),
+        (Some(bytes(CONFIG + 1)), FindingKind::BytesSize),
+    ] {
+        let bench = healthy().await;
+        let blob = digest(&bytes(CONFIG));
+        let at = place(&bench, &blob).await;
+        match content {
+            None => remove(&bench, &at).await,
+            Some(content) => put(&bench, &at, content).await,
+        }
+        bench.clock.advance(2 * HOUR);
+        let (done, found) = check(&bench, &deep()).await;
+        expect(&found[..1], &[(kind, &at, Repair::Possible)]);
+        assert_eq!((found.len(), done.left), (1, 1));
+        assert_eq!(found[0].digest.as_ref(), Some(&blob));
+        assert_eq!(found[0].repository.as_ref().unwrap().as_str(), "a");
+        let (done, found) = check(&bench, &repairing()).await;
+        expect(&found[..1], &[(kind, &at, Repair::Done)]);
+        // Both manifests name it as their config.
+        assert_eq!((done.repaired, done.left), (1, 2));
+        let seen = bench.repository("a").blob_stat(&blob, Touch::Never).await;
+        assert!(matches!(seen, Err(jreg_registry::Error::BlobUnknown { .. })), "{seen:?}");
+        bench.push("a", &bytes(CONFIG)).await;
+        assert_eq!(bench.pull("a", &blob).await.unwrap(), bytes(CONFIG));
+        assert_eq!(check(&bench, &deep()).await.0.left, 0);
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_another_digest_are_found_by_a_deep_check_only() {
+    let bench = healthy().await;
+    let blob = digest(&bytes(LOOSE));
+    let from = "a".parse().unwrap();
+    bench.repository("b").blob_mount(&blob, &from).await.unwrap().unwrap();
+    let at = place(&bench, &blob).await;
+    put(&bench, &at, "wrong!").await;
+    expect(&check(&bench, &cheap()).await.1, &[]);
+    let (done, found) = check(&bench, &deep()).await;
+    let wrong = FindingKind::BytesDigest;
+    expect(&found, &[(wrong, &at, Repair::Possible), (wrong, &at, Repair::Possible)]);
+    let names = found.iter().flat_map(|found| &found.repository);
+    let names: Vec<_> = names.map(|name| name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!((done.hashed, done.left), (2, 2), "bytes that two links name are read once");
+    let (done, found) = check(&bench, &CheckOptions { deep: true, ..repairing() }).await;
+    let missing = (FindingKind::BlobMissing, &manifest_key(&child()), Repair::None);
+    expect(&found, &[(wrong, &at, Repair::Done), (wrong, &at, Repair::Done), missing]);
+    assert_eq!((done.repaired, done.left), (2, 1));
+    expect_one_blob_missing(&bench, &child()).await;
+    bench.push("a", &bytes(LOOSE)).await;
+    assert_eq!(bench.pull("a", &blob).await.unwrap(), bytes(LOOSE));
+    assert_eq!(check(&bench, &deep()).await.0.left, 0);
+}
+
+#[tokio::test]
+async fn what_this_process_remembers_of_a_blob_goes_with_a_repair() {
+    let bench = healthy().await;
+    let blob = digest(&bytes(CONFIG));
+    bench.pull("a", &blob).await.unwrap();
+    let at = place(&bench, &blob).await;
+    put(&bench, &at, "wrong").await;
+    check(&bench, &CheckOptions { deep: true, ..repairing() }).await;
+    let read = bench.pull("a", &blob).await;
+    assert!(matches!(read, Err(jreg_registry::Error::BlobUnknown { .. })), "{read:?}");
+}
+
+#[tokio::test]
+async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
+    let whole = |bench: Bytes| bench;
+    let cut = |bytes: Bytes| bytes.slice(..bytes.len() - 3);
+    let other = |bytes: Bytes| {
+        let mut bytes = bytes.to_vec();
+        *bytes.last_mut().unwrap() = b' ';
+        bytes.into()
+    };
+    let rubbish = |_| Bytes::from_static(b"rubbish");
+    let damages: [(fn(Bytes) -> Bytes, _); 4] = [
+        (whole, None),
+        (cut, Some(FindingKind::ManifestUnreadable)),
+        (other, Some(FindingKind::ManifestDigest)),
+        (rubbish, Some(FindingKind::ManifestUnreadable)),
+    ];
+    for (damage, kind) in damages {
+        let bench = healthy().await;
+        let at = manifest_key(&child());
+        put(&bench, &at, damage(get(&bench, &at).await)).await;
+        bench.clock.advance(HOUR);
+        let Some(kind) = kind else {
+            expect_nothing(&bench).await;
+            continue;
+        };
+        expect(&check(&bench, &cheap()).await.1, &[(kind, &at, Repair::Possible)]);
+        let (_, found) = check(&bench, &repairing()).await;
+        expect(&found[..1], &[(kind, &at, Repair::Done)]);
+        assert_eq!(quarantined(&bench).await, [at.as_str()]);
+        let reference = Reference::Digest(of(&child()));
+        let read = bench.repository("a").manifest_get(&reference, Touch::Never).await;
+        assert!(matches!(read, Err(jreg_registry::Error::ManifestUnknown { .. })), "{read:?}");
+        bench.put_manifest("a", &reference.to_string(), &child()).await.unwrap();
+        expect_nothing(&bench).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tag_of_a_manifest_that_was_put_aside_is_told_and_stays() {
+    let bench = healthy().await;
+    let at = manifest_key(&manifest());
+    put(&bench, &at, "rubbish").await;
+    let (done, found) = check(&bench, &repairing()).await;
+    expect(
+        &found,
+        &[
+            (FindingKind::ManifestUnreadable, &at, Repair::Done),
+            (FindingKind::HintStray, &hint_key(&manifest(), "v1"), Repair::None),
+            (FindingKind::TagDangling, &tag_key("v1"), Repair::None),
+        ],
+    );
+    assert_eq!((done.repaired, done.left), (1, 1));
+    assert!(found[2].detail.contains(&of(&manifest()).to_string()));
+    bench.put_manifest("a", &of(&manifest()).to_string(), &manifest()).await.unwrap();
+    expect_nothing(&bench).await;
+}
+
+#[tokio::test]
+async fn header_line_alone_is_made_again_from_the_bytes() {
+    for header in ["", "{", r#"{"nonce":"n","mediaType":"application/vnd.x.index+json","size":1}"#]
+    {
+        let bench = healthy().await;
+        let at = manifest_key(&manifest());
+        put(&bench, &at, format!("{header}\n{}", manifest())).await;
+        bench.clock.advance(HOUR);
+        expect_mended(&bench, FindingKind::ManifestUnreadable, &at).await;
+        let read = bench.repository("a").manifest_get(&"v1".parse().unwrap(), Touch::Never).await;
+        let read = read.unwrap();
+        assert_eq!(read.bytes, manifest());
+        assert_eq!(read.media_type.as_str(), "application/vnd.oci.image.manifest.v1+json");
+    }
+}
+
+#[tokio::test]
+async fn header_of_another_media_type_makes_a_manifest_invalid() {
+    let bench = healthy().await;
+    let at = manifest_key(&manifest());
+    let read = String::from_utf8(get(&bench, &at).await.to_vec()).unwrap();
+    let (header, _) = read.split_once('\n').unwrap();
+    let header = header.replace("image.manifest.v1", "image.index.v1");
+    put(&bench, &at, format!("{header}\n{}", manifest())).await;
+    bench.clock.advance(HOUR);
+    expect_mended(&bench, FindingKind::ManifestInvalid, &at).await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_right_and_no_manifest_stay() {
+    let bench = healthy().await;
+    let odd = "[]";
+    let at = manifest_key(odd);
+    let header = r#"{"nonce":"n","mediaType":"application/x","size":2}"#;
+    put(&bench, &at, format!("{header}\n{odd}")).await;
+    let (_, found) = check(&bench, &repairing()).await;
+    expect(&found, &[(FindingKind::ManifestInvalid, &at, Repair::None)]);
+    assert_eq!(get(&bench, &at).await, format!("{header}\n{odd}"));
+}
+
+#[tokio::test]
+async fn header_with_another_subject_is_made_again() {
+    let bench = healthy().await;
+    let at = manifest_key(&signature());
+    let read = String::from_utf8(get(&bench, &at).await.to_vec()).unwrap();
+    let (header, content) = read.split_once('\n').unwrap();
+    let other = header.replace(&of(&manifest()).to_string(), &of(&child()).to_string());
+    assert_ne!(other, header);
+    put(&bench, &at, format!("{other}\n{content}")).await;
+    bench.clock.advance(HOUR);
+    expect_mended(&bench, FindingKind::ManifestHeader, &at).await;
+}
+
+#[tokio::test]
+async fn blob_that_a_manifest_names_and_its_repository_does_not_hold() {
+    let bench = healthy().await;
+    let at = manifest_key(&child());
+    remove(&bench, &link_key(&digest(&bytes(LOOSE)))).await;
+    let (done, found) = check(&bench, &repairing()).await;
+    let missing = (FindingKind::BlobMissing, &at, Repair::None);
+    expect(&found[1..], &[missing]);
+    assert_eq!((found[0].kind, done.left), (FindingKind::BytesOrphan, 1));
+    bench.push("a", &bytes(LOOSE)).await;
+    bench.repository("a").blob_delete(&digest(&bytes(LOOSE))).await.unwrap();
+    let (_, found) = check(&bench, &cheap()).await;
+    let found: Vec<_> =
+        found.into_iter().filter(|found| found.kind != FindingKind::BytesOrphan).collect();
+    expect(&found, &[missing]);
+    assert!(found[0].detail.ends_with("it was deleted"), "{found:?}");
+}
+
+#[tokio::test]
+async fn child_that_an_index_names_is_missed_as_the_policy_says() {
+    for (references, kind) in [
+        (ReferencePolicy::Strict, FindingKind::ChildMissing),
+        (ReferencePolicy::SparseIndex, FindingKind::SparseReference),
+        (ReferencePolicy::Off, FindingKind::SparseReference),
+    ] {
+        let bench = healthy_with(Options { references, ..Options::default() }).await;
+        remove(&bench, &manifest_key(&child())).await;
+        let at = manifest_key(&index(&[&child()]));
+        expect(&check(&bench, &repairing()).await.1, &[(kind, &at, Repair::None)]);
+    }
+}
+
+#[tokio::test]
+async fn layers_that_live_elsewhere_and_blobs_in_an_index_are_no_findings() {
+    let bench = healthy().await;
+    let (config, layer) = (digest(&bytes(CONFIG)), digest(b"elsewhere"));
+    let foreign = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
+        "config":{{"mediaType":"application/x","digest":"{config}","size":{CONFIG}}},
+        "layers":[{{"mediaType":"application/y","digest":"{layer}","size":9,"urls":["https://x/"]}}]}}"#
+    );
+    let cache = format!(
+        r#"{{"schemaVersion":2,"manifests":[
+        {{"mediaType":"application/y","digest":"{config}","size":{CONFIG}}}]}}"#
+    );
+    bench.put_manifest("a", "foreign", &foreign).await.unwrap();
+    bench.put_manifest("a", "cache", &cache).await.unwrap();
+    bench.clock.advance(HOUR);
+    expect_nothing(&bench).await;
+}
+
+#[tokio::test]
+async fn tag_that_cannot_be_read_is_put_aside() {
+    let bench = healthy().await;
+    let at = tag_key("v1");
+    put(&bench, &at, "rubbish").await;
+    let (_, found) = check(&bench, &cheap()).await;
+    expect(&found, &[(FindingKind::TagUnreadable, &at, Repair::Possible)]);
+    let (done, found) = check(&bench, &repairing()).await;
+    expect(&found, &[(FindingKind::TagUnreadable, &at, Repair::Done)]);
+    assert_eq!(done.left, 0);
+    assert_eq!(quarantined(&bench).await, [at.as_str()]);
+    let hint = (FindingKind::HintStray, &hint_key(&manifest(), "v1"), Repair::None);
+    expect(&check(&bench, &cheap()).await.1[1..], &[hint]);
+    bench.put_manifest("a", "v1", &manifest()).await.unwrap();
+    expect_nothing(&bench).await;
+}
+
+#[tokio::test]
+async fn tag_whose_manifest_is_absent_stays() {
+    let bench = healthy().await;
+    remove(&bench, &manifest_key(&manifest())).await;
+    let (done, found) = check(&bench, &repairing()).await;
+    let hint = (FindingKind::HintStray, &hint_key(&manifest(), "v1"), Repair::None);
+    expect(&found, &[hint, (FindingKind::TagDangling, &tag_key("v1"), Repair::None)]);
+    assert_eq!((done.notes, done.left), (1, 1));
+    get(&bench, &tag_key("v1")).await;
+}
+
+#[tokio::test]
+async fn hints_that_are_missing_unreadable_or_of_no_tag() {
+    let bench = healthy().await;
+    let at = hint_key(&manifest(), "v1");
+    remove(&bench, &at).await;
+    expect_mended(&bench, FindingKind::HintMissing, &at).await;
+    put(&bench, &at, "rubbish").await;
+    bench.put_manifest("a", "v1", &manifest()).await.unwrap();
+    bench.clock.advance(HOUR);
+    expect_mended(&bench, FindingKind::HintUnreadable, &at).await;
+    let stray = hint_key(&manifest(), "v2");
+    put(&bench, &stray, r#"{"nonce":"n"}"#).await;
+    expect_nothing(&bench).await;
+    bench.clock.advance(HOUR);
+    let (done, found) = check(&bench, &repairing()).await;
+    expect(&found[1..], &[(FindingKind::HintStray, &stray, Repair::None)]);
+    assert_eq!(done.left, 0);
+}
+
+async fn referrers(bench: &Bench) -> Vec<Digest> {
+    let page = PageRequest { limit: 10, last: None };
+    let page = bench.repository("a").referrers(&of(&manifest()), None, &page).await.unwrap();
+    page.items.into_iter().map(|descriptor| descriptor.digest).collect()
+}
+
+#[tokio::test]
+async fn entry_of_a_referrer_is_made_as_its_push_made_it() {
+    let bench = healthy().await;
+    let at = referrer_key();
+    let page = PageRequest { limit: 10, last: None };
+    let repository = bench.repository("a");
+    let before = repository.referrers(&of(&manifest()), None, &page).await.unwrap();
+    remove(&bench, &at).await;
+    expect_mended(&bench, FindingKind::ReferrerMissing, &at).await;
+    for rubbish in ["", "rubbish"] {
+        put(&bench, &at, rubbish).await;
+        expect_mended_beside_quarantine(&bench, FindingKind::ReferrerUnreadable, &at).await;
+    }
+    let entry = String::from_utf8(get(&bench, &at).await.to_vec()).unwrap();
+    put(&bench, &at, entry.replace("application/x", "application/y")).await;
+    expect_mended_beside_quarantine(&bench, FindingKind::ReferrerWrong, &at).await;
+    let after = repository.referrers(&of(&manifest()), None, &page).await.unwrap();
+    assert_eq!(before.items, after.items);
+}
+
+async fn expect_mended_beside_quarantine(bench: &Bench, kind: FindingKind, at: &Key) {
+    let (_, found) = check(bench, &repairing()).await;
+    let found: Vec<_> =
+        found.into_iter().filter(|found| found.kind != FindingKind::Quarantined).collect();
+    expect(&found, &[(kind, at, Repair::Done)]);
+    expect_nothing(bench).await;
+}
+
+#[tokio::test]
+async fn entry_of_a_referrer_without_its_manifest_or_under_another_subject() {
+    let bench = healthy().await;
+    let (right, subject) = (referrer_key(), of(&child()));
+    let own = of(&signature());
+    let wrong = key(format!("repositories/a/_referrers/{}/sha256-{}", flat(&subject), own.hex()));
+    let entry = get(&bench, &right).await;
+    put(&bench, &wrong, entry).await;
+    expect_nothing(&bench).await;
+    bench.clock.advance(HOUR);
+    expect_mended(&bench, FindingKind::ReferrerWrong, &wrong).await;
+    remove(&bench, &manifest_key(&signature())).await;
+    let (done, found) = check(&bench, &repairing()).await;
+    expect(&found[1..], &[(FindingKind::ReferrerStray, &right, Repair::None)]);
+    assert_eq!((referrers(&bench).await.len(), done.left), (1, 0));
+}
+
+#[tokio::test]
+async fn entries_of_the_catalog() {
+    let bench = healthy().await;
+    let at = key("catalog/a");
+    remove(&bench, &at).await;
+    expect_mended(&bench, FindingKind::CatalogMissing, &at).await;
+    put(&bench, &at, "rubbish").await;
+    expect_mended(&bench, FindingKind::CatalogUnreadable, &at).await;
+    let stray = key("catalog/b");
+    put(&bench, &stray, r#"{"nonce":"n"}"#).await;
+    expect_nothing(&bench).await;
+    bench.clock.advance(HOUR);
+    let (done, found) = check(&bench, &repairing()).await;
+    expect(&found[1..], &[(FindingKind::CatalogStray, &stray, Repair::None)]);
+    assert_eq!(done.left, 0);
+}
+
+#[tokio::test]
+async fn what_a_push_may_still_write_is_not_missed() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(CONFIG)).await;
+    bench.put_manifest("a", "v1", &manifest()).await.unwrap();
+    bench.put_manifest("a", &of(&signature()).to_string(), &signature()).await.unwrap();
+    for late in [referrer_key(), key("catalog/a")] {
+        remove(&bench, &late).await;
+    }
+    bench.clock.advance(20 * MINUTE);
+    expect(&check(&bench, &repairing()).await.1, &[]);
+    bench.clock.advance(MINUTE);
+    let found: Vec<_> = check(&bench, &cheap()).await.1.iter().map(|found| found.kind).collect();
+    let mut expected = [FindingKind::CatalogMissing, FindingKind::ReferrerMissing].to_vec();
+    assert_eq!(found.len(), 2);
+    expected.retain(|kind| !found.contains(kind));
+    assert_eq!(expected, []);
+}
+
+#[tokio::test]
+async fn session_that_cannot_be_read_is_put_aside() {
+    let bench = healthy().await;
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+    let at = key(format!("uploads/{id}"));
+    put(&bench, &at, "rubbish").await;
+    bench.clock.advance(2 * HOUR);
+    let (_, found) = check(&bench, &cheap()).await;
+    expect(&found, &[(FindingKind::SessionUnreadable, &at, Repair::Possible)]);
+    let (done, found) = check(&bench, &repairing()).await;
+    expect(&found[..1], &[(FindingKind::SessionUnreadable, &at, Repair::Done)]);
+    assert_eq!((found[1].kind, done.left), (FindingKind::BytesOrphan, 0));
+    assert_eq!(quarantined(&bench).await, [at.as_str()]);
+}
+
+#[tokio::test]
+async fn upload_that_has_lost_bytes_is_cancelled() {
+    for content in [None, Some(bytes(2))] {
+        let bench = healthy().await;
+        let repository = bench.repository("a");
+        let id = repository.upload_start(None);
+        let before = bench.keys("blobs/_/").await;
+        assert_eq!(before, []);
+        repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+        let bytes_at = bench.keys("blobs/_/").await.remove(0);
+        match content {
+            None => remove(&bench, &bytes_at).await,
+            Some(content) => put(&bench, &bytes_at, content).await,
+        }
+        let at = key(format!("uploads/{id}"));
+        expect_mended(&bench, FindingKind::UploadBytesMissing, &at).await;
+        let append = repository.upload_append(&id, Chunk::of(bytes(4))).await;
+        assert!(matches!(append, Err(jreg_registry::Error::UploadUnknown { .. })), "{append:?}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_a_closed_session_that_nothing_links_are_only_noted() {
+    let bench = healthy().await;
+    let repository = bench.repository("a");
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+    let blob = digest(&bytes(4));
+    repository.upload_finish(&id, &blob, Chunk::empty()).await.unwrap();
+    remove(&bench, &bench.keys("blobs/_/").await.remove(0)).await;
+    remove(&bench, &link_key(&blob)).await;
+    expect_nothing(&bench).await;
+    bench.clock.advance(2 * HOUR);
+    let (done, found) = check(&bench, &repairing()).await;
+    let at = key(format!("uploads/{id}"));
+    expect(&found, &[(FindingKind::SessionBytesMissing, &at, Repair::None)]);
+    assert_eq!(done.left, 0);
+}
+
+#[tokio::test]
+async fn tail_of_an_upload_without_a_session() {
+    let bench = healthy().await;
+    let id = bench.repository("a").upload_start(None);
+    let at = key(format!("uploads/{id}.01JD4Z0000000000000000000A"));
+    put(&bench, &at, "tail").await;
+    expect_nothing(&bench).await;
+    bench.clock.advance(HOUR);
+    let (done, found) = check(&bench, &repairing()).await;
+    expect(&found, &[(FindingKind::TailStray, &at, Repair::None)]);
+    assert_eq!(done.left, 0);
+}
+
+#[tokio::test]
+async fn bytes_that_nothing_names_once_they_are_old() {
+    let bench = healthy().await;
+    let hex = digest(b"x").hex();
+    let known = key(format!("blobs/sha256/{}/{hex}/01JD4Z0000000000000000000A", &hex[..2]));
+    let unnamed = key("blobs/_/0A/01JD4Z0000000000000000000A");
+    for at in [&known, &unnamed] {
+        put(&bench, at, "x").await;
+    }
+    bench.clock.advance(HOUR + 20 * MINUTE);
+    expect_nothing(&bench).await;
+    bench.clock.advance(MINUTE);
+    let (done, found) = check(&bench, &repairing()).await;
+    let orphan = FindingKind::BytesOrphan;
+    expect(&found, &[(orphan, &unnamed, Repair::None), (orphan, &known, Repair::None)]);
+    assert_eq!((done.notes, done.left), (2, 0));
+    for at in [&known, &unnamed] {
+        get(&bench, at).await;
+    }
+}
+
+#[tokio::test]
+async fn repairs_on_a_store_that_cannot_remove_a_version() {
+    let bench = healthy().await;
+    let store = std::sync::Arc::new(
+        jreg_storage::Tombstones::new(
+            jreg_storage::testing::Faulty::new(bench.faults.clone()),
+            jreg_registry::may_come_back,
+        )
+        .that_stay(),
+    );
+    let registry = Registry::open(store, bench.clock.clone(), Options::default()).await.unwrap();
+    let id = bench.repository("a").upload_start(None);
+    let session = key(format!("uploads/{id}"));
+    let link = link_key(&digest(&bytes(LOOSE)));
+    let (tag, manifest) = (tag_key("v1"), manifest_key(&signature()));
+    for at in [&session, &link, &tag, &manifest] {
+        put(&bench, at, "rubbish").await;
+    }
+    let found = Findings::default();
+    registry.check(&repairing(), &found).await.unwrap();
+    let found = found.take();
+    let repair =
+        |at: &Key| found.iter().find(|found| found.key == at.as_str()).map(|found| found.repair);
+    assert_eq!(repair(&session), Some(Repair::None));
+    for at in [&link, &tag, &manifest] {
+        assert_eq!(repair(at), Some(Repair::Done), "{at}");
+    }
+}
