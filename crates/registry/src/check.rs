@@ -31,7 +31,7 @@ mod watch;
 use std::collections::HashSet;
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{Key, ListPage, ListRequest};
+use jreg_storage::{Key, ListPage};
 use serde::{Deserialize, Serialize};
 
 pub use finding::{Finding, FindingKind, Repair, Severity};
@@ -230,35 +230,5 @@ impl Run<'_> {
 
     fn width(&self) -> usize {
         self.options.requests_at_once.max(1)
-    }
-
-    fn pages(&self, prefix: impl Into<String>) -> Pages {
-        Pages { core: self.core.clone(), request: Some(ListRequest::below(prefix)) }
-    }
-}
-
-/// A listing, page by page.
-struct Pages {
-    core: Core,
-    request: Option<ListRequest>,
-}
-
-impl Pages {
-    /// Goes on after a key.
-    fn after(mut self, key: String) -> Self {
-        if let Some(request) = &mut self.request {
-            request.start_after = Some(key);
-        }
-        self
-    }
-
-    async fn next(&mut self) -> Result<Option<ListPage>> {
-        let Some(request) = &mut self.request else { return Ok(None) };
-        let page = self.core.store.list(request).await?;
-        match &page.next {
-            Some(next) => request.start_after = Some(next.clone()),
-            None => self.request = None,
-        }
-        Ok(Some(page))
     }
 }

@@ -34,7 +34,7 @@ mod watch;
 
 use std::time::{Duration, SystemTime};
 
-use jreg_storage::{Key, ListPage, ListRequest, Listed, Locality, Paced};
+use jreg_storage::{Key, ListRequest, Listed, Paced};
 use serde::{Deserialize, Serialize};
 
 pub use action::{Action, ActionKind, Outcome};
@@ -54,10 +54,6 @@ pub const GRACE_MIN: Duration = Duration::from_secs(2 * 3600);
 
 /// How far the clocks of a store's own machines may be apart.
 pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(60);
-
-/// How many keys of a store in this process are listed at a time: a folder is read whole for each
-/// page of it, and nothing is written in it meanwhile.
-const PAGE_IN_PROCESS: usize = 10_000;
 
 /// The shortest wait between the removal of the last link and that of the bytes.
 pub const BYTES_WAIT_MIN: Duration = Duration::from_secs(3600);
@@ -375,32 +371,6 @@ impl<'a> Run<'a> {
 
     fn width(&self) -> usize {
         self.options.requests_at_once.max(1)
-    }
-
-    fn pages(&self, prefix: impl Into<String>) -> Pages {
-        let mut request = ListRequest::below(prefix);
-        if self.core.store.locality() == Locality::InProcess {
-            request.limit = PAGE_IN_PROCESS;
-        }
-        Pages { core: self.core.clone(), request: Some(request) }
-    }
-}
-
-/// A listing, page by page.
-struct Pages {
-    core: Core,
-    request: Option<ListRequest>,
-}
-
-impl Pages {
-    async fn next(&mut self) -> Result<Option<ListPage>> {
-        let Some(request) = &mut self.request else { return Ok(None) };
-        let page = self.core.store.list(request).await?;
-        match &page.next {
-            Some(next) => request.start_after = Some(next.clone()),
-            None => self.request = None,
-        }
-        Ok(Some(page))
     }
 }
 

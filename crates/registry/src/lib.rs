@@ -32,6 +32,7 @@ mod link;
 mod manifest;
 mod options;
 mod page;
+mod pages;
 mod part_buffer;
 mod reaper;
 mod record;

@@ -15,7 +15,7 @@ impl Run<'_> {
     /// Notes which bytes are where.
     pub(super) async fn list_bytes(&mut self) -> Result<()> {
         self.watch.phase(CheckPhase::Bytes);
-        let mut pages = self.pages(keys::BLOBS);
+        let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             for entry in &page.entries {
@@ -41,7 +41,7 @@ impl Run<'_> {
         }
         self.watch.phase(CheckPhase::Orphans);
         self.seen.named.seal();
-        let mut pages = self.pages(keys::BLOBS);
+        let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 let is_named = self.seen.named.contains(fingerprint::key(&entry.key));
@@ -73,7 +73,7 @@ impl Run<'_> {
 
     /// Whether a link of this digest names a place. One that cannot be read might.
     async fn may_be_linked(&self, digest: &Digest, place: &Key) -> Result<bool> {
-        let mut pages = self.pages(keys::links(digest));
+        let mut pages = self.core.pages(keys::links(digest));
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 match self.core.read::<Link>(&entry.key).await {

@@ -106,7 +106,7 @@ impl Run<'_> {
         for links in bad.chunks(LINKS_PER_NOTE) {
             self.hash_links(&mut pass, links).await?;
         }
-        let mut pages = self.pages(keys::LINKS);
+        let mut pages = self.core.pages(keys::LINKS);
         if let Some(after) = &pass.position.after {
             pages = pages.after(after.clone());
         }

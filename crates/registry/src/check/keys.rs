@@ -12,7 +12,7 @@ impl Run<'_> {
     pub(super) async fn check_keys(&mut self) -> Result<()> {
         self.watch.phase(CheckPhase::Keys);
         self.check_roots().await?;
-        let mut pages = self.pages(keys::QUARANTINE);
+        let mut pages = self.core.pages(keys::QUARANTINE);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             for entry in &page.entries {
@@ -22,7 +22,7 @@ impl Run<'_> {
             }
         }
         // Whatever lies among the notes is nobody's loss.
-        let mut pages = self.pages(keys::NOTES);
+        let mut pages = self.core.pages(keys::NOTES);
         while let Some(page) = pages.next().await? {
             self.count(&page);
         }
@@ -81,7 +81,7 @@ impl Run<'_> {
             }
         }
         for prefix in unknown {
-            let mut pages = self.pages(prefix);
+            let mut pages = self.core.pages(prefix);
             while let Some(page) = pages.next().await? {
                 self.count(&page);
                 for entry in &page.entries {

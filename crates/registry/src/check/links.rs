@@ -32,7 +32,7 @@ impl Run<'_> {
     /// Reads every link, and holds it against the bytes that were listed.
     pub(super) async fn check_links(&mut self) -> Result<()> {
         self.watch.phase(CheckPhase::Links);
-        let mut pages = self.pages(keys::LINKS);
+        let mut pages = self.core.pages(keys::LINKS);
         let core = self.core.clone();
         while let Some(page) = pages.next().await? {
             self.count(&page);

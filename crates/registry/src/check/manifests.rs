@@ -44,7 +44,7 @@ impl Run<'_> {
     pub(super) async fn check_manifests(&mut self, scope: Scope) -> Result<()> {
         self.watch.phase(CheckPhase::Manifests);
         let core = self.core.clone();
-        let mut pages = self.pages(keys::REPOSITORIES);
+        let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let manifests = page.entries.iter().filter_map(|entry| match Place::of(&entry.key) {
                 Some(Place::Manifest(name, digest)) => Some((entry, name, digest)),

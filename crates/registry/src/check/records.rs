@@ -39,7 +39,7 @@ impl Run<'_> {
     pub(super) async fn check_records(&mut self) -> Result<()> {
         self.watch.phase(CheckPhase::Records);
         let core = self.core.clone();
-        let mut pages = self.pages(keys::REPOSITORIES);
+        let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let reads: Vec<_> = page.entries.iter().map(|entry| read(&core, &entry.key)).collect();
             let mut reads = stream::iter(reads).buffered(self.width());

@@ -17,7 +17,7 @@ impl Run<'_> {
     /// Notes what is there.
     pub(super) async fn list_repositories(&mut self) -> Result<()> {
         self.watch.phase(CheckPhase::Repositories);
-        let mut pages = self.pages(keys::REPOSITORIES);
+        let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             for entry in &page.entries {
@@ -50,7 +50,7 @@ impl Run<'_> {
     pub(super) async fn check_catalog(&mut self) -> Result<()> {
         self.watch.phase(CheckPhase::Catalog);
         let core = self.core.clone();
-        let mut pages = self.pages(keys::CATALOG);
+        let mut pages = self.core.pages(keys::CATALOG);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             let mut entries = Vec::new();

@@ -18,7 +18,7 @@ impl Run<'_> {
     pub(super) async fn check_uploads(&mut self) -> Result<()> {
         self.watch.phase(CheckPhase::Uploads);
         let core = self.core.clone();
-        let mut pages = self.pages(keys::UPLOADS);
+        let mut pages = self.core.pages(keys::UPLOADS);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             let (mut sessions, mut tails) = (Vec::new(), Vec::new());

@@ -98,7 +98,7 @@ impl Run<'_> {
         };
         let mut census = Census::default();
         let mut group = Group::default();
-        let mut pages = self.pages(keys::LINKS);
+        let mut pages = self.core.pages(keys::LINKS);
         while let Some(page) = pages.next().await? {
             let (last, listed) = (last_key(&page.entries).cloned(), page.entries.len() as u64);
             let links: Vec<_> =
@@ -219,7 +219,7 @@ impl Run<'_> {
 
     async fn remove_links_of(&mut self, shard: &str, room: &AtomicU64) -> Result<()> {
         let mut queued = Queued::default();
-        let mut pages = self.pages(format!("{}{shard}/", keys::LINKS));
+        let mut pages = self.core.pages(format!("{}{shard}/", keys::LINKS));
         // The links of one digest may go on in the next page.
         let mut carried: Vec<LinkEntry> = Vec::new();
         let mut is_last = false;
@@ -347,7 +347,7 @@ impl Run<'_> {
 
     async fn fold_blob(&mut self, digest: &Digest) -> Result<()> {
         let mut held: Vec<(RepositoryName, Key, ETag, Location, bool)> = Vec::new();
-        let mut pages = self.pages(keys::links(digest));
+        let mut pages = self.core.pages(keys::links(digest));
         while let Some(page) = pages.next().await? {
             for listed in page.entries {
                 let Some(name) = keys::link_holder(&listed.key) else { continue };

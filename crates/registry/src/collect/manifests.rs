@@ -31,7 +31,7 @@ impl Run<'_> {
         self.watch.phase(Phase::Tags);
         let core = self.core.clone();
         let mut memo = Memo::open(&core, Kind::Tags, !self.options.dry_run).await?;
-        let mut pages = self.pages(keys::REPOSITORIES);
+        let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {
@@ -59,7 +59,7 @@ impl Run<'_> {
         let mut memo = Memo::open(&core, Kind::Manifests, !self.options.dry_run).await?;
         // Each with its subject: kept, if that turns out to be there.
         let mut referrers: Vec<(Fingerprint, Fingerprint)> = Vec::new();
-        let mut pages = self.pages(keys::REPOSITORIES);
+        let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {

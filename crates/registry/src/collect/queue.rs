@@ -61,7 +61,7 @@ impl Run<'_> {
     /// Removes the bytes that have waited for long enough, unless a link names them after all.
     pub(super) async fn remove_queued(&mut self) -> Result<()> {
         self.watch.phase(Phase::Queue);
-        let mut pages = self.pages(format!("{}queue/", keys::NOTES));
+        let mut pages = self.core.pages(format!("{}queue/", keys::NOTES));
         while let Some(page) = pages.next().await? {
             for entry in page.entries {
                 let age = page.date.duration_since(entry.last_modified).unwrap_or_default();

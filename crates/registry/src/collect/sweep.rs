@@ -60,7 +60,7 @@ impl Run<'_> {
     pub(super) async fn list_bytes(&mut self) -> Result<Places> {
         self.watch.phase(Phase::Bytes);
         let mut places = Places::default();
-        let mut pages = self.pages(keys::BLOBS);
+        let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 if let Some(Place::Blob(_)) = Place::of(&entry.key) {
@@ -82,7 +82,7 @@ impl Run<'_> {
     async fn read_sessions(&mut self, places: &mut Places) -> Result<()> {
         let core = self.core.clone();
         let mut memo = Memo::open(&core, Kind::Sessions, !self.options.dry_run).await?;
-        let mut pages = self.pages(keys::UPLOADS);
+        let mut pages = self.core.pages(keys::UPLOADS);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {
@@ -121,7 +121,7 @@ impl Run<'_> {
         self.watch.phase(Phase::Sweep);
         let core = self.core.clone();
         let mut memo = Memo::open(&core, Kind::Unnamed, !self.options.dry_run).await?;
-        let mut pages = self.pages(keys::BLOBS);
+        let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             let mut free = Vec::new();
             for entry in &page.entries {

@@ -27,7 +27,7 @@ impl Run<'_> {
             Some(_) => Some(Memo::open(&core, Kind::Untagged, !self.options.dry_run).await?),
             None => None,
         };
-        let mut pages = self.pages(keys::REPOSITORIES);
+        let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 self.tidy_entry(entry, memo.as_mut()).await?;
@@ -104,7 +104,7 @@ impl Run<'_> {
         if !self.core.store.removes_versions() {
             return Ok(());
         }
-        let mut pages = self.pages(keys::CATALOG);
+        let mut pages = self.core.pages(keys::CATALOG);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 let Some(name) = keys::catalog_name(&entry.key) else { continue };

@@ -1,0 +1,49 @@
+//! [`Pages`]: a listing of everything below a prefix, page by page, for work that goes through it
+//! all.
+
+use jreg_storage::{ListPage, ListRequest, Locality};
+
+use crate::Result;
+use crate::core::Core;
+
+/// How many keys of a store in this process are listed at a time: a folder is read whole for each
+/// page of it, and nothing is written in it meanwhile.
+const PAGE_IN_PROCESS: usize = 10_000;
+
+/// A listing, page by page.
+pub(crate) struct Pages {
+    core: Core,
+    request: Option<ListRequest>,
+}
+
+impl Core {
+    /// Everything below a prefix, in pages as large as suits the store.
+    pub(crate) fn pages(&self, prefix: impl Into<String>) -> Pages {
+        let mut request = ListRequest::below(prefix);
+        if self.store.locality() == Locality::InProcess {
+            request.limit = PAGE_IN_PROCESS;
+        }
+        Pages { core: self.clone(), request: Some(request) }
+    }
+}
+
+impl Pages {
+    /// Goes on after a key.
+    pub(crate) fn after(mut self, key: String) -> Self {
+        if let Some(request) = &mut self.request {
+            request.start_after = Some(key);
+        }
+        self
+    }
+
+    /// The next page; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<ListPage>> {
+        let Some(request) = &mut self.request else { return Ok(None) };
+        let page = self.core.store.list(request).await?;
+        match &page.next {
+            Some(next) => request.start_after = Some(next.clone()),
+            None => self.request = None,
+        }
+        Ok(Some(page))
+    }
+}
