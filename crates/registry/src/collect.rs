@@ -45,7 +45,7 @@ use self::action::Sink;
 use self::sweep::Places;
 use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
 use crate::fingerprint::Fingerprints;
-use crate::record::{Stored, decode_json, encode_json};
+use crate::record::{Stored, stored_as_json};
 use crate::rules::Rule;
 use crate::{Error, Reaped, Registry, keys};
 
@@ -283,15 +283,7 @@ struct Swept {
     at: u64,
 }
 
-impl Stored for Swept {
-    fn decode(bytes: &bytes::Bytes) -> std::result::Result<Self, String> {
-        decode_json(bytes)
-    }
-
-    fn encode(&self) -> bytes::Bytes {
-        encode_json(self)
-    }
-}
+stored_as_json!(Swept);
 
 impl<'a> Run<'a> {
     /// C1.

@@ -146,19 +146,22 @@ pub(crate) struct ReferrerEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {}
 
+/// A record that is one JSON object with a nonce.
 macro_rules! stored_as_json {
     ($($record:ty),*) => {$(
-        impl Stored for $record {
-            fn decode(bytes: &Bytes) -> Result<Self, String> {
-                decode_json(bytes)
+        impl $crate::record::Stored for $record {
+            fn decode(bytes: &bytes::Bytes) -> std::result::Result<Self, String> {
+                $crate::record::decode_json(bytes)
             }
 
-            fn encode(&self) -> Bytes {
-                encode_json(self)
+            fn encode(&self) -> bytes::Bytes {
+                $crate::record::encode_json(self)
             }
         }
     )*};
 }
+
+pub(crate) use stored_as_json;
 
 stored_as_json!(TagTarget, ReferrerEntry, Mark);
 

@@ -23,7 +23,7 @@ use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, Place};
-use crate::record::{Link, Location, Stored, Versioned, decode_json, encode_json};
+use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
 
 /// After how many links a run notes how far it is.
 const LINKS_PER_NOTE: usize = 64;
@@ -45,15 +45,7 @@ struct Position {
     bad: BTreeSet<Key>,
 }
 
-impl Stored for Position {
-    fn decode(bytes: &Bytes) -> std::result::Result<Self, String> {
-        decode_json(bytes)
-    }
-
-    fn encode(&self) -> Bytes {
-        encode_json(self)
-    }
-}
+stored_as_json!(Position);
 
 /// What reading some bytes has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]

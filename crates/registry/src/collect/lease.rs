@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use jreg_storage::ETag;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Stored, decode_json, encode_json};
+use crate::record::{Stored, stored_as_json};
 use crate::{Registry, Result, keys};
 
 /// A lease that was taken.
@@ -34,15 +34,7 @@ struct LeaseRecord {
     is_free: bool,
 }
 
-impl Stored for LeaseRecord {
-    fn decode(bytes: &bytes::Bytes) -> std::result::Result<Self, String> {
-        decode_json(bytes)
-    }
-
-    fn encode(&self) -> bytes::Bytes {
-        encode_json(self)
-    }
-}
+stored_as_json!(LeaseRecord);
 
 impl Registry {
     /// Takes the lease for `ttl` if it is free, or if whoever has it has not renewed it in time.

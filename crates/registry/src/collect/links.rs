@@ -17,7 +17,7 @@ use super::watch::Phase;
 use super::{REMOVALS_FREE, Result, Run, last_key};
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
-use crate::record::{Link, Location, Stored, Versioned, decode_json, encode_json};
+use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
 use crate::rules::Rule;
 
 /// How many digests whose bytes lie at several places one run looks at.
@@ -61,15 +61,7 @@ struct Position {
     shard: String,
 }
 
-impl Stored for Position {
-    fn decode(bytes: &bytes::Bytes) -> std::result::Result<Self, String> {
-        decode_json(bytes)
-    }
-
-    fn encode(&self) -> bytes::Bytes {
-        encode_json(self)
-    }
-}
+stored_as_json!(Position);
 
 /// A deleted link names nothing and is of one size, smaller than any live one.
 fn is_deleted(listed: &Listed) -> bool {

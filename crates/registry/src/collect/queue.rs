@@ -14,7 +14,7 @@ use super::watch::Phase;
 use super::{Result, Run};
 use crate::core::Core;
 use crate::keys;
-use crate::record::{Link, Location, Stored, decode_json, encode_json};
+use crate::record::{Link, Location, Stored, stored_as_json};
 
 /// How many places one record names at most.
 const PLACES_MAX: usize = 1000;
@@ -32,15 +32,7 @@ struct QueuedPlace {
     at: Location,
 }
 
-impl Stored for Queued {
-    fn decode(bytes: &bytes::Bytes) -> std::result::Result<Self, String> {
-        decode_json(bytes)
-    }
-
-    fn encode(&self) -> bytes::Bytes {
-        encode_json(self)
-    }
-}
+stored_as_json!(Queued);
 
 impl Queued {
     pub(super) fn add(&mut self, digest: Digest, at: Location) {
