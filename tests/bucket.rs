@@ -122,6 +122,17 @@ async fn a_bucket_without_conditions_is_refused_but_for_a_single_instance() {
 }
 
 #[tokio::test]
+async fn only_who_serves_a_bucket_without_conditions_may_collect_it() {
+    let server = S3Server::start(S3Spec::with(|spec| spec.conditions = Conditions::Ignored)).await;
+    let settings = settings(&server, &[("single-instance", "on")]);
+    let StorageLocation::Bucket(url) = &settings.storage else { panic!("not a bucket") };
+    let refused = bucket::open(&settings, url, bucket::Access::Collect).await.unwrap_err();
+    assert!(matches!(refused, BucketError::OnlyInServe { .. }), "{refused}");
+    assert!(refused.to_string().contains("gc-interval"), "{refused}");
+    bucket::open(&settings, url, bucket::Access::Look).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_clock_that_is_far_off_is_refused() {
     let server = S3Server::start(S3Spec::default()).await;
     server.clock().advance(Duration::from_secs(100));

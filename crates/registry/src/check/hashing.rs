@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, Hasher};
 use jreg_storage::{ByteRange, ETag, Key};

@@ -7,7 +7,7 @@ use jreg_oci::Reference;
 use jreg_registry::{
     ActionKind, Chunk, CollectError, CollectOptions, Collected, Options, Registry, Touch, Unwatched,
 };
-use jreg_storage::{PutMode, Store};
+use jreg_storage::{Locality, MemoryStore, PutMode, Store, Tombstones};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
 
@@ -366,6 +366,34 @@ async fn uploads_that_nobody_finishes_go_in_the_same_run() {
     assert_eq!(collect(&bench).await.uploads.unfinished, 1);
     assert!(bench.multipart_is_gone(&multipart).await);
     assert_eq!(bench.keys("uploads/").await, []);
+}
+
+/// A store that cannot remove a version: what is to go becomes something that stands for nothing.
+#[tokio::test]
+async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
+    let clock = std::sync::Arc::new(jreg_storage::testing::ManualClock::default());
+    let memory = MemoryStore::builder().locality(Locality::Shared).clock(clock.clone()).build();
+    let store = Tombstones::new(memory, jreg_registry::may_come_back).that_stay();
+    let store = std::sync::Arc::new(store);
+    let registry = Registry::open(store.clone(), clock.clone(), Options::default()).await.unwrap();
+    let (repository, content) = (registry.repository("a".parse().unwrap()), bytes(6));
+    let push = async || {
+        repository.blob_push(&digest(&content), Chunk::of(content.clone())).await.unwrap();
+    };
+    let collect = async |hours: u32| {
+        clock.advance(HOUR * hours);
+        registry.collect(&options(), &Unwatched).await.unwrap()
+    };
+    push().await;
+    let done = collect(48).await;
+    assert_eq!((done.links.removed, done.queued), (1, 1));
+    repository.blob_stat(&digest(&content), Touch::Never).await.unwrap_err();
+    let done = collect(48).await;
+    assert_eq!((done.links.scanned, done.links.removed, done.blobs.removed), (1, 0, 1));
+    // And it can be pushed again.
+    push().await;
+    repository.blob_stat(&digest(&content), Touch::Never).await.unwrap();
+    assert_eq!(collect(48).await.links.removed, 1);
 }
 
 #[tokio::test]
