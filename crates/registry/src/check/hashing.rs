@@ -168,7 +168,9 @@ impl Run<'_> {
         let (watch, pace) = (self.watch, &pass.pace);
         let jobs = distinct.iter().map(|one| verify(&pass.core, one, pace, watch));
         let jobs: Vec<_> = jobs.collect();
-        let mut jobs = stream::iter(jobs).buffered(self.width());
+        // Several that share a narrow pace would each wait for so long that a store may hang up.
+        let is_paced = self.options.bytes_per_second > 0;
+        let mut jobs = stream::iter(jobs).buffered(if is_paced { 1 } else { self.width() });
         let mut fresh = Vec::new();
         while let Some(verdict) = jobs.next().await {
             fresh.push(verdict?);

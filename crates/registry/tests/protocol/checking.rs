@@ -127,9 +127,14 @@ fn manifest_key(manifest: &str) -> Key {
     key(format!("repositories/a/_manifests/{}", flat(&of(manifest))))
 }
 
-fn link_key(digest: &Digest) -> Key {
+/// `<alg>/<aa>/<hex>`.
+pub(crate) fn spread(digest: &Digest) -> String {
     let hex = digest.hex();
-    key(format!("links/sha256/{}/{hex}/a", &hex[..2]))
+    format!("sha256/{}/{hex}", hex.get(..2).unwrap())
+}
+
+fn link_key(digest: &Digest) -> Key {
+    key(format!("links/{}/a", spread(digest)))
 }
 
 fn tag_key(tag: &str) -> Key {
@@ -147,9 +152,8 @@ fn referrer_key() -> Key {
 }
 
 /// Where the bytes of a blob that was pushed whole lie.
-async fn place(bench: &Bench, digest: &Digest) -> Key {
-    let hex = digest.hex();
-    bench.keys(&format!("blobs/sha256/{}/{hex}/", &hex[..2])).await.remove(0)
+pub(crate) async fn place(bench: &Bench, digest: &Digest) -> Key {
+    bench.keys(&format!("blobs/{}/", spread(digest))).await.remove(0)
 }
 
 /// Everything in quarantine, by what it was.
@@ -415,6 +419,9 @@ async fn what_this_process_remembers_of_a_blob_goes_with_a_repair() {
     assert!(matches!(read, Err(jreg_registry::Error::BlobUnknown { .. })), "{read:?}");
 }
 
+/// What is made of an object's bytes.
+type Damage = fn(Bytes) -> Bytes;
+
 #[tokio::test]
 async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
     let whole = |bench: Bytes| bench;
@@ -425,7 +432,7 @@ async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
         bytes.into()
     };
     let rubbish = |_| Bytes::from_static(b"rubbish");
-    let damages: [(fn(Bytes) -> Bytes, _); 4] = [
+    let damages: [(Damage, _); 4] = [
         (whole, None),
         (cut, Some(FindingKind::ManifestUnreadable)),
         (other, Some(FindingKind::ManifestDigest)),
@@ -782,8 +789,7 @@ async fn tail_of_an_upload_without_a_session() {
 #[tokio::test]
 async fn bytes_that_nothing_names_once_they_are_old() {
     let bench = healthy().await;
-    let hex = digest(b"x").hex();
-    let known = key(format!("blobs/sha256/{}/{hex}/01JD4Z0000000000000000000A", &hex[..2]));
+    let known = key(format!("blobs/{}/01JD4Z0000000000000000000A", spread(&digest(b"x"))));
     let unnamed = key("blobs/_/0A/01JD4Z0000000000000000000A");
     for at in [&known, &unnamed] {
         put(&bench, at, "x").await;

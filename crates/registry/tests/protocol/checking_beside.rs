@@ -12,7 +12,7 @@ use jreg_storage::testing::{Call, Gate, ManualClock};
 use jreg_storage::{MemoryStore, PutMode, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
-use crate::checking::{Findings, cheap, check, deep, healthy};
+use crate::checking::{Findings, cheap, check, deep, healthy, place};
 use crate::collecting::{image, referrer};
 
 /// Checks through a gate of its own, which is closed after the listing of `prefix` was answered (or
@@ -164,7 +164,7 @@ async fn an_upload_that_is_finished_while_a_check_goes_on_is_no_finding() {
                 bench.repository("a").upload_finish(&id, &blob, nothing).await.unwrap();
             }
         };
-        let found = check_while(&bench, &deep(), listing(stop), finish).await;
+        let found = Box::pin(check_while(&bench, &deep(), listing(stop), finish)).await;
         assert_eq!(found, [], "{stop}");
     }
 }
@@ -174,8 +174,7 @@ async fn an_upload_that_is_finished_while_a_check_goes_on_is_no_finding() {
 async fn a_repair_never_reverts_a_push() {
     let bench = healthy().await;
     let blob = digest(&bytes(5));
-    let hex = blob.hex();
-    let at = bench.keys(&format!("blobs/sha256/{}/{hex}/", &hex[..2])).await.remove(0);
+    let at = place(&bench, &blob).await;
     bench.faults.delete(&at, None).await.unwrap();
     let repairs = CheckOptions { repair: true, ..cheap() };
     let gate = Arc::new(Gate::new(bench.faults.clone()));
@@ -286,8 +285,8 @@ async fn a_deep_check_begins_anew_if_it_is_told_to_or_the_note_is_old() {
 async fn what_was_bad_before_the_cut_is_told_again() {
     let bench = many().await;
     let first = bench.keys("links/").await.remove(0);
-    let hex = first.as_str().split('/').nth(3).unwrap().to_owned();
-    let at = bench.keys(&format!("blobs/sha256/{}/{hex}/", &hex[..2])).await.remove(0);
+    let hex = first.as_str().split('/').nth(3).unwrap();
+    let at = place(&bench, &format!("sha256:{hex}").parse().unwrap()).await;
     let size = bench.faults.head(&at).await.unwrap().size_bytes;
     let wrong = vec![b'#'; usize::try_from(size).unwrap()];
     bench.faults.put(&at, wrong.into(), PutMode::Overwrite).await.unwrap();

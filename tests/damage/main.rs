@@ -1,0 +1,135 @@
+//! Damage: each kind of object is cut, emptied, overwritten or removed behind the registry's back, in
+//! a folder and in a bucket. Whatever happens to one object, a pull is right or fails, the check
+//! names the damage, a collection takes nothing that is good, and after a repair and another push
+//! all is there again.
+
+#![allow(clippy::unwrap_used)]
+
+mod object;
+mod serving;
+mod world;
+
+use jreg_registry::{
+    CheckOptions, CheckPhase, CheckWatch, CollectError, CollectOptions, Finding, Unwatched,
+};
+
+use self::object::{Damage, Object};
+use self::world::{HOUR, Home, World};
+
+fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+/// Keeps what a check found.
+#[derive(Debug, Default)]
+struct Findings(std::sync::Mutex<Vec<Finding>>);
+
+impl CheckWatch for Findings {
+    fn phase(&self, _: CheckPhase) {}
+
+    fn progress(&self, _: u64, _: u64) {}
+
+    fn finding(&self, finding: &Finding) {
+        self.0.lock().unwrap().push(finding.clone());
+    }
+}
+
+async fn check(world: &World, repair: bool) -> Vec<Finding> {
+    let options = CheckOptions { deep: true, repair, ..CheckOptions::default() };
+    let found = Findings::default();
+    world.registry.check(&options, &found).await.unwrap();
+    found.0.into_inner().unwrap()
+}
+
+/// The check names the damage, and nothing in the other repository.
+async fn is_named(world: &World, object: Object, damage: Damage, context: &str) {
+    let found = check(world, false).await;
+    let expected = object.finding(damage).map(|(kind, at)| (kind, world.key(at)));
+    let named: Vec<_> = found.iter().map(|found| (found.kind, found.key.as_str())).collect();
+    match expected {
+        None | Some((_, None)) => assert_eq!(named, [], "{context}"),
+        Some((kind, Some(at))) => assert!(named.contains(&(kind, at)), "{context}: {found:#?}"),
+    }
+    let is_of_other =
+        |found: &&Finding| found.repository.as_ref().is_some_and(|name| name.as_str() == "good");
+    assert_eq!(found.iter().find(is_of_other), None, "{context}");
+}
+
+/// Collects again and again, with everything older than any grace. Nothing goes but the damaged
+/// object, and what nothing keeps any more when it is gone.
+async fn nothing_good_is_collected(world: &World, object: Object, damage: Damage, context: &str) {
+    let options =
+        CollectOptions { share_max_percent: 100, sweep_now: true, ..CollectOptions::default() };
+    let before = world.keys().await;
+    for _ in 0..3 {
+        world.advance(26 * HOUR);
+        let outcome = world.registry.collect(&options, &Unwatched).await;
+        match outcome {
+            Err(CollectError::Damaged { key, .. }) => {
+                assert!(object.stops_collections(damage), "{context}");
+                assert_eq!(Some(key.as_str()), world.key(object), "{context}");
+            }
+            Err(error) => panic!("{context}: {error}"),
+            Ok(_) => assert!(!object.stops_collections(damage), "{context}"),
+        }
+    }
+    let after = world.keys().await;
+    let with_it = object.may_go_with_it(damage).iter();
+    let may_go: Vec<_> = with_it.filter_map(|at| world.key(*at)).collect();
+    let gone: Vec<_> = before.iter().filter(|key| !after.contains(key)).collect();
+    let lost: Vec<_> = gone.iter().filter(|key| !may_go.contains(&key.as_str())).collect();
+    assert!(lost.is_empty(), "{context}: {lost:?} went");
+}
+
+async fn one(home: Home, object: Object, damage: Damage) {
+    let context = &format!("{home:?}: {object:?} {damage:?}");
+    let world = World::new(home).await;
+    if world.key(object).is_none() {
+        return;
+    }
+    world.advance(2 * HOUR);
+    world.damage(object, damage);
+    is_named(&world, object, damage, context).await;
+    world.pulls_are_right_or_fail(object, damage, context).await;
+    nothing_good_is_collected(&world, object, damage, context).await;
+    world.other_repository_is_whole(context).await;
+    check(&world, true).await;
+    world.push_again().await;
+    world.everything_is_right(context).await;
+    let left: Vec<_> = check(&world, false).await.into_iter().filter(Finding::is_left).collect();
+    assert_eq!(left, [], "{context}");
+}
+
+macro_rules! objects {
+    ($($name:ident: $object:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            for home in [Home::Folder, Home::Bucket] {
+                for damage in Damage::ALL {
+                    block_on(one(home, Object::$object, damage));
+                }
+            }
+        }
+    )*
+
+    #[test]
+    fn every_kind_of_object_is_damaged() {
+        assert_eq!([$(Object::$object),*], Object::ALL);
+    }};
+}
+
+objects! {
+    bytes_of_a_known_digest: KnownBytes,
+    bytes_that_were_streamed: StreamedBytes,
+    link: Link,
+    manifest: Manifest,
+    index: Index,
+    signature: Signature,
+    tag: Tag,
+    hint: Hint,
+    entry_of_a_referrer: Referrer,
+    entry_of_the_catalog: Catalog,
+    session: Session,
+    bytes_of_an_upload: UploadBytes,
+    format_marker: Marker,
+}

@@ -1,0 +1,157 @@
+//! What there is to damage, how, and what must come of it.
+
+use jreg_registry::FindingKind;
+
+/// An object of the damaged repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    /// The config of the image, pushed whole: the signature has the same.
+    KnownBytes,
+    /// The layer of the image.
+    StreamedBytes,
+    /// The link to the layer.
+    Link,
+    /// The image.
+    Manifest,
+    /// An index of the image.
+    Index,
+    /// A manifest whose subject is the image.
+    Signature,
+    /// The tag of the image.
+    Tag,
+    /// The hint of that tag.
+    Hint,
+    /// The signature's entry in the list of the image's referrers.
+    Referrer,
+    Catalog,
+    /// Of an upload that goes on.
+    Session,
+    /// What that upload has stored.
+    UploadBytes,
+    Marker,
+    /// The tag of the index. Not damaged itself.
+    IndexTag,
+    /// The hint of that tag. Not damaged itself.
+    IndexHint,
+}
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    Cut,
+    Emptied,
+    /// The first bytes are others.
+    Start,
+    /// The last bytes are others.
+    End,
+    Removed,
+}
+
+impl Damage {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Cut, Self::Emptied, Self::Start, Self::End, Self::Removed];
+
+    /// What it makes of an object; `None`: nothing is left.
+    pub(crate) fn of(self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = bytes.to_vec();
+        let others = 3.min(bytes.len());
+        let end = bytes.len() - others;
+        match self {
+            Self::Cut => bytes.truncate(bytes.len() / 2),
+            Self::Emptied => bytes.clear(),
+            Self::Start => bytes[..others].iter_mut().for_each(|byte| *byte ^= 0x55),
+            Self::End => bytes[end..].iter_mut().for_each(|byte| *byte ^= 0x55),
+            Self::Removed => return None,
+        }
+        Some(bytes)
+    }
+
+    pub(crate) fn keeps_size(self) -> bool {
+        matches!(self, Self::Start | Self::End)
+    }
+}
+
+impl Object {
+    /// All that are damaged.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::KnownBytes,
+        Self::StreamedBytes,
+        Self::Link,
+        Self::Manifest,
+        Self::Index,
+        Self::Signature,
+        Self::Tag,
+        Self::Hint,
+        Self::Referrer,
+        Self::Catalog,
+        Self::Session,
+        Self::UploadBytes,
+        Self::Marker,
+    ];
+
+    pub(crate) fn is_manifest(self) -> bool {
+        matches!(self, Self::Manifest | Self::Index | Self::Signature)
+    }
+
+    /// Without knowing what a manifest names nothing may go.
+    pub(crate) fn stops_collections(self, damage: Damage) -> bool {
+        self.is_manifest() && damage != Damage::Removed
+    }
+
+    /// What a check must say, and of which object.
+    pub(crate) fn finding(self, damage: Damage) -> Option<(FindingKind, Self)> {
+        let is_gone = damage == Damage::Removed;
+        let kind = match self {
+            Self::KnownBytes | Self::StreamedBytes if is_gone => FindingKind::BytesMissing,
+            Self::KnownBytes | Self::StreamedBytes if damage.keeps_size() => {
+                FindingKind::BytesDigest
+            }
+            Self::KnownBytes | Self::StreamedBytes => FindingKind::BytesSize,
+            Self::Link if is_gone => return Some((FindingKind::BlobMissing, Self::Manifest)),
+            Self::Link => FindingKind::LinkUnreadable,
+            Self::Manifest if is_gone => return Some((FindingKind::TagDangling, Self::Tag)),
+            Self::Index if is_gone => return Some((FindingKind::TagDangling, Self::IndexTag)),
+            Self::Signature if is_gone => {
+                return Some((FindingKind::ReferrerStray, Self::Referrer));
+            }
+            Self::Manifest | Self::Index | Self::Signature if damage == Damage::End => {
+                FindingKind::ManifestDigest
+            }
+            Self::Manifest | Self::Index | Self::Signature => FindingKind::ManifestUnreadable,
+            Self::Tag if is_gone => return Some((FindingKind::HintStray, Self::Hint)),
+            Self::Tag => FindingKind::TagUnreadable,
+            Self::Hint if is_gone => FindingKind::HintMissing,
+            Self::Hint => FindingKind::HintUnreadable,
+            Self::Referrer if is_gone => FindingKind::ReferrerMissing,
+            Self::Referrer => FindingKind::ReferrerUnreadable,
+            Self::Catalog if is_gone => FindingKind::CatalogMissing,
+            Self::Catalog => FindingKind::CatalogUnreadable,
+            Self::Session if is_gone => {
+                return Some((FindingKind::BytesOrphan, Self::UploadBytes));
+            }
+            Self::Session => FindingKind::SessionUnreadable,
+            // Only once a link names them is it said of which digest they are.
+            Self::UploadBytes if damage.keeps_size() => return None,
+            Self::UploadBytes => return Some((FindingKind::UploadBytesMissing, Self::Session)),
+            Self::Marker if is_gone => FindingKind::FormatMissing,
+            Self::Marker => FindingKind::FormatDamaged,
+            Self::IndexTag | Self::IndexHint => return None,
+        };
+        Some((kind, self))
+    }
+
+    /// What a collector may take when this object is gone: nothing else leads there any more.
+    pub(crate) fn may_go_with_it(self, damage: Damage) -> &'static [Self] {
+        match self {
+            _ if damage != Damage::Removed => &[],
+            // A tag without its manifest goes when it is pulled.
+            Self::Manifest => &[Self::Link, Self::StreamedBytes, Self::Tag, Self::Hint],
+            Self::Index => &[Self::IndexTag, Self::IndexHint],
+            Self::Signature => &[Self::Referrer],
+            Self::Link => &[Self::StreamedBytes],
+            Self::Tag => &[Self::Hint],
+            Self::Session => &[Self::UploadBytes],
+            _ => &[],
+        }
+    }
+}
