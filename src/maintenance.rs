@@ -205,7 +205,7 @@ impl Workshop {
         match command {
             Command::Gc(request) => {
                 let (options, began) = (request.options(&self.settings), Instant::now());
-                let result = self.registry.collect(&options, sender).await;
+                let result = Box::pin(self.registry.collect(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
                 }
@@ -213,12 +213,12 @@ impl Workshop {
             }
             Command::Fsck(request) => {
                 let options = request.options(&self.settings);
-                let checked = self.registry.check(&options, sender).await;
+                let checked = Box::pin(self.registry.check(&options, sender)).await;
                 checked.map(Report::Fsck).map_err(|error| chain(&error))
             }
             Command::Explain(request) => {
                 let options = collect_options(&self.settings);
-                let answer = self.registry.explain(request, &options).await;
+                let answer = Box::pin(self.registry.explain(request, &options)).await;
                 answer.map(Report::Explain).map_err(|error| chain(&error))
             }
         }
