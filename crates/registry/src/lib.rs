@@ -14,6 +14,7 @@
 //! - `collect.rs`, `collect/`: removes what nothing keeps
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `link.rs`: which repository holds which blob
+//! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`: what is kept in memory for serving
 
 mod blob;
