@@ -173,7 +173,7 @@ impl Repository {
         let window = core.window();
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
-        if core.rules.keep(Rule::DestinationFirst)
+        if core.rules.keep(Rule::TouchHeld)
             && let Some(location) = core.hold_link(window, &self.name, digest).await?
         {
             return Ok(Some(blob(location)));

@@ -309,13 +309,10 @@ impl<'a> Run<'a> {
     }
 
     async fn collect(&mut self) -> Result<()> {
-        if self.options.untagged.is_some() && self.core.rules.keep(Rule::TagsFirst) {
+        if self.options.untagged.is_some() {
             self.read_tags().await?;
         }
         self.read_manifests().await?;
-        if self.options.untagged.is_some() && !self.core.rules.keep(Rule::TagsFirst) {
-            self.read_tags().await?;
-        }
         self.seen.kept.seal();
         self.seen.manifests.seal();
         self.seen.tags.seal();

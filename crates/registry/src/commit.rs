@@ -21,6 +21,8 @@ use crate::{Blob, Chunk, Error, Repository, Result, UploadId};
 
 /// What comes with a closing PUT.
 struct Ending {
+    /// Opened before the session was read.
+    window: Window,
     range: Option<ContentRange>,
     /// What was taken in, and stored, before the session was found.
     loose: Option<Location>,
@@ -55,9 +57,10 @@ impl Repository {
         match self.finish(id, digest, chunk).await {
             Err(lost @ (Error::UploadSuperseded { .. } | Error::UploadUnknown { .. })) => {
                 // The same PUT, sent again while the first still ran, may have been faster.
+                let window = self.core.window();
                 match self.session(id).await? {
                     Some(session) if session.value.is_closed_with(digest) => {
-                        self.finish_again(id, session, digest).await
+                        self.finish_again(id, window, session, digest).await
                     }
                     _ => Err(lost),
                 }
@@ -98,6 +101,7 @@ impl Repository {
         {
             return Ok(finished);
         }
+        let window = self.core.window();
         match self.session(id).await? {
             None => {
                 in_order(range, 0)?;
@@ -105,7 +109,7 @@ impl Repository {
                 self.finish_whole(id, digest, writer, incoming).await
             }
             Some(session) => {
-                let ending = Ending { range, loose: None, incoming };
+                let ending = Ending { window, range, loose: None, incoming };
                 self.finish_session(id, digest, session, ending).await
             }
         }
@@ -140,6 +144,7 @@ impl Repository {
         self.check_age(id)?;
         let mut writer = self.whole_writer(id, digest, incoming.left());
         let is_all = writer.fill(&mut incoming).await?;
+        let window = self.core.window();
         let (session, mut loose) = if is_all && writer.digest(digest.algorithm()).await? == *digest
         {
             let (session, loose) = join(self.session(id), writer.put_loose()).await;
@@ -150,7 +155,8 @@ impl Repository {
         let finished = match (session, &loose) {
             (Ok(None), Some(loose)) => {
                 let closed = Closed::new(digest.clone(), loose.clone(), None);
-                return self.settle(id, &closed, self.core.window(), Settler::Alone).await;
+                let window = self.core.since(window);
+                return self.settle(id, &closed, window, Settler::Alone).await;
             }
             (Ok(None), None) => return self.finish_whole(id, digest, writer, incoming).await,
             (Ok(Some(session)), _) => {
@@ -159,7 +165,7 @@ impl Repository {
                 }
                 // With its place in the budget, for which the next one may have to wait.
                 drop(writer);
-                let ending = Ending { range, loose: loose.clone(), incoming };
+                let ending = Ending { window, range, loose: loose.clone(), incoming };
                 self.finish_session(id, digest, session, ending).await
             }
             (Err(error), _) => Err(error),
@@ -176,7 +182,7 @@ impl Repository {
         session: Versioned<Session>,
         ending: Ending,
     ) -> Result<Blob> {
-        let Ending { range, loose, incoming } = ending;
+        let Ending { window, range, loose, incoming } = ending;
         match &session.value.state {
             // Nothing is to be written but the record, and that is a claim of its own.
             State::Open(open)
@@ -193,7 +199,7 @@ impl Repository {
                 }
                 self.finish_open(id, writer, digest, incoming).await
             }
-            State::Closed(_) => self.finish_again(id, session, digest).await,
+            State::Closed(_) => self.finish_again(id, window, session, digest).await,
             State::Cancelled(_) => Err(unknown(id)),
         }
     }
@@ -269,9 +275,9 @@ impl Repository {
                 return self.link_held(digest, &holder).await;
             }
         }
-        let closed = writer.close(digest).await?;
+        let (closed, window) = writer.close(digest).await?;
         let settler = if writer.is_recorded() { Settler::Closer } else { Settler::Alone };
-        self.settle(id, &closed, self.core.window(), settler).await
+        self.settle(id, &closed, self.core.since(window), settler).await
     }
 
     /// Whether to ask who holds a blob before it is stored. Where a request is a round trip, only
@@ -313,10 +319,11 @@ impl Repository {
     async fn finish_again(
         &self,
         id: &UploadId,
+        window: Window,
         session: Versioned<Session>,
         digest: &Digest,
     ) -> Result<Blob> {
-        let (window, age) = (self.core.window(), session.age());
+        let (window, age) = (self.core.since(window), session.age());
         let State::Closed(closed) = session.value.state else { return Err(unknown(id)) };
         if closed.digest != *digest {
             return Err(unknown(id));

@@ -109,6 +109,12 @@ impl Core {
         Window { opened: self.clock.monotonic(), opened_at: self.clock.now() }
     }
 
+    /// The window to write in, of which `opened` says that it opened before what is relied on was
+    /// read, or stored.
+    pub(crate) fn since(&self, opened: Window) -> Window {
+        if self.rules.keep(Rule::WindowFirst) { opened } else { self.window() }
+    }
+
     /// Fails once the window has closed: what was read may by now be gone.
     pub(crate) fn check(&self, window: Window) -> Result<()> {
         let awake = self.clock.monotonic().saturating_sub(window.opened);

@@ -15,6 +15,7 @@
 //! - `check.rs`, `check/`: finds what is not as it should be, and mends it
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `link.rs`: which repository holds which blob
+//! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`: what is kept in memory for serving
 
 mod blob;

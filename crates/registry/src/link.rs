@@ -6,6 +6,7 @@ use crate::cache::Seen;
 use crate::core::{ATTEMPTS_MAX, Core, Window};
 use crate::keys;
 use crate::record::{Link, Location, Stored};
+use crate::rules::Rule;
 use crate::{Error, Result};
 
 /// How the bytes of a new link came to be there.
@@ -108,6 +109,9 @@ impl Core {
             }
             match self.read::<Link>(&key).await? {
                 Some(there) if there.value.live().is_some() => {
+                    if !self.rules.keep(Rule::TouchHeld) {
+                        return Ok(linked(there.value, offer));
+                    }
                     if let Some(held) = self.renew(window, &key, there).await? {
                         return Ok(linked(held.value, offer));
                     }

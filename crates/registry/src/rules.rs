@@ -7,34 +7,43 @@
 pub enum Rule {
     /// W1: what is old is written again before anything relies on it.
     Touch,
-    /// W1, of a mount: the destination is made sure of before the source.
-    DestinationFirst,
+    /// W1 holds for a link that a mount or a commit finds at its destination, too.
+    TouchHeld,
     /// W2: a referencing write is sent within its window.
     Window,
+    /// The window opens before what is relied on is read, or stored.
+    WindowFirst,
     /// A push of a manifest that is there writes it again.
     Rewrite,
     /// W1 holds for the manifests that an index names, too.
     TouchChildren,
-    /// A session is swapped to its new state before anything that follows from it is done.
-    Seal,
+    /// A session is swapped to `closed` before its bytes are linked.
+    CloseFirst,
+    /// A session is swapped to `cancelled` before its bytes are removed.
+    CancelFirst,
     /// A closed session writes its link only for a while.
     ReplayWindow,
     /// What is younger than the grace is left alone.
     Grace,
+    /// How old something is counts from the beginning of the run, however long that takes.
+    AgeAtStart,
     /// A record is removed on the version that was judged.
     OnVersion,
     /// Bytes go only when every link that named them is gone.
     EveryLink,
+    /// Bytes stay for a while after their last link, for whoever has read that.
+    BytesWait,
     /// Every manifest that is listed keeps what it names, those to be removed included.
     OneStep,
-    /// Tags are listed before the manifests are.
-    TagsFirst,
     /// A subject that is there keeps its referrers.
     SubjectKeeps,
     /// Bytes that nothing names are removed only if an earlier sweep found them so.
     SweepTwice,
     /// Sessions name bytes, too.
     SweepSessions,
+    /// A link that went while a sweep looked at the links may have been copied to where the sweep
+    /// had looked before.
+    SweepAgain,
     /// Whose location a folded link takes is made sure of first.
     FoldHolds,
 }

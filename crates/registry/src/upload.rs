@@ -149,7 +149,7 @@ impl Repository {
                 },
             };
             let cancelled = self.recorded_as(State::Cancelled(leftover.clone())).encode();
-            if !self.core.rules.keep(Rule::Seal) {
+            if !self.core.rules.keep(Rule::CancelFirst) {
                 return leftover.discard(&self.core).await;
             }
             if self.core.swap(&keys::upload(id), seen.as_ref(), cancelled).await?.is_some() {

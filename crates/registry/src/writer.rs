@@ -7,6 +7,9 @@
 //!
 //! What was stored becomes part of the upload only with the next session record. A writer that
 //! breaks off, or was superseded, leaves the session as the last record says.
+//!
+//! An object that nothing names is taken by a sweep some time. So what names it, a session or a
+//! link, is sent within the window that opened before the object was stored, or not at all.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,10 +23,11 @@ use tokio::task::JoinHandle;
 
 use crate::body::Incoming;
 use crate::commit::is_gone_or_done;
-use crate::core::Core;
+use crate::core::{Core, Window};
 use crate::keys;
 use crate::part_buffer::PartBuffer;
 use crate::record::{Location, Stored};
+use crate::rules::Rule;
 use crate::session::{Closed, Leftover, Open, Session, State};
 use crate::{Error, Result, UploadId};
 
@@ -94,6 +98,9 @@ pub(crate) struct Writer {
     /// How many bytes were handed to the store as parts: where the buffer starts.
     sent: u64,
     sending: VecDeque<JoinHandle<jreg_storage::Result<Part>>>,
+    /// In which an object that was stored must be named, by a session or a link: it opened before
+    /// that became visible, and a sweep takes what is not named for long.
+    unnamed: Option<Window>,
 }
 
 impl Writer {
@@ -124,6 +131,7 @@ impl Writer {
             reserved: None,
             sent: 0,
             sending: VecDeque::new(),
+            unnamed: None,
         }
     }
 
@@ -164,6 +172,7 @@ impl Writer {
             reserved: None,
             sent,
             sending: VecDeque::new(),
+            unnamed: None,
         })
     }
 
@@ -487,6 +496,9 @@ impl Writer {
     async fn put_buffer(&mut self, key: Key) -> Result<Location> {
         let bytes = self.buffer.take();
         let size_bytes = bytes.len() as u64;
+        if self.multipart.is_none() {
+            self.unnamed = Some(self.core.window());
+        }
         self.core.store.put(&key, bytes, NEW_KEY).await?;
         self.reserved = None;
         Ok(Location { key, size_bytes })
@@ -495,9 +507,15 @@ impl Writer {
     /// Writes the session record over the version this writer knows.
     async fn record(&mut self, saved: Saved, multipart: Option<Multipart>) -> Result<()> {
         let state = State::Open(self.open(&saved, multipart));
+        self.check_unnamed()?;
         self.recorded = Some(self.swap(state).await?);
-        self.saved = saved;
+        (self.saved, self.unnamed) = (saved, None);
         Ok(())
+    }
+
+    /// Fails if what was stored may be gone before the record names it.
+    fn check_unnamed(&self) -> Result<()> {
+        self.unnamed.map_or(Ok(()), |window| self.core.check(self.core.since(window)))
     }
 
     fn open(&self, saved: &Saved, multipart: Option<Multipart>) -> Open {
@@ -574,15 +592,21 @@ impl Writer {
         Ok(hasher.finish())
     }
 
-    /// Marks the upload as closed, with its digest right, and says where its bytes are. An
-    /// upload that was never recorded, because one PUT was enough, stays so.
-    pub(crate) async fn close(&mut self, digest: &Digest) -> Result<Closed> {
+    /// Marks the upload as closed, with its digest right, and says where its bytes are, and in
+    /// which window they may be linked. An upload that was never recorded, because one PUT was
+    /// enough, stays so.
+    pub(crate) async fn close(&mut self, digest: &Digest) -> Result<(Closed, Window)> {
         let (location, multipart) = self.gather().await?;
         let closed = Closed::new(digest.clone(), location, multipart);
-        if self.recorded.is_some() {
+        let now = self.core.window();
+        if self.recorded.is_none() {
+            return Ok((closed, self.unnamed.unwrap_or(now)));
+        }
+        if self.core.rules.keep(Rule::CloseFirst) {
+            self.check_unnamed()?;
             self.recorded = Some(self.swap(State::Closed(closed.clone())).await?);
         }
-        Ok(closed)
+        Ok((closed, now))
     }
 
     /// Marks the upload as closed with somebody else's bytes, and removes its own: no link ever
@@ -646,6 +670,7 @@ impl Writer {
         for sent in std::mem::take(&mut self.sending) {
             sent.await.map_err(|_| Error::Stopped)?.ok();
         }
+        self.unnamed = None;
         let tails = [self.tail.take(), self.saved.tail.take()];
         let objects = tails.into_iter().flatten().map(|tail| tail.key).collect();
         Ok(Leftover::new(self.multipart.take(), objects))

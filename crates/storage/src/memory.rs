@@ -43,7 +43,7 @@ pub struct MemoryBuilder {
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     objects: BTreeMap<Key, Object>,
     uploads: BTreeMap<String, Upload>,
@@ -57,14 +57,14 @@ struct Object {
     last_modified: SystemTime,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Upload {
     key: Key,
     writer: u64,
     parts: BTreeMap<u64, StoredPart>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct StoredPart {
     bytes: Bytes,
     etag: String,
@@ -88,6 +88,12 @@ impl MemoryStore {
             part_rules: PART_RULES,
             clock: Arc::new(SystemClock::new()),
         }
+    }
+
+    /// A copy of it as it is now, which reads the time from `clock`.
+    pub fn fork(&self, clock: Arc<dyn Clock>) -> Self {
+        let Self { locality, part_rules, .. } = *self;
+        Self { locality, part_rules, clock, state: Mutex::new(self.state().clone()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

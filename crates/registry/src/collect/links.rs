@@ -1,6 +1,6 @@
 //! C3 to C5: the links, and what becomes of those that nothing keeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{self, StreamExt};
@@ -14,7 +14,8 @@ use super::memo::{Kind, Memo};
 use super::queue::Queued;
 use super::sweep::Places;
 use super::watch::Phase;
-use super::{REMOVALS_FREE, Result, Run, last_key};
+use super::{CLOCK_ERROR, REMOVALS_FREE, Result, Run, last_key};
+use crate::core::ATTEMPTS_MAX;
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
 use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
@@ -97,9 +98,16 @@ impl Run<'_> {
                 page.entries.into_iter().filter_map(|listed| self.link_entry(listed)).collect();
             if let (Some(memo), Some(places)) = (&mut memo, places.as_deref_mut()) {
                 let named = self.read_places(&links, page.date, memo).await?;
+                let mut moved = BTreeSet::new();
                 for (link, place) in links.iter().zip(named) {
                     places.tick_off(place);
                     group.add(link, place, &mut census.duplicates);
+                    if place == Some(0) && self.may_have_moved(link) {
+                        moved.insert(&link.digest);
+                    }
+                }
+                for digest in moved {
+                    self.look_again(digest, places).await?;
                 }
                 memo.end_page(last.as_ref()).await?;
             }
@@ -165,6 +173,39 @@ impl Run<'_> {
             }
         }
         Ok(named)
+    }
+
+    /// Whether a link that names nothing may have done so since this run began: it may have been
+    /// copied, before it went, to where the listing had passed.
+    fn may_have_moved(&self, link: &LinkEntry) -> bool {
+        let since = self.began.checked_sub(CLOCK_ERROR);
+        let is_recent = since.is_none_or(|since| link.listed.last_modified >= since);
+        (is_recent || !is_deleted(&link.listed)) && self.core.rules.keep(Rule::SweepAgain)
+    }
+
+    /// Ticks off what the links to one blob name now, and once more if one of them went meanwhile.
+    async fn look_again(&self, digest: &Digest, places: &mut Places) -> Result<()> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut has_moved = false;
+            let mut pages = self.core.pages(keys::links(digest));
+            while let Some(page) = pages.next().await? {
+                for listed in page.entries.iter().filter(|listed| !is_deleted(listed)) {
+                    match self.core.read::<Link>(&listed.key).await {
+                        Ok(Some(Versioned { value: Link::Live(at), .. })) => {
+                            places.tick_off(Some(fingerprint::key(&at.key)));
+                        }
+                        Ok(_) => has_moved = true,
+                        Err(crate::Error::Damaged { .. }) => places.tick_off(None),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            if !has_moved {
+                return Ok(());
+            }
+        }
+        places.tick_off(None);
+        Ok(())
     }
 
     /// C4, shard by shard, for those that have candidates.

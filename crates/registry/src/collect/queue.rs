@@ -15,6 +15,7 @@ use super::{Result, Run};
 use crate::core::Core;
 use crate::keys;
 use crate::record::{Link, Location, Stored, stored_as_json};
+use crate::rules::Rule;
 
 /// How many places one record names at most.
 const PLACES_MAX: usize = 1000;
@@ -57,7 +58,7 @@ impl Run<'_> {
         while let Some(page) = pages.next().await? {
             for entry in page.entries {
                 let age = page.date.duration_since(entry.last_modified).unwrap_or_default();
-                if age >= self.options.bytes_wait {
+                if age >= self.options.bytes_wait || !self.core.rules.keep(Rule::BytesWait) {
                     self.remove_record(&entry.key).await?;
                 }
             }

@@ -5,7 +5,9 @@
 //! read from them: a store may give the time at which a multipart upload was begun. So two sweeps
 //! at least a grace apart must both find that neither a session nor a link names them. Bytes are
 //! listed first, then sessions, then links: a link that is written while that goes on names bytes
-//! that were listed before and a session that was.
+//! that were listed before and a session that was. A blob may also be handed on: mounted to where
+//! the listing of the links has passed, then deleted where it has not. So where a link has just
+//! gone, all links to its blob are looked at again.
 
 use futures::stream::{self, StreamExt};
 use jreg_storage::Listed;

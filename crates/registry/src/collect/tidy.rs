@@ -13,10 +13,11 @@ use super::action::{Action, ActionKind, Deed, Outcome};
 use super::memo::{Kind, Memo};
 use super::watch::Phase;
 use super::{Result, Run, last_key, seconds};
-use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
+use crate::core::{TOUCH_AGE, WRITE_MAX};
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
 use crate::record::ManifestRecord;
+use crate::rules::Rule;
 
 impl Run<'_> {
     /// Removes leftovers, manifests that nothing keeps, and old tombstones.
@@ -166,9 +167,31 @@ impl Run<'_> {
         let outcome = self.sink.perform(&self.core, self.watch, &action, key, deed).await;
         if let (Outcome::Done, Some(entry), false) = (outcome, entry, self.options.dry_run) {
             // What is left of it by a failure is a leftover.
-            remove_old_entry(&self.core, &entry).await.ok();
+            self.remove_old_entry(&entry).await.ok();
         }
         outcome
+    }
+
+    /// Removes a referrer's entry on which no push relies: one that pushes the same manifest again
+    /// finds it old, and makes a new version of it. That one may be as old as it likes by the time
+    /// that it is read here; what counts is when this run began.
+    async fn remove_old_entry(&self, entry: &Key) -> crate::Result<()> {
+        let core = &self.core;
+        match core.store.get(entry).await {
+            Ok(record) => {
+                let age = record.date.duration_since(record.last_modified).unwrap_or_default();
+                let is_old = match core.rules.keep(Rule::AgeAtStart) {
+                    true => self.is_old(record.last_modified),
+                    false => age >= TOUCH_AGE,
+                };
+                if is_old {
+                    core.remove(entry, &record.etag).await?;
+                }
+                Ok(())
+            }
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn purge(&mut self) -> Result<()> {
@@ -184,20 +207,5 @@ impl Run<'_> {
                 None => return Ok(()),
             }
         }
-    }
-}
-
-/// Removes a referrer's entry that a push of the same manifest would not rely on as it is.
-async fn remove_old_entry(core: &Core, entry: &Key) -> crate::Result<()> {
-    match core.store.get(entry).await {
-        Ok(record) => {
-            let age = record.date.duration_since(record.last_modified).unwrap_or_default();
-            if age >= TOUCH_AGE {
-                core.remove(entry, &record.etag).await?;
-            }
-            Ok(())
-        }
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

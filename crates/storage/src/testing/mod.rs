@@ -1,4 +1,4 @@
-//! Stores that fail, record and wait as a test tells them.
+//! Stores that fail, record and wait as a test tells them, and a schedule for many actors.
 //!
 //! Each is put around any store and keeps its contract as long as the test asks for nothing.
 
@@ -7,9 +7,11 @@ mod faulty;
 mod gate;
 mod intercept;
 mod recording;
+mod schedule;
 
 pub use clock::ManualClock;
 pub use faulty::{Fault, Faults, Faulty, Hit};
 pub use gate::{Gate, Gates, Held};
 pub use intercept::{Call, Intercepted, Interceptor};
 pub use recording::{Log, Recording};
+pub use schedule::{Manners, Schedule, Scheduled, StopPlace, Stopped, Stops};
