@@ -136,20 +136,14 @@ pub(crate) fn large() -> Vec<Manifests> {
             .with(Process::Retag)
             .with(Collector::run())
             .collecting(&[Index]),
-        Manifests::without_referrer("index push, 2 DELETEs, child push, collector", Tag::Index)
-            .with(Push::index())
-            .with(Push::child())
-            .with(Deleter::of(Index))
-            .with(Deleter::of(Child))
-            .with(Collector::run())
-            .collecting(&[Child, Layer]),
         Manifests::without_referrer("index push, child push, 2 collectors", Tag::Absent)
             .without(Index)
             .with(Push::index())
             .with(Push::child())
             .with(Collector::run())
             .with(Collector::run())
-            .collecting(&[Index, Child, Layer]),
+            .collecting(&[Child, Layer])
+            .until(7),
         Manifests::without_referrer("index push, retag, 2 collectors", Tag::Index)
             .with(Push::index())
             .with(Process::Retag)
@@ -162,6 +156,6 @@ pub(crate) fn large() -> Vec<Manifests> {
             .with(Collector::run())
             .with(Collector::run())
             .collecting(&[Index, Child, Layer])
-            .until(11),
+            .until(9),
     ]
 }
