@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::{Core, WRITE_MAX};
 use crate::keys::{self, UploadKey};
 use crate::record::Stored;
-use crate::session::{Leftover, Session, State};
+use crate::session::{Leftover, REPLAY_MAX, Session, State};
 use crate::{Registry, Result};
 
 /// How many sessions are removed at the same time.
@@ -98,7 +98,11 @@ impl Core {
 
     async fn reap_session(&self, key: &Key) -> Result<Fate> {
         let Some(session) = self.read::<Session>(key).await? else { return Ok(Fate::Nothing) };
+        let age = session.age();
         let (leftover, fate) = match session.value.state {
+            // Its link may still be on its way, and a sweep must see until then that it names
+            // bytes.
+            State::Closed(_) if age <= REPLAY_MAX + WRITE_MAX => return Ok(Fate::Nothing),
             State::Open(open) => {
                 let leftover = open.leftover();
                 let state = State::Cancelled(leftover.clone());

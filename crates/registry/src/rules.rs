@@ -29,7 +29,8 @@ pub enum Rule {
     AgeAtStart,
     /// A record is removed on the version that was judged.
     OnVersion,
-    /// Bytes go only when every link that named them is gone.
+    /// Bytes go only when every link that named them is gone; that is looked at twice, either of
+    /// which would mostly do.
     EveryLink,
     /// Bytes stay for a while after their last link, for whoever has read that.
     BytesWait,

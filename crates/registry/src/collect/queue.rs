@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, ActionKind};
 use super::watch::Phase;
 use super::{Result, Run};
-use crate::core::Core;
+use crate::core::{Core, TOUCH_AGE};
 use crate::keys;
 use crate::record::{Link, Location, Stored, stored_as_json};
 use crate::rules::Rule;
@@ -123,16 +123,24 @@ impl Run<'_> {
     }
 }
 
-/// Whether any link names these bytes. One that cannot be read might.
+/// Whether any link names these bytes, or may: one that cannot be read, and one that is going while
+/// the others are looked at, which may have been copied to where this has looked before. Then a
+/// sweep has the bytes.
 async fn is_named(core: &Core, place: &QueuedPlace) -> Result<bool> {
+    if !core.rules.keep(Rule::EveryLink) {
+        return Ok(false);
+    }
     let mut after = None;
     loop {
         let links = core.list(keys::links(&place.digest), after, 1000).await?;
         for listed in &links.entries {
             match core.read::<Link>(&listed.key).await {
-                Ok(Some(link)) if link.value.live().is_none_or(|at| at.key != place.at.key) => {}
-                Ok(None) => {}
-                Ok(Some(_)) | Err(crate::Error::Damaged { .. }) => return Ok(true),
+                Ok(Some(link)) => match link.value.live() {
+                    Some(at) if at.key == place.at.key => return Ok(true),
+                    None if link.age() < TOUCH_AGE => return Ok(true),
+                    _ => {}
+                },
+                Ok(None) | Err(crate::Error::Damaged { .. }) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -137,7 +137,9 @@ impl Run<'_> {
                     free.push(entry);
                 } else {
                     self.done.blobs.young += 1;
-                    memo.put(version, &[since.unwrap_or(seconds(self.began))]);
+                    // From now on, and not from when this run began: what was listed since then
+                    // may have been named until a moment ago.
+                    memo.put(version, &[since.unwrap_or(seconds(page.date))]);
                 }
             }
             self.remove_unnamed(&free).await;

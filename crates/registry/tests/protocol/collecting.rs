@@ -218,6 +218,42 @@ async fn bytes_that_nothing_names_go_with_the_second_sweep() {
     assert_eq!(bench.keys("links/").await.len(), 1, "the deleted link went, too");
 }
 
+/// What a slow sweep found unnamed may have been named until its end.
+#[tokio::test]
+async fn two_sweeps_are_apart_from_the_end_of_one_to_the_beginning_of_the_other() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(6)).await;
+    bench.repository("a").blob_delete(&digest(&bytes(6))).await.unwrap();
+    let now = CollectOptions { sweep_now: true, ..options() };
+    let mut links = bench.gate.hold(|call| call.operation == "list" && call.key == "links/");
+    let slow = async {
+        links.reached(1).await;
+        bench.clock.advance(2 * DAY);
+        links.release();
+    };
+    let (done, ()) = futures::join!(collect_with(&bench, &now), slow);
+    assert_eq!((done.blobs.removed, done.blobs.young), (0, 1));
+    bench.clock.advance(DAY - MINUTE);
+    assert_eq!(collect_with(&bench, &now).await.blobs.removed, 0);
+    bench.clock.advance(MINUTE);
+    assert_eq!(collect_with(&bench, &now).await.blobs.removed, 1);
+}
+
+#[tokio::test]
+async fn queued_bytes_stay_while_a_link_to_them_is_going() {
+    let bench = Bench::new().await;
+    let content = bytes(6);
+    bench.push("a", &content).await;
+    bench.clock.advance(2 * DAY);
+    assert_eq!(collect(&bench).await.queued, 1);
+    // Other bytes of the same blob; their link goes just now, and may have been copied.
+    bench.push("b", &content).await;
+    bench.clock.advance(HOUR);
+    bench.repository("b").blob_delete(&digest(&content)).await.unwrap();
+    assert_eq!(collect(&bench).await.blobs.removed, 0);
+    assert_eq!(bench.keys("gc/queue/").await, [], "they are a sweep's");
+}
+
 #[tokio::test]
 async fn the_bytes_of_an_upload_that_goes_on_are_not_swept() {
     let bench = Bench::new().await;

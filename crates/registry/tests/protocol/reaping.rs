@@ -124,3 +124,19 @@ async fn young_uploads_cost_one_page() {
     let calls: Vec<_> = bench.calls.take().into_iter().map(|call| call.operation).collect();
     assert_eq!(calls, ["list"]);
 }
+
+/// Its link may still be on its way, and sweeps must see until then that it names bytes.
+#[tokio::test]
+async fn upload_that_was_finished_at_the_last_moment_keeps_its_record_for_a_while() {
+    let bench = Bench::new().await;
+    let (content, repository) = (bytes(PART * 3), bench.repository("a"));
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+    bench.clock.advance(Options::default().limits.upload_age_max);
+    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    bench.clock.advance(80 * MINUTE);
+    assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+    bench.clock.advance(MINUTE);
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+}
