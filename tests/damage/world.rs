@@ -179,9 +179,9 @@ impl World {
         let signature = hex(&signature.manifest.bytes);
         let app = |rest: String| format!("repositories/team/app/{rest}");
         let prefix = match object {
-            Object::KnownBytes => format!("blobs/sha256/{}/{config}/", &config[..2]),
+            Object::KnownBytes => format!("blobs/{}/", spread(&config)),
             Object::StreamedBytes => "blobs/_/".to_owned(),
-            Object::Link => format!("links/sha256/{}/{layer}/team.app", &layer[..2]),
+            Object::Link => format!("links/{}/team.app", spread(&layer)),
             Object::Manifest => app(format!("_manifests/sha256/{image}")),
             Object::Index => app(format!("_manifests/sha256/{index}")),
             Object::Signature => app(format!("_manifests/sha256/{signature}")),
@@ -357,6 +357,11 @@ impl World {
             assert!(read == blob.bytes, "{context}");
         }
     }
+}
+
+/// `<alg>/<aa>/<hex>`.
+fn spread(hex: &str) -> String {
+    format!("sha256/{}/{hex}", hex.get(..2).unwrap())
 }
 
 fn name(object: Object) -> &'static str {
