@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod beside;
 mod object;
 mod serving;
 mod world;

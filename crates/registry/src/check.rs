@@ -135,6 +135,8 @@ struct Seen {
     put_aside: HashSet<Fingerprint>,
     /// Blobs that this run has let go after the manifests were looked at.
     let_go: HashSet<Fingerprint>,
+    /// Manifests that were missing from the list of their subject's referrers.
+    unlisted: Vec<(RepositoryName, Digest)>,
     /// Repositories of which it was told that the catalog lacks them.
     told_unlisted: HashSet<Fingerprint>,
 }
@@ -168,7 +170,8 @@ impl Registry {
         let core = paced(self.core(), options.requests_per_second);
         let (done, seen) = (Checked::default(), Seen::default());
         let mut run = Run { core, options, watch, done, seen };
-        run.check().await?;
+        // It is large, and awaited in other futures.
+        Box::pin(run.check()).await?;
         Ok(run.done)
     }
 }
@@ -186,6 +189,7 @@ impl Run<'_> {
         self.check_catalog().await?;
         self.check_manifests(Scope::Everything).await?;
         self.check_records().await?;
+        self.look_again().await?;
         if self.options.deep {
             self.hash_blobs().await?;
         }

@@ -1,5 +1,7 @@
 //! Manifests: their bytes, what they name, and what must lead to them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, Manifest, ManifestReference, ReferenceKind, RepositoryName};
@@ -25,7 +27,16 @@ pub(super) enum Scope {
     Everything,
     /// Whether it names what this run has let go.
     WhatWasLetGo,
+    /// Whether it is in the list of its subject's referrers, from which it was missing before.
+    SecondLook,
 }
+
+/// How much later a manifest is looked at again that is missing from a list of referrers: a delete
+/// takes it off the list, and then removes it.
+const DELETE_TIME: Duration = Duration::from_secs(3);
+
+/// How many of these are kept.
+const SUSPECTS_MAX: usize = 10_000;
 
 /// A manifest whose bytes are those of its digest.
 struct Sound<'a> {
@@ -64,6 +75,20 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Looks again at manifests that were missing from lists of referrers.
+    pub(super) async fn look_again(&mut self) -> Result<()> {
+        if self.seen.unlisted.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(DELETE_TIME).await;
+        for (name, digest) in std::mem::take(&mut self.seen.unlisted) {
+            let key = keys::manifest(&name, &digest);
+            let raw = look_raw(&self.core, &key).await?;
+            self.check_manifest(&key, &name, &digest, raw, Scope::SecondLook).await?;
+        }
+        Ok(())
+    }
+
     async fn check_manifest(
         &mut self,
         key: &Key,
@@ -92,6 +117,7 @@ impl Run<'_> {
         let sound = Sound { of, name, digest, manifest, record, etag, is_settled };
         match scope {
             Scope::WhatWasLetGo => self.check_let_go(&sound).await,
+            Scope::SecondLook => self.check_referrer(&sound, scope).await,
             Scope::Everything => self.check_sound(&sound).await,
         }
     }
@@ -131,7 +157,7 @@ impl Run<'_> {
                 self.judge_missing(sound, reference).await?;
             }
         }
-        self.check_referrer(sound).await?;
+        self.check_referrer(sound, Scope::Everything).await?;
         self.check_listed(sound).await
     }
 
@@ -211,17 +237,30 @@ impl Run<'_> {
     }
 
     /// A manifest with a subject must be in the list of its referrers, as it is.
-    async fn check_referrer(&mut self, sound: &Sound<'_>) -> Result<()> {
+    async fn check_referrer(&mut self, sound: &Sound<'_>, scope: Scope) -> Result<()> {
         let Some(subject) = &sound.manifest.subject else { return Ok(()) };
         let key = keys::referrer(sound.name, &subject.digest, sound.digest);
-        self.seen.entries.insert(fingerprint::key(&key));
+        if scope == Scope::Everything {
+            self.seen.entries.insert(fingerprint::key(&key));
+        }
         let size = sound.record.header.size;
         let should = referrer_entry(&sound.manifest, sound.digest, size);
         let of = Subject { key: &key, ..sound.of };
         match look::<ReferrerEntry>(&self.core, &key).await? {
             Found::Good(read) if read.value == should => Ok(()),
             Found::Good(read) => self.wrong_referrer(sound, &of, &read, &should).await,
-            Found::Absent => self.missing_referrer(sound, &of, &should).await,
+            // A push that goes on has yet to write it.
+            Found::Absent if !sound.is_settled => Ok(()),
+            Found::Absent if scope == Scope::SecondLook => {
+                self.missing_referrer(sound, &of, &should).await
+            }
+            Found::Absent => {
+                self.seen.unlisted.push((sound.name.clone(), sound.digest.clone()));
+                match self.seen.unlisted.len() {
+                    SUSPECTS_MAX => Box::pin(self.look_again()).await,
+                    _ => Ok(()),
+                }
+            }
             Found::Bad(bad) => {
                 let remedy = Remedy::Rewrite(should.encode());
                 self.report_bad(FindingKind::ReferrerUnreadable, &of, &bad, remedy).await;
@@ -261,8 +300,7 @@ impl Run<'_> {
         of: &Subject<'_>,
         should: &ReferrerEntry,
     ) -> Result<()> {
-        // A push that goes on has yet to write it.
-        if !sound.is_settled || !self.is_still(sound).await? || self.core.exists(of.key).await? {
+        if !self.is_still(sound).await? || self.core.exists(of.key).await? {
             return Ok(());
         }
         let repair = self.mend(self.ensure_beside(sound, of.key, should)).await;

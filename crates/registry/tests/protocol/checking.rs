@@ -636,7 +636,7 @@ async fn referrers(bench: &Bench) -> Vec<Digest> {
     page.items.into_iter().map(|descriptor| descriptor.digest).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn entry_of_a_referrer_is_made_as_its_push_made_it() {
     let bench = healthy().await;
     let at = referrer_key();
@@ -698,7 +698,7 @@ async fn entries_of_the_catalog() {
     assert_eq!(done.left, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_push_may_still_write_is_not_missed() {
     let bench = Bench::new().await;
     bench.push("a", &bytes(CONFIG)).await;

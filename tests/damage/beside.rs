@@ -1,0 +1,259 @@
+//! Checks beside clients and a collector that do at random what they do, with time passing at random
+//! as well: on a sound store there is no finding but notes, at any moment. Every store call lets
+//! others go first now and then, and listings come in small pages, so that each is many moments.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::join_all;
+use jreg_oci::{Digest, Reference};
+use jreg_registry::{
+    CheckOptions, Chunk, CollectError, CollectOptions, Error, Finding, ManifestPush, Options,
+    Registry, Severity, Touch, Unwatched,
+};
+use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
+use jreg_storage::{ByteStream, Locality, MemoryStore, PartRules, Result};
+use jreg_testkit::{Image, Manifest, Rng, SmallPages, index_of};
+use tokio::sync::RwLock;
+
+use crate::world::sha256;
+use crate::{Findings, block_on};
+
+const SEEDS: u64 = 6;
+const CHECKS: usize = 8;
+const CLIENTS: u64 = 5;
+const NAMES: [&str; 3] = ["a", "a/b", "c"];
+const TAGS: [&str; 2] = ["v1", "v2"];
+
+/// Lets others go first, before and after a call, as a seed says.
+#[derive(Debug)]
+struct Yields(Mutex<Rng>);
+
+impl Yields {
+    async fn pass(&self) {
+        let times = self.0.lock().unwrap().below(4);
+        for _ in 0..times {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Interceptor for Yields {
+    type Plan = ();
+
+    async fn before(&self, _call: &Call) -> Result<()> {
+        self.pass().await;
+        Ok(())
+    }
+
+    async fn after(&self, _call: &Call, _plan: &()) -> Result<()> {
+        self.pass().await;
+        Ok(())
+    }
+
+    fn stream(&self, _call: &Call, _plan: &(), stream: ByteStream) -> ByteStream {
+        stream
+    }
+}
+
+/// What clients push: images that share blobs, an index, and signatures of all of these.
+struct Content {
+    blobs: Vec<Bytes>,
+    manifests: Vec<Manifest>,
+}
+
+fn content() -> Content {
+    let images: Vec<_> = (1..4).map(Image::plain).collect();
+    let index = index_of(&images.iter().map(|i| i.manifest.descriptor()).collect::<Vec<_>>());
+    let subjects: Vec<_> = images.iter().map(|image| &image.manifest).chain([&index]).collect();
+    let signatures: Vec<_> = (10..)
+        .zip(subjects)
+        .map(|(seed, subject)| Image::referrer(seed, subject, "application/signature"))
+        .collect();
+    let all = images.iter().chain(&signatures);
+    let blobs = all.clone().flat_map(|image| image.blobs.iter().map(|blob| blob.bytes.clone()));
+    let blobs = blobs.collect();
+    let manifests = all.map(|image| image.manifest.clone()).chain([index]).collect();
+    Content { blobs, manifests }
+}
+
+struct World {
+    registry: Registry,
+    clock: Arc<ManualClock>,
+    content: Content,
+    /// Time passes between the calls of clients, not while one waits for the store: a push may
+    /// take minutes, and is refused after that.
+    time: RwLock<()>,
+    /// The last check is over.
+    is_over: AtomicBool,
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let rules = PartRules { part_bytes: 512, uniform: true, parts_max: 100 };
+        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let memory = Arc::new(memory.clock(clock.clone()).build());
+        let yields = Yields(Mutex::new(Rng::new(seed)));
+        let store = Arc::new(SmallPages::new(Arc::new(Intercepted::with(memory, yields)), 3));
+        let registry = Registry::open(store, clock.clone(), Options::default()).await.unwrap();
+        Self {
+            registry,
+            clock,
+            content: content(),
+            time: RwLock::default(),
+            is_over: AtomicBool::default(),
+        }
+    }
+
+    async fn client(&self, mut rng: Rng) {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let name = rng.pick(&NAMES).parse().unwrap();
+            let repository = self.registry.repository(name);
+            match rng.below(10) {
+                0..5 => self.push(&repository, &mut rng).await,
+                5 => {
+                    let tag: Reference = rng.pick(&TAGS).parse().unwrap();
+                    let _time = self.time.read().await;
+                    may_be_unknown(repository.manifest_delete(&tag, None).await);
+                }
+                6..8 => {
+                    let manifest = rng.pick(&self.content.manifests);
+                    let digest = Reference::Digest(sha256(&manifest.bytes));
+                    let _time = self.time.read().await;
+                    may_be_unknown(repository.manifest_delete(&digest, None).await);
+                }
+                8 => {
+                    let (blob, from) = (rng.pick(&self.content.blobs), rng.pick(&NAMES));
+                    let _time = self.time.read().await;
+                    repository.blob_mount(&sha256(blob), &from.parse().unwrap()).await.unwrap();
+                }
+                _ => {
+                    let id = repository.upload_start(None);
+                    let _time = self.time.read().await;
+                    repository.upload_append(&id, Chunk::of("never finished")).await.unwrap();
+                }
+            }
+        }
+    }
+
+    /// Pushes what a manifest names, and the manifest. By the time of the manifest a blob may have
+    /// been collected.
+    async fn push(&self, repository: &jreg_registry::Repository, rng: &mut Rng) {
+        let manifest = rng.pick(&self.content.manifests).clone();
+        let text = String::from_utf8_lossy(&manifest.bytes).into_owned();
+        for blob in &self.content.blobs {
+            let digest = sha256(blob);
+            if !text.contains(&digest.to_string()) {
+                continue;
+            }
+            let _time = self.time.read().await;
+            if repository.blob_stat(&digest, Touch::IfOld).await.is_err() {
+                self.push_blob(repository, &digest, blob, rng.chance(1, 2)).await;
+            }
+        }
+        let digest = Reference::Digest(sha256(&manifest.bytes));
+        let push = ManifestPush {
+            reference: if rng.chance(2, 3) { rng.pick(&TAGS).parse().unwrap() } else { digest },
+            tags: Vec::new(),
+            media_type: Some(manifest.media_type.parse().unwrap()),
+            bytes: manifest.bytes,
+            condition: None,
+        };
+        let _time = self.time.read().await;
+        match repository.manifest_put(push).await {
+            Ok(_) | Err(Error::ReferencesUnknown { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn push_blob(
+        &self,
+        repository: &jreg_registry::Repository,
+        digest: &Digest,
+        bytes: &Bytes,
+        streams: bool,
+    ) {
+        let bytes = Chunk::of(bytes.clone());
+        if !streams {
+            repository.blob_push(digest, bytes).await.unwrap();
+            return;
+        }
+        let id = repository.upload_start(None);
+        repository.upload_append(&id, bytes).await.unwrap();
+        repository.upload_finish(&id, digest, Chunk::empty()).await.unwrap();
+    }
+
+    async fn collector(&self, mut rng: Rng) {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let options = CollectOptions {
+                grace: Duration::from_secs(2 * 3600),
+                share_max_percent: 100,
+                sweep_now: true,
+                untagged: rng.chance(1, 2).then_some(Duration::ZERO),
+                ..CollectOptions::default()
+            };
+            match self.registry.collect(&options, &Unwatched).await {
+                // Time has passed while it moved a link, and it gives up.
+                Ok(_) | Err(CollectError::Registry(Error::Interrupted { .. })) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    async fn passing_time(&self, mut rng: Rng) {
+        while !self.is_over.load(Ordering::Relaxed) {
+            for _ in 0..rng.below(400) {
+                tokio::task::yield_now().await;
+            }
+            let _time = self.time.write().await;
+            self.clock.advance(Duration::from_secs(60 * rng.below(90)));
+        }
+    }
+
+    /// What a check finds that is no note.
+    async fn wrong(&self) -> Vec<Finding> {
+        let options = CheckOptions { deep: true, ..CheckOptions::default() };
+        let found = Findings::default();
+        self.registry.check(&options, &found).await.unwrap();
+        let found = found.0.into_inner().unwrap().into_iter();
+        found.filter(|finding| finding.severity() > Severity::Note).collect()
+    }
+
+    async fn checks(&self, seed: u64) {
+        for _ in 0..CHECKS {
+            assert_eq!(self.wrong().await, [], "seed {seed}");
+        }
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn may_be_unknown(outcome: jreg_registry::Result<()>) {
+    match outcome {
+        Ok(()) | Err(Error::ManifestUnknown { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_check_beside_anything_finds_nothing_wrong() {
+    for seed in 0..SEEDS {
+        block_on(async {
+            let world = World::new(seed).await;
+            let rng = |n: u64| Rng::new(seed * 100 + n);
+            let clients = join_all((0..CLIENTS).map(|n| world.client(rng(n))));
+            tokio::join!(
+                clients,
+                world.collector(rng(90)),
+                world.passing_time(rng(91)),
+                world.checks(seed),
+            );
+            world.clock.advance(Duration::from_secs(3 * 3600));
+            assert_eq!(world.wrong().await, [], "seed {seed}, at the end");
+        });
+    }
+}
