@@ -1,0 +1,178 @@
+//! [`Ledger`]: what was asked and what was acknowledged, in which order.
+//!
+//! What was acknowledged must be there afterwards, unless somebody deleted just that: a delete
+//! excuses what was pushed before it, or while it ran, and nothing that was begun after it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jreg_oci::Digest;
+use jreg_registry::{Error, GRACE_MIN};
+
+/// For how long content that nothing names stays after somebody was told that it is there: the
+/// grace less the age from which a push makes young again.
+pub(crate) const KEPT: Duration = Duration::from_secs(GRACE_MIN.as_secs() - 3600);
+
+/// Something that is pushed, and may be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Thing {
+    Blob(String, Digest),
+    Manifest(String, Digest),
+    /// A tag.
+    Tag(String, String),
+}
+
+/// Somebody asked that something be there, or asked whether it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Push {
+    pub(crate) thing: Thing,
+    /// The blob or the manifest, or where the tag is to lead.
+    pub(crate) digest: Digest,
+    pub(crate) began: u64,
+    pub(crate) began_at: Duration,
+    pub(crate) ended: Option<u64>,
+    pub(crate) is_acked: bool,
+}
+
+/// Somebody asked that something be gone.
+#[derive(Clone, Debug)]
+struct Delete {
+    thing: Thing,
+    ended: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records {
+    step: u64,
+    pub(crate) pushes: Vec<Push>,
+    deletes: Vec<Delete>,
+    faults: Vec<String>,
+    /// How many requests were answered as asked.
+    pub(crate) acked: u64,
+    /// How much a collector, or a delete, has removed.
+    pub(crate) removed: u64,
+}
+
+impl Records {
+    /// Whether a delete of this may have come after what was begun then.
+    pub(crate) fn excuses(&self, thing: &Thing, began: u64) -> bool {
+        let later = |delete: &&Delete| delete.ended.is_none_or(|ended| ended >= began);
+        self.deletes.iter().filter(later).any(|delete| delete.thing == *thing)
+    }
+
+    /// When the last push of this began that was acknowledged; if none was, the first.
+    pub(crate) fn began(&self, thing: &Thing, digest: &Digest) -> u64 {
+        let of_it = || self.pushes.iter().filter(|p| p.thing == *thing && p.digest == *digest);
+        let acked = of_it().filter(|push| push.is_acked).map(|push| push.began).max();
+        acked.or_else(|| of_it().map(|push| push.began).min()).unwrap_or_default()
+    }
+
+    /// Whether the last push of something was acknowledged.
+    pub(crate) fn is_acked(&self, thing: &Thing) -> bool {
+        let last = self.pushes.iter().rfind(|push| push.thing == *thing);
+        last.is_some_and(|push| push.is_acked)
+    }
+
+    /// What somebody was told is there, and is to stay for a while at least.
+    pub(crate) fn acked(&self) -> impl Iterator<Item = &Push> {
+        self.pushes.iter().filter(|push| push.is_acked)
+    }
+
+    /// Whether the tag may have been moved elsewhere since a push of it.
+    pub(crate) fn may_have_moved(&self, push: &Push) -> bool {
+        let others =
+            self.pushes.iter().filter(|p| p.thing == push.thing && p.digest != push.digest);
+        others.into_iter().any(|other| other.ended.is_none_or(|ended| ended >= push.began))
+    }
+
+    /// What was asked and answered, whatever the order.
+    pub(crate) fn shape(&self) -> String {
+        let pushes = self.pushes.iter().map(|push| (&push.thing, &push.digest, push.is_acked));
+        let deletes = self.deletes.iter().map(|delete| &delete.thing);
+        format!("{:?} {:?}", pushes.collect::<Vec<_>>(), deletes.collect::<Vec<_>>())
+    }
+
+    /// What has gone wrong so far.
+    pub(crate) fn fault(&self) -> Option<&String> {
+        self.faults.first()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.step += 1;
+        self.step
+    }
+
+    /// A push found missing what somebody was told a short while ago.
+    fn check_missing(&mut self, repository: &str, missing: &[Digest], now: Duration) {
+        for digest in missing {
+            let blob = Thing::Blob(repository.to_owned(), digest.clone());
+            let promised = self.acked().any(|push| {
+                push.thing == blob
+                    && now <= push.began_at + KEPT
+                    && !self.excuses(&blob, push.began)
+            });
+            if promised {
+                self.faults.push(format!("{blob:?} is missing shortly after it was there"));
+            }
+        }
+    }
+}
+
+/// The records of one run.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<Records>);
+
+impl Ledger {
+    pub(crate) fn new(records: Records) -> Self {
+        Self(Mutex::new(records))
+    }
+
+    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn begin(&self, thing: Thing, digest: &Digest, began_at: Duration) -> usize {
+        let mut records = self.records();
+        let (began, digest) = (records.next(), digest.clone());
+        let push = Push { thing, digest, began, began_at, ended: None, is_acked: false };
+        records.pushes.push(push);
+        records.pushes.len() - 1
+    }
+
+    /// The answer to some pushes that are one request.
+    pub(crate) fn end(&self, pushes: &[usize], answer: Result<(), Error>, now: Duration) -> bool {
+        let mut records = self.records();
+        let ended = records.next();
+        for push in pushes {
+            let push = &mut records.pushes[*push];
+            (push.ended, push.is_acked) = (Some(ended), answer.is_ok());
+        }
+        records.acked += u64::from(answer.is_ok());
+        match &answer {
+            Err(Error::ReferencesUnknown { name, missing }) => {
+                records.check_missing(name.as_str(), missing, now);
+            }
+            Err(error @ Error::Damaged { .. }) => records.faults.push(error.to_string()),
+            _ => {}
+        }
+        answer.is_ok()
+    }
+
+    pub(crate) fn begin_delete(&self, thing: Thing) -> usize {
+        let mut records = self.records();
+        records.deletes.push(Delete { thing, ended: None });
+        records.deletes.len() - 1
+    }
+
+    pub(crate) fn end_delete(&self, delete: usize, answer: &Result<(), Error>) {
+        let mut records = self.records();
+        let ended = records.next();
+        // One that failed half way may have done its work, but does nothing more.
+        records.deletes[delete].ended = Some(ended);
+        records.removed += u64::from(answer.is_ok());
+    }
+
+    pub(crate) fn blame(&self, what: String) {
+        self.records().faults.push(what);
+    }
+}

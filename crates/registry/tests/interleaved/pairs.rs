@@ -1,0 +1,123 @@
+//! Two at a time, in every order within a bound.
+
+use crate::explore::assert_whole;
+use crate::scene::Scene;
+use crate::scenes::*;
+
+/// Both kinds of bucket: where tombstones go, and where they stay.
+#[track_caller]
+fn whole<F: Future<Output = Scene>>(name: &str, scene: impl Fn(bool) -> F, deviations_max: usize) {
+    assert_whole(name, scene(false), deviations_max);
+    assert_whole(&format!("{name}, where tombstones stay"), scene(true), 1);
+    let killed = async {
+        let mut scene = scene(false).await;
+        scene.kills = 1;
+        scene
+    };
+    assert_whole(&format!("{name}, where one stops for ever"), killed, 1);
+}
+
+#[test]
+fn a_manifest_that_relies_on_an_old_blob_and_a_collector() {
+    whole("manifest onto old blob", manifest_onto_old_blob, 2);
+    whole("image onto old blob", image_onto_old_blob, 2);
+}
+
+#[test]
+fn a_new_image_and_a_collector() {
+    whole("new image", new_image, 2);
+    whole("uploaded image", uploaded_image, 1);
+}
+
+#[test]
+fn a_push_onto_an_old_link_and_a_collector() {
+    whole("push onto old link", push_onto_old_link, 2);
+}
+
+#[test]
+fn mounts_and_a_collector() {
+    whole("mount of old blob", mount_of_old_blob, 1);
+    whole("mount onto old link", mount_onto_old_link, 2);
+}
+
+#[test]
+fn a_slow_push_and_a_collector() {
+    whole("slow manifest", slow_manifest, 2);
+}
+
+#[test]
+fn a_manifest_that_is_pushed_again_and_a_collector() {
+    whole("manifest again", manifest_again, 2);
+}
+
+#[test]
+fn an_index_of_old_manifests_and_a_collector() {
+    whole("index onto old child", index_onto_old_child, 2);
+    whole("index again", index_again, 1);
+}
+
+#[test]
+fn an_upload_that_is_closed_and_cancelled() {
+    whole("close and cancel", |stays| close_and_cancel(stays, 5), 3);
+    whole("close and cancel, in parts", |stays| close_and_cancel(stays, 20), 3);
+}
+
+#[test]
+fn an_upload_that_is_closed_and_a_sweep() {
+    whole("close and sweep", |stays| close_and_sweep(None, stays, 5), 2);
+    whole("close and sweep, in parts", |stays| close_and_sweep(None, stays, 20), 1);
+}
+
+#[test]
+fn an_upload_that_is_closed_and_the_reaper() {
+    whole("close and reap", |stays| close_and_reap(stays, 5), 2);
+    whole("close and reap, in parts", |stays| close_and_reap(stays, 20), 1);
+}
+
+#[test]
+fn a_closing_request_that_comes_again_and_a_collector() {
+    whole("late replay", late_replay, 2);
+}
+
+#[test]
+fn a_blob_that_is_moved_and_a_collector() {
+    whole("move of blob", |stays| move_of_blob(None, stays), 2);
+}
+
+#[test]
+fn a_signature_that_is_pushed_again_and_a_collector() {
+    whole("stray signature again", stray_signature_again, 2);
+    whole("signed image again", signed_image_again, 1);
+}
+
+#[test]
+fn a_slow_collector_and_a_signature_that_is_pushed_again() {
+    whole("slow removal of signature", slow_removal_of_signature, 1);
+}
+
+#[test]
+fn bytes_that_are_slow_to_be_named_and_two_sweeps() {
+    whole("slow bytes", slow_bytes, 2);
+    whole("slow upload", slow_upload, 1);
+}
+
+#[test]
+fn a_closing_request_that_comes_again_slowly_and_a_collector() {
+    whole("slow replay", slow_replay, 2);
+}
+
+#[test]
+fn a_fold_and_deletes() {
+    assert_whole("fold while holders go", fold_while_holders_go(false), 1);
+}
+
+#[test]
+fn a_slow_pull_and_a_collector() {
+    whole("slow pull", slow_pull, 2);
+}
+
+#[test]
+fn deletes_and_pushes() {
+    whole("delete and push", delete_and_push, 2);
+    whole("delete and mount", delete_and_mount, 2);
+}

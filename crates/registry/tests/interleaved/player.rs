@@ -1,0 +1,235 @@
+//! [`Player`]: one instance of the registry with what its clients do, noted in the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use jreg_oci::{Digest, Reference};
+use jreg_registry::{
+    Action, ActionKind, Chunk, CollectError, CollectOptions, Error, GRACE_MIN, ManifestPush,
+    Outcome, Phase, Registry, Repository, Result, Touch, UploadId, Watch,
+};
+use jreg_storage::testing::ManualClock;
+use jreg_storage::{ByteRange, Clock};
+
+use crate::content::digest;
+use crate::ledger::{KEPT, Ledger, Thing};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Player {
+    pub(crate) registry: Registry,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) clock: Arc<ManualClock>,
+}
+
+/// A collector that removes all it may, as early as it may.
+pub(crate) fn eager() -> CollectOptions {
+    CollectOptions {
+        grace: GRACE_MIN,
+        share_max_percent: 100,
+        sweep_now: true,
+        ..CollectOptions::default()
+    }
+}
+
+/// The same, which also removes manifests that nothing keeps.
+pub(crate) fn eager_for_untagged() -> CollectOptions {
+    CollectOptions { untagged: Some(Duration::ZERO), ..eager() }
+}
+
+impl Player {
+    fn repository(&self, name: &str) -> Repository {
+        self.registry.repository(name.parse().unwrap())
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// Time passes, for everybody.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    async fn noted(
+        &self,
+        thing: Thing,
+        of: &Digest,
+        work: impl Future<Output = Result<()>>,
+    ) -> bool {
+        let push = self.ledger.begin(thing, of, self.now());
+        let answer = work.await;
+        self.ledger.end(&[push], answer, self.now())
+    }
+
+    /// Asks for a blob, as one who will not push it if it is there.
+    pub(crate) async fn has_blob(&self, name: &str, bytes: &Bytes) -> bool {
+        let (of, repository) = (digest(bytes), self.repository(name));
+        let ask = async { repository.blob_stat(&of, Touch::IfOld).await.map(|_| ()) };
+        self.noted(blob(name, &of), &of, ask).await
+    }
+
+    /// Pushes a blob in one request.
+    pub(crate) async fn push_blob(&self, name: &str, bytes: &Bytes) -> bool {
+        let (of, repository) = (digest(bytes), self.repository(name));
+        let push = Box::pin(repository.blob_push(&of, Chunk::of(bytes.clone())));
+        self.noted(blob(name, &of), &of, async { push.await.map(|_| ()) }).await
+    }
+
+    /// Begins an upload and sends all bytes.
+    pub(crate) async fn upload(&self, name: &str, bytes: &Bytes) -> Option<UploadId> {
+        let repository = self.repository(name);
+        let id = repository.upload_start(None);
+        let sent = Box::pin(repository.upload_append(&id, Chunk::of(bytes.clone()))).await;
+        sent.is_ok().then_some(id)
+    }
+
+    /// Closes an upload that has all its bytes.
+    pub(crate) async fn close(&self, name: &str, id: &UploadId, bytes: &Bytes) -> bool {
+        let (of, repository) = (digest(bytes), self.repository(name));
+        let close = Box::pin(repository.upload_finish(id, &of, Chunk::empty()));
+        self.noted(blob(name, &of), &of, async { close.await.map(|_| ()) }).await
+    }
+
+    /// Gives an upload up. That deletes nothing which was acknowledged.
+    pub(crate) async fn cancel(&self, name: &str, id: &UploadId) {
+        let cancelled = self.repository(name).upload_cancel(id).await;
+        self.ledger.records().removed += u64::from(cancelled.is_ok());
+    }
+
+    pub(crate) async fn mount(&self, name: &str, source: &str, bytes: &Bytes) -> bool {
+        let (of, repository) = (digest(bytes), self.repository(name));
+        let source = source.parse().unwrap();
+        let mount = async {
+            let unknown = || Error::BlobUnknown { name: name.parse().unwrap(), digest: of.clone() };
+            repository.blob_mount(&of, &source).await?.map(|_| ()).ok_or_else(unknown)
+        };
+        self.noted(blob(name, &of), &of, mount).await
+    }
+
+    /// Pushes a manifest by a tag or, if that is empty, by its digest.
+    pub(crate) async fn put_manifest(&self, name: &str, tag: &str, manifest: &str) -> bool {
+        let of = digest(manifest.as_bytes());
+        let mut pushes =
+            vec![self.ledger.begin(Thing::Manifest(name.to_owned(), of.clone()), &of, self.now())];
+        if !tag.is_empty() {
+            let thing = Thing::Tag(name.to_owned(), tag.to_owned());
+            pushes.push(self.ledger.begin(thing, &of, self.now()));
+        }
+        let push = ManifestPush {
+            reference: reference(tag, &of),
+            tags: Vec::new(),
+            media_type: None,
+            bytes: Bytes::copy_from_slice(manifest.as_bytes()),
+            condition: None,
+        };
+        let answer = Box::pin(self.repository(name).manifest_put(push)).await;
+        self.ledger.end(&pushes, answer.map(|_| ()), self.now())
+    }
+
+    /// Asks for a manifest, as one who will not push it if it is there.
+    pub(crate) async fn has_manifest(&self, name: &str, manifest: &str) -> bool {
+        let of = digest(manifest.as_bytes());
+        let (repository, thing) =
+            (self.repository(name), Thing::Manifest(name.to_owned(), of.clone()));
+        let asked = Reference::Digest(of.clone());
+        let ask = async { repository.manifest_get(&asked, Touch::IfOld).await.map(|_| ()) };
+        self.noted(thing, &of, ask).await
+    }
+
+    /// Pushes an image as docker does: it asks for the blob, sends it if it is not there, then
+    /// pushes the manifest.
+    pub(crate) async fn push_image(&self, name: &str, tag: &str, config: &Bytes) -> bool {
+        if !self.has_blob(name, config).await {
+            let Some(id) = self.upload(name, config).await else { return false };
+            if !self.close(name, &id, config).await {
+                return false;
+            }
+        }
+        self.put_manifest(name, tag, &crate::content::image(config)).await
+    }
+
+    pub(crate) async fn delete_tag(&self, name: &str, tag: &str) {
+        let delete = self.ledger.begin_delete(Thing::Tag(name.to_owned(), tag.to_owned()));
+        let reference = tag.parse().unwrap();
+        let answer = self.repository(name).manifest_delete(&reference, None).await;
+        self.ledger.end_delete(delete, &answer);
+    }
+
+    pub(crate) async fn delete_manifest(&self, name: &str, manifest: &str) {
+        let of = digest(manifest.as_bytes());
+        let delete = self.ledger.begin_delete(Thing::Manifest(name.to_owned(), of.clone()));
+        let answer = self.repository(name).manifest_delete(&Reference::Digest(of), None).await;
+        self.ledger.end_delete(delete, &answer);
+    }
+
+    pub(crate) async fn delete_blob(&self, name: &str, bytes: &Bytes) {
+        let of = digest(bytes);
+        let delete = self.ledger.begin_delete(blob(name, &of));
+        let answer = self.repository(name).blob_delete(&of).await;
+        self.ledger.end_delete(delete, &answer);
+    }
+
+    /// Opens a blob, waits for `pause`, and reads it to its end.
+    pub(crate) async fn pull(&self, name: &str, bytes: &Bytes, pause: Duration) {
+        let of = digest(bytes);
+        let (thing, opened_at) = (blob(name, &of), self.now());
+        let opened = self.ledger.begin(thing.clone(), &of, opened_at);
+        let Ok(reader) = self.repository(name).blob_open(&of).await else { return };
+        self.pass(pause);
+        let range = ByteRange { start: 0, end: bytes.len() as u64 };
+        let read = async {
+            reader.read(range).await?.try_collect::<Vec<Bytes>>().await.map_err(Error::from)
+        };
+        let read = read.await;
+        let began = self.ledger.records().pushes[opened].began;
+        let excused = self.ledger.records().excuses(&thing, began);
+        match read {
+            Ok(read) if read.concat() == *bytes => self.ledger.records().acked += 1,
+            Err(Error::Store(_)) => {}
+            _ if excused || self.now() > opened_at + KEPT => {}
+            other => self.ledger.blame(format!("a blob that was opened cannot be read: {other:?}")),
+        }
+    }
+
+    pub(crate) async fn collect(&self, options: &CollectOptions) {
+        let watch = Counting(Arc::clone(&self.ledger));
+        match Box::pin(self.registry.collect(options, &watch)).await {
+            // A fold may be too late.
+            Ok(_) | Err(CollectError::Registry(Error::Interrupted { .. } | Error::Store(_))) => {}
+            Err(error) => self.ledger.blame(format!("a collector gave up: {error}")),
+        }
+    }
+
+    pub(crate) async fn reap(&self) {
+        let reaped = self.registry.reap_uploads().await.unwrap();
+        self.ledger.records().removed += reaped.unfinished + reaped.ended;
+    }
+}
+
+fn blob(name: &str, of: &Digest) -> Thing {
+    Thing::Blob(name.to_owned(), of.clone())
+}
+
+fn reference(tag: &str, of: &Digest) -> Reference {
+    match tag {
+        "" => Reference::Digest(of.clone()),
+        tag => tag.parse().unwrap(),
+    }
+}
+
+/// Counts what a collector has removed.
+#[derive(Debug)]
+struct Counting(Arc<Ledger>);
+
+impl Watch for Counting {
+    fn phase(&self, _: Phase) {}
+
+    fn progress(&self, _: u64) {}
+
+    fn action(&self, action: &Action, outcome: Outcome) {
+        let counts = !matches!(action.kind, ActionKind::RemoveHint | ActionKind::RemoveReferrer);
+        self.0.records().removed += u64::from(counts && outcome == Outcome::Done);
+    }
+}

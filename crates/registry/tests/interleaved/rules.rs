@@ -1,0 +1,74 @@
+//! Each rule is broken, and something notices: the invariants see what the rule is for, and the
+//! scenes reach the moment that needs it.
+
+use jreg_registry::Rule;
+
+use crate::explore::{assert_caught, violation_of};
+use crate::scene::Scene;
+use crate::scenes::*;
+use crate::search::Script;
+
+/// Plays a scene without a rule.
+#[track_caller]
+fn caught(rule: Rule, scene: impl Future<Output = Scene>, deviations_max: usize) {
+    let broken = async {
+        let mut scene = scene.await;
+        scene.broken = Some(rule);
+        scene
+    };
+    assert_caught(&format!("without {rule:?}"), broken, deviations_max);
+}
+
+#[test]
+fn rules_of_writing() {
+    caught(Rule::Touch, manifest_onto_old_blob(false), 2);
+    caught(Rule::TouchHeld, mount_onto_old_link(false), 2);
+    caught(Rule::Window, slow_manifest(false), 2);
+    caught(Rule::Rewrite, manifest_again(false), 2);
+    caught(Rule::TouchChildren, index_onto_old_child(false), 2);
+}
+
+#[test]
+fn the_window_opens_first() {
+    caught(Rule::WindowFirst, slow_bytes(false), 2);
+    caught(Rule::WindowFirst, slow_upload(false), 2);
+    caught(Rule::WindowFirst, slow_replay(false), 2);
+}
+
+#[test]
+fn rules_of_uploads() {
+    caught(Rule::CloseFirst, close_and_cancel(false, 5), 2);
+    caught(Rule::CancelFirst, close_and_cancel(false, 5), 2);
+    caught(Rule::ReplayWindow, late_replay(false), 2);
+}
+
+#[test]
+fn rules_of_collecting() {
+    caught(Rule::Grace, new_image(false), 2);
+    caught(Rule::AgeAtStart, slow_removal_of_signature(false), 1);
+    caught(Rule::OnVersion, manifest_onto_old_blob(false), 2);
+    caught(Rule::EveryLink, move_of_blob(Some(Rule::EveryLink), false), 2);
+    caught(Rule::BytesWait, slow_pull(false), 2);
+    caught(Rule::OneStep, index_again(false), 2);
+    caught(Rule::SubjectKeeps, signed_image_again(false), 2);
+    caught(Rule::SweepTwice, new_image(false), 2);
+    caught(Rule::SweepSessions, close_and_sweep(Some(Rule::SweepSessions), false, 5), 2);
+    caught(Rule::FoldHolds, fold_while_holders_go(false), 1);
+}
+
+/// Twice at the very moment is beyond the bounds of a search.
+#[test]
+fn a_sweep_looks_again() {
+    let order = || {
+        Script::new(&[(0, "get links/", 1), (1, "never", 1), (0, "get links/", 2), (2, "never", 1)])
+    };
+    let whole = violation_of(blob_handed_on(false), order());
+    assert_eq!(whole, None);
+    let broken = async {
+        let mut scene = blob_handed_on(false).await;
+        scene.broken = Some(Rule::SweepAgain);
+        scene
+    };
+    let violation = violation_of(broken, order()).unwrap();
+    assert!(violation.contains("missing bytes"), "{violation}");
+}

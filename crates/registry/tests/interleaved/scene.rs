@@ -1,0 +1,357 @@
+//! [`Scene`]: a store as it is at the start, and actors that work with it at the same time; and
+//! the playing of it in one order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jreg_registry::{Options, ReferencePolicy, Registry, Rule, may_come_back};
+use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
+use jreg_storage::{Clock, Locality, MemoryStore, PartRules, Store, Tombstones};
+use tokio::task::JoinHandle;
+
+use crate::check;
+use crate::ledger::{Ledger, Records};
+use crate::player::{Player, eager_for_untagged};
+use crate::search::{Chooser, Move, Offer};
+use crate::view::View;
+
+/// Small, so that a few bytes are several parts.
+pub(crate) const PART: usize = 8;
+
+/// How long a signed request may travel, and be repeated by whoever sent it: with the window of a
+/// writer this is the format's bound of 20 minutes.
+const TRAVEL_MAX: Duration = Duration::from_secs(16 * 60);
+
+/// Beyond the age at which an upload is given up.
+const REAPED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Between two collections that are to find what the one before noted.
+const BETWEEN: Duration = Duration::from_secs(3 * 3600);
+
+/// What goes needs so many collections at most: an index, then its images, then their links, then
+/// the bytes, or what led to them.
+const COLLECTIONS_MAX: usize = 7;
+
+type Memory = Tombstones<MemoryStore>;
+
+/// What an actor does.
+pub(crate) type Act = Arc<dyn Fn(Player) -> BoxFuture<'static, ()> + Send + Sync>;
+
+#[derive(Clone)]
+pub(crate) struct Actor {
+    name: &'static str,
+    /// Its requests may be as late as they like, because it may be as slow before it sends them;
+    /// but for those that fold links, which are writes like a client's.
+    is_collector: bool,
+    act: Act,
+}
+
+/// A client, or a whole series of them, at one instance.
+pub(crate) fn client<F>(
+    name: &'static str,
+    act: impl Fn(Player) -> F + Send + Sync + 'static,
+) -> Actor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Actor { name, is_collector: false, act: Arc::new(move |player| act(player).boxed()) }
+}
+
+/// An instance that collects, or reaps.
+pub(crate) fn collector<F>(act: impl Fn(Player) -> F + Send + Sync + 'static) -> Actor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Actor {
+        name: "collector",
+        is_collector: true,
+        act: Arc::new(move |player| act(player).boxed()),
+    }
+}
+
+/// A store with what was pushed to it, at some time.
+#[derive(Clone)]
+pub(crate) struct Start {
+    memory: Arc<Memory>,
+    passed: Duration,
+    records: Records,
+    stays: bool,
+}
+
+fn memory(store: MemoryStore, stays: bool) -> Arc<Memory> {
+    let store = Tombstones::new(store, may_come_back);
+    Arc::new(if stays { store.that_stay() } else { store })
+}
+
+async fn open(store: Arc<dyn Store>, clock: &Arc<ManualClock>) -> Registry {
+    let options = Options { references: ReferencePolicy::Strict, ..Options::default() };
+    Registry::open(store, clock.clone(), options).await.unwrap()
+}
+
+impl Start {
+    /// What `set_up` leaves, in a bucket where tombstones go, or stay.
+    pub(crate) async fn new<F>(stays: bool, set_up: impl FnOnce(Player) -> F) -> Self
+    where
+        F: Future<Output = ()>,
+    {
+        Self::breaking(None, stays, set_up).await
+    }
+
+    /// The same, where one rule was not kept then, either.
+    pub(crate) async fn breaking<F>(
+        broken: Option<Rule>,
+        stays: bool,
+        set_up: impl FnOnce(Player) -> F,
+    ) -> Self
+    where
+        F: Future<Output = ()>,
+    {
+        let clock = Arc::new(ManualClock::default());
+        let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 100 };
+        let store = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let memory = memory(store.clock(clock.clone()).build(), stays);
+        let registry = breaking(open(memory.clone(), &clock).await, broken);
+        let ledger = Arc::new(Ledger::default());
+        set_up(Player { registry, ledger: ledger.clone(), clock: clock.clone() }).await;
+        let mut records = ledger.records().clone();
+        (records.acked, records.removed) = (0, 0);
+        Self { memory, passed: clock.monotonic(), records, stays }
+    }
+}
+
+fn breaking(registry: Registry, broken: Option<Rule>) -> Registry {
+    match broken {
+        Some(rule) => registry.without(rule),
+        None => registry,
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Scene {
+    pub(crate) start: Start,
+    pub(crate) actors: Vec<Actor>,
+    /// How the clock may go on, one after the other.
+    pub(crate) ticks: Vec<Duration>,
+    /// How many actors may stop for ever.
+    pub(crate) kills: usize,
+    /// Whether answers may be late, too.
+    pub(crate) stops_answers: bool,
+    /// Whether a collector's own notes, which nothing depends on, are stops.
+    pub(crate) stops_notes: bool,
+    pub(crate) broken: Option<Rule>,
+    /// A referrer that stays for as long as its subject.
+    pub(crate) referrer: Option<(String, String, String)>,
+}
+
+/// What came of playing a scene.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(crate) acked: u64,
+    pub(crate) removed: u64,
+    /// What must not be, with what happened before.
+    pub(crate) violation: Option<String>,
+}
+
+impl Scene {
+    pub(crate) fn new(start: Start, actors: Vec<Actor>) -> Self {
+        Self {
+            start,
+            actors,
+            ticks: Vec::new(),
+            kills: 0,
+            stops_answers: false,
+            stops_notes: false,
+            broken: None,
+            referrer: None,
+        }
+    }
+
+    /// Plays it once, and checks what is left; what comes of it later only if that is not among
+    /// the `known` outcomes.
+    pub(crate) async fn play(
+        &self,
+        chooser: &mut dyn Chooser,
+        known: &mut HashSet<String>,
+    ) -> Played {
+        let stage = Stage::set(self).await;
+        let tasks = stage.enter(self).await;
+        let mut run = Run { scene: self, stage: &stage, tasks, current: None, trace: Vec::new() };
+        run.ticks_and_kills(chooser).await;
+        let trace = std::mem::take(&mut run.trace);
+        let found = stage.check(self, known).await;
+        let records = stage.ledger.records();
+        let violation = found.err().map(|what| format!("{what}, after\n  {}", trace.join("\n  ")));
+        Played { acked: records.acked, removed: records.removed, violation }
+    }
+
+    fn manners(&self, actor: &Actor) -> Manners {
+        let passes = match actor.is_collector && !self.stops_notes {
+            true => |call: &Call| call.key.starts_with("gc/") || call.key == "jreg.json",
+            false => |call: &Call| call.key == "jreg.json",
+        };
+        // A collector asks the store what time it is.
+        let stops_answers = self.stops_answers && !actor.is_collector;
+        let hurries: fn(&Call) -> bool = match actor.is_collector {
+            true => |call| call.operation == "put" && call.key.starts_with("links/"),
+            false => |_| true,
+        };
+        Manners { travel_max: TRAVEL_MAX, hurries, stops_answers, passes }
+    }
+}
+
+/// A copy of the store, and those who share it.
+struct Stage {
+    clock: Arc<ManualClock>,
+    memory: Arc<Memory>,
+    schedule: Arc<Schedule>,
+    ledger: Arc<Ledger>,
+}
+
+impl Stage {
+    async fn set(scene: &Scene) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        clock.advance(scene.start.passed);
+        let memory = memory(scene.start.memory.inner().fork(clock.clone()), scene.start.stays);
+        let ledger = Arc::new(Ledger::new(scene.start.records.clone()));
+        Self { schedule: Schedule::new(clock.clone()), clock, memory, ledger }
+    }
+
+    async fn enter(&self, scene: &Scene) -> Vec<JoinHandle<()>> {
+        let mut tasks = Vec::new();
+        for (index, actor) in scene.actors.iter().enumerate() {
+            let store = self.schedule.store(index, self.memory.clone(), scene.manners(actor));
+            let registry = breaking(open(Arc::new(store), &self.clock).await, scene.broken);
+            let (ledger, clock) = (self.ledger.clone(), self.clock.clone());
+            let work = (actor.act)(Player { registry, ledger, clock });
+            let schedule = self.schedule.clone();
+            tasks.push(tokio::spawn(async move {
+                schedule.start(index).await;
+                work.await;
+            }));
+        }
+        self.schedule.settle().await;
+        tasks
+    }
+
+    async fn view(&self) -> View {
+        View::of(&*self.memory).await
+    }
+
+    fn hold(&self, scene: &Scene, view: &View) -> Result<(), String> {
+        check::check(view, &self.ledger.records(), self.clock.monotonic())?;
+        match &scene.referrer {
+            Some((name, subject, referrer)) => check::check_referrer(view, name, subject, referrer),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks at once, and again once all that can be collected has been.
+    async fn check(&self, scene: &Scene, known: &mut HashSet<String>) -> Result<(), String> {
+        let view = self.view().await;
+        self.hold(scene, &view)?;
+        let shape = format!("{:?} {}", view.shape, self.ledger.records().shape());
+        if known.contains(&shape) {
+            return Ok(());
+        }
+        let registry = open(self.memory.clone(), &self.clock).await;
+        check::pull_all(&view, &registry).await?;
+        self.check_later(scene, registry).await?;
+        known.insert(shape);
+        Ok(())
+    }
+
+    async fn check_later(&self, scene: &Scene, registry: Registry) -> Result<(), String> {
+        let caretaker = Player { registry, ledger: Arc::default(), clock: self.clock.clone() };
+        caretaker.pass(REAPED);
+        let mut left = Ok(());
+        for _ in 0..COLLECTIONS_MAX {
+            caretaker.collect(&eager_for_untagged()).await;
+            let view = self.view().await;
+            self.hold(scene, &view)?;
+            if let Some(fault) = caretaker.ledger.records().fault() {
+                return Err(fault.clone());
+            }
+            left = check::check_clean(&view, scene.start.stays);
+            if left.is_ok() {
+                break;
+            }
+            caretaker.pass(BETWEEN);
+        }
+        left
+    }
+}
+
+/// One run of a scene.
+struct Run<'a> {
+    scene: &'a Scene,
+    stage: &'a Stage,
+    tasks: Vec<JoinHandle<()>>,
+    current: Option<usize>,
+    trace: Vec<String>,
+}
+
+impl Run<'_> {
+    async fn ticks_and_kills(&mut self, chooser: &mut dyn Chooser) {
+        let mut ticks = self.scene.ticks.iter();
+        let mut kills = self.scene.kills;
+        loop {
+            let stopped = self.stage.schedule.stopped();
+            if stopped.is_empty() {
+                break;
+            }
+            let offers = self.offers(&stopped, ticks.len() > 0, kills > 0);
+            let choice = if offers.len() > 1 { chooser.choose(&offers, &stopped) } else { 0 };
+            match offers[choice].0 {
+                Move::Go(actor) => self.go(actor, &stopped, chooser),
+                Move::Tick => {
+                    let tick = *ticks.next().unwrap();
+                    self.trace.push(format!("{} s pass", tick.as_secs()));
+                    self.stage.clock.advance(tick);
+                }
+                Move::Kill(actor) => {
+                    kills -= 1;
+                    self.trace.push(format!("{} stops for ever", self.scene.actors[actor].name));
+                    self.tasks[actor].abort();
+                }
+            }
+            self.stage.schedule.settle().await;
+        }
+        for task in std::mem::take(&mut self.tasks) {
+            match task.now_or_never() {
+                Some(Ok(())) => {}
+                Some(Err(error)) if error.is_cancelled() => {}
+                Some(Err(error)) => self.stage.ledger.blame(error.to_string()),
+                None => self.stage.ledger.blame("somebody waits for nobody".to_owned()),
+            }
+        }
+    }
+
+    fn go(&mut self, actor: usize, stopped: &[Stopped], chooser: &mut dyn Chooser) {
+        let calls: Vec<_> = stopped.iter().filter(|stopped| stopped.actor == actor).collect();
+        let call = if calls.len() > 1 { calls[chooser.pick(calls.len())] } else { calls[0] };
+        self.trace.push(format!("{}: {call}", self.scene.actors[actor].name));
+        self.current = Some(actor);
+        self.stage.schedule.release(call.id);
+    }
+
+    /// What can happen next; the plainest first.
+    fn offers(&self, stopped: &[Stopped], may_tick: bool, may_kill: bool) -> Vec<Offer> {
+        let can_go = |actor: &usize| stopped.iter().any(|stopped| stopped.actor == *actor);
+        let current = self.current.filter(|current| can_go(current));
+        let mut offers: Vec<Offer> =
+            current.iter().map(|current| (Move::Go(*current), 0)).collect();
+        let others = (0..self.scene.actors.len()).filter(|actor| Some(*actor) != current);
+        let cost = usize::from(current.is_some());
+        offers.extend(others.filter(can_go).map(|actor| (Move::Go(actor), cost)));
+        if may_tick && self.current.is_some() {
+            offers.push((Move::Tick, 1));
+        }
+        if let (Some(current), true) = (current, may_kill) {
+            offers.push((Move::Kill(current), 1));
+        }
+        offers
+    }
+}

@@ -1,0 +1,131 @@
+//! [`View`]: all that lies in a store, read past the registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jreg_oci::{Digest, Manifest};
+use jreg_storage::{Key, ListRequest, Store};
+use serde_json::Value;
+
+/// Some content of a repository.
+pub(crate) type Content = (String, Digest);
+
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// What it comes to, whatever was named at random, with the age of everything.
+    pub(crate) shape: BTreeSet<String>,
+    pub(crate) blobs: BTreeMap<String, Bytes>,
+    /// Where the bytes lie and how many they are; nothing for one that was deleted.
+    pub(crate) links: BTreeMap<Content, Option<(String, u64)>>,
+    pub(crate) manifests: BTreeMap<Content, Manifest>,
+    pub(crate) tags: BTreeMap<(String, String), Digest>,
+    /// The manifest, and the tag that may point to it.
+    pub(crate) hints: BTreeSet<(Content, String)>,
+    /// The subject, and the referrer.
+    pub(crate) referrers: BTreeSet<(Content, Digest)>,
+    pub(crate) catalog: BTreeSet<String>,
+    pub(crate) uploads: Vec<String>,
+    pub(crate) queue: Vec<String>,
+}
+
+impl View {
+    pub(crate) async fn of(store: &dyn Store) -> Self {
+        let mut view = Self::default();
+        let page = store.list(&ListRequest::below("")).await.unwrap();
+        assert!(page.next.is_none(), "a scene is small");
+        for entry in page.entries {
+            let bytes = store.get(&entry.key).await.unwrap().bytes;
+            let age = page.date.duration_since(entry.last_modified).unwrap_or_default();
+            view.shape.insert(shape(&entry.key, &bytes, age));
+            view.add(&entry.key, bytes);
+        }
+        view
+    }
+
+    fn add(&mut self, key: &Key, bytes: Bytes) {
+        let text = key.as_str().to_owned();
+        let split = text.clone();
+        let parts: Vec<_> = split.split('/').collect();
+        match parts[..] {
+            ["blobs", ..] => {
+                self.blobs.insert(text, bytes);
+            }
+            ["links", algorithm, _, hex, name] => {
+                let of = (name.to_owned(), digest(algorithm, hex));
+                self.links.insert(of, live(&bytes));
+            }
+            ["repositories", name, "_manifests", algorithm, hex] => {
+                let of = (name.to_owned(), digest(algorithm, hex));
+                self.manifests.insert(of, manifest(&bytes));
+            }
+            ["repositories", name, "_tags", tag] => {
+                let record = json(&bytes);
+                let target = record["digest"].as_str().unwrap().parse().unwrap();
+                self.tags.insert((name.to_owned(), tag.to_owned()), target);
+            }
+            ["repositories", name, "_tagged", algorithm, hex, tag] => {
+                let of = (name.to_owned(), digest(algorithm, hex));
+                self.hints.insert((of, tag.to_owned()));
+            }
+            ["repositories", name, "_referrers", algorithm, hex, own] => {
+                let (own_algorithm, own_hex) = own.split_once('-').unwrap();
+                let of = (name.to_owned(), digest(algorithm, hex));
+                self.referrers.insert((of, digest(own_algorithm, own_hex)));
+            }
+            ["catalog", name] => {
+                self.catalog.insert(name.to_owned());
+            }
+            ["uploads", ..] => self.uploads.push(text),
+            ["gc", "queue", ..] => self.queue.push(text),
+            ["gc", ..] | ["jreg.json"] => {}
+            _ => panic!("{text} is no key of the format"),
+        }
+    }
+
+    /// Whether a repository holds a blob or a manifest.
+    pub(crate) fn holds(&self, of: &Content) -> bool {
+        self.manifests.contains_key(of) || matches!(self.links.get(of), Some(Some(_)))
+    }
+}
+
+fn shape(key: &Key, bytes: &Bytes, age: Duration) -> String {
+    let text = key.as_str();
+    let age_s = age.as_secs();
+    match text.split('/').next().unwrap_or_default() {
+        "blobs" => format!("blobs {} {age_s}", crate::content::digest(bytes)),
+        "links" => format!("{text} {} {age_s}", live(bytes).is_some()),
+        "repositories" if text.contains("/_tags/") => {
+            format!("{text} {} {age_s}", json(bytes)["digest"])
+        }
+        "uploads" => format!("uploads {} {age_s}", json_or_tail(bytes)),
+        // A note of a collector: what it is about, and not when it was made.
+        "gc" => text.split('/').take(2).collect(),
+        _ => format!("{text} {age_s}"),
+    }
+}
+
+fn json_or_tail(session: &[u8]) -> String {
+    let session: Option<Value> = serde_json::from_slice(session).ok();
+    session.map_or("tail".to_owned(), |session| session["state"].to_string())
+}
+
+fn digest(algorithm: &str, hex: &str) -> Digest {
+    format!("{algorithm}:{hex}").parse().unwrap()
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+fn live(link: &[u8]) -> Option<(String, u64)> {
+    let link = json(link);
+    let location = link["location"].as_str()?.to_owned();
+    Some((location, link["size"].as_u64().unwrap()))
+}
+
+fn manifest(record: &Bytes) -> Manifest {
+    let end = record.iter().position(|byte| *byte == b'\n').unwrap();
+    let media_type = json(&record[..end])["mediaType"].as_str().unwrap().parse().unwrap();
+    Manifest::parse(Some(&media_type), &record[end + 1..]).unwrap()
+}
