@@ -92,7 +92,7 @@ fn a_signature_that_is_pushed_again_and_a_collector() {
 
 #[test]
 fn a_slow_collector_and_a_signature_that_is_pushed_again() {
-    whole("slow removal of signature", slow_removal_of_signature, 2);
+    whole("slow removal of signature", slow_removal_of_signature, 1);
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn rules_of_uploads() {
 #[test]
 fn rules_of_collecting() {
     caught(Rule::Grace, new_image(false), 2);
-    caught(Rule::AgeAtStart, slow_removal_of_signature(false), 2);
+    caught(Rule::AgeAtStart, slow_removal_of_signature(false), 1);
     caught(Rule::OnVersion, manifest_onto_old_blob(false), 2);
     caught(Rule::EveryLink, move_of_blob(Some(Rule::EveryLink), false), 2);
     caught(Rule::BytesWait, slow_pull(false), 2);

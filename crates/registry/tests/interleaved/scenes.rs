@@ -426,9 +426,12 @@ pub(crate) async fn slow_replay(stays: bool) -> Scene {
 /// A collector that sleeps between the removal of a signature and that of its entry among the
 /// referrers of what it signs, while the signature is pushed again.
 pub(crate) async fn slow_removal_of_signature(stays: bool) -> Scene {
-    let mut scene = stray_signature_again(stays).await;
-    scene.ticks = vec![HOUR + MINUTE];
-    scene
+    let pusher = client("pusher", async |player| {
+        player.put_manifest("app", "sig", &referrer(&image(&bytes(5)), &bytes(6))).await;
+        player.pass(HOUR + MINUTE);
+    });
+    let Scene { start, actors, .. } = stray_signature_again(stays).await;
+    Scene::new(start, vec![pusher, actors[1].clone()])
 }
 
 /// Links to the same bytes at two places are made one while the holders of one place go.
