@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_registry::{CheckOptions, CheckPhase, CheckWatch, Finding, Registry, Severity};
+use jreg_registry::{CheckOptions, CheckPhase, CheckWatch, Finding, Registry, Repair, Severity};
 
 use super::Job;
 use crate::logging::chain;
@@ -35,11 +35,10 @@ impl CheckWatch for Log {
 
     fn finding(&self, finding: &Finding) {
         let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
+        let mendable = finding.repair == Repair::Possible;
         match finding.kind.severity() {
-            Severity::Damage => tracing::error!(kind, key, detail, "the store is damaged"),
-            Severity::Untidy => {
-                tracing::warn!(kind, key, detail, "jreg fsck --repair can mend this")
-            }
+            Severity::Damage => tracing::error!(kind, key, detail, mendable, "damage in the store"),
+            Severity::Untidy => tracing::warn!(kind, key, detail, mendable, "the store is untidy"),
             Severity::Note => tracing::debug!(kind, key, detail, "noticed"),
         }
     }
