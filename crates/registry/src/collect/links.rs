@@ -402,7 +402,9 @@ impl Run<'_> {
             if *is_old && *from != target && from.size_bytes == target.size_bytes {
                 self.done.folded.scan(from.size_bytes);
                 let link = (name, digest, key, etag);
-                let outcome = self.fold_link(link, &keeper, &target).await?;
+                // Whatever it is that fails, the next run tries again.
+                let outcome = self.fold_link(link, &keeper, &target).await;
+                let outcome = outcome.unwrap_or(Outcome::Failed);
                 self.done.folded.count(outcome, from.size_bytes);
             }
         }

@@ -6,6 +6,8 @@
 //! links. Manifests go by the same rule where the settings ask for it; nothing keeps one that no
 //! tag points to, no manifest names, and whose subject is not there.
 
+use std::time::SystemTime;
+
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{Key, ListRequest, Listed};
 
@@ -31,7 +33,7 @@ impl Run<'_> {
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
-                self.tidy_entry(entry, memo.as_mut()).await?;
+                self.tidy_entry(entry, page.date, memo.as_mut()).await?;
             }
             self.watch.progress(page.entries.len() as u64);
             if let Some(memo) = &mut memo {
@@ -45,7 +47,12 @@ impl Run<'_> {
         self.purge().await
     }
 
-    async fn tidy_entry(&mut self, entry: &Listed, memo: Option<&mut Memo<'_>>) -> Result<()> {
+    async fn tidy_entry(
+        &mut self,
+        entry: &Listed,
+        date: SystemTime,
+        memo: Option<&mut Memo<'_>>,
+    ) -> Result<()> {
         let Some(place) = Place::of(&entry.key) else { return Ok(()) };
         let seen = &self.seen;
         let has = |name: &RepositoryName, digest: &Digest| {
@@ -63,7 +70,7 @@ impl Run<'_> {
             }
             Place::Manifest(name, digest) => {
                 if let Some(memo) = memo {
-                    self.judge_manifest(entry, name, digest, memo).await?;
+                    self.judge_manifest(entry, date, (name, digest), memo).await?;
                 }
             }
             _ => {}
@@ -120,8 +127,8 @@ impl Run<'_> {
     async fn judge_manifest(
         &mut self,
         entry: &Listed,
-        name: RepositoryName,
-        digest: Digest,
+        date: SystemTime,
+        (name, digest): (RepositoryName, Digest),
         memo: &mut Memo<'_>,
     ) -> Result<()> {
         if self.seen.kept.contains(fingerprint::content(&name, &digest)) {
@@ -130,14 +137,17 @@ impl Run<'_> {
         }
         let version = Version::of_key(&entry.key);
         let since = memo.get(&entry.key, version).await;
-        let since = since.and_then(|values| values.first().copied());
+        // Whoever wrote it since may have tagged it for a while.
+        let written = seconds(entry.last_modified);
+        let since = since.and_then(|values| values.first().map(|since| written.max(*since)));
         let now = seconds(self.began);
         let wanted_s = self.options.untagged.unwrap_or_default().as_secs();
         let is_due = since.is_some_and(|since| now.saturating_sub(since) >= wanted_s);
         // One that nobody had seen untagged before may be removed at once if the settings say so.
         if !(is_due || wanted_s == 0) || !self.is_old(entry.last_modified) {
             self.done.manifests.young += 1;
-            memo.put(version, &[since.unwrap_or(now)]);
+            // This run may have begun hours ago.
+            memo.put(version, &[since.unwrap_or(seconds(date))]);
             return Ok(());
         }
         let outcome = self.remove_manifest(&entry.key, name, digest).await;

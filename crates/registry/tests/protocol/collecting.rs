@@ -451,3 +451,58 @@ async fn one_instance_has_the_lease_until_it_gives_it_back_or_does_not_renew_it(
     other.free_lease(taken).await.unwrap();
     bench.registry.take_lease("one", ttl).await.unwrap().unwrap();
 }
+
+/// Collects while so much time passes between the beginning of the run and its listing of bytes.
+async fn collect_slowly(bench: &Bench, by: Duration, options: &CollectOptions) -> Collected {
+    let mut listing = bench.gate.hold(|call| call.operation == "list" && call.key == "blobs/");
+    let late = async {
+        listing.reached(1).await;
+        bench.clock.advance(by);
+        listing.release();
+    };
+    futures::join!(collect_with(bench, options), late).0
+}
+
+#[tokio::test]
+async fn manifest_is_untagged_from_when_a_run_saw_that_or_from_its_last_push() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
+    delete(&bench, "a", "v1").await;
+    bench.clock.advance(2 * DAY);
+    let untagged = CollectOptions { untagged: Some(3 * DAY), sweep_now: true, ..options() };
+    let done = collect_slowly(&bench, 4 * DAY, &untagged).await;
+    assert_eq!((done.manifests.young, done.manifests.removed), (1, 0));
+    let done = collect_with(&bench, &untagged).await;
+    assert_eq!((done.manifests.young, done.manifests.removed), (1, 0), "seen a moment ago");
+    bench.clock.advance(3 * DAY - HOUR);
+    bench.put_manifest("a", "v2", &image(&bytes(5))).await.unwrap();
+    delete(&bench, "a", "v2").await;
+    bench.clock.advance(2 * DAY);
+    assert_eq!(collect_with(&bench, &untagged).await.manifests.removed, 0, "tagged 2 days ago");
+    bench.clock.advance(DAY);
+    assert_eq!(collect_with(&bench, &untagged).await.manifests.removed, 1);
+}
+
+#[tokio::test]
+async fn a_duplicate_that_cannot_be_folded_in_time_does_not_end_the_run() {
+    let bench = Bench::new().await;
+    let content = bytes(5);
+    for name in ["a", "b"] {
+        bench.push(name, &content).await;
+        bench.put_manifest(name, "v1", &image(&content)).await.unwrap();
+    }
+    bench.clock.advance(2 * DAY);
+    // To make sure of the one that the other is to follow.
+    let mut swap = bench.gate.hold_answer(|c| c.operation == "put" && c.key.starts_with("links/"));
+    let late = async {
+        swap.reached(1).await;
+        bench.clock.advance(6 * MINUTE);
+        swap.release();
+    };
+    let (done, ()) = futures::join!(collect(&bench), late);
+    assert_eq!((done.folded.failed, done.folded.removed), (1, 0));
+    assert!(done.swept);
+    bench.clock.advance(2 * DAY);
+    assert_eq!(collect(&bench).await.folded.removed, 1);
+}
