@@ -67,6 +67,11 @@ impl<I: Interceptor> Intercepted<I> {
         Self { inner, interceptor }
     }
 
+    /// What every call passes.
+    pub fn interceptor(&self) -> &I {
+        &self.interceptor
+    }
+
     async fn run<T>(
         &self,
         call: &Call,

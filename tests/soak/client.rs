@@ -1,0 +1,219 @@
+//! [`Client`]: what one client asks of the instances, at random, and what it makes of the answers.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jreg_oci::Reference;
+use jreg_registry::{Error, Registry, Repository, Result};
+use jreg_testkit::Rng;
+
+use crate::cluster::{Cluster, INSTANCES};
+use crate::ledger::{Ledger, Register, Value, Writing};
+use crate::sky::{Sky, count};
+use crate::world::{REPOSITORIES, TAGS, World};
+
+/// For how long somebody may rely on what he was told is there: the shortest grace less the age
+/// from which on it is touched.
+pub(crate) const RELY: Duration = Duration::from_secs(3600);
+
+/// What all clients share.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) world: Arc<World>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) shared: Shared,
+    pub(crate) rng: Rng,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Answer<T> {
+    Yes(T),
+    /// A definite no.
+    No(Error),
+    /// It failed, or was not answered: it may have happened, or still happen.
+    Unsure,
+}
+
+impl Client {
+    pub(crate) fn new(shared: Shared, seed: u64) -> Self {
+        Self { shared, rng: Rng::new(seed) }
+    }
+
+    pub(crate) fn sky(&self) -> &Sky {
+        &self.shared.cluster.sky
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        self.sky().now()
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.rng.below(end as u64)).unwrap()
+    }
+
+    pub(crate) fn any_instance(&mut self) -> usize {
+        self.below(INSTANCES)
+    }
+
+    /// Asks an instance something about a repository.
+    pub(crate) async fn ask<T, F>(
+        &mut self,
+        repository: usize,
+        work: impl FnOnce(Repository) -> F,
+    ) -> Answer<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let instance = self.any_instance();
+        self.ask_at(instance, repository, work).await
+    }
+
+    pub(crate) async fn ask_at<T, F>(
+        &self,
+        instance: usize,
+        repository: usize,
+        work: impl FnOnce(Repository) -> F,
+    ) -> Answer<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let cluster = Arc::clone(&self.shared.cluster);
+        let asking = |registry: Registry| work(registry.repository(World::name(repository)));
+        let Some(answer) = cluster.at(instance, asking).await else { return Answer::Unsure };
+        match answer {
+            Ok(answer) => {
+                count(&self.sky().counts.acknowledged);
+                Answer::Yes(answer)
+            }
+            Err(Error::Store(_) | Error::Busy { .. } | Error::Interrupted { .. }) => Answer::Unsure,
+            Err(error) => Answer::No(error),
+        }
+    }
+
+    /// Notes how a write ended.
+    pub(crate) fn settle<T>(&self, writing: Writing, answer: &Answer<T>) {
+        let (ledger, now) = (&self.shared.ledger, self.now());
+        match answer {
+            Answer::Yes(_) => ledger.acknowledged(writing, now),
+            Answer::No(_) => ledger.refused(writing),
+            Answer::Unsure => ledger.in_doubt(writing, now),
+        }
+    }
+
+    /// Works at random.
+    pub(crate) async fn run(mut self, operations: u64) {
+        for _ in 0..operations {
+            count(&self.sky().counts.operations);
+            self.one().await;
+            let pause = self.rng.below(20);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    async fn one(&mut self) {
+        let repository = self.below(REPOSITORIES.len());
+        let manifest = self.below(self.shared.world.manifests.len());
+        let blob = self.below(self.shared.world.blobs.len());
+        let tag = self.below(TAGS.len());
+        match self.rng.below(100) {
+            0..30 => self.push(repository, manifest, Some(tag)).await,
+            30..36 => self.push(repository, manifest, None).await,
+            36..44 => self.retag(repository, tag).await,
+            44..48 => self.delete_tag(repository, tag).await,
+            48..51 => self.delete_manifest(repository, manifest).await,
+            51..55 => self.delete_blob(repository, blob).await,
+            55..59 => self.mount_and_delete(repository, blob).await,
+            59..62 => self.abandon(repository, blob).await,
+            62..84 => self.pull(repository, tag).await,
+            84..94 => self.pull_promised(repository).await,
+            _ => {
+                self.ensure_blob(repository, blob).await;
+            }
+        }
+    }
+
+    /// Points another tag to what a tag points to.
+    async fn retag(&mut self, repository: usize, from: usize) {
+        let reference = Reference::Tag(World::tag(from));
+        let found = self.ask(repository, |r| async move {
+            r.manifest_get(&reference, jreg_registry::Touch::IfOld).await
+        });
+        let Answer::Yes(found) = found.await else { return };
+        let Some(manifest) = self.shared.world.manifest_of(&found.bytes) else {
+            self.sky().violation("a tag leads to what nobody pushed", &[]);
+        };
+        let to = self.below(TAGS.len());
+        self.put_manifest(repository, manifest, Some(to), &[]).await;
+    }
+
+    async fn delete_tag(&mut self, repository: usize, tag: usize) {
+        let writing = self.shared.ledger.write(Register::Tag(repository, tag), None);
+        let reference = Reference::Tag(World::tag(tag));
+        let answer =
+            self.ask(repository, |r| async move { r.manifest_delete(&reference, None).await });
+        let answer = answer.await;
+        self.settle(writing, &answer);
+    }
+
+    async fn delete_manifest(&mut self, repository: usize, manifest: usize) {
+        let ledger = Arc::clone(&self.shared.ledger);
+        ledger.unbind(repository, manifest, true);
+        let tags: Vec<_> =
+            (0..TAGS.len()).map(|tag| ledger.write(Register::Tag(repository, tag), None)).collect();
+        let writing = ledger.write(Register::Manifest(repository, manifest), None);
+        let reference = Reference::Digest(self.shared.world.manifests[manifest].digest.clone());
+        let answer =
+            self.ask(repository, |r| async move { r.manifest_delete(&reference, None).await });
+        let answer = answer.await;
+        self.settle(writing, &answer);
+        for tag in tags {
+            match &answer {
+                Answer::Yes(()) => ledger.removed_from(tag, manifest),
+                // Its tags may be gone, and a collector have been faster with the manifest.
+                Answer::No(_) | Answer::Unsure => ledger.in_doubt_if(tag, manifest),
+            }
+        }
+        ledger.unbind(repository, manifest, true);
+    }
+
+    async fn delete_blob(&mut self, repository: usize, blob: usize) {
+        let writing = self.shared.ledger.write(Register::Blob(repository, blob), None);
+        let digest = self.shared.world.blobs[blob].digest.clone();
+        let answer = self.ask(repository, |r| async move { r.blob_delete(&digest).await });
+        let answer = answer.await;
+        self.settle(writing, &answer);
+    }
+
+    /// Moves a blob to another repository.
+    async fn mount_and_delete(&mut self, repository: usize, blob: usize) {
+        let from = self.below(REPOSITORIES.len());
+        if from != repository && self.mount(repository, from, blob).await.is_some() {
+            self.delete_blob(from, blob).await;
+        }
+    }
+
+    pub(crate) fn hold_that(&self, register: Register, began: SystemTime) {
+        self.shared.ledger.promise(register, began + RELY);
+    }
+
+    /// What an answer says of a register must be possible.
+    pub(crate) fn check_possible(
+        &self,
+        values: &std::collections::BTreeSet<Value>,
+        value: Value,
+        what: &str,
+        about: &[&str],
+    ) {
+        if !values.contains(&value) {
+            let text = format!("{what} is {value:?}, which can only be {values:?}");
+            self.sky().violation(&text, about);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Three instances on one bucket, each of which may die at any time and comes back at once.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jreg_registry::{Limits, Options, Registry};
+use jreg_storage::{
+    Coalesced, GATHER_MAX, Locality, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
+};
+use jreg_testkit::SmallPages;
+use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
+
+use crate::sky::Sky;
+use crate::weather::{Life, Weather};
+
+pub(crate) const INSTANCES: usize = 3;
+
+/// So that a few bytes are several parts.
+const MEMORY_PARTS: PartRules = PartRules { part_bytes: 64, uniform: true, parts_max: 100 };
+/// So that a listing is several pages.
+const PAGE: usize = 9;
+/// How long an upload may go on: a few collections.
+const UPLOAD_AGE_MAX: Duration = Duration::from_secs(8 * 3600);
+/// How long a cached entry is trusted, by instance.
+const TRUST: [Duration; INSTANCES] = [Duration::ZERO, Duration::from_secs(60), Duration::ZERO];
+
+/// Which store everybody shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Memory,
+    /// The emulator of S3.
+    Bucket,
+}
+
+/// Whether the store removes the version of a record that is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    OnVersion,
+    Never,
+}
+
+/// A life of an instance.
+#[derive(Debug)]
+struct Instance {
+    registry: Registry,
+    life: Arc<Life>,
+}
+
+/// The instances.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) sky: Arc<Sky>,
+    pub(crate) removal: Removal,
+    server: Option<Arc<S3Server>>,
+    memory: Arc<dyn Store>,
+    instances: Vec<Mutex<Option<Arc<Instance>>>>,
+}
+
+impl Cluster {
+    pub(crate) async fn new(place: Place, removal: Removal, seed: u64) -> Self {
+        let server = match place {
+            Place::Memory => None,
+            Place::Bucket => Some(Arc::new(server(removal, seed).await)),
+        };
+        let sky = Arc::new(Sky::new(seed, server.clone()));
+        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(MEMORY_PARTS);
+        let memory = Arc::new(memory.clock(sky.clock.clone()).build());
+        let memory = Arc::new(SmallPages::new(memory, PAGE));
+        let instances = (0..INSTANCES).map(|_| Mutex::default()).collect();
+        Self { sky, removal, server, memory, instances }
+    }
+
+    /// The store without anything around it: what is really there.
+    pub(crate) fn bare(&self) -> Arc<dyn Store> {
+        match &self.server {
+            None => Arc::clone(&self.memory),
+            Some(server) => Arc::new(S3Store::open(self.s3_options(server)).unwrap()),
+        }
+    }
+
+    /// Impatient, so that what is kept back is given up soon.
+    fn s3_options(&self, server: &S3Server) -> S3Options {
+        S3Options {
+            clock: self.sky.clock.clone(),
+            request_timeout: Duration::from_millis(150),
+            request_budget: Duration::from_millis(250),
+            transfer_budget: Duration::from_millis(400),
+            ..server.options()
+        }
+    }
+
+    async fn instance(&self, number: usize) -> Arc<Instance> {
+        loop {
+            if let Some(instance) = &*self.instances[number].lock().unwrap() {
+                return Arc::clone(instance);
+            }
+            let life = Arc::new(Life::new());
+            let (sky, lived) = (Arc::clone(&self.sky), Arc::clone(&life));
+            let store = Weather::new(self.bare(), sky, lived, number);
+            let mut store = Tombstones::new(store, jreg_registry::may_come_back);
+            if self.removal == Removal::Never {
+                store = store.that_stay();
+            }
+            let store = Arc::new(Coalesced::new(Arc::new(store), GATHER_MAX));
+            let opening = Registry::open(store, self.sky.clock.clone(), options(number));
+            let opened = tokio::select! {
+                opened = opening => opened,
+                () = life.ended() => continue,
+            };
+            if let Ok(registry) = opened {
+                let mut place = self.instances[number].lock().unwrap();
+                place.get_or_insert(Arc::new(Instance { registry, life }));
+            }
+        }
+    }
+
+    /// Does something at an instance; `None`: it died over it.
+    pub(crate) async fn at<T, F>(
+        &self,
+        number: usize,
+        work: impl FnOnce(Registry) -> F,
+    ) -> Option<T>
+    where
+        F: Future<Output = T>,
+    {
+        let instance = self.instance(number).await;
+        tokio::select! {
+            done = work(instance.registry.clone()) => Some(done),
+            () = instance.life.ended() => {
+                let mut place = self.instances[number].lock().unwrap();
+                if place.as_ref().is_some_and(|now| Arc::ptr_eq(now, &instance)) {
+                    *place = None;
+                }
+                None
+            }
+        }
+    }
+
+    /// Puts others in the place of all instances, who remember nothing.
+    pub(crate) fn replace(&self) {
+        self.instances.iter().for_each(|instance| *instance.lock().unwrap() = None);
+    }
+}
+
+fn options(instance: usize) -> Options {
+    let limits = Limits { upload_age_max: UPLOAD_AGE_MAX, ..Limits::default() };
+    Options { cache_trust: TRUST[instance], limits, ..Options::default() }
+}
+
+/// A bucket that fails by itself.
+async fn server(removal: Removal, seed: u64) -> S3Server {
+    let spec = S3Spec::with(|spec| {
+        if removal == Removal::Never {
+            spec.conditional_delete = ConditionalDelete::Refused;
+        }
+    });
+    let server = S3Server::start(spec).await;
+    let put = Some(Operation::PutObject);
+    let get = Some(Operation::GetObject);
+    for (number, (fault, operation, out_of)) in (0_u64..).zip([
+        (Fault::Refuse(Refusal::InternalError), None, 150),
+        (Fault::Refuse(Refusal::SlowDown), None, 150),
+        (Fault::Refuse(Refusal::Conflict), put, 150),
+        (Fault::CutBefore, None, 200),
+        (Fault::LoseAnswer, None, 200),
+        (Fault::LoseAnswer, put, 60),
+        (Fault::CutBody(10), get, 200),
+    ]) {
+        let rule = Rule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
+        server.inject(operation.map_or(rule.clone(), |operation| rule.on(operation)));
+    }
+    server
+}

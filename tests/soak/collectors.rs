@@ -1,0 +1,85 @@
+//! Collectors that never stop, at every instance, with the shortest grace that there is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jreg_registry::{
+    Action, ActionKind, BYTES_WAIT_MIN, CollectError, CollectOptions, Collected, GRACE_MIN,
+    Outcome, Phase, Watch,
+};
+
+use crate::cluster::Cluster;
+use crate::sky::{Sky, count};
+
+/// How manifests that nothing keeps are collected.
+pub(crate) fn options(untagged: Duration) -> CollectOptions {
+    CollectOptions {
+        grace: GRACE_MIN,
+        untagged: Some(untagged),
+        share_max_percent: 100,
+        bytes_wait: BYTES_WAIT_MIN,
+        requests_at_once: 3,
+        sweep_now: true,
+        ..CollectOptions::default()
+    }
+}
+
+/// Notes what a run does.
+#[derive(Debug)]
+struct Noting {
+    sky: Arc<Sky>,
+    instance: usize,
+}
+
+impl Watch for Noting {
+    fn phase(&self, phase: Phase) {
+        self.sky.note(|| format!("{} collects: {}", self.instance, phase.label()));
+    }
+
+    fn progress(&self, _objects: u64) {}
+
+    fn action(&self, action: &Action, outcome: Outcome) {
+        if outcome == Outcome::Done {
+            count(match action.kind {
+                ActionKind::FoldLink { .. } => &self.sky.counts.folded,
+                _ => &self.sky.counts.removed,
+            });
+        }
+        let Action { kind, key, .. } = action;
+        self.sky.note(|| format!("{} {kind:?} {key}: {outcome:?}", self.instance));
+    }
+}
+
+/// Collects once at an instance; `None`: it was cut off.
+pub(crate) async fn collect(
+    cluster: &Cluster,
+    instance: usize,
+    untagged: Duration,
+) -> Option<Collected> {
+    let (options, sky) = (options(untagged), Arc::clone(&cluster.sky));
+    let watch = Noting { sky, instance };
+    let run =
+        cluster.at(instance, |registry| async move { registry.collect(&options, &watch).await });
+    match run.await {
+        Some(Ok(done)) => {
+            count(&cluster.sky.counts.collections);
+            Some(done)
+        }
+        Some(Err(CollectError::Registry(jreg_registry::Error::Store(_)))) | None => {
+            count(&cluster.sky.counts.collections_cut);
+            None
+        }
+        Some(Err(error)) => cluster.sky.violation(&format!("a run fails: {error}"), &[]),
+    }
+}
+
+/// Collects again and again.
+pub(crate) async fn collect_on(cluster: Arc<Cluster>, instance: usize, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::SeqCst) {
+        let hours = cluster.sky.rng().below(4);
+        collect(&cluster, instance, Duration::from_secs(3600 * hours)).await;
+        let pause = cluster.sky.rng().below(20);
+        tokio::time::sleep(Duration::from_millis(1 + pause)).await;
+    }
+}

@@ -1,0 +1,139 @@
+//! A soak: three instances in one bucket with collectors that never stop, under random clients,
+//! crashes and faults, while hours pass between one request and the next. The grace is the
+//! shortest there is, and time runs so fast that everything continually becomes old. Whatever is
+//! acknowledged and still referenced stays, byte for byte; afterwards exactly that is left.
+//!
+//! On a store in memory, whose weather is made here, and on the emulator of S3, which fails by
+//! itself; each also as a store that cannot remove the version of a record that is named.
+//!
+//! `JREG_SOAK_SEEDS` runs so many seeds more than the usual few, `JREG_SOAK_OPERATIONS` says how
+//! many operations each client makes, and `JREG_SOAK_FIRST` with which seed to begin.
+
+#![allow(clippy::unwrap_used)]
+
+mod audit;
+mod client;
+mod cluster;
+mod collectors;
+mod ledger;
+mod pull;
+mod push;
+mod sky;
+mod weather;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::try_join_all;
+
+use client::{Client, Shared};
+use cluster::{Cluster, INSTANCES, Place, Removal};
+use sky::Sky;
+use world::World;
+
+const CLIENTS: u64 = 5;
+
+/// So that in parts of 64 bytes some are one part, and some several.
+const MEMORY_BLOBS: [usize; 8] = [5, 60, 64, 10, 100, 200, 1, 30];
+/// One of two parts of the smallest size that S3 takes.
+const BUCKET_BLOBS: [usize; 8] = [5, 60, 64, 10, 100, 5 * 1024 * 1024 + 100, 1, 30];
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// A few seeds, and as many more as the environment asks for.
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let first = variable("JREG_SOAK_FIRST").unwrap_or(1);
+    first..first + few + variable("JREG_SOAK_SEEDS").unwrap_or(0)
+}
+
+fn soak_in_memory(removal: Removal) {
+    for seed in seeds(3) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(soak(Place::Memory, removal, seed, 200));
+    }
+}
+
+fn soak_in_a_bucket(removal: Removal) {
+    for seed in seeds(1) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(soak(Place::Bucket, removal, seed, 40));
+    }
+}
+
+#[test]
+fn in_memory_what_is_referenced_stays_and_the_rest_goes() {
+    soak_in_memory(Removal::OnVersion);
+}
+
+#[test]
+fn in_memory_without_conditional_deletes_as_well() {
+    soak_in_memory(Removal::Never);
+}
+
+#[test]
+fn in_a_bucket_what_is_referenced_stays_and_the_rest_goes() {
+    soak_in_a_bucket(Removal::OnVersion);
+}
+
+#[test]
+fn in_a_bucket_without_conditional_deletes_as_well() {
+    soak_in_a_bucket(Removal::Never);
+}
+
+async fn soak(place: Place, removal: Removal, seed: u64, operations: u64) {
+    println!("seed {seed}, {place:?}, records are removed {removal:?}");
+    let began = std::time::Instant::now();
+    let cluster = Arc::new(Cluster::new(place, removal, seed).await);
+    let sizes = if place == Place::Memory { MEMORY_BLOBS } else { BUCKET_BLOBS };
+    let world = Arc::new(World::new(sizes));
+    let shared = Shared { world, ledger: Arc::default(), cluster: Arc::clone(&cluster) };
+    work(&shared, variable("JREG_SOAK_OPERATIONS").unwrap_or(operations)).await;
+    cluster.sky.clear().await;
+    audit::audit(&shared).await;
+    let days = cluster.sky.clock_days();
+    println!("  {}, in {days} days ({:?})", cluster.sky.counts, began.elapsed());
+}
+
+/// Lets all clients work while collectors do.
+async fn work(shared: &Shared, operations: u64) {
+    let cluster = &shared.cluster;
+    let stop = Arc::new(AtomicBool::new(false));
+    let collectors: Vec<_> = (0..INSTANCES)
+        .map(|n| tokio::spawn(collectors::collect_on(Arc::clone(cluster), n, Arc::clone(&stop))))
+        .collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| Client::new(shared.clone(), cluster.sky.rng().bits()))
+        .map(|client| tokio::spawn(client.run(operations)))
+        .collect();
+    let ticking = tokio::spawn(tick(Arc::clone(&cluster.sky)));
+    let working = try_join_all(clients);
+    tokio::pin!(working);
+    let mut collecting = try_join_all(collectors);
+    tokio::select! {
+        worked = working => worked.unwrap(),
+        // They stop only for a failure.
+        collected = &mut collecting => collected.unwrap(),
+    };
+    stop.store(true, Ordering::SeqCst);
+    collecting.await.unwrap();
+    ticking.abort();
+}
+
+/// Lets time pass when everybody sleeps.
+async fn tick(sky: Arc<Sky>) {
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let requests = sky.counts.requests.load(Ordering::Relaxed);
+        if requests == before {
+            sky.jump().await;
+        }
+        before = requests;
+    }
+}

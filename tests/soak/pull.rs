@@ -1,0 +1,284 @@
+//! How clients pull, and what must be there when they do.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use jreg_oci::Reference;
+use jreg_registry::{Error, PageRequest, Repository, Result, Touch};
+use jreg_storage::ByteRange;
+
+use crate::client::{Answer, Client};
+use crate::cluster::INSTANCES;
+use crate::ledger::{Reading, Register};
+use crate::sky::count;
+use crate::world::{REPOSITORIES, TAGS, World};
+
+/// For how long a reader may hold on to where he has seen bytes: they wait an hour before they
+/// go, of which caches take a minute.
+const READ_MAX: Duration = Duration::from_secs(50 * 60);
+
+/// A pull of all that a tag leads to.
+struct Pull {
+    repository: usize,
+    instance: usize,
+    /// Whether the tag led there from the beginning to the end.
+    tag: Reading,
+    blobs: Vec<Reading>,
+    manifests: Vec<Reading>,
+}
+
+impl Client {
+    /// Pulls what a tag leads to, at any instance.
+    pub(crate) async fn pull(&mut self, repository: usize, tag: usize) {
+        let instance = self.any_instance();
+        self.pull_at(instance, repository, tag).await;
+    }
+
+    /// The same at one; says what the tag led to, if there was an answer.
+    pub(crate) async fn pull_at(
+        &mut self,
+        instance: usize,
+        repository: usize,
+        tag: usize,
+    ) -> Option<Option<usize>> {
+        count(&self.sky().counts.pulls);
+        let pull = self.begin_pull(instance, repository, tag);
+        let reference = Reference::Tag(World::tag(tag));
+        let found = self.get(instance, repository, reference).await;
+        let led_to = match &found {
+            Answer::Yes(manifest) => Some(Some(*manifest)),
+            Answer::No(Error::ManifestUnknown { .. }) => Some(None),
+            Answer::No(error) => self.sky().violation(&format!("a pull fails: {error}"), &[]),
+            Answer::Unsure => None,
+        };
+        if let Some(value) = led_to {
+            let values = self.shared.ledger.so_far(&pull.tag).values;
+            let what = format!("{}:{}", REPOSITORIES[repository], TAGS[tag]);
+            let about = format!("{}/_tags/{}", REPOSITORIES[repository], TAGS[tag]);
+            let manifests = &self.shared.world.manifests;
+            let hexes = values.iter().flatten().map(|to| manifests[*to].digest.hex());
+            let of = |hex| format!("{}/_manifests/sha256/{hex}", REPOSITORIES[repository]);
+            let keys: Vec<_> = hexes.map(of).chain([about]).collect();
+            let about: Vec<_> = keys.iter().map(String::as_str).collect();
+            self.check_possible(&values, value, &what, &about);
+        }
+        if let Some(Some(manifest)) = led_to {
+            self.pull_tree(&pull, manifest).await;
+        }
+        self.end_pull(pull);
+        led_to
+    }
+
+    fn begin_pull(&self, instance: usize, repository: usize, tag: usize) -> Pull {
+        let (world, ledger) = (&self.shared.world, &self.shared.ledger);
+        let blob = |blob| ledger.read(Register::Blob(repository, blob));
+        let manifest = |manifest| ledger.read(Register::Manifest(repository, manifest));
+        Pull {
+            repository,
+            instance,
+            tag: ledger.read(Register::Tag(repository, tag)),
+            blobs: (0..world.blobs.len()).map(blob).collect(),
+            manifests: (0..world.manifests.len()).map(manifest).collect(),
+        }
+    }
+
+    fn end_pull(&self, pull: Pull) {
+        for reading in pull.blobs.into_iter().chain(pull.manifests).chain([pull.tag]) {
+            self.shared.ledger.seen(reading);
+        }
+    }
+
+    /// The manifest, what it lists, what refers to it, and all blobs.
+    async fn pull_tree(&mut self, pull: &Pull, manifest: usize) {
+        let world = Arc::clone(&self.shared.world);
+        self.pull_blobs(pull, manifest, manifest).await;
+        let bound = self.shared.ledger.bound_to(pull.repository, manifest);
+        let kept = world.manifests[manifest].children.iter().copied();
+        for child in kept.chain(world.referrers(manifest)) {
+            self.pull_kept(pull, manifest, child, &bound).await;
+        }
+        self.check_referrers(pull, manifest, &bound).await;
+    }
+
+    async fn pull_kept(
+        &mut self,
+        pull: &Pull,
+        parent: usize,
+        child: usize,
+        bound: &BTreeSet<usize>,
+    ) {
+        let digest = self.shared.world.manifests[child].digest.clone();
+        let reference = Reference::Digest(digest.clone());
+        match self.get(pull.instance, pull.repository, reference).await {
+            Answer::Yes(_) => self.pull_blobs(pull, parent, child).await,
+            Answer::No(Error::ManifestUnknown { .. }) => {
+                if bound.contains(&child) && self.is_still_bound(pull, parent, child) {
+                    let what = format!("manifest {child} is gone, which {parent} keeps");
+                    let parent = self.shared.world.manifests[parent].digest.clone();
+                    self.sky().violation(&what, &[&digest.hex(), &parent.hex()]);
+                }
+            }
+            Answer::No(error) => self.sky().violation(&format!("a pull fails: {error}"), &[]),
+            Answer::Unsure => {}
+        }
+    }
+
+    /// Whether the tag led to the parent all the while, and the parent still keeps the child.
+    fn is_still_bound(&self, pull: &Pull, parent: usize, child: usize) -> bool {
+        let ledger = &self.shared.ledger;
+        ledger.so_far(&pull.tag).is_surely(Some(parent))
+            && ledger.bound_to(pull.repository, parent).contains(&child)
+            && ledger.so_far(&pull.manifests[child]).is_surely(crate::ledger::THERE)
+    }
+
+    async fn check_referrers(&mut self, pull: &Pull, subject: usize, bound: &BTreeSet<usize>) {
+        let world = Arc::clone(&self.shared.world);
+        let digest = world.manifests[subject].digest.clone();
+        let asked = digest.clone();
+        let list = |r: Repository| async move {
+            r.referrers(&asked, None, &PageRequest { limit: 100, last: None }).await
+        };
+        let Answer::Yes(page) = self.ask_at(pull.instance, pull.repository, list).await else {
+            return;
+        };
+        for referrer in world.referrers(subject) {
+            let wanted = &world.manifests[referrer].digest;
+            let is_listed = page.items.iter().any(|descriptor| descriptor.digest == *wanted);
+            if !is_listed
+                && bound.contains(&referrer)
+                && self.is_still_bound(pull, subject, referrer)
+            {
+                let what = format!("{wanted} is not among the referrers of {digest}");
+                self.sky().violation(&what, &[&digest.hex(), &wanted.hex()]);
+            }
+        }
+    }
+
+    /// The blobs of a manifest that is there because the tag leads to `root`.
+    async fn pull_blobs(&mut self, pull: &Pull, root: usize, manifest: usize) {
+        let world = Arc::clone(&self.shared.world);
+        for blob in &world.manifests[manifest].needs {
+            let is_gone = self.pull_blob(pull.instance, pull.repository, *blob).await;
+            let ledger = &self.shared.ledger;
+            if is_gone
+                && ledger.so_far(&pull.tag).is_surely(Some(root))
+                && ledger.so_far(&pull.blobs[*blob]).is_surely(crate::ledger::THERE)
+                && self.is_there_all_along(pull, root, manifest)
+            {
+                let digest = &world.blobs[*blob].digest;
+                let name = REPOSITORIES[pull.repository];
+                let what = format!("{digest} is gone from {name}; manifest {manifest} names it");
+                let by = &world.manifests[manifest].digest;
+                self.sky().violation(&what, &[&digest.hex(), &by.hex()]);
+            }
+        }
+    }
+
+    /// Whether nobody deleted the manifest meanwhile.
+    fn is_there_all_along(&self, pull: &Pull, root: usize, manifest: usize) -> bool {
+        let ledger = &self.shared.ledger;
+        let seen = ledger.so_far(&pull.manifests[manifest]);
+        root == manifest || seen.is_surely(crate::ledger::THERE)
+    }
+
+    /// Whether there is no such blob. If there is, it must be the right one.
+    async fn pull_blob(&mut self, instance: usize, repository: usize, blob: usize) -> bool {
+        let found = self.shared.world.blobs[blob].clone();
+        let (digest, began) = (found.digest.clone(), self.now());
+        match self.ask_at(instance, repository, |r| read(r, digest)).await {
+            Answer::Yes(bytes) if bytes == found.bytes => {
+                count(&self.sky().counts.objects_checked);
+                false
+            }
+            Answer::Yes(_) => {
+                self.sky().violation("wrong bytes are served", &[&found.digest.hex()]);
+            }
+            Answer::No(Error::BlobUnknown { .. }) => true,
+            Answer::No(Error::Damaged { .. }) if self.now() > began + READ_MAX => false,
+            Answer::No(Error::Damaged { key, .. }) => {
+                let name = REPOSITORIES[repository];
+                let what = format!("{name}: the bytes of {} at {key} are gone", found.digest);
+                self.sky().violation(&what, &[&found.digest.hex(), &key]);
+            }
+            Answer::No(error) => self.sky().violation(&format!("a pull fails: {error}"), &[]),
+            Answer::Unsure => false,
+        }
+    }
+
+    /// Reads a manifest, which must be one of the world's.
+    async fn get(
+        &mut self,
+        instance: usize,
+        repository: usize,
+        reference: Reference,
+    ) -> Answer<usize> {
+        let wanted = reference.clone();
+        let get = |r: Repository| async move { r.manifest_get(&wanted, Touch::Never).await };
+        match self.ask_at(instance, repository, get).await {
+            Answer::Yes(manifest) => match self.shared.world.manifest_of(&manifest.bytes) {
+                Some(number) => {
+                    count(&self.sky().counts.objects_checked);
+                    Answer::Yes(number)
+                }
+                None => self.sky().violation(&format!("{reference} is nobody's manifest"), &[]),
+            },
+            Answer::No(error) => Answer::No(error),
+            Answer::Unsure => Answer::Unsure,
+        }
+    }
+
+    /// Pulls by digest what clients were told is there.
+    pub(crate) async fn pull_promised(&mut self, repository: usize) {
+        let instance = self.below(INSTANCES);
+        let blob = self.below(self.shared.world.blobs.len());
+        self.check_promised_blob(instance, repository, blob).await;
+        let manifest = self.below(self.shared.world.manifests.len());
+        self.check_promised_manifest(instance, repository, manifest).await;
+    }
+
+    pub(crate) async fn check_promised_blob(
+        &mut self,
+        instance: usize,
+        repository: usize,
+        blob: usize,
+    ) {
+        let reading = self.shared.ledger.read(Register::Blob(repository, blob));
+        let is_gone = self.pull_blob(instance, repository, blob).await;
+        if is_gone && self.is_promised(reading) {
+            let digest = &self.shared.world.blobs[blob].digest;
+            let what = format!("{digest} was promised in {}", REPOSITORIES[repository]);
+            self.sky().violation(&what, &[&digest.hex()]);
+        }
+    }
+
+    pub(crate) async fn check_promised_manifest(
+        &mut self,
+        instance: usize,
+        repository: usize,
+        manifest: usize,
+    ) {
+        let reading = self.shared.ledger.read(Register::Manifest(repository, manifest));
+        let digest = self.shared.world.manifests[manifest].digest.clone();
+        let found = self.get(instance, repository, Reference::Digest(digest.clone())).await;
+        let is_gone = matches!(found, Answer::No(Error::ManifestUnknown { .. }));
+        if self.is_promised(reading) && is_gone {
+            let what = format!("{digest} was promised in {}", REPOSITORIES[repository]);
+            self.sky().violation(&what, &[&digest.hex()]);
+        }
+    }
+
+    fn is_promised(&self, reading: Reading) -> bool {
+        let now: SystemTime = self.now();
+        self.shared.ledger.seen(reading).is_promised(now)
+    }
+}
+
+async fn read(repository: Repository, digest: jreg_oci::Digest) -> Result<Bytes> {
+    let reader = repository.blob_open(&digest).await?;
+    let range = ByteRange { start: 0, end: reader.blob().size_bytes };
+    let read: Vec<Bytes> = reader.read(range).await?.try_collect().await?;
+    Ok(read.concat().into())
+}

@@ -1,0 +1,315 @@
+//! [`Sky`]: the time that all share and that jumps, the writes that land late, and how much goes
+//! wrong.
+//!
+//! Time moves only while no request is on its way: what is sent within a writer's window arrives
+//! before anything else can happen to time. But for writes that were given up by whoever sent
+//! them: these may land a quarter of an hour later, as long as a signature lives.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use jreg_storage::Clock;
+use jreg_storage::testing::ManualClock;
+use jreg_testkit::Rng;
+use jreg_testkit::s3::{Fault, Gate, Injected, Operation, Rule, S3Server};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, RwLockReadGuard, watch};
+use tokio::task::JoinHandle;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+/// How late a write may land.
+const LATE_MAX: Duration = Duration::from_secs(15 * 60);
+/// The most that is remembered to explain a failure.
+const LINES_MAX: usize = 100_000;
+/// How long one kind of weather lasts, in requests.
+const SPELL: u64 = 3000;
+
+/// What has happened.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) requests: AtomicU64,
+    pub(crate) jumps: AtomicU64,
+    pub(crate) stalls: AtomicU64,
+    pub(crate) faults: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) crashes: AtomicU64,
+    pub(crate) operations: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) pulls: AtomicU64,
+    pub(crate) objects_checked: AtomicU64,
+    pub(crate) collections: AtomicU64,
+    pub(crate) collections_cut: AtomicU64,
+    pub(crate) removed: AtomicU64,
+    pub(crate) folded: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        write!(
+            f,
+            "{} operations, {} acknowledged, {} pulls, {} objects checked; {} collections and {} \
+             cut off, {} objects removed, {} folded; {} requests, {} faults, {} late, {} crashes, \
+             {} jumps, {} stalls",
+            of(&self.operations),
+            of(&self.acknowledged),
+            of(&self.pulls),
+            of(&self.objects_checked),
+            of(&self.collections),
+            of(&self.collections_cut),
+            of(&self.removed),
+            of(&self.folded),
+            of(&self.requests),
+            of(&self.faults),
+            of(&self.late),
+            of(&self.crashes),
+            of(&self.jumps),
+            of(&self.stalls),
+        )
+    }
+}
+
+/// A write that lands when it is let go.
+#[derive(Debug)]
+pub(crate) struct Late {
+    pub(crate) sent: SystemTime,
+    pub(crate) go: Arc<Notify>,
+    pub(crate) landing: JoinHandle<()>,
+}
+
+/// How writes land late: in a bucket the server keeps them back.
+#[derive(Debug)]
+enum Lateness {
+    Memory(Mutex<Vec<Late>>),
+    Bucket { server: Arc<S3Server>, held: AsyncMutex<Held> },
+}
+
+/// What a bucket keeps back.
+#[derive(Debug)]
+struct Held {
+    since: SystemTime,
+    gate: Gate,
+    rules: Vec<Injected>,
+}
+
+/// Time and weather.
+#[derive(Debug)]
+pub(crate) struct Sky {
+    pub(crate) seed: u64,
+    pub(crate) clock: Arc<ManualClock>,
+    rng: Mutex<Rng>,
+    flight: RwLock<()>,
+    passed: watch::Sender<()>,
+    lateness: Lateness,
+    is_clear: AtomicBool,
+    pub(crate) counts: Counts,
+    lines: Mutex<VecDeque<String>>,
+}
+
+impl Sky {
+    pub(crate) fn new(seed: u64, server: Option<Arc<S3Server>>) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let lateness = match server {
+            None => Lateness::Memory(Mutex::default()),
+            Some(server) => {
+                server.clock().stop_at(clock.now());
+                let held = AsyncMutex::new(hold(&server, clock.now(), seed));
+                Lateness::Bucket { server, held }
+            }
+        };
+        Self {
+            seed,
+            clock,
+            rng: Mutex::new(Rng::new(seed)),
+            flight: RwLock::new(()),
+            passed: watch::Sender::new(()),
+            lateness,
+            is_clear: AtomicBool::new(false),
+            counts: Counts::default(),
+            lines: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn rng(&self) -> MutexGuard<'_, Rng> {
+        self.rng.lock().unwrap()
+    }
+
+    pub(crate) fn chance(&self, out_of: u64) -> bool {
+        self.rng().chance(1, out_of)
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// From now on nothing goes wrong, and time stands unless a test moves it.
+    pub(crate) async fn clear(&self) {
+        self.is_clear.store(true, Ordering::SeqCst);
+        let _alone = self.flight.write().await;
+        self.land_all().await;
+        if let Lateness::Bucket { server, .. } = &self.lateness {
+            server.remove_all();
+        }
+    }
+
+    pub(crate) fn is_clear(&self) -> bool {
+        self.is_clear.load(Ordering::SeqCst)
+    }
+
+    /// How much goes wrong now: in a storm a good deal more.
+    pub(crate) fn is_storm(&self) -> bool {
+        (self.counts.requests.load(Ordering::Relaxed) / SPELL).is_multiple_of(3)
+    }
+
+    /// To be held while a request is on its way.
+    pub(crate) async fn on_the_way(&self) -> RwLockReadGuard<'_, ()> {
+        self.flight.read().await
+    }
+
+    /// Lets as much time pass as comes.
+    pub(crate) async fn jump(&self) {
+        let by = {
+            let mut rng = self.rng();
+            let (least, most) = match rng.below(10) {
+                0 => (40 * MINUTE, 90 * MINUTE),
+                1 | 2 => (5 * MINUTE, 40 * MINUTE),
+                _ => (20 * MINUTE / 60, 4 * MINUTE),
+            };
+            least + Duration::from_secs(rng.below((most - least).as_secs()))
+        };
+        count(&self.counts.jumps);
+        self.advance(by).await;
+    }
+
+    /// Lets time pass.
+    pub(crate) async fn advance(&self, by: Duration) {
+        let _alone = self.flight.write().await;
+        self.land_before(self.now() + by).await;
+        self.clock.advance(by);
+        if let Lateness::Bucket { server, .. } = &self.lateness {
+            server.clock().stop_at(self.now());
+        }
+        self.note(|| format!("--- {} s pass", by.as_secs()));
+        self.passed.send_replace(());
+    }
+
+    /// Does nothing for some hours, as a process that was put to sleep.
+    pub(crate) async fn stall(&self) {
+        let by = 30 * MINUTE + Duration::from_secs(self.rng().below(5 * HOUR.as_secs()));
+        let until = self.now() + by;
+        count(&self.counts.stalls);
+        let mut passed = self.passed.subscribe();
+        while self.now() < until && !self.is_clear() {
+            passed.changed().await.ok();
+        }
+    }
+
+    /// How many days have passed.
+    pub(crate) fn clock_days(&self) -> u64 {
+        self.clock.monotonic().as_secs() / (24 * 3600)
+    }
+
+    pub(crate) fn add_late(&self, late: Late) {
+        count(&self.counts.late);
+        if let Lateness::Memory(writes) = &self.lateness {
+            writes.lock().unwrap().push(late);
+        }
+    }
+
+    /// Whether this is the one who makes writes late, and not a server.
+    pub(crate) fn makes_late(&self) -> bool {
+        matches!(self.lateness, Lateness::Memory(_))
+    }
+
+    /// Lets one late write go.
+    pub(crate) async fn land_one(&self) {
+        match &self.lateness {
+            Lateness::Memory(writes) => {
+                let writes = writes.lock().unwrap();
+                if !writes.is_empty() {
+                    self.rng().pick(&writes).go.notify_one();
+                }
+            }
+            Lateness::Bucket { held, .. } => held.lock().await.gate.pass_one(),
+        }
+    }
+
+    /// What may not be on its way any more at `then` lands.
+    async fn land_before(&self, then: SystemTime) {
+        let is_due = |sent: SystemTime| then > sent + LATE_MAX;
+        match &self.lateness {
+            Lateness::Memory(writes) => {
+                let due: Vec<_> = {
+                    let mut writes = writes.lock().unwrap();
+                    writes.extract_if(.., |late| is_due(late.sent)).collect()
+                };
+                for late in due {
+                    late.go.notify_one();
+                    late.landing.await.unwrap();
+                }
+            }
+            Lateness::Bucket { server, held } => {
+                let mut held = held.lock().await;
+                if is_due(held.since) {
+                    held.gate.open();
+                    held.rules.iter().for_each(|rule| server.remove(rule));
+                    server.idle().await;
+                    let late = held.rules.iter().map(Injected::hits).sum();
+                    self.counts.late.fetch_add(late, Ordering::Relaxed);
+                    if !self.is_clear() {
+                        let seed = self.rng().bits();
+                        *held = hold(server, then, seed);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn land_all(&self) {
+        self.land_before(self.now() + 2 * LATE_MAX).await;
+    }
+
+    /// Remembers what happened, in case of a failure.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        let since = self.clock.monotonic().as_secs();
+        let mut lines = self.lines.lock().unwrap();
+        if lines.len() == LINES_MAX {
+            lines.pop_front();
+        }
+        lines.push_back(format!("{since:>8} {}", what()));
+    }
+
+    /// Ends the test, with all that is remembered about these words.
+    pub(crate) fn violation(&self, what: &str, about: &[&str]) -> ! {
+        let lines = self.lines.lock().unwrap();
+        let of_interest = |line: &&String| about.iter().any(|word| line.contains(word));
+        let told: Vec<_> = lines.iter().filter(of_interest).map(String::as_str).collect();
+        let told = told[told.len().saturating_sub(300)..].join("\n");
+        drop(lines);
+        panic!("seed {}: {what}\n{told}", self.seed);
+    }
+}
+
+/// Writes that a bucket will keep back: few, since each keeps its sender waiting.
+fn hold(server: &S3Server, since: SystemTime, seed: u64) -> Held {
+    let gate = Gate::closed();
+    let of = |operation, part: &str, out_of| {
+        let rule = Rule::new(Fault::Hold(gate.clone())).on(operation).containing(part);
+        server.inject(rule.one_in(out_of, seed).at_most(1))
+    };
+    let put = Operation::PutObject;
+    let rules = vec![
+        of(put, "links/", 20),
+        of(put, "/_tags/", 10),
+        of(put, "/_manifests/", 20),
+        of(Operation::DeleteObject, "links/", 10),
+    ];
+    Held { since, gate, rules }
+}

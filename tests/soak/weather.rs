@@ -1,0 +1,353 @@
+//! [`Weather`]: the store as one life of an instance has it. Requests take a while, fail, are
+//! answered by nobody, land late, and are the last thing that the instance does.
+
+#![deny(clippy::missing_trait_methods)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jreg_storage::{
+    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
+    Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+};
+use tokio::sync::{Notify, watch};
+
+use crate::sky::{Late, Sky, count};
+
+/// The life of an instance: `true` once it is over.
+#[derive(Debug)]
+pub(crate) struct Life(watch::Sender<bool>);
+
+impl Life {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Returns once it is over.
+    pub(crate) async fn ended(&self) {
+        self.0.subscribe().wait_for(|is_over| *is_over).await.unwrap();
+    }
+
+    fn end(&self) {
+        self.0.send_replace(true);
+    }
+
+    fn is_over(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Fine,
+    /// It never arrives.
+    Refused,
+    /// It takes effect, and nobody says so.
+    AnswerLost,
+    /// It takes effect later.
+    Late,
+}
+
+#[derive(Debug)]
+pub(crate) struct Weather {
+    inner: Arc<dyn Store>,
+    sky: Arc<Sky>,
+    life: Arc<Life>,
+    instance: usize,
+}
+
+impl Weather {
+    pub(crate) fn new(
+        inner: Arc<dyn Store>,
+        sky: Arc<Sky>,
+        life: Arc<Life>,
+        instance: usize,
+    ) -> Self {
+        Self { inner, sky, life, instance }
+    }
+
+    async fn die(&self, key: &str) {
+        count(&self.sky.counts.crashes);
+        self.sky.note(|| format!("{} ! dies at {key}", self.instance));
+        self.life.end();
+        std::future::pending().await
+    }
+
+    /// What goes before a request; says what becomes of it.
+    async fn before(&self, is_write: bool, key: &str) -> Fate {
+        if self.life.is_over() {
+            std::future::pending::<()>().await;
+        }
+        let sky = &self.sky;
+        count(&sky.counts.requests);
+        if sky.is_clear() {
+            return Fate::Fine;
+        }
+        self.dawdle().await;
+        if sky.chance(70) {
+            sky.jump().await;
+        }
+        if sky.chance(25) {
+            sky.land_one().await;
+        }
+        if sky.chance(500) {
+            sky.note(|| format!("{} . stalls before {key}", self.instance));
+            sky.stall().await;
+        }
+        if sky.chance(if is_write { 300 } else { 4000 }) {
+            self.die(key).await;
+        }
+        let fate = self.fate(is_write);
+        if fate != Fate::Fine {
+            count(&sky.counts.faults);
+        }
+        fate
+    }
+
+    fn fate(&self, is_write: bool) -> Fate {
+        let rate = match (self.sky.is_storm(), is_write) {
+            (true, true) => 30,
+            (true, false) => 400,
+            (false, true) => 200,
+            (false, false) => 2000,
+        };
+        let mut rng = self.sky.rng();
+        if !rng.chance(1, rate) {
+            return Fate::Fine;
+        }
+        match rng.below(4) {
+            0 | 1 if is_write => Fate::AnswerLost,
+            2 if is_write && self.sky.makes_late() => Fate::Late,
+            _ => Fate::Refused,
+        }
+    }
+
+    async fn after(&self, is_write: bool, key: &str) {
+        let sky = &self.sky;
+        if sky.is_clear() {
+            return;
+        }
+        self.dawdle().await;
+        if sky.chance(if is_write { 300 } else { 8000 }) {
+            self.die(key).await;
+        }
+        if sky.chance(500) {
+            sky.note(|| format!("{} . stalls after {key}", self.instance));
+            sky.stall().await;
+        }
+    }
+
+    /// Lets others go first, and the clock of the machine tick.
+    async fn dawdle(&self) {
+        let times = self.sky.rng().below(4);
+        for _ in 0..times {
+            tokio::task::yield_now().await;
+        }
+        if self.sky.makes_late() {
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        name: &'static str,
+        key: &str,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        if self.before(false, key).await != Fate::Fine {
+            return Err(unavailable(key));
+        }
+        let answer = {
+            let _on_the_way = self.sky.on_the_way().await;
+            work.await
+        };
+        if let Err(error) = &answer
+            && !error.is_not_found()
+        {
+            self.sky.note(|| format!("{} {name} {key}: {error}", self.instance));
+        }
+        self.after(false, key).await;
+        answer
+    }
+
+    /// A write; `again` makes it from the store that it goes to.
+    async fn tell<T, F>(
+        &self,
+        name: &'static str,
+        key: &str,
+        work: impl FnOnce(Arc<dyn Store>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let fate = self.before(true, key).await;
+        let note =
+            |what: String| self.sky.note(|| format!("{} {name} {key} {what}", self.instance));
+        let work = work(Arc::clone(&self.inner));
+        match fate {
+            Fate::Refused => {
+                note("is refused".to_owned());
+                return Err(unavailable(key));
+            }
+            Fate::Late => {
+                note("will be late".to_owned());
+                self.send_late(format!("{} {name} {key} lands late", self.instance), work);
+                return Err(unavailable(key));
+            }
+            Fate::Fine | Fate::AnswerLost => {}
+        }
+        let answer = {
+            let _on_the_way = self.sky.on_the_way().await;
+            work.await
+        };
+        match &answer {
+            Ok(_) => note(format!("{fate:?}")),
+            Err(error) => note(format!("{fate:?}: {:?}", error.kind())),
+        }
+        self.after(true, key).await;
+        match fate {
+            Fate::AnswerLost => Err(unavailable(key)),
+            _ => answer,
+        }
+    }
+
+    fn send_late<T: Send + 'static>(
+        &self,
+        what: String,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) {
+        let (go, sky) = (Arc::new(Notify::new()), Arc::clone(&self.sky));
+        let wait = Arc::clone(&go);
+        let landing = tokio::spawn(async move {
+            wait.notified().await;
+            let landed = work.await.map(|_| ()).map_err(|error| error.kind());
+            sky.note(|| format!("{what}: {landed:?}"));
+        });
+        self.sky.add_late(Late { sent: self.sky.now(), go, landing });
+    }
+}
+
+/// A key, and of a record that names bytes what it says.
+fn shown(key: &Key, bytes: &Bytes) -> String {
+    match key.as_str() {
+        name if name.starts_with("links/")
+            || name.starts_with("uploads/")
+            || name.contains("/_tags/") =>
+        {
+            format!("{name} {}", String::from_utf8_lossy(bytes))
+        }
+        name => name.to_owned(),
+    }
+}
+
+fn unavailable(key: &str) -> Error {
+    Error::with_source(ErrorKind::Unavailable, key, "the weather")
+}
+
+#[async_trait]
+impl Store for Weather {
+    fn locality(&self) -> Locality {
+        self.inner.locality()
+    }
+
+    fn part_rules(&self) -> PartRules {
+        self.inner.part_rules()
+    }
+
+    fn clock_difference(&self) -> Option<Duration> {
+        self.inner.clock_difference()
+    }
+
+    fn removes_versions(&self) -> bool {
+        self.inner.removes_versions()
+    }
+
+    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
+        self.ask("purge", &request.prefix, self.inner.purge(request, age_min)).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Record> {
+        self.ask("get", key.as_str(), self.inner.get(key)).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Stat> {
+        self.ask("head", key.as_str(), self.inner.head(key)).await
+    }
+
+    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
+        self.ask("read", key.as_str(), self.inner.read(key, range)).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
+        let name = match mode {
+            PutMode::Create => "creates",
+            PutMode::Match(_) => "swaps",
+            PutMode::Overwrite => "puts",
+        };
+        let owned = key.clone();
+        let what = shown(key, &bytes);
+        let write = |store: Arc<dyn Store>| async move { store.put(&owned, bytes, mode).await };
+        self.tell(name, &what, write).await
+    }
+
+    async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
+        let (owned, version) = (key.clone(), version.cloned());
+        let write =
+            |store: Arc<dyn Store>| async move { store.delete(&owned, version.as_ref()).await };
+        self.tell("deletes", key.as_str(), write).await
+    }
+
+    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
+        let names = keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" ");
+        let keys = keys.to_vec();
+        let write = |store: Arc<dyn Store>| async move { store.delete_many(&keys).await };
+        self.tell("deletes", &names, write).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.ask("list", &request.prefix, self.inner.list(request)).await
+    }
+
+    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
+        let owned = key.clone();
+        let write = |store: Arc<dyn Store>| async move {
+            store.create_multipart(&owned, writer, part_bytes).await
+        };
+        self.tell("begins parts of", key.as_str(), write).await
+    }
+
+    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
+        self.ask("resume", upload.key.as_str(), self.inner.resume_multipart(upload, writer)).await
+    }
+
+    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let owned = upload.clone();
+        let write =
+            move |store: Arc<dyn Store>| async move { store.put_part(&owned, offset, bytes).await };
+        self.tell("puts a part of", upload.key.as_str(), write).await
+    }
+
+    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
+        self.inner.sync_parts(upload).await
+    }
+
+    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
+        let owned = upload.clone();
+        let write = |store: Arc<dyn Store>| async move { store.complete_multipart(&owned).await };
+        self.tell("completes", upload.key.as_str(), write).await
+    }
+
+    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
+        let owned = upload.clone();
+        let write = |store: Arc<dyn Store>| async move { store.abort_multipart(&owned).await };
+        self.tell("aborts", upload.key.as_str(), write).await
+    }
+
+    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
+        self.inner.presign(key, presign).await
+    }
+}
