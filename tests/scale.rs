@@ -160,13 +160,13 @@ fn repository(size: Size, number: u64) -> String {
 /// The key of a link; no name has a character but `/` that is written in another way.
 fn link_key(name: &str, digest: &Digest) -> String {
     let hex = digest.hex();
-    format!("links/sha256/{}/{hex}/{}", &hex[..2], name.replace('/', "."))
+    format!("links/sha256/{}/{hex}/{}", hex.get(..2).unwrap(), name.replace('/', "."))
 }
 
 fn link(size: Size, number: u64, version: u64) -> [Written; 2] {
     let (digest, name) = (digest(&number.to_string()), repository(size, number));
     let hex = digest.hex();
-    let location = format!("blobs/sha256/{}/{hex}/{number:026}", &hex[..2]);
+    let location = format!("blobs/sha256/{}/{hex}/{number:026}", hex.get(..2).unwrap());
     let nonce = nonce(number + version);
     let record =
         format!(r#"{{"nonce":"{nonce}","v":1,"state":"live","location":"{location}","size":1}}"#);
@@ -279,7 +279,7 @@ impl Census {
                 "catalog" => census.catalog += 1,
                 "links" => {
                     census.links += 1;
-                    let shard = census.shards.entry(key[..15].to_owned()).or_default();
+                    let shard = census.shards.entry(key.get(..15).unwrap().to_owned()).or_default();
                     shard.0 += 1;
                     shard.1 += u64::from(loose.contains(&key));
                 }
@@ -404,7 +404,7 @@ impl Home {
         let clock = Arc::new(ManualClock::default());
         let store = MemoryStore::builder().locality(Locality::Shared).clock(clock.clone());
         let bare = Arc::new(store.build());
-        let pages = Arc::new(SmallPages::new(bare.clone(), PAGE as usize));
+        let pages = Arc::new(SmallPages::new(bare.clone(), usize::try_from(PAGE).unwrap()));
         Self { clock, store: Arc::new(Intercepted::with(pages, Counter::default())), bare }
     }
 
