@@ -9,15 +9,17 @@
 
 #![deny(clippy::missing_trait_methods)]
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed, Locality,
-    Multipart, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed,
+    Locality, Multipart, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store,
+    SystemClock, Written,
 };
 
 /// The size of a tombstone. No record may have it.
@@ -28,19 +30,29 @@ const MARK: &[u8; 8] = b"\0deleted";
 /// How often a Create that meets a tombstone tries to replace it.
 const ATTEMPTS_MAX: u32 = 16;
 
+/// For how long it tries, by a clock that goes on while the machine sleeps: a collector reckons
+/// with a minute from a Create to the last request that it makes.
+const REVIVE_MAX: Duration = Duration::from_secs(60);
+
 /// A store whose deletes of a version leave a tombstone.
 #[derive(Debug)]
 pub struct Tombstones<S> {
     inner: S,
     is_record: fn(&Key) -> bool,
     removes: bool,
+    clock: Arc<dyn Clock>,
 }
 
 impl<S: Store> Tombstones<S> {
     /// Keeps tombstones at the keys that `is_record` names. All other keys hold bytes of any
     /// size, are written once, and are deleted plainly.
     pub fn new(inner: S, is_record: fn(&Key) -> bool) -> Self {
-        Self { inner, is_record, removes: true }
+        Self { inner, is_record, removes: true, clock: Arc::new(SystemClock::new()) }
+    }
+
+    /// The same, by another clock than the system's.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// The store below cannot remove a version: tombstones stay, and the delete of a version of
@@ -98,7 +110,8 @@ impl<S: Store> Tombstones<S> {
     }
 
     /// After a Create found the key taken: by a tombstone, it takes the tombstone's place.
-    async fn revive(&self, key: &Key, bytes: Bytes) -> Result<Written> {
+    async fn revive(&self, key: &Key, bytes: Bytes, began: SystemTime) -> Result<Written> {
+        let late = || Error::with_source(ErrorKind::Throttled, key, "it took too long");
         let taken = || Error::new(ErrorKind::AlreadyExists, key);
         for _ in 0..ATTEMPTS_MAX {
             let mode = match self.inner.get(key).await {
@@ -108,6 +121,9 @@ impl<S: Store> Tombstones<S> {
                 Err(error) if error.is_not_found() => PutMode::Create,
                 Err(error) => return Err(error),
             };
+            if self.clock.now().duration_since(began).unwrap_or_default() > REVIVE_MAX {
+                return Err(late());
+            }
             match self.inner.put(key, bytes.clone(), mode).await {
                 Err(error) if error.is_conflict() => {}
                 answer => return answer,
@@ -193,8 +209,11 @@ impl<S: Store> Store for Tombstones<S> {
         if mode != PutMode::Create || !(self.is_record)(key) {
             return self.inner.put(key, bytes, mode).await;
         }
+        let began = self.clock.now();
         match self.inner.put(key, bytes.clone(), mode).await {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.revive(key, bytes).await,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.revive(key, bytes, began).await
+            }
             answer => answer,
         }
     }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jreg_storage::testing::{Gate, ManualClock};
 use jreg_storage::{
     ErrorKind, Key, ListRequest, Locality, MemoryStore, PutMode, Result, SingleWriter, Store,
     TOMBSTONE_BYTES, Tombstones,
@@ -72,6 +74,26 @@ async fn a_plain_create_below_does_not_revive_a_tombstone_and_ours_does() {
     assert_eq!(store.get(&key("a")).await.unwrap().bytes, "new");
     let again = store.put(&key("a"), "newer".into(), PutMode::Create).await;
     assert_eq!(kind(again), ErrorKind::AlreadyExists);
+}
+
+/// What the Create relies on may be gone by the time that the machine wakes.
+#[tokio::test]
+async fn a_tombstone_is_not_revived_after_the_machine_slept() {
+    let memory = MemoryStore::builder().locality(Locality::Shared).build();
+    let (gate, clock) = (Gate::new(Arc::new(memory)), Arc::new(ManualClock::default()));
+    let store = Tombstones::new(gate, is_record).with_clock(clock.clone());
+    bury(&store, "a").await;
+    let mut read = store.inner().hold_answer(|call| call.operation == "get");
+    let sleeping = async {
+        read.reached(1).await;
+        clock.advance(Duration::from_secs(3600));
+        read.release();
+    };
+    let a = key("a");
+    let create = store.put(&a, "late".into(), PutMode::Create);
+    let (created, ()) = tokio::join!(create, sleeping);
+    assert_eq!(kind(created), ErrorKind::Throttled);
+    assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
 }
 
 #[tokio::test]

@@ -105,6 +105,8 @@ impl Bucket {
         mode: &PutMode,
     ) -> Result<Written> {
         let mut effort = self.effort(request.body.len() as u64).within(CONDITIONAL_MAX);
+        // The clock of the effort stands while the machine sleeps, and this one goes on.
+        let began = self.clock.now();
         // Whether an attempt may have had an effect that nobody told us of.
         let mut unsure = false;
         loop {
@@ -126,7 +128,9 @@ impl Bucket {
                     Found::Other => return Err(overtaken(key)),
                 },
             }
-            if !effort.again(failure.retry_after).await {
+            let is_in_time = effort.again(failure.retry_after).await
+                && self.clock.now().duration_since(began).unwrap_or_default() < CONDITIONAL_MAX;
+            if !is_in_time {
                 return Err(given_up(failure, unsure, key));
             }
         }

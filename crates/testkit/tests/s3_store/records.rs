@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use jreg_storage::{ErrorKind, PutMode, Result, S3Store, Store, Written};
+use jreg_storage::{ErrorKind, PutMode, Result, S3Options, S3Store, Store, Written};
 use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Server};
 
-use super::support::{asked, hasty, hold_put, impatient, key, kind, server, store};
+use super::support::{asked, hasty, hold_put, impatient, key, kind, options, server, store};
 
 const PASSING: [Refusal; 5] = [
     Refusal::InternalError,
@@ -52,6 +52,25 @@ async fn a_swap_whose_answer_is_lost_is_found_to_have_happened() {
     fail_next_put(&server, Fault::LoseAnswer);
     let second = swap(&store, &first, "2").await.unwrap();
     assert_there(&store, "2", &second).await;
+}
+
+/// What a write relies on may be gone by the time that the machine wakes.
+#[tokio::test]
+async fn a_write_is_not_sent_again_after_the_machine_slept() {
+    let server = server().await;
+    let clock = std::sync::Arc::new(server.clock().clone());
+    let store = S3Store::open(S3Options { clock, ..options(&server) }).unwrap();
+    let gate = Gate::closed();
+    fail_next_put(&server, Fault::Hold(gate.clone()));
+    fail_next_put(&server, Fault::CutBefore);
+    let sleeping = async {
+        gate.arrived(1).await;
+        server.clock().advance(Duration::from_secs(3600));
+        gate.open();
+    };
+    let (written, ()) = tokio::join!(create(&store, "1"), sleeping);
+    assert_eq!(kind(written), ErrorKind::Unavailable);
+    assert_eq!(asked(&server), ["PutObject", "GetObject"]);
 }
 
 #[tokio::test]
