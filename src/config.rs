@@ -232,8 +232,9 @@ settings! {
         /// The most links that one run removes, in percent of all (but 100 in any case): the rest
         /// waits for the next run.
         gc_share_max: u32 = 33, "a number from 1 to 100", |percent| (1..=100).contains(percent);
-        /// The most store requests a second that collecting, and checking, makes.
-        gc_requests_per_second: u32 = 1000, "a number from 1 to 100000",
+        /// The most store requests a second that collecting, and checking, makes; a page of a
+        /// listing counts once more for each hundred entries.
+        gc_requests_per_second: u32 = 300, "a number from 1 to 100000",
             |rate| (1..=100_000).contains(rate);
         /// How often everything that is stored is checked while jreg serves, bytes included.
         scrub_interval: Option<Duration> = None, "off, or a duration from 1m to 365d",

@@ -20,6 +20,9 @@ use crate::{
 /// What may be made up for at once after a pause: a timer is only so fine.
 const BURST: Duration = Duration::from_millis(20);
 
+/// So many entries of a listing cost the store as much as one more request.
+const LISTED_PER_TURN: usize = 100;
+
 /// A store whose requests are spread in time.
 #[derive(Debug)]
 pub struct Paced {
@@ -31,7 +34,8 @@ pub struct Paced {
 }
 
 impl Paced {
-    /// Asks `inner` at most `per_second` times a second, at least once.
+    /// Asks `inner` at most `per_second` times a second, at least once. A page of a listing counts
+    /// once more for each hundred entries.
     pub fn new(inner: Arc<dyn Store>, per_second: u32) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
         Self { inner, interval, next: Mutex::default() }
@@ -50,6 +54,13 @@ impl Paced {
         if at > now {
             sleep_until(at).await;
         }
+    }
+
+    /// What a request turned out to have cost besides.
+    fn count(&self, turns: usize) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = self.interval * u32::try_from(turns).unwrap_or(u32::MAX);
+        *next = next.map(|next| next + more);
     }
 }
 
@@ -108,7 +119,10 @@ impl Store for Paced {
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         self.turn().await;
-        self.inner.list(request).await
+        let page = self.inner.list(request).await?;
+        // What comes next waits for it; this page is here.
+        self.count(page.entries.len() / LISTED_PER_TURN);
+        Ok(page)
     }
 
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {

@@ -184,6 +184,10 @@ async fn held_answer_is_of_a_call_that_was_applied() {
 }
 
 mod paced {
+    use std::time::Duration;
+
+    use jreg_storage::{ListRequest, Store};
+
     jreg_storage::contract_tests!(jreg_storage::Paced::new(super::memory(), u32::MAX));
 
     /// Twenty milliseconds may be made up for at once; what is beyond waits.
@@ -194,12 +198,26 @@ mod paced {
         for _ in 0..101 {
             super::get(&store, "absent").await.unwrap_err();
         }
-        assert_eq!(began.elapsed(), std::time::Duration::from_secs(1));
-        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_secs(60)).await;
         let began = tokio::time::Instant::now();
         for _ in 0..5 {
             super::get(&store, "absent").await.unwrap_err();
         }
-        assert_eq!(began.elapsed(), std::time::Duration::from_millis(20));
+        assert_eq!(began.elapsed(), Duration::from_millis(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_page_counts_more_than_once() {
+        let memory = super::memory();
+        for number in 0..250 {
+            super::put(&*memory, &format!("{number:03}"), "1").await.unwrap();
+        }
+        let store = jreg_storage::Paced::new(memory, 100);
+        let began = tokio::time::Instant::now();
+        let page = store.list(&ListRequest::below("")).await.unwrap();
+        assert_eq!((page.entries.len(), began.elapsed()), (250, Duration::ZERO));
+        super::get(&store, "000").await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_millis(30));
     }
 }
