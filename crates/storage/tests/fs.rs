@@ -429,39 +429,77 @@ async fn key_below_another_is_refused() {
 
 // Syncs, times, folders, threads.
 
+/// What is larger does not go through the log.
+const LOGGED_BYTES_MAX: usize = 128 * 1024;
+
+/// Files, folders and logs that a store has synced since it was last asked.
+struct Synced<'s>(&'s FsStore, SyncCounts);
+
+impl<'s> Synced<'s> {
+    fn by(store: &'s FsStore) -> Self {
+        Self(store, store.sync_counts())
+    }
+
+    fn since(&mut self) -> (u64, u64, u64) {
+        let before = std::mem::replace(&mut self.1, self.0.sync_counts());
+        let SyncCounts { files, folders, logs } = self.1;
+        (files - before.files, folders - before.folders, logs - before.logs)
+    }
+}
+
 #[tokio::test]
-async fn strict_syncs_the_file_and_every_folder_that_changed() {
+async fn small_changes_cost_one_sync_of_the_log() {
     let (_root, store) = strict();
-    let mut before = store.sync_counts();
-    let mut since = |store: &FsStore| {
-        let SyncCounts { files, folders } = store.sync_counts();
-        let delta = (files - before.files, folders - before.folders);
-        before = store.sync_counts();
-        delta
-    };
+    let mut synced = Synced::by(&store);
     put(&store, "a/b/1", "1").await.unwrap();
-    assert_eq!(since(&store), (1, 3), "the file; the root, a, and a/b");
+    assert_eq!(synced.since(), (0, 0, 1));
+    let swap = PutMode::Match(store.get(&key("a/b/1")).await.unwrap().etag);
+    store.put(&key("a/b/1"), "2".into(), swap).await.unwrap();
+    assert_eq!(synced.since(), (0, 0, 1));
+    put(&store, "a/b/1", "1").await.unwrap_err();
+    assert_eq!(synced.since(), (0, 0, 0), "a lost Create");
     put(&store, "a/b/2", "1").await.unwrap();
-    assert_eq!(since(&store), (1, 1), "the file, its folder");
-    put(&store, "a/b/2", "1").await.unwrap_err();
-    since(&store);
-    store.delete(&key("a/b/2"), None).await.unwrap();
-    assert_eq!(since(&store), (0, 1), "the folder");
-    store.delete_many(&[key("a/b/1"), key("a/b/2")]).await.unwrap();
-    assert_eq!(since(&store), (0, 1), "the folder, once for both");
-    put(&store, "a/b/1", "1").await.unwrap();
-    assert_eq!(since(&store), (1, 3), "folders that went with their last key come anew");
+    synced.since();
+    store.delete_many(&[key("a/b/1"), key("a/b/2"), key("a/b/3")]).await.unwrap();
+    assert!((1..=2).contains(&synced.since().2), "one for each, or for both");
+    store.delete(&key("a/b/1"), None).await.unwrap();
+    assert_eq!(synced.since(), (0, 0, 0), "it was not there");
     let mut upload = store.create_multipart(&key("a/b/3"), 1, 1024).await.unwrap();
-    assert_eq!(since(&store), (0, 1), "the name of the hidden file");
     upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
-    assert_eq!(since(&store), (0, 0), "parts wait for sync_parts");
     store.sync_parts(&upload).await.unwrap();
-    assert_eq!(since(&store), (1, 0));
+    let (files, folders, logs) = synced.since();
+    assert_eq!((files, folders), (0, 0));
+    assert!((1..=2).contains(&logs), "the name of the hidden file may go with its bytes");
+    store.sync_parts(&upload).await.unwrap();
+    assert_eq!(synced.since(), (0, 0, 0), "nothing came since");
     store.complete_multipart(&upload).await.unwrap();
-    assert_eq!(since(&store), (1, 1), "the file's length, its name");
+    assert_eq!(synced.since(), (0, 0, 1), "its name");
     get(&store, "a/b/3").await.unwrap();
     list(&store, "").await.unwrap();
-    assert_eq!(since(&store), (0, 0), "reading");
+    assert_eq!(synced.since(), (0, 0, 0), "reading");
+}
+
+#[tokio::test]
+async fn what_is_large_is_synced_itself_with_every_folder_that_is_new() {
+    let (_root, store) = strict();
+    let large = || bytes::Bytes::from(vec![1; LOGGED_BYTES_MAX + 1]);
+    let mut synced = Synced::by(&store);
+    store.put(&key("a/b/1"), large(), PutMode::Create).await.unwrap();
+    assert_eq!(synced.since(), (1, 3, 0), "the file; a/b, a, and the root");
+    store.put(&key("a/b/2"), large(), PutMode::Create).await.unwrap();
+    assert_eq!(synced.since(), (1, 1, 0), "the file, its folder");
+    store.delete(&key("a/b/2"), None).await.unwrap();
+    assert_eq!(synced.since(), (0, 0, 1));
+    store.put(&key("a/b/2"), large(), PutMode::Create).await.unwrap();
+    assert_eq!(synced.since(), (1, 1, 1), "the log no longer says that it is not there");
+    let mut upload = store.create_multipart(&key("a/b/3"), 1, 1024).await.unwrap();
+    upload.record(store.put_part(&upload, 0, large()).await.unwrap());
+    synced.since();
+    store.sync_parts(&upload).await.unwrap();
+    let (files, folders, _) = synced.since();
+    assert_eq!((files, folders), (1, 1), "its bytes; the name of the hidden file");
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(synced.since(), (0, 0, 1), "its new name");
 }
 
 #[tokio::test]

@@ -7,16 +7,16 @@
 //!   is durable;
 //! - who reads the **names** holds it *exclusively*: a directory read that overlaps a rename can
 //!   miss a name that was there all the time;
-//! - who creates a **folder** holds its parent exclusively until that is durable, so that nobody
-//!   acknowledges a file in a folder that a crash could still take back;
+//! - who creates a **folder** holds its parent exclusively;
 //! - who removes an empty folder holds its parent shared and the folder exclusively.
 //!
-//! *Known* folders exist and are durable. One is forgotten only together with its removal, so
-//! what is known stays true as long as the folder's lock is held. Only the last rule needs two
+//! *Known* folders exist, and are *settled* once they are durable, which who needs it sees to
+//! ([`Folders::settle`]): a file that is in the log brings its folders along. One is forgotten only
+//! together with its removal, so what is known stays true as long as the folder's lock is held. Only the last rule needs two
 //! locks; parent and folder come from different sets of stripes (by the parity of their depth),
 //! and the second is only tried, so there is no cycle to wait in.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -71,7 +71,8 @@ pub(super) struct Folders {
     root: PathBuf,
     even: Stripes,
     odd: Stripes,
-    known: Mutex<HashSet<String>>,
+    /// Whether they are settled.
+    known: Mutex<HashMap<String, bool>>,
 }
 
 /// The folder of a key or of a folder.
@@ -105,12 +106,12 @@ impl Folders {
         self.stripes(folder).exclusive(folder)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, bool>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_known(&self, folder: &str) -> bool {
-        folder.is_empty() || self.known().contains(folder)
+        folder.is_empty() || self.known().contains_key(folder)
     }
 
     fn remember(&self, folder: &str) {
@@ -118,7 +119,27 @@ impl Folders {
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(folder.to_owned());
+        known.entry(folder.to_owned()).or_insert(false);
+    }
+
+    fn is_settled(&self, folder: &str) -> bool {
+        folder.is_empty() || self.known().get(folder).is_some_and(|settled| *settled)
+    }
+
+    /// Makes the names in a folder durable, and those of the folder and of the ones above it. The
+    /// folder is held, so all of them stay.
+    pub(super) fn settle(&self, folder: &str, syncs: &Syncs) -> io::Result<()> {
+        syncs.folder(&self.path(folder))?;
+        let mut name = folder;
+        while !self.is_settled(name) {
+            let above = parent(name);
+            syncs.folder(&self.path(above))?;
+            if let Some(settled) = self.known().get_mut(name) {
+                *settled = true;
+            }
+            name = above;
+        }
+        Ok(())
     }
 
     /// Does something in a folder that it makes if need be. The folder is held shared meanwhile.
@@ -126,7 +147,6 @@ impl Folders {
     pub(super) fn within<T>(
         &self,
         folder: &str,
-        syncs: &Syncs,
         mut work: impl FnMut(&Path) -> Result<T>,
     ) -> Result<T> {
         let path = self.path(folder);
@@ -139,7 +159,7 @@ impl Folders {
                 }
             }
             drop(held);
-            self.make(folder, syncs)?;
+            self.make(folder)?;
         }
         Err(vanishes(folder))
     }
@@ -154,12 +174,12 @@ impl Folders {
         }
     }
 
-    fn make(&self, folder: &str, syncs: &Syncs) -> Result<()> {
+    fn make(&self, folder: &str) -> Result<()> {
         let above = parent(folder);
         for _ in 0..ATTEMPTS_MAX {
             let held = self.exclusive(above);
             if self.is_known(above) {
-                match self.make_in_known(folder, syncs) {
+                match self.make_in_known(folder) {
                     Err(error) if error.is_not_found() => self.forget_all(above),
                     done => return done,
                 }
@@ -168,12 +188,12 @@ impl Folders {
             if above.is_empty() {
                 break;
             }
-            self.make(above, syncs)?;
+            self.make(above)?;
         }
         Err(vanishes(folder))
     }
 
-    fn make_in_known(&self, folder: &str, syncs: &Syncs) -> Result<()> {
+    fn make_in_known(&self, folder: &str) -> Result<()> {
         if self.is_known(folder) {
             return Ok(());
         }
@@ -189,9 +209,6 @@ impl Folders {
             }
             Err(error) => return Err(failure::write(folder, error)),
         }
-        syncs
-            .folder(&self.path(parent(folder)))
-            .map_err(|error| failure::ambiguous(folder, error))?;
         self.remember(folder);
         Ok(())
     }

@@ -20,6 +20,7 @@
 mod failure;
 mod folders;
 mod listing;
+mod log;
 mod reading;
 mod records;
 mod root;
@@ -36,6 +37,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::folders::{Folders, Stripes};
+use self::log::Log;
 use self::root::Root;
 use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
@@ -85,7 +87,9 @@ pub struct FsStore {
 #[derive(Debug)]
 struct Inner {
     clock: Arc<dyn Clock>,
-    syncs: Syncs,
+    syncs: Arc<Syncs>,
+    /// Ends before the root is let go. There is none where every write is synced, or none is.
+    log: Option<Log>,
     folders: Folders,
     keys: Stripes,
     uploads: Uploads,
@@ -103,9 +107,13 @@ impl FsStore {
     pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, OpenError> {
         let FsOptions { durability, clock, lock_wait } = options;
         let root = Root::open(root.as_ref(), durability, lock_wait)?;
+        let io = |source| OpenError::Io { root: root.path().to_owned(), source };
+        log::replay(root.path()).map_err(io)?;
+        let syncs = Arc::new(Syncs::new(durability));
         let inner = Inner {
             clock,
-            syncs: Syncs::new(durability),
+            log: Log::start(root.path(), &syncs).map_err(io)?,
+            syncs,
             folders: Folders::new(root.path().to_owned()),
             keys: Stripes::new(KEY_STRIPES),
             uploads: Uploads::default(),
@@ -281,13 +289,34 @@ mod tests {
         store.put(&key.parse().unwrap(), "1".into(), PutMode::Overwrite).await
     }
 
+    /// More than goes through the log.
+    fn large() -> Bytes {
+        vec![1; usize::try_from(log::LOGGED_BYTES_MAX).unwrap() + 1].into()
+    }
+
     #[tokio::test]
-    async fn record_whose_file_did_not_sync_is_not_written() {
+    async fn object_whose_file_did_not_sync_is_not_written() {
         let (_root, store) = open();
         fail_next_sync(&store);
-        put(&store, "a").await.unwrap_err();
-        assert!(store.get(&"a".parse().unwrap()).await.unwrap_err().is_not_found());
+        let key = "a".parse().unwrap();
+        store.put(&key, large(), PutMode::Create).await.unwrap_err();
+        assert!(store.get(&key).await.unwrap_err().is_not_found());
         put(&store, "a").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_acknowledged_after_the_log_did_not_sync() {
+        let (_root, store) = open();
+        put(&store, "b").await.unwrap();
+        fail_next_sync(&store);
+        for _ in 0..2 {
+            assert_eq!(put(&store, "a").await.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+        assert!(store.get(&"a".parse().unwrap()).await.unwrap_err().is_not_found());
+        let (key, large) = ("c".parse().unwrap(), large());
+        let failed = store.put(&key, large, PutMode::Create).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Unavailable);
+        store.delete(&"b".parse().unwrap(), None).await.unwrap_err();
     }
 
     #[tokio::test]
@@ -311,7 +340,9 @@ mod tests {
         let (_root, store) = open();
         let key = "bulk/object".parse().unwrap();
         let mut upload = store.create_multipart(&key, 1, 1024).await.unwrap();
-        upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
+        upload.record(store.put_part(&upload, 0, large()).await.unwrap());
+        // The name of the upload is in the log by now.
+        put(&store, "b").await.unwrap();
         fail_next_sync(&store);
         let failed = store.sync_parts(&upload).await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Unavailable);

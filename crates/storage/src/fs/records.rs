@@ -1,10 +1,10 @@
 //! Objects that are read and written whole: look-ups, conditional writes, deletes.
 //!
-//! A write goes to a temporary file in the key's folder, which is synced and then takes the
-//! key's name in one step: `link(2)` for a Create, `rename(2)` otherwise. From that step until
-//! the folder is synced the key is held exclusively, and every look-up holds it shared for a
-//! moment. So a compare-and-swap is one step to everybody, and nobody is told of a version that
-//! a crash could still take back.
+//! A write goes to a temporary file in the key's folder, which takes the key's name in one step.
+//! What is small is in the log before that; what is not is synced, and its folder after it. The
+//! key is held exclusively from the look at what is there until the new version is durable, and
+//! every look-up holds it shared for a moment. So a compare-and-swap is one step to everybody, and
+//! nobody is told of a version that a crash could still take back.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::folders::parent;
+use super::log::{Change, LOGGED_BYTES_MAX, Log, Pending, Refused};
 use super::{Inner, failure};
 use crate::{
     ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
@@ -104,32 +105,104 @@ impl Inner {
         }
     }
 
-    pub(super) fn put(&self, key: &Key, bytes: &[u8], mode: &PutMode) -> Result<Written> {
+    pub(super) fn put(&self, key: &Key, bytes: &Bytes, mode: &PutMode) -> Result<Written> {
         self.check_syncs(key)?;
         self.check_mode(key, mode)?;
-        self.folders.within(parent(key.as_str()), &self.syncs, |folder| {
-            let temporary = self.write_temporary(key, folder, bytes)?;
-            let _held = self.keys.exclusive(key.as_str());
-            self.publish(key, &temporary.path, mode)?;
-            self.syncs.folder(folder).map_err(|error| failure::ambiguous(key, error))
+        self.folders.within(parent(key.as_str()), |folder| {
+            match &self.log {
+                Some(log) if bytes.len() as u64 <= LOGGED_BYTES_MAX => {
+                    if self.put_logged(log, (key, folder), bytes, mode)? {
+                        return Ok(());
+                    }
+                }
+                Some(_) | None => {}
+            }
+            self.put_synced(key, folder, bytes, mode)
         })?;
         Ok(Written { etag: etag(bytes), date: self.clock.now() })
+    }
+
+    /// Puts an object by way of the log, unless that is full.
+    fn put_logged(
+        &self,
+        log: &Log,
+        (key, folder): (&Key, &Path),
+        bytes: &Bytes,
+        mode: &PutMode,
+    ) -> Result<bool> {
+        let modified = self.clock.now();
+        let temporary = self.write_temporary(key, folder, bytes, modified)?;
+        let _held = self.keys.exclusive(key.as_str());
+        self.check_held(key, mode)?;
+        let path = key.to_string();
+        let put = Change::Put { path, modified, bytes: bytes.clone() };
+        let logged = match log.write(vec![put]) {
+            Ok(logged) => logged,
+            Err(Refused::Full) => return Ok(false),
+            Err(Refused::Failed(error)) => return Err(failure::ambiguous(key, error)),
+        };
+        let renamed = fs::rename(&temporary.path, self.path(key));
+        drop(logged);
+        let Err(error) = renamed else { return Ok(true) };
+        log.keep([key.as_str()]).map_err(|error| failure::ambiguous(key, error))?;
+        Err(taken(key, &self.path(key), error))
+    }
+
+    /// Puts an object by its own syncs.
+    fn put_synced(&self, key: &Key, folder: &Path, bytes: &[u8], mode: &PutMode) -> Result<()> {
+        let temporary = self.write_temporary(key, folder, bytes, self.clock.now())?;
+        File::open(&temporary.path)
+            .and_then(|file| self.syncs.file(&file))
+            .map_err(|error| failure::write(key, error))?;
+        let _held = self.keys.exclusive(key.as_str());
+        self.check_held(key, mode)?;
+        let path = self.path(key);
+        fs::rename(&temporary.path, &path).map_err(|error| taken(key, &path, error))?;
+        self.settle(key, [key.as_str()])
+    }
+
+    /// Makes durable what was done to files in a key's folder by other means than the log.
+    pub(super) fn settle<'p>(
+        &self,
+        key: &Key,
+        paths: impl IntoIterator<Item = &'p str>,
+    ) -> Result<()> {
+        let settled = self.folders.settle(parent(key.as_str()), &self.syncs);
+        let kept = settled.and_then(|()| match &self.log {
+            Some(log) => log.keep(paths),
+            None => Ok(()),
+        });
+        kept.map_err(|error| failure::ambiguous(key, error))
     }
 
     /// Looks before anything is written: a lost swap leaves no folder behind, and a key that is
     /// taken is so on a full disk too.
     fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
         let _held = self.keys.shared(key.as_str());
-        match mode {
-            PutMode::Match(version) => self.check_version(key, version),
-            PutMode::Create if fs::symlink_metadata(self.path(key)).is_ok() => {
-                Err(taken(key, &self.path(key), io::ErrorKind::AlreadyExists.into()))
+        self.check_held(key, mode)
+    }
+
+    /// Whether a write of this mode may take place now. The key is held.
+    fn check_held(&self, key: &Key, mode: &PutMode) -> Result<()> {
+        if let PutMode::Match(version) = mode {
+            return self.check_version(key, version);
+        }
+        let path = self.path(key);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if *mode == PutMode::Create || metadata.is_dir() => {
+                Err(taken(key, &path, io::ErrorKind::AlreadyExists.into()))
             }
-            PutMode::Create | PutMode::Overwrite => Ok(()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    fn write_temporary(&self, key: &Key, folder: &Path, bytes: &[u8]) -> Result<Temporary> {
+    fn write_temporary(
+        &self,
+        key: &Key,
+        folder: &Path,
+        bytes: &[u8],
+        modified: SystemTime,
+    ) -> Result<Temporary> {
         let path = folder.join(self.temporary_name());
         let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => file,
@@ -140,23 +213,9 @@ impl Inner {
         };
         let temporary = Temporary { path };
         file.write_all(bytes)
-            .and_then(|()| file.set_modified(self.clock.now()))
-            .and_then(|()| self.syncs.file(&file))
+            .and_then(|()| file.set_modified(modified))
             .map_err(|error| failure::write(key, error))?;
         Ok(temporary)
-    }
-
-    fn publish(&self, key: &Key, new: &Path, mode: &PutMode) -> Result<()> {
-        let path = self.path(key);
-        let done = match mode {
-            PutMode::Create => fs::hard_link(new, &path),
-            PutMode::Overwrite => fs::rename(new, &path),
-            PutMode::Match(version) => {
-                self.check_version(key, version)?;
-                fs::rename(new, &path)
-            }
-        };
-        done.map_err(|error| taken(key, &path, error))
     }
 
     pub(super) fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
@@ -168,14 +227,14 @@ impl Inner {
             if let Some(version) = version {
                 self.check_version(key, version)?;
             }
-            self.remove(key)?;
-            self.sync_removal(key, folder)?;
+            let pending = self.submit_and_remove(key)?;
+            self.end_deletes(key, vec![pending])?;
         }
         self.folders.prune(folder);
         Ok(())
     }
 
-    /// Removes several objects, with one sync for each folder.
+    /// Removes several objects, with one sync for each folder at the most.
     pub(super) fn delete_many(&self, keys: &[Key]) -> Result<()> {
         let mut by_folder = BTreeMap::<&str, Vec<&Key>>::new();
         for key in keys {
@@ -191,11 +250,52 @@ impl Inner {
 
     fn delete_in(&self, folder: &str, keys: &[&Key]) -> Result<()> {
         let _folder_held = self.folders.shared(folder);
+        let mut pending = Vec::new();
         for key in keys {
             let _held = self.keys.exclusive(key.as_str());
-            self.remove(key)?;
+            pending.push(self.submit_and_remove(key)?);
         }
-        keys.first().map_or(Ok(()), |key| self.sync_removal(key, folder))
+        keys.first().map_or(Ok(()), |key| self.end_deletes(key, pending))
+    }
+
+    fn submit_and_remove(&self, key: &Key) -> Result<Option<Pending<'_>>> {
+        let pending = self.submit_delete(key)?;
+        match (self.remove(key), &self.log) {
+            (Ok(()), _) => Ok(pending),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(log)) => {
+                drop(pending);
+                log.keep([key.as_str()]).map_err(|error| failure::ambiguous(key, error))?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands a delete to the log. It may show before it is durable: there are no bytes that could
+    /// come later than a name.
+    fn submit_delete(&self, key: &Key) -> Result<Option<Pending<'_>>> {
+        let Some(log) = &self.log else { return Ok(None) };
+        match fs::symlink_metadata(self.path(key)) {
+            Ok(metadata) if metadata.is_dir() => Ok(None),
+            Ok(_) => Ok(Some(log.submit(vec![Change::Delete { path: key.to_string() }]))),
+            Err(error) => match failure::lookup(key, error) {
+                error if error.is_not_found() => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Waits until deletes in one folder are durable.
+    pub(super) fn end_deletes(&self, key: &Key, deletes: Vec<Option<Pending<'_>>>) -> Result<()> {
+        let mut is_full = self.log.is_none();
+        for pending in deletes.into_iter().flatten() {
+            match pending.wait() {
+                Ok(_) => {}
+                Err(Refused::Full) => is_full = true,
+                Err(Refused::Failed(error)) => return Err(failure::ambiguous(key, error)),
+            }
+        }
+        if is_full { self.sync_removal(key, parent(key.as_str())) } else { Ok(()) }
     }
 
     fn remove(&self, key: &Key) -> Result<()> {

@@ -1,8 +1,9 @@
 //! [`Syncs`]: what is forced to the disk, and how often.
 //!
 //! Under strict durability a write is acknowledged only after the file and the folder that
-//! names it are on the disk. A folder whose fsync failed is in a state that nobody can know, and
-//! a second fsync may claim success for what was lost; from then on no write is acknowledged.
+//! names it are on the disk, or a log that has the same. A folder or a log whose fsync failed is in
+//! a state that nobody can know, and a second fsync may claim success for what was lost; from then
+//! on no write is acknowledged.
 
 use std::fs::File;
 use std::io;
@@ -28,6 +29,8 @@ pub struct SyncCounts {
     pub files: u64,
     /// Syncs of folders.
     pub folders: u64,
+    /// Syncs of the log, each for all that had gathered.
+    pub logs: u64,
 }
 
 #[derive(Debug)]
@@ -35,7 +38,8 @@ pub(super) struct Syncs {
     durability: Durability,
     files: AtomicU64,
     folders: AtomicU64,
-    folder_failed: AtomicBool,
+    logs: AtomicU64,
+    failed: AtomicBool,
     #[cfg(test)]
     pub(super) fail_next: AtomicBool,
 }
@@ -46,7 +50,8 @@ impl Syncs {
             durability,
             files: AtomicU64::new(0),
             folders: AtomicU64::new(0),
-            folder_failed: AtomicBool::new(false),
+            logs: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
             #[cfg(test)]
             fail_next: AtomicBool::new(false),
         }
@@ -60,13 +65,18 @@ impl Syncs {
         SyncCounts {
             files: self.files.load(Ordering::Relaxed),
             folders: self.folders.load(Ordering::Relaxed),
+            logs: self.logs.load(Ordering::Relaxed),
         }
     }
 
-    /// Refuses to go on after a folder's sync has failed.
+    pub(super) fn is_strict(&self) -> bool {
+        self.durability == Durability::Strict
+    }
+
+    /// Refuses to go on after the sync of a folder, or of the log, has failed.
     pub(super) fn check(&self) -> io::Result<()> {
-        if self.folder_failed.load(Ordering::Acquire) {
-            return Err(io::Error::other("an earlier sync of a folder failed, restart to go on"));
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier sync failed, restart to go on"));
         }
         Ok(())
     }
@@ -81,6 +91,16 @@ impl Syncs {
         self.count(&self.files, || file.sync_data())
     }
 
+    /// Syncs what was appended to the log.
+    pub(super) fn log(&self, file: &File) -> io::Result<()> {
+        self.count(&self.logs, || file.sync_data())
+    }
+
+    /// From now on no write is acknowledged.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
     /// Syncs the names in a folder.
     pub(super) fn folder(&self, path: &Path) -> io::Result<()> {
         self.folder_by(|| File::open(path)?.sync_all())
@@ -88,9 +108,7 @@ impl Syncs {
 
     fn folder_by(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.check()?;
-        self.count(&self.folders, sync).inspect_err(|_| {
-            self.folder_failed.store(true, Ordering::Release);
-        })?;
+        self.count(&self.folders, sync).inspect_err(|_| self.fail())?;
         // The system tells of a failure once: if another sync was told meanwhile, the success of
         // this one means nothing.
         self.check()

@@ -10,12 +10,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::folders::parent;
+use super::log::{Change, LOGGED_BYTES_MAX, Refused};
 use super::records::taken;
 use super::{Inner, failure};
 use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
@@ -34,6 +37,10 @@ struct Claims {
     largest: RwLock<u64>,
     /// Where the last byte that is worth keeping ends.
     end: AtomicU64,
+    /// Whether the file's name is durable without the log.
+    is_settled: AtomicBool,
+    /// Whether the bytes are durable.
+    is_synced: AtomicBool,
 }
 
 impl Claims {
@@ -86,7 +93,13 @@ impl Uploads {
     fn claims(&self, upload: &Multipart, path: PathBuf) -> Arc<Claims> {
         let new = || {
             let end = AtomicU64::new(fs::metadata(&path).map_or(0, |metadata| metadata.len()));
-            Arc::new(Claims { path, largest: RwLock::new(upload.writer), end })
+            Arc::new(Claims {
+                path,
+                largest: RwLock::new(upload.writer),
+                end,
+                is_settled: AtomicBool::new(false),
+                is_synced: AtomicBool::new(false),
+            })
         };
         self.table().entry(upload.id.clone()).or_insert_with(new).clone()
     }
@@ -120,7 +133,7 @@ impl Inner {
         let id = format!("{}-{}", self.root.epoch(), Uuid::new_v4().simple());
         let upload = Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() };
         let path = self.staging_path(&upload)?;
-        self.folders.within(parent(key.as_str()), &self.syncs, |folder| {
+        self.folders.within(parent(key.as_str()), |_| {
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -128,7 +141,16 @@ impl Inner {
                 }
                 Err(error) => return Err(failure::write(key, error)),
             }
-            self.syncs.folder(folder).map_err(|error| failure::ambiguous(key, error))
+            match &self.log {
+                // Whoever relies on the upload writes that down, and so writes this.
+                Some(log) => {
+                    let path = self.staging_name(&upload)?;
+                    let (modified, bytes) = (self.clock.now(), Bytes::new());
+                    log.note(Change::Put { path, modified, bytes });
+                    Ok(())
+                }
+                None => self.settle(key, []),
+            }
         })?;
         self.uploads.claims(&upload, path);
         Ok(upload)
@@ -136,6 +158,11 @@ impl Inner {
 
     /// Where an upload's bytes are. An id that this epoch did not give names nothing.
     fn staging_path(&self, upload: &Multipart) -> Result<PathBuf> {
+        Ok(self.root.path().join(self.staging_name(upload)?))
+    }
+
+    /// The same below the root.
+    fn staging_name(&self, upload: &Multipart) -> Result<String> {
         let ours = upload
             .id
             .strip_prefix(self.root.epoch())
@@ -144,8 +171,11 @@ impl Inner {
         if !ours {
             return Err(Error::new(ErrorKind::NotFound, &upload.key));
         }
-        let folder = self.folders.path(parent(upload.key.as_str()));
-        Ok(folder.join(format!("{STAGING}{}", upload.id)))
+        let name = format!("{STAGING}{}", upload.id);
+        Ok(match parent(upload.key.as_str()) {
+            "" => name,
+            folder => format!("{folder}/{name}"),
+        })
     }
 
     fn claims(&self, upload: &Multipart) -> Result<Arc<Claims>> {
@@ -177,6 +207,7 @@ impl Inner {
         let mut largest = claims.exclusive();
         let file = self.open_recorded(upload)?;
         supersede(&mut largest, upload, writer)?;
+        claims.is_synced.store(false, Ordering::Release);
         file.set_len(upload.size_bytes())
             .map_err(|error| failure::ambiguous(&upload.key, error))?;
         claims.end.store(upload.size_bytes(), Ordering::Relaxed);
@@ -188,7 +219,10 @@ impl Inner {
         let size_bytes = bytes.len() as u64;
         let held = claims.enter(upload)?;
         let file = self.open_staging(upload)?;
-        if let Err(error) = self.write_at(&file, bytes, offset) {
+        let written = self.write_at(&file, bytes, offset);
+        // After the bytes: a sync that began before may have missed them.
+        claims.is_synced.store(false, Ordering::Release);
+        if let Err(error) = written {
             drop(held);
             claims.cut(&file, upload.writer);
             return Err(failure::write(&upload.key, error));
@@ -209,8 +243,50 @@ impl Inner {
     pub(super) fn sync_parts(&self, upload: &Multipart) -> Result<()> {
         let claims = self.claims(upload)?;
         let _held = claims.shared();
+        self.sync_staging(upload, &claims)
+    }
+
+    /// Makes the bytes of an upload durable, and that it is there. Its claims are held.
+    fn sync_staging(&self, upload: &Multipart, claims: &Claims) -> Result<()> {
+        if self.syncs.is_strict() && claims.is_synced.load(Ordering::Acquire) {
+            return self.open_staging(upload).map(|_| ());
+        }
         let file = self.open_staging(upload)?;
-        self.syncs.data(&file).map_err(|error| self.give_up(upload, error))
+        // Before the bytes are looked at: what is written meanwhile is not synced by this.
+        claims.is_synced.store(true, Ordering::Release);
+        let synced = match self.log_staging(upload, &file) {
+            Ok(false) => self.settle_staging(upload, &file, claims),
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        synced.map_err(|error| self.give_up(upload, error))
+    }
+
+    /// Writes a small upload's bytes to the log, if there is room.
+    fn log_staging(&self, upload: &Multipart, file: &File) -> io::Result<bool> {
+        let (Some(log), metadata) = (&self.log, file.metadata()?) else { return Ok(false) };
+        if metadata.len() > LOGGED_BYTES_MAX {
+            return Ok(false);
+        }
+        let path = self.staging_name(upload).map_err(io::Error::other)?;
+        let (bytes, modified) = (fs::read(self.root.path().join(&path))?.into(), metadata.modified()?);
+        match log.write(vec![Change::Put { path, modified, bytes }]) {
+            Ok(_) => Ok(true),
+            Err(Refused::Full) => Ok(false),
+            Err(Refused::Failed(error)) => Err(error),
+        }
+    }
+
+    fn settle_staging(&self, upload: &Multipart, file: &File, claims: &Claims) -> io::Result<()> {
+        self.syncs.data(file)?;
+        let name = self.staging_name(upload).map_err(io::Error::other)?;
+        if claims.is_settled.load(Ordering::Acquire) {
+            return self.log.as_ref().map_or(Ok(()), |log| log.keep([name.as_str()]));
+        }
+        let _folder_held = self.folders.shared(parent(upload.key.as_str()));
+        self.settle(&upload.key, [name.as_str()]).map_err(io::Error::other)?;
+        claims.is_settled.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Removes an upload whose sync failed: nobody can know which of its bytes are on the disk,
@@ -228,44 +304,66 @@ impl Inner {
         let claims = self.claims(upload)?;
         let _held = claims.exclusive();
         let file = self.open_recorded(upload)?;
-        file.set_len(upload.size_bytes())
-            .and_then(|()| file.set_modified(self.clock.now()))
-            .map_err(|error| failure::write(&upload.key, error))?;
-        self.syncs.file(&file).map_err(|error| self.give_up(upload, error))?;
-        self.publish_upload(upload)?;
+        let (size_bytes, modified) = (upload.size_bytes(), self.clock.now());
+        let length = file.metadata().map_err(|error| failure::ambiguous(&upload.key, error))?.len();
+        if length != size_bytes {
+            claims.is_synced.store(false, Ordering::Release);
+            file.set_len(size_bytes).map_err(|error| failure::write(&upload.key, error))?;
+        }
+        self.sync_staging(upload, &claims)?;
+        file.set_modified(modified).map_err(|error| failure::write(&upload.key, error))?;
+        self.publish_upload(upload, &file, modified)?;
         self.uploads.forget(upload);
         Ok(())
     }
 
     /// Renames the upload's file to its key. Unlike a link that leaves no second name, so a
     /// crash shows either the upload or the object. The held key keeps the name free meanwhile.
-    fn publish_upload(&self, upload: &Multipart) -> Result<()> {
-        let folder = parent(upload.key.as_str());
-        let path = self.path(&upload.key);
-        let _folder_held = self.folders.shared(folder);
-        let _held = self.keys.exclusive(upload.key.as_str());
+    fn publish_upload(&self, upload: &Multipart, file: &File, modified: SystemTime) -> Result<()> {
+        let (key, name) = (&upload.key, self.staging_name(upload)?);
+        let path = self.path(key);
+        let _folder_held = self.folders.shared(parent(key.as_str()));
+        let _held = self.keys.exclusive(key.as_str());
         if fs::symlink_metadata(&path).is_ok() {
-            return Err(taken(&upload.key, &path, io::ErrorKind::AlreadyExists.into()));
+            return Err(taken(key, &path, io::ErrorKind::AlreadyExists.into()));
         }
-        fs::rename(self.staging_path(upload)?, &path)
-            .map_err(|error| failure::write(&upload.key, error))?;
-        self.syncs
-            .folder(&self.folders.path(folder))
-            .map_err(|error| failure::ambiguous(&upload.key, error))
+        let rename = || fs::rename(self.root.path().join(&name), &path);
+        let to = key.to_string();
+        let change =
+            Change::Rename { path: name.clone(), to, size_bytes: upload.size_bytes(), modified };
+        let logged = match self.log.as_ref().map(|log| log.write(vec![change])) {
+            Some(Ok(logged)) => logged,
+            Some(Err(Refused::Failed(error))) => return Err(failure::ambiguous(key, error)),
+            Some(Err(Refused::Full)) | None => {
+                // Its time of change is to survive, too.
+                self.syncs.file(file).map_err(|error| failure::ambiguous(key, error))?;
+                rename().map_err(|error| failure::write(key, error))?;
+                return self.settle(key, [name.as_str(), key.as_str()]);
+            }
+        };
+        let renamed = rename();
+        drop(logged);
+        let Err(error) = renamed else { return Ok(()) };
+        let kept = self.log.as_ref().map_or(Ok(()), |log| log.keep([name.as_str(), key.as_str()]));
+        kept.map_err(|error| failure::ambiguous(key, error))?;
+        Err(failure::write(key, error))
     }
 
     pub(super) fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
-        let Ok(path) = self.staging_path(upload) else { return Ok(()) };
+        let Ok(name) = self.staging_name(upload) else { return Ok(()) };
         let folder = parent(upload.key.as_str());
         {
             let claims = self.claims(upload)?;
             let _held = claims.exclusive();
             let _folder_held = self.folders.shared(folder);
+            let path = self.root.path().join(&name);
             match fs::remove_file(path).map_err(|error| failure::lookup(&upload.key, error)) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => self.uploads.forget(upload),
             }
-            self.sync_removal(&upload.key, folder)?;
+            let pending =
+                self.log.as_ref().map(|log| log.submit(vec![Change::Delete { path: name }]));
+            self.end_deletes(&upload.key, vec![pending])?;
         }
         self.folders.prune(folder);
         Ok(())

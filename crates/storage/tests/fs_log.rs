@@ -1,0 +1,304 @@
+//! The log of the folder store: what it brings back after a power cut, of which nothing is assumed
+//! but that what was synced is there.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use jreg_storage::{
+    Durability, FsOptions, FsStore, Key, ListRequest, Multipart, PutMode, Store, SyncCounts,
+};
+
+/// What is larger is synced itself.
+const LOGGED_BYTES_MAX: usize = 128 * 1024;
+/// When a segment is closed.
+const SEGMENT_BYTES: usize = 32 * 1024 * 1024;
+const SEGMENTS: [&str; 2] = [".log-0", ".log-1"];
+
+fn open(root: &Path) -> FsStore {
+    FsStore::open(root, FsOptions::default()).unwrap()
+}
+
+fn key(name: &str) -> Key {
+    name.parse().unwrap()
+}
+
+/// Numbers that look random and are the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+
+    fn bytes(&mut self, length: usize) -> Bytes {
+        let first = u8::try_from(self.below(256)).unwrap();
+        vec![first; length].into()
+    }
+}
+
+/// A store, what it acknowledged, and what a disk is sure to have of it.
+struct World {
+    live: tempfile::TempDir,
+    disk: tempfile::TempDir,
+    store: FsStore,
+    objects: BTreeMap<String, Bytes>,
+    uploads: Vec<(Multipart, Bytes)>,
+    numbers: Numbers,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let (live, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open(live.path());
+        let (objects, uploads, numbers) = (BTreeMap::new(), Vec::new(), Numbers(seed));
+        Self { live, disk, store, objects, uploads, numbers }
+    }
+
+    fn name(&mut self) -> String {
+        let names = ["a", "b/c", "b/d", "e/f/g", "e/f/h"];
+        names[usize::try_from(self.numbers.below(5)).unwrap()].to_owned()
+    }
+
+    fn length(&mut self) -> usize {
+        let large = self.numbers.below(3) == 0;
+        if large { LOGGED_BYTES_MAX + 1 } else { usize::try_from(self.numbers.below(100)).unwrap() }
+    }
+
+    async fn step(&mut self) {
+        match self.numbers.below(8) {
+            0..=2 => self.put().await,
+            3 | 4 => self.delete().await,
+            5 => self.begin_upload().await,
+            6 => self.go_on().await,
+            _ => self.end_upload().await,
+        }
+    }
+
+    async fn put(&mut self) {
+        let (name, length) = (self.name(), self.length());
+        let bytes = self.numbers.bytes(length);
+        let mode = match self.objects.get(&name) {
+            None => PutMode::Create,
+            Some(_) if self.numbers.below(2) == 0 => PutMode::Overwrite,
+            Some(_) if length > LOGGED_BYTES_MAX => PutMode::Overwrite,
+            Some(there) if there.len() > LOGGED_BYTES_MAX => PutMode::Overwrite,
+            Some(_) => PutMode::Match(self.store.get(&key(&name)).await.unwrap().etag),
+        };
+        self.store.put(&key(&name), bytes.clone(), mode).await.unwrap();
+        self.objects.insert(name, bytes);
+        self.keep_large();
+    }
+
+    async fn delete(&mut self) {
+        let name = self.name();
+        if self.numbers.below(2) == 0 {
+            self.store.delete(&key(&name), None).await.unwrap();
+        } else {
+            self.store.delete_many(&[key(&name), key("absent")]).await.unwrap();
+        }
+        self.objects.remove(&name);
+    }
+
+    async fn begin_upload(&mut self) {
+        let name = format!("bulk/{}", self.numbers.below(1_000_000));
+        let upload = self.store.create_multipart(&key(&name), 1, 1024).await.unwrap();
+        self.uploads.push((upload, Bytes::new()));
+        self.go_on().await;
+    }
+
+    async fn go_on(&mut self) {
+        let length = self.length();
+        let more = self.numbers.bytes(length);
+        let Some((upload, bytes)) = self.uploads.last_mut() else { return };
+        let part = self.store.put_part(upload, bytes.len() as u64, more.clone()).await.unwrap();
+        upload.record(part);
+        self.store.sync_parts(upload).await.unwrap();
+        *bytes = [&bytes[..], &more[..]].concat().into();
+        self.keep_large();
+    }
+
+    async fn end_upload(&mut self) {
+        let Some((upload, bytes)) = self.uploads.pop() else { return };
+        if self.numbers.below(4) == 0 {
+            self.store.abort_multipart(&upload).await.unwrap();
+        } else {
+            self.store.complete_multipart(&upload).await.unwrap();
+            self.objects.insert(upload.key.to_string(), bytes);
+        }
+    }
+
+    /// What is large was synced, with its name. What happens to the name later may be lost.
+    fn keep_large(&self) {
+        for path in files(self.live.path()) {
+            let from = self.live.path().join(&path);
+            if fs::metadata(&from).unwrap().len() > LOGGED_BYTES_MAX as u64 {
+                copy(&from, &self.disk.path().join(&path));
+            }
+        }
+    }
+
+    /// The folder as it may be after the power was cut: the log, what was synced, and of what was
+    /// not, anything.
+    fn after_power_cut(&mut self) -> tempfile::TempDir {
+        let found = tempfile::tempdir().unwrap();
+        for path in files(self.disk.path()) {
+            copy(&self.disk.path().join(&path), &found.path().join(&path));
+        }
+        for path in files(self.live.path()) {
+            let (from, to) = (self.live.path().join(&path), found.path().join(&path));
+            let is_large = fs::metadata(&from).unwrap().len() > LOGGED_BYTES_MAX as u64;
+            match self.numbers.below(3) {
+                0 if !is_large => copy(&from, &to),
+                1 if !is_large => write(&to, b""),
+                _ => {}
+            }
+        }
+        for name in SEGMENTS.into_iter().chain([".run"]) {
+            let from = self.live.path().join(name);
+            if from.exists() {
+                copy(&from, &found.path().join(name));
+            }
+        }
+        found
+    }
+
+    async fn check_after_power_cut(&mut self) {
+        let found = self.after_power_cut();
+        let store = open(found.path());
+        let page = ListRequest { limit: usize::MAX, ..ListRequest::below("") };
+        let listed = store.list(&page).await.unwrap();
+        let names: Vec<_> = listed.entries.iter().map(|entry| entry.key.to_string()).collect();
+        assert_eq!(names, self.objects.keys().cloned().collect::<Vec<_>>());
+        for entry in listed.entries {
+            let name = entry.key.to_string();
+            assert_eq!(fs::read(found.path().join(&name)).unwrap(), self.objects[&name], "{name}");
+            let before = self.store.head(&entry.key).await.unwrap().last_modified;
+            assert_eq!(entry.last_modified, before, "{name}");
+        }
+        for (upload, bytes) in &self.uploads {
+            let resumed = store.resume_multipart(upload, upload.writer + 1).await.unwrap();
+            store.complete_multipart(&resumed).await.unwrap();
+            assert_eq!(fs::read(found.path().join(upload.key.as_str())).unwrap(), bytes[..]);
+        }
+    }
+}
+
+/// The files below a folder that are not the store's own, but uploads are.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !name.starts_with('.') || name.starts_with(".upload-") {
+                found.push(path.strip_prefix(root).unwrap().to_owned());
+            }
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    let modified = fs::metadata(from).unwrap().modified().unwrap();
+    write(to, &fs::read(from).unwrap());
+    fs::File::options().write(true).open(to).unwrap().set_modified(modified).unwrap();
+}
+
+fn write(to: &Path, bytes: &[u8]) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::write(to, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_power_cut_at_any_step() {
+    for seed in 0..12 {
+        let mut world = World::new(seed);
+        for _ in 0..25 {
+            world.step().await;
+            world.check_after_power_cut().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_end_leaves_no_log() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
+    assert!(root.path().join(SEGMENTS[0]).exists());
+    drop(store);
+    assert!(SEGMENTS.iter().all(|name| !root.path().join(name).exists()));
+    assert_eq!(open(root.path()).get(&key("a")).await.unwrap().bytes, "1");
+}
+
+#[tokio::test]
+async fn relaxed_durability_replays_the_log_of_a_strict_run_and_has_none() {
+    let mut world = World::new(1);
+    world.store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
+    world.objects.insert("a".to_owned(), "1".into());
+    let found = world.after_power_cut();
+    let options = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
+    let store = FsStore::open(found.path(), options).unwrap();
+    assert_eq!(store.get(&key("a")).await.unwrap().bytes, "1");
+    store.put(&key("b"), "1".into(), PutMode::Create).await.unwrap();
+    assert_eq!(store.sync_counts(), SyncCounts::default());
+    assert!(SEGMENTS.iter().all(|name| !found.path().join(name).exists()));
+}
+
+#[tokio::test]
+async fn many_that_write_at_once_share_their_syncs() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let puts = (0..200).map(|number| {
+        let store = &store;
+        async move { store.put(&key(&format!("a/{number}")), "1".into(), PutMode::Create).await }
+    });
+    let written = futures::future::join_all(puts).await;
+    assert!(written.iter().all(Result::is_ok));
+    let logs = store.sync_counts().logs;
+    assert!((1..200).contains(&logs), "{logs}");
+}
+
+/// Whether a segment's entries do not count any more.
+fn is_free(root: &Path, segment: &str) -> bool {
+    fs::read(root.join(segment)).unwrap().iter().take(64).all(|byte| *byte == 0)
+}
+
+#[tokio::test]
+async fn a_closed_segment_is_not_replayed_over_what_came_later() {
+    const WAITS_MAX: u32 = 10_000;
+    let mut world = World::new(2);
+    let store = &world.store;
+    store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
+    let bytes = Bytes::from(vec![7; LOGGED_BYTES_MAX]);
+    for number in 0..=SEGMENT_BYTES / LOGGED_BYTES_MAX {
+        store.put(&key(&format!("b/{number}")), bytes.clone(), PutMode::Create).await.unwrap();
+    }
+    let mut waits = 0;
+    while !is_free(world.live.path(), SEGMENTS[0]) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        waits += 1;
+        assert!(waits < WAITS_MAX, "the segment is never free");
+    }
+    let large = Bytes::from(vec![1; LOGGED_BYTES_MAX + 1]);
+    store.put(&key("a"), large.clone(), PutMode::Overwrite).await.unwrap();
+    // All that was in the log is on the disk by now, and stays with a power cut.
+    for path in files(world.live.path()) {
+        copy(&world.live.path().join(&path), &world.disk.path().join(&path));
+    }
+    let found = world.after_power_cut();
+    let after = open(found.path());
+    assert_eq!(fs::read(found.path().join("a")).unwrap(), large);
+    let entries = after.list(&ListRequest::below("b/")).await.unwrap().entries;
+    assert_eq!(entries.len(), SEGMENT_BYTES / LOGGED_BYTES_MAX + 1);
+    assert!(entries.iter().all(|entry| entry.last_modified > SystemTime::UNIX_EPOCH));
+}
