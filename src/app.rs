@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::auth::{Authorizer, Gate, Open};
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
-use crate::http::{Context, HttpOptions, router};
+use crate::http::{Api, Context, HttpOptions, router};
 use crate::jobs::{self, Collector, Reaper, Scrubber};
 use crate::maintenance::socket::ControlSocket;
 use crate::maintenance::{Workshop, check_options, collect_options};
@@ -118,6 +118,7 @@ impl App {
         self.jobs.spawn(&self.context.tasks, &self.context.stopping);
         let parts = Parts {
             router: self.router,
+            api: Some(Api::new(Arc::clone(&self.context))),
             metrics: Arc::clone(&self.context.metrics),
             tasks: self.context.tasks.clone(),
             stopping: self.context.stopping.clone(),
@@ -244,6 +245,13 @@ pub(crate) fn registry_options(settings: &Settings) -> Options {
     }
 }
 
+/// How many calls to the folder may be under way. They are short; one that commits waits for the
+/// disk with the others. Each has a stack.
+const BLOCKING_THREADS_MAX: usize = 64;
+
+/// What part of `cache-bytes` the records of a folder may take, beside what is made of them.
+const RECORDS_SHARE: u64 = 4;
+
 /// Opens the place where the settings want everything to be kept.
 async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let path = match &settings.storage {
@@ -253,7 +261,11 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
         }
         StorageLocation::Folder(path) => path.clone(),
     };
-    let options = FsOptions { durability: settings.durability, ..FsOptions::default() };
+    let options = FsOptions {
+        durability: settings.durability,
+        cache_bytes: settings.cache_bytes / RECORDS_SHARE,
+        ..FsOptions::default()
+    };
     let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
     let store = opening.await.map_err(io::Error::other)??;
     Ok(Arc::new(store))
@@ -265,7 +277,10 @@ pub fn run(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
 ) -> Result<Ending, StartError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()?;
     let ending = runtime.block_on(serve_until_signal(settings, announce));
     runtime.shutdown_timeout(RUNTIME_END_MAX);
     ending

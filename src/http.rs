@@ -13,6 +13,7 @@ mod catalog;
 mod conditional;
 mod error;
 mod exchange;
+pub(crate) mod files;
 mod framing;
 mod headers;
 mod manifests;
@@ -29,8 +30,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
-use http::HeaderValue;
+use axum::response::Response;
+use http::{HeaderValue, header};
+use http_body::Body as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -127,6 +131,45 @@ pub struct Context {
     pub manifest_room: Arc<Semaphore>,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
+}
+
+/// The API alone. The layers of a router take as long as all else of a small answer, and under
+/// `/v2/` they find nothing to do.
+#[derive(Clone, Debug)]
+pub struct Api(Arc<Context>);
+
+impl Api {
+    /// Answers what is under `/v2/`.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self(context)
+    }
+
+    /// Whether a request is for the API.
+    pub fn is_asked(path: &str) -> bool {
+        path.starts_with("/v2/")
+    }
+
+    /// Answers a request, exactly as the [`router`] does.
+    pub async fn answer(&self, request: Request) -> Response {
+        let context = &self.0;
+        let answer = |exchange, request| async move {
+            api::answer_observed(context, &exchange, request).await
+        };
+        let mut response = exchange::observed(context, request, answer).await;
+        // What the router adds: see `axum::routing::Route`.
+        add_length(&mut response);
+        response
+    }
+}
+
+/// The length of a body that has one, if it may be told.
+fn add_length(response: &mut Response) {
+    let length = response.body().size_hint().exact();
+    if let Some(length) = length
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
 }
 
 /// The router for everything that is served.

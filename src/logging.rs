@@ -1,6 +1,8 @@
 //! The log: one line per event on standard error, as JSON or for people. `docs/logging.md` says
 //! what is logged.
 
+mod json;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::Layer;
@@ -17,13 +19,14 @@ pub fn start(settings: &Settings) -> Result<(), TryInitError> {
     // The settings hold only filters that parse.
     let filter: Targets = settings.log.parse().unwrap_or_default();
     let terminal = std::io::stderr().is_terminal();
-    let layer = if pretty(settings.log_format, terminal) {
+    // The filter is not the layer's own: that would cost each event a look-up.
+    let registry = tracing_subscriber::registry().with(filter);
+    if pretty(settings.log_format, terminal) {
         let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        layer.with_ansi(terminal).with_target(false).boxed()
+        registry.with(layer.with_ansi(terminal).with_target(false)).try_init()
     } else {
-        json(std::io::stderr).boxed()
-    };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
+        registry.with(json(std::io::stderr)).try_init()
+    }
 }
 
 /// One JSON object a line, with the fields of the event beside its time, level and target.
@@ -32,8 +35,7 @@ where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    layer.json().flatten_event(true).with_span_list(false).with_current_span(true)
+    json::JsonLines(writer)
 }
 
 fn pretty(format: LogFormat, terminal: bool) -> bool {

@@ -10,6 +10,7 @@
 mod activity;
 mod connection;
 mod refusal;
+mod sending;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
+use crate::http::Api;
 use crate::metrics::Metrics;
 
 /// How many connections the system keeps for us until they are accepted.
@@ -93,8 +95,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// What the server works with.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    /// Answers the requests.
+    /// Answers the requests,
     pub router: Router,
+    /// but those that this can answer.
+    pub api: Option<Api>,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
     /// Operations that outlive their connection; a stop waits for them.

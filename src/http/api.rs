@@ -18,6 +18,7 @@ use tracing::Instrument;
 use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::Exchange;
+use super::files::Files;
 use super::{Context, Peer, base, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized};
 
@@ -26,18 +27,29 @@ pub(super) struct Call {
     pub(super) access: Authorized,
     pub(super) headers: HeaderMap,
     pub(super) peer: Option<SocketAddr>,
+    /// Takes files for the connection, if it can send them.
+    pub(super) files: Option<Arc<Files>>,
     pub(super) body: ClientBody,
     pub(super) context: Arc<Context>,
 }
 
 /// Answers everything that is not an ordinary route.
 pub(super) async fn answer(State(context): State<Arc<Context>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let exchange = parts.extensions.get::<Arc<Exchange>>().cloned();
+    let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
     let exchange = exchange.expect("the outermost layer observes every request");
-    let body = ClientBody::new(body, &parts.headers, &context.options, Arc::clone(&exchange));
-    let result = perform(&context, &exchange, parts, body).await;
-    result.unwrap_or_else(|error| error.render(&context, &exchange))
+    answer_observed(&context, &exchange, request).await
+}
+
+/// The same, without a way through the router.
+pub(super) async fn answer_observed(
+    context: &Arc<Context>,
+    exchange: &Arc<Exchange>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = ClientBody::new(body, &parts.headers, &context.options, Arc::clone(exchange));
+    let result = perform(context, exchange, parts, body).await;
+    result.unwrap_or_else(|error| error.render(context, exchange))
 }
 
 async fn perform(
@@ -52,11 +64,13 @@ async fn perform(
     let peer = exchange.peer().map(|Peer(address)| address);
     let asker = Asker { headers: parts.headers.clone(), peer };
     let access = context.gate.admit(asker, &endpoint).await?;
-    let call = Call { access, headers: parts.headers, peer, body, context: Arc::clone(context) };
+    let files = parts.extensions.get::<Arc<Files>>().cloned();
+    let context = Arc::clone(context);
+    let call = Call { access, headers: parts.headers, peer, files, body, context };
     if !changes(&endpoint) {
         return dispatch(call, endpoint).await;
     }
-    let task = context.tasks.spawn(dispatch(call, endpoint).in_current_span());
+    let task = call.context.tasks.clone().spawn(dispatch(call, endpoint).in_current_span());
     match task.await {
         Ok(result) => result,
         Err(error) if error.is_panic() => Err(ApiError::panicked()),

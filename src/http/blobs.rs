@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jreg_oci::{Digest, ErrorCode, RangeHeader, Ranges};
 use jreg_registry::BlobReader;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::api::Call;
 use super::error::ApiError;
+use super::files::{self, FileBody, Files, SMALL_BYTES_MAX};
 use super::{conditional, headers};
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
@@ -38,12 +39,12 @@ pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiErro
     let size = reader.blob().size_bytes;
     match ranges(&call.headers, digest, size) {
         Ranges::Whole => {
-            let bytes = read(&reader, 0, size).await?;
-            Ok(whole(digest, size, Body::from_stream(bytes)))
+            let body = body(&reader, call.files.as_ref(), 0, size).await?;
+            Ok(whole(digest, size, body))
         }
         Ranges::Single(start, end) => {
-            let bytes = read(&reader, start, end).await?;
-            Ok(part(digest, (start, end), size, Body::from_stream(bytes)))
+            let body = body(&reader, call.files.as_ref(), start, end).await?;
+            Ok(part(digest, (start, end), size, body))
         }
         Ranges::Multi(parts) => Ok(parts_of(reader, digest, &parts)),
         Ranges::Unsatisfiable => Err(unsatisfiable(size)),
@@ -65,12 +66,29 @@ fn ranges(request: &HeaderMap, digest: &Digest, size: u64) -> Ranges {
     }
 }
 
-async fn read(
+/// A range of a blob as a body: out of its file, where there is one; otherwise, read.
+async fn body(
     reader: &BlobReader,
+    files: Option<&Arc<Files>>,
     start: u64,
     end: u64,
-) -> Result<impl Stream<Item = jreg_storage::Result<Bytes>> + use<>, ApiError> {
-    Ok(reader.read(ByteRange { start, end }).await?)
+) -> Result<Body, ApiError> {
+    let range = ByteRange { start, end };
+    if let Some(file) = reader.file().await?
+        && end <= file.size_bytes
+    {
+        if range.len() <= SMALL_BYTES_MAX
+            && let Some(bytes) = files::read_resident(&file, range)
+        {
+            return Ok(Body::from(bytes));
+        }
+        let sent = files.and_then(|files| FileBody::new(files, file, range));
+        if let Some(body) = sent {
+            return Ok(Body::new(body));
+        }
+    }
+    // A file that is too short is told from one that is well here.
+    Ok(Body::from_stream(reader.read(range).await?))
 }
 
 fn common(status: StatusCode, digest: &Digest, body: Body) -> Response {

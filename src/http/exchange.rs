@@ -144,26 +144,35 @@ impl Subject {
     }
 }
 
-/// Observes a request: the outermost layer of the router.
+/// Observes a request on its way through the router, as its outermost layer.
 pub(super) async fn observe(
     State(context): State<Arc<Context>>,
-    mut request: Request,
+    request: Request,
     next: Next,
+) -> Response {
+    observed(&context, request, |_, request| next.run(request)).await
+}
+
+/// Observes a request and its answer.
+pub(super) async fn observed<A: Future<Output = Response>>(
+    context: &Arc<Context>,
+    mut request: Request,
+    answer: impl FnOnce(Arc<Exchange>, Request) -> A,
 ) -> Response {
     let exchange = Arc::new(Exchange::new(&request));
     let head = request.method() == Method::HEAD;
     request.extensions_mut().insert(Arc::clone(&exchange));
-    let mut watch = Watch::new(&context, &exchange);
+    let mut watch = Watch::new(context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
     let answer = async {
         match framing::check(&request) {
-            Ok(()) => next.run(request).await,
-            Err(error) => error.render(&context, &exchange),
+            Ok(()) => answer(Arc::clone(&exchange), request).await,
+            Err(error) => error.render(context, &exchange),
         }
     };
     let answer = AssertUnwindSafe(answer).catch_unwind().instrument(span).await;
-    let mut response = answer.unwrap_or_else(|_| ApiError::panicked().render(&context, &exchange));
-    exchange.mark(&context, &mut response);
+    let mut response = answer.unwrap_or_else(|_| ApiError::panicked().render(context, &exchange));
+    exchange.mark(context, &mut response);
     watch.answer_began(&response, head);
     let bodiless = is_bodiless(response.status());
     response.map(|body| Body::new(Watched { body, bodiless, watch: Some(watch) }))

@@ -1,6 +1,10 @@
 //! [`RequestId`]: the name of one request in logs and answers.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
@@ -23,7 +27,7 @@ impl RequestId {
         let sent = headers.get(HEADER).and_then(|value| value.to_str().ok());
         match sent {
             Some(sent) if is_sane(sent) => Self(sent.to_owned()),
-            _ => Self(Uuid::now_v7().to_string()),
+            _ => Self(new_uuid().to_string()),
         }
     }
 
@@ -31,6 +35,20 @@ impl RequestId {
     pub fn to_header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("the characters of a request id suit a header")
     }
+}
+
+/// A UUIDv7. It must be one of a kind, not hard to guess, so the system is not asked for random
+/// bytes each time: they are a keyed hash of a counter.
+fn new_uuid() -> Uuid {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut random = [0; 10];
+    let hashed = [HASHER.hash_one((count, 0)), HASHER.hash_one((count, 1))].map(u64::to_le_bytes);
+    random.iter_mut().zip(hashed.into_iter().flatten()).for_each(|(to, from)| *to = from);
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
 fn is_sane(id: &str) -> bool {

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -24,8 +24,10 @@ use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::activity::{self, Activity, Watched};
+use super::sending::Sending;
 use super::{ServerOptions, Shared};
-use crate::http::Peer;
+use crate::http::files::Files;
+use crate::http::{Api, Peer};
 use crate::metrics::Raised;
 
 /// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.
@@ -84,12 +86,16 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         return;
     }
     let activity = Arc::new(Activity::default());
+    let files = Files::offered();
     let service = Requests {
         router: shared.parts.router.clone(),
+        api: shared.parts.api.clone(),
         peer: Peer(address),
         activity: Arc::clone(&activity),
+        files: files.clone(),
     };
-    let io = Watched { io: TokioIo::new(stream), activity: Arc::clone(&activity) };
+    let io = Sending { io: TokioIo::new(stream), files };
+    let io = Watched { io, activity: Arc::clone(&activity) };
     let connection = shared.builder.0.serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut look = interval(look_interval(&shared.options));
@@ -157,8 +163,11 @@ fn verdict(activity: &Activity, options: &ServerOptions, leaving: bool) -> Verdi
 #[derive(Clone, Debug)]
 struct Requests {
     router: Router,
+    api: Option<Api>,
     peer: Peer,
     activity: Arc<Activity>,
+    /// Takes files for the connection, if it can send them.
+    files: Option<Arc<Files>>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -169,9 +178,19 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let mut noted = self.activity.begin();
         request.extensions_mut().insert(self.peer);
-        let answer = TowerToHyperService::new(self.router.clone()).call(request);
+        // The frames of HTTP/2 copy and interleave what they carry.
+        if request.version() <= Version::HTTP_11
+            && let Some(files) = &self.files
+        {
+            request.extensions_mut().insert(Arc::clone(files));
+        }
+        let api = self.api.as_ref().filter(|_| Api::is_asked(request.uri().path()));
+        let answerer = api.cloned().ok_or_else(|| self.router.clone());
         Box::pin(async move {
-            let response = answer.await?;
+            let response = match answerer {
+                Ok(api) => api.answer(request.map(Body::new)).await,
+                Err(router) => TowerToHyperService::new(router).call(request).await?,
+            };
             noted.answer();
             Ok(response.map(|body| Body::new(Noted { body, noted })))
         })
@@ -251,8 +270,10 @@ mod tests {
         let activity = Arc::new(Activity::default());
         let service = Requests {
             router: Router::new().route("/", get(answer)),
+            api: None,
             peer: Peer("127.0.0.1:1".parse().unwrap()),
             activity: Arc::clone(&activity),
+            files: None,
         };
         let io = Watched { io: TokioIo::new(far), activity };
         let builder = Builder::new(&ServerOptions::of(&Settings::default()));

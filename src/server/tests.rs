@@ -83,6 +83,7 @@ fn start_with<A: Acceptor>(
     let tasks = TaskTracker::new();
     let parts = Parts {
         router,
+        api: None,
         metrics: Arc::clone(&metrics),
         tasks: tasks.clone(),
         stopping: CancellationToken::new(),

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_storage::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 use tokio::sync::{Notify, watch};
 
@@ -345,6 +345,10 @@ impl Store for Weather {
         let owned = upload.clone();
         let write = |store: Arc<dyn Store>| async move { store.abort_multipart(&owned).await };
         self.tell("aborts", upload.key.as_str(), write).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.inner.file(key).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ByteRange, ByteStream, Presign};
+use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
 
 use crate::core::Core;
 use crate::keys;
@@ -58,6 +58,19 @@ impl BlobReader {
         match self.core.store.read(&self.location.key, range).await {
             Err(error) if error.is_not_found() => self.read_again(range).await,
             other => other.map_err(Error::from),
+        }
+    }
+
+    /// Its open file, where the store keeps it in one.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlobReader::read`].
+    pub async fn file(&self) -> Result<Option<Arc<OpenFile>>> {
+        match self.core.store.file(&self.location.key).await {
+            // Reading looks for it elsewhere.
+            Err(error) if error.is_not_found() => Ok(None),
+            other => Ok(other?),
         }
     }
 

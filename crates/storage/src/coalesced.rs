@@ -27,8 +27,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
-    Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
+    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// The longest that a reader waits for others to come, unless told otherwise: less than a request
@@ -278,6 +278,10 @@ impl Store for Coalesced {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.inner.abort_multipart(upload).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.inner.file(key).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

@@ -25,7 +25,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     ByteRange, ByteStream, ETag, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Observer, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    Observer, OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store,
+    Written,
 };
 
 /// No read is slow before this.
@@ -242,6 +243,10 @@ impl Store for Hedged {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.inner.abort_multipart(upload).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.inner.file(key).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

@@ -45,7 +45,7 @@ pub use s3::{
 };
 pub use single_writer::SingleWriter;
 pub use store::{
-    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, Part,
-    PartRules, Presign, Purged, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, OpenFile,
+    Part, PartRules, Presign, Purged, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
 };
 pub use tombstones::{TOMBSTONE_BYTES, Tombstones};

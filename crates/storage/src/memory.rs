@@ -15,8 +15,8 @@ use futures::StreamExt;
 
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed,
-    Locality, Multipart, Part, PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Result, Stat,
-    Store, SystemClock, Written,
+    Locality, Multipart, OpenFile, Part, PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record,
+    Result, Stat, Store, SystemClock, Written,
 };
 
 /// How many bytes a stream yields at a time.
@@ -397,6 +397,10 @@ impl Store for MemoryStore {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.state().uploads.remove(&upload.id);
         Ok(())
+    }
+
+    async fn file(&self, _key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        Ok(None)
     }
 
     async fn presign(&self, _key: &Key, _presign: &Presign) -> Result<Option<String>> {

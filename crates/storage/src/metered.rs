@@ -15,7 +15,7 @@ use futures::StreamExt;
 
 use crate::{
     ByteRange, ByteStream, ETag, ErrorKind, Hedge, Key, ListPage, ListRequest, Locality, Multipart,
-    Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// Is told of the calls to a store.
@@ -135,6 +135,10 @@ impl Store for Metered {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.timed("abort_multipart", self.inner.abort_multipart(upload)).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.timed("file", self.inner.file(key)).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

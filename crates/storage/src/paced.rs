@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
-    Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
+    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// What may be made up for at once after a pause: a timer is only so fine.
@@ -153,6 +153,11 @@ impl Store for Paced {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.turn().await;
         self.inner.abort_multipart(upload).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.turn().await;
+        self.inner.file(key).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

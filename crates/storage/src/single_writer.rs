@@ -9,6 +9,7 @@
 #![deny(clippy::missing_trait_methods)]
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// How many writes can be under way at once; two keys rarely share a lock.
@@ -144,6 +145,10 @@ impl<S: Store> Store for SingleWriter<S> {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.inner.abort_multipart(upload).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.inner.file(key).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

@@ -6,6 +6,7 @@
 //! again, by [`Store::put`] or as a [`Multipart`], and read as a stream.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -245,6 +246,15 @@ pub struct Presign {
     pub content_type: String,
 }
 
+/// An object's file.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// The file, open for reading. Its position means nothing.
+    pub file: std::fs::File,
+    /// Its length when it was opened.
+    pub size_bytes: u64,
+}
+
 /// Bytes under keys.
 ///
 /// **Atomicity.** Every method but the multipart ones is linearizable per key: it takes effect
@@ -345,6 +355,10 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Gives an upload up and frees its bytes. One that is gone is `Ok`; an object that it
     /// became stays.
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()>;
+
+    /// The open file of an object that is never replaced, where the store keeps it in one: its
+    /// bytes can be sent without passing through this process. `NotFound` as [`Store::get`].
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>>;
 
     /// A URL by which anyone can GET the object for a while, where the store has such a thing.
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>>;

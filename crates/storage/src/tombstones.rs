@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed,
-    Locality, Multipart, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store,
-    SystemClock, Written,
+    Locality, Multipart, OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat,
+    Store, SystemClock, Written,
 };
 
 /// The size of a tombstone. No record may have it.
@@ -262,6 +262,10 @@ impl<S: Store> Store for Tombstones<S> {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.inner.abort_multipart(upload).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.inner.file(key).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jreg_storage::{
-    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
-    Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
+    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// A store whose pages of listings have few entries, whatever is asked for.
@@ -99,6 +99,10 @@ impl Store for SmallPages {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.inner.abort_multipart(upload).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.inner.file(key).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::failure;
+use super::names::NamesCache;
 use super::sync::Syncs;
 use crate::{Error, ErrorKind, Result};
 
@@ -73,6 +74,8 @@ pub(super) struct Folders {
     odd: Stripes,
     /// Whether they are settled.
     known: Mutex<HashMap<String, bool>>,
+    /// The names in those that have many.
+    pub(super) names: NamesCache,
 }
 
 /// The folder of a key or of a folder.
@@ -83,7 +86,7 @@ pub(super) fn parent(name: &str) -> &str {
 impl Folders {
     pub(super) fn new(root: PathBuf) -> Self {
         let (even, odd) = (Stripes::new(FOLDER_STRIPES), Stripes::new(FOLDER_STRIPES));
-        Self { root, even, odd, known: Mutex::default() }
+        Self { root, even, odd, known: Mutex::default(), names: NamesCache::default() }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -209,6 +212,7 @@ impl Folders {
             }
             Err(error) => return Err(failure::write(folder, error)),
         }
+        self.names.add(parent(folder), &format!("{folder}/"));
         self.remember(folder);
         Ok(())
     }
@@ -225,6 +229,8 @@ impl Folders {
                 return;
             }
             self.known().remove(name);
+            self.names.forget(name);
+            self.names.remove(above, &format!("{name}/"));
             name = above;
         }
     }

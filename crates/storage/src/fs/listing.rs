@@ -8,8 +8,9 @@
 use std::collections::BinaryHeap;
 use std::fs::{self, DirEntry};
 use std::io;
+use std::ops::Bound;
 
-use super::{Inner, failure, records};
+use super::{Inner, failure, names, records};
 use crate::{Error, Key, ListPage, ListRequest, Listed, Result};
 
 /// How many names of a folder are kept in memory at least.
@@ -41,6 +42,24 @@ impl Page<'_> {
         fits && self.request.start_after.as_deref().is_none_or(|after| {
             name > after || is_folder(name) && !self.folds(name) && after.starts_with(name)
         })
+    }
+
+    /// No name in a folder that is smaller than this can be on the page.
+    fn first(&self, folder: &str) -> &str {
+        let below = |text: &str| {
+            let Some(rest) = text.strip_prefix(folder) else { return 0 };
+            folder.len() + rest.find('/').unwrap_or(rest.len())
+        };
+        let prefix = self.request.prefix.as_str();
+        let after = self.request.start_after.as_deref().unwrap_or("");
+        let prefix = prefix.get(..below(prefix)).unwrap_or("");
+        prefix.max(after.get(..below(after)).unwrap_or(""))
+    }
+
+    /// Whether no name after this one can be on the page.
+    fn is_past(&self, name: &str) -> bool {
+        let prefix = self.request.prefix.as_str();
+        name > prefix && !name.starts_with(prefix)
     }
 
     /// Whether a folder is shown as a common prefix.
@@ -84,12 +103,9 @@ impl Inner {
 
     /// Adds what a folder (`""`, or with a `/` at its end) holds to the page, until it is full.
     fn walk(&self, folder: &str, page: &mut Page<'_>) -> Result<()> {
-        let names_max = page.request.limit.saturating_add(1).max(NAMES_MAX);
-        let mut after = None;
+        let mut after: Option<String> = None;
         loop {
-            let names = self.names(folder, names_max, |name| {
-                page.wants(name) && after.as_deref().is_none_or(|after| name > after)
-            })?;
+            let names = self.names(folder, page, after.as_deref())?;
             for name in &names.sorted {
                 self.visit(name, page)?;
                 if page.cut {
@@ -133,12 +149,17 @@ impl Inner {
         Ok(Some(Listed { key, size_bytes: metadata.len(), last_modified, etag: None }))
     }
 
-    /// The smallest names in a folder that are wanted. A folder that is gone holds none.
-    fn names(&self, folder: &str, max: usize, wanted: impl Fn(&str) -> bool) -> Result<Names> {
+    /// The smallest names in a folder that a page wants, after one. A folder that is gone holds
+    /// none.
+    fn names(&self, folder: &str, page: &Page<'_>, after: Option<&str>) -> Result<Names> {
+        let max = page.request.limit.saturating_add(1).max(NAMES_MAX);
+        if let Some(names) = self.names_known(folder, page, after, max) {
+            return Ok(names);
+        }
         let mut smallest = BinaryHeap::new();
         let mut more = false;
         self.each_name(folder, |name| {
-            if wanted(&name) {
+            if page.wants(&name) && after.is_none_or(|after| name.as_str() > after) {
                 smallest.push(name);
             }
             if smallest.len() > max {
@@ -148,6 +169,33 @@ impl Inner {
             true
         })?;
         Ok(Names { sorted: smallest.into_sorted_vec(), more })
+    }
+
+    /// The same of a folder whose names are remembered.
+    fn names_known(
+        &self,
+        folder: &str,
+        page: &Page<'_>,
+        after: Option<&str>,
+        max: usize,
+    ) -> Option<Names> {
+        let mut names = Names { sorted: Vec::new(), more: false };
+        let first = page.first(folder);
+        let from = match after {
+            Some(after) if after >= first => Bound::Excluded(after),
+            Some(_) | None => Bound::Included(first),
+        };
+        let cache = &self.folders.names;
+        cache.each_from(folder.strip_suffix('/').unwrap_or(folder), from, |name| {
+            if page.wants(name) {
+                names.more = names.sorted.len() >= max;
+                if !names.more {
+                    names.sorted.push(name.to_owned());
+                }
+            }
+            !names.more && !page.is_past(name)
+        })?;
+        Some(names)
     }
 
     /// Whether there is any object below a folder.
@@ -175,6 +223,7 @@ impl Inner {
         let name = folder.strip_suffix('/').unwrap_or(folder);
         let fail = |error| failure::lookup(folder, error);
         let _held = self.folders.exclusive(name);
+        let mut all = Vec::new();
         let entries = match fs::read_dir(self.folders.path(name)) {
             Ok(entries) => entries,
             Err(error) => return absent_is((), fail(error)),
@@ -189,10 +238,18 @@ impl Inner {
             }
             let Some(is_folder) = is_folder_entry(&entry).map_err(fail)? else { continue };
             let full = format!("{folder}{component}");
-            if is_valid(&full) && !see(if is_folder { full + "/" } else { full }) {
-                break;
+            if !is_valid(&full) {
+                continue;
+            }
+            let full = if is_folder { full + "/" } else { full };
+            if all.len() <= names::NAMES_MAX {
+                all.push(full.clone());
+            }
+            if !see(full) {
+                return Ok(());
             }
         }
+        self.folders.names.keep(name, all);
         Ok(())
     }
 }

@@ -19,8 +19,10 @@
 
 mod failure;
 mod folders;
+mod known;
 mod listing;
 mod log;
+mod names;
 mod reading;
 mod records;
 mod root;
@@ -37,14 +39,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::folders::{Folders, Stripes};
+use self::known::Known;
 use self::log::Log;
+use self::reading::Files;
 use self::root::Root;
 use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality,
-    Multipart, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, SystemClock,
-    Written,
+    Multipart, OpenFile, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store,
+    SystemClock, Written,
 };
 
 pub use self::root::OpenError;
@@ -53,6 +57,7 @@ pub use self::sync::{Durability, SyncCounts};
 /// What the name of a temporary file starts with. The run and a number follow.
 const TEMPORARY: &str = ".tmp-";
 const KEY_STRIPES: usize = 1024;
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 const PART_RULES: PartRules =
     PartRules { part_bytes: 1024 * 1024, uniform: false, parts_max: u64::MAX };
 
@@ -65,6 +70,8 @@ pub struct FsOptions {
     pub clock: Arc<dyn Clock>,
     /// How long [`FsStore::open`] waits for another process to let the folder go.
     pub lock_wait: Duration,
+    /// How many bytes of small records are kept in memory.
+    pub cache_bytes: u64,
 }
 
 impl Default for FsOptions {
@@ -73,6 +80,7 @@ impl Default for FsOptions {
             durability: Durability::default(),
             clock: Arc::new(SystemClock::new()),
             lock_wait: Duration::from_secs(10),
+            cache_bytes: CACHE_BYTES,
         }
     }
 }
@@ -88,6 +96,10 @@ pub struct FsStore {
 struct Inner {
     clock: Arc<dyn Clock>,
     syncs: Arc<Syncs>,
+    /// Files that are open for those who will read them next.
+    files: Files,
+    /// Records, for those who will read them next.
+    known: Known,
     /// Ends before the root is let go. There is none where every write is synced, or none is.
     log: Option<Log>,
     folders: Folders,
@@ -105,7 +117,7 @@ impl FsStore {
     /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
     /// [`FsOptions::lock_wait`] at the most while another process owns the folder.
     pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, OpenError> {
-        let FsOptions { durability, clock, lock_wait } = options;
+        let FsOptions { durability, clock, lock_wait, cache_bytes } = options;
         let root = Root::open(root.as_ref(), durability, lock_wait)?;
         let io = |source| OpenError::Io { root: root.path().to_owned(), source };
         log::replay(root.path()).map_err(io)?;
@@ -114,6 +126,8 @@ impl FsStore {
             clock,
             log: Log::start(root.path(), &syncs).map_err(io)?,
             syncs,
+            files: Files::default(),
+            known: Known::new(cache_bytes),
             folders: Folders::new(root.path().to_owned()),
             keys: Stripes::new(KEY_STRIPES),
             uploads: Uploads::default(),
@@ -199,6 +213,9 @@ impl Store for FsStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
+        if let Some(found) = self.inner.known.get(key) {
+            return self.inner.record(key, found);
+        }
         let key = key.clone();
         self.run(key.clone(), move |inner| inner.get(&key)).await
     }
@@ -262,6 +279,14 @@ impl Store for FsStore {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let upload = upload.clone();
         self.run(upload.key.clone(), move |inner| inner.abort_multipart(&upload)).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        if let Some(open) = self.inner.files.get(key) {
+            return Ok(Some(open));
+        }
+        let key = key.clone();
+        self.run(key.clone(), move |inner| inner.open_file(&key)).await.map(Some)
     }
 
     async fn presign(&self, _key: &Key, _presign: &Presign) -> Result<Option<String>> {

@@ -1,19 +1,63 @@
 //! Streams of bulk objects: a chunk at a time, each by a thread that then goes back to the pool.
 
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use super::{Inner, blocking, failure};
-use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, Result};
+use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
 
 /// How many bytes a stream reads at a time. One chunk is in memory for each open stream.
 const CHUNK_BYTES: u64 = 256 * 1024;
 
+/// How many files stay open. One that is removed is closed at once.
+const FILES_OPEN_MAX: usize = 128;
+
+/// Files that are open: opening one again takes longer than reading a small one.
+pub(super) struct Files(Mutex<quick_cache::unsync::Cache<Key, Arc<OpenFile>>>);
+
+impl Default for Files {
+    fn default() -> Self {
+        Self(Mutex::new(quick_cache::unsync::Cache::new(FILES_OPEN_MAX)))
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").finish_non_exhaustive()
+    }
+}
+
+impl Files {
+    fn lock(&self) -> MutexGuard<'_, quick_cache::unsync::Cache<Key, Arc<OpenFile>>> {
+        // It is whole between any two of its calls.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<OpenFile>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// The file of a key is another, or gone; the key is held exclusively.
+    pub(super) fn forget(&self, key: &Key) {
+        self.lock().remove(key);
+    }
+}
+
 impl Inner {
+    /// Opens an object's file, and keeps it open.
+    pub(super) fn open_file(&self, key: &Key) -> Result<Arc<OpenFile>> {
+        let _held = self.keys.shared(key.as_str());
+        let (file, metadata) = self.open_held(key)?;
+        let open = Arc::new(OpenFile { file, size_bytes: metadata.len() });
+        self.files.lock().insert(key.clone(), Arc::clone(&open));
+        Ok(open)
+    }
+
     /// Opens an object to read a range of it.
     pub(super) fn open_range(&self, key: &Key, range: ByteRange) -> Result<File> {
         let (file, metadata) = self.open(key)?;

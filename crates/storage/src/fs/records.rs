@@ -17,6 +17,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::folders::parent;
+use super::known::{Found, KnownRecord};
 use super::log::{Change, LOGGED_BYTES_MAX, Log, Pending, Refused};
 use super::{Inner, failure};
 use crate::{
@@ -62,7 +63,7 @@ impl Inner {
         self.open_held(key)
     }
 
-    fn open_held(&self, key: &Key) -> Result<(File, Metadata)> {
+    pub(super) fn open_held(&self, key: &Key) -> Result<(File, Metadata)> {
         let open = || {
             let file = File::open(self.path(key))?;
             let metadata = file.metadata()?;
@@ -82,20 +83,38 @@ impl Inner {
     }
 
     pub(super) fn get(&self, key: &Key) -> Result<Record> {
-        let (file, metadata) = self.open(key)?;
-        let (last_modified, date) = (modified(key, &metadata)?, self.clock.now());
+        let _held = self.keys.shared(key.as_str());
+        let found = self.find(key)?;
+        self.known.set(key, found.clone());
+        self.record(key, found)
+    }
+
+    /// Reads what is at a key, which is held.
+    fn find(&self, key: &Key) -> Result<Found> {
+        let (file, metadata) = match self.open_held(key) {
+            Ok(open) => open,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let last_modified = modified(key, &metadata)?;
         let bytes = read_record(key, file, metadata.len())?;
-        let etag = etag(&bytes);
-        Ok(Record { bytes, etag, last_modified, date })
+        Ok(Some(KnownRecord { etag: etag(&bytes), bytes, last_modified }))
+    }
+
+    /// What was found as an answer.
+    pub(super) fn record(&self, key: &Key, found: Found) -> Result<Record> {
+        let KnownRecord { bytes, etag, last_modified } =
+            found.ok_or_else(|| Error::new(ErrorKind::NotFound, key))?;
+        Ok(Record { bytes, etag, last_modified, date: self.clock.now() })
     }
 
     /// The version that is there, if any. The key must be held.
     fn current(&self, key: &Key) -> Result<Option<ETag>> {
-        match self.open_held(key) {
-            Ok((file, metadata)) => Ok(Some(etag(&read_record(key, file, metadata.len())?))),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = match self.known.get(key) {
+            Some(found) => found,
+            None => self.find(key)?,
+        };
+        Ok(found.map(|record| record.etag))
     }
 
     fn check_version(&self, key: &Key, version: &ETag) -> Result<()> {
@@ -143,7 +162,12 @@ impl Inner {
         };
         let renamed = fs::rename(&temporary.path, self.path(key));
         drop(logged);
-        let Err(error) = renamed else { return Ok(true) };
+        self.appeared(key);
+        let Err(error) = renamed else {
+            let (bytes, etag) = (bytes.clone(), etag(bytes));
+            self.known.set(key, Some(KnownRecord { bytes, etag, last_modified: modified }));
+            return Ok(true);
+        };
         log.keep([key.as_str()]).map_err(|error| failure::ambiguous(key, error))?;
         Err(taken(key, &self.path(key), error))
     }
@@ -157,7 +181,9 @@ impl Inner {
         let _held = self.keys.exclusive(key.as_str());
         self.check_held(key, mode)?;
         let path = self.path(key);
-        fs::rename(&temporary.path, &path).map_err(|error| taken(key, &path, error))?;
+        let renamed = fs::rename(&temporary.path, &path);
+        self.appeared(key);
+        renamed.map_err(|error| taken(key, &path, error))?;
         self.settle(key, [key.as_str()])
     }
 
@@ -298,7 +324,17 @@ impl Inner {
         if is_full { self.sync_removal(key, parent(key.as_str())) } else { Ok(()) }
     }
 
+    /// Notes that a key has a new file, if it could be given.
+    pub(super) fn appeared(&self, key: &Key) {
+        self.files.forget(key);
+        self.known.forget(key);
+        self.folders.names.add(parent(key.as_str()), key.as_str());
+    }
+
     fn remove(&self, key: &Key) -> Result<()> {
+        self.files.forget(key);
+        self.known.forget(key);
+        self.folders.names.remove(parent(key.as_str()), key.as_str());
         match fs::remove_file(self.path(key)) {
             // A folder is no object.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(()),

@@ -269,7 +269,8 @@ impl Inner {
             return Ok(false);
         }
         let path = self.staging_name(upload).map_err(io::Error::other)?;
-        let (bytes, modified) = (fs::read(self.root.path().join(&path))?.into(), metadata.modified()?);
+        let (bytes, modified) =
+            (fs::read(self.root.path().join(&path))?.into(), metadata.modified()?);
         match log.write(vec![Change::Put { path, modified, bytes }]) {
             Ok(_) => Ok(true),
             Err(Refused::Full) => Ok(false),
@@ -338,11 +339,13 @@ impl Inner {
                 // Its time of change is to survive, too.
                 self.syncs.file(file).map_err(|error| failure::ambiguous(key, error))?;
                 rename().map_err(|error| failure::write(key, error))?;
+                self.appeared(key);
                 return self.settle(key, [name.as_str(), key.as_str()]);
             }
         };
         let renamed = rename();
         drop(logged);
+        self.appeared(key);
         let Err(error) = renamed else { return Ok(()) };
         let kept = self.log.as_ref().map_or(Ok(()), |log| log.keep([name.as_str(), key.as_str()]));
         kept.map_err(|error| failure::ambiguous(key, error))?;

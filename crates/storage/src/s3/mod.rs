@@ -42,7 +42,7 @@ use bucket::Bucket;
 
 use crate::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+    OpenFile, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// The most parts of one upload.
@@ -154,6 +154,10 @@ impl Store for S3Store {
     }
 
     /// The URL works until it expires, or until the credentials do that signed it.
+    async fn file(&self, _key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        Ok(None)
+    }
+
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
         let failed = |error| Error::with_source(ErrorKind::Unavailable, key, error);
         let path = Path::parse(self.bucket.stored(key.as_str())).map_err(|e| failed(e.into()))?;

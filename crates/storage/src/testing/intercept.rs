@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, Part, PartRules,
-    Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
+    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// A call to a store.
@@ -174,6 +174,10 @@ impl<I: Interceptor> Store for Intercepted<I> {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let call = Call::new("abort_multipart", &upload.key, 0);
         self.answer(call, self.inner.abort_multipart(upload)).await
+    }
+
+    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
+        self.answer(Call::new("file", key, 0), self.inner.file(key)).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {

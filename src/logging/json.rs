@@ -1,0 +1,257 @@
+//! [`JsonLines`]: one JSON object a line, written without a detour.
+//!
+//! Every request is a line, and a generic formatter takes more time for it than all else of a small
+//! answer: it builds values, keeps the texts of spans, and writes the line in pieces.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+/// A longer line gives its memory back.
+const LINE_BYTES_KEPT: usize = 16 * 1024;
+
+thread_local! {
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Writes events as JSON, with their time, level and target, and the span that they are in.
+#[derive(Debug)]
+pub(super) struct JsonLines<W>(pub(super) W);
+
+/// The fields of a span, as they stand in a line.
+struct SpanFields(String);
+
+impl<S, W> Layer<S> for JsonLines<W>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + 'static,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut fields = String::new();
+        attributes.record(&mut Fields(&mut fields));
+        span.extensions_mut().insert(SpanFields(fields));
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            write_line(line, event, &context);
+            let metadata = event.metadata();
+            // There is nowhere to tell of a log that cannot be written.
+            let _ = self.0.make_writer_for(metadata).write_all(line.as_bytes());
+            if line.capacity() > LINE_BYTES_KEPT {
+                *line = String::new();
+            }
+        });
+    }
+}
+
+fn write_line<S>(line: &mut String, event: &Event<'_>, context: &Context<'_, S>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let metadata = event.metadata();
+    line.push_str("{\"timestamp\":\"");
+    // A string takes all that is written to it.
+    let _ = SystemTime.format_time(&mut Writer::new(line));
+    line.push_str("\",\"level\":\"");
+    line.push_str(metadata.level().as_str());
+    line.push('"');
+    event.record(&mut Fields(line));
+    line.push_str(",\"target\":");
+    write_text(line, metadata.target());
+    if let Some(span) = context.event_span(event) {
+        line.push_str(",\"span\":{\"name\":");
+        write_text(line, span.name());
+        if let Some(SpanFields(fields)) = span.extensions().get() {
+            line.push_str(fields);
+        }
+        line.push('}');
+    }
+    line.push_str("}\n");
+}
+
+/// Writes fields, each behind a comma.
+struct Fields<'l>(&'l mut String);
+
+impl Fields<'_> {
+    fn name(&mut self, field: &Field) {
+        self.0.push(',');
+        // A raw identifier is written without its mark.
+        write_text(self.0, field.name().trim_start_matches("r#"));
+        self.0.push(':');
+    }
+
+    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+        self.name(field);
+        let _ = write!(self.0, "{value}");
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.plain(field, value);
+        } else {
+            self.plain(field, "null");
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.name(field);
+        write_text(self.0, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.name(field);
+        self.0.push('"');
+        let _ = write!(Escaped(self.0), "{value:?}");
+        self.0.push('"');
+    }
+}
+
+fn write_text(line: &mut String, text: &str) {
+    line.push('"');
+    let _ = Escaped(line).write_str(text);
+    line.push('"');
+}
+
+/// What is written to it becomes the inside of a JSON text.
+struct Escaped<'l>(&'l mut String);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(place) = rest.bytes().position(must_be_escaped) {
+            let (plain, special) = rest.split_at(place);
+            self.0.push_str(plain);
+            let mut chars = special.chars();
+            match chars.next() {
+                Some('"') => self.0.push_str("\\\""),
+                Some('\\') => self.0.push_str("\\\\"),
+                Some('\n') => self.0.push_str("\\n"),
+                Some('\r') => self.0.push_str("\\r"),
+                Some('\t') => self.0.push_str("\\t"),
+                Some(control) => write!(self.0, "\\u{:04x}", u32::from(control))?,
+                None => {}
+            }
+            rest = chars.as_str();
+        }
+        self.0.push_str(rest);
+        Ok(())
+    }
+}
+
+/// All of them are one byte long.
+fn must_be_escaped(byte: u8) -> bool {
+    byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::{Value, json};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(bytes.to_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines that something logs, without their times. Each is one write.
+    fn logged(log: impl FnOnce()) -> Vec<Value> {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = JsonLines(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let lines = lines.0.lock().unwrap();
+        let parse = |line: &Vec<u8>| {
+            let text = std::str::from_utf8(line).unwrap().strip_suffix('\n').unwrap();
+            let mut value: Value = serde_json::from_str(text).unwrap();
+            let time = value.as_object_mut().unwrap().remove("timestamp").unwrap();
+            assert_eq!(time.as_str().unwrap().len(), "2026-01-02T03:04:05.678901Z".len());
+            value
+        };
+        lines.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn every_kind_of_field_is_a_value() {
+        let absent: Option<&str> = None;
+        let lines = logged(|| {
+            tracing::warn!(
+                target: "t",
+                text = "a", number = 1_u64, below = -1_i64, part = 0.5, nan = f64::NAN, yes = true,
+                shown = %std::net::Ipv4Addr::LOCALHOST, debugged = ?Some(1), absent,
+                "message"
+            );
+        });
+        let expected = json!({
+            "level": "WARN", "target": "t", "message": "message", "text": "a", "number": 1,
+            "below": -1, "part": 0.5, "nan": null, "yes": true, "shown": "127.0.0.1",
+            "debugged": "Some(1)",
+        });
+        assert_eq!(lines, [expected]);
+    }
+
+    #[test]
+    fn no_text_leaves_its_quotes() {
+        let text = "\"\\\n\r\t\u{0}\u{1f}\u{7f}ä\u{1f600}\u{2028}{}";
+        let lines = logged(|| {
+            tracing::info!(target: "t", text, shown = %text);
+            tracing::info!(target: "t", "{text}");
+        });
+        assert_eq!(lines[0]["text"], text);
+        assert_eq!(lines[0]["shown"], text);
+        assert_eq!(lines[1]["message"], text);
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn the_span_is_named_with_its_fields() {
+        let lines = logged(|| {
+            let span = tracing::info_span!("request", request_id = %"a\"b");
+            span.in_scope(|| tracing::info!(target: "t", "inside"));
+            tracing::info!(target: "t", "outside");
+        });
+        assert_eq!(lines[0]["span"], json!({ "name": "request", "request_id": "a\"b" }));
+        assert_eq!(lines[1].get("span"), None);
+    }
+}

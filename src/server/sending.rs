@@ -1,0 +1,104 @@
+//! [`Sending`]: a TCP connection that sends files where a body has placeholders
+//! (see [`crate::http::files`]).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::http::files::{Files, is_placeholder};
+
+/// More follows at once, so that the head of an answer waits for the first bytes of its body
+/// (`MSG_MORE` of Linux, where alone there are placeholders).
+const MSG_MORE: i32 = 0x8000;
+
+/// A connection, and what its placeholders stand for.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) io: TokioIo<TcpStream>,
+    pub(super) files: Option<Arc<Files>>,
+}
+
+impl Sending {
+    /// Does what would block on a full connection when it no longer is.
+    fn poll_with(
+        &self,
+        task: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream, &Files) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(files) = &self.files else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let stream = self.io.inner();
+        loop {
+            ready!(stream.poll_write_ready(task))?;
+            match stream.try_io(Interest::WRITABLE, || write(stream, files)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_file(&self, task: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        self.poll_with(task, |stream, files| files.send(stream, length))
+    }
+}
+
+impl Read for Sending {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(task, buffer)
+    }
+}
+
+impl Write for Sending {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if is_placeholder(bytes) {
+            return self.poll_file(task, bytes.len());
+        }
+        Pin::new(&mut self.io).poll_write(task, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(task)
+    }
+
+    /// hyper would copy buffers into one otherwise, placeholders too.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(place) = buffers.iter().position(|buffer| is_placeholder(buffer)) else {
+            return Pin::new(&mut self.io).poll_write_vectored(task, buffers);
+        };
+        match buffers.split_at_checked(place) {
+            Some((before, _)) if before.iter().any(|buffer| !buffer.is_empty()) => self
+                .poll_with(task, |stream, _| {
+                    SockRef::from(stream).send_vectored_with_flags(before, MSG_MORE)
+                }),
+            _ => self.poll_file(task, buffers.get(place).map_or(0, |buffer| buffer.len())),
+        }
+    }
+}
