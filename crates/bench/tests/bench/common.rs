@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jreg_bench::{Amount, Plan};
+use jreg_bench::{Amount, Plan, Run, measure};
 
 /// Runs a test.
 pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
@@ -31,4 +31,13 @@ pub(crate) fn plan(url: &str) -> Plan {
         ca: None,
         seed: 7,
     }
+}
+
+/// A small run of these workloads, one operation after the other.
+pub(crate) async fn one_by_one(url: &str, workloads: &str, change: impl FnOnce(&mut Plan)) -> Run {
+    let mut plan = plan(url);
+    plan.concurrency = 1;
+    plan.workloads = workloads.split(',').map(|name| name.parse().unwrap()).collect();
+    change(&mut plan);
+    measure(plan, &mut |_| {}).await.unwrap()
 }
