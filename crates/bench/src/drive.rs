@@ -23,6 +23,9 @@ use crate::workload::Workload;
 /// gone is not asked for as long as there is time.
 const FAILURES_IN_A_ROW_MAX: u32 = 20;
 
+/// A warm-up leaves this share of the bytes in the registry that a workload may leave.
+const WARMUP_BYTES_SHARE: u64 = 8;
+
 /// Does what was planned. `tell` is told what is being done.
 pub(crate) async fn run(setup: Setup, tell: &mut dyn FnMut(&str)) -> Result<Run, BenchError> {
     let Setup { plan, server, source } = setup;
@@ -93,7 +96,8 @@ impl Driver<'_> {
         }
         self.verify(true);
         if !self.plan.warmup.is_zero() {
-            self.phase(&job, &Gate::for_time(self.plan.warmup, self.plan.push_bytes_max)).await;
+            let bytes = self.plan.push_bytes_max / WARMUP_BYTES_SHARE;
+            self.phase(&job, &Gate::for_time(self.plan.warmup, bytes)).await;
         }
         self.verify(self.plan.verify);
         self.connect().await;

@@ -72,6 +72,18 @@ impl Comparison {
     }
 }
 
+impl Comparison {
+    /// The most memory of each registry in any workload.
+    fn peak(&self) -> Row {
+        let cells = (0..self.registries.len()).map(|number| {
+            let cells = self.rows.iter().filter_map(|row| row.cells.get(number));
+            let peak = cells.filter_map(|cell| cell.peak_megabytes).max_by(f64::total_cmp);
+            Cell { peak_megabytes: peak, ..Cell::default() }
+        });
+        Row { workload: "all of these".to_owned(), is_bulk: false, cells: cells.collect() }
+    }
+}
+
 impl Cell {
     fn of(rounds: &[&Measured]) -> Self {
         let median_of = |value: &dyn Fn(&Measured) -> Option<f64>| {
@@ -130,6 +142,8 @@ struct Table {
     unit: fn(&Row) -> &'static str,
     value: fn(&Row, &Cell) -> Option<f64>,
     more_is_better: bool,
+    /// Whether it ends with the peak through all workloads.
+    has_peak_row: bool,
 }
 
 const TABLES: &[Table] = &[
@@ -139,6 +153,7 @@ const TABLES: &[Table] = &[
         unit: Row::speed_unit,
         value: Row::speed,
         more_is_better: true,
+        has_peak_row: false,
     },
     Table {
         title: "Latency",
@@ -146,6 +161,7 @@ const TABLES: &[Table] = &[
         unit: |_| "ms",
         value: |_, cell| cell.p99_ms,
         more_is_better: false,
+        has_peak_row: false,
     },
     Table {
         title: "The server's processor",
@@ -153,6 +169,7 @@ const TABLES: &[Table] = &[
         unit: Row::cost_unit,
         value: Row::cost,
         more_is_better: false,
+        has_peak_row: false,
     },
     Table {
         title: "The server's memory",
@@ -160,6 +177,7 @@ const TABLES: &[Table] = &[
         unit: |_| "MB",
         value: |_, cell| cell.peak_megabytes,
         more_is_better: false,
+        has_peak_row: true,
     },
 ];
 
@@ -196,6 +214,9 @@ fn write_table(text: &mut String, comparison: &Comparison, table: &Table) {
     for row in &comparison.rows {
         write_row(text, comparison, table, row);
     }
+    if table.has_peak_row {
+        write_row(text, comparison, table, &comparison.peak());
+    }
     text.push('\n');
 }
 
@@ -210,10 +231,10 @@ fn write_row(text: &mut String, comparison: &Comparison, table: &Table, row: &Ro
         }
         let _ = write!(text, " {}", figure(value));
         if value.is_some() && cell.client_bound && table.more_is_better {
-            text.push('¹');
+            text.push_str(" ¹");
         }
         if cell.failed > 0 {
-            text.push('²');
+            text.push_str(" ²");
         }
         if let (true, Some(value), Some(best)) = (registry.is_subject, value, best)
             && best > 0.0

@@ -57,11 +57,10 @@ fn run_workloads(
         // It is measured also when nobody reads of it.
         let _ = writeln!(aside, "{line}");
     }))?;
-    let text = serde_json::to_string_pretty(&measured).unwrap_or_default() + "\n";
     match json.as_deref() {
-        Some(path) if path == Path::new("-") => print(out, &text)?,
+        Some(path) if path == Path::new("-") => print(out, &as_json(&measured))?,
         Some(path) => {
-            write(path, &text)?;
+            write(path, &as_json(&measured))?;
             print(out, &text::table(&measured))?;
         }
         None => print(out, &text::table(&measured))?,
@@ -71,6 +70,11 @@ fn run_workloads(
         write(&path, &svg::chart(&report::Comparison::of(&[measured], "")))?;
     }
     Ok(if failed { Verdict::Failed } else { Verdict::Done })
+}
+
+fn as_json(run: &Run) -> String {
+    // Nothing in it has a key that is no string, so it can be written.
+    serde_json::to_string(run).unwrap_or_default() + "\n"
 }
 
 /// Measures a registry. `tell` is told what is being done.

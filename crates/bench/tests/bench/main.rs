@@ -7,5 +7,6 @@ mod common;
 mod failures;
 mod fake;
 mod login;
+mod report;
 mod requests;
 mod workloads;
