@@ -203,7 +203,8 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
 fn write_table(text: &mut String, comparison: &Comparison, table: &Table) {
     // Writing to a string cannot fail, here and below.
     let _ = writeln!(text, "### {}\n\n{}", table.title, table.about);
-    if comparison.registries.iter().any(|registry| registry.is_subject) {
+    let are = |subject: bool| comparison.registries.iter().any(|r| r.is_subject == subject);
+    if are(true) && are(false) {
         text.push_str("In brackets: the multiple of the best peer's figure.\n");
     }
     text.push_str("\n| workload | |");
