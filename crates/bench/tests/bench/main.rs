@@ -9,4 +9,5 @@ mod fake;
 mod login;
 mod report;
 mod requests;
+mod tls;
 mod workloads;
