@@ -31,6 +31,16 @@ fn main() -> ExitCode {
         Action::Gc(gc) => maintain(gc.resolve(std::env::vars_os()), 1),
         Action::Fsck(fsck) => maintain(fsck.resolve(std::env::vars_os()), 3),
         Action::Explain(explain) => maintain(explain.resolve(std::env::vars_os()), 3),
+        Action::Bench(bench) => measure(*bench),
+    }
+}
+
+/// Measures a registry, or compares what was measured.
+fn measure(bench: jreg_bench::BenchArgs) -> ExitCode {
+    match jreg_bench::run(bench, &mut std::io::stdout(), &mut std::io::stderr()) {
+        Ok(jreg_bench::Verdict::Done) => ExitCode::SUCCESS,
+        Ok(jreg_bench::Verdict::Failed) => ExitCode::from(1),
+        Err(error) => fail(1, &error),
     }
 }
 

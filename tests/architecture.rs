@@ -57,6 +57,23 @@ fn the_domain_knows_nothing_of_http_or_settings() {
     );
 }
 
+#[test]
+fn the_benchmark_knows_nothing_of_the_server() {
+    depends_on_none_of(
+        "bench",
+        // It must measure any registry alike, and the server must not carry it.
+        &["jreg", "jreg-oci", "jreg-registry", "jreg-storage", "axum", "hyper", "hyper-util"],
+    );
+    for krate in ["oci", "storage", "registry", "model"] {
+        depends_on_none_of(krate, &["jreg-bench"]);
+    }
+    let ours = sources().into_iter().filter(|source| source.text.contains("jreg_bench"));
+    let path = |source: Source| source.path.strip_prefix(root()).unwrap().to_owned();
+    let mut users: Vec<_> = ours.map(path).filter(|path| path.starts_with("src")).collect();
+    users.sort();
+    assert_eq!(users, [Path::new("src/cli.rs"), Path::new("src/main.rs")]);
+}
+
 struct Source {
     path: PathBuf,
     text: String,

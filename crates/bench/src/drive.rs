@@ -1,0 +1,311 @@
+//! Runs workloads: one after the other, each with all workers beside each other, and counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::future::join_all;
+
+use crate::client::Traffic;
+use crate::error::BenchError;
+use crate::failure::Failure;
+use crate::fixtures::Fixtures;
+use crate::histogram::Histogram;
+use crate::job::Job;
+use crate::measured::{FORMAT, Latency, Measured, Run};
+use crate::operation::Worker;
+use crate::plan::{Amount, Plan, Setup};
+use crate::process::Watched;
+use crate::workload::Workload;
+
+/// A worker whose operations fail so often in a row does no more of a workload: a server that is
+/// gone is not asked for as long as there is time.
+const FAILURES_IN_A_ROW_MAX: u32 = 20;
+
+/// A warm-up leaves this share of the bytes in the registry that a workload may leave.
+const WARMUP_BYTES_SHARE: u64 = 8;
+
+/// Does what was planned. `tell` is told what is being done.
+pub(crate) async fn run(setup: Setup, tell: &mut dyn FnMut(&str)) -> Result<Run, BenchError> {
+    let Setup { plan, server, source } = setup;
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let workers = 0..u64::try_from(plan.concurrency).unwrap_or(1);
+    let mut workers: Vec<_> = workers.map(|n| Worker::new(&server, &source, n)).collect();
+    let says = greet(&mut workers).await.map_err(BenchError::Unreachable)?;
+    let repository = format!("{}/{:016x}", plan.namespace, source.seed());
+    let mut driver = Driver {
+        fixtures: Fixtures::new(repository, plan.tags, plan.repositories),
+        watched: plan.pid.map(Watched::new).transpose()?,
+        own: Watched::own(),
+        workers,
+        plan: &plan,
+    };
+    let mut results = Vec::new();
+    for round in 1..=plan.rounds {
+        for workload in &plan.workloads {
+            tell(&format!("round {round} of {}: {workload}", plan.rounds));
+            let measured = driver.measure(*workload).await?;
+            results.push(Measured { workload: workload.name.to_owned(), round, ..measured });
+        }
+    }
+    Ok(Run {
+        format: FORMAT,
+        label: plan.label.clone(),
+        url: server.authority.to_string(),
+        server: says,
+        client: concat!("jreg ", env!("CARGO_PKG_VERSION")).to_owned(),
+        began_unix_s: began.as_secs(),
+        seed: source.seed(),
+        concurrency: plan.concurrency,
+        duration_s: plan.duration().as_secs_f64(),
+        count: plan.count(),
+        tags: plan.tags,
+        repositories: plan.repositories,
+        results,
+    })
+}
+
+/// Asks whether there is a registry, and who it says it is.
+async fn greet(workers: &mut [Worker]) -> Result<Option<String>, Failure> {
+    let Some(worker) = workers.first_mut() else { return Ok(None) };
+    let request = crate::client::Request::new("GET", "/v2/", crate::auth::Access::Catalog);
+    let answer = worker.client.send(request, &mut crate::wire::Sink::Count).await?;
+    match answer.status {
+        200 => Ok(answer.server),
+        status => Err(Failure::Status(status)),
+    }
+}
+
+struct Driver<'a> {
+    plan: &'a Plan,
+    fixtures: Fixtures,
+    workers: Vec<Worker>,
+    watched: Option<Watched>,
+    own: Option<Watched>,
+}
+
+impl Driver<'_> {
+    async fn measure(&mut self, workload: Workload) -> Result<Measured, BenchError> {
+        let job = match self.prepare(workload).await {
+            Ok(job) => Arc::new(job),
+            Err(failure) => return Ok(unmeasured(workload, &failure)),
+        };
+        if self.plan.sync {
+            sync().await?;
+        }
+        self.verify(true);
+        if !self.plan.warmup.is_zero() {
+            let bytes = self.plan.push_bytes_max / WARMUP_BYTES_SHARE;
+            self.phase(&job, &Gate::for_time(self.plan.warmup, bytes)).await;
+        }
+        self.verify(self.plan.verify);
+        self.connect().await;
+        if let Some(watched) = self.watched {
+            watched.forget_peak();
+        }
+        let (server, own) = (Stopwatch::start(self.watched)?, Stopwatch::start(self.own)?);
+        let began = Instant::now();
+        let tally = self.phase(&job, &Gate::new(&self.plan.amount, self.plan.push_bytes_max)).await;
+        let seconds = began.elapsed().as_secs_f64();
+        Ok(Measured {
+            operations: tally.latencies.count(),
+            seconds,
+            requests: tally.traffic.requests,
+            reconnects: tally.traffic.reconnects,
+            received_bytes: tally.traffic.received,
+            sent_bytes: tally.traffic.sent,
+            errors: tally.errors,
+            latency: Latency::from(&tally.latencies),
+            server_cpu_seconds: server.stop()?,
+            server_peak_bytes: self.watched.map(Watched::peak_bytes).transpose()?,
+            client_cpu_seconds: own.stop()?,
+            ..Measured::default()
+        })
+    }
+
+    /// Pushes what the workload needs, and does it once, with every byte checked.
+    async fn prepare(&mut self, workload: Workload) -> Result<Job, Failure> {
+        let job = self.fixtures.prepare(workload.kind, &mut self.workers).await?;
+        if let Some(worker) = self.workers.first_mut() {
+            worker.verifies = true;
+            job.run(worker).await?;
+        }
+        Ok(job)
+    }
+
+    fn verify(&mut self, verifies: bool) {
+        for worker in &mut self.workers {
+            worker.verifies = verifies;
+        }
+    }
+
+    /// Connects before the time runs. Whoever cannot will find out when it does.
+    async fn connect(&mut self) {
+        join_all(self.workers.iter_mut().map(async |worker: &mut Worker| {
+            worker.client.connect().await.ok();
+            worker.take_traffic();
+        }))
+        .await;
+    }
+
+    async fn phase(&mut self, job: &Arc<Job>, gate: &Arc<Gate>) -> Tally {
+        let workers = std::mem::take(&mut self.workers);
+        let tasks = workers.into_iter().map(|worker| {
+            let (job, gate) = (Arc::clone(job), Arc::clone(gate));
+            tokio::spawn(async move { work(worker, &job, &gate).await })
+        });
+        let mut sum = Tally::default();
+        for (worker, tally) in join_all(tasks).await.into_iter().flatten() {
+            sum.add(tally);
+            self.workers.push(worker);
+        }
+        sum
+    }
+}
+
+fn unmeasured(workload: Workload, failure: &Failure) -> Measured {
+    let name = failure.name();
+    if workload.kind.is_optional() && failure.is_unsupported() {
+        return Measured { unsupported: Some(name), ..Measured::default() };
+    }
+    Measured { errors: BTreeMap::from([(name, 1)]), ..Measured::default() }
+}
+
+/// Does operations for as long as the gate lets it.
+async fn work(mut worker: Worker, job: &Job, gate: &Gate) -> (Worker, Tally) {
+    let mut tally = Tally::default();
+    let mut failures = 0;
+    while failures < FAILURES_IN_A_ROW_MAX && gate.admits(job.leaves_bytes()) {
+        let began = Instant::now();
+        match job.run(&mut worker).await {
+            Ok(()) => {
+                let taken = began.elapsed().as_nanos();
+                tally.latencies.record(u64::try_from(taken).unwrap_or(u64::MAX));
+                failures = 0;
+            }
+            Err(failure) => {
+                *tally.errors.entry(failure.name()).or_default() += 1;
+                failures += 1;
+            }
+        }
+    }
+    tally.traffic = worker.take_traffic();
+    (worker, tally)
+}
+
+/// What workers did.
+#[derive(Debug, Default)]
+struct Tally {
+    latencies: Histogram,
+    errors: BTreeMap<String, u64>,
+    traffic: Traffic,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.latencies.merge(&other.latencies);
+        for (name, count) in other.errors {
+            *self.errors.entry(name).or_default() += count;
+        }
+        self.traffic.add(other.traffic);
+    }
+}
+
+/// Says whether another operation may begin.
+#[derive(Debug)]
+struct Gate {
+    until: Option<Instant>,
+    operations_left: AtomicU64,
+    bytes_left: AtomicU64,
+}
+
+impl Gate {
+    fn new(amount: &Amount, bytes: u64) -> Arc<Self> {
+        match *amount {
+            Amount::Duration(duration) => Self::for_time(duration, bytes),
+            Amount::Count(count) => Arc::new(Self {
+                until: None,
+                operations_left: count.into(),
+                bytes_left: bytes.into(),
+            }),
+        }
+    }
+
+    fn for_time(duration: Duration, bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            until: Some(Instant::now() + duration),
+            operations_left: u64::MAX.into(),
+            bytes_left: bytes.into(),
+        })
+    }
+
+    /// Whether one may begin that leaves so many bytes in the registry.
+    fn admits(&self, bytes: u64) -> bool {
+        let in_time = self.until.is_none_or(|until| Instant::now() < until);
+        in_time && take(&self.bytes_left, bytes) && take(&self.operations_left, 1)
+    }
+}
+
+fn take(left: &AtomicU64, wanted: u64) -> bool {
+    let less = |left: u64| left.checked_sub(wanted);
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+}
+
+/// Processor time of a process from a moment on.
+struct Stopwatch(Option<(Watched, f64)>);
+
+impl Stopwatch {
+    fn start(process: Option<Watched>) -> Result<Self, BenchError> {
+        let started = process.map(|process| Ok::<_, BenchError>((process, process.cpu_seconds()?)));
+        started.transpose().map(Self)
+    }
+
+    fn stop(self) -> Result<Option<f64>, BenchError> {
+        match self.0 {
+            Some((process, before)) => Ok(Some(process.cpu_seconds()? - before)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Has the machine write out what it holds back.
+async fn sync() -> Result<(), BenchError> {
+    let status = tokio::task::spawn_blocking(|| std::process::Command::new("sync").status()).await;
+    match status {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Err(source)) => Err(BenchError::Sync(source)),
+        _ => Err(BenchError::Sync(std::io::Error::other("it did not end well"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_counts_operations_and_bytes() {
+        let gate = Gate::new(&Amount::Count(3), 10);
+        assert!(gate.admits(4) && gate.admits(4));
+        assert!(!gate.admits(4), "the bytes are spent");
+        assert!(gate.admits(0) && !gate.admits(0), "the operations are");
+    }
+
+    #[test]
+    fn a_gate_closes_when_the_time_is_over() {
+        assert!(!Gate::for_time(Duration::ZERO, u64::MAX).admits(0));
+        assert!(Gate::for_time(Duration::from_secs(3600), u64::MAX).admits(0));
+    }
+
+    #[test]
+    fn what_is_optional_may_be_unsupported() {
+        let measured = |name: &str, failure| {
+            let workload = crate::workload::WORKLOADS.iter().find(|w| w.name == name);
+            workload.map(|workload| unmeasured(*workload, &failure)).unwrap_or_default()
+        };
+        let without = measured("catalog", Failure::Status(404));
+        assert_eq!((without.unsupported.as_deref(), without.failed()), (Some("status 404"), 0));
+        assert_eq!(measured("catalog", Failure::Status(500)).failed(), 1);
+        assert_eq!(measured("blob-head", Failure::Status(404)).failed(), 1);
+    }
+}

@@ -1,0 +1,258 @@
+//! What workloads need in the registry before they begin: pushed once in a run, into repositories
+//! of this run only.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::try_join_all;
+
+use crate::content::{Content, Descriptor, Source, Template, config, digest_of, manifest};
+use crate::failure::Failure;
+use crate::job::{Job, Manifest, Work};
+use crate::operation::{Image, Stored, Worker, push, push_image, put_manifest};
+use crate::workload::{Kind, Style};
+
+/// How many manifests are read in turns.
+const MANIFESTS: usize = 64;
+/// How many layers they name.
+const MANIFEST_LAYERS: usize = 5;
+/// How many bytes of blobs of one size are read in turns, at the most.
+const BLOBS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How many blobs of one size are read in turns, at the most.
+const BLOBS_MAX: usize = 64;
+/// How many images of one kind are pulled in turns.
+const IMAGES: usize = 8;
+/// How many manifests refer to the one whose referrers are asked for.
+const REFERRERS: usize = 20;
+/// How long a layer of an image is.
+const LAYER_BYTES: usize = 100 * 1024;
+/// How long the blobs are that only need to be there.
+const SMALL_BYTES: usize = 4 * 1024;
+/// How long the blobs are of which parts are read.
+const RANGED_BYTES: usize = 10 * 1024 * 1024;
+/// How many layers the images of a mix have.
+const MIX_LAYERS: usize = 5;
+
+/// What is pushed for workloads, and where.
+#[derive(Debug)]
+pub(crate) struct Fixtures {
+    /// The repository of this run, and the beginning of those beside it.
+    repository: String,
+    tags: usize,
+    repositories: usize,
+    manifests: Vec<Manifest>,
+    images: Vec<(usize, Vec<Image>)>,
+}
+
+/// How much content a workload makes at a time at the most, in bytes.
+pub(crate) fn content_bytes_max(kind: Kind) -> usize {
+    match kind {
+        Kind::BlobGet { size } | Kind::Push { size, .. } => size,
+        Kind::BlobRange => RANGED_BYTES,
+        _ => LAYER_BYTES,
+    }
+}
+
+impl Fixtures {
+    pub(crate) fn new(repository: String, tags: usize, repositories: usize) -> Self {
+        Self { repository, tags, repositories, manifests: Vec::new(), images: Vec::new() }
+    }
+
+    /// Pushes what is not there yet.
+    pub(crate) async fn prepare(
+        &mut self,
+        kind: Kind,
+        workers: &mut [Worker],
+    ) -> Result<Job, Failure> {
+        let source = match workers.first() {
+            Some(worker) => std::sync::Arc::clone(&worker.source),
+            None => return Err(Failure::List),
+        };
+        let template = |size| Template::new(&source, size);
+        let work = match kind {
+            Kind::Manifest { head, by_tag } => {
+                let manifests = self.manifests(workers).await?;
+                let stored = manifests.iter().map(|manifest| {
+                    let reference = if by_tag { &manifest.tag } else { &manifest.digest };
+                    let (digest, size) = (manifest.digest.clone(), manifest.bytes.len());
+                    Stored::manifest(&self.repository, reference, &Descriptor { digest, size })
+                });
+                let stored = stored.collect();
+                if head { Work::Look(stored) } else { Work::Fetch(stored) }
+            }
+            Kind::BlobHead => Work::Look(self.blobs(workers, template(SMALL_BYTES)).await?),
+            Kind::BlobHeadMissing => Work::Miss,
+            Kind::BlobGet { size } => Work::Fetch(self.blobs(workers, template(size)).await?),
+            Kind::BlobRange => Work::Range(self.blobs(workers, template(RANGED_BYTES)).await?),
+            Kind::Push { size, style } => Work::Push { template: template(size), style },
+            Kind::ImagePush { layers } => {
+                Work::PushImage { template: template(LAYER_BYTES), layers }
+            }
+            Kind::ImagePull { layers } => {
+                Work::PullImage(self.images(workers, template(LAYER_BYTES), layers).await?)
+            }
+            Kind::Mix => {
+                let images = self.images(workers, template(LAYER_BYTES), MIX_LAYERS).await?;
+                Work::Mix { template: template(LAYER_BYTES), layers: MIX_LAYERS, images }
+            }
+            Kind::TagPut => Work::PutTag(self.manifests(workers).await?),
+            Kind::TagPage => return self.tags(workers).await,
+            Kind::Catalog => Work::Catalog(self.catalog(workers).await?),
+            Kind::Referrers => self.referrers(workers).await?,
+        };
+        Ok(Job { repository: self.repository.clone(), work })
+    }
+
+    async fn manifests(&mut self, workers: &mut [Worker]) -> Result<Vec<Manifest>, Failure> {
+        if self.manifests.is_empty() {
+            let repository = self.repository.as_str();
+            let parts = Parts::push(workers, repository, MANIFEST_LAYERS).await?;
+            self.manifests = spread(workers, MANIFESTS, async |worker: &mut Worker, number| {
+                let bytes = manifest(&worker.source, &parts.config, &parts.layers, None);
+                let tag = format!("v{number}");
+                put_manifest(&mut worker.client, repository, &tag, &bytes).await?;
+                Ok(Manifest { tag, digest: digest_of(&bytes), bytes })
+            })
+            .await?;
+        }
+        Ok(self.manifests.clone())
+    }
+
+    async fn blobs(
+        &self,
+        workers: &mut [Worker],
+        template: Template,
+    ) -> Result<Vec<Stored>, Failure> {
+        let repository = self.repository.as_str();
+        let count = (BLOBS_BYTES_MAX / template.size()).clamp(1, BLOBS_MAX);
+        spread(workers, count, async |worker: &mut Worker, _| {
+            let content = push_one(worker, repository, &template).await?;
+            Ok(Stored::blob(repository, &content))
+        })
+        .await
+    }
+
+    async fn images(
+        &mut self,
+        workers: &mut [Worker],
+        template: Template,
+        layers: usize,
+    ) -> Result<Vec<Image>, Failure> {
+        if let Some((_, images)) = self.images.iter().find(|(made_of, _)| *made_of == layers) {
+            return Ok(images.clone());
+        }
+        let repository = self.repository.as_str();
+        let images = spread(workers, IMAGES, async |worker: &mut Worker, _| {
+            push_image(worker, repository, layers, &template).await
+        })
+        .await?;
+        self.images.push((layers, images.clone()));
+        Ok(images)
+    }
+
+    /// A repository of its own, so that nothing else is among the tags.
+    async fn tags(&self, workers: &mut [Worker]) -> Result<Job, Failure> {
+        let repository = format!("{}/tags", self.repository);
+        let parts = Parts::push(workers, &repository, 1).await?;
+        let bytes = parts.manifest(workers)?;
+        let mut names = spread(workers, self.tags, async |worker: &mut Worker, number| {
+            let tag = format!("t{number:07}");
+            put_manifest(&mut worker.client, &repository, &tag, &bytes).await?;
+            Ok(tag)
+        })
+        .await?;
+        names.sort();
+        Ok(Job { repository, work: Work::Tags(names) })
+    }
+
+    async fn catalog(&self, workers: &mut [Worker]) -> Result<Vec<String>, Failure> {
+        let below = self.repository.as_str();
+        let mut names = spread(workers, self.repositories, async |worker: &mut Worker, number| {
+            let repository = format!("{below}/r{number:06}");
+            let parts = Parts::push(std::slice::from_mut(worker), &repository, 1).await?;
+            let bytes = parts.manifest(std::slice::from_ref(worker))?;
+            put_manifest(&mut worker.client, &repository, "latest", &bytes).await?;
+            Ok(repository)
+        })
+        .await?;
+        names.sort();
+        Ok(names)
+    }
+
+    async fn referrers(&mut self, workers: &mut [Worker]) -> Result<Work, Failure> {
+        let manifests = self.manifests(workers).await?;
+        let repository = self.repository.as_str();
+        let parts = Parts::push(workers, repository, 0).await?;
+        let Some(subject) = manifests.first() else { return Err(Failure::List) };
+        let described = Descriptor { digest: subject.digest.clone(), size: subject.bytes.len() };
+        spread(workers, REFERRERS, async |worker: &mut Worker, _| {
+            let bytes = manifest(&worker.source, &parts.config, &[], Some(&described));
+            put_manifest(&mut worker.client, repository, &digest_of(&bytes), &bytes).await
+        })
+        .await?;
+        Ok(Work::Referrers { subject: described.digest, count: REFERRERS })
+    }
+}
+
+/// A configuration and layers that manifests can be made of.
+struct Parts {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+impl Parts {
+    async fn push(
+        workers: &mut [Worker],
+        repository: &str,
+        layers: usize,
+    ) -> Result<Self, Failure> {
+        let Some(worker) = workers.first_mut() else { return Err(Failure::List) };
+        let template = Template::new(&worker.source, SMALL_BYTES);
+        let mut pushed = Vec::new();
+        for _ in 0..layers {
+            pushed.push(push_one(worker, repository, &template).await?);
+        }
+        let bytes = config(&worker.source, &pushed);
+        let content = Content { shared: &bytes, trailer: Vec::new(), digest: digest_of(&bytes) };
+        push(&mut worker.client, repository, &content, Style::Known).await?;
+        Ok(Self { config: content.descriptor(), layers: pushed })
+    }
+
+    fn manifest(&self, workers: &[Worker]) -> Result<Vec<u8>, Failure> {
+        let worker = workers.first().ok_or(Failure::List)?;
+        Ok(manifest(&worker.source, &self.config, &self.layers, None))
+    }
+}
+
+async fn push_one(
+    worker: &mut Worker,
+    repository: &str,
+    template: &Template,
+) -> Result<Descriptor, Failure> {
+    let source: std::sync::Arc<Source> = std::sync::Arc::clone(&worker.source);
+    let content = template.make(&source);
+    push(&mut worker.client, repository, &content, Style::Known).await?;
+    Ok(content.descriptor())
+}
+
+/// Does something so many times, all workers beside each other, and gives what came of it.
+async fn spread<T>(
+    workers: &mut [Worker],
+    count: usize,
+    work: impl AsyncFn(&mut Worker, usize) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
+    try_join_all(workers.iter_mut().map(async |worker| {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return Ok(());
+            }
+            let made = work(worker, number).await?;
+            done.lock().unwrap_or_else(PoisonError::into_inner).push(made);
+        }
+    }))
+    .await?;
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+}

@@ -1,0 +1,50 @@
+//! `jreg bench`: drives any OCI registry over HTTP/1.1 and measures it.
+//!
+//! It shares nothing with the server: not its types, not its HTTP. [`run`] is all that the command
+//! line calls.
+//!
+//! - What can be measured: [`WORKLOADS`]. A workload's content and repositories are those of one
+//!   run, so that no registry is flattered by what it has already.
+//! - The client must not be what is measured. It writes HTTP itself, on one thread, keeps one
+//!   connection a worker, copies nothing that it sends and throws away what it reads; each result
+//!   says how busy it was ([`Measured::client_cpu_seconds`]).
+//! - What a registry answers is not trusted: each workload begins with an operation whose bytes are
+//!   checked, and each answer's status and length are.
+//! - Runs are kept as JSON ([`Run`]), and compared by `jreg bench report`.
+
+mod args;
+mod auth;
+mod client;
+mod content;
+mod drive;
+mod error;
+mod failure;
+mod fixtures;
+mod histogram;
+mod job;
+mod measured;
+mod operation;
+mod plan;
+mod process;
+mod report;
+mod rng;
+mod run;
+mod stream;
+mod svg;
+mod text;
+mod url;
+mod wire;
+mod workload;
+
+pub use args::{ABOUT, BenchAction, BenchArgs, ReportArgs, RunArgs};
+pub use auth::{Credentials, InvalidCredentials};
+pub use error::BenchError;
+pub use failure::Failure;
+pub use histogram::Histogram;
+pub use measured::{FORMAT, Latency, Measured, Run};
+pub use plan::{Amount, Plan};
+pub use process::WatchError;
+pub use run::{Verdict, measure, run};
+pub use stream::TlsError;
+pub use url::{Authority, InvalidUrl, Url};
+pub use workload::{UnknownWorkload, WORKLOADS, Workload};

@@ -1,0 +1,105 @@
+//! What a run is to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::{Credentials, Tokens};
+use crate::client::Server;
+use crate::content::Source;
+use crate::error::BenchError;
+use crate::fixtures::content_bytes_max;
+use crate::stream::connector;
+use crate::url::Url;
+use crate::workload::Workload;
+
+/// How much of a workload is done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Amount {
+    /// What begins within this time.
+    Duration(Duration),
+    /// So many operations.
+    Count(u64),
+}
+
+/// What a run is to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The registry.
+    pub url: Url,
+    /// What it is called.
+    pub label: String,
+    /// What to measure.
+    pub workloads: Vec<Workload>,
+    /// How many operations run at a time.
+    pub concurrency: usize,
+    /// How much of each workload.
+    pub amount: Amount,
+    /// For how long each is done first without counting.
+    pub warmup: Duration,
+    /// How often all of it is done.
+    pub rounds: u32,
+    /// What the names of repositories begin with.
+    pub namespace: String,
+    /// How many tags `tag-page` has.
+    pub tags: usize,
+    /// How many repositories `catalog` has.
+    pub repositories: usize,
+    /// How many bytes a workload leaves in the registry, at the most.
+    pub push_bytes_max: u64,
+    /// The longest that one request may take.
+    pub timeout: Duration,
+    /// Whether everything that is read is hashed, also while it counts.
+    pub verify: bool,
+    /// Whether the machine writes out what it holds back before each workload.
+    pub sync: bool,
+    /// The process of the server.
+    pub pid: Option<u32>,
+    /// Who the client is.
+    pub credentials: Option<Credentials>,
+    /// Certificates to trust beside those of the machine.
+    pub ca: Option<std::path::PathBuf>,
+    /// What all content follows from.
+    pub seed: u64,
+}
+
+/// A plan with what it needs.
+pub(crate) struct Setup {
+    pub(crate) plan: Plan,
+    pub(crate) server: Arc<Server>,
+    pub(crate) source: Arc<Source>,
+}
+
+impl Plan {
+    pub(crate) fn duration(&self) -> Duration {
+        match self.amount {
+            Amount::Duration(duration) => duration,
+            Amount::Count(_) => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn count(&self) -> Option<u64> {
+        match self.amount {
+            Amount::Count(count) => Some(count),
+            Amount::Duration(_) => None,
+        }
+    }
+
+    pub(crate) fn set_up(self) -> Result<Setup, BenchError> {
+        let size = self.workloads.iter().map(|workload| content_bytes_max(workload.kind)).max();
+        let source = Source::new(self.seed, size.unwrap_or_default());
+        // A registry without TLS may still redirect to a store that has it.
+        let tls = match connector(self.ca.as_deref()) {
+            Ok(tls) => Some(tls),
+            Err(_) if !self.url.authority.tls && self.ca.is_none() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let server = Server {
+            authority: self.url.authority.clone(),
+            tls,
+            credentials: self.credentials.clone(),
+            tokens: Tokens::default(),
+            timeout: self.timeout,
+        };
+        Ok(Setup { plan: self, server: Arc::new(server), source: Arc::new(source) })
+    }
+}

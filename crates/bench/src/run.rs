@@ -1,0 +1,128 @@
+//! The command: measures or compares, and says what came of it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::args::{BenchAction, BenchArgs, FILES_MAX, ReportArgs, RunArgs};
+use crate::drive;
+use crate::error::BenchError;
+use crate::measured::{FORMAT, Run};
+use crate::plan::Plan;
+use crate::{report, svg, text};
+
+/// The longest file of results that is read.
+const RESULTS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How it went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// All that was asked.
+    Done,
+    /// Some operations failed.
+    Failed,
+}
+
+/// Does what the command line says: `out` is for what was asked, `aside` for what happens
+/// meanwhile.
+///
+/// # Errors
+///
+/// [`BenchError`] if nothing can be measured or written at all. Operations that fail are counted
+/// and make the verdict [`Verdict::Failed`].
+pub fn run(
+    args: BenchArgs,
+    out: &mut dyn Write,
+    aside: &mut dyn Write,
+) -> Result<Verdict, BenchError> {
+    match args {
+        BenchArgs { action: Some(BenchAction::Report(args)), .. } => compare(&args, out),
+        BenchArgs { action: None, run } => run_workloads(run, out, aside),
+    }
+}
+
+fn run_workloads(
+    mut args: RunArgs,
+    out: &mut dyn Write,
+    aside: &mut dyn Write,
+) -> Result<Verdict, BenchError> {
+    let url = match args.url.take() {
+        Some(url) if !args.list => url,
+        _ => return print(out, &text::workloads()).map(|()| Verdict::Done),
+    };
+    let (json, chart) = (args.json.take(), args.svg.take());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(BenchError::Start)?;
+    let measured = runtime.block_on(measure(args.plan(url), &mut |line| {
+        // It is measured also when nobody reads of it.
+        let _ = writeln!(aside, "{line}");
+    }))?;
+    match json.as_deref() {
+        Some(path) if path == Path::new("-") => print(out, &as_json(&measured))?,
+        Some(path) => {
+            write(path, &as_json(&measured))?;
+            print(out, &text::table(&measured))?;
+        }
+        None => print(out, &text::table(&measured))?,
+    }
+    let failed = measured.results.iter().any(|measured| measured.failed() > 0);
+    if let Some(path) = chart {
+        write(&path, &svg::chart(&report::Comparison::of(&[measured], "")))?;
+    }
+    Ok(if failed { Verdict::Failed } else { Verdict::Done })
+}
+
+fn as_json(run: &Run) -> String {
+    // Nothing in it has a key that is no string, so it can be written.
+    serde_json::to_string(run).unwrap_or_default() + "\n"
+}
+
+/// Measures a registry. `tell` is told what is being done.
+///
+/// # Errors
+///
+/// [`BenchError`] if nothing can be measured at all.
+pub async fn measure(plan: Plan, tell: &mut dyn FnMut(&str)) -> Result<Run, BenchError> {
+    Box::pin(drive::run(plan.set_up()?, tell)).await
+}
+
+fn compare(args: &ReportArgs, out: &mut dyn Write) -> Result<Verdict, BenchError> {
+    let files = args.files.iter().take(FILES_MAX);
+    let runs = files.map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let comparison = report::Comparison::of(&runs, &args.subject);
+    print(out, &report::markdown(&comparison))?;
+    if let Some(path) = &args.svg {
+        write(path, &svg::chart(&comparison))?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn read(path: &Path) -> Result<Run, BenchError> {
+    let failed = |source| BenchError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    let length = file.take(RESULTS_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if u64::try_from(length).unwrap_or(u64::MAX) > RESULTS_BYTES_MAX {
+        return Err(BenchError::TooLarge { path: path.to_owned(), max: RESULTS_BYTES_MAX });
+    }
+    let nothing = |source| BenchError::NoResults { path: path.to_owned(), source };
+    let version: Version = serde_json::from_str(&text).map_err(nothing)?;
+    if version.format != FORMAT {
+        return Err(BenchError::Format { path: path.to_owned(), format: version.format });
+    }
+    serde_json::from_str(&text).map_err(nothing)
+}
+
+/// What every version of the format has.
+#[derive(serde::Deserialize)]
+struct Version {
+    format: u32,
+}
+
+fn write(path: &Path, text: &str) -> Result<(), BenchError> {
+    fs::write(path, text).map_err(|source| BenchError::Write { path: path.to_owned(), source })
+}
+
+fn print(out: &mut dyn Write, text: &str) -> Result<(), BenchError> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(BenchError::Print)
+}

@@ -1,0 +1,188 @@
+//! What can be measured: the workloads by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// 4 KiB.
+const KIB_4: usize = 4 * 1024;
+/// 1 MiB.
+const MIB: usize = 1024 * 1024;
+
+/// Something to do again and again.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Workload {
+    /// Its name in `--only`, tables and files.
+    pub name: &'static str,
+    /// What one operation is.
+    pub about: &'static str,
+    pub(crate) kind: Kind,
+}
+
+/// What an operation of a workload is.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Kind {
+    Manifest { head: bool, by_tag: bool },
+    BlobHead,
+    BlobHeadMissing,
+    BlobGet { size: usize },
+    BlobRange,
+    Push { size: usize, style: Style },
+    ImagePush { layers: usize },
+    ImagePull { layers: usize },
+    TagPut,
+    TagPage,
+    Catalog,
+    Referrers,
+    Mix,
+}
+
+/// How the bytes of a blob are sent.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Style {
+    /// POST, PUT with the bytes and the digest: containerd, buildkit, crane.
+    Known,
+    /// POST, PATCH of unknown length, empty PUT with the digest: docker, podman, skopeo.
+    Docker,
+}
+
+impl Kind {
+    /// Whether an operation moves so many bytes that bytes a second are what counts.
+    pub(crate) fn is_bulk(self) -> bool {
+        match self {
+            Self::BlobGet { size } | Self::Push { size, .. } => size >= MIB,
+            _ => false,
+        }
+    }
+
+    /// Whether a registry may do without what is asked.
+    pub(crate) fn is_optional(self) -> bool {
+        matches!(self, Self::Catalog | Self::Referrers)
+    }
+}
+
+const fn manifest(name: &'static str, about: &'static str, head: bool, by_tag: bool) -> Workload {
+    Workload { name, about, kind: Kind::Manifest { head, by_tag } }
+}
+
+const fn get(name: &'static str, about: &'static str, size: usize) -> Workload {
+    Workload { name, about, kind: Kind::BlobGet { size } }
+}
+
+const fn push(name: &'static str, about: &'static str, size: usize, style: Style) -> Workload {
+    Workload { name, about, kind: Kind::Push { size, style } }
+}
+
+const fn other(name: &'static str, about: &'static str, kind: Kind) -> Workload {
+    Workload { name, about, kind }
+}
+
+const KNOWN: &str = "POST, then PUT with the bytes and their digest";
+const DOCKER: &str = "POST, PATCH of unknown length, empty PUT with the digest";
+
+/// All of them, in the order in which they run: what is only read first, what writes much last.
+pub const WORKLOADS: &[Workload] = &[
+    manifest("manifest-get-tag", "GET of a manifest by tag", false, true),
+    manifest("manifest-get-digest", "GET of a manifest by digest", false, false),
+    manifest("manifest-head-tag", "HEAD of a manifest by tag", true, true),
+    manifest("manifest-head-digest", "HEAD of a manifest by digest", true, false),
+    other("blob-head", "HEAD of a blob that is there", Kind::BlobHead),
+    other("blob-head-missing", "HEAD of a blob that is not there", Kind::BlobHeadMissing),
+    get("blob-get-4k", "GET of a blob of 4 KiB", KIB_4),
+    get("blob-get-1m", "GET of a blob of 1 MiB", MIB),
+    get("blob-get-100m", "GET of a blob of 100 MiB", 100 * MIB),
+    other("blob-get-range", "GET of 64 KiB somewhere in a blob of 10 MiB", Kind::BlobRange),
+    other("tag-page", "GET of 100 tags, somewhere among --tags", Kind::TagPage),
+    other("catalog", "GET of 100 repositories, somewhere among --repositories", Kind::Catalog),
+    other("referrers", "GET of the 20 referrers of a manifest", Kind::Referrers),
+    other(
+        "image-pull-5",
+        "an image of 5 layers of 100 KiB, as containerd pulls it",
+        Kind::ImagePull { layers: 5 },
+    ),
+    other(
+        "image-pull-50",
+        "an image of 50 layers of 100 KiB, as containerd pulls it",
+        Kind::ImagePull { layers: 50 },
+    ),
+    other(
+        "tag-put",
+        "PUT of a manifest that is there, so that a tag names another one",
+        Kind::TagPut,
+    ),
+    push("push-known-4k", KNOWN, KIB_4, Style::Known),
+    push("push-docker-4k", DOCKER, KIB_4, Style::Docker),
+    other(
+        "image-push-5",
+        "an image of 5 layers of 100 KiB, as docker pushes it",
+        Kind::ImagePush { layers: 5 },
+    ),
+    other(
+        "image-push-50",
+        "an image of 50 layers of 100 KiB, as docker pushes it",
+        Kind::ImagePush { layers: 50 },
+    ),
+    other("mix", "3 of 4 an image-pull-5, 1 of 4 an image-push-5", Kind::Mix),
+    push("push-known-1m", KNOWN, MIB, Style::Known),
+    push("push-docker-1m", DOCKER, MIB, Style::Docker),
+    push("push-known-10m", KNOWN, 10 * MIB, Style::Known),
+    push("push-docker-10m", DOCKER, 10 * MIB, Style::Docker),
+    push("push-known-100m", KNOWN, 100 * MIB, Style::Known),
+    push("push-docker-100m", DOCKER, 100 * MIB, Style::Docker),
+];
+
+/// A name that no workload has.
+#[derive(Clone, Debug, Error, Eq, PartialEq)]
+#[error("there is no workload {0:?}; --list names them")]
+pub struct UnknownWorkload(String);
+
+impl FromStr for Workload {
+    type Err = UnknownWorkload;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWorkload> {
+        let found = WORKLOADS.iter().find(|workload| workload.name == text.trim());
+        found.copied().ok_or_else(|| UnknownWorkload(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Those of `only`, or all if that is empty, without those of `skip`, in the order of
+/// [`WORKLOADS`].
+pub(crate) fn select(only: &[Workload], skip: &[Workload]) -> Vec<Workload> {
+    let wanted = |workload: &&Workload| only.is_empty() || only.contains(workload);
+    let kept = |workload: &&Workload| !skip.contains(workload);
+    WORKLOADS.iter().filter(wanted).filter(kept).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let names: HashSet<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+        assert_eq!(names.len(), WORKLOADS.len());
+        for workload in WORKLOADS {
+            assert_eq!(workload.name.parse::<Workload>().unwrap(), *workload);
+        }
+        let error = "blob-gte".parse::<Workload>().unwrap_err();
+        assert_eq!(error.to_string(), r#"there is no workload "blob-gte"; --list names them"#);
+    }
+
+    #[test]
+    fn a_selection_keeps_the_order() {
+        let [a, b, c] = ["mix", "blob-head", "tag-put"].map(|name| name.parse().unwrap());
+        assert_eq!(select(&[a, b, c], &[c]), [b, a]);
+        assert_eq!(select(&[], &[]), WORKLOADS);
+        assert_eq!(select(&[], WORKLOADS), []);
+    }
+}

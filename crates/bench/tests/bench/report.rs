@@ -1,0 +1,223 @@
+//! Files of results, and what is made of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::Parser;
+use jreg_bench::{BenchArgs, FORMAT, Latency, Measured, Run, Verdict};
+
+use crate::common::block_on;
+use crate::fake::{Fake, answer};
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    bench: BenchArgs,
+}
+
+/// What the command prints, and how it goes.
+fn command(args: &[&str]) -> Result<(Verdict, String), String> {
+    let line = Line::try_parse_from(std::iter::once("bench").chain(args.iter().copied())).unwrap();
+    let mut out = Vec::new();
+    let verdict = jreg_bench::run(line.bench, &mut out, &mut std::io::sink());
+    verdict
+        .map(|verdict| (verdict, String::from_utf8(out).unwrap()))
+        .map_err(|error| error.to_string())
+}
+
+/// A result whose figures all follow from one.
+fn measured(workload: &str, round: u32, rate: f64) -> Measured {
+    let operations = 1000;
+    Measured {
+        workload: workload.to_owned(),
+        round,
+        operations,
+        seconds: 1000.0 / rate,
+        requests: operations,
+        received_bytes: operations * 1_000_000,
+        latency: Latency { p99_ms: 1000.0 / rate, ..Latency::default() },
+        server_cpu_seconds: Some(800.0 / rate),
+        server_peak_bytes: Some(50_000_000),
+        client_cpu_seconds: Some(100.0 / rate),
+        ..Measured::default()
+    }
+}
+
+fn run(label: &str, results: Vec<Measured>) -> Run {
+    Run {
+        format: FORMAT,
+        label: label.to_owned(),
+        url: "http://127.0.0.1:5000".to_owned(),
+        server: Some("x & <y>".to_owned()),
+        client: "jreg 0.1.0".to_owned(),
+        began_unix_s: 1_700_000_000,
+        seed: 7,
+        concurrency: 16,
+        duration_s: 5.0,
+        count: None,
+        tags: 600,
+        repositories: 200,
+        results,
+    }
+}
+
+/// Two rounds of one peer in two files, one of another that lacks something, and ours.
+fn runs() -> Vec<Run> {
+    let without = Measured {
+        workload: "catalog".to_owned(),
+        round: 1,
+        unsupported: Some("status 404".to_owned()),
+        ..Measured::default()
+    };
+    let failing = Measured {
+        errors: BTreeMap::from([("status 500".to_owned(), 2)]),
+        client_cpu_seconds: Some(1.0),
+        seconds: 1.0,
+        ..measured("catalog", 1, 1000.0)
+    };
+    vec![
+        run("jreg", vec![measured("blob-head", 1, 3000.0), measured("blob-get-1m", 1, 900.0)]),
+        run("one", vec![measured("blob-head", 1, 1000.0), measured("blob-get-1m", 1, 300.0)]),
+        run("one", vec![measured("blob-head", 1, 1500.0), without]),
+        run("two & more", vec![measured("blob-head", 1, 2000.0), failing]),
+    ]
+}
+
+fn written(folder: &Path) -> Vec<String> {
+    let runs = runs();
+    let write = |(number, run): (usize, &Run)| {
+        let path = folder.join(format!("{number}.json"));
+        std::fs::write(&path, serde_json::to_string(run).unwrap()).unwrap();
+        path.display().to_string()
+    };
+    runs.iter().enumerate().map(write).collect()
+}
+
+#[test]
+fn results_are_read_as_they_were_written() {
+    for run in runs() {
+        let text = serde_json::to_string(&run).unwrap();
+        assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), run);
+    }
+}
+
+const GOLDEN: &str = include_str!("report.md");
+
+#[test]
+fn a_report_has_medians_and_ratios_to_the_best_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = written(folder.path());
+    let args: Vec<_> = std::iter::once("report").chain(files.iter().map(String::as_str)).collect();
+    let (verdict, markdown) = command(&args).unwrap();
+    assert_eq!(verdict, Verdict::Done);
+    assert_eq!(markdown, GOLDEN, "{markdown}");
+}
+
+#[test]
+fn a_chart_is_well_formed_and_has_a_bar_for_each_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    let chart = folder.path().join("chart.svg");
+    let files = written(folder.path());
+    let mut args = vec!["report", "--svg", chart.to_str().unwrap()];
+    args.extend(files.iter().map(String::as_str));
+    command(&args).unwrap();
+    let svg = std::fs::read_to_string(chart).unwrap();
+    let mut reader = quick_xml::Reader::from_str(&svg);
+    let (mut depth, mut bars, mut texts) = (0_i32, Vec::new(), Vec::new());
+    loop {
+        use quick_xml::events::Event;
+        match reader.read_event().unwrap() {
+            Event::Start(_) => depth += 1,
+            Event::End(_) => depth -= 1,
+            Event::Empty(element) => {
+                let width = element.try_get_attribute("width").unwrap().unwrap();
+                bars.push(String::from_utf8(width.value.to_vec()).unwrap());
+            }
+            Event::Text(text) => texts.push(text.decode().unwrap().into_owned()),
+            Event::GeneralRef(entity) => texts.push(format!("&{};", entity.decode().unwrap())),
+            Event::Eof => break,
+            _ => {}
+        }
+    }
+    assert_eq!(depth, 0);
+    // The ground, and three registries for each of three workloads, those without figures empty.
+    assert_eq!(bars.len(), 1 + 3 * 3);
+    assert_eq!(bars.iter().filter(|width| *width == "0.0").count(), 3);
+    for said in ["blob-head (/s)", "blob-get-1m (MB/s)", "not supported", "&amp;"] {
+        assert!(texts.iter().any(|text| text == said), "{said}: {texts:?}");
+    }
+}
+
+#[test]
+fn files_that_are_no_results_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = |text: &str| {
+        let path = folder.path().join("x.json");
+        std::fs::write(&path, text).unwrap();
+        command(&["report", path.to_str().unwrap()]).unwrap_err()
+    };
+    assert!(report("{}").ends_with("x.json holds no results of jreg bench"));
+    assert!(report(r#"{"format":2}"#).ends_with("has format 2; this version of jreg reads 1"));
+    let missing = folder.path().join("missing.json");
+    let error = command(&["report", missing.to_str().unwrap()]).unwrap_err();
+    assert!(error.starts_with("cannot read") && error.ends_with("missing.json"), "{error}");
+}
+
+#[test]
+fn the_list_names_every_workload() {
+    let (_, list) = command(&["--list"]).unwrap();
+    for workload in jreg_bench::WORKLOADS {
+        assert!(list.lines().any(|line| line.starts_with(&format!("{} ", workload.name))));
+    }
+}
+
+/// Runs the command on a fake, which needs a thread that is not the command's.
+fn on_fake(status: u16, args: &[&str]) -> Result<(Verdict, String), String> {
+    let (send, receive) = std::sync::mpsc::channel();
+    let (done, ended) = tokio::sync::oneshot::channel::<()>();
+    let serving = std::thread::spawn(move || {
+        block_on(async {
+            let fake = Fake::misbehaving(move |asked| {
+                asked.target.contains("/blobs/sha256").then(|| answer(status, ""))
+            })
+            .await;
+            send.send(fake.url()).unwrap();
+            ended.await.ok();
+        });
+    });
+    let url = receive.recv().unwrap();
+    let mut all =
+        vec![url.as_str(), "--only", "blob-head-missing", "--count", "3", "--warmup", "0s"];
+    all.extend(args);
+    let outcome = command(&all);
+    drop(done);
+    serving.join().unwrap();
+    outcome
+}
+
+#[test]
+fn a_run_prints_a_table_and_says_whether_all_went_well() {
+    let (verdict, table) = on_fake(404, &[]).unwrap();
+    assert_eq!(verdict, Verdict::Done);
+    assert!(table.starts_with("workload"), "{table}");
+    let line = table.lines().find(|line| line.starts_with("blob-head-missing")).unwrap();
+    assert_eq!(line.split_whitespace().nth(1), Some("3"));
+    let (verdict, table) = on_fake(500, &[]).unwrap();
+    assert_eq!(verdict, Verdict::Failed);
+    assert!(table.contains("blob-head-missing: failed: 1 × status 500"), "{table}");
+}
+
+#[test]
+fn a_run_is_written_as_json() {
+    let (_, json) = on_fake(404, &["--json", "-", "--label", "it"]).unwrap();
+    let run: Run = serde_json::from_str(&json).unwrap();
+    assert_eq!((run.label.as_str(), run.results[0].operations), ("it", 3));
+    let folder = tempfile::tempdir().unwrap();
+    let (file, chart) = (folder.path().join("run.json"), folder.path().join("run.svg"));
+    let args = ["--json", file.to_str().unwrap(), "--svg", chart.to_str().unwrap()];
+    let (_, table) = on_fake(404, &args).unwrap();
+    assert!(table.starts_with("workload"));
+    let run: Run = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(run.count, Some(3));
+    assert!(std::fs::read_to_string(chart).unwrap().contains("blob-head-missing (/s)"));
+}
