@@ -1,10 +1,16 @@
 //! [`Known`]: records that were read, or found missing, until the next write to their key.
 //!
 //! Reading a record of a few hundred bytes takes a thread and tens of microseconds, and tags and
-//! links are read again and again. Nobody else writes to the folder, so what was found stays true.
+//! links are read again and again. Nobody else should write to the folder, but a disk may fail and
+//! people do: a record is believed only while its file is the one that was read and has not changed,
+//! which takes a microsecond to ask.
 
 use std::fmt;
+use std::fs::{self, Metadata};
 use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -26,6 +32,24 @@ pub(super) struct KnownRecord {
     pub(super) bytes: Bytes,
     pub(super) etag: ETag,
     pub(super) last_modified: SystemTime,
+    /// Which file it was read from.
+    pub(super) stamp: Stamp,
+}
+
+/// What changes with every change of a file. Its time of change can be set by anybody, its time of
+/// status change by nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    size_bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Self { inode: metadata.ino(), size_bytes: metadata.len(), changed }
+    }
 }
 
 /// What is at a key; `None` is nothing.
@@ -65,8 +89,15 @@ impl Known {
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Found> {
-        self.shard(key).get(key).cloned()
+    /// What was found at a key whose file is at `path`.
+    pub(super) fn get(&self, key: &Key, path: &Path) -> Option<Found> {
+        let found = self.shard(key).get(key).cloned()?;
+        let is_so = match (&found, fs::metadata(path)) {
+            (Some(record), Ok(metadata)) => record.stamp == Stamp::of(&metadata),
+            (None, Err(error)) => error.kind() == io::ErrorKind::NotFound,
+            (Some(_), Err(_)) | (None, Ok(_)) => false,
+        };
+        is_so.then_some(found)
     }
 
     pub(super) fn set(&self, key: &Key, found: Found) {
@@ -91,38 +122,67 @@ impl fmt::Debug for Known {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn key(number: usize) -> Key {
-        format!("a/{number}").parse().expect("a key")
+        format!("a/{number}").parse().unwrap()
     }
 
-    fn record(length: usize) -> Found {
-        let etag = ETag::new("1".to_owned());
-        let last_modified = SystemTime::UNIX_EPOCH;
-        Some(KnownRecord { bytes: vec![0; length].into(), etag, last_modified })
+    /// A file of some length, and a record that was read from it.
+    fn read(length: usize) -> (tempfile::NamedTempFile, Found) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), vec![0; length]).unwrap();
+        let metadata = fs::metadata(file.path()).unwrap();
+        let record = KnownRecord {
+            bytes: vec![0; length].into(),
+            etag: ETag::new("1".to_owned()),
+            last_modified: metadata.modified().unwrap(),
+            stamp: Stamp::of(&metadata),
+        };
+        (file, Some(record))
     }
 
     #[test]
     fn what_is_large_is_not_kept_and_forgets_what_was() {
         let known = Known::new(1024 * 1024);
-        known.set(&key(1), record(RECORD_BYTES_MAX));
-        assert!(known.get(&key(1)).is_some());
-        known.set(&key(1), record(RECORD_BYTES_MAX + 1));
-        assert!(known.get(&key(1)).is_none());
+        let (small, record) = read(RECORD_BYTES_MAX);
+        known.set(&key(1), record);
+        assert!(known.get(&key(1), small.path()).is_some());
+        let (large, record) = read(RECORD_BYTES_MAX + 1);
+        known.set(&key(1), record);
+        assert!(known.get(&key(1), large.path()).is_none());
+        assert!(known.get(&key(1), small.path()).is_none());
+    }
+
+    #[test]
+    fn a_record_is_believed_while_its_file_is_the_same() {
+        let known = Known::new(1024 * 1024);
+        let (file, record) = read(10);
+        known.set(&key(1), record.clone());
+        assert!(known.get(&key(1), file.path()).is_some());
+        let (another, _) = read(10);
+        assert!(known.get(&key(1), another.path()).is_none(), "another file");
+        let modified = fs::metadata(file.path()).unwrap().modified().unwrap();
+        fs::write(file.path(), [1; 10]).unwrap();
+        fs::File::options().write(true).open(file.path()).unwrap().set_modified(modified).unwrap();
+        assert!(known.get(&key(1), file.path()).is_none(), "other bytes");
+        fs::remove_file(file.path()).unwrap();
+        assert!(known.get(&key(1), file.path()).is_none(), "it is gone");
         known.set(&key(1), None);
-        assert!(known.get(&key(1)).is_some_and(|found| found.is_none()));
+        assert!(known.get(&key(1), file.path()).is_some_and(|found| found.is_none()));
+        assert!(known.get(&key(1), another.path()).is_none(), "it has come");
         known.forget(&key(1));
-        assert!(known.get(&key(1)).is_none());
+        assert!(known.get(&key(1), file.path()).is_none());
     }
 
     #[test]
     fn its_bytes_are_bounded() {
         let known = Known::new(1024 * 1024);
-        for number in 0..10_000 {
-            known.set(&key(number), record(1000));
-        }
-        let kept = (0..10_000).filter(|number| known.get(&key(*number)).is_some()).count();
+        let (file, record) = read(1000);
+        (0..10_000).for_each(|number| known.set(&key(number), record.clone()));
+        let is_kept = |number: &usize| known.get(&key(*number), file.path()).is_some();
+        let kept = (0..10_000).filter(is_kept).count();
         assert!((1..=1024).contains(&kept), "{kept}");
     }
 }

@@ -6,11 +6,14 @@
 //! page's limit, if that is larger) are kept at a time; one with more is read again for the rest.
 
 use std::collections::BinaryHeap;
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::ops::Bound;
+use std::time::{Duration, SystemTime};
 
-use super::{Inner, failure, names, records};
+use rustix::fs::{AtFlags, FileType};
+
+use super::{Inner, failure, names};
 use crate::{Error, Key, ListPage, ListRequest, Listed, Result};
 
 /// How many names of a folder are kept in memory at least.
@@ -104,10 +107,12 @@ impl Inner {
     /// Adds what a folder (`""`, or with a `/` at its end) holds to the page, until it is full.
     fn walk(&self, folder: &str, page: &mut Page<'_>) -> Result<()> {
         let mut after: Option<String> = None;
+        // Looking files up from here spares the way from the root for each.
+        let Some(opened) = self.open_folder(folder)? else { return Ok(()) };
         loop {
             let names = self.names(folder, page, after.as_deref())?;
             for name in &names.sorted {
-                self.visit(name, page)?;
+                self.visit(name, &opened, page)?;
                 if page.cut {
                     return Ok(());
                 }
@@ -119,7 +124,14 @@ impl Inner {
         }
     }
 
-    fn visit(&self, name: &str, page: &mut Page<'_>) -> Result<()> {
+    /// A folder, if it is there.
+    fn open_folder(&self, folder: &str) -> Result<Option<File>> {
+        let path = self.folders.path(folder.strip_suffix('/').unwrap_or(folder));
+        let opened = File::open(path).map_err(|error| failure::lookup(folder, error));
+        opened.map_or_else(|error| absent_is(None, error), |file| Ok(Some(file)))
+    }
+
+    fn visit(&self, name: &str, folder: &File, page: &mut Page<'_>) -> Result<()> {
         if page.folds(name) {
             if self.holds_a_key(name)? && page.admit(name) {
                 page.prefixes.push(name.to_owned());
@@ -129,24 +141,12 @@ impl Inner {
         if is_folder(name) {
             return self.walk(name, page);
         }
-        if let Some(listed) = self.listed(name)?
+        if let Some(listed) = listed(name, folder)?
             && page.admit(name)
         {
             page.entries.push(listed);
         }
         Ok(())
-    }
-
-    /// What a listing tells of a file, unless it is gone by now.
-    fn listed(&self, name: &str) -> Result<Option<Listed>> {
-        let Ok(key) = name.parse::<Key>() else { return Ok(None) };
-        let metadata = match fs::metadata(self.path(&key)) {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return Ok(None),
-            Err(error) => return absent_is(None, failure::lookup(&key, error)),
-        };
-        let last_modified = records::modified(&key, &metadata)?;
-        Ok(Some(Listed { key, size_bytes: metadata.len(), last_modified, etag: None }))
     }
 
     /// The smallest names in a folder that a page wants, after one. A folder that is gone holds
@@ -252,6 +252,26 @@ impl Inner {
         self.folders.names.keep(name, all);
         Ok(())
     }
+}
+
+/// What a listing tells of a file in a folder, unless one of them is gone by now.
+fn listed(name: &str, folder: &File) -> Result<Option<Listed>> {
+    let Ok(key) = name.parse::<Key>() else { return Ok(None) };
+    let file = name.rsplit_once('/').map_or(name, |(_, file)| file);
+    let stat = match rustix::fs::statat(folder, file, AtFlags::empty()) {
+        Ok(stat) => stat,
+        Err(error) => return absent_is(None, failure::lookup(&key, error.into())),
+    };
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Ok(None);
+    }
+    let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    let last_modified = SystemTime::UNIX_EPOCH
+        .checked_add(Duration::new(seconds, nanos))
+        .unwrap_or(SystemTime::UNIX_EPOCH);
+    let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
+    Ok(Some(Listed { key, size_bytes, last_modified, etag: None }))
 }
 
 fn is_valid(key: &str) -> bool {

@@ -213,7 +213,7 @@ impl Store for FsStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
-        if let Some(found) = self.inner.known.get(key) {
+        if let Some(found) = self.inner.known.get(key, &self.inner.path(key)) {
             return self.inner.record(key, found);
         }
         let key = key.clone();

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::folders::parent;
-use super::known::{Found, KnownRecord};
+use super::known::{Found, KnownRecord, Stamp};
 use super::log::{Change, LOGGED_BYTES_MAX, Log, Pending, Refused};
 use super::{Inner, failure};
 use crate::{
@@ -98,19 +98,24 @@ impl Inner {
         };
         let last_modified = modified(key, &metadata)?;
         let bytes = read_record(key, file, metadata.len())?;
-        Ok(Some(KnownRecord { etag: etag(&bytes), bytes, last_modified }))
+        Ok(Some(KnownRecord {
+            etag: etag(&bytes),
+            bytes,
+            last_modified,
+            stamp: Stamp::of(&metadata),
+        }))
     }
 
     /// What was found as an answer.
     pub(super) fn record(&self, key: &Key, found: Found) -> Result<Record> {
-        let KnownRecord { bytes, etag, last_modified } =
+        let KnownRecord { bytes, etag, last_modified, .. } =
             found.ok_or_else(|| Error::new(ErrorKind::NotFound, key))?;
         Ok(Record { bytes, etag, last_modified, date: self.clock.now() })
     }
 
     /// The version that is there, if any. The key must be held.
     fn current(&self, key: &Key) -> Result<Option<ETag>> {
-        let found = match self.known.get(key) {
+        let found = match self.known.get(key, &self.path(key)) {
             Some(found) => found,
             None => self.find(key)?,
         };
@@ -164,12 +169,19 @@ impl Inner {
         drop(logged);
         self.appeared(key);
         let Err(error) = renamed else {
-            let (bytes, etag) = (bytes.clone(), etag(bytes));
-            self.known.set(key, Some(KnownRecord { bytes, etag, last_modified: modified }));
+            self.read_next(key, bytes);
             return Ok(true);
         };
         log.keep([key.as_str()]).map_err(|error| failure::ambiguous(key, error))?;
         Err(taken(key, &self.path(key), error))
+    }
+
+    /// What was just written is what is read next.
+    fn read_next(&self, key: &Key, bytes: &Bytes) {
+        let Ok(metadata) = fs::metadata(self.path(key)) else { return };
+        let Ok(last_modified) = metadata.modified() else { return };
+        let (bytes, etag, stamp) = (bytes.clone(), etag(bytes), Stamp::of(&metadata));
+        self.known.set(key, Some(KnownRecord { bytes, etag, last_modified, stamp }));
     }
 
     /// Puts an object by its own syncs.

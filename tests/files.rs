@@ -1,0 +1,179 @@
+//! Bodies that a connection takes from files: the bytes are right whatever surrounds them, and a
+//! file that is not what it was breaks the answer off.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jreg_oci::{Algorithm, Digest};
+use jreg_storage::{FsOptions, FsStore};
+use jreg_testkit::{Client, Request, Rng, ServerSpec, StoreKind, TestServer};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Longer than what one placeholder stands for, and than what the sockets take at once.
+const LARGE_BYTES: usize = 3 * 1024 * 1024 + 17;
+/// The longest body that is read rather than sent.
+const SMALL_BYTES: usize = 64 * 1024;
+
+struct World {
+    server: TestServer,
+    folder: TempDir,
+    client: Client,
+}
+
+impl World {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FsStore::open(folder.path(), FsOptions::default()).unwrap();
+        let spec = ServerSpec::default().store(StoreKind::Given(Arc::new(store)));
+        let server = TestServer::start(spec).await;
+        let client = server.client();
+        Self { server, folder, client }
+    }
+
+    async fn push(&self, bytes: &Bytes) -> Digest {
+        let digest = Digest::of(Algorithm::Sha256, bytes);
+        let target = format!("/v2/app/blobs/uploads/?digest={digest}");
+        let answer = self.client.send(Request::new("POST", target).body(bytes.clone())).await;
+        assert_eq!(answer.status, 201, "{answer}");
+        digest
+    }
+
+    /// What comes back for requests that are sent at once, until the server closes.
+    async fn pipelined(&self, requests: &[String]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.client.address()).await.unwrap();
+        stream.write_all(requests.concat().as_bytes()).await.unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.unwrap();
+        received
+    }
+}
+
+fn random(seed: u64, length: usize) -> Bytes {
+    Rng::new(seed).bytes(length).into()
+}
+
+fn get(digest: &Digest, more: &str) -> String {
+    format!("GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: a\r\n{more}\r\n")
+}
+
+/// Splits what was received into bodies, by the lengths that the heads tell.
+fn bodies(mut received: &[u8]) -> Vec<Vec<u8>> {
+    let mut bodies = Vec::new();
+    while !received.is_empty() {
+        let end = received.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let (head, rest) = received.split_at(end);
+        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let (body, rest) = rest.split_at(length.parse().unwrap());
+        bodies.push(body.to_vec());
+        received = rest;
+    }
+    bodies
+}
+
+#[tokio::test]
+async fn blobs_of_every_length_come_whole() {
+    let world = World::start().await;
+    let part = 1024 * 1024;
+    for length in [0, 1, SMALL_BYTES, SMALL_BYTES + 1, part - 1, part, part + 1, LARGE_BYTES] {
+        let bytes = random(length as u64, length);
+        let digest = world.push(&bytes).await;
+        for _ in 0..2 {
+            let answer =
+                world.client.send(Request::new("GET", format!("/v2/app/blobs/{digest}"))).await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.body, bytes, "{length}");
+        }
+    }
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn answers_on_one_connection_are_not_mixed_up() {
+    let world = World::start().await;
+    let (first, second) = (random(1, LARGE_BYTES), random(2, 2 * SMALL_BYTES));
+    let small = random(3, 100);
+    let [a, b, c] = [world.push(&first).await, world.push(&second).await, world.push(&small).await];
+    let end = "Connection: close\r\n";
+    let received = world
+        .pipelined(&[
+            get(&a, ""),
+            get(&c, ""),
+            get(&b, "Range: bytes=70000-\r\n"),
+            get(&b, ""),
+            get(&a, &format!("Range: bytes=1000000-2100000\r\n{end}")),
+        ])
+        .await;
+    let expected: Vec<&[u8]> =
+        vec![&first, &small, &second[70_000..], &second, &first[1_000_000..=2_100_000]];
+    assert!(bodies(&received) == expected);
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_every_byte() {
+    let world = World::start().await;
+    let bytes = random(4, 4 * LARGE_BYTES);
+    let digest = world.push(&bytes).await;
+    let mut stream = TcpStream::connect(world.client.address()).await.unwrap();
+    stream.write_all(get(&digest, "Connection: close\r\n").as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    let mut piece = vec![0; 10_000];
+    loop {
+        let read = stream.read(&mut piece).await.unwrap();
+        if read == 0 {
+            break;
+        }
+        received.extend_from_slice(&piece[..read]);
+        tokio::task::yield_now().await;
+    }
+    assert!(bodies(&received) == [&bytes[..]]);
+    world.server.stop().await;
+}
+
+/// The file of the only blob.
+fn blob_file(root: &Path) -> PathBuf {
+    let mut path = root.join("blobs");
+    while path.is_dir() {
+        path = fs::read_dir(path).unwrap().next().unwrap().unwrap().path();
+    }
+    path
+}
+
+#[tokio::test]
+async fn a_file_that_has_become_shorter_breaks_the_answer_off() {
+    let world = World::start().await;
+    let bytes = random(5, 8 * LARGE_BYTES);
+    let digest = world.push(&bytes).await;
+    let path = blob_file(world.folder.path());
+    // It is open, and its length known.
+    let open = get(&digest, "Range: bytes=0-1\r\nConnection: close\r\n");
+    assert_eq!(bodies(&world.pipelined(&[open]).await), [&bytes[..2]]);
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1_500_000).unwrap();
+    let received = world.pipelined(&[get(&digest, "")]).await;
+    let end = received.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let body = &received[end..];
+    assert!(body.len() <= 1_500_000 && body == &bytes[..body.len()]);
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_blob_that_was_deleted_and_pushed_again_is_read_anew() {
+    let world = World::start().await;
+    let bytes = random(6, SMALL_BYTES + 1);
+    let digest = world.push(&bytes).await;
+    let blob = || Request::new("GET", format!("/v2/app/blobs/{digest}"));
+    assert_eq!(world.client.send(blob()).await.body, bytes);
+    let delete = Request::new("DELETE", format!("/v2/app/blobs/{digest}"));
+    assert_eq!(world.client.send(delete).await.status, 202);
+    assert_eq!(world.client.send(blob()).await.status, 404);
+    world.push(&bytes).await;
+    assert_eq!(world.client.send(blob()).await.body, bytes);
+    world.server.stop().await;
+}
