@@ -166,7 +166,11 @@ impl Driver<'_> {
 
 fn unmeasured(workload: Workload, failure: &Failure) -> Measured {
     let name = failure.name();
-    if workload.kind.is_optional() && failure.is_unsupported() {
+    let unsupported = match failure {
+        Failure::Unpaged => true,
+        failure => workload.kind.is_optional() && failure.is_absence(),
+    };
+    if unsupported {
         return Measured { unsupported: Some(name), ..Measured::default() };
     }
     Measured { errors: BTreeMap::from([(name, 1)]), ..Measured::default() }

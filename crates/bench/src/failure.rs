@@ -36,6 +36,9 @@ pub enum Failure {
     /// A list without what must be in it.
     #[error("a list that is not what was stored")]
     List,
+    /// A whole list where a page of it was asked for, which a registry may answer.
+    #[error("a whole list instead of a page")]
+    Unpaged,
     /// The server of tokens gave none.
     #[error("no token: {0}")]
     Token(&'static str),
@@ -53,13 +56,13 @@ impl Failure {
             Self::Length { .. } => "length".to_owned(),
             Self::Digest => "digest".to_owned(),
             Self::List => "list".to_owned(),
+            Self::Unpaged => "no pages".to_owned(),
             Self::Token(_) => "token".to_owned(),
         }
     }
 
-    /// Whether the server says that it does not have what was asked of it at all, where that is
-    /// optional.
-    pub fn is_unsupported(&self) -> bool {
+    /// Whether the server says that it does not have what was asked of it at all.
+    pub fn is_absence(&self) -> bool {
         matches!(self, Self::Status(400 | 404 | 405 | 501))
     }
 }

@@ -175,6 +175,7 @@ async fn page(
     match named(&body) {
         // A catalog goes on with what others pushed.
         Some(found) if found.starts_with(expected) => Ok(()),
+        Some(found) if found.len() > PAGE_ENTRIES => Err(Failure::Unpaged),
         _ => Err(Failure::List),
     }
 }

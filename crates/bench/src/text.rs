@@ -93,9 +93,13 @@ fn failures(run: &Run) -> String {
     text
 }
 
+/// What took less says nothing of how busy the client was: processor time is counted in steps.
+const CLIENT_BOUND_SECONDS_MIN: f64 = 0.2;
+
 /// Whether it was the client that was measured.
 pub(crate) fn is_client_bound(measured: &Measured) -> bool {
-    measured.client_share().is_some_and(|share| share >= CLIENT_BOUND_SHARE)
+    measured.seconds >= CLIENT_BOUND_SECONDS_MIN
+        && measured.client_share().is_some_and(|share| share >= CLIENT_BOUND_SHARE)
 }
 
 /// Whether bytes a second are what counts in a workload.
@@ -146,6 +150,22 @@ mod tests {
             [0.034, 9.99, 12.34, 100.4, 25_990.0, 1_234_567.0].map(|value| figure(Some(value)));
         assert_eq!(shown, ["0.03", "9.99", "12.3", "100", "25,990", "1,234,567"]);
         assert_eq!(figure(None), "-");
+    }
+
+    #[test]
+    fn a_client_is_bound_where_it_was_busy_for_long_enough_to_tell() {
+        let bound = |seconds: f64, busy: f64| {
+            let client_cpu_seconds = Some(seconds * busy);
+            is_client_bound(&Measured {
+                operations: 1,
+                seconds,
+                client_cpu_seconds,
+                ..Measured::default()
+            })
+        };
+        assert!(bound(1.0, 0.96) && !bound(1.0, 0.94));
+        assert!(!bound(0.01, 2.0));
+        assert!(!is_client_bound(&Measured { operations: 1, seconds: 1.0, ..Measured::default() }));
     }
 
     #[test]

@@ -81,6 +81,21 @@ fn lists_are_checked() {
 }
 
 #[test]
+fn a_registry_that_knows_no_pages_is_not_measured_by_them() {
+    block_on(async {
+        let fake = Fake::misbehaving(|asked| {
+            let all: Vec<_> = (0..130).map(|number| format!("t{number:07}")).collect();
+            let list = serde_json::json!({"name": "x", "tags": all}).to_string();
+            asked.target.contains("/tags/list?").then(|| answer(200, list.clone()))
+        })
+        .await;
+        let run = one_by_one(&fake.url(), "tag-page", |_| {}).await;
+        assert_eq!(run.results[0].unsupported.as_deref(), Some("no pages"));
+        assert_eq!(failed(&run.results[0]), []);
+    });
+}
+
+#[test]
 fn what_is_optional_may_be_absent() {
     block_on(async {
         let fake = Fake::start().await;
