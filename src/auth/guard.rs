@@ -191,41 +191,41 @@ impl Guard {
         users.wrapping_add(policy)
     }
 
-    /// What a header says, from memory if that was found out a moment ago.
+    /// What a header says.
     async fn verified(&self, header: &[u8]) -> Result<Arc<Bearer>, Refusal> {
         let credentials = Credentials::parse(header);
         let credentials = credentials.map_err(|error| {
             self.metrics.count_auth("none", "malformed");
             Refusal::Invalid(error.to_string())
         })?;
-        let fingerprint = self.sessions.fingerprint(header);
+        self.recognise(&credentials).await.map(|remembered| remembered.bearer)
+    }
+
+    /// Whose credentials these are, from memory if that was found out a moment ago.
+    pub(super) async fn recognise(&self, credentials: &Credentials) -> Result<Remembered, Refusal> {
+        let fingerprint = self.sessions.fingerprint(credentials);
         let remembered = || {
             let (monotonic, now) = (self.clock.monotonic(), self.clock.now());
             self.sessions.get(&fingerprint, self.generation(), monotonic, now)
         };
-        if let Some(bearer) = remembered() {
-            self.metrics.count_auth(kind_of(&credentials), "remembered");
-            return Ok(bearer);
+        if let Some(remembered) = remembered() {
+            self.metrics.count_auth(kind_of(credentials), "remembered");
+            return Ok(remembered);
         }
         // Before the files are looked into: what changes meanwhile is not missed.
         let generation = self.generation();
-        let found = self.find(&credentials, || remembered().is_some()).await?;
-        if let Some(bearer) = remembered() {
-            return Ok(bearer);
+        let found = self.find(credentials, || remembered().is_some()).await?;
+        if let Some(remembered) = remembered() {
+            return Ok(remembered);
         }
-        let bearer = Arc::new(found.bearer);
-        let remembered = Remembered {
-            bearer: Arc::clone(&bearer),
-            generation,
-            until: found.until,
-            expires: found.expires,
-        };
-        self.sessions.remember(fingerprint, remembered);
-        Ok(bearer)
+        let Found { bearer, until, expires } = found;
+        let remembered = Remembered { bearer: Arc::new(bearer), generation, until, expires };
+        self.sessions.remember(fingerprint, remembered.clone());
+        Ok(remembered)
     }
 
     /// Finds out whose credentials these are.
-    pub(super) async fn find(
+    async fn find(
         &self,
         credentials: &Credentials,
         known: impl Fn() -> bool + Send,

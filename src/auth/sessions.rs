@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use jreg_auth::Fingerprints;
+use jreg_auth::{Credentials, Fingerprints};
 use quick_cache::sync::Cache;
 
 use super::Bearer;
@@ -38,8 +38,14 @@ impl Sessions {
         Self { fingerprints, cache: Cache::new(REMEMBERED_MAX) }
     }
 
-    pub(super) fn fingerprint(&self, header: &[u8]) -> [u8; 32] {
-        self.fingerprints.of(header)
+    /// The same for the same credentials, however they came.
+    pub(super) fn fingerprint(&self, credentials: &Credentials) -> [u8; 32] {
+        // Neither names nor passwords have control characters.
+        let text = match credentials {
+            Credentials::Basic { user, password } => format!("{user}\0{}", password.reveal()),
+            Credentials::Bearer(token) => token.reveal().to_owned(),
+        };
+        self.fingerprints.of(text.as_bytes())
     }
 
     /// What is remembered, if it is still good.
@@ -49,12 +55,12 @@ impl Sessions {
         generation: u64,
         monotonic: Duration,
         now: SystemTime,
-    ) -> Option<Arc<Bearer>> {
+    ) -> Option<Remembered> {
         let found = self.cache.get(fingerprint)?;
         let is_good = found.generation == generation
             && monotonic < found.until
             && found.expires.is_none_or(|expires| now < expires);
-        is_good.then_some(found.bearer)
+        is_good.then_some(found)
     }
 
     pub(super) fn remember(&self, fingerprint: [u8; 32], remembered: Remembered) {

@@ -1,6 +1,7 @@
 //! The token service: credentials in, a short-lived token with narrowed scope out (distribution
 //! token specification, "Token Authentication Specification" and "OAuth2").
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_auth::{
@@ -85,6 +86,12 @@ impl From<Refusal> for TokenError {
     }
 }
 
+/// Who was found to ask for a token, and until when they may.
+struct Proved {
+    bearer: Arc<Bearer>,
+    expires: Option<SystemTime>,
+}
+
 impl Guard {
     /// Whether tokens are issued here.
     pub fn issues_tokens(&self) -> bool {
@@ -137,26 +144,27 @@ impl Guard {
         &self,
         proof: Proof,
         asker: &Asker,
-    ) -> Result<(Found, Option<Secret>), TokenError> {
+    ) -> Result<(Proved, Option<Secret>), TokenError> {
         match proof {
             Proof::Nothing => {
                 let identity = asker.certificate.as_ref().and_then(|of| of.identity());
                 let bearer = identity.map_or_else(Bearer::nobody, Bearer::of);
-                Ok((Found { bearer, until: Duration::ZERO, expires: None }, None))
+                Ok((Proved { bearer: Arc::new(bearer), expires: None }, None))
             }
             Proof::Credentials(credentials) => {
-                let found = self.find(&credentials, || false).await?;
+                let found = self.recognise(&credentials).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
                     let reason = "such a token is used as it is".to_owned();
                     return Err(TokenError::Unauthenticated { reason });
                 }
-                Ok((found, None))
+                Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }
             Proof::Refresh(token) => {
                 let found = self.refreshed(&token).await;
                 let outcome = if found.is_ok() { "ok" } else { "refused" };
                 self.metrics.count_auth("refresh_token", outcome);
-                Ok((found?, Some(token)))
+                let Found { bearer, expires, .. } = found?;
+                Ok((Proved { bearer: Arc::new(bearer), expires }, Some(token)))
             }
         }
     }
