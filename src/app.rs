@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use jreg_registry::{Limits, Options, Registry};
 use jreg_storage::{
-    Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, Locality, MemoryStore,
-    Metered, Observer, Store, SystemClock,
+    Clock, Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, Locality,
+    MemoryStore, Metered, Observer, Store, SystemClock,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::auth::{Authorizer, Gate, Open};
+use crate::auth::{
+    Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
+};
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Api, Context, HttpOptions, router};
-use crate::jobs::{self, Collector, Reaper, Scrubber};
+use crate::jobs::{self, Collector, Reaper, Reloader, Scrubber};
 use crate::maintenance::socket::ControlSocket;
 use crate::maintenance::{Workshop, check_options, collect_options};
 use crate::metrics::Metrics;
@@ -41,6 +43,19 @@ pub enum StartError {
     /// The store cannot be used as a registry.
     #[error(transparent)]
     Registry(#[from] jreg_registry::OpenError),
+    /// Clients cannot be asked who they are.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// Everybody could reach it, and nobody would be asked who they are.
+    #[error(
+        "{address} can be reached from other machines, and nobody would be asked who they are: \
+         give htpasswd or policy (docs/authentication.md), listen on 127.0.0.1, or accept that with \
+         --insecure-open"
+    )]
+    Insecure {
+        /// Where it would listen.
+        address: std::net::SocketAddr,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -65,9 +80,23 @@ pub struct App {
 }
 
 impl App {
-    /// A registry over `store` that grants everything to everybody.
+    /// A registry over `store`, whose clients are asked who they are if the settings say so.
     pub async fn build(settings: Settings, store: Arc<dyn Store>) -> Result<Self, StartError> {
-        Self::build_guarded(settings, store, Arc::new(Open)).await
+        let fetch = match settings.policy {
+            Some(_) => Arc::new(HttpFetch::new().map_err(GuardError::from)?) as Arc<dyn Fetch>,
+            None => Arc::new(NoFetch),
+        };
+        Self::build_with(settings, store, Arc::new(SystemClock::new()), fetch).await
+    }
+
+    /// The same by another clock, and with another way to get the keys of issuers.
+    pub async fn build_with(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        fetch: Arc<dyn Fetch>,
+    ) -> Result<Self, StartError> {
+        Self::assemble(settings, store, clock, Keeper::Settings(fetch)).await
     }
 
     /// A registry over `store` whose rights are granted by `authorizer`.
@@ -76,20 +105,44 @@ impl App {
         store: Arc<dyn Store>,
         authorizer: Arc<dyn Authorizer>,
     ) -> Result<Self, StartError> {
+        let clock = Arc::new(SystemClock::new());
+        Self::assemble(settings, store, clock, Keeper::Given(authorizer)).await
+    }
+
+    async fn assemble(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        keeper: Keeper,
+    ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let is_shared = store.locality() == Locality::Shared;
         let store = surrounded(store, &settings, &metrics);
-        let clock = Arc::new(SystemClock::new());
-        let registry = Registry::open(store, clock, registry_options(&settings)).await?;
-        let jobs = Jobs::of(&registry, &metrics, &settings, is_shared);
+        let options = registry_options(&settings);
+        let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
+        let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
+        let (authorizer, guard) = match keeper {
+            Keeper::Given(authorizer) => (authorizer, None),
+            Keeper::Settings(_) if !settings.asks_who() => (Arc::new(Open) as _, None),
+            Keeper::Settings(fetch) => {
+                let counts = Arc::clone(&metrics);
+                let guard =
+                    Guard::open(&settings, store, clock, counts, fetch, Arc::clone(&robots));
+                let guard = Arc::new(Box::pin(guard).await?);
+                (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
+            }
+        };
+        let jobs = Jobs::of(&registry, &metrics, &settings, is_shared, guard.clone());
         let workshop = Workshop {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
             settings: Arc::new(settings.clone()),
+            robots,
         };
         let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
+            guard,
             manifest_room: options.manifest_room(),
             options,
             metrics,
@@ -99,6 +152,11 @@ impl App {
         });
         let router = router(Arc::clone(&context));
         Ok(Self { router, context, jobs, workshop, server: ServerOptions::of(&settings) })
+    }
+
+    /// Who keeps it, if clients are asked who they are.
+    pub fn guard(&self) -> Option<&Arc<Guard>> {
+        self.context.guard.as_ref()
     }
 
     /// The router, for callers that bring their own server.
@@ -127,12 +185,30 @@ impl App {
     }
 }
 
+/// Who says who may come in.
+enum Keeper {
+    Given(Arc<dyn Authorizer>),
+    Settings(Arc<dyn Fetch>),
+}
+
+/// What fetches where nothing can be asked for: only a policy names addresses.
+#[derive(Debug)]
+struct NoFetch;
+
+#[async_trait::async_trait]
+impl Fetch for NoFetch {
+    async fn fetch(&self, _: &str) -> Result<Vec<u8>, FetchError> {
+        Err(FetchError::Status(0))
+    }
+}
+
 /// What goes on beside the requests.
 #[derive(Debug)]
 struct Jobs {
     reaper: Reaper,
     collector: Option<Collector>,
     scrubber: Option<Scrubber>,
+    reloader: Option<Reloader>,
 }
 
 impl Jobs {
@@ -141,6 +217,7 @@ impl Jobs {
         metrics: &Arc<Metrics>,
         settings: &Settings,
         is_shared: bool,
+        guard: Option<Arc<Guard>>,
     ) -> Self {
         let reaper = Reaper {
             registry: registry.clone(),
@@ -161,7 +238,8 @@ impl Jobs {
             options: check_options(settings),
             interval,
         });
-        Self { reaper, collector, scrubber }
+        let reloader = guard.map(Reloader::new);
+        Self { reaper, collector, scrubber, reloader }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -171,6 +249,9 @@ impl Jobs {
         }
         if let Some(scrubber) = self.scrubber {
             jobs::spawn(scrubber, tasks, stopping.clone());
+        }
+        if let Some(reloader) = self.reloader {
+            jobs::spawn(reloader, tasks, stopping.clone());
         }
     }
 }
@@ -291,6 +372,7 @@ async fn serve_until_signal(
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
 ) -> Result<Ending, StartError> {
     let mut signals = Signals::new()?;
+    warn_if_open(&settings)?;
     // The address first: it is the cheaper of the two to find taken.
     let address = settings.listen;
     let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
@@ -319,6 +401,19 @@ async fn serve_until_signal(
     };
     tracing::info!(whole = ending == Ending::Whole, "stopped");
     Ok(ending)
+}
+
+/// A registry that asks nobody who they are is for this machine, unless somebody insists.
+fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
+    let address = settings.listen;
+    if settings.asks_who() || address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    if !settings.insecure_open {
+        return Err(StartError::Insecure { address });
+    }
+    tracing::warn!(%address, "insecure-open: everybody who reaches this address may pull, push and delete");
+    Ok(())
 }
 
 /// The signals that end the server.
@@ -423,6 +518,24 @@ mod tests {
         assert_eq!(around(Locality::Shared, |_| {}), ["Coalesced", "Hedged", "Metered"]);
         let off = |settings: &mut Settings| settings.s3_hedge_reads = false;
         assert_eq!(around(Locality::Shared, off), ["Coalesced", "Metered"]);
+    }
+
+    #[test]
+    fn an_open_registry_is_for_this_machine() {
+        let start = |listen: &str, change: fn(&mut Settings)| {
+            let mut settings = Settings { listen: listen.parse().unwrap(), ..Settings::default() };
+            change(&mut settings);
+            warn_if_open(&settings)
+        };
+        for listen in ["127.0.0.1:0", "127.8.8.8:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+            assert!(start(listen, |_| {}).is_ok(), "{listen}");
+        }
+        for listen in ["0.0.0.0:0", "[::]:0", "10.0.0.1:0"] {
+            let refused = start(listen, |_| {}).unwrap_err().to_string();
+            assert!(refused.contains("--insecure-open") && refused.contains(listen), "{refused}");
+            assert!(start(listen, |settings| settings.insecure_open = true).is_ok());
+            assert!(start(listen, |settings| settings.authentication = true).is_ok());
+        }
     }
 
     #[test]

@@ -5,8 +5,21 @@
 //! registry is private to [`Gate`]; [`Gate::admit`] asks the [`Authorizer`] and returns an
 //! [`Authorized`] handle that carries the one right that was granted; every method of the handle
 //! names the right it takes and refuses any other.
+//!
+//! [`Guard`] is the authorizer that a configured registry has: it finds out who asks (`jreg_auth`
+//! says how, as values) and asks the policy. [`Open`] grants everything.
 
+mod challenge;
+pub mod command;
+mod guard;
 mod handle;
+mod hasher;
+mod issuers;
+mod robots;
+mod sessions;
+mod signing;
+mod tokens;
+mod watched;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -14,10 +27,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_oci::{Endpoint, RepositoryName};
+use jreg_auth::{Certificate, Identity, Reason, Robot, Scope};
+use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, Usage};
 
+pub(crate) use challenge::BASIC as BASIC_CHALLENGE;
+pub use guard::{Guard, GuardError, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized};
+pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
+pub(crate) use robots::{RobotError, Robots};
+pub use sessions::TRUST_MAX;
+pub use tokens::{Exchange, Proof, Token, TokenError};
 
 /// A right to do something.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,8 +46,12 @@ pub enum Right {
     Enter,
     /// List the repositories. Those that may not be pulled from are left out.
     List,
+    /// See a repository in that list.
+    See(RepositoryName),
     /// Read a repository: its blobs, manifests, tags and referrers.
     Pull(RepositoryName),
+    /// Mount blobs of a repository into another.
+    Mount(RepositoryName),
     /// Write to a repository.
     Push(RepositoryName),
     /// Delete from a repository.
@@ -57,25 +81,108 @@ pub fn right_of(endpoint: &Endpoint) -> Right {
     }
 }
 
+/// The tags that an operation names: conditions of rules may be about them.
+pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
+    let of_reference = |reference: &Reference| match reference {
+        Reference::Tag(tag) => vec![tag.clone()],
+        Reference::Digest(_) => Vec::new(),
+    };
+    match endpoint {
+        Endpoint::ManifestGet { reference, .. }
+        | Endpoint::ManifestHead { reference, .. }
+        | Endpoint::ManifestDelete { reference, .. } => of_reference(reference),
+        Endpoint::ManifestPut { reference, tags, .. } => {
+            let mut all = of_reference(reference);
+            all.extend(tags.iter().cloned());
+            all
+        }
+        Endpoint::Ping
+        | Endpoint::Catalog { .. }
+        | Endpoint::BlobGet { .. }
+        | Endpoint::BlobHead { .. }
+        | Endpoint::BlobDelete { .. }
+        | Endpoint::UploadStart { .. }
+        | Endpoint::UploadStatus { .. }
+        | Endpoint::UploadPatch { .. }
+        | Endpoint::UploadPut { .. }
+        | Endpoint::UploadCancel { .. }
+        | Endpoint::TagList { .. }
+        | Endpoint::Referrers { .. } => Vec::new(),
+    }
+}
+
 /// Who asks, as the request shows it.
 #[derive(Clone, Debug, Default)]
 pub struct Asker {
     /// The request's headers.
     pub headers: HeaderMap,
+    /// The name by which the client reached the registry: `Host`, or `:authority`.
+    pub host: Option<String>,
     /// The other end of the connection.
     pub peer: Option<SocketAddr>,
+    /// The client's certificate, if the connection has one that was verified.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The tags that the request names.
+    pub tags: Vec<Tag>,
 }
 
-/// Who was found to ask.
+/// Somebody who was identified, for one request.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Who, and what their credentials say besides.
+    pub bearer: Arc<Bearer>,
+    /// What the request shows.
+    pub asker: Arc<Asker>,
+}
+
+/// What credentials say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// Nobody in particular.
-    Anonymous,
-    /// Somebody with this name.
-    Named(String),
+pub struct Bearer {
+    /// Who it is.
+    pub identity: Identity,
+    /// What they grant by themselves.
+    pub grants: OwnGrants,
+    /// What they are narrowed to; `None`: whatever the policy allows.
+    pub scope: Option<Scope>,
+    /// Whether there were credentials at all.
+    pub shown: bool,
+    /// Tells the password that was given from others, if one was.
+    pub password: Option<String>,
 }
 
-/// Why a right was not granted.
+/// What credentials grant by themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OwnGrants {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What an access token says.
+    Robot(Arc<Robot>),
+    /// What the token of another token service says.
+    Access(Scope),
+}
+
+impl Bearer {
+    /// Somebody without limits but the policy's.
+    pub fn of(identity: Identity) -> Self {
+        let (grants, scope, password) = Default::default();
+        Self { identity, grants, scope, shown: true, password }
+    }
+
+    /// Nobody, who shows nothing.
+    pub fn nobody() -> Self {
+        Self { shown: false, ..Self::of(Identity::Anonymous) }
+    }
+}
+
+impl Session {
+    /// A session of a request by somebody.
+    pub fn new(bearer: impl Into<Arc<Bearer>>, asker: Asker) -> Self {
+        Self { bearer: bearer.into(), asker: Arc::new(asker) }
+    }
+}
+
+/// Why a right was not granted. The reasons are for the log, not for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Credentials are missing or wrong; with the right ones it might be granted.
@@ -83,17 +190,55 @@ pub enum Denied {
     Unauthenticated {
         /// The value of `WWW-Authenticate` (RFC 9110 section 11.6.1).
         challenge: String,
+        /// Why.
+        reason: String,
     },
     /// The asker is known and does not have the right.
     #[error("requested access to the resource is denied")]
-    Forbidden,
+    Forbidden {
+        /// Why.
+        reason: String,
+    },
+    /// The asker is known and may not even know whether there is such a repository.
+    #[error("repository {name} is not known")]
+    Hidden {
+        /// The repository.
+        name: RepositoryName,
+        /// Why.
+        reason: String,
+    },
+    /// Too many passwords are being verified.
+    #[error("too many logins at the same time, try again")]
+    Busy,
+    /// Who it is cannot be found out now.
+    #[error("the registry is unavailable, try again later")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Denied {
+    /// Why, for the log.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Unauthenticated { reason, .. }
+            | Self::Forbidden { reason }
+            | Self::Hidden { reason, .. }
+            | Self::Unavailable { reason } => reason,
+            Self::Busy => "too many passwords are being verified",
+        }
+    }
 }
 
 /// Grants rights, or not.
 #[async_trait]
 pub trait Authorizer: Debug + Send + Sync + 'static {
-    /// Says who asks, if they have the right.
-    async fn authorize(&self, asker: &Asker, right: &Right) -> Result<Identity, Denied>;
+    /// Finds out who asks. `right` is what they ask for: a refusal says how to get it.
+    async fn identify(&self, asker: Asker, right: &Right) -> Result<Session, Denied>;
+
+    /// Says whether they have a right, and by what.
+    fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied>;
 }
 
 /// Grants everything to everybody: what a registry without configured identities does.
@@ -102,8 +247,12 @@ pub struct Open;
 
 #[async_trait]
 impl Authorizer for Open {
-    async fn authorize(&self, _: &Asker, _: &Right) -> Result<Identity, Denied> {
-        Ok(Identity::Anonymous)
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
+        Ok(Session::new(Bearer::nobody(), asker))
+    }
+
+    fn grant(&self, _: &Session, _: &Right) -> Result<Reason, Denied> {
+        Ok(Reason::Open)
     }
 }
 
@@ -123,8 +272,10 @@ impl Gate {
     /// Asks for the right that `endpoint` needs.
     pub async fn admit(&self, asker: Asker, endpoint: &Endpoint) -> Result<Authorized, Denied> {
         let right = right_of(endpoint);
-        let identity = self.authorizer.authorize(&asker, &right).await?;
-        Ok(Authorized::new(self.clone(), asker, identity, right))
+        let asker = Asker { tags: tags_of(endpoint), ..asker };
+        let session = self.authorizer.identify(asker, &right).await?;
+        let reason = self.authorizer.grant(&session, &right)?;
+        Ok(Authorized::new(self.clone(), session, right, reason))
     }
 
     /// Asks the store whether it answers. Needs no right: health is not content.

@@ -1,5 +1,7 @@
 //! The command line: what a person types, and how it becomes settings.
 
+mod access;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,12 +20,14 @@ use crate::config::{
 use crate::maintenance::print::Shown;
 use crate::maintenance::{Command as Work, FsckRequest, GcRequest};
 
+pub use access::{PolicyAction, TokenAction, UserAction};
+
 const EXAMPLES: &str = "\
 Examples:
   jreg serve
       listen on 127.0.0.1:5000 and keep everything in ./jreg-data
-  jreg serve --listen 0.0.0.0:5000 --storage /srv/jreg
-      listen on every address and keep everything in /srv/jreg
+  jreg user add alice --file users && jreg serve --listen 0.0.0.0:5000 --htpasswd users
+      listen on every address, for users with a password
   jreg serve --storage 's3://bucket/jreg?region=eu-central-1'
       keep everything in a bucket, with the credentials of the AWS tools
   jreg serve --storage memory:
@@ -97,6 +101,15 @@ pub enum Action {
     #[command(about = "Measure an OCI registry, this one or any other")]
     #[command(long_about = jreg_bench::ABOUT)]
     Bench(Box<BenchArgs>),
+    /// Users and their passwords: a file as htpasswd -B writes it.
+    #[command(subcommand)]
+    User(UserAction),
+    /// Access tokens for programs, kept in the storage.
+    #[command(subcommand)]
+    Token(TokenAction),
+    /// Ask the rules what they say, and why.
+    #[command(subcommand)]
+    Policy(PolicyAction),
     /// Print the version.
     Version,
 }

@@ -140,6 +140,41 @@ settings! {
             "printable ASCII without quote or backslash, 4096 bytes over all",
             |all| warnings_fit(all);
     }
+    "Authentication" {
+        /// The file of users and the hashes of their passwords, as htpasswd -B and jreg user add
+        /// write it; read again when it changes.
+        htpasswd: Option<String> = None, "none, or a file's path", |_| true;
+        /// The file of rules that say who may do what; read again when it changes. Without it,
+        /// every user may do everything.
+        policy: Option<String> = None, "none, or a file's path", |_| true;
+        /// Whether clients must say who they are although neither htpasswd nor policy is given:
+        /// then only access tokens let them in.
+        authentication: bool = false, "on or off", |_| true;
+        /// Whether everyone may pull without saying who they are, and list what there is.
+        anonymous_pull: bool = false, "on or off", |_| true;
+        /// Whether others than this machine may reach a registry that asks nobody who they are.
+        insecure_open: bool = false, "on or off", |_| true;
+        /// Whether clients exchange their passwords for short-lived tokens at /token; otherwise
+        /// they send them with every request.
+        token_service: bool = true, "on or off", |_| true;
+        /// The address of another token service, which clients are sent to instead of /token. The
+        /// policy says by which keys its tokens are known.
+        token_realm: Option<PublicUrl> = None,
+            "none, or an http:// or https:// address, for example https://login.example.com/token",
+            |_| true;
+        /// The name of this registry in tokens, the same for all instances.
+        token_audience: String = "jreg".to_owned(),
+            "1 to 255 letters, digits and . _ : / -", |name| is_audience(name);
+        /// How long a token from /token is good for.
+        token_lifetime: Duration = 5 * MINUTE, "a duration from 1m to 1h",
+            |lifetime| (MINUTE..=HOUR).contains(lifetime);
+        /// How long clients may get new tokens without the password.
+        refresh_lifetime: Duration = 30 * DAY, "a duration from 1h to 365d",
+            |lifetime| (HOUR..=365 * DAY).contains(lifetime);
+        /// How often the key that signs tokens is replaced.
+        key_rotation: Duration = DAY, "a duration from 1h to 90d",
+            |rotation| (HOUR..=90 * DAY).contains(rotation);
+    }
     "Bucket" {
         /// Whether this is the only instance that writes to the bucket: the one way to use a store
         /// that does not honour conditional writes.
@@ -284,6 +319,18 @@ settings! {
         shutdown_deadline: Duration = 30 * SECOND, "a duration up to 1h",
             |deadline| *deadline <= HOUR;
     }
+}
+
+impl Settings {
+    /// Whether clients are asked who they are.
+    pub fn asks_who(&self) -> bool {
+        self.authentication || self.htpasswd.is_some() || self.policy.is_some()
+    }
+}
+
+fn is_audience(name: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:/-".contains(&b);
+    (1..=255).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
 fn is_interval(interval: Option<Duration>) -> bool {

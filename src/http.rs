@@ -23,6 +23,7 @@ mod referrers;
 mod request_id;
 mod service;
 mod tags;
+mod token;
 mod uploads;
 
 use std::net::SocketAddr;
@@ -39,7 +40,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Gate;
+use crate::auth::{Gate, Guard};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 
@@ -118,6 +119,8 @@ impl HttpOptions {
 pub struct Context {
     /// The way to the registry.
     pub gate: Gate,
+    /// Who keeps it, if clients are asked who they are.
+    pub guard: Option<Arc<Guard>>,
     /// What the operator set.
     pub options: HttpOptions,
     /// What is counted.

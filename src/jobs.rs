@@ -7,6 +7,7 @@
 
 mod collector;
 mod reaper;
+mod reloader;
 mod scrubber;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 pub use collector::Collector;
 pub(crate) use collector::report;
 pub use reaper::Reaper;
+pub use reloader::Reloader;
 pub use scrubber::Scrubber;
 
 /// The first run comes after this part of an interval, so that a process that never lives for

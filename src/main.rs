@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use jreg::cli::{self, Action, Maintenance};
+use jreg::auth::command as access;
+use jreg::cli::{self, Action, Maintenance, PolicyAction, UserAction};
 use jreg::logging::{self, chain};
 use jreg::maintenance::command::{self, Verdict};
 use jreg::server::Ending;
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
         Action::Gc(gc) => maintain(gc.resolve(std::env::vars_os()), 1),
         Action::Fsck(fsck) => maintain(fsck.resolve(std::env::vars_os()), 3),
         Action::Explain(explain) => maintain(explain.resolve(std::env::vars_os()), 3),
+        Action::Token(token) => maintain(token.resolve(std::env::vars_os()), 1),
+        Action::User(action) => user(action),
+        Action::Policy(action) => ask(action),
         Action::Bench(bench) => measure(*bench),
     }
 }
@@ -61,6 +65,51 @@ fn maintain(resolved: Result<Maintenance, config::ConfigError>, failed: u8) -> E
         Ok(Verdict::Wrong) => ExitCode::from(1),
         Ok(Verdict::Stopped) => ExitCode::from(130),
         Err(error) => fail(failed, &error),
+    }
+}
+
+/// Changes or prints a file of users.
+fn user(action: UserAction) -> ExitCode {
+    let (file, command) = match action {
+        UserAction::Add { name, password_stdin, file } => {
+            let password = password_stdin.then(|| access::password_from(std::io::stdin()));
+            match password.transpose() {
+                Ok(password) => (file, access::UserCommand::Add { name, password }),
+                Err(error) => return fail(1, &error),
+            }
+        }
+        UserAction::Remove { name, file } => (file, access::UserCommand::Remove { name }),
+        UserAction::List { file } => (file, access::UserCommand::List),
+    };
+    let path = match file.path(std::env::vars_os()) {
+        Ok(Ok(path)) => path,
+        Ok(Err(error)) => return fail(2, &error),
+        Err(error) => return fail(2, &error),
+    };
+    match access::user(&path, command) {
+        Ok(text) => print(&text, ExitCode::SUCCESS),
+        Err(error) => fail(1, &error),
+    }
+}
+
+/// Asks the rules.
+fn ask(action: PolicyAction) -> ExitCode {
+    let tests = matches!(action, PolicyAction::Test { .. });
+    let question = match action.resolve(std::env::vars_os()) {
+        Ok(question) => question,
+        Err(error) => return fail(2, &error),
+    };
+    match access::policy(&question) {
+        Ok((allowed, text)) if allowed || !tests => print(&text, ExitCode::SUCCESS),
+        Ok((_, text)) => print(&text, ExitCode::from(1)),
+        Err(error) => fail(3, &error),
+    }
+}
+
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(error) => fail(1, &error),
     }
 }
 

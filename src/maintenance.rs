@@ -8,6 +8,7 @@
 pub mod command;
 pub mod print;
 pub mod socket;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,9 @@ use jreg_registry::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use token::{TokenInfo, TokenReport, TokenRequest};
+
+use crate::auth::Robots;
 use crate::config::Settings;
 use crate::jobs::report;
 use crate::logging::chain;
@@ -42,6 +46,8 @@ pub enum Command {
     Fsck(FsckRequest),
     /// Say what keeps something.
     Explain(ExplainRequest),
+    /// Make, show or revoke access tokens.
+    Token(TokenRequest),
 }
 
 /// How to collect.
@@ -127,6 +133,8 @@ pub enum Report {
     Fsck(Checked),
     /// What keeps something.
     Explain(Explanation),
+    /// Of access tokens.
+    Token(TokenReport),
 }
 
 /// A registry that commands work on, with what is needed beside it.
@@ -138,6 +146,8 @@ pub struct Workshop {
     pub metrics: Arc<Metrics>,
     /// The settings of this process.
     pub settings: Arc<Settings>,
+    /// The access tokens.
+    pub(crate) robots: Arc<Robots>,
 }
 
 /// Where events go.
@@ -221,6 +231,10 @@ impl Workshop {
                 let answer = Box::pin(self.registry.explain(request, &options)).await;
                 answer.map(Report::Explain).map_err(|error| chain(&error))
             }
+            Command::Token(request) => {
+                let done = token::run(&self.robots, request).await;
+                done.map(Report::Token).map_err(|error| chain(&error))
+            }
         }
     }
 }
@@ -289,6 +303,7 @@ impl fmt::Display for Command {
             Self::Gc(_) => "gc",
             Self::Fsck(_) => "fsck",
             Self::Explain(_) => "explain",
+            Self::Token(_) => "token",
         })
     }
 }

@@ -90,6 +90,9 @@ pub struct Metrics {
     scrub_last_success: Gauge<f64, AtomicU64>,
     scrub_findings: Family<Labels<1>, Gauge>,
     scrub_hashed_bytes: Counter,
+    auth_attempts: Counters<2>,
+    auth_tokens: Counters<1>,
+    auth_reloads: Counters<2>,
 }
 
 /// How a run of a job ended.
@@ -156,6 +159,9 @@ impl Metrics {
             scrub_last_success: Gauge::default(),
             scrub_findings: Family::default(),
             scrub_hashed_bytes: Counter::default(),
+            auth_attempts: Family::default(),
+            auth_tokens: Family::default(),
+            auth_reloads: Family::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -163,6 +169,7 @@ impl Metrics {
         metrics.register_store();
         metrics.register_collection();
         metrics.register_check();
+        metrics.register_auth();
         metrics
     }
 
@@ -326,6 +333,41 @@ impl Metrics {
             Unit::Bytes,
             self.scrub_hashed_bytes.clone(),
         );
+    }
+
+    fn register_auth(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "auth_attempts",
+            "Credentials that were looked at, by kind and outcome",
+            self.auth_attempts.clone(),
+        );
+        let text = "Tokens that were issued, by kind (access or refresh)";
+        registry.register("auth_tokens_issued", text, self.auth_tokens.clone());
+        registry.register(
+            "auth_reloads",
+            "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
+            self.auth_reloads.clone(),
+        );
+    }
+
+    /// Counts credentials that were looked at.
+    pub fn count_auth(&self, kind: &'static str, outcome: &'static str) {
+        let kind = ("kind", Word::Text(kind));
+        let labels = Labels([kind, ("outcome", Word::Text(outcome))]);
+        self.auth_attempts.get_or_create(&labels).inc();
+    }
+
+    /// Counts a token that was issued.
+    pub fn count_token(&self, kind: &'static str) {
+        self.auth_tokens.get_or_create(&Labels([("kind", Word::Text(kind))])).inc();
+    }
+
+    /// Counts a file that was read again.
+    pub fn count_auth_reload(&self, file: &'static str, outcome: &'static str) {
+        let file = ("file", Word::Text(file));
+        let labels = Labels([file, ("outcome", Word::Text(outcome))]);
+        self.auth_reloads.get_or_create(&labels).inc();
     }
 
     /// Counts a collection that ended well.

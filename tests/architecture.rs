@@ -41,6 +41,25 @@ fn specifications_are_values_without_io() {
 }
 
 #[test]
+fn identity_and_policy_are_values_without_io() {
+    depends_on_none_of(
+        "auth",
+        &[
+            "jreg",
+            "jreg-storage",
+            "jreg-registry",
+            "axum",
+            "hyper",
+            "http",
+            "clap",
+            "tokio",
+            "reqwest",
+            "tracing",
+        ],
+    );
+}
+
+#[test]
 fn stores_know_nothing_of_registries() {
     depends_on_none_of(
         "storage",

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use jreg_auth::{Identity, Reason};
 use jreg_oci::{Algorithm, Descriptor, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, Chunk, Condition, ManifestPush, Page, PageRequest, PushedManifest,
     Repository, StoredManifest, Touch, UploadId, UploadProgress,
 };
 
-use super::{Asker, Denied, Gate, Identity, Right};
+use super::{Denied, Gate, Right, Session};
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -34,26 +35,36 @@ type Result<T> = std::result::Result<T, AccessError>;
 #[derive(Clone, Debug)]
 pub struct Authorized {
     gate: Gate,
-    asker: Asker,
-    identity: Identity,
+    session: Session,
     right: Right,
+    reason: Reason,
 }
 
 impl Authorized {
-    pub(super) fn new(gate: Gate, asker: Asker, identity: Identity, right: Right) -> Self {
-        Self { gate, asker, identity, right }
+    pub(super) fn new(gate: Gate, session: Session, right: Right, reason: Reason) -> Self {
+        Self { gate, session, right, reason }
     }
 
     /// Who asked.
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        &self.session.bearer.identity
+    }
+
+    /// By what the right was granted.
+    pub fn reason(&self) -> &Reason {
+        &self.reason
     }
 
     /// The repository that the right is about, if it is a right to read.
     fn pull(&self) -> Result<Repository> {
         match &self.right {
             Right::Pull(name) => Ok(self.gate.registry.repository(name.clone())),
-            Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => Err(forbidden()),
+            Right::Enter
+            | Right::List
+            | Right::See(_)
+            | Right::Mount(_)
+            | Right::Push(_)
+            | Right::Delete(_) => Err(forbidden()),
         }
     }
 
@@ -61,7 +72,12 @@ impl Authorized {
     fn push(&self) -> Result<Repository> {
         match &self.right {
             Right::Push(name) => Ok(self.gate.registry.repository(name.clone())),
-            Right::Enter | Right::List | Right::Pull(_) | Right::Delete(_) => Err(forbidden()),
+            Right::Enter
+            | Right::List
+            | Right::See(_)
+            | Right::Mount(_)
+            | Right::Pull(_)
+            | Right::Delete(_) => Err(forbidden()),
         }
     }
 
@@ -69,19 +85,24 @@ impl Authorized {
     fn delete(&self) -> Result<Repository> {
         match &self.right {
             Right::Delete(name) => Ok(self.gate.registry.repository(name.clone())),
-            Right::Enter | Right::List | Right::Pull(_) | Right::Push(_) => Err(forbidden()),
+            Right::Enter
+            | Right::List
+            | Right::See(_)
+            | Right::Mount(_)
+            | Right::Pull(_)
+            | Right::Push(_) => Err(forbidden()),
         }
     }
 
     /// Whether the asker has a further right.
-    async fn may(&self, right: Right) -> bool {
-        self.gate.authorizer.authorize(&self.asker, &right).await.is_ok()
+    fn may(&self, right: &Right) -> bool {
+        self.gate.authorizer.grant(&self.session, right).is_ok()
     }
 
     /// What an existence check does to what it finds: someone who may push will skip an upload on
     /// the answer, so it must stay for a while.
-    async fn touch(&self, name: &RepositoryName) -> Touch {
-        if self.may(Right::Push(name.clone())).await { Touch::IfOld } else { Touch::Never }
+    fn touch(&self, name: &RepositoryName) -> Touch {
+        if self.may(&Right::Push(name.clone())) { Touch::IfOld } else { Touch::Never }
     }
 
     /// The repositories; takes [`Right::List`]. Those that may not be pulled from are left out,
@@ -98,7 +119,7 @@ impl Authorized {
         loop {
             let Page { items, next } = self.gate.registry.catalog(&wanted).await?;
             for name in items {
-                if self.may(Right::Pull(name.clone())).await {
+                if self.may(&Right::See(name.clone())) {
                     visible.push(name);
                 }
             }
@@ -130,7 +151,7 @@ impl Authorized {
     /// [`Repository::blob_stat`]; takes [`Right::Pull`].
     pub async fn blob_stat(&self, digest: &Digest) -> Result<Blob> {
         let repository = self.pull()?;
-        let touch = self.touch(repository.name()).await;
+        let touch = self.touch(repository.name());
         Ok(repository.blob_stat(digest, touch).await?)
     }
 
@@ -150,7 +171,7 @@ impl Authorized {
     }
 
     /// Mounts a blob from where the client says, or from wherever it may be read; takes
-    /// [`Right::Push`], and [`Right::Pull`] on the source. `None`: it is in no repository that
+    /// [`Right::Push`], and [`Right::Mount`] on the source. `None`: it is in no repository that
     /// may be read, which looks the same as one that does not exist.
     pub async fn blob_mount(&self, digest: &Digest, from: &MountSource) -> Result<Option<Blob>> {
         let repository = self.push()?;
@@ -160,7 +181,7 @@ impl Authorized {
             MountSource::Unknown => Vec::new(),
         };
         for source in sources {
-            if !self.may(Right::Pull(source.clone())).await {
+            if !self.may(&Right::Mount(source.clone())) {
                 continue;
             }
             if let Some(blob) = repository.blob_mount(digest, &source).await? {
@@ -208,7 +229,7 @@ impl Authorized {
     /// [`Repository::manifest_get`] to learn whether it exists; takes [`Right::Pull`].
     pub async fn manifest_stat(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
         let repository = self.pull()?;
-        let touch = self.touch(repository.name()).await;
+        let touch = self.touch(repository.name());
         Ok(repository.manifest_get(reference, touch).await?)
     }
 
@@ -228,5 +249,6 @@ impl Authorized {
 }
 
 fn forbidden() -> AccessError {
-    AccessError::Denied(Denied::Forbidden)
+    let reason = "the handle is for another right".to_owned();
+    AccessError::Denied(Denied::Forbidden { reason })
 }

@@ -1,6 +1,11 @@
 //! No operation happens without its right.
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
+mod guarded;
+mod matrix;
+mod tokens;
+
 use std::sync::Mutex;
 
 use axum::body::Body;
@@ -37,12 +42,18 @@ impl Clerk {
 
 #[async_trait]
 impl Authorizer for Clerk {
-    async fn authorize(&self, _: &Asker, right: &Right) -> Result<Identity, Denied> {
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
+        let clerk = Identity::named("clerk", jreg_auth::Source::Htpasswd);
+        Ok(Session::new(Bearer::of(clerk), asker))
+    }
+
+    fn grant(&self, _: &Session, right: &Right) -> Result<Reason, Denied> {
         self.asked.lock().unwrap().push(right.clone());
         if (self.grants)(right) {
-            return Ok(Identity::Named("clerk".to_owned()));
+            return Ok(Reason::Open);
         }
-        Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned() })
+        let reason = "the clerk says no".to_owned();
+        Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned(), reason })
     }
 }
 
@@ -115,7 +126,7 @@ async fn every_operation_goes_on_with_its_right() {
 #[tokio::test]
 async fn health_and_metrics_need_no_right() {
     let app = app(Clerk::new(|_| false)).await;
-    for route in crate::http::SERVICE_ROUTES {
+    for route in crate::http::SERVICE_ROUTES.iter().filter(|route| route.path != "/token") {
         let response = send(&app, "GET", route.path, "").await;
         assert_eq!(response.parts.status, StatusCode::OK, "{}", route.path);
     }
@@ -130,13 +141,15 @@ async fn handles() -> Vec<(Right, Authorized)> {
     let rights = [
         Right::Enter,
         Right::List,
+        Right::See(name("a")),
+        Right::Mount(name("a")),
         Right::Pull(name("a")),
         Right::Push(name("a")),
         Right::Delete(name("a")),
     ];
     let handle = |right: Right| {
-        let asker = Asker::default();
-        (right.clone(), Authorized::new(gate.clone(), asker, Identity::Anonymous, right))
+        let session = Session::new(Bearer::nobody(), Asker::default());
+        (right.clone(), Authorized::new(gate.clone(), session, right, Reason::Open))
     };
     rights.map(handle).into()
 }
@@ -193,7 +206,7 @@ async fn a_handle_does_only_what_its_right_is_for() {
 
 /// Everything but pulling from repositories below `secret/`.
 fn no_secrets(right: &Right) -> bool {
-    !matches!(right, Right::Pull(name) if name.as_str().starts_with("secret/"))
+    !matches!(right, Right::Pull(name) | Right::See(name) | Right::Mount(name) if name.as_str().starts_with("secret/"))
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, header};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use tracing::Instrument;
@@ -62,8 +62,8 @@ async fn perform(
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     exchange.is_about(&endpoint);
     let peer = exchange.peer().map(|Peer(address)| address);
-    let asker = Asker { headers: parts.headers.clone(), peer };
-    let access = context.gate.admit(asker, &endpoint).await?;
+    let access = context.gate.admit(asker(&parts, exchange), &endpoint).await?;
+    exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
     let context = Arc::clone(context);
     let call = Call { access, headers: parts.headers, peer, files, body, context };
@@ -75,6 +75,19 @@ async fn perform(
         Ok(result) => result,
         Err(error) if error.is_panic() => Err(ApiError::panicked()),
         Err(_) => Err(Error::Stopped.into()),
+    }
+}
+
+/// Who asks, as the request shows it.
+pub(super) fn asker(parts: &Parts, exchange: &Exchange) -> Asker {
+    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    Asker {
+        headers: parts.headers.clone(),
+        host: authority.or(host).map(str::to_owned),
+        peer: exchange.peer().map(|Peer(address)| address),
+        certificate: None,
+        tags: Vec::new(),
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::exchange::Exchange;
 use super::{Context, headers};
-use crate::auth::{AccessError, Denied};
+use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, TokenError};
 use crate::logging::chain;
 
 /// A failed request.
@@ -32,6 +32,8 @@ pub(super) struct ApiError {
     /// Whether trying again can help (`Retry-After`).
     retry: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Why somebody was not let in: for the log only.
+    denied: Option<String>,
 }
 
 impl ApiError {
@@ -39,7 +41,8 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let headers = Vec::new();
-        Self { status, code, message, detail: None, log: None, retry: false, headers }
+        let (detail, log, denied) = Default::default();
+        Self { status, code, message, detail, log, retry: false, headers, denied }
     }
 
     /// The status of the answer.
@@ -121,6 +124,24 @@ impl ApiError {
         }
     }
 
+    /// Whoever asks is to say who they are.
+    fn unauthorized(message: String, challenge: &str) -> Self {
+        let error = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+        match HeaderValue::from_str(challenge) {
+            Ok(challenge) => error.with_header(header::WWW_AUTHENTICATE, challenge),
+            Err(_) => error,
+        }
+    }
+
+    fn busy(message: String) -> Self {
+        let code = ErrorCode::TooManyRequests;
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).with_retry()
+    }
+
+    fn unavailable(log: String) -> Self {
+        Self::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, log)
+    }
+
     /// Adds a header to the answer.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -152,6 +173,9 @@ impl ApiError {
     /// Makes the answer, and tells the log if the failure is ours.
     pub(super) fn render(self, context: &Arc<Context>, exchange: &Exchange) -> Response {
         exchange.failed_with(self.code);
+        if let Some(reason) = self.denied {
+            exchange.denied_because(reason);
+        }
         let request_id = &exchange.request_id;
         if let Some(log) = &self.log {
             tracing::error!(%request_id, code = self.code.as_str(), error = log, "request failed");
@@ -182,15 +206,34 @@ fn is_read(method: &Method) -> bool {
 impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         let message = denied.to_string();
-        match denied {
-            Denied::Unauthenticated { challenge } => {
-                let error = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
-                match HeaderValue::from_str(&challenge) {
-                    Ok(challenge) => error.with_header(header::WWW_AUTHENTICATE, challenge),
-                    Err(_) => error,
-                }
+        let reason = denied.reason().to_owned();
+        let error = match denied {
+            Denied::Unauthenticated { challenge, .. } => Self::unauthorized(message, &challenge),
+            Denied::Forbidden { .. } => {
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
             }
-            Denied::Forbidden => Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message),
+            // As if it was not there.
+            Denied::Hidden { .. } => {
+                Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
+            }
+            Denied::Busy => Self::busy(message),
+            Denied::Unavailable { reason } => Self::unavailable(reason),
+        };
+        Self { denied: Some(reason), ..error }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let message = error.to_string();
+        match error {
+            TokenError::Unauthenticated { reason } => {
+                let error = Self::unauthorized(message, BASIC_CHALLENGE);
+                Self { denied: Some(reason), ..error }
+            }
+            TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
+            TokenError::Busy => Self::busy(message),
+            TokenError::Unavailable { reason } => Self::unavailable(reason),
         }
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Exchange {
     user_agent: Option<String>,
     subject: OnceLock<Subject>,
     code: OnceLock<ErrorCode>,
+    identity: OnceLock<(String, Option<String>)>,
+    denied: OnceLock<String>,
     received_bytes: AtomicU64,
 }
 
@@ -69,6 +71,8 @@ impl Exchange {
             user_agent: user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into()),
             subject: OnceLock::new(),
             code: OnceLock::new(),
+            identity: OnceLock::new(),
+            denied: OnceLock::new(),
             received_bytes: AtomicU64::new(0),
         }
     }
@@ -87,6 +91,16 @@ impl Exchange {
     /// Notes with which code it was refused.
     pub(super) fn failed_with(&self, code: ErrorCode) {
         let _ = self.code.set(code);
+    }
+
+    /// Notes who asked, and by what they were let in.
+    pub(super) fn is_by(&self, identity: String, reason: Option<String>) {
+        let _ = self.identity.set((identity, reason));
+    }
+
+    /// Notes why they were not.
+    pub(super) fn denied_because(&self, reason: String) {
+        let _ = self.denied.set(reason);
     }
 
     /// How many bytes of its body were read.
@@ -231,6 +245,7 @@ impl Watch {
         let none = Subject::default();
         let subject = exchange.subject.get().unwrap_or(&none);
         let client = exchange.peer.map(|Peer(address)| tracing::field::display(address));
+        let who = exchange.identity.get();
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -245,6 +260,9 @@ impl Watch {
                     reference = subject.reference,
                     upload = subject.upload,
                     code = exchange.code.get().map(|code| code.as_str()),
+                    identity = who.map(|(name, _)| name.as_str()),
+                    allowed_by = who.and_then(|(_, reason)| reason.as_deref()),
+                    denied = exchange.denied.get().map(String::as_str),
                     received_bytes = exchange.received_bytes(),
                     sent_bytes = self.sent_bytes,
                     duration_ms = millis(exchange.started.elapsed()),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::exchange::Exchange;
-use super::{Context, headers};
+use super::{Context, headers, token};
 use crate::logging::chain;
 use crate::metrics::OPENMETRICS;
 
@@ -42,6 +42,7 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/health", id: "health", handler: || get(live) },
     Route { path: "/ready", id: "ready", handler: || get(ready) },
     Route { path: "/metrics", id: "metrics", handler: || get(metrics) },
+    Route { path: "/token", id: "token", handler: || get(token::answer).post(token::answer) },
     Route { path: "/openapi.yaml", id: "openapi", handler: || get(openapi) },
 ];
 
@@ -64,6 +65,7 @@ const ROOT: &str = concat!(
   docker pull <this address>/<name>:<tag>
 
 /v2/            the registry's API
+/token          tokens for those who log in, if that is on
 /openapi.yaml   what it takes and answers
 /livez /readyz  health
 /metrics        for Prometheus
@@ -118,8 +120,14 @@ async fn openapi() -> Response {
 pub(super) async fn method_not_allowed(
     State(context): State<Arc<Context>>,
     Extension(exchange): Extension<Arc<Exchange>>,
+    uri: http::Uri,
 ) -> Response {
-    ApiError::method_not_allowed("GET, HEAD").render(&context, &exchange)
+    ApiError::method_not_allowed(if uri.path() == "/token" {
+        "GET, HEAD, POST"
+    } else {
+        "GET, HEAD"
+    })
+    .render(&context, &exchange)
 }
 
 /// The last answer of the store to "are you there?", so that many probes cost one request.

@@ -59,6 +59,7 @@ fn served() -> BTreeSet<(String, String, String)> {
     for route in SERVICE_ROUTES {
         operations.insert((route.path.to_owned(), "GET".to_owned(), route.id.to_owned()));
     }
+    operations.insert(("/token".to_owned(), "POST".to_owned(), "token_form".to_owned()));
     operations
 }
 

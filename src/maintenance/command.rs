@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::print::{End, Shown, show};
 use super::{Command, EVENTS_MAX, Report, Workshop, socket};
 use crate::app::{StartError, registry_options, surrounded};
+use crate::auth::Robots;
 use crate::bucket;
 use crate::config::{Settings, StorageLocation};
 use crate::metrics::Metrics;
@@ -138,7 +139,7 @@ async fn run_to_end(
 
 fn verdict(report: &Report) -> Verdict {
     let is_well = match report {
-        Report::Gc(_) => true,
+        Report::Gc(_) | Report::Token(_) => true,
         Report::Fsck(checked) => checked.left == 0,
         Report::Explain(explanation) => !explanation.holdings.is_empty(),
     };
@@ -150,7 +151,7 @@ async fn find(settings: Settings, command: &Command) -> Result<Place, CommandErr
         StorageLocation::Memory => Err(CommandError::Memory),
         StorageLocation::Bucket(url) => {
             let access = match command {
-                Command::Gc(_) => bucket::Access::Collect,
+                Command::Gc(_) | Command::Token(_) => bucket::Access::Collect,
                 Command::Fsck(request) if request.repair => bucket::Access::Collect,
                 Command::Fsck(_) | Command::Explain(_) => bucket::Access::Look,
             };
@@ -201,9 +202,12 @@ async fn workshop(
     let metrics = Arc::new(Metrics::new());
     let store = surrounded(store, &settings, &metrics);
     let options = registry_options(&settings);
-    let registry = Registry::open(store, Arc::new(SystemClock::new()), options).await;
+    let clock = Arc::new(SystemClock::new());
+    let robots = Arc::new(Robots::new(Arc::clone(&store), clock.clone()));
+    let registry = Registry::open(store, clock, options).await;
     let registry = registry.map_err(StartError::from)?;
-    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings: Arc::new(settings) })))
+    let settings = Arc::new(settings);
+    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings, robots })))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{Event, Report};
+use super::{Event, Report, token};
 
 /// How often the line on a terminal is drawn again.
 const TICK: Duration = Duration::from_millis(100);
@@ -141,6 +141,7 @@ fn plain(event: &Event) -> String {
             Report::Gc(done) => collected(done),
             Report::Fsck(checked) => check_summary(checked),
             Report::Explain(explanation) => explained(explanation),
+            Report::Token(report) => token::plain(report),
         },
         // Whoever started the command says so, with its exit code.
         Event::Failed { .. } | Event::Phase { .. } | Event::Progress { .. } => String::new(),

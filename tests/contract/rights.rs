@@ -2,7 +2,8 @@
 //! what may not be read.
 
 use async_trait::async_trait;
-use jreg::auth::{Asker, Authorizer, Denied, Identity, Right};
+use jreg::auth::{Asker, Authorizer, Bearer, Denied, Right, Session};
+use jreg_auth::Reason;
 use jreg_testkit::{
     ServerSpec, delete, get, head, index_of, media, post, push_blob_to, put, sha256,
 };
@@ -16,14 +17,23 @@ struct Rules;
 
 #[async_trait]
 impl Authorizer for Rules {
-    async fn authorize(&self, asker: &Asker, right: &Right) -> Result<Identity, Denied> {
-        let knows = asker.headers.get("Authorization").is_some_and(|word| word == "word");
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
+        Ok(Session::new(Bearer::nobody(), asker))
+    }
+
+    fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied> {
+        let word = session.asker.headers.get("Authorization");
+        let knows = word.is_some_and(|word| word == "word");
+        let reason = "the rules of the test".to_owned();
         match right {
-            Right::Pull(name) | Right::Push(name) if name.as_str() == "secret" && !knows => {
-                Err(Denied::Unauthenticated { challenge: "Basic realm=\"jreg\"".to_owned() })
+            Right::Pull(name) | Right::Push(name) | Right::See(name) | Right::Mount(name)
+                if name.as_str() == "secret" && !knows =>
+            {
+                let challenge = "Basic realm=\"jreg\"".to_owned();
+                Err(Denied::Unauthenticated { challenge, reason })
             }
-            Right::Delete(name) if name.as_str() == "kept" => Err(Denied::Forbidden),
-            _ => Ok(Identity::Anonymous),
+            Right::Delete(name) if name.as_str() == "kept" => Err(Denied::Forbidden { reason }),
+            _ => Ok(Reason::Open),
         }
     }
 }

@@ -12,6 +12,8 @@
 //! catalog/{name}                                       a manifest was pushed to this repository
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
 //! gc/...                                               notes of collectors and checks
+//! auth/keys                                            the keys that sign access tokens
+//! auth/robots/<id>                                     an access token, its secret hashed
 //! quarantine/<ulid>/<key>                              what a check put aside
 //! ```
 //!
@@ -173,6 +175,8 @@ pub(crate) enum Place {
     Note,
     /// What a check has put aside.
     Quarantined,
+    /// Signing keys, or an access token.
+    Auth,
 }
 
 impl Place {
@@ -192,6 +196,8 @@ impl Place {
             ["uploads", _] => upload_key(key).map(Self::Upload),
             ["gc", ..] => Some(Self::Note),
             ["quarantine", ..] => Some(Self::Quarantined),
+            ["auth", "keys"] => Some(Self::Auth),
+            ["auth", "robots", id] => is_robot(id).then_some(Self::Auth),
             ["repositories", ref below @ ..] => Self::in_repository(below),
             _ => None,
         }
@@ -228,6 +234,26 @@ fn is_ulid(text: &str) -> bool {
     Ulid::from_string(text).is_ok()
 }
 
+fn is_robot(id: &str) -> bool {
+    id.len() == 16 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// The keys that sign access tokens.
+pub fn signing_keys() -> Key {
+    key("auth/keys".to_owned())
+}
+
+/// The access token with this id, which is 16 hex digits; `None` if it is not.
+pub fn access_token(id: &str) -> Option<Key> {
+    is_robot(id).then(|| key(format!("{ACCESS_TOKENS}{id}")))
+}
+
+/// Every access token.
+pub const ACCESS_TOKENS: &str = "auth/robots/";
+
+/// What says who may come in.
+pub(crate) const AUTH: &str = "auth/";
+
 /// Every place for blob bytes.
 pub(crate) const BLOBS: &str = "blobs/";
 
@@ -257,8 +283,8 @@ pub(crate) const QUARANTINE: &str = "quarantine/";
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format`].
-pub(crate) const ROOTS: [&str; 8] =
-    [BLOBS, LINKS, REPOSITORIES, CATALOG, UPLOADS, NOTES, QUARANTINE, PROBES];
+pub(crate) const ROOTS: [&str; 9] =
+    [BLOBS, LINKS, REPOSITORIES, CATALOG, UPLOADS, NOTES, QUARANTINE, PROBES, AUTH];
 
 /// A new place for what a check puts aside.
 pub(crate) fn quarantined(original: &Key) -> Key {
@@ -437,6 +463,8 @@ mod tests {
             (catalog(&app), Place::Catalog(app.clone())),
             (upload(&id), Place::Upload(UploadKey::Session(id.clone()))),
             (note("lease"), Place::Note),
+            (signing_keys(), Place::Auth),
+            (access_token("0123456789abcdef").expect("an id"), Place::Auth),
             (quarantined(&link(&subject, &app)), Place::Quarantined),
         ] {
             assert_eq!(Place::of(&key), Some(place), "{key}");
@@ -453,6 +481,9 @@ mod tests {
             "repositories/a/b",
             "catalog/_",
             "uploads/x",
+            "auth/x",
+            "auth/robots/x",
+            "auth/robots/0123456789abcdef/x",
         ] {
             assert_eq!(Place::of(&super::key(other.to_owned())), None, "{other}");
         }

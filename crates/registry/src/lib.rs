@@ -58,7 +58,7 @@ pub use collect::{
 };
 pub use error::{Error, Result};
 pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
-pub use keys::may_come_back;
+pub use keys::{ACCESS_TOKENS, access_token, may_come_back, signing_keys};
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};

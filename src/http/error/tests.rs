@@ -136,10 +136,13 @@ fn request_lines_that_are_no_operation_have_their_status_and_code() {
 #[test]
 fn a_denial_is_401_with_a_challenge_or_403() {
     let challenge = r#"Bearer realm="https://a/token",service="a""#;
-    let api = ApiError::from(Denied::Unauthenticated { challenge: challenge.to_owned() });
+    let api = ApiError::from(Denied::Unauthenticated {
+        challenge: challenge.to_owned(),
+        reason: "because".to_owned(),
+    });
     assert_eq!((api.status.as_u16(), api.code), (401, ErrorCode::Unauthorized));
     let value = HeaderValue::from_static(challenge);
     assert_eq!(api.headers, [(header::WWW_AUTHENTICATE, value)]);
-    let api = ApiError::from(Denied::Forbidden);
+    let api = ApiError::from(Denied::Forbidden { reason: "because".to_owned() });
     assert_eq!((api.status.as_u16(), api.code), (403, ErrorCode::Denied));
 }

@@ -5,6 +5,7 @@ use jreg_storage::{Key, ListRequest, PutMode};
 use super::mend::Remedy;
 use super::read::{Bad, Cause, Raw, look_raw};
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
+use crate::keys::Place;
 use crate::registry::{format_marker, marked_format};
 use crate::{FORMAT_VERSION, Result, keys};
 
@@ -78,6 +79,13 @@ impl Run<'_> {
             match page.next {
                 Some(next) => request.start_after = Some(next),
                 None => break,
+            }
+        }
+        let mut pages = self.core.pages(keys::AUTH);
+        while let Some(page) = pages.next().await? {
+            self.count(&page);
+            for entry in page.entries.iter().filter(|entry| Place::of(&entry.key).is_none()) {
+                self.report_unknown(&entry.key).await?;
             }
         }
         for prefix in unknown {

@@ -1,0 +1,268 @@
+//! [`Condition`]: a CEL expression that a rule depends on (github.com/google/cel-spec).
+//!
+//! It is compiled when the policy is read. What an evaluation may cost is bounded by what may be
+//! written: CEL has no loops but its macros, of which there is one at most, and a list that it runs
+//! over is one of the request's (groups, claims: bounded by the size of a token) or was written out.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::UNIX_EPOCH;
+
+use cel::objects::Value;
+use cel::{Context, Env, ExecutionError, Program};
+use ipnet::IpNet;
+use serde_json::Value as Json;
+
+use crate::policy::Query;
+use crate::{Identity, Source};
+
+/// The longest condition, in bytes.
+pub const CONDITION_BYTES_MAX: usize = 2048;
+/// How deep brackets may be nested in a condition.
+pub const CONDITION_DEPTH_MAX: usize = 16;
+/// The most macros that run over a list or map (`all`, `exists`, `exists_one`, `map`, `filter`) in
+/// one condition.
+pub const CONDITION_LOOPS_MAX: usize = 1;
+
+const LOOPS: [&str; 5] = ["all", "exists", "exists_one", "map", "filter"];
+
+/// What a condition may name.
+const VARIABLES: [&str; 9] =
+    ["identity", "repository", "tag", "action", "address", "now", "hour", "weekday", "certificate"];
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// A condition that was compiled.
+pub(crate) struct Condition {
+    source: String,
+    program: Program,
+    needs_tag: bool,
+}
+
+impl Condition {
+    /// Compiles a condition; the error says what is wrong.
+    pub(crate) fn compile(source: &str) -> Result<Self, String> {
+        if source.len() > CONDITION_BYTES_MAX {
+            return Err(format!("it is longer than {CONDITION_BYTES_MAX} bytes"));
+        }
+        if depth(source) > CONDITION_DEPTH_MAX {
+            return Err(format!("brackets are nested deeper than {CONDITION_DEPTH_MAX}"));
+        }
+        if loops(source) > CONDITION_LOOPS_MAX {
+            return Err(format!(
+                "it has more than {CONDITION_LOOPS_MAX} of the macros {}",
+                LOOPS.join(", ")
+            ));
+        }
+        let program = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
+        let references = program.references();
+        // What a macro binds is a variable to the library, too; such names are short of a meaning
+        // here only if nothing binds them.
+        let is_bound = loops(source) > 0;
+        let unknown =
+            references.variables().into_iter().find(|name| !VARIABLES.contains(name) && !is_bound);
+        if let Some(unknown) = unknown {
+            return Err(format!("{unknown:?} is none of {}", VARIABLES.join(", ")));
+        }
+        let needs_tag = references.has_variable("tag");
+        Ok(Self { source: source.to_owned(), program, needs_tag })
+    }
+
+    /// Whether it depends on the tag.
+    pub(crate) fn needs_tag(&self) -> bool {
+        self.needs_tag
+    }
+
+    /// Whether it holds; an error if it cannot be said, or is not true or false.
+    pub(crate) fn holds(&self, query: &Query<'_>) -> Result<bool, String> {
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.add_function("in_network", in_network).map_err(|error| error.to_string())?;
+        for (name, value) in variables(query) {
+            context.add_variable_from_value(name, value);
+        }
+        match self.program.execute(&context) {
+            Ok(Value::Bool(holds)) => Ok(holds),
+            Ok(_) => Err("it is neither true nor false".to_owned()),
+            // The library's messages repeat values of the request, which may be anything.
+            Err(ExecutionError::NoSuchKey(key)) => Err(format!("there is no {key:?}")),
+            Err(_) => Err("it cannot be evaluated for this request".to_owned()),
+        }
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.source)
+    }
+}
+
+fn depth(source: &str) -> usize {
+    let mut depth = 0_usize;
+    let mut deepest = 0;
+    for c in source.chars() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// How many macros are called, each a word after a dot and before a bracket. In a text they count
+/// too, which errs on the safe side.
+fn loops(source: &str) -> usize {
+    let compact: String = source.chars().filter(|c| !c.is_whitespace()).collect();
+    LOOPS.iter().map(|name| compact.matches(&format!(".{name}(")).count()).sum()
+}
+
+/// `in_network(address, "10.0.0.0/8")`.
+fn in_network(address: Arc<String>, network: Arc<String>) -> Result<bool, ExecutionError> {
+    let Ok(network) = network.parse::<IpNet>() else {
+        return Err(ExecutionError::function_error("in_network", "no network"));
+    };
+    Ok(address.parse::<IpAddr>().is_ok_and(|address| network.contains(&address)))
+}
+
+fn variables(query: &Query<'_>) -> [(&'static str, Value); 9] {
+    let since = query.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let text = |text: &str| Value::from(text);
+    let certificate = query.certificate;
+    let names = [
+        ("cn", text(certificate.and_then(|of| of.common_name.as_deref()).unwrap_or_default())),
+        ("uris", Value::from(certificate.map(|of| of.uris.clone()).unwrap_or_default())),
+    ];
+    [
+        ("identity", identity(query.identity)),
+        ("repository", text(query.repository.map_or("", |name| name.as_str()))),
+        ("tag", text(query.tag.known().unwrap_or_default())),
+        ("action", text(query.action.as_str())),
+        ("address", Value::from(query.address.map(|ip| ip.to_string()).unwrap_or_default())),
+        ("now", number(since)),
+        ("hour", number(since / 3600 % 24)),
+        // The epoch began on a Thursday; 0 is Sunday, as in CEL's getDayOfWeek.
+        ("weekday", number((since / 86_400 + 4) % 7)),
+        ("certificate", Value::from(HashMap::from(names))),
+    ]
+}
+
+fn identity(identity: &Identity) -> Value {
+    let (name, source, groups, claims) = match identity {
+        Identity::Anonymous => ("", "anonymous", Vec::new(), HashMap::new()),
+        Identity::Named(named) => {
+            let source = match named.source {
+                Source::Htpasswd => "htpasswd",
+                Source::Robot(_) => "robot",
+                Source::Issuer(_) => "issuer",
+                Source::Certificate => "certificate",
+            };
+            let claims = named.claims.iter().map(|(name, value)| (name.clone(), of_json(value)));
+            (named.name.as_str(), source, named.groups.iter().cloned().collect(), claims.collect())
+        }
+    };
+    Value::from(HashMap::from([
+        ("name", Value::from(name)),
+        ("source", Value::from(source)),
+        ("groups", Value::from(groups)),
+        ("claims", Value::from(claims)),
+    ]))
+}
+
+fn of_json(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::Null,
+        Json::Bool(flag) => Value::Bool(*flag),
+        Json::Number(number) => match number.as_i64() {
+            Some(number) => Value::Int(number),
+            None => Value::Float(number.as_f64().unwrap_or_default()),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => Value::from(items.iter().map(of_json).collect::<Vec<_>>()),
+        Json::Object(fields) => Value::from(
+            fields.iter().map(|(k, v)| (k.clone(), of_json(v))).collect::<HashMap<_, _>>(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{Action, Certificate, Named, Tagged};
+
+    fn holds(source: &str) -> Result<bool, String> {
+        let identity = Identity::Named(Box::new(Named {
+            name: "github:acme/app".to_owned(),
+            groups: ["github:ci".to_owned()].into(),
+            claims: [
+                ("ref".to_owned(), "refs/heads/main".into()),
+                ("run_attempt".to_owned(), 2.into()),
+            ]
+            .into(),
+            source: Source::Issuer("github".to_owned()),
+        }));
+        let repository = "acme/app".parse().unwrap();
+        let certificate = Certificate {
+            common_name: Some("builder".to_owned()),
+            uris: vec!["spiffe://x".to_owned()],
+        };
+        Condition::compile(source)?.holds(&Query {
+            identity: &identity,
+            certificate: Some(&certificate),
+            action: Action::Push,
+            repository: Some(&repository),
+            tag: Tagged::Is("v1"),
+            address: Some("10.1.2.3".parse().unwrap()),
+            // A Monday, 12:00.
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_720_440_000),
+        })
+    }
+
+    #[test]
+    fn conditions_see_the_request() {
+        for source in [
+            "identity.name == 'github:acme/app' && identity.source == 'issuer'",
+            "identity.claims.ref == 'refs/heads/main' && identity.claims.run_attempt > 1",
+            "identity.name == 'github:' + repository",
+            "'github:ci' in identity.groups",
+            "identity.groups.exists(g, g.startsWith('github:'))",
+            "tag.startsWith('v') && action == 'push'",
+            "in_network(address, '10.0.0.0/8') && !in_network(address, '192.168.0.0/16')",
+            "hour == 12 && weekday == 1 && now > 1720000000",
+            "certificate.cn == 'builder' && 'spiffe://x' in certificate.uris",
+            "!has(identity.claims.environment)",
+        ] {
+            assert_eq!(holds(source), Ok(true), "{source}");
+        }
+        assert_eq!(holds("tag == 'v2'"), Ok(false));
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_an_error() {
+        for source in [
+            "identity.claims.environment == 'prod'",
+            "tag",
+            "identity.name > 1",
+            "1 / 0 == 1",
+            "in_network(address, 'nowhere')",
+        ] {
+            assert!(holds(source).is_err(), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_when_the_policy_is_read() {
+        let deep = "(".repeat(50) + "true" + &")".repeat(50);
+        let long = format!("tag == '{}'", "x".repeat(CONDITION_BYTES_MAX));
+        let nested = "[1,2].all(a, [1,2].all(b, true))";
+        for source in ["", "tag ==", "tagg == 'x'", "user.name == 'x'", &deep, &long, nested] {
+            assert!(Condition::compile(source).is_err(), "{source}");
+        }
+    }
+}

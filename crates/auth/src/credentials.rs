@@ -1,0 +1,165 @@
+//! [`Credentials`]: what an `Authorization` header holds (RFC 9110 section 11.6.2).
+
+use base64::Engine;
+use base64::engine::general_purpose::GeneralPurpose;
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+
+use crate::Secret;
+
+/// The longest `Authorization` header, in bytes. A token of ours has less than 8 KiB, one of
+/// GitHub's about 2.
+pub const CREDENTIALS_BYTES_MAX: usize = 24 * 1024;
+/// The longest user name, in bytes.
+pub(crate) const USER_BYTES_MAX: usize = 255;
+
+/// RFC 4648 section 4, with or without the padding: clients differ.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What a request brings to show who sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// A name and a password (RFC 7617).
+    Basic {
+        /// The name; up to 255 bytes, no control characters, no colon, possibly empty.
+        user: String,
+        /// The password; no control characters.
+        password: Secret,
+    },
+    /// A token (RFC 6750).
+    Bearer(Secret),
+}
+
+/// Why a header holds no credentials. No message repeats any of the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialsError {
+    /// It is too long.
+    #[error("the Authorization header is longer than {CREDENTIALS_BYTES_MAX} bytes")]
+    TooLong,
+    /// Its scheme is not one of ours.
+    #[error("the Authorization header must begin with Basic or Bearer")]
+    Scheme,
+    /// What follows `Basic` is not base64 of a name, a colon and a password.
+    #[error(
+        "Basic credentials must be base64 of UTF-8 text without control characters: a name of at \
+         most 255 bytes, a colon, a password"
+    )]
+    Basic,
+    /// What follows `Bearer` is no token.
+    #[error("a Bearer token must be printable ASCII without spaces")]
+    Bearer,
+}
+
+impl Credentials {
+    /// Reads the value of a header.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`].
+    pub fn parse(header: &[u8]) -> Result<Self, CredentialsError> {
+        if header.len() > CREDENTIALS_BYTES_MAX {
+            return Err(CredentialsError::TooLong);
+        }
+        let header = std::str::from_utf8(header).map_err(|_| CredentialsError::Scheme)?;
+        let (scheme, rest) = header.split_once(' ').ok_or(CredentialsError::Scheme)?;
+        let rest = rest.trim_matches(' ');
+        match scheme {
+            _ if scheme.eq_ignore_ascii_case("basic") => basic(rest).ok_or(CredentialsError::Basic),
+            _ if scheme.eq_ignore_ascii_case("bearer") => {
+                let is_token = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic());
+                let token = is_token.then(|| Self::Bearer(Secret::new(rest)));
+                token.ok_or(CredentialsError::Bearer)
+            }
+            _ => Err(CredentialsError::Scheme),
+        }
+    }
+
+    /// A name and a password that came in another way, under the same rules.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::Basic`].
+    pub fn basic(user: &str, password: &str) -> Result<Self, CredentialsError> {
+        let is_fit = user.len() <= USER_BYTES_MAX
+            && password.len() <= CREDENTIALS_BYTES_MAX
+            && !user.contains(':')
+            && !user.chars().chain(password.chars()).any(char::is_control);
+        let basic = || Self::Basic { user: user.to_owned(), password: Secret::new(password) };
+        is_fit.then(basic).ok_or(CredentialsError::Basic)
+    }
+}
+
+fn basic(encoded: &str) -> Option<Credentials> {
+    let decoded = String::from_utf8(BASE64.decode(encoded).ok()?).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Credentials::basic(user, password).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn encoded(bytes: &[u8]) -> Vec<u8> {
+        format!("Basic {}", BASE64.encode(bytes)).into_bytes()
+    }
+
+    fn user_and_password(header: &[u8]) -> (String, String) {
+        match Credentials::parse(header).unwrap() {
+            Credentials::Basic { user, password } => (user, password.reveal().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn basic_is_a_name_a_colon_and_a_password() {
+        let of = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+        assert_eq!(user_and_password(b"Basic YTpi"), of("a", "b"));
+        assert_eq!(user_and_password(b"bASIC   YTpi  "), of("a", "b"));
+        assert_eq!(user_and_password(&encoded(b"a:b:c")), of("a", "b:c"));
+        assert_eq!(user_and_password(&encoded(b":token")), of("", "token"));
+        assert_eq!(user_and_password(&encoded("ä:ß".as_bytes())), of("ä", "ß"));
+        assert_eq!(user_and_password(b"Basic YTpiYw"), of("a", "bc"), "without padding");
+    }
+
+    #[test]
+    fn what_is_no_basic_is_refused() {
+        let long = vec![b'u'; USER_BYTES_MAX + 1];
+        let mut long = long;
+        long.extend_from_slice(b":p");
+        for bytes in [&b"nocolon"[..], b"a:b\0c", b"a\0:b", b"a:\xff", b"a\n:b", b"", &long] {
+            let parsed = Credentials::parse(&encoded(bytes));
+            assert_eq!(parsed, Err(CredentialsError::Basic), "{bytes:?}");
+        }
+        for text in ["Basic", "Basic !!!!", "Basic YTpi YTpi", "Digest a=b", "", "YTpi"] {
+            assert!(Credentials::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+        assert_eq!(Credentials::parse(&[0xff, b' ', b'a']), Err(CredentialsError::Scheme));
+    }
+
+    #[test]
+    fn a_megabyte_is_refused_before_it_is_decoded() {
+        let huge = encoded(&vec![b'a'; 1024 * 1024]);
+        assert_eq!(Credentials::parse(&huge), Err(CredentialsError::TooLong));
+    }
+
+    #[test]
+    fn bearer_is_a_token() {
+        let parsed = Credentials::parse(b"Bearer a.b.c").unwrap();
+        assert_eq!(parsed, Credentials::Bearer(Secret::new("a.b.c")));
+        for text in ["Bearer ", "Bearer a b", "Bearer a\tb", "Bearer ä"] {
+            let parsed = Credentials::parse(text.as_bytes());
+            assert_eq!(parsed, Err(CredentialsError::Bearer), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_prints_a_secret() {
+        for header in [&b"Bearer hush.hush.hush"[..], b"Basic dXNlcjpodXNo"] {
+            let text = format!("{:?}", Credentials::parse(header).unwrap());
+            assert!(!text.contains("hush"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! [`Htpasswd`]: users and the hashes of their passwords, as Apache's `htpasswd -B` writes them and
+//! with argon2id besides.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+
+use crate::Secret;
+use crate::credentials::USER_BYTES_MAX;
+use crate::random::sha256_hex;
+
+/// The largest file, in bytes.
+pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most users of one file.
+pub const USERS_MAX: usize = 100_000;
+/// The highest cost of a bcrypt hash: about 4 s on a fast core.
+const BCRYPT_COST_MAX: u32 = 16;
+/// The most memory that an argon2id hash may take, in KiB, and the most passes and lanes.
+const ARGON2_MEMORY_KIB_MAX: u32 = 256 * 1024;
+const ARGON2_PASSES_MAX: u32 = 16;
+const ARGON2_LANES_MAX: u32 = 16;
+/// How much of its hash tells one password from another.
+const FINGERPRINT_CHARS: usize = 32;
+
+/// What an unknown user is compared with where the file has no user at all: argon2id with the
+/// parameters of [`hash_password`], of a password that nobody has.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5\
+                      $Wv5vCYdrnw0Wbn2R3cFD3ZfTn0X6bJbYQy0xP0Qy1tE";
+
+/// The users of one file.
+#[derive(Clone, Debug, Default)]
+pub struct Htpasswd {
+    users: BTreeMap<String, Entry>,
+}
+
+/// A user's hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    hash: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Bcrypt,
+    Argon2id,
+}
+
+/// Why a file cannot be used. Hashes are never repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HtpasswdError {
+    /// It is too large.
+    #[error("it is larger than {FILE_BYTES_MAX} bytes or has more than {USERS_MAX} users")]
+    TooLarge,
+    /// A line is no entry.
+    #[error("line {line}: {why}")]
+    Line {
+        /// Which, from 1.
+        line: usize,
+        /// What is wrong and what is allowed.
+        why: &'static str,
+    },
+}
+
+/// Why a text cannot be the name of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a user's name is 1 to {USER_BYTES_MAX} bytes without colon, spaces at its ends, or control \
+     characters, and does not begin with #"
+)]
+pub struct InvalidUser;
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} [redacted]", self.kind)
+    }
+}
+
+impl Htpasswd {
+    /// Reads a file: a name, a colon and a hash on each line, empty lines and lines that begin
+    /// with `#` besides.
+    ///
+    /// # Errors
+    ///
+    /// [`HtpasswdError`]: the whole file is refused if one line is wrong.
+    pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
+        if text.len() > FILE_BYTES_MAX {
+            return Err(HtpasswdError::TooLarge);
+        }
+        let mut users = BTreeMap::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let wrong = |why| HtpasswdError::Line { line: number, why };
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, hash) = line.split_once(':').ok_or_else(|| wrong("it must be NAME:HASH"))?;
+            check_name(name).map_err(|_| wrong("its name is not allowed"))?;
+            let entry = Entry::parse(hash).map_err(wrong)?;
+            if users.insert(name.to_owned(), entry).is_some() {
+                return Err(wrong("this user stands there twice"));
+            }
+        }
+        if users.len() > USERS_MAX {
+            return Err(HtpasswdError::TooLarge);
+        }
+        Ok(Self { users })
+    }
+
+    /// The entry of a user.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.users.get(name)
+    }
+
+    /// The names of all users, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(String::as_str)
+    }
+
+    /// What to compare the password of `name` with: their entry, or, where there is none, one that
+    /// costs the same and whose outcome does not count.
+    pub fn to_compare(&self, name: &str) -> (Entry, bool) {
+        match self.users.get(name) {
+            Some(entry) => (entry.clone(), true),
+            None => {
+                let nobody = || Entry { hash: NOBODY.to_owned(), kind: Kind::Argon2id };
+                (self.users.values().next().cloned().unwrap_or_else(nobody), false)
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn parse(hash: &str) -> Result<Self, &'static str> {
+        let is_bcrypt = ["$2y$", "$2b$", "$2a$"].iter().any(|kind| hash.starts_with(kind));
+        if is_bcrypt {
+            let parts: bcrypt::HashParts =
+                hash.parse().map_err(|_| "its bcrypt hash is malformed")?;
+            if !(4..=BCRYPT_COST_MAX).contains(&parts.get_cost()) {
+                return Err("the cost of its bcrypt hash must be 4 to 16");
+            }
+            return Ok(Self { hash: hash.to_owned(), kind: Kind::Bcrypt });
+        }
+        if !hash.starts_with("$argon2id$") {
+            return Err("its hash must be bcrypt ($2y$, $2b$, $2a$) or argon2id ($argon2id$): \
+                        htpasswd -B and jreg user add write such");
+        }
+        let parsed = PasswordHash::new(hash).map_err(|_| "its argon2id hash is malformed")?;
+        let params =
+            argon2::Params::try_from(&parsed).map_err(|_| "its argon2id hash is malformed")?;
+        if parsed.hash.is_none() || parsed.salt.is_none() {
+            return Err("its argon2id hash is malformed");
+        }
+        let is_bearable = params.m_cost() <= ARGON2_MEMORY_KIB_MAX
+            && params.t_cost() <= ARGON2_PASSES_MAX
+            && params.p_cost() <= ARGON2_LANES_MAX;
+        if !is_bearable {
+            return Err("its argon2id hash must take at most m=262144, t=16, p=16");
+        }
+        Ok(Self { hash: hash.to_owned(), kind: Kind::Argon2id })
+    }
+
+    /// Whether this is the password. Takes tens of milliseconds, on purpose.
+    pub fn verify(&self, password: &Secret) -> bool {
+        let password = password.reveal();
+        match self.kind {
+            // bcrypt knows 72 bytes of a password; htpasswd cuts there, too.
+            Kind::Bcrypt => bcrypt::verify(password, &self.hash).unwrap_or(false),
+            Kind::Argon2id => PasswordHash::new(&self.hash).is_ok_and(|hash| {
+                Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
+            }),
+        }
+    }
+
+    /// Tells this password from the ones before and after it, and nothing else.
+    pub fn fingerprint(&self) -> String {
+        sha256_hex(self.hash.as_bytes()).chars().take(FINGERPRINT_CHARS).collect()
+    }
+}
+
+/// Whether this can be the name of a user.
+fn check_name(name: &str) -> Result<(), InvalidUser> {
+    let is_name = !name.is_empty()
+        && name.len() <= USER_BYTES_MAX
+        && name.trim() == name
+        && !name.starts_with('#')
+        && !name.contains(':')
+        && !name.chars().any(char::is_control);
+    is_name.then_some(()).ok_or(InvalidUser)
+}
+
+/// The argon2id hash of a password, with 19 MiB and two passes (OWASP's first recommendation).
+/// `None`: the operating system gives no salt.
+pub fn hash_password(password: &Secret) -> Option<String> {
+    let hash = Argon2::default().hash_password(password.reveal().as_bytes()).ok()?;
+    Some(hash.to_string())
+}
+
+/// The text of a file in which a user has this hash; everything else in it stays as it was.
+///
+/// # Errors
+///
+/// [`InvalidUser`].
+pub fn with_user(text: &str, name: &str, hash: &str) -> Result<String, InvalidUser> {
+    check_name(name)?;
+    let line = format!("{name}:{hash}");
+    let mut found = false;
+    let mut lines: Vec<&str> = Vec::new();
+    for old in text.lines() {
+        if is_of(old, name) {
+            found = true;
+            lines.push(&line);
+        } else {
+            lines.push(old);
+        }
+    }
+    if !found {
+        lines.push(&line);
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
+/// The text of a file without a user; `None` if they are not in it.
+pub fn removed_user(text: &str, name: &str) -> Option<String> {
+    text.lines().any(|line| is_of(line, name)).then(|| {
+        let kept = text.lines().filter(|line| !is_of(line, name));
+        kept.fold(String::with_capacity(text.len()), |text, line| text + line + "\n")
+    })
+}
+
+fn is_of(line: &str, name: &str) -> bool {
+    line.trim().split_once(':').is_some_and(|(found, _)| found == name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn bcrypt_of(password: &str) -> String {
+        bcrypt::hash_with_result(password, 4).unwrap().format_for_version(bcrypt::Version::TwoY)
+    }
+
+    /// Cheap, unlike [`hash_password`].
+    fn argon2_of(password: &str) -> String {
+        let params = argon2::Params::new(8, 1, 1, None).unwrap();
+        let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+        argon2.hash_password(password.as_bytes()).unwrap().to_string()
+    }
+
+    fn is_password(file: &Htpasswd, name: &str, password: &str) -> bool {
+        let (entry, counts) = file.to_compare(name);
+        entry.verify(&Secret::new(password)) && counts
+    }
+
+    #[test]
+    fn both_kinds_of_hash_are_verified() {
+        let text = format!("# users\nalice:{}\n\n  bob:{}\n", bcrypt_of("one"), argon2_of("two"));
+        let file = Htpasswd::parse(&text).unwrap();
+        assert_eq!(file.names().collect::<Vec<_>>(), ["alice", "bob"]);
+        assert!(is_password(&file, "alice", "one") && is_password(&file, "bob", "two"));
+        assert!(!is_password(&file, "alice", "two") && !is_password(&file, "bob", "one"));
+        assert!(!is_password(&file, "carol", "one"), "compared with alice's, and does not count");
+    }
+
+    /// Made by Apache's htpasswd 2.4.
+    #[test]
+    fn the_hashes_of_other_tools_are_understood() {
+        let text = "a:$2y$05$HhmvnqZDbOcyPZyoeG6qXeUtX8Qkzz9JsfwIVKqnnyDoMSyABmRFu";
+        assert!(Htpasswd::parse(text).is_ok());
+        for kind in ["$2b$", "$2a$"] {
+            assert!(Htpasswd::parse(&text.replace("$2y$", kind)).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_unknown_user_costs_what_a_known_one_does() {
+        let file = Htpasswd::parse(&format!("alice:{}", bcrypt_of("one"))).unwrap();
+        assert_eq!(file.to_compare("carol"), (file.get("alice").unwrap().clone(), false));
+        let (nobody, counts) = Htpasswd::default().to_compare("carol");
+        assert!(!counts && nobody.kind == Kind::Argon2id);
+        assert!(Entry::parse(NOBODY).is_ok(), "it is hashed to the end, not refused as malformed");
+        assert!(!nobody.verify(&Secret::new("")));
+    }
+
+    #[test]
+    fn one_wrong_line_makes_the_file_wrong_and_is_named_without_its_hash() {
+        let good = argon2_of("x");
+        for (line, part) in [
+            ("alice", "NAME:HASH"),
+            (":x", "name is not allowed"),
+            ("a\tb:x", "name is not allowed"),
+            ("alice:$apr1$SECRET$SECRET", "must be bcrypt"),
+            ("alice:{SHA}SECRET", "must be bcrypt"),
+            ("alice:SECRET", "must be bcrypt"),
+            ("alice:$2y$05$SECRET", "bcrypt hash is malformed"),
+            (
+                "alice:$2y$31$HhmvnqZDbOcyPZyoeG6qXeUtX8Qkzz9JsfwIVKqnnyDoMSyABmRFu",
+                "must be 4 to 16",
+            ),
+            ("alice:$argon2id$SECRET", "argon2id hash is malformed"),
+            ("alice:$argon2i$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$SECRET", "must be bcrypt"),
+            (
+                "alice:$argon2id$v=19$m=4000000,t=2,p=1$bm9ib2R5bm9ib2R5$Wv5vCYdrnw0Wbn2R3cFD3ZfTn0X6bJbYQy0xP0Qy1tE",
+                "at most m=262144",
+            ),
+        ] {
+            let error = Htpasswd::parse(&format!("bob:{good}\n{line}\n")).unwrap_err().to_string();
+            assert!(error.starts_with("line 2: ") && error.contains(part), "{line}: {error}");
+            assert!(!error.contains("SECRET"), "{error}");
+        }
+        let twice = Htpasswd::parse(&format!("bob:{good}\nbob:{good}")).unwrap_err().to_string();
+        assert!(twice.contains("twice"), "{twice}");
+    }
+
+    #[test]
+    fn editing_leaves_everything_else_as_it_was() {
+        let text = "# keep me\nalice:1\n\nbob:2\n";
+        assert_eq!(with_user(text, "bob", "3").unwrap(), "# keep me\nalice:1\n\nbob:3\n");
+        assert_eq!(
+            with_user(text, "carol", "4").unwrap(),
+            "# keep me\nalice:1\n\nbob:2\ncarol:4\n"
+        );
+        assert_eq!(with_user("", "a", "1").unwrap(), "a:1\n");
+        assert_eq!(removed_user(text, "alice").unwrap(), "# keep me\n\nbob:2\n");
+        assert_eq!(removed_user(text, "carol"), None);
+        for name in ["", "a:b", "#a", " a", "a\n"] {
+            assert_eq!(with_user("", name, "1"), Err(InvalidUser), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let hash = hash_password(&Secret::new("pass word")).unwrap();
+        let file = Htpasswd::parse(&with_user("", "alice", &hash).unwrap()).unwrap();
+        assert!(is_password(&file, "alice", "pass word"));
+        let print = file.get("alice").unwrap().fingerprint();
+        assert_eq!(print.len(), FINGERPRINT_CHARS);
+        assert!(!hash.contains(&print));
+        assert!(!format!("{file:?}").contains("argon2id$"));
+    }
+}

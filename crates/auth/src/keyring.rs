@@ -1,0 +1,221 @@
+//! [`Keyring`]: the keys of our own tokens, as one record that all instances share.
+//!
+//! A new key signs only after [`Keyring::LEAD`], so that every instance has read it before it meets
+//! a token of it; only the first key of all signs at once. An old key goes when no token that it
+//! signed can still be good.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde::{Deserialize, Serialize};
+
+use crate::jws::{JwsError, Unverified, VerifyingKey, sign_ed25519};
+use crate::random::random_hex;
+use crate::token::{Kind, OURSELVES, TokenClaims, seconds};
+
+/// The most keys of a ring; a record with more is damaged.
+const KEYS_MAX: usize = 4096;
+/// How far the clocks of two instances may be apart.
+const LEEWAY_S: u64 = 60;
+
+/// The keys of our own tokens.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Keyring {
+    nonce: String,
+    v: u32,
+    keys: Vec<StoredKey>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredKey {
+    kid: String,
+    /// When it was made, in seconds of the Unix epoch.
+    created: u64,
+    /// From when on it signs.
+    signs_from: u64,
+    /// The private key, PKCS#8 in base64.
+    pkcs8: String,
+}
+
+/// Why there is no keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyringError {
+    /// The record is not one.
+    #[error("the record of signing keys is damaged")]
+    Damaged,
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers")]
+    Random,
+}
+
+/// A key that signs.
+pub struct SigningKey {
+    kid: String,
+    pair: Ed25519KeyPair,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|key| &key.kid)).finish()
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.kid)
+    }
+}
+
+impl Keyring {
+    /// How long before a new key signs.
+    pub const LEAD: Duration = Duration::from_secs(5 * 60);
+
+    /// A ring with one new key, which signs at once.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError::Random`].
+    pub fn new(now: SystemTime) -> Result<Self, KeyringError> {
+        let key = StoredKey::new(seconds(now), seconds(now))?;
+        Ok(Self { nonce: nonce()?, v: 1, keys: vec![key] })
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError::Damaged`].
+    pub fn of_bytes(bytes: &[u8]) -> Result<Self, KeyringError> {
+        let ring: Self = serde_json::from_slice(bytes).map_err(|_| KeyringError::Damaged)?;
+        let is_sound = ring.v == 1
+            && (1..=KEYS_MAX).contains(&ring.keys.len())
+            && ring.keys.iter().all(|key| key.pair().is_some());
+        is_sound.then_some(ring).ok_or(KeyringError::Damaged)
+    }
+
+    /// Writes the record.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The ring that should take this one's place, if it is time: with a new key if the newest is
+    /// older than `rotation`, without those whose last token (of `lifetime`) is over.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError::Random`].
+    pub fn rotated(
+        &self,
+        now: SystemTime,
+        rotation: Duration,
+        lifetime: Duration,
+    ) -> Result<Option<Self>, KeyringError> {
+        let now = seconds(now);
+        let newest = self.keys.iter().map(|key| key.created).max().unwrap_or_default();
+        if now < newest.saturating_add(rotation.as_secs()) {
+            return Ok(None);
+        }
+        let mut next = self.clone();
+        next.nonce = nonce()?;
+        next.keys.push(StoredKey::new(now, now.saturating_add(Self::LEAD.as_secs()))?);
+        next.keys.sort_by_key(|key| key.signs_from);
+        let grace = lifetime.as_secs().saturating_add(2 * LEEWAY_S);
+        // A key signs until the one after it does.
+        let ends: Vec<u64> = next.keys.iter().skip(1).map(|key| key.signs_from).collect();
+        let mut ends = ends.into_iter().map(Some).chain([None]);
+        next.keys.retain(|_| match ends.next().flatten() {
+            Some(end) => now < end.saturating_add(grace),
+            None => true,
+        });
+        Ok(Some(next))
+    }
+
+    /// The key that signs now.
+    pub fn signing_key(&self, now: SystemTime) -> Option<SigningKey> {
+        let now = seconds(now);
+        let newest_first = |key: &&StoredKey| key.signs_from;
+        let ready = self.keys.iter().filter(|key| key.signs_from <= now).max_by_key(newest_first);
+        // A clock that is behind finds none: the oldest is known to everybody.
+        let key = ready.or_else(|| self.keys.iter().min_by_key(newest_first))?;
+        Some(SigningKey { kid: key.kid.clone(), pair: key.pair()? })
+    }
+
+    /// Whether a key of this id is there.
+    pub fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid == kid)
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none; there always is one.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// What a token of ours says, if one of these keys signed it, it is of this kind, for this
+    /// service, and neither too old nor too young.
+    ///
+    /// # Errors
+    ///
+    /// [`JwsError`]; a claim that does not fit is [`JwsError::Malformed`], time that has passed
+    /// [`JwsError::Signature`], like everything that a client can only answer with a new token.
+    pub fn verify(
+        &self,
+        token: &Unverified<'_>,
+        kind: Kind,
+        service: &str,
+        now: SystemTime,
+    ) -> Result<TokenClaims, JwsError> {
+        if token.kind() != Some(kind.as_str()) {
+            return Err(JwsError::Malformed);
+        }
+        let key = self.keys.iter().find(|key| Some(key.kid.as_str()) == token.kid());
+        let key = key.and_then(StoredKey::verifying_key).ok_or(JwsError::KeyId)?;
+        let payload = token.verify(&key)?;
+        let claims: TokenClaims =
+            serde_json::from_slice(payload).map_err(|_| JwsError::Malformed)?;
+        if claims.iss != OURSELVES || claims.aud != service {
+            return Err(JwsError::Malformed);
+        }
+        let now = seconds(now);
+        let is_current = claims.nbf <= now.saturating_add(LEEWAY_S) && now < claims.exp;
+        is_current.then_some(claims).ok_or(JwsError::Signature)
+    }
+}
+
+impl StoredKey {
+    fn new(created: u64, signs_from: u64) -> Result<Self, KeyringError> {
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
+        let pkcs8 = STANDARD.encode(pkcs8.map_err(|_| KeyringError::Random)?);
+        Ok(Self { kid: nonce()?, created, signs_from, pkcs8 })
+    }
+
+    fn pair(&self) -> Option<Ed25519KeyPair> {
+        Ed25519KeyPair::from_pkcs8(&STANDARD.decode(&self.pkcs8).ok()?).ok()
+    }
+
+    fn verifying_key(&self) -> Option<VerifyingKey> {
+        self.pair().map(|pair| VerifyingKey::ed25519(pair.public_key().as_ref()))
+    }
+}
+
+fn nonce() -> Result<String, KeyringError> {
+    random_hex::<8>().ok_or(KeyringError::Random)
+}
+
+impl SigningKey {
+    /// A token of this kind; `None` only if the claims cannot be written.
+    pub fn sign(&self, kind: Kind, claims: &TokenClaims) -> Option<String> {
+        sign_ed25519(&self.pair, &self.kid, kind.as_str(), claims)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! [`Pattern`]: which repositories a rule is about.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jreg_oci::RepositoryName;
+use serde::{Deserialize, Serialize};
+
+/// The longest pattern, in characters: as long as a name.
+const PATTERN_CHARS_MAX: usize = 255;
+/// The most `**` in one pattern. Each makes matching take longer.
+const DOUBLE_STARS_MAX: usize = 4;
+
+/// A pattern over repository names.
+///
+/// ```text
+/// pattern   = component *( "/" component )
+/// component = "**" / 1*( letter / digit / "." / "_" / "-" / "*" )
+/// ```
+///
+/// - `*` within a component stands for any characters of that component, none included;
+/// - `**` as the last component stands for one or more components, elsewhere for any number of
+///   them, none included: `team/**` is everything below `team` and not `team` itself, `**/app` is
+///   `app` at any depth, `**` is every repository;
+/// - letters are lowercase, and what could match no repository name (`..`, `a//b`, `A`) is refused.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+/// Why a text is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid repository pattern {pattern:?}: {reason}")]
+pub struct InvalidPattern {
+    pattern: String,
+    reason: &'static str,
+}
+
+impl Pattern {
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it matches a repository.
+    pub fn matches(&self, name: &RepositoryName) -> bool {
+        let pattern: Vec<&str> = self.0.split('/').collect();
+        let name: Vec<&str> = name.as_str().split('/').collect();
+        components_match(&pattern, &name)
+    }
+}
+
+/// Bounded by [`DOUBLE_STARS_MAX`] nested loops over the components of a name.
+fn components_match(pattern: &[&str], name: &[&str]) -> bool {
+    match (pattern, name) {
+        ([], rest) => rest.is_empty(),
+        (["**"], rest) => !rest.is_empty(),
+        (["**", later @ ..], rest) => (0..=rest.len()).any(|skipped| match rest.get(skipped..) {
+            Some(rest) => components_match(later, rest),
+            None => false,
+        }),
+        ([first, later @ ..], [component, rest @ ..]) => {
+            component_matches(first.as_bytes(), component.as_bytes())
+                && components_match(later, rest)
+        }
+        ([_, ..], []) => false,
+    }
+}
+
+/// The usual match of `*`, in linear time times the number of stars.
+fn component_matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where the last star stands, and up to where it has been taken to reach.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(byte) if Some(byte) == text.get(t) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, reach)) => {
+                    star = Some((at, reach + 1));
+                    p = at + 1;
+                    t = reach + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(p).all(|byte| *byte == b'*')
+}
+
+fn check(pattern: &str) -> Result<(), &'static str> {
+    if pattern.is_empty() || pattern.len() > PATTERN_CHARS_MAX {
+        return Err("it must be 1 to 255 characters long");
+    }
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-*/".contains(&b);
+    if !pattern.bytes().all(is_allowed) {
+        return Err("it must be lowercase letters, digits and . _ - * /");
+    }
+    if pattern.split('/').filter(|component| *component == "**").count() > DOUBLE_STARS_MAX {
+        return Err("it may have ** at most four times");
+    }
+    for component in pattern.split('/') {
+        if component == "**" {
+            continue;
+        }
+        if component.contains("**") {
+            return Err("** must be a whole component");
+        }
+        if component.replace('*', "a").parse::<RepositoryName>().is_err() {
+            return Err("no repository name can match it");
+        }
+    }
+    Ok(())
+}
+
+impl FromStr for Pattern {
+    type Err = InvalidPattern;
+
+    fn from_str(pattern: &str) -> Result<Self, InvalidPattern> {
+        let excerpt = || pattern.chars().take(80).collect();
+        match check(pattern) {
+            Ok(()) => Ok(Self(pattern.to_owned())),
+            Err(reason) => Err(InvalidPattern { pattern: excerpt(), reason }),
+        }
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = InvalidPattern;
+
+    fn try_from(pattern: String) -> Result<Self, InvalidPattern> {
+        pattern.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        pattern.parse::<Pattern>().unwrap().matches(&name.parse().unwrap())
+    }
+
+    #[test]
+    fn stars_stay_in_a_component_and_double_stars_go_across() {
+        for (pattern, yes, no) in [
+            ("app", &["app"][..], &["app2", "team/app", "ap"][..]),
+            ("*", &["app", "x"], &["team/app"]),
+            ("team/*", &["team/app"], &["team", "team/a/b", "teams/app"]),
+            ("team/**", &["team/app", "team/a/b"], &["team", "teams/app"]),
+            ("**", &["a", "a/b/c"], &[]),
+            ("**/app", &["app", "a/app", "a/b/app"], &["app/a", "a/app2"]),
+            ("a/**/z", &["a/z", "a/b/z", "a/b/c/z"], &["a", "z", "a/z/b"]),
+            ("a*c", &["ac", "abc", "abbc"], &["ab", "abcd", "a/c"]),
+            ("*-dev", &["app-dev", "x-dev"], &["dev", "app-devel"]),
+            ("a*b*c", &["abc", "a1b2c", "abbbc"], &["acb", "ab"]),
+            ("**/a/**", &["a/b", "x/a/b", "x/a/b/c"], &["a", "x/a"]),
+        ] {
+            for name in yes {
+                assert!(matches(pattern, name), "{pattern} {name}");
+            }
+            for name in no {
+                assert!(!matches(pattern, name), "{pattern} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_name_can_match_is_refused() {
+        let long = "a".repeat(256);
+        for pattern in [
+            "",
+            "..",
+            "a/..",
+            "../a",
+            "a/../b",
+            ".",
+            "/a",
+            "a/",
+            "a//b",
+            "A",
+            "Team/**",
+            "a%2fb",
+            "a%2e%2e",
+            "ä",
+            "ａ",
+            "a b",
+            "a\0",
+            "a\\b",
+            "a***",
+            "x**",
+            "a**b",
+            "-a",
+            "a-",
+            "a..b",
+            "[a]",
+            "a?",
+            "{a,b}",
+            "!a",
+            "**/**/**/**/**",
+            &long,
+        ] {
+            assert!(pattern.parse::<Pattern>().is_err(), "{pattern:?}");
+        }
+    }
+
+    #[test]
+    fn many_stars_end_soon() {
+        let pattern = "a*".repeat(100) + "b";
+        assert!(!matches(&pattern, &"a".repeat(255)));
+        assert!(!matches("**/a/**/a/**/a/**/b", &["a"; 120].join("/")));
+    }
+}

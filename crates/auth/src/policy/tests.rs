@@ -1,0 +1,223 @@
+//! What policies say.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::Named;
+
+const FILE: &str = r#"
+[groups]
+developers = ["alice", "bob"]
+
+[[issuer]]
+name = "github"
+issuer = "https://token.actions.githubusercontent.com"
+audience = "https://registry.example.com"
+jwks-url = "https://token.actions.githubusercontent.com/.well-known/jwks"
+identity = "{repository}"
+
+[[rule]]
+name = "developers"
+subjects = ["group:developers"]
+repositories = ["team/**"]
+actions = ["pull", "push"]
+
+[[rule]]
+name = "no secrets"
+effect = "deny"
+subjects = ["everyone"]
+repositories = ["team/secret/**"]
+actions = ["pull", "push", "delete", "mount"]
+
+[[rule]]
+name = "releases"
+subjects = ["issuer:github"]
+claims = { repository = "acme/app" }
+repositories = ["acme/app"]
+actions = ["push"]
+condition = "tag == '' || tag.startsWith('v')"
+
+[[rule]]
+name = "public"
+subjects = ["everyone"]
+repositories = ["public/*"]
+actions = ["pull"]
+
+[[rule]]
+name = "bases may be built on"
+subjects = ["authenticated"]
+repositories = ["base/*"]
+actions = ["mount"]
+
+[[rule]]
+name = "lists"
+subjects = ["authenticated"]
+actions = ["list"]
+"#;
+
+fn user(name: &str) -> Identity {
+    Identity::named(name, Source::Htpasswd)
+}
+
+fn workload(repository: &str) -> Identity {
+    Identity::Named(Box::new(Named {
+        name: format!("github:{repository}"),
+        groups: BTreeSet::new(),
+        claims: [("repository".to_owned(), repository.into())].into(),
+        source: Source::Issuer("github".to_owned()),
+    }))
+}
+
+fn decide(
+    policy: &Policy,
+    identity: &Identity,
+    action: Action,
+    name: &str,
+    tag: Tagged<'_>,
+) -> Decision {
+    let repository: Option<RepositoryName> = name.parse().ok();
+    let query = Query {
+        identity,
+        certificate: None,
+        action,
+        repository: repository.as_ref(),
+        tag,
+        address: None,
+        now: SystemTime::UNIX_EPOCH,
+    };
+    policy.decide(&query, Grants::None)
+}
+
+fn says(identity: &Identity, action: Action, name: &str) -> (bool, String) {
+    let policy = Policy::parse(FILE).unwrap();
+    let decision = decide(&policy, identity, action, name, Tagged::No);
+    (decision.allowed, decision.reason.to_string())
+}
+
+#[test]
+fn the_deciding_rule_is_named() {
+    let yes = |rule: &str| (true, rule.to_owned());
+    let no = |rule: &str| (false, rule.to_owned());
+    let alice = &user("alice");
+    assert_eq!(says(alice, Action::Push, "team/app"), yes("rule 1 (developers)"));
+    assert_eq!(says(alice, Action::Push, "team/secret/x"), no("rule 2 (no secrets)"));
+    assert_eq!(says(alice, Action::Delete, "team/app"), no("no rule allows it"));
+    assert_eq!(says(&user("carol"), Action::Push, "team/app"), no("no rule allows it"));
+    assert_eq!(says(&Identity::Anonymous, Action::Pull, "public/x"), yes("rule 4 (public)"));
+    assert_eq!(says(&Identity::Anonymous, Action::List, ""), no("no rule allows it"));
+    assert_eq!(says(alice, Action::List, ""), yes("rule 6 (lists)"));
+}
+
+#[test]
+fn a_pull_is_also_for_mounting_and_not_the_other_way_round() {
+    let alice = &user("alice");
+    assert!(says(alice, Action::Mount, "team/app").0);
+    assert!(!says(alice, Action::Mount, "team/secret/x").0);
+    assert!(says(alice, Action::Mount, "base/x").0);
+    assert!(!says(alice, Action::Pull, "base/x").0);
+}
+
+#[test]
+fn nobody_takes_the_name_of_another() {
+    let robot = Identity::named("robot:alice", Source::Robot("1".to_owned()));
+    assert!(!says(&robot, Action::Push, "team/app").0);
+    let certificate = Identity::named("certificate:alice", Source::Certificate);
+    assert!(!says(&certificate, Action::Push, "team/app").0);
+}
+
+#[test]
+fn claims_and_conditions_narrow() {
+    let policy = Policy::parse(FILE).unwrap();
+    let push =
+        |identity: &Identity, tag| decide(&policy, identity, Action::Push, "acme/app", tag).allowed;
+    assert!(push(&workload("acme/app"), Tagged::Is("v1")));
+    assert!(push(&workload("acme/app"), Tagged::No));
+    assert!(!push(&workload("acme/app"), Tagged::Is("latest")));
+    assert!(push(&workload("acme/app"), Tagged::Unknown), "decided again with the request");
+    assert!(!push(&workload("evil/app"), Tagged::Is("v1")));
+    assert!(!push(&user("acme/app"), Tagged::Is("v1")));
+}
+
+#[test]
+fn a_condition_that_fails_lets_nobody_in() {
+    let rule = |effect: &str| {
+        format!(
+            "[[rule]]\nsubjects = [\"everyone\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n\
+             [[rule]]\nname = \"x\"\neffect = \"{effect}\"\nsubjects = [\"everyone\"]\n\
+             repositories = [\"**\"]\nactions = [\"push\", \"pull\"]\n\
+             condition = \"identity.claims.env == 'prod'\""
+        )
+    };
+    let alice = user("alice");
+    let allow = Policy::parse(&rule("allow")).unwrap();
+    assert!(!decide(&allow, &alice, Action::Push, "a", Tagged::No).allowed);
+    let deny = Policy::parse(&rule("deny")).unwrap();
+    let denied = decide(&deny, &alice, Action::Pull, "a", Tagged::No);
+    assert!(!denied.allowed);
+    assert!(matches!(denied.reason, Reason::Condition { .. }), "{denied:?}");
+}
+
+#[test]
+fn without_a_file_users_may_do_everything_and_others_nothing() {
+    let policy = Policy::of_users();
+    for action in Action::ALL {
+        assert!(decide(&policy, &user("alice"), action, "a/b", Tagged::No).allowed, "{action}");
+        for other in [Identity::Anonymous, workload("a/b")] {
+            assert!(!decide(&policy, &other, action, "a/b", Tagged::No).allowed, "{action}");
+        }
+    }
+    assert!(!policy.has_anonymous());
+    let open = Policy::of_users().with_anonymous_pull();
+    assert!(open.has_anonymous());
+    assert!(decide(&open, &Identity::Anonymous, Action::Pull, "a/b", Tagged::No).allowed);
+    assert!(!decide(&open, &Identity::Anonymous, Action::Push, "a/b", Tagged::No).allowed);
+}
+
+#[test]
+fn an_empty_file_allows_nothing() {
+    let policy = Policy::parse("").unwrap();
+    for action in Action::ALL {
+        assert!(!decide(&policy, &user("alice"), action, "a", Tagged::No).allowed);
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_said() {
+    let rule = |lines: &str| format!("[[rule]]\nname = \"r\"\n{lines}");
+    let whole = "subjects = ['everyone']\nrepositories = ['**']\nactions = ['pull']\n";
+    for (text, part) in [
+        ("x = 1".to_owned(), "unknown field `x`"),
+        ("[[rule]]".to_owned(), "missing field"),
+        (rule("subjects = []\nactions = ['pull']\nrepositories = ['a']"), "has no subjects"),
+        (rule("subjects = ['everyone']\nactions = ['pull']"), "has no repositories"),
+        (rule("subjects = ['everyone']\nactions = []\nrepositories = ['a']"), "has no actions"),
+        (
+            rule("subjects = ['alice']\nactions = ['pull']\nrepositories = ['a']"),
+            "is none of everyone",
+        ),
+        (
+            rule("subjects = ['group:x']\nactions = ['pull']\nrepositories = ['a']"),
+            "there is no group",
+        ),
+        (
+            rule("subjects = ['issuer:x']\nactions = ['pull']\nrepositories = ['a']"),
+            "there is no [[issuer]]",
+        ),
+        (
+            rule("subjects = ['everyone']\nactions = ['read']\nrepositories = ['a']"),
+            "action \"read\" is none of pull",
+        ),
+        (
+            rule("subjects = ['everyone']\nactions = ['pull']\nrepositories = ['../a']"),
+            "no repository name can match it",
+        ),
+        (rule(&format!("{whole}condition = 'tag =='")), "condition cannot be used"),
+        (rule(&format!("{whole}effect = 'maybe'")), "unknown variant `maybe`"),
+        (rule(&format!("{whole}efect = 'deny'")), "unknown field `efect`"),
+        ("[groups]\n'a:b' = ['x']".to_owned(), "must not be empty nor have a colon"),
+        ("not toml".to_owned(), "TOML"),
+    ] {
+        let error = Policy::parse(&text).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}\n{error}");
+    }
+    assert!(matches!(Policy::parse(&"#".repeat(POLICY_BYTES_MAX + 1)), Err(PolicyError::TooLarge)));
+}

@@ -1,0 +1,339 @@
+//! [`Scope`]: what a token is good for, in the grammar of the distribution token specification
+//! ("Token Scope Documentation").
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jreg_oci::RepositoryName;
+use serde::{Deserialize, Serialize};
+
+/// The most scopes that one token is asked for. The rest is not granted.
+pub const SCOPES_MAX: usize = 64;
+/// The most bytes of scopes that are read. The rest is not granted.
+pub const SCOPE_BYTES_MAX: usize = 16 * 1024;
+
+/// Something that a policy allows or denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Read a repository: its blobs, manifests, tags and referrers. Mounting from it, too.
+    Pull,
+    /// Write to a repository.
+    Push,
+    /// Delete from a repository.
+    Delete,
+    /// Ask for the catalog, which shows what may be pulled.
+    List,
+    /// Mount blobs from a repository into another.
+    Mount,
+    /// What concerns the registry as a whole. No operation needs it yet.
+    Admin,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 6] =
+        [Self::Pull, Self::Push, Self::Delete, Self::List, Self::Mount, Self::Admin];
+
+    /// The action as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+            Self::List => "list",
+            Self::Mount => "mount",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The action of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == name)
+    }
+
+    /// Whether it is about a repository.
+    pub const fn has_repository(self) -> bool {
+        match self {
+            Self::Pull | Self::Push | Self::Delete | Self::Mount => true,
+            Self::List | Self::Admin => false,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A set of actions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Action>", into = "Vec<Action>")]
+pub struct Actions(u8);
+
+impl Actions {
+    /// Every action on a repository.
+    pub const REPOSITORY: Self = Self::of(&[Action::Pull, Action::Push, Action::Delete]);
+
+    /// These actions.
+    pub const fn of(actions: &[Action]) -> Self {
+        let mut bits = 0;
+        let mut rest = actions;
+        while let [action, others @ ..] = rest {
+            bits |= 1 << *action as u8;
+            rest = others;
+        }
+        Self(bits)
+    }
+
+    /// Whether an action is among them.
+    pub const fn contains(self, action: Action) -> bool {
+        self.0 & (1 << action as u8) != 0
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn with(self, action: Action) -> Self {
+        Self(self.0 | (1 << action as u8))
+    }
+
+    /// The actions in their order.
+    pub fn iter(self) -> impl Iterator<Item = Action> {
+        Action::ALL.into_iter().filter(move |action| self.contains(*action))
+    }
+}
+
+impl From<Vec<Action>> for Actions {
+    fn from(actions: Vec<Action>) -> Self {
+        Self::of(&actions)
+    }
+}
+
+impl From<Actions> for Vec<Action> {
+    fn from(actions: Actions) -> Self {
+        actions.iter().collect()
+    }
+}
+
+impl fmt::Display for Actions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.iter().map(Action::as_str).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
+/// What a token is good for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    repositories: BTreeMap<RepositoryName, Actions>,
+    catalog: bool,
+}
+
+/// One entry of the `access` claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeEntry {
+    /// `repository` or `registry`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The repository, or `catalog`.
+    pub name: String,
+    /// `pull`, `push`, `delete` or `*`.
+    #[serde(default)]
+    pub actions: Vec<String>,
+}
+
+impl Scope {
+    /// Reads what a client asks for: scopes separated by spaces, in any number of texts. What is
+    /// not understood, or beyond the limits, is left out, so nothing is granted for it.
+    ///
+    /// ```
+    /// # use jreg_auth::{Action, Scope};
+    /// let scope = Scope::parse(["repository:team/app:pull,push registry:catalog:*"]);
+    /// assert!(scope.allows(Action::Push, "team/app".parse().ok().as_ref()));
+    /// assert!(!scope.allows(Action::Delete, "team/app".parse().ok().as_ref()));
+    /// assert!(scope.allows(Action::List, None));
+    /// ```
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut scope = Self::default();
+        let mut room = SCOPE_BYTES_MAX;
+        let words = texts.into_iter().flat_map(|text| text.split(' '));
+        for word in words.filter(|word| !word.is_empty()).take(SCOPES_MAX) {
+            let Some(left) = room.checked_sub(word.len()) else { break };
+            room = left;
+            // A name may hold colons where it begins with a host; ours do not.
+            let mut parts = word.split(':');
+            if let (Some(kind), Some(name), Some(actions), None) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
+            {
+                scope.add(kind, name, actions.split(','));
+            }
+        }
+        scope
+    }
+
+    /// Reads an `access` claim, under the same rules.
+    pub fn of_entries(entries: &[ScopeEntry]) -> Self {
+        let mut scope = Self::default();
+        for entry in entries.iter().take(SCOPES_MAX) {
+            scope.add(&entry.kind, &entry.name, entry.actions.iter().map(String::as_str));
+        }
+        scope
+    }
+
+    /// The `access` claim that is read back as this.
+    pub fn entries(&self) -> Vec<ScopeEntry> {
+        let entry = |(name, actions): (&RepositoryName, &Actions)| ScopeEntry {
+            kind: "repository".to_owned(),
+            name: name.to_string(),
+            actions: actions.iter().map(|action| action.as_str().to_owned()).collect(),
+        };
+        let catalog = self.catalog.then(|| ScopeEntry {
+            kind: "registry".to_owned(),
+            name: "catalog".to_owned(),
+            actions: vec!["*".to_owned()],
+        });
+        self.repositories.iter().map(entry).chain(catalog).collect()
+    }
+
+    fn add<'a>(&mut self, kind: &str, name: &str, actions: impl Iterator<Item = &'a str>) {
+        match kind {
+            "repository" => {
+                let Ok(name) = name.parse::<RepositoryName>() else { return };
+                let actions = actions.fold(Actions::default(), |all, word| match word {
+                    "pull" => all.with(Action::Pull),
+                    "push" => all.with(Action::Push),
+                    "delete" => all.with(Action::Delete),
+                    "*" => Actions(all.0 | Actions::REPOSITORY.0),
+                    _ => all,
+                });
+                if !actions.is_empty() {
+                    let all = self.repositories.entry(name).or_default();
+                    *all = Actions(all.0 | actions.0);
+                }
+            }
+            "registry" if name == "catalog" => {
+                let mut actions = actions;
+                self.catalog |= actions.any(|word| word == "*");
+            }
+            _ => {}
+        }
+    }
+
+    /// What of this is granted.
+    #[must_use]
+    pub fn narrowed(&self, granted: impl Fn(Action, Option<&RepositoryName>) -> bool) -> Self {
+        let mut narrow =
+            Self { catalog: self.catalog && granted(Action::List, None), ..Self::default() };
+        for (name, actions) in &self.repositories {
+            let kept: Vec<_> =
+                actions.iter().filter(|action| granted(*action, Some(name))).collect();
+            if !kept.is_empty() {
+                narrow.repositories.insert(name.clone(), Actions::of(&kept));
+            }
+        }
+        narrow
+    }
+
+    /// Whether an action is in it. What may be pulled may be mounted from.
+    pub fn allows(&self, action: Action, repository: Option<&RepositoryName>) -> bool {
+        let actions = repository.and_then(|name| self.repositories.get(name)).copied();
+        let actions = actions.unwrap_or_default();
+        match action {
+            Action::Pull | Action::Mount => actions.contains(Action::Pull),
+            Action::Push | Action::Delete => actions.contains(action),
+            Action::List => self.catalog,
+            Action::Admin => false,
+        }
+    }
+
+    /// Whether it is good for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.repositories.is_empty() && !self.catalog
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        serde_json::to_string(&Scope::parse([text]).entries()).unwrap()
+    }
+
+    fn name(name: &str) -> RepositoryName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn scopes_are_read_as_clients_write_them() {
+        assert_eq!(
+            shown("repository:a/b:pull,push"),
+            r#"[{"type":"repository","name":"a/b","actions":["pull","push"]}]"#
+        );
+        assert_eq!(
+            shown("repository:a:pull repository:a:push  repository:b:*"),
+            r#"[{"type":"repository","name":"a","actions":["pull","push"]},{"type":"repository","name":"b","actions":["pull","push","delete"]}]"#
+        );
+        assert_eq!(
+            shown("registry:catalog:*"),
+            r#"[{"type":"registry","name":"catalog","actions":["*"]}]"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_grants_nothing() {
+        for text in [
+            "",
+            " ",
+            "repository",
+            "repository:a",
+            "repository:a:",
+            "repository::pull",
+            "repository:A:pull",
+            "repository:a/../b:pull",
+            "repository:a%2fb:pull",
+            "repository:host:5000/a:pull",
+            "repository:a:admin",
+            "repository:a:mount",
+            "repository(plugin):a:pull",
+            "registry:catalog:pull",
+            "registry:other:*",
+            "REPOSITORY:a:pull",
+        ] {
+            assert!(Scope::parse([text]).is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_the_limits_is_left_out() {
+        let many: Vec<String> = (0..200).map(|i| format!("repository:r{i}:pull")).collect();
+        let scope = Scope::parse([many.join(" ").as_str()]);
+        assert_eq!(scope.entries().len(), SCOPES_MAX);
+        let long = format!("repository:a:{}", "pull,".repeat(SCOPE_BYTES_MAX));
+        assert!(Scope::parse([long.as_str(), "repository:b:pull"]).is_empty());
+    }
+
+    #[test]
+    fn an_access_claim_is_read_back() {
+        let scope = Scope::parse(["repository:a/b:pull,delete registry:catalog:*"]);
+        assert_eq!(Scope::of_entries(&scope.entries()), scope);
+        assert!(scope.allows(Action::Mount, Some(&name("a/b"))));
+        assert!(!scope.allows(Action::Push, Some(&name("a/b"))));
+        assert!(!scope.allows(Action::Pull, Some(&name("a"))));
+        assert!(!scope.allows(Action::Admin, None));
+    }
+
+    #[test]
+    fn narrowing_keeps_what_is_granted() {
+        let scope = Scope::parse(["repository:a:pull,push repository:b:push registry:catalog:*"]);
+        let narrow = scope.narrowed(|action, _| action == Action::Pull);
+        assert_eq!(narrow, Scope::parse(["repository:a:pull"]));
+    }
+}

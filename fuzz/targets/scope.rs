@@ -1,0 +1,22 @@
+//! A scope that is understood is written and read back the same, and grants nothing else.
+#![no_main]
+
+use jreg_auth::{Action, SCOPES_MAX, Scope};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let scope = Scope::parse(text.split('\n'));
+    let entries = scope.entries();
+    assert!(entries.len() <= SCOPES_MAX);
+    assert_eq!(Scope::of_entries(&entries), scope);
+    assert_eq!(scope.narrowed(|_, _| true), scope);
+    assert!(scope.narrowed(|_, _| false).is_empty());
+    for entry in &entries {
+        let name = entry.name.parse().ok();
+        for action in Action::ALL {
+            let is_named = entry.actions.iter().any(|word| word == action.as_str());
+            let is_about = entry.kind == "repository" && action != Action::Mount;
+            assert!(!is_about || is_named == scope.allows(action, name.as_ref()) || name.is_none() || !action.has_repository());
+        }
+    }
+});

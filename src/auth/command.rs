@@ -1,0 +1,347 @@
+//! `jreg user` and `jreg policy`: files of users, changed; rules, asked.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use jreg_auth::{
+    Action, Certificate, Grants, Htpasswd, Identity, InvalidUser, Named, Policy, Query, Secret,
+    Source, Tagged, hash_password, random_hex, removed_user, with_user,
+};
+use jreg_oci::{RepositoryName, Tag};
+
+/// The longest password, in bytes.
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No file is named.
+    #[error("name the file of users with --file, or as htpasswd in the configuration")]
+    NoFile,
+    /// A file cannot be read or written.
+    #[error("cannot {what} {}", path.display())]
+    File {
+        /// What.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file does not say what it should.
+    #[error("{}: {why}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Nobody can be called that.
+    #[error(transparent)]
+    Name(#[from] InvalidUser),
+    /// Nobody is called that.
+    #[error("there is no user {0:?}")]
+    NoUser(String),
+    /// The password cannot be used.
+    #[error("the password must be one line of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8 text")]
+    Password,
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers")]
+    Random,
+    /// Standard input or output failed.
+    #[error("cannot use the terminal")]
+    Terminal(#[from] io::Error),
+}
+
+/// What to do with a file of users.
+#[derive(Clone, Debug)]
+pub enum UserCommand {
+    /// Add a user, or give one a new password.
+    Add {
+        /// Who.
+        name: String,
+        /// The password; `None`: make one and print it.
+        password: Option<Secret>,
+    },
+    /// Remove a user.
+    Remove {
+        /// Who.
+        name: String,
+    },
+    /// Print the names.
+    List,
+}
+
+/// Does something with a file of users, and says what to print.
+///
+/// # Errors
+///
+/// [`CommandError`].
+pub fn user(path: &Path, command: UserCommand) -> Result<String, CommandError> {
+    // A link is followed, so that what it points to is replaced and not the link.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match command {
+        UserCommand::List => {
+            let text = read(path)?;
+            let users = Htpasswd::parse(&text).map_err(|error| wrong(path, error.to_string()))?;
+            Ok(users.names().fold(String::new(), |text, name| text + name + "\n"))
+        }
+        UserCommand::Add { name, password } => {
+            let made = match &password {
+                None => Some(random_hex::<16>().ok_or(CommandError::Random)?),
+                Some(_) => None,
+            };
+            let password = password.or_else(|| made.as_deref().map(Secret::new));
+            let password = password.ok_or(CommandError::Password)?;
+            let hash = hash_password(&password).ok_or(CommandError::Random)?;
+            let _lock = lock(path)?;
+            let old = if path.exists() { read(path)? } else { String::new() };
+            replace(path, &with_user(&old, &name, &hash)?)?;
+            Ok(made.map_or_else(String::new, |password| format!("{password}\n")))
+        }
+        UserCommand::Remove { name } => {
+            let _lock = lock(path)?;
+            let text = removed_user(&read(path)?, &name).ok_or(CommandError::NoUser(name))?;
+            replace(path, &text)?;
+            Ok(String::new())
+        }
+    }
+}
+
+/// One line of standard input.
+///
+/// # Errors
+///
+/// [`CommandError::Password`], [`CommandError::Terminal`].
+pub fn password_from(input: impl Read) -> Result<Secret, CommandError> {
+    let mut text = Vec::new();
+    input.take(PASSWORD_BYTES_MAX as u64 + 3).read_to_end(&mut text)?;
+    let text = String::from_utf8(text).map_err(|_| CommandError::Password)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    let is_fit = (1..=PASSWORD_BYTES_MAX).contains(&line.len()) && !line.contains(char::is_control);
+    is_fit.then(|| Secret::new(line)).ok_or(CommandError::Password)
+}
+
+fn read(path: &Path) -> Result<String, CommandError> {
+    let what = "read";
+    std::fs::read_to_string(path).map_err(|source| CommandError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn wrong(path: &Path, why: String) -> CommandError {
+    CommandError::Wrong { path: path.to_owned(), why }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Two commands at the same time take turns: the lock is the folder's, and ends with the process.
+fn lock(path: &Path) -> Result<std::fs::File, CommandError> {
+    let folder = folder(path);
+    let file = |source| CommandError::File { what: "lock", path: folder.to_owned(), source };
+    let handle = std::fs::File::open(folder).map_err(file)?;
+    handle.lock().map_err(file)?;
+    Ok(handle)
+}
+
+/// Writes a file whole or not at all; a new one can be read by its owner only.
+fn replace(path: &Path, text: &str) -> Result<(), CommandError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let new = folder(path).join(format!(".jreg-user-{}", std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        if let Ok(old) = std::fs::metadata(path) {
+            file.set_permissions(old.permissions())?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        std::fs::File::open(folder(path))?.sync_all()
+    };
+    write().map_err(|source| {
+        // What was begun is of no use to anybody.
+        let _ = std::fs::remove_file(&new);
+        CommandError::File { what: "write", path: path.to_owned(), source }
+    })
+}
+
+/// What a policy is asked.
+#[derive(Clone, Debug)]
+pub struct PolicyQuestion {
+    /// The file; `None`: what holds without one.
+    pub file: Option<PathBuf>,
+    /// Whether everybody may pull.
+    pub anonymous_pull: bool,
+    /// Who asks; `None`: nobody in particular.
+    pub who: Option<String>,
+    /// Groups that their source names.
+    pub groups: Vec<String>,
+    /// What their source says besides: names and values.
+    pub claims: Vec<(String, String)>,
+    /// The common name of their certificate.
+    pub common_name: Option<String>,
+    /// The URIs of their certificate.
+    pub uris: Vec<String>,
+    /// What they want to do; `None`: everything there is.
+    pub action: Option<Action>,
+    /// With which repository.
+    pub repository: Option<RepositoryName>,
+    /// With which tag.
+    pub tag: Option<Tag>,
+    /// From where.
+    pub address: Option<IpAddr>,
+}
+
+/// Asks a policy; the text says what it answers and by which rule. True: it is allowed.
+///
+/// # Errors
+///
+/// [`CommandError`].
+pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), CommandError> {
+    let mut policy = match &question.file {
+        Some(path) => {
+            Policy::parse(&read(path)?).map_err(|error| wrong(path, error.to_string()))?
+        }
+        None => Policy::of_users(),
+    };
+    if question.anonymous_pull {
+        policy = policy.with_anonymous_pull();
+    }
+    let identity = identity(question);
+    let certificate = (question.common_name.is_some() || !question.uris.is_empty()).then(|| {
+        Certificate { common_name: question.common_name.clone(), uris: question.uris.clone() }
+    });
+    let actions: Vec<Action> = match question.action {
+        Some(action) => vec![action],
+        None => Action::ALL.into(),
+    };
+    let mut text = String::new();
+    let mut allowed = true;
+    for action in actions {
+        let query = Query {
+            identity: &identity,
+            certificate: certificate.as_ref(),
+            action,
+            repository: question.repository.as_ref().filter(|_| action.has_repository()),
+            tag: question.tag.as_ref().map_or(Tagged::No, |tag| Tagged::Is(tag.as_str())),
+            address: question.address,
+            now: SystemTime::now(),
+        };
+        let decision = policy.decide(&query, Grants::None);
+        allowed &= decision.allowed;
+        let word = if decision.allowed { "allowed" } else { "denied" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{action}: {word}: {}", decision.reason);
+    }
+    Ok((allowed, text))
+}
+
+/// Names say where they come from: `robot:ci`, `github:acme/app`; a user has no colon.
+fn identity(question: &PolicyQuestion) -> Identity {
+    let Some(name) = &question.who else { return Identity::Anonymous };
+    let source = match name.split_once(':') {
+        None => Source::Htpasswd,
+        Some(("robot", id)) => Source::Robot(id.to_owned()),
+        Some(("certificate", _)) => Source::Certificate,
+        Some((issuer, _)) => Source::Issuer(issuer.to_owned()),
+    };
+    let claims = question.claims.iter();
+    let claims = claims.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let groups = question.groups.iter().cloned().collect();
+    Identity::Named(Box::new(Named { name: name.clone(), groups, claims, source }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn users_are_added_changed_listed_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        let add = |name: &str, password: Option<&str>| {
+            let password = password.map(Secret::new);
+            user(&path, UserCommand::Add { name: name.to_owned(), password })
+        };
+        assert_eq!(add("bob", Some("one")).unwrap(), "");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let made = add("alice", None).unwrap();
+        assert_eq!(made.trim().len(), 32);
+        assert_eq!(user(&path, UserCommand::List).unwrap(), "alice\nbob\n");
+        let users = Htpasswd::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(users.get("alice").unwrap().verify(&Secret::new(made.trim())));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        user(&path, UserCommand::Remove { name: "bob".to_owned() }).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(user(&path, UserCommand::List).unwrap(), "alice\n");
+        let absent = user(&path, UserCommand::Remove { name: "bob".to_owned() });
+        assert_eq!(absent.unwrap_err().to_string(), "there is no user \"bob\"");
+        assert!(add("a:b", Some("x")).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_password_is_one_line() {
+        let read = |text: &str| password_from(text.as_bytes());
+        for text in ["pass word", "pass word\n", "pass word\r\n"] {
+            assert_eq!(read(text).unwrap().reveal(), "pass word");
+        }
+        let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
+        for text in ["", "\n", "a\nb\n", "a\tb", &long] {
+            assert!(read(text).is_err(), "{text:?}");
+        }
+        assert!(password_from(&b"\xff"[..]).is_err());
+    }
+
+    #[test]
+    fn a_policy_says_what_and_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.toml");
+        std::fs::write(
+            &file,
+            "[groups]\ndev = ['alice']\n[[rule]]\nname = 'dev'\nsubjects = ['group:dev']\n\
+             repositories = ['team/**']\nactions = ['push']\ncondition = \"tag != 'latest'\"\n",
+        )
+        .unwrap();
+        let mut question = PolicyQuestion {
+            file: Some(file),
+            anonymous_pull: false,
+            who: Some("alice".to_owned()),
+            groups: Vec::new(),
+            claims: Vec::new(),
+            common_name: None,
+            uris: Vec::new(),
+            action: Some(Action::Push),
+            repository: "team/app".parse().ok(),
+            tag: "v1".parse().ok(),
+            address: None,
+        };
+        let yes = (true, "push: allowed: rule 1 (dev)\n".to_owned());
+        assert_eq!(policy(&question).unwrap(), yes);
+        question.tag = "latest".parse().ok();
+        let no = (false, "push: denied: no rule allows it\n".to_owned());
+        assert_eq!(policy(&question).unwrap(), no);
+        question.who = None;
+        question.action = None;
+        let (_, text) = policy(&question).unwrap();
+        assert_eq!(text.lines().count(), Action::ALL.len());
+        question.file = None;
+        question.who = Some("anybody".to_owned());
+        assert!(policy(&question).unwrap().0);
+    }
+}

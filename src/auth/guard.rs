@@ -1,0 +1,579 @@
+//! [`Guard`]: finds out who asks, and what the policy says of it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use http::header;
+use jreg_auth::{
+    Access, Action, Credentials, Decision, Fingerprints, Grants, Htpasswd, Identity, Kind, Named,
+    Policy, Query, Reason, RobotToken, Secret, Source, Tagged, TokenClaims, Unverified,
+};
+use jreg_oci::RepositoryName;
+use jreg_storage::{Clock, Store};
+
+use super::challenge::{Scheme, TokenFault};
+use super::hasher::Hasher;
+use super::issuers::{Fetch, Issuers};
+use super::robots::Robots;
+use super::sessions::{Remembered, Sessions, TRUST_MAX};
+use super::signing::{Signing, SigningError};
+use super::watched::{FileError, Reload, Watched};
+use super::{Asker, Authorizer, Bearer, Denied, OwnGrants, Right, Session};
+use crate::config::Settings;
+use crate::logging::chain;
+use crate::metrics::Metrics;
+
+/// How often the files are looked at.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// The issuer of our own tokens.
+const OURSELVES: &str = "jreg";
+
+/// Who keeps a registry whose clients are asked who they are.
+#[derive(Debug)]
+pub struct Guard {
+    pub(super) scheme: Scheme,
+    pub(super) service: String,
+    pub(super) lifetime: Duration,
+    pub(super) refresh_lifetime: Duration,
+    users: Option<Watched<Htpasswd>>,
+    policy: PolicySource,
+    robots: Arc<Robots>,
+    pub(super) signing: Option<Signing>,
+    issuers: Issuers,
+    sessions: Sessions,
+    hasher: Hasher,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+enum PolicySource {
+    File(Watched<Policy>),
+    Fixed(Arc<Policy>),
+}
+
+/// Why there can be no guard.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The keys for tokens cannot be read or made.
+    #[error("cannot get the keys for tokens from the store")]
+    Signing(#[from] SigningError),
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers")]
+    Random,
+    /// Nothing could be fetched.
+    #[error("cannot set up what fetches the keys of issuers")]
+    Fetch(#[from] super::FetchError),
+    /// A task ended.
+    #[error("cannot read the files")]
+    Task(#[source] io::Error),
+}
+
+/// Why credentials are not taken.
+#[derive(Clone, Debug)]
+pub(super) enum Refusal {
+    /// They are not good.
+    Invalid(String),
+    /// Too many are being verified.
+    Busy,
+    /// It cannot be found out now.
+    Unavailable(String),
+}
+
+/// What credentials turned out to be, and how long that is good.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) bearer: Bearer,
+    pub(super) until: Duration,
+    pub(super) expires: Option<SystemTime>,
+}
+
+impl Guard {
+    /// A guard as the settings say, with what is kept in `store`.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`].
+    pub(crate) async fn open(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        fetch: Arc<dyn Fetch>,
+        robots: Arc<Robots>,
+    ) -> Result<Self, GuardError> {
+        let files = settings.clone();
+        let opening = tokio::task::spawn_blocking(move || (users(&files), policy(&files)));
+        let (users, policy) = opening.await.map_err(|error| GuardError::Task(error.into()))?;
+        let issues = settings.token_service && settings.token_realm.is_none();
+        let lifetime = settings.token_lifetime.max(settings.refresh_lifetime);
+        let signing = match issues {
+            true => Some(
+                Signing::open(
+                    Arc::clone(&store),
+                    Arc::clone(&clock),
+                    settings.key_rotation,
+                    lifetime,
+                )
+                .await?,
+            ),
+            false => None,
+        };
+        Ok(Self {
+            scheme: scheme(settings),
+            service: settings.token_audience.clone(),
+            lifetime: settings.token_lifetime,
+            refresh_lifetime: settings.refresh_lifetime,
+            users: users?,
+            policy: policy?,
+            robots,
+            signing,
+            issuers: Issuers::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
+            sessions: Sessions::new(Fingerprints::new().ok_or(GuardError::Random)?),
+            hasher: Hasher::new(),
+            clock,
+            metrics,
+        })
+    }
+
+    /// Looks whether the files have changed. Blocks as a disk does.
+    pub fn reload(&self) {
+        if let Some(users) = &self.users {
+            self.count_reload("htpasswd", users.reload());
+        }
+        if let PolicySource::File(policy) = &self.policy {
+            self.count_reload("policy", policy.reload());
+        }
+    }
+
+    fn count_reload(&self, file: &'static str, reload: Reload) {
+        match reload {
+            Reload::Unchanged => {}
+            Reload::Done => self.metrics.count_auth_reload(file, "ok"),
+            Reload::Failed => self.metrics.count_auth_reload(file, "failed"),
+        }
+    }
+
+    /// Reads the keys for tokens again, and replaces the one that signs if it is time.
+    pub async fn refresh_keys(&self) {
+        let Some(signing) = &self.signing else { return };
+        if let Err(error) = signing.refresh().await {
+            let error = chain(&error);
+            tracing::warn!(error, "the keys for tokens could not be read; trying again later");
+        }
+    }
+
+    /// How many passwords were compared with a hash.
+    pub fn compared(&self) -> u64 {
+        self.hasher.compared()
+    }
+
+    /// The policy that holds now.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        match &self.policy {
+            PolicySource::File(policy) => policy.get(),
+            PolicySource::Fixed(policy) => Arc::clone(policy),
+        }
+    }
+
+    /// Counts the changes of the files together.
+    fn generation(&self) -> u64 {
+        let users = self.users.as_ref().map_or(0, Watched::generation);
+        let policy = match &self.policy {
+            PolicySource::File(policy) => policy.generation(),
+            PolicySource::Fixed(_) => 0,
+        };
+        users.wrapping_add(policy)
+    }
+
+    /// What a header says.
+    async fn verified(&self, header: &[u8]) -> Result<Arc<Bearer>, Refusal> {
+        let credentials = Credentials::parse(header);
+        let credentials = credentials.map_err(|error| {
+            self.metrics.count_auth("none", "malformed");
+            Refusal::Invalid(error.to_string())
+        })?;
+        self.recognise(&credentials).await.map(|remembered| remembered.bearer)
+    }
+
+    /// Whose credentials these are, from memory if that was found out a moment ago.
+    pub(super) async fn recognise(&self, credentials: &Credentials) -> Result<Remembered, Refusal> {
+        let fingerprint = self.sessions.fingerprint(credentials);
+        let remembered = || {
+            let (monotonic, now) = (self.clock.monotonic(), self.clock.now());
+            self.sessions.get(&fingerprint, self.generation(), monotonic, now)
+        };
+        if let Some(remembered) = remembered() {
+            self.metrics.count_auth(kind_of(credentials), "remembered");
+            return Ok(remembered);
+        }
+        // Before the files are looked into: what changes meanwhile is not missed.
+        let generation = self.generation();
+        let found = self.find(credentials, || remembered().is_some()).await?;
+        if let Some(remembered) = remembered() {
+            return Ok(remembered);
+        }
+        let Found { bearer, until, expires } = found;
+        let remembered = Remembered { bearer: Arc::new(bearer), generation, until, expires };
+        self.sessions.remember(fingerprint, remembered.clone());
+        Ok(remembered)
+    }
+
+    /// Finds out whose credentials these are.
+    async fn find(
+        &self,
+        credentials: &Credentials,
+        known: impl Fn() -> bool + Send,
+    ) -> Result<Found, Refusal> {
+        let found = match credentials {
+            Credentials::Basic { user, password } => self.of_password(user, password, known).await,
+            Credentials::Bearer(token) => self.of_token(token).await,
+        };
+        self.metrics.count_auth(kind_of(credentials), outcome(&found));
+        found
+    }
+
+    async fn of_password(
+        &self,
+        user: &str,
+        password: &Secret,
+        known: impl Fn() -> bool + Send,
+    ) -> Result<Found, Refusal> {
+        if RobotToken::is_like(password.reveal()) {
+            return self.of_robot(password).await;
+        }
+        if is_like_jwt(password.reveal()) && !self.policy().issuers().is_empty() {
+            return self.of_issuer(password).await;
+        }
+        let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
+        let (entry, counts) = users.to_compare(user);
+        let fingerprint = entry.fingerprint();
+        let verified = self.hasher.verify(entry, password.clone(), known).await;
+        let is_right = verified.map_err(|_| Refusal::Busy)?;
+        if !is_right || !counts {
+            return Err(Refusal::Invalid("unknown user or wrong password".to_owned()));
+        }
+        let identity = Identity::named(user, Source::Htpasswd);
+        let bearer = Bearer { password: Some(fingerprint), ..Bearer::of(identity) };
+        Ok(Found { bearer, until: self.trusted_until(), expires: None })
+    }
+
+    async fn of_robot(&self, token: &Secret) -> Result<Found, Refusal> {
+        let token = RobotToken::parse(token.reveal());
+        let token = token.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let known = self.robots.get(&token.id).await.map_err(unavailable)?;
+        let invalid = |why: &str| Refusal::Invalid(why.to_owned());
+        let robot = known.robot.ok_or_else(|| invalid("unknown access token"))?;
+        if !robot.is_token(&token) {
+            return Err(invalid("unknown access token"));
+        }
+        if !robot.is_good(self.clock.now()) {
+            return Err(invalid("the access token has expired or was revoked"));
+        }
+        let identity = robot.identity(&token.id);
+        let expires = robot.expires.and_then(moment);
+        let bearer = Bearer { grants: OwnGrants::Robot(robot), ..Bearer::of(identity) };
+        Ok(Found { bearer, until: known.until, expires })
+    }
+
+    async fn of_token(&self, token: &Secret) -> Result<Found, Refusal> {
+        if RobotToken::is_like(token.reveal()) {
+            return self.of_robot(token).await;
+        }
+        let parsed = Unverified::parse(token.reveal());
+        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
+            return self.of_issuer(token).await;
+        }
+        let claims = self.own_claims(&parsed, Kind::Access).await?;
+        let scope = jreg_auth::Scope::of_entries(&claims.access);
+        let expires = moment(claims.exp);
+        let found = self.standing(claims).await?;
+        let bearer = Bearer { scope: Some(scope), ..found.bearer };
+        Ok(Found { bearer, expires, ..found })
+    }
+
+    /// What a token of ours says.
+    pub(super) async fn own_claims(
+        &self,
+        token: &Unverified<'_>,
+        kind: Kind,
+    ) -> Result<TokenClaims, Refusal> {
+        let Some(signing) = &self.signing else {
+            return Err(Refusal::Invalid("no tokens are issued here".to_owned()));
+        };
+        let keys = signing.with(token.kid()).await.map_err(unavailable)?;
+        let claims = keys.verify(token, kind, &self.service, self.clock.now());
+        claims.map_err(|error| Refusal::Invalid(error.to_string()))
+    }
+
+    /// Whether whoever got a token of ours would still be let in.
+    pub(super) async fn standing(&self, claims: TokenClaims) -> Result<Found, Refusal> {
+        let gone = || Refusal::Invalid("whoever got the token is not let in any more".to_owned());
+        let until = self.trusted_until();
+        let Some(named) = claims.identity else {
+            let bearer = Bearer { shown: true, ..Bearer::nobody() };
+            return Ok(Found { bearer, until, expires: None });
+        };
+        let Named { source, name, .. } = &named;
+        let mut found = Found { bearer: Bearer::nobody(), until, expires: None };
+        match source {
+            Source::Htpasswd => {
+                let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
+                let now = users.get(name).map(jreg_auth::Entry::fingerprint);
+                if now.is_none() || now != claims.password {
+                    return Err(gone());
+                }
+            }
+            Source::Robot(id) => {
+                let id = id.parse().map_err(|_| gone())?;
+                let known = self.robots.get(&id).await.map_err(unavailable)?;
+                let robot = known.robot.filter(|robot| robot.is_good(self.clock.now()));
+                found.bearer.grants = OwnGrants::Robot(robot.ok_or_else(gone)?);
+                found.until = known.until;
+            }
+            Source::Issuer(issuer) => {
+                if !self.policy().issuers().iter().any(|of| of.name() == issuer) {
+                    return Err(gone());
+                }
+            }
+            Source::Certificate => {}
+        }
+        let password = claims.password;
+        let identity = Identity::Named(Box::new(named));
+        found.bearer = Bearer { identity, shown: true, password, ..found.bearer };
+        Ok(found)
+    }
+
+    async fn of_issuer(&self, token: &Secret) -> Result<Found, Refusal> {
+        let parsed = Unverified::parse(token.reveal());
+        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let policy = self.policy();
+        let issuer = policy.issuers().iter().find(|issuer| issuer.is_issuer_of(&parsed));
+        let issuer = issuer.ok_or_else(|| {
+            Refusal::Invalid("the token's issuer is not one that is believed".to_owned())
+        })?;
+        let keys = self.issuers.keys(issuer, &parsed).await.map_err(unavailable)?;
+        let verified = issuer.verify(&parsed, &keys, self.clock.now());
+        let (identity, access, until) =
+            verified.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let grants = access.map_or(OwnGrants::Nothing, OwnGrants::Access);
+        let bearer = Bearer { grants, ..Bearer::of(identity) };
+        let expires = moment(until);
+        Ok(Found { bearer, until: self.trusted_until(), expires })
+    }
+
+    fn trusted_until(&self) -> Duration {
+        self.clock.monotonic() + TRUST_MAX
+    }
+
+    /// What the policy says, for somebody and with what their credentials grant.
+    pub(super) fn decide(
+        &self,
+        session: &Session,
+        action: Action,
+        repository: Option<&RepositoryName>,
+        tag: Tagged<'_>,
+    ) -> Decision {
+        let Session { bearer, asker } = session;
+        let query = Query {
+            identity: &bearer.identity,
+            certificate: asker.certificate.as_deref(),
+            action,
+            repository,
+            tag,
+            address: asker.peer.map(|peer| peer.ip().to_canonical()),
+            now: self.clock.now(),
+        };
+        let grants = match &bearer.grants {
+            OwnGrants::Nothing => Grants::None,
+            OwnGrants::Robot(robot) => Grants::Robot(robot),
+            OwnGrants::Access(scope) => Grants::Access(scope),
+        };
+        self.policy().decide(&query, grants)
+    }
+
+    /// The same for every tag that the request names: all must be allowed.
+    fn decide_all(
+        &self,
+        session: &Session,
+        action: Action,
+        repository: Option<&RepositoryName>,
+    ) -> Decision {
+        let mut last = None;
+        for tag in &session.asker.tags {
+            let decision = self.decide(session, action, repository, Tagged::Is(tag.as_str()));
+            if !decision.allowed {
+                return decision;
+            }
+            last = Some(decision);
+        }
+        last.unwrap_or_else(|| self.decide(session, action, repository, Tagged::No))
+    }
+
+    fn deny(&self, session: &Session, right: &Right, reason: &Reason) -> Denied {
+        let reason = reason.to_string();
+        if session.bearer.identity == Identity::Anonymous {
+            let shown = session.bearer.shown;
+            let fault = if shown { TokenFault::Scope } else { TokenFault::Missing };
+            let challenge = self.scheme.challenge(&session.asker, right, fault);
+            return Denied::Unauthenticated { challenge, reason };
+        }
+        match right {
+            Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
+                Denied::Hidden { name: name.clone(), reason }
+            }
+            Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => {
+                Denied::Forbidden { reason }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Authorizer for Guard {
+    async fn identify(&self, asker: Asker, right: &Right) -> Result<Session, Denied> {
+        let mut headers = asker.headers.get_all(header::AUTHORIZATION).iter();
+        let verified = match (headers.next(), headers.next()) {
+            (None, _) => {
+                let identity = asker.certificate.as_ref().and_then(|of| of.identity());
+                Ok(Arc::new(identity.map_or_else(Bearer::nobody, Bearer::of)))
+            }
+            (Some(header), None) => self.verified(header.as_bytes()).await,
+            (Some(_), Some(_)) => {
+                Err(Refusal::Invalid("there are several Authorization headers".to_owned()))
+            }
+        };
+        match verified {
+            Ok(bearer) => Ok(Session::new(bearer, asker)),
+            Err(Refusal::Invalid(reason)) => {
+                let challenge = self.scheme.challenge(&asker, right, TokenFault::Invalid);
+                Err(Denied::Unauthenticated { challenge, reason })
+            }
+            Err(Refusal::Busy) => Err(Denied::Busy),
+            Err(Refusal::Unavailable(reason)) => Err(Denied::Unavailable { reason }),
+        }
+    }
+
+    fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied> {
+        let (action, name) = match right {
+            Right::Enter => {
+                // Even where anybody may pull: clients learn only here that they can log in.
+                let reason = Reason::Credentials("credentials were shown".to_owned());
+                let none = Reason::NoRule;
+                return match session.bearer.shown {
+                    true => Ok(reason),
+                    false => Err(self.deny(session, right, &none)),
+                };
+            }
+            Right::List => (Action::List, None),
+            Right::See(name) | Right::Pull(name) => (Action::Pull, Some(name)),
+            Right::Mount(name) => (Action::Mount, Some(name)),
+            Right::Push(name) => (Action::Push, Some(name)),
+            Right::Delete(name) => (Action::Delete, Some(name)),
+        };
+        let decision = match right {
+            // The tags of the request are not about another repository.
+            Right::See(_) | Right::Mount(_) => self.decide(session, action, name, Tagged::No),
+            _ => self.decide_all(session, action, name),
+        };
+        if !decision.allowed {
+            return Err(self.deny(session, right, &decision.reason));
+        }
+        let is_within = match (&session.bearer.scope, right) {
+            (None, _) => true,
+            // A token for the catalog shows whatever its holder may pull.
+            (Some(scope), Right::See(_)) => scope.allows(Action::List, None),
+            (Some(scope), _) => scope.allows(action, name),
+        };
+        if is_within {
+            return Ok(decision.reason);
+        }
+        let challenge = self.scheme.challenge(&session.asker, right, TokenFault::Scope);
+        Err(Denied::Unauthenticated { challenge, reason: Reason::TokenScope.to_string() })
+    }
+}
+
+fn users(settings: &Settings) -> Result<Option<Watched<Htpasswd>>, FileError> {
+    let parse = |text: &str| Htpasswd::parse(text).map_err(|error| error.to_string());
+    let open = |path: &String| Watched::open(path, jreg_auth::FILE_BYTES_MAX, parse);
+    settings.htpasswd.as_ref().map(open).transpose()
+}
+
+fn policy(settings: &Settings) -> Result<PolicySource, FileError> {
+    let anonymous = settings.anonymous_pull;
+    let completed = move |policy: Policy| match anonymous {
+        true => policy.with_anonymous_pull(),
+        false => policy,
+    };
+    let Some(path) = &settings.policy else {
+        return Ok(PolicySource::Fixed(Arc::new(completed(Policy::of_users()))));
+    };
+    let parse =
+        move |text: &str| Policy::parse(text).map(completed).map_err(|error| error.to_string());
+    Ok(PolicySource::File(Watched::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
+}
+
+fn scheme(settings: &Settings) -> Scheme {
+    let service = settings.token_audience.clone();
+    let own = settings.public_url.as_ref().map(|url| format!("{}/token", url.as_str()));
+    match &settings.token_realm {
+        Some(realm) => Scheme::Bearer { realm: Some(realm.as_str().to_owned()), service },
+        None if settings.token_service => Scheme::Bearer { realm: own, service },
+        None => Scheme::Basic,
+    }
+}
+
+/// A moment; `None`: so late that nothing reaches it.
+fn moment(seconds: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+fn unavailable(error: impl std::error::Error) -> Refusal {
+    Refusal::Unavailable(chain(&error))
+}
+
+/// Three parts of base64url of which the first begins like a JSON object.
+fn is_like_jwt(password: &str) -> bool {
+    password.starts_with("eyJ") && password.bytes().filter(|byte| *byte == b'.').count() == 2
+}
+
+/// What kind of credentials these are, for the metrics.
+fn kind_of(credentials: &Credentials) -> &'static str {
+    match credentials {
+        Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret)
+            if RobotToken::is_like(secret.reveal()) =>
+        {
+            "access_token"
+        }
+        Credentials::Basic { password, .. } if is_like_jwt(password.reveal()) => "issuer_token",
+        Credentials::Basic { .. } => "password",
+        Credentials::Bearer(_) => "token",
+    }
+}
+
+fn outcome(found: &Result<Found, Refusal>) -> &'static str {
+    match found {
+        Ok(_) => "ok",
+        Err(Refusal::Invalid(_)) => "refused",
+        Err(Refusal::Busy) => "busy",
+        Err(Refusal::Unavailable(_)) => "unavailable",
+    }
+}
+
+impl Guard {
+    /// Whether tokens of another service are what grants; such are not exchanged for ours.
+    pub(super) fn is_exchangeable(bearer: &Bearer) -> bool {
+        !matches!(bearer.grants, OwnGrants::Access(_))
+    }
+
+    /// Whether an issuer of the policy has tokens that grant by themselves.
+    pub fn believes_access(&self) -> bool {
+        self.policy().issuers().iter().any(|issuer| issuer.access() == Access::Claim)
+    }
+}

@@ -1,0 +1,319 @@
+//! What somebody who should not get in tries.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::guarded::{Registry, basic, bearer, claims, seconds};
+use crate::auth::{JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
+use jreg_storage::Clock;
+
+const MANIFEST: &str = "/v2/open/app/manifests/latest";
+
+fn rules() -> String {
+    Registry::issuers()
+        + "[[rule]]\nname = 'all'\nsubjects = ['user:alice', 'issuer:ci']\nrepositories = ['**']\n\
+           actions = ['pull', 'push', 'delete', 'list']\n"
+}
+
+async fn registry() -> Registry {
+    Registry::with_policy(&rules()).await
+}
+
+async fn status(registry: &Registry, header: &str) -> u16 {
+    registry.send("GET", MANIFEST, Some(header)).await.status.as_u16()
+}
+
+#[tokio::test]
+async fn malformed_credentials_are_401_and_never_more() {
+    let registry = registry().await;
+    let huge = basic("alice", &"x".repeat(1024 * 1024));
+    for header in [
+        "",
+        "Basic",
+        "Basic ",
+        "Basic !",
+        "Basic YWxpY2U=",
+        "Basic YWxpY2U6c2VjcmV0AA==",
+        "Basic YWxpY2UAOnNlY3JldA==",
+        "Basic /w==",
+        "Digest x",
+        "Bearer",
+        "Bearer ",
+        "Bearer a b",
+        "Bearer ..",
+        "Bearer a.b.c",
+        "Bearer jreg_x_y",
+        &huge,
+        // alice:wrong, alice:, :secret, ALICE:secret, "alice :secret"
+        "Basic YWxpY2U6d3Jvbmc=",
+        "Basic YWxpY2U6",
+        "Basic OnNlY3JldA==",
+        "Basic QUxJQ0U6c2VjcmV0",
+        "Basic YWxpY2UgOnNlY3JldA==",
+    ] {
+        assert_eq!(status(&registry, header).await, 401, "{header:.40}");
+        let token = registry.token(Some(header), "repository:open/app:pull").await;
+        assert_eq!(token, Err(401), "{header:.40}");
+    }
+    assert_eq!(status(&registry, &basic("alice", "secret")).await, 200);
+}
+
+#[tokio::test]
+async fn two_headers_are_none() {
+    let registry = registry().await;
+    let request = http::Request::builder().uri(MANIFEST).header("Host", "test");
+    let request = request
+        .header("Authorization", basic("alice", "secret"))
+        .header("Authorization", basic("alice", "secret"));
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    let answer = super::guarded::send(&registry.apps[0], request).await;
+    assert_eq!(answer.status, 401);
+}
+
+/// Counted, not timed: both compare one password with one hash of the same kind.
+#[tokio::test]
+async fn an_unknown_user_costs_what_a_known_one_does() {
+    let registry = registry().await;
+    let guard = registry.apps[0].guard().unwrap();
+    let mut answers = Vec::new();
+    for (count, user) in (1..).zip(["alice", "nobody", "", "ALICE"]) {
+        let answer = registry.send("GET", MANIFEST, Some(&basic(user, "wrong"))).await;
+        assert_eq!(guard.compared(), count, "{user}");
+        let mut body = answer.json();
+        body["errors"][0].as_object_mut().unwrap().remove("detail");
+        answers.push((answer.status, answer.challenge().to_owned(), body));
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "all are answered the same: {answers:?}");
+}
+
+#[tokio::test]
+async fn what_was_verified_is_not_hashed_again_for_a_minute() {
+    let registry = registry().await;
+    let guard = registry.apps[0].guard().unwrap();
+    for _ in 0..5 {
+        assert_eq!(status(&registry, &basic("alice", "secret")).await, 200);
+    }
+    assert_eq!(guard.compared(), 1);
+    registry.clock.advance(crate::auth::TRUST_MAX);
+    assert_eq!(status(&registry, &basic("alice", "secret")).await, 200);
+    assert_eq!(guard.compared(), 2);
+    let hash = bcrypt::hash("other", 4).unwrap();
+    registry.write("users", &format!("alice:{hash}\n"));
+    assert_eq!(status(&registry, &basic("alice", "secret")).await, 401, "at once");
+    assert_eq!(status(&registry, &basic("alice", "other")).await, 200);
+}
+
+#[tokio::test]
+async fn tokens_of_issuers_must_fit() {
+    let registry = registry().await;
+    let now = seconds(registry.clock.now());
+    let sign = |name: &str, value: Value| {
+        let mut claims = claims("ci", &*registry.clock, &json!({ "repository": "acme/app" }));
+        claims[name] = value;
+        registry.forge.sign(&claims)
+    };
+    for (token, due) in [
+        (sign("x", json!(1)), 200),
+        (sign("iss", json!("https://evil")), 401),
+        (sign("iss", json!("jreg")), 401),
+        (sign("aud", json!("them")), 401),
+        (sign("exp", json!(now - 61)), 401),
+        (sign("nbf", json!(now + 61)), 401),
+        (sign("repository", json!("")), 401),
+        (sign("big", json!("x".repeat(20_000))), 401),
+    ] {
+        assert_eq!(status(&registry, &bearer(&token)).await, due);
+        assert_eq!(status(&registry, &basic("oidc", &token)).await, due, "as a password");
+        let header = basic("oidc", &token);
+        let exchanged = registry.token(Some(&header), "repository:open/app:pull").await;
+        assert_eq!(exchanged.err().unwrap_or(200), due, "exchanged");
+    }
+}
+
+#[tokio::test]
+async fn a_token_with_another_header_is_none() {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let registry = registry().await;
+    let own = registry.token(Some(&basic("alice", "secret")), "repository:open/app:pull").await;
+    for token in [own.unwrap(), registry.workload.clone()] {
+        assert_eq!(status(&registry, &bearer(&token)).await, 200);
+        let (head, rest) = token.split_once('.').unwrap();
+        let head: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
+        for (name, value) in [
+            ("alg", "none"),
+            ("alg", "None"),
+            ("alg", "HS256"),
+            ("alg", "RS256"),
+            ("kid", "unknown"),
+            ("kid", "../../../auth/keys"),
+            ("kid", "k0\u{0}"),
+            ("kid", ""),
+        ] {
+            let mut forged = head.clone();
+            forged[name] = value.into();
+            let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(forged.to_string()));
+            assert_eq!(status(&registry, &bearer(&forged)).await, 401, "{name} {value}");
+        }
+        let unsigned = token.rsplit_once('.').unwrap().0;
+        assert_eq!(status(&registry, &bearer(&format!("{unsigned}."))).await, 401);
+    }
+}
+
+#[tokio::test]
+async fn the_keys_of_an_issuer_rotate_and_outlive_its_outage() {
+    let registry = registry().await;
+    let token = || {
+        let claims = claims("ci", &*registry.clock, &json!({ "repository": "acme/app" }));
+        bearer(&registry.forge.sign(&claims))
+    };
+    let fetches = || registry.forge.fetches.load(Ordering::SeqCst);
+    assert_eq!(status(&registry, &token()).await, 200);
+    registry.forge.rotate();
+    registry.clock.advance(JWKS_RETRY_MIN);
+    assert_eq!(status(&registry, &token()).await, 200, "an unknown key is looked for");
+    assert_eq!(fetches(), 2);
+    *registry.forge.outage.lock().unwrap() = Some(503);
+    registry.clock.advance(JWKS_AGE_MAX);
+    assert_eq!(status(&registry, &token()).await, 200, "the old keys hold");
+    assert_eq!(fetches(), 3);
+    registry.forge.rotate();
+    for _ in 0..10 {
+        assert_eq!(status(&registry, &token()).await, 401, "a key that nobody can know");
+    }
+    assert_eq!(fetches(), 3, "invented keys do not make it ask all the time");
+    registry.clock.advance(JWKS_OUTAGE_MAX);
+    assert_eq!(status(&registry, &token()).await, 503, "too long: it cannot be said");
+    *registry.forge.outage.lock().unwrap() = None;
+    registry.clock.advance(JWKS_RETRY_MIN);
+    assert_eq!(status(&registry, &token()).await, 200);
+}
+
+/// The real client of key sets, on loopback: a redirect is an answer that is no key set.
+#[tokio::test]
+async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
+    use crate::auth::{Fetch, FetchError, HttpFetch};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for answer in [
+            "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+            format!("HTTP/1.1 301 Moved\r\nLocation: http://{address}/else\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+            format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", "x".repeat(300 * 1024)),
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}".to_owned(),
+        ] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            asked.push(String::from_utf8_lossy(&head[..read]).lines().next().unwrap().to_owned());
+            // The client may have heard enough.
+            stream.write_all(answer.as_bytes()).await.ok();
+            stream.shutdown().await.ok();
+        }
+        asked
+    });
+    let fetch = HttpFetch::new().unwrap();
+    let url = format!("http://{address}/keys");
+    assert!(matches!(fetch.fetch(&url).await, Err(FetchError::Status(302))));
+    assert!(matches!(fetch.fetch(&url).await, Err(FetchError::Status(301))));
+    assert!(matches!(fetch.fetch(&url).await, Err(FetchError::Jwks(_))), "too large");
+    assert_eq!(fetch.fetch(&url).await.unwrap(), b"{}");
+    assert_eq!(serving.await.unwrap(), vec!["GET /keys HTTP/1.1"; 4]);
+}
+
+/// A name reaches a rule only if it is one, and as it was decoded, once.
+#[tokio::test]
+async fn no_spelling_of_a_name_gets_around_a_rule() {
+    let rules = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['**']\nactions = ['pull']\n\
+                 [[rule]]\neffect = 'deny'\nsubjects = ['everyone']\nrepositories = ['closed/**']\n\
+                 actions = ['pull']\n";
+    let registry = Registry::with_policy(rules).await;
+    let header = basic("alice", "secret");
+    for name in [
+        "closed/app",
+        "closed%2fapp",
+        "closed%2Fapp",
+        "%63losed/app",
+        "open/../closed/app",
+        "open/%2e%2e/closed/app",
+        "Closed/app",
+        "CLOSED/APP",
+        "closed//app",
+        "./closed/app",
+        "closed/./app",
+        "closed/app%00",
+        "clo%C5%BFed/app",
+        "%EF%BD%83losed/app",
+        "closed%5Capp",
+        "closed/app%20",
+        "//closed/app",
+        "%2563losed/app",
+    ] {
+        for path in [format!("/v2/{name}/manifests/latest"), format!("/v2/{name}/tags/list")] {
+            let answer = registry.send("GET", &path, Some(&header)).await;
+            assert!([400, 404].contains(&answer.status.as_u16()), "{path}: {}", answer.status);
+            assert!(!answer.text().contains("schemaVersion"), "{path}");
+        }
+    }
+    assert_eq!(registry.send("GET", MANIFEST, Some(&header)).await.status, 200);
+    let blob = super::guarded::hash_of(b"x");
+    for from in ["closed/app", "closed%2Fapp", "Closed/app", "open/..%2Fclosed/app"] {
+        let target = format!("/v2/open/mine/blobs/uploads/?mount={blob}&from={from}");
+        let answer = registry.send("POST", &target, Some(&header)).await;
+        assert_eq!(answer.status, 403, "{from}: not even a push is allowed");
+    }
+}
+
+/// Rules change under requests: each is decided by the old ones or the new ones, whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_change_during_requests() {
+    let registry = std::sync::Arc::new(registry().await);
+    let header = basic("alice", "secret");
+    assert_eq!(status(&registry, &header).await, 200);
+    let asking = {
+        let registry = std::sync::Arc::clone(&registry);
+        tokio::spawn(async move {
+            let mut seen = std::collections::BTreeMap::<u16, usize>::new();
+            for _ in 0..200 {
+                *seen.entry(status(&registry, &header).await).or_default() += 1;
+                tokio::task::yield_now().await;
+            }
+            seen
+        })
+    };
+    for round in 0..20 {
+        let closed = format!("# {round}\n");
+        registry.write("policy.toml", if round % 2 == 0 { &closed } else { "not = 'a policy'" });
+        registry.write("policy.toml", &format!("{}# {round}\n", rules()));
+        tokio::task::yield_now().await;
+    }
+    let seen = asking.await.unwrap();
+    assert!(seen.keys().all(|status| [200, 404].contains(status)), "{seen:?}");
+    assert_eq!(status(&registry, &basic("alice", "secret")).await, 200);
+}
+
+#[tokio::test]
+async fn rules_that_are_wrong_never_replace_those_that_were_right() {
+    let registry = registry().await;
+    let header = basic("alice", "secret");
+    for wrong in ["x = 1", "[[rule]]", "not toml", "\u{0}"] {
+        registry.write("policy.toml", wrong);
+        assert_eq!(status(&registry, &header).await, 200, "{wrong}");
+    }
+    registry.write("users", "alice:plain\n");
+    assert_eq!(status(&registry, &header).await, 200);
+    let metrics = registry.send("GET", "/metrics", None).await.text();
+    assert!(
+        metrics.contains(r#"jreg_auth_reloads_total{file="policy",outcome="failed"} 4"#),
+        "{metrics}"
+    );
+    assert!(metrics.contains(r#"jreg_auth_reloads_total{file="htpasswd",outcome="failed"} 1"#));
+    registry.write("policy.toml", "");
+    assert_eq!(status(&registry, &header).await, 404, "nothing is allowed any more");
+    registry.clock.advance(Duration::from_secs(1));
+}

@@ -1,0 +1,274 @@
+//! Every operation, asked by every kind of identity, allowed and not, against the answer that is
+//! due. Neither is written out: an operation or kind that is added has to be added here, or this
+//! does not compile.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use jreg_oci::{Digest, Endpoint, MountSource, Page, Reference, RepositoryName};
+
+use super::guarded::{Registry, hash_of};
+use crate::auth::{Right, right_of};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Anonymous,
+    AnonymousToken,
+    WrongPassword,
+    User,
+    UserToken,
+    NarrowToken,
+    Robot,
+    RobotToken,
+    RevokedRobot,
+    Workload,
+    WorkloadToken,
+    TokenService,
+}
+
+impl Who {
+    /// Each kind, with the one after it: so that none is forgotten.
+    fn all() -> Vec<Self> {
+        let mut all = vec![Self::Anonymous];
+        loop {
+            let next = match all.last().unwrap() {
+                Self::Anonymous => Self::AnonymousToken,
+                Self::AnonymousToken => Self::WrongPassword,
+                Self::WrongPassword => Self::User,
+                Self::User => Self::UserToken,
+                Self::UserToken => Self::NarrowToken,
+                Self::NarrowToken => Self::Robot,
+                Self::Robot => Self::RobotToken,
+                Self::RobotToken => Self::RevokedRobot,
+                Self::RevokedRobot => Self::Workload,
+                Self::Workload => Self::WorkloadToken,
+                Self::WorkloadToken => Self::TokenService,
+                Self::TokenService => return all,
+            };
+            all.push(next);
+        }
+    }
+
+    /// Whether they are somebody.
+    fn is_named(self) -> bool {
+        !matches!(
+            self,
+            Self::Anonymous | Self::AnonymousToken | Self::WrongPassword | Self::RevokedRobot
+        )
+    }
+
+    /// Whether their credentials are good.
+    fn is_good(self) -> bool {
+        !matches!(self, Self::WrongPassword | Self::RevokedRobot)
+    }
+}
+
+/// Every operation once, in a repository.
+fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
+    let digest: Digest = hash_of(b"x");
+    let reference = || Reference::Tag("latest".parse().unwrap());
+    let name = || name.clone();
+    let id = || "none".to_owned();
+    let mut all = vec![Endpoint::Ping];
+    loop {
+        let next = match all.last().unwrap() {
+            Endpoint::Ping => Endpoint::Catalog { page: Page::default() },
+            Endpoint::Catalog { .. } => Endpoint::BlobGet { name: name(), digest: digest.clone() },
+            Endpoint::BlobGet { .. } => Endpoint::BlobHead { name: name(), digest: digest.clone() },
+            Endpoint::BlobHead { .. } => {
+                Endpoint::BlobDelete { name: name(), digest: digest.clone() }
+            }
+            Endpoint::BlobDelete { .. } => Endpoint::UploadStart {
+                name: name(),
+                digest: None,
+                algorithm: None,
+                mount: None,
+                from: MountSource::Any,
+            },
+            Endpoint::UploadStart { .. } => Endpoint::UploadStatus { name: name(), id: id() },
+            Endpoint::UploadStatus { .. } => Endpoint::UploadPatch { name: name(), id: id() },
+            Endpoint::UploadPatch { .. } => {
+                Endpoint::UploadPut { name: name(), id: id(), digest: digest.clone() }
+            }
+            Endpoint::UploadPut { .. } => Endpoint::UploadCancel { name: name(), id: id() },
+            Endpoint::UploadCancel { .. } => {
+                Endpoint::ManifestGet { name: name(), reference: reference() }
+            }
+            Endpoint::ManifestGet { .. } => {
+                Endpoint::ManifestHead { name: name(), reference: reference() }
+            }
+            Endpoint::ManifestHead { .. } => {
+                Endpoint::ManifestPut { name: name(), reference: reference(), tags: Vec::new() }
+            }
+            Endpoint::ManifestPut { .. } => {
+                Endpoint::ManifestDelete { name: name(), reference: reference() }
+            }
+            Endpoint::ManifestDelete { .. } => {
+                Endpoint::TagList { name: name(), page: Page::default() }
+            }
+            Endpoint::TagList { .. } => Endpoint::Referrers {
+                name: name(),
+                subject: digest.clone(),
+                artifact_type: None,
+                page: Page::default(),
+            },
+            Endpoint::Referrers { .. } => return all,
+        };
+        all.push(next);
+    }
+}
+
+/// The request that is read as an operation.
+fn request_of(endpoint: &Endpoint) -> (&'static str, String) {
+    let info = Endpoint::ALL.iter().find(|info| info.id == endpoint.id()).unwrap();
+    let name = endpoint.name().map(ToString::to_string).unwrap_or_default();
+    let digest = hash_of(b"x").to_string();
+    let path = info.template.replace("{name}", &name).replace("{digest}", &digest);
+    let path = path.replace("{reference}", "latest").replace("{id}", "none");
+    let query = if info.id == "upload_put" { format!("?digest={digest}") } else { String::new() };
+    let method = info.methods[0];
+    let target = format!("{path}{query}");
+    let (path, query) =
+        target.split_once('?').map_or((target.as_str(), None), |(p, q)| (p, Some(q)));
+    assert_eq!(Endpoint::parse(method, path, query).unwrap(), *endpoint, "{}", info.id);
+    (method, target)
+}
+
+fn action_of(right: &Right) -> &'static str {
+    match right {
+        Right::Enter | Right::List => "list",
+        Right::See(_) | Right::Pull(_) => "pull",
+        Right::Mount(_) => "mount",
+        Right::Push(_) => "push",
+        Right::Delete(_) => "delete",
+    }
+}
+
+/// What is due. `None`: whatever the operation answers once it is let in.
+fn due(who: Who, right: &Right, granted: bool) -> Option<u16> {
+    let within = match right {
+        // This one token is for nothing.
+        Right::Enter => true,
+        _ => who != Who::NarrowToken,
+    };
+    match (who.is_good(), who.is_named(), right) {
+        (false, _, _) => Some(401),
+        // Credentials are all that is needed; without any, everybody is told how to get in.
+        (true, _, Right::Enter) => (who == Who::Anonymous).then_some(401),
+        (true, true, _) if granted && within => None,
+        (true, true, _) if granted => Some(401),
+        (true, true, Right::Pull(_) | Right::See(_) | Right::Mount(_)) => Some(404),
+        (true, true, _) => Some(403),
+        (true, false, _) if granted => None,
+        (true, false, _) => Some(401),
+    }
+}
+
+/// Lets everybody do one thing, in repositories below `open`, and has one thing that everybody may
+/// do, so that there are tokens for nobody.
+fn policy(action: &str, issuers: &str) -> String {
+    format!(
+        "{issuers}\n[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**']\nactions = \
+         ['{action}']\n[[rule]]\nsubjects = ['everyone']\nrepositories = ['always/open']\nactions = \
+         ['pull', 'push', 'delete']\n"
+    )
+}
+
+/// The header that somebody sends.
+async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<String> {
+    let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("alice:{password}")));
+    let scope = format!(
+        "repository:{name}:pull,push,delete registry:catalog:* repository:always/open:pull"
+    );
+    let exchanged = async |header: Option<String>| {
+        let token = registry.token(header.as_deref(), &scope).await;
+        Some(format!("Bearer {}", token.unwrap()))
+    };
+    match who {
+        Who::Anonymous => None,
+        Who::AnonymousToken => exchanged(None).await,
+        Who::WrongPassword => Some(basic("wrong")),
+        Who::User => Some(basic("secret")),
+        Who::UserToken => exchanged(Some(basic("secret"))).await,
+        Who::NarrowToken => {
+            let token = registry.token(Some(&basic("secret")), "").await;
+            Some(format!("Bearer {}", token.unwrap()))
+        }
+        Who::Robot => Some(basic(&registry.robot)),
+        Who::RobotToken => exchanged(Some(basic(&registry.robot))).await,
+        Who::RevokedRobot => Some(basic(&registry.revoked)),
+        Who::Workload => Some(basic(&registry.workload)),
+        Who::WorkloadToken => exchanged(Some(basic(&registry.workload))).await,
+        Who::TokenService => {
+            let all = ["pull", "push", "delete"].map(str::to_owned);
+            Some(format!("Bearer {}", registry.access(name.as_str(), &all)))
+        }
+    }
+}
+
+/// The robot and the other token service grant by themselves, whatever the rules allow: what is
+/// closed is closed to them by a rule that denies.
+fn denying(name: &str, action: &str) -> String {
+    format!(
+        "[[rule]]\nname = 'closed'\neffect = 'deny'\nsubjects = ['everyone']\nrepositories = \
+         ['{name}']\nactions = ['{action}']\n"
+    )
+}
+
+#[tokio::test]
+async fn c11_every_operation_answers_every_kind_as_is_due() {
+    let (open, closed): (RepositoryName, RepositoryName) =
+        ("open/app".parse().unwrap(), "closed/app".parse().unwrap());
+    let mut cells = 0;
+    for action in ["list", "pull", "push", "delete"] {
+        for granted in [true, false] {
+            // What is listed has no repository that could be closed.
+            let rules = match (action, granted) {
+                ("list", true) => policy(action, &Registry::issuers()),
+                ("list", false) => policy("mount", &Registry::issuers()) + &denying("**", "list"),
+                _ => policy(action, &Registry::issuers()) + &denying("closed/**", action),
+            };
+            let registry = Arc::new(Registry::with_policy(&rules).await);
+            let name = if granted { &open } else { &closed };
+            let asked: Vec<_> = endpoints(name)
+                .into_iter()
+                .filter(|endpoint| action_of(&right_of(endpoint)) == action)
+                .collect();
+            for who in Who::all() {
+                let header = header(&registry, who, name).await;
+                for endpoint in &asked {
+                    let right = right_of(endpoint);
+                    let (method, target) = request_of(endpoint);
+                    let answer = registry.send(method, &target, header.as_deref()).await;
+                    let status = answer.status;
+                    let context = format!("{who:?} {method} {target} granted: {granted}");
+                    match due(who, &right, granted) {
+                        Some(due) => {
+                            assert_eq!(status.as_u16(), due, "{context}: {}", answer.text());
+                            let challenged = answer.headers.contains_key("www-authenticate");
+                            assert_eq!(challenged, due == 401, "{context}");
+                        }
+                        // What is there to be pulled is pulled.
+                        None if action == "pull" => {
+                            assert_eq!(status, StatusCode::OK, "{context}: {}", answer.text());
+                        }
+                        None => assert!(
+                            status != StatusCode::UNAUTHORIZED
+                                && status != StatusCode::FORBIDDEN
+                                && !status.is_server_error(),
+                            "{context}: {status} {}",
+                            answer.text()
+                        ),
+                    }
+                    cells += 1;
+                }
+            }
+        }
+    }
+    // Every operation, allowed and not, for every kind.
+    assert_eq!(cells, endpoints(&open).len() * 2 * Who::all().len());
+}

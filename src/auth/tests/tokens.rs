@@ -1,0 +1,316 @@
+//! The token service, over three instances.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jreg_registry::signing_keys;
+use serde_json::Value;
+
+use super::guarded::{Registry, basic, bearer};
+use crate::auth::{Robots, TRUST_MAX};
+
+const MANIFEST: &str = "/v2/open/app/manifests/latest";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn without_policy() -> Registry {
+    Registry::with(None, |_| {}).await
+}
+
+fn alice() -> String {
+    basic("alice", "secret")
+}
+
+fn claims_of(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn c11_a_client_is_led_from_the_challenge_to_the_token() {
+    let registry = without_policy().await;
+    let ping = registry.send("GET", "/v2/", None).await;
+    assert_eq!(ping.status, 401);
+    assert_eq!(ping.challenge(), r#"Bearer realm="http://test/token",service="jreg""#);
+    let pull = registry.send("GET", MANIFEST, None).await;
+    assert_eq!(
+        pull.challenge(),
+        r#"Bearer realm="http://test/token",service="jreg",scope="repository:open/app:pull""#
+    );
+    let token = registry.token(Some(&alice()), "repository:open/app:pull").await.unwrap();
+    assert_eq!(registry.send("GET", MANIFEST, Some(&bearer(&token))).await.status, 200);
+    assert_eq!(registry.send("GET", "/v2/", Some(&bearer(&token))).await.status, 200);
+    let push = registry.send("POST", "/v2/open/app/blobs/uploads/", Some(&bearer(&token))).await;
+    assert_eq!(push.status, 401);
+    assert_eq!(
+        push.challenge(),
+        r#"Bearer realm="http://test/token",service="jreg",scope="repository:open/app:pull,push",error="insufficient_scope""#
+    );
+    let wrong = registry.send("GET", MANIFEST, Some(&bearer(&format!("{token}x")))).await;
+    assert!(wrong.challenge().ends_with(r#",error="invalid_token""#), "{}", wrong.challenge());
+}
+
+#[tokio::test]
+async fn a_token_says_what_it_is_for_and_no_more() {
+    let registry = without_policy().await;
+    let answer = registry
+        .send("GET", "/token?service=jreg&scope=repository:a:pull,push+repository:b:pull&scope=registry:catalog:*&account=alice&client_id=docker&offline_token=true", Some(&alice()))
+        .await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let body = answer.json();
+    assert_eq!(body["token"], body["access_token"]);
+    assert_eq!(body["expires_in"], 300);
+    assert_eq!(body["issued_at"], "2024-07-03T09:46:40Z");
+    let claims = claims_of(body["token"].as_str().unwrap());
+    assert_eq!((claims["sub"].as_str(), claims["aud"].as_str()), (Some("alice"), Some("jreg")));
+    assert_eq!(claims["access"].as_array().unwrap().len(), 3);
+    assert!(claims_of(body["refresh_token"].as_str().unwrap())["access"].is_null());
+    for target in ["/token?service=other", "/token?service=jreg%22"] {
+        assert_eq!(registry.send("GET", target, Some(&alice())).await.status, 400);
+    }
+    assert_eq!(registry.send("GET", "/token", None).await.status, 401, "a login needs somebody");
+    assert!(registry.send("GET", "/token", None).await.challenge().starts_with("Basic "));
+}
+
+#[tokio::test]
+async fn forms_take_passwords_and_refresh_tokens() {
+    let registry = without_policy().await;
+    let form = "grant_type=password&service=jreg&client_id=containerd&username=alice&password=secret&access_type=offline&scope=repository%3Aopen%2Fapp%3Apull";
+    let body = registry.post(0, form).await.json();
+    let token = body["access_token"].as_str().unwrap();
+    assert_eq!(registry.send("GET", MANIFEST, Some(&bearer(token))).await.status, 200);
+    let refresh = body["refresh_token"].as_str().unwrap();
+    assert_eq!(
+        registry.send("GET", MANIFEST, Some(&bearer(refresh))).await.status,
+        401,
+        "for /token only"
+    );
+    let again = |token: &str| {
+        format!(
+            "grant_type=refresh_token&service=jreg&refresh_token={token}&scope=repository:open/app:pull"
+        )
+    };
+    let body = registry.post(1, &again(refresh)).await.json();
+    assert_eq!(body["refresh_token"], refresh);
+    let new = bearer(body["access_token"].as_str().unwrap());
+    assert_eq!(registry.send_to(2, "GET", MANIFEST, Some(&new)).await.status, 200);
+    for (form, due) in [
+        ("", 400),
+        ("grant_type=client_credentials", 400),
+        ("grant_type=password&username=alice", 400),
+        ("grant_type=password&username=alice&password=wrong", 401),
+        ("grant_type=password&username=a%00&password=x", 401),
+        (&again("x"), 401),
+        (&again(token), 401),
+        (&again(&"x".repeat(70_000)), 413),
+    ] {
+        assert_eq!(registry.post(0, form).await.status, due, "{form:.60}");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_password_and_a_removed_user_end_their_tokens_at_once() {
+    let registry = without_policy().await;
+    let form = "grant_type=password&username=alice&password=secret&access_type=offline&scope=repository:open/app:pull";
+    let body = registry.post(0, form).await.json();
+    let access = bearer(body["access_token"].as_str().unwrap());
+    let refresh = format!(
+        "grant_type=refresh_token&refresh_token={}",
+        body["refresh_token"].as_str().unwrap()
+    );
+    assert_eq!(registry.send("GET", MANIFEST, Some(&access)).await.status, 200);
+    assert_eq!(registry.post(1, &refresh).await.status, 200);
+    for users in [format!("alice:{}\n", bcrypt::hash("new", 4).unwrap()), "# nobody\n".to_owned()] {
+        registry.write("users", &users);
+        for instance in 0..3 {
+            let answer = registry.send_to(instance, "GET", MANIFEST, Some(&access)).await;
+            assert_eq!(answer.status, 401, "{users}");
+            assert_eq!(registry.post(instance, &refresh).await.status, 401);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_robot_is_refused_everywhere_within_the_stated_time() {
+    let registry = without_policy().await;
+    let robots = Robots::new(registry.store.clone(), registry.clock.clone());
+    let basic = basic("any", &registry.robot);
+    let token = registry.token(Some(&basic), "repository:open/app:pull").await.unwrap();
+    for header in [&basic, &bearer(&token), &bearer(&registry.robot)] {
+        for instance in 0..3 {
+            let answer = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
+            assert_eq!(answer.status, 200);
+        }
+    }
+    let (id, _) = robots.list().await.unwrap().into_iter().find(|(_, r)| r.name == "ci").unwrap();
+    robots.revoke(&id).await.unwrap();
+    registry.clock.advance(TRUST_MAX);
+    for header in [&basic, &bearer(&token), &bearer(&registry.robot)] {
+        for instance in 0..3 {
+            let answer = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
+            assert_eq!(answer.status, 401, "{header:.12} {instance}");
+        }
+    }
+    assert_eq!(registry.token(Some(&basic), "repository:open/app:pull").await, Err(401));
+}
+
+#[tokio::test]
+async fn a_robot_stays_within_its_scope_and_time() {
+    let registry = without_policy().await;
+    let robots = Robots::new(registry.store.clone(), registry.clock.clone());
+    let allow = jreg_auth::parse_permissions("pull:open/*").unwrap();
+    let (text, _, _) = robots.create("r", allow, Some(DAY)).await.unwrap();
+    let header = basic("r", &text);
+    let status = async |method: &str, target: &str| {
+        registry.send(method, target, Some(&header)).await.status.as_u16()
+    };
+    assert_eq!(status("GET", MANIFEST).await, 200);
+    assert_eq!(status("GET", "/v2/closed/app/manifests/latest").await, 404);
+    assert_eq!(status("POST", "/v2/open/app/blobs/uploads/").await, 403);
+    let catalog = registry.send("GET", "/v2/_catalog", Some(&header)).await;
+    assert_eq!(catalog.json()["repositories"], serde_json::json!(["open/app"]));
+    registry.clock.advance(DAY);
+    assert_eq!(status("GET", MANIFEST).await, 401);
+}
+
+/// Every instance takes what any of them issued, before, while and after the keys change, and
+/// nothing is refused meanwhile.
+#[tokio::test]
+async fn keys_rotate_without_a_failed_request() {
+    let registry = without_policy().await;
+    let scope = "/token?scope=repository:open/app:pull";
+    let mut kids = std::collections::BTreeSet::new();
+    for step in 0..48 {
+        let issuer = step % 3;
+        let body = registry.send_to(issuer, "GET", scope, Some(&alice())).await.json();
+        let token = body["token"].as_str().unwrap().to_owned();
+        let header: Value = serde_json::from_slice(
+            &URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap(),
+        )
+        .unwrap();
+        kids.insert(header["kid"].as_str().unwrap().to_owned());
+        // Only one of them sees in time that a new key is due; the others learn it from the store.
+        if step % 8 == 0 {
+            registry.apps[step % 3].guard().unwrap().refresh_keys().await;
+        }
+        for instance in 0..3 {
+            let answer = registry.send_to(instance, "GET", MANIFEST, Some(&bearer(&token))).await;
+            assert_eq!(answer.status, 200, "step {step}, issued by {issuer}, read by {instance}");
+        }
+        registry.clock.advance(Duration::from_secs(3 * 3600));
+    }
+    assert!(kids.len() >= 4, "{kids:?}");
+    let record = registry.store.get(&signing_keys()).await.unwrap();
+    assert!(jreg_auth::Keyring::of_bytes(&record.bytes).unwrap().len() <= 40);
+}
+
+#[tokio::test]
+async fn invented_keys_do_not_make_it_read_all_the_time() {
+    let registry = without_policy().await;
+    let token = registry.token(Some(&alice()), "repository:open/app:pull").await.unwrap();
+    let reads = async || {
+        let metrics = registry.send("GET", "/metrics", None).await.text();
+        let line = r#"jreg_store_requests_total{operation="get",outcome="ok"} "#;
+        let line = metrics.lines().find_map(|found| found.strip_prefix(line).map(str::to_owned));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let before = reads().await;
+    for number in 0..50 {
+        let (head, rest) = token.split_once('.').unwrap();
+        let mut head: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
+        head["kid"] = format!("{number:016x}").into();
+        let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(head.to_string()));
+        assert_eq!(registry.send("GET", "/v2/", Some(&bearer(&forged))).await.status, 401);
+    }
+    assert_eq!(reads().await, before, "within a second of the last read");
+    registry.clock.advance(Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn c11_anonymous_pull_goes_through_an_anonymous_token_and_without_one() {
+    let registry = Registry::with(None, |settings| settings.anonymous_pull = true).await;
+    assert_eq!(registry.send("GET", "/v2/", None).await.status, 401, "or docker never logs in");
+    assert_eq!(registry.send("GET", MANIFEST, None).await.status, 200);
+    let token = registry.token(None, "repository:open/app:pull,push").await.unwrap();
+    let access = claims_of(&token)["access"].clone();
+    assert_eq!(access[0]["actions"], serde_json::json!(["pull"]));
+    let token = bearer(&token);
+    assert_eq!(registry.send("GET", "/v2/", Some(&token)).await.status, 200);
+    assert_eq!(registry.send("GET", MANIFEST, Some(&token)).await.status, 200);
+    let push = registry.send("POST", "/v2/open/app/blobs/uploads/", Some(&token)).await;
+    assert_eq!(push.status, 401);
+    let denied = registry.token(None, "repository:open/app:push").await;
+    assert_eq!(denied, Err(401), "nothing of it is for everybody");
+    assert_eq!(
+        registry.token(Some(&basic("alice", "wrong")), "repository:open/app:pull").await,
+        Err(401)
+    );
+}
+
+#[tokio::test]
+async fn without_the_token_service_passwords_go_with_each_request() {
+    let registry = Registry::with(None, |settings| settings.token_service = false).await;
+    let ping = registry.send("GET", "/v2/", None).await;
+    assert!(ping.challenge().starts_with("Basic realm="), "{}", ping.challenge());
+    assert_eq!(registry.send("GET", "/v2/", Some(&alice())).await.status, 200);
+    assert_eq!(registry.send("GET", MANIFEST, Some(&alice())).await.status, 200);
+    assert_eq!(registry.send("GET", "/token", Some(&alice())).await.status, 404);
+}
+
+#[tokio::test]
+async fn another_token_service_is_named_and_believed() {
+    let rules = Registry::issuers();
+    let registry = Registry::with(Some(&rules), |settings| {
+        settings.token_realm =
+            <Option<crate::config::PublicUrl> as crate::config::Value>::parse("https://hub/token")
+                .unwrap();
+        settings.token_audience = "us".to_owned();
+    })
+    .await;
+    let ping = registry.send("GET", "/v2/", None).await;
+    assert_eq!(ping.challenge(), r#"Bearer realm="https://hub/token",service="us""#);
+    let pull = bearer(&registry.access("open/app", &["pull".to_owned()]));
+    assert_eq!(registry.send("GET", MANIFEST, Some(&pull)).await.status, 200);
+    let push = registry.send("POST", "/v2/open/app/blobs/uploads/", Some(&pull)).await;
+    assert_eq!(push.status, 403);
+    assert_eq!(registry.send("GET", "/token", Some(&pull)).await.status, 404);
+}
+
+/// Marked secrets go in by every way there is, and come out by none.
+#[tokio::test]
+async fn no_secret_is_shown() {
+    let registry = without_policy().await;
+    let secret = registry.robot.rsplit('_').next().unwrap().to_owned();
+    let body = registry.send("GET", "/token?offline_token=true", Some(&alice())).await.json();
+    let tokens =
+        [&body["token"], &body["refresh_token"]].map(|token| token.as_str().unwrap().to_owned());
+    let marks = ["MARKED-PASSWORD", &secret, &tokens[0], &tokens[1]];
+    let mut seen = Vec::new();
+    for header in [
+        basic("alice", "MARKED-PASSWORD"),
+        "Basic MARKED-PASSWORD".to_owned(),
+        "MARKED-PASSWORD".to_owned(),
+        basic("x", &format!("{}0", registry.robot)),
+        bearer(&registry.robot),
+        bearer(&tokens[0]),
+        bearer(&format!("{}x", tokens[1])),
+    ] {
+        for target in ["/v2/", MANIFEST, "/v2/x/manifests/y"] {
+            let answer = registry.send("GET", target, Some(&header)).await;
+            seen.push(format!("{:?} {}", answer.headers, answer.text()));
+        }
+        let refused = registry.token(Some(&basic("alice", "MARKED-PASSWORD")), "").await;
+        seen.push(format!("{refused:?}"));
+    }
+    let form = "grant_type=password&username=alice&password=MARKED-PASSWORD";
+    seen.push(registry.post(0, form).await.text());
+    seen.push(registry.send("GET", "/metrics", None).await.text());
+    seen.push(format!("{:?} {:?}", registry.apps[0], registry.apps[0].guard()));
+    for text in &seen {
+        for mark in marks {
+            assert!(!text.contains(mark), "{mark:.12} in {text}");
+        }
+    }
+}

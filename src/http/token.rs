@@ -1,0 +1,188 @@
+//! `/token`: credentials in, a token out. GET with Basic, and POST with a form, as docker,
+//! containerd, podman, helm, oras and crane send them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::response::Response;
+use chrono::{DateTime, SecondsFormat, Utc};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Scope, Secret};
+use jreg_oci::ErrorCode;
+use serde_json::json;
+
+use super::error::ApiError;
+use super::exchange::Exchange;
+use super::{Context, api, headers};
+use crate::auth::{self, Guard, Proof, Token, TokenError};
+
+/// The most bytes of a form: a token of another service, scopes, and room.
+const FORM_BYTES_MAX: usize = 64 * 1024;
+/// The most parameters of a request. The rest is not read.
+const PARAMETERS_MAX: usize = 128;
+
+/// Answers `/token`.
+pub(super) async fn answer(
+    State(context): State<Arc<Context>>,
+    Extension(exchange): Extension<Arc<Exchange>>,
+    request: Request,
+) -> Response {
+    let result = issue(&context, &exchange, request).await;
+    result.unwrap_or_else(|error| error.render(&context, &exchange))
+}
+
+async fn issue(
+    context: &Arc<Context>,
+    exchange: &Exchange,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let guard = context.guard.as_ref().filter(|guard| guard.issues_tokens());
+    let guard = guard.ok_or_else(ApiError::not_found)?;
+    let (parts, body) = request.into_parts();
+    let asked = match parts.method {
+        Method::POST => {
+            let form = form(&parts.headers, body).await?;
+            Asked::of_form(&form, guard)?
+        }
+        _ => {
+            let query = parts.uri.query().unwrap_or_default();
+            Asked::of_query(query, &parts.headers, guard)?
+        }
+    };
+    let asker = api::asker(&parts, exchange);
+    let Asked { proof, scopes, offline } = asked;
+    let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
+    let scope = Scope::parse(scopes.iter().map(String::as_str));
+    let token = guard.exchange(auth::Exchange { proof, scope, scoped, offline, asker }).await?;
+    exchange.is_by(token.identity.to_string(), None);
+    Ok(rendered(&token))
+}
+
+fn rendered(token: &Token) -> Response {
+    let issued: DateTime<Utc> = token.issued.into();
+    let access = token.access.reveal();
+    let mut answer = json!({
+        "token": access,
+        "access_token": access,
+        "token_type": "Bearer",
+        "expires_in": token.lifetime.as_secs(),
+        "issued_at": issued.to_rfc3339_opts(SecondsFormat::Secs, true),
+    });
+    if let Some(refresh) = &token.refresh {
+        answer["refresh_token"] = refresh.reveal().into();
+    }
+    let mut response = headers::json(headers::JSON, &answer);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn form(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_form = kind
+        .and_then(|kind| kind.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+    if !is_form {
+        let message = "the body must be application/x-www-form-urlencoded";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(ApiError::new(status, ErrorCode::Unsupported, message));
+    }
+    let read = Limited::new(body, FORM_BYTES_MAX).collect().await.map_err(|_| {
+        let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
+    })?;
+    String::from_utf8(read.to_bytes().into()).map_err(|_| bad("the form must be UTF-8"))
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+struct Asked {
+    proof: Proof,
+    scopes: Vec<String>,
+    offline: bool,
+}
+
+/// The parameters of a query or form.
+struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Parameters<'a> {
+    fn of(text: &'a str) -> Self {
+        Self(form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX).collect())
+    }
+
+    fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
+    fn get(&self, name: &'static str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        let mut room = SCOPE_BYTES_MAX;
+        let fits = |scope: &&str| {
+            room = room.saturating_sub(scope.len());
+            room > 0
+        };
+        self.all("scope").take_while(fits).map(str::to_owned).collect()
+    }
+
+    /// A token is for the registry that issues it, and for no other.
+    fn check_service(&self, guard: &Guard) -> Result<(), ApiError> {
+        match self.get("service") {
+            None => Ok(()),
+            Some(service) if service.is_empty() || service == guard.service() => Ok(()),
+            Some(_) => Err(bad(format!("the service must be {}", guard.service()))),
+        }
+    }
+}
+
+impl Asked {
+    fn of_query(query: &str, headers: &HeaderMap, guard: &Guard) -> Result<Self, ApiError> {
+        let parameters = Parameters::of(query);
+        parameters.check_service(guard)?;
+        let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+        let proof = match (authorization.next(), authorization.next()) {
+            (None, _) => Proof::Nothing,
+            (Some(header), None) => match Credentials::parse(header.as_bytes()) {
+                Ok(credentials) => Proof::Credentials(credentials),
+                Err(error) => return Err(unauthorized(error.to_string())),
+            },
+            (Some(_), Some(_)) => {
+                return Err(unauthorized("there are several Authorization headers".to_owned()));
+            }
+        };
+        let offline = parameters.get("offline_token") == Some("true");
+        Ok(Self { proof, scopes: parameters.scopes(), offline })
+    }
+
+    fn of_form(form: &str, guard: &Guard) -> Result<Self, ApiError> {
+        let parameters = Parameters::of(form);
+        parameters.check_service(guard)?;
+        let need = |name: &'static str| {
+            let value = parameters.get(name).filter(|value| !value.is_empty());
+            value.ok_or_else(|| bad(format!("the parameter {name} is missing")))
+        };
+        let proof = match need("grant_type")? {
+            "password" => {
+                let user = parameters.get("username").unwrap_or_default();
+                let credentials = Credentials::basic(user, need("password")?);
+                Proof::Credentials(credentials.map_err(|error| unauthorized(error.to_string()))?)
+            }
+            "refresh_token" => Proof::Refresh(Secret::new(need("refresh_token")?)),
+            _ => return Err(bad("grant_type must be password or refresh_token")),
+        };
+        let offline = parameters.get("access_type") == Some("offline");
+        Ok(Self { proof, scopes: parameters.scopes(), offline })
+    }
+}
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::bad_request(ErrorCode::Unsupported, message)
+}
+
+fn unauthorized(reason: String) -> ApiError {
+    TokenError::Unauthenticated { reason }.into()
+}

@@ -1,0 +1,134 @@
+//! `jreg token`: access tokens, made, shown and revoked.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use jreg_auth::{Robot, RobotId, RobotPermission};
+use serde::{Deserialize, Serialize};
+
+use crate::auth::{RobotError, Robots};
+
+/// What is to be done with access tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum TokenRequest {
+    /// Make one.
+    Create {
+        /// How people call it.
+        name: String,
+        /// What it may do.
+        permissions: Vec<RobotPermission>,
+        /// How long it is good; `None`: until it is revoked.
+        lifetime: Option<Duration>,
+    },
+    /// Show all.
+    List,
+    /// Make one good for nothing.
+    Revoke {
+        /// Which.
+        id: RobotId,
+    },
+}
+
+/// What was done with access tokens.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenReport {
+    /// The text of the new one, which is shown only here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The tokens that this is about.
+    pub tokens: Vec<TokenInfo>,
+}
+
+impl std::fmt::Debug for TokenReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenReport").field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
+
+/// An access token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// Its id.
+    pub id: RobotId,
+    /// Its name.
+    pub name: String,
+    /// What it may do: `pull,push:team/**`, separated by spaces.
+    pub allow: String,
+    /// When it was made, in seconds of the Unix epoch.
+    pub created: u64,
+    /// From when on it is good for nothing.
+    pub expires: Option<u64>,
+    /// When it was revoked.
+    pub revoked: Option<u64>,
+}
+
+impl TokenInfo {
+    fn of(id: RobotId, robot: &Robot) -> Self {
+        let allow: Vec<String> = robot
+            .permissions
+            .iter()
+            .map(|permission| format!("{}:{}", permission.actions, permission.repositories))
+            .collect();
+        Self {
+            id,
+            name: robot.name.clone(),
+            allow: allow.join(" "),
+            created: robot.created,
+            expires: robot.expires,
+            revoked: robot.revoked,
+        }
+    }
+
+    fn state(&self, now: SystemTime) -> String {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        match (self.revoked, self.expires) {
+            (Some(at), _) => format!("revoked {}", day(at)),
+            (None, Some(at)) if at <= now => format!("expired {}", day(at)),
+            (None, Some(at)) => format!("until {}", day(at)),
+            (None, None) => "for ever".to_owned(),
+        }
+    }
+}
+
+/// A moment for people.
+fn day(at: u64) -> String {
+    let time = i64::try_from(at).ok().and_then(|at| DateTime::from_timestamp(at, 0));
+    let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    time.map_or_else(|| "the end of time".to_owned(), text)
+}
+
+/// Does what is asked.
+pub(super) async fn run(robots: &Robots, request: TokenRequest) -> Result<TokenReport, RobotError> {
+    match request {
+        TokenRequest::Create { name, permissions, lifetime } => {
+            let (token, id, robot) = robots.create(&name, permissions, lifetime).await?;
+            let tokens = vec![TokenInfo::of(id, &robot)];
+            Ok(TokenReport { token: Some(token), tokens })
+        }
+        TokenRequest::List => {
+            let listed = robots.list().await?;
+            let tokens = listed.into_iter().map(|(id, robot)| TokenInfo::of(id, &robot)).collect();
+            Ok(TokenReport { token: None, tokens })
+        }
+        TokenRequest::Revoke { id } => {
+            let robot = robots.revoke(&id).await?;
+            Ok(TokenReport { token: None, tokens: vec![TokenInfo::of(id, &robot)] })
+        }
+    }
+}
+
+/// The report for people: of a new token the text alone, so that it can be piped on.
+pub(super) fn plain(report: &TokenReport) -> String {
+    if let Some(token) = &report.token {
+        return format!("{token}\n");
+    }
+    let now = SystemTime::now();
+    report.tokens.iter().fold(String::new(), |mut text, token| {
+        let TokenInfo { id, name, allow, .. } = token;
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{id}  {name}  {allow}  {}", token.state(now));
+        text
+    })
+}
