@@ -55,7 +55,7 @@ impl World {
 }
 
 fn random(seed: u64, length: usize) -> Bytes {
-    Rng::new(seed).bytes(length).into()
+    Rng::new(seed).bytes(length)
 }
 
 fn get(digest: &Digest, more: &str) -> String {
