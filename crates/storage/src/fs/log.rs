@@ -29,6 +29,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -76,6 +77,8 @@ struct Shared {
     folder: File,
     syncs: Arc<Syncs>,
     hasher: RandomState,
+    /// How many submissions are on their way: nobody knows yet what they name.
+    queued: AtomicUsize,
     segments: Mutex<[Segment; 2]>,
     /// A change was done to the files, or a segment became free.
     moved: Condvar,
@@ -124,6 +127,7 @@ impl Log {
             folder: File::open(root)?,
             syncs: Arc::clone(syncs),
             hasher: RandomState::new(),
+            queued: AtomicUsize::new(0),
             segments: Mutex::default(),
             moved: Condvar::new(),
         });
@@ -157,6 +161,7 @@ impl Log {
 
     fn send(&self, submission: Submission) {
         if let Some(queue) = &self.queue {
+            self.shared.queued.fetch_add(1, Ordering::SeqCst);
             // The writer lives as long as the log. If it does not, whoever waits will know.
             let _ = queue.send(submission);
         }
@@ -167,7 +172,8 @@ impl Log {
         self.submit(changes).wait()
     }
 
-    /// Takes files out of the log that were synced themselves, if it names them.
+    /// Takes files out of the log that were synced themselves, if it names them, or may soon: a
+    /// change of theirs that was handed to it earlier may still be on its way.
     pub(super) fn keep<'p>(&self, paths: impl IntoIterator<Item = &'p str>) -> io::Result<()> {
         let named = paths.into_iter().filter(|path| self.names(path));
         let keeps: Vec<_> = named.map(|path| Change::Keep { path: path.to_owned() }).collect();
@@ -187,6 +193,9 @@ impl Log {
     }
 
     fn names(&self, path: &str) -> bool {
+        if self.shared.queued.load(Ordering::SeqCst) > 0 {
+            return true;
+        }
         let hash = self.shared.hasher.hash_one(path);
         self.shared.lock().iter().any(|segment| segment.named.contains(&hash))
     }
@@ -303,6 +312,7 @@ impl Writer {
             Err(error) => Err(Refused::Failed(error)),
         };
         self.note(&batch, written.is_ok());
+        self.shared.queued.fetch_sub(batch.len(), Ordering::SeqCst);
         for reply in batch.into_iter().filter_map(|submission| submission.reply) {
             let answer = match &written {
                 Ok(()) => Ok(self.current),

@@ -344,6 +344,42 @@ mod tests {
         store.delete(&"b".parse().unwrap(), None).await.unwrap_err();
     }
 
+    /// The log is slow, and a delete on its way into it, when the key gets a new object that does
+    /// not go through the log.
+    #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "no task takes it: the thread of the log does")]
+    async fn a_change_that_is_on_its_way_into_the_log_does_not_undo_a_later_one() {
+        let (root, store) = open();
+        let (store, key) = (Arc::new(store), "a".parse::<Key>().unwrap());
+        store.put(&key, large(), PutMode::Create).await.unwrap();
+        let gate = store.inner.syncs.log_gate.lock().unwrap();
+        let first = store.clone();
+        let first = tokio::spawn(async move { put(&first, "b").await });
+        let second = store.clone();
+        let deleted = key.clone();
+        let second = tokio::spawn(async move { second.delete_many(&[deleted]).await });
+        while root.path().join("a").exists() {
+            tokio::task::yield_now().await;
+        }
+        let third = store.clone();
+        let written = key.clone();
+        let third =
+            tokio::spawn(async move { third.put(&written, large(), PutMode::Create).await });
+        while !root.path().join("a").exists() {
+            tokio::task::yield_now().await;
+        }
+        drop(gate);
+        first.await.unwrap().unwrap();
+        second.await.unwrap().unwrap();
+        third.await.unwrap().unwrap();
+        let found = tempfile::tempdir().unwrap();
+        for name in [".run", ".log-0", "a"] {
+            std::fs::copy(root.path().join(name), found.path().join(name)).unwrap();
+        }
+        let after = FsStore::open(found.path(), FsOptions::default()).unwrap();
+        assert_eq!(after.head(&key).await.unwrap().size_bytes, large().len() as u64);
+    }
+
     #[tokio::test]
     async fn nothing_is_acknowledged_after_a_folder_did_not_sync() {
         let (_root, store) = open();

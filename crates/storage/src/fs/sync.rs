@@ -42,6 +42,9 @@ pub(super) struct Syncs {
     failed: AtomicBool,
     #[cfg(test)]
     pub(super) fail_next: AtomicBool,
+    /// While it is held, the log is not synced.
+    #[cfg(test)]
+    pub(super) log_gate: std::sync::Mutex<()>,
 }
 
 impl Syncs {
@@ -54,6 +57,8 @@ impl Syncs {
             failed: AtomicBool::new(false),
             #[cfg(test)]
             fail_next: AtomicBool::new(false),
+            #[cfg(test)]
+            log_gate: std::sync::Mutex::default(),
         }
     }
 
@@ -93,6 +98,8 @@ impl Syncs {
 
     /// Syncs what was appended to the log.
     pub(super) fn log(&self, file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        let _gate = self.log_gate.lock();
         self.count(&self.logs, || file.sync_data())
     }
 
