@@ -60,8 +60,9 @@ fn run_workloads(
     match json.as_deref() {
         Some(path) if path == Path::new("-") => print(out, &as_json(&measured))?,
         Some(path) => {
-            write(path, &as_json(&measured))?;
+            // First what cannot fail for want of space: a run may have taken hours.
             print(out, &text::table(&measured))?;
+            write(path, &as_json(&measured))?;
         }
         None => print(out, &text::table(&measured))?,
     }

@@ -17,12 +17,15 @@ struct Line {
 
 /// What the command prints, and how it goes.
 fn command(args: &[&str]) -> Result<(Verdict, String), String> {
-    let line = Line::try_parse_from(std::iter::once("bench").chain(args.iter().copied())).unwrap();
     let mut out = Vec::new();
-    let verdict = jreg_bench::run(line.bench, &mut out, &mut std::io::sink());
-    verdict
-        .map(|verdict| (verdict, String::from_utf8(out).unwrap()))
-        .map_err(|error| error.to_string())
+    let verdict = command_to(args, &mut out)?;
+    Ok((verdict, String::from_utf8(out).unwrap()))
+}
+
+fn command_to(args: &[&str], out: &mut Vec<u8>) -> Result<Verdict, String> {
+    let line = Line::try_parse_from(std::iter::once("bench").chain(args.iter().copied())).unwrap();
+    let verdict = jreg_bench::run(line.bench, out, &mut std::io::sink());
+    verdict.map_err(|error| error.to_string())
 }
 
 /// A result whose figures all follow from one.
@@ -171,8 +174,24 @@ fn the_list_names_every_workload() {
     }
 }
 
+#[test]
+fn a_file_that_cannot_be_written_costs_no_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("missing/run.json");
+    let mut out = Vec::new();
+    let error = on_fake_to(404, &["--json", file.to_str().unwrap()], &mut out).unwrap_err();
+    assert!(error.starts_with("cannot write") && error.ends_with("run.json"), "{error}");
+    assert!(String::from_utf8(out).unwrap().contains("blob-head-missing"));
+}
+
 /// Runs the command on a fake, which needs a thread that is not the command's.
 fn on_fake(status: u16, args: &[&str]) -> Result<(Verdict, String), String> {
+    let mut out = Vec::new();
+    let verdict = on_fake_to(status, args, &mut out)?;
+    Ok((verdict, String::from_utf8(out).unwrap()))
+}
+
+fn on_fake_to(status: u16, args: &[&str], out: &mut Vec<u8>) -> Result<Verdict, String> {
     let (send, receive) = std::sync::mpsc::channel();
     let (done, ended) = tokio::sync::oneshot::channel::<()>();
     let serving = std::thread::spawn(move || {
@@ -189,7 +208,7 @@ fn on_fake(status: u16, args: &[&str]) -> Result<(Verdict, String), String> {
     let mut all =
         vec![url.as_str(), "--only", "blob-head-missing", "--count", "3", "--warmup", "0s"];
     all.extend(args);
-    let outcome = command(&all);
+    let outcome = command_to(&all, out);
     drop(done);
     serving.join().unwrap();
     outcome
