@@ -39,6 +39,10 @@ impl Life {
     }
 }
 
+/// A bucket refuses a request that was signed longer ago than this (RequestTimeTooSkewed). So a
+/// process that slept with one in its hands does not get it through, however long it slept.
+const SIGNATURE_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -184,7 +188,11 @@ impl Weather {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let fate = self.before(true, key).await;
+        let signed = self.sky.now();
+        let mut fate = self.before(true, key).await;
+        if self.sky.now().duration_since(signed).unwrap_or_default() > SIGNATURE_MAX {
+            fate = Fate::Refused;
+        }
         let note =
             |what: String| self.sky.note(|| format!("{} {name} {key} {what}", self.instance));
         let work = work(Arc::clone(&self.inner));
