@@ -242,7 +242,7 @@ impl Inner {
                 continue;
             }
             let full = if is_folder { full + "/" } else { full };
-            if all.len() <= names::NAMES_MAX {
+            if all.len() <= names::REMEMBERED_MAX {
                 all.push(full.clone());
             }
             if !see(full) {

@@ -56,7 +56,7 @@ const SEGMENTS: [&str; 2] = [".log-0", ".log-1"];
 /// Why a change is not in the log.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// There is no space for it: the files must be synced themselves.
+    /// There is no space for it: the files must be synced themselves. The log is empty.
     Full,
     /// The log could not be synced. Whether it has the change nobody knows, and none will follow.
     Failed(io::Error),
@@ -183,12 +183,8 @@ impl Log {
         match self.write(keeps) {
             Ok(_) => Ok(()),
             Err(Refused::Failed(error)) => Err(error),
-            // A checkpoint makes room for this much; so it failed.
-            Err(Refused::Full) => {
-                let error = io::Error::from(io::ErrorKind::StorageFull);
-                self.shared.syncs.fail();
-                Err(error)
-            }
+            // A log without space is empty.
+            Err(Refused::Full) => Ok(()),
         }
     }
 
@@ -358,29 +354,32 @@ impl Writer {
         })
     }
 
-    /// Finds space for so many bytes, if there is any.
+    /// Finds space for so many bytes. If there is none, the log is empty, and names no file.
     fn make_room(&mut self, bytes: u64) -> Result<bool, Refused> {
         self.turn_if_full();
         if self.fits(bytes) || self.grow(bytes).is_ok() {
             return Ok(true);
         }
         // What is in the log takes up space that these changes may have once it is done.
-        if self.is_empty() {
-            return Ok(false);
+        if !self.is_empty() {
+            self.turn();
         }
-        self.turn();
         self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
         self.shared.syncs.check().map_err(Refused::Failed)?;
-        if self.fits(bytes) || self.grow(bytes).is_ok() {
-            return Ok(true);
+        for _ in SEGMENTS {
+            if self.fits(bytes) || self.grow(bytes).is_ok() {
+                return Ok(true);
+            }
+            // Both are empty now, and the other one may have its space.
+            self.current = 1 - self.current;
         }
-        // Both are empty now, and the other one has its space.
-        self.current = 1 - self.current;
-        Ok(self.fits(bytes) || self.grow(bytes).is_ok())
+        Ok(false)
     }
 
+    /// Whether the current segment has no entry.
     fn is_empty(&self) -> bool {
-        self.files.iter().flatten().all(|place| place.end == 0)
+        let place = self.files.get(self.current).and_then(Option::as_ref);
+        place.is_none_or(|place| place.end == 0)
     }
 
     fn fits(&self, bytes: u64) -> bool {
@@ -390,6 +389,10 @@ impl Writer {
 
     /// Makes the current segment longer: with bytes, so that writing them over needs no new space.
     fn grow(&mut self, bytes: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if self.shared.syncs.log_is_full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let Some(slot) = self.files.get_mut(self.current) else { return Ok(()) };
         if slot.is_none() {
             let name = SEGMENTS.get(self.current).copied().unwrap_or_default();
@@ -411,18 +414,15 @@ impl Writer {
     /// Closes the current segment, and goes on with the other.
     fn turn(&mut self) {
         self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
-        let (closed, next) = (self.current, 1 - self.current);
-        if let Some(segment) = self.shared.lock().get_mut(closed) {
-            segment.is_closed = true;
-        }
-        self.current = next;
-        self.number += 1;
-        if let Some(Some(place)) = self.files.get_mut(next) {
-            place.end = 0;
-        }
+        let closed = self.current;
         let Some(Some(place)) = self.files.get_mut(closed) else { return };
         place.end = 0;
         let (shared, file) = (Arc::clone(&self.shared), Arc::clone(&place.file));
+        if let Some(segment) = self.shared.lock().get_mut(closed) {
+            segment.is_closed = true;
+        }
+        self.current = 1 - closed;
+        self.number += 1;
         let checkpoint = move || {
             if let Err(error) = shared.checkpoint(closed, &file) {
                 tracing::error!(%error, "the log cannot be brought to an end");

@@ -15,7 +15,9 @@
 //! `Unavailable`, so that an empty mount point is not taken for an empty store.
 //!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
-//! waits for a client.
+//! waits for a client. What is known already is answered without it: a record that is in memory, once
+//! its file is seen to be the same, and a file that is open. Nobody but this store could have made
+//! that untrue, so the root is not looked at.
 
 mod failure;
 mod folders;
@@ -100,7 +102,8 @@ struct Inner {
     files: Files,
     /// Records, for those who will read them next.
     known: Known,
-    /// Ends before the root is let go. There is none where every write is synced, or none is.
+    /// Makes small changes durable. It is declared, and so ends, before the root, which is let go
+    /// when its log is no longer needed. `None`: nothing is synced, or this system has no log.
     log: Option<Log>,
     folders: Folders,
     keys: Stripes,
@@ -342,6 +345,55 @@ mod tests {
         let failed = store.put(&key, large, PutMode::Create).await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Unavailable);
         store.delete(&"b".parse().unwrap(), None).await.unwrap_err();
+    }
+
+    async fn is_there_after_a_crash(root: &Path, key: &str) -> bool {
+        let found = tempfile::tempdir().unwrap();
+        for name in [".run", ".log-0", ".log-1", key] {
+            if root.join(name).exists() {
+                std::fs::copy(root.join(name), found.path().join(name)).unwrap();
+            }
+        }
+        let after = FsStore::open(found.path(), FsOptions::default()).unwrap();
+        after.head(&key.parse().unwrap()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn without_space_for_a_log_the_files_are_synced_themselves() {
+        let (root, store) = open();
+        store.inner.syncs.log_is_full.store(true, Ordering::SeqCst);
+        put(&store, "a").await.unwrap();
+        put(&store, "b").await.unwrap();
+        store.delete_many(&["b".parse().unwrap()]).await.unwrap();
+        let SyncCounts { files, folders, logs } = store.sync_counts();
+        assert_eq!((files, folders, logs), (2, 3, 0));
+        assert!(is_there_after_a_crash(root.path(), "a").await);
+        assert!(!is_there_after_a_crash(root.path(), "b").await);
+        let key = "c".parse().unwrap();
+        let mut upload = store.create_multipart(&key, 1, 1024).await.unwrap();
+        upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
+        store.complete_multipart(&upload).await.unwrap();
+        assert!(is_there_after_a_crash(root.path(), "c").await);
+        store.inner.syncs.log_is_full.store(false, Ordering::SeqCst);
+        put(&store, "a").await.unwrap();
+        assert_eq!(store.sync_counts().logs, 1);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_grow_is_done_and_used_again() {
+        let (root, store) = open();
+        put(&store, "a").await.unwrap();
+        store.inner.syncs.log_is_full.store(true, Ordering::SeqCst);
+        let bytes = Bytes::from(vec![1; usize::try_from(log::LOGGED_BYTES_MAX).unwrap()]);
+        for _ in 0..50 {
+            let key = "b".parse().unwrap();
+            store.put(&key, bytes.clone(), PutMode::Overwrite).await.unwrap();
+        }
+        store.delete(&"a".parse().unwrap(), None).await.unwrap();
+        let SyncCounts { files, folders, logs } = store.sync_counts();
+        assert_eq!((files, folders, logs), (0, 0, 52));
+        assert!(is_there_after_a_crash(root.path(), "b").await);
+        assert!(!is_there_after_a_crash(root.path(), "a").await);
     }
 
     /// The log is slow, and a delete on its way into it, when the key gets a new object that does

@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many names a folder must have to be remembered: fewer are read as fast.
 const FOLDER_NAMES_MIN: usize = 64;
-/// How many names are remembered, over all folders. A name takes some 100 bytes.
-pub(super) const NAMES_MAX: usize = 128 * 1024;
+/// How many names are remembered, over all folders, when a folder is read; they may grow to twice
+/// as many. A name takes some 100 bytes.
+pub(super) const REMEMBERED_MAX: usize = 128 * 1024;
 
 /// The names in some folders, as they stand in keys: in full, folders with a `/` at the end.
 ///
@@ -34,12 +35,12 @@ impl NamesCache {
 
     /// Remembers all the names in a folder, if they are neither few nor too many.
     pub(super) fn keep(&self, folder: &str, names: Vec<String>) {
-        if !(FOLDER_NAMES_MIN..=NAMES_MAX).contains(&names.len()) {
+        if !(FOLDER_NAMES_MIN..=REMEMBERED_MAX).contains(&names.len()) {
             return;
         }
         let mut kept = self.lock();
         kept.forget(folder);
-        if kept.names + names.len() > NAMES_MAX {
+        if kept.names + names.len() > REMEMBERED_MAX {
             // They are read again when they are needed.
             *kept = Kept::default();
         }
@@ -53,7 +54,7 @@ impl NamesCache {
             && names.insert(name.to_owned())
         {
             kept.names += 1;
-            if kept.names > 2 * NAMES_MAX {
+            if kept.names > 2 * REMEMBERED_MAX {
                 *kept = Kept::default();
             }
         }
@@ -132,11 +133,11 @@ mod tests {
     #[test]
     fn few_and_too_many_names_are_not_remembered() {
         let cache = NamesCache::default();
-        for count in [FOLDER_NAMES_MIN - 1, NAMES_MAX + 1] {
+        for count in [FOLDER_NAMES_MIN - 1, REMEMBERED_MAX + 1] {
             cache.keep("a", names(count));
             assert_eq!(seen(&cache, "a", Bound::Unbounded), None, "{count}");
         }
-        cache.keep("a", names(NAMES_MAX));
+        cache.keep("a", names(REMEMBERED_MAX));
         cache.keep("b", names(FOLDER_NAMES_MIN));
         assert_eq!(seen(&cache, "a", Bound::Unbounded), None, "it gave way");
         assert!(seen(&cache, "b", Bound::Unbounded).is_some());

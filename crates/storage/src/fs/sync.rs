@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
-    /// A crash of the machine: files and folders are synced before the answer.
+    /// A crash of the machine: files and folders, or a log that stands for them, are synced before
+    /// the answer.
     #[default]
     Strict,
     /// A crash of the process, not of the machine: nothing is synced, the operating system
@@ -42,6 +43,9 @@ pub(super) struct Syncs {
     failed: AtomicBool,
     #[cfg(test)]
     pub(super) fail_next: AtomicBool,
+    /// The log finds no new space.
+    #[cfg(test)]
+    pub(super) log_is_full: AtomicBool,
     /// While it is held, the log is not synced.
     #[cfg(test)]
     pub(super) log_gate: std::sync::Mutex<()>,
@@ -57,6 +61,8 @@ impl Syncs {
             failed: AtomicBool::new(false),
             #[cfg(test)]
             fail_next: AtomicBool::new(false),
+            #[cfg(test)]
+            log_is_full: AtomicBool::new(false),
             #[cfg(test)]
             log_gate: std::sync::Mutex::default(),
         }
