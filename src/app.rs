@@ -164,6 +164,11 @@ impl App {
         self.router.clone()
     }
 
+    /// The API without a way through the router.
+    pub fn api(&self) -> Api {
+        Api::new(Arc::clone(&self.context))
+    }
+
     /// Does what comes through `socket`, too, once it serves.
     pub fn control(&self, socket: ControlSocket) {
         let Context { tasks, stopping, .. } = &*self.context;
@@ -173,10 +178,11 @@ impl App {
     /// Serves on `listener` until the returned value is shut down or dropped.
     pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
         let address = listener.local_addr()?;
+        let api = self.api();
         self.jobs.spawn(&self.context.tasks, &self.context.stopping);
         let parts = Parts {
             router: self.router,
-            api: Some(Api::new(Arc::clone(&self.context))),
+            api: Some(api),
             metrics: Arc::clone(&self.context.metrics),
             tasks: self.context.tasks.clone(),
             stopping: self.context.stopping.clone(),

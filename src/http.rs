@@ -152,14 +152,14 @@ impl Api {
         path.starts_with("/v2/")
     }
 
-    /// Answers a request, exactly as the [`router`] does.
+    /// Answers a request with the status, headers and body that the [`router`] gives it.
     pub async fn answer(&self, request: Request) -> Response {
         let context = &self.0;
         let answer = |exchange, request| async move {
             api::answer_observed(context, &exchange, request).await
         };
         let mut response = exchange::observed(context, request, answer).await;
-        // What the router adds: see `axum::routing::Route`.
+        // The router does this, too, and a HEAD without it would not say how long its GET is.
         add_length(&mut response);
         response
     }

@@ -10,7 +10,9 @@ use futures::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, Reference};
 use jreg_registry::{Chunk, ManifestPush, Options, PageRequest, Registry, Repository, Touch};
 use jreg_storage::testing::{Call, Recording};
-use jreg_storage::{ByteRange, Locality, MemoryStore, PartRules, Store, SystemClock};
+use jreg_storage::{
+    ByteRange, FsOptions, FsStore, Locality, MemoryStore, PartRules, Store, SystemClock,
+};
 use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
 use jreg_testkit::{Image, Manifest};
 
@@ -306,4 +308,28 @@ fn deleting() {
         bench.repository("a").blob_delete(&digest(&image.blobs[0].bytes)).await.unwrap();
         bench.costs("blob: link, tombstone", 2);
     });
+}
+
+/// A push to a folder waits for a sync of the log for each record, and what pushes at the same time
+/// shares it.
+#[tokio::test]
+async fn syncs_of_a_push_to_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(FsStore::open(folder.path(), FsOptions::default()).unwrap());
+    let options = Options::default();
+    let registry = Registry::open(store.clone(), Arc::new(SystemClock::new()), options);
+    let repository = registry.await.unwrap().repository("app".parse().unwrap());
+    let before = store.sync_counts();
+    repository.blob_push(&digest(BLOB), Chunk::of(BLOB)).await.unwrap();
+    let known = store.sync_counts();
+    assert_eq!((known.files, known.folders), (before.files, before.folders));
+    assert_eq!(known.logs - before.logs, 2, "its bytes, its link");
+    let other = &b"another small blob"[..];
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, Chunk { length: None, ..Chunk::of(other) }).await.unwrap();
+    repository.upload_finish(&id, &digest(other), Chunk::empty()).await.unwrap();
+    let streamed = store.sync_counts();
+    assert_eq!((streamed.files, streamed.folders), (before.files, before.folders));
+    // The name of the upload may go with what comes next.
+    assert!((6..=7).contains(&(streamed.logs - known.logs)), "{streamed:?} after {known:?}");
 }

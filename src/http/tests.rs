@@ -105,6 +105,44 @@ async fn send(app: &App, method: &str, target: &str) -> Response {
     answer(app, request(method, target).body(Body::empty()).unwrap()).await
 }
 
+/// The server does not send what is under `/v2/` through the router.
+#[tokio::test]
+async fn the_api_answers_as_the_router_does() {
+    let app = app(Settings::default()).await;
+    let absent = format!("sha256:{}", "0".repeat(64));
+    let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    let put = request("PUT", "/v2/app/manifests/v1")
+        .header("Content-Type", "application/vnd.oci.image.index.v1+json")
+        .body(Body::from(manifest))
+        .unwrap();
+    assert_eq!(answer(&app, put).await.status(), 201);
+    for (method, target) in [
+        ("GET", "/v2/".to_owned()),
+        ("HEAD", "/v2/".to_owned()),
+        ("POST", "/v2/".to_owned()),
+        ("GET", "/v2/app/manifests/v1".to_owned()),
+        ("HEAD", "/v2/app/manifests/v1".to_owned()),
+        ("GET", "/v2/app/tags/list".to_owned()),
+        ("HEAD", format!("/v2/app/blobs/{absent}")),
+        ("GET", format!("/v2/app/blobs/{absent}")),
+        ("GET", format!("/v2/app/referrers/{absent}")),
+        ("OPTIONS", "/v2/app/tags/list".to_owned()),
+        ("GET", "/v2/nothing".to_owned()),
+    ] {
+        let asked = || {
+            let request = request(method, &target).header("X-Request-ID", "1");
+            request.body(Body::empty()).unwrap()
+        };
+        let (by_router, by_api) = (answer(&app, asked()).await, app.api().answer(asked()).await);
+        assert_eq!(by_api.status(), by_router.status(), "{method} {target}");
+        assert_eq!(by_api.headers(), by_router.headers(), "{method} {target}");
+        // The connection sends no body of a HEAD.
+        if method != "HEAD" {
+            assert_eq!(body(by_api).await, body(by_router).await, "{method} {target}");
+        }
+    }
+}
+
 async fn body(response: Response) -> Bytes {
     response.into_body().collect().await.unwrap().to_bytes()
 }
