@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod numbers;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use bytes::Bytes;
 use jreg_storage::{
     Durability, FsOptions, FsStore, Key, ListRequest, Multipart, PutMode, Store, SyncCounts,
 };
+
+use numbers::Numbers;
 
 /// What is larger is synced itself.
 const LOGGED_BYTES_MAX: usize = 128 * 1024;
@@ -27,16 +31,7 @@ fn key(name: &str) -> Key {
     name.parse().unwrap()
 }
 
-/// Numbers that look random and are the same each time.
-struct Numbers(u64);
-
 impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-
     fn bytes(&mut self, length: usize) -> Bytes {
         let first = u8::try_from(self.below(256)).unwrap();
         vec![first; length].into()

@@ -2,21 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod numbers;
+
 use jreg_storage::{FsOptions, FsStore, Key, ListRequest, MemoryStore, PutMode, Store};
+
+use numbers::Numbers;
 
 /// So many names are more than are read anew each time.
 const NAMES: u64 = 300;
 
-/// Numbers that look random and are the same each time.
-struct Numbers(u64);
-
 impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-
     /// A key among files and folders whose names are prefixes of each other.
     fn key(&mut self) -> String {
         let number = self.below(NAMES);
