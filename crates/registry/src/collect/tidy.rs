@@ -3,8 +3,9 @@
 //! Hints, referrer entries and entries of the catalog are written, or made young, before a push is
 //! acknowledged that relies on them. So one that is older than the grace, and whose tag, manifest
 //! or repository is not in the listings that began after T0, serves nobody: the same rule as for
-//! links. Manifests go by the same rule where the settings ask for it; nothing keeps one that no
-//! tag points to, no manifest names, and whose subject is not there.
+//! links. A tag that dangles still needs its hint. Manifests go by the same rule where the settings
+//! ask for it; nothing keeps one that no tag points to, no manifest names, and whose subject is not
+//! there.
 
 use std::time::SystemTime;
 
@@ -18,7 +19,7 @@ use super::{Result, Run, last_key, seconds};
 use crate::core::{TOUCH_AGE, WRITE_MAX};
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
-use crate::record::ManifestRecord;
+use crate::record::{ManifestRecord, TagTarget};
 use crate::rules::Rule;
 
 impl Run<'_> {
@@ -60,8 +61,10 @@ impl Run<'_> {
         };
         match place {
             Place::Hint(name, digest, tag) => {
-                let tag = fingerprint::key(&keys::tag(&name, &tag));
-                if !seen.tags.contains(tag) || !has(&name, &digest) {
+                let tag = keys::tag(&name, &tag);
+                let serves = seen.tags.contains(fingerprint::key(&tag))
+                    && (has(&name, &digest) || self.may_point_to(&tag, &digest).await);
+                if !serves {
                     self.remove_leftover(ActionKind::RemoveHint, entry, name, Some(digest)).await;
                 }
             }
@@ -76,6 +79,16 @@ impl Run<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether a tag still points to a manifest that is not there: whoever pushes that again, by
+    /// whatever name, has this tag back, and it needs its hint.
+    async fn may_point_to(&self, tag: &Key, digest: &Digest) -> bool {
+        match self.core.read::<TagTarget>(tag).await {
+            Ok(Some(read)) => read.value.digest == *digest,
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 
     /// Removes a record that serves nobody, if it is old: reads it again, looks at its age again,

@@ -148,8 +148,10 @@ pub(crate) fn check_clean(view: &View, stays: bool) -> Checked {
 fn check_leftovers(view: &View, stays: bool) -> Checked {
     let left = |what: String| Err(format!("{what} is left"));
     for (content, tag) in &view.hints {
-        let has_tag = view.tags.contains_key(&(content.0.clone(), tag.clone()));
-        if !has_tag || !view.manifests.contains_key(content) {
+        let points_to = view.tags.get(&(content.0.clone(), tag.clone()));
+        // Of a tag that dangles: whoever pushes the manifest again has it back.
+        let dangles = points_to == Some(&content.1);
+        if points_to.is_none() || !(dangles || view.manifests.contains_key(content)) {
             return left(format!("the hint {tag} {content:?}"));
         }
     }

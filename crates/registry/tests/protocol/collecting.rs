@@ -391,6 +391,42 @@ async fn leftovers_go_once_they_are_old() {
     assert_eq!(bench.keys("catalog/").await, []);
 }
 
+/// A push beside a delete may leave a tag that points to nothing. Once the manifest is there
+/// again, so is the tag, and a delete must find it.
+#[tokio::test]
+async fn tag_that_dangles_keeps_its_hint() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    let manifest = image(&bytes(5));
+    let reference = digest(manifest.as_bytes()).to_string();
+    bench.put_manifest("a", "v1", &manifest).await.unwrap();
+    bench.put_manifest("a", "v2", &manifest).await.unwrap();
+    bench.push("a", &bytes(6)).await;
+    bench.put_manifest("a", "v2", &image(&bytes(6))).await.unwrap();
+    for key in
+        bench.keys(&format!("repositories/a/_manifests/{}", reference.replace(':', "/"))).await
+    {
+        bench.faults.delete(&key, None).await.unwrap();
+    }
+    bench.clock.advance(2 * DAY);
+
+    let mut held = bench.gate.hold(|call| call.operation == "list" && call.key == "links/");
+    let now = CollectOptions { sweep_now: true, ..options() };
+    let (done, ()) = tokio::join!(collect_with(&bench, &now), async {
+        held.reached(1).await;
+        bench.push("a", &bytes(5)).await;
+        bench.put_manifest("a", &reference, &manifest).await.unwrap();
+        held.release();
+    });
+    assert_eq!(done.leftovers.removed, 1, "the hint of v2, which points elsewhere now");
+    delete(&bench, "a", &reference).await;
+    let tags = bench.keys("repositories/a/_tags/").await;
+    assert_eq!(
+        tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["repositories/a/_tags/v2"]
+    );
+}
+
 #[tokio::test]
 async fn uploads_that_nobody_finishes_go_in_the_same_run() {
     let bench = Bench::new().await;
