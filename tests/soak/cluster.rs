@@ -97,7 +97,9 @@ impl Cluster {
             let life = Arc::new(Life::new());
             let (sky, lived) = (Arc::clone(&self.sky), Arc::clone(&life));
             let store = Weather::new(self.bare(), sky, lived, number);
-            let mut store = Tombstones::new(store, jreg_registry::may_come_back);
+            // It must know of the hours that go by: what it sends late would land late.
+            let mut store = Tombstones::new(store, jreg_registry::may_come_back)
+                .with_clock(self.sky.clock.clone());
             if self.removal == Removal::Never {
                 store = store.that_stay();
             }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_storage::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
 };
 use tokio::sync::{Notify, watch};
 
@@ -300,6 +300,11 @@ impl Store for Weather {
         let what = shown(key, &bytes);
         let write = |store: Arc<dyn Store>| async move { store.put(&owned, bytes, mode).await };
         self.tell(name, &what, write).await
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        let written = self.put(&first.key, first.bytes, first.mode).await?;
+        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
