@@ -275,8 +275,15 @@ impl Repository {
                 return self.link_held(digest, &holder).await;
             }
         }
-        let (closed, window) = writer.close(digest).await?;
         let settler = if writer.is_recorded() { Settler::Closer } else { Settler::Alone };
+        let (closed, window) = match writer.close_and_link(digest).await? {
+            Some((closed, _, true)) => {
+                let size_bytes = closed.location.size_bytes;
+                return Ok(Blob { digest: digest.clone(), size_bytes });
+            }
+            Some((closed, window, false)) => (closed, window),
+            None => writer.close(digest).await?,
+        };
         self.settle(id, &closed, self.core.since(window), settler).await
     }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, PutMode, Store, Written};
+use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode, Store, Written};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 use uuid::Uuid;
 
@@ -82,6 +82,11 @@ pub(crate) struct Window {
     opened_at: SystemTime,
 }
 
+/// How a record is written over the version that was seen, or anew if none was.
+pub(crate) fn over(seen: Option<&ETag>) -> PutMode {
+    seen.map_or(PutMode::Create, |etag| PutMode::Match(etag.clone()))
+}
+
 impl Core {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: Options) -> Self {
         let limits = &options.limits;
@@ -142,8 +147,35 @@ impl Core {
         seen: Option<&ETag>,
         bytes: Bytes,
     ) -> Result<Option<Written>> {
-        let mode = seen.map_or(PutMode::Create, |etag| PutMode::Match(etag.clone()));
-        match self.store.put(key, bytes, mode).await {
+        match self.store.put(key, bytes, over(seen)).await {
+            Ok(written) => Ok(Some(written)),
+            Err(error) if error.is_conflict() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores an object, and then swaps a record, over the version that was seen, that names it.
+    /// `None` for the record: another writer was first. In `unnamed` nothing else names the
+    /// object, so the record must be sent before that closes.
+    pub(crate) async fn put_then(
+        &self,
+        unnamed: Option<Window>,
+        first: Put,
+        then: Put,
+    ) -> Result<Option<Written>> {
+        let check = || unnamed.map_or(Ok(()), |window| self.check(self.since(window)));
+        let named = match self.store.locality() {
+            Locality::InProcess => {
+                check()?;
+                self.store.put_both(first, then).await?.1
+            }
+            Locality::Shared => {
+                self.store.put(&first.key, first.bytes, first.mode).await?;
+                check()?;
+                self.store.put(&then.key, then.bytes, then.mode).await
+            }
+        };
+        match named {
             Ok(written) => Ok(Some(written)),
             Err(error) if error.is_conflict() => Ok(None),
             Err(error) => Err(error.into()),

@@ -17,16 +17,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
-use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, PutMode};
+use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, Put, PutMode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::body::Incoming;
 use crate::commit::is_gone_or_done;
-use crate::core::{Core, Window};
+use crate::core::{Core, Window, over};
 use crate::keys;
 use crate::part_buffer::PartBuffer;
-use crate::record::{Location, Stored};
+use crate::record::{Link, Location, Stored};
 use crate::rules::Rule;
 use crate::session::{Closed, Leftover, Open, Session, State};
 use crate::{Error, Result, UploadId};
@@ -38,6 +38,10 @@ const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
 /// How bytes are put at a key that was made for them: nobody else ever writes there, and a retry
 /// may find what the first attempt stored.
 const NEW_KEY: PutMode = PutMode::Overwrite;
+
+/// Where a part may be of any size, a first request with no more than this is not made one: a blob
+/// so small is a file of its own sooner than a file that is collected and then given its name.
+const SMALL_BYTES: usize = 128 * 1024;
 
 /// For a blob of known length, parts are made so large that this many suffice.
 const PARTS_AIM: u64 = 9_000;
@@ -257,11 +261,7 @@ impl Writer {
     ///
     /// [`Error::Store`]; nothing is recorded then.
     pub(crate) async fn begin(&mut self) -> Result<Option<Location>> {
-        let loose = self.put_loose().await?;
-        match self.save(Some(loose.clone())).await {
-            Err(Error::UploadSuperseded { .. }) => Ok(Some(loose)),
-            saved => saved.map(|()| None),
-        }
+        self.save_tail(self.new_key()).await
     }
 
     /// Stores all that was taken in, while it is not known yet whether it is wanted: nobody else
@@ -454,7 +454,7 @@ impl Writer {
         if self.purpose != Purpose::Append || unrecorded < CHECKPOINT_BYTES {
             return Ok(());
         }
-        self.save(None).await
+        self.save().await
     }
 
     /// Stores and records all that has come, so that any instance can go on from here.
@@ -466,31 +466,69 @@ impl Writer {
         if self.offset() == self.saved.offset {
             return Ok(());
         }
-        let is_short = self.room() > 0 || self.multipart.is_none();
-        let tail = if self.buffer.is_empty() {
-            None
-        } else if is_short && self.core.store.part_rules().uniform {
-            Some(self.put_tail().await?)
-        } else {
-            self.send_part().await?;
-            None
-        };
-        self.save(tail).await
+        if self.buffer.is_empty() {
+            return self.save().await;
+        }
+        if self.keeps_tail() {
+            let loose = self.save_tail(self.tail_key()).await?;
+            return loose.map_or(Ok(()), |_| Err(self.superseded()));
+        }
+        self.send_part().await?;
+        self.save().await
     }
 
-    async fn save(&mut self, tail: Option<Location>) -> Result<()> {
+    async fn save(&mut self) -> Result<()> {
         self.land_all().await?;
-        let saved = Saved { offset: self.offset(), hash: self.hasher.state(), tail };
+        let saved = Saved { offset: self.offset(), hash: self.hasher.state(), tail: None };
         self.record(saved, self.multipart.clone()).await
     }
 
-    /// Bytes short of a part: an object of their own, which may turn out to be the whole blob.
-    async fn put_tail(&mut self) -> Result<Location> {
-        let key = match self.multipart {
+    /// Whether the last bytes are to be an object of their own rather than a part: where a part
+    /// must not be short, and where all that came is so little that it is mostly the whole blob.
+    fn keeps_tail(&self) -> bool {
+        let is_first = self.multipart.is_none();
+        match self.core.store.part_rules().uniform {
+            true => self.room() > 0 || is_first,
+            false => is_first && self.buffer.len() <= SMALL_BYTES,
+        }
+    }
+
+    /// For bytes short of a part: an object of their own, which may turn out to be the whole blob.
+    fn tail_key(&self) -> Key {
+        match self.multipart {
             None => keys::new_unnamed_blob(),
             Some(_) => keys::new_upload_tail(&self.id),
-        };
-        self.put_buffer(key).await
+        }
+    }
+
+    /// Stores what is in the buffer, and records the session that names it. If somebody else has
+    /// changed that, the bytes are only stored, and this says where.
+    async fn save_tail(&mut self, key: Key) -> Result<Option<Location>> {
+        self.land_all().await?;
+        let bytes = self.buffer.take();
+        let tail = Location { key, size_bytes: bytes.len() as u64 };
+        let (offset, hash) = (self.offset(), self.hasher.state());
+        let saved = Saved { offset, hash, tail: Some(tail.clone()) };
+        let state = State::Open(self.open(&saved, self.multipart.clone()));
+        let unnamed = self.multipart.is_none().then(|| self.core.window());
+        let first = Put { key: tail.key.clone(), bytes, mode: NEW_KEY };
+        let recorded = self.core.put_then(unnamed, first, self.session_put(state)).await?;
+        self.reserved = None;
+        let Some(recorded) = recorded else { return Ok(Some(tail)) };
+        self.recorded = Some(recorded.etag);
+        self.is_saved(saved).await;
+        Ok(None)
+    }
+
+    /// Notes what is recorded now. A tail that it names no more goes at once where that costs
+    /// little, and otherwise with a sweep.
+    async fn is_saved(&mut self, saved: Saved) {
+        let before = std::mem::replace(&mut self.saved, saved).tail;
+        self.unnamed = None;
+        let loose = before.filter(|before| self.saved.tail.as_ref() != Some(before));
+        if self.core.store.locality() == Locality::InProcess {
+            self.core.discard_loose(loose).await;
+        }
     }
 
     async fn put_buffer(&mut self, key: Key) -> Result<Location> {
@@ -509,7 +547,7 @@ impl Writer {
         let state = State::Open(self.open(&saved, multipart));
         self.check_unnamed()?;
         self.recorded = Some(self.swap(state).await?);
-        (self.saved, self.unnamed) = (saved, None);
+        self.is_saved(saved).await;
         Ok(())
     }
 
@@ -544,10 +582,16 @@ impl Writer {
     }
 
     async fn swap(&self, state: State) -> Result<ETag> {
-        let session = Session { repository: self.name.clone(), state };
-        let key = keys::upload(&self.id);
-        let swapped = self.core.swap(&key, self.recorded.as_ref(), session.encode()).await?;
+        let Put { key, bytes, .. } = self.session_put(state);
+        let swapped = self.core.swap(&key, self.recorded.as_ref(), bytes).await?;
         swapped.map(|written| written.etag).ok_or_else(|| self.superseded())
+    }
+
+    /// The write of the session record over the version that this writer knows.
+    fn session_put(&self, state: State) -> Put {
+        let session = Session { repository: self.name.clone(), state };
+        let mode = over(self.recorded.as_ref());
+        Put { key: keys::upload(&self.id), bytes: session.encode(), mode }
     }
 
     /// The digest of all that has come. If the session hashed with another algorithm than
@@ -607,6 +651,43 @@ impl Writer {
             self.recorded = Some(self.swap(State::Closed(closed.clone())).await?);
         }
         Ok((closed, now))
+    }
+
+    /// As [`Writer::close`], and links the bytes in the same step, for an upload that has no parts
+    /// in a store where that is one. Says besides whether they are linked: if not, there is
+    /// something at the link. `None`: it is to be closed first.
+    pub(crate) async fn close_and_link(
+        &mut self,
+        digest: &Digest,
+    ) -> Result<Option<(Closed, Window, bool)>> {
+        let core = Arc::clone(&self.core);
+        let is_one_step = core.store.locality() == Locality::InProcess;
+        if !is_one_step || self.multipart.is_some() || !core.rules.keep(Rule::CloseFirst) {
+            return Ok(None);
+        }
+        self.check_unnamed()?;
+        let window = core.window();
+        let (closed, first) = if self.recorded.is_some() {
+            let (location, _) = self.gather().await?;
+            let closed = Closed::new(digest.clone(), location, None);
+            let put = self.session_put(State::Closed(closed.clone()));
+            (closed, put)
+        } else if self.tail.is_none() {
+            let (key, bytes) = (self.new_key(), self.buffer.take());
+            let location = Location { key: key.clone(), size_bytes: bytes.len() as u64 };
+            (Closed::new(digest.clone(), location, None), Put { key, bytes, mode: NEW_KEY })
+        } else {
+            return Ok(None);
+        };
+        let link = Link::Live(closed.location.clone()).encode();
+        let (key, mode) = (keys::link(digest, &self.name), PutMode::Create);
+        let linked = core.put_then(Some(window), first, Put { key, bytes: link, mode }).await;
+        self.reserved = None;
+        match linked {
+            Ok(linked) => Ok(Some((closed, window, linked.is_some()))),
+            Err(Error::Store(error)) if error.is_conflict() => Err(self.superseded()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Marks the upload as closed with somebody else's bytes, and removes its own: no link ever

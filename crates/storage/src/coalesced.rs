@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use crate::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
-    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// The longest that a reader waits for others to come, unless told otherwise: less than a request
@@ -242,6 +242,10 @@ impl Store for Coalesced {
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         self.inner.put(key, bytes, mode).await
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        self.inner.put_both(first, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

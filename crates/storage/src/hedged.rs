@@ -25,8 +25,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     ByteRange, ByteStream, ETag, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Observer, OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store,
-    Written,
+    Observer, OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat,
+    Store, Written,
 };
 
 /// No read is slow before this.
@@ -207,6 +207,10 @@ impl Store for Hedged {
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         self.inner.put(key, bytes, mode).await
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        self.inner.put_both(first, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -46,6 +46,6 @@ pub use s3::{
 pub use single_writer::SingleWriter;
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, OpenFile,
-    Part, PartRules, Presign, Purged, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
+    Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
 };
 pub use tombstones::{TOMBSTONE_BYTES, Tombstones};

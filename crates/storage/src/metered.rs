@@ -15,7 +15,7 @@ use futures::StreamExt;
 
 use crate::{
     ByteRange, ByteStream, ETag, ErrorKind, Hedge, Key, ListPage, ListRequest, Locality, Multipart,
-    OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// Is told of the calls to a store.
@@ -98,6 +98,10 @@ impl Store for Metered {
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         self.timed("put", self.inner.put(key, bytes, mode)).await
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        self.timed("put_both", self.inner.put_both(first, then)).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
-    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// What may be made up for at once after a pause: a timer is only so fine.
@@ -105,6 +105,12 @@ impl Store for Paced {
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         self.turn().await;
         self.inner.put(key, bytes, mode).await
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        self.turn().await;
+        self.count(1);
+        self.inner.put_both(first, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// How many writes can be under way at once; two keys rarely share a lock.
@@ -105,6 +105,11 @@ impl<S: Store> Store for SingleWriter<S> {
             PutMode::Overwrite => {}
         }
         self.inner.put(key, bytes, PutMode::Overwrite).await
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        let written = self.put(&first.key, first.bytes, first.mode).await?;
+        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

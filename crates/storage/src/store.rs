@@ -168,6 +168,17 @@ pub struct Purged {
     pub next: Option<String>,
 }
 
+/// A write of a whole object.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Where.
+    pub key: Key,
+    /// All of it.
+    pub bytes: Bytes,
+    /// Under which condition.
+    pub mode: PutMode,
+}
+
 /// What a store wants of the parts of a multipart upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartRules {
@@ -312,6 +323,14 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Writes an object whole, under the condition of `mode`.
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written>;
+
+    /// Writes objects at two keys one after the other, as two calls of [`Store::put`]: the second
+    /// only once the first is there, and others may see the first alone. A store that can makes both
+    /// durable at once. Says what became of the first, and, if it was written, of the second.
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        let written = self.put(&first.key, first.bytes, first.mode).await?;
+        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
+    }
 
     /// Removes an object. With a version: only that version, otherwise `Precondition` (an absent
     /// key too). Without: whatever is there, and an absent key is `Ok`.

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed,
-    Locality, Multipart, OpenFile, Part, PartRules, Presign, Purged, PutMode, Record, Result, Stat,
-    Store, SystemClock, Written,
+    Locality, Multipart, OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result,
+    Stat, Store, SystemClock, Written,
 };
 
 /// The size of a tombstone. No record may have it.
@@ -216,6 +216,11 @@ impl<S: Store> Store for Tombstones<S> {
             }
             answer => answer,
         }
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        let written = self.put(&first.key, first.bytes, first.mode).await?;
+        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

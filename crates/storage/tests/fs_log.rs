@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use jreg_storage::{
-    Durability, FsOptions, FsStore, Key, ListRequest, Multipart, PutMode, Store, SyncCounts,
+    Durability, FsOptions, FsStore, Key, ListRequest, Multipart, Put, PutMode, Store, SyncCounts,
 };
 
 use numbers::Numbers;
@@ -67,8 +67,9 @@ impl World {
     }
 
     async fn step(&mut self) {
-        match self.numbers.below(8) {
+        match self.numbers.below(9) {
             0..=2 => self.put().await,
+            8 => self.put_both().await,
             3 | 4 => self.delete().await,
             5 => self.begin_upload().await,
             6 => self.go_on().await,
@@ -88,6 +89,19 @@ impl World {
         };
         self.store.put(&key(&name), bytes.clone(), mode).await.unwrap();
         self.objects.insert(name, bytes);
+        self.keep_large();
+    }
+
+    async fn put_both(&mut self) {
+        let (name, length) = (self.name(), self.length());
+        let bytes = self.numbers.bytes(length);
+        let other = format!("pairs/{}", self.numbers.below(3));
+        let put = |name: &str, mode| Put { key: key(name), bytes: bytes.clone(), mode };
+        let first = put(&name, PutMode::Overwrite);
+        let (_, then) = self.store.put_both(first, put(&other, PutMode::Create)).await.unwrap();
+        self.objects.insert(name, bytes.clone());
+        assert_eq!(then.is_ok(), !self.objects.contains_key(&other));
+        self.objects.entry(other).or_insert(bytes);
         self.keep_large();
     }
 
@@ -248,6 +262,15 @@ async fn relaxed_durability_replays_the_log_of_a_strict_run_and_has_none() {
     store.put(&key("b"), "1".into(), PutMode::Create).await.unwrap();
     assert_eq!(store.sync_counts(), SyncCounts::default());
     assert!(SEGMENTS.iter().all(|name| !found.path().join(name).exists()));
+}
+
+#[tokio::test]
+async fn two_small_objects_share_a_sync() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let put = |name| Put { key: key(name), bytes: "1".into(), mode: PutMode::Create };
+    store.put_both(put("a/1"), put("b/1")).await.unwrap().1.unwrap();
+    assert_eq!(store.sync_counts(), SyncCounts { files: 0, folders: 0, logs: 1 });
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jreg_storage::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
-    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// A store whose pages of listings have few entries, whatever is asked for.
@@ -62,6 +62,11 @@ impl Store for SmallPages {
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         self.inner.put(key, bytes, mode).await
+    }
+
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        let written = self.put(&first.key, first.bytes, first.mode).await?;
+        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

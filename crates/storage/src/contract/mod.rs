@@ -23,8 +23,8 @@ pub use reading::*;
 pub use records::*;
 
 use crate::{
-    ByteRange, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart, Part, PutMode, Result,
-    Store,
+    ByteRange, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart, Part, Put, PutMode,
+    Result, Store,
 };
 
 /// A store for one test, with what must live as long as it (a temporary folder, a server).
@@ -74,6 +74,8 @@ macro_rules! contract_tests {
             match_replaces_only_its_version
             match_refuses_an_absent_key
             overwrite_is_visible_at_once
+            of_two_puts_the_second_needs_the_first
+            of_sixteen_pairs_of_puts_one_wins
             different_bytes_have_different_etags
             of_sixteen_creates_one_wins
             of_sixteen_swaps_one_wins

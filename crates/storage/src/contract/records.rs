@@ -56,6 +56,53 @@ pub async fn match_refuses_an_absent_key(store: Arc<dyn Store>) {
     assert!(list_all(&*store, "").await.is_empty());
 }
 
+fn put_of(at: &str, bytes: &'static str, mode: PutMode) -> Put {
+    Put { key: key(at), bytes: bytes.into(), mode }
+}
+
+/// Of two puts at once the second takes place only if the first did, and the first whatever
+/// becomes of the second.
+pub async fn of_two_puts_the_second_needs_the_first(store: Arc<dyn Store>) {
+    let create = |at, bytes| put_of(at, bytes, PutMode::Create);
+    let (first, then) = store.put_both(create("a/1", "1"), create("b/1", "2")).await.unwrap();
+    assert_eq!(store.get(&key("a/1")).await.unwrap().etag, first.etag);
+    assert_eq!(store.get(&key("b/1")).await.unwrap().etag, then.unwrap().etag);
+    let refused = store.put_both(create("a/1", "3"), create("c", "3")).await;
+    assert_eq!(kind(refused.map(|_| ())), ErrorKind::AlreadyExists);
+    let (_, then) = store.put_both(create("a/2", "4"), create("b/1", "4")).await.unwrap();
+    assert_eq!(kind(then), ErrorKind::AlreadyExists);
+    let swap = put_of("a/1", "5", PutMode::Match(first.etag.clone()));
+    let lost = put_of("a/2", "5", PutMode::Match(first.etag));
+    assert_eq!(kind(store.put_both(swap, lost).await.unwrap().1), ErrorKind::Precondition);
+    let there = list_all(&*store, "").await;
+    assert_eq!(there, ["a/1", "a/2", "b/1"]);
+    for (at, bytes) in [("a/1", "5"), ("a/2", "4"), ("b/1", "2")] {
+        assert_eq!(store.get(&key(at)).await.unwrap().bytes, bytes, "{at}");
+    }
+}
+
+/// Pairs that meet, in whatever order they name their keys, all come to an end, and one creates
+/// what they all want.
+pub async fn of_sixteen_pairs_of_puts_one_wins(store: Arc<dyn Store>) {
+    let shared = store.clone();
+    let won = sixteen(move |number| {
+        let store = shared.clone();
+        async move {
+            let wanted = put_of("b/shared", "1", PutMode::Create);
+            let own = put_of(&format!("a/{number}"), "2", PutMode::Overwrite);
+            match number % 2 {
+                0 => store.put_both(own, wanted).await.is_ok_and(|(_, then)| then.is_ok()),
+                _ => store.put_both(wanted, own).await.is_ok(),
+            }
+        }
+    })
+    .await;
+    assert_eq!(won.iter().filter(|won| **won).count(), 1);
+    for number in (0..16).step_by(2) {
+        assert_eq!(store.get(&key(&format!("a/{number}"))).await.unwrap().bytes, "2");
+    }
+}
+
 /// `Overwrite` writes whatever is there, and the next read sees it.
 pub async fn overwrite_is_visible_at_once(store: Arc<dyn Store>) {
     for bytes in ["first", "second", "3"] {

@@ -16,6 +16,7 @@
 //! Only the last rule needs two locks; parent and folder come from different sets of stripes (by
 //! the parity of their depth), and the second is only tried, so there is no cycle to wait in.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -43,27 +44,62 @@ impl Stripes {
         Self((0..count).map(|_| RwLock::default()).collect())
     }
 
-    fn of(&self, name: &str) -> &RwLock<()> {
+    fn index(&self, name: &str) -> usize {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
-        let index = hasher.finish() % self.0.len() as u64;
-        usize::try_from(index)
-            .ok()
-            .and_then(|index| self.0.get(index))
-            .expect("index is below the length")
+        usize::try_from(hasher.finish() % self.0.len() as u64).expect("a length is a usize")
+    }
+
+    fn of(&self, name: &str) -> &RwLock<()> {
+        self.0.get(self.index(name)).expect("index is below the length")
+    }
+
+    /// The locks of two names in the order in which whoever takes both takes them; one, if it is
+    /// the lock of both.
+    fn of_both(&self, one: &str, other: &str) -> (&RwLock<()>, Option<&RwLock<()>>) {
+        match self.index(one).cmp(&self.index(other)) {
+            Ordering::Less => (self.of(one), Some(self.of(other))),
+            Ordering::Equal => (self.of(one), None),
+            Ordering::Greater => (self.of(other), Some(self.of(one))),
+        }
     }
 
     pub(super) fn shared(&self, name: &str) -> RwLockReadGuard<'_, ()> {
-        self.of(name).read().unwrap_or_else(PoisonError::into_inner)
+        take_shared(self.of(name))
     }
 
     pub(super) fn exclusive(&self, name: &str) -> RwLockWriteGuard<'_, ()> {
-        self.of(name).write().unwrap_or_else(PoisonError::into_inner)
+        take_exclusive(self.of(name))
+    }
+
+    pub(super) fn both_exclusive(&self, one: &str, other: &str) -> Both<RwLockWriteGuard<'_, ()>> {
+        let (first, second) = self.of_both(one, other);
+        Both { _first: take_exclusive(first), _second: second.map(take_exclusive) }
+    }
+
+    fn both_shared(&self, one: &str, other: &str) -> Both<RwLockReadGuard<'_, ()>> {
+        let (first, second) = self.of_both(one, other);
+        Both { _first: take_shared(first), _second: second.map(take_shared) }
     }
 
     fn try_exclusive(&self, name: &str) -> Option<RwLockWriteGuard<'_, ()>> {
         self.of(name).try_write().ok()
     }
+}
+
+fn take_shared(lock: &RwLock<()>) -> RwLockReadGuard<'_, ()> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_exclusive(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Two names that are held.
+#[must_use]
+pub(super) struct Both<G> {
+    _first: G,
+    _second: Option<G>,
 }
 
 /// The folders below a root, each named as keys are: `"a/b"`, and `""` for the root itself.
@@ -102,6 +138,19 @@ impl Folders {
     /// Holds a folder in which files change.
     pub(super) fn shared(&self, folder: &str) -> RwLockReadGuard<'_, ()> {
         self.stripes(folder).shared(folder)
+    }
+
+    /// Holds two folders in which files change.
+    pub(super) fn both_shared(&self, one: &str, other: &str) -> Both<RwLockReadGuard<'_, ()>> {
+        let (of_one, of_other) = (self.stripes(one), self.stripes(other));
+        if std::ptr::eq(of_one, of_other) {
+            return of_one.both_shared(one, other);
+        }
+        let (even, odd) = match std::ptr::eq(of_one, &raw const self.even) {
+            true => (one, other),
+            false => (other, one),
+        };
+        Both { _first: self.even.shared(even), _second: Some(self.odd.shared(odd)) }
     }
 
     /// Holds a folder whose names are read, or in which a folder is made.

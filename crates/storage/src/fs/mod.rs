@@ -25,12 +25,14 @@ mod known;
 mod listing;
 mod log;
 mod names;
+mod pairs;
 mod reading;
 mod records;
 mod root;
 mod sync;
 mod uploads;
 
+use std::io;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +51,7 @@ use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality,
-    Multipart, OpenFile, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store,
+    Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
     SystemClock, Written,
 };
 
@@ -171,6 +173,14 @@ impl Inner {
         self.root.check().map_err(|error| failure::ambiguous(key, error))
     }
 
+    /// Whether nothing has this name, as one look at the file system tells: that is not worth the
+    /// way to another thread. `false`: it is to be looked at more closely.
+    fn is_absent(&self, name: &str) -> bool {
+        let found = std::fs::symlink_metadata(self.root.path().join(name));
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            && self.root.check().is_ok()
+    }
+
     fn temporary_name(&self) -> String {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
         format!("{TEMPORARY}{}-{number}", self.run)
@@ -219,6 +229,9 @@ impl Store for FsStore {
         if let Some(found) = self.inner.known.get(key, &self.inner.path(key)) {
             return self.inner.record(key, found);
         }
+        if self.inner.is_absent(key.as_str()) {
+            return Err(Error::new(ErrorKind::NotFound, key));
+        }
         let key = key.clone();
         self.run(key.clone(), move |inner| inner.get(&key)).await
     }
@@ -239,6 +252,10 @@ impl Store for FsStore {
         self.run(key.clone(), move |inner| inner.put(&key, &bytes, &mode)).await
     }
 
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        self.run(first.key.clone(), move |inner| inner.put_both(&first, &then)).await
+    }
+
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
         let (key, version) = (key.clone(), version.cloned());
         self.run(key.clone(), move |inner| inner.delete(&key, version.as_ref())).await
@@ -250,6 +267,12 @@ impl Store for FsStore {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        let date = self.inner.clock.now();
+        if let Some(folder) = request.prefix.strip_suffix('/')
+            && self.inner.is_absent(folder)
+        {
+            return Ok(ListPage { entries: Vec::new(), prefixes: Vec::new(), next: None, date });
+        }
         let request = request.clone();
         self.run(request.prefix.clone(), move |inner| inner.list(&request)).await
     }

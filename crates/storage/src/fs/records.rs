@@ -28,8 +28,14 @@ use crate::{
 const ETAG_BYTES: usize = 16;
 
 /// A file that goes away unless it is given a name.
-struct Temporary {
+pub(super) struct Temporary {
     path: PathBuf,
+}
+
+impl Temporary {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for Temporary {
@@ -40,7 +46,7 @@ impl Drop for Temporary {
 }
 
 /// The version of a record: a hash of its bytes. Inode and time would repeat.
-fn etag(bytes: &[u8]) -> ETag {
+pub(super) fn etag(bytes: &[u8]) -> ETag {
     let mut hex = String::with_capacity(2 * ETAG_BYTES);
     for byte in Sha256::digest(bytes).iter().take(ETAG_BYTES) {
         write!(hex, "{byte:02x}").expect("a string takes what is written to it");
@@ -177,7 +183,7 @@ impl Inner {
     }
 
     /// What was just written is what is read next.
-    fn read_next(&self, key: &Key, bytes: &Bytes) {
+    pub(super) fn read_next(&self, key: &Key, bytes: &Bytes) {
         let Ok(metadata) = fs::metadata(self.path(key)) else { return };
         let Ok(last_modified) = metadata.modified() else { return };
         let (bytes, etag, stamp) = (bytes.clone(), etag(bytes), Stamp::of(&metadata));
@@ -215,13 +221,13 @@ impl Inner {
 
     /// Looks before anything is written: a lost swap leaves no folder behind, and a key that is
     /// taken is so on a full disk too.
-    fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
+    pub(super) fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
         let _held = self.keys.shared(key.as_str());
         self.check_held(key, mode)
     }
 
     /// Whether a write of this mode may take place now. The key is held.
-    fn check_held(&self, key: &Key, mode: &PutMode) -> Result<()> {
+    pub(super) fn check_held(&self, key: &Key, mode: &PutMode) -> Result<()> {
         if let PutMode::Match(version) = mode {
             return self.check_version(key, version);
         }
@@ -234,7 +240,7 @@ impl Inner {
         }
     }
 
-    fn write_temporary(
+    pub(super) fn write_temporary(
         &self,
         key: &Key,
         folder: &Path,

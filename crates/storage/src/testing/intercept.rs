@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
-    PartRules, Presign, Purged, PutMode, Record, Result, Stat, Store, Written,
+    PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
 };
 
 /// A call to a store.
@@ -132,6 +132,12 @@ impl<I: Interceptor> Store for Intercepted<I> {
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         let call = Call::new("put", key, bytes.len() as u64);
         self.answer(call, self.inner.put(key, bytes, mode)).await
+    }
+
+    // One after the other: what watches this store sees both.
+    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+        let written = self.put(&first.key, first.bytes, first.mode).await?;
+        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

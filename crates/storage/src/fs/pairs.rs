@@ -1,0 +1,93 @@
+//! Two objects that become durable together: one entry after the other in the log, and one sync.
+//!
+//! Both keys are held from the look at what is there until both are durable, so nobody acts on the
+//! first before the second is there, either. Whoever holds two folders or two keys has taken them
+//! in the order of their locks, and folders before keys: nobody waits for somebody who waits.
+
+use std::fs;
+use std::time::SystemTime;
+
+use super::folders::parent;
+use super::log::{Change, LOGGED_BYTES_MAX, Log, Refused};
+use super::records::{Temporary, etag, taken};
+use super::{Inner, failure};
+use crate::{Put, Result, Written};
+
+impl Inner {
+    /// Puts one object, and then another.
+    pub(super) fn put_both(&self, first: &Put, then: &Put) -> Result<(Written, Result<Written>)> {
+        self.check_syncs(&first.key)?;
+        self.check_mode(&first.key, &first.mode)?;
+        let may_log = |put: &Put| put.bytes.len() as u64 <= LOGGED_BYTES_MAX;
+        if let Some(log) = &self.log
+            && may_log(first)
+            && may_log(then)
+            && self.check_mode(&then.key, &then.mode).is_ok()
+            && let Some(written) = self.put_both_logged(log, [first, then])?
+        {
+            return Ok(written);
+        }
+        let written = self.put(&first.key, &first.bytes, &first.mode)?;
+        Ok((written, self.put(&then.key, &then.bytes, &then.mode)))
+    }
+
+    /// The same by way of the log. `None`, and nothing is done: that is full, or the second may
+    /// not be written.
+    fn put_both_logged(
+        &self,
+        log: &Log,
+        puts: [&Put; 2],
+    ) -> Result<Option<(Written, Result<Written>)>> {
+        let modified = self.clock.now();
+        let [first, then] = puts;
+        let temporaries = [self.stage(first, modified)?, self.stage(then, modified)?];
+        let (one, other) = (first.key.as_str(), then.key.as_str());
+        let _folders = self.folders.both_shared(parent(one), parent(other));
+        let _held = self.keys.both_exclusive(one, other);
+        self.check_held(&first.key, &first.mode)?;
+        if self.check_held(&then.key, &then.mode).is_err() {
+            return Ok(None);
+        }
+        let logged = match log.write(puts.map(|put| change(put, modified)).into()) {
+            Ok(logged) => logged,
+            Err(Refused::Full) => return Ok(None),
+            Err(Refused::Failed(error)) => return Err(failure::ambiguous(&first.key, error)),
+        };
+        let [of_first, of_then] = temporaries;
+        let shown = self.show(first, &of_first).and_then(|()| Ok(self.show(then, &of_then)));
+        drop(logged);
+        let unshown: &[&str] = match &shown {
+            Ok(Ok(())) => &[],
+            Ok(Err(_)) => &[other],
+            Err(_) => &[one, other],
+        };
+        log.keep(unshown.iter().copied()).map_err(|error| failure::ambiguous(&first.key, error))?;
+        let shown = shown?;
+        Ok(Some((self.written(first), shown.map(|()| self.written(then)))))
+    }
+
+    /// Writes the file that is to have the key's name.
+    fn stage(&self, put: &Put, modified: SystemTime) -> Result<Temporary> {
+        let Put { key, bytes, .. } = put;
+        let folder = parent(key.as_str());
+        self.folders.within(folder, |folder| self.write_temporary(key, folder, bytes, modified))
+    }
+
+    /// Gives a file its name.
+    fn show(&self, put: &Put, temporary: &Temporary) -> Result<()> {
+        let path = self.path(&put.key);
+        let renamed = fs::rename(temporary.path(), &path);
+        self.appeared(&put.key);
+        renamed.map_err(|error| taken(&put.key, &path, error))?;
+        self.read_next(&put.key, &put.bytes);
+        Ok(())
+    }
+
+    fn written(&self, put: &Put) -> Written {
+        Written { etag: etag(&put.bytes), date: self.clock.now() }
+    }
+}
+
+fn change(put: &Put, modified: SystemTime) -> Change {
+    Change::Put { path: put.key.to_string(), modified, bytes: put.bytes.clone() }
+}
