@@ -167,7 +167,12 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
     let (hints, others): (BTreeSet<_>, BTreeSet<_>) =
         keys(all, "repositories/").into_iter().partition(|key| key.contains("/_tagged/"));
     let surely = others.difference(&possible).chain(expected.intersection(&others)).cloned();
-    same("repositories", &surely.collect(), &expected);
+    let surely: BTreeSet<_> = surely.collect();
+    if let Some(missing) = expected.difference(&surely).next() {
+        let digest = missing.rsplit(['/', '-']).next().unwrap();
+        shared.cluster.sky.violation(&format!("there is no {missing}"), &[digest]);
+    }
+    same("repositories", &surely, &expected);
     for ((repository, tag), manifest) in tags {
         let hint = hint_key(*repository, &world.manifests[*manifest].digest, TAGS[*tag]);
         if !hints.contains(&hint) {
