@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use jreg_testkit::s3::{
-    ConditionalDelete, Conditions, IfMatchForm, S3Server, S3Spec, SwapOfNothing,
+    ConditionalDelete, Conditions, Fault, IfMatchForm, Refusal, Rule, S3Server, S3Spec,
+    SwapOfNothing,
 };
 
 /// How long a conditional write waits for another, where they are kept one at a time.
 const RACE_MAX: Duration = Duration::from_millis(20);
+/// So that the same requests are refused in every run.
+const SEED: u64 = 1;
 
 /// Serves one S3 bucket from memory.
 #[derive(Debug, Parser)]
@@ -32,6 +35,9 @@ struct Options {
     /// How many milliseconds longer every request takes.
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
+    /// Answer one in so many requests with 503 SlowDown; 0: none.
+    #[arg(long, default_value_t = 0)]
+    slow_down_one_in: u64,
     /// Want all parts of an upload but the last to be of one size, as Cloudflare R2 does.
     #[arg(long)]
     equal_parts: bool,
@@ -108,7 +114,9 @@ impl Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let spec = Options::parse().spec();
+    let options = Options::parse();
+    let slow_down_one_in = options.slow_down_one_in;
+    let spec = options.spec();
     let address = spec.listen;
     let server = match S3Server::try_start(spec).await {
         Ok(server) => server,
@@ -117,6 +125,9 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if slow_down_one_in > 0 {
+        server.inject(Rule::new(Fault::Refuse(Refusal::SlowDown)).one_in(slow_down_one_in, SEED));
+    }
     println!(
         "{} access_key={} secret_key={} storage={}",
         server.endpoint(),
