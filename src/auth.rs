@@ -19,7 +19,6 @@ mod robots;
 mod sessions;
 mod signing;
 mod tokens;
-mod watched;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;

@@ -36,6 +36,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use http::{HeaderValue, header};
 use http_body::Body as _;
+use jreg_auth::Certificate;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,6 +57,13 @@ pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 /// The other end of a request's connection. The server puts it among the request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
+
+/// A request's connection is TLS. The server puts it among the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// What the client's certificate says, if it showed one that names somebody.
+    pub certificate: Option<Arc<Certificate>>,
+}
 
 /// What an operator can set about HTTP.
 #[derive(Clone, Debug)]

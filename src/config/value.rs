@@ -76,6 +76,15 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
 /// The address by which clients reach the registry.
 ///
 /// - `http://` or `https://`, a host, perhaps a port and a path;
@@ -168,6 +177,7 @@ words!(LogFormat {
     LogFormat::Json => "json",
     LogFormat::Pretty => "pretty",
 });
+words!(TlsVersion { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
 words!(ReferencePolicy {
     ReferencePolicy::Strict => "strict",
     ReferencePolicy::SparseIndex => "sparse-index",
