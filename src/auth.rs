@@ -119,6 +119,8 @@ pub struct Asker {
     pub host: Option<String>,
     /// The other end of the connection.
     pub peer: Option<SocketAddr>,
+    /// Whether the client reached it by https.
+    pub secure: bool,
     /// The client's certificate, if the connection has one that was verified.
     pub certificate: Option<Arc<Certificate>>,
     /// The tags that the request names.
@@ -175,9 +177,15 @@ impl Bearer {
 }
 
 impl Session {
-    /// A session of a request by somebody.
-    pub fn new(bearer: impl Into<Arc<Bearer>>, asker: Asker) -> Self {
-        Self { bearer: bearer.into(), asker: Arc::new(asker) }
+    /// A session of a request by somebody. Credentials go before a certificate, which is not looked
+    /// at then; but a token that was issued for a certificate is good only with it.
+    pub fn new(bearer: impl Into<Arc<Bearer>>, mut asker: Asker) -> Self {
+        let bearer = bearer.into();
+        let is_theirs = |certificate: &Arc<Certificate>| {
+            !bearer.shown || certificate.identity().as_ref() == Some(&bearer.identity)
+        };
+        asker.certificate = asker.certificate.filter(is_theirs);
+        Self { bearer, asker: Arc::new(asker) }
     }
 }
 

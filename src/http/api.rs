@@ -19,7 +19,7 @@ use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::files::Files;
-use super::{Context, Peer, base, blobs, catalog, manifests, referrers, tags, uploads};
+use super::{Context, Peer, Secured, base, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized};
 
 /// An operation that was let in, with what the client sent.
@@ -82,11 +82,13 @@ async fn perform(
 pub(super) fn asker(parts: &Parts, exchange: &Exchange) -> Asker {
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let secured = parts.extensions.get::<Secured>();
     Asker {
         headers: parts.headers.clone(),
         host: authority.or(host).map(str::to_owned),
         peer: exchange.peer().map(|Peer(address)| address),
-        certificate: None,
+        secure: secured.is_some(),
+        certificate: secured.and_then(|secured| secured.certificate.clone()),
         tags: Vec::new(),
     }
 }

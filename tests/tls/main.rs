@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod identity;
 mod listener;
 mod process;
 mod reload;
