@@ -115,9 +115,10 @@ pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
 pub struct Asker {
     /// The request's headers.
     pub headers: HeaderMap,
-    /// The name by which the client reached the registry: `Host`, or `:authority`.
+    /// The name by which the client reached the registry: `Host`, `:authority`, or what a trusted
+    /// proxy says.
     pub host: Option<String>,
-    /// The other end of the connection.
+    /// The client: the other end of the connection, or whom a trusted proxy there names.
     pub peer: Option<SocketAddr>,
     /// Whether the client reached it by https.
     pub secure: bool,

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
-pub use value::{LogFormat, PublicUrl, Secret, StorageLocation, TlsVersion};
+pub use value::{ForwardedHeader, LogFormat, PublicUrl, Secret, StorageLocation, TlsVersion};
 
 pub(crate) use value::Value;
 
@@ -135,6 +135,14 @@ settings! {
         public_url: Option<PublicUrl> = None,
             "none, or an http:// or https:// address, for example https://registry.example.com",
             |_| true;
+        /// Proxies that are believed of the address, scheme and host of their clients; may be given
+        /// several times. Of anybody else, what is said of that is ignored.
+        trusted_proxies: Vec<IpNet> = Vec::new(),
+            "an address and a prefix length, for example 10.0.0.0/8 or 127.0.0.1/32", |_| true;
+        /// The headers by which they say it: X-Forwarded-For, -Proto and -Host (x-forwarded), or
+        /// Forwarded (forwarded). The others are ignored.
+        forwarded_header: ForwardedHeader = ForwardedHeader::XForwarded,
+            "x-forwarded or forwarded", |_| true;
         /// A warning that clients show to their users; may be given several times.
         warning: Vec<String> = Vec::new(),
             "printable ASCII without quote or backslash, 4096 bytes over all",

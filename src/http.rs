@@ -18,6 +18,7 @@ mod framing;
 mod headers;
 mod manifests;
 mod page;
+mod proxies;
 mod redirect;
 mod referrers;
 mod request_id;
@@ -45,6 +46,7 @@ use crate::auth::{Gate, Guard};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 
+use proxies::Proxies;
 use redirect::Redirects;
 
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
@@ -89,6 +91,8 @@ pub struct HttpOptions {
     pub retry_after: Duration,
     /// Which blobs are read from the store itself, and by whom.
     pub redirects: Redirects,
+    /// Who is believed of whom a request comes from.
+    pub proxies: Proxies,
 }
 
 impl HttpOptions {
@@ -110,6 +114,7 @@ impl HttpOptions {
             drain_bytes_max: settings.drain_bytes_max,
             retry_after: settings.retry_after,
             redirects: Redirects::of(settings),
+            proxies: Proxies::of(settings),
         }
     }
 }

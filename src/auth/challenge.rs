@@ -4,6 +4,7 @@
 //! It names one scheme. With two, clients that are told Basic and Bearer at once ask for a password
 //! even where an anonymous token would do (docker), or take the first they find.
 
+use jreg_auth::is_host;
 use jreg_oci::RepositoryName;
 
 use super::{Asker, Right};
@@ -33,9 +34,6 @@ pub(super) enum TokenFault {
     Scope,
 }
 
-/// The longest host that is repeated to a client, in bytes (RFC 1035 section 2.3.4, and a port).
-const HOST_BYTES_MAX: usize = 261;
-
 impl Scheme {
     /// The value of `WWW-Authenticate`.
     pub(super) fn challenge(&self, asker: &Asker, right: &Right, fault: TokenFault) -> String {
@@ -62,11 +60,7 @@ impl Scheme {
 pub(crate) const BASIC: &str = "Basic realm=\"jreg\", charset=\"UTF-8\"";
 
 fn own_realm(asker: &Asker) -> String {
-    let is_fit = |host: &&str| {
-        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
-        !host.is_empty() && host.len() <= HOST_BYTES_MAX && host.bytes().all(is_allowed)
-    };
-    let host = asker.host.as_deref().filter(is_fit).unwrap_or("localhost");
+    let host = asker.host.as_deref().filter(|host| is_host(host)).unwrap_or("localhost");
     format!("{}://{host}/token", if asker.secure { "https" } else { "http" })
 }
 

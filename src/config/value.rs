@@ -76,6 +76,15 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// The headers by which proxies say whose request they pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -176,6 +185,10 @@ words!(LogFormat {
     LogFormat::Auto => "auto",
     LogFormat::Json => "json",
     LogFormat::Pretty => "pretty",
+});
+words!(ForwardedHeader {
+    ForwardedHeader::XForwarded => "x-forwarded",
+    ForwardedHeader::Forwarded => "forwarded",
 });
 words!(TlsVersion { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
 words!(ReferencePolicy {
