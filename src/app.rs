@@ -430,10 +430,21 @@ async fn serve_until_signal(
     Ok(ending)
 }
 
-/// A registry that asks nobody who they are is for this machine, unless somebody insists.
+/// A registry that asks nobody who they are is for this machine, unless somebody insists; one that
+/// does is better asked over TLS.
 fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
     let address = settings.listen;
-    if settings.asks_who() || address.ip().to_canonical().is_loopback() {
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    if settings.asks_who() {
+        if settings.tls_cert.is_none() && settings.trusted_proxies.is_empty() {
+            tracing::warn!(
+                %address,
+                "passwords and tokens come in as they are: give tls-cert and tls-key, or \
+                 trusted-proxies if a proxy speaks TLS (docs/tls.md)"
+            );
+        }
         return Ok(());
     }
     if !settings.insecure_open {
