@@ -32,10 +32,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_auth::Certificate;
 use tokio::sync::Semaphore;
@@ -171,10 +172,12 @@ impl Api {
         let answer = |exchange, request| async move {
             api::answer_observed(context, &exchange, request).await
         };
+        let is_head = request.method() == Method::HEAD;
         let mut response = exchange::observed(context, request, answer).await;
         // The router does this, too, and a HEAD without it would not say how long its GET is.
         add_length(&mut response);
-        response
+        // So does it this. HTTP/2 would send the body of a refusal, which ends the connection.
+        if is_head { response.map(|_| Body::empty()) } else { response }
     }
 }
 

@@ -59,6 +59,31 @@ async fn http_1_and_2_push_and_pull() {
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), bytes);
 }
 
+/// A client ends the connection if there is one (RFC 9113 section 8.1.1).
+#[tokio::test]
+async fn fixed_a_head_has_no_body_over_http_2() {
+    let world = World::new();
+    let server = world.serve().await;
+    let target = push(&world, &server, &Bytes::from_static(b"hello")).await;
+    let io = TokioIo::new(world.client().protocols(&["h2"]).connect(server.address).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for (path, status, length) in [
+        (target.as_str(), 200, Some("5")),
+        ("/v2/app/manifests/none", 404, None),
+        ("/v2/_nothing", 404, None),
+        ("/livez", 200, None),
+    ] {
+        let uri = format!("https://registry.test{path}");
+        let request = http::Request::head(uri).body(Empty::<Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        let said = answer.headers()["content-length"].to_str().unwrap();
+        assert!(length.is_none_or(|length| said == length) && said != "0", "{path}: {said}");
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "", "{path}");
+    }
+}
+
 #[tokio::test]
 async fn plain_http_is_told_what_is_spoken_here() {
     let world = World::new();
