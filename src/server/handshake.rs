@@ -13,9 +13,9 @@ use crate::tls::Tls;
 /// What is told who speaks plain HTTP to a port of TLS.
 const PLAIN: &str = "HTTP/1.1 400 Bad Request\r\n\
      content-type: text/plain; charset=utf-8\r\n\
-     content-length: 36\r\n\
+     content-length: 35\r\n\
      connection: close\r\n\r\n\
-     this port speaks TLS: use https://\r\n";
+     this port speaks TLS: use https://\n";
 
 /// Why there is no connection.
 #[derive(Debug)]
