@@ -27,6 +27,7 @@ use crate::maintenance::socket::ControlSocket;
 use crate::maintenance::{Workshop, check_options, collect_options};
 use crate::metrics::Metrics;
 use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
+use crate::tls::{Tls, TlsError};
 
 /// How long work that nobody waits for any more may take after the server has stopped.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
@@ -46,6 +47,9 @@ pub enum StartError {
     /// Clients cannot be asked who they are.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Everybody could reach it, and nobody would be asked who they are.
     #[error(
         "{address} can be reached from other machines, and nobody would be asked who they are: \
@@ -77,6 +81,7 @@ pub struct App {
     jobs: Jobs,
     workshop: Workshop,
     server: ServerOptions,
+    tls: Option<Arc<Tls>>,
 }
 
 impl App {
@@ -116,6 +121,7 @@ impl App {
         keeper: Keeper,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
+        let tls = open_tls(&settings, &metrics).await?;
         let is_shared = store.locality() == Locality::Shared;
         let store = surrounded(store, &settings, &metrics);
         let options = registry_options(&settings);
@@ -132,7 +138,8 @@ impl App {
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
         };
-        let jobs = Jobs::of(&registry, &metrics, &settings, is_shared, guard.clone());
+        let jobs = Jobs::of(&registry, &metrics, &settings, is_shared);
+        let jobs = Jobs { reloader: Reloader::new(guard.clone(), tls.clone()), ..jobs };
         let workshop = Workshop {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
@@ -151,12 +158,17 @@ impl App {
             readiness: Default::default(),
         });
         let router = router(Arc::clone(&context));
-        Ok(Self { router, context, jobs, workshop, server: ServerOptions::of(&settings) })
+        Ok(Self { router, context, jobs, workshop, server: ServerOptions::of(&settings), tls })
     }
 
     /// Who keeps it, if clients are asked who they are.
     pub fn guard(&self) -> Option<&Arc<Guard>> {
         self.context.guard.as_ref()
+    }
+
+    /// What TLS is spoken with, if it is.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// The router, for callers that bring their own server.
@@ -183,12 +195,23 @@ impl App {
         let parts = Parts {
             router: self.router,
             api: Some(api),
+            tls: self.tls,
             metrics: Arc::clone(&self.context.metrics),
             tasks: self.context.tasks.clone(),
             stopping: self.context.stopping.clone(),
         };
         Ok(serve(listener, address, parts, self.server))
     }
+}
+
+/// What TLS is spoken with, if the settings say so.
+async fn open_tls(
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<Tls>>, StartError> {
+    let (settings, metrics) = (settings.clone(), Arc::clone(metrics));
+    let opening = tokio::task::spawn_blocking(move || Tls::open(&settings, metrics));
+    Ok(opening.await.map_err(io::Error::other)??.map(Arc::new))
 }
 
 /// Who says who may come in.
@@ -223,7 +246,6 @@ impl Jobs {
         metrics: &Arc<Metrics>,
         settings: &Settings,
         is_shared: bool,
-        guard: Option<Arc<Guard>>,
     ) -> Self {
         let reaper = Reaper {
             registry: registry.clone(),
@@ -244,8 +266,7 @@ impl Jobs {
             options: check_options(settings),
             interval,
         });
-        let reloader = guard.map(Reloader::new);
-        Self { reaper, collector, scrubber, reloader }
+        Self { reaper, collector, scrubber, reloader: None }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -409,10 +430,21 @@ async fn serve_until_signal(
     Ok(ending)
 }
 
-/// A registry that asks nobody who they are is for this machine, unless somebody insists.
+/// A registry that asks nobody who they are is for this machine, unless somebody insists; one that
+/// does is better asked over TLS.
 fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
     let address = settings.listen;
-    if settings.asks_who() || address.ip().to_canonical().is_loopback() {
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    if settings.asks_who() {
+        if settings.tls_cert.is_none() && settings.trusted_proxies.is_empty() {
+            tracing::warn!(
+                %address,
+                "passwords and tokens come in as they are: give tls-cert and tls-key, or \
+                 trusted-proxies if a proxy speaks TLS (docs/tls.md)"
+            );
+        }
         return Ok(());
     }
     if !settings.insecure_open {
@@ -451,6 +483,7 @@ pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %address,
+        tls = settings.tls_cert.is_some(),
         storage = %settings.storage,
         durability,
         "listening"
@@ -470,8 +503,9 @@ pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
     } else {
         address.to_string()
     };
+    let scheme = if settings.tls_cert.is_some() { "https" } else { "http" };
     format!(
-        "jreg {} listens on http://{address}\n  storage  {storage}\n\n\
+        "jreg {} listens on {scheme}://{address}\n  storage  {storage}\n\n\
          Try it:\n  docker tag alpine {host}/alpine\n  docker push {host}/alpine\n",
         env!("CARGO_PKG_VERSION")
     )
@@ -506,6 +540,14 @@ mod tests {
         assert!(text.contains("nothing is kept"), "{text}");
         assert!(text.contains("listens on http://0.0.0.0:80\n"), "{text}");
         assert!(text.contains("docker push 127.0.0.1:80/alpine"), "{text}");
+    }
+
+    #[test]
+    fn the_greeting_says_https_where_tls_is_spoken() {
+        let tls_cert = Some("cert.pem".to_owned());
+        let settings = Settings { tls_cert, ..Settings::default() };
+        let text = greeting(&settings, settings.listen);
+        assert!(text.contains("listens on https://127.0.0.1:5000\n"), "{text}");
     }
 
     /// What is around a store, outermost first.

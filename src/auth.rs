@@ -19,7 +19,6 @@ mod robots;
 mod sessions;
 mod signing;
 mod tokens;
-mod watched;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -116,10 +115,13 @@ pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
 pub struct Asker {
     /// The request's headers.
     pub headers: HeaderMap,
-    /// The name by which the client reached the registry: `Host`, or `:authority`.
+    /// The name by which the client reached the registry: `Host`, `:authority`, or what a trusted
+    /// proxy says.
     pub host: Option<String>,
-    /// The other end of the connection.
+    /// The client: the other end of the connection, or whom a trusted proxy there names.
     pub peer: Option<SocketAddr>,
+    /// Whether the client reached it by https.
+    pub secure: bool,
     /// The client's certificate, if the connection has one that was verified.
     pub certificate: Option<Arc<Certificate>>,
     /// The tags that the request names.
@@ -176,9 +178,15 @@ impl Bearer {
 }
 
 impl Session {
-    /// A session of a request by somebody.
-    pub fn new(bearer: impl Into<Arc<Bearer>>, asker: Asker) -> Self {
-        Self { bearer: bearer.into(), asker: Arc::new(asker) }
+    /// A session of a request by somebody. Credentials go before a certificate, which is not looked
+    /// at then; but a token that was issued for a certificate is good only with it.
+    pub fn new(bearer: impl Into<Arc<Bearer>>, mut asker: Asker) -> Self {
+        let bearer = bearer.into();
+        let is_theirs = |certificate: &Arc<Certificate>| {
+            !bearer.shown || certificate.identity().as_ref() == Some(&bearer.identity)
+        };
+        asker.certificate = asker.certificate.filter(is_theirs);
+        Self { bearer, asker: Arc::new(asker) }
     }
 }
 

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
-pub use value::{LogFormat, PublicUrl, Secret, StorageLocation};
+pub use value::{ForwardedHeader, LogFormat, PublicUrl, Secret, StorageLocation, TlsVersion};
 
 pub(crate) use value::Value;
 
@@ -135,6 +135,14 @@ settings! {
         public_url: Option<PublicUrl> = None,
             "none, or an http:// or https:// address, for example https://registry.example.com",
             |_| true;
+        /// Proxies that are believed of the address, scheme and host of their clients; may be given
+        /// several times. Of anybody else, what is said of that is ignored.
+        trusted_proxies: Vec<IpNet> = Vec::new(),
+            "an address and a prefix length, for example 10.0.0.0/8 or 127.0.0.1/32", |_| true;
+        /// The headers by which they say it: X-Forwarded-For, -Proto and -Host (x-forwarded), or
+        /// Forwarded (forwarded). The others are ignored.
+        forwarded_header: ForwardedHeader = ForwardedHeader::XForwarded,
+            "x-forwarded or forwarded", |_| true;
         /// A warning that clients show to their users; may be given several times.
         warning: Vec<String> = Vec::new(),
             "printable ASCII without quote or backslash, 4096 bytes over all",
@@ -174,6 +182,20 @@ settings! {
         /// How often the key that signs tokens is replaced.
         key_rotation: Duration = DAY, "a duration from 1h to 90d",
             |rotation| (HOUR..=90 * DAY).contains(rotation);
+    }
+    "TLS" {
+        /// The file (PEM) of the server's certificate, and of those between it and what clients trust;
+        /// read again when it changes. With it, TLS is all that is spoken.
+        tls_cert: Option<String> = None, "none, or a file's path", |_| true;
+        /// The file (PEM, not encrypted) of the certificate's private key; read again when it changes.
+        tls_key: Option<String> = None, "none, or a file's path", |_| true;
+        /// The oldest version of TLS that is spoken.
+        tls_min_version: TlsVersion = TlsVersion::Tls12, "1.2 or 1.3", |_| true;
+        /// The file (PEM) of those who vouch for the certificates of clients; read again when it
+        /// changes. With it, clients may show one.
+        tls_client_ca: Option<String> = None, "none, or a file's path", |_| true;
+        /// Whether clients must show a certificate: without one, no connection is made.
+        tls_client_cert_required: bool = false, "on or off", |_| true;
     }
     "Bucket" {
         /// Whether this is the only instance that writes to the bucket: the one way to use a store
@@ -301,7 +323,8 @@ settings! {
         /// The most requests at the same time on one HTTP/2 connection.
         h2_streams_max: u32 = 256, "a number from 1 to 10000",
             |streams| (1..=10_000).contains(streams);
-        /// How long a connection may be without a request, and the head of one may take.
+        /// How long a connection may be without a request, and the head of one, or a TLS handshake,
+        /// may take.
         header_read_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
         /// How long a client may send nothing in the middle of a body.
@@ -418,6 +441,14 @@ pub enum ConfigError {
         /// How often it was given.
         count: usize,
     },
+    /// A setting is of no use without another.
+    #[error("`{given}` is of no use without `{missing}`: give both, or none")]
+    Incomplete {
+        /// The name of the one that is given.
+        given: &'static str,
+        /// The name of the other.
+        missing: &'static str,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
@@ -437,7 +468,25 @@ impl Settings {
         for assignment in assignments {
             settings.assign(&assignment)?;
         }
+        settings.check()?;
         Ok(settings)
+    }
+
+    /// Whether what belongs together is given together.
+    fn check(&self) -> Result<(), ConfigError> {
+        let (cert, key) = (self.tls_cert.is_some(), self.tls_key.is_some());
+        let client_ca = self.tls_client_ca.is_some();
+        for (given, name, other, missing) in [
+            (cert, "tls-cert", key, "tls-key"),
+            (key, "tls-key", cert, "tls-cert"),
+            (client_ca, "tls-client-ca", cert, "tls-cert"),
+            (self.tls_client_cert_required, "tls-client-cert-required", client_ca, "tls-client-ca"),
+        ] {
+            if given && !other {
+                return Err(ConfigError::Incomplete { given: name, missing });
+            }
+        }
+        Ok(())
     }
 
     fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {
@@ -519,7 +568,8 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
         toml::Value::Array(items) => {
             items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
         }
-        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+        toml::Value::Float(number) => Some(vec![number.to_string()]),
+        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
 }
 

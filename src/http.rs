@@ -18,6 +18,7 @@ mod framing;
 mod headers;
 mod manifests;
 mod page;
+mod proxies;
 mod redirect;
 mod referrers;
 mod request_id;
@@ -31,11 +32,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Method, header};
 use http_body::Body as _;
+use jreg_auth::Certificate;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +47,7 @@ use crate::auth::{Gate, Guard};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 
+use proxies::Proxies;
 use redirect::Redirects;
 
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
@@ -56,6 +60,13 @@ pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 /// The other end of a request's connection. The server puts it among the request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
+
+/// A request's connection is TLS. The server puts it among the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// What the client's certificate says, if it showed one that names somebody.
+    pub certificate: Option<Arc<Certificate>>,
+}
 
 /// What an operator can set about HTTP.
 #[derive(Clone, Debug)]
@@ -81,6 +92,8 @@ pub struct HttpOptions {
     pub retry_after: Duration,
     /// Which blobs are read from the store itself, and by whom.
     pub redirects: Redirects,
+    /// Who is believed of whom a request comes from.
+    pub proxies: Proxies,
 }
 
 impl HttpOptions {
@@ -102,6 +115,7 @@ impl HttpOptions {
             drain_bytes_max: settings.drain_bytes_max,
             retry_after: settings.retry_after,
             redirects: Redirects::of(settings),
+            proxies: Proxies::of(settings),
         }
     }
 }
@@ -158,10 +172,12 @@ impl Api {
         let answer = |exchange, request| async move {
             api::answer_observed(context, &exchange, request).await
         };
+        let is_head = request.method() == Method::HEAD;
         let mut response = exchange::observed(context, request, answer).await;
         // The router does this, too, and a HEAD without it would not say how long its GET is.
         add_length(&mut response);
-        response
+        // So does it this. HTTP/2 would send the body of a refusal, which ends the connection.
+        if is_head { response.map(|_| Body::empty()) } else { response }
     }
 }
 

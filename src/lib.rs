@@ -30,3 +30,5 @@ pub mod logging;
 pub mod maintenance;
 pub mod metrics;
 pub mod server;
+pub mod tls;
+mod watched;

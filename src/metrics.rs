@@ -93,6 +93,9 @@ pub struct Metrics {
     auth_attempts: Counters<2>,
     auth_tokens: Counters<1>,
     auth_reloads: Counters<2>,
+    tls_handshakes: Counters<1>,
+    tls_reloads: Counters<1>,
+    tls_expiry: Gauge<f64, AtomicU64>,
 }
 
 /// How a run of a job ended.
@@ -162,6 +165,9 @@ impl Metrics {
             auth_attempts: Family::default(),
             auth_tokens: Family::default(),
             auth_reloads: Family::default(),
+            tls_handshakes: Family::default(),
+            tls_reloads: Family::default(),
+            tls_expiry: Gauge::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -170,6 +176,7 @@ impl Metrics {
         metrics.register_collection();
         metrics.register_check();
         metrics.register_auth();
+        metrics.register_tls();
         metrics
     }
 
@@ -349,6 +356,42 @@ impl Metrics {
             "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
             self.auth_reloads.clone(),
         );
+    }
+
+    fn register_tls(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "tls_handshakes",
+            "TLS handshakes, by outcome (ok, failed, timeout, plain)",
+            self.tls_handshakes.clone(),
+        );
+        registry.register(
+            "tls_reloads",
+            "Times that the files of TLS were read again, by outcome (ok, failed)",
+            self.tls_reloads.clone(),
+        );
+        registry.register_with_unit(
+            "tls_certificate_expiry_timestamp",
+            "When the server's certificate expires, in seconds of the Unix epoch",
+            Unit::Seconds,
+            self.tls_expiry.clone(),
+        );
+    }
+
+    /// Counts a handshake.
+    pub fn count_tls_handshake(&self, outcome: &'static str) {
+        self.tls_handshakes.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+    }
+
+    /// Counts that the files of TLS were read again.
+    pub fn count_tls_reload(&self, outcome: &'static str) {
+        self.tls_reloads.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+    }
+
+    /// Notes when the server's certificate expires.
+    pub fn tls_expires(&self, at: std::time::SystemTime) {
+        let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.tls_expiry.set(since.as_secs_f64());
     }
 
     /// Counts credentials that were looked at.

@@ -9,6 +9,7 @@
 
 mod activity;
 mod connection;
+mod handshake;
 mod refusal;
 mod sending;
 
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Settings;
 use crate::http::Api;
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 
 /// How many connections the system keeps for us until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -42,7 +44,8 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// The most requests at the same time on one HTTP/2 connection.
     pub h2_streams_max: u32,
-    /// How long a connection may be without a request, and the head of one may take.
+    /// How long a connection may be without a request, and the head of one, or a TLS handshake, may
+    /// take.
     pub header_read_timeout: Duration,
     /// How long a client may take nothing of an answer.
     pub write_stall_timeout: Duration,
@@ -99,6 +102,8 @@ pub struct Parts {
     pub router: Router,
     /// but those that this can answer.
     pub api: Option<Api>,
+    /// Makes the connections TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
     /// Operations that outlive their connection; a stop waits for them.
@@ -244,9 +249,9 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
             }
             // Beyond these the connection is just closed: refusing must not cost much either.
             if let Ok(slot) = Arc::clone(&shared.refusals).try_acquire_owned() {
-                let refusing = refusal::refuse(stream, shared.options.retry_after);
+                let (tls, retry_after) = (shared.parts.tls.clone(), shared.options.retry_after);
                 shared.connections.spawn(async move {
-                    refusing.await;
+                    refusal::refuse(stream, retry_after, tls.as_deref()).await;
                     drop(slot);
                 });
             }

@@ -4,6 +4,7 @@
 //! It names one scheme. With two, clients that are told Basic and Bearer at once ask for a password
 //! even where an anonymous token would do (docker), or take the first they find.
 
+use jreg_auth::is_host;
 use jreg_oci::RepositoryName;
 
 use super::{Asker, Right};
@@ -33,16 +34,13 @@ pub(super) enum TokenFault {
     Scope,
 }
 
-/// The longest host that is repeated to a client, in bytes (RFC 1035 section 2.3.4, and a port).
-const HOST_BYTES_MAX: usize = 261;
-
 impl Scheme {
     /// The value of `WWW-Authenticate`.
     pub(super) fn challenge(&self, asker: &Asker, right: &Right, fault: TokenFault) -> String {
         match self {
             Self::Basic => BASIC.to_owned(),
             Self::Bearer { realm, service } => {
-                let realm = realm.clone().unwrap_or_else(|| own_realm(asker.host.as_deref()));
+                let realm = realm.clone().unwrap_or_else(|| own_realm(asker));
                 let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{service}\"");
                 if let Some(scope) = scope_of(right) {
                     challenge += &format!(",scope=\"{scope}\"");
@@ -61,12 +59,9 @@ impl Scheme {
 /// What asks for a password.
 pub(crate) const BASIC: &str = "Basic realm=\"jreg\", charset=\"UTF-8\"";
 
-fn own_realm(host: Option<&str>) -> String {
-    let is_fit = |host: &&str| {
-        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
-        !host.is_empty() && host.len() <= HOST_BYTES_MAX && host.bytes().all(is_allowed)
-    };
-    format!("http://{}/token", host.filter(is_fit).unwrap_or("localhost"))
+fn own_realm(asker: &Asker) -> String {
+    let host = asker.host.as_deref().filter(|host| is_host(host)).unwrap_or("localhost");
+    format!("{}://{host}/token", if asker.secure { "https" } else { "http" })
 }
 
 fn scope_of(right: &Right) -> Option<String> {
@@ -103,6 +98,17 @@ mod tests {
         assert_eq!(
             challenge(Some("[::1]:5000"), &Right::Enter, TokenFault::Missing),
             "Bearer realm=\"http://[::1]:5000/token\",service=\"jreg\""
+        );
+    }
+
+    #[test]
+    fn who_came_by_https_is_sent_on_by_https() {
+        let scheme = Scheme::Bearer { realm: None, service: "jreg".to_owned() };
+        let host = Some("registry.test".to_owned());
+        let asker = Asker { host, secure: true, ..Asker::default() };
+        assert_eq!(
+            scheme.challenge(&asker, &Right::Enter, TokenFault::Missing),
+            "Bearer realm=\"https://registry.test/token\",service=\"jreg\""
         );
     }
 

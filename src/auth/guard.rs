@@ -19,11 +19,11 @@ use super::issuers::{Fetch, Issuers};
 use super::robots::Robots;
 use super::sessions::{Remembered, Sessions, TRUST_MAX};
 use super::signing::{Signing, SigningError};
-use super::watched::{FileError, Reload, Watched};
 use super::{Asker, Authorizer, Bearer, Denied, OwnGrants, Right, Session};
 use crate::config::Settings;
 use crate::logging::chain;
 use crate::metrics::Metrics;
+use crate::watched::{FileError, Reload, Watched};
 
 /// How often the files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);

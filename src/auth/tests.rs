@@ -4,6 +4,7 @@
 mod attacks;
 mod guarded;
 mod matrix;
+mod proxies;
 mod tokens;
 
 use std::sync::Mutex;

@@ -110,8 +110,8 @@ impl Guard {
     /// [`TokenError`].
     pub async fn exchange(&self, exchange: Exchange) -> Result<Token, TokenError> {
         let Exchange { proof, scope, scoped, offline, asker } = exchange;
-        let nothing = matches!(proof, Proof::Nothing);
         let (found, refresh) = self.prove(proof, &asker).await?;
+        let nothing = !found.bearer.shown;
         let now = self.clock.now();
         let session = Session::new(found.bearer, asker);
         let narrow = scope

@@ -205,6 +205,27 @@ fn public_urls_are_plain_addresses() {
     }
 }
 
+#[test]
+fn settings_of_tls_are_given_together_or_not_at_all() {
+    for (text, given, missing) in [
+        ("tls-cert = 'c'", "tls-cert", "tls-key"),
+        ("tls-key = 'k'", "tls-key", "tls-cert"),
+        ("tls-client-ca = 'a'", "tls-client-ca", "tls-cert"),
+        (
+            "tls-cert = 'c'\ntls-key = 'k'\ntls-client-cert-required = true",
+            "tls-client-cert-required",
+            "tls-client-ca",
+        ),
+    ] {
+        let message = from_file(text).unwrap_err().to_string();
+        let expected = format!("`{given}` is of no use without `{missing}`: give both, or none");
+        assert_eq!(message, expected);
+    }
+    let whole = "tls-cert = 'c'\ntls-key = 'k'\ntls-client-ca = 'a'\ntls-min-version = 1.3";
+    assert_eq!(from_file(whole).unwrap().tls_min_version, TlsVersion::Tls13);
+    assert!(from_file("tls-min-version = 1.1").is_err());
+}
+
 /// The sample file names each key once, commented out, at its default.
 #[test]
 fn the_sample_file_is_the_defaults() {

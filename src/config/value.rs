@@ -76,6 +76,24 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// The headers by which proxies say whose request they pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
 /// The address by which clients reach the registry.
 ///
 /// - `http://` or `https://`, a host, perhaps a port and a path;
@@ -168,6 +186,11 @@ words!(LogFormat {
     LogFormat::Json => "json",
     LogFormat::Pretty => "pretty",
 });
+words!(ForwardedHeader {
+    ForwardedHeader::XForwarded => "x-forwarded",
+    ForwardedHeader::Forwarded => "forwarded",
+});
+words!(TlsVersion { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
 words!(ReferencePolicy {
     ReferencePolicy::Strict => "strict",
     ReferencePolicy::SparseIndex => "sparse-index",

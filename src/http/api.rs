@@ -19,7 +19,7 @@ use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::files::Files;
-use super::{Context, Peer, base, blobs, catalog, manifests, referrers, tags, uploads};
+use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized};
 
 /// An operation that was let in, with what the client sent.
@@ -61,7 +61,7 @@ async fn perform(
     let endpoint = Endpoint::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     exchange.is_about(&endpoint);
-    let peer = exchange.peer().map(|Peer(address)| address);
+    let peer = exchange.client().address;
     let access = context.gate.admit(asker(&parts, exchange), &endpoint).await?;
     exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
@@ -82,11 +82,14 @@ async fn perform(
 pub(super) fn asker(parts: &Parts, exchange: &Exchange) -> Asker {
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let client = exchange.client();
+    let forwarded = client.host.as_deref();
     Asker {
         headers: parts.headers.clone(),
-        host: authority.or(host).map(str::to_owned),
-        peer: exchange.peer().map(|Peer(address)| address),
-        certificate: None,
+        host: forwarded.or(authority).or(host).map(str::to_owned),
+        peer: client.address,
+        secure: client.secure,
+        certificate: client.certificate.clone(),
         tags: Vec::new(),
     }
 }

@@ -179,10 +179,10 @@ mod tests {
             let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
             request.headers_mut().insert(name, value.parse().unwrap());
         }
-        let exchange = Arc::new(Exchange::new(&request));
         let settings =
             Settings { drain_bytes_max, body_idle_timeout: LIMIT, ..Settings::default() };
         let options = HttpOptions::of(&settings);
+        let exchange = Arc::new(Exchange::new(&request, &options.proxies));
         let (parts, body) = request.into_parts();
         (sender, ClientBody::new(body, &parts.headers, &options, exchange))
     }

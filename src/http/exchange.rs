@@ -23,8 +23,9 @@ use jreg_oci::{Endpoint, ErrorCode};
 use tracing::{Instrument, Level};
 
 use super::error::ApiError;
+use super::proxies::{Client, Proxies};
 use super::request_id::{self, RequestId};
-use super::{Context, Peer, framing, headers, service};
+use super::{Context, framing, headers, service};
 use crate::logging::chain;
 use crate::metrics::{AnsweredRequest, Raised};
 
@@ -41,7 +42,7 @@ pub(super) struct Exchange {
     started: Instant,
     method: Method,
     path: String,
-    peer: Option<Peer>,
+    client: Client,
     user_agent: Option<String>,
     subject: OnceLock<Subject>,
     code: OnceLock<ErrorCode>,
@@ -60,14 +61,14 @@ struct Subject {
 }
 
 impl Exchange {
-    pub(super) fn new(request: &Request) -> Self {
+    pub(super) fn new(request: &Request, proxies: &Proxies) -> Self {
         let user_agent = request.headers().get(header::USER_AGENT);
         Self {
             request_id: RequestId::of(request.headers()),
             started: Instant::now(),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            peer: request.extensions().get::<Peer>().copied(),
+            client: proxies.client(request),
             user_agent: user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into()),
             subject: OnceLock::new(),
             code: OnceLock::new(),
@@ -77,9 +78,9 @@ impl Exchange {
         }
     }
 
-    /// The other end of the connection, if there is one.
-    pub(super) fn peer(&self) -> Option<Peer> {
-        self.peer
+    /// Where it comes from.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Notes which operation was asked for.
@@ -173,7 +174,7 @@ pub(super) async fn observed<A: Future<Output = Response>>(
     mut request: Request,
     answer: impl FnOnce(Arc<Exchange>, Request) -> A,
 ) -> Response {
-    let exchange = Arc::new(Exchange::new(&request));
+    let exchange = Arc::new(Exchange::new(&request, &context.options.proxies));
     let head = request.method() == Method::HEAD;
     request.extensions_mut().insert(Arc::clone(&exchange));
     let mut watch = Watch::new(context, &exchange);
@@ -244,7 +245,11 @@ impl Watch {
         let exchange = &*self.exchange;
         let none = Subject::default();
         let subject = exchange.subject.get().unwrap_or(&none);
-        let client = exchange.peer.map(|Peer(address)| tracing::field::display(address));
+        let client = exchange.client.address.map(|address| match address.port() {
+            0 => address.ip().to_string(),
+            _ => address.to_string(),
+        });
+        let proxy = exchange.client.proxy.map(tracing::field::display);
         let who = exchange.identity.get();
         macro_rules! line {
             ($level:expr) => {
@@ -267,6 +272,7 @@ impl Watch {
                     sent_bytes = self.sent_bytes,
                     duration_ms = millis(exchange.started.elapsed()),
                     client,
+                    proxy,
                     user_agent = exchange.user_agent,
                     aborted = (!whole).then_some(true),
                     "request"

@@ -1,4 +1,4 @@
-//! [`Reloader`]: looks whether the files of users and rules have changed, and keeps the keys of
+//! [`Reloader`]: looks whether the files of users, rules and TLS have changed, and keeps the keys of
 //! tokens fresh.
 
 use std::sync::Arc;
@@ -7,21 +7,24 @@ use std::time::Duration;
 
 use super::Job;
 use crate::auth::{Guard, RELOAD_INTERVAL};
+use crate::tls::Tls;
 
 /// After how many looks at the files the keys are read again: about once in a minute.
 const LOOKS_PER_KEYS: u32 = 30;
 
-/// What keeps a guard up to date.
+/// What keeps a guard, and what TLS is spoken with, up to date.
 #[derive(Debug)]
 pub struct Reloader {
-    guard: Arc<Guard>,
+    guard: Option<Arc<Guard>>,
+    tls: Option<Arc<Tls>>,
     looks: AtomicU32,
 }
 
 impl Reloader {
-    /// For this guard.
-    pub fn new(guard: Arc<Guard>) -> Self {
-        Self { guard, looks: AtomicU32::new(0) }
+    /// For these; `None` if there is nothing to keep.
+    pub fn new(guard: Option<Arc<Guard>>, tls: Option<Arc<Tls>>) -> Option<Self> {
+        let looks = AtomicU32::new(0);
+        (guard.is_some() || tls.is_some()).then_some(Self { guard, tls, looks })
     }
 }
 
@@ -31,12 +34,23 @@ impl Job for Reloader {
     }
 
     async fn run(&self) {
-        let guard = Arc::clone(&self.guard);
-        if tokio::task::spawn_blocking(move || guard.reload()).await.is_err() {
-            tracing::error!("looking at the files of users and rules panicked");
+        let (guard, tls) = (self.guard.clone(), self.tls.clone());
+        let looking = move || {
+            if let Some(guard) = guard {
+                guard.reload();
+            }
+            if let Some(tls) = tls {
+                tls.reload();
+            }
+        };
+        if tokio::task::spawn_blocking(looking).await.is_err() {
+            tracing::error!("looking at the files of users, rules and TLS panicked");
         }
-        if self.looks.fetch_add(1, Ordering::Relaxed) % LOOKS_PER_KEYS == LOOKS_PER_KEYS - 1 {
-            self.guard.refresh_keys().await;
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        if let Some(guard) = &self.guard
+            && looks % LOOKS_PER_KEYS == LOOKS_PER_KEYS - 1
+        {
+            guard.refresh_keys().await;
         }
     }
 }

@@ -62,6 +62,16 @@ impl Activity {
         }
     }
 
+    /// What was written is on its way, or waits here for the client. Unlike a write, one that finds
+    /// nothing to do is no movement.
+    fn flushed(&self, blocked: bool) {
+        let mut state = self.0.lock().expect("no code panics while it holds this lock");
+        if state.blocked && !blocked {
+            state.last = Instant::now();
+        }
+        state.blocked = blocked;
+    }
+
     /// How long there has been no request, and no byte of an answer that waits for the client;
     /// `None` while there is one.
     pub(super) fn idle(&self) -> Option<Duration> {
@@ -135,8 +145,11 @@ impl<T: Write + Unpin> Write for Watched<T> {
         written
     }
 
+    /// A connection that is TLS keeps some of what is written to it until it is flushed.
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(task)
+        let flushed = Pin::new(&mut self.io).poll_flush(task);
+        self.activity.flushed(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -202,5 +215,18 @@ mod tests {
         assert_eq!(activity.stalled(), Some(SECOND), "trying again moves nothing");
         activity.wrote(false);
         assert_eq!((activity.idle(), activity.stalled()), (Some(Duration::ZERO), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_wait_to_be_flushed_are_stalled_and_an_idle_flush_moves_nothing() {
+        let activity = Activity::default();
+        activity.flushed(true);
+        tokio::time::advance(SECOND).await;
+        assert_eq!((activity.idle(), activity.stalled()), (None, Some(SECOND)));
+        activity.flushed(false);
+        assert_eq!((activity.idle(), activity.stalled()), (Some(Duration::ZERO), None));
+        tokio::time::advance(SECOND).await;
+        activity.flushed(false);
+        assert_eq!(activity.idle(), Some(SECOND));
     }
 }

@@ -25,10 +25,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::activity::{self, Activity, Watched};
 use super::sending::Sending;
-use super::{ServerOptions, Shared};
+use super::{ServerOptions, Shared, handshake};
 use crate::http::files::Files;
-use crate::http::{Api, Peer};
+use crate::http::{Api, Peer, Secured};
 use crate::metrics::Raised;
+use crate::tls;
 
 /// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.
 const H1_BUFFER_BYTES_MAX: usize = 128 * 1024;
@@ -85,16 +86,37 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         tracing::debug!(client = %address, %error, "connection is gone already");
         return;
     }
-    let activity = Arc::new(Activity::default());
-    let files = Files::offered();
-    let service = Requests {
+    let mut service = Requests {
         router: shared.parts.router.clone(),
         api: shared.parts.api.clone(),
         peer: Peer(address),
-        activity: Arc::clone(&activity),
-        files: files.clone(),
+        secured: None,
+        activity: Arc::default(),
+        files: None,
     };
-    let io = Sending { io: TokioIo::new(stream), files };
+    let Some(tls) = &shared.parts.tls else {
+        service.files = Files::offered();
+        let io = Sending { io: TokioIo::new(stream), files: service.files.clone() };
+        return attend(&shared, io, service).await;
+    };
+    let time_max = shared.options.header_read_timeout;
+    let taking = handshake::take(tls, stream, address, time_max);
+    // Nothing was asked yet: a stop need not wait for it.
+    let Some(Some(stream)) = shared.parts.stopping.run_until_cancelled(taking).await else {
+        return;
+    };
+    let (_, session) = stream.get_ref();
+    let shown = session.peer_certificates().and_then(<[_]>::first);
+    service.secured = Some(Secured { certificate: shown.and_then(tls::holder).map(Arc::new) });
+    attend(&shared, TokioIo::new(stream), service).await;
+}
+
+/// Serves a connection over which HTTP can be spoken.
+async fn attend<T>(shared: &Shared, io: T, service: Requests)
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (Peer(address), activity) = (service.peer, Arc::clone(&service.activity));
     let io = Watched { io, activity: Arc::clone(&activity) };
     let connection = shared.builder.0.serve_connection(io, service);
     let mut connection = pin!(connection);
@@ -165,6 +187,8 @@ struct Requests {
     router: Router,
     api: Option<Api>,
     peer: Peer,
+    /// Of a connection that is TLS.
+    secured: Option<Secured>,
     activity: Arc<Activity>,
     /// Takes files for the connection, if it can send them.
     files: Option<Arc<Files>>,
@@ -178,6 +202,9 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let mut noted = self.activity.begin();
         request.extensions_mut().insert(self.peer);
+        if let Some(secured) = &self.secured {
+            request.extensions_mut().insert(secured.clone());
+        }
         // The frames of HTTP/2 copy and interleave what they carry.
         if request.version() <= Version::HTTP_11
             && let Some(files) = &self.files
@@ -272,6 +299,7 @@ mod tests {
             router: Router::new().route("/", get(answer)),
             api: None,
             peer: Peer("127.0.0.1:1".parse().unwrap()),
+            secured: None,
             activity: Arc::clone(&activity),
             files: None,
         };

@@ -84,6 +84,7 @@ fn start_with<A: Acceptor>(
     let parts = Parts {
         router,
         api: None,
+        tls: None,
         metrics: Arc::clone(&metrics),
         tasks: tasks.clone(),
         stopping: CancellationToken::new(),

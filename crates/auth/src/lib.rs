@@ -1,15 +1,17 @@
 //! Who asks, and what they may do: credentials, tokens and policy as values.
 //!
-//! Nothing here does I/O, knows HTTP beyond the text of an `Authorization` header, or reads a
-//! clock: bytes, times and keys are passed in.
+//! Nothing here does I/O, knows HTTP beyond the text of a few headers, or reads a clock: bytes, times
+//! and keys are passed in.
 //!
 //! - [`Credentials`] is what a request brings; [`Identity`] is who it turned out to be.
 //! - [`Htpasswd`] is a file of users, [`Robot`] an access token, [`Issuer`] somebody else whose
 //!   tokens are believed, [`Keyring`] the keys of our own tokens.
+//! - [`Said`] is what proxies say of a client: where it is, and how it came.
 //! - [`Policy`] decides, and says by which rule; [`Scope`] narrows what a token is good for.
 
 mod condition;
 mod credentials;
+mod forwarded;
 mod htpasswd;
 mod identity;
 mod issuer;
@@ -25,6 +27,7 @@ mod token;
 
 pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MAX};
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
+pub use forwarded::{HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
 pub use htpasswd::{
     Entry, FILE_BYTES_MAX, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX, hash_password,
     removed_user, with_user,

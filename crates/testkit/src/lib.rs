@@ -36,5 +36,5 @@ pub use scenario::{
 };
 pub use server::{ServerSpec, StoreKind, TestServer};
 pub use small_pages::SmallPages;
-pub use tls::{Authority, TlsProxy};
+pub use tls::{Authority, Issued, TlsClient, TlsProxy, TlsStream};
 pub use wire::Wire;

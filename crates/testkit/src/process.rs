@@ -22,6 +22,13 @@ impl Process {
         Self::spawn_on(Command::new(binary), folder)
     }
 
+    /// Starts a binary on a folder, with these flags besides.
+    pub fn start_with(binary: &str, folder: &Path, flags: &[&str]) -> Self {
+        let mut command = Command::new(binary);
+        command.args(SERVE).args(flags).arg("--storage").arg(folder);
+        Self::spawn(command)
+    }
+
     /// Starts a binary on the bucket of an emulator, with these flags besides. Blocks the thread
     /// until it listens, so that the emulator must run on another.
     pub fn start_in_bucket(binary: &str, bucket: &S3Server, flags: &[&str]) -> Self {
@@ -113,7 +120,7 @@ impl Drop for Process {
 fn greeted_address(output: &mut impl BufRead) -> String {
     let mut seen = String::new();
     while output.read_line(&mut seen).expect("the greeting is text") > 0 {
-        if let Some((_, rest)) = seen.split_once("http://") {
+        if let Some((_, rest)) = seen.split_once("://") {
             return rest.lines().next().unwrap_or_default().trim_end_matches('/').to_owned();
         }
     }

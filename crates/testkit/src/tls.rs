@@ -1,17 +1,37 @@
-//! TLS before a server that speaks none: a proxy with a certificate of an authority made for the
-//! test, so that nothing on the machine trusts it.
+//! TLS with certificates of an authority made for the test, so that nothing on the machine trusts
+//! them: files for a server, a client, and a proxy before a server that speaks none.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
+    date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// A client's end of a TLS connection.
+pub type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// The year in which certificates of clients end.
+const GOOD_UNTIL: i32 = 4000;
+
+/// A certificate and its key, as files hold them (PEM).
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
 
 /// Who vouches for certificates.
 #[derive(Debug)]
@@ -36,6 +56,30 @@ impl Authority {
     }
 
     /// What a server needs to show that it is `host`, a name or an address.
+    pub fn server(&self, host: &str) -> Issued {
+        self.issue(CertificateParams::new([host.to_owned()]).unwrap())
+    }
+
+    /// What a client needs to show that it is one with this common name and these URIs.
+    pub fn client(&self, common_name: Option<&str>, uris: &[&str]) -> Issued {
+        self.issue(client(common_name, uris))
+    }
+
+    /// The same of one that was over long ago.
+    pub fn former_client(&self, common_name: &str) -> Issued {
+        let mut params = client(Some(common_name), &[]);
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+        self.issue(params)
+    }
+
+    fn issue(&self, params: CertificateParams) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Issued { certificate, key: key.serialize_pem() }
+    }
+
+    /// What a server needs to show that it is `host`, a name or an address.
     pub(crate) fn acceptor(&self, host: &str) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([host.to_owned()]).unwrap();
@@ -56,6 +100,93 @@ impl Authority {
 impl Default for Authority {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+fn client(common_name: Option<&str>, uris: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(name) = common_name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    let uri = |uri: &&str| SanType::URI(Ia5String::try_from((*uri).to_owned()).unwrap());
+    params.subject_alt_names = uris.iter().map(uri).collect();
+    params.not_after = date_time_ymd(GOOD_UNTIL, 1, 1);
+    params
+}
+
+/// A client that believes one authority.
+#[derive(Clone, Debug)]
+pub struct TlsClient {
+    authority: String,
+    identity: Option<Issued>,
+    protocols: Vec<Vec<u8>>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+}
+
+impl TlsClient {
+    /// One that shows no certificate, and does not say what it will speak.
+    pub fn of(authority: &Authority) -> Self {
+        Self {
+            authority: authority.pem().to_owned(),
+            identity: None,
+            protocols: Vec::new(),
+            versions: rustls::ALL_VERSIONS.to_vec(),
+        }
+    }
+
+    /// Shows a certificate.
+    #[must_use]
+    pub fn identity(mut self, identity: &Issued) -> Self {
+        self.identity = Some(identity.clone());
+        self
+    }
+
+    /// Offers to speak these (RFC 7301).
+    #[must_use]
+    pub fn protocols(mut self, protocols: &[&str]) -> Self {
+        self.protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// Speaks TLS 1.2 and nothing newer.
+    #[must_use]
+    pub fn only_tls12(mut self) -> Self {
+        self.versions = vec![&rustls::version::TLS12];
+        self
+    }
+
+    /// Connects to a server.
+    ///
+    /// # Errors
+    ///
+    /// There is no connection. With TLS 1.3, a server refuses a client's certificate only after that.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream> {
+        let name = ServerName::from(address.ip());
+        let connector = TlsConnector::from(Arc::new(self.config()));
+        connector.connect(name, TcpStream::connect(address).await?).await
+    }
+
+    fn config(&self) -> ClientConfig {
+        let certificate =
+            |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().into_owned();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&self.authority)).unwrap();
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(ring)
+            .with_protocol_versions(&self.versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some(issued) => {
+                let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+                let chain = vec![certificate(&issued.certificate)];
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols.clone_from(&self.protocols);
+        config
     }
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use jreg_auth::parse_permissions;
+use jreg_auth::{Certificate, parse_permissions};
 use jreg_oci::{Algorithm, Digest};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{Clock, MemoryStore, Store};
@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::app::App;
 use crate::auth::{Fetch, FetchError, Robots};
 use crate::config::Settings;
+use crate::http::Secured;
 
 /// The digest of bytes.
 pub(crate) fn hash_of(bytes: &[u8]) -> Digest {
@@ -231,6 +232,24 @@ impl Registry {
         send(&self.apps[instance], request.body(Body::from("x")).unwrap()).await
     }
 
+    /// Sends a request to the first instance over TLS, as a client whose certificate has a name.
+    pub(crate) async fn send_as(
+        &self,
+        common_name: &str,
+        method: &str,
+        target: &str,
+        header: Option<&str>,
+    ) -> Answer {
+        let certificate =
+            Certificate { common_name: Some(common_name.to_owned()), ..Certificate::default() };
+        let secured = Secured { certificate: Some(Arc::new(certificate)) };
+        let mut request = Request::builder().method(method).uri(target).header("Host", "test");
+        if let Some(header) = header {
+            request = request.header("Authorization", header);
+        }
+        send(&self.apps[0], request.extension(secured).body(Body::from("x")).unwrap()).await
+    }
+
     /// Sends a form to `/token` of one of the instances.
     pub(crate) async fn post(&self, instance: usize, form: &str) -> Answer {
         let request = Request::builder().method("POST").uri("/token").header("Host", "test");
@@ -240,11 +259,7 @@ impl Registry {
 
     /// A token from the first instance, or the status of its refusal.
     pub(crate) async fn token(&self, header: Option<&str>, scope: &str) -> Result<String, u16> {
-        let scopes: String = form_urlencoded::Serializer::new(String::new())
-            .append_pair("service", "jreg")
-            .append_pair("scope", scope)
-            .finish();
-        let answer = self.send("GET", &format!("/token?{scopes}"), header).await;
+        let answer = self.send("GET", &token_target(scope), header).await;
         match answer.json()["token"].as_str() {
             Some(token) => Ok(token.to_owned()),
             None => Err(answer.status.as_u16()),
@@ -264,6 +279,15 @@ impl Registry {
     pub(crate) fn reload(&self) {
         self.apps.iter().for_each(|app| app.guard().unwrap().reload());
     }
+}
+
+/// Where a token is asked for.
+pub(crate) fn token_target(scope: &str) -> String {
+    let scopes: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("service", "jreg")
+        .append_pair("scope", scope)
+        .finish();
+    format!("/token?{scopes}")
 }
 
 /// The claims of a token of an issuer, good for ten minutes, with more.

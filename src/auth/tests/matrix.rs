@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use jreg_oci::{Digest, Endpoint, MountSource, Page, Reference, RepositoryName};
 
-use super::guarded::{Registry, hash_of};
+use super::guarded::{Registry, hash_of, token_target};
 use crate::auth::{Right, right_of};
 
 /// Who asks.
@@ -28,6 +28,8 @@ enum Who {
     Workload,
     WorkloadToken,
     TokenService,
+    Certificate,
+    CertificateToken,
 }
 
 impl Who {
@@ -47,10 +49,17 @@ impl Who {
                 Self::RevokedRobot => Self::Workload,
                 Self::Workload => Self::WorkloadToken,
                 Self::WorkloadToken => Self::TokenService,
-                Self::TokenService => return all,
+                Self::TokenService => Self::Certificate,
+                Self::Certificate => Self::CertificateToken,
+                Self::CertificateToken => return all,
             };
             all.push(next);
         }
+    }
+
+    /// Whether they show a certificate.
+    fn has_certificate(self) -> bool {
+        matches!(self, Self::Certificate | Self::CertificateToken)
     }
 
     /// Whether they are somebody.
@@ -207,6 +216,11 @@ async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<
             let all = ["pull", "push", "delete"].map(str::to_owned);
             Some(format!("Bearer {}", registry.access(name.as_str(), &all)))
         }
+        Who::Certificate => None,
+        Who::CertificateToken => {
+            let answer = registry.send_as("builder", "GET", &token_target(&scope), None).await;
+            Some(format!("Bearer {}", answer.json()["token"].as_str().unwrap()))
+        }
     }
 }
 
@@ -243,7 +257,11 @@ async fn c11_every_operation_answers_every_kind_as_is_due() {
                 for endpoint in &asked {
                     let right = right_of(endpoint);
                     let (method, target) = request_of(endpoint);
-                    let answer = registry.send(method, &target, header.as_deref()).await;
+                    let header = header.as_deref();
+                    let answer = match who.has_certificate() {
+                        true => registry.send_as("builder", method, &target, header).await,
+                        false => registry.send(method, &target, header).await,
+                    };
                     let status = answer.status;
                     let context = format!("{who:?} {method} {target} granted: {granted}");
                     match due(who, &right, granted) {

@@ -1,5 +1,8 @@
-//! [`Watched`]: a file that is read again when it changes. One that is wrong never takes the place
-//! of one that was right.
+//! [`Watched`]: files that are read again when they change. What is wrong never takes the place of
+//! what was right.
+//!
+//! Usually it is one file. Files that are only right together, as a certificate and its key are, are
+//! read together.
 
 use std::fmt;
 use std::io;
@@ -10,18 +13,27 @@ use std::time::SystemTime;
 
 use crate::logging::chain;
 
-/// Makes a value of a file's text, or says what is wrong with it.
-type Parse<T> = Box<dyn Fn(&str) -> Result<T, String> + Send + Sync>;
+/// Makes a value of the files' texts, or says what is wrong with one.
+type Parse<T> = Box<dyn Fn(&[String]) -> Result<T, Fault> + Send + Sync>;
 
-/// A file, and what it says.
-pub(super) struct Watched<T> {
-    path: PathBuf,
+/// Files, and what they say together.
+pub(crate) struct Watched<T> {
+    paths: Vec<PathBuf>,
     bytes_max: usize,
     parse: Parse<T>,
     current: RwLock<Arc<T>>,
-    /// How the file looked when it was last read, whether it was right or not.
-    seen: Mutex<Option<Stamp>>,
+    /// How the files looked when they were last read, whether they were right or not.
+    seen: Mutex<Vec<Option<Stamp>>>,
     generation: AtomicU64,
+}
+
+/// What is wrong with one of several files.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    /// Its place among them.
+    pub(crate) file: usize,
+    /// What is wrong.
+    pub(crate) why: String,
 }
 
 /// What changes with a file. Writing in place changes the time, replacing it the number.
@@ -55,7 +67,7 @@ pub enum FileError {
 
 /// What came of looking at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reload {
+pub(crate) enum Reload {
     Unchanged,
     Done,
     Failed,
@@ -63,53 +75,69 @@ pub(super) enum Reload {
 
 impl<T: fmt::Debug> fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Watched").field("paths", &self.paths).finish_non_exhaustive()
     }
 }
 
 impl<T> Watched<T> {
     /// Reads a file for the first time.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: impl Into<PathBuf>,
         bytes_max: usize,
         parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, FileError> {
-        let path = path.into();
-        let seen = stamp(&path);
-        let current = read(&path, bytes_max, &parse)?;
+        let parse = move |texts: &[String]| {
+            let text = texts.first().map_or("", String::as_str);
+            parse(text).map_err(|why| Fault { file: 0, why })
+        };
+        Self::open_all(vec![path.into()], bytes_max, parse)
+    }
+
+    /// Reads several files for the first time. `bytes_max` is for each of them.
+    pub(crate) fn open_all(
+        paths: Vec<PathBuf>,
+        bytes_max: usize,
+        parse: impl Fn(&[String]) -> Result<T, Fault> + Send + Sync + 'static,
+    ) -> Result<Self, FileError> {
+        let seen = stamps(&paths);
+        let current = read(&paths, bytes_max, &parse)?;
         Ok(Self {
-            path,
+            paths,
             bytes_max,
             parse: Box::new(parse),
             current: RwLock::new(Arc::new(current)),
-            seen: Mutex::new(seen.ok()),
+            seen: Mutex::new(seen),
             generation: AtomicU64::new(0),
         })
     }
 
-    /// What the file said when it was last right.
-    pub(super) fn get(&self) -> Arc<T> {
+    /// What the files said when they were last right.
+    pub(crate) fn get(&self) -> Arc<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts the changes.
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Looks at the file, and reads it if it looks different. Blocks as a disk does.
-    pub(super) fn reload(&self) -> Reload {
+    /// Looks at the files, and reads them if one looks different. Blocks as a disk does.
+    pub(crate) fn reload(&self) -> Reload {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = stamp(&self.path).ok();
-        if stamp == *seen {
+        // Before they are read: what changes meanwhile is seen the next time.
+        let stamps = stamps(&self.paths);
+        if stamps == *seen {
             return Reload::Unchanged;
         }
-        *seen = stamp;
-        match read(&self.path, self.bytes_max, &self.parse) {
+        let changed = stamps.iter().zip(&*seen).position(|(new, old)| new != old);
+        let path = changed.and_then(|place| self.paths.get(place));
+        let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+        *seen = stamps;
+        match read(&self.paths, self.bytes_max, &self.parse) {
             Ok(value) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 self.generation.fetch_add(1, Ordering::Release);
-                tracing::info!(path = %self.path.display(), "read again");
+                tracing::info!(path, "read again");
                 Reload::Done
             }
             Err(error) => {
@@ -128,19 +156,30 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
     Ok(Stamp { modified, bytes: metadata.len(), file: metadata.ino() })
 }
 
+fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    paths.iter().map(|path| stamp(path).ok()).collect()
+}
+
 fn read<T>(
-    path: &Path,
+    paths: &[PathBuf],
     bytes_max: usize,
-    parse: impl Fn(&str) -> Result<T, String>,
+    parse: impl Fn(&[String]) -> Result<T, Fault>,
 ) -> Result<T, FileError> {
+    let texts: Result<Vec<_>, _> = paths.iter().map(|path| text(path, bytes_max)).collect();
+    parse(&texts?).map_err(|Fault { file, why }| FileError::Wrong {
+        path: paths.get(file).cloned().unwrap_or_default(),
+        why,
+    })
+}
+
+fn text(path: &Path, bytes_max: usize) -> Result<String, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
-    let wrong = |why: String| FileError::Wrong { path: path.to_owned(), why };
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     if bytes > bytes_max as u64 {
-        return Err(wrong(format!("it is larger than {bytes_max} bytes")));
+        let why = format!("it is larger than {bytes_max} bytes");
+        return Err(FileError::Wrong { path: path.to_owned(), why });
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(&text).map_err(wrong)
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 #[cfg(test)]
@@ -173,5 +212,25 @@ mod tests {
         std::fs::write(&other, "4444").unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert_eq!((file.reload(), *file.get(), file.generation()), (Reload::Done, 4444, 3));
+    }
+    #[test]
+    fn files_that_belong_together_are_right_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = vec![folder.path().join("a"), folder.path().join("b")];
+        let equal = |texts: &[String]| match texts {
+            [a, b] if a == b => Ok(a.clone()),
+            _ => Err(Fault { file: 1, why: "it is not like the other".to_owned() }),
+        };
+        std::fs::write(&paths[0], "1").unwrap();
+        std::fs::write(&paths[1], "22").unwrap();
+        let error = Watched::open_all(paths.clone(), 10, equal).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: it is not like the other", paths[1].display()));
+        std::fs::write(&paths[0], "22").unwrap();
+        let files = Watched::open_all(paths.clone(), 10, equal).unwrap();
+        std::fs::write(&paths[0], "333").unwrap();
+        assert_eq!((files.reload(), &**files.get()), (Reload::Failed, "22"), "half a change");
+        std::fs::write(&paths[1], "333").unwrap();
+        assert_eq!((files.reload(), &**files.get()), (Reload::Done, "333"));
+        assert_eq!(files.reload(), Reload::Unchanged);
     }
 }

@@ -1,0 +1,282 @@
+//! TLS: the server's certificate and key, who vouches for clients, and what their certificates say.
+//!
+//! The files are read when jreg starts, where anything wrong with them ends it, and again when they
+//! change. What they say is taken as a whole: a certificate without its key, or one that is over,
+//! never takes the place of what worked. Connections that are open keep what they began with.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use jreg_auth::Certificate;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::config::{Settings, TlsVersion};
+use crate::metrics::Metrics;
+use crate::watched::{Fault, FileError, Reload, Watched};
+
+/// The largest file of certificates or of a key, in bytes.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// How long before its end a certificate is worth a warning.
+pub const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How often that is repeated.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// The longest name of a client certificate that counts, in bytes.
+const NAME_BYTES_MAX: usize = 1024;
+/// The most URIs of a client certificate that count.
+const URIS_MAX: usize = 16;
+
+/// What is spoken over TLS, the better first (RFC 7301).
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Where the files stand among those that are watched.
+const CERT: usize = 0;
+const KEY: usize = 1;
+const CLIENT_CA: usize = 2;
+
+/// Why TLS cannot be spoken.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot speak TLS")]
+pub struct TlsError(#[from] FileError);
+
+/// What handshakes are made with, kept up to date.
+pub struct Tls {
+    files: Watched<Loaded>,
+    metrics: Arc<Metrics>,
+    /// When it was last said that the certificate is about to expire.
+    noticed: Mutex<Option<SystemTime>>,
+}
+
+/// What the files say.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// The same for clients that are only told to try again: what they are told is HTTP/1.1.
+    refusing: Arc<ServerConfig>,
+    expires: SystemTime,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// What the settings say of TLS; `None`: it is not spoken. Blocks as a disk does.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or does not say what it should.
+    pub fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Option<Self>, TlsError> {
+        let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
+            return Ok(None);
+        };
+        let files = [Some(cert), Some(key), settings.tls_client_ca.as_ref()];
+        let paths = files.into_iter().flatten().map(PathBuf::from).collect();
+        let rules = Rules {
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            min_version: settings.tls_min_version,
+            clients_must: settings.tls_client_cert_required,
+        };
+        let parse = move |texts: &[String]| rules.load(texts, SystemTime::now());
+        let files = Watched::open_all(paths, FILE_BYTES_MAX, parse)?;
+        let tls = Self { files, metrics, noticed: Mutex::default() };
+        tls.look(SystemTime::now());
+        Ok(Some(tls))
+    }
+
+    /// What makes connections of sockets.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.files.get().config))
+    }
+
+    /// The same for connections over which a refusal in HTTP/1.1 is sent.
+    pub(crate) fn refusing_acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.files.get().refusing))
+    }
+
+    /// Looks whether the files have changed, and how long the certificate is good. Blocks as a disk
+    /// does.
+    pub fn reload(&self) {
+        match self.files.reload() {
+            Reload::Unchanged => {}
+            Reload::Done => self.metrics.count_tls_reload("ok"),
+            Reload::Failed => self.metrics.count_tls_reload("failed"),
+        }
+        self.look(SystemTime::now());
+    }
+
+    /// Counts a handshake.
+    pub(crate) fn count(&self, outcome: &'static str) {
+        self.metrics.count_tls_handshake(outcome);
+    }
+
+    fn look(&self, now: SystemTime) {
+        let expires = self.files.get().expires;
+        self.metrics.tls_expires(expires);
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due =
+            |last: SystemTime| now.duration_since(last).is_ok_and(|t| t >= NOTICE_INTERVAL);
+        if noticed.is_none_or(is_due)
+            && let Some(notice) = notice(expires, now)
+        {
+            tracing::warn!(expires = written(expires), "{notice}");
+            *noticed = Some(now);
+        }
+    }
+}
+
+/// What to say of a certificate that expires at a time, if anything.
+fn notice(expires: SystemTime, now: SystemTime) -> Option<String> {
+    match expires.duration_since(now) {
+        Ok(left) if left > EXPIRY_NOTICE => None,
+        Ok(left) => {
+            let days = left.as_secs() / (24 * 3600);
+            Some(format!("the TLS certificate expires in {days} days: replace its files"))
+        }
+        Err(_) => Some("the TLS certificate has expired: clients refuse it".to_owned()),
+    }
+}
+
+fn written(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// How the files are read.
+struct Rules {
+    provider: Arc<CryptoProvider>,
+    min_version: TlsVersion,
+    clients_must: bool,
+}
+
+impl Rules {
+    fn load(&self, texts: &[String], now: SystemTime) -> Result<Loaded, Fault> {
+        let text = |file: usize| texts.get(file).map_or("", String::as_str);
+        let chain = certificates(text(CERT)).map_err(of(CERT))?;
+        let expires = chain.first().map_or(Err(NO_CERTIFICATE.to_owned()), end_of);
+        let expires = expires.map_err(of(CERT))?;
+        if expires <= now {
+            let why = format!("the certificate expired at {}", written(expires));
+            return Err(Fault { file: CERT, why });
+        }
+        let key = private_key(text(KEY)).map_err(of(KEY))?;
+        let versions: &[&SupportedProtocolVersion] = match self.min_version {
+            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(versions)
+            .map_err(|error| Fault { file: CERT, why: error.to_string() })?;
+        let clients = texts.get(CLIENT_CA).map(|text| self.clients(text)).transpose();
+        let clients = clients.map_err(of(CLIENT_CA))?;
+        let asks_clients = clients.is_some();
+        let verifier = clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
+        let config = builder.with_client_cert_verifier(verifier).with_single_cert(chain, key);
+        let mut config = config.map_err(|error| Fault { file: KEY, why: unfit(&error) })?;
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        if asks_clients {
+            // A session that goes on would not look at the client's certificate again.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        let mut refusing = config.clone();
+        refusing.alpn_protocols.retain(|name| name != b"h2");
+        Ok(Loaded { config: Arc::new(config), refusing: Arc::new(refusing), expires })
+    }
+
+    fn clients(&self, text: &str) -> Result<Arc<dyn ClientCertVerifier>, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(text)? {
+            roots.add(certificate).map_err(|error| format!("not an authority: {error}"))?;
+        }
+        let provider = Arc::clone(&self.provider);
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = if self.clients_must { builder } else { builder.allow_unauthenticated() };
+        builder.build().map_err(|error| error.to_string())
+    }
+}
+
+fn of(file: usize) -> impl Fn(String) -> Fault {
+    move |why| Fault { file, why }
+}
+
+const NO_CERTIFICATE: &str = "it has no certificate (-----BEGIN CERTIFICATE-----)";
+
+fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match all {
+        Ok(all) if all.is_empty() => Err(NO_CERTIFICATE.to_owned()),
+        Ok(all) => Ok(all),
+        Err(error) => Err(format!("it is not PEM: {error}")),
+    }
+}
+
+fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
+        pem::Error::NoItemsFound => {
+            "it has no private key that is not encrypted (-----BEGIN PRIVATE KEY-----, RSA PRIVATE \
+             KEY or EC PRIVATE KEY)"
+                .to_owned()
+        }
+        // What is wrong in detail may hold part of the key.
+        _ => "it is not PEM".to_owned(),
+    })
+}
+
+fn unfit(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "it is not the key of the certificate in tls-cert".to_owned()
+        }
+        error => format!("the key cannot be used: {error}"),
+    }
+}
+
+/// When a certificate is over.
+fn end_of(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+    let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    end.ok_or_else(|| "the certificate ends when no clock can be".to_owned())
+}
+
+/// What a client's certificate, which was verified, says of its holder; `None` if it names nobody.
+///
+/// - Of several common names none counts: it would not be clear whose it is.
+/// - What is longer than 1024 bytes, or more than 16 URIs, is not looked at.
+pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let is_fit = |name: &&str| !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+    let mut names = parsed.subject().iter_common_name();
+    let common_name = match (names.next(), names.next()) {
+        (Some(name), None) => name.as_str().ok().filter(is_fit).map(str::to_owned),
+        _ => None,
+    };
+    let alternatives = parsed.subject_alternative_name().ok().flatten();
+    let alternatives = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+    let uris = alternatives.filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri).filter(is_fit).map(str::to_owned),
+        _ => None,
+    });
+    let certificate = Certificate { common_name, uris: uris.take(URIS_MAX).collect() };
+    certificate.identity().is_some().then_some(certificate)
+}
+
+#[cfg(test)]
+mod tests;
