@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
     Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
 };
@@ -46,6 +47,9 @@ pub enum StartError {
     /// Clients cannot be asked who they are.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// Decisions cannot be written down.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Everybody could reach it, and nobody would be asked who they are.
     #[error(
         "{address} can be reached from other machines, and nobody would be asked who they are: \
@@ -139,10 +143,14 @@ impl App {
             settings: Arc::new(settings.clone()),
             robots,
         };
+        let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
+        let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
+        let audit = opening.await.map_err(io::Error::other)??;
         let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
             guard,
+            audit,
             manifest_room: options.manifest_room(),
             options,
             metrics,
@@ -173,6 +181,22 @@ impl App {
     pub fn control(&self, socket: ControlSocket) {
         let Context { tasks, stopping, .. } = &*self.context;
         socket.serve(self.workshop.clone(), tasks, stopping.clone());
+    }
+
+    /// Opens the audit log again at each SIGHUP, once it serves, if it is a file.
+    fn follow_hangups(&self) -> io::Result<()> {
+        let audit = self.context.audit.clone();
+        if !audit.is_file() {
+            return Ok(());
+        }
+        let mut hangups = signal(SignalKind::hangup())?;
+        let stopping = self.context.stopping.clone();
+        self.context.tasks.spawn(async move {
+            while stopping.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
+                audit.reopen().await;
+            }
+        });
+        Ok(())
     }
 
     /// Serves on `listener` until the returned value is shut down or dropped.
@@ -394,6 +418,7 @@ async fn serve_until_signal(
             ),
         }
     }
+    app.follow_hangups()?;
     let running = app.serve(listener)?;
     announce(&settings, running.local_addr());
     signals.next().await;

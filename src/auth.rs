@@ -231,6 +231,16 @@ impl Denied {
     }
 }
 
+/// Somebody who was not let in.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{denied}")]
+pub struct Refused {
+    /// Why.
+    pub denied: Denied,
+    /// Who it was, if that was found out.
+    pub session: Option<Session>,
+}
+
 /// Grants rights, or not.
 #[async_trait]
 pub trait Authorizer: Debug + Send + Sync + 'static {
@@ -270,12 +280,15 @@ impl Gate {
     }
 
     /// Asks for the right that `endpoint` needs.
-    pub async fn admit(&self, asker: Asker, endpoint: &Endpoint) -> Result<Authorized, Denied> {
+    pub async fn admit(&self, asker: Asker, endpoint: &Endpoint) -> Result<Authorized, Refused> {
         let right = right_of(endpoint);
         let asker = Asker { tags: tags_of(endpoint), ..asker };
-        let session = self.authorizer.identify(asker, &right).await?;
-        let reason = self.authorizer.grant(&session, &right)?;
-        Ok(Authorized::new(self.clone(), session, right, reason))
+        let identified = self.authorizer.identify(asker, &right).await;
+        let session = identified.map_err(|denied| Refused { denied, session: None })?;
+        match self.authorizer.grant(&session, &right) {
+            Ok(reason) => Ok(Authorized::new(self.clone(), session, right, reason)),
+            Err(denied) => Err(Refused { denied, session: Some(session) }),
+        }
     }
 
     /// Asks the store whether it answers. Needs no right: health is not content.

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
-pub use value::{LogFormat, PublicUrl, Secret, StorageLocation};
+pub use value::{AuditTarget, LogFormat, PublicUrl, Secret, StorageLocation};
 
 pub(crate) use value::Value;
 
@@ -215,6 +215,13 @@ settings! {
         log: String = "info".to_owned(),
             "error, warn, info, debug, trace, off, or a list of target=level",
             |filter| is_log_filter(filter);
+    }
+    "Audit" {
+        /// Where decisions about who may do what are written, one JSON object a line: a file, which
+        /// may be rotated at any time, or a standard stream.
+        audit_log: AuditTarget = AuditTarget::Off, "off, stdout, stderr, or a file's path", |_| true;
+        /// Whether reads that were allowed are written there, too.
+        audit_reads: bool = false, "on or off", |_| true;
     }
     "Content" {
         /// The largest manifest.

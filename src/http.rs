@@ -18,6 +18,7 @@ mod framing;
 mod headers;
 mod manifests;
 mod page;
+mod record;
 mod redirect;
 mod referrers;
 mod request_id;
@@ -40,6 +41,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::AuditLog;
 use crate::auth::{Gate, Guard};
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -121,6 +123,8 @@ pub struct Context {
     pub gate: Gate,
     /// Who keeps it, if clients are asked who they are.
     pub guard: Option<Arc<Guard>>,
+    /// Where decisions are written.
+    pub audit: AuditLog,
     /// What the operator set.
     pub options: HttpOptions,
     /// What is counted.

@@ -20,6 +20,7 @@
 //! ```
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod bucket;
 pub mod cli;

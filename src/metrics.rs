@@ -93,6 +93,7 @@ pub struct Metrics {
     auth_attempts: Counters<2>,
     auth_tokens: Counters<1>,
     auth_reloads: Counters<2>,
+    audit_lines: Counters<1>,
 }
 
 /// How a run of a job ended.
@@ -162,6 +163,7 @@ impl Metrics {
             auth_attempts: Family::default(),
             auth_tokens: Family::default(),
             auth_reloads: Family::default(),
+            audit_lines: Family::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -349,6 +351,14 @@ impl Metrics {
             "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
             self.auth_reloads.clone(),
         );
+        let text = "Lines of the audit log, by outcome (written, failed)";
+        registry.register("audit_lines", text, self.audit_lines.clone());
+    }
+
+    /// Counts lines of the audit log.
+    pub fn count_audit(&self, outcome: &'static str, lines: usize) {
+        let labels = Labels([("outcome", Word::Text(outcome))]);
+        self.audit_lines.get_or_create(&labels).inc_by(lines as u64);
     }
 
     /// Counts credentials that were looked at.

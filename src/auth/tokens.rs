@@ -23,6 +23,16 @@ pub enum Proof {
     Refresh(Secret),
 }
 
+impl Proof {
+    /// The name that comes with a password, which anybody can say.
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Credentials(Credentials::Basic { user, .. }) => Some(user),
+            Self::Credentials(Credentials::Bearer(_)) | Self::Nothing | Self::Refresh(_) => None,
+        }
+    }
+}
+
 /// What a client asks of the token service.
 #[derive(Debug)]
 pub struct Exchange {

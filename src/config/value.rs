@@ -76,6 +76,19 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// Where decisions are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditTarget {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To standard error, among the lines of the log.
+    Stderr,
+    /// To the end of this file.
+    File(PathBuf),
+}
+
 /// The address by which clients reach the registry.
 ///
 /// - `http://` or `https://`, a host, perhaps a port and a path;
@@ -144,6 +157,27 @@ impl Value for PublicUrl {
 
     fn show(&self) -> String {
         self.0.clone()
+    }
+}
+
+impl Value for AuditTarget {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" | "false" => Some(Self::Off),
+            "stdout" => Some(Self::Stdout),
+            "stderr" => Some(Self::Stderr),
+            "" | "on" | "true" => None,
+            path => Some(Self::File(PathBuf::from(path))),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Stdout => "stdout".to_owned(),
+            Self::Stderr => "stderr".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
     }
 }
 

@@ -5,10 +5,12 @@
 //! ends with its client; that may make one write, which keeps what was found from being collected.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use jreg_oci::Endpoint;
@@ -19,8 +21,9 @@ use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::files::Files;
+use super::record::Record;
 use super::{Context, Peer, base, blobs, catalog, manifests, referrers, tags, uploads};
-use crate::auth::{Asker, Authorized};
+use crate::auth::{Asker, Authorized, Refused};
 
 /// An operation that was let in, with what the client sent.
 pub(super) struct Call {
@@ -62,20 +65,57 @@ async fn perform(
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     exchange.is_about(&endpoint);
     let peer = exchange.peer().map(|Peer(address)| address);
-    let access = context.gate.admit(asker(&parts, exchange), &endpoint).await?;
-    exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
+    let changes = changes(&endpoint);
+    let record = Record::of(context, exchange, &endpoint, &parts.headers, changes);
+    let access = match context.gate.admit(asker(&parts, exchange), &endpoint).await {
+        Ok(access) => access,
+        Err(refused) => return refuse(exchange, record, refused).await,
+    };
+    let rule = access.reason().to_string();
+    exchange.is_by(access.identity().to_string(), Some(rule.clone()));
+    let record = record.map(|record| (record.by(access.identity()), rule));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
     let context = Arc::clone(context);
     let call = Call { access, headers: parts.headers, peer, files, body, context };
-    if !changes(&endpoint) {
-        return dispatch(call, endpoint).await;
+    if !changes {
+        let result = dispatch(call, endpoint).await;
+        if let Some((record, rule)) = record {
+            record.settle(Some(rule), &result).await;
+        }
+        return result;
     }
-    let task = call.context.tasks.clone().spawn(dispatch(call, endpoint).in_current_span());
-    match task.await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => Err(ApiError::panicked()),
-        Err(_) => Err(Error::Stopped.into()),
+    let tasks = call.context.tasks.clone();
+    let work = async move {
+        let work = AssertUnwindSafe(dispatch(call, endpoint)).catch_unwind();
+        let result = work.await.unwrap_or_else(|_| Err(ApiError::panicked()));
+        if let Some((record, rule)) = record {
+            record.settle_here(Some(rule), &result).await;
+        }
+        result
+    };
+    let task = tasks.spawn(Box::pin(work).in_current_span());
+    task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
+}
+
+/// Tells somebody that they are not let in.
+async fn refuse(
+    exchange: &Exchange,
+    record: Option<Record>,
+    Refused { denied, session }: Refused,
+) -> Result<Response, ApiError> {
+    let identity = session.map(|session| session.bearer.identity.clone());
+    if let Some(identity) = &identity {
+        exchange.is_by(identity.to_string(), None);
     }
+    let result = Err(denied.into());
+    if let Some(record) = record {
+        let record = match &identity {
+            Some(identity) => record.by(identity),
+            None => record,
+        };
+        record.settle(None, &result).await;
+    }
+    result
 }
 
 /// Who asks, as the request shows it.

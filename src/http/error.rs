@@ -46,9 +46,13 @@ impl ApiError {
     }
 
     /// The status of the answer.
-    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Why somebody was not let in, if that is it.
+    pub(super) fn denied(&self) -> Option<&str> {
+        self.denied.as_deref()
     }
 
     /// A failure of the registry: `log` is for the log only.
@@ -232,8 +236,13 @@ impl From<TokenError> for ApiError {
                 Self { denied: Some(reason), ..error }
             }
             TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
-            TokenError::Busy => Self::busy(message),
-            TokenError::Unavailable { reason } => Self::unavailable(reason),
+            TokenError::Busy => {
+                let reason = Denied::Busy.reason().to_owned();
+                Self { denied: Some(reason), ..Self::busy(message) }
+            }
+            TokenError::Unavailable { reason } => {
+                Self { denied: Some(reason.clone()), ..Self::unavailable(reason) }
+            }
         }
     }
 }

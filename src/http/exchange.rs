@@ -88,6 +88,13 @@ impl Exchange {
         let _ = self.subject.set(Subject::of(endpoint));
     }
 
+    /// The tag or digest, and the upload, that it is about.
+    pub(super) fn reference_and_upload(&self) -> (Option<&String>, Option<&String>) {
+        let subject = self.subject.get();
+        let reference = subject.and_then(|subject| subject.reference.as_ref());
+        (reference, subject.and_then(|subject| subject.upload.as_ref()))
+    }
+
     /// Notes with which code it was refused.
     pub(super) fn failed_with(&self, code: ErrorCode) {
         let _ = self.code.set(code);

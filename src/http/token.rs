@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::exchange::Exchange;
+use super::record::Record;
 use super::{Context, api, headers};
 use crate::auth::{self, Guard, Proof, Token, TokenError};
 
@@ -30,7 +31,11 @@ pub(super) async fn answer(
     Extension(exchange): Extension<Arc<Exchange>>,
     request: Request,
 ) -> Response {
-    let result = issue(&context, &exchange, request).await;
+    let mut record = None;
+    let result = issue(&context, &exchange, request, &mut record).await;
+    if let Some(record) = record {
+        record.settle(None, &result).await;
+    }
     result.unwrap_or_else(|error| error.render(&context, &exchange))
 }
 
@@ -38,10 +43,12 @@ async fn issue(
     context: &Arc<Context>,
     exchange: &Exchange,
     request: Request,
+    record: &mut Option<Record>,
 ) -> Result<Response, ApiError> {
     let guard = context.guard.as_ref().filter(|guard| guard.issues_tokens());
     let guard = guard.ok_or_else(ApiError::not_found)?;
     let (parts, body) = request.into_parts();
+    *record = Record::of_token(context, exchange, &parts.headers);
     let asked = match parts.method {
         Method::POST => {
             let form = form(&parts.headers, body).await?;
@@ -54,10 +61,12 @@ async fn issue(
     };
     let asker = api::asker(&parts, exchange);
     let Asked { proof, scopes, offline } = asked;
+    *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = Scope::parse(scopes.iter().map(String::as_str));
     let token = guard.exchange(auth::Exchange { proof, scope, scoped, offline, asker }).await?;
     exchange.is_by(token.identity.to_string(), None);
+    *record = record.take().map(|record| record.by(&token.identity));
     Ok(rendered(&token))
 }
 
