@@ -11,6 +11,7 @@
 
 mod challenge;
 pub mod command;
+mod failures;
 mod guard;
 mod handle;
 mod hasher;
@@ -24,12 +25,15 @@ mod watched;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
 use jreg_auth::{Certificate, Identity, Reason, Robot, Scope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, Usage};
+
+use crate::network::Network;
 
 pub(crate) use challenge::BASIC as BASIC_CHALLENGE;
 pub use guard::{Guard, GuardError, RELOAD_INTERVAL};
@@ -162,6 +166,13 @@ pub enum OwnGrants {
     Access(Scope),
 }
 
+impl Asker {
+    /// Whom the address stands for.
+    pub fn network(&self) -> Option<Network> {
+        self.peer.map(|peer| Network::of(peer.ip()))
+    }
+}
+
 impl Bearer {
     /// Somebody without limits but the policy's.
     pub fn of(identity: Identity) -> Self {
@@ -210,6 +221,12 @@ pub enum Denied {
     /// Too many passwords are being verified.
     #[error("too many logins at the same time, try again")]
     Busy,
+    /// Too many logins have failed.
+    #[error("too many failed logins, try again later")]
+    Delayed {
+        /// How long to wait.
+        wait: Duration,
+    },
     /// Who it is cannot be found out now.
     #[error("the registry is unavailable, try again later")]
     Unavailable {
@@ -227,6 +244,7 @@ impl Denied {
             | Self::Hidden { reason, .. }
             | Self::Unavailable { reason } => reason,
             Self::Busy => "too many passwords are being verified",
+            Self::Delayed { .. } => "too many logins have failed",
         }
     }
 }

@@ -171,6 +171,13 @@ settings! {
         /// How long clients may get new tokens without the password.
         refresh_lifetime: Duration = 30 * DAY, "a duration from 1h to 365d",
             |lifetime| (HOUR..=365 * DAY).contains(lifetime);
+        /// How many logins for a name may fail from one address, and ten times as many from an
+        /// address over all names, before further ones have to wait; 0 never makes anybody wait.
+        login_failures_free: u32 = 5, "a number up to 1000", |failures| *failures <= 1000;
+        /// The longest that a login has to wait after others have failed: it begins with a second,
+        /// and each failure doubles it.
+        login_delay_max: Duration = 5 * MINUTE, "a duration from 1s to 1d",
+            |delay| (SECOND..=DAY).contains(delay);
         /// How often the key that signs tokens is replaced.
         key_rotation: Duration = DAY, "a duration from 1h to 90d",
             |rotation| (HOUR..=90 * DAY).contains(rotation);

@@ -30,4 +30,5 @@ pub mod jobs;
 pub mod logging;
 pub mod maintenance;
 pub mod metrics;
+pub mod network;
 pub mod server;

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod audit;
+mod failures;
 mod guarded;
 mod matrix;
 mod tokens;
