@@ -24,6 +24,7 @@ use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Api, Context, HttpOptions, router};
 use crate::jobs::{self, Collector, Reaper, Reloader, Scrubber};
+use crate::limits;
 use crate::maintenance::socket::ControlSocket;
 use crate::maintenance::{Workshop, check_options, collect_options};
 use crate::metrics::Metrics;
@@ -125,6 +126,7 @@ impl App {
         let options = registry_options(&settings);
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
         let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
+        let limits = limits::Limits::new(&settings, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
             Keeper::Settings(_) if !settings.asks_who() => (Arc::new(Open) as _, None),
@@ -151,6 +153,7 @@ impl App {
             gate: Gate::new(registry, authorizer),
             guard,
             audit,
+            limits,
             manifest_room: options.manifest_room(),
             options,
             metrics,

@@ -315,6 +315,16 @@ settings! {
         /// The most requests at the same time on one HTTP/2 connection.
         h2_streams_max: u32 = 256, "a number from 1 to 10000",
             |streams| (1..=10_000).contains(streams);
+        /// The most requests a second of one identity, of nobody in particular of one address; 0 is
+        /// no limit. More are told to try again (429).
+        rate_limit_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;
+        /// The most requests a second from one address, whoever asks; 0 is no limit.
+        rate_limit_address_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;
+        /// How much of these rates may be saved up and used at once.
+        rate_limit_burst: Duration = 10 * SECOND, "a duration up to 1h", |burst| *burst <= HOUR;
+        /// The most uploads of one identity that send at the same time, of nobody in particular of
+        /// one address; 0 is no limit but uploads-max.
+        rate_limit_uploads: usize = 0, "a number up to 100000", |uploads| *uploads <= 100_000;
         /// How long a connection may be without a request, and the head of one may take.
         header_read_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);

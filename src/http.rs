@@ -44,6 +44,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::AuditLog;
 use crate::auth::{Gate, Guard};
 use crate::config::Settings;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 
 use redirect::Redirects;
@@ -125,6 +126,8 @@ pub struct Context {
     pub guard: Option<Arc<Guard>>,
     /// Where decisions are written.
     pub audit: AuditLog,
+    /// How much clients may ask for.
+    pub limits: Limits,
     /// What the operator set.
     pub options: HttpOptions,
     /// What is counted.

@@ -27,6 +27,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod jobs;
+pub mod limits;
 pub mod logging;
 pub mod maintenance;
 pub mod metrics;

@@ -94,6 +94,7 @@ pub struct Metrics {
     auth_tokens: Counters<1>,
     auth_reloads: Counters<2>,
     audit_lines: Counters<1>,
+    limited: Counters<1>,
 }
 
 /// How a run of a job ended.
@@ -164,6 +165,7 @@ impl Metrics {
             auth_tokens: Family::default(),
             auth_reloads: Family::default(),
             audit_lines: Family::default(),
+            limited: Family::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -351,8 +353,15 @@ impl Metrics {
             "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
             self.auth_reloads.clone(),
         );
+        let text = "Requests that were refused as too many, by kind (address, identity, uploads)";
+        registry.register("limited_requests", text, self.limited.clone());
         let text = "Lines of the audit log, by outcome (written, failed)";
         registry.register("audit_lines", text, self.audit_lines.clone());
+    }
+
+    /// Counts a request that was refused as one too many.
+    pub fn count_limited(&self, kind: &'static str) {
+        self.limited.get_or_create(&Labels([("kind", Word::Text(kind))])).inc();
     }
 
     /// Counts lines of the audit log.

@@ -5,6 +5,7 @@ mod attacks;
 mod audit;
 mod failures;
 mod guarded;
+mod limits;
 mod matrix;
 mod tokens;
 

@@ -61,6 +61,7 @@ async fn perform(
     parts: Parts,
     body: ClientBody,
 ) -> Result<Response, ApiError> {
+    context.limits.count_address(exchange.network())?;
     let endpoint = Endpoint::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     exchange.is_about(&endpoint);
@@ -69,11 +70,16 @@ async fn perform(
     let record = Record::of(context, exchange, &endpoint, &parts.headers, changes);
     let access = match context.gate.admit(asker(&parts, exchange), &endpoint).await {
         Ok(access) => access,
-        Err(refused) => return refuse(exchange, record, refused).await,
+        Err(refused) => return refuse(context, exchange, record, refused).await,
     };
-    let rule = access.reason().to_string();
-    exchange.is_by(access.identity().to_string(), Some(rule.clone()));
-    let record = record.map(|record| (record.by(access.identity()), rule));
+    let network = exchange.network();
+    context.limits.count_identity(access.identity(), network)?;
+    let upload = match sends(&endpoint) {
+        true => context.limits.begin_upload(access.identity(), network)?,
+        false => None,
+    };
+    exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
+    let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
     let context = Arc::clone(context);
     let call = Call { access, headers: parts.headers, peer, files, body, context };
@@ -91,6 +97,7 @@ async fn perform(
         if let Some((record, rule)) = record {
             record.settle_here(Some(rule), &result).await;
         }
+        drop(upload);
         result
     };
     let task = tasks.spawn(Box::pin(work).in_current_span());
@@ -99,6 +106,7 @@ async fn perform(
 
 /// Tells somebody that they are not let in.
 async fn refuse(
+    context: &Context,
     exchange: &Exchange,
     record: Option<Record>,
     Refused { denied, session }: Refused,
@@ -106,6 +114,7 @@ async fn refuse(
     let identity = session.map(|session| session.bearer.identity.clone());
     if let Some(identity) = &identity {
         exchange.is_by(identity.to_string(), None);
+        context.limits.count_identity(identity, exchange.network())?;
     }
     let result = Err(denied.into());
     if let Some(record) = record {
@@ -150,6 +159,27 @@ fn changes(endpoint: &Endpoint) -> bool {
         | Endpoint::UploadCancel { .. }
         | Endpoint::ManifestPut { .. }
         | Endpoint::ManifestDelete { .. } => true,
+    }
+}
+
+/// Whether an operation takes bytes of a blob.
+fn sends(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::UploadPatch { .. } | Endpoint::UploadPut { .. } => true,
+        Endpoint::UploadStart { digest, .. } => digest.is_some(),
+        Endpoint::Ping
+        | Endpoint::Catalog { .. }
+        | Endpoint::BlobGet { .. }
+        | Endpoint::BlobHead { .. }
+        | Endpoint::BlobDelete { .. }
+        | Endpoint::UploadStatus { .. }
+        | Endpoint::UploadCancel { .. }
+        | Endpoint::ManifestGet { .. }
+        | Endpoint::ManifestHead { .. }
+        | Endpoint::ManifestPut { .. }
+        | Endpoint::ManifestDelete { .. }
+        | Endpoint::TagList { .. }
+        | Endpoint::Referrers { .. } => false,
     }
 }
 

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::exchange::Exchange;
 use super::{Context, headers};
 use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, TokenError};
+use crate::limits::Exceeded;
 use crate::logging::chain;
 
 /// A failed request.
@@ -155,7 +156,7 @@ impl ApiError {
     }
 
     /// There were too many of something; after `wait` there may be one more.
-    pub(super) fn too_many(message: impl Into<String>, wait: Duration) -> Self {
+    fn too_many(message: impl Into<String>, wait: Duration) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
         Self { retry: Retry::After(wait), ..error }
     }
@@ -270,6 +271,16 @@ impl From<TokenError> for ApiError {
             TokenError::Unavailable { reason } => {
                 Self { denied: Some(reason.clone()), ..Self::unavailable(reason) }
             }
+        }
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        let message = exceeded.to_string();
+        match exceeded {
+            Exceeded::Requests { wait } => Self::too_many(message, wait),
+            Exceeded::Uploads { .. } => Self::busy(message),
         }
     }
 }

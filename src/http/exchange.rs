@@ -27,6 +27,7 @@ use super::request_id::{self, RequestId};
 use super::{Context, Peer, framing, headers, service};
 use crate::logging::chain;
 use crate::metrics::{AnsweredRequest, Raised};
+use crate::network::Network;
 
 /// What is logged and counted when a client goes away before it has an answer.
 const CLIENT_GONE: u16 = 499;
@@ -80,6 +81,11 @@ impl Exchange {
     /// The other end of the connection, if there is one.
     pub(super) fn peer(&self) -> Option<Peer> {
         self.peer
+    }
+
+    /// Whom its address stands for.
+    pub(super) fn network(&self) -> Option<Network> {
+        self.peer.map(|Peer(address)| Network::of(address.ip()))
     }
 
     /// Notes which operation was asked for.

@@ -47,6 +47,7 @@ async fn issue(
 ) -> Result<Response, ApiError> {
     let guard = context.guard.as_ref().filter(|guard| guard.issues_tokens());
     let guard = guard.ok_or_else(ApiError::not_found)?;
+    context.limits.count_address(exchange.network())?;
     let (parts, body) = request.into_parts();
     *record = Record::of_token(context, exchange, &parts.headers);
     let asked = match parts.method {
@@ -66,6 +67,7 @@ async fn issue(
     let scope = Scope::parse(scopes.iter().map(String::as_str));
     let token = guard.exchange(auth::Exchange { proof, scope, scoped, offline, asker }).await?;
     exchange.is_by(token.identity.to_string(), None);
+    context.limits.count_identity(&token.identity, exchange.network())?;
     *record = record.take().map(|record| record.by(&token.identity));
     Ok(rendered(&token))
 }
