@@ -95,6 +95,7 @@ pub struct Metrics {
     auth_reloads: Counters<2>,
     audit_lines: Counters<1>,
     limited: Counters<1>,
+    connections_cut: Counters<1>,
 }
 
 /// How a run of a job ended.
@@ -166,6 +167,7 @@ impl Metrics {
             auth_reloads: Family::default(),
             audit_lines: Family::default(),
             limited: Family::default(),
+            connections_cut: Family::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -211,9 +213,11 @@ impl Metrics {
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register(
             "connections_refused",
-            "Connections refused because connections-max were open",
+            "Connections refused because too many were open, over all or from one address",
             self.connections_refused.clone(),
         );
+        let text = "Connections cut off, by reason (stalled, resets)";
+        registry.register("connections_cut", text, self.connections_cut.clone());
         registry.register(
             "accept_errors",
             "Connections that could not be accepted",
@@ -357,6 +361,11 @@ impl Metrics {
         registry.register("limited_requests", text, self.limited.clone());
         let text = "Lines of the audit log, by outcome (written, failed)";
         registry.register("audit_lines", text, self.audit_lines.clone());
+    }
+
+    /// Counts a connection that was cut off.
+    pub fn count_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&Labels([("reason", Word::Text(reason))])).inc();
     }
 
     /// Counts a request that was refused as one too many.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
@@ -52,7 +53,7 @@ async fn issue(
     *record = Record::of_token(context, exchange, &parts.headers);
     let asked = match parts.method {
         Method::POST => {
-            let form = form(&parts.headers, body).await?;
+            let form = form(&parts.headers, body, context.options.body_idle_timeout).await?;
             Asked::of_form(&form, guard)?
         }
         _ => {
@@ -90,7 +91,8 @@ fn rendered(token: &Token) -> Response {
     response
 }
 
-async fn form(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
+/// The form, which is small: all of it must come in the time in which a blob must go on.
+async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<String, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_form = kind
         .and_then(|kind| kind.split(';').next())
@@ -100,7 +102,12 @@ async fn form(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(ApiError::new(status, ErrorCode::Unsupported, message));
     }
-    let read = Limited::new(body, FORM_BYTES_MAX).collect().await.map_err(|_| {
+    let reading = Limited::new(body, FORM_BYTES_MAX).collect();
+    let read = tokio::time::timeout(time_max, reading).await.map_err(|_| {
+        let message = format!("the form must come within {} s", time_max.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
+    })?;
+    let read = read.map_err(|_| {
         let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
     })?;

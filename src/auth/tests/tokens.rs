@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::StreamExt;
+use http::Request;
 use jreg_registry::signing_keys;
 use serde_json::Value;
 
-use super::guarded::{Registry, basic, bearer};
+use super::guarded::{Registry, basic, bearer, send};
 use crate::auth::{Robots, TRUST_MAX};
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
@@ -107,6 +110,17 @@ async fn forms_take_passwords_and_refresh_tokens() {
     ] {
         assert_eq!(registry.post(0, form).await.status, due, "{form:.60}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_does_not_come_is_not_waited_for() {
+    let registry = without_policy().await;
+    let parts = futures::stream::iter([Ok::<_, std::io::Error>("grant_type=")]);
+    let body = Body::from_stream(parts.chain(futures::stream::pending()));
+    let request = Request::builder().method("POST").uri("/token").header("Host", "test");
+    let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+    let answer = send(&registry.apps[0], request.body(body).unwrap()).await;
+    assert_eq!(answer.status, 408);
 }
 
 #[tokio::test]
