@@ -19,6 +19,7 @@ use jreg_storage::Durability;
 pub use value::{AuditTarget, LogFormat, PublicUrl, Secret, StorageLocation};
 
 pub(crate) use value::Value;
+use value::{REDACTED, repeatable};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -38,6 +39,7 @@ pub struct Key {
     pub doc: &'static str,
     /// Which values it takes.
     pub allowed: &'static str,
+    is_secret: bool,
     set: fn(&mut Settings, &[String]) -> bool,
     refusal: fn(&str) -> Option<String>,
     show: fn(&Settings) -> Vec<String>,
@@ -99,6 +101,7 @@ macro_rules! settings {
             section: $section,
             doc: concat!($($doc),+),
             allowed: $allowed,
+            is_secret: <$type as Value>::IS_SECRET,
             set: |settings, texts| {
                 let check: fn(&$type) -> bool = $check;
                 match <$type as Value>::parse_all(texts).filter(check) {
@@ -474,17 +477,25 @@ impl Settings {
         if (key.set)(self, &assignment.values) {
             return Ok(());
         }
-        let place = place(key, &assignment.origin);
         if assignment.values.len() > 1 && assignment.origin == Origin::Flag && !key.takes_several()
         {
+            let place = place(key, &assignment.origin);
             return Err(ConfigError::Repeated { place, count: assignment.values.len() });
         }
-        let refusal = assignment.values.first().and_then(|text| (key.refusal)(text.trim()));
-        Err(ConfigError::NotAllowed {
-            place,
-            value: assignment.values.join(", "),
-            why: refusal.unwrap_or_else(|| format!("it must be {}", key.allowed)),
-        })
+        Err(not_allowed(key, assignment))
+    }
+}
+
+fn not_allowed(key: &Key, assignment: &Assignment) -> ConfigError {
+    let given = assignment.values.join(", ");
+    let value = if key.is_secret { REDACTED.to_owned() } else { repeatable(&given) };
+    // A refusal repeats what it is about.
+    let refused = assignment.values.first().filter(|_| value == given);
+    let refusal = refused.and_then(|text| (key.refusal)(text.trim()));
+    ConfigError::NotAllowed {
+        place: place(key, &assignment.origin),
+        value,
+        why: refusal.unwrap_or_else(|| format!("it must be {}", key.allowed)),
     }
 }
 
@@ -518,9 +529,18 @@ pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String
 /// The assignments that a configuration file makes.
 pub fn read_file(path: &std::path::Path, text: &str) -> Result<Vec<Assignment>, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        ConfigError::Syntax { path: path.to_owned(), message: error.to_string() }
+        ConfigError::Syntax { path: path.to_owned(), message: syntax(text, &error) }
     })?;
     table.into_iter().map(|(name, value)| file_assignment(path, name, &value)).collect()
+}
+
+/// Where a file is wrong, and how. Its line is not repeated: it may be that of a secret.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let before = text.get(..start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 fn file_assignment(
@@ -529,13 +549,13 @@ fn file_assignment(
     value: &toml::Value,
 ) -> Result<Assignment, ConfigError> {
     let origin = Origin::File(path.to_owned());
+    if let Some(values) = texts(value) {
+        return Ok(Assignment { name, values, origin });
+    }
     // An unknown name is reported as such, whatever its value looks like.
-    let Some(values) = texts(value) else {
-        let unsuited = Assignment { name, values: vec![value.to_string()], origin };
-        Settings::default().assign(&unsuited)?;
-        return Ok(unsuited);
-    };
-    Ok(Assignment { name, values, origin })
+    let unsuited = Assignment { name, values: vec![value.to_string()], origin };
+    let key = KEYS.iter().find(|key| key.name() == unsuited.name);
+    Err(key.map_or_else(|| unknown(&unsuited), |key| not_allowed(key, &unsuited)))
 }
 
 fn texts(value: &toml::Value) -> Option<Vec<String>> {

@@ -11,6 +11,11 @@ const RST_STREAM: u8 = 3;
 const WHOLE: u8 = 0x5;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
+/// A server that would leave a connection without a request alone for longer than any test.
+fn patient() -> ServerOptions {
+    ServerOptions { header_read_timeout: Duration::from_secs(3600), ..options() }
+}
+
 /// A frame (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -40,7 +45,7 @@ fn streams() -> impl Iterator<Item = u32> {
 
 #[tokio::test]
 async fn streams_that_are_reset_at_once_end_the_connection_and_no_other() {
-    let server = start(options());
+    let server = start(patient());
     let mut other = server.connect().await;
     let mut stream = server.connect().await;
     stream.write_all(PREFACE).await.unwrap();
@@ -59,7 +64,7 @@ async fn streams_that_are_reset_at_once_end_the_connection_and_no_other() {
 
 #[tokio::test]
 async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_no_other() {
-    let mut server = start(options());
+    let mut server = start(patient());
     let mut other = server.connect().await;
     let mut stream = server.connect().await;
     stream.write_all(PREFACE).await.unwrap();
