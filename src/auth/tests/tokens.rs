@@ -1,5 +1,7 @@
 //! The token service, over three instances.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -327,4 +329,41 @@ async fn no_secret_is_shown() {
             assert!(!text.contains(mark), "{mark:.12} in {text}");
         }
     }
+}
+
+/// One client: gets a token from an instance and uses it at every one. The key that signed it.
+async fn log_in_and_pull(registry: Arc<Registry>, issuer: usize) -> String {
+    let scope = "/token?scope=repository:open/app:pull";
+    let body = registry.send_to(issuer, "GET", scope, Some(&alice())).await.json();
+    let token = body["token"].as_str().unwrap().to_owned();
+    for instance in 0..3 {
+        let answer = registry.send_to(instance, "GET", MANIFEST, Some(&bearer(&token))).await;
+        assert_eq!(answer.status, 200, "issued by {issuer}, read by {instance}");
+    }
+    token.split('.').next().unwrap().to_owned()
+}
+
+/// Clients get tokens and use them everywhere while keys come, begin to sign and go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keys_rotate_under_load_without_a_failed_request() {
+    const ROUNDS: usize = 30;
+    const CLIENTS: usize = 12;
+    const MINUTE: Duration = Duration::from_secs(60);
+    let registry = Arc::new(without_policy().await);
+    let mut keys = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| tokio::spawn(log_in_and_pull(registry.clone(), client % 3)))
+            .collect();
+        // Meanwhile; for less time in all than a token lives.
+        for step in 0..3 {
+            registry.clock.advance(MINUTE);
+            registry.apps[(round + step) % 3].guard().unwrap().refresh_keys().await;
+        }
+        for client in clients {
+            keys.insert(client.await.unwrap());
+        }
+        registry.clock.advance(Duration::from_secs(3 * 3600));
+    }
+    assert!(keys.len() >= 4, "{keys:?}");
 }
