@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
     Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
 };
@@ -23,6 +24,7 @@ use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Api, Context, HttpOptions, router};
 use crate::jobs::{self, Collector, Reaper, Reloader, Scrubber};
+use crate::limits;
 use crate::maintenance::socket::ControlSocket;
 use crate::maintenance::{Workshop, check_options, collect_options};
 use crate::metrics::Metrics;
@@ -50,6 +52,9 @@ pub enum StartError {
     /// TLS cannot be spoken.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Decisions cannot be written down.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Everybody could reach it, and nobody would be asked who they are.
     #[error(
         "{address} can be reached from other machines, and nobody would be asked who they are: \
@@ -127,6 +132,7 @@ impl App {
         let options = registry_options(&settings);
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
         let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
+        let limits = limits::Limits::new(&settings, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
             Keeper::Settings(_) if !settings.asks_who() => (Arc::new(Open) as _, None),
@@ -146,10 +152,15 @@ impl App {
             settings: Arc::new(settings.clone()),
             robots,
         };
+        let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
+        let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
+        let audit = opening.await.map_err(io::Error::other)??;
         let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
             guard,
+            audit,
+            limits,
             manifest_room: options.manifest_room(),
             options,
             metrics,
@@ -185,6 +196,22 @@ impl App {
     pub fn control(&self, socket: ControlSocket) {
         let Context { tasks, stopping, .. } = &*self.context;
         socket.serve(self.workshop.clone(), tasks, stopping.clone());
+    }
+
+    /// Opens the audit log again at each SIGHUP, once it serves, if it is a file.
+    fn follow_hangups(&self) -> io::Result<()> {
+        let audit = self.context.audit.clone();
+        if !audit.is_file() {
+            return Ok(());
+        }
+        let mut hangups = signal(SignalKind::hangup())?;
+        let stopping = self.context.stopping.clone();
+        self.context.tasks.spawn(async move {
+            while stopping.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
+                audit.reopen().await;
+            }
+        });
+        Ok(())
     }
 
     /// Serves on `listener` until the returned value is shut down or dropped.
@@ -415,6 +442,7 @@ async fn serve_until_signal(
             ),
         }
     }
+    app.follow_hangups()?;
     let running = app.serve(listener)?;
     announce(&settings, running.local_addr());
     signals.next().await;

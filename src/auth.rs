@@ -11,6 +11,7 @@
 
 mod challenge;
 pub mod command;
+mod failures;
 mod guard;
 mod handle;
 mod hasher;
@@ -23,12 +24,15 @@ mod tokens;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
 use jreg_auth::{Certificate, Identity, Reason, Robot, Scope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, Usage};
+
+use crate::network::Network;
 
 pub(crate) use challenge::BASIC as BASIC_CHALLENGE;
 pub use guard::{Guard, GuardError, RELOAD_INTERVAL};
@@ -164,6 +168,13 @@ pub enum OwnGrants {
     Access(Scope),
 }
 
+impl Asker {
+    /// Whom the address stands for.
+    pub fn network(&self) -> Option<Network> {
+        self.peer.map(|peer| Network::of(peer.ip()))
+    }
+}
+
 impl Bearer {
     /// Somebody without limits but the policy's.
     pub fn of(identity: Identity) -> Self {
@@ -218,6 +229,12 @@ pub enum Denied {
     /// Too many passwords are being verified.
     #[error("too many logins at the same time, try again")]
     Busy,
+    /// Too many logins have failed.
+    #[error("too many failed logins, try again later")]
+    Delayed {
+        /// How long to wait.
+        wait: Duration,
+    },
     /// Who it is cannot be found out now.
     #[error("the registry is unavailable, try again later")]
     Unavailable {
@@ -235,8 +252,19 @@ impl Denied {
             | Self::Hidden { reason, .. }
             | Self::Unavailable { reason } => reason,
             Self::Busy => "too many passwords are being verified",
+            Self::Delayed { .. } => "too many logins have failed",
         }
     }
+}
+
+/// Somebody who was not let in.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{denied}")]
+pub struct Refused {
+    /// Why.
+    pub denied: Denied,
+    /// Who it was, if that was found out.
+    pub session: Option<Session>,
 }
 
 /// Grants rights, or not.
@@ -278,12 +306,15 @@ impl Gate {
     }
 
     /// Asks for the right that `endpoint` needs.
-    pub async fn admit(&self, asker: Asker, endpoint: &Endpoint) -> Result<Authorized, Denied> {
+    pub async fn admit(&self, asker: Asker, endpoint: &Endpoint) -> Result<Authorized, Refused> {
         let right = right_of(endpoint);
         let asker = Asker { tags: tags_of(endpoint), ..asker };
-        let session = self.authorizer.identify(asker, &right).await?;
-        let reason = self.authorizer.grant(&session, &right)?;
-        Ok(Authorized::new(self.clone(), session, right, reason))
+        let identified = self.authorizer.identify(asker, &right).await;
+        let session = identified.map_err(|denied| Refused { denied, session: None })?;
+        match self.authorizer.grant(&session, &right) {
+            Ok(reason) => Ok(Authorized::new(self.clone(), session, right, reason)),
+            Err(denied) => Err(Refused { denied, session: Some(session) }),
+        }
     }
 
     /// Asks the store whether it answers. Needs no right: health is not content.

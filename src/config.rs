@@ -16,9 +16,12 @@ use ipnet::IpNet;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
-pub use value::{ForwardedHeader, LogFormat, PublicUrl, Secret, StorageLocation, TlsVersion};
+pub use value::{
+    AuditTarget, ForwardedHeader, LogFormat, PublicUrl, Secret, StorageLocation, TlsVersion,
+};
 
 pub(crate) use value::Value;
+use value::{REDACTED, repeatable};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -38,6 +41,7 @@ pub struct Key {
     pub doc: &'static str,
     /// Which values it takes.
     pub allowed: &'static str,
+    is_secret: bool,
     set: fn(&mut Settings, &[String]) -> bool,
     refusal: fn(&str) -> Option<String>,
     show: fn(&Settings) -> Vec<String>,
@@ -99,6 +103,7 @@ macro_rules! settings {
             section: $section,
             doc: concat!($($doc),+),
             allowed: $allowed,
+            is_secret: <$type as Value>::IS_SECRET,
             set: |settings, texts| {
                 let check: fn(&$type) -> bool = $check;
                 match <$type as Value>::parse_all(texts).filter(check) {
@@ -179,6 +184,13 @@ settings! {
         /// How long clients may get new tokens without the password.
         refresh_lifetime: Duration = 30 * DAY, "a duration from 1h to 365d",
             |lifetime| (HOUR..=365 * DAY).contains(lifetime);
+        /// How many logins for a name may fail from one address, and ten times as many from an
+        /// address over all names, before further ones have to wait; 0 never makes anybody wait.
+        login_failures_free: u32 = 5, "a number up to 1000", |failures| *failures <= 1000;
+        /// The longest that a login has to wait after others have failed: it begins with a second,
+        /// and each failure doubles it.
+        login_delay_max: Duration = 5 * MINUTE, "a duration from 1s to 1d",
+            |delay| (SECOND..=DAY).contains(delay);
         /// How often the key that signs tokens is replaced.
         key_rotation: Duration = DAY, "a duration from 1h to 90d",
             |rotation| (HOUR..=90 * DAY).contains(rotation);
@@ -237,6 +249,13 @@ settings! {
         log: String = "info".to_owned(),
             "error, warn, info, debug, trace, off, or a list of target=level",
             |filter| is_log_filter(filter);
+    }
+    "Audit" {
+        /// Where decisions about who may do what are written, one JSON object a line: a file, which
+        /// may be rotated at any time, or a standard stream.
+        audit_log: AuditTarget = AuditTarget::Off, "off, stdout, stderr, or a file's path", |_| true;
+        /// Whether reads that were allowed are written there, too.
+        audit_reads: bool = false, "on or off", |_| true;
     }
     "Content" {
         /// The largest manifest.
@@ -320,9 +339,22 @@ settings! {
         /// The most connections at the same time; more are told to try again (503).
         connections_max: usize = 4096, "a number from 1 to 1000000",
             |connections| (1..=1_000_000).contains(connections);
+        /// The most connections at the same time from one address; 0 is no limit but that.
+        connections_per_address_max: usize = 0, "a number up to 1000000",
+            |connections| *connections <= 1_000_000;
         /// The most requests at the same time on one HTTP/2 connection.
         h2_streams_max: u32 = 256, "a number from 1 to 10000",
             |streams| (1..=10_000).contains(streams);
+        /// The most requests a second of one identity, of nobody in particular of one address; 0 is
+        /// no limit. More are told to try again (429).
+        rate_limit_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;
+        /// The most requests a second from one address, whoever asks; 0 is no limit.
+        rate_limit_address_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;
+        /// How much of these rates may be saved up and used at once.
+        rate_limit_burst: Duration = 10 * SECOND, "a duration up to 1h", |burst| *burst <= HOUR;
+        /// The most uploads of one identity that send at the same time, of nobody in particular of
+        /// one address; 0 is no limit but uploads-max.
+        rate_limit_uploads: usize = 0, "a number up to 100000", |uploads| *uploads <= 100_000;
         /// How long a connection may be without a request, and the head of one, or a TLS handshake,
         /// may take.
         header_read_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
@@ -496,17 +528,25 @@ impl Settings {
         if (key.set)(self, &assignment.values) {
             return Ok(());
         }
-        let place = place(key, &assignment.origin);
         if assignment.values.len() > 1 && assignment.origin == Origin::Flag && !key.takes_several()
         {
+            let place = place(key, &assignment.origin);
             return Err(ConfigError::Repeated { place, count: assignment.values.len() });
         }
-        let refusal = assignment.values.first().and_then(|text| (key.refusal)(text.trim()));
-        Err(ConfigError::NotAllowed {
-            place,
-            value: assignment.values.join(", "),
-            why: refusal.unwrap_or_else(|| format!("it must be {}", key.allowed)),
-        })
+        Err(not_allowed(key, assignment))
+    }
+}
+
+fn not_allowed(key: &Key, assignment: &Assignment) -> ConfigError {
+    let given = assignment.values.join(", ");
+    let value = if key.is_secret { REDACTED.to_owned() } else { repeatable(&given) };
+    // A refusal repeats what it is about.
+    let refused = assignment.values.first().filter(|_| value == given);
+    let refusal = refused.and_then(|text| (key.refusal)(text.trim()));
+    ConfigError::NotAllowed {
+        place: place(key, &assignment.origin),
+        value,
+        why: refusal.unwrap_or_else(|| format!("it must be {}", key.allowed)),
     }
 }
 
@@ -540,9 +580,18 @@ pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String
 /// The assignments that a configuration file makes.
 pub fn read_file(path: &std::path::Path, text: &str) -> Result<Vec<Assignment>, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        ConfigError::Syntax { path: path.to_owned(), message: error.to_string() }
+        ConfigError::Syntax { path: path.to_owned(), message: syntax(text, &error) }
     })?;
     table.into_iter().map(|(name, value)| file_assignment(path, name, &value)).collect()
+}
+
+/// Where a file is wrong, and how. Its line is not repeated: it may be that of a secret.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let before = text.get(..start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
 }
 
 fn file_assignment(
@@ -551,13 +600,13 @@ fn file_assignment(
     value: &toml::Value,
 ) -> Result<Assignment, ConfigError> {
     let origin = Origin::File(path.to_owned());
+    if let Some(values) = texts(value) {
+        return Ok(Assignment { name, values, origin });
+    }
     // An unknown name is reported as such, whatever its value looks like.
-    let Some(values) = texts(value) else {
-        let unsuited = Assignment { name, values: vec![value.to_string()], origin };
-        Settings::default().assign(&unsuited)?;
-        return Ok(unsuited);
-    };
-    Ok(Assignment { name, values, origin })
+    let unsuited = Assignment { name, values: vec![value.to_string()], origin };
+    let key = KEYS.iter().find(|key| key.name() == unsuited.name);
+    Err(key.map_or_else(|| unknown(&unsuited), |key| not_allowed(key, &unsuited)))
 }
 
 fn texts(value: &toml::Value) -> Option<Vec<String>> {

@@ -19,6 +19,7 @@ mod headers;
 mod manifests;
 mod page;
 mod proxies;
+mod record;
 mod redirect;
 mod referrers;
 mod request_id;
@@ -43,8 +44,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::AuditLog;
 use crate::auth::{Gate, Guard};
 use crate::config::Settings;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 
 use proxies::Proxies;
@@ -135,6 +138,10 @@ pub struct Context {
     pub gate: Gate,
     /// Who keeps it, if clients are asked who they are.
     pub guard: Option<Arc<Guard>>,
+    /// Where decisions are written.
+    pub audit: AuditLog,
+    /// How much clients may ask for.
+    pub limits: Limits,
     /// What the operator set.
     pub options: HttpOptions,
     /// What is counted.

@@ -20,15 +20,18 @@
 //! ```
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod bucket;
 pub mod cli;
 pub mod config;
 pub mod http;
 pub mod jobs;
+pub mod limits;
 pub mod logging;
 pub mod maintenance;
 pub mod metrics;
+pub mod network;
 pub mod server;
 pub mod tls;
 mod watched;

@@ -96,6 +96,9 @@ pub struct Metrics {
     tls_handshakes: Counters<1>,
     tls_reloads: Counters<1>,
     tls_expiry: Gauge<f64, AtomicU64>,
+    audit_lines: Counters<1>,
+    limited: Counters<1>,
+    connections_cut: Counters<1>,
 }
 
 /// How a run of a job ended.
@@ -168,6 +171,9 @@ impl Metrics {
             tls_handshakes: Family::default(),
             tls_reloads: Family::default(),
             tls_expiry: Gauge::default(),
+            audit_lines: Family::default(),
+            limited: Family::default(),
+            connections_cut: Family::default(),
         };
         metrics.register_http();
         metrics.register_process();
@@ -214,9 +220,11 @@ impl Metrics {
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register(
             "connections_refused",
-            "Connections refused because connections-max were open",
+            "Connections refused because too many were open, over all or from one address",
             self.connections_refused.clone(),
         );
+        let text = "Connections cut off, by reason (stalled, resets)";
+        registry.register("connections_cut", text, self.connections_cut.clone());
         registry.register(
             "accept_errors",
             "Connections that could not be accepted",
@@ -356,6 +364,26 @@ impl Metrics {
             "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
             self.auth_reloads.clone(),
         );
+        let text = "Requests that were refused as too many, by kind (address, identity, uploads)";
+        registry.register("limited_requests", text, self.limited.clone());
+        let text = "Lines of the audit log, by outcome (written, failed)";
+        registry.register("audit_lines", text, self.audit_lines.clone());
+    }
+
+    /// Counts a connection that was cut off.
+    pub fn count_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&Labels([("reason", Word::Text(reason))])).inc();
+    }
+
+    /// Counts a request that was refused as one too many.
+    pub fn count_limited(&self, kind: &'static str) {
+        self.limited.get_or_create(&Labels([("kind", Word::Text(kind))])).inc();
+    }
+
+    /// Counts lines of the audit log.
+    pub fn count_audit(&self, outcome: &'static str, lines: usize) {
+        let labels = Labels([("outcome", Word::Text(outcome))]);
+        self.audit_lines.get_or_create(&labels).inc_by(lines as u64);
     }
 
     fn register_tls(&mut self) {

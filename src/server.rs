@@ -8,6 +8,7 @@
 //!   what is still running at the deadline is cut off.
 
 mod activity;
+mod addresses;
 mod connection;
 mod handshake;
 mod refusal;
@@ -31,6 +32,8 @@ use crate::http::Api;
 use crate::metrics::Metrics;
 use crate::tls::Tls;
 
+use addresses::Addresses;
+
 /// How many connections the system keeps for us until they are accepted.
 const BACKLOG: u32 = 4096;
 /// The shortest and longest wait after `accept` failed.
@@ -42,6 +45,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub struct ServerOptions {
     /// The most connections.
     pub connections_max: usize,
+    /// The most connections from one address; 0: no limit but that.
+    pub connections_per_address_max: usize,
     /// The most requests at the same time on one HTTP/2 connection.
     pub h2_streams_max: u32,
     /// How long a connection may be without a request, and the head of one, or a TLS handshake, may
@@ -60,6 +65,7 @@ impl ServerOptions {
     pub fn of(settings: &Settings) -> Self {
         Self {
             connections_max: settings.connections_max,
+            connections_per_address_max: settings.connections_per_address_max,
             h2_streams_max: settings.h2_streams_max,
             header_read_timeout: settings.header_read_timeout,
             write_stall_timeout: settings.write_stall_timeout,
@@ -119,6 +125,7 @@ struct Shared {
     options: ServerOptions,
     builder: connection::Builder,
     slots: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
     refusals: Arc<Semaphore>,
     /// The last connection was refused.
     full: AtomicBool,
@@ -153,6 +160,7 @@ pub fn serve(
     let shared = Arc::new(Shared {
         builder: connection::Builder::new(&options),
         slots: Arc::new(Semaphore::new(options.connections_max)),
+        addresses: Addresses::new(options.connections_per_address_max),
         refusals: Arc::new(Semaphore::new(refusal::AT_ONCE_MAX)),
         full: AtomicBool::new(false),
         connections: TaskTracker::new(),
@@ -231,31 +239,39 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn take(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+    let Some(place) = shared.addresses.take(address.ip()) else {
+        refuse(shared, stream);
+        return;
+    };
     match Arc::clone(&shared.slots).try_acquire_owned() {
         Ok(slot) => {
             shared.full.store(false, Ordering::Relaxed);
             let serving = connection::serve(Arc::clone(shared), stream, address);
             shared.connections.spawn(async move {
                 serving.await;
-                drop(slot);
+                drop((slot, place));
             });
         }
         Err(_) => {
-            shared.parts.metrics.connections_refused.inc();
             // Once until there is room again: the log must not cost more than the connections.
             if !shared.full.swap(true, Ordering::Relaxed) {
                 let connections_max = shared.options.connections_max;
                 tracing::warn!(connections_max, "connections are refused: too many are open");
             }
-            // Beyond these the connection is just closed: refusing must not cost much either.
-            if let Ok(slot) = Arc::clone(&shared.refusals).try_acquire_owned() {
-                let (tls, retry_after) = (shared.parts.tls.clone(), shared.options.retry_after);
-                shared.connections.spawn(async move {
-                    refusal::refuse(stream, retry_after, tls.as_deref()).await;
-                    drop(slot);
-                });
-            }
+            refuse(shared, stream);
         }
+    }
+}
+
+fn refuse(shared: &Arc<Shared>, stream: TcpStream) {
+    shared.parts.metrics.connections_refused.inc();
+    // Beyond these the connection is just closed: refusing must not cost much either.
+    if let Ok(slot) = Arc::clone(&shared.refusals).try_acquire_owned() {
+        let (tls, retry_after) = (shared.parts.tls.clone(), shared.options.retry_after);
+        shared.connections.spawn(async move {
+            refusal::refuse(stream, retry_after, tls.as_deref()).await;
+            drop(slot);
+        });
     }
 }
 

@@ -122,6 +122,40 @@ fn fixed_too_many_open_files_do_not_kill_the_listener() {
     assert!(process.terminate().success());
 }
 
+#[test]
+fn a_rotated_audit_log_is_opened_again_at_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, old) = (folder.path().join("audit.log"), folder.path().join("audit.log.1"));
+    let audit_log = path.display().to_string();
+    let process =
+        Process::start_with_environment(BINARY, "memory:", &[("JREG_AUDIT_LOG", &audit_log)]);
+    let client = process.client();
+    let lines = |path: &std::path::Path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect::<Vec<serde_json::Value>>()
+    };
+    block_on(async {
+        let start = || Request::new("POST", "/v2/a/blobs/uploads/").body("");
+        assert_eq!(client.send(start()).await.status, 202);
+        assert_eq!(lines(&path).len(), 1, "before the answer");
+        std::fs::rename(&path, &old).unwrap();
+        process.hang_up();
+        for _ in 0..500 {
+            if path.exists() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(lines(&path).len(), 0, "nothing was asked since, and still it is there");
+        assert_eq!(client.send(start()).await.status, 202);
+    });
+    assert!(process.terminate().success());
+    assert_eq!((lines(&old).len(), lines(&path).len()), (1, 1));
+    assert_eq!(lines(&path)[0]["operation"], "upload_start");
+    assert_eq!(lines(&path)[0]["rule"], "everything is open");
+}
+
 /// A full or closed standard output is no reason to panic.
 #[test]
 fn fixed_output_that_cannot_be_written_is_an_error_or_ignored() {

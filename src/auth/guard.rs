@@ -14,6 +14,7 @@ use jreg_oci::RepositoryName;
 use jreg_storage::{Clock, Store};
 
 use super::challenge::{Scheme, TokenFault};
+use super::failures::{Early, Failures};
 use super::hasher::Hasher;
 use super::issuers::{Fetch, Issuers};
 use super::robots::Robots;
@@ -23,6 +24,7 @@ use super::{Asker, Authorizer, Bearer, Denied, OwnGrants, Right, Session};
 use crate::config::Settings;
 use crate::logging::chain;
 use crate::metrics::Metrics;
+use crate::network::Network;
 use crate::watched::{FileError, Reload, Watched};
 
 /// How often the files are looked at.
@@ -44,6 +46,7 @@ pub struct Guard {
     issuers: Issuers,
     sessions: Sessions,
     hasher: Hasher,
+    failures: Failures,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -81,6 +84,8 @@ pub(super) enum Refusal {
     Invalid(String),
     /// Too many are being verified.
     Busy,
+    /// Too many have failed.
+    Delayed(Duration),
     /// It cannot be found out now.
     Unavailable(String),
 }
@@ -91,6 +96,12 @@ pub(super) struct Found {
     pub(super) bearer: Bearer,
     pub(super) until: Duration,
     pub(super) expires: Option<SystemTime>,
+}
+
+impl From<Early> for Refusal {
+    fn from(early: Early) -> Self {
+        Self::Delayed(early.wait)
+    }
 }
 
 impl Guard {
@@ -136,6 +147,11 @@ impl Guard {
             issuers: Issuers::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
             sessions: Sessions::new(Fingerprints::new().ok_or(GuardError::Random)?),
             hasher: Hasher::new(),
+            failures: Failures::new(
+                settings.login_failures_free,
+                settings.login_delay_max,
+                Arc::clone(&clock),
+            ),
             clock,
             metrics,
         })
@@ -192,17 +208,38 @@ impl Guard {
     }
 
     /// What a header says.
-    async fn verified(&self, header: &[u8]) -> Result<Arc<Bearer>, Refusal> {
+    async fn verified(&self, header: &[u8], from: Option<Network>) -> Result<Arc<Bearer>, Refusal> {
         let credentials = Credentials::parse(header);
         let credentials = credentials.map_err(|error| {
             self.metrics.count_auth("none", "malformed");
             Refusal::Invalid(error.to_string())
         })?;
-        self.recognise(&credentials).await.map(|remembered| remembered.bearer)
+        self.recognise(&credentials, from).await.map(|remembered| remembered.bearer)
     }
 
-    /// Whose credentials these are, from memory if that was found out a moment ago.
-    pub(super) async fn recognise(&self, credentials: &Credentials) -> Result<Remembered, Refusal> {
+    /// Whose credentials these are, from memory if that was found out a moment ago. Who asks from
+    /// where too many guesses came has to wait.
+    pub(super) async fn recognise(
+        &self,
+        credentials: &Credentials,
+        from: Option<Network>,
+    ) -> Result<Remembered, Refusal> {
+        let found = self.recognise_in_time(credentials, from).await;
+        if matches!(found, Err(Refusal::Delayed(_))) {
+            self.metrics.count_auth(kind_of(credentials), "delayed");
+        }
+        found
+    }
+
+    async fn recognise_in_time(
+        &self,
+        credentials: &Credentials,
+        from: Option<Network>,
+    ) -> Result<Remembered, Refusal> {
+        let guessed = guessed_name(credentials, &self.policy());
+        if let Some(name) = guessed {
+            self.failures.check(from, name)?;
+        }
         let fingerprint = self.sessions.fingerprint(credentials);
         let remembered = || {
             let (monotonic, now) = (self.clock.monotonic(), self.clock.now());
@@ -212,9 +249,19 @@ impl Guard {
             self.metrics.count_auth(kind_of(credentials), "remembered");
             return Ok(remembered);
         }
+        let attempt = match guessed {
+            Some(name) => self.failures.begin(from, name, fingerprint).await?,
+            None => None,
+        };
         // Before the files are looked into: what changes meanwhile is not missed.
         let generation = self.generation();
-        let found = self.find(credentials, || remembered().is_some()).await?;
+        let found = self.find(credentials, || remembered().is_some()).await;
+        match (attempt, &found) {
+            (Some(attempt), Ok(_)) => attempt.succeeded(),
+            (Some(attempt), Err(Refusal::Busy | Refusal::Unavailable(_))) => attempt.given_up(),
+            (attempt, _) => drop(attempt),
+        }
+        let found = found?;
         if let Some(remembered) = remembered() {
             return Ok(remembered);
         }
@@ -444,7 +491,7 @@ impl Authorizer for Guard {
                 let identity = asker.certificate.as_ref().and_then(|of| of.identity());
                 Ok(Arc::new(identity.map_or_else(Bearer::nobody, Bearer::of)))
             }
-            (Some(header), None) => self.verified(header.as_bytes()).await,
+            (Some(header), None) => self.verified(header.as_bytes(), asker.network()).await,
             (Some(_), Some(_)) => {
                 Err(Refusal::Invalid("there are several Authorization headers".to_owned()))
             }
@@ -456,6 +503,7 @@ impl Authorizer for Guard {
                 Err(Denied::Unauthenticated { challenge, reason })
             }
             Err(Refusal::Busy) => Err(Denied::Busy),
+            Err(Refusal::Delayed(wait)) => Err(Denied::Delayed { wait }),
             Err(Refusal::Unavailable(reason)) => Err(Denied::Unavailable { reason }),
         }
     }
@@ -543,6 +591,19 @@ fn is_like_jwt(password: &str) -> bool {
     password.starts_with("eyJ") && password.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
+/// The name whose password somebody may be guessing with these.
+fn guessed_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a str> {
+    match credentials {
+        Credentials::Basic { user, password } => {
+            let password = password.reveal();
+            let is_token = RobotToken::is_like(password)
+                || (is_like_jwt(password) && !policy.issuers().is_empty());
+            (!is_token).then_some(user)
+        }
+        Credentials::Bearer(_) => None,
+    }
+}
+
 /// What kind of credentials these are, for the metrics.
 fn kind_of(credentials: &Credentials) -> &'static str {
     match credentials {
@@ -562,6 +623,7 @@ fn outcome(found: &Result<Found, Refusal>) -> &'static str {
         Ok(_) => "ok",
         Err(Refusal::Invalid(_)) => "refused",
         Err(Refusal::Busy) => "busy",
+        Err(Refusal::Delayed(_)) => "delayed",
         Err(Refusal::Unavailable(_)) => "unavailable",
     }
 }

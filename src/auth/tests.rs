@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod attacks;
+mod audit;
+mod failures;
 mod guarded;
+mod limits;
 mod matrix;
 mod proxies;
 mod tokens;

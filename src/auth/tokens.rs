@@ -23,6 +23,16 @@ pub enum Proof {
     Refresh(Secret),
 }
 
+impl Proof {
+    /// The name that comes with a password, which anybody can say.
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Credentials(Credentials::Basic { user, .. }) => Some(user),
+            Self::Credentials(Credentials::Bearer(_)) | Self::Nothing | Self::Refresh(_) => None,
+        }
+    }
+}
+
 /// What a client asks of the token service.
 #[derive(Debug)]
 pub struct Exchange {
@@ -68,6 +78,12 @@ pub enum TokenError {
     /// Too many passwords are being verified.
     #[error("too many logins at the same time, try again")]
     Busy,
+    /// Too many logins have failed.
+    #[error("too many failed logins, try again later")]
+    Delayed {
+        /// How long to wait.
+        wait: Duration,
+    },
     /// It cannot be found out now.
     #[error("the token service is unavailable, try again later")]
     Unavailable {
@@ -81,6 +97,7 @@ impl From<Refusal> for TokenError {
         match refusal {
             Refusal::Invalid(reason) => Self::Unauthenticated { reason },
             Refusal::Busy => Self::Busy,
+            Refusal::Delayed(wait) => Self::Delayed { wait },
             Refusal::Unavailable(reason) => Self::Unavailable { reason },
         }
     }
@@ -152,7 +169,7 @@ impl Guard {
                 Ok((Proved { bearer: Arc::new(bearer), expires: None }, None))
             }
             Proof::Credentials(credentials) => {
-                let found = self.recognise(&credentials).await?;
+                let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
                     let reason = "such a token is used as it is".to_owned();
                     return Err(TokenError::Unauthenticated { reason });

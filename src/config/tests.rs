@@ -129,6 +129,35 @@ fn what_is_not_toml_is_refused_with_its_place() {
     assert!(error.to_string().contains("line 1"), "{error}");
 }
 
+/// A table would be taken for its text.
+#[test]
+fn fixed_a_table_is_no_text() {
+    for text in ["htpasswd = { a = 1 }", "[log]\nx = 1", "warning = [[1]]"] {
+        assert!(matches!(from_file(text), Err(ConfigError::NotAllowed { .. })), "{text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_repeated_without_passwords() {
+    let message = |text: &str| from_file(text).unwrap_err().to_string();
+    for (text, due) in [
+        (
+            "s3-session-token = ['HUSH', 'x']",
+            "jreg.toml: `s3-session-token` cannot be \"[redacted]\": it must be none, or a token",
+        ),
+        ("s3-session-token = 'HUSH", "jreg.toml is not a TOML file: line 1, column 25: "),
+        (
+            "public-url = 'https://u:HUSH@[::1]/a@b'",
+            "jreg.toml: `public-url` cannot be \"https://[redacted]@[::1]/a@b\": ",
+        ),
+        ("listen = 'a://b@c'", "jreg.toml: `listen` cannot be \"a://[redacted]@c\": "),
+        ("listen = 'a://b/@c'", "jreg.toml: `listen` cannot be \"a://b/@c\": "),
+    ] {
+        let message = message(text);
+        assert!(message.starts_with(due) && !message.contains("HUSH"), "{message}");
+    }
+}
+
 #[test]
 fn warnings_are_printable_and_short() {
     let set = |values: &[&str]| {

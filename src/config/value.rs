@@ -12,6 +12,9 @@ use jreg_storage::{Durability, S3Url};
 
 /// A value that can be written in a flag, a variable or the file.
 pub(crate) trait Value: Sized {
+    /// Whether what is given for it must not be repeated.
+    const IS_SECRET: bool = false;
+
     /// Reads one text.
     fn parse(text: &str) -> Option<Self>;
 
@@ -48,6 +51,23 @@ pub enum StorageLocation {
     Memory,
 }
 
+/// What is printed in the place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// A text that was not taken, as it may be repeated: without what stands before the host of an
+/// address, which can be a password.
+pub(super) fn repeatable(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest.split_at_checked(end).and_then(|(authority, _)| authority.rfind('@')) {
+        Some(at) => {
+            let host = rest.get(at..).unwrap_or_default();
+            format!("{scheme}://{REDACTED}{host}")
+        }
+        None => text.to_owned(),
+    }
+}
+
 /// A value that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -61,7 +81,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
+        f.write_str(REDACTED)
     }
 }
 
@@ -92,6 +112,19 @@ pub enum TlsVersion {
     Tls12,
     /// RFC 8446.
     Tls13,
+}
+
+/// Where decisions are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditTarget {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To standard error, among the lines of the log.
+    Stderr,
+    /// To the end of this file.
+    File(PathBuf),
 }
 
 /// The address by which clients reach the registry.
@@ -162,6 +195,27 @@ impl Value for PublicUrl {
 
     fn show(&self) -> String {
         self.0.clone()
+    }
+}
+
+impl Value for AuditTarget {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" | "false" => Some(Self::Off),
+            "stdout" => Some(Self::Stdout),
+            "stderr" => Some(Self::Stderr),
+            "" | "on" | "true" => None,
+            path => Some(Self::File(PathBuf::from(path))),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Stdout => "stdout".to_owned(),
+            Self::Stderr => "stderr".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
     }
 }
 
@@ -307,12 +361,14 @@ impl Value for Option<String> {
 }
 
 impl Value for Option<Secret> {
+    const IS_SECRET: bool = true;
+
     fn parse(text: &str) -> Option<Self> {
         Option::<String>::parse(text).map(|text| text.map(Secret))
     }
 
     fn show(&self) -> String {
-        if self.is_some() { "[redacted]" } else { "none" }.to_owned()
+        if self.is_some() { REDACTED } else { "none" }.to_owned()
     }
 }
 

@@ -5,10 +5,12 @@
 //! ends with its client; that may make one write, which keeps what was found from being collected.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use jreg_oci::Endpoint;
@@ -19,8 +21,9 @@ use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::files::Files;
+use super::record::Record;
 use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
-use crate::auth::{Asker, Authorized};
+use crate::auth::{Asker, Authorized, Refused};
 
 /// An operation that was let in, with what the client sent.
 pub(super) struct Call {
@@ -58,24 +61,70 @@ async fn perform(
     parts: Parts,
     body: ClientBody,
 ) -> Result<Response, ApiError> {
+    context.limits.count_address(exchange.network())?;
     let endpoint = Endpoint::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     exchange.is_about(&endpoint);
     let peer = exchange.client().address;
-    let access = context.gate.admit(asker(&parts, exchange), &endpoint).await?;
+    let changes = changes(&endpoint);
+    let record = Record::of(context, exchange, &endpoint, &parts.headers, changes);
+    let access = match context.gate.admit(asker(&parts, exchange), &endpoint).await {
+        Ok(access) => access,
+        Err(refused) => return refuse(context, exchange, record, refused).await,
+    };
+    let network = exchange.network();
+    context.limits.count_identity(access.identity(), network)?;
+    let upload = match sends(&endpoint) {
+        true => context.limits.begin_upload(access.identity(), network)?,
+        false => None,
+    };
     exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
+    let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
     let context = Arc::clone(context);
     let call = Call { access, headers: parts.headers, peer, files, body, context };
-    if !changes(&endpoint) {
-        return dispatch(call, endpoint).await;
+    if !changes {
+        let result = dispatch(call, endpoint).await;
+        if let Some((record, rule)) = record {
+            record.settle(Some(rule), &result).await;
+        }
+        return result;
     }
-    let task = call.context.tasks.clone().spawn(dispatch(call, endpoint).in_current_span());
-    match task.await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => Err(ApiError::panicked()),
-        Err(_) => Err(Error::Stopped.into()),
+    let tasks = call.context.tasks.clone();
+    let work = async move {
+        let work = AssertUnwindSafe(dispatch(call, endpoint)).catch_unwind();
+        let result = work.await.unwrap_or_else(|_| Err(ApiError::panicked()));
+        if let Some((record, rule)) = record {
+            record.settle_here(Some(rule), &result).await;
+        }
+        drop(upload);
+        result
+    };
+    let task = tasks.spawn(Box::pin(work).in_current_span());
+    task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
+}
+
+/// Tells somebody that they are not let in.
+async fn refuse(
+    context: &Context,
+    exchange: &Exchange,
+    record: Option<Record>,
+    Refused { denied, session }: Refused,
+) -> Result<Response, ApiError> {
+    let identity = session.map(|session| session.bearer.identity.clone());
+    if let Some(identity) = &identity {
+        exchange.is_by(identity.to_string(), None);
+        context.limits.count_identity(identity, exchange.network())?;
     }
+    let result = Err(denied.into());
+    if let Some(record) = record {
+        let record = match &identity {
+            Some(identity) => record.by(identity),
+            None => record,
+        };
+        record.settle(None, &result).await;
+    }
+    result
 }
 
 /// Who asks, as the request shows it.
@@ -113,6 +162,27 @@ fn changes(endpoint: &Endpoint) -> bool {
         | Endpoint::UploadCancel { .. }
         | Endpoint::ManifestPut { .. }
         | Endpoint::ManifestDelete { .. } => true,
+    }
+}
+
+/// Whether an operation takes bytes of a blob.
+fn sends(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::UploadPatch { .. } | Endpoint::UploadPut { .. } => true,
+        Endpoint::UploadStart { digest, .. } => digest.is_some(),
+        Endpoint::Ping
+        | Endpoint::Catalog { .. }
+        | Endpoint::BlobGet { .. }
+        | Endpoint::BlobHead { .. }
+        | Endpoint::BlobDelete { .. }
+        | Endpoint::UploadStatus { .. }
+        | Endpoint::UploadCancel { .. }
+        | Endpoint::ManifestGet { .. }
+        | Endpoint::ManifestHead { .. }
+        | Endpoint::ManifestPut { .. }
+        | Endpoint::ManifestDelete { .. }
+        | Endpoint::TagList { .. }
+        | Endpoint::Referrers { .. } => false,
     }
 }
 

@@ -5,6 +5,7 @@
 //! request's id, never by what lies under it; that goes to the log, once, when the answer is made.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use super::exchange::Exchange;
 use super::{Context, headers};
 use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, TokenError};
+use crate::limits::Exceeded;
 use crate::logging::chain;
 
 /// A failed request.
@@ -30,10 +32,21 @@ pub(super) struct ApiError {
     /// What the log is told; only for failures of our own.
     log: Option<String>,
     /// Whether trying again can help (`Retry-After`).
-    retry: bool,
+    retry: Retry,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Why somebody was not let in: for the log only.
     denied: Option<String>,
+}
+
+/// When a client should try again.
+#[derive(Clone, Copy, Debug)]
+enum Retry {
+    /// It would be told the same.
+    Never,
+    /// When the settings say.
+    Usual,
+    /// After this time.
+    After(Duration),
 }
 
 impl ApiError {
@@ -42,18 +55,22 @@ impl ApiError {
         let message = message.into();
         let headers = Vec::new();
         let (detail, log, denied) = Default::default();
-        Self { status, code, message, detail, log, retry: false, headers, denied }
+        Self { status, code, message, detail, log, retry: Retry::Never, headers, denied }
     }
 
     /// The status of the answer.
-    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
+    /// Why somebody was not let in, if that is it.
+    pub(super) fn denied(&self) -> Option<&str> {
+        self.denied.as_deref()
+    }
+
     /// A failure of the registry: `log` is for the log only.
     pub(super) fn internal(status: StatusCode, code: ErrorCode, log: String) -> Self {
-        Self { log: Some(log), retry: true, ..Self::new(status, code, code.description()) }
+        Self { log: Some(log), retry: Retry::Usual, ..Self::new(status, code, code.description()) }
     }
 
     /// The code that did the work panicked; the panic hook has said where.
@@ -138,6 +155,12 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).with_retry()
     }
 
+    /// There were too many of something; after `wait` there may be one more.
+    fn too_many(message: impl Into<String>, wait: Duration) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
+        Self { retry: Retry::After(wait), ..error }
+    }
+
     fn unavailable(log: String) -> Self {
         Self::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, log)
     }
@@ -166,7 +189,7 @@ impl ApiError {
     }
 
     fn with_retry(mut self) -> Self {
-        self.retry = true;
+        self.retry = Retry::Usual;
         self
     }
 
@@ -191,8 +214,15 @@ impl ApiError {
         *response.status_mut() = self.status;
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(header::CONTENT_TYPE, headers::JSON);
-        if self.retry {
-            let after_s = context.options.retry_after.as_secs().max(1);
+        let after = match self.retry {
+            Retry::Never => None,
+            Retry::Usual => Some(context.options.retry_after),
+            Retry::After(wait) => Some(wait),
+        };
+        if let Some(after) = after {
+            // Whole seconds (RFC 9110 section 10.2.3), and never too few.
+            let after_s = after.as_millis().div_ceil(1000).max(1);
+            let after_s = u64::try_from(after_s).unwrap_or(u64::MAX);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after_s));
         }
         response
@@ -217,6 +247,7 @@ impl From<Denied> for ApiError {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
             }
             Denied::Busy => Self::busy(message),
+            Denied::Delayed { wait } => Self::too_many(message, wait),
             Denied::Unavailable { reason } => Self::unavailable(reason),
         };
         Self { denied: Some(reason), ..error }
@@ -232,8 +263,24 @@ impl From<TokenError> for ApiError {
                 Self { denied: Some(reason), ..error }
             }
             TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
-            TokenError::Busy => Self::busy(message),
-            TokenError::Unavailable { reason } => Self::unavailable(reason),
+            TokenError::Busy => {
+                let reason = Denied::Busy.reason().to_owned();
+                Self { denied: Some(reason), ..Self::busy(message) }
+            }
+            TokenError::Delayed { wait } => Denied::Delayed { wait }.into(),
+            TokenError::Unavailable { reason } => {
+                Self { denied: Some(reason.clone()), ..Self::unavailable(reason) }
+            }
+        }
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        let message = exceeded.to_string();
+        match exceeded {
+            Exceeded::Requests { wait } => Self::too_many(message, wait),
+            Exceeded::Uploads { .. } => Self::busy(message),
         }
     }
 }

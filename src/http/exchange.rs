@@ -28,6 +28,7 @@ use super::request_id::{self, RequestId};
 use super::{Context, framing, headers, service};
 use crate::logging::chain;
 use crate::metrics::{AnsweredRequest, Raised};
+use crate::network::Network;
 
 /// What is logged and counted when a client goes away before it has an answer.
 const CLIENT_GONE: u16 = 499;
@@ -83,10 +84,22 @@ impl Exchange {
         &self.client
     }
 
+    /// Whom its address stands for.
+    pub(super) fn network(&self) -> Option<Network> {
+        self.client.address.map(|address| Network::of(address.ip()))
+    }
+
     /// Notes which operation was asked for.
     pub(super) fn is_about(&self, endpoint: &Endpoint) {
         // Only the first description counts, and there is only one.
         let _ = self.subject.set(Subject::of(endpoint));
+    }
+
+    /// The tag or digest, and the upload, that it is about.
+    pub(super) fn reference_and_upload(&self) -> (Option<&String>, Option<&String>) {
+        let subject = self.subject.get();
+        let reference = subject.and_then(|subject| subject.reference.as_ref());
+        (reference, subject.and_then(|subject| subject.upload.as_ref()))
     }
 
     /// Notes with which code it was refused.

@@ -7,9 +7,19 @@ use jreg_oci::ErrorCode;
 
 use super::error::ApiError;
 
-/// Refuses a request without exactly one Host (RFC 9112 section 3.2), or with a transfer coding
+/// The most headers of a request. It is also what hyper reads of an HTTP/1.1 request without being
+/// told: to set it there would cost each request an allocation.
+const HEADERS_MAX: usize = 100;
+
+/// Refuses a request with too many headers (RFC 6585 section 5), without exactly one Host (RFC 9112 section 3.2), or with a transfer coding
 /// besides `chunked`, whose bytes would be stored still coded (section 6.1).
 pub(super) fn check(request: &Request) -> Result<(), ApiError> {
+    let headers = request.headers().len();
+    if headers > HEADERS_MAX {
+        let message = format!("the request has {headers} headers, it may have {HEADERS_MAX}");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(ApiError::new(status, ErrorCode::Unsupported, message));
+    }
     if request.version() != Version::HTTP_11 {
         return Ok(());
     }
@@ -65,5 +75,14 @@ mod tests {
         }
         assert_eq!(status(Version::HTTP_10, &[]), None);
         assert_eq!(status(Version::HTTP_2, &[]), None);
+    }
+
+    #[test]
+    fn a_request_has_so_many_headers() {
+        let some = vec![("X", "y"); HEADERS_MAX];
+        assert_eq!(status(Version::HTTP_2, &some), None);
+        let more = vec![("X", "y"); HEADERS_MAX + 1];
+        assert_eq!(status(Version::HTTP_2, &more), Some(431));
+        assert_eq!(status(Version::HTTP_11, &more), Some(431));
     }
 }

@@ -440,6 +440,26 @@ async fn read_all(stream: &mut TcpStream) -> String {
 
 /// A client that writes everything before it reads anything must not find its connection broken.
 #[tokio::test]
+async fn an_http_2_request_has_so_many_headers_and_bytes() {
+    let running = serve(Settings::default(), Arc::new(MemoryStore::new())).await;
+    let io = hyper_util::rt::TokioIo::new(TcpStream::connect(running.local_addr()).await.unwrap());
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    for (count, bytes, due) in [(90, 10, 200), (101, 10, 431), (60, 900, 200), (90, 900, 431)] {
+        let mut request = Request::get("http://test/v2/").body(Body::empty()).unwrap();
+        let value = http::HeaderValue::from_str(&"y".repeat(bytes)).unwrap();
+        for number in 0..count {
+            let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();
+            request.headers_mut().insert(name, value.clone());
+        }
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), due, "{count} of {bytes}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_is_seen_by_a_client_that_sends_everything_first() {
     let server = serve(Settings::default(), Arc::new(MemoryStore::new())).await;
     let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();

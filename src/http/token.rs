@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
@@ -16,6 +17,7 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::exchange::Exchange;
+use super::record::Record;
 use super::{Context, api, headers};
 use crate::auth::{self, Guard, Proof, Token, TokenError};
 
@@ -30,7 +32,11 @@ pub(super) async fn answer(
     Extension(exchange): Extension<Arc<Exchange>>,
     request: Request,
 ) -> Response {
-    let result = issue(&context, &exchange, request).await;
+    let mut record = None;
+    let result = issue(&context, &exchange, request, &mut record).await;
+    if let Some(record) = record {
+        record.settle(None, &result).await;
+    }
     result.unwrap_or_else(|error| error.render(&context, &exchange))
 }
 
@@ -38,13 +44,16 @@ async fn issue(
     context: &Arc<Context>,
     exchange: &Exchange,
     request: Request,
+    record: &mut Option<Record>,
 ) -> Result<Response, ApiError> {
     let guard = context.guard.as_ref().filter(|guard| guard.issues_tokens());
     let guard = guard.ok_or_else(ApiError::not_found)?;
+    context.limits.count_address(exchange.network())?;
     let (parts, body) = request.into_parts();
+    *record = Record::of_token(context, exchange, &parts.headers);
     let asked = match parts.method {
         Method::POST => {
-            let form = form(&parts.headers, body).await?;
+            let form = form(&parts.headers, body, context.options.body_idle_timeout).await?;
             Asked::of_form(&form, guard)?
         }
         _ => {
@@ -54,10 +63,13 @@ async fn issue(
     };
     let asker = api::asker(&parts, exchange);
     let Asked { proof, scopes, offline } = asked;
+    *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = Scope::parse(scopes.iter().map(String::as_str));
     let token = guard.exchange(auth::Exchange { proof, scope, scoped, offline, asker }).await?;
     exchange.is_by(token.identity.to_string(), None);
+    context.limits.count_identity(&token.identity, exchange.network())?;
+    *record = record.take().map(|record| record.by(&token.identity));
     Ok(rendered(&token))
 }
 
@@ -79,7 +91,8 @@ fn rendered(token: &Token) -> Response {
     response
 }
 
-async fn form(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
+/// The form, which is small: all of it must come in the time in which a blob must go on.
+async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<String, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_form = kind
         .and_then(|kind| kind.split(';').next())
@@ -89,7 +102,12 @@ async fn form(headers: &HeaderMap, body: Body) -> Result<String, ApiError> {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(ApiError::new(status, ErrorCode::Unsupported, message));
     }
-    let read = Limited::new(body, FORM_BYTES_MAX).collect().await.map_err(|_| {
+    let reading = Limited::new(body, FORM_BYTES_MAX).collect();
+    let read = tokio::time::timeout(time_max, reading).await.map_err(|_| {
+        let message = format!("the form must come within {} s", time_max.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
+    })?;
+    let read = read.map_err(|_| {
         let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
     })?;

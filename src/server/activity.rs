@@ -12,10 +12,15 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// What a connection is doing.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    /// Cancelled when the client has given up too many requests.
+    overrun: CancellationToken,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct State {
@@ -25,26 +30,34 @@ struct State {
     answering: usize,
     /// The client's end of the connection takes no more for now, and bytes wait here for it.
     blocked: bool,
+    /// Requests that were given up before they had an answer, less those that had one.
+    abandoned: usize,
     /// When something last moved.
     last: Instant,
 }
 
+/// How many requests more than it waits for a client may give up on one connection. Each can cost
+/// what an answer costs, and none counts as one that is under way: HTTP/2 lets a client begin and
+/// reset streams as fast as it can write ("rapid reset", CVE-2023-44487).
+pub(super) const ABANDONED_MAX: usize = 1000;
+
 impl Default for Activity {
     fn default() -> Self {
         let last = Instant::now();
-        Self(Mutex::new(State { in_flight: 0, answering: 0, blocked: false, last }))
+        let state = State { in_flight: 0, answering: 0, blocked: false, abandoned: 0, last };
+        Self { state: Mutex::new(state), overrun: CancellationToken::new() }
     }
 }
 
 impl Activity {
     fn update(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.0.lock().expect("no code panics while it holds this lock");
+        let mut state = self.state.lock().expect("no code panics while it holds this lock");
         change(&mut state);
         state.last = Instant::now();
     }
 
     fn state(&self) -> State {
-        *self.0.lock().expect("no code panics while it holds this lock")
+        *self.state.lock().expect("no code panics while it holds this lock")
     }
 
     /// A request has come.
@@ -55,7 +68,7 @@ impl Activity {
 
     /// Bytes were written, or none could be.
     fn wrote(&self, blocked: bool) {
-        let mut state = self.0.lock().expect("no code panics while it holds this lock");
+        let mut state = self.state.lock().expect("no code panics while it holds this lock");
         state.blocked = blocked;
         if !blocked {
             state.last = Instant::now();
@@ -65,11 +78,16 @@ impl Activity {
     /// What was written is on its way, or waits here for the client. Unlike a write, one that finds
     /// nothing to do is no movement.
     fn flushed(&self, blocked: bool) {
-        let mut state = self.0.lock().expect("no code panics while it holds this lock");
+        let mut state = self.state.lock().expect("no code panics while it holds this lock");
         if state.blocked && !blocked {
             state.last = Instant::now();
         }
         state.blocked = blocked;
+    }
+
+    /// Waits until the client has given up too many requests.
+    pub(super) async fn overrun(&self) {
+        self.overrun.cancelled().await;
     }
 
     /// How long there has been no request, and no byte of an answer that waits for the client;
@@ -99,7 +117,10 @@ impl Request {
     /// The head of its answer is ready.
     pub(super) fn answer(&mut self) {
         self.answering = true;
-        self.activity.update(|state| state.answering += 1);
+        self.activity.update(|state| {
+            state.answering += 1;
+            state.abandoned = state.abandoned.saturating_sub(1);
+        });
     }
 
     /// Bytes of its answer were taken.
@@ -110,10 +131,16 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        let mut is_overrun = false;
         self.activity.update(|state| {
             state.in_flight -= 1;
             state.answering -= usize::from(self.answering);
+            state.abandoned += usize::from(!self.answering);
+            is_overrun = state.abandoned > ABANDONED_MAX;
         });
+        if is_overrun {
+            self.activity.overrun.cancel();
+        }
     }
 }
 
@@ -203,6 +230,21 @@ mod tests {
         drop((first, second));
         assert_eq!(activity.stalled(), None);
         assert_eq!(activity.idle(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn requests_that_are_given_up_are_weighed_against_those_that_are_not() {
+        let activity = Arc::new(Activity::default());
+        for _ in 0..ABANDONED_MAX {
+            drop(activity.begin());
+        }
+        let mut waited_for = activity.begin();
+        waited_for.answer();
+        drop(waited_for);
+        drop(activity.begin());
+        assert!(!activity.overrun.is_cancelled());
+        drop(activity.begin());
+        assert!(activity.overrun.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

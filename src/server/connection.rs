@@ -40,6 +40,11 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const H2_FRAME_BYTES_MAX: u32 = 64 * 1024;
 /// Room for a request line with as many tags as one push may have.
 const H2_HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// How many streams a client may reset before we have looked at them (CVE-2023-44487), and how many
+/// we reset for its errors (CVE-2024-2758 and the like), until the connection is closed. Those that
+/// were looked at count in [`activity::ABANDONED_MAX`].
+const H2_RESETS_PENDING_MAX: usize = 20;
+const H2_RESETS_FOR_ERRORS_MAX: usize = 1024;
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -72,6 +77,8 @@ impl Builder {
             .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .max_frame_size(H2_FRAME_BYTES_MAX)
             .max_header_list_size(H2_HEADER_BYTES_MAX)
+            .max_pending_accept_reset_streams(H2_RESETS_PENDING_MAX)
+            .max_local_error_reset_streams(H2_RESETS_FOR_ERRORS_MAX)
             .max_concurrent_streams(options.h2_streams_max)
             .keep_alive_interval(H2_PING_INTERVAL)
             .keep_alive_timeout(H2_PING_TIMEOUT);
@@ -132,11 +139,17 @@ where
                 return;
             }
             () = shared.cut.cancelled() => return,
+            () = activity.overrun() => {
+                shared.parts.metrics.count_cut("resets");
+                tracing::debug!(client = %address, "connection cut: too many requests given up");
+                return;
+            }
             () = shared.parts.stopping.cancelled(), if !leaving => true,
             _ = look.tick() => match verdict(&activity, &shared.options, leaving) {
                 Verdict::Stay => false,
                 Verdict::Leave => true,
                 Verdict::Cut => {
+                    shared.parts.metrics.count_cut("stalled");
                     tracing::debug!(client = %address, "connection cut: the client takes nothing");
                     return;
                 }

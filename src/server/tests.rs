@@ -1,6 +1,8 @@
 //! Tests of the server with a router of its own: what holds for connections, whatever is served.
 #![allow(clippy::unwrap_used)]
 
+mod abuse;
+
 use std::collections::VecDeque;
 
 use axum::body::Body;

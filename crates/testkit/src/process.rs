@@ -91,10 +91,19 @@ impl Process {
 
     /// Asks it to stop (SIGTERM) and waits for its end.
     pub fn terminate(mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(asked.success(), "the process is gone already");
+        self.signal("-TERM");
         self.child.wait().unwrap()
+    }
+
+    /// Tells it that its files were rotated (SIGHUP).
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let asked = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(asked.success(), "the process is gone already");
     }
 
     /// The most memory it ever had, in bytes.

@@ -1,5 +1,6 @@
 //! A guarded registry in a value: users, access tokens, issuers, and a clock that a test turns.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,7 +24,7 @@ use tempfile::TempDir;
 use crate::app::App;
 use crate::auth::{Fetch, FetchError, Robots};
 use crate::config::Settings;
-use crate::http::Secured;
+use crate::http::{Peer, Secured};
 
 /// The digest of bytes.
 pub(crate) fn hash_of(bytes: &[u8]) -> Digest {
@@ -248,6 +249,21 @@ impl Registry {
             request = request.header("Authorization", header);
         }
         send(&self.apps[0], request.extension(secured).body(Body::from("x")).unwrap()).await
+    }
+
+    /// Sends a GET to the first instance from an address.
+    pub(crate) async fn send_from(
+        &self,
+        address: &str,
+        target: &str,
+        header: Option<&str>,
+    ) -> Answer {
+        let peer = Peer((address.parse::<IpAddr>().unwrap(), 1234).into());
+        let mut request = Request::builder().uri(target).header("Host", "test").extension(peer);
+        if let Some(header) = header {
+            request = request.header("Authorization", header);
+        }
+        send(&self.apps[0], request.body(Body::empty()).unwrap()).await
     }
 
     /// Sends a form to `/token` of one of the instances.

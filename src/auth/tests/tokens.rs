@@ -1,13 +1,18 @@
 //! The token service, over three instances.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::StreamExt;
+use http::Request;
 use jreg_registry::signing_keys;
 use serde_json::Value;
 
-use super::guarded::{Registry, basic, bearer};
+use super::guarded::{Registry, basic, bearer, send};
 use crate::auth::{Robots, TRUST_MAX};
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
@@ -107,6 +112,17 @@ async fn forms_take_passwords_and_refresh_tokens() {
     ] {
         assert_eq!(registry.post(0, form).await.status, due, "{form:.60}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_does_not_come_is_not_waited_for() {
+    let registry = without_policy().await;
+    let parts = futures::stream::iter([Ok::<_, std::io::Error>("grant_type=")]);
+    let body = Body::from_stream(parts.chain(futures::stream::pending()));
+    let request = Request::builder().method("POST").uri("/token").header("Host", "test");
+    let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+    let answer = send(&registry.apps[0], request.body(body).unwrap()).await;
+    assert_eq!(answer.status, 408);
 }
 
 #[tokio::test]
@@ -313,4 +329,41 @@ async fn no_secret_is_shown() {
             assert!(!text.contains(mark), "{mark:.12} in {text}");
         }
     }
+}
+
+/// One client: gets a token from an instance and uses it at every one. The key that signed it.
+async fn log_in_and_pull(registry: Arc<Registry>, issuer: usize) -> String {
+    let scope = "/token?scope=repository:open/app:pull";
+    let body = registry.send_to(issuer, "GET", scope, Some(&alice())).await.json();
+    let token = body["token"].as_str().unwrap().to_owned();
+    for instance in 0..3 {
+        let answer = registry.send_to(instance, "GET", MANIFEST, Some(&bearer(&token))).await;
+        assert_eq!(answer.status, 200, "issued by {issuer}, read by {instance}");
+    }
+    token.split('.').next().unwrap().to_owned()
+}
+
+/// Clients get tokens and use them everywhere while keys come, begin to sign and go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keys_rotate_under_load_without_a_failed_request() {
+    const ROUNDS: usize = 30;
+    const CLIENTS: usize = 12;
+    const MINUTE: Duration = Duration::from_secs(60);
+    let registry = Arc::new(without_policy().await);
+    let mut keys = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| tokio::spawn(log_in_and_pull(registry.clone(), client % 3)))
+            .collect();
+        // Meanwhile; for less time in all than a token lives.
+        for step in 0..3 {
+            registry.clock.advance(MINUTE);
+            registry.apps[(round + step) % 3].guard().unwrap().refresh_keys().await;
+        }
+        for client in clients {
+            keys.insert(client.await.unwrap());
+        }
+        registry.clock.advance(Duration::from_secs(3 * 3600));
+    }
+    assert!(keys.len() >= 4, "{keys:?}");
 }

@@ -1,0 +1,162 @@
+//! [`Output`]: where the lines go. A file is appended to, and followed when it is rotated.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::config::AuditTarget;
+
+/// What its owner and group may do with a new file.
+const MODE: u32 = 0o640;
+
+/// What takes the lines.
+#[derive(Debug)]
+pub(super) struct Output {
+    target: Target,
+    /// The last line could be written in part only.
+    is_torn: bool,
+}
+
+#[derive(Debug)]
+enum Target {
+    Stdout,
+    Stderr,
+    File(Rotated),
+}
+
+/// A file that others may rename or remove at any time.
+#[derive(Debug)]
+pub(super) struct Rotated {
+    path: PathBuf,
+    file: File,
+    identity: (u64, u64),
+}
+
+impl Output {
+    /// What a setting names; `None`: nothing. A file is made if it is not there.
+    pub(super) fn open(target: &AuditTarget) -> io::Result<Option<Self>> {
+        let target = match target {
+            AuditTarget::Off => return Ok(None),
+            AuditTarget::Stdout => Target::Stdout,
+            AuditTarget::Stderr => Target::Stderr,
+            AuditTarget::File(path) => {
+                let (file, identity) = open(path)?;
+                Target::File(Rotated { path: path.clone(), file, identity })
+            }
+        };
+        Ok(Some(Self { target, is_torn: false }))
+    }
+
+    /// Writes lines, and says how many of them were written whole.
+    pub(super) fn write(&mut self, lines: &[Vec<u8>], reopens: bool) -> (usize, io::Result<()>) {
+        let is_torn = &mut self.is_torn;
+        match &mut self.target {
+            Target::Stdout => write_lines(&mut io::stdout().lock(), lines, is_torn),
+            Target::Stderr => write_lines(&mut io::stderr().lock(), lines, is_torn),
+            Target::File(rotated) => {
+                // If that fails, the file that is open still takes the lines.
+                let followed = rotated.follow(reopens);
+                let (written, result) = write_lines(&mut rotated.file, lines, is_torn);
+                (written, result.and(followed))
+            }
+        }
+    }
+}
+
+impl Rotated {
+    /// Opens the file again if the path leads to another one, or to none.
+    fn follow(&mut self, reopens: bool) -> io::Result<()> {
+        let is_same =
+            std::fs::metadata(&self.path).is_ok_and(|now| identity(&now) == self.identity);
+        if is_same && !reopens {
+            return Ok(());
+        }
+        (self.file, self.identity) = open(&self.path)?;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
+    let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+    let identity = identity(&file.metadata()?);
+    Ok((file, identity))
+}
+
+fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Writes lines with as few calls as the output takes, so that those of several processes never
+/// mix. A line that could be written in part only is ended before the next one.
+fn write_lines(
+    output: &mut impl Write,
+    lines: &[Vec<u8>],
+    is_torn: &mut bool,
+) -> (usize, io::Result<()>) {
+    let mut bytes = lines.concat();
+    let end = usize::from(*is_torn && !bytes.is_empty());
+    bytes.splice(..0, std::iter::repeat_n(b'\n', end));
+    let mut rest = bytes.as_slice();
+    let result = loop {
+        if rest.is_empty() {
+            break output.flush();
+        }
+        match output.write(rest) {
+            Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    let mut room = (bytes.len() - rest.len()).saturating_sub(end);
+    if rest.len() < bytes.len() {
+        let last = bytes.get(bytes.len() - rest.len() - 1);
+        *is_torn = last.is_some_and(|last| *last != b'\n');
+    }
+    let whole = |line: &&Vec<u8>| {
+        let fits = line.len() <= room;
+        room = if fits { room - line.len() } else { room };
+        fits
+    };
+    let written = lines.iter().take_while(whole).count();
+    (written, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with little room.
+    struct Small(Vec<u8>, usize);
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.1.saturating_sub(self.0.len()));
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.extend(bytes.iter().take(count));
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn half_a_line_is_ended_before_the_next_one() {
+        let lines = [b"one\n".to_vec(), b"two\n".to_vec()];
+        let (mut disk, mut is_torn) = (Small(Vec::new(), 6), false);
+        let (written, result) = write_lines(&mut disk, &lines, &mut is_torn);
+        assert!(result.is_err());
+        assert_eq!((written, is_torn, disk.0.as_slice()), (1, true, &b"one\ntw"[..]));
+        let (written, _) = write_lines(&mut disk, &lines, &mut is_torn);
+        assert_eq!((written, is_torn), (0, true), "still full");
+        disk.1 = 100;
+        let (written, result) = write_lines(&mut disk, &lines, &mut is_torn);
+        assert!(result.is_ok());
+        assert_eq!((written, is_torn, disk.0.as_slice()), (2, false, &b"one\ntw\none\ntwo\n"[..]));
+    }
+}

@@ -1,0 +1,86 @@
+//! [`Addresses`]: how many connections each address has open.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::network::Network;
+
+/// How many connections each address has open. Only those that have any take memory.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    /// 0: as many as there may be over all.
+    max: usize,
+    open: Mutex<HashMap<Network, usize>>,
+}
+
+/// The place of one connection, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    addresses: Arc<Addresses>,
+    network: Network,
+}
+
+impl Addresses {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, open: Mutex::default() })
+    }
+
+    /// A place for a connection from an address, if it may have one more.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Option<Place>> {
+        if self.max == 0 {
+            return Some(None);
+        }
+        let network = Network::of(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.get(&network).copied().unwrap_or_default();
+        if count >= self.max {
+            return None;
+        }
+        open.insert(network, count + 1);
+        Some(Some(Place { addresses: Arc::clone(self), network }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = open.entry(self.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn each_address_has_its_places_and_gets_them_back() {
+        let addresses = Addresses::new(2);
+        let take = |address: &str| addresses.take(address.parse().unwrap());
+        let first = take("10.0.0.1").unwrap();
+        let second = take("::ffff:10.0.0.1").unwrap();
+        assert!(take("10.0.0.1").is_none());
+        let other = take("10.0.0.2").unwrap();
+        drop(first);
+        let third = take("10.0.0.1").unwrap();
+        drop((second, third, other));
+        assert!(addresses.open.lock().unwrap().is_empty());
+        let wide = [take("2001:db8::1"), take("2001:db8::2")];
+        assert!(wide.iter().all(Option::is_some));
+        assert!(take("2001:db8::3").is_none(), "a /64 is one");
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let addresses = Addresses::new(0);
+        let places: Vec<_> = (0..100).map(|_| addresses.take([10, 0, 0, 1].into())).collect();
+        assert!(places.iter().all(Option::is_some));
+    }
+}
