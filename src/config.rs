@@ -339,7 +339,8 @@ settings! {
         /// The most connections at the same time; more are told to try again (503).
         connections_max: usize = 4096, "a number from 1 to 1000000",
             |connections| (1..=1_000_000).contains(connections);
-        /// The most connections at the same time from one address; 0 is no limit but that.
+        /// The most connections at the same time from one address that is not a trusted proxy; 0 is no
+        /// limit but that.
         connections_per_address_max: usize = 0, "a number up to 1000000",
             |connections| *connections <= 1_000_000;
         /// The most requests at the same time on one HTTP/2 connection.

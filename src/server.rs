@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,8 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// The most connections from one address; 0: no limit but that.
     pub connections_per_address_max: usize,
+    /// Whose connections are those of many clients, and are not limited by address.
+    pub trusted_proxies: Vec<IpNet>,
     /// The most requests at the same time on one HTTP/2 connection.
     pub h2_streams_max: u32,
     /// How long a connection may be without a request, and the head of one, or a TLS handshake, may
@@ -66,6 +69,7 @@ impl ServerOptions {
         Self {
             connections_max: settings.connections_max,
             connections_per_address_max: settings.connections_per_address_max,
+            trusted_proxies: settings.trusted_proxies.clone(),
             h2_streams_max: settings.h2_streams_max,
             header_read_timeout: settings.header_read_timeout,
             write_stall_timeout: settings.write_stall_timeout,
@@ -160,7 +164,10 @@ pub fn serve(
     let shared = Arc::new(Shared {
         builder: connection::Builder::new(&options),
         slots: Arc::new(Semaphore::new(options.connections_max)),
-        addresses: Addresses::new(options.connections_per_address_max),
+        addresses: Addresses::new(
+            options.connections_per_address_max,
+            options.trusted_proxies.clone(),
+        ),
         refusals: Arc::new(Semaphore::new(refusal::AT_ONCE_MAX)),
         full: AtomicBool::new(false),
         connections: TaskTracker::new(),

@@ -84,7 +84,7 @@ async fn perform(
     let context = Arc::clone(context);
     let call = Call { access, headers: parts.headers, peer, files, body, context };
     if !changes {
-        let result = dispatch(call, endpoint).await;
+        let result = Box::pin(dispatch(call, endpoint)).await;
         if let Some((record, rule)) = record {
             record.settle(Some(rule), &result).await;
         }

@@ -1,9 +1,11 @@
-//! [`Addresses`]: how many connections each address has open.
+//! [`Addresses`]: how many connections each address has open. A trusted proxy has its clients'.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use ipnet::IpNet;
 
 use crate::network::Network;
 
@@ -12,6 +14,7 @@ use crate::network::Network;
 pub(super) struct Addresses {
     /// 0: as many as there may be over all.
     max: usize,
+    trusted: Vec<IpNet>,
     open: Mutex<HashMap<Network, usize>>,
 }
 
@@ -23,13 +26,14 @@ pub(super) struct Place {
 }
 
 impl Addresses {
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, open: Mutex::default() })
+    pub(super) fn new(max: usize, trusted: Vec<IpNet>) -> Arc<Self> {
+        Arc::new(Self { max, trusted, open: Mutex::default() })
     }
 
     /// A place for a connection from an address, if it may have one more.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Option<Place>> {
-        if self.max == 0 {
+        let is_trusted = |proxies: &IpNet| proxies.contains(&address.to_canonical());
+        if self.max == 0 || self.trusted.iter().any(is_trusted) {
             return Some(None);
         }
         let network = Network::of(address);
@@ -62,7 +66,7 @@ mod tests {
 
     #[test]
     fn each_address_has_its_places_and_gets_them_back() {
-        let addresses = Addresses::new(2);
+        let addresses = Addresses::new(2, Vec::new());
         let take = |address: &str| addresses.take(address.parse().unwrap());
         let first = take("10.0.0.1").unwrap();
         let second = take("::ffff:10.0.0.1").unwrap();
@@ -78,8 +82,17 @@ mod tests {
     }
 
     #[test]
+    fn a_trusted_proxy_has_no_limit() {
+        let addresses = Addresses::new(1, vec!["10.0.0.0/24".parse().unwrap()]);
+        let take = |address: &str| addresses.take(address.parse().unwrap());
+        let places = [take("10.0.0.1"), take("::ffff:10.0.0.1"), take("10.0.1.1")];
+        assert!(places.iter().all(Option::is_some));
+        assert!(take("10.0.1.1").is_none());
+    }
+
+    #[test]
     fn zero_is_no_limit() {
-        let addresses = Addresses::new(0);
+        let addresses = Addresses::new(0, Vec::new());
         let places: Vec<_> = (0..100).map(|_| addresses.take([10, 0, 0, 1].into())).collect();
         assert!(places.iter().all(Option::is_some));
     }

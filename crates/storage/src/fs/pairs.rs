@@ -54,7 +54,7 @@ impl Inner {
             Err(Refused::Failed(error)) => return Err(failure::ambiguous(&first.key, error)),
         };
         let [of_first, of_then] = temporaries;
-        let shown = self.show(first, &of_first).and_then(|()| Ok(self.show(then, &of_then)));
+        let shown = self.show(first, &of_first).map(|()| self.show(then, &of_then));
         drop(logged);
         let unshown: &[&str] = match &shown {
             Ok(Ok(())) => &[],
