@@ -258,6 +258,26 @@ impl Core {
         Err(Error::Busy { what: "the repository is being changed by too many others" })
     }
 
+    /// Writes a record that is a new version whatever is there: what is on its way to remove the
+    /// one before will miss.
+    pub(crate) async fn write_anew<T: Stored>(
+        &self,
+        window: Window,
+        key: &Key,
+        value: &T,
+    ) -> Result<()> {
+        let mut seen = None;
+        for attempt in 0..ATTEMPTS_MAX {
+            self.check(window)?;
+            if self.swap(key, seen.as_ref(), value.encode()).await?.is_some() {
+                return Ok(());
+            }
+            seen = self.etag(key).await?;
+            self.back_off(attempt).await;
+        }
+        Err(Error::Busy { what: "the repository is being changed by too many others" })
+    }
+
     /// The version of a record, whatever it holds.
     pub(crate) async fn etag(&self, key: &Key) -> Result<Option<ETag>> {
         match self.store.get(key).await {

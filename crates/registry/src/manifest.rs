@@ -359,7 +359,8 @@ impl Repository {
         let Some(subject) = &plan.manifest.subject else { return Ok(()) };
         let key = keys::referrer(&self.name, &subject.digest, &plan.digest);
         let entry = referrer_entry(&plan.manifest, &plan.digest, plan.record.header.size);
-        self.core.ensure(window, &key, &entry).await
+        // Anew even if it is there: a delete that was given up may still be about to remove it.
+        self.core.write_anew(window, &key, &entry).await
     }
 
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).

@@ -1,10 +1,24 @@
 //! W1 and W2: what a write relies on is young when it is sent, or the write is not sent.
 
+use bytes::Bytes;
 use jreg_oci::Reference;
-use jreg_registry::{Chunk, Error, Touch};
+use jreg_registry::{Chunk, Error, ManifestPush, PageRequest, Touch};
 use jreg_storage::{ETag, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
+use crate::collecting::referrer;
+
+const ALL: PageRequest = PageRequest { last: None, limit: 100 };
+
+fn push_of(reference: &str, manifest: &str) -> ManifestPush {
+    ManifestPush {
+        reference: reference.parse().unwrap(),
+        tags: Vec::new(),
+        media_type: None,
+        bytes: Bytes::copy_from_slice(manifest.as_bytes()),
+        condition: None,
+    }
+}
 
 async fn etag(bench: &Bench, prefix: &str) -> ETag {
     let keys = bench.keys(prefix).await;
@@ -44,6 +58,35 @@ async fn manifest_that_is_pushed_again_is_a_new_version() {
     let before = etag(&bench, "repositories/a/_manifests/").await;
     bench.put_manifest("a", "v1", &image).await.unwrap();
     assert_ne!(etag(&bench, "repositories/a/_manifests/").await, before);
+}
+
+/// A delete that was given up may still have a request on its way. It must not take the entry of a
+/// referrer that was pushed again, and acknowledged, meanwhile.
+#[tokio::test]
+async fn referrer_that_is_pushed_again_has_a_new_entry() {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    let signature = referrer(&image, &bytes(5));
+    let reference = digest(signature.as_bytes()).to_string();
+    bench.put_manifest("a", &reference, &signature).await.unwrap();
+
+    let is_entry = |key: &str| key.contains("/_referrers/");
+    let mut late = bench.gate.hold(move |call| call.operation == "delete" && is_entry(&call.key));
+    let (repository, named) = (bench.repository("a"), reference.parse().unwrap());
+    let deleting = tokio::spawn(async move { repository.manifest_delete(&named, None).await });
+    late.reached(1).await;
+    let mut next = bench.gate.hold(|call| call.operation == "delete");
+    bench.another("a").await.manifest_put(push_of(&reference, &signature)).await.unwrap();
+    late.release();
+    next.reached(1).await;
+    deleting.abort();
+    deleting.await.unwrap_err();
+    next.release();
+
+    let found = bench.repository("a").referrers(&digest(image.as_bytes()), None, &ALL).await;
+    let found = found.unwrap().items;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].digest.to_string(), reference);
 }
 
 #[tokio::test]
