@@ -1,9 +1,9 @@
 //! [`Limits`]: how much one client may ask for: requests of an address, requests and uploads of an
 //! identity.
 //!
-//! Rates are the generic cell rate algorithm (ITU-T I.371), which keeps one number for each client:
-//! the libraries for it bring a dozen crates. How many clients are remembered is bounded; whoever
-//! is forgotten begins anew. Each instance counts for itself.
+//! Rates are the generic cell rate algorithm (ITU-T I.371), which keeps one number for each client. How
+//! many clients are remembered is bounded; whoever is forgotten begins anew. Each instance counts for
+//! itself.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
