@@ -116,6 +116,7 @@ impl Client {
         };
         let authorization: Arc<str> = authorization.into();
         server.tokens.put(request.access, Arc::clone(&authorization));
+        sink.restart();
         self.follow(&server.authority, request, Some(&authorization), sink).await
     }
 
@@ -168,6 +169,7 @@ impl Client {
             // A token is for the host that asked for it.
             let shown = authorization.filter(|_| to.authority == *authority);
             let there = Request { target: &to.target, ..request };
+            sink.restart();
             answer = self.exchange(&to.authority, there, shown, sink).await?;
             place = Some(to);
         }

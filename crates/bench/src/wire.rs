@@ -45,6 +45,15 @@ pub(crate) enum Sink {
 }
 
 impl Sink {
+    /// Forgets what came: the answer that is to be read is another one.
+    pub(crate) fn restart(&mut self) {
+        match self {
+            Self::Count => {}
+            Self::Hash(hash) => hash.reset(),
+            Self::Keep(kept) => kept.clear(),
+        }
+    }
+
     fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match self {
             Self::Count => {}

@@ -52,7 +52,7 @@ pub(crate) fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
 }
 
 pub(crate) fn answer_with(status: u16, name: &'static str, value: &str) -> Answer {
-    let mut answer = answer(status, "");
+    let mut answer = answer(status, "a body that is not what was asked for");
     answer.headers_mut().insert(name, value.parse().unwrap());
     answer
 }
