@@ -177,7 +177,12 @@ async fn http_2_is_spoken_to_those_who_begin_with_it() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_told_to_try_again() {
-    let server = start(ServerOptions { connections_max: 1, ..options() });
+    check_one_at_a_time(ServerOptions { connections_max: 1, ..options() }).await;
+}
+
+/// Checks a server that takes one connection of this machine.
+async fn check_one_at_a_time(options: ServerOptions) {
+    let server = start(options);
     let mut first = server.connect().await;
     ask(&mut first, "/", "").await;
     read_until(&mut first, "here").await;

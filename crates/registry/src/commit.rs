@@ -16,7 +16,7 @@ use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
 use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
 use crate::upload::{in_order, unknown};
-use crate::writer::{Purpose, Writer};
+use crate::writer::{OneStep, Purpose, Writer};
 use crate::{Blob, Chunk, Error, Repository, Result, UploadId};
 
 /// What comes with a closing PUT.
@@ -277,12 +277,11 @@ impl Repository {
         }
         let settler = if writer.is_recorded() { Settler::Closer } else { Settler::Alone };
         let (closed, window) = match writer.close_and_link(digest).await? {
-            Some((closed, _, true)) => {
-                let size_bytes = closed.location.size_bytes;
+            OneStep::Linked(Location { size_bytes, .. }) => {
                 return Ok(Blob { digest: digest.clone(), size_bytes });
             }
-            Some((closed, window, false)) => (closed, window),
-            None => writer.close(digest).await?,
+            OneStep::Closed(closed, window) => (*closed, window),
+            OneStep::Apart => writer.close(digest).await?,
         };
         self.settle(id, &closed, self.core.since(window), settler).await
     }

@@ -273,7 +273,10 @@ impl Core {
                 return Ok(());
             }
             seen = self.etag(key).await?;
-            self.back_off(attempt).await;
+            // That something is there at first is no other writer's doing.
+            if attempt > 0 {
+                self.back_off(attempt).await;
+            }
         }
         Err(Error::Busy { what: "the repository is being changed by too many others" })
     }

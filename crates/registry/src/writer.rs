@@ -40,7 +40,8 @@ const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
 const NEW_KEY: PutMode = PutMode::Overwrite;
 
 /// Where a part may be of any size, a first request with no more than this is not made one: a blob
-/// so small is a file of its own sooner than a file that is collected and then given its name.
+/// so small is a file of its own sooner than a file that is collected and then given its name. It is
+/// what a folder's log takes, so that it goes there with its session.
 const SMALL_BYTES: usize = 128 * 1024;
 
 /// For a blob of known length, parts are made so large that this many suffice.
@@ -61,6 +62,17 @@ pub(crate) enum Purpose {
     Last,
     /// They are only hashed: the blob is held already, but possession must be proven.
     Discard,
+}
+
+/// What came of closing an upload and linking its bytes at once.
+#[derive(Debug)]
+pub(crate) enum OneStep {
+    /// Both are done, and the blob is there.
+    Linked(Location),
+    /// It is closed, and something is at the link already. It may be linked within the window.
+    Closed(Box<Closed>, Window),
+    /// Nothing is done: it has parts, or the store does one after the other anyway.
+    Apart,
 }
 
 /// The session as it was last recorded.
@@ -653,17 +665,12 @@ impl Writer {
         Ok((closed, now))
     }
 
-    /// As [`Writer::close`], and links the bytes in the same step, for an upload that has no parts
-    /// in a store where that is one. Says besides whether they are linked: if not, there is
-    /// something at the link. `None`: it is to be closed first.
-    pub(crate) async fn close_and_link(
-        &mut self,
-        digest: &Digest,
-    ) -> Result<Option<(Closed, Window, bool)>> {
+    /// As [`Writer::close`], and links the bytes in the same step, where both are one.
+    pub(crate) async fn close_and_link(&mut self, digest: &Digest) -> Result<OneStep> {
         let core = Arc::clone(&self.core);
         let is_one_step = core.store.locality() == Locality::InProcess;
         if !is_one_step || self.multipart.is_some() || !core.rules.keep(Rule::CloseFirst) {
-            return Ok(None);
+            return Ok(OneStep::Apart);
         }
         self.check_unnamed()?;
         let window = core.window();
@@ -677,14 +684,15 @@ impl Writer {
             let location = Location { key: key.clone(), size_bytes: bytes.len() as u64 };
             (Closed::new(digest.clone(), location, None), Put { key, bytes, mode: NEW_KEY })
         } else {
-            return Ok(None);
+            return Ok(OneStep::Apart);
         };
         let link = Link::Live(closed.location.clone()).encode();
         let (key, mode) = (keys::link(digest, &self.name), PutMode::Create);
         let linked = core.put_then(Some(window), first, Put { key, bytes: link, mode }).await;
         self.reserved = None;
         match linked {
-            Ok(linked) => Ok(Some((closed, window, linked.is_some()))),
+            Ok(Some(_)) => Ok(OneStep::Linked(closed.location)),
+            Ok(None) => Ok(OneStep::Closed(Box::new(closed), window)),
             Err(Error::Store(error)) if error.is_conflict() => Err(self.superseded()),
             Err(error) => Err(error),
         }

@@ -126,19 +126,7 @@ async fn a_client_that_waits_for_its_answers_may_give_up_as_many_as_it_likes() {
 
 #[tokio::test]
 async fn an_address_has_so_many_connections() {
-    let server = start(ServerOptions { connections_per_address_max: 1, ..options() });
-    let mut first = server.connect().await;
-    ask(&mut first, "/", "").await;
-    read_until(&mut first, "here").await;
-    let refusal = server.get("/").await;
-    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
-    assert!(refusal.contains("\r\nretry-after: 5\r\n"), "{refusal}");
-    assert_eq!(server.metrics.connections_refused.get(), 1);
-    ask(&mut first, "/", "connection: close\r\n").await;
-    assert!(read_all(&mut first).await.ends_with("here"));
-    while !server.get("/").await.starts_with("HTTP/1.1 200 ") {
-        tokio::task::yield_now().await;
-    }
+    check_one_at_a_time(ServerOptions { connections_per_address_max: 1, ..options() }).await;
 }
 
 #[tokio::test]

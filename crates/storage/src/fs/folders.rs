@@ -13,8 +13,9 @@
 //! *Known* folders exist, and are *settled* once they are durable, which who needs it sees to
 //! ([`Folders::settle`]): a file that is in the log brings its folders along. One is forgotten only
 //! together with its removal, so what is known stays true as long as the folder's lock is held.
-//! Only the last rule needs two locks; parent and folder come from different sets of stripes (by
-//! the parity of their depth), and the second is only tried, so there is no cycle to wait in.
+//! The last rule needs two locks; parent and folder come from different sets of stripes (by the parity
+//! of their depth), and the second is only tried, so there is no cycle to wait in. Whoever writes two
+//! files holds both folders shared, and takes their locks in one order: the even first, then by index.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;

@@ -17,7 +17,7 @@
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client. What is known already is answered without it: a record that is in memory, once
 //! its file is seen to be the same, and a file that is open. Nobody but this store could have made
-//! that untrue, so the root is not looked at.
+//! that untrue, so the root is not looked at. So is what is absent, if the root is still ours.
 
 mod failure;
 mod folders;
