@@ -20,6 +20,7 @@ use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode
 use tokio::sync::{Mutex, RwLock, Semaphore};
 use uuid::Uuid;
 
+use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::record::{Stored, Versioned, versioned};
 use crate::rules::{Rule, Rules};
@@ -61,10 +62,8 @@ pub(crate) struct Core {
     pub(crate) sessions: Arc<SessionCache>,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
-    /// A permit for each byte of an upload that may be in memory.
-    pub(crate) upload_bytes: Arc<Semaphore>,
-    /// How many of these permits there are: no part may be larger.
-    pub(crate) upload_bytes_max: u64,
+    /// The bytes of uploads that may be in memory.
+    pub(crate) upload_bytes: Budget,
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Arc<[Mutex<()>]>,
@@ -93,14 +92,12 @@ impl Core {
         // One part must fit, or no upload could ever send.
         let part_bytes = limits.part_bytes.unwrap_or_default().max(store.part_rules().part_bytes);
         let budget = limits.upload_buffer_bytes.max(part_bytes);
-        let permits = usize::try_from(budget).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             cache: Arc::new(Cache::new(store.locality(), &options)),
             sessions: Arc::new(SessionCache::new()),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
-            upload_bytes: Arc::new(Semaphore::new(permits)),
-            upload_bytes_max: permits as u64,
+            upload_bytes: Budget::new(budget),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
             manifest_locks: (0..MANIFEST_LOCKS).map(|_| RwLock::new(())).collect(),
             store,

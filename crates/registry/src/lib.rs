@@ -10,6 +10,7 @@
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
 //! - `commit.rs`: from the last bytes of an upload to a blob
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
+//! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `collect.rs`, `collect/`: removes what nothing keeps
 //! - `check.rs`, `check/`: finds what is not as it should be, and mends it
@@ -20,6 +21,7 @@
 
 mod blob;
 mod body;
+mod budget;
 mod cache;
 mod check;
 mod collect;

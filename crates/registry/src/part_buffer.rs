@@ -11,6 +11,10 @@ use memmap2::{MmapMut, MmapOptions};
 /// What is smaller comes from the heap: a mapping is whole pages, and a system call.
 const MAPPED_BYTES_MIN: usize = 256 * 1024;
 
+/// From when on what still grows is in a mapping of all that it may become. Before that the system
+/// might give it more than it was told to take, as it has pages of this size.
+const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
+
 /// Bytes that are collected, and then handed over as one piece.
 #[derive(Debug, Default)]
 pub(crate) struct PartBuffer(Memory);
@@ -30,13 +34,30 @@ impl Default for Memory {
 impl PartBuffer {
     /// Makes room for so many bytes. More can be put in, at the price of a copy.
     pub(crate) fn reserve(&mut self, bytes: usize) {
-        if self.is_empty()
-            && bytes >= MAPPED_BYTES_MIN
-            && let Ok(map) = MmapOptions::new().len(bytes).map_anon()
-        {
-            self.0 = Memory::Mapped { map, len: 0 };
-        } else if let Memory::Heap(heap) = &mut self.0 {
+        if self.is_empty() && bytes >= MAPPED_BYTES_MIN {
+            self.map(bytes);
+        }
+        if let Memory::Heap(heap) = &mut self.0 {
             heap.reserve(bytes);
+        }
+    }
+
+    /// Makes room for so many bytes in all, of what may become `bytes_max`.
+    pub(crate) fn grow(&mut self, bytes: usize, bytes_max: usize) {
+        if bytes >= GROWN_BYTES_MIN && matches!(self.0, Memory::Heap(_)) {
+            self.map(bytes_max);
+        }
+        if let Memory::Heap(heap) = &mut self.0 {
+            heap.reserve(bytes.saturating_sub(heap.len()));
+        }
+    }
+
+    /// Moves what there is into a mapping of so many bytes, if the system gives one.
+    fn map(&mut self, bytes: usize) {
+        let Ok(map) = MmapOptions::new().len(bytes.max(self.len())).map_anon() else { return };
+        let before = std::mem::replace(&mut self.0, Memory::Mapped { map, len: 0 });
+        if let Memory::Heap(heap) = before {
+            self.extend_from_slice(&heap);
         }
     }
 
@@ -97,6 +118,25 @@ mod tests {
                 assert!(taken == piece.repeat(pieces), "{pieces} pieces in {reserved} bytes");
                 assert!(buffer.is_empty() && buffer.take().is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_however_it_grew() {
+        let piece: Vec<u8> = (0..=250).collect();
+        for bytes_max in [1, 1000, GROWN_BYTES_MIN - 1, GROWN_BYTES_MIN, 2 * GROWN_BYTES_MIN] {
+            let (mut buffer, mut room, mut pieces) = (PartBuffer::default(), 100, 0);
+            while buffer.len() + piece.len() <= bytes_max {
+                while room < buffer.len() + piece.len() {
+                    room *= 2;
+                }
+                buffer.grow(room, bytes_max);
+                buffer.extend_from_slice(&piece);
+                pieces += 1;
+            }
+            let is_mapped = matches!(buffer.0, Memory::Mapped { .. });
+            assert_eq!(is_mapped, room >= GROWN_BYTES_MIN, "{room} bytes");
+            assert!(buffer.take() == piece.repeat(pieces), "{pieces} pieces");
         }
     }
 

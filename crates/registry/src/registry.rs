@@ -147,7 +147,7 @@ impl Registry {
         let (cache_hits, cache_misses) = self.core.cache.counts();
         Usage {
             upload_slots_free: self.core.upload_slots.available_permits(),
-            upload_buffer_bytes_free: self.core.upload_bytes.available_permits(),
+            upload_buffer_bytes_free: self.core.upload_bytes.bytes_free(),
             cache_hits,
             cache_misses,
             clock_difference: self.core.store.clock_difference().unwrap_or_default(),

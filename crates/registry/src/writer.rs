@@ -1,9 +1,8 @@
 //! [`Writer`]: one request's bytes on their way into the store.
 //!
 //! Frames of the body are hashed as they come and collected to a part; full parts are sent to
-//! the store while the next one fills, a few at a time. A whole part is reserved from the budget
-//! that all uploads share before its first byte is read, so that many uploads cannot starve each
-//! other half full; while the budget is spent, the client's socket is not read.
+//! the store while the next one fills, a few at a time. Room is reserved from the budget that all
+//! uploads share before bytes are read; while that is spent, the client's socket is not read.
 //!
 //! What was stored becomes part of the upload only with the next session record. A writer that
 //! breaks off, or was superseded, leaves the session as the last record says.
@@ -18,10 +17,10 @@ use bytes::Bytes;
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
 use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, Put, PutMode};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::body::Incoming;
+use crate::budget::Reserved;
 use crate::commit::is_gone_or_done;
 use crate::core::{Core, Window, over};
 use crate::keys;
@@ -110,7 +109,7 @@ pub(crate) struct Writer {
     tail: Option<Location>,
     buffer: PartBuffer,
     /// The part of the shared budget that the buffer takes.
-    reserved: Option<OwnedSemaphorePermit>,
+    reserved: Option<Reserved>,
     /// How many bytes were handed to the store as parts: where the buffer starts.
     sent: u64,
     sending: VecDeque<JoinHandle<jreg_storage::Result<Part>>>,
@@ -256,12 +255,13 @@ impl Writer {
         loop {
             self.reserve(incoming.left()).await?;
             let Some(mut frame) = incoming.next().await? else { return Ok(true) };
-            let piece = frame.split_to(self.room().min(frame.len()));
-            self.hasher.update(&piece);
-            self.buffer.extend_from_slice(&piece);
-            if !frame.is_empty() {
-                incoming.put_back(frame);
-                return Ok(false);
+            while !frame.is_empty() {
+                if self.part_room() == 0 {
+                    incoming.put_back(frame);
+                    return Ok(false);
+                }
+                self.reserve(None).await?;
+                self.collect(&mut frame);
             }
         }
     }
@@ -313,7 +313,7 @@ impl Writer {
 
     /// Refuses what can never be stored before any of it is.
     fn check_room(&self, left: Option<u64>) -> Result<()> {
-        let budget = self.core.upload_bytes_max;
+        let budget = self.core.upload_bytes.bytes_max();
         let parts_max = self.core.store.part_rules().parts_max;
         let max_bytes = if self.part_bytes > budget {
             budget.saturating_mul(PARTS_AIM)
@@ -326,28 +326,51 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the shared budget has room for the part that is being filled. `left` is how
-    /// many bytes are still to come, if that is known.
+    /// Waits until the shared budget has room for what comes next. `left` is how many bytes are
+    /// still to come, if that is known.
     async fn reserve(&mut self, left: Option<u64>) -> Result<()> {
-        if self.reserved.is_some() || left == Some(0) || self.purpose == Purpose::Discard {
+        if left == Some(0) || self.purpose == Purpose::Discard {
             return Ok(());
         }
+        if self.reserved.is_some() {
+            return self.grow().await;
+        }
         let tail = self.tail.as_ref().map_or(0, |tail| tail.size_bytes);
-        self.take_permits(left.map_or(self.part_bytes, |left| self.part_bytes.min(left + tail)))
-            .await
+        match left {
+            Some(left) => self.reserve_whole(self.part_bytes.min(left + tail)).await,
+            // What comes after a part is long.
+            None if self.multipart.is_some() => self.reserve_whole(self.part_bytes).await,
+            None => {
+                let reserved = self.core.upload_bytes.begin(tail, self.part_bytes).await?;
+                self.make_room(reserved);
+                Ok(())
+            }
+        }
     }
 
-    async fn take_permits(&mut self, bytes: u64) -> Result<()> {
-        if bytes > self.core.upload_bytes_max {
-            // Waiting for more than there will ever be would also keep all others waiting.
-            return Err(Error::Busy { what: "this instance has no room for a part of the upload" });
-        }
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let budget = Arc::clone(&self.core.upload_bytes);
-        let reserved = budget.acquire_many_owned(permits).await.map_err(|_| Error::Stopped)?;
+    async fn reserve_whole(&mut self, bytes: u64) -> Result<()> {
+        let reserved = self.core.upload_bytes.take(bytes).await?;
         self.buffer.reserve(usize::try_from(bytes).unwrap_or_default());
         self.reserved = Some(reserved);
         Ok(())
+    }
+
+    /// Reserves more of the part if all that was reserved is full.
+    async fn grow(&mut self) -> Result<()> {
+        if self.room() > 0 || self.part_room() == 0 {
+            return Ok(());
+        }
+        let Some(mut reserved) = self.reserved.take() else { return Ok(()) };
+        self.core.upload_bytes.grow(&mut reserved, self.part_bytes).await?;
+        self.make_room(reserved);
+        Ok(())
+    }
+
+    fn make_room(&mut self, reserved: Reserved) {
+        let [bytes, part_bytes] = [reserved.bytes(), self.part_bytes]
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.buffer.grow(bytes, part_bytes);
+        self.reserved = Some(reserved);
     }
 
     async fn take(&mut self, mut frame: Bytes) -> Result<()> {
@@ -361,21 +384,34 @@ impl Writer {
         self.load_tail().await?;
         while !frame.is_empty() {
             // A part is only cut off once more follows: what fits one part is one PUT.
-            if self.room() == 0 {
+            if self.part_room() == 0 {
                 self.send_part().await?;
                 self.checkpoint_long_stream().await?;
-                self.reserve(None).await?;
             }
-            let piece = frame.split_to(self.room().min(frame.len()));
-            self.hasher.update(&piece);
-            self.buffer.extend_from_slice(&piece);
+            self.reserve(None).await?;
+            self.collect(&mut frame);
         }
         Ok(())
     }
 
-    fn room(&self) -> usize {
+    /// Takes as much of a frame as there is room for.
+    fn collect(&mut self, frame: &mut Bytes) {
+        let piece = frame.split_to(self.room().min(frame.len()));
+        self.hasher.update(&piece);
+        self.buffer.extend_from_slice(&piece);
+    }
+
+    /// How much more fits the part.
+    fn part_room(&self) -> usize {
         let part_bytes = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
         part_bytes.saturating_sub(self.buffer.len())
+    }
+
+    /// How much more fits what is reserved of it.
+    fn room(&self) -> usize {
+        let reserved = self.reserved.as_ref().map_or(0, Reserved::bytes);
+        let reserved = usize::try_from(reserved).unwrap_or(usize::MAX);
+        self.part_room().min(reserved.saturating_sub(self.buffer.len()))
     }
 
     /// Takes the stored tail into the buffer, so that what comes can follow it in one part.
@@ -386,7 +422,7 @@ impl Writer {
             return Err(self.unknown());
         }
         if self.reserved.is_none() {
-            self.take_permits(tail.size_bytes).await?;
+            self.reserve_whole(tail.size_bytes).await?;
         }
         let range = ByteRange { start: 0, end: tail.size_bytes };
         // It is gone if the upload was cancelled meanwhile.
@@ -500,7 +536,7 @@ impl Writer {
     fn keeps_tail(&self) -> bool {
         let is_first = self.multipart.is_none();
         match self.core.store.part_rules().uniform {
-            true => self.room() > 0 || is_first,
+            true => self.part_room() > 0 || is_first,
             false => is_first && self.buffer.len() <= SMALL_BYTES,
         }
     }
@@ -800,5 +836,5 @@ fn part_bytes(core: &Core, length: Option<u64>) -> u64 {
     }
     let whole = wanted.next_multiple_of(PART_STEP_BYTES);
     // If not even what is wanted fits the budget, the blob is refused.
-    whole.min(core.upload_bytes_max.max(wanted))
+    whole.min(core.upload_bytes.bytes_max().max(wanted))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use jreg_registry::{BodyError, Chunk, Error, Limits, Options, Registry, Repository};
 use jreg_storage::testing::{Call, Gate, Intercepted, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, Locality, MemoryStore, PartRules, Result};
@@ -57,14 +57,14 @@ impl Meter {
         self.0.taken.load(Ordering::SeqCst)
     }
 
-    /// A body of these bytes, counted as they are taken; it then ends, breaks off, or stands
-    /// still.
+    /// A body of these bytes, counted as they are taken, with others' turns between them; it then
+    /// ends, breaks off, or stands still.
     fn body(&self, bytes: &Bytes, length: Option<u64>, ending: Ending) -> Chunk {
         let meter = self.clone();
         let frames: Vec<_> = (0..bytes.len()).map(|at| bytes.slice(at..=at)).collect();
-        let frames = futures::stream::iter(frames).map(move |frame| {
+        let frames = futures::stream::iter(frames).then(move |frame| {
             meter.take(frame.len() as u64);
-            Ok(frame)
+            tokio::task::yield_now().map(|()| Ok(frame))
         });
         let body = match ending {
             Ending::Whole => frames.boxed(),
@@ -194,6 +194,32 @@ async fn uploads_together_never_buffer_more_than_the_budget() {
         assert!(taken > BUDGET_BYTES / 2, "{taken} bytes: the budget is not used");
         held.release();
         all(pushes).await;
+        let most = bench.meter.most();
+        assert!(most <= BUDGET_BYTES + IN_HAND_BYTES, "{most} bytes at the same time");
+        assert_eq!(bench.free(), BUDGET_BYTES, "some is never given back");
+    }
+}
+
+/// Most streams are short. That they may become long must not keep the others waiting.
+#[tokio::test]
+async fn streams_of_unknown_length_take_room_as_they_grow() {
+    let bench = Bench::new().await;
+    let streamed = (0..UPLOADS).map(|n| 3 * n + 1);
+    let stalled: Vec<_> = streamed.map(|n| bench.push(n, 1, Ending::Stalled)).collect();
+    settle().await;
+    assert_eq!(bench.meter.taken(), UPLOADS as u64, "each has a byte");
+    stalled.iter().for_each(JoinHandle::abort);
+    join_all(stalled).await;
+    assert_eq!(bench.free(), BUDGET_BYTES, "some is never given back");
+}
+
+/// If all room went to parts that are half full, none of them could ever be sent.
+#[tokio::test]
+async fn streams_that_grow_at_the_same_time_do_not_starve_each_other() {
+    for len in [PART - 1, PART + 1, PART * 4 + 3] {
+        let bench = Bench::new().await;
+        let streamed = (0..UPLOADS).map(|n| 3 * n + 1);
+        all(streamed.map(|n| bench.push(n, len, Ending::Whole))).await;
         let most = bench.meter.most();
         assert!(most <= BUDGET_BYTES + IN_HAND_BYTES, "{most} bytes at the same time");
         assert_eq!(bench.free(), BUDGET_BYTES, "some is never given back");
