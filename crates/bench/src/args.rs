@@ -127,6 +127,10 @@ pub struct RunArgs {
     /// Run sync before each workload, so that none pays for what the last one left to be written
     #[arg(long)]
     sync: bool,
+    /// For mix-gc: run this line of the shell again and again meanwhile, such as jreg gc. Without it
+    /// that workload is left out
+    #[arg(long, value_name = "COMMAND")]
+    collect: Option<String>,
     /// The server's process, to see what it takes; Linux only
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -145,13 +149,19 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// A workload that was asked for by name and cannot be done without `--collect`.
+    pub(crate) fn lacks_collector(&self) -> Option<Workload> {
+        let asked = self.only.iter().find(|workload| workload.is_collected).copied();
+        asked.filter(|_| self.collect.is_none())
+    }
+
     /// What is to be done on that registry.
     pub(crate) fn plan(self, url: Url) -> Plan {
         let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         Plan {
             label: self.label.unwrap_or_else(|| url.authority.host_header()),
             url,
-            workloads: select(&self.only, &self.skip),
+            workloads: select(&self.only, &self.skip, self.collect.is_some()),
             concurrency: number(self.concurrency),
             amount: self.count.map_or(Amount::Duration(self.duration), Amount::Count),
             warmup: self.warmup,
@@ -163,6 +173,7 @@ impl RunArgs {
             timeout: self.timeout,
             verify: self.verify,
             sync: self.sync,
+            collect: self.collect,
             pid: self.pid,
             credentials: self.user,
             ca: self.ca,
@@ -256,7 +267,7 @@ mod tests {
         assert_eq!((plan.concurrency, plan.rounds, plan.tags), (16, 1, 600));
         assert_eq!(plan.amount, Amount::Duration(Duration::from_secs(5)));
         assert_eq!(plan.label, "127.0.0.1:5000");
-        assert_eq!(plan.workloads, crate::workload::WORKLOADS);
+        assert_eq!(plan.workloads, select(&[], &[], false));
     }
 
     #[test]
@@ -266,6 +277,14 @@ mod tests {
         };
         assert_eq!(names("http://a --only mix,blob-head"), ["blob-head", "mix"]);
         assert_eq!(names("http://a --only mix,blob-head --skip mix"), ["blob-head"]);
+    }
+
+    #[test]
+    fn what_runs_beside_a_collector_needs_one() {
+        let lacks = |args: &str| parse(args).unwrap().run.lacks_collector().map(|w| w.name);
+        assert_eq!(lacks("http://a --only mix,mix-gc"), Some("mix-gc"));
+        assert_eq!(lacks("http://a --only mix-gc --collect true"), None);
+        assert_eq!(lacks("http://a"), None);
     }
 
     #[test]

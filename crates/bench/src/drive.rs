@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 
 use crate::client::Traffic;
+use crate::collector::Collector;
 use crate::error::BenchError;
 use crate::failure::Failure;
 use crate::fixtures::Fixtures;
@@ -106,8 +107,15 @@ impl Driver<'_> {
         }
         let (server, own) = (Stopwatch::start(self.watched)?, Stopwatch::start(self.own)?);
         let began = Instant::now();
-        let tally = self.phase(&job, &Gate::new(&self.plan.amount, self.plan.push_bytes_max)).await;
+        let command = self.plan.collect.as_deref().filter(|_| workload.is_collected);
+        let collector = command.map(Collector::start);
+        let gate = Gate::new(&self.plan.amount, self.plan.push_bytes_max);
+        let mut tally = self.phase(&job, &gate).await;
         let seconds = began.elapsed().as_secs_f64();
+        let collections = match collector {
+            Some(collector) => Some(tally.end(collector, self.plan.timeout).await?),
+            None => None,
+        };
         Ok(Measured {
             operations: tally.latencies.count(),
             seconds,
@@ -116,6 +124,7 @@ impl Driver<'_> {
             received_bytes: tally.traffic.received,
             sent_bytes: tally.traffic.sent,
             errors: tally.errors,
+            collections,
             latency: Latency::from(&tally.latencies),
             server_cpu_seconds: server.stop()?,
             server_peak_bytes: self.watched.map(Watched::peak_bytes).transpose()?,
@@ -213,6 +222,15 @@ impl Tally {
             *self.errors.entry(name).or_default() += count;
         }
         self.traffic.add(other.traffic);
+    }
+
+    /// Says how often a collector ran to its end. Runs that failed are errors as others are.
+    async fn end(&mut self, collector: Collector, timeout: Duration) -> Result<u64, BenchError> {
+        let runs = collector.stop(timeout).await?;
+        if runs.failed > 0 {
+            self.errors.insert("collect".to_owned(), runs.failed);
+        }
+        Ok(runs.done)
     }
 }
 

@@ -24,6 +24,12 @@ pub enum BenchError {
     /// `--sync` does not work.
     #[error("cannot run sync")]
     Sync(#[source] io::Error),
+    /// A workload was asked for that needs a command beside it.
+    #[error("{0} needs --collect, the command that runs meanwhile")]
+    NoCollector(&'static str),
+    /// The command of `--collect` cannot be run, or runs for ever.
+    #[error("cannot run the command of --collect")]
+    Collect(#[source] io::Error),
     /// The runtime cannot be started.
     #[error("cannot start")]
     Start(#[source] io::Error),

@@ -15,6 +15,7 @@
 mod args;
 mod auth;
 mod client;
+mod collector;
 mod content;
 mod drive;
 mod error;

@@ -65,6 +65,9 @@ pub struct Measured {
     pub errors: BTreeMap<String, u64>,
     /// Why it was not measured: the registry does not have what is optional.
     pub unsupported: Option<String>,
+    /// How often the command of `--collect` ran meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collections: Option<u64>,
     /// How long operations took.
     pub latency: Latency,
     /// What the server's process ran, in seconds (`--pid`).

@@ -50,6 +50,9 @@ fn run_workloads(
         Some(url) if !args.list => url,
         _ => return print(out, &text::workloads()).map(|()| Verdict::Done),
     };
+    if let Some(workload) = args.lacks_collector() {
+        return Err(BenchError::NoCollector(workload.name));
+    }
     let (json, chart) = (args.json.take(), args.svg.take());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BenchError::Start)?;

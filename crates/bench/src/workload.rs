@@ -18,6 +18,8 @@ pub struct Workload {
     /// What one operation is.
     pub about: &'static str,
     pub(crate) kind: Kind,
+    /// Whether it is done while the command of `--collect` runs.
+    pub(crate) is_collected: bool,
 }
 
 /// What an operation of a workload is.
@@ -63,19 +65,23 @@ impl Kind {
 }
 
 const fn manifest(name: &'static str, about: &'static str, head: bool, by_tag: bool) -> Workload {
-    Workload { name, about, kind: Kind::Manifest { head, by_tag } }
+    other(name, about, Kind::Manifest { head, by_tag })
 }
 
 const fn get(name: &'static str, about: &'static str, size: usize) -> Workload {
-    Workload { name, about, kind: Kind::BlobGet { size } }
+    other(name, about, Kind::BlobGet { size })
 }
 
 const fn push(name: &'static str, about: &'static str, size: usize, style: Style) -> Workload {
-    Workload { name, about, kind: Kind::Push { size, style } }
+    other(name, about, Kind::Push { size, style })
 }
 
 const fn other(name: &'static str, about: &'static str, kind: Kind) -> Workload {
-    Workload { name, about, kind }
+    Workload { name, about, kind, is_collected: false }
+}
+
+const fn collected(name: &'static str, about: &'static str, kind: Kind) -> Workload {
+    Workload { name, about, kind, is_collected: true }
 }
 
 const KNOWN: &str = "POST, then PUT with the bytes and their digest";
@@ -124,6 +130,7 @@ pub const WORKLOADS: &[Workload] = &[
         Kind::ImagePush { layers: 50 },
     ),
     other("mix", "3 of 4 an image-pull-5, 1 of 4 an image-push-5", Kind::Mix),
+    collected("mix-gc", "mix, while the command of --collect runs again and again", Kind::Mix),
     push("push-known-1m", KNOWN, MIB, Style::Known),
     push("push-docker-1m", DOCKER, MIB, Style::Docker),
     push("push-known-10m", KNOWN, 10 * MIB, Style::Known),
@@ -153,9 +160,11 @@ impl fmt::Display for Workload {
 }
 
 /// Those of `only`, or all if that is empty, without those of `skip`, in the order of
-/// [`WORKLOADS`].
-pub(crate) fn select(only: &[Workload], skip: &[Workload]) -> Vec<Workload> {
-    let wanted = |workload: &&Workload| only.is_empty() || only.contains(workload);
+/// [`WORKLOADS`]. Those beside a collector only if there is one.
+pub(crate) fn select(only: &[Workload], skip: &[Workload], has_collector: bool) -> Vec<Workload> {
+    let wanted = |workload: &&Workload| {
+        (only.is_empty() || only.contains(workload)) && (has_collector || !workload.is_collected)
+    };
     let kept = |workload: &&Workload| !skip.contains(workload);
     WORKLOADS.iter().filter(wanted).filter(kept).copied().collect()
 }
@@ -181,8 +190,15 @@ mod tests {
     #[test]
     fn a_selection_keeps_the_order() {
         let [a, b, c] = ["mix", "blob-head", "tag-put"].map(|name| name.parse().unwrap());
-        assert_eq!(select(&[a, b, c], &[c]), [b, a]);
-        assert_eq!(select(&[], &[]), WORKLOADS);
-        assert_eq!(select(&[], WORKLOADS), []);
+        assert_eq!(select(&[a, b, c], &[c], true), [b, a]);
+        assert_eq!(select(&[], &[], true), WORKLOADS);
+        assert_eq!(select(&[], WORKLOADS, true), []);
+    }
+
+    #[test]
+    fn what_needs_a_collector_is_left_out_without_one() {
+        let without = select(&[], &[], false);
+        assert!(without.iter().all(|workload| !workload.is_collected));
+        assert!(without.len() < WORKLOADS.len());
     }
 }

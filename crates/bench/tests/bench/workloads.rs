@@ -110,6 +110,25 @@ fn a_time_ends_a_workload_and_so_do_the_bytes_that_it_may_leave() {
     });
 }
 
+#[test]
+fn a_collector_runs_beside_what_asks_for_it_and_its_failures_count() {
+    block_on(async {
+        for (command, errors) in [("true", 0), ("false", 1)] {
+            let run = run(|plan| {
+                plan.workloads = ["mix", "mix-gc"].map(|name| name.parse().unwrap()).into();
+                plan.collect = Some(command.to_owned());
+            })
+            .await;
+            let [without, beside] = &run.results[..] else { panic!("{run:?}") };
+            clean(without, 4);
+            assert_eq!(without.collections, None);
+            assert_eq!((beside.operations, beside.failed() >= errors), (4, true), "{beside:?}");
+            assert_eq!(beside.collections.unwrap() > 0, errors == 0, "{beside:?}");
+            assert_eq!(beside.errors.contains_key("collect"), errors > 0, "{beside:?}");
+        }
+    });
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_process_is_watched() {
