@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::Gate;
 use super::journal::Entry;
+use super::pace::{PIECE_BYTES, Pace};
 use super::pieces::len;
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -22,6 +23,7 @@ pub(crate) struct Answer {
     rest: Bytes,
     stall: Option<(u64, Waiting)>,
     cut: Option<Cut>,
+    pace: Option<Pace>,
 }
 
 struct Cut {
@@ -33,7 +35,7 @@ struct Cut {
 impl Answer {
     /// A body that comes whole.
     pub(crate) fn new(inner: s3s::Body, entry: Entry) -> Self {
-        Self { inner, entry, sent_bytes: 0, rest: Bytes::new(), stall: None, cut: None }
+        Self { inner, entry, sent_bytes: 0, rest: Bytes::new(), stall: None, cut: None, pace: None }
     }
 
     /// Stops it after so many bytes until the gate lets it through.
@@ -46,12 +48,20 @@ impl Answer {
         self.cut = Some(Cut { after_bytes, flushed: false });
     }
 
+    /// Sends no more than so many bytes a second.
+    pub(crate) fn pace(&mut self, bytes_per_second: u64) {
+        self.pace = Some(Pace::new(bytes_per_second));
+    }
+
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some((after, waiting)) = &mut self.stall
             && self.sent_bytes >= *after
         {
             ready!(waiting.as_mut().poll(context));
             self.stall = None;
+        }
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll(self.sent_bytes, context));
         }
         match &mut self.cut {
             Some(cut) if self.sent_bytes >= cut.after_bytes => {
@@ -70,7 +80,8 @@ impl Answer {
         let stall = self.stall.as_ref().map(|(after, _)| *after);
         let cut = self.cut.as_ref().map(|cut| cut.after_bytes);
         let end = stall.into_iter().chain(cut).min().unwrap_or(u64::MAX);
-        end - self.sent_bytes
+        let room = end - self.sent_bytes;
+        if self.pace.is_some() { room.min(PIECE_BYTES) } else { room }
     }
 
     fn give(&mut self) -> Bytes {

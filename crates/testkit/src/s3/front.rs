@@ -33,6 +33,8 @@ pub(crate) struct Front {
     pub(crate) journal: Arc<Journal>,
     pub(crate) rules: Rules,
     pub(crate) latency_us: AtomicU64,
+    /// The most bytes of an answer in a second.
+    pub(crate) answer_bytes_per_second: Option<u64>,
     /// How many requests are being served, with or without somebody who waits for the answer.
     pub(crate) serving: watch::Sender<usize>,
     pub(crate) stopping: watch::Receiver<()>,
@@ -120,6 +122,9 @@ impl Front {
         response.headers_mut().insert(DATE, date);
         response.map(|body| {
             let mut answer = Answer::new(body, entry);
+            if let Some(bytes_per_second) = self.answer_bytes_per_second {
+                answer.pace(bytes_per_second);
+            }
             for fault in faults {
                 match fault {
                     Fault::CutBody(after_bytes) => answer.cut(after_bytes),

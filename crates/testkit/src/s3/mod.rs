@@ -42,6 +42,7 @@ mod listing;
 mod multipart;
 mod object;
 mod operation;
+mod pace;
 mod pieces;
 mod reading;
 mod rule;

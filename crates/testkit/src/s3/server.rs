@@ -42,6 +42,8 @@ pub struct S3Spec {
     pub secret_key: String,
     /// How much longer every request takes.
     pub latency: Duration,
+    /// The most bytes of one answer in a second, as a connection to a real bucket has.
+    pub answer_bytes_per_second: Option<u64>,
     /// How it keeps the conditions of writes.
     pub conditions: Conditions,
     /// How it keeps the condition of a delete.
@@ -68,6 +70,7 @@ impl Default for S3Spec {
             access_key: "emulator".to_owned(),
             secret_key: "emulator-secret".to_owned(),
             latency: Duration::ZERO,
+            answer_bytes_per_second: None,
             conditions: Conditions::default(),
             conditional_delete: ConditionalDelete::default(),
             swap_of_nothing: SwapOfNothing::default(),
@@ -289,6 +292,7 @@ fn front(spec: &S3Spec, state: &Arc<State>, stopping: watch::Receiver<()>) -> Fr
         journal: Arc::new(Journal::default()),
         rules: Rules::default(),
         latency_us: AtomicU64::new(micros(spec.latency)),
+        answer_bytes_per_second: spec.answer_bytes_per_second,
         serving: watch::Sender::new(0),
         stopping,
     }
