@@ -46,7 +46,8 @@ pub(crate) const ATTEMPTS_MAX: u32 = 24;
 
 const BACKOFF_MIN_MS: u64 = 2;
 const BACKOFF_MAX_MS: u64 = 250;
-const TAG_LOCKS: usize = 64;
+/// So many that of some hundred tags that are written at the same time hardly any two share one.
+const TAG_LOCKS: usize = 4096;
 const MANIFEST_LOCKS: usize = 1024;
 
 /// The store with everything that is kept beside it in memory.

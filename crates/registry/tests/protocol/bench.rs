@@ -41,6 +41,17 @@ pub(crate) fn open_body() -> (mpsc::Sender<Result<Bytes, jreg_registry::BodyErro
     (sender, Chunk { range: None, length: None, body: Box::pin(body) })
 }
 
+/// The push of a manifest by a tag or its digest.
+pub(crate) fn push_of(reference: &str, manifest: &str) -> ManifestPush {
+    ManifestPush {
+        reference: reference.parse().unwrap(),
+        tags: Vec::new(),
+        media_type: None,
+        bytes: Bytes::copy_from_slice(manifest.as_bytes()),
+        condition: None,
+    }
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         Self::with(Options::default()).await
@@ -76,14 +87,7 @@ impl Bench {
     }
 
     pub(crate) async fn put_manifest(&self, name: &str, tag: &str, manifest: &str) -> Result<()> {
-        let push = ManifestPush {
-            reference: tag.parse().unwrap(),
-            tags: Vec::new(),
-            media_type: None,
-            bytes: Bytes::copy_from_slice(manifest.as_bytes()),
-            condition: None,
-        };
-        self.repository(name).manifest_put(push).await.map(|_| ())
+        self.repository(name).manifest_put(push_of(tag, manifest)).await.map(|_| ())
     }
 
     /// What a pull of the blob gives.

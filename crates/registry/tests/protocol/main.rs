@@ -11,4 +11,5 @@ mod collecting;
 mod explaining;
 mod reaping;
 mod sessions;
+mod tagging;
 mod touching;

@@ -1,24 +1,13 @@
 //! W1 and W2: what a write relies on is young when it is sent, or the write is not sent.
 
-use bytes::Bytes;
 use jreg_oci::Reference;
-use jreg_registry::{Chunk, Error, ManifestPush, PageRequest, Touch};
+use jreg_registry::{Chunk, Error, PageRequest, Touch};
 use jreg_storage::{ETag, Store};
 
-use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
+use crate::bench::{Bench, HOUR, MINUTE, bytes, digest, push_of};
 use crate::collecting::referrer;
 
 const ALL: PageRequest = PageRequest { last: None, limit: 100 };
-
-fn push_of(reference: &str, manifest: &str) -> ManifestPush {
-    ManifestPush {
-        reference: reference.parse().unwrap(),
-        tags: Vec::new(),
-        media_type: None,
-        bytes: Bytes::copy_from_slice(manifest.as_bytes()),
-        condition: None,
-    }
-}
 
 async fn etag(bench: &Bench, prefix: &str) -> ETag {
     let keys = bench.keys(prefix).await;
