@@ -356,6 +356,14 @@ settings! {
         /// The most uploads of one identity that send at the same time, of nobody in particular of
         /// one address; 0 is no limit but uploads-max.
         rate_limit_uploads: usize = 0, "a number up to 100000", |uploads| *uploads <= 100_000;
+        /// The most bytes of bodies, of requests and of answers, that one identity has under way at the
+        /// same time, nobody in particular of one address; 0 is no limit. What would be more is told to
+        /// try again (429), unless nothing else is under way.
+        rate_limit_bytes_in_flight: u64 = 0, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
+        /// The most bytes of bodies that one address has under way at the same time, whoever asks; 0
+        /// is no limit.
+        rate_limit_address_bytes_in_flight: u64 = 0, "a size up to 1TiB",
+            |bytes| *bytes <= MIB * MIB;
         /// How long a connection may be without a request, and the head of one, or a TLS handshake,
         /// may take.
         header_read_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",

@@ -1,9 +1,11 @@
-//! [`Limits`]: how much one client may ask for: requests of an address, requests and uploads of an
-//! identity.
+//! [`Limits`]: how much one client may ask for: requests and bytes in flight of an address; requests,
+//! bytes in flight and uploads of an identity.
 //!
 //! Rates are the generic cell rate algorithm (ITU-T I.371), which keeps one number for each client. How
 //! many clients are remembered is bounded; whoever is forgotten begins anew. Each instance counts for
 //! itself.
+
+mod bytes;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,6 +22,9 @@ use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::network::Network;
 
+use bytes::Bytes;
+pub use bytes::{Account, Moving};
+
 /// The most clients whose rate is remembered, of each kind.
 const REMEMBERED_MAX: usize = 16_384;
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +35,7 @@ pub struct Limits {
     addresses: Option<Rates<Network>>,
     clients: Option<Rates<Client>>,
     uploads: Option<Arc<Uploads>>,
+    bytes: Option<Bytes>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
@@ -56,6 +62,12 @@ pub enum Exceeded {
         /// How many are allowed.
         max: usize,
     },
+    /// Too many bytes of bodies under way.
+    #[error("too many bytes in flight, at most {max} are allowed; try again later")]
+    Bytes {
+        /// How many are allowed.
+        max: u64,
+    },
 }
 
 impl Limits {
@@ -66,6 +78,10 @@ impl Limits {
             addresses: Rates::new(settings.rate_limit_address_requests, burst),
             clients: Rates::new(settings.rate_limit_requests, burst),
             uploads: Uploads::new(settings.rate_limit_uploads),
+            bytes: Bytes::new(
+                settings.rate_limit_address_bytes_in_flight,
+                settings.rate_limit_bytes_in_flight,
+            ),
             clock,
             metrics,
         }
@@ -109,6 +125,11 @@ impl Limits {
         let Some(uploads) = &self.uploads else { return Ok(None) };
         let Some(client) = Client::of(identity, address) else { return Ok(None) };
         self.counted("uploads", uploads.begin(client)).map(Some)
+    }
+
+    /// What the bodies of somebody's request are counted to; `None`: they are not.
+    pub fn account(&self, identity: &Identity, address: Option<Network>) -> Option<Account> {
+        self.bytes.as_ref().map(|bytes| bytes.account(identity, address, &self.metrics))
     }
 
     fn counted<T>(&self, kind: &'static str, result: Result<T, Exceeded>) -> Result<T, Exceeded> {
@@ -225,7 +246,7 @@ mod tests {
     fn wait(result: Result<(), Exceeded>) -> Option<u128> {
         result.err().map(|error| match error {
             Exceeded::Requests { wait } => wait.as_millis(),
-            Exceeded::Uploads { .. } => panic!("{error}"),
+            Exceeded::Uploads { .. } | Exceeded::Bytes { .. } => panic!("{error}"),
         })
     }
 

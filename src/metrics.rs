@@ -364,7 +364,8 @@ impl Metrics {
             "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
             self.auth_reloads.clone(),
         );
-        let text = "Requests that were refused as too many, by kind (address, identity, uploads)";
+        let text = "Requests that were refused as too many, by kind (address, identity, uploads, \
+                    address_bytes, identity_bytes)";
         registry.register("limited_requests", text, self.limited.clone());
         let text = "Lines of the audit log, by outcome (written, failed)";
         registry.register("audit_lines", text, self.audit_lines.clone());

@@ -12,18 +12,19 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::FutureExt;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use tracing::Instrument;
 
 use super::body::ClientBody;
 use super::error::ApiError;
-use super::exchange::Exchange;
+use super::exchange::{self, Exchange};
 use super::files::Files;
 use super::record::Record;
 use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized, Refused};
+use crate::limits::Account;
 
 /// An operation that was let in, with what the client sent.
 pub(super) struct Call {
@@ -78,6 +79,9 @@ async fn perform(
         true => context.limits.begin_upload(access.identity(), network)?,
         false => None,
     };
+    let account = context.limits.account(access.identity(), network);
+    let moving = account.as_ref().map(|account| account.begin(body.length())).transpose()?;
+    let body = body.counted_by(moving.flatten());
     exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
@@ -85,6 +89,8 @@ async fn perform(
     let call = Call { access, headers: parts.headers, peer, files, body, context };
     if !changes {
         let result = Box::pin(dispatch(call, endpoint)).await;
+        let account = account.filter(|_| parts.method != Method::HEAD);
+        let result = result.and_then(|response| counted(exchange, account.as_ref(), response));
         if let Some((record, rule)) = record {
             record.settle(Some(rule), &result).await;
         }
@@ -102,6 +108,20 @@ async fn perform(
     };
     let task = tasks.spawn(Box::pin(work).in_current_span());
     task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
+}
+
+/// Counts the bytes of an answer until they are sent.
+fn counted(
+    exchange: &Exchange,
+    account: Option<&Account>,
+    response: Response,
+) -> Result<Response, ApiError> {
+    if let Some(account) = account {
+        // Every answer has a length.
+        let length = exchange::length_of(&response).unwrap_or_default();
+        exchange.answers_with(account.begin(Some(length))?);
+    }
+    Ok(response)
 }
 
 /// Tells somebody that they are not let in.

@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 
 use super::HttpOptions;
 use super::exchange::Exchange;
+use crate::limits::Moving;
 
 /// The longest that the rest of a refused body is read.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
@@ -37,6 +38,8 @@ pub(super) struct ClientBody {
     awaits_continue: bool,
     /// Nothing more will come, or nothing more is wanted.
     over: bool,
+    /// Counts its bytes among those that the client has in flight.
+    moving: Option<Moving>,
 }
 
 impl ClientBody {
@@ -53,6 +56,7 @@ impl ClientBody {
             exchange,
             idle_limit: options.body_idle_timeout,
             idle: None,
+            moving: None,
             drain_bytes_max: options.drain_bytes_max,
             awaits_continue: expect
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
@@ -63,6 +67,12 @@ impl ClientBody {
     /// request with its head.
     pub(super) fn length(&self) -> Option<u64> {
         self.body.size_hint().exact()
+    }
+
+    /// Counts its bytes until it is dropped.
+    pub(super) fn counted_by(mut self, moving: Option<Moving>) -> Self {
+        self.moving = moving;
+        self
     }
 
     /// The body as a stream.
@@ -125,7 +135,12 @@ impl Stream for ClientBody {
         };
         self.idle = None;
         match &item {
-            Some(Ok(bytes)) => self.exchange.received(bytes.len()),
+            Some(Ok(bytes)) => {
+                self.exchange.received(bytes.len());
+                if let Some(moving) = &mut self.moving {
+                    moving.came(bytes.len());
+                }
+            }
             Some(Err(_)) | None => self.over = true,
         }
         Poll::Ready(item)

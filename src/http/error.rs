@@ -280,7 +280,7 @@ impl From<Exceeded> for ApiError {
         let message = exceeded.to_string();
         match exceeded {
             Exceeded::Requests { wait } => Self::too_many(message, wait),
-            Exceeded::Uploads { .. } => Self::busy(message),
+            Exceeded::Uploads { .. } | Exceeded::Bytes { .. } => Self::busy(message),
         }
     }
 }

@@ -26,6 +26,7 @@ use super::error::ApiError;
 use super::proxies::{Client, Proxies};
 use super::request_id::{self, RequestId};
 use super::{Context, framing, headers, service};
+use crate::limits::Moving;
 use crate::logging::chain;
 use crate::metrics::{AnsweredRequest, Raised};
 use crate::network::Network;
@@ -50,6 +51,8 @@ pub(super) struct Exchange {
     identity: OnceLock<(String, Option<String>)>,
     denied: OnceLock<String>,
     received_bytes: AtomicU64,
+    /// Counts the bytes of the answer among those that the client has in flight, to its end.
+    moving: OnceLock<Moving>,
 }
 
 /// What a request is about.
@@ -76,6 +79,7 @@ impl Exchange {
             identity: OnceLock::new(),
             denied: OnceLock::new(),
             received_bytes: AtomicU64::new(0),
+            moving: OnceLock::new(),
         }
     }
 
@@ -115,6 +119,14 @@ impl Exchange {
     /// Notes why they were not.
     pub(super) fn denied_because(&self, reason: String) {
         let _ = self.denied.set(reason);
+    }
+
+    /// Counts the bytes of its answer for as long as anybody has this exchange.
+    pub(super) fn answers_with(&self, moving: Option<Moving>) {
+        if let Some(moving) = moving {
+            // There is one answer.
+            let _ = self.moving.set(moving);
+        }
     }
 
     /// How many bytes of its body were read.
@@ -206,6 +218,15 @@ pub(super) async fn observed<A: Future<Output = Response>>(
     response.map(|body| Body::new(Watched { body, bodiless, watch: Some(watch) }))
 }
 
+/// How long an answer's body is, if that is known.
+pub(super) fn length_of(response: &Response) -> Option<u64> {
+    let announced = || {
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        length.and_then(|length| length.to_str().ok()?.parse().ok())
+    };
+    response.body().size_hint().exact().or_else(announced)
+}
+
 /// Whether an answer of this status has no body, not even one without a byte.
 fn is_bodiless(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -239,11 +260,7 @@ impl Watch {
 
     fn answer_began(&mut self, response: &Response, head: bool) {
         self.status = Some(response.status());
-        self.length = if head { Some(0) } else { response.body().size_hint().exact() };
-        if self.length.is_none() {
-            let length = response.headers().get(header::CONTENT_LENGTH);
-            self.length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        }
+        self.length = if head { Some(0) } else { length_of(response) };
     }
 
     fn sent(&mut self, bytes: usize) {

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::guarded::{Registry, basic, bearer, send};
 use crate::config::Settings;
+use crate::http::Peer;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const UPLOADS: &str = "/v2/open/app/blobs/uploads/";
@@ -128,4 +131,103 @@ async fn an_identity_has_so_many_uploads_at_a_time() {
     let (last, last_answer) = begin_chunk(&registry, &alice).await;
     drop(last);
     assert_eq!(last_answer.await, 202, "what is over does not count");
+}
+
+/// Gets something from an address, without taking the body of the answer.
+async fn begin_pull(registry: &Registry, from: [u8; 4], header: Option<&str>) -> Response<Body> {
+    let request = Request::builder().uri(MANIFEST).header("Host", "test");
+    let request = request.extension(Peer((from, 1234).into()));
+    let request = match header {
+        Some(header) => request.header("Authorization", header),
+        None => request,
+    };
+    let service = TowerToHyperService::new(registry.apps[0].router());
+    service.call(request.body(Body::empty()).unwrap()).await.unwrap()
+}
+
+const HERE: [u8; 4] = [10, 0, 0, 1];
+const THERE: [u8; 4] = [10, 0, 0, 2];
+
+#[tokio::test]
+async fn an_identity_has_so_many_bytes_in_flight() {
+    let registry = with(|settings| settings.rate_limit_bytes_in_flight = 100).await;
+    let (alice, robot) = (alice(), bearer(&registry.robot));
+    let first = begin_pull(&registry, HERE, Some(&alice)).await;
+    assert_eq!(first.status(), 200, "one is always possible");
+    let answer = registry.send_from("10.0.0.2", MANIFEST, Some(&alice)).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["retry-after"]),
+        (429, &"5".parse().unwrap())
+    );
+    assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS");
+    let head = registry.send("HEAD", MANIFEST, Some(&alice)).await;
+    assert_eq!(head.status, 200, "the answer to HEAD has no body");
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 200);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 200, "nobody in particular");
+    for route in crate::http::SERVICE_ROUTES.iter().filter(|route| route.path != "/token") {
+        assert_eq!(status(&registry, "10.0.0.1", route.path, None).await, 200, "{}", route.path);
+    }
+    let whole = http_body_util::BodyExt::collect(first.into_body()).await.unwrap();
+    assert!(whole.to_bytes().len() > 50);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&alice)).await, 200);
+    drop(begin_pull(&registry, HERE, Some(&alice)).await);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&alice)).await, 200, "gone away");
+    let metrics = registry.send("GET", "/metrics", None).await.text();
+    let counted = r#"jreg_limited_requests_total{kind="identity_bytes"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_bytes_in_flight_whoever_asks() {
+    let registry = with(|settings| settings.rate_limit_address_bytes_in_flight = 100).await;
+    let (alice, robot) = (alice(), bearer(&registry.robot));
+    let first = begin_pull(&registry, HERE, Some(&alice)).await;
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 429);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 429);
+    assert_eq!(status(&registry, "10.0.0.2", MANIFEST, Some(&alice)).await, 200);
+    drop(first);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 200);
+    let metrics = registry.send("GET", "/metrics", None).await.text();
+    let counted = r#"jreg_limited_requests_total{kind="address_bytes"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn nobody_in_particular_has_the_bytes_of_the_address() {
+    let registry = with(|settings| settings.rate_limit_bytes_in_flight = 100).await;
+    let first = begin_pull(&registry, HERE, None).await;
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 429);
+    let other = begin_pull(&registry, THERE, None).await;
+    assert_eq!((first.status().as_u16(), other.status().as_u16()), (200, 200));
+}
+
+#[tokio::test]
+async fn bytes_that_are_uploaded_count_as_they_come_and_until_they_are_stored() {
+    let registry = with(|settings| settings.rate_limit_bytes_in_flight = 100).await;
+    let (alice, robot) = (alice(), bearer(&registry.robot));
+    let (upload, answer) = begin_chunk(&registry, &alice).await;
+    let go_on = async {
+        for _ in 0..3 {
+            upload.send(Bytes::from(vec![0; 40])).await.unwrap();
+        }
+        // Of those, two were taken for certain.
+        assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&alice)).await, 429);
+        assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 200);
+        upload.send(Bytes::from(vec![0; 400])).await.unwrap();
+        drop(upload);
+    };
+    let (first, ()) = tokio::join!(answer, go_on);
+    assert_eq!(first, 202, "what has begun is not cut off");
+    let (first, second) = (vec![0; 90], vec![1; 20]);
+    let push = |body: &[u8]| {
+        let target = format!("{UPLOADS}?digest={}", super::guarded::hash_of(body));
+        let request = Request::builder().method("POST").uri(target).header("Host", "test");
+        request.header("Authorization", &alice).body(Body::from(body.to_vec())).unwrap()
+    };
+    let held = begin_pull(&registry, HERE, Some(&alice)).await;
+    assert_eq!(send(&registry.apps[0], push(&first)).await.status, 429);
+    drop(held);
+    for body in [&first, &second] {
+        assert_eq!(send(&registry.apps[0], push(body)).await.status, 201);
+    }
 }
