@@ -9,6 +9,7 @@ mod limits;
 mod matrix;
 mod proxies;
 mod tokens;
+mod workload;
 
 use std::sync::Mutex;
 

@@ -21,6 +21,8 @@ pub enum Proof {
     Credentials(Credentials),
     /// A refresh token.
     Refresh(Secret),
+    /// A token of an issuer, and of nobody else.
+    Subject(Credentials),
 }
 
 impl Proof {
@@ -28,7 +30,10 @@ impl Proof {
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Credentials(Credentials::Basic { user, .. }) => Some(user),
-            Self::Credentials(Credentials::Bearer(_)) | Self::Nothing | Self::Refresh(_) => None,
+            Self::Credentials(Credentials::Bearer(_))
+            | Self::Nothing
+            | Self::Refresh(_)
+            | Self::Subject(_) => None,
         }
     }
 }
@@ -55,6 +60,8 @@ pub struct Token {
     pub identity: Identity,
     /// The token.
     pub access: Secret,
+    /// What it is good for.
+    pub scope: Scope,
     /// For getting the next.
     pub refresh: Option<Secret>,
     /// How long it is good.
@@ -75,6 +82,9 @@ pub enum TokenError {
     /// The request is not one.
     #[error("{0}")]
     BadRequest(String),
+    /// Nothing of what was asked for is granted.
+    #[error("nothing of the scope is granted")]
+    Scope,
     /// Too many passwords are being verified.
     #[error("too many logins at the same time, try again")]
     Busy,
@@ -127,6 +137,7 @@ impl Guard {
     /// [`TokenError`].
     pub async fn exchange(&self, exchange: Exchange) -> Result<Token, TokenError> {
         let Exchange { proof, scope, scoped, offline, asker } = exchange;
+        let is_subject = matches!(proof, Proof::Subject(_));
         let (found, refresh) = self.prove(proof, &asker).await?;
         let nothing = !found.bearer.shown;
         let now = self.clock.now();
@@ -136,6 +147,9 @@ impl Guard {
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
             let reason = "no credentials, and nothing of it is open to everybody".to_owned();
             return Err(TokenError::Unauthenticated { reason });
+        }
+        if is_subject && scoped && narrow.is_empty() {
+            return Err(TokenError::Scope);
         }
         let left = found.expires.map_or(self.lifetime, |expires| {
             expires.duration_since(now).unwrap_or_default().min(self.lifetime)
@@ -153,7 +167,7 @@ impl Guard {
             None => None,
         };
         let identity = session.bearer.identity.clone();
-        Ok(Token { identity, access, refresh, lifetime: left, issued: now })
+        Ok(Token { identity, access, scope: narrow, refresh, lifetime: left, issued: now })
     }
 
     /// Who asks; and the refresh token, if that was what they brought.
@@ -173,6 +187,17 @@ impl Guard {
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
                     let reason = "such a token is used as it is".to_owned();
                     return Err(TokenError::Unauthenticated { reason });
+                }
+                Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
+            }
+            Proof::Subject(credentials) => {
+                let found = self.recognise(&credentials, asker.network()).await?;
+                let is_issuers = matches!(&found.bearer.identity,
+                    Identity::Named(named) if matches!(named.source, Source::Issuer(_)));
+                let is_ours = found.bearer.scope.is_some();
+                if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
+                    let reason = "only tokens of issuers that say who it is are exchanged";
+                    return Err(TokenError::Unauthenticated { reason: reason.to_owned() });
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }

@@ -36,6 +36,32 @@ pub(super) struct ApiError {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Why somebody was not let in: for the log only.
     denied: Option<String>,
+    /// What it is in the words of OAuth 2.0.
+    oauth: Option<OauthError>,
+}
+
+/// An error of a token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OauthError {
+    /// A parameter is missing, wrong or there twice, or the token to exchange is not good.
+    InvalidRequest,
+    /// Nothing of what is asked for is granted.
+    InvalidScope,
+    /// The token is wanted for somebody else.
+    InvalidTarget,
+    /// There is no such grant.
+    UnsupportedGrantType,
+}
+
+impl OauthError {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+        }
+    }
 }
 
 /// When a client should try again.
@@ -54,8 +80,8 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let headers = Vec::new();
-        let (detail, log, denied) = Default::default();
-        Self { status, code, message, detail, log, retry: Retry::Never, headers, denied }
+        let (detail, log, denied, oauth) = Default::default();
+        Self { status, code, message, detail, log, retry: Retry::Never, headers, denied, oauth }
     }
 
     /// The status of the answer.
@@ -183,6 +209,18 @@ impl ApiError {
         self
     }
 
+    /// Says it in the words of OAuth 2.0, too.
+    pub(super) fn with_oauth(mut self, error: OauthError) -> Self {
+        self.oauth = Some(error);
+        self.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    }
+
+    /// Says in the log why somebody was not let in.
+    pub(super) fn with_denied(mut self, reason: String) -> Self {
+        self.denied = Some(reason);
+        self
+    }
+
     fn with_detail(mut self, detail: Value) -> Self {
         self.detail = Some(detail);
         self
@@ -209,8 +247,17 @@ impl ApiError {
         } else {
             self.detail
         };
+        let description = self.oauth.map(|error| (error.as_str(), self.message.clone()));
         let body = ErrorBody::new(self.code, self.message, detail);
-        let mut response = Response::new(Body::from(headers::to_json(&body)));
+        let body = match description {
+            None => headers::to_json(&body),
+            Some((error, description)) => headers::to_json(&json!({
+                "error": error,
+                "error_description": description,
+                "errors": body.errors,
+            })),
+        };
+        let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         response.headers_mut().extend(self.headers);
         response.headers_mut().insert(header::CONTENT_TYPE, headers::JSON);
@@ -263,6 +310,10 @@ impl From<TokenError> for ApiError {
                 Self { denied: Some(reason), ..error }
             }
             TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
+            TokenError::Scope => {
+                let error = Self::bad_request(ErrorCode::Denied, &*message);
+                error.with_oauth(OauthError::InvalidScope).with_denied(message)
+            }
             TokenError::Busy => {
                 let reason = Denied::Busy.reason().to_owned();
                 Self { denied: Some(reason), ..Self::busy(message) }

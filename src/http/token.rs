@@ -1,5 +1,7 @@
 //! `/token`: credentials in, a token out. GET with Basic, and POST with a form, as docker,
-//! containerd, podman, helm, oras and crane send them.
+//! containerd, podman, helm, oras and crane send them; and the token exchange of OAuth 2.0.
+
+mod workload;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Scope, Secret};
 use jreg_oci::ErrorCode;
 use serde_json::json;
 
-use super::error::ApiError;
+use super::error::{ApiError, OauthError};
 use super::exchange::Exchange;
 use super::record::Record;
 use super::{Context, api, headers};
@@ -62,18 +64,22 @@ async fn issue(
         }
     };
     let asker = api::asker(&parts, exchange);
-    let Asked { proof, scopes, offline } = asked;
+    let Asked { proof, scopes, offline, is_workload } = asked;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = Scope::parse(scopes.iter().map(String::as_str));
-    let token = guard.exchange(auth::Exchange { proof, scope, scoped, offline, asker }).await?;
+    let token = guard.exchange(auth::Exchange { proof, scope, scoped, offline, asker }).await;
+    let token = token.map_err(|error| match is_workload {
+        true => workload::refused(error),
+        false => error.into(),
+    })?;
     exchange.is_by(token.identity.to_string(), None);
     context.limits.count_identity(&token.identity, exchange.network())?;
     *record = record.take().map(|record| record.by(&token.identity));
-    Ok(rendered(&token))
+    Ok(rendered(&token, is_workload))
 }
 
-fn rendered(token: &Token) -> Response {
+fn rendered(token: &Token, is_workload: bool) -> Response {
     let issued: DateTime<Utc> = token.issued.into();
     let access = token.access.reveal();
     let mut answer = json!({
@@ -85,6 +91,9 @@ fn rendered(token: &Token) -> Response {
     });
     if let Some(refresh) = &token.refresh {
         answer["refresh_token"] = refresh.reveal().into();
+    }
+    if is_workload {
+        workload::complete(&mut answer, token);
     }
     let mut response = headers::json(headers::JSON, &answer);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -120,6 +129,8 @@ struct Asked {
     proof: Proof,
     scopes: Vec<String>,
     offline: bool,
+    /// Whether it is the token exchange of OAuth 2.0.
+    is_workload: bool,
 }
 
 /// The parameters of a query or form.
@@ -173,11 +184,14 @@ impl Asked {
             }
         };
         let offline = parameters.get("offline_token") == Some("true");
-        Ok(Self { proof, scopes: parameters.scopes(), offline })
+        Ok(Self { proof, scopes: parameters.scopes(), offline, is_workload: false })
     }
 
     fn of_form(form: &str, guard: &Guard) -> Result<Self, ApiError> {
         let parameters = Parameters::of(form);
+        if parameters.get("grant_type") == Some(workload::GRANT_TYPE) {
+            return workload::asked(&parameters, guard);
+        }
         parameters.check_service(guard)?;
         let need = |name: &'static str| {
             let value = parameters.get(name).filter(|value| !value.is_empty());
@@ -190,10 +204,14 @@ impl Asked {
                 Proof::Credentials(credentials.map_err(|error| unauthorized(error.to_string()))?)
             }
             "refresh_token" => Proof::Refresh(Secret::new(need("refresh_token")?)),
-            _ => return Err(bad("grant_type must be password or refresh_token")),
+            _ => {
+                let exchange = workload::GRANT_TYPE;
+                let message = format!("grant_type must be password, refresh_token or {exchange}");
+                return Err(bad(message).with_oauth(OauthError::UnsupportedGrantType));
+            }
         };
         let offline = parameters.get("access_type") == Some("offline");
-        Ok(Self { proof, scopes: parameters.scopes(), offline })
+        Ok(Self { proof, scopes: parameters.scopes(), offline, is_workload: false })
     }
 }
 

@@ -67,11 +67,7 @@ impl Credentials {
         let rest = rest.trim_matches(' ');
         match scheme {
             _ if scheme.eq_ignore_ascii_case("basic") => basic(rest).ok_or(CredentialsError::Basic),
-            _ if scheme.eq_ignore_ascii_case("bearer") => {
-                let is_token = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic());
-                let token = is_token.then(|| Self::Bearer(Secret::new(rest)));
-                token.ok_or(CredentialsError::Bearer)
-            }
+            _ if scheme.eq_ignore_ascii_case("bearer") => Self::bearer(rest),
             _ => Err(CredentialsError::Scheme),
         }
     }
@@ -88,6 +84,19 @@ impl Credentials {
             && !user.chars().chain(password.chars()).any(char::is_control);
         let basic = || Self::Basic { user: user.to_owned(), password: Secret::new(password) };
         is_fit.then(basic).ok_or(CredentialsError::Basic)
+    }
+
+    /// A token that came in another way, under the same rules.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::TooLong`], [`CredentialsError::Bearer`].
+    pub fn bearer(token: &str) -> Result<Self, CredentialsError> {
+        if token.len() > CREDENTIALS_BYTES_MAX {
+            return Err(CredentialsError::TooLong);
+        }
+        let is_fit = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        is_fit.then(|| Self::Bearer(Secret::new(token))).ok_or(CredentialsError::Bearer)
     }
 }
 
