@@ -146,15 +146,16 @@ impl App {
         };
         let jobs = Jobs::of(&registry, &metrics, &settings, is_shared);
         let jobs = Jobs { reloader: Reloader::new(guard.clone(), tls.clone()), ..jobs };
+        let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
+        let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
+        let audit = opening.await.map_err(io::Error::other)??;
         let workshop = Workshop {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
             settings: Arc::new(settings.clone()),
             robots,
+            audit: audit.clone(),
         };
-        let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
-        let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
-        let audit = opening.await.map_err(io::Error::other)??;
         let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),

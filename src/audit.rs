@@ -1,5 +1,5 @@
-//! [`AuditLog`]: one JSON line for each decision about who may do what. `docs/audit.md` says which
-//! decisions, and what is in a line.
+//! [`AuditLog`]: one JSON line for each decision about who may do what, and for each command of an
+//! operator (`command.rs`). `docs/audit.md` says which, and what is in a line.
 //!
 //! - A line is written before the client has its answer: who waits for [`AuditLog::record`] knows
 //!   that the operating system has it.
@@ -10,6 +10,7 @@
 //! - Availability goes before the audit: what cannot be written is counted and said in the log, and
 //!   the request is answered.
 
+pub mod command;
 mod output;
 
 use std::io;
@@ -99,6 +100,8 @@ enum Order {
     Write(Vec<u8>, oneshot::Sender<()>),
     /// Open the file again.
     Reopen,
+    /// Say when everything that came before is done with.
+    Flush(oneshot::Sender<()>),
 }
 
 /// Why there can be no audit log.
@@ -124,7 +127,31 @@ impl AuditLog {
     ///
     /// [`AuditError`].
     pub fn open(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Self, AuditError> {
-        let target = &settings.audit_log;
+        Self::to(&settings.audit_log, settings, metrics)
+    }
+
+    /// As the settings say, for a command: a standard stream is the server's. Blocks as a disk does.
+    ///
+    /// # Errors
+    ///
+    /// [`AuditError`].
+    pub fn open_for_command(
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, AuditError> {
+        Self::to(command::of_commands(&settings.audit_log), settings, metrics)
+    }
+
+    /// One that takes nothing.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    fn to(
+        target: &AuditTarget,
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, AuditError> {
         let opened = Output::open(target);
         let opened = opened.map_err(|source| AuditError::Open { target: target.show(), source })?;
         let Some(output) = opened else { return Ok(Self(None)) };
@@ -155,15 +182,34 @@ impl AuditLog {
     }
 
     /// Writes a line. Once this returns, the operating system has it, or the failure is counted.
-    pub async fn record(&self, entry: &Entry) {
+    pub async fn record(&self, entry: &impl Serialize) {
         let Some(inner) = &self.0 else { return };
-        let mut line = serde_json::to_vec(entry).expect("an entry is plain JSON");
-        line.push(b'\n');
         let (done, written) = oneshot::channel();
-        let queued = inner.queue.send(Order::Write(line, done)).await.is_ok();
+        let queued = inner.queue.send(Order::Write(line(entry), done)).await.is_ok();
         if !queued || written.await.is_err() {
             inner.metrics.count_audit("failed", 1);
             tracing::error!("what writes the audit log has ended: a line is lost");
+        }
+    }
+
+    /// Writes a line soon. For who cannot wait.
+    fn record_later(&self, entry: &impl Serialize) {
+        let Some(inner) = &self.0 else { return };
+        let (done, _) = oneshot::channel();
+        if inner.queue.try_send(Order::Write(line(entry), done)).is_err() {
+            inner.metrics.count_audit("failed", 1);
+            tracing::error!("too many lines of the audit log wait: a line is lost");
+        }
+    }
+
+    /// Waits until everything that was recorded is written, or cannot be.
+    pub async fn flush(&self) {
+        if let Some(inner) = &self.0 {
+            let (done, written) = oneshot::channel();
+            if inner.queue.send(Order::Flush(done)).await.is_ok() {
+                // Whoever ended has said so.
+                let _ = written.await;
+            }
         }
     }
 
@@ -174,6 +220,12 @@ impl AuditLog {
             let _ = inner.queue.send(Order::Reopen).await;
         }
     }
+}
+
+fn line(entry: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(entry).expect("an entry is plain JSON");
+    line.push(b'\n');
+    line
 }
 
 /// Writes what comes, until nobody is left to send anything.
@@ -189,6 +241,7 @@ fn write(mut output: Output, mut orders: mpsc::Receiver<Order>, metrics: &Metric
                     waiting.push(done);
                 }
                 Order::Reopen => reopens = true,
+                Order::Flush(done) => waiting.push(done),
             }
         }
         let (written, result) = output.write(&lines, reopens);

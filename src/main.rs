@@ -1,8 +1,10 @@
 //! The `jreg` command.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
+use jreg::audit::command::{CommandEntry, Journal, Operator, Outcome};
 use jreg::auth::command as access;
 use jreg::cli::{self, Action, Maintenance, PolicyAction, UserAction};
 use jreg::logging::{self, chain};
@@ -81,15 +83,42 @@ fn user(action: UserAction) -> ExitCode {
         UserAction::Remove { name, file } => (file, access::UserCommand::Remove { name }),
         UserAction::List { file } => (file, access::UserCommand::List),
     };
-    let path = match file.path(std::env::vars_os()) {
-        Ok(Ok(path)) => path,
-        Ok(Err(error)) => return fail(2, &error),
+    let (path, settings) = match file.resolve(std::env::vars_os()) {
+        Ok((Some(path), settings)) => (path, settings),
+        Ok((None, _)) => return fail(2, &access::CommandError::NoFile),
         Err(error) => return fail(2, &error),
     };
-    match access::user(&path, command) {
+    let done = match command.audited() {
+        None => access::user(&path, command),
+        Some(operation) => match Journal::open(&settings) {
+            Ok(journal) => audited(journal, operation, &path, command),
+            Err(error) => return fail(1, &error),
+        },
+    };
+    match done {
         Ok(text) => print(&text, ExitCode::SUCCESS),
         Err(error) => fail(1, &error),
     }
+}
+
+/// Changes a file of users, and writes that down.
+fn audited(
+    journal: Option<Journal>,
+    operation: &'static str,
+    path: &Path,
+    command: access::UserCommand,
+) -> Result<String, access::CommandError> {
+    let asked = command.asked(path);
+    let done = access::user(path, command);
+    if let Some(mut journal) = journal {
+        let outcome = if done.is_ok() { Outcome::Done } else { Outcome::Failed };
+        let entry = CommandEntry::new(Operator::here(), operation, asked, None, outcome);
+        if let Err(error) = journal.write(&entry) {
+            // It is done, or not; that nobody wrote it down changes nothing of that.
+            let _ = writeln!(std::io::stderr(), "jreg: the audit log cannot be written: {error}");
+        }
+    }
+    done
 }
 
 /// Asks the rules.

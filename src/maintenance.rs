@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 
 pub use token::{TokenInfo, TokenReport, TokenRequest};
 
+use crate::audit::AuditLog;
+use crate::audit::command::{Operator, Outcome as Ending, Underway};
 use crate::auth::Robots;
 use crate::config::Settings;
 use crate::jobs::report;
@@ -148,6 +150,8 @@ pub struct Workshop {
     pub settings: Arc<Settings>,
     /// The access tokens.
     pub(crate) robots: Arc<Robots>,
+    /// Where it is written what was done.
+    pub audit: AuditLog,
 }
 
 /// Where events go.
@@ -195,11 +199,20 @@ impl CheckWatch for Sender {
 }
 
 impl Workshop {
-    /// Does what a person asks for. The last event is [`Event::Done`] or [`Event::Failed`].
+    /// Does what a person asks for, and writes what changes something to the audit log. The last event is [`Event::Done`] or [`Event::Failed`].
     /// Dropping the future stops the work, which may be stopped anywhere.
-    pub async fn run(&self, command: Command, events: mpsc::Sender<Event>) {
+    pub async fn run(&self, command: Command, by: Operator, events: mpsc::Sender<Event>) {
+        let underway = command.audited().filter(|_| self.audit.is_on()).map(|operation| {
+            let asked = serde_json::to_value(&command).unwrap_or_default();
+            Underway::new(&self.audit, by, operation, asked)
+        });
         let sender = Sender { events, omitted: Arc::default() };
-        let last = match self.work(command, &sender).await {
+        let result = Box::pin(self.work(command, &sender)).await;
+        if let Some(underway) = underway {
+            let outcome = if result.is_ok() { Ending::Done } else { Ending::Failed };
+            underway.end(outcome, result.as_ref().ok().and_then(Report::credential)).await;
+        }
+        let last = match result {
             Ok(report) => Event::Done(Box::new(report)),
             Err(message) => Event::Failed { message },
         };
@@ -235,6 +248,29 @@ impl Workshop {
                 let done = token::run(&self.robots, request).await;
                 done.map(Report::Token).map_err(|error| chain(&error))
             }
+        }
+    }
+}
+
+impl Command {
+    /// Its name in the audit log, if it changes content or access.
+    pub fn audited(&self) -> Option<&'static str> {
+        match self {
+            Self::Gc(request) => (!request.dry_run).then_some("gc"),
+            Self::Fsck(request) => request.repair.then_some("fsck_repair"),
+            Self::Explain(_) | Self::Token(TokenRequest::List) => None,
+            Self::Token(TokenRequest::Create { .. }) => Some("token_create"),
+            Self::Token(TokenRequest::Revoke { .. }) => Some("token_revoke"),
+        }
+    }
+}
+
+impl Report {
+    /// The id of the access token that it is about.
+    fn credential(&self) -> Option<String> {
+        match self {
+            Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) => None,
         }
     }
 }

@@ -24,6 +24,8 @@ const PASSWORD: &str = "MARKED-password";
 const WRONG_PASSWORD: &str = "MARKED-wrong-password";
 const SESSION_TOKEN: &str = "MARKED-session-token";
 const SECRET_KEY: &str = "MARKED-secret-key";
+const EXCHANGE: &str = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange";
+const TYPE: &str = "urn:ietf:params:oauth:token-type:";
 const JWT: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImsifQ.eyJpc3MiOiJodHRwczovL2NpIn0.MARKED-signature";
 
 /// What no output may have.
@@ -131,8 +133,12 @@ fn commands_about_users_do_not_repeat_the_password() {
     let mut marks = Marks::default();
     marks.add("password", PASSWORD);
     let add = ["user", "add", "alice", "--file", &users, "--password-stdin"];
-    let (out, error, is_ok) = run(&add, &[], PASSWORD);
+    let audit = folder.path().join("audit.log").display().to_string();
+    let (out, error, is_ok) = run(&add, &[("JREG_AUDIT_LOG", &audit)], PASSWORD);
     assert!(is_ok, "{error}");
+    let written = std::fs::read_to_string(&audit).unwrap();
+    assert!(written.contains("user_add"), "{written}");
+    marks.assert_absent(&written, "the audit log of user add");
     marks.assert_absent(&format!("{out}{error}"), "user add");
     marks.assert_absent(&std::fs::read_to_string(&users).unwrap(), "the file of users");
     // A password in the place of a hash is wrong, and told by its line.
@@ -325,6 +331,10 @@ async fn try_all(client: &Client, scene: &Scene) -> Vec<String> {
         format!("grant_type=password&username=alice&password={WRONG_PASSWORD}"),
         format!("grant_type=refresh_token&refresh_token={WRONG_PASSWORD}"),
         format!("grant_type={WRONG_PASSWORD}"),
+        format!("{EXCHANGE}&subject_token_type={TYPE}jwt&subject_token={JWT}"),
+        format!("{EXCHANGE}&subject_token_type={TYPE}jwt&subject_token={robot}"),
+        format!("{EXCHANGE}&subject_token_type={WRONG_PASSWORD}&subject_token={WRONG_PASSWORD}"),
+        format!("{EXCHANGE}&audience={WRONG_PASSWORD}&subject_token_type={TYPE}jwt"),
         format!("grant_type=password&service={WRONG_PASSWORD}&username=a&password=b"),
     ] {
         let request = Request::new("POST", "/token").body(form.clone());

@@ -78,9 +78,30 @@ impl Rotated {
 }
 
 fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
-    let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+    let mut options = OpenOptions::new();
+    options.append(true).mode(MODE);
+    let file = match options.create_new(true).open(path) {
+        Ok(file) => {
+            belong(&file, path);
+            file
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.create_new(false).create(true).open(path)?
+        }
+        Err(error) => return Err(error),
+    };
     let identity = identity(&file.metadata()?);
     Ok((file, identity))
+}
+
+/// Gives a new file to whoever its folder belongs to: a command that root gives must not leave one that
+/// the server cannot open.
+fn belong(file: &File, path: &Path) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Ok(folder) = std::fs::metadata(folder.unwrap_or(Path::new("."))) {
+        // Only root may; for all others it is theirs already.
+        let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
+    }
 }
 
 fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {

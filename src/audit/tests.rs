@@ -126,6 +126,26 @@ async fn a_file_that_is_gone_is_made_again_and_one_that_cannot_be_is_still_writt
     assert_eq!(ids(&path), ["d"]);
 }
 
+#[tokio::test]
+async fn a_command_of_which_nobody_says_the_end_was_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let (log, _) = open(&path);
+    let begun = || {
+        let operator = command::Operator::with_uid(7);
+        command::Underway::new(&log, operator, "gc", serde_json::json!({ "force": true }))
+    };
+    drop(begun());
+    begun().end(command::Outcome::Done, None).await;
+    log.flush().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcomes: Vec<_> = lines.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["stopped", "done"]);
+    assert_eq!((&lines[0]["uid"], &lines[0]["asked"]["force"]), (&7.into(), &true.into()));
+}
+
 /// The device takes nothing, as a disk that is full.
 #[tokio::test]
 async fn what_cannot_be_written_is_counted_and_stops_nothing() {

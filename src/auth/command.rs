@@ -11,6 +11,7 @@ use jreg_auth::{
     Source, Tagged, hash_password, random_hex, removed_user, with_user,
 };
 use jreg_oci::{RepositoryName, Tag};
+use serde_json::{Value, json};
 
 /// The longest password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -73,6 +74,27 @@ pub enum UserCommand {
     },
     /// Print the names.
     List,
+}
+
+impl UserCommand {
+    /// Its name in the audit log, if it changes who may come in.
+    pub fn audited(&self) -> Option<&'static str> {
+        match self {
+            Self::Add { .. } => Some("user_add"),
+            Self::Remove { .. } => Some("user_remove"),
+            Self::List => None,
+        }
+    }
+
+    /// What it was told, without the password.
+    pub fn asked(&self, path: &Path) -> Value {
+        let (action, name) = match self {
+            Self::Add { name, .. } => ("add", Some(name)),
+            Self::Remove { name } => ("remove", Some(name)),
+            Self::List => ("list", None),
+        };
+        json!({ "command": "user", "do": action, "name": name, "file": path.display().to_string() })
+    }
 }
 
 /// Does something with a file of users, and says what to print.

@@ -10,7 +10,7 @@ use jreg_auth::{Action, RobotId, RobotPermission, parse_permissions};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::auth::command::{CommandError, PolicyQuestion};
+use crate::auth::command::PolicyQuestion;
 use crate::config::{ConfigError, Settings};
 use crate::maintenance::{Command as Work, TokenRequest};
 
@@ -56,20 +56,18 @@ pub struct UserFile {
 }
 
 impl UserFile {
-    /// The file.
+    /// The file, if one is named, and the settings.
     ///
     /// # Errors
     ///
-    /// [`CommandError::NoFile`].
-    pub fn path(
+    /// [`ConfigError`].
+    pub fn resolve(
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Result<PathBuf, CommandError>, ConfigError> {
-        if let Some(file) = self.file {
-            return Ok(Ok(file));
-        }
+    ) -> Result<(Option<PathBuf>, Settings), ConfigError> {
         let settings = settings(self.config, environment)?;
-        Ok(settings.htpasswd.map(PathBuf::from).ok_or(CommandError::NoFile))
+        let file = self.file.or_else(|| settings.htpasswd.as_ref().map(PathBuf::from));
+        Ok((file, settings))
     }
 }
 

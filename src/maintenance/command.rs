@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 use super::print::{End, Shown, show};
 use super::{Command, EVENTS_MAX, Report, Workshop, socket};
 use crate::app::{StartError, registry_options, surrounded};
+use crate::audit::command::Operator;
+use crate::audit::{AuditError, AuditLog};
 use crate::auth::Robots;
 use crate::bucket;
 use crate::config::{Settings, StorageLocation};
@@ -51,6 +53,9 @@ pub enum CommandError {
     /// The store cannot be used.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// What is done cannot be written down, so it is not done.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The operating system refused.
     #[error("cannot {what}")]
     System {
@@ -90,14 +95,21 @@ pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict
     let system = |what| move |source| CommandError::System { what, source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(system("start"))?;
+    let metrics = Arc::new(Metrics::new());
+    let audit = match command.audited() {
+        Some(_) => AuditLog::open_for_command(&settings, &metrics)?,
+        None => AuditLog::off(),
+    };
     let verdict = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for signals"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
-        tokio::select! {
-            verdict = run_to_end(settings, command, shown) => verdict,
+        let verdict = tokio::select! {
+            verdict = run_to_end(settings, command, shown, metrics, audit.clone()) => verdict,
             _ = terminate.recv() => Ok(Verdict::Stopped),
             _ = interrupt.recv() => Ok(Verdict::Stopped),
-        }
+        };
+        audit.flush().await;
+        verdict
     });
     runtime.shutdown_timeout(LOCK_WAIT);
     verdict
@@ -107,13 +119,15 @@ async fn run_to_end(
     settings: Settings,
     command: Command,
     shown: Shown,
+    metrics: Arc<Metrics>,
+    audit: AuditLog,
 ) -> Result<Verdict, CommandError> {
-    let place = find(settings, &command).await?;
+    let place = find(settings, &command, metrics, audit).await?;
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let work = async {
         match place {
             Place::Here(workshop) => {
-                workshop.run(command, sender).await;
+                workshop.run(command, Operator::here(), sender).await;
                 Ok(())
             }
             Place::There(stream) => socket::ask(stream, &command, sender).await,
@@ -146,7 +160,12 @@ fn verdict(report: &Report) -> Verdict {
     if is_well { Verdict::Well } else { Verdict::Wrong }
 }
 
-async fn find(settings: Settings, command: &Command) -> Result<Place, CommandError> {
+async fn find(
+    settings: Settings,
+    command: &Command,
+    metrics: Arc<Metrics>,
+    audit: AuditLog,
+) -> Result<Place, CommandError> {
     match settings.storage.clone() {
         StorageLocation::Memory => Err(CommandError::Memory),
         StorageLocation::Bucket(url) => {
@@ -156,14 +175,19 @@ async fn find(settings: Settings, command: &Command) -> Result<Place, CommandErr
                 Command::Fsck(_) | Command::Explain(_) => bucket::Access::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
-            workshop(settings, store).await
+            workshop(settings, store, metrics, audit).await
         }
-        StorageLocation::Folder(path) => find_folder(settings, &path).await,
+        StorageLocation::Folder(path) => find_folder(settings, &path, metrics, audit).await,
     }
 }
 
 /// Whoever serves the folder is asked; if nobody does, it is ours for as long as this takes.
-async fn find_folder(settings: Settings, path: &Path) -> Result<Place, CommandError> {
+async fn find_folder(
+    settings: Settings,
+    path: &Path,
+    metrics: Arc<Metrics>,
+    audit: AuditLog,
+) -> Result<Place, CommandError> {
     let folder = path.display().to_string();
     if !path.is_dir() {
         return Err(CommandError::NoFolder { folder });
@@ -186,7 +210,7 @@ async fn find_folder(settings: Settings, path: &Path) -> Result<Place, CommandEr
         let path = path.to_owned();
         let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
         match opening.await.map_err(io::Error::other).map_err(StartError::from)? {
-            Ok(store) => return workshop(settings, Arc::new(store)).await,
+            Ok(store) => return workshop(settings, Arc::new(store), metrics, audit).await,
             // It may be about to listen, or about to stop.
             Err(OpenError::InUse { holder: process, .. }) => holder = process,
             Err(error) => return Err(StartError::from(error).into()),
@@ -198,8 +222,9 @@ async fn find_folder(settings: Settings, path: &Path) -> Result<Place, CommandEr
 async fn workshop(
     settings: Settings,
     store: Arc<dyn jreg_storage::Store>,
+    metrics: Arc<Metrics>,
+    audit: AuditLog,
 ) -> Result<Place, CommandError> {
-    let metrics = Arc::new(Metrics::new());
     let store = surrounded(store, &settings, &metrics);
     let options = registry_options(&settings);
     let clock = Arc::new(SystemClock::new());
@@ -207,7 +232,7 @@ async fn workshop(
     let registry = Registry::open(store, clock, options).await;
     let registry = registry.map_err(StartError::from)?;
     let settings = Arc::new(settings);
-    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings, robots })))
+    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings, robots, audit })))
 }
 
 #[cfg(test)]
@@ -220,7 +245,8 @@ mod tests {
         let settings = Settings { storage, ..Settings::default() };
         let shown = Shown { json: false, actions: false };
         let command = Command::Gc(GcRequest::default());
-        run_to_end(settings, command, shown).await.unwrap_err().to_string()
+        let (metrics, audit) = (Arc::new(Metrics::new()), AuditLog::off());
+        run_to_end(settings, command, shown, metrics, audit).await.unwrap_err().to_string()
     }
 
     #[tokio::test]

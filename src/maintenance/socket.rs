@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::command::Operator;
+
 use super::{Command, EVENTS_MAX, Event, Workshop};
 
 /// The socket's name in the folder; no key can name it.
@@ -93,11 +95,11 @@ impl ControlSocket {
             let until = stopping.clone();
             let accepting = async {
                 loop {
-                    let Some(stream) = self.accept().await else { continue };
+                    let Some((stream, by)) = self.accept().await else { continue };
                     let (workshop, slots) = (workshop.clone(), Arc::clone(&slots));
                     let until = stopping.clone();
                     running.spawn(async move {
-                        until.run_until_cancelled(answer(stream, workshop, slots)).await;
+                        until.run_until_cancelled(answer(stream, by, workshop, slots)).await;
                     });
                 }
             };
@@ -106,12 +108,13 @@ impl ControlSocket {
     }
 
     /// A connection of the user whose socket it is, or of root.
-    async fn accept(&self) -> Option<UnixStream> {
+    async fn accept(&self) -> Option<(UnixStream, Operator)> {
         match self.listener.accept().await {
             Ok((stream, _)) => {
                 let user = stream.peer_cred().ok()?.uid();
                 // The mode says so, but only from a moment after the socket began to listen.
-                (user == self.user || user == 0).then_some(stream)
+                let is_let_in = user == self.user || user == 0;
+                is_let_in.then(|| (stream, Operator::with_uid(user)))
             }
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -128,7 +131,7 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn answer(stream: UnixStream, workshop: Workshop, slots: Arc<Semaphore>) {
+async fn answer(stream: UnixStream, by: Operator, workshop: Workshop, slots: Arc<Semaphore>) {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     let command = match timeout(COMMAND_WAIT_MAX, read_command(&mut reading)).await {
@@ -145,7 +148,7 @@ async fn answer(stream: UnixStream, workshop: Workshop, slots: Arc<Semaphore>) {
     // Nothing more is to come: what comes is the end of the client.
     let mut more = [0];
     tokio::select! {
-        ((), ()) = async { tokio::join!(workshop.run(command, sender), pass_on(events, &mut writing)) } => {}
+        ((), ()) = async { tokio::join!(workshop.run(command, by, sender), pass_on(events, &mut writing)) } => {}
         _ = reading.read(&mut more) => tracing::info!("the client went away: stopped"),
     }
 }
