@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jreg::config::Settings;
 use jreg_oci::{Algorithm, Digest};
 use jreg_storage::{FsOptions, FsStore};
 use jreg_testkit::{Client, Request, Rng, ServerSpec, StoreKind, TestServer};
@@ -28,9 +29,13 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = FsStore::open(folder.path(), FsOptions::default()).unwrap();
-        let spec = ServerSpec::default().store(StoreKind::Given(Arc::new(store)));
+        let spec = ServerSpec::with(change).store(StoreKind::Given(Arc::new(store)));
         let server = TestServer::start(spec).await;
         let client = server.client();
         Self { server, folder, client }
@@ -134,6 +139,26 @@ async fn a_client_that_reads_slowly_gets_every_byte() {
         tokio::task::yield_now().await;
     }
     assert!(bodies(&received) == [&bytes[..]]);
+    world.server.stop().await;
+}
+
+/// They are counted where they leave, and a client that takes nothing more still has them in flight.
+#[tokio::test]
+async fn bytes_in_flight_are_counted_though_they_never_pass_through() {
+    let world = World::with(|settings| settings.rate_limit_bytes_in_flight = 1).await;
+    let bytes = random(5, 8 * LARGE_BYTES);
+    let digest = world.push(&bytes).await;
+    let small = world.push(&random(6, 10)).await;
+    let mut stream = TcpStream::connect(world.client.address()).await.unwrap();
+    stream.write_all(get(&digest, "Connection: close\r\n").as_bytes()).await.unwrap();
+    let mut received = vec![0];
+    stream.read_exact(&mut received).await.unwrap();
+    let target = format!("/v2/app/blobs/{small}");
+    let refused = world.client.send_unchecked(&Request::new("GET", &*target)).await.unwrap();
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("5")), "{refused}");
+    stream.read_to_end(&mut received).await.unwrap();
+    assert!(bodies(&received) == [&bytes[..]]);
+    assert_eq!(world.client.send(Request::new("GET", &*target)).await.status, 200);
     world.server.stop().await;
 }
 
