@@ -178,7 +178,8 @@ impl Acme {
         let Some(reason) = self.due(seen, now) else { return Ok(()) };
         let Some(mut claim) = self.claim(now).await? else { return Ok(()) };
         let directory = self.authority.directory();
-        tracing::info!(domains = ?self.domains, directory, reason, "ordering a certificate");
+        let domains = self.domains.join(" ");
+        tracing::info!(domains, directory, reason, "ordering a certificate");
         let ordering = Box::pin(self.order(&mut claim));
         let result = tokio::time::timeout(ORDER_TIME_MAX, ordering).await;
         let result = match result.unwrap_or(Err(AcmeError::Timeout)) {
@@ -212,7 +213,7 @@ impl Acme {
             Ok(known) => {
                 self.tls.show(known.issued.clone());
                 let expires = written(known.issued.expires);
-                tracing::info!(expires, names = ?known.issued.names, "took a certificate");
+                tracing::info!(expires, names = known.issued.names.join(" "), "took a certificate");
                 Some(known)
             }
             Err(error) => {
@@ -329,7 +330,7 @@ impl Acme {
         tracing::info!(
             expires = written(issued.expires),
             renewal = written(renewal(&issued)),
-            names = ?issued.names,
+            names = issued.names.join(" "),
             "the authority has issued a certificate"
         );
         self.tls.show(issued.clone());
@@ -357,15 +358,15 @@ impl Acme {
             error = chain(error),
             failures,
             next = written(next),
-            domains = ?self.domains,
+            domains = self.domains.join(" "),
             "no certificate: what there is stays, and it is tried again"
         );
-        let not_before = seconds(next);
         claim.record = OrderRecord {
             directory,
             domains,
             failures,
-            not_before,
+            reason: Some(chain(error)),
+            not_before: seconds(next),
             done,
             ..OrderRecord::default()
         };

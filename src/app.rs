@@ -263,6 +263,11 @@ async fn open_acme(
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Arc<Acme>>, AcmeError> {
     let Some(tls) = tls else { return Ok(None) };
+    if !settings.acme_domains.is_empty() && settings.storage == StorageLocation::Memory {
+        tracing::warn!(
+            "each start asks for a certificate, as memory keeps none: authorities limit that"
+        );
+    }
     let (store, clock, metrics) = (Arc::clone(store), Arc::clone(clock), Arc::clone(metrics));
     let acme = Acme::open(settings, tls, store, clock, metrics).await?;
     Ok(acme.map(Arc::new))

@@ -12,6 +12,7 @@ use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::ClientHello;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::Semaphore;
 
@@ -94,12 +95,16 @@ impl Challenges {
         let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
         let chain = vec![CertificateDer::from(certificate)];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let key = self.provider.key_provider.load_private_key(key);
+        // Whether they belong together is not asked, since what asks does not take what an authority
+        // must: an extension that is critical.
+        let shown = CertifiedKey::new(chain, key.map_err(|error| error.to_string())?);
+        let shown = SingleCertAndKey::from(shown);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&self.versions)
             .map_err(|error| error.to_string())?;
         // An authority shows no certificate of its own, whatever clients must.
-        let config = builder.with_no_client_auth().with_single_cert(chain, key);
-        let mut config = config.map_err(|error| error.to_string())?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(shown));
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.send_tls13_tickets = 0;
         Ok(config)

@@ -87,6 +87,8 @@ pub(super) struct OrderRecord {
     pub(super) challenges: BTreeMap<String, [u8; 32]>,
     /// How many orders have failed since the last that did not.
     pub(super) failures: u32,
+    /// Why the last of them has.
+    pub(super) reason: Option<String>,
     /// When the next may be tried.
     pub(super) not_before: u64,
     /// When the last certificate came.

@@ -16,12 +16,6 @@ use super::{DAY, NAME, World};
 const FAILED: &str = "jreg_acme_orders_total{outcome=\"failed\"}";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the store says of the last order.
-async fn order(world: &World) -> Value {
-    let record = world.store.get(&acme_order()).await.unwrap();
-    serde_json::from_slice(&record.bytes).unwrap()
-}
-
 #[tokio::test]
 async fn an_authority_that_is_away_is_asked_ever_more_rarely_by_all_together() {
     let world = World::new().await;
@@ -44,7 +38,7 @@ async fn an_authority_that_is_away_is_asked_ever_more_rarely_by_all_together() {
     let failed = world.metric(&first, FAILED).await;
     second.acme.look().await;
     assert_eq!(failed + world.metric(&second, FAILED).await, 4.0);
-    assert_eq!(order(&world).await["failures"], 0);
+    assert_eq!(world.order().await["failures"], 0);
 }
 
 #[tokio::test]
@@ -80,7 +74,7 @@ async fn a_name_that_leads_elsewhere_is_refused_and_nothing_is_taken() {
     world.authority.look_at(nobody);
     instance.acme.look().await;
     assert_eq!((world.authority.orders(), world.authority.issued()), (1, 0));
-    let order = order(&world).await;
+    let order = world.order().await;
     assert_eq!((&order["failures"], &order["holder"]), (&Value::from(1), &Value::Null));
     assert_eq!(order["challenges"], serde_json::json!({}), "what is over is not shown");
     // With other settings it is tried at once.
@@ -192,6 +186,6 @@ async fn an_authority_that_nobody_vouches_for_is_not_asked() {
     world.authority.look_at(instance.address);
     instance.acme.look().await;
     assert_eq!(world.authority.requests(), 0);
-    assert_eq!(order(&world).await["failures"], 1);
-    assert_eq!(order(&world).await["domains"], serde_json::json!([NAME]));
+    assert_eq!(world.order().await["failures"], 1);
+    assert_eq!(world.order().await["domains"], serde_json::json!([NAME]));
 }

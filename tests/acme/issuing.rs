@@ -31,7 +31,7 @@ async fn the_first_certificate_comes_and_is_shown() {
     }
     let expiry = world.metric(&instance, "jreg_tls_certificate_expiry_timestamp_seconds").await;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-    assert!((89.0..91.0).contains(&((expiry - now) / 86400.0)), "{expiry}");
+    assert!((88.0..90.0).contains(&((expiry - now) / 86400.0)), "{expiry}");
     instance.acme.look().await;
     assert_eq!(world.authority.orders(), 1, "it is good for a while");
 }

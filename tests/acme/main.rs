@@ -17,10 +17,12 @@ use jreg::app::{App, StartError};
 use jreg::auth::{Fetch, FetchError};
 use jreg::config::Settings;
 use jreg::server::Running;
+use jreg_registry::acme_order;
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{MemoryStore, Store};
 use jreg_testkit::acme::AcmeServer;
 use jreg_testkit::{TlsClient, TlsStream};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -48,8 +50,9 @@ impl Fetch for NoFetch {
 }
 
 impl World {
+    /// A world whose time began a day ago: what is issued a little later is good already.
     async fn new() -> Self {
-        Self::of(SystemTime::now()).await
+        Self::of(SystemTime::now() - DAY).await
     }
 
     /// A world whose time begins then: clients look at certificates by the real clock.
@@ -86,8 +89,14 @@ impl World {
         let instance = self.start().await;
         self.authority.look_at(instance.address);
         instance.acme.look().await;
-        assert_eq!(self.authority.issued(), 1);
+        assert_eq!(self.authority.issued(), 1, "{}", self.order().await);
         instance
+    }
+
+    /// What the store says of the last order.
+    async fn order(&self) -> Value {
+        let record = self.store.get(&acme_order()).await.unwrap();
+        serde_json::from_slice(&record.bytes).unwrap()
     }
 
     fn client(&self) -> TlsClient {

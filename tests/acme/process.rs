@@ -11,6 +11,7 @@ use jreg_storage::{FsOptions, FsStore, Store};
 use jreg_testkit::TlsClient;
 use jreg_testkit::acme::AcmeServer;
 use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{NAME, get};
 
@@ -36,7 +37,22 @@ async fn secrets(store: &dyn Store) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// Takes lines up to one with this word, which it gives.
+async fn until(
+    lines: &mut UnboundedReceiver<String>,
+    said: &mut Vec<String>,
+    word: &str,
+) -> String {
+    while let Some(line) = lines.recv().await {
+        said.push(line.clone());
+        if line.contains(word) {
+            return line;
+        }
+    }
+    panic!("it ended before {word}: {said:?}");
+}
+
+#[tokio::test]
 async fn it_gets_a_certificate_and_says_no_secret() {
     let clock = Arc::new(ManualClock::new(SystemTime::now()));
     let authority = AcmeServer::start(clock).await;
@@ -54,37 +70,36 @@ async fn it_gets_a_certificate_and_says_no_secret() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut output = BufReader::new(child.stderr.take().unwrap());
-    let mut said = String::new();
-    let mut until = |said: &mut String, word: &str| loop {
-        let from = said.len();
-        assert!(output.read_line(said).unwrap() > 0, "it ended before {word}: {said}");
-        let line = said.get(from..).unwrap();
-        if line.contains(word) {
-            return line.to_owned();
+    let output = BufReader::new(child.stderr.take().unwrap());
+    // All is read at once, so that the process never waits for us.
+    let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let reader = std::thread::spawn(move || {
+        for line in output.lines() {
+            sender.send(line.unwrap()).unwrap();
         }
-    };
-    let listening = until(&mut said, "\"listening\"");
+    });
+    let mut said = Vec::new();
+    let listening = until(&mut lines, &mut said, "\"listening\"").await;
     let listening: Value = serde_json::from_str(&listening).unwrap();
-    let address = listening["address"].as_str().or(listening["fields"]["address"].as_str());
-    let address = address.unwrap().parse().unwrap();
+    let address = listening["address"].as_str().unwrap().parse().unwrap();
     authority.look_at(address);
-    tokio::task::block_in_place(|| until(&mut said, "has issued a certificate"));
+    until(&mut lines, &mut said, "has issued a certificate").await;
     let client = TlsClient::of(authority.issuer());
     let mut stream = client.connect_to(NAME, address).await.unwrap();
     assert!(get(&mut stream, "/livez").await.starts_with("HTTP/1.1 200 OK\r\n"));
     drop(stream);
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    tokio::task::block_in_place(|| {
-        std::io::Read::read_to_string(&mut output, &mut said).unwrap();
-        assert!(child.wait().unwrap().success());
-    });
+    while let Some(line) = lines.recv().await {
+        said.push(line);
+    }
+    assert!(child.wait().unwrap().success());
+    reader.join().unwrap();
     let store = FsStore::open(storage, FsOptions::default()).unwrap();
     let secrets = secrets(&store).await;
     assert!(secrets.len() >= 3, "{}", secrets.len());
     for secret in secrets {
-        let line = said.lines().find(|line| line.contains(&secret));
+        let line = said.iter().find(|line| line.contains(&secret));
         assert!(line.is_none(), "a key is in the log: {line:?}");
     }
 }
