@@ -10,7 +10,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{NO_CERTIFICATE, certificates, private_key, unfit};
+use super::{NO_CERTIFICATE, certificates, private_key};
 
 /// A certificate that belongs to its key.
 #[derive(Clone)]
@@ -41,7 +41,10 @@ impl Issued {
         let first = chain.first().ok_or(NO_CERTIFICATE)?;
         let (begins, expires) = validity(first)?;
         let names = names(first)?;
-        let certified = CertifiedKey::from_der(chain, key, ring).map_err(|error| unfit(&error))?;
+        let certified = CertifiedKey::from_der(chain, key, ring).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => "the key is not the certificate's".to_owned(),
+            error => format!("the key cannot be used: {error}"),
+        })?;
         Ok(Self { certified: Arc::new(certified), begins, expires, names })
     }
 }

@@ -11,11 +11,13 @@ use jreg_storage::{FsOptions, FsStore, Store};
 use jreg_testkit::TlsClient;
 use jreg_testkit::acme::AcmeServer;
 use serde_json::Value;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use super::{NAME, get};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
+/// More than it says between two looks at what it says.
+const LINES_MAX: usize = 65536;
 
 /// The secrets in the store: what a private key has between its first and last line, and what the
 /// account has.
@@ -38,11 +40,7 @@ async fn secrets(store: &dyn Store) -> Vec<String> {
 }
 
 /// Takes lines up to one with this word, which it gives.
-async fn until(
-    lines: &mut UnboundedReceiver<String>,
-    said: &mut Vec<String>,
-    word: &str,
-) -> String {
+async fn until(lines: &mut Receiver<String>, said: &mut Vec<String>, word: &str) -> String {
     while let Some(line) = lines.recv().await {
         said.push(line.clone());
         if line.contains(word) {
@@ -72,10 +70,10 @@ async fn it_gets_a_certificate_and_says_no_secret() {
         .unwrap();
     let output = BufReader::new(child.stderr.take().unwrap());
     // All is read at once, so that the process never waits for us.
-    let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut lines) = tokio::sync::mpsc::channel(LINES_MAX);
     let reader = std::thread::spawn(move || {
         for line in output.lines() {
-            sender.send(line.unwrap()).unwrap();
+            sender.blocking_send(line.unwrap()).unwrap();
         }
     });
     let mut said = Vec::new();
