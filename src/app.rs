@@ -561,8 +561,11 @@ pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
         StorageLocation::Folder(path) => format!("{} ({})", path.display(), durability(settings)),
         StorageLocation::Bucket(url) => url.to_string(),
     };
-    // An address that means "every one here" is no address to push to.
-    let host = if address.ip().is_unspecified() {
+    // An address that means "every one here" is no address to push to, nor one that a certificate is
+    // not for.
+    let host = if let Some(name) = settings.acme_domains.first() {
+        format!("{name}:{}", address.port())
+    } else if address.ip().is_unspecified() {
         format!("127.0.0.1:{}", address.port())
     } else {
         address.to_string()
@@ -612,6 +615,11 @@ mod tests {
         let settings = Settings { tls_cert, ..Settings::default() };
         let text = greeting(&settings, settings.listen);
         assert!(text.contains("listens on https://127.0.0.1:5000\n"), "{text}");
+        let acme_domains = vec!["registry.test".to_owned()];
+        let settings = Settings { acme_domains, ..Settings::default() };
+        let text = greeting(&settings, settings.listen);
+        assert!(text.contains("listens on https://127.0.0.1:5000\n"), "{text}");
+        assert!(text.contains("docker push registry.test:5000/alpine"), "{text}");
     }
 
     /// What is around a store, outermost first.
