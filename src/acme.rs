@@ -327,13 +327,13 @@ impl Acme {
             Err(error) if is_conflict(error.kind()) => return Err(AcmeError::Superseded),
             Err(error) => return Err(error.into()),
         }
+        self.tls.show(issued.clone());
         tracing::info!(
             expires = written(issued.expires),
             renewal = written(renewal(&issued)),
             names = issued.names.join(" "),
             "the authority has issued a certificate"
         );
-        self.tls.show(issued.clone());
         seen.known = Some(Known { directory, issued });
         Ok(())
     }

@@ -46,7 +46,7 @@ async fn a_restart_shows_what_is_stored_at_once() {
     let instance = world.started().await;
     let first = world.shown(&instance).await;
     assert!(first.is_some());
-    instance._running.shutdown().await;
+    instance.running.shutdown().await;
     drop(instance.acme);
     world.store = Arc::new(jreg_storage::MemoryStore::new());
     world.store = Arc::new(open(&world));

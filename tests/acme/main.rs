@@ -16,7 +16,7 @@ use jreg::acme::Acme;
 use jreg::app::{App, StartError};
 use jreg::auth::{Fetch, FetchError};
 use jreg::config::Settings;
-use jreg::server::Running;
+use jreg::server::{Parts, Running, ServerOptions, listen, serve};
 use jreg_registry::acme_order;
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{MemoryStore, Store};
@@ -25,6 +25,8 @@ use jreg_testkit::{TlsClient, TlsStream};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const NAME: &str = "registry.test";
@@ -77,11 +79,21 @@ impl World {
         App::build_with(self.settings.clone(), store, clock, Arc::new(NoFetch)).await
     }
 
+    /// An instance that does nothing by itself: it looks after its certificate when a test says so.
     async fn start(&self) -> Instance {
         let app = self.build().await.unwrap();
-        let acme = Arc::clone(app.acme().unwrap());
-        let running = app.serve(jreg::server::listen(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
-        Instance { address: running.local_addr(), _running: running, acme }
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let parts = Parts {
+            router: app.router(),
+            api: None,
+            tls: app.tls().cloned(),
+            metrics: Arc::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        };
+        let running = serve(listener, address, parts, ServerOptions::of(&self.settings));
+        Instance { address, running, acme: Arc::clone(app.acme().unwrap()) }
     }
 
     /// An instance to which the names lead, and which has a certificate.
@@ -119,7 +131,7 @@ impl World {
 
 struct Instance {
     address: SocketAddr,
-    _running: Running,
+    running: Running,
     acme: Arc<Acme>,
 }
 
