@@ -2,30 +2,51 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jreg::config::TlsVersion;
 use jreg_testkit::{Authority, TlsClient};
 
-use super::{NAME, World, get};
+use super::{DAY, Instance, NAME, World, get};
+
+/// What a client gets that offers these: what is spoken then, or why there is no connection.
+async fn asked(world: &World, instance: &Instance, protocols: &[&str], name: &str) -> String {
+    let client = world.client().protocols(protocols);
+    match client.connect_to(name, instance.address).await {
+        Ok(stream) => {
+            let spoken = stream.get_ref().1.alpn_protocol().unwrap_or_default();
+            String::from_utf8(spoken.to_vec()).unwrap()
+        }
+        Err(error) => error.to_string(),
+    }
+}
 
 #[tokio::test]
 async fn a_challenge_is_shown_only_while_somebody_orders_and_to_who_asks_for_nothing_else() {
-    let world = World::new().await;
+    let world = World::of(SystemTime::now() - 61 * DAY).await;
     let instance = world.started().await;
-    let asks = |protocols: &'static [&'static str], name: &'static str| {
-        let client = world.client().protocols(protocols);
-        async move { client.connect_to(name, instance.address).await }
-    };
-    for name in [NAME, "other.test"] {
-        let refused = asks(&["acme-tls/1"], name).await;
-        let error = refused.err().map(|error| error.to_string());
-        assert!(
-            error.as_ref().is_some_and(|text| text.contains("NoApplicationProtocol")),
-            "{error:?}"
-        );
+    let refused = "received fatal alert: NoApplicationProtocol";
+    assert_eq!(asked(&world, &instance, &["acme-tls/1"], NAME).await, refused);
+    world.authority.look_away();
+    world.clock.advance(61 * DAY);
+    let ordering = tokio::spawn({
+        let acme = Arc::clone(&instance.acme);
+        async move { acme.look().await }
+    });
+    while world.order().await["challenges"].get(NAME).is_none() {
+        tokio::task::yield_now().await;
     }
-    let both = asks(&["acme-tls/1", "h2"], NAME).await.unwrap();
-    assert_eq!(both.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    // Nobody vouches for what is shown now.
+    let shown = asked(&world, &instance, &["acme-tls/1"], NAME).await;
+    assert!(shown.contains("UnsupportedCriticalExtension"), "{shown}");
+    assert_eq!(asked(&world, &instance, &["acme-tls/1", "h2"], NAME).await, "h2");
+    assert_eq!(asked(&world, &instance, &["h2", "acme-tls/1"], NAME).await, "h2");
+    let other = asked(&world, &instance, &["acme-tls/1"], "other.test").await;
+    assert_eq!(other, refused);
+    world.authority.look_at(instance.address);
+    ordering.await.unwrap();
+    assert_eq!(world.authority.issued(), 2);
+    assert_eq!(asked(&world, &instance, &["acme-tls/1"], NAME).await, refused);
 }
 
 #[tokio::test]

@@ -135,6 +135,11 @@ impl AcmeServer {
         self.desk.registry.send_replace(Some(registry));
     }
 
+    /// Waits with looking until it is told where.
+    pub fn look_away(&self) {
+        self.desk.registry.send_replace(None);
+    }
+
     /// How it takes orders from now on.
     pub fn mood(&self, mood: Mood) {
         self.desk.state().mood = mood;
