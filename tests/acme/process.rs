@@ -1,7 +1,7 @@
 //! The real binary: a certificate without anybody's help, and no key in what it says.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -39,6 +39,17 @@ async fn secrets(store: &dyn Store) -> Vec<String> {
         .collect()
 }
 
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Either it has ended already, or now.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Takes lines up to one with this word, which it gives.
 async fn until(lines: &mut Receiver<String>, said: &mut Vec<String>, word: &str) -> String {
     while let Some(line) = lines.recv().await {
@@ -57,7 +68,7 @@ async fn it_gets_a_certificate_and_says_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let (storage, ca_file) = (folder.path().join("storage"), folder.path().join("ca.pem"));
     std::fs::write(&ca_file, authority.ca_pem()).unwrap();
-    let mut child = Command::new(BINARY)
+    let child = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--log", "trace", "--log-format", "json"])
         .args(["--acme-domains", NAME, "--acme-directory", &authority.directory()])
         .arg("--acme-ca-file")
@@ -68,7 +79,8 @@ async fn it_gets_a_certificate_and_says_no_secret() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let output = BufReader::new(child.stderr.take().unwrap());
+    let mut child = Killed(child);
+    let output = BufReader::new(child.0.stderr.take().unwrap());
     // All is read at once, so that the process never waits for us.
     let (sender, mut lines) = tokio::sync::mpsc::channel(LINES_MAX);
     let reader = std::thread::spawn(move || {
@@ -86,12 +98,12 @@ async fn it_gets_a_certificate_and_says_no_secret() {
     let mut stream = client.connect_to(NAME, address).await.unwrap();
     assert!(get(&mut stream, "/livez").await.starts_with("HTTP/1.1 200 OK\r\n"));
     drop(stream);
-    let id = child.id().to_string();
+    let id = child.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     while let Some(line) = lines.recv().await {
         said.push(line);
     }
-    assert!(child.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
     reader.join().unwrap();
     let store = FsStore::open(storage, FsOptions::default()).unwrap();
     let secrets = secrets(&store).await;
