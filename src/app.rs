@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::acme::{Acme, AcmeError};
 use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
     Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
@@ -23,7 +24,7 @@ use crate::auth::{
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::http::{Api, Context, HttpOptions, router};
-use crate::jobs::{self, Collector, Reaper, Reloader, Scrubber};
+use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
 use crate::limits;
 use crate::maintenance::socket::ControlSocket;
 use crate::maintenance::{Workshop, check_options, collect_options};
@@ -52,6 +53,9 @@ pub enum StartError {
     /// TLS cannot be spoken.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// No certificate can be asked for.
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
     /// Decisions cannot be written down.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -86,7 +90,7 @@ pub struct App {
     jobs: Jobs,
     workshop: Workshop,
     server: ServerOptions,
-    tls: Option<Arc<Tls>>,
+    acme: Option<Arc<Acme>>,
 }
 
 impl App {
@@ -126,11 +130,12 @@ impl App {
         keeper: Keeper,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let tls = open_tls(&settings, &metrics).await?;
         let is_shared = store.locality() == Locality::Shared;
         let store = surrounded(store, &settings, &metrics);
+        let tls = open_tls(&settings, &store, &metrics).await?;
         let options = registry_options(&settings);
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
+        let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = limits::Limits::new(&settings, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
@@ -145,7 +150,8 @@ impl App {
             }
         };
         let jobs = Jobs::of(&registry, &metrics, &settings, is_shared);
-        let jobs = Jobs { reloader: Reloader::new(guard.clone(), tls.clone()), ..jobs };
+        let reloader = Reloader::new(guard.clone(), tls.clone());
+        let jobs = Jobs { reloader, renewer: acme.clone().map(Renewer), ..jobs };
         let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
         let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
         let audit = opening.await.map_err(io::Error::other)??;
@@ -160,6 +166,7 @@ impl App {
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
             guard,
+            tls,
             audit,
             limits,
             manifest_room: options.manifest_room(),
@@ -170,7 +177,7 @@ impl App {
             readiness: Default::default(),
         });
         let router = router(Arc::clone(&context));
-        Ok(Self { router, context, jobs, workshop, server: ServerOptions::of(&settings), tls })
+        Ok(Self { router, context, jobs, workshop, server: ServerOptions::of(&settings), acme })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -180,7 +187,12 @@ impl App {
 
     /// What TLS is spoken with, if it is.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
-        self.tls.as_ref()
+        self.context.tls.as_ref()
+    }
+
+    /// What gets the certificate, if an authority issues it.
+    pub fn acme(&self) -> Option<&Arc<Acme>> {
+        self.acme.as_ref()
     }
 
     /// The router, for callers that bring their own server.
@@ -223,7 +235,7 @@ impl App {
         let parts = Parts {
             router: self.router,
             api: Some(api),
-            tls: self.tls,
+            tls: self.context.tls.clone(),
             metrics: Arc::clone(&self.context.metrics),
             tasks: self.context.tasks.clone(),
             stopping: self.context.stopping.clone(),
@@ -235,11 +247,31 @@ impl App {
 /// What TLS is spoken with, if the settings say so.
 async fn open_tls(
     settings: &Settings,
+    store: &Arc<dyn Store>,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Arc<Tls>>, StartError> {
-    let (settings, metrics) = (settings.clone(), Arc::clone(metrics));
-    let opening = tokio::task::spawn_blocking(move || Tls::open(&settings, metrics));
+    let (settings, store, metrics) = (settings.clone(), Arc::clone(store), Arc::clone(metrics));
+    let opening = tokio::task::spawn_blocking(move || Tls::open(&settings, store, metrics));
     Ok(opening.await.map_err(io::Error::other)??.map(Arc::new))
+}
+
+/// What gets the certificate, if the settings say so.
+async fn open_acme(
+    settings: &Settings,
+    tls: Option<&Arc<Tls>>,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<Acme>>, AcmeError> {
+    let Some(tls) = tls else { return Ok(None) };
+    if !settings.acme_domains.is_empty() && settings.storage == StorageLocation::Memory {
+        tracing::warn!(
+            "each start asks for a certificate, as memory keeps none: authorities limit that"
+        );
+    }
+    let (store, clock, metrics) = (Arc::clone(store), Arc::clone(clock), Arc::clone(metrics));
+    let acme = Acme::open(settings, tls, store, clock, metrics).await?;
+    Ok(acme.map(Arc::new))
 }
 
 /// Who says who may come in.
@@ -266,6 +298,7 @@ struct Jobs {
     collector: Option<Collector>,
     scrubber: Option<Scrubber>,
     reloader: Option<Reloader>,
+    renewer: Option<Renewer>,
 }
 
 impl Jobs {
@@ -294,7 +327,7 @@ impl Jobs {
             options: check_options(settings),
             interval,
         });
-        Self { reaper, collector, scrubber, reloader: None }
+        Self { reaper, collector, scrubber, reloader: None, renewer: None }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -307,6 +340,9 @@ impl Jobs {
         }
         if let Some(reloader) = self.reloader {
             jobs::spawn(reloader, tasks, stopping.clone());
+        }
+        if let Some(renewer) = self.renewer {
+            jobs::spawn(renewer, tasks, stopping.clone());
         }
     }
 }
@@ -467,11 +503,11 @@ fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
         return Ok(());
     }
     if settings.asks_who() {
-        if settings.tls_cert.is_none() && settings.trusted_proxies.is_empty() {
+        if !settings.speaks_tls() && settings.trusted_proxies.is_empty() {
             tracing::warn!(
                 %address,
-                "passwords and tokens come in as they are: give tls-cert and tls-key, or \
-                 trusted-proxies if a proxy speaks TLS (docs/tls.md)"
+                "passwords and tokens come in as they are: give tls-cert and tls-key, acme-domains, \
+                 or trusted-proxies if a proxy speaks TLS (docs/tls.md)"
             );
         }
         return Ok(());
@@ -512,7 +548,7 @@ pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %address,
-        tls = settings.tls_cert.is_some(),
+        tls = settings.speaks_tls(),
         storage = %settings.storage,
         durability,
         "listening"
@@ -526,13 +562,16 @@ pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
         StorageLocation::Folder(path) => format!("{} ({})", path.display(), durability(settings)),
         StorageLocation::Bucket(url) => url.to_string(),
     };
-    // An address that means "every one here" is no address to push to.
-    let host = if address.ip().is_unspecified() {
+    // An address that means "every one here" is no address to push to, nor one that a certificate is
+    // not for.
+    let host = if let Some(name) = settings.acme_domains.first() {
+        format!("{name}:{}", address.port())
+    } else if address.ip().is_unspecified() {
         format!("127.0.0.1:{}", address.port())
     } else {
         address.to_string()
     };
-    let scheme = if settings.tls_cert.is_some() { "https" } else { "http" };
+    let scheme = if settings.speaks_tls() { "https" } else { "http" };
     format!(
         "jreg {} listens on {scheme}://{address}\n  storage  {storage}\n\n\
          Try it:\n  docker tag alpine {host}/alpine\n  docker push {host}/alpine\n",
@@ -577,6 +616,11 @@ mod tests {
         let settings = Settings { tls_cert, ..Settings::default() };
         let text = greeting(&settings, settings.listen);
         assert!(text.contains("listens on https://127.0.0.1:5000\n"), "{text}");
+        let acme_domains = vec!["registry.test".to_owned()];
+        let settings = Settings { acme_domains, ..Settings::default() };
+        let text = greeting(&settings, settings.listen);
+        assert!(text.contains("listens on https://127.0.0.1:5000\n"), "{text}");
+        assert!(text.contains("docker push registry.test:5000/alpine"), "{text}");
     }
 
     /// What is around a store, outermost first.

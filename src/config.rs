@@ -32,6 +32,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The most bytes of warnings that one answer may carry (distribution-spec, "Warnings").
 const WARNING_BYTES_MAX: usize = 4096;
 
+/// The most names of one certificate: what Let's Encrypt takes.
+const ACME_DOMAINS_MAX: usize = 100;
+/// The directory of Let's Encrypt.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
 /// One setting: its name, its meaning, and how to set and show it.
 pub struct Key {
     field: &'static str,
@@ -208,6 +213,24 @@ settings! {
         tls_client_ca: Option<String> = None, "none, or a file's path", |_| true;
         /// Whether clients must show a certificate: without one, no connection is made.
         tls_client_cert_required: bool = false, "on or off", |_| true;
+        /// A name by which clients reach this registry, for the certificate that an authority issues
+        /// by ACME in the place of tls-cert; may be given several times. Giving it agrees to the
+        /// authority's terms of service.
+        acme_domains: Vec<String> = Vec::new(),
+            "a host's name in lower case without wildcards, each once and 100 over all, for example \
+             registry.example.com",
+            |names| is_certifiable(names);
+        /// The address of the authority's directory (RFC 8555).
+        acme_directory: String = LETS_ENCRYPT.to_owned(),
+            "an https:// address, for example https://ca.example.com/acme/directory",
+            |address| is_directory(address);
+        /// Whom the authority writes to about the certificates.
+        acme_contact: Option<String> = None,
+            "none, or an e-mail address, for example ops@example.com",
+            |address| address.as_deref().is_none_or(is_mail_address);
+        /// The file (PEM) of those who vouch for the authority itself, where it is not one that this
+        /// machine trusts; read at the start.
+        acme_ca_file: Option<String> = None, "none, or a file's path", |_| true;
     }
     "Bucket" {
         /// Whether this is the only instance that writes to the bucket: the one way to use a store
@@ -386,6 +409,11 @@ settings! {
 }
 
 impl Settings {
+    /// Whether TLS is what is spoken.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls_cert.is_some() || !self.acme_domains.is_empty()
+    }
+
     /// Whether clients are asked who they are.
     pub fn asks_who(&self) -> bool {
         self.authentication || self.htpasswd.is_some() || self.policy.is_some()
@@ -395,6 +423,48 @@ impl Settings {
 fn is_audience(name: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:/-".contains(&b);
     (1..=255).contains(&name.len()) && name.bytes().all(is_allowed)
+}
+
+/// Names that an authority can look at by TLS-ALPN-01 (RFC 8737), which has no wildcards.
+fn is_certifiable(names: &[String]) -> bool {
+    let is_inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // An address ends in a number, a name does not.
+    let is_address = |name: &str| {
+        name.rsplit('.').next().is_none_or(|last| last.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let is_name =
+        |name: &String| name.len() <= 253 && name.split('.').all(is_label) && !is_address(name);
+    let is_new = |(place, name): (usize, &String)| !names.iter().take(place).any(|n| n == name);
+    names.len() <= ACME_DOMAINS_MAX
+        && names.iter().all(is_name)
+        && names.iter().enumerate().all(is_new)
+}
+
+fn is_directory(address: &str) -> bool {
+    let Ok(uri) = address.parse::<http::Uri>() else { return false };
+    let is_host = |authority: &http::uri::Authority| {
+        !authority.as_str().contains('@') && !authority.host().is_empty()
+    };
+    uri.scheme_str() == Some("https")
+        && uri.authority().is_some_and(is_host)
+        && !address.contains('#')
+}
+
+fn is_mail_address(address: &str) -> bool {
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic());
+    // Others would be several addresses, or headers of the mail (RFC 6068).
+    let is_one = !address.contains([',', '?', '%', '&', '<', '>', '"', '\\']);
+    address.len() <= 254
+        && is_one
+        && address
+            .split_once('@')
+            .is_some_and(|(name, host)| is_part(name) && is_part(host) && !host.contains('@'))
 }
 
 fn is_interval(interval: Option<Duration>) -> bool {
@@ -490,6 +560,16 @@ pub enum ConfigError {
         /// The name of the other.
         missing: &'static str,
     },
+    /// Two settings exclude each other.
+    #[error("`{given}` cannot be given with `{other}`: {why}")]
+    Contradictory {
+        /// The name of the one.
+        given: &'static str,
+        /// The name of the other.
+        other: &'static str,
+        /// Why.
+        why: &'static str,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
@@ -516,11 +596,20 @@ impl Settings {
     /// Whether what belongs together is given together.
     fn check(&self) -> Result<(), ConfigError> {
         let (cert, key) = (self.tls_cert.is_some(), self.tls_key.is_some());
-        let client_ca = self.tls_client_ca.is_some();
+        let (client_ca, acme) = (self.tls_client_ca.is_some(), !self.acme_domains.is_empty());
+        for (given, name) in [(cert, "tls-cert"), (key, "tls-key")] {
+            if given && acme {
+                let why = "the certificate comes from a file, or from an authority by ACME";
+                return Err(ConfigError::Contradictory { given: "acme-domains", other: name, why });
+            }
+        }
         for (given, name, other, missing) in [
             (cert, "tls-cert", key, "tls-key"),
             (key, "tls-key", cert, "tls-cert"),
-            (client_ca, "tls-client-ca", cert, "tls-cert"),
+            (client_ca, "tls-client-ca", self.speaks_tls(), "tls-cert"),
+            (self.acme_directory != LETS_ENCRYPT, "acme-directory", acme, "acme-domains"),
+            (self.acme_contact.is_some(), "acme-contact", acme, "acme-domains"),
+            (self.acme_ca_file.is_some(), "acme-ca-file", acme, "acme-domains"),
             (self.tls_client_cert_required, "tls-client-cert-required", client_ca, "tls-client-ca"),
         ] {
             if given && !other {

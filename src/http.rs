@@ -49,6 +49,7 @@ use crate::auth::{Gate, Guard};
 use crate::config::Settings;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 
 use proxies::Proxies;
 use redirect::Redirects;
@@ -138,6 +139,8 @@ pub struct Context {
     pub gate: Gate,
     /// Who keeps it, if clients are asked who they are.
     pub guard: Option<Arc<Guard>>,
+    /// What TLS is spoken with, if it is.
+    pub tls: Option<Arc<Tls>>,
     /// Where decisions are written.
     pub audit: AuditLog,
     /// How much clients may ask for.

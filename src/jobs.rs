@@ -1,5 +1,5 @@
 //! Work that goes on beside the requests: removing what uploads leave behind, collecting what
-//! nothing keeps, and checking what is stored.
+//! nothing keeps, checking what is stored, and renewing the certificate.
 //!
 //! A job may be stopped anywhere, and any number of instances may do the same one at the same
 //! time: the registry's own rules keep it safe. The intervals are spread, so that instances that
@@ -8,6 +8,7 @@
 mod collector;
 mod reaper;
 mod reloader;
+mod renewer;
 mod scrubber;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use collector::Collector;
 pub(crate) use collector::report;
 pub use reaper::Reaper;
 pub use reloader::Reloader;
+pub use renewer::Renewer;
 pub use scrubber::Scrubber;
 
 /// The first run comes after this part of an interval, so that a process that never lives for

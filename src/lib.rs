@@ -19,6 +19,7 @@
 //! # });
 //! ```
 
+pub mod acme;
 pub mod app;
 pub mod audit;
 pub mod auth;

@@ -96,6 +96,7 @@ pub struct Metrics {
     tls_handshakes: Counters<1>,
     tls_reloads: Counters<1>,
     tls_expiry: Gauge<f64, AtomicU64>,
+    acme_orders: Counters<1>,
     audit_lines: Counters<1>,
     limited: Counters<1>,
     connections_cut: Counters<1>,
@@ -171,6 +172,7 @@ impl Metrics {
             tls_handshakes: Family::default(),
             tls_reloads: Family::default(),
             tls_expiry: Gauge::default(),
+            acme_orders: Family::default(),
             audit_lines: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
@@ -391,12 +393,12 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "tls_handshakes",
-            "TLS handshakes, by outcome (ok, failed, timeout, plain)",
+            "TLS handshakes, by outcome (ok, failed, timeout, plain, challenge, no_certificate)",
             self.tls_handshakes.clone(),
         );
         registry.register(
             "tls_reloads",
-            "Times that the files of TLS were read again, by outcome (ok, failed)",
+            "Times that the files or the certificate of TLS were read again, by outcome (ok, failed)",
             self.tls_reloads.clone(),
         );
         registry.register_with_unit(
@@ -405,6 +407,16 @@ impl Metrics {
             Unit::Seconds,
             self.tls_expiry.clone(),
         );
+        registry.register(
+            "acme_orders",
+            "Certificates that this process asked an authority for, by outcome (ok, failed)",
+            self.acme_orders.clone(),
+        );
+    }
+
+    /// Counts that an authority was asked for a certificate.
+    pub fn count_acme_order(&self, outcome: &'static str) {
+        self.acme_orders.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
     }
 
     /// Counts a handshake.

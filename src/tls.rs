@@ -3,6 +3,11 @@
 //! The files are read when jreg starts, where anything wrong with them ends it, and again when they
 //! change. What they say is taken as a whole: a certificate without its key, or one that is over,
 //! never takes the place of what worked. Connections that are open keep what they began with.
+//!
+//! With `acme-domains` the certificate and its key are in no file: [`crate::acme`] keeps them in the
+//! store and hands them over, and there may be none yet.
+
+mod issued;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,15 +16,18 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_auth::Certificate;
+use jreg_storage::Store;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::acme::Challenges;
 use crate::config::{Settings, TlsVersion};
 use crate::metrics::Metrics;
 use crate::watched::{Fault, FileError, Reload, Watched};
@@ -30,10 +38,15 @@ pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 pub const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How often that is repeated.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// How often it is said that clients are turned away for want of a certificate.
+const LACK_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest name of a client certificate that counts, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 /// The most URIs of a client certificate that count.
 const URIS_MAX: usize = 16;
+
+pub(crate) use issued::Issued;
+use issued::Slot;
 
 /// What is spoken over TLS, the better first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -51,6 +64,7 @@ pub struct TlsError(#[from] FileError);
 /// What handshakes are made with, kept up to date.
 pub struct Tls {
     files: Watched<Loaded>,
+    automatic: Option<Automatic>,
     metrics: Arc<Metrics>,
     /// When it was last said that the certificate is about to expire.
     noticed: Mutex<Option<SystemTime>>,
@@ -61,7 +75,17 @@ struct Loaded {
     config: Arc<ServerConfig>,
     /// The same for clients that are only told to try again: what they are told is HTTP/1.1.
     refusing: Arc<ServerConfig>,
-    expires: SystemTime,
+    /// When the certificate is over, if it is among the files.
+    expires: Option<SystemTime>,
+}
+
+/// What stands in the place of the files of a certificate and its key.
+#[derive(Debug)]
+struct Automatic {
+    slot: Arc<Slot>,
+    challenges: Challenges,
+    /// When it was last said that there is no certificate.
+    noticed: Mutex<Option<SystemTime>>,
 }
 
 impl fmt::Debug for Tls {
@@ -77,27 +101,73 @@ impl fmt::Debug for Loaded {
 }
 
 impl Tls {
-    /// What the settings say of TLS; `None`: it is not spoken. Blocks as a disk does.
+    /// What the settings say of TLS; `None`: it is not spoken. Blocks as a disk does. What authorities
+    /// ask for to issue a certificate is looked up in `store`.
     ///
     /// # Errors
     ///
     /// A file cannot be read, or does not say what it should.
-    pub fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Option<Self>, TlsError> {
-        let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
-            return Ok(None);
+    pub fn open(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Option<Self>, TlsError> {
+        let pair = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(cert), Some(key)) => Some([cert, key]),
+            _ if settings.acme_domains.is_empty() => return Ok(None),
+            _ => None,
         };
-        let files = [Some(cert), Some(key), settings.tls_client_ca.as_ref()];
-        let paths = files.into_iter().flatten().map(PathBuf::from).collect();
+        let files = pair.into_iter().flatten().chain(settings.tls_client_ca.as_ref());
+        let paths = files.map(PathBuf::from).collect();
+        let slot = pair.is_none().then(Arc::<Slot>::default);
         let rules = Rules {
             provider: Arc::new(rustls::crypto::ring::default_provider()),
             min_version: settings.tls_min_version,
             clients_must: settings.tls_client_cert_required,
+            slot: slot.clone(),
         };
+        let automatic = slot.map(|slot| Automatic {
+            slot,
+            challenges: Challenges::new(settings, store, &rules),
+            noticed: Mutex::default(),
+        });
         let parse = move |texts: &[String]| rules.load(texts, SystemTime::now());
         let files = Watched::open_all(paths, FILE_BYTES_MAX, parse)?;
-        let tls = Self { files, metrics, noticed: Mutex::default() };
+        let tls = Self { files, automatic, metrics, noticed: Mutex::default() };
         tls.look(SystemTime::now());
         Ok(Some(tls))
+    }
+
+    /// What is shown to an authority that looks whether names are ours, if one issues the certificate.
+    pub(crate) fn challenges(&self) -> Option<&Challenges> {
+        self.automatic.as_ref().map(|automatic| &automatic.challenges)
+    }
+
+    /// Whether no certificate is there yet: then there is no handshake.
+    pub(crate) fn lacks_certificate(&self) -> bool {
+        self.automatic.as_ref().is_some_and(|automatic| automatic.slot.expires().is_none())
+    }
+
+    /// Shows a certificate that an authority has issued, from the next connection on.
+    pub(crate) fn show(&self, issued: Issued) {
+        if let Some(automatic) = &self.automatic {
+            automatic.slot.set(issued);
+            self.metrics.count_tls_reload("ok");
+            self.look(SystemTime::now());
+        }
+    }
+
+    /// Says that a client was turned away because there is no certificate, but not each time.
+    pub(crate) fn notice_lack(&self, now: SystemTime) {
+        let Some(automatic) = &self.automatic else { return };
+        let mut noticed = automatic.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = |last: SystemTime| now.duration_since(last).is_ok_and(|t| t >= LACK_INTERVAL);
+        if noticed.is_none_or(is_due) {
+            *noticed = Some(now);
+            tracing::warn!(
+                "TLS connections are refused: the authority has not issued a certificate yet"
+            );
+        }
     }
 
     /// What makes connections of sockets.
@@ -127,13 +197,16 @@ impl Tls {
     }
 
     fn look(&self, now: SystemTime) {
-        let expires = self.files.get().expires;
+        let automatic = self.automatic.as_ref().map(|automatic| automatic.slot.expires());
+        let Some(expires) = automatic.unwrap_or_else(|| self.files.get().expires) else { return };
         self.metrics.tls_expires(expires);
+        // Some authorities issue for hours: what is not renewed in time is told by who renews it.
+        let margin = if self.automatic.is_some() { Duration::ZERO } else { EXPIRY_NOTICE };
         let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due =
             |last: SystemTime| now.duration_since(last).is_ok_and(|t| t >= NOTICE_INTERVAL);
         if noticed.is_none_or(is_due)
-            && let Some(notice) = notice(expires, now)
+            && let Some(notice) = notice(expires, now, margin)
         {
             tracing::warn!(expires = written(expires), "{notice}");
             *noticed = Some(now);
@@ -141,10 +214,10 @@ impl Tls {
     }
 }
 
-/// What to say of a certificate that expires at a time, if anything.
-fn notice(expires: SystemTime, now: SystemTime) -> Option<String> {
+/// What to say of a certificate that expires at a time, if anything: from `margin` before it.
+fn notice(expires: SystemTime, now: SystemTime, margin: Duration) -> Option<String> {
     match expires.duration_since(now) {
-        Ok(left) if left > EXPIRY_NOTICE => None,
+        Ok(left) if left > margin => None,
         Ok(left) => {
             let days = left.as_secs() / (24 * 3600);
             Some(format!("the TLS certificate expires in {days} days: replace its files"))
@@ -158,36 +231,40 @@ fn written(time: SystemTime) -> String {
 }
 
 /// How the files are read.
-struct Rules {
-    provider: Arc<CryptoProvider>,
+pub(crate) struct Rules {
+    /// What does the cryptography.
+    pub(crate) provider: Arc<CryptoProvider>,
     min_version: TlsVersion,
     clients_must: bool,
+    /// Where the certificate is, if not in the files.
+    slot: Option<Arc<Slot>>,
 }
 
 impl Rules {
-    fn load(&self, texts: &[String], now: SystemTime) -> Result<Loaded, Fault> {
-        let text = |file: usize| texts.get(file).map_or("", String::as_str);
-        let chain = certificates(text(CERT)).map_err(of(CERT))?;
-        let expires = chain.first().map_or(Err(NO_CERTIFICATE.to_owned()), end_of);
-        let expires = expires.map_err(of(CERT))?;
-        if expires <= now {
-            let why = format!("the certificate expired at {}", written(expires));
-            return Err(Fault { file: CERT, why });
+    /// The versions that are spoken, the better first.
+    pub(crate) fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
+        match self.min_version {
+            TlsVersion::Tls12 => vec![&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::Tls13 => vec![&rustls::version::TLS13],
         }
-        let key = private_key(text(KEY)).map_err(of(KEY))?;
-        let versions: &[&SupportedProtocolVersion] = match self.min_version {
-            TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    }
+
+    fn load(&self, texts: &[String], now: SystemTime) -> Result<Loaded, Fault> {
+        let (resolver, expires, client_ca) = match &self.slot {
+            Some(slot) => (Arc::clone(slot) as Arc<dyn ResolvesServerCert>, None, 0),
+            None => {
+                let (resolver, expires) = self.pair(texts, now)?;
+                (resolver, Some(expires), CLIENT_CA)
+            }
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(versions)
+            .with_protocol_versions(&self.versions())
             .map_err(|error| Fault { file: CERT, why: error.to_string() })?;
-        let clients = texts.get(CLIENT_CA).map(|text| self.clients(text)).transpose();
-        let clients = clients.map_err(of(CLIENT_CA))?;
+        let clients = texts.get(client_ca).map(|text| self.clients(text)).transpose();
+        let clients = clients.map_err(of(client_ca))?;
         let asks_clients = clients.is_some();
         let verifier = clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
-        let config = builder.with_client_cert_verifier(verifier).with_single_cert(chain, key);
-        let mut config = config.map_err(|error| Fault { file: KEY, why: unfit(&error) })?;
+        let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(resolver);
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         if asks_clients {
             // A session that goes on would not look at the client's certificate again.
@@ -197,6 +274,26 @@ impl Rules {
         let mut refusing = config.clone();
         refusing.alpn_protocols.retain(|name| name != b"h2");
         Ok(Loaded { config: Arc::new(config), refusing: Arc::new(refusing), expires })
+    }
+
+    /// The certificate and the key of the files, and when the former is over.
+    fn pair(
+        &self,
+        texts: &[String],
+        now: SystemTime,
+    ) -> Result<(Arc<dyn ResolvesServerCert>, SystemTime), Fault> {
+        let text = |file: usize| texts.get(file).map_or("", String::as_str);
+        let chain = certificates(text(CERT)).map_err(of(CERT))?;
+        let validity = chain.first().map_or(Err(NO_CERTIFICATE.to_owned()), issued::validity);
+        let (_, expires) = validity.map_err(of(CERT))?;
+        if expires <= now {
+            let why = format!("the certificate expired at {}", written(expires));
+            return Err(Fault { file: CERT, why });
+        }
+        let key = private_key(text(KEY)).map_err(of(KEY))?;
+        let certified = CertifiedKey::from_der(chain, key, &self.provider)
+            .map_err(|error| Fault { file: KEY, why: unfit(&error) })?;
+        Ok((Arc::new(SingleCertAndKey::from(certified)), expires))
     }
 
     fn clients(&self, text: &str) -> Result<Arc<dyn ClientCertVerifier>, String> {
@@ -217,7 +314,7 @@ fn of(file: usize) -> impl Fn(String) -> Fault {
 
 const NO_CERTIFICATE: &str = "it has no certificate (-----BEGIN CERTIFICATE-----)";
 
-fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match all {
         Ok(all) if all.is_empty() => Err(NO_CERTIFICATE.to_owned()),
@@ -245,15 +342,6 @@ fn unfit(error: &rustls::Error) -> String {
         }
         error => format!("the key cannot be used: {error}"),
     }
-}
-
-/// When a certificate is over.
-fn end_of(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
-    let (_, parsed) = X509Certificate::from_der(certificate)
-        .map_err(|error| format!("the certificate cannot be read: {error}"))?;
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
-    let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    end.ok_or_else(|| "the certificate ends when no clock can be".to_owned())
 }
 
 /// What a client's certificate, which was verified, says of its holder; `None` if it names nobody.

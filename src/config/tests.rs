@@ -255,6 +255,52 @@ fn settings_of_tls_are_given_together_or_not_at_all() {
     assert!(from_file("tls-min-version = 1.1").is_err());
 }
 
+#[test]
+fn a_certificate_comes_from_a_file_or_from_an_authority() {
+    for (text, message) in [
+        (
+            "acme-domains = ['a.example']\ntls-cert = 'c'\ntls-key = 'k'",
+            "`acme-domains` cannot be given with `tls-cert`: the certificate comes from a file, or from \
+             an authority by ACME",
+        ),
+        ("acme-contact = 'a@b'", "`acme-contact` is of no use without `acme-domains`"),
+        ("acme-ca-file = 'f'", "`acme-ca-file` is of no use without `acme-domains`"),
+        ("acme-directory = 'https://ca'", "`acme-directory` is of no use without `acme-domains`"),
+    ] {
+        let said = from_file(text).unwrap_err().to_string();
+        assert!(said.starts_with(message), "{said}");
+    }
+    let whole = "acme-domains = ['a.example', 'b']\nacme-directory = 'https://ca:1/acme?x'\n\
+                 acme-contact = 'a@b.example'\nacme-ca-file = 'f'\ntls-client-ca = 'c'\n\
+                 tls-client-cert-required = true\ntls-min-version = 1.3";
+    assert!(from_file(whole).unwrap().speaks_tls());
+    let long = "a".repeat(64);
+    for name in ["", "*.a.example", "A.example", "a.example.", "a b", "1.2.3.4", "::1", "-a", &long]
+    {
+        let error = from_file(&format!("acme-domains = ['{name}']")).unwrap_err().to_string();
+        assert!(
+            error.contains("`acme-domains` cannot be") && error.contains("wildcards"),
+            "{error}"
+        );
+    }
+    assert!(from_file("acme-domains = ['a.example', 'a.example']").is_err(), "twice");
+    let names = |count: usize| {
+        let all: Vec<_> = (0..count).map(|number| format!("'n{number}.example'")).collect();
+        from_file(&format!("acme-domains = [{}]", all.join(", ")))
+    };
+    assert!(names(100).is_ok() && names(101).is_err());
+    for wrong in [
+        "acme-directory = 'http://ca'",
+        "acme-directory = 'https://u:p@ca'",
+        "acme-directory = 'https://'",
+        "acme-contact = 'nobody'",
+        "acme-contact = 'a@b, c@d'",
+        "acme-contact = 'a@b?cc=c@d'",
+    ] {
+        assert!(from_file(&format!("acme-domains = ['a.example']\n{wrong}")).is_err(), "{wrong}");
+    }
+}
+
 /// The sample file names each key once, commented out, at its default.
 #[test]
 fn the_sample_file_is_the_defaults() {

@@ -158,6 +158,9 @@ impl Readiness {
 }
 
 async fn ask(context: &Context) -> Result<(), String> {
+    if context.tls.as_ref().is_some_and(|tls| tls.lacks_certificate()) {
+        return Err("there is no TLS certificate yet".to_owned());
+    }
     match tokio::time::timeout(READINESS_WAIT_MAX, context.gate.ready()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(chain(&error)),

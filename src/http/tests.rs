@@ -317,6 +317,23 @@ async fn readiness_follows_the_store_and_asks_it_once_a_second() {
 }
 
 #[tokio::test]
+async fn a_registry_that_waits_for_its_first_certificate_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, jreg_testkit::Authority::new().pem()).unwrap();
+    let settings = Settings {
+        acme_domains: vec!["registry.test".to_owned()],
+        acme_ca_file: Some(ca_file.display().to_string()),
+        ..Settings::default()
+    };
+    let app = App::build(settings, Arc::new(MemoryStore::new())).await.unwrap();
+    let response = send(&app, "GET", "/readyz").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(code(response).await, "UNAVAILABLE");
+    assert_eq!(send(&app, "GET", "/livez").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn metrics_count_what_was_asked() {
     let app = app(Settings::default()).await;
     push(&app, b"hello").await;

@@ -2,12 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use rustls::server::Acceptor;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::refusal;
+use crate::acme::{self, Challenges};
 use crate::tls::Tls;
 
 /// What is told who speaks plain HTTP to a port of TLS.
@@ -24,6 +29,8 @@ enum Failure {
     Gone,
     /// It speaks plain HTTP.
     Plain(TcpStream),
+    /// An authority has seen what it asked for (RFC 8737).
+    Shown,
     /// It, or we, did not agree to what the other said.
     Failed(io::Error),
 }
@@ -47,6 +54,15 @@ pub(super) async fn take(
             tracing::debug!(client = %address, "plain HTTP to a port of TLS");
             refusal::answer_with(stream, PLAIN).await;
         }
+        Ok(Err(Failure::Shown)) => {
+            tls.count("challenge");
+            tracing::info!(client = %address, "an authority looked whether a name is ours");
+        }
+        Ok(Err(Failure::Failed(error))) if tls.lacks_certificate() => {
+            tls.count("no_certificate");
+            tls.notice_lack(SystemTime::now());
+            tracing::debug!(client = %address, %error, "no TLS connection without a certificate");
+        }
         Ok(Err(Failure::Failed(error))) => {
             tls.count("failed");
             tracing::debug!(client = %address, %error, "no TLS connection");
@@ -69,6 +85,33 @@ async fn shake(tls: &Tls, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>
         Ok(_) => {}
     }
     // Much larger than what else a connection begins with.
-    let accepting = Box::pin(tls.acceptor().accept(stream));
-    accepting.await.map(Box::new).map_err(Failure::Failed)
+    let accepting = match tls.challenges() {
+        None => Box::pin(tls.acceptor().accept(stream)).await,
+        Some(challenges) => Box::pin(answer(tls, challenges, stream)).await?,
+    };
+    accepting.map(Box::new).map_err(Failure::Failed)
+}
+
+/// Makes a connection, unless the client is an authority that looks whether a name is ours: it is
+/// shown that in the handshake, and nothing is said after that (RFC 8737 section 3).
+async fn answer(
+    tls: &Tls,
+    challenges: &Challenges,
+    stream: TcpStream,
+) -> Result<io::Result<TlsStream<TcpStream>>, Failure> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+    let hello = hello.map_err(Failure::Failed)?;
+    let name = acme::asked(&hello.client_hello());
+    let config = match &name {
+        Some(name) => challenges.config(name).await,
+        None => None,
+    };
+    let Some(config) = config else {
+        // Who asks for a challenge that is none is told that we do not speak so.
+        return Ok(hello.into_stream(Arc::clone(tls.acceptor().config())).await);
+    };
+    let mut shown = hello.into_stream(config).await.map_err(Failure::Failed)?;
+    // It has seen what it wanted, whether it waits for our farewell or not.
+    let _ = shown.shutdown().await;
+    Err(Failure::Shown)
 }

@@ -18,6 +18,7 @@ fn load_at(texts: &[&str], now: SystemTime) -> Result<Loaded, Fault> {
         provider: Arc::new(rustls::crypto::ring::default_provider()),
         min_version: TlsVersion::Tls12,
         clients_must: false,
+        slot: None,
     };
     let texts: Vec<_> = texts.iter().map(|&text| text.to_owned()).collect();
     rules.load(&texts, now)
@@ -32,7 +33,7 @@ fn keys_of_each_kind_are_read() {
     let [sec1, sec1_key] = SEC1;
     for files in [SEC1, PKCS1, [sec1, PKCS8_KEY]] {
         let loaded = load(&files).unwrap_or_else(|fault| panic!("{fault:?}"));
-        assert!(loaded.expires > SystemTime::now() + 365 * DAY);
+        assert!(loaded.expires.unwrap() > SystemTime::now() + 365 * DAY);
         assert_eq!(loaded.config.alpn_protocols, PROTOCOLS);
         assert_eq!(loaded.refusing.alpn_protocols, [b"http/1.1"]);
     }
@@ -59,7 +60,7 @@ fn what_is_wrong_is_said_of_the_file_where_it_is() {
         assert!(fault.why.starts_with(why), "{}", fault.why);
         assert!(!fault.why.contains(key.lines().nth(1).unwrap()), "the key is not said");
     }
-    let expires = load(&SEC1).unwrap().expires;
+    let expires = load(&SEC1).unwrap().expires.unwrap();
     let fault = load_at(&SEC1, expires).err().unwrap();
     let why = format!("the certificate expired at {}", written(expires));
     assert_eq!((fault.file, fault.why), (CERT, why));
@@ -81,9 +82,12 @@ fn who_shows_a_certificate_has_its_one_common_name_and_its_uris() {
 #[test]
 fn a_certificate_that_is_about_to_expire_is_worth_a_notice() {
     let now = SystemTime::now();
-    assert_eq!(notice(now + 15 * DAY, now), None);
-    let soon = notice(now + 3 * DAY, now).unwrap();
+    assert_eq!(notice(now + 15 * DAY, now, EXPIRY_NOTICE), None);
+    assert_eq!(notice(now + 3 * DAY, now, Duration::ZERO), None, "who renews it has time");
+    let soon = notice(now + 3 * DAY, now, EXPIRY_NOTICE).unwrap();
     assert!(soon.contains("expires in 3 days"), "{soon}");
-    let over = notice(now, now + DAY).unwrap();
-    assert!(over.contains("has expired"), "{over}");
+    for margin in [EXPIRY_NOTICE, Duration::ZERO] {
+        let over = notice(now, now + DAY, margin).unwrap();
+        assert!(over.contains("has expired"), "{over}");
+    }
 }

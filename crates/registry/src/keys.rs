@@ -14,6 +14,7 @@
 //! gc/...                                               notes of collectors and checks
 //! auth/keys                                            the keys that sign access tokens
 //! auth/robots/<id>                                     an access token, its secret hashed
+//! auth/acme/<what>                                     the certificate of TLS, and how it is got
 //! quarantine/<ulid>/<key>                              what a check put aside
 //! ```
 //!
@@ -175,7 +176,7 @@ pub(crate) enum Place {
     Note,
     /// What a check has put aside.
     Quarantined,
-    /// Signing keys, or an access token.
+    /// Signing keys, an access token, or what is kept of the certificate of TLS.
     Auth,
 }
 
@@ -198,6 +199,7 @@ impl Place {
             ["quarantine", ..] => Some(Self::Quarantined),
             ["auth", "keys"] => Some(Self::Auth),
             ["auth", "robots", id] => is_robot(id).then_some(Self::Auth),
+            ["auth", "acme", "account" | "certificate" | "order"] => Some(Self::Auth),
             ["repositories", ref below @ ..] => Self::in_repository(below),
             _ => None,
         }
@@ -246,6 +248,21 @@ pub fn signing_keys() -> Key {
 /// The access token with this id, which is 16 hex digits; `None` if it is not.
 pub fn access_token(id: &str) -> Option<Key> {
     is_robot(id).then(|| key(format!("{ACCESS_TOKENS}{id}")))
+}
+
+/// The account at an authority that issues certificates (RFC 8555).
+pub fn acme_account() -> Key {
+    key("auth/acme/account".to_owned())
+}
+
+/// The certificate that it issued, with its key.
+pub fn acme_certificate() -> Key {
+    key("auth/acme/certificate".to_owned())
+}
+
+/// Who orders the next certificate, and what proves that the names are ours.
+pub fn acme_order() -> Key {
+    key("auth/acme/order".to_owned())
 }
 
 /// Every access token.
@@ -465,6 +482,9 @@ mod tests {
             (note("lease"), Place::Note),
             (signing_keys(), Place::Auth),
             (access_token("0123456789abcdef").expect("an id"), Place::Auth),
+            (acme_account(), Place::Auth),
+            (acme_certificate(), Place::Auth),
+            (acme_order(), Place::Auth),
             (quarantined(&link(&subject, &app)), Place::Quarantined),
         ] {
             assert_eq!(Place::of(&key), Some(place), "{key}");
@@ -484,6 +504,8 @@ mod tests {
             "auth/x",
             "auth/robots/x",
             "auth/robots/0123456789abcdef/x",
+            "auth/acme",
+            "auth/acme/x",
         ] {
             assert_eq!(Place::of(&super::key(other.to_owned())), None, "{other}");
         }

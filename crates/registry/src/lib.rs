@@ -60,7 +60,10 @@ pub use collect::{
 };
 pub use error::{Error, Result};
 pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
-pub use keys::{ACCESS_TOKENS, access_token, may_come_back, signing_keys};
+pub use keys::{
+    ACCESS_TOKENS, access_token, acme_account, acme_certificate, acme_order, may_come_back,
+    signing_keys,
+};
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};

@@ -4,11 +4,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -71,6 +72,18 @@ impl Authority {
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
         self.issue(params)
+    }
+
+    /// What somebody asked for by a signing request: the certificate, and its issuer's (PEM).
+    pub(crate) fn sign(
+        &self,
+        mut request: CertificateSigningRequestParams,
+        begins: SystemTime,
+        life: Duration,
+    ) -> String {
+        request.params.not_before = begins.into();
+        request.params.not_after = (begins + life).into();
+        format!("{}{}", request.signed_by(&self.issuer).unwrap().pem(), self.pem)
     }
 
     fn issue(&self, params: CertificateParams) -> Issued {
@@ -162,7 +175,23 @@ impl TlsClient {
     ///
     /// There is no connection. With TLS 1.3, a server refuses a client's certificate only after that.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream> {
-        let name = ServerName::from(address.ip());
+        self.connect_as(ServerName::from(address.ip()), address).await
+    }
+
+    /// Connects to a server as if its name led there.
+    ///
+    /// # Errors
+    ///
+    /// As [`TlsClient::connect`].
+    pub async fn connect_to(&self, host: &str, address: SocketAddr) -> io::Result<TlsStream> {
+        self.connect_as(ServerName::try_from(host.to_owned()).unwrap(), address).await
+    }
+
+    async fn connect_as(
+        &self,
+        name: ServerName<'static>,
+        address: SocketAddr,
+    ) -> io::Result<TlsStream> {
         let connector = TlsConnector::from(Arc::new(self.config()));
         connector.connect(name, TcpStream::connect(address).await?).await
     }

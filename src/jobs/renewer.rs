@@ -1,0 +1,21 @@
+//! [`Renewer`]: keeps the certificate of TLS good, where an authority issues it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Job;
+use crate::acme::{Acme, LOOK_INTERVAL};
+
+/// What looks after the certificate.
+#[derive(Clone, Debug)]
+pub struct Renewer(pub Arc<Acme>);
+
+impl Job for Renewer {
+    fn interval(&self) -> Duration {
+        LOOK_INTERVAL
+    }
+
+    async fn run(&self) {
+        self.0.look().await;
+    }
+}

@@ -1,0 +1,144 @@
+//! Certificates by ACME: instances over one store, and an authority that looks at their names.
+
+#![allow(clippy::unwrap_used)]
+
+mod failing;
+mod issuing;
+mod process;
+mod showing;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use jreg::acme::Acme;
+use jreg::app::{App, StartError};
+use jreg::auth::{Fetch, FetchError};
+use jreg::config::Settings;
+use jreg::server::{Parts, Running, ServerOptions, listen, serve};
+use jreg_registry::acme_order;
+use jreg_storage::testing::ManualClock;
+use jreg_storage::{MemoryStore, Store};
+use jreg_testkit::acme::AcmeServer;
+use jreg_testkit::{TlsClient, TlsStream};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const NAME: &str = "registry.test";
+
+/// An authority, a store, and what instances are started with.
+struct World {
+    clock: Arc<ManualClock>,
+    authority: AcmeServer,
+    folder: TempDir,
+    store: Arc<dyn Store>,
+    settings: Settings,
+}
+
+/// Nothing here has issuers of tokens.
+#[derive(Debug)]
+struct NoFetch;
+
+#[async_trait]
+impl Fetch for NoFetch {
+    async fn fetch(&self, _: &str) -> Result<Vec<u8>, FetchError> {
+        Err(FetchError::Status(404))
+    }
+}
+
+impl World {
+    /// A world whose time began a day ago: what is issued a little later is good already.
+    async fn new() -> Self {
+        Self::of(SystemTime::now() - DAY).await
+    }
+
+    /// A world whose time begins then: clients look at certificates by the real clock.
+    async fn of(start: SystemTime) -> Self {
+        let clock = Arc::new(ManualClock::new(start));
+        let authority = AcmeServer::start(clock.clone()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, authority.ca_pem()).unwrap();
+        let settings = Settings {
+            acme_domains: vec![NAME.to_owned()],
+            acme_directory: authority.directory(),
+            acme_ca_file: Some(ca_file.display().to_string()),
+            ..Settings::default()
+        };
+        let store = Arc::new(MemoryStore::new());
+        Self { clock, authority, folder, store, settings }
+    }
+
+    async fn build(&self) -> Result<App, StartError> {
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        App::build_with(self.settings.clone(), store, clock, Arc::new(NoFetch)).await
+    }
+
+    /// An instance that does nothing by itself: it looks after its certificate when a test says so.
+    async fn start(&self) -> Instance {
+        let app = self.build().await.unwrap();
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let parts = Parts {
+            router: app.router(),
+            api: None,
+            tls: app.tls().cloned(),
+            metrics: Arc::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        };
+        let running = serve(listener, address, parts, ServerOptions::of(&self.settings));
+        Instance { address, running, acme: Arc::clone(app.acme().unwrap()) }
+    }
+
+    /// An instance to which the names lead, and which has a certificate.
+    async fn started(&self) -> Instance {
+        let instance = self.start().await;
+        self.authority.look_at(instance.address);
+        instance.acme.look().await;
+        assert_eq!(self.authority.issued(), 1, "{}", self.order().await);
+        instance
+    }
+
+    /// What the store says of the last order.
+    async fn order(&self) -> Value {
+        let record = self.store.get(&acme_order()).await.unwrap();
+        serde_json::from_slice(&record.bytes).unwrap()
+    }
+
+    fn client(&self) -> TlsClient {
+        TlsClient::of(self.authority.issuer())
+    }
+
+    /// The certificate that an instance shows, if there is a connection.
+    async fn shown(&self, instance: &Instance) -> Option<Vec<u8>> {
+        let stream = self.client().connect_to(NAME, instance.address).await.ok()?;
+        Some(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())
+    }
+
+    async fn metric(&self, instance: &Instance, name: &str) -> f64 {
+        let mut stream = self.client().connect_to(NAME, instance.address).await.unwrap();
+        let text = get(&mut stream, "/metrics").await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+}
+
+struct Instance {
+    address: SocketAddr,
+    running: Running,
+    acme: Arc<Acme>,
+}
+
+async fn get(stream: &mut TlsStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
