@@ -32,7 +32,9 @@ pub(crate) struct Budget {
 /// Some of it, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    bytes: OwnedSemaphorePermit,
+    bytes: u64,
+    /// A permit for each of them; of a part above 4 GiB, for as many as can be asked for at once.
+    permits: OwnedSemaphorePermit,
     /// What this takes of the half for those that will want more.
     growing: Option<OwnedSemaphorePermit>,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Reserved {
 impl Reserved {
     /// How many bytes are reserved.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.num_permits() as u64
+        self.bytes
     }
 }
 
@@ -83,7 +85,7 @@ impl Budget {
             0 => None,
             over => Some(wait(&self.growing, over).await?),
         };
-        Ok(Reserved { bytes: wait(&self.bytes, bytes).await?, growing })
+        Ok(Reserved { bytes, permits: wait(&self.bytes, bytes).await?, growing })
     }
 
     /// Some bytes after the first `taken`, which may become a part: without waiting if there are
@@ -95,7 +97,9 @@ impl Budget {
     pub(crate) async fn begin(&self, taken: u64, part_bytes: u64) -> Result<Reserved> {
         let first = part_bytes.min(taken + (part_bytes / FIRST_SHARE).max(1));
         match self.grown(first, part_bytes) {
-            Some((bytes, growing)) => Ok(Reserved { bytes, growing: Some(growing) }),
+            Some((permits, growing)) => {
+                Ok(Reserved { bytes: first, permits, growing: Some(growing) })
+            }
             None => self.take(part_bytes).await,
         }
     }
@@ -110,13 +114,15 @@ impl Budget {
         let left = part_bytes.saturating_sub(reserved.bytes());
         let more = left.min(reserved.bytes());
         if let Some(growing) = &mut reserved.growing
-            && let Some((bytes, also_growing)) = self.grown(more, part_bytes)
+            && let Some((permits, also_growing)) = self.grown(more, part_bytes)
         {
-            reserved.bytes.merge(bytes);
+            reserved.permits.merge(permits);
             growing.merge(also_growing);
+            reserved.bytes += more;
         } else {
-            reserved.bytes.merge(wait(&self.bytes, left).await?);
+            reserved.permits.merge(wait(&self.bytes, left).await?);
             reserved.growing = None;
+            reserved.bytes += left;
         }
         Ok(())
     }
@@ -127,7 +133,8 @@ impl Budget {
         bytes: u64,
         part_bytes: u64,
     ) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        if part_bytes > self.growing_max {
+        // One permit could not count all of the part.
+        if part_bytes > self.growing_max.min(u32::MAX.into()) {
             return None;
         }
         let permits = u32::try_from(bytes).ok()?;
@@ -180,6 +187,17 @@ mod tests {
         drop(first);
         let all = all.now_or_never().expect("nobody has any").unwrap();
         assert_eq!((all.bytes(), budget.bytes_free()), (2 * PART, 0));
+    }
+
+    /// Parts may be 5 GiB, and a permit counts to 4.
+    #[tokio::test]
+    async fn part_that_no_permit_can_count_is_reserved_as_a_whole() {
+        const GIB: u64 = 1 << 30;
+        let budget = Budget::new(16 * GIB);
+        let reserved = budget.begin(0, 5 * GIB).await.unwrap();
+        assert_eq!(reserved.bytes(), 5 * GIB);
+        drop(reserved);
+        assert_eq!(budget.bytes_free() as u64, 16 * GIB);
     }
 
     #[tokio::test]
