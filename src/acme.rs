@@ -18,7 +18,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_registry::{acme_certificate, acme_order};
 use jreg_storage::{Clock, ETag, ErrorKind, PutMode, Store};
 use rustls::crypto::CryptoProvider;
@@ -28,7 +27,7 @@ use uuid::Uuid;
 use crate::config::Settings;
 use crate::logging::chain;
 use crate::metrics::Metrics;
-use crate::tls::{Issued, Tls};
+use crate::tls::{Issued, Tls, written};
 
 use authority::{Authority, Pair};
 pub(crate) use challenges::{Challenges, asked};
@@ -389,10 +388,6 @@ fn backoff(failures: u32) -> Duration {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn written(time: SystemTime) -> String {
-    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 fn is_conflict(kind: ErrorKind) -> bool {

@@ -226,7 +226,8 @@ fn notice(expires: SystemTime, now: SystemTime, margin: Duration) -> Option<Stri
     }
 }
 
-fn written(time: SystemTime) -> String {
+/// A time as it stands in the log.
+pub(crate) fn written(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 

@@ -1,7 +1,6 @@
 //! The HTTP of ACME: jreg's own client in the place of the library's, with limits.
 
 use std::error::Error;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use http_body_util::BodyExt;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 
 use crate::tls;
+use crate::watched::FileError;
 
 /// How long one request to the authority may take.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
@@ -20,22 +20,9 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Why the authority cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file of those who vouch for it cannot be read.
-    #[error("cannot read {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It does not say what it should.
-    #[error("{}: {why}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    /// The file of those who vouch for it cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is nobody to trust on this machine, or the like.
     #[error("cannot speak https: is there a file of authorities on this machine, or acme-ca-file?")]
     Http(#[from] reqwest::Error),
@@ -57,11 +44,11 @@ pub(super) async fn client(ca_file: Option<&str>) -> Result<reqwest::Client, Cli
 }
 
 async fn authorities(path: PathBuf) -> Result<Vec<reqwest::Certificate>, ClientError> {
-    let unreadable = |source| ClientError::Unreadable { path: path.clone(), source };
+    let unreadable = |source| FileError::Unreadable { path: path.clone(), source };
     let bytes = tokio::fs::metadata(&path).await.map_err(unreadable)?.len();
-    let wrong = |why| ClientError::Wrong { path: path.clone(), why };
+    let wrong = |why| FileError::Wrong { path: path.clone(), why };
     if bytes > tls::FILE_BYTES_MAX as u64 {
-        return Err(wrong(format!("it is larger than {} bytes", tls::FILE_BYTES_MAX)));
+        return Err(wrong(format!("it is larger than {} bytes", tls::FILE_BYTES_MAX)).into());
     }
     let text = tokio::fs::read_to_string(&path).await.map_err(unreadable)?;
     let all = tls::certificates(&text).map_err(wrong)?;

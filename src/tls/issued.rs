@@ -36,15 +36,16 @@ impl Issued {
     /// # Errors
     ///
     /// What is wrong with them, without a word of the key.
-    pub(crate) fn read(chain: &str, key: &str, ring: &CryptoProvider) -> Result<Self, String> {
+    pub(crate) fn read(chain: &str, key: &str, provider: &CryptoProvider) -> Result<Self, String> {
         let (chain, key) = (certificates(chain)?, private_key(key)?);
         let first = chain.first().ok_or(NO_CERTIFICATE)?;
         let (begins, expires) = validity(first)?;
         let names = names(first)?;
-        let certified = CertifiedKey::from_der(chain, key, ring).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => "the key is not the certificate's".to_owned(),
-            error => format!("the key cannot be used: {error}"),
-        })?;
+        let certified =
+            CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => "the key is not the certificate's".to_owned(),
+                error => format!("the key cannot be used: {error}"),
+            })?;
         Ok(Self { certified: Arc::new(certified), begins, expires, names })
     }
 }
