@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::budget::Budget;
 use crate::cache::Cache;
+use crate::part_buffer::Mappings;
 use crate::record::{Stored, Versioned, versioned};
 use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
@@ -65,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
     pub(crate) upload_bytes: Budget,
+    /// What those bytes are collected in.
+    pub(crate) mappings: Mappings,
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Arc<[Mutex<()>]>,
@@ -99,6 +102,7 @@ impl Core {
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Budget::new(budget),
+            mappings: Mappings::default(),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
             manifest_locks: (0..MANIFEST_LOCKS).map(|_| RwLock::new(())).collect(),
             store,

@@ -2,8 +2,13 @@
 //!
 //! A part is large and lives for as long as its request to the store. The C library would keep
 //! the memory of such blocks for later ones, in pieces that fit badly: with many uploads, a
-//! process then takes twice the budget that they share. So a part has a mapping of its own, which
-//! the system has back the moment the part is stored.
+//! process then takes twice the budget that they share. So a part has a mapping of its own.
+//!
+//! New pages cost a fault each, a fifth of the processor time of a blob of 1 MiB. So the mapping of a
+//! part that is stored serves the next one of its size, as long as others are in use; with the last
+//! of them, the system has all of it back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use memmap2::{MmapMut, MmapOptions};
@@ -15,14 +20,120 @@ const MAPPED_BYTES_MIN: usize = 256 * 1024;
 /// might give it more than it was told to take, as it has pages of this size.
 const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
 
-/// Bytes that are collected, and then handed over as one piece.
+/// How many bytes of mappings wait for the next part, beside those in use.
+const SPARE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The mappings of a process's uploads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mappings(Arc<Mutex<Spares>>);
+
 #[derive(Debug, Default)]
-pub(crate) struct PartBuffer(Memory);
+struct Spares {
+    /// How many mappings parts have now.
+    in_use: usize,
+    spare: Vec<MmapMut>,
+    /// The sizes of those together.
+    spare_bytes: usize,
+}
+
+/// A mapping in use, which is spare afterwards.
+#[derive(Debug)]
+struct Mapping {
+    /// `None` only while it is dropped.
+    map: Option<MmapMut>,
+    mappings: Mappings,
+}
+
+impl Mappings {
+    /// An empty buffer.
+    pub(crate) fn buffer(&self) -> PartBuffer {
+        PartBuffer { memory: Memory::default(), mappings: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Spares> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A mapping of so many bytes or up to a quarter more, all of which may be in memory already,
+    /// if the system gives one. What is in it is whatever was.
+    fn map(&self, bytes: usize) -> Option<Mapping> {
+        let spare = self.lock().take(bytes);
+        match spare {
+            Some(map) => Some(Mapping { map: Some(map), mappings: self.clone() }),
+            None => self.map_new(bytes),
+        }
+    }
+
+    /// A mapping of which no more is in memory than was written to, if the system gives one.
+    fn map_new(&self, bytes: usize) -> Option<Mapping> {
+        let map = MmapOptions::new().len(bytes).map_anon().ok()?;
+        self.lock().in_use += 1;
+        Some(Mapping { map: Some(map), mappings: self.clone() })
+    }
+}
+
+impl Spares {
+    fn take(&mut self, bytes: usize) -> Option<MmapMut> {
+        // What is much larger would take more memory than was reserved.
+        let fits = |map: &MmapMut| (bytes..=bytes + bytes / 4).contains(&map.len());
+        let at = self.spare.iter().position(fits)?;
+        let map = self.spare.swap_remove(at);
+        self.spare_bytes -= map.len();
+        self.in_use += 1;
+        Some(map)
+    }
+
+    /// Takes back a mapping that was in use; what this returns is to be dropped.
+    fn give_back(&mut self, map: MmapMut) -> Vec<MmapMut> {
+        self.in_use -= 1;
+        let is_kept = self.spare_bytes + map.len() <= SPARE_BYTES_MAX;
+        if self.in_use == 0 {
+            self.spare_bytes = 0;
+            let mut all = std::mem::take(&mut self.spare);
+            all.push(map);
+            all
+        } else if is_kept {
+            self.spare_bytes += map.len();
+            self.spare.push(map);
+            Vec::new()
+        } else {
+            vec![map]
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let Some(map) = self.map.take() else { return };
+        // Nobody waits for the lock while the system takes it.
+        let dropped = self.mappings.lock().give_back(map);
+        drop(dropped);
+    }
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+}
+
+impl AsMut<[u8]> for Mapping {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.map.as_deref_mut().unwrap_or_default()
+    }
+}
+
+/// Bytes that are collected, and then handed over as one piece.
+#[derive(Debug)]
+pub(crate) struct PartBuffer {
+    memory: Memory,
+    mappings: Mappings,
+}
 
 #[derive(Debug)]
 enum Memory {
     Heap(BytesMut),
-    Mapped { map: MmapMut, len: usize },
+    Mapped { map: Mapping, len: usize },
 }
 
 impl Default for Memory {
@@ -35,34 +146,34 @@ impl PartBuffer {
     /// Makes room for so many bytes. More can be put in, at the price of a copy.
     pub(crate) fn reserve(&mut self, bytes: usize) {
         if self.is_empty() && bytes >= MAPPED_BYTES_MIN {
-            self.map(bytes);
+            self.move_to(self.mappings.map(bytes));
         }
-        if let Memory::Heap(heap) = &mut self.0 {
+        if let Memory::Heap(heap) = &mut self.memory {
             heap.reserve(bytes);
         }
     }
 
     /// Makes room for so many bytes in all, of what may become `bytes_max`.
     pub(crate) fn grow(&mut self, bytes: usize, bytes_max: usize) {
-        if bytes >= GROWN_BYTES_MIN && matches!(self.0, Memory::Heap(_)) {
-            self.map(bytes_max);
+        if bytes >= GROWN_BYTES_MIN && matches!(self.memory, Memory::Heap(_)) {
+            self.move_to(self.mappings.map_new(bytes_max.max(self.len())));
         }
-        if let Memory::Heap(heap) = &mut self.0 {
+        if let Memory::Heap(heap) = &mut self.memory {
             heap.reserve(bytes.saturating_sub(heap.len()));
         }
     }
 
-    /// Moves what there is into a mapping of so many bytes, if the system gives one.
-    fn map(&mut self, bytes: usize) {
-        let Ok(map) = MmapOptions::new().len(bytes.max(self.len())).map_anon() else { return };
-        let before = std::mem::replace(&mut self.0, Memory::Mapped { map, len: 0 });
+    /// Moves what there is into a mapping, if the system gave one.
+    fn move_to(&mut self, map: Option<Mapping>) {
+        let Some(map) = map else { return };
+        let before = std::mem::replace(&mut self.memory, Memory::Mapped { map, len: 0 });
         if let Memory::Heap(heap) = before {
             self.extend_from_slice(&heap);
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        match &self.0 {
+        match &self.memory {
             Memory::Heap(heap) => heap.len(),
             Memory::Mapped { len, .. } => *len,
         }
@@ -73,26 +184,31 @@ impl PartBuffer {
     }
 
     pub(crate) fn extend_from_slice(&mut self, piece: &[u8]) {
-        match &mut self.0 {
+        match &mut self.memory {
             Memory::Heap(heap) => heap.extend_from_slice(piece),
             Memory::Mapped { map, len } => {
                 let end = *len + piece.len();
-                if let Some(room) = map.get_mut(*len..end) {
+                if let Some(room) = map.as_mut().get_mut(*len..end) {
                     room.copy_from_slice(piece);
                     *len = end;
                 } else {
                     let mut heap = BytesMut::with_capacity(end);
-                    heap.extend_from_slice(&map[..*len]);
+                    heap.extend_from_slice(&map.as_ref()[..*len]);
                     heap.extend_from_slice(piece);
-                    self.0 = Memory::Heap(heap);
+                    self.memory = Memory::Heap(heap);
                 }
             }
         }
     }
 
+    /// Lets go of all that was collected.
+    pub(crate) fn clear(&mut self) {
+        self.memory = Memory::default();
+    }
+
     /// What was collected, which from now on is the only owner of its memory.
     pub(crate) fn take(&mut self) -> Bytes {
-        match std::mem::take(&mut self.0) {
+        match std::mem::take(&mut self.memory) {
             Memory::Heap(heap) => heap.freeze(),
             Memory::Mapped { map, len } => Bytes::from_owner(map).slice(..len),
         }
@@ -108,7 +224,7 @@ mod tests {
         let piece: Vec<u8> = (0..=250).collect();
         for reserved in [0, 1, MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, 2 * MAPPED_BYTES_MIN] {
             for pieces in [0, 1, 500, 2000, 3000] {
-                let mut buffer = PartBuffer::default();
+                let mut buffer = Mappings::default().buffer();
                 buffer.reserve(reserved);
                 for _ in 0..pieces {
                     buffer.extend_from_slice(&piece);
@@ -125,7 +241,7 @@ mod tests {
     fn what_was_put_in_comes_out_however_it_grew() {
         let piece: Vec<u8> = (0..=250).collect();
         for bytes_max in [1, 1000, GROWN_BYTES_MIN - 1, GROWN_BYTES_MIN, 2 * GROWN_BYTES_MIN] {
-            let (mut buffer, mut room, mut pieces) = (PartBuffer::default(), 100, 0);
+            let (mut buffer, mut room, mut pieces) = (Mappings::default().buffer(), 100, 0);
             while buffer.len() + piece.len() <= bytes_max {
                 while room < buffer.len() + piece.len() {
                     room *= 2;
@@ -134,16 +250,67 @@ mod tests {
                 buffer.extend_from_slice(&piece);
                 pieces += 1;
             }
-            let is_mapped = matches!(buffer.0, Memory::Mapped { .. });
+            let is_mapped = matches!(buffer.memory, Memory::Mapped { .. });
             assert_eq!(is_mapped, room >= GROWN_BYTES_MIN, "{room} bytes");
             assert!(buffer.take() == piece.repeat(pieces), "{pieces} pieces");
         }
     }
 
+    /// The mappings in use, and the sizes of those that wait.
+    fn counts(mappings: &Mappings) -> (usize, Vec<usize>) {
+        let spares = mappings.lock();
+        assert_eq!(spares.spare_bytes, spares.spare.iter().map(|map| map.len()).sum::<usize>());
+        (spares.in_use, spares.spare.iter().map(|map| map.len()).collect())
+    }
+
+    fn full(mappings: &Mappings, bytes: usize, with: u8) -> Bytes {
+        let mut buffer = mappings.buffer();
+        buffer.reserve(bytes);
+        buffer.extend_from_slice(&vec![with; bytes]);
+        buffer.take()
+    }
+
+    #[test]
+    fn a_mapping_serves_the_next_part_of_its_size_while_others_are_in_use() {
+        const MIB: usize = 1024 * 1024;
+        let mappings = Mappings::default();
+        let stays = full(&mappings, MIB, 1);
+        let first = full(&mappings, MIB, 2);
+        let place = first.as_ptr();
+        drop(first);
+        assert_eq!(counts(&mappings), (1, vec![MIB]));
+        // What is left in it is not seen, and what it was too large or too small for is not served.
+        let second = full(&mappings, MIB - MIB / 8, 3);
+        assert_eq!(second.as_ptr(), place);
+        assert!(second.len() == MIB - MIB / 8 && second.iter().all(|byte| *byte == 3));
+        drop(second);
+        let others = [full(&mappings, MIB + 1, 4), full(&mappings, MIB / 2, 5)];
+        assert_eq!(counts(&mappings), (3, vec![MIB]));
+        drop(others);
+        assert_eq!(counts(&mappings), (1, vec![MIB, MIB + 1, MIB / 2]));
+        assert!(stays.iter().all(|byte| *byte == 1));
+        drop(stays);
+        assert_eq!(counts(&mappings), (0, vec![]));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_allowed() {
+        let mappings = Mappings::default();
+        let size = SPARE_BYTES_MAX / 4;
+        let stays = full(&mappings, MAPPED_BYTES_MIN, 1);
+        let parts: Vec<_> = (0..6).map(|_| full(&mappings, size, 2)).collect();
+        drop(parts);
+        assert_eq!(counts(&mappings), (1, vec![size; 4]));
+        drop(full(&mappings, SPARE_BYTES_MAX + 1, 3));
+        assert_eq!(counts(&mappings), (1, vec![size; 4]));
+        drop(stays);
+        assert_eq!(counts(&mappings), (0, vec![]));
+    }
+
     /// If the empty buffer kept a share, the memory would stay for as long as the upload waits.
     #[test]
     fn memory_goes_with_what_was_taken() {
-        let mut buffer = PartBuffer::default();
+        let mut buffer = Mappings::default().buffer();
         buffer.reserve(MAPPED_BYTES_MIN - 1);
         buffer.extend_from_slice(b"some");
         let taken = buffer.take();

@@ -142,7 +142,7 @@ impl Writer {
             hasher,
             multipart: None,
             tail: None,
-            buffer: PartBuffer::default(),
+            buffer: core.mappings.buffer(),
             reserved: None,
             sent: 0,
             sending: VecDeque::new(),
@@ -183,7 +183,7 @@ impl Writer {
             hasher,
             multipart: open.multipart,
             tail: open.tail,
-            buffer: PartBuffer::default(),
+            buffer: core.mappings.buffer(),
             reserved: None,
             sent,
             sending: VecDeque::new(),
@@ -289,7 +289,8 @@ impl Writer {
     /// From now on only hashes what comes, and lets go of what has.
     pub(crate) fn only_hash(&mut self) {
         self.purpose = Purpose::Discard;
-        (self.reserved, self.buffer) = (None, PartBuffer::default());
+        self.buffer.clear();
+        self.reserved = None;
     }
 
     /// Appends what another writer has stored; `left` more bytes are known to follow. It is read
