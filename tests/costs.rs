@@ -287,8 +287,17 @@ fn listing() {
         bench.costs("tags of an unknown repository: a page, catalog", 2);
         bench.registry.catalog(&ALL).await.unwrap();
         bench.costs("catalog: a page", 1);
-        bench.repository("a").referrers(&digest(&image.manifest.bytes), None, &ALL).await.unwrap();
+        let subject = digest(&image.manifest.bytes);
+        bench.repository("a").referrers(&subject, None, &ALL).await.unwrap();
         bench.costs("referrers: a page, each entry", 2);
+        bench.repository("a").referrers(&subject, None, &ALL).await.unwrap();
+        bench.costs("referrers, their entries known: a page", 1);
+        let other = Image::referrer(3, &image.manifest, "application/x");
+        bench.push_image(&other, "v3").await;
+        bench.home.take();
+        let all = bench.repository("a").referrers(&subject, None, &ALL).await.unwrap();
+        bench.costs("referrers, one of them new: a page, its entry", 2);
+        assert_eq!(all.items.len(), 2);
     });
 }
 

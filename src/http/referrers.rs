@@ -2,8 +2,8 @@
 
 use axum::response::Response;
 use http::{HeaderValue, header};
-use jreg_oci::{Digest, RepositoryName, media_type};
-use serde_json::json;
+use jreg_oci::{Descriptor, Digest, RepositoryName, media_type};
+use serde::Serialize;
 
 use super::api::Call;
 use super::error::ApiError;
@@ -17,6 +17,15 @@ pub(super) struct Query {
     pub(super) page: jreg_oci::Page,
 }
 
+/// The answer: an image index (image-spec, "Image Index") of the referrers.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: &'a [Descriptor],
+}
+
 const ARTIFACT_TYPE: &str = "artifactType";
 
 pub(super) async fn list(call: Call, query: Query) -> Result<Response, ApiError> {
@@ -25,11 +34,11 @@ pub(super) async fn list(call: Call, query: Query) -> Result<Response, ApiError>
     let artifact_type = artifact_type.as_deref();
     let request = page::request(page, options);
     let referrers = call.access.referrers(&subject, artifact_type, &request).await?;
-    let body = json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::OCI_IMAGE_INDEX,
-        "manifests": referrers.items,
-    });
+    let body = Index {
+        schema_version: 2,
+        media_type: media_type::OCI_IMAGE_INDEX,
+        manifests: &referrers.items,
+    };
     // Some clients compare the type byte for byte: no parameters.
     let mut response = headers::json(HeaderValue::from_static(media_type::OCI_IMAGE_INDEX), &body);
     let answer = response.headers_mut();

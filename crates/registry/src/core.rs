@@ -24,6 +24,7 @@ use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::part_buffer::Mappings;
 use crate::record::{Stored, Versioned, versioned};
+use crate::referrer_cache::ReferrerCache;
 use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
 use crate::{Error, Options, Result};
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) rules: Rules,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) referrers: Arc<ReferrerCache>,
     pub(crate) sessions: Arc<SessionCache>,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
@@ -98,6 +100,7 @@ impl Core {
         let budget = limits.upload_buffer_bytes.max(part_bytes);
         Self {
             cache: Arc::new(Cache::new(store.locality(), &options)),
+            referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),

@@ -17,7 +17,7 @@
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `link.rs`: which repository holds which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
-//! - `cache.rs`: what is kept in memory for serving
+//! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 
 mod blob;
 mod body;
@@ -40,6 +40,7 @@ mod part_buffer;
 mod reaper;
 mod record;
 mod referrer;
+mod referrer_cache;
 mod registry;
 mod rules;
 mod session;

@@ -3,6 +3,7 @@
 use jreg_oci::{Descriptor, Digest};
 use jreg_storage::Listed;
 
+use crate::core::Core;
 use crate::keys;
 use crate::record::{ReferrerEntry, Versioned};
 use crate::{Page, PageRequest, Repository, Result};
@@ -35,16 +36,15 @@ impl Repository {
             let fitting = fitting(&listing.entries, &mut room_bytes);
             listing.more |= fitting < listing.entries.len();
             listing.entries.truncate(fitting);
-            let keys = listing.entries.iter().map(|entry| entry.key.clone()).collect();
-            let read = self.core.read_all::<ReferrerEntry>(keys).await?;
+            let read = self.core.referrer_entries(&listing.entries).await?;
             let is_full = room_bytes == 0;
             for (index, (listed, entry)) in listing.entries.iter().zip(read).enumerate() {
                 found.next = keys::last(&listed.key).map(str::to_owned);
                 // One that is gone by now was deleted while we read.
-                if let Some(Versioned { value, .. }) = entry
-                    && artifact_type.is_none_or(|wanted| is_of(&value.descriptor, wanted))
+                if let Some(descriptor) = entry
+                    && artifact_type.is_none_or(|wanted| is_of(&descriptor, wanted))
                 {
-                    found.items.push(value.descriptor);
+                    found.items.push(descriptor);
                 }
                 if found.items.len() == limit {
                     listing.more |= index + 1 < listing.entries.len();
@@ -61,6 +61,23 @@ impl Repository {
             after = listing.entries.last().map(|last| last.key.to_string());
         }
         Ok(found)
+    }
+}
+
+impl Core {
+    /// The entries that were just listed, in their order; nothing for one that is gone by now.
+    async fn referrer_entries(&self, listed: &[Listed]) -> Result<Vec<Option<Descriptor>>> {
+        let mut entries = self.referrers.find(listed);
+        let is_unknown = |index: &usize| entries[*index].is_none();
+        let unknown: Vec<_> = (0..listed.len()).filter(is_unknown).collect();
+        let keys = unknown.iter().map(|index| listed[*index].key.clone()).collect();
+        let read = self.read_all::<ReferrerEntry>(keys).await?;
+        for (index, entry) in unknown.into_iter().zip(read) {
+            let Some(Versioned { value, .. }) = entry else { continue };
+            self.referrers.keep(&listed[index], &value.descriptor);
+            entries[index] = Some(value.descriptor);
+        }
+        Ok(entries)
     }
 }
 

@@ -656,6 +656,23 @@ async fn entry_of_a_referrer_is_made_as_its_push_made_it() {
     assert_eq!(before.items, after.items);
 }
 
+#[tokio::test]
+async fn entry_of_a_referrer_that_was_written_anew_is_read_anew() {
+    let bench = healthy().await;
+    let listed = async |bench: &Bench| {
+        let page = PageRequest { limit: 10, last: None };
+        let page = bench.repository("a").referrers(&of(&manifest()), None, &page).await.unwrap();
+        page.items.into_iter().map(|found| found.artifact_type).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&bench).await, [Some("application/x".into())]);
+    let at = referrer_key();
+    let entry = String::from_utf8(get(&bench, &at).await.to_vec()).unwrap();
+    put(&bench, &at, entry.replace("application/x", "application/y")).await;
+    assert_eq!(listed(&bench).await, [Some("application/y".into())]);
+    remove(&bench, &at).await;
+    assert_eq!(listed(&bench).await, []);
+}
+
 async fn expect_mended_beside_quarantine(bench: &Bench, kind: FindingKind, at: &Key) {
     let (_, found) = check(bench, &repairing()).await;
     let found: Vec<_> =

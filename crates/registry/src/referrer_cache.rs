@@ -1,0 +1,151 @@
+//! [`ReferrerCache`]: entries of lists of referrers that were read before.
+//!
+//! What a list holds is always the store's to say. Only an entry that its listing shows as it was
+//! when it was read is not read again: so a cached one is never stale, whoever wrote to the store.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use jreg_oci::Descriptor;
+use jreg_storage::{ETag, Key, Listed};
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache as Lru;
+
+/// The part of `cache-bytes` that these may take beside the manifests and links.
+const SHARE: u64 = 8;
+/// What an entry is reckoned to take beside its key and its record.
+const ENTRY_BYTES: u64 = 256;
+const ENTRIES_ESTIMATE: usize = 256;
+
+/// What a listing tells of the version of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Version {
+    size_bytes: u64,
+    last_modified: SystemTime,
+    etag: Option<ETag>,
+}
+
+impl Version {
+    fn of(listed: &Listed) -> Self {
+        let Listed { key: _, size_bytes, last_modified, etag } = listed;
+        Self { size_bytes: *size_bytes, last_modified: *last_modified, etag: etag.clone() }
+    }
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Key, (Version, Descriptor)> for Weigh {
+    fn weight(&self, key: &Key, (version, _): &(Version, Descriptor)) -> u64 {
+        ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes
+    }
+}
+
+/// The descriptors of referrers, bounded in bytes.
+pub(crate) struct ReferrerCache {
+    /// None is kept if there is no room at all.
+    entries: Option<Mutex<Lru<Key, (Version, Descriptor), Weigh>>>,
+}
+
+impl ReferrerCache {
+    /// One with the share that it has of so many bytes.
+    pub(crate) fn new(cache_bytes: u64) -> Self {
+        let bytes = cache_bytes / SHARE;
+        let entries = || Mutex::new(Lru::with_weighter(ENTRIES_ESTIMATE, bytes, Weigh));
+        Self { entries: (bytes > 0).then(entries) }
+    }
+
+    /// What is known of the entries that a listing shows, in their order.
+    pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Descriptor>> {
+        let find = |entries: &mut Lru<_, (Version, Descriptor), _>, listed: &Listed| {
+            let (version, descriptor) = entries.get(&listed.key)?;
+            (*version == Version::of(listed)).then(|| descriptor.clone())
+        };
+        self.with(|entries| listed.iter().map(|listed| find(entries, listed)).collect())
+            .unwrap_or_else(|| vec![None; listed.len()])
+    }
+
+    /// Keeps what was read after it was listed.
+    pub(crate) fn keep(&self, listed: &Listed, descriptor: &Descriptor) {
+        self.with(|entries| {
+            entries.insert(listed.key.clone(), (Version::of(listed), descriptor.clone()));
+        });
+    }
+
+    fn with<T>(
+        &self,
+        use_them: impl FnOnce(&mut Lru<Key, (Version, Descriptor), Weigh>) -> T,
+    ) -> Option<T> {
+        // They are whole between any two of their own calls, so a panic elsewhere spoils nothing.
+        let entries = self.entries.as_ref()?;
+        Some(use_them(&mut entries.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl fmt::Debug for ReferrerCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReferrerCache").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jreg_oci::{Algorithm, Digest};
+
+    use super::*;
+
+    const ROOM: u64 = 64 * 1024;
+
+    fn listed(name: u32) -> Listed {
+        let last_modified = SystemTime::UNIX_EPOCH;
+        Listed { key: format!("a/{name}").parse().expect("a key"), size_bytes: 200, last_modified, etag: None }
+    }
+
+    fn descriptor(name: u32) -> Descriptor {
+        let digest = Digest::of(Algorithm::Sha256, &name.to_be_bytes());
+        serde_json::from_value(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1,
+        }))
+        .expect("a descriptor")
+    }
+
+    #[test]
+    fn only_what_is_listed_as_it_was_is_found() {
+        let cache = ReferrerCache::new(SHARE * ROOM);
+        let one = listed(1);
+        cache.keep(&one, &descriptor(1));
+        let later = one.last_modified + Duration::from_nanos(1);
+        let other = |etag: &str| Listed { etag: Some(ETag::new(etag)), ..one.clone() };
+        let asked = [
+            listed(2),
+            Listed { size_bytes: 201, ..one.clone() },
+            one.clone(),
+            Listed { last_modified: later, ..one.clone() },
+            other("a"),
+        ];
+        assert_eq!(cache.find(&asked), [None, None, Some(descriptor(1)), None, None]);
+        cache.keep(&other("a"), &descriptor(2));
+        assert_eq!(cache.find(&[other("a"), other("b")]), [Some(descriptor(2)), None]);
+    }
+
+    #[test]
+    fn its_bytes_are_bounded() {
+        let cache = ReferrerCache::new(SHARE * ROOM);
+        let all: Vec<_> = (0..10_000).map(listed).collect();
+        for (listed, name) in all.iter().zip(0..) {
+            cache.keep(listed, &descriptor(name));
+        }
+        let kept = cache.find(&all).into_iter().flatten().count() as u64;
+        assert!((1..=ROOM / (ENTRY_BYTES + 200)).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn without_room_nothing_is_kept() {
+        let cache = ReferrerCache::new(0);
+        cache.keep(&listed(1), &descriptor(1));
+        assert_eq!(cache.find(&[listed(1), listed(2)]), [None, None]);
+    }
+}
