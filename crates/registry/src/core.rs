@@ -172,7 +172,7 @@ impl Core {
         let named = match self.store.locality() {
             Locality::InProcess => {
                 check()?;
-                self.store.put_both(first, then).await?.1
+                self.store.put_both(first, then).await?
             }
             Locality::Shared => {
                 self.store.put(&first.key, first.bytes, first.mode).await?;

@@ -42,10 +42,12 @@ impl Weighter<Key, (Version, Descriptor)> for Weigh {
     }
 }
 
+type Entries = Lru<Key, (Version, Descriptor), Weigh>;
+
 /// The descriptors of referrers, bounded in bytes.
 pub(crate) struct ReferrerCache {
     /// None is kept if there is no room at all.
-    entries: Option<Mutex<Lru<Key, (Version, Descriptor), Weigh>>>,
+    entries: Option<Mutex<Entries>>,
 }
 
 impl ReferrerCache {
@@ -58,7 +60,7 @@ impl ReferrerCache {
 
     /// What is known of the entries that a listing shows, in their order.
     pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Descriptor>> {
-        let find = |entries: &mut Lru<_, (Version, Descriptor), _>, listed: &Listed| {
+        let find = |entries: &mut Entries, listed: &Listed| {
             let (version, descriptor) = entries.get(&listed.key)?;
             (*version == Version::of(listed)).then(|| descriptor.clone())
         };
@@ -73,10 +75,7 @@ impl ReferrerCache {
         });
     }
 
-    fn with<T>(
-        &self,
-        use_them: impl FnOnce(&mut Lru<Key, (Version, Descriptor), Weigh>) -> T,
-    ) -> Option<T> {
+    fn with<T>(&self, use_them: impl FnOnce(&mut Entries) -> T) -> Option<T> {
         // They are whole between any two of their own calls, so a panic elsewhere spoils nothing.
         let entries = self.entries.as_ref()?;
         Some(use_them(&mut entries.lock().unwrap_or_else(PoisonError::into_inner)))
@@ -101,7 +100,12 @@ mod tests {
 
     fn listed(name: u32) -> Listed {
         let last_modified = SystemTime::UNIX_EPOCH;
-        Listed { key: format!("a/{name}").parse().expect("a key"), size_bytes: 200, last_modified, etag: None }
+        Listed {
+            key: format!("a/{name}").parse().expect("a key"),
+            size_bytes: 200,
+            last_modified,
+            etag: None,
+        }
     }
 
     fn descriptor(name: u32) -> Descriptor {

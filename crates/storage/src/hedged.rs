@@ -209,7 +209,7 @@ impl Store for Hedged {
         self.inner.put(key, bytes, mode).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
         self.inner.put_both(first, then).await
     }
 

@@ -100,7 +100,7 @@ impl Store for Metered {
         self.timed("put", self.inner.put(key, bytes, mode)).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
         self.timed("put_both", self.inner.put_both(first, then)).await
     }
 

@@ -107,7 +107,7 @@ impl Store for Paced {
         self.inner.put(key, bytes, mode).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
         self.turn().await;
         self.count(1);
         self.inner.put_both(first, then).await

@@ -326,10 +326,11 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Writes objects at two keys one after the other, as two calls of [`Store::put`]: the second
     /// only once the first is there, and others may see the first alone. A store that can makes both
-    /// durable at once. Says what became of the first, and, if it was written, of the second.
-    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
-        let written = self.put(&first.key, first.bytes, first.mode).await?;
-        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
+    /// durable at once. If the first was written, says what became of the second; of which version
+    /// the first is, only a read says: it may be large, and its writer has no use for it.
+    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
+        self.put(&first.key, first.bytes, first.mode).await?;
+        Ok(self.put(&then.key, then.bytes, then.mode).await)
     }
 
     /// Removes an object. With a version: only that version, otherwise `Precondition` (an absent

@@ -218,9 +218,9 @@ impl<S: Store> Store for Tombstones<S> {
         }
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
-        let written = self.put(&first.key, first.bytes, first.mode).await?;
-        Ok((written, self.put(&then.key, then.bytes, then.mode).await))
+    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
+        self.put(&first.key, first.bytes, first.mode).await?;
+        Ok(self.put(&then.key, then.bytes, then.mode).await)
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -252,7 +252,7 @@ impl Store for FsStore {
         self.run(key.clone(), move |inner| inner.put(&key, &bytes, &mode)).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<(Written, Result<Written>)> {
+    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
         self.run(first.key.clone(), move |inner| inner.put_both(&first, &then)).await
     }
 
@@ -343,6 +343,21 @@ mod tests {
     /// More than goes through the log.
     fn large() -> Bytes {
         vec![1; usize::try_from(log::LOGGED_BYTES_MAX).unwrap() + 1].into()
+    }
+
+    /// It is neither hashed for a version nor kept in memory, large or small.
+    #[tokio::test]
+    async fn first_of_a_pair_is_only_stored() {
+        let (_root, store) = open();
+        for (first, bytes) in [("a/small", "1".into()), ("a/large", large())] {
+            let (first, then): (Key, Key) =
+                (first.parse().unwrap(), format!("{first}-record").parse().unwrap());
+            let put = |key: &Key, bytes| Put { key: key.clone(), bytes, mode: PutMode::Create };
+            let written = store.put_both(put(&first, bytes), put(&then, "2".into())).await.unwrap();
+            let kept = |key: &Key| store.inner.known.get(key, &store.inner.path(key)).flatten();
+            assert!(kept(&first).is_none(), "{first}");
+            assert_eq!(kept(&then).unwrap().etag, written.unwrap().etag);
+        }
     }
 
     #[tokio::test]

@@ -11,11 +11,17 @@ use super::folders::parent;
 use super::log::{Change, LOGGED_BYTES_MAX, Log, Refused};
 use super::records::{Temporary, etag, taken};
 use super::{Inner, failure};
-use crate::{Put, Result, Written};
+use crate::{ETag, Put, Result, Written};
 
 impl Inner {
     /// Puts one object, and then another.
-    pub(super) fn put_both(&self, first: &Put, then: &Put) -> Result<(Written, Result<Written>)> {
+    pub(super) fn put_both(&self, first: &Put, then: &Put) -> Result<Result<Written>> {
+        let version = etag(&then.bytes);
+        let put = self.put_pair(first, then, &version)?;
+        Ok(put.map(|()| Written { etag: version, date: self.clock.now() }))
+    }
+
+    fn put_pair(&self, first: &Put, then: &Put, version: &ETag) -> Result<Result<()>> {
         self.check_syncs(&first.key)?;
         self.check_mode(&first.key, &first.mode)?;
         let may_log = |put: &Put| put.bytes.len() as u64 <= LOGGED_BYTES_MAX;
@@ -23,12 +29,12 @@ impl Inner {
             && may_log(first)
             && may_log(then)
             && self.check_mode(&then.key, &then.mode).is_ok()
-            && let Some(written) = self.put_both_logged(log, [first, then])?
+            && let Some(put) = self.put_both_logged(log, [first, then], version)?
         {
-            return Ok(written);
+            return Ok(put);
         }
-        let written = self.put(&first.key, &first.bytes, &first.mode)?;
-        Ok((written, self.put(&then.key, &then.bytes, &then.mode)))
+        self.put_object(&first.key, &first.bytes, &first.mode, None)?;
+        Ok(self.put_object(&then.key, &then.bytes, &then.mode, Some(version)))
     }
 
     /// The same by way of the log. `None`, and nothing is done: that is full, or the second may
@@ -37,7 +43,8 @@ impl Inner {
         &self,
         log: &Log,
         puts: [&Put; 2],
-    ) -> Result<Option<(Written, Result<Written>)>> {
+        version: &ETag,
+    ) -> Result<Option<Result<()>>> {
         let modified = self.clock.now();
         let [first, then] = puts;
         let temporaries = [self.stage(first, modified)?, self.stage(then, modified)?];
@@ -54,7 +61,8 @@ impl Inner {
             Err(Refused::Failed(error)) => return Err(failure::ambiguous(&first.key, error)),
         };
         let [of_first, of_then] = temporaries;
-        let shown = self.show(first, &of_first).map(|()| self.show(then, &of_then));
+        let shown =
+            self.show(first, &of_first, None).map(|()| self.show(then, &of_then, Some(version)));
         drop(logged);
         let unshown: &[&str] = match &shown {
             Ok(Ok(())) => &[],
@@ -62,8 +70,7 @@ impl Inner {
             Err(_) => &[one, other],
         };
         log.keep(unshown.iter().copied()).map_err(|error| failure::ambiguous(&first.key, error))?;
-        let shown = shown?;
-        Ok(Some((self.written(first), shown.map(|()| self.written(then)))))
+        shown.map(Some)
     }
 
     /// Writes the file that is to have the key's name.
@@ -73,18 +80,14 @@ impl Inner {
         self.folders.within(folder, |folder| self.write_temporary(key, folder, bytes, modified))
     }
 
-    /// Gives a file its name.
-    fn show(&self, put: &Put, temporary: &Temporary) -> Result<()> {
+    /// Gives a file its name; a record's version is told.
+    fn show(&self, put: &Put, temporary: &Temporary, version: Option<&ETag>) -> Result<()> {
         let path = self.path(&put.key);
         let renamed = fs::rename(temporary.path(), &path);
         self.appeared(&put.key);
         renamed.map_err(|error| taken(&put.key, &path, error))?;
-        self.read_next(&put.key, &put.bytes);
+        self.read_next(&put.key, &put.bytes, version);
         Ok(())
-    }
-
-    fn written(&self, put: &Put) -> Written {
-        Written { etag: etag(&put.bytes), date: self.clock.now() }
     }
 }
 

@@ -136,20 +136,33 @@ impl Inner {
     }
 
     pub(super) fn put(&self, key: &Key, bytes: &Bytes, mode: &PutMode) -> Result<Written> {
+        let etag = etag(bytes);
+        self.put_object(key, bytes, mode, Some(&etag))?;
+        Ok(Written { etag, date: self.clock.now() })
+    }
+
+    /// Puts a record of this version, or an object that nobody asks the version of: to hash a
+    /// large one is half of what storing it costs.
+    pub(super) fn put_object(
+        &self,
+        key: &Key,
+        bytes: &Bytes,
+        mode: &PutMode,
+        version: Option<&ETag>,
+    ) -> Result<()> {
         self.check_syncs(key)?;
         self.check_mode(key, mode)?;
         self.folders.within(parent(key.as_str()), |folder| {
             match &self.log {
                 Some(log) if bytes.len() as u64 <= LOGGED_BYTES_MAX => {
-                    if self.put_logged(log, (key, folder), bytes, mode)? {
+                    if self.put_logged(log, (key, folder), (bytes, version), mode)? {
                         return Ok(());
                     }
                 }
                 Some(_) | None => {}
             }
             self.put_synced(key, folder, bytes, mode)
-        })?;
-        Ok(Written { etag: etag(bytes), date: self.clock.now() })
+        })
     }
 
     /// Puts an object by way of the log, unless that is full.
@@ -157,7 +170,7 @@ impl Inner {
         &self,
         log: &Log,
         (key, folder): (&Key, &Path),
-        bytes: &Bytes,
+        (bytes, version): (&Bytes, Option<&ETag>),
         mode: &PutMode,
     ) -> Result<bool> {
         let modified = self.clock.now();
@@ -175,18 +188,19 @@ impl Inner {
         drop(logged);
         self.appeared(key);
         let Err(error) = renamed else {
-            self.read_next(key, bytes);
+            self.read_next(key, bytes, version);
             return Ok(true);
         };
         log.keep([key.as_str()]).map_err(|error| failure::ambiguous(key, error))?;
         Err(taken(key, &self.path(key), error))
     }
 
-    /// What was just written is what is read next.
-    pub(super) fn read_next(&self, key: &Key, bytes: &Bytes) {
+    /// A record that was just written is what is read next.
+    pub(super) fn read_next(&self, key: &Key, bytes: &Bytes, version: Option<&ETag>) {
+        let Some(etag) = version.cloned() else { return };
         let Ok(metadata) = fs::metadata(self.path(key)) else { return };
         let Ok(last_modified) = metadata.modified() else { return };
-        let (bytes, etag, stamp) = (bytes.clone(), etag(bytes), Stamp::of(&metadata));
+        let (bytes, stamp) = (bytes.clone(), Stamp::of(&metadata));
         self.known.set(key, Some(KnownRecord { bytes, etag, last_modified, stamp }));
     }
 
