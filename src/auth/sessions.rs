@@ -40,12 +40,13 @@ impl Sessions {
 
     /// The same for the same credentials, however they came.
     pub(super) fn fingerprint(&self, credentials: &Credentials) -> [u8; 32] {
-        // Neither names nor passwords have control characters.
-        let text = match credentials {
-            Credentials::Basic { user, password } => format!("{user}\0{}", password.reveal()),
-            Credentials::Bearer(token) => token.reveal().to_owned(),
-        };
-        self.fingerprints.of(text.as_bytes())
+        match credentials {
+            // Neither names nor passwords have control characters.
+            Credentials::Basic { user, password } => {
+                self.fingerprints.of(format!("{user}\0{}", password.reveal()).as_bytes())
+            }
+            Credentials::Bearer(token) => self.fingerprints.of(token.reveal().as_bytes()),
+        }
     }
 
     /// What is remembered, if it is still good.

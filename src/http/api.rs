@@ -88,7 +88,7 @@ async fn perform(
     let context = Arc::clone(context);
     let call = Call { access, headers: parts.headers, peer, files, body, context };
     if !changes {
-        let result = Box::pin(dispatch(call, endpoint)).await;
+        let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);
         let result = result.and_then(|response| counted(exchange, account.as_ref(), response));
         if let Some((record, rule)) = record {
@@ -206,36 +206,45 @@ fn sends(endpoint: &Endpoint) -> bool {
     }
 }
 
+/// Each operation has a place of its own in memory: together they would all be as large as an upload,
+/// and a read would move that about.
 async fn dispatch(call: Call, endpoint: Endpoint) -> Result<Response, ApiError> {
     match endpoint {
         Endpoint::Ping => Ok(base::ping()),
-        Endpoint::Catalog { page } => catalog::list(call, page).await,
-        Endpoint::BlobGet { name: _, digest } => blobs::get(call, &digest).await,
-        Endpoint::BlobHead { name: _, digest } => blobs::head(call, &digest).await,
+        Endpoint::Catalog { page } => Box::pin(catalog::list(call, page)).await,
+        Endpoint::BlobGet { name: _, digest } => Box::pin(blobs::get(call, &digest)).await,
+        Endpoint::BlobHead { name: _, digest } => Box::pin(blobs::head(call, &digest)).await,
         Endpoint::BlobDelete { name: _, digest } => {
             deletes(&call)?;
-            blobs::delete(call, &digest).await
+            Box::pin(blobs::delete(call, &digest)).await
         }
         Endpoint::UploadStart { name, digest, algorithm, mount, from } => {
-            uploads::start(call, uploads::Start { name, digest, algorithm, mount, from }).await
+            Box::pin(uploads::start(call, uploads::Start { name, digest, algorithm, mount, from }))
+                .await
         }
-        Endpoint::UploadStatus { name, id } => uploads::status(call, &name, &id).await,
-        Endpoint::UploadPatch { name, id } => uploads::patch(call, &name, &id).await,
-        Endpoint::UploadPut { name, id, digest } => uploads::put(call, &name, &id, &digest).await,
-        Endpoint::UploadCancel { name: _, id } => uploads::cancel(call, &id).await,
-        Endpoint::ManifestGet { name: _, reference } => manifests::get(call, &reference).await,
-        Endpoint::ManifestHead { name: _, reference } => manifests::head(call, &reference).await,
+        Endpoint::UploadStatus { name, id } => Box::pin(uploads::status(call, &name, &id)).await,
+        Endpoint::UploadPatch { name, id } => Box::pin(uploads::patch(call, &name, &id)).await,
+        Endpoint::UploadPut { name, id, digest } => {
+            Box::pin(uploads::put(call, &name, &id, &digest)).await
+        }
+        Endpoint::UploadCancel { name: _, id } => Box::pin(uploads::cancel(call, &id)).await,
+        Endpoint::ManifestGet { name: _, reference } => {
+            Box::pin(manifests::get(call, &reference)).await
+        }
+        Endpoint::ManifestHead { name: _, reference } => {
+            Box::pin(manifests::head(call, &reference)).await
+        }
         Endpoint::ManifestPut { name, reference, tags } => {
-            manifests::put(call, &name, reference, tags).await
+            Box::pin(manifests::put(call, &name, reference, tags)).await
         }
         Endpoint::ManifestDelete { name: _, reference } => {
             deletes(&call)?;
-            manifests::delete(call, &reference).await
+            Box::pin(manifests::delete(call, &reference)).await
         }
-        Endpoint::TagList { name, page } => tags::list(call, &name, page).await,
+        Endpoint::TagList { name, page } => Box::pin(tags::list(call, &name, page)).await,
         Endpoint::Referrers { name, subject, artifact_type, page } => {
             let query = referrers::Query { name, subject, artifact_type, page };
-            referrers::list(call, query).await
+            Box::pin(referrers::list(call, query)).await
         }
     }
 }

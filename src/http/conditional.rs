@@ -23,11 +23,13 @@ struct Tag<'a> {
 /// Whether the client already has what it asks for (`If-None-Match`). A header that cannot be
 /// read is as good as none.
 pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
-    let digest = digest.to_string();
     match tags(headers, header::IF_NONE_MATCH) {
         Ok(Some(Tags::Any)) => true,
-        // RFC 9110 section 13.1.2: compared weakly.
-        Ok(Some(Tags::Some(tags))) => tags.iter().any(|tag| tag.opaque == digest),
+        Ok(Some(Tags::Some(tags))) => {
+            let digest = digest.to_string();
+            // RFC 9110 section 13.1.2: compared weakly.
+            tags.iter().any(|tag| tag.opaque == digest)
+        }
         Ok(None) | Err(()) => false,
     }
 }

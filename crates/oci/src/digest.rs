@@ -154,8 +154,9 @@ impl Digest {
 
 /// Lowercase hexadecimal.
 pub(crate) fn encode_hex(raw: &[u8]) -> String {
-    let nibble = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 0xf)]);
-    raw.iter().flat_map(|byte| [nibble(byte >> 4), nibble(*byte)]).collect()
+    let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 0xf)];
+    let pairs: Vec<[u8; 2]> = raw.iter().map(|byte| [digit(byte >> 4), digit(*byte)]).collect();
+    String::from_utf8(pairs.into_flattened()).unwrap_or_default()
 }
 
 /// The bytes that lowercase hexadecimal stands for.
