@@ -8,6 +8,7 @@
 #             after the registry was killed and restarted
 set -euEo pipefail
 shopt -s inherit_errexit
+. "${BASH_SOURCE[0]%/*}/../ports.sh"
 : "${REGISTRY:?}" "${CONTENT:?}" "${WORK:?}" "${RESULT:?}" "${KEPT:?}"
 trap 'echo "failed at ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 
