@@ -105,7 +105,7 @@ impl Core {
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Budget::new(budget),
-            mappings: Mappings::default(),
+            mappings: Mappings::new(budget),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
             manifest_locks: (0..MANIFEST_LOCKS).map(|_| RwLock::new(())).collect(),
             store,

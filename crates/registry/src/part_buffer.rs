@@ -8,6 +8,7 @@
 //! part that is stored serves the next one of its size, as long as others are in use; with the last
 //! of them, the system has all of it back.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -20,20 +21,24 @@ const MAPPED_BYTES_MIN: usize = 256 * 1024;
 /// might give it more than it was told to take, as it has pages of this size.
 const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
 
-/// How many bytes of mappings wait for the next part, beside those in use.
-const SPARE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many bytes of mappings wait for the next part, beside those in use, at the most.
+const SPARE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The part of the uploads' budget that they may be.
+const SPARE_SHARE: u64 = 8;
 
 /// The mappings of a process's uploads.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mappings(Arc<Mutex<Spares>>);
 
 #[derive(Debug, Default)]
 struct Spares {
     /// How many mappings parts have now.
     in_use: usize,
-    spare: Vec<MmapMut>,
+    /// The oldest first.
+    spare: VecDeque<MmapMut>,
     /// The sizes of those together.
     spare_bytes: usize,
+    spare_bytes_max: usize,
 }
 
 /// A mapping in use, which is spare afterwards.
@@ -45,6 +50,13 @@ struct Mapping {
 }
 
 impl Mappings {
+    /// Those of uploads that may have so many bytes in memory.
+    pub(crate) fn new(budget_bytes: u64) -> Self {
+        let spare_bytes_max = SPARE_BYTES_MAX.min(budget_bytes / SPARE_SHARE);
+        let spare_bytes_max = usize::try_from(spare_bytes_max).unwrap_or(usize::MAX);
+        Self(Arc::new(Mutex::new(Spares { spare_bytes_max, ..Spares::default() })))
+    }
+
     /// An empty buffer.
     pub(crate) fn buffer(&self) -> PartBuffer {
         PartBuffer { memory: Memory::default(), mappings: self.clone() }
@@ -54,8 +66,8 @@ impl Mappings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A mapping of so many bytes or up to a quarter more, all of which may be in memory already,
-    /// if the system gives one. What is in it is whatever was.
+    /// A mapping of so many bytes, all of which may be in memory already, if the system gives one.
+    /// What is in it is whatever was.
     fn map(&self, bytes: usize) -> Option<Mapping> {
         let spare = self.lock().take(bytes);
         match spare {
@@ -74,10 +86,9 @@ impl Mappings {
 
 impl Spares {
     fn take(&mut self, bytes: usize) -> Option<MmapMut> {
-        // What is much larger would take more memory than was reserved.
-        let fits = |map: &MmapMut| (bytes..=bytes + bytes / 4).contains(&map.len());
-        let at = self.spare.iter().position(fits)?;
-        let map = self.spare.swap_remove(at);
+        // What is larger would take more memory than was reserved.
+        let at = self.spare.iter().rposition(|map| map.len() == bytes)?;
+        let map = self.spare.remove(at)?;
         self.spare_bytes -= map.len();
         self.in_use += 1;
         Some(map)
@@ -86,19 +97,22 @@ impl Spares {
     /// Takes back a mapping that was in use; what this returns is to be dropped.
     fn give_back(&mut self, map: MmapMut) -> Vec<MmapMut> {
         self.in_use -= 1;
-        let is_kept = self.spare_bytes + map.len() <= SPARE_BYTES_MAX;
-        if self.in_use == 0 {
-            self.spare_bytes = 0;
-            let mut all = std::mem::take(&mut self.spare);
-            all.push(map);
-            all
-        } else if is_kept {
-            self.spare_bytes += map.len();
-            self.spare.push(map);
-            Vec::new()
+        let mut dropped = Vec::new();
+        // What could never be kept does not drive out the others.
+        if map.len() > self.spare_bytes_max {
+            dropped.push(map);
         } else {
-            vec![map]
+            self.spare_bytes += map.len();
+            self.spare.push_back(map);
         }
+        let bytes_max = if self.in_use == 0 { 0 } else { self.spare_bytes_max };
+        while self.spare_bytes > bytes_max
+            && let Some(oldest) = self.spare.pop_front()
+        {
+            self.spare_bytes -= oldest.len();
+            dropped.push(oldest);
+        }
+        dropped
     }
 }
 
@@ -224,7 +238,7 @@ mod tests {
         let piece: Vec<u8> = (0..=250).collect();
         for reserved in [0, 1, MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, 2 * MAPPED_BYTES_MIN] {
             for pieces in [0, 1, 500, 2000, 3000] {
-                let mut buffer = Mappings::default().buffer();
+                let mut buffer = mappings().buffer();
                 buffer.reserve(reserved);
                 for _ in 0..pieces {
                     buffer.extend_from_slice(&piece);
@@ -241,7 +255,7 @@ mod tests {
     fn what_was_put_in_comes_out_however_it_grew() {
         let piece: Vec<u8> = (0..=250).collect();
         for bytes_max in [1, 1000, GROWN_BYTES_MIN - 1, GROWN_BYTES_MIN, 2 * GROWN_BYTES_MIN] {
-            let (mut buffer, mut room, mut pieces) = (Mappings::default().buffer(), 100, 0);
+            let (mut buffer, mut room, mut pieces) = (mappings().buffer(), 100, 0);
             while buffer.len() + piece.len() <= bytes_max {
                 while room < buffer.len() + piece.len() {
                     room *= 2;
@@ -254,6 +268,12 @@ mod tests {
             assert_eq!(is_mapped, room >= GROWN_BYTES_MIN, "{room} bytes");
             assert!(buffer.take() == piece.repeat(pieces), "{pieces} pieces");
         }
+    }
+
+    const MIB: usize = 1024 * 1024;
+
+    fn mappings() -> Mappings {
+        Mappings::new(256 * MIB as u64)
     }
 
     /// The mappings in use, and the sizes of those that wait.
@@ -272,45 +292,55 @@ mod tests {
 
     #[test]
     fn a_mapping_serves_the_next_part_of_its_size_while_others_are_in_use() {
-        const MIB: usize = 1024 * 1024;
-        let mappings = Mappings::default();
+        let mappings = mappings();
         let stays = full(&mappings, MIB, 1);
         let first = full(&mappings, MIB, 2);
         let place = first.as_ptr();
         drop(first);
         assert_eq!(counts(&mappings), (1, vec![MIB]));
-        // What is left in it is not seen, and what it was too large or too small for is not served.
-        let second = full(&mappings, MIB - MIB / 8, 3);
-        assert_eq!(second.as_ptr(), place);
-        assert!(second.len() == MIB - MIB / 8 && second.iter().all(|byte| *byte == 3));
-        drop(second);
-        let others = [full(&mappings, MIB + 1, 4), full(&mappings, MIB / 2, 5)];
+        // A smaller part takes no more memory than it reserved.
+        let others = [full(&mappings, MIB + 1, 4), full(&mappings, MIB - 1, 5)];
         assert_eq!(counts(&mappings), (3, vec![MIB]));
-        drop(others);
-        assert_eq!(counts(&mappings), (1, vec![MIB, MIB + 1, MIB / 2]));
+        let mut second = mappings.buffer();
+        second.reserve(MIB);
+        second.extend_from_slice(&[3; 100]);
+        let second = second.take();
+        assert_eq!((second.as_ptr(), &second[..]), (place, &[3; 100][..]), "and no more is seen");
+        drop((second, others));
+        assert_eq!(counts(&mappings), (1, vec![MIB, MIB + 1, MIB - 1]));
         assert!(stays.iter().all(|byte| *byte == 1));
         drop(stays);
         assert_eq!(counts(&mappings), (0, vec![]));
     }
 
     #[test]
-    fn no_more_is_kept_than_allowed() {
-        let mappings = Mappings::default();
-        let size = SPARE_BYTES_MAX / 4;
+    fn no_more_is_kept_than_allowed_and_the_latest_of_it() {
+        let mappings = mappings();
         let stays = full(&mappings, MAPPED_BYTES_MIN, 1);
-        let parts: Vec<_> = (0..6).map(|_| full(&mappings, size, 2)).collect();
+        let parts: Vec<_> = (0..6).map(|_| full(&mappings, 4 * MIB, 2)).collect();
         drop(parts);
-        assert_eq!(counts(&mappings), (1, vec![size; 4]));
-        drop(full(&mappings, SPARE_BYTES_MAX + 1, 3));
-        assert_eq!(counts(&mappings), (1, vec![size; 4]));
+        assert_eq!(counts(&mappings), (1, vec![4 * MIB; 4]));
+        drop(full(&mappings, 16 * MIB + 1, 3));
+        assert_eq!(counts(&mappings), (1, vec![4 * MIB; 4]));
+        drop(full(&mappings, 7 * MIB, 3));
+        assert_eq!(counts(&mappings), (1, vec![4 * MIB, 4 * MIB, 7 * MIB]));
         drop(stays);
         assert_eq!(counts(&mappings), (0, vec![]));
+    }
+
+    #[test]
+    fn of_a_small_budget_little_is_kept() {
+        let mappings = Mappings::new(8 * MIB as u64);
+        let _stays = full(&mappings, MAPPED_BYTES_MIN, 1);
+        let parts = [full(&mappings, MIB, 2), full(&mappings, MIB, 2)];
+        drop(parts);
+        assert_eq!(counts(&mappings), (1, vec![MIB]));
     }
 
     /// If the empty buffer kept a share, the memory would stay for as long as the upload waits.
     #[test]
     fn memory_goes_with_what_was_taken() {
-        let mut buffer = Mappings::default().buffer();
+        let mut buffer = mappings().buffer();
         buffer.reserve(MAPPED_BYTES_MIN - 1);
         buffer.extend_from_slice(b"some");
         let taken = buffer.take();

@@ -1,5 +1,7 @@
 //! Referrers: which manifests have a given subject.
 
+use std::sync::Arc;
+
 use jreg_oci::{Descriptor, Digest};
 use jreg_storage::Listed;
 
@@ -44,7 +46,7 @@ impl Repository {
                 if let Some(descriptor) = entry
                     && artifact_type.is_none_or(|wanted| is_of(&descriptor, wanted))
                 {
-                    found.items.push(descriptor);
+                    found.items.push(Arc::unwrap_or_clone(descriptor));
                 }
                 if found.items.len() == limit {
                     listing.more |= index + 1 < listing.entries.len();
@@ -66,16 +68,17 @@ impl Repository {
 
 impl Core {
     /// The entries that were just listed, in their order; nothing for one that is gone by now.
-    async fn referrer_entries(&self, listed: &[Listed]) -> Result<Vec<Option<Descriptor>>> {
+    async fn referrer_entries(&self, listed: &[Listed]) -> Result<Vec<Option<Arc<Descriptor>>>> {
         let mut entries = self.referrers.find(listed);
         let is_unknown = |index: &usize| entries[*index].is_none();
         let unknown: Vec<_> = (0..listed.len()).filter(is_unknown).collect();
         let keys = unknown.iter().map(|index| listed[*index].key.clone()).collect();
         let read = self.read_all::<ReferrerEntry>(keys).await?;
         for (index, entry) in unknown.into_iter().zip(read) {
-            let Some(Versioned { value, .. }) = entry else { continue };
-            self.referrers.keep(&listed[index], &value.descriptor);
-            entries[index] = Some(value.descriptor);
+            let Some(Versioned { value, etag, .. }) = entry else { continue };
+            let descriptor = Arc::new(value.descriptor);
+            self.referrers.keep(&listed[index], &etag, &descriptor);
+            entries[index] = Some(descriptor);
         }
         Ok(entries)
     }

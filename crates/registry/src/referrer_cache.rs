@@ -1,10 +1,12 @@
 //! [`ReferrerCache`]: entries of lists of referrers that were read before.
 //!
 //! What a list holds is always the store's to say. Only an entry that its listing shows as it was
-//! when it was read is not read again: so a cached one is never stale, whoever wrote to the store.
+//! when it was read is not read again: so a cached one is not stale, whichever instance wrote, unless
+//! somebody gives other bytes of the same length the same time in a folder. What an entry says follows
+//! from its digest, so that is for those who repair files by hand.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use jreg_oci::Descriptor;
@@ -16,6 +18,8 @@ use quick_cache::unsync::Cache as Lru;
 const SHARE: u64 = 8;
 /// What an entry is reckoned to take beside its key and its record.
 const ENTRY_BYTES: u64 = 256;
+/// What an annotation is reckoned to take beside its text.
+const ANNOTATION_BYTES: u64 = 128;
 const ENTRIES_ESTIMATE: usize = 256;
 
 /// What a listing tells of the version of an object.
@@ -36,13 +40,14 @@ impl Version {
 #[derive(Clone)]
 struct Weigh;
 
-impl Weighter<Key, (Version, Descriptor)> for Weigh {
-    fn weight(&self, key: &Key, (version, _): &(Version, Descriptor)) -> u64 {
-        ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes
+impl Weighter<Key, (Version, Arc<Descriptor>)> for Weigh {
+    fn weight(&self, key: &Key, (version, descriptor): &(Version, Arc<Descriptor>)) -> u64 {
+        let annotations = descriptor.annotations.len() as u64 * ANNOTATION_BYTES;
+        ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes + annotations
     }
 }
 
-type Entries = Lru<Key, (Version, Descriptor), Weigh>;
+type Entries = Lru<Key, (Version, Arc<Descriptor>), Weigh>;
 
 /// The descriptors of referrers, bounded in bytes.
 pub(crate) struct ReferrerCache {
@@ -59,19 +64,22 @@ impl ReferrerCache {
     }
 
     /// What is known of the entries that a listing shows, in their order.
-    pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Descriptor>> {
+    pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Arc<Descriptor>>> {
         let find = |entries: &mut Entries, listed: &Listed| {
             let (version, descriptor) = entries.get(&listed.key)?;
-            (*version == Version::of(listed)).then(|| descriptor.clone())
+            (*version == Version::of(listed)).then(|| Arc::clone(descriptor))
         };
         self.with(|entries| listed.iter().map(|listed| find(entries, listed)).collect())
             .unwrap_or_else(|| vec![None; listed.len()])
     }
 
-    /// Keeps what was read after it was listed.
-    pub(crate) fn keep(&self, listed: &Listed, descriptor: &Descriptor) {
+    /// Keeps what was read, in this version, after it was listed.
+    pub(crate) fn keep(&self, listed: &Listed, etag: &ETag, descriptor: &Arc<Descriptor>) {
+        if listed.etag.as_ref().is_some_and(|listed| listed != etag) {
+            return;
+        }
         self.with(|entries| {
-            entries.insert(listed.key.clone(), (Version::of(listed), descriptor.clone()));
+            entries.insert(listed.key.clone(), (Version::of(listed), Arc::clone(descriptor)));
         });
     }
 
@@ -108,19 +116,19 @@ mod tests {
         }
     }
 
-    fn descriptor(name: u32) -> Descriptor {
+    fn descriptor(name: u32) -> Arc<Descriptor> {
         let digest = Digest::of(Algorithm::Sha256, &name.to_be_bytes());
-        serde_json::from_value(serde_json::json!({
+        let descriptor = serde_json::json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1,
-        }))
-        .expect("a descriptor")
+        });
+        Arc::new(serde_json::from_value(descriptor).expect("a descriptor"))
     }
 
     #[test]
     fn only_what_is_listed_as_it_was_is_found() {
         let cache = ReferrerCache::new(SHARE * ROOM);
-        let one = listed(1);
-        cache.keep(&one, &descriptor(1));
+        let (one, read) = (listed(1), ETag::new("a"));
+        cache.keep(&one, &read, &descriptor(1));
         let later = one.last_modified + Duration::from_nanos(1);
         let other = |etag: &str| Listed { etag: Some(ETag::new(etag)), ..one.clone() };
         let asked = [
@@ -131,7 +139,9 @@ mod tests {
             other("a"),
         ];
         assert_eq!(cache.find(&asked), [None, None, Some(descriptor(1)), None, None]);
-        cache.keep(&other("a"), &descriptor(2));
+        cache.keep(&other("b"), &read, &descriptor(2));
+        assert_eq!(cache.find(&[other("b")]), [None], "another version was read than listed");
+        cache.keep(&other("a"), &read, &descriptor(2));
         assert_eq!(cache.find(&[other("a"), other("b")]), [Some(descriptor(2)), None]);
     }
 
@@ -140,16 +150,25 @@ mod tests {
         let cache = ReferrerCache::new(SHARE * ROOM);
         let all: Vec<_> = (0..10_000).map(listed).collect();
         for (listed, name) in all.iter().zip(0..) {
-            cache.keep(listed, &descriptor(name));
+            cache.keep(listed, &ETag::new("a"), &descriptor(name));
         }
         let kept = cache.find(&all).into_iter().flatten().count() as u64;
         assert!((1..=ROOM / (ENTRY_BYTES + 200)).contains(&kept), "{kept}");
     }
 
     #[test]
+    fn annotations_count() {
+        let mut many = Descriptor::clone(&descriptor(1));
+        many.annotations = (0..1000).map(|n| (n.to_string(), String::new())).collect();
+        let cache = ReferrerCache::new(SHARE * ROOM);
+        cache.keep(&listed(1), &ETag::new("a"), &Arc::new(many));
+        assert_eq!(cache.find(&[listed(1)]), [None], "they take more than there is");
+    }
+
+    #[test]
     fn without_room_nothing_is_kept() {
         let cache = ReferrerCache::new(0);
-        cache.keep(&listed(1), &descriptor(1));
+        cache.keep(&listed(1), &ETag::new("a"), &descriptor(1));
         assert_eq!(cache.find(&[listed(1), listed(2)]), [None, None]);
     }
 }
