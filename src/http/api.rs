@@ -252,3 +252,21 @@ async fn dispatch(call: Call, endpoint: Endpoint) -> Result<Response, ApiError> 
 fn deletes(call: &Call) -> Result<(), ApiError> {
     if call.context.options.deletes { Ok(()) } else { Err(ApiError::deletes_are_off()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than a call, an endpoint and where an operation is, and far less than an upload.
+    const DISPATCH_BYTES_MAX: usize = 2048;
+
+    fn future_bytes<F: Future>(_: fn(Call, Endpoint) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_read_is_not_as_large_as_an_upload() {
+        let bytes = future_bytes(dispatch);
+        assert!(bytes <= DISPATCH_BYTES_MAX, "{bytes}");
+    }
+}

@@ -154,9 +154,14 @@ impl Digest {
 
 /// Lowercase hexadecimal.
 pub(crate) fn encode_hex(raw: &[u8]) -> String {
-    let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 0xf)];
-    let pairs: Vec<[u8; 2]> = raw.iter().map(|byte| [digit(byte >> 4), digit(*byte)]).collect();
-    String::from_utf8(pairs.into_flattened()).unwrap_or_default()
+    let nibble = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 0xf)]);
+    // Not collected: that asks for room character by character.
+    let mut hex = String::with_capacity(2 * raw.len());
+    for byte in raw {
+        hex.push(nibble(byte >> 4));
+        hex.push(nibble(*byte));
+    }
+    hex
 }
 
 /// The bytes that lowercase hexadecimal stands for.

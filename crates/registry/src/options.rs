@@ -9,7 +9,8 @@ pub struct Options {
     pub references: ReferencePolicy,
     /// The limits.
     pub limits: Limits,
-    /// The most bytes of manifests and links kept in memory for serving; 0 keeps none.
+    /// The most bytes of manifests and links kept in memory for serving, and an eighth of it more
+    /// of entries of lists of referrers; 0 keeps none.
     pub cache_bytes: u64,
     /// How long a cached manifest or link is trusted where other instances share the store.
     pub cache_trust: Duration,

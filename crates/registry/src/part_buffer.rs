@@ -23,7 +23,7 @@ const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 /// How many bytes of mappings wait for the next part, beside those in use, at the most.
 const SPARE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The part of the uploads' budget that they may be.
+/// They are at most the budget of the uploads divided by this.
 const SPARE_SHARE: u64 = 8;
 
 /// The mappings of a process's uploads.

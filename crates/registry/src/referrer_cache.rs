@@ -14,7 +14,7 @@ use jreg_storage::{ETag, Key, Listed};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Lru;
 
-/// The part of `cache-bytes` that these may take beside the manifests and links.
+/// They take at most `cache-bytes` divided by this, beside the manifests and links.
 const SHARE: u64 = 8;
 /// What an entry is reckoned to take beside its key and its record.
 const ENTRY_BYTES: u64 = 256;

@@ -141,8 +141,8 @@ impl Inner {
         Ok(Written { etag, date: self.clock.now() })
     }
 
-    /// Puts a record of this version, or an object that nobody asks the version of: to hash a
-    /// large one is half of what storing it costs.
+    /// Puts a record of this version, or an object that nobody asks the version of: whoever stores
+    /// a large one has hashed it for its digest, and once more would cost as much again.
     pub(super) fn put_object(
         &self,
         key: &Key,
