@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use jreg_registry::{Limits, Options, Registry};
+use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
 use jreg_storage::{
     Clock, Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, Locality,
     MemoryStore, Metered, Observer, Store, SystemClock,
@@ -424,6 +424,16 @@ const BLOCKING_THREADS_MAX: usize = 64;
 /// What part of `cache-bytes` the records of a folder may take, beside what is made of them.
 const RECORDS_SHARE: u64 = 4;
 
+/// How a folder is opened as the settings say.
+pub(crate) fn folder_options(settings: &Settings) -> FsOptions {
+    FsOptions {
+        durability: settings.durability,
+        cache_bytes: settings.cache_bytes / RECORDS_SHARE,
+        private_folders: SECRET_FOLDERS,
+        ..FsOptions::default()
+    }
+}
+
 /// Opens the place where the settings want everything to be kept.
 async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let path = match &settings.storage {
@@ -433,11 +443,7 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
         }
         StorageLocation::Folder(path) => path.clone(),
     };
-    let options = FsOptions {
-        durability: settings.durability,
-        cache_bytes: settings.cache_bytes / RECORDS_SHARE,
-        ..FsOptions::default()
-    };
+    let options = folder_options(settings);
     let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
     let store = opening.await.map_err(io::Error::other)??;
     Ok(Arc::new(store))

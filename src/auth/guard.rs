@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use http::header;
 use jreg_auth::{
     Access, Action, Credentials, Decision, Fingerprints, Grants, Htpasswd, Identity, Kind, Named,
-    Policy, Query, Reason, RobotToken, Secret, Source, Tagged, TokenClaims, Unverified,
+    Policy, Query, Reason, Robot, RobotToken, Secret, Source, Tagged, TokenClaims, Unverified,
 };
 use jreg_oci::RepositoryName;
 use jreg_storage::{Clock, Store};
@@ -380,7 +380,9 @@ impl Guard {
             Source::Robot(id) => {
                 let id = id.parse().map_err(|_| gone())?;
                 let known = self.robots.get(&id).await.map_err(unavailable)?;
+                let is_same = |robot: &Robot| robot.identity(&id).name() == Some(name.as_str());
                 let robot = known.robot.filter(|robot| robot.is_good(self.clock.now()));
+                let robot = robot.filter(|robot| is_same(robot));
                 found.bearer.grants = OwnGrants::Robot(robot.ok_or_else(gone)?);
                 found.until = known.until;
             }

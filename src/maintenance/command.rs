@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::print::{End, Shown, show};
 use super::{Command, EVENTS_MAX, Report, Workshop, socket};
-use crate::app::{StartError, registry_options, surrounded};
+use crate::app::{StartError, folder_options, registry_options, surrounded};
 use crate::audit::command::Operator;
 use crate::audit::{AuditError, AuditLog};
 use crate::auth::Robots;
@@ -202,11 +202,7 @@ async fn find_folder(
         if let Some(stream) = connected {
             return Ok(Place::There(stream));
         }
-        let options = FsOptions {
-            durability: settings.durability,
-            lock_wait: LOCK_WAIT,
-            ..FsOptions::default()
-        };
+        let options = FsOptions { lock_wait: LOCK_WAIT, ..folder_options(&settings) };
         let path = path.to_owned();
         let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
         match opening.await.map_err(io::Error::other).map_err(StartError::from)? {

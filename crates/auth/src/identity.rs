@@ -35,6 +35,25 @@ pub struct Named {
     pub source: Source,
 }
 
+impl Named {
+    /// Whether the source gives such names: a user of a htpasswd file has no colon in the name and
+    /// no groups, every other name and group carries its source before a colon.
+    pub fn fits_source(&self) -> bool {
+        let is_prefixed = |text: &str, source: &str| {
+            text.strip_prefix(source).is_some_and(|rest| rest.starts_with(':'))
+        };
+        match &self.source {
+            Source::Htpasswd => !self.name.contains(':') && self.groups.is_empty(),
+            Source::Robot(_) => is_prefixed(&self.name, "robot") && self.groups.is_empty(),
+            Source::Certificate => is_prefixed(&self.name, "certificate") && self.groups.is_empty(),
+            Source::Issuer(issuer) => {
+                is_prefixed(&self.name, issuer)
+                    && self.groups.iter().all(|group| is_prefixed(group, issuer))
+            }
+        }
+    }
+}
+
 /// Where an identity comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

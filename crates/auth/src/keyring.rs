@@ -13,6 +13,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Named;
 use crate::jws::{JwsError, Unverified, VerifyingKey, sign_ed25519};
 use crate::random::random_hex;
 use crate::token::{Kind, OURSELVES, TokenClaims, seconds};
@@ -181,7 +182,9 @@ impl Keyring {
         let payload = token.verify(&key)?;
         let claims: TokenClaims =
             serde_json::from_slice(payload).map_err(|_| JwsError::Malformed)?;
-        if claims.iss != OURSELVES || claims.aud != service {
+        // A stolen or confused key must not make one source speak for another.
+        let is_possible = claims.identity.as_ref().is_none_or(Named::fits_source);
+        if claims.iss != OURSELVES || claims.aud != service || !is_possible {
             return Err(JwsError::Malformed);
         }
         let now = seconds(now);

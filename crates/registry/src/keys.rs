@@ -268,6 +268,9 @@ pub fn acme_order() -> Key {
 /// Every access token.
 pub const ACCESS_TOKENS: &str = "auth/robots/";
 
+/// Folders of a folder store whose records are secrets: signing keys, access tokens, private keys.
+pub const SECRET_FOLDERS: &[&str] = &["auth"];
+
 /// What says who may come in.
 pub(crate) const AUTH: &str = "auth/";
 

@@ -62,8 +62,8 @@ pub use collect::{
 pub use error::{Error, Result};
 pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
 pub use keys::{
-    ACCESS_TOKENS, access_token, acme_account, acme_certificate, acme_order, may_come_back,
-    signing_keys,
+    ACCESS_TOKENS, SECRET_FOLDERS, access_token, acme_account, acme_certificate, acme_order,
+    may_come_back, signing_keys,
 };
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};

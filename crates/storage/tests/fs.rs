@@ -104,7 +104,19 @@ const OWNED_ROOT: &str = "JREG_TEST_OWNED_ROOT";
 
 impl Owner {
     fn start(root: &Path, durability: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::start_with(Command::new(std::env::current_exe().unwrap()), root, durability)
+    }
+
+    /// Starts with a umask, as the shell writes it.
+    fn start_with_umask(umask: &str, root: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]);
+        shell.arg(std::env::current_exe().unwrap());
+        Self::start_with(shell, root, "strict")
+    }
+
+    fn start_with(mut command: Command, root: &Path, durability: &str) -> Self {
+        let mut child = command
             .args(["--exact", "other_process_owns_the_folder", "--nocapture"])
             .env(OWNED_ROOT, root)
             .env("JREG_TEST_DURABILITY", durability)
@@ -157,6 +169,60 @@ async fn other_process_owns_the_folder() {
     println!("upload {}", upload.id);
     std::io::stdout().flush().unwrap();
     std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// Every file and folder below one, with its mode, but the root's own.
+fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let (path, metadata) =
+            entry.map(|entry| (entry.path(), entry.metadata().unwrap())).unwrap();
+        found.push((path.clone(), metadata.mode() & 0o7777));
+        if metadata.is_dir() {
+            found.extend(modes(&path));
+        }
+    }
+    found
+}
+
+#[test]
+fn what_the_store_creates_is_private_whatever_the_umask() {
+    let above = tempfile::tempdir().unwrap();
+    let root = above.path().join("root");
+    let owner = Owner::start_with_umask("000", &root);
+    let check = |when: &str| {
+        assert_eq!(fs::metadata(&root).unwrap().mode() & 0o7777, 0o700, "{when}");
+        for (path, mode) in modes(&root) {
+            let private = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode, private, "{when}: {}", path.display());
+        }
+    };
+    check("in use");
+    owner.kill();
+    // The replay creates them again.
+    fs::remove_file(root.join("record")).unwrap();
+    fs::remove_dir_all(root.join("bulk")).unwrap();
+    let _store = open(&root, Durability::Strict);
+    assert!(root.join("record").exists());
+    check("after a crash");
+}
+
+#[test]
+fn folder_of_an_earlier_version_becomes_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let (root, store) = strict();
+    drop(store);
+    fs::create_dir(root.path().join("auth")).unwrap();
+    fs::write(root.path().join("auth/keys"), "secret").unwrap();
+    for (name, mode) in [("", 0o755), ("auth", 0o755), ("auth/keys", 0o644), (".run", 0o644)] {
+        fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let options = FsOptions { private_folders: &["auth"], ..options(Durability::Strict) };
+    let _store = FsStore::open(root.path(), options).unwrap();
+    assert_eq!(fs::metadata(root.path()).unwrap().mode() & 0o7777, 0o700);
+    for (path, mode) in modes(root.path()) {
+        assert_eq!(mode & 0o077, 0, "{}", path.display());
+    }
 }
 
 #[test]

@@ -9,7 +9,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
 use http::Request;
+use jreg_auth::{Identity, Kind, Source, TokenClaims};
 use jreg_registry::signing_keys;
+use jreg_storage::Clock;
 use serde_json::Value;
 
 use super::guarded::{Registry, basic, bearer, send};
@@ -169,6 +171,31 @@ async fn a_revoked_robot_is_refused_everywhere_within_the_stated_time() {
         }
     }
     assert_eq!(registry.token(Some(&basic), "repository:open/app:pull").await, Err(401));
+}
+
+/// Whoever can read the signing keys can sign anything; a name stays bound to its source.
+#[tokio::test]
+async fn a_signed_token_with_a_name_that_its_source_does_not_give_is_refused() {
+    let registry = without_policy().await;
+    let robots = Robots::new(registry.store.clone(), registry.clock.clone());
+    let (id, _) = robots.list().await.unwrap().into_iter().find(|(_, r)| r.name == "ci").unwrap();
+    let record = registry.store.get(&signing_keys()).await.unwrap();
+    let now = registry.clock.now();
+    let key = jreg_auth::Keyring::of_bytes(&record.bytes).unwrap().signing_key(now).unwrap();
+    let status = async |name: &str, source: Source| {
+        let Identity::Named(named) = Identity::named(name, source) else { panic!() };
+        let mut claims =
+            TokenClaims::new("jreg", Some(*named), now, Duration::from_secs(60), "1".to_owned());
+        claims.access = jreg_auth::Scope::parse(["repository:open/app:pull"]).entries();
+        let header = bearer(&key.sign(Kind::Access, &claims).unwrap());
+        registry.send("GET", MANIFEST, Some(&header)).await.status.as_u16()
+    };
+    let robot = || Source::Robot(id.to_string());
+    assert_eq!(status("robot:ci", robot()).await, 200);
+    assert_eq!(status("robot:other", robot()).await, 401, "the name of another access token");
+    assert_eq!(status("alice", robot()).await, 401);
+    assert_eq!(status("alice", Source::Certificate).await, 401);
+    assert_eq!(status("alice", Source::Htpasswd).await, 401, "without the password");
 }
 
 #[tokio::test]

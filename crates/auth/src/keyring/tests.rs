@@ -66,6 +66,50 @@ fn a_token_for_another_service_or_purpose_is_refused() {
 }
 
 #[test]
+fn a_name_that_its_source_does_not_give_is_refused() {
+    let ring = Keyring::new(start()).unwrap();
+    let key = ring.signing_key(start()).unwrap();
+    let result = |kind: Kind, name: &str, source: Source, groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let named = Named { name: name.to_owned(), groups, claims: Default::default(), source };
+        let claims = TokenClaims { identity: Some(named), ..claims(start()) };
+        let token = key.sign(kind, &claims).unwrap();
+        ring.verify(&Unverified::parse(&token).unwrap(), kind, SERVICE, start()).map(|_| ())
+    };
+    let robot = || Source::Robot("0123456789abcdef".to_owned());
+    let issuer = || Source::Issuer("github".to_owned());
+    for kind in [Kind::Access, Kind::Refresh] {
+        for (name, source, groups) in [
+            ("alice", Source::Certificate, &[][..]),
+            ("alice", robot(), &[]),
+            ("alice", issuer(), &[]),
+            ("robot:ci", Source::Htpasswd, &[]),
+            ("certificate:alice", Source::Htpasswd, &[]),
+            ("robot:ci", Source::Certificate, &[]),
+            ("certificate:alice", robot(), &[]),
+            ("gitlab:a/b", issuer(), &[]),
+            ("githubs:a/b", issuer(), &[]),
+            ("alice", Source::Htpasswd, &["github:owners"]),
+            ("certificate:alice", Source::Certificate, &["github:owners"]),
+            ("robot:ci", robot(), &["github:owners"]),
+            ("github:a/b", issuer(), &["gitlab:owners"]),
+        ] {
+            let refused = result(kind, name, source.clone(), groups);
+            assert_eq!(refused, Err(JwsError::Malformed), "{name} of {source:?}");
+        }
+        for (name, source, groups) in [
+            ("alice", Source::Htpasswd, &[][..]),
+            ("robot:ci", robot(), &[]),
+            ("certificate:alice", Source::Certificate, &[]),
+            ("certificate:spiffe://a/b", Source::Certificate, &[]),
+            ("github:a/b", issuer(), &["github:owners"]),
+        ] {
+            assert_eq!(result(kind, name, source, groups), Ok(()), "{name}");
+        }
+    }
+}
+
+#[test]
 fn no_algorithm_but_the_keys_own_is_taken() {
     let ring = Keyring::new(start()).unwrap();
     let token = token(&ring, start());

@@ -19,13 +19,15 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::failure;
+use super::modes::FOLDER_MODE;
 use super::names::NamesCache;
 use super::sync::Syncs;
 use crate::{Error, ErrorKind, Result};
@@ -251,7 +253,7 @@ impl Folders {
             return Ok(());
         }
         let path = self.path(folder);
-        match fs::create_dir(&path) {
+        match DirBuilder::new().mode(FOLDER_MODE).create(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -27,13 +27,14 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::modes::FILE_MODE;
 use super::sync::Syncs;
 
 pub(super) use entry::Change;
@@ -467,7 +468,8 @@ impl Submission {
 impl Place {
     fn create(root: &Path, name: &str) -> io::Result<Self> {
         let path = root.join(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
         File::open(root)?.sync_all()?;
         Ok(Self { file: Arc::new(file), end: 0, allocated: 0 })
     }

@@ -24,6 +24,7 @@ mod folders;
 mod known;
 mod listing;
 mod log;
+mod modes;
 mod names;
 mod pairs;
 mod reading;
@@ -76,6 +77,9 @@ pub struct FsOptions {
     pub lock_wait: Duration,
     /// How many bytes of small records are kept in memory.
     pub cache_bytes: u64,
+    /// Folders in the root whose content is secret: [`FsStore::open`] takes all permissions of
+    /// other users from everything below them, as it does from the root and the files in it.
+    pub private_folders: &'static [&'static str],
 }
 
 impl Default for FsOptions {
@@ -85,6 +89,7 @@ impl Default for FsOptions {
             clock: Arc::new(SystemClock::new()),
             lock_wait: Duration::from_secs(10),
             cache_bytes: CACHE_BYTES,
+            private_folders: &[],
         }
     }
 }
@@ -122,8 +127,9 @@ impl FsStore {
     /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
     /// [`FsOptions::lock_wait`] at the most while another process owns the folder.
     pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, OpenError> {
-        let FsOptions { durability, clock, lock_wait, cache_bytes } = options;
+        let FsOptions { durability, clock, lock_wait, cache_bytes, private_folders } = options;
         let root = Root::open(root.as_ref(), durability, lock_wait)?;
+        modes::restrict(root.path(), private_folders).log(root.path());
         let io = |source| OpenError::Io { root: root.path().to_owned(), source };
         log::replay(root.path()).map_err(io)?;
         let syncs = Arc::new(Syncs::new(durability));

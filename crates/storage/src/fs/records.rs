@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::folders::parent;
 use super::known::{Found, KnownRecord, Stamp};
 use super::log::{Change, LOGGED_BYTES_MAX, Log, Pending, Refused};
+use super::modes::FILE_MODE;
 use super::{Inner, failure};
 use crate::{
     ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
@@ -262,13 +264,14 @@ impl Inner {
         modified: SystemTime,
     ) -> Result<Temporary> {
         let path = folder.join(self.temporary_name());
-        let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(failure::lookup(key, error));
-            }
-            Err(error) => return Err(failure::write(key, error)),
-        };
+        let mut file =
+            match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(failure::lookup(key, error));
+                }
+                Err(error) => return Err(failure::write(key, error)),
+            };
         let temporary = Temporary { path };
         file.write_all(bytes)
             .and_then(|()| file.set_modified(modified))

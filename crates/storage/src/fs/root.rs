@@ -5,14 +5,15 @@
 //! when a run under relaxed durability did not stop cleanly, and the uploads of the old epoch
 //! are gone with it.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::modes::{FILE_MODE, FOLDER_MODE};
 use super::sync::Durability;
 
 const LOCK: &str = ".lock";
@@ -142,7 +143,7 @@ fn create_folder(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     create_folder(parent)?;
-    match fs::create_dir(path) {
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => File::open(parent)?.sync_all(),
     }
@@ -158,6 +159,7 @@ fn acquire(root: &Path, lock_wait: Duration) -> Result<File, OpenError> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(FILE_MODE)
         .open(&path)
         .map_err(io)?;
     let started = Instant::now();
@@ -233,7 +235,8 @@ fn write_run(root: &Path, epoch: &str, state: &str) -> io::Result<()> {
 }
 
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

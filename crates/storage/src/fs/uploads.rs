@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::folders::parent;
 use super::log::{Change, LOGGED_BYTES_MAX, Refused};
+use super::modes::FILE_MODE;
 use super::records::taken;
 use super::{Inner, failure};
 use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
@@ -134,7 +135,7 @@ impl Inner {
         let upload = Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() };
         let path = self.staging_path(&upload)?;
         self.folders.within(parent(key.as_str()), |_| {
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
+            match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(failure::lookup(key, error));

@@ -1,8 +1,9 @@
 //! After a crash: what the log says, done to the files.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 use super::entry::{Change, decode};
 use super::{SEGMENTS, remove_segments, sync_all};
+use crate::fs::modes::{FILE_MODE, FOLDER_MODE};
 
 /// A file that is written before it takes the place of another.
 const TEMPORARY: &str = ".tmp-replay";
@@ -120,7 +122,9 @@ fn put(root: &Path, target: &Path, modified: SystemTime, bytes: &[u8]) -> io::Re
         return Ok(());
     }
     let temporary = root.join(TEMPORARY);
-    let mut file = File::create(&temporary)?;
+    let mut options = File::options();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
     file.write_all(bytes)?;
     file.set_modified(modified)?;
     make_folder_of(target)?;
@@ -137,7 +141,9 @@ fn is_there(target: &Path, modified: SystemTime, bytes: &[u8]) -> bool {
 }
 
 fn make_folder_of(target: &Path) -> io::Result<()> {
-    target.parent().map_or(Ok(()), fs::create_dir_all)
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(FOLDER_MODE);
+    target.parent().map_or(Ok(()), |folder| builder.create(folder))
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
