@@ -1,6 +1,9 @@
 //! From settings to a bucket that can be relied on: probed, and with whatever must be put around
 //! the store for what the bucket does not do.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +13,9 @@ use jreg_storage::{
 };
 
 use crate::config::{Secret, Settings};
+
+/// The longest secret in a file, in bytes. Session tokens have about 1 KiB.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +28,16 @@ pub enum BucketError {
         "s3-access-key-id and s3-secret-access-key are given together, a session token with them"
     )]
     HalfAKey,
+    /// The file with a secret cannot be used.
+    #[error("cannot read {setting} {}: it must hold one line of at most {SECRET_BYTES_MAX} bytes", path.display())]
+    SecretFile {
+        /// The setting.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It does not answer, or not us.
     #[error("cannot use the bucket {url}")]
     Unusable {
@@ -134,11 +150,44 @@ fn split(header: &str) -> Option<(String, String)> {
 }
 
 fn credentials(settings: &Settings) -> Result<Credentials, BucketError> {
-    let reveal = |secret: &Option<Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
-    let token = reveal(&settings.s3_session_token);
-    match (settings.s3_access_key_id.clone(), reveal(&settings.s3_secret_access_key), token) {
+    let secret = secret_of(
+        &settings.s3_secret_access_key,
+        "s3-secret-access-key-file",
+        settings.s3_secret_access_key_file.as_deref(),
+    )?;
+    let token = secret_of(
+        &settings.s3_session_token,
+        "s3-session-token-file",
+        settings.s3_session_token_file.as_deref(),
+    )?;
+    match (settings.s3_access_key_id.clone(), secret, token) {
         (Some(key_id), Some(secret), token) => Ok(Credentials::Static { key_id, secret, token }),
         (None, None, None) => Ok(Credentials::Environment),
         _ => Err(BucketError::HalfAKey),
     }
+}
+
+/// A secret that is in its setting or in a file.
+fn secret_of(
+    given: &Option<Secret>,
+    setting: &'static str,
+    file: Option<&str>,
+) -> Result<Option<String>, BucketError> {
+    let Some(path) = file else {
+        return Ok(given.as_ref().map(|secret| secret.reveal().to_owned()));
+    };
+    let failed = |source| BucketError::SecretFile { setting, path: PathBuf::from(path), source };
+    read_secret(Path::new(path)).map(Some).map_err(failed)
+}
+
+fn read_secret(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    let is_line = !line.is_empty() && !line.contains(char::is_control);
+    if text.len() as u64 > SECRET_BYTES_MAX || !is_line {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(line.to_owned())
 }

@@ -378,10 +378,24 @@ impl ServeArgs {
             Some(path) => read(path)?,
             None => Vec::new(),
         };
+        let exposed = self.flags.0.iter().filter_map(exposed_secret);
+        let remarks = environment.remarks.into_iter().chain(exposed).collect();
         let assignments = file.into_iter().chain(environment.assignments).chain(self.flags.0);
         let settings = Settings::resolve(assignments)?;
-        Ok(Resolved { settings, remarks: environment.remarks })
+        Ok(Resolved { settings, remarks })
     }
+}
+
+/// What to do about a secret in a flag, which the process list shows.
+fn exposed_secret(flag: &Assignment) -> Option<String> {
+    let key = KEYS.iter().find(|key| key.is_secret() && key.name() == flag.name)?;
+    let (name, variable) = (key.name(), key.variable());
+    (flag.values != ["none"]).then(|| {
+        format!(
+            "--{name} shows the secret to every user of this machine (in /proc): use --{name}-file, \
+             {variable}_FILE, {variable} or the configuration file"
+        )
+    })
 }
 
 fn read(path: PathBuf) -> Result<Vec<Assignment>, ConfigError> {
@@ -533,6 +547,25 @@ mod tests {
         let variables = [("JREG_LISTENN", "x"), ("JREG_PORT_5000_TCP_ADDR", "10.0.0.1")];
         let remarks = resolve(&[], &variables).unwrap().remarks;
         assert_eq!(remarks, ["JREG_LISTENN is not a setting; the nearest is JREG_LISTEN"]);
+    }
+
+    #[test]
+    fn a_secret_in_a_flag_is_remarked_without_its_value_and_can_come_from_a_file() {
+        let remarks = |arguments: &[&str], variables: &[(&str, &str)]| {
+            resolve(arguments, variables).unwrap().remarks
+        };
+        for key in KEYS.iter().filter(|key| key.is_secret()) {
+            let (flag, file) = (format!("--{}", key.name()), format!("--{}-file", key.name()));
+            let [remark] = &remarks(&[&flag, "HUSH"], &[])[..] else { panic!("{flag}") };
+            assert!(remark.starts_with(&format!("{flag} shows the secret")), "{remark}");
+            assert!(remark.contains(&format!("{file}, {}_FILE", key.variable())), "{remark}");
+            assert!(!remark.contains("HUSH"), "{remark}");
+            assert_eq!(remarks(&[&file, "/run/secrets/key"], &[]), [""; 0]);
+            assert_eq!(remarks(&[], &[(&key.variable(), "HUSH")]), [""; 0]);
+            let both = [&*flag, "HUSH", &file, "/run/secrets/key"];
+            let error = resolve(&both, &[]).unwrap_err().to_string();
+            assert!(error.contains("a secret is in the setting or in a file"), "{error}");
+        }
     }
 
     #[test]

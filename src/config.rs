@@ -69,6 +69,11 @@ impl Key {
         format!("{VARIABLE_PREFIX}{}", self.field.to_uppercase())
     }
 
+    /// Whether its value must not be shown.
+    pub fn is_secret(&self) -> bool {
+        self.is_secret
+    }
+
     /// Whether it may be given more than once.
     fn takes_several(&self) -> bool {
         self.show(&Settings::default()).is_empty()
@@ -241,8 +246,14 @@ settings! {
         s3_access_key_id: Option<String> = None, "none, or an id", |_| true;
         /// The secret of the access key.
         s3_secret_access_key: Option<Secret> = None, "none, or a secret", |_| true;
+        /// File with the secret of the access key, instead of s3-secret-access-key; read at the
+        /// start. A line break at the end is ignored.
+        s3_secret_access_key_file: Option<String> = None, "none, or a file's path", |_| true;
         /// The token of a session, where the access key is a temporary one.
         s3_session_token: Option<Secret> = None, "none, or a token", |_| true;
+        /// File with the token of a session, instead of s3-session-token; read at the start. A line
+        /// break at the end is ignored.
+        s3_session_token_file: Option<String> = None, "none, or a file's path", |_| true;
         /// A header for every request to the bucket, not for secrets; may be given several times.
         s3_header: Vec<String> = Vec::new(), "NAME: VALUE",
             |all| all.iter().all(|header| header.contains(':'));
@@ -601,6 +612,25 @@ impl Settings {
             if given && acme {
                 let why = "the certificate comes from a file, or from an authority by ACME";
                 return Err(ConfigError::Contradictory { given: "acme-domains", other: name, why });
+            }
+        }
+        for (secret, file, given, other) in [
+            (
+                &self.s3_secret_access_key,
+                &self.s3_secret_access_key_file,
+                "s3-secret-access-key-file",
+                "s3-secret-access-key",
+            ),
+            (
+                &self.s3_session_token,
+                &self.s3_session_token_file,
+                "s3-session-token-file",
+                "s3-session-token",
+            ),
+        ] {
+            if secret.is_some() && file.is_some() {
+                let why = "a secret is in the setting or in a file";
+                return Err(ConfigError::Contradictory { given, other, why });
             }
         }
         for (given, name, other, missing) in [

@@ -190,6 +190,40 @@ async fn settings_that_do_not_fit_are_refused() {
     assert!(matches!(wrong, BucketError::Unusable { .. }), "{wrong}");
 }
 
+#[tokio::test]
+async fn secrets_are_read_from_files() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let with_key = |path: &str| {
+        settings(&server, &[("s3-secret-access-key", "none"), ("s3-secret-access-key-file", path)])
+    };
+    for end in ["", "\n", "\r\n"] {
+        let path = file("key", &format!("{}{end}", server.secret_key()));
+        open(&with_key(&path)).await.unwrap();
+    }
+    let wrong = open(&with_key(&file("wrong", "wrong"))).await.unwrap_err();
+    assert!(matches!(wrong, BucketError::Unusable { .. }), "{wrong}");
+    let key = file("key", server.secret_key());
+    let token = |path: &str| {
+        let mut settings = with_key(&key);
+        settings.s3_session_token_file = Some(path.to_owned());
+        settings
+    };
+    let long = "x".repeat(64 * 1024 + 1);
+    for path in [file("empty", ""), file("lines", "a\nb\n"), file("long", &long), "absent".into()] {
+        for settings in [with_key(&path), token(&path)] {
+            let error = open(&settings).await.unwrap_err();
+            assert!(matches!(error, BucketError::SecretFile { .. }), "{error}");
+            assert!(error.to_string().contains(&path), "{error}");
+        }
+    }
+}
+
 /// Pushes a blob of so many bytes, and gives where it is read.
 async fn push_blob(server: &TestServer, size: usize) -> (Bytes, String) {
     let bytes = Rng::new(11).bytes(size);

@@ -86,12 +86,30 @@ fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
             file
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            check_link(path)?;
             options.create_new(false).create(true).open(path)?
         }
         Err(error) => return Err(error),
     };
     let identity = identity(&file.metadata()?);
     Ok((file, identity))
+}
+
+/// Refuses a symbolic link of another user: it would choose which file is appended to. Links of root
+/// and of the user that runs this are followed: operators use them, for example to `/dev/stdout`.
+fn check_link(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    let own = rustix::process::geteuid().as_raw();
+    if !metadata.is_symlink() || is_trusted_owner(metadata.uid(), own) {
+        return Ok(());
+    }
+    let (path, owner) = (path.display(), metadata.uid());
+    let why = format!("{path} is a symbolic link of user {owner}: name the file itself");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+fn is_trusted_owner(owner: u32, own: u32) -> bool {
+    owner == own || owner == 0
 }
 
 /// Gives a new file to whoever its folder belongs to: a command that root gives must not leave one that
@@ -163,6 +181,24 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn links_of_root_and_of_the_own_user_are_followed() {
+        assert!(
+            is_trusted_owner(0, 1000) && is_trusted_owner(1000, 1000) && is_trusted_owner(0, 0)
+        );
+        assert!(!is_trusted_owner(1000, 0) && !is_trusted_owner(1001, 1000));
+        let folder = tempfile::tempdir().unwrap();
+        let (log, link) = (folder.path().join("log"), folder.path().join("link"));
+        std::fs::write(&log, "").unwrap();
+        std::os::unix::fs::symlink(&log, &link).unwrap();
+        assert!(open(&link).is_ok());
+        // Only root can make a link of another user.
+        if std::os::unix::fs::lchown(&link, Some(1), None).is_ok() {
+            let refused = open(&link).unwrap_err().to_string();
+            assert!(refused.contains("symbolic link of user 1"), "{refused}");
         }
     }
 

@@ -1,8 +1,10 @@
 //! `jreg user` and `jreg policy`: files of users, changed; rules, asked.
 
 use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,6 +13,8 @@ use jreg_auth::{
     Source, Tagged, hash_password, random_hex, removed_user, with_user,
 };
 use jreg_oci::{RepositoryName, Tag};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 /// The longest password, in bytes.
@@ -31,6 +35,14 @@ pub enum CommandError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A file is not what is replaced: another user may have put it there.
+    #[error("{} is {what}, which is not changed: name the file itself", path.display())]
+    NoFileOfUsers {
+        /// The path.
+        path: PathBuf,
+        /// What lies there.
+        what: &'static str,
     },
     /// A file does not say what it should.
     #[error("{}: {why}", path.display())]
@@ -103,8 +115,6 @@ impl UserCommand {
 ///
 /// [`CommandError`].
 pub fn user(path: &Path, command: UserCommand) -> Result<String, CommandError> {
-    // A link is followed, so that what it points to is replaced and not the link.
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     match command {
         UserCommand::List => {
             let text = read(path)?;
@@ -120,14 +130,17 @@ pub fn user(path: &Path, command: UserCommand) -> Result<String, CommandError> {
             let password = password.ok_or(CommandError::Password)?;
             let hash = hash_password(&password).ok_or(CommandError::Random)?;
             let _lock = lock(path)?;
-            let old = if path.exists() { read(path)? } else { String::new() };
-            replace(path, &with_user(&old, &name, &hash)?)?;
+            let old = open_own(path)?;
+            let text = old.as_ref().map_or(Ok(String::new()), |old| read_open(old, path))?;
+            replace(path, old.as_ref(), &with_user(&text, &name, &hash)?)?;
             Ok(made.map_or_else(String::new, |password| format!("{password}\n")))
         }
         UserCommand::Remove { name } => {
             let _lock = lock(path)?;
-            let text = removed_user(&read(path)?, &name).ok_or(CommandError::NoUser(name))?;
-            replace(path, &text)?;
+            let Some(old) = open_own(path)? else { return Err(CommandError::NoUser(name)) };
+            let text = read_open(&old, path)?;
+            let text = removed_user(&text, &name).ok_or(CommandError::NoUser(name))?;
+            replace(path, Some(&old), &text)?;
             Ok(String::new())
         }
     }
@@ -169,28 +182,61 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// Two commands at the same time take turns: the lock is the folder's, and ends with the process.
-fn lock(path: &Path) -> Result<std::fs::File, CommandError> {
+fn lock(path: &Path) -> Result<File, CommandError> {
     let folder = folder(path);
     let file = |source| CommandError::File { what: "lock", path: folder.to_owned(), source };
-    let handle = std::fs::File::open(folder).map_err(file)?;
+    let handle = File::open(folder).map_err(file)?;
     handle.lock().map_err(file)?;
     Ok(handle)
 }
 
-/// Writes a file whole or not at all; a new one can be read by its owner only.
-fn replace(path: &Path, text: &str) -> Result<(), CommandError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let new = folder(path).join(format!(".jreg-user-{}", std::process::id()));
+/// Opens the file that is to be replaced; `None`: there is none. A symbolic link is refused, so
+/// that nobody who can create names in the folder chooses which file is read and replaced.
+fn open_own(path: &Path) -> Result<Option<File>, CommandError> {
+    let failed = |source| CommandError::File { what: "read", path: path.to_owned(), source };
+    let refused = |what| CommandError::NoFileOfUsers { path: path.to_owned(), what };
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty());
+    match opened {
+        Ok(opened) => {
+            let file = File::from(opened);
+            match file.metadata().map_err(failed)?.is_file() {
+                true => Ok(Some(file)),
+                false => Err(refused("a folder or a device")),
+            }
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP) => Err(refused("a symbolic link")),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn read_open(file: &File, path: &Path) -> Result<String, CommandError> {
+    let mut text = String::new();
+    let failed = |source| CommandError::File { what: "read", path: path.to_owned(), source };
+    let mut file = file;
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// Writes a file whole or not at all: a new file, whose name nobody can foretell, takes the path. It
+/// keeps the mode and the owner of the old one. Without an old one, it can be read by its owner only.
+fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), CommandError> {
+    let random = random_hex::<8>().ok_or(CommandError::Random)?;
+    let new = folder(path).join(format!(".jreg-user-{random}"));
     let write = || -> io::Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        if let Ok(old) = std::fs::metadata(path) {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
+        if let Some(old) = old {
+            let old = old.metadata()?;
+            // Only root may give a file away; whoever else replaces one has it.
+            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
             file.set_permissions(old.permissions())?;
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&new, path)?;
-        std::fs::File::open(folder(path))?.sync_all()
+        File::open(folder(path))?.sync_all()
     };
     write().map_err(|source| {
         // What was begun is of no use to anybody.
@@ -315,6 +361,38 @@ mod tests {
         assert_eq!(absent.unwrap_err().to_string(), "there is no user \"bob\"");
         assert!(add("a:b", Some("x")).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    /// Nobody who can create names in the folder leads root to another file.
+    #[test]
+    fn links_and_foreseen_names_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("users"), folder.path().join("other"));
+        let hash = hash_password(&Secret::new("x")).unwrap();
+        std::fs::write(&other, format!("root:{hash}\n")).unwrap();
+        let before = std::fs::read_to_string(&other).unwrap();
+        let add = |path: &Path| {
+            let password = Some(Secret::new("x"));
+            user(path, UserCommand::Add { name: "bob".to_owned(), password })
+        };
+        let remove = |path: &Path| user(path, UserCommand::Remove { name: "root".to_owned() });
+        for target in [other.clone(), folder.path().join("absent")] {
+            std::os::unix::fs::symlink(&target, &path).unwrap();
+            for done in [add(&path), remove(&path)] {
+                let refused = done.unwrap_err().to_string();
+                assert!(refused.contains("is a symbolic link"), "{refused}");
+            }
+            assert_eq!(std::fs::read_link(&path).unwrap(), target);
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert!(add(folder.path()).unwrap_err().to_string().contains("is a folder"));
+        // What an earlier version wrote to first.
+        let foreseen = folder.path().join(format!(".jreg-user-{}", std::process::id()));
+        std::os::unix::fs::symlink(&other, &foreseen).unwrap();
+        add(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), before);
+        assert_eq!(std::fs::read_link(&foreseen).unwrap(), other);
+        assert!(!folder.path().join("absent").exists());
     }
 
     #[test]
