@@ -275,6 +275,13 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
 
     /// Says whether they have a right, and by what.
     fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied>;
+
+    /// The same for one tag, which the request need not name: a manifest that is deleted by digest
+    /// takes its tags with it.
+    fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied>;
+
+    /// Whether [`Authorizer::grant_tag`] may say of one tag what it does not say of another.
+    fn depends_on_tag(&self, session: &Session, right: &Right) -> bool;
 }
 
 /// Grants everything to everybody: what a registry without configured identities does.
@@ -289,6 +296,14 @@ impl Authorizer for Open {
 
     fn grant(&self, _: &Session, _: &Right) -> Result<Reason, Denied> {
         Ok(Reason::Open)
+    }
+
+    fn grant_tag(&self, _: &Session, _: &Right, _: &Tag) -> Result<Reason, Denied> {
+        Ok(Reason::Open)
+    }
+
+    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+        false
     }
 }
 

@@ -10,7 +10,7 @@ use jreg_auth::{
     Access, Action, Credentials, Decision, Fingerprints, Grants, Htpasswd, Identity, Kind, Named,
     Policy, Query, Reason, Robot, RobotToken, Secret, Source, Tagged, TokenClaims, Unverified,
 };
-use jreg_oci::RepositoryName;
+use jreg_oci::{RepositoryName, Tag};
 use jreg_storage::{Clock, Store};
 
 use super::challenge::{Scheme, TokenFault};
@@ -421,6 +421,26 @@ impl Guard {
         self.clock.monotonic() + TRUST_MAX
     }
 
+    /// What the policy is asked of somebody.
+    fn query<'a>(
+        &self,
+        session: &'a Session,
+        action: Action,
+        repository: Option<&'a RepositoryName>,
+        tag: Tagged<'a>,
+    ) -> Query<'a> {
+        let Session { bearer, asker } = session;
+        Query {
+            identity: &bearer.identity,
+            certificate: asker.certificate.as_deref(),
+            action,
+            repository,
+            tag,
+            address: asker.peer.map(|peer| peer.ip().to_canonical()),
+            now: self.clock.now(),
+        }
+    }
+
     /// What the policy says, for somebody and with what their credentials grant.
     pub(super) fn decide(
         &self,
@@ -429,16 +449,8 @@ impl Guard {
         repository: Option<&RepositoryName>,
         tag: Tagged<'_>,
     ) -> Decision {
-        let Session { bearer, asker } = session;
-        let query = Query {
-            identity: &bearer.identity,
-            certificate: asker.certificate.as_deref(),
-            action,
-            repository,
-            tag,
-            address: asker.peer.map(|peer| peer.ip().to_canonical()),
-            now: self.clock.now(),
-        };
+        let bearer = &session.bearer;
+        let query = self.query(session, action, repository, tag);
         let grants = match &bearer.grants {
             OwnGrants::Nothing => Grants::None,
             OwnGrants::Robot(robot) => Grants::Robot(robot),
@@ -511,27 +523,42 @@ impl Authorizer for Guard {
     }
 
     fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied> {
-        let (action, name) = match right {
-            Right::Enter => {
-                // Even where anybody may pull: clients learn only here that they can log in.
-                let reason = Reason::Credentials("credentials were shown".to_owned());
-                let none = Reason::NoRule;
-                return match session.bearer.shown {
-                    true => Ok(reason),
-                    false => Err(self.deny(session, right, &none)),
-                };
-            }
-            Right::List => (Action::List, None),
-            Right::See(name) | Right::Pull(name) => (Action::Pull, Some(name)),
-            Right::Mount(name) => (Action::Mount, Some(name)),
-            Right::Push(name) => (Action::Push, Some(name)),
-            Right::Delete(name) => (Action::Delete, Some(name)),
+        let Some((action, name)) = action_of(right) else {
+            // Even where anybody may pull: clients learn only here that they can log in.
+            return match session.bearer.shown {
+                true => Ok(Reason::Credentials("credentials were shown".to_owned())),
+                false => Err(self.deny(session, right, &Reason::NoRule)),
+            };
         };
         let decision = match right {
             // The tags of the request are not about another repository.
             Right::See(_) | Right::Mount(_) => self.decide(session, action, name, Tagged::No),
             _ => self.decide_all(session, action, name),
         };
+        self.settle(session, right, decision)
+    }
+
+    fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied> {
+        let Some((action, name)) = action_of(right) else { return self.grant(session, right) };
+        let decision = self.decide(session, action, name, Tagged::Is(tag.as_str()));
+        self.settle(session, right, decision)
+    }
+
+    fn depends_on_tag(&self, session: &Session, right: &Right) -> bool {
+        action_of(right).is_some_and(|(action, name)| {
+            self.policy().depends_on_tag(&self.query(session, action, name, Tagged::No))
+        })
+    }
+}
+
+impl Guard {
+    /// What a decision of the policy comes to with what the credentials are narrowed to.
+    fn settle(
+        &self,
+        session: &Session,
+        right: &Right,
+        decision: Decision,
+    ) -> Result<Reason, Denied> {
         if !decision.allowed {
             return Err(self.deny(session, right, &decision.reason));
         }
@@ -539,13 +566,27 @@ impl Authorizer for Guard {
             (None, _) => true,
             // A token for the catalog shows whatever its holder may pull.
             (Some(scope), Right::See(_)) => scope.allows(Action::List, None),
-            (Some(scope), _) => scope.allows(action, name),
+            (Some(scope), _) => {
+                action_of(right).is_some_and(|(action, name)| scope.allows(action, name))
+            }
         };
         if is_within {
             return Ok(decision.reason);
         }
         let challenge = self.scheme.challenge(&session.asker, right, TokenFault::Scope);
         Err(Denied::Unauthenticated { challenge, reason: Reason::TokenScope.to_string() })
+    }
+}
+
+/// What a right is in the words of the policy; `None`: to enter, for which no rule is asked.
+fn action_of(right: &Right) -> Option<(Action, Option<&RepositoryName>)> {
+    match right {
+        Right::Enter => None,
+        Right::List => Some((Action::List, None)),
+        Right::See(name) | Right::Pull(name) => Some((Action::Pull, Some(name))),
+        Right::Mount(name) => Some((Action::Mount, Some(name))),
+        Right::Push(name) => Some((Action::Push, Some(name))),
+        Right::Delete(name) => Some((Action::Delete, Some(name))),
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jreg_auth::{Identity, Reason};
 use jreg_oci::{Algorithm, Descriptor, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, Chunk, Condition, ManifestPush, Page, PageRequest, PushedManifest,
-    Repository, StoredManifest, Touch, UploadId, UploadProgress,
+    Blob, BlobReader, Chunk, Condition, Error, ManifestPush, PROTECTING_MANIFESTS_MAX,
+    PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest, Repository,
+    StoredManifest, Touch, UploadId, UploadProgress,
 };
 
 use super::{Denied, Gate, Right, Session};
@@ -160,9 +161,12 @@ impl Authorized {
         Ok(self.pull()?.blob_open(digest).await?)
     }
 
-    /// [`Repository::blob_delete`]; takes [`Right::Delete`].
+    /// [`Repository::blob_delete`]; takes [`Right::Delete`], also of every tag whose manifest
+    /// refers to the blob.
     pub async fn blob_delete(&self, digest: &Digest) -> Result<()> {
-        Ok(self.delete()?.blob_delete(digest).await?)
+        let repository = self.delete()?;
+        self.check_protection(&repository, digest).await?;
+        Ok(repository.blob_delete(digest).await?)
     }
 
     /// [`Repository::blob_push`]; takes [`Right::Push`].
@@ -238,13 +242,56 @@ impl Authorized {
         Ok(self.push()?.manifest_put(push).await?)
     }
 
-    /// [`Repository::manifest_delete`]; takes [`Right::Delete`].
+    /// [`Repository::manifest_delete_if`]; takes [`Right::Delete`]. By digest, it also takes that
+    /// right of every tag that points to the manifest or to an index with it.
     pub async fn manifest_delete(
         &self,
         reference: &Reference,
         condition: Option<Condition>,
-    ) -> Result<()> {
-        Ok(self.delete()?.manifest_delete(reference, condition).await?)
+    ) -> Result<Vec<Tag>> {
+        let repository = self.delete()?;
+        if let Reference::Digest(digest) = reference {
+            self.check_protection(&repository, digest).await?;
+        }
+        let may_remove = |tag: &Tag| self.may_delete_tag(tag);
+        let deleted = repository.manifest_delete_if(reference, condition, &may_remove).await;
+        deleted.map_err(|error| match error {
+            Error::TagProtected { tag, .. } => self.protected_by(&tag),
+            error => error.into(),
+        })
+    }
+
+    fn may_delete_tag(&self, tag: &Tag) -> bool {
+        self.gate.authorizer.grant_tag(&self.session, &self.right, tag).is_ok()
+    }
+
+    /// Refuses to delete by digest what a tag needs that the requester may not delete. Where all
+    /// tags are equal before the rules, nothing is read.
+    async fn check_protection(&self, repository: &Repository, digest: &Digest) -> Result<()> {
+        if !self.gate.authorizer.depends_on_tag(&self.session, &self.right) {
+            return Ok(());
+        }
+        let may_remove = |tag: &Tag| self.may_delete_tag(tag);
+        match repository.protection(digest, &may_remove).await? {
+            Protection::None => Ok(()),
+            Protection::Tag(tag) => Err(self.protected_by(&tag)),
+            Protection::TooMany => {
+                let reason = format!(
+                    "the repository has more than {PROTECTING_TAGS_MAX} tags, or more than \
+                     {PROTECTING_MANIFESTS_MAX} manifests below tags that may not be deleted: \
+                     delete by tag"
+                );
+                Err(AccessError::Denied(Denied::Forbidden { reason }))
+            }
+        }
+    }
+
+    /// The refusal of what a tag protects.
+    fn protected_by(&self, tag: &Tag) -> AccessError {
+        let granted = self.gate.authorizer.grant_tag(&self.session, &self.right, tag);
+        let rule = granted.err().map(|denied| format!(": {}", denied.reason()));
+        let reason = format!("tag {tag} needs it{}", rule.unwrap_or_default());
+        AccessError::Denied(Denied::Forbidden { reason })
     }
 }
 

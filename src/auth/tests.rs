@@ -60,6 +60,14 @@ impl Authorizer for Clerk {
         let reason = "the clerk says no".to_owned();
         Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned(), reason })
     }
+
+    fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {
+        self.grant(session, right)
+    }
+
+    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+        false
+    }
 }
 
 fn name(name: &str) -> RepositoryName {

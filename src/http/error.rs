@@ -384,6 +384,9 @@ impl From<Error> for ApiError {
             Error::ReferencesUnknown { missing, .. } => {
                 bad(ErrorCode::ManifestBlobUnknown).with_detail(json!({ "missing": missing }))
             }
+            Error::TagProtected { .. } => {
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message)
+            }
             Error::PreconditionFailed { current, .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::ManifestInvalid, &message)
                     .with_detail(json!({ "current": current }))

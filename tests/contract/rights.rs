@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use jreg::auth::{Asker, Authorizer, Bearer, Denied, Right, Session};
 use jreg_auth::Reason;
+use jreg_oci::Tag;
 use jreg_testkit::{
     ServerSpec, delete, get, head, index_of, media, post, push_blob_to, put, sha256,
 };
@@ -35,6 +36,14 @@ impl Authorizer for Rules {
             Right::Delete(name) if name.as_str() == "kept" => Err(Denied::Forbidden { reason }),
             _ => Ok(Reason::Open),
         }
+    }
+
+    fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {
+        self.grant(session, right)
+    }
+
+    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+        false
     }
 }
 

@@ -338,6 +338,15 @@ impl Policy {
         }
     }
 
+    /// Whether what the rules say of a request may depend on its tag.
+    pub fn depends_on_tag(&self, query: &Query<'_>) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.condition.as_ref().is_some_and(Condition::needs_tag)
+                && rule.covers(query)
+                && self.is_about(rule, query)
+        })
+    }
+
     fn denial(&self, query: &Query<'_>) -> Option<Reason> {
         let denying = self.rules.iter().enumerate().filter(|(_, rule)| rule.denies);
         for (index, rule) in denying {

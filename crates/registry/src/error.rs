@@ -1,7 +1,7 @@
 //! What can go wrong in the registry, in the registry's words: one variant for each thing that a
 //! caller would do differently. No HTTP here.
 
-use jreg_oci::{Digest, InvalidManifest, Reference, RepositoryName};
+use jreg_oci::{Digest, InvalidManifest, Reference, RepositoryName, Tag};
 
 use crate::{BodyError, UploadId};
 
@@ -108,6 +108,14 @@ pub enum Error {
         reference: Reference,
         /// What it points to now.
         current: Option<Digest>,
+    },
+    /// A tag that the requester may not remove points to the manifest, which stays.
+    #[error("tag {tag} of repository {name} points to the manifest and may not be removed")]
+    TagProtected {
+        /// The repository.
+        name: RepositoryName,
+        /// The tag.
+        tag: Tag,
     },
     /// Too many others changed the same thing at the same time, or as many uploads as are
     /// allowed run already. It may be done in part; trying again helps.

@@ -15,6 +15,7 @@
 //! - `collect.rs`, `collect/`: removes what nothing keeps
 //! - `check.rs`, `check/`: finds what is not as it should be, and mends it
 //! - `explain.rs`: what keeps some content, or when it will go
+//! - `protect.rs`: what tags protect from a delete by digest
 //! - `link.rs`: which repository holds which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
@@ -37,6 +38,7 @@ mod options;
 mod page;
 mod pages;
 mod part_buffer;
+mod protect;
 mod reaper;
 mod record;
 mod referrer;
@@ -68,6 +70,9 @@ pub use keys::{
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
+pub use protect::{
+    MayRemove, PROTECTING_MANIFESTS_MAX, PROTECTING_TAGS_MAX, Protection,
+};
 pub use reaper::Reaped;
 pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
 pub use rules::Rule;

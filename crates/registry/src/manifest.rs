@@ -23,6 +23,7 @@ use crate::keys;
 use crate::record::{
     ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, TagTarget, Versioned,
 };
+use crate::protect::TagRemoval;
 use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
 use crate::{Error, ReferencePolicy, Repository, Result, Touch};
@@ -168,7 +169,7 @@ impl Repository {
         Err(Error::Busy { what: "the tag is being changed by too many others" })
     }
 
-    async fn find_manifest(
+    pub(crate) async fn find_manifest(
         &self,
         digest: &Digest,
         touch: Touch,
@@ -363,16 +364,12 @@ impl Repository {
         self.core.write_anew(window, &key, &entry).await
     }
 
-    /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ManifestUnknown`], [`Error::PreconditionFailed`], [`Error::Busy`],
-    /// [`Error::Store`].
-    pub async fn manifest_delete(
+    /// Removes a tag, or a manifest with the tags that may be removed.
+    pub(crate) async fn delete_reference(
         &self,
         reference: &Reference,
         condition: Option<Condition>,
+        removal: &TagRemoval<'_>,
     ) -> Result<()> {
         match reference {
             Reference::Tag(tag) => {
@@ -380,11 +377,18 @@ impl Repository {
                     self.change_tag(tag, condition.as_ref(), None, TagChange::Remove).await?;
                 if removed { Ok(()) } else { Err(self.unknown(reference)) }
             }
-            Reference::Digest(digest) => self.delete_manifest(digest, condition.as_ref()).await,
+            Reference::Digest(digest) => {
+                self.delete_manifest(digest, condition.as_ref(), removal).await
+            }
         }
     }
 
-    async fn delete_manifest(&self, digest: &Digest, condition: Option<&Condition>) -> Result<()> {
+    async fn delete_manifest(
+        &self,
+        digest: &Digest,
+        condition: Option<&Condition>,
+        removal: &TagRemoval<'_>,
+    ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
         let key = keys::manifest(&self.name, digest);
         for attempt in 0..ATTEMPTS_MAX {
@@ -394,7 +398,7 @@ impl Repository {
             if let Some(condition) = condition {
                 condition.check(&reference, Some(digest))?;
             }
-            if self.delete_version(&key, digest, seen).await? {
+            if self.delete_version(&key, digest, seen, removal).await? {
                 return Ok(());
             }
             self.core.back_off(attempt).await;
@@ -408,9 +412,10 @@ impl Repository {
         key: &Key,
         digest: &Digest,
         seen: Versioned<ManifestRecord>,
+        removal: &TagRemoval<'_>,
     ) -> Result<bool> {
         let _turn = self.core.manifest_lock(key).write().await;
-        self.remove_tags_of(digest).await?;
+        self.remove_tags_of(digest, removal).await?;
         if let Some(subject) = &seen.value.header.subject {
             let entry = keys::referrer(&self.name, subject, digest);
             if let Some(etag) = self.core.etag(&entry).await? {

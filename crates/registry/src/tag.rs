@@ -4,6 +4,7 @@ use jreg_oci::{Digest, Reference, Tag};
 
 use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
+use crate::protect::TagRemoval;
 use crate::record::{Mark, Stored, TagTarget, Versioned};
 use crate::{Condition, Error, Page, PageRequest, Repository, Result};
 
@@ -93,14 +94,18 @@ impl Repository {
     }
 
     /// Removes every tag that points to a manifest, found by its hints.
-    pub(crate) async fn remove_tags_of(&self, digest: &Digest) -> Result<()> {
+    pub(crate) async fn remove_tags_of(
+        &self,
+        digest: &Digest,
+        removal: &TagRemoval<'_>,
+    ) -> Result<()> {
         let prefix = keys::tagged(&self.name, digest);
         let mut after = None;
         loop {
             let hints = self.core.list(prefix.clone(), after, HINTS_PER_PAGE).await?;
             for hint in &hints.entries {
                 if let Some(tag) = keys::tag_of(&hint.key) {
-                    self.change_tag(&tag, None, None, TagChange::RemoveFrom(digest)).await?;
+                    self.remove_tag_of(digest, &tag, removal).await?;
                 }
             }
             match hints.entries.last() {

@@ -10,8 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use jreg_oci::{Digest, Endpoint, MountSource, Page, Reference, RepositoryName};
 
-use super::guarded::{Registry, hash_of, token_target};
+use super::guarded::{Registry, hash_of, send, token_target};
+use crate::app::App;
 use crate::auth::{Right, right_of};
+use crate::config::Settings;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,4 +291,109 @@ async fn c11_every_operation_answers_every_kind_as_is_due() {
     }
     // Every operation, allowed and not, for every kind.
     assert_eq!(cells, endpoints(&open).len() * 2 * Who::all().len());
+}
+
+/// What the rows of [`c13_a_tag_that_may_not_be_deleted_protects_what_it_needs`] are about.
+struct Content {
+    app: App,
+    name: &'static str,
+}
+
+impl Content {
+    /// Pushes without being asked who it is.
+    async fn push(&self, method: &str, path: &str, media: &str, bytes: &[u8]) -> Digest {
+        let target = format!("/v2/{}/{path}", self.name);
+        let request = http::Request::builder().method(method).uri(target).header("Host", "test");
+        let request = request.header("Content-Type", media).body(bytes.to_vec().into()).unwrap();
+        let answer = send(&self.app, request).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        hash_of(bytes)
+    }
+
+    async fn blob(&self, bytes: &'static str) -> Digest {
+        let path = format!("blobs/uploads/?digest={}", hash_of(bytes.as_bytes()));
+        self.push("POST", &path, "application/octet-stream", bytes.as_bytes()).await
+    }
+
+    /// An image with one layer; returns its digest and the layer's.
+    async fn image(&self, reference: Option<&str>, layer: &'static str) -> (Digest, Digest) {
+        let (config, layer) = (self.blob("{}").await, self.blob(layer).await);
+        let of = |kind: &str, digest: &Digest| {
+            let media = format!("application/vnd.oci.image.{kind}");
+            serde_json::json!({ "mediaType": media, "digest": digest, "size": 2 })
+        };
+        let media = "application/vnd.oci.image.manifest.v1+json";
+        let bytes = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": media,
+            "config": of("config.v1+json", &config),
+            "layers": [of("layer.v1.tar", &layer)],
+        });
+        let bytes = bytes.to_string();
+        let digest = hash_of(bytes.as_bytes()).to_string();
+        let path = format!("manifests/{}", reference.unwrap_or(&digest));
+        (self.push("PUT", &path, media, bytes.as_bytes()).await, layer)
+    }
+
+    async fn index(&self, reference: &str, child: &Digest) -> Digest {
+        let media = "application/vnd.oci.image.index.v1+json";
+        let child = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": child, "size": 2,
+        });
+        let bytes = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media, "manifests": [child],
+        });
+        let path = format!("manifests/{reference}");
+        self.push("PUT", &path, media, bytes.to_string().as_bytes()).await
+    }
+}
+
+const RELEASES: &str = "
+    [[rule]]\nname = 'alice works'\nsubjects = ['user:alice']\nrepositories = ['open/**']\n\
+    actions = ['pull', 'push', 'delete']\n\
+    [[rule]]\nname = 'released tags stay'\neffect = 'deny'\nsubjects = ['everyone']\n\
+    repositories = ['open/**']\nactions = ['push', 'delete']\ncondition = \"tag.startsWith('v')\"\n";
+
+#[tokio::test]
+async fn c13_a_tag_that_may_not_be_deleted_protects_what_it_needs() {
+    let registry = Registry::with_policy(RELEASES).await;
+    let app = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+    let content = Content { app, name: "open/releases" };
+    let (one, one_layer) = content.image(Some("v1"), "one").await;
+    content.image(Some("dev-1"), "one").await;
+    let (child, child_layer) = content.image(None, "child").await;
+    let index = content.index("v2", &child).await;
+    let (other, other_layer) = content.image(Some("dev-2"), "other").await;
+    let (moved, _) = content.image(Some("v3"), "moved").await;
+    content.index("v3", &child).await;
+    let config = hash_of(b"{}");
+    for (method, path, due) in [
+        ("PUT", "manifests/v1".to_owned(), 403),
+        ("PUT", format!("manifests/{one}?tag=v2"), 403),
+        ("PUT", format!("manifests/{one}?tag=dev-3&tag=v2"), 403),
+        ("DELETE", "manifests/v1".to_owned(), 403),
+        ("DELETE", format!("manifests/{one}"), 403),
+        ("DELETE", format!("manifests/{index}"), 403),
+        ("DELETE", format!("manifests/{child}"), 403),
+        ("DELETE", format!("blobs/{one_layer}"), 403),
+        ("DELETE", format!("blobs/{child_layer}"), 403),
+        ("DELETE", format!("blobs/{config}"), 403),
+        ("DELETE", format!("blobs/{index}"), 403),
+        ("GET", "manifests/dev-1".to_owned(), 200),
+        ("GET", format!("manifests/{one}"), 200),
+        ("GET", format!("blobs/{one_layer}"), 200),
+        ("GET", format!("blobs/{child_layer}"), 200),
+        ("DELETE", format!("blobs/{other_layer}"), 202),
+        ("DELETE", format!("manifests/{other}"), 202),
+        ("GET", "manifests/dev-2".to_owned(), 404),
+        ("DELETE", format!("manifests/{moved}"), 202),
+        ("GET", "manifests/v3".to_owned(), 200),
+        ("DELETE", "manifests/dev-1".to_owned(), 202),
+        ("GET", "manifests/v1".to_owned(), 200),
+    ] {
+        let alice = format!("Basic {}", STANDARD.encode("alice:secret"));
+        let target = format!("/v2/open/releases/{path}");
+        let answer = registry.send(method, &target, Some(&alice)).await;
+        assert_eq!(answer.status.as_u16(), due, "{method} {path}: {}", answer.text());
+    }
 }

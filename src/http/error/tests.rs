@@ -53,6 +53,7 @@ fn rows() -> Vec<(Error, u16, &'static str)> {
             412,
             "MANIFEST_INVALID",
         ),
+        (Error::TagProtected { name: name(), tag: "v1".parse().unwrap() }, 403, "DENIED"),
         (Error::Busy { what: "uploads" }, 429, "TOOMANYREQUESTS"),
         (Error::Interrupted { what: "the link" }, 503, "UNAVAILABLE"),
         (Error::Stopped, 503, "UNAVAILABLE"),
