@@ -1,6 +1,7 @@
 //! The only wiring: settings become a store, a registry, a router and a server.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::auth::{
 };
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
+use crate::folder::{self, FolderContent, ForeignFolder};
 use crate::http::{Api, Context, HttpOptions, router};
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
 use crate::limits;
@@ -44,6 +46,9 @@ pub enum StartError {
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] jreg_storage::OpenError),
+    /// The folder is another program's.
+    #[error(transparent)]
+    Foreign(#[from] ForeignFolder),
     /// The store cannot be used as a registry.
     #[error(transparent)]
     Registry(#[from] jreg_registry::OpenError),
@@ -444,9 +449,18 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
         StorageLocation::Folder(path) => path.clone(),
     };
     let options = folder_options(settings);
-    let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
+    let opening = tokio::task::spawn_blocking(move || open_folder(&path, options));
     let store = opening.await.map_err(io::Error::other)??;
     Ok(Arc::new(store))
+}
+
+/// Opens a folder, unless it is another program's.
+fn open_folder(path: &Path, options: FsOptions) -> Result<FsStore, StartError> {
+    // What cannot be read is told when it is opened, with what to do about it.
+    if let Ok(FolderContent::Foreign(foreign)) = folder::look(path) {
+        return Err(foreign.into());
+    }
+    Ok(FsStore::open(path, options)?)
 }
 
 /// `jreg serve`: serves until SIGTERM or SIGINT, then finishes what runs. A second signal ends

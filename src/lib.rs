@@ -26,6 +26,7 @@ pub mod auth;
 pub mod bucket;
 pub mod cli;
 pub mod config;
+pub mod folder;
 pub mod http;
 pub mod jobs;
 pub mod limits;

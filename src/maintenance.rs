@@ -253,6 +253,11 @@ impl Workshop {
 }
 
 impl Command {
+    /// Whether it may create a registry where nothing is: an access token can be the first thing.
+    fn may_create(&self) -> bool {
+        matches!(self, Self::Token(TokenRequest::Create { .. }))
+    }
+
     /// Its name in the audit log, if it changes content or access.
     pub fn audited(&self) -> Option<&'static str> {
         match self {

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use jreg_storage::ListRequest;
 use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{Client, Image, Process, Scenario, push_blob_to, push_image, sha256};
 use serde_json::Value;
@@ -176,6 +177,7 @@ fn damage_ends_a_check_with_one() {
 #[test]
 fn wrong_command_lines_end_with_two_and_say_what_is_allowed() {
     let folder = tempfile::tempdir().unwrap();
+    Process::start(BINARY, folder.path()).terminate();
     let short = jreg(folder.path(), &["gc", "--grace", "soon"]);
     assert_eq!(short.status.code(), Some(2));
     assert!(complaint(&short).contains("a duration such as 90m"), "{}", complaint(&short));
@@ -186,6 +188,64 @@ fn wrong_command_lines_end_with_two_and_say_what_is_allowed() {
     assert!(complaint(&absent).contains("there is no folder"), "{}", complaint(&absent));
     assert_eq!(absent.status.code(), Some(1));
     assert_eq!(jreg(&folder.path().join("absent"), &["fsck"]).status.code(), Some(3));
+}
+
+/// Every path below a folder.
+fn paths(folder: &Path) -> Vec<String> {
+    let found = Command::new("find").arg(folder).output().unwrap();
+    let mut paths: Vec<_> = text(&found).lines().map(str::to_owned).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn folders_without_a_registry_stay_as_they_are() {
+    let above = tempfile::tempdir().unwrap();
+    let (empty, foreign) = (above.path().join("empty"), above.path().join("foreign"));
+    std::fs::create_dir_all(&empty).unwrap();
+    std::fs::create_dir_all(foreign.join("docker/registry/v2/blobs")).unwrap();
+    let before = paths(above.path());
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let commands =
+        [&["gc", "--sweep"][..], &["fsck", "--repair"], &["explain", &digest], &["token", "list"]];
+    for command in commands {
+        for (folder, why) in [
+            (&empty, "holds no registry: name the one that jreg serves"),
+            (&foreign, "it looks like the storage of distribution or Harbor"),
+            (&above.path().join("absent"), "there is no folder"),
+        ] {
+            let refused = jreg(folder, command);
+            assert!(!refused.status.success() && complaint(&refused).contains(why), "{command:?}");
+            assert_eq!(paths(above.path()), before, "{command:?}");
+        }
+    }
+    let refused = jreg(&foreign, &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = complaint(&refused);
+    assert!(told.contains("it looks like the storage of distribution or Harbor"), "{told}");
+    assert_eq!(paths(above.path()), before);
+    std::fs::create_dir(empty.join("lost+found")).unwrap();
+    Process::start(BINARY, &empty).terminate();
+    assert!(empty.join("jreg.json").exists());
+}
+
+#[test]
+fn commands_create_no_registry_in_a_bucket() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bucket = runtime.block_on(S3Server::start(S3Spec::default()));
+    for command in [&["gc"][..], &["fsck", "--repair"], &["token", "list"]] {
+        let refused = Command::new(BINARY)
+            .args(command)
+            .args(["--storage", &bucket.storage_url()])
+            .env("AWS_ACCESS_KEY_ID", bucket.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", bucket.secret_key())
+            .output()
+            .unwrap();
+        let told = complaint(&refused);
+        assert!(told.contains("the storage holds no registry"), "{command:?}: {told}");
+    }
+    let page = runtime.block_on(bucket.store().list(&ListRequest::below(""))).unwrap();
+    assert!(page.entries.is_empty(), "{:?}", page.entries);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::audit::{AuditError, AuditLog};
 use crate::auth::Robots;
 use crate::bucket;
 use crate::config::{Settings, StorageLocation};
+use crate::folder::{self, FolderContent, ForeignFolder};
 use crate::metrics::Metrics;
 
 /// How long to wait for a process that is about to let a folder go, and for one that is about to
@@ -37,6 +38,15 @@ pub enum CommandError {
     /// The folder is not there; a command makes none.
     #[error("there is no folder {folder}: name the one that jreg serves with --storage")]
     NoFolder {
+        /// The folder.
+        folder: String,
+    },
+    /// The folder is another program's.
+    #[error(transparent)]
+    Foreign(#[from] ForeignFolder),
+    /// The folder holds nothing; a command makes no registry.
+    #[error("folder {folder} holds no registry: name the one that jreg serves with --storage")]
+    NoRegistry {
         /// The folder.
         folder: String,
     },
@@ -175,9 +185,28 @@ async fn find(
                 Command::Fsck(_) | Command::Explain(_) => bucket::Access::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
-            workshop(settings, store, metrics, audit).await
+            workshop(settings, store, command.may_create(), metrics, audit).await
         }
-        StorageLocation::Folder(path) => find_folder(settings, &path, metrics, audit).await,
+        StorageLocation::Folder(path) => {
+            check_folder(&path, command.may_create())?;
+            find_folder(settings, &path, command.may_create(), metrics, audit).await
+        }
+    }
+}
+
+/// Whether a folder holds a registry, or nothing where the command may create one.
+fn check_folder(path: &Path, may_create: bool) -> Result<(), CommandError> {
+    let folder = || path.display().to_string();
+    let found = folder::look(path).map_err(|source| {
+        let what = "read the folder";
+        CommandError::System { what, source }
+    })?;
+    match found {
+        FolderContent::Registry => Ok(()),
+        FolderContent::Empty if may_create => Ok(()),
+        FolderContent::Empty => Err(CommandError::NoRegistry { folder: folder() }),
+        FolderContent::Absent => Err(CommandError::NoFolder { folder: folder() }),
+        FolderContent::Foreign(foreign) => Err(foreign.into()),
     }
 }
 
@@ -185,13 +214,11 @@ async fn find(
 async fn find_folder(
     settings: Settings,
     path: &Path,
+    may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
 ) -> Result<Place, CommandError> {
     let folder = path.display().to_string();
-    if !path.is_dir() {
-        return Err(CommandError::NoFolder { folder });
-    }
     let mut holder = String::new();
     for _ in 0..ATTEMPTS_MAX {
         let connected = socket::connect(path).await;
@@ -206,7 +233,9 @@ async fn find_folder(
         let path = path.to_owned();
         let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
         match opening.await.map_err(io::Error::other).map_err(StartError::from)? {
-            Ok(store) => return workshop(settings, Arc::new(store), metrics, audit).await,
+            Ok(store) => {
+                return workshop(settings, Arc::new(store), may_create, metrics, audit).await;
+            }
             // It may be about to listen, or about to stop.
             Err(OpenError::InUse { holder: process, .. }) => holder = process,
             Err(error) => return Err(StartError::from(error).into()),
@@ -218,6 +247,7 @@ async fn find_folder(
 async fn workshop(
     settings: Settings,
     store: Arc<dyn jreg_storage::Store>,
+    may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
 ) -> Result<Place, CommandError> {
@@ -225,7 +255,10 @@ async fn workshop(
     let options = registry_options(&settings);
     let clock = Arc::new(SystemClock::new());
     let robots = Arc::new(Robots::new(Arc::clone(&store), clock.clone()));
-    let registry = Registry::open(store, clock, options).await;
+    let registry = match may_create {
+        true => Registry::open(store, clock, options).await,
+        false => Registry::open_existing(store, clock, options).await,
+    };
     let registry = registry.map_err(StartError::from)?;
     let settings = Arc::new(settings);
     Ok(Place::Here(Box::new(Workshop { registry, metrics, settings, robots, audit })))

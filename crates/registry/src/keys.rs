@@ -68,6 +68,23 @@ pub(crate) fn format() -> Key {
     key("jreg.json".to_owned())
 }
 
+/// Whether a name in the top of a store, a folder with its slash, may be a registry's.
+pub(crate) fn is_top_level(name: &str) -> bool {
+    const FOLDERS: [&str; 10] = [
+        AUTH,
+        BLOBS,
+        LINKS,
+        NOTES,
+        REPOSITORIES,
+        CATALOG,
+        UPLOADS,
+        QUARANTINE,
+        "probe/",
+        "jreg.json",
+    ];
+    FOLDERS.contains(&name)
+}
+
 /// Whether a record of this key could be brought back by a Create that lands after its delete:
 /// tags, manifests and referrers. What else is deleted has a key that is never used again, or is
 /// old.

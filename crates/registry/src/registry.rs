@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jreg_oci::RepositoryName;
-use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, PutMode, Store};
+use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, PutMode, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
@@ -14,6 +14,10 @@ use crate::{Options, Page, PageRequest, Result};
 
 /// The version of the store's format that this code reads and writes (docs/format.md).
 pub const FORMAT_VERSION: u32 = 1;
+
+/// How many names in the top of a new store are looked at, and how many an error repeats.
+const NAMES_LISTED: usize = 100;
+const NAMES_SHOWN: usize = 5;
 
 /// A registry over a store. Cheap to clone; the clones are the same registry.
 #[derive(Clone, Debug)]
@@ -52,6 +56,18 @@ pub enum OpenError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
+    /// The store holds no registry.
+    #[error("the storage holds no registry: there is no jreg.json")]
+    Absent,
+    /// The store holds the objects of another program.
+    #[error(
+        "the storage is not empty and holds no jreg.json: it holds {}; name an empty folder, or a \
+         prefix of its own in the bucket", names.join(", ")
+    )]
+    Foreign {
+        /// The first names in it.
+        names: Vec<String>,
+    },
     /// The store was written in a format that this version does not know.
     #[error("the store has format version {found}, this jreg knows {known}")]
     Format {
@@ -84,11 +100,24 @@ impl Registry {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Result<Self, OpenError> {
-        match store.put(&keys::format(), format_marker(), PutMode::Create).await {
-            Ok(_) => {}
-            Err(error) if error.is_conflict() => check_format(&*store).await?,
-            Err(error) => return Err(error.into()),
+        match check_format(&*store).await {
+            Err(OpenError::Absent) => create(&*store).await?,
+            other => other?,
         }
+        Ok(Self { core: Arc::new(Core::new(store, clock, options)) })
+    }
+
+    /// Opens a store that holds a registry, and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub async fn open_existing(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        check_format(&*store).await?;
         Ok(Self { core: Arc::new(Core::new(store, clock, options)) })
     }
 
@@ -173,8 +202,29 @@ pub(crate) fn marked_format(marker: &[u8]) -> Option<u32> {
     serde_json::from_slice(marker).ok().map(|FormatMarker { format }| format)
 }
 
+/// Marks a store as a registry's, unless it holds what no registry has.
+async fn create(store: &dyn Store) -> Result<(), OpenError> {
+    let all = ListRequest { delimiter: true, limit: NAMES_LISTED, ..ListRequest::below("") };
+    let page = store.list(&all).await?;
+    let keys = page.entries.iter().map(|entry| entry.key.as_str());
+    let names = page.prefixes.iter().map(String::as_str).chain(keys);
+    let foreign = names.filter(|name| !keys::is_top_level(name));
+    let names: Vec<String> = foreign.take(NAMES_SHOWN).map(str::to_owned).collect();
+    if !names.is_empty() {
+        return Err(OpenError::Foreign { names });
+    }
+    match store.put(&keys::format(), format_marker(), PutMode::Create).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_conflict() => check_format(store).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn check_format(store: &dyn Store) -> Result<(), OpenError> {
-    let record = store.get(&keys::format()).await?;
+    let record = match store.get(&keys::format()).await {
+        Err(error) if error.is_not_found() => return Err(OpenError::Absent),
+        record => record?,
+    };
     match marked_format(&record.bytes) {
         Some(FORMAT_VERSION) => Ok(()),
         Some(format) => Err(OpenError::Format { found: format, known: FORMAT_VERSION }),
@@ -226,6 +276,28 @@ mod tests {
         store.put(&keys::format(), marker.into(), PutMode::Create).await.unwrap();
         let clock = Arc::new(SystemClock::new());
         Registry::open(store, clock, Options::default()).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_registry_is_created_only_where_nothing_else_is() {
+        let clock = || Arc::new(SystemClock::new());
+        let store = Arc::new(MemoryStore::new());
+        let existing = Registry::open_existing(store.clone(), clock(), Options::default()).await;
+        assert!(matches!(existing, Err(OpenError::Absent)));
+        assert!(store.list(&ListRequest::below("")).await.unwrap().entries.is_empty());
+        // What an interrupted start leaves is no obstacle.
+        for key in ["auth/keys", "probe/1"] {
+            store.put(&key.parse().unwrap(), "1".into(), PutMode::Create).await.unwrap();
+        }
+        Registry::open(store.clone(), clock(), Options::default()).await.unwrap();
+        Registry::open_existing(store, clock(), Options::default()).await.unwrap();
+        let store = Arc::new(MemoryStore::new());
+        for key in ["docker/registry/v2/x", "blobs/x", "a.txt"] {
+            store.put(&key.parse().unwrap(), "1".into(), PutMode::Create).await.unwrap();
+        }
+        let foreign = Registry::open(store.clone(), clock(), Options::default()).await.unwrap_err();
+        assert!(foreign.to_string().contains("it holds docker/, a.txt; name an"), "{foreign}");
+        assert_eq!(store.list(&ListRequest::below("")).await.unwrap().entries.len(), 3);
     }
 
     #[tokio::test]
