@@ -13,7 +13,8 @@
 //!   and without a session, replays, cancel and reaper, readers with a remembered location,
 //!   collectors, the folding of duplicates, sweeps.
 //! - Manifests (`manifest.rs`): an index, its child, the child's layer, a referrer whose subject
-//!   is the index, and a tag, with collectors that remove what is untagged.
+//!   is the index, and a tag, with collectors that remove what is untagged. The same child may be
+//!   pushed as another media type, and several may push the same manifest at the same time.
 //! - One tag (`tag.rs`): writes that land late, and the tombstones against them.
 //!
 //! Each request to the store is one step, which takes effect whole. A listing is a step for each

@@ -67,6 +67,8 @@ pub(crate) struct World {
     /// The objects that the API deleted, and nobody has pushed since. Only the invariants look at
     /// it, as at what follows.
     deleted: Set,
+    /// The child was stored with a type by which it refers to nothing.
+    is_child_other: bool,
     /// The referrer was acknowledged while its subject was there, which it has been since.
     is_referrer_promised: bool,
     collected: Set,
@@ -173,6 +175,7 @@ impl Protocol for Manifests {
     fn choices(&self, _: &World, process: &Process) -> u8 {
         match process {
             Process::Collector(collector) => collector.choices(),
+            Process::Push(push) => push.choices(),
             Process::Acknowledged { .. } | Process::Done | Process::Failed | Process::Nobody => 0,
             _ => 1,
         }
@@ -182,7 +185,7 @@ impl Protocol for Manifests {
         let context = &self.context;
         let mut next = *process;
         let (end, note) = match &mut next {
-            Process::Push(it) => it.step(world, context),
+            Process::Push(it) => it.step(world, context, choice),
             Process::Head(it) => it.step(world, context),
             Process::Deleter(it) => it.step(world),
             Process::Retag => {

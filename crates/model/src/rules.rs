@@ -99,8 +99,17 @@ pub enum Rule {
     OneStepReferences,
     /// A push of an index touches its children.
     TouchChildren,
-    /// A push writes the manifest even if it is there already.
+    /// A push writes the manifest even if it is there already, unless somebody else has written it
+    /// after this push looked at it: then that version serves both.
     RewriteOnRepush,
+    /// A manifest keeps the media type that it was first pushed with until it is deleted.
+    ///
+    /// This and [`EveryReading`](Self::EveryReading) each catch what the other would: harm needs
+    /// both to be broken. This one is for clients, too, who would see a tag change.
+    KeepType,
+    /// What a manifest refers to does not depend on its media type: it is all that any reading of
+    /// its bytes finds.
+    EveryReading,
     /// A manifest that is there keeps its referrers.
     SubjectKeeps,
     /// Tags are listed before manifests.
@@ -124,7 +133,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -157,6 +166,8 @@ impl Rule {
         Self::OneStepReferences,
         Self::TouchChildren,
         Self::RewriteOnRepush,
+        Self::KeepType,
+        Self::EveryReading,
         Self::SubjectKeeps,
         Self::TagsBeforeManifests,
         Self::ReferencesBeforeLinks,

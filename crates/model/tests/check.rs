@@ -3,7 +3,7 @@
 use jreg_model::{Outcome, Rule, Rules, Scenario, large_scenarios, scenarios};
 
 /// What is broken together, and the scenario that shows the harm.
-const NEEDED: [(&[Rule], &str); 34] = [
+const NEEDED: [(&[Rule], &str); 35] = [
     (&[Rule::Touch], "push, 2 collectors"),
     (&[Rule::TouchOnVersion], "2 HEADs, 2 collectors"),
     (&[Rule::Window], "push, 2 collectors"),
@@ -35,6 +35,7 @@ const NEEDED: [(&[Rule], &str); 34] = [
     (&[Rule::OneStepReferences], "index push, 2 collectors"),
     (&[Rule::TouchChildren], "index push, 2 collectors"),
     (&[Rule::RewriteOnRepush], "index push, 2 collectors"),
+    (&[Rule::KeepType, Rule::EveryReading], "child push as another type, collector"),
     (&[Rule::SubjectKeeps], "referrer push, DELETE of the index, collector"),
     (&[Rule::Tombstone], "2 tag PUTs, 2 DELETEs, cleaner"),
     (&[Rule::TombstoneAge], "2 tag PUTs, 2 DELETEs, cleaner"),

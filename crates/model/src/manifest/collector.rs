@@ -14,6 +14,8 @@ pub(crate) struct Collector {
     cut: u8,
     /// Whether the tag points to the index.
     is_tagged: bool,
+    /// Whether the child was read as referring to nothing.
+    is_child_other: bool,
     /// The objects that are there, and those that are old as well.
     listed: Set,
     old: Set,
@@ -48,7 +50,15 @@ impl Collector {
     pub(crate) fn run() -> Process {
         let (listed, old, candidates) = (Set::EMPTY, Set::EMPTY, Set::EMPTY);
         let at = At::Beginning;
-        Process::Collector(Self { at, cut: 0, is_tagged: false, listed, old, candidates })
+        Process::Collector(Self {
+            at,
+            cut: 0,
+            is_tagged: false,
+            is_child_other: false,
+            listed,
+            old,
+            candidates,
+        })
     }
 
     /// The candidates go in any order.
@@ -90,6 +100,7 @@ impl Collector {
             }
             Page::Parents => self.see(world, context, &[Object::Index], "lists the index"),
             Page::Others => {
+                self.is_child_other = world.is_child_other;
                 self.see(world, context, &[Object::Child, Object::Referrer], "lists the others")
             }
             Page::Links => self.see(world, context, &[Object::Layer], "lists the layer's link"),
@@ -99,7 +110,8 @@ impl Collector {
             return (None, note);
         }
         self.candidates = self.decide(context);
-        (self.is_tagged, self.listed, self.old) = (false, Set::EMPTY, Set::EMPTY);
+        (self.is_tagged, self.is_child_other) = (false, false);
+        (self.listed, self.old) = (Set::EMPTY, Set::EMPTY);
         self.at = At::Again;
         (self.candidates.is_empty().then_some(Process::Done), note)
     }
@@ -132,6 +144,7 @@ impl Collector {
             true => (has_index, has_child),
             false => (index && has_index, index && has_index && has_child),
         };
+        let layer = layer && (!self.is_child_other || context.keeps(Rule::EveryReading));
         let referrer = has_index && context.keeps(Rule::SubjectKeeps);
         let keeps = [index, child, referrer, layer];
         let kept = OBJECTS.iter().zip(keeps).filter(|(_, keeps)| *keeps);

@@ -7,10 +7,16 @@ use crate::checked::{Note, note};
 use crate::context::Context;
 
 /// A push of a manifest: of the index by its tag, of the others by digest.
+///
+/// It looks at the manifest and does W1 on what that refers to in any order, then swaps the version
+/// that it has seen. If there is another by then, of the same type, somebody else has pushed the same
+/// manifest since, and this push need not write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Push {
     what: What,
     opened: Option<u8>,
+    /// The version of the manifest that was seen.
+    seen: Option<u8>,
     at: At,
 }
 
@@ -19,6 +25,8 @@ enum What {
     Index,
     UntaggedIndex,
     Child,
+    /// The bytes of the child, as a type by which they refer to nothing.
+    ChildAsOther,
     Referrer,
 }
 
@@ -26,7 +34,8 @@ enum What {
 enum At {
     /// W1 on what the manifest refers to.
     Holding(Hold),
-    Writing,
+    /// All that it refers to is young, or it refers to nothing.
+    Held,
     Tagging,
 }
 
@@ -45,6 +54,10 @@ impl Push {
         Process::Push(Self::begin(What::Child))
     }
 
+    pub(crate) fn child_as_other() -> Process {
+        Process::Push(Self::begin(What::ChildAsOther))
+    }
+
     pub(crate) fn referrer() -> Process {
         Process::Push(Self::begin(What::Referrer))
     }
@@ -52,36 +65,54 @@ impl Push {
     fn begin(what: What) -> Self {
         let at = match what {
             What::Index | What::UntaggedIndex => At::Holding(Hold::of(Object::Child)),
-            What::Child => At::Holding(Hold::of(Object::Layer)),
+            What::Child | What::ChildAsOther => At::Holding(Hold::of(Object::Layer)),
             // A subject is never required, so nothing is made sure of.
-            What::Referrer => At::Writing,
+            What::Referrer => At::Held,
         };
-        Self { what, opened: None, at }
+        Self { what, opened: None, seen: None, at }
     }
 
     pub(crate) fn object(&self) -> Object {
         match self.what {
             What::Index | What::UntaggedIndex => Object::Index,
-            What::Child => Object::Child,
+            What::Child | What::ChildAsOther => Object::Child,
             What::Referrer => Object::Referrer,
         }
     }
 
-    pub(crate) fn step(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    /// Its look and W1 may come in any order.
+    pub(crate) fn choices(&self) -> u8 {
+        match self.at {
+            At::Holding(_) if self.seen.is_none() => 2,
+            _ => 1,
+        }
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        world: &mut World,
+        context: &Context,
+        choice: u8,
+    ) -> (Option<Process>, Note) {
         let is_late = self.opened.is_some_and(|opened| context.is_late(opened, world.now));
+        if self.refers_to_nothing(context) && matches!(self.at, At::Holding(_)) {
+            self.at = At::Held;
+        }
         match &mut self.at {
-            At::Holding(hold) => {
+            At::Holding(hold) if choice == 0 => {
                 let (held, note) = hold.step(world, context, &mut self.opened);
                 match held {
                     Held::NotYet => {}
-                    Held::Young => self.at = At::Writing,
+                    Held::Young => self.at = At::Held,
                     Held::Lost => *self = Self::begin(self.what),
                     Held::Unknown | Held::Late => return (Some(Process::Failed), note),
                 }
                 (None, note)
             }
-            At::Writing | At::Tagging if is_late => (Some(Process::Failed), note("is too late")),
-            At::Writing => self.write(world, context),
+            At::Holding(_) | At::Held if self.seen.is_none() => self.look(world, context),
+            At::Holding(_) => (None, note("waits")),
+            At::Held | At::Tagging if is_late => (Some(Process::Failed), note("is too late")),
+            At::Held => self.write(world, context),
             At::Tagging => {
                 world.tag.write(Tag::Index, world.now);
                 (Some(Process::Done), note("points the tag to the index"))
@@ -89,12 +120,41 @@ impl Push {
         }
     }
 
-    /// W2. The real writer swaps the version it read, and starts over if there is another by now;
-    /// to write over whatever is there allows more.
+    fn refers_to_nothing(&self, context: &Context) -> bool {
+        self.what == What::ChildAsOther && !context.keeps(Rule::EveryReading)
+    }
+
+    fn look(&mut self, world: &World, context: &Context) -> (Option<Process>, Note) {
+        self.opened.get_or_insert(world.now);
+        if self.is_of_other_type(world) && context.keeps(Rule::KeepType) {
+            // To be refused is the right end of it.
+            return (Some(Process::Done), note("finds the manifest with another type"));
+        }
+        self.seen = Some(world.object(self.object()).version);
+        (None, note("looks at the manifest"))
+    }
+
+    fn is_of_other_type(&self, world: &World) -> bool {
+        let is_other = self.what == What::ChildAsOther;
+        self.object() == Object::Child
+            && world.is_there(Object::Child)
+            && world.is_child_other != is_other
+    }
+
+    /// W2: over the version that was seen, or not at all.
     fn write(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
         let object = self.object();
-        let note = if !world.is_there(object) || context.keeps(Rule::RewriteOnRepush) {
+        let is_seen = self.seen == Some(world.object(object).version);
+        if !is_seen && (!world.is_there(object) || self.is_of_other_type(world)) {
+            *self = Self::begin(self.what);
+            return (None, note("finds that the manifest is not what it was"));
+        }
+        let note = if !is_seen {
+            note("finds that somebody else has written the manifest")
+        } else if !world.is_there(object) || context.keeps(Rule::RewriteOnRepush) {
             world.write(object);
+            world.is_child_other &= object != Object::Child;
+            world.is_child_other |= self.what == What::ChildAsOther;
             note("writes the manifest")
         } else {
             note("finds the manifest, and leaves it as it is")

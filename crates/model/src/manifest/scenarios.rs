@@ -16,6 +16,7 @@ impl Manifests {
             objects: [Record::old(true); OBJECTS.len()],
             tag: Record::old(tag),
             deleted: Set::EMPTY,
+            is_child_other: false,
             is_referrer_promised: true,
             collected: Set::EMPTY,
         };
@@ -81,6 +82,29 @@ pub(crate) fn scenarios() -> Vec<Manifests> {
             .with(Head::of_child())
             .with(Collector::run())
             .collecting(&[Child]),
+        Manifests::without_referrer("child push as another type, collector", Tag::Index)
+            .with(Push::child_as_other())
+            .with(Collector::run())
+            .with(Process::Retag)
+            .collecting(&[Index]),
+        Manifests::without_referrer("child pushes as two types, DELETE, collector", Tag::Absent)
+            .without(Index)
+            .with(Push::child_as_other())
+            .with(Push::child())
+            .with(Deleter::of(Child))
+            .with(Collector::run())
+            .collecting(&[Child, Layer]),
+        Manifests::without_referrer("2 index pushes, DELETE of the index", Tag::Index)
+            .with(Push::index())
+            .with(Push::untagged_index())
+            .with(Deleter::of(Index))
+            .until(5),
+        Manifests::without_referrer("2 child pushes, collector", Tag::Absent)
+            .without(Index)
+            .with(Push::child())
+            .with(Push::child())
+            .with(Collector::run())
+            .collecting(&[Child]),
         Manifests::without_referrer("index push, retag, collector", Tag::Index)
             .with(Push::index())
             .with(Process::Retag)
@@ -114,6 +138,12 @@ pub(crate) fn scenarios() -> Vec<Manifests> {
 /// Larger ones.
 pub(crate) fn large() -> Vec<Manifests> {
     vec![
+        Manifests::without_referrer("2 index pushes, DELETE of the index, collector", Tag::Index)
+            .with(Push::index())
+            .with(Push::untagged_index())
+            .with(Deleter::of(Index))
+            .with(Collector::run())
+            .collecting(&[Child]),
         Manifests::without_referrer("index push, DELETE of the index, 2 collectors", Tag::Index)
             .with(Push::index())
             .with(Deleter::of(Index))
