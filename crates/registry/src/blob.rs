@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
+use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile, Presign};
 
+use crate::cache::Seen;
 use crate::core::Core;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::record::{Link, Location, Stored, Versioned};
 use crate::rules::Rule;
+use crate::suspects::Suspicion;
 use crate::{Error, Repository, Result};
 
 /// A blob that a repository holds.
@@ -57,7 +59,18 @@ impl BlobReader {
     pub async fn read(&self, range: ByteRange) -> Result<ByteStream> {
         match self.core.store.read(&self.location.key, range).await {
             Err(error) if error.is_not_found() => self.read_again(range).await,
-            other => other.map_err(Error::from),
+            read => read.map_err(|error| self.failed(&self.location, error)),
+        }
+    }
+
+    /// Remembers of what failed that the bytes are not all there.
+    fn failed(&self, location: &Location, error: jreg_storage::Error) -> Error {
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::OutOfRange) {
+            self.core.suspects.add(&location.key, Suspicion::Incomplete);
+        }
+        match error.is_not_found() {
+            true => missing(location),
+            false => error.into(),
         }
     }
 
@@ -94,32 +107,45 @@ impl BlobReader {
         let Some(location) = link.as_ref().and_then(|link| link.value.live()) else {
             return Err(unknown(&self.name, &self.blob.digest));
         };
-        match self.core.store.read(&location.key, range).await {
-            Err(error) if error.is_not_found() => Err(Error::Damaged {
-                key: location.key.to_string(),
-                reason: "the bytes of a blob are missing".to_owned(),
-            }),
-            other => other.map_err(Error::from),
-        }
+        let read = self.core.store.read(&location.key, range).await;
+        read.map_err(|error| self.failed(location, error))
     }
 }
 
 impl Repository {
-    /// Says whether the repository holds a blob (end-2, HEAD).
+    /// Says whether the repository holds a blob (end-2, HEAD). A client that may push, and skips
+    /// the upload on the answer, is told of bytes that are known to be missing that they are not
+    /// there, so that it pushes them again.
     ///
     /// # Errors
     ///
-    /// [`Error::BlobUnknown`] only if it is definitely not there; [`Error::Store`].
+    /// [`Error::BlobUnknown`] only if it is definitely not there; [`Error::Damaged`] with
+    /// [`Touch::Never`] if its bytes are known to be missing; [`Error::Store`].
     pub async fn blob_stat(&self, digest: &Digest, touch: Touch) -> Result<Blob> {
         let (core, name) = (&self.core, &self.name);
-        let young = core.cached_link(name, digest).filter(|link| link.is_young(core.clock.now()));
-        let location = match (young, touch) {
-            (Some(link), _) => Some(link.value),
-            (None, Touch::IfOld) => core.hold_link(core.window(), name, digest).await?,
-            (None, Touch::Never) => core.find_link(name, digest).await?.map(|link| link.value),
+        let blob =
+            |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
+        let is_fit = |link: &Seen<Location>| link.is_young(core.clock.now());
+        if let Some(link) = core.cached_link(name, digest).filter(is_fit) {
+            if core.may_rely_on(&link.value).await? {
+                return Ok(blob(link.value));
+            }
+            // It may have been moved to other bytes by now.
+            core.cache.forget(name, digest);
+        }
+        let location = match touch {
+            Touch::IfOld => core.hold_link(core.window(), name, digest).await?,
+            Touch::Never => self.look(digest).await?,
         };
-        let location = location.ok_or_else(|| unknown(name, digest))?;
-        Ok(Blob { digest: digest.clone(), size_bytes: location.size_bytes })
+        location.map(blob).ok_or_else(|| unknown(name, digest))
+    }
+
+    async fn look(&self, digest: &Digest) -> Result<Option<Location>> {
+        let Some(link) = self.core.find_link(&self.name, digest).await? else { return Ok(None) };
+        match self.core.may_rely_on(&link.value).await? {
+            true => Ok(Some(link.value)),
+            false => Err(missing(&link.value)),
+        }
     }
 
     /// Opens a blob for reading (end-2, GET).
@@ -168,8 +194,8 @@ impl Repository {
         self.core.holders(digest).await
     }
 
-    /// Makes the repository hold a blob that `source` holds (end-11). `None`: the source does
-    /// not hold it, and neither does this repository.
+    /// Makes the repository hold a blob that `source` holds (end-11). `None`: neither holds it, or
+    /// not with all its bytes.
     ///
     /// The destination is made sure of before the source: a mount onto a link that is there
     /// already, but old, must keep that one from being collected.
@@ -187,11 +213,11 @@ impl Repository {
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
         if core.rules.keep(Rule::TouchHeld)
-            && let Some(location) = core.hold_link(window, &self.name, digest).await?
+            && let Some(location) = core.hold_bytes(window, &self.name, digest).await?
         {
             return Ok(Some(blob(location)));
         }
-        let Some(location) = core.hold_link(window, source, digest).await? else {
+        let Some(location) = core.hold_bytes(window, source, digest).await? else {
             return Ok(None);
         };
         match core.link(window, &self.name, digest, &location, Origin::Fresh).await? {
@@ -201,6 +227,11 @@ impl Repository {
             Linked::Deleted => Ok(None),
         }
     }
+}
+
+fn missing(location: &Location) -> Error {
+    let reason = "the bytes of a blob are missing".to_owned();
+    Error::Damaged { key: location.key.to_string(), reason }
 }
 
 pub(crate) fn unknown(name: &RepositoryName, digest: &Digest) -> Error {

@@ -3,9 +3,15 @@
 //! The bytes are at a key that is never used again. Committing is two small writes: the session is
 //! closed, then a link names the bytes; nothing is copied. What came whole in one part needs no
 //! session, and is one write.
+//!
+//! Deduplication is an optimisation that never fails a push: an upload keeps its own bytes until a
+//! link names them or a complete copy of them, and a link whose bytes are missing is swapped to the
+//! bytes that were just pushed.
+
+use std::time::Duration;
 
 use futures::future::join;
-use jreg_oci::{ContentRange, Digest, RepositoryName};
+use jreg_oci::{ContentRange, Digest};
 use jreg_storage::{ErrorKind, Locality};
 
 use crate::body::Incoming;
@@ -79,8 +85,8 @@ impl Repository {
         let id = self.upload_start(Some(digest.algorithm()));
         let incoming = Incoming::new(chunk)?;
         let mut writer = self.whole_writer(&id, digest, incoming.left());
-        match self.take_whole(digest, &mut writer, incoming).await {
-            Ok(holder) => self.commit_whole(&id, digest, writer, holder).await,
+        match take_whole(digest, &mut writer, incoming).await {
+            Ok(()) => self.close(&id, digest, writer).await,
             Err(error) => {
                 if writer.is_recorded() {
                     // If this fails, the reaper has it.
@@ -218,8 +224,8 @@ impl Repository {
         mut writer: Writer,
         incoming: Incoming,
     ) -> Result<Blob> {
-        match self.take_whole(digest, &mut writer, incoming).await {
-            Ok(holder) => self.commit_whole(id, digest, writer, holder).await,
+        match take_whole(digest, &mut writer, incoming).await {
+            Ok(()) => self.close(id, digest, writer).await,
             Err(error) => {
                 match error {
                     Error::DigestMismatch { .. } => writer.cancel().await?,
@@ -232,76 +238,44 @@ impl Repository {
         }
     }
 
-    /// Takes in the whole of a blob. If somebody is named, he holds it already, and it was only
-    /// hashed: possession must be proven.
-    async fn take_whole(
-        &self,
-        digest: &Digest,
-        writer: &mut Writer,
-        mut incoming: Incoming,
-    ) -> Result<Option<RepositoryName>> {
-        let holder = match self.is_worth_looking_for(incoming.left(), writer.offset()) {
-            true => self.core.donor(self.core.window(), digest, &self.name).await?,
-            false => None,
-        };
-        if holder.is_some() {
-            writer.only_hash();
-        }
-        writer.feed(&mut incoming).await?;
-        check(digest, writer).await?;
-        Ok(holder.map(|(holder, _)| holder))
-    }
-
-    async fn commit_whole(
-        &self,
-        id: &UploadId,
-        digest: &Digest,
-        writer: Writer,
-        holder: Option<RepositoryName>,
-    ) -> Result<Blob> {
-        match holder {
-            Some(holder) => self.link_held(digest, &holder).await,
-            None => self.close(id, digest, writer).await,
-        }
-    }
-
     /// Closes an upload whose digest is right, and makes that true.
     async fn close(&self, id: &UploadId, digest: &Digest, mut writer: Writer) -> Result<Blob> {
-        if self.is_in_process() && writer.is_recorded() {
-            // Looking costs little here, and somebody may have been faster.
-            let window = self.core.window();
-            if let Some((holder, there)) = self.core.donor(window, digest, &self.name).await? {
-                writer.close_held(digest, there).await?;
-                return self.link_held(digest, &holder).await;
+        if self.is_worth_deduplicating(&writer) {
+            writer.free_before_link().await?;
+            if let Some(there) = self.core.deduplicate(&self.name, digest).await {
+                let size_bytes = there.size_bytes;
+                // The blob is linked. If the session cannot be closed, the reaper has it.
+                writer.close_deduplicated(digest, there).await.ok();
+                return Ok(Blob { digest: digest.clone(), size_bytes });
             }
         }
         let settler = if writer.is_recorded() { Settler::Closer } else { Settler::Alone };
-        let (closed, window) = match writer.close_and_link(digest).await? {
-            OneStep::Linked(Location { size_bytes, .. }) => {
+        let (closed, window) = match self.seal(&mut writer, digest).await {
+            Ok(OneStep::Linked(Location { size_bytes, .. })) => {
                 return Ok(Blob { digest: digest.clone(), size_bytes });
             }
-            OneStep::Closed(closed, window) => (*closed, window),
-            OneStep::Apart => writer.close(digest).await?,
+            Ok(OneStep::Closed(closed, window)) => (*closed, window),
+            Ok(OneStep::Apart) => return Err(Error::Stopped),
+            Err(error) => return Err(error),
         };
         self.settle(id, &closed, self.core.since(window), settler).await
     }
 
-    /// Whether to ask who holds a blob before it is stored. Where a request is a round trip, only
-    /// for what is larger than a part: duplicates below that are folded later.
-    fn is_worth_looking_for(&self, left: Option<u64>, taken: u64) -> bool {
-        let part_bytes = self.core.store.part_rules().part_bytes;
-        self.is_in_process() || left.is_none_or(|left| left + taken > part_bytes)
+    async fn seal(&self, writer: &mut Writer, digest: &Digest) -> Result<OneStep> {
+        match writer.close_and_link(digest).await? {
+            OneStep::Apart => {
+                let (closed, window) = writer.close(digest).await?;
+                Ok(OneStep::Closed(Box::new(closed), window))
+            }
+            done => Ok(done),
+        }
     }
 
-    fn is_in_process(&self) -> bool {
-        self.core.store.locality() == Locality::InProcess
-    }
-
-    /// Holds a blob, of which the client has shown all bytes, where `holder` held it before they
-    /// came: that may be long ago, so it is looked at again.
-    async fn link_held(&self, digest: &Digest, holder: &RepositoryName) -> Result<Blob> {
-        let mounted = self.blob_mount(digest, holder).await?;
-        mounted.ok_or(Error::Interrupted { what: "the blob, which was held elsewhere," })
+    /// Whether to look for another copy of a blob before its own bytes are linked. Where a request
+    /// is a round trip, only for what is larger than a part: other duplicates are deduplicated by
+    /// GC.
+    fn is_worth_deduplicating(&self, writer: &Writer) -> bool {
+        self.core.store.locality() == Locality::InProcess || writer.has_parts()
     }
 
     async fn finish_open(
@@ -334,13 +308,17 @@ impl Repository {
         if closed.digest != *digest {
             return Err(unknown(id));
         }
-        let may_link = age <= REPLAY_MAX || !self.core.rules.keep(Rule::ReplayWindow);
-        if may_link && closed.spare.is_none() {
+        if self.may_link(age) && closed.spare.is_none() {
             return self.settle(id, &closed, window, Settler::Replay).await;
         }
-        let held = self.core.hold_link(window, &self.name, digest).await?;
+        let held = self.core.hold_bytes(window, &self.name, digest).await?;
         let there = held.ok_or_else(|| unknown(id))?;
         Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
+    }
+
+    /// Whether a session that was closed so long ago may still write its link.
+    fn may_link(&self, age: Duration) -> bool {
+        age <= REPLAY_MAX || !self.core.rules.keep(Rule::ReplayWindow)
     }
 
     /// Makes true what a closed session says: the bytes at their place, and a link to them.
@@ -413,6 +391,12 @@ impl Repository {
 /// The completion of a multipart upload failed because there is nothing left to complete.
 pub(crate) fn is_gone_or_done(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
+}
+
+/// Takes in the whole of a blob.
+async fn take_whole(digest: &Digest, writer: &mut Writer, mut incoming: Incoming) -> Result<()> {
+    writer.feed(&mut incoming).await?;
+    check(digest, writer).await
 }
 
 /// Holds what has come against the digest that it should have.

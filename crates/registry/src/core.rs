@@ -27,6 +27,7 @@ use crate::record::{Stored, Versioned, versioned};
 use crate::referrer_cache::ReferrerCache;
 use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
+use crate::suspects::Suspects;
 use crate::{Error, Options, Result};
 
 /// From what age on a record is written again before anything is made to depend on it: the
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) cache: Arc<Cache>,
     pub(crate) referrers: Arc<ReferrerCache>,
     pub(crate) sessions: Arc<SessionCache>,
+    pub(crate) suspects: Arc<Suspects>,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
@@ -102,6 +104,7 @@ impl Core {
             cache: Arc::new(Cache::new(store.locality(), &options)),
             referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
+            suspects: Arc::new(Suspects::new()),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Budget::new(budget),
@@ -127,12 +130,17 @@ impl Core {
 
     /// Fails once the window has closed: what was read may by now be gone.
     pub(crate) fn check(&self, window: Window) -> Result<()> {
-        let awake = self.clock.monotonic().saturating_sub(window.opened);
-        let asleep = self.clock.now().duration_since(window.opened_at).unwrap_or_default();
-        if awake.max(asleep) < WINDOW || !self.rules.keep(Rule::Window) {
+        if self.passed_since(window) < WINDOW || !self.rules.keep(Rule::Window) {
             return Ok(());
         }
         Err(Error::Interrupted { what: "content that this request relies on may have" })
+    }
+
+    /// How long a window has been open, by the clock that shows more.
+    pub(crate) fn passed_since(&self, window: Window) -> Duration {
+        let awake = self.clock.monotonic().saturating_sub(window.opened);
+        let asleep = self.clock.now().duration_since(window.opened_at).unwrap_or_default();
+        awake.max(asleep)
     }
 
     /// Reads a record; `None` if it is absent.

@@ -13,12 +13,14 @@
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `collect.rs`, `collect/`: removes what nothing keeps
+//! - `pace.rs`: how fast background work reads bytes
 //! - `check.rs`, `check/`: finds what is not as it should be, and mends it
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `protect.rs`: what tags protect from a delete by digest
 //! - `link.rs`: which repository holds which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
+//! - `suspects.rs`: locations whose bytes were seen to be missing or wrong
 
 mod blob;
 mod body;
@@ -35,6 +37,7 @@ mod keys;
 mod link;
 mod manifest;
 mod options;
+mod pace;
 mod page;
 mod pages;
 mod part_buffer;
@@ -47,6 +50,7 @@ mod registry;
 mod rules;
 mod session;
 mod session_cache;
+mod suspects;
 mod tag;
 mod upload;
 mod upload_id;

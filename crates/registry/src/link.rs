@@ -1,6 +1,7 @@
 //! Links: which repository holds which blob, and where its bytes lie.
 
 use jreg_oci::{Digest, RepositoryName};
+use jreg_storage::{ETag, Key};
 
 use crate::cache::Seen;
 use crate::core::{ATTEMPTS_MAX, Core, Window};
@@ -71,8 +72,35 @@ impl Core {
         self.cache.link(self.clock.monotonic(), name, digest)
     }
 
-    /// W1 for a repository's hold on a blob: where it lies, once that link is young.
+    /// W1 for a repository's link to a blob: its location, once that link is young. `None` also
+    /// where the bytes are known to be missing or wrong.
     pub(crate) async fn hold_link(
+        &self,
+        window: Window,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Location>> {
+        match self.touch_link(window, name, digest).await? {
+            Some(location) if self.may_rely_on(&location).await? => Ok(Some(location)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The same for a link to which another is about to be added, or which is acknowledged as if it
+    /// had just been written: the store is asked for the bytes.
+    pub(crate) async fn hold_bytes(
+        &self,
+        window: Window,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Location>> {
+        match self.touch_link(window, name, digest).await? {
+            Some(location) if self.has_bytes(&location).await? => Ok(Some(location)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn touch_link(
         &self,
         window: Window,
         name: &RepositoryName,
@@ -89,8 +117,9 @@ impl Core {
         Ok(Some(location))
     }
 
-    /// Makes a repository hold a blob at `offer`, unless it holds it already. The caller has
-    /// made sure that the bytes are there and stay there until the window closes.
+    /// Makes a repository hold a blob at `offer`, unless it holds it already and those bytes are
+    /// complete. The caller has made sure that the bytes of the offer are there and stay there until
+    /// the window closes.
     pub(crate) async fn link(
         &self,
         window: Window,
@@ -104,43 +133,73 @@ impl Core {
         let mut seen = None;
         for attempt in 0..ATTEMPTS_MAX {
             self.check(window)?;
-            if self.swap(&key, seen.as_ref(), link.encode()).await?.is_some() {
+            if self.write_link(&key, name, digest, seen.as_ref(), &link).await? {
                 return Ok(Linked::Here);
             }
-            match self.read::<Link>(&key).await? {
-                Some(there) if there.value.live().is_some() => {
-                    if !self.rules.keep(Rule::TouchHeld) {
-                        return Ok(linked(there.value, offer));
-                    }
+            let Some(there) = self.read::<Link>(&key).await? else {
+                seen = None;
+                self.back_off(attempt).await;
+                continue;
+            };
+            match there.value.live().cloned() {
+                None if origin == Origin::Replay => return Ok(Linked::Deleted),
+                None => seen = Some(there.etag),
+                Some(at) if at != *offer && !self.has_bytes(&at).await? => seen = Some(there.etag),
+                Some(_) if !self.rules.keep(Rule::TouchHeld) => {
+                    return Ok(linked(there.value, offer));
+                }
+                Some(_) => {
                     if let Some(held) = self.renew(window, &key, there).await? {
                         return Ok(linked(held.value, offer));
                     }
                 }
-                Some(_) if origin == Origin::Replay => return Ok(Linked::Deleted),
-                Some(deleted) => seen = Some(deleted.etag),
-                None => seen = None,
             }
             self.back_off(attempt).await;
         }
         Err(Error::Busy { what: "the blob is being changed by too many others" })
     }
 
-    /// A repository that holds a blob, with where it lies, made sure of by W1: `preferred` if it
-    /// is one of them.
-    pub(crate) async fn donor(
+    /// `false`: another writer was first.
+    async fn write_link(
         &self,
-        window: Window,
+        key: &Key,
+        name: &RepositoryName,
         digest: &Digest,
-        preferred: &RepositoryName,
-    ) -> Result<Option<(RepositoryName, Location)>> {
-        let mut holders = self.holders(digest).await?;
-        holders.sort_by_key(|holder| holder != preferred);
+        seen: Option<&ETag>,
+        link: &Link,
+    ) -> Result<bool> {
+        // The link that is replaced may be cached, if it named incomplete bytes.
+        let forget = || seen.is_some().then(|| self.cache.forget(name, digest));
+        forget();
+        let swapped = self.swap(key, seen, link.encode()).await;
+        forget();
+        Ok(swapped?.is_some())
+    }
+
+    /// Makes a repository hold a blob at a location where it or another repository holds it
+    /// already, and says where. `None`: no complete copy is known, or somebody changed it meanwhile,
+    /// or the store failed. Deduplication never fails a push: the caller has bytes of its own.
+    pub(crate) async fn deduplicate(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<Location> {
+        let window = self.window();
+        let mut holders = self.holders(digest).await.ok()?;
+        holders.sort_by_key(|holder| holder != name);
         for holder in holders {
-            if let Some(location) = self.hold_link(window, &holder, digest).await? {
-                return Ok(Some((holder, location)));
+            let held = self.hold_bytes(window, &holder, digest).await;
+            let Ok(Some(location)) = held else { continue };
+            if holder == *name {
+                return Some(location);
+            }
+            match self.link(window, name, digest, &location, Origin::Fresh).await {
+                Ok(Linked::Here) => return Some(location),
+                Ok(Linked::Elsewhere(there)) => return Some(there),
+                Ok(Linked::Deleted) | Err(_) => return None,
             }
         }
-        Ok(None)
+        None
     }
 
     /// Some repositories that hold a blob, or did until it was deleted there: at most

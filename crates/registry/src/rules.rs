@@ -47,6 +47,12 @@ pub enum Rule {
     SweepAgain,
     /// Whose location a folded link takes is made sure of first.
     FoldHolds,
+    /// Deduplication hashes the bytes at a location before it makes a link name them.
+    FoldHashes,
+    /// A commit that does not link its own bytes first looks whether the others are complete.
+    CheckBytes,
+    /// The bytes of an upload are kept until a link names them or others.
+    KeepOwnBytes,
 }
 
 /// Which rules are kept.

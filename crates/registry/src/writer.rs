@@ -24,6 +24,7 @@ use crate::budget::Reserved;
 use crate::commit::is_gone_or_done;
 use crate::core::{Core, Window, over};
 use crate::keys;
+use crate::pace::Pace;
 use crate::part_buffer::PartBuffer;
 use crate::record::{Link, Location, Stored};
 use crate::rules::Rule;
@@ -59,8 +60,6 @@ pub(crate) enum Purpose {
     Whole(Digest),
     /// They are the last of an upload; all or nothing.
     Last,
-    /// They are only hashed: the blob is held already, but possession must be proven.
-    Discard,
 }
 
 /// What came of closing an upload and linking its bytes at once.
@@ -219,6 +218,11 @@ impl Writer {
         }
     }
 
+    /// Whether more than one part has come.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.multipart.is_some()
+    }
+
     /// Whether there is a session record, by which others know of the upload.
     pub(crate) fn is_recorded(&self) -> bool {
         self.recorded.is_some()
@@ -286,13 +290,6 @@ impl Writer {
         self.put_buffer(self.new_key()).await
     }
 
-    /// From now on only hashes what comes, and lets go of what has.
-    pub(crate) fn only_hash(&mut self) {
-        self.purpose = Purpose::Discard;
-        self.buffer.clear();
-        self.reserved = None;
-    }
-
     /// Appends what another writer has stored; `left` more bytes are known to follow. It is read
     /// back rather than handed over, so that the tail that goes before it, and what follows in
     /// the same part, have their place in the budget.
@@ -330,7 +327,7 @@ impl Writer {
     /// Waits until the shared budget has room for what comes next. `left` is how many bytes are
     /// still to come, if that is known.
     async fn reserve(&mut self, left: Option<u64>) -> Result<()> {
-        if left == Some(0) || self.purpose == Purpose::Discard {
+        if left == Some(0) {
             return Ok(());
         }
         if self.reserved.is_some() {
@@ -376,10 +373,6 @@ impl Writer {
 
     async fn take(&mut self, mut frame: Bytes) -> Result<()> {
         if frame.is_empty() {
-            return Ok(());
-        }
-        if self.purpose == Purpose::Discard {
-            self.hasher.update(&frame);
             return Ok(());
         }
         self.load_tail().await?;
@@ -676,13 +669,7 @@ impl Writer {
     }
 
     async fn read_back(&self, location: &Location, algorithm: Algorithm) -> Result<Digest> {
-        let range = ByteRange { start: 0, end: location.size_bytes };
-        let mut hasher = Hasher::new(algorithm);
-        let mut bytes = self.core.store.read(&location.key, range).await?;
-        while let Some(frame) = bytes.try_next().await? {
-            hasher.update(&frame);
-        }
-        Ok(hasher.finish())
+        Ok(self.core.hash_bytes(location, algorithm, &Pace::new(0)).await?)
     }
 
     /// Marks the upload as closed, with its digest right, and says where its bytes are, and in
@@ -735,14 +722,33 @@ impl Writer {
         }
     }
 
-    /// Marks the upload as closed with somebody else's bytes, and removes its own: no link ever
-    /// named them, and now none ever will.
-    pub(crate) async fn close_held(&mut self, digest: &Digest, there: Location) -> Result<()> {
-        let spare = self.leftover().await?;
-        let closed =
-            Closed { spare: Some(spare.clone()), ..Closed::new(digest.clone(), there, None) };
-        self.recorded = Some(self.swap(State::Closed(closed)).await?);
-        spare.discard(&self.core).await
+    /// Marks the upload as closed with a copy of its bytes that a link names, and removes its own:
+    /// no link ever named them, and now none ever will. If another request took the upload over, its
+    /// bytes are that one's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UploadSuperseded`], [`Error::Store`].
+    pub(crate) async fn close_deduplicated(
+        &mut self,
+        digest: &Digest,
+        there: Location,
+    ) -> Result<()> {
+        let own = self.leftover().await?;
+        if self.recorded.is_some() {
+            let closed = Closed::new(digest.clone(), there, None);
+            let closed = Closed { spare: Some(own.clone()), ..closed };
+            self.recorded = Some(self.swap(State::Closed(closed)).await?);
+        }
+        own.discard(&self.core).await
+    }
+
+    /// Without [`Rule::KeepOwnBytes`]: trusts that another copy will still be there.
+    pub(crate) async fn free_before_link(&mut self) -> Result<()> {
+        match self.core.rules.keep(Rule::KeepOwnBytes) {
+            true => Ok(()),
+            false => self.leftover().await?.discard(&self.core).await,
+        }
     }
 
     /// Stores what is left, and says where the whole is or will be.
@@ -805,7 +811,7 @@ impl Writer {
     fn new_key(&self) -> Key {
         match &self.purpose {
             Purpose::Whole(digest) => keys::new_blob(digest),
-            Purpose::Append | Purpose::Last | Purpose::Discard => keys::new_unnamed_blob(),
+            Purpose::Append | Purpose::Last => keys::new_unnamed_blob(),
         }
     }
 

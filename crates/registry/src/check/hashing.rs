@@ -5,14 +5,12 @@
 //! bad ones so far, so that a later check goes on there and still knows of them.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, Hasher};
 use jreg_storage::{ByteRange, ETag, Key};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep_until};
 
 use super::links::{BadBytes, HeldAt};
 use super::manifests::Scope;
@@ -22,6 +20,7 @@ use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, Place};
+use crate::pace::Pace;
 use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
 
 /// After how many links a run notes how far it is.
@@ -281,52 +280,4 @@ async fn hash(
         pace.took(chunk.len() as u64).await;
     }
     Ok(hasher.finish())
-}
-
-/// How fast bytes may be read.
-#[derive(Debug)]
-struct Pace {
-    bytes_per_second: u64,
-    /// When the next bytes may be asked for.
-    next: Mutex<Option<Instant>>,
-}
-
-impl Pace {
-    fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second, next: Mutex::default() }
-    }
-
-    /// Waits for as long as so many bytes may take.
-    async fn took(&self, bytes: u64) {
-        if self.bytes_per_second == 0 {
-            return;
-        }
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
-        let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let now = Instant::now();
-        let at = {
-            // It is whole between any two of its own changes, so a panic elsewhere spoils nothing.
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = next.map_or(now, |next| next.max(now)) + takes;
-            *next = Some(at);
-            at
-        };
-        sleep_until(at).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_are_spread_in_time_however_many_read_them() {
-        let pace = Pace::new(1000);
-        let began = Instant::now();
-        tokio::join!(pace.took(1500), pace.took(500));
-        pace.took(1000).await;
-        assert_eq!(began.elapsed().as_secs(), 3);
-        Pace::new(0).took(u64::MAX).await;
-        assert_eq!(began.elapsed().as_secs(), 3);
-    }
 }

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::record::{Link, Location, Stored, Versioned};
+use crate::suspects::Suspicion;
 
 /// What is wrong with the bytes at a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,16 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// From now on pushes do not rely on these bytes.
+    fn suspect(&self, location: &Location, kind: FindingKind) {
+        let suspicion = match kind {
+            FindingKind::BytesMissing | FindingKind::BytesSize => Suspicion::Incomplete,
+            FindingKind::BytesDigest => Suspicion::Wrong,
+            _ => return,
+        };
+        self.core.suspects.add(&location.key, suspicion);
+    }
+
     async fn bad_link(&mut self, key: &Key, name: &RepositoryName, digest: &Digest, bad: &Bad) {
         let (kind, of) = (FindingKind::LinkUnreadable, Subject::content(key, name, digest));
         // As if the blob had been deleted: a late write of the same link does not bring it back.
@@ -102,6 +113,7 @@ impl Run<'_> {
         if !still_holds(&self.core, held).await? {
             return Ok(None);
         }
+        self.suspect(location, bad.kind);
         let repair = match bad.kind {
             // Another time the store may give them.
             FindingKind::ReadFails => Repair::None,

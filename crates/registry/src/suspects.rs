@@ -1,0 +1,152 @@
+//! [`Suspects`]: locations whose bytes this process has seen to be missing, short or wrong.
+//!
+//! Nothing is written about them: a read never changes the store. The memory is bounded and only
+//! decides what is looked at again before a request relies on a location. A missing object may come
+//! back (a restored or replicated bucket), so a location is looked at again before it is refused;
+//! bytes with a wrong digest stay refused, as no cheap request tells whether they changed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jreg_storage::{Key, Locality};
+use quick_cache::unsync::Cache as Lru;
+
+use crate::Result;
+use crate::core::Core;
+use crate::record::Location;
+use crate::rules::Rule;
+
+/// How many locations are remembered: some 200 bytes each.
+const SUSPECTS_MAX: usize = 4096;
+
+/// What was seen of the bytes at a location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suspicion {
+    /// The object was absent, or had another size than its link says.
+    Incomplete,
+    /// The bytes have another digest.
+    Wrong,
+}
+
+/// Locations that must be looked at before a request relies on them.
+pub(crate) struct Suspects {
+    known: Mutex<Lru<Key, Suspicion>>,
+    /// How many are known: nearly always none, which then costs no lock.
+    count: AtomicUsize,
+}
+
+impl Suspects {
+    pub(crate) fn new() -> Self {
+        Self { known: Mutex::new(Lru::new(SUSPECTS_MAX)), count: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn add(&self, key: &Key, suspicion: Suspicion) {
+        let mut known = self.known();
+        // A HEAD cannot tell that wrong bytes became right.
+        if known.get(key) != Some(&Suspicion::Wrong) {
+            known.insert(key.clone(), suspicion);
+        }
+        self.count.store(known.len(), Ordering::Release);
+    }
+
+    fn get(&self, key: &Key) -> Option<Suspicion> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.known().get(key).copied()
+    }
+
+    /// The object is there and has the right size.
+    fn is_complete(&self, key: &Key) {
+        if self.get(key) == Some(Suspicion::Incomplete) {
+            let mut known = self.known();
+            known.remove(key);
+            self.count.store(known.len(), Ordering::Release);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Lru<Key, Suspicion>> {
+        // It is whole between any two of its own calls, so a panic elsewhere spoils nothing.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Suspects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.count.load(Ordering::Relaxed);
+        f.debug_struct("Suspects").field("count", &count).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Whether the object at a location exists with the size that was stored, and is not known to
+    /// be wrong. Costs a HEAD. To be asked before a request acknowledges bytes that it did not
+    /// store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error) if the store cannot tell.
+    pub(crate) async fn has_bytes(&self, location: &Location) -> Result<bool> {
+        if !self.rules.keep(Rule::CheckBytes) {
+            return Ok(true);
+        }
+        if self.suspects.get(&location.key) == Some(Suspicion::Wrong) {
+            return Ok(false);
+        }
+        let is_complete = match self.store.head(&location.key).await {
+            Ok(stat) => stat.size_bytes == location.size_bytes,
+            Err(error) if error.is_not_found() => false,
+            Err(error) => return Err(error.into()),
+        };
+        match is_complete {
+            true => self.suspects.is_complete(&location.key),
+            false => self.suspects.add(&location.key, Suspicion::Incomplete),
+        }
+        Ok(is_complete)
+    }
+
+    /// The same for a request that only says that a blob is there: asks a store that is a round
+    /// trip away only about a location that is suspect.
+    ///
+    /// # Errors
+    ///
+    /// As [`Core::has_bytes`].
+    pub(crate) async fn may_rely_on(&self, location: &Location) -> Result<bool> {
+        let is_cheap = self.store.locality() == Locality::InProcess;
+        match is_cheap || self.suspects.get(&location.key).is_some() {
+            true => self.has_bytes(location).await,
+            false => Ok(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> Key {
+        format!("blobs/_/AA/{number}").parse().expect("a key")
+    }
+
+    #[test]
+    fn suspects_are_bounded() {
+        let suspects = Suspects::new();
+        for number in 0..3 * SUSPECTS_MAX {
+            suspects.add(&key(number), Suspicion::Incomplete);
+        }
+        assert!(suspects.known().len() <= SUSPECTS_MAX);
+    }
+
+    #[test]
+    fn complete_object_is_no_suspect_but_wrong_bytes_stay_one() {
+        let suspects = Suspects::new();
+        assert_eq!(suspects.get(&key(1)), None);
+        suspects.add(&key(1), Suspicion::Incomplete);
+        suspects.add(&key(2), Suspicion::Wrong);
+        suspects.add(&key(2), Suspicion::Incomplete);
+        suspects.is_complete(&key(1));
+        suspects.is_complete(&key(2));
+        assert_eq!((suspects.get(&key(1)), suspects.get(&key(2))), (None, Some(Suspicion::Wrong)));
+    }
+}
