@@ -42,8 +42,8 @@ enum Settler {
     Alone,
     /// The request that closed the session.
     Closer,
-    /// One that found it closed.
-    Replay,
+    /// One that found it closed this long ago.
+    Replay(Duration),
 }
 
 impl Repository {
@@ -309,7 +309,7 @@ impl Repository {
             return Err(unknown(id));
         }
         if self.may_link(age) && closed.spare.is_none() {
-            return self.settle(id, &closed, window, Settler::Replay).await;
+            return self.settle(id, &closed, window, Settler::Replay(age)).await;
         }
         let held = self.core.hold_bytes(window, &self.name, digest).await?;
         let there = held.ok_or_else(|| unknown(id))?;
@@ -319,6 +319,23 @@ impl Repository {
     /// Whether a session that was closed so long ago may still write its link.
     fn may_link(&self, age: Duration) -> bool {
         age <= REPLAY_MAX || !self.core.rules.keep(Rule::ReplayWindow)
+    }
+
+    /// The window in which a closed session may write its link once its parts are put together,
+    /// which may take a store longer than one window. The session names the bytes all that time,
+    /// and is not removed before a link that is written within [`REPLAY_MAX`] has arrived.
+    fn window_after_completion(&self, window: Window, settler: Settler) -> Result<Window> {
+        let age = match settler {
+            Settler::Alone => return Ok(window),
+            Settler::Closer => Duration::ZERO,
+            Settler::Replay(age) => age,
+        };
+        match self.may_link(age + self.core.passed_since(window)) {
+            true => Ok(self.core.window()),
+            false => {
+                Err(Error::Interrupted { what: "content that this request relies on may have" })
+            }
+        }
     }
 
     /// Makes true what a closed session says: the bytes at their place, and a link to them.
@@ -331,9 +348,13 @@ impl Repository {
     ) -> Result<Blob> {
         let (core, digest) = (&self.core, &closed.digest);
         self.complete(id, closed, settler).await?;
+        let window = match &closed.multipart {
+            Some(_) => self.window_after_completion(window, settler)?,
+            None => window,
+        };
         let origin = match settler {
             Settler::Alone | Settler::Closer => Origin::Fresh,
-            Settler::Replay => Origin::Replay,
+            Settler::Replay(_) => Origin::Replay,
         };
         let offer = &closed.location;
         let there = match core.link(window, &self.name, digest, offer, origin).await? {
@@ -356,7 +377,7 @@ impl Repository {
     async fn complete(&self, id: &UploadId, closed: &Closed, settler: Settler) -> Result<()> {
         let store = &self.core.store;
         match &closed.multipart {
-            None if settler != Settler::Replay => return Ok(()),
+            None if !matches!(settler, Settler::Replay(_)) => return Ok(()),
             None => {}
             Some(upload) => match store.complete_multipart(upload).await {
                 Ok(()) => return Ok(()),
