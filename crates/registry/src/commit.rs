@@ -231,7 +231,7 @@ impl Repository {
                     Error::DigestMismatch { .. } => writer.cancel().await?,
                     // The client may send it again: to an upload that has nothing yet.
                     Error::Body(_) | Error::SizeMismatch { .. } => writer.rewind().await?,
-                    _ => {}
+                    ref error => writer.free_after(error).await,
                 }
                 Err(error)
             }
@@ -256,7 +256,10 @@ impl Repository {
             }
             Ok(OneStep::Closed(closed, window)) => (*closed, window),
             Ok(OneStep::Apart) => return Err(Error::Stopped),
-            Err(error) => return Err(error),
+            Err(error) => {
+                writer.free_after(&error).await;
+                return Err(error);
+            }
         };
         self.settle(id, &closed, self.core.since(window), settler).await
     }
@@ -285,7 +288,10 @@ impl Repository {
         digest: &Digest,
         mut incoming: Incoming,
     ) -> Result<Blob> {
-        writer.feed(&mut incoming).await?;
+        if let Err(error) = writer.feed(&mut incoming).await {
+            writer.free_after(&error).await;
+            return Err(error);
+        }
         if let Err(error) = check(digest, &mut writer).await {
             if let Error::DigestMismatch { .. } = error {
                 writer.cancel().await?;

@@ -233,10 +233,16 @@ impl Rest {
 
 /// Records what was taken in, also if the client broke off.
 async fn keep(mut writer: Writer, fed: Result<()>) -> Result<UploadProgress> {
-    if let Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }) = fed {
-        writer.checkpoint().await?;
-        writer.remember();
+    let is_kept = matches!(fed, Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }));
+    let (kept, fed) = match is_kept {
+        true => (writer.checkpoint().await, fed),
+        false => (fed, Ok(())),
+    };
+    if let Err(error) = kept {
+        writer.free_after(&error).await;
+        return Err(error);
     }
+    writer.remember();
     fed.map(|()| UploadProgress { offset: writer.offset() })
 }
 

@@ -100,6 +100,8 @@ pub(crate) struct Writer {
     /// The version of the session record; `None` until there is one.
     recorded: Option<ETag>,
     saved: Saved,
+    /// How many bytes the upload had before this request.
+    begun_at: u64,
     claim: u64,
     part_bytes: u64,
     hasher: Hasher,
@@ -137,6 +139,7 @@ impl Writer {
             purpose,
             recorded: None,
             saved,
+            begun_at: 0,
             claim: 1,
             hasher,
             multipart: None,
@@ -177,6 +180,7 @@ impl Writer {
             purpose,
             recorded: Some(etag),
             saved,
+            begun_at: open.offset,
             claim: open.claim,
             part_bytes: open.part_bytes,
             hasher,
@@ -751,6 +755,33 @@ impl Writer {
         }
     }
 
+    /// After an error that a retry meets again, like that of a full disk: frees what this request
+    /// stored beyond the session's record, or all of it if the upload began with this request. What
+    /// cannot be freed now is left to the next request or the reaper.
+    pub(crate) async fn free_after(&mut self, error: &Error) {
+        if self.recorded.is_none() || !is_definite(error) {
+            return;
+        }
+        self.buffer.clear();
+        self.reserved = None;
+        self.free_unrecorded().await.ok();
+        if self.begun_at == 0 && self.saved.offset > 0 {
+            self.rewind().await.ok();
+        }
+    }
+
+    /// Makes the store drop what lies beyond the record, which stays true as it is.
+    async fn free_unrecorded(&mut self) -> Result<()> {
+        for sent in std::mem::take(&mut self.sending) {
+            sent.await.map_err(|_| Error::Stopped)?.ok();
+        }
+        let Some(upload) = &self.multipart else { return Ok(()) };
+        let tail_bytes = self.saved.tail.as_ref().map_or(0, |tail| tail.size_bytes);
+        let recorded = upload.cut_to(self.saved.offset.saturating_sub(tail_bytes));
+        self.multipart = Some(self.core.store.resume_multipart(&recorded, self.claim).await?);
+        Ok(())
+    }
+
     /// Stores what is left, and says where the whole is or will be.
     async fn gather(&mut self) -> Result<(Location, Option<Multipart>)> {
         if self.multipart.is_none() {
@@ -829,6 +860,16 @@ impl Writer {
 
     fn unknown(&self) -> Error {
         Error::UploadUnknown { id: self.id.clone() }
+    }
+}
+
+/// Whether nothing was written, and the same would happen again: the store has no room, or the blob
+/// is too large.
+fn is_definite(error: &Error) -> bool {
+    match error {
+        Error::Store(error) => matches!(error.kind(), ErrorKind::Full | ErrorKind::TooLarge),
+        Error::BlobTooLarge { .. } => true,
+        _ => false,
     }
 }
 

@@ -224,6 +224,17 @@ impl Multipart {
         self.parts.last().map_or(0, |part| part.offset + part.size_bytes)
     }
 
+    /// The upload as it was when the recorded parts ended at `size_bytes`.
+    #[must_use]
+    pub fn cut_to(&self, size_bytes: u64) -> Self {
+        let within = |part: &&Part| part.offset < size_bytes;
+        let cut = |part: &Part| {
+            let left = size_bytes - part.offset;
+            Part { size_bytes: part.size_bytes.min(left), ..part.clone() }
+        };
+        Self { parts: self.parts.iter().filter(within).map(cut).collect(), ..self.clone() }
+    }
+
     /// Records a part that [`Store::put_part`] returned; it must start where the last one ended.
     /// Parts of a store that does not name them (an empty etag) become one.
     pub fn record(&mut self, part: Part) {
