@@ -182,6 +182,10 @@ impl Watch for Sender {
     fn action(&self, action: &Action, outcome: Outcome) {
         self.send(Event::Action { action: action.clone(), outcome });
     }
+
+    fn finding(&self, finding: &Finding) {
+        self.send(Event::Finding(finding.clone()));
+    }
 }
 
 impl CheckWatch for Sender {

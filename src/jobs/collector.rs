@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    Action, CollectError, CollectOptions, Collected, Lease, Outcome, Phase, Registry, Watch,
+    Action, CollectError, CollectOptions, Collected, Finding, Lease, Outcome, Phase, Registry,
+    Watch,
 };
 use tokio::time::sleep;
 
@@ -52,6 +53,11 @@ impl Watch for Log {
     fn action(&self, action: &Action, outcome: Outcome) {
         let Action { kind, key, .. } = action;
         tracing::debug!(?kind, key, ?outcome, "collecting");
+    }
+
+    fn finding(&self, finding: &Finding) {
+        let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
+        tracing::error!(kind, key, detail, "damage in the store");
     }
 }
 

@@ -23,6 +23,7 @@
 //! All decisions are [`Action`]s, which a sink applies, or only shows.
 
 mod action;
+mod deduplicate;
 mod lease;
 mod links;
 mod manifests;
@@ -162,6 +163,9 @@ pub struct Collected {
     pub queued_bytes: u64,
     /// Links that were moved to the same bytes at another place: the bytes left are a sweep's.
     pub folded: Tally,
+    /// Locations of duplicates whose bytes turned out to be wrong or missing.
+    #[serde(default)]
+    pub findings: u64,
     /// Hints and referrer entries, and entries of the catalog.
     pub leftovers: Tally,
     /// The uploads that were removed.
@@ -323,7 +327,7 @@ impl<'a> Run<'a> {
         };
         let census = self.list_links(places.as_mut()).await?;
         self.remove_links(&census).await?;
-        self.fold(&census).await?;
+        self.deduplicate(&census).await?;
         // Something that cannot be read may name any bytes.
         if places.as_ref().is_none_or(Places::is_certain) {
             self.remove_queued().await?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ETag, Key, Listed};
+use jreg_storage::Listed;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, ActionKind, Deed, Outcome};
@@ -34,7 +34,7 @@ pub(super) struct Census {
     /// The candidates in each shard that has any.
     candidates: BTreeMap<String, u64>,
     /// Digests whose bytes lie at several places, where links were read.
-    duplicates: Vec<Digest>,
+    pub(super) duplicates: Vec<Digest>,
 }
 
 /// A link as a listing shows it.
@@ -363,91 +363,6 @@ impl Run<'_> {
         let deed = Deed::Remove(&read.etag);
         let outcome = self.sink.perform(&self.core, self.watch, &action, key, deed).await;
         (outcome, location)
-    }
-
-    /// Moves links to the same bytes at several places to one of them.
-    pub(super) async fn fold(&mut self, census: &Census) -> Result<()> {
-        if census.duplicates.is_empty() {
-            return Ok(());
-        }
-        self.watch.phase(Phase::Folding);
-        for digest in &census.duplicates {
-            self.fold_blob(digest).await?;
-            self.watch.progress(1);
-        }
-        Ok(())
-    }
-
-    async fn fold_blob(&mut self, digest: &Digest) -> Result<()> {
-        let mut held: Vec<(RepositoryName, Key, ETag, Location, bool)> = Vec::new();
-        let mut pages = self.core.pages(keys::links(digest));
-        while let Some(page) = pages.next().await? {
-            for listed in page.entries {
-                let Some(name) = keys::link_holder(&listed.key) else { continue };
-                let is_kept = self.seen.kept.contains(fingerprint::content(&name, digest));
-                match self.core.read::<Link>(&listed.key).await {
-                    Ok(Some(Versioned { value: Link::Live(at), etag, last_modified, .. }))
-                        if is_kept =>
-                    {
-                        let is_old = self.is_old(last_modified);
-                        held.push((name, listed.key, etag, at, is_old));
-                    }
-                    Ok(_) => {}
-                    Err(_) => return Ok(()),
-                }
-            }
-        }
-        let Some((keeper, target)) = self.best(&held).await else { return Ok(()) };
-        for (name, key, etag, from, is_old) in &held {
-            if *is_old && *from != target && from.size_bytes == target.size_bytes {
-                self.done.folded.scan(from.size_bytes);
-                let link = (name, digest, key, etag);
-                // Whatever it is that fails, the next run tries again.
-                let outcome = self.fold_link(link, &keeper, &target).await;
-                let outcome = outcome.unwrap_or(Outcome::Failed);
-                self.done.folded.count(outcome, from.size_bytes);
-            }
-        }
-        Ok(())
-    }
-
-    /// The place that most links name, with one that names it; if its bytes are all there.
-    async fn best(
-        &self,
-        held: &[(RepositoryName, Key, ETag, Location, bool)],
-    ) -> Option<(RepositoryName, Location)> {
-        let count = |at: &Location| held.iter().filter(|(.., other, _)| other == at).count();
-        let best = held.iter().max_by(|(.., one, _), (.., other, _)| {
-            count(one).cmp(&count(other)).then_with(|| other.key.cmp(&one.key))
-        });
-        let (keeper, _, _, target, _) = best?;
-        let stat = self.core.store.head(&target.key).await.ok()?;
-        (stat.size_bytes == target.size_bytes).then(|| (keeper.clone(), target.clone()))
-    }
-
-    async fn fold_link(
-        &self,
-        (name, digest, key, etag): (&RepositoryName, &Digest, &Key, &ETag),
-        keeper: &RepositoryName,
-        target: &Location,
-    ) -> Result<Outcome> {
-        let window = self.core.window();
-        if !self.options.dry_run && self.core.rules.keep(Rule::FoldHolds) {
-            let held = self.core.hold_link(window, keeper, digest).await?;
-            if held.as_ref() != Some(target) {
-                return Ok(Outcome::Changed);
-            }
-        }
-        let action = Action {
-            kind: ActionKind::FoldLink { to: target.key.to_string() },
-            key: key.to_string(),
-            repository: Some(name.clone()),
-            digest: Some(digest.clone()),
-            size_bytes: target.size_bytes,
-        };
-        self.core.check(window)?;
-        let deed = Deed::Fold(etag, target);
-        Ok(self.sink.perform(&self.core, self.watch, &action, key, deed).await)
     }
 }
 

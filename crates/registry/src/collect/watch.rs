@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Outcome};
+use crate::Finding;
 
 /// What a run is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,6 +61,9 @@ pub trait Watch: Debug + Send + Sync {
 
     /// Something was done, or would have been.
     fn action(&self, action: &Action, outcome: Outcome);
+
+    /// Damaged bytes were found.
+    fn finding(&self, _finding: &Finding) {}
 }
 
 /// Nobody is told.

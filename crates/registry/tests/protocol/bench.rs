@@ -58,9 +58,15 @@ impl Bench {
     }
 
     pub(crate) async fn with(options: Options) -> Self {
+        Self::at(Locality::Shared, options).await
+    }
+
+    /// On a store that behaves like a folder, or like a bucket.
+    pub(crate) async fn at(locality: Locality, options: Options) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 100 };
-        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let uniform = locality == Locality::Shared;
+        let rules = PartRules { part_bytes: PART as u64, uniform, parts_max: 100 };
+        let memory = MemoryStore::builder().locality(locality).part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
         let faults = Arc::new(Faulty::new(memory));
         let calls = Arc::new(Recording::new(faults.clone()));
@@ -136,11 +142,18 @@ impl Bench {
 
 /// Keeps what a collector did.
 #[derive(Debug, Default)]
-pub(crate) struct Actions(std::sync::Mutex<Vec<jreg_registry::Action>>);
+pub(crate) struct Actions {
+    actions: std::sync::Mutex<Vec<jreg_registry::Action>>,
+    findings: std::sync::Mutex<Vec<jreg_registry::Finding>>,
+}
 
 impl Actions {
     pub(crate) fn take(&self) -> Vec<jreg_registry::Action> {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.actions.lock().unwrap())
+    }
+
+    pub(crate) fn findings(&self) -> Vec<jreg_registry::Finding> {
+        self.findings.lock().unwrap().clone()
     }
 }
 
@@ -150,6 +163,10 @@ impl jreg_registry::Watch for Actions {
     fn progress(&self, _: u64) {}
 
     fn action(&self, action: &jreg_registry::Action, _: jreg_registry::Outcome) {
-        self.0.lock().unwrap().push(action.clone());
+        self.actions.lock().unwrap().push(action.clone());
+    }
+
+    fn finding(&self, finding: &jreg_registry::Finding) {
+        self.findings.lock().unwrap().push(finding.clone());
     }
 }

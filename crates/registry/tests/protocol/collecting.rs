@@ -13,7 +13,7 @@ use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn options() -> CollectOptions {
+pub(crate) fn options() -> CollectOptions {
     CollectOptions { share_max_percent: 100, ..CollectOptions::default() }
 }
 

@@ -9,6 +9,7 @@ mod checking;
 mod checking_beside;
 mod collecting;
 mod explaining;
+mod pushing;
 mod reaping;
 mod sessions;
 mod tagging;

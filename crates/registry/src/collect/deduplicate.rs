@@ -1,0 +1,231 @@
+//! Deduplication: links to equal blobs at several locations are moved to one of them.
+//!
+//! The digest in a link's key says what its bytes should be, not what they are. So the bytes at every
+//! location concerned are read and hashed before a link is moved: a location whose bytes are wrong or
+//! missing is a [`Finding`], is never taken, and its own links are moved to right bytes, which heals
+//! them. What one run reads is bounded, and paced.
+
+use jreg_oci::{Digest, RepositoryName};
+use jreg_storage::{ETag, Key};
+
+use super::action::{Action, ActionKind, Deed, Outcome};
+use super::links::Census;
+use super::watch::Phase;
+use super::{Result, Run};
+use crate::check::{Finding, FindingKind, Repair};
+use crate::fingerprint;
+use crate::keys;
+use crate::pace::Pace;
+use crate::record::{Link, Location, Versioned};
+use crate::rules::Rule;
+use crate::suspects::Suspicion;
+
+/// How many bytes one run reads to hash duplicates; the rest is left to the next run. A blob that is
+/// larger is still read, as the first of a run.
+const HASH_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
+
+/// How many of them it reads in a second.
+const HASH_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+
+/// A live link of a repository with a manifest that names the blob.
+struct HeldLink {
+    name: RepositoryName,
+    key: Key,
+    etag: ETag,
+    location: Location,
+    /// Only a link older than the grace is moved.
+    is_old: bool,
+}
+
+/// What the bytes at a location are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Bad(FindingKind, String),
+    /// The store failed: nobody knows.
+    Unknown,
+}
+
+impl Run<'_> {
+    /// Moves links to the same bytes at several locations to one of them.
+    pub(super) async fn deduplicate(&mut self, census: &Census) -> Result<()> {
+        if census.duplicates.is_empty() {
+            return Ok(());
+        }
+        self.watch.phase(Phase::Folding);
+        let pace = Pace::new(HASH_BYTES_PER_SECOND);
+        let mut left_bytes = HASH_BYTES_MAX;
+        for digest in &census.duplicates {
+            let Some(held) = self.held_links(digest).await? else { continue };
+            let locations = by_popularity(&held);
+            if locations.len() < 2 || !held.iter().any(|link| link.is_old) {
+                continue;
+            }
+            let bytes: u64 = locations.iter().map(|location| location.size_bytes).sum();
+            if bytes > left_bytes && left_bytes < HASH_BYTES_MAX {
+                break;
+            }
+            left_bytes = left_bytes.saturating_sub(bytes);
+            self.deduplicate_blob(digest, &held, locations, &pace).await;
+            self.watch.progress(1);
+        }
+        Ok(())
+    }
+
+    /// The links to a blob that stay. `None`: one of them cannot be read.
+    async fn held_links(&self, digest: &Digest) -> Result<Option<Vec<HeldLink>>> {
+        let mut held = Vec::new();
+        let mut pages = self.core.pages(keys::links(digest));
+        while let Some(page) = pages.next().await? {
+            for listed in page.entries {
+                let Some(name) = keys::link_holder(&listed.key) else { continue };
+                let is_kept = self.seen.kept.contains(fingerprint::content(&name, digest));
+                match self.core.read::<Link>(&listed.key).await {
+                    Ok(Some(Versioned {
+                        value: Link::Live(location),
+                        etag,
+                        last_modified,
+                        ..
+                    })) if is_kept => {
+                        let is_old = self.is_old(last_modified);
+                        held.push(HeldLink { name, key: listed.key, etag, location, is_old });
+                    }
+                    Ok(_) => {}
+                    Err(_) => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(held))
+    }
+
+    async fn deduplicate_blob(
+        &mut self,
+        digest: &Digest,
+        held: &[HeldLink],
+        locations: Vec<Location>,
+        pace: &Pace,
+    ) {
+        let mut verdicts = Vec::with_capacity(locations.len());
+        for location in locations {
+            let verdict = self.verify(digest, &location, pace).await;
+            verdicts.push((location, verdict));
+        }
+        let right = verdicts.iter().find(|(_, verdict)| *verdict == Verdict::Right);
+        let keeper = right.and_then(|(target, _)| held.iter().find(|l| l.location == *target));
+        if let Some(keeper) = keeper {
+            for link in held.iter().filter(|link| link.is_old && link.location != keeper.location) {
+                self.done.folded.scan(link.location.size_bytes);
+                // Whatever it is that fails, the next run tries again.
+                let outcome = self.fold_link(digest, link, keeper).await;
+                let outcome = outcome.unwrap_or(Outcome::Failed);
+                self.done.folded.count(outcome, link.location.size_bytes);
+            }
+        }
+        for (location, verdict) in verdicts {
+            if let Verdict::Bad(kind, detail) = verdict {
+                self.report_bad(digest, held, &location, (kind, detail));
+            }
+        }
+    }
+
+    /// Reads the bytes at a location; if they seem wrong, once more.
+    async fn verify(&self, digest: &Digest, location: &Location, pace: &Pace) -> Verdict {
+        if !self.core.rules.keep(Rule::FoldHashes) {
+            return Verdict::Right;
+        }
+        let hash = || self.core.hash_bytes(location, digest.algorithm(), pace);
+        let mut hashed = hash().await;
+        if hashed.as_ref().is_ok_and(|actual| actual != digest) {
+            hashed = hash().await;
+        }
+        match hashed {
+            // More bytes than the link says may follow.
+            Ok(actual) if actual == *digest => match self.core.has_bytes(location).await {
+                Ok(true) => Verdict::Right,
+                Ok(false) => incomplete(location),
+                Err(_) => Verdict::Unknown,
+            },
+            Ok(actual) => {
+                let detail = format!("its bytes have digest {actual}");
+                Verdict::Bad(FindingKind::BytesDigest, detail)
+            }
+            Err(error) if is_incomplete(&error) => incomplete(location),
+            Err(_) => Verdict::Unknown,
+        }
+    }
+
+    /// From now on pushes do not rely on these bytes.
+    fn report_bad(
+        &mut self,
+        digest: &Digest,
+        held: &[HeldLink],
+        location: &Location,
+        (kind, detail): (FindingKind, String),
+    ) {
+        let suspicion = match kind {
+            FindingKind::BytesDigest => Suspicion::Wrong,
+            _ => Suspicion::Incomplete,
+        };
+        self.core.suspects.add(&location.key, suspicion);
+        self.done.findings += 1;
+        let holder = held.iter().find(|link| link.location == *location);
+        self.watch.finding(&Finding {
+            kind,
+            key: location.key.to_string(),
+            repository: holder.map(|link| link.name.clone()),
+            digest: Some(digest.clone()),
+            detail,
+            repair: Repair::Possible,
+        });
+    }
+
+    async fn fold_link(
+        &self,
+        digest: &Digest,
+        link: &HeldLink,
+        keeper: &HeldLink,
+    ) -> crate::Result<Outcome> {
+        let (window, target) = (self.core.window(), &keeper.location);
+        if !self.options.dry_run && self.core.rules.keep(Rule::FoldHolds) {
+            let held = self.core.hold_link(window, &keeper.name, digest).await?;
+            if held.as_ref() != Some(target) {
+                return Ok(Outcome::Changed);
+            }
+        }
+        let action = Action {
+            kind: ActionKind::FoldLink { to: target.key.to_string() },
+            key: link.key.to_string(),
+            repository: Some(link.name.clone()),
+            digest: Some(digest.clone()),
+            size_bytes: target.size_bytes,
+        };
+        self.core.check(window)?;
+        let deed = Deed::Fold(&link.etag, target);
+        Ok(self.sink.perform(&self.core, self.watch, &action, &link.key, deed).await)
+    }
+}
+
+/// The distinct locations that links name: the one that most name first.
+fn by_popularity(held: &[HeldLink]) -> Vec<Location> {
+    let mut locations: Vec<(usize, &Location)> = Vec::new();
+    for link in held {
+        match locations.iter_mut().find(|(_, location)| *location == &link.location) {
+            Some((count, _)) => *count += 1,
+            None => locations.push((1, &link.location)),
+        }
+    }
+    locations.sort_by(|(one, at), (other, elsewhere)| {
+        other.cmp(one).then_with(|| at.key.cmp(&elsewhere.key))
+    });
+    locations.into_iter().map(|(_, location)| location.clone()).collect()
+}
+
+fn is_incomplete(error: &jreg_storage::Error) -> bool {
+    use jreg_storage::ErrorKind::{NotFound, OutOfRange};
+    matches!(error.kind(), NotFound | OutOfRange)
+}
+
+fn incomplete(location: &Location) -> Verdict {
+    let detail = format!("its {} bytes are not all there", location.size_bytes);
+    Verdict::Bad(FindingKind::BytesMissing, detail)
+}
