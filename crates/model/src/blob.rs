@@ -72,6 +72,10 @@ pub(crate) struct World {
     pub(crate) session: Record<Session>,
     /// The locations that have bytes.
     pub(crate) bytes: Set,
+    /// The locations that lost their bytes to damage.
+    pub(crate) lost: Set,
+    /// The locations whose bytes are wrong, in full length.
+    pub(crate) wrong: Set,
     /// The next location; none is ever used again.
     pub(crate) fresh: u8,
     /// The repositories with a manifest that refers to the blob.
@@ -83,6 +87,10 @@ pub(crate) struct World {
     pub(crate) deleted: Set,
     /// What had been deleted came back, though nobody pushed or mounted it.
     pub(crate) undone: bool,
+    /// A push was acknowledged though the link names bytes that damage had taken.
+    pub(crate) vouched: bool,
+    /// A link that named other bytes was moved to wrong ones.
+    pub(crate) spread: bool,
     /// A link was removed for its age.
     pub(crate) collected: bool,
     /// Bytes were removed.
@@ -280,6 +288,12 @@ impl Protocol for Blob {
             Property::always("what was deleted stays so until it is pushed", |_, state: &Scene| {
                 !state.world.undone
             }),
+            Property::always("a push is not acknowledged onto lost bytes", |_, state: &Scene| {
+                !state.world.vouched
+            }),
+            Property::always("deduplication spreads no wrong bytes", |_, state: &Scene| {
+                !state.world.spread
+            }),
         ];
         properties.extend(self.goals.iter().map(|goal| goal.property()));
         properties
@@ -288,7 +302,8 @@ impl Protocol for Blob {
 
 impl World {
     fn has_bytes_of(&self, link: Link) -> bool {
-        link.live().is_none_or(|location| self.bytes.has(location))
+        let is_there = |location| self.bytes.has(location) || self.lost.has(location);
+        link.live().is_none_or(is_there)
     }
 }
 

@@ -11,7 +11,8 @@
 //! - One blob (`blob.rs`): its links in up to four repositories, bytes at locations that are never
 //!   used twice, one upload's session. Pushes of manifests, mounts, HEADs, DELETEs, uploads with
 //!   and without a session, replays, cancel and reaper, readers with a remembered location,
-//!   collectors, the folding of duplicates, sweeps.
+//!   collectors, the folding of duplicates, sweeps. Damage: bytes that are lost or wrong from the
+//!   start, uploads onto them, and uploads that would rather link another repository's copy.
 //! - Manifests (`manifest.rs`): an index, its child, the child's layer, a referrer whose subject
 //!   is the index, and a tag, with collectors that remove what is untagged. The same child may be
 //!   pushed as another media type, and several may push the same manifest at the same time.

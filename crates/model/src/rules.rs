@@ -37,9 +37,19 @@ pub enum Rule {
     /// on its way any more.
     ReapClosedLate,
     /// A `closed` session may write its link again only for a while.
+    ///
+    /// [`CompleteInTime`](Self::CompleteInTime) catches what this would: harm needs both to be
+    /// broken. This one spares a late request the completion.
     ReplayWindow,
     /// A `closed` session never writes its link again onto one that was deleted.
     ReplayNotOntoDeleted,
+    /// Putting the parts of a `closed` session together may take longer than a window. A new window
+    /// is opened after it only for as long as a replay might write the link.
+    CompleteInTime,
+    /// A push keeps its own bytes until a link names a copy of them.
+    KeepOwnBytes,
+    /// A push that finds a link looks whether its bytes are there, and links its own if they are not.
+    CheckBytes,
 
     // Collecting blobs.
     /// C1: T0 is taken before anything is listed.
@@ -83,6 +93,8 @@ pub enum Rule {
     FoldOnlyOld,
     /// The fold is a swap on the version that was read.
     FoldOnVersion,
+    /// The bytes of the other location are hashed before a link is swapped to it.
+    FoldHashes,
 
     // Sweeping.
     /// Bytes go only if two sweeps found nothing that names them.
@@ -133,7 +145,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 43] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -148,6 +160,9 @@ impl Rule {
         Self::ReapClosedLate,
         Self::ReplayWindow,
         Self::ReplayNotOntoDeleted,
+        Self::CompleteInTime,
+        Self::KeepOwnBytes,
+        Self::CheckBytes,
         Self::CutFirst,
         Self::Grace,
         Self::AgeAgain,
@@ -159,6 +174,7 @@ impl Rule {
         Self::FoldHoldsTheOther,
         Self::FoldOnlyOld,
         Self::FoldOnVersion,
+        Self::FoldHashes,
         Self::SweepTwice,
         Self::SweepApart,
         Self::SweepSessions,

@@ -3,7 +3,7 @@
 use jreg_model::{Outcome, Rule, Rules, Scenario, large_scenarios, scenarios};
 
 /// What is broken together, and the scenario that shows the harm.
-const NEEDED: [(&[Rule], &str); 35] = [
+const NEEDED: [(&[Rule], &str); 39] = [
     (&[Rule::Touch], "push, 2 collectors"),
     (&[Rule::TouchOnVersion], "2 HEADs, 2 collectors"),
     (&[Rule::Window], "push, 2 collectors"),
@@ -16,8 +16,11 @@ const NEEDED: [(&[Rule], &str); 35] = [
     (&[Rule::Seal], "2 closing PUTs, cancel, collector"),
     (&[Rule::CancelFirst], "2 closing PUTs, cancel, collector"),
     (&[Rule::ReapClosedLate], "PATCH, closing PUT, reaper, sweeps"),
-    (&[Rule::ReplayWindow], "2 closing PUTs, cancel, collector"),
+    (&[Rule::ReplayWindow, Rule::CompleteInTime], "2 closing PUTs, cancel, collector"),
     (&[Rule::ReplayNotOntoDeleted], "2 closing PUTs, DELETE, collector"),
+    (&[Rule::CompleteInTime], "2 closing PUTs, cancel, collector"),
+    (&[Rule::KeepOwnBytes], "upload that deduplicates, DELETE in 2, collector"),
+    (&[Rule::CheckBytes], "uploads onto lost bytes, DELETE, collector"),
     (&[Rule::CutFirst], "push, 2 collectors"),
     (&[Rule::Grace], "push, 2 collectors"),
     (&[Rule::AgeAgain], "push, 2 collectors"),
@@ -28,6 +31,7 @@ const NEEDED: [(&[Rule], &str); 35] = [
     (&[Rule::FoldHoldsTheOther], "fold of 2, mount 2→1, collector"),
     (&[Rule::FoldOnlyOld, Rule::ListAgain], "fold of 2, mount 2→1, collector"),
     (&[Rule::FoldOnVersion], "fold, DELETE, push to 2, collector"),
+    (&[Rule::FoldHashes], "fold onto wrong bytes, fold onto right ones, push to 1, collector"),
     (&[Rule::SweepTwice], "upload, 2 sweeps at once"),
     (&[Rule::SweepApart], "fold, reader, sweeps"),
     (&[Rule::SweepSessions], "PATCH, closing PUT, reaper, sweeps"),

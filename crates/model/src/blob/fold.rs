@@ -23,6 +23,11 @@ enum At {
         location: u8,
         hold: Hold,
     },
+    /// About to hash the bytes at that location.
+    Hashing {
+        version: u8,
+        location: u8,
+    },
     /// About to swap this version to that location.
     Swapping {
         version: u8,
@@ -47,11 +52,20 @@ impl Fold {
                 match held {
                     Held::NotYet => {}
                     Held::At(location) if location != own => {
-                        self.at = At::Swapping { version, location };
+                        self.at = At::Hashing { version, location };
                     }
                     _ => return (Some(Process::Failed), note),
                 }
                 (None, note)
+            }
+            At::Hashing { version, location } => {
+                let (version, location) = (*version, *location);
+                let is_wrong = world.wrong.has(location) || world.lost.has(location);
+                if is_wrong && context.keeps(Rule::FoldHashes) {
+                    return (Some(Process::Failed), note("finds bad bytes at").about(location));
+                }
+                self.at = At::Swapping { version, location };
+                (None, note("hashes the bytes at").about(location))
             }
             At::Swapping { version, location } => {
                 let (version, location) = (*version, *location);
@@ -93,6 +107,7 @@ impl Fold {
         if !is_same && context.keeps(Rule::FoldOnVersion) {
             return (Some(Process::Failed), note("finds another version of the link"));
         }
+        world.spread |= world.wrong.has(location) || world.lost.has(location);
         world.rewrite_link(self.repository, location);
         (Some(Process::Done), note("swaps the link to location").about(location))
     }

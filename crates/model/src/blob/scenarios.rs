@@ -29,11 +29,15 @@ impl Blob {
             links: all,
             session: Record::old(Session::Absent),
             bytes,
+            lost: Set::EMPTY,
+            wrong: Set::EMPTY,
             fresh: bytes.members().last().map_or(0, |last| last + 1),
             manifests: Set::EMPTY,
             findings: Findings::default(),
             deleted: Set::EMPTY,
             undone: false,
+            vouched: false,
+            spread: false,
             collected: false,
             freed: false,
         };
@@ -55,6 +59,19 @@ impl Blob {
     fn uploading(mut self) -> Self {
         let location = self.world.put_bytes();
         self.world.session = Record::old(Session::Open(location));
+        self
+    }
+
+    /// With bytes that damage has taken.
+    fn losing(mut self, location: u8) -> Self {
+        self.world.bytes = self.world.bytes.without(location);
+        self.world.lost = self.world.lost.with(location);
+        self
+    }
+
+    /// With bytes that damage has changed.
+    fn spoiling(mut self, location: u8) -> Self {
+        self.world.wrong = self.world.wrong.with(location);
         self
     }
 
@@ -149,6 +166,16 @@ fn collecting() -> Vec<Blob> {
             .with(Mount::from_to(1, 0))
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
+        Blob::new(
+            "fold onto wrong bytes, fold onto right ones, push to 1, collector",
+            &[Live(0), Live(1)],
+        )
+        .spoiling(1)
+        .with(Fold::into_other(0, 1))
+        .with(Fold::into_other(1, 0))
+        .with(Push::to(0))
+        .with(Collector::run())
+        .reaching(&[Collects]),
         Blob::new("mover, collector", &[Live(0), Absent, Live(0)])
             .with(Mover::between(2, 1, 3))
             .with(Collector::run())
@@ -172,6 +199,19 @@ fn uploading() -> Vec<Blob> {
             .with(Whole::to(0))
             .reaching(&[AllEnd])
             .until(3),
+        Blob::new("upload that deduplicates, DELETE in 2, collector", &[Absent, Live(0)])
+            .with(Whole::deduplicating(0, 1))
+            .with(Deleter::of_blob(1))
+            .with(Collector::run())
+            .reaching(&[Collects, Frees, AllEnd]),
+        Blob::new("uploads onto lost bytes, DELETE, collector", &[Live(0), Absent])
+            .losing(0)
+            .with(Whole::to(0))
+            .with(Whole::deduplicating(1, 0))
+            .with(Deleter::of_blob(0))
+            .with(Collector::run())
+            .reaching(&[Collects, AllEnd])
+            .until(7),
         Blob::new("2 closing PUTs, cancel, collector", &[Absent])
             .uploading()
             .with(Closer::request())

@@ -53,6 +53,11 @@ enum At {
         version: u8,
         location: u8,
     },
+    /// Closed at that time: the parts are about to be put together.
+    Completing {
+        offer: Offer,
+        closed_at: u8,
+    },
     /// About to write the link, over that version or, without one, anew.
     Linking {
         offer: Offer,
@@ -86,6 +91,10 @@ impl Closer {
             At::Sealing { version, location } => {
                 let (version, location) = (*version, *location);
                 self.seal(world, context, version, location)
+            }
+            At::Completing { offer, closed_at } => {
+                let (offer, closed_at) = (*offer, *closed_at);
+                self.complete(world, context, offer, closed_at)
             }
             At::Linking { offer, over } => {
                 let (offer, over) = (*offer, *over);
@@ -130,7 +139,8 @@ impl Closer {
                 if age < context.limits.replay || !context.keeps(Rule::ReplayWindow) =>
             {
                 self.opened = opened;
-                self.at = At::Linking { offer: Offer { location, is_replay: true }, over: None };
+                let offer = Offer { location, is_replay: true };
+                self.at = At::Completing { offer, closed_at: session.modified };
                 (None, note("finds the session closed"))
             }
             Session::Closed(_) => {
@@ -156,8 +166,26 @@ impl Closer {
         }
         world.session.write(Session::Closed(location), world.now);
         self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
-        self.at = At::Linking { offer: Offer { location, is_replay: false }, over: None };
+        let offer = Offer { location, is_replay: false };
+        self.at = At::Completing { offer, closed_at: world.now };
         (None, note("closes the session"))
+    }
+
+    /// However long that takes.
+    fn complete(
+        &mut self,
+        world: &World,
+        context: &Context,
+        offer: Offer,
+        closed_at: u8,
+    ) -> (Option<Process>, Note) {
+        let is_in_time = world.now - closed_at < context.limits.replay;
+        if context.keeps(Rule::CompleteInTime) && !is_in_time {
+            return (Some(Process::Failed), note("puts the parts together too late"));
+        }
+        self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
+        self.at = At::Linking { offer, over: None };
+        (None, note("puts the parts together"))
     }
 
     fn link(

@@ -10,6 +10,8 @@ use crate::checked::{Note, note};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Whole {
     pub(crate) repository: u8,
+    /// Whose copy it would rather link.
+    other: Option<u8>,
     /// The answer to its write of the link may be lost.
     may_lose: bool,
     opened: Option<u8>,
@@ -21,6 +23,27 @@ pub(crate) struct Whole {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum At {
     Storing,
+    /// Without [`Rule::KeepOwnBytes`]: about to remove its own bytes.
+    Freeing {
+        own: u8,
+    },
+    /// W1 on the other repository's link, of which the bytes are looked at.
+    Other {
+        own: u8,
+        hold: Hold,
+    },
+    /// About to link the other repository's bytes.
+    LinkingOther {
+        own: u8,
+        location: u8,
+    },
+    /// There was a link then, of this version, to that location: about to look for its bytes.
+    Looking {
+        own: u8,
+        there: u8,
+        version: u8,
+        since: u8,
+    },
     /// About to write the link, over that version or, without one, anew.
     Linking {
         own: u8,
@@ -48,13 +71,18 @@ impl Whole {
         Process::Whole(Self::begin(repository, false))
     }
 
+    /// One that links another repository's copy, if that is there.
+    pub(crate) fn deduplicating(repository: u8, other: u8) -> Process {
+        Process::Whole(Self { other: Some(other), ..Self::begin(repository, false) })
+    }
+
     /// One that may lose an answer.
     pub(crate) fn losing(repository: u8) -> Process {
         Process::Whole(Self::begin(repository, true))
     }
 
     fn begin(repository: u8, may_lose: bool) -> Self {
-        Self { repository, may_lose, opened: None, is_definite: true, at: At::Storing }
+        Self { repository, other: None, may_lose, opened: None, is_definite: true, at: At::Storing }
     }
 
     pub(crate) fn choices(&self) -> u8 {
@@ -72,8 +100,58 @@ impl Whole {
             At::Storing => {
                 self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
                 let own = world.put_bytes();
-                self.at = At::Linking { own, over: None };
+                self.at = match self.other {
+                    Some(_) if !context.keeps(Rule::KeepOwnBytes) => At::Freeing { own },
+                    Some(other) => At::Other { own, hold: Hold::of(other) },
+                    None => At::Linking { own, over: None },
+                };
                 (None, note("stores its bytes at location").about(own))
+            }
+            At::Freeing { own } => {
+                let own = *own;
+                world.remove_bytes(own);
+                let other = self.other.unwrap_or(self.repository);
+                self.at = At::Other { own, hold: Hold::of(other) };
+                (None, note("removes its own bytes at location").about(own))
+            }
+            At::Other { own, hold } => {
+                let own = *own;
+                let (held, note) = hold.step(world, context, &mut self.opened);
+                match held {
+                    Held::NotYet => {}
+                    Held::At(location)
+                        if !world.lost.has(location) || !context.keeps(Rule::CheckBytes) =>
+                    {
+                        self.at = At::LinkingOther { own, location };
+                    }
+                    _ => self.at = At::Linking { own, over: None },
+                }
+                (None, note)
+            }
+            At::LinkingOther { own, location } => {
+                let (own, location) = (*own, *location);
+                let is_late = self.opened.is_some_and(|opened| context.is_late(opened, world.now));
+                if is_late || !link_over(world, self.repository, location, None) {
+                    self.at = At::Linking { own, over: None };
+                    return (None, note("does not link the other bytes"));
+                }
+                world.vouched |= world.lost.has(location);
+                self.at = At::TakingBack { own, since: world.now };
+                (None, note("writes the link to location").about(location))
+            }
+            At::Looking { own, there, version, since } => {
+                let (own, there, version, since) = (*own, *there, *version, *since);
+                if world.lost.has(there) && context.keeps(Rule::CheckBytes) {
+                    self.at = At::Linking { own, over: Some(version) };
+                    return (None, note("finds no bytes at location").about(there));
+                }
+                world.vouched |= world.lost.has(there);
+                if self.is_definite || !context.keeps(Rule::OwnBytesOnly) {
+                    self.at = At::TakingBack { own, since };
+                    return (None, note("finds the bytes at location").about(there));
+                }
+                let end = context.acknowledge_since(self.repository, since, world.now);
+                (Some(end), note("finds the bytes at location").about(there))
             }
             At::Linking { own, over } => {
                 let (own, over) = (*own, *over);
@@ -94,10 +172,10 @@ impl Whole {
                 match held {
                     Held::NotYet => {}
                     Held::At(there) if there == own => return (acknowledged, note),
-                    Held::At(_) if self.is_definite || !context.keeps(Rule::OwnBytesOnly) => {
-                        self.at = At::TakingBack { own, since: world.now };
+                    Held::At(there) => {
+                        let version = world.link(self.repository).version;
+                        self.at = At::Looking { own, there, version, since: world.now };
                     }
-                    Held::At(_) => return (acknowledged, note),
                     Held::Unknown(version) => {
                         self.at = At::Linking { own, over: Some(version) };
                     }
