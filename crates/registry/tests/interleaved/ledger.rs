@@ -47,6 +47,8 @@ pub(crate) struct Records {
     pub(crate) pushes: Vec<Push>,
     deletes: Vec<Delete>,
     faults: Vec<String>,
+    /// How many requests failed because of others.
+    pub(crate) interrupted: u64,
     /// How many requests were answered as asked.
     pub(crate) acked: u64,
     /// How much a collector, or a delete, has removed.
@@ -152,6 +154,7 @@ impl Ledger {
             Err(Error::ReferencesUnknown { name, missing }) => {
                 records.check_missing(name.as_str(), missing, now);
             }
+            Err(Error::Interrupted { .. } | Error::Busy { .. }) => records.interrupted += 1,
             Err(error @ Error::Damaged { .. }) => records.faults.push(error.to_string()),
             _ => {}
         }

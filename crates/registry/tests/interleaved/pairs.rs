@@ -121,3 +121,23 @@ fn deletes_and_pushes() {
     whole("delete and push", delete_and_push, 2);
     whole("delete and mount", delete_and_mount, 2);
 }
+
+#[test]
+fn a_push_and_the_delete_of_another_copy() {
+    whole("push while other copy goes", push_while_other_copy_goes, 2);
+}
+
+#[test]
+fn a_push_over_missing_bytes_and_a_collector() {
+    assert_whole("push over missing bytes", push_over_missing_bytes(false), 2);
+}
+
+#[test]
+fn a_deduplication_of_wrong_bytes_and_a_mount() {
+    assert_whole("deduplication of wrong bytes", deduplication_of_wrong_bytes(false), 1);
+}
+
+#[test]
+fn a_slow_completion_and_the_reaper() {
+    whole("slow completion", slow_completion, 2);
+}

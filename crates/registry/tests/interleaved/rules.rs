@@ -56,6 +56,14 @@ fn rules_of_collecting() {
     caught(Rule::FoldHolds, fold_while_holders_go(false), 1);
 }
 
+#[test]
+fn rules_of_bytes() {
+    caught(Rule::KeepOwnBytes, push_while_other_copy_goes(false), 1);
+    caught(Rule::CheckBytes, push_over_missing_bytes(false), 1);
+    caught(Rule::FoldHashes, deduplication_of_wrong_bytes(false), 1);
+    caught(Rule::ReplayWindow, slow_completion(false), 2);
+}
+
 /// Twice at the very moment is beyond the bounds of a search.
 #[test]
 fn a_sweep_looks_again() {

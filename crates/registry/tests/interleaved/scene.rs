@@ -5,11 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use jreg_registry::{Options, ReferencePolicy, Registry, Rule, may_come_back};
 use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
-use jreg_storage::{Clock, Locality, MemoryStore, PartRules, Store, Tombstones};
+use jreg_storage::{
+    ByteRange, Clock, ListRequest, Locality, MemoryStore, PartRules, PutMode, Store, Tombstones,
+};
 use tokio::task::JoinHandle;
 
 use crate::check;
@@ -100,6 +103,39 @@ impl Start {
         Self::breaking(None, stays, set_up).await
     }
 
+    /// What `more` makes of this store.
+    pub(crate) async fn following<F>(self, more: impl FnOnce(Player) -> F) -> Self
+    where
+        F: Future<Output = ()>,
+    {
+        let clock = Arc::new(ManualClock::default());
+        clock.advance(self.passed);
+        let memory = memory(self.memory.inner().fork(clock.clone()), self.stays);
+        let ledger = Arc::new(Ledger::new(self.records));
+        let registry = open(memory.clone(), &clock).await;
+        more(Player { registry, ledger: ledger.clone(), clock: clock.clone() }).await;
+        let mut records = ledger.records().clone();
+        (records.acked, records.removed) = (0, 0);
+        Self { memory, passed: clock.monotonic(), records, stays: self.stays }
+    }
+
+    /// The same store, of which some bytes of blobs are replaced, or are lost.
+    pub(crate) async fn damaged(self, damage: impl Fn(&Bytes) -> Option<Bytes>) -> Self {
+        let blobs = self.memory.list(&ListRequest::below("blobs/")).await.unwrap().entries;
+        for entry in blobs {
+            let range = ByteRange { start: 0, end: entry.size_bytes };
+            let read = self.memory.read(&entry.key, range).await.unwrap();
+            let read: Vec<Bytes> = read.try_collect().await.unwrap();
+            match damage(&read.concat().into()) {
+                Some(bytes) => {
+                    self.memory.put(&entry.key, bytes, PutMode::Overwrite).await.unwrap();
+                }
+                None => self.memory.delete(&entry.key, None).await.unwrap(),
+            }
+        }
+        self
+    }
+
     /// The same, where one rule was not kept then, either.
     pub(crate) async fn breaking<F>(
         broken: Option<Rule>,
@@ -142,6 +178,8 @@ pub(crate) struct Scene {
     /// Whether a collector's own notes, which nothing depends on, are stops.
     pub(crate) stops_notes: bool,
     pub(crate) broken: Option<Rule>,
+    /// Whether no request may be answered that somebody interfered with it.
+    pub(crate) is_calm: bool,
     /// A referrer that stays for as long as its subject.
     pub(crate) referrer: Option<(String, String, String)>,
 }
@@ -165,6 +203,7 @@ impl Scene {
             stops_answers: false,
             stops_notes: false,
             broken: None,
+            is_calm: false,
             referrer: None,
         }
     }
@@ -242,6 +281,9 @@ impl Stage {
 
     fn hold(&self, scene: &Scene, view: &View) -> Result<(), String> {
         check::check(view, &self.ledger.records(), self.clock.monotonic())?;
+        if scene.is_calm && self.ledger.records().interrupted > 0 {
+            return Err("a request failed because of another".to_owned());
+        }
         match &scene.referrer {
             Some((name, subject, referrer)) => check::check_referrer(view, name, subject, referrer),
             None => Ok(()),

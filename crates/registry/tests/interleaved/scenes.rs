@@ -472,3 +472,83 @@ pub(crate) async fn blob_handed_on(stays: bool) -> Scene {
     });
     Scene::new(start.await, vec![sweeps_twice(), first, second])
 }
+
+/// A blob of several parts is pushed that another repository holds, and deletes.
+pub(crate) async fn push_while_other_copy_goes(stays: bool) -> Scene {
+    let start = Start::new(stays, async |player| {
+        player.push_blob("lib", &bytes(20)).await;
+    });
+    let pusher = client("pusher", async |player| {
+        player.push_image("app", "v1", &bytes(20)).await;
+    });
+    let deleter = client("deleter", async |player| {
+        player.delete_blob("lib", &bytes(20)).await;
+    });
+    let mut scene = Scene::new(start.await, vec![pusher, deleter]);
+    scene.is_calm = true;
+    scene
+}
+
+/// A blob is pushed again whose bytes are lost, while a collector may remove its link.
+pub(crate) async fn push_over_missing_bytes(stays: bool) -> Scene {
+    let start = Start::new(stays, async |player| {
+        player.push_blob("app", &bytes(5)).await;
+        player.pass(OLD);
+    });
+    let pusher = client("pusher", async |player| {
+        player.push_blob("app", &bytes(5)).await;
+        player.put_manifest("app", "v1", &image(&bytes(5))).await;
+    });
+    let start = start.await.damaged(|_| None).await;
+    Scene::new(start, vec![pusher, collects()])
+}
+
+/// Of two copies the one that more repositories hold is wrong; the other is deduplicated and
+/// mounted.
+pub(crate) async fn deduplication_of_wrong_bytes(stays: bool) -> Scene {
+    let start = Start::new(stays, async |player| {
+        player.push_blob("one", &bytes(5)).await;
+        player.mount("two", "one", &bytes(5)).await;
+        for name in ["one", "two"] {
+            player.put_manifest(name, "v1", &image(&bytes(5))).await;
+        }
+    });
+    let wrong = start.await.damaged(|_| Some("wrong".into())).await;
+    let start = wrong.following(async |player| {
+        player.push_blob("three", &bytes(5)).await;
+        player.put_manifest("three", "v1", &image(&bytes(5))).await;
+        player.pass(OLD);
+    });
+    let mounter = client("mounter", async |player| {
+        player.mount("four", "three", &bytes(5)).await;
+        player.put_manifest("four", "v1", &image(&bytes(5))).await;
+    });
+    Scene::new(start.await, vec![mounter, collects()])
+}
+
+/// An upload of several parts is closed when it is as old as one may be, and its completion takes
+/// hours, while the reaper and two sweeps come.
+pub(crate) async fn slow_completion(stays: bool) -> Scene {
+    let id = std::sync::Arc::new(std::sync::OnceLock::new());
+    let start = Start::new(stays, async |player| {
+        id.set(player.upload("app", &bytes(20)).await.unwrap()).unwrap();
+        player.pass(6 * 24 * HOUR - MINUTE);
+    });
+    let start = start.await;
+    let id = id.get().unwrap().clone();
+    let closer = client("closer", move |player: Player| {
+        let id = id.clone();
+        async move {
+            player.close("app", &id, &bytes(20)).await;
+        }
+    });
+    let collector = collector(async |player| {
+        player.reap().await;
+        player.collect(&eager()).await;
+        player.pass(OLD);
+        player.collect(&eager()).await;
+    });
+    let mut scene = Scene::new(start, vec![closer, collector]);
+    (scene.ticks, scene.stops_answers) = (vec![OLD], true);
+    scene
+}
