@@ -3,7 +3,11 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use jreg_testkit::{Rng, get, head, post, push_blob, put, sha256, sha512};
+use futures::future::join_all;
+use jreg_testkit::{
+    Client, Image, ImageSpec, Request, Rng, ServerSpec, StoreKind, TestServer, get, head, post,
+    push_blob, put, sha256, sha512,
+};
 
 /// The path of a blob in the scenario's repository.
 pub(crate) fn blob(bytes: impl AsRef<[u8]>) -> String {
@@ -177,4 +181,84 @@ contract! {
         push_blob("hello"),
         get(&format!("{}?ns=docker.io", blob("hello"))).is(200).gives("hello"),
     ];
+}
+
+/// How many clients push and delete at the same time, and how often each does.
+const CLIENTS: usize = 10;
+const ROUNDS: usize = 4;
+
+/// Sends a request that must not fail.
+async fn expect(client: &Client, request: Request, status: u16) -> String {
+    let named = format!("{} {}", request.method, request.target);
+    let response = client.send(request).await;
+    let answer = String::from_utf8_lossy(&response.body).into_owned();
+    assert_eq!(response.status, status, "{named}: {answer}");
+    response.header("Location").unwrap_or_default().to_owned()
+}
+
+/// Pushes a blob in one of the ways in which clients do.
+async fn push_in_some_way(client: &Client, name: &str, bytes: &Bytes, way: usize) {
+    let (uploads, digest) = (format!("/v2/{name}/blobs/uploads/"), sha256(bytes));
+    if way == 0 {
+        let post = Request::new("POST", format!("{uploads}?digest={digest}")).body(bytes.clone());
+        expect(client, post, 201).await;
+        return;
+    }
+    let location = expect(client, Request::new("POST", uploads), 202).await;
+    let last = Request::new("PUT", format!("{location}?digest={digest}"));
+    if way == 1 {
+        expect(client, last.body(bytes.clone()), 201).await;
+        return;
+    }
+    let chunks = bytes.chunks(100_000).map(Bytes::copy_from_slice);
+    expect(client, Request::new("PATCH", location).chunked(chunks), 202).await;
+    expect(client, last, 201).await;
+}
+
+/// Pushes an image to a repository of its own, pulls it and deletes all of it again.
+async fn push_and_delete(client: &Client, name: &str, image: &Image, way: usize) {
+    for (index, blob) in image.blobs.iter().enumerate() {
+        push_in_some_way(client, name, &blob.bytes, (way + index) % 3).await;
+    }
+    let (bytes, media_type) = (image.manifest.bytes.clone(), image.manifest.media_type.clone());
+    let manifest = |reference: &str| format!("/v2/{name}/manifests/{reference}");
+    let put = Request::new("PUT", manifest("v1")).header("Content-Type", media_type).body(bytes);
+    expect(client, put, 201).await;
+    expect(client, Request::new("GET", manifest("v1")), 200).await;
+    for blob in &image.blobs {
+        let target = format!("/v2/{name}/blobs/{}", blob.digest());
+        let pulled = client.get(&target).await;
+        assert_eq!((pulled.status, &pulled.body), (200, &blob.bytes), "{target}");
+    }
+    expect(client, Request::new("DELETE", manifest(&image.manifest.digest())), 202).await;
+    for blob in &image.blobs {
+        let target = format!("/v2/{name}/blobs/{}", blob.digest());
+        expect(client, Request::new("DELETE", target), 202).await;
+    }
+}
+
+/// Ephemeral repositories of a CI, which is also the shape of zot's benchmark `zb`: the copy that a
+/// push would share is deleted at any moment, and no request may fail because of it.
+#[test]
+fn fixed_same_layers_pushed_and_deleted_by_many_clients() {
+    let image = ImageSpec { layers: 3, layer_bytes: 300_000, ..ImageSpec::default() }.build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    for store in [StoreKind::Memory, StoreKind::Folder, StoreKind::Bucket] {
+        runtime.block_on(async {
+            let server = TestServer::start(ServerSpec::default().store(store)).await;
+            let clients = (0..CLIENTS).map(|number| {
+                let (client, image) = (server.client(), image.clone());
+                tokio::spawn(async move {
+                    for round in 0..ROUNDS {
+                        let name = format!("ci/job-{number}/{round}");
+                        push_and_delete(&client, &name, &image, number + round).await;
+                    }
+                })
+            });
+            for ended in join_all(clients).await {
+                ended.unwrap();
+            }
+            server.stop().await;
+        });
+    }
 }
