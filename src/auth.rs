@@ -16,6 +16,7 @@ mod guard;
 mod handle;
 mod hasher;
 mod issuers;
+mod refused;
 mod robots;
 mod sessions;
 mod signing;
@@ -38,6 +39,7 @@ pub(crate) use challenge::BASIC as BASIC_CHALLENGE;
 pub use guard::{Guard, GuardError, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized};
 pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
+pub use refused::{Credentialed, RefusedAccess};
 pub(crate) use robots::{RobotError, Robots};
 pub use sessions::TRUST_MAX;
 pub use tokens::{Exchange, Proof, Token, TokenError};
@@ -205,24 +207,30 @@ impl Session {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// Credentials are missing or wrong; with the right ones it might be granted.
-    #[error("authentication required")]
+    #[error("{access}")]
     Unauthenticated {
         /// The value of `WWW-Authenticate` (RFC 9110 section 11.6.1).
         challenge: String,
+        /// What was refused.
+        access: RefusedAccess,
         /// Why.
         reason: String,
     },
     /// The asker is known and does not have the right.
-    #[error("requested access to the resource is denied")]
+    #[error("{access}")]
     Forbidden {
+        /// What was refused.
+        access: RefusedAccess,
         /// Why.
         reason: String,
     },
     /// The asker is known and may not even know whether there is such a repository.
-    #[error("repository {name} is not known")]
+    #[error("repository {name} is not known, or {access}")]
     Hidden {
         /// The repository.
         name: RepositoryName,
+        /// What was refused.
+        access: RefusedAccess,
         /// Why.
         reason: String,
     },
@@ -230,7 +238,7 @@ pub enum Denied {
     #[error("too many logins at the same time, try again")]
     Busy,
     /// Too many logins have failed.
-    #[error("too many failed logins, try again later")]
+    #[error("too many failed logins: try again in {} s", whole_seconds(*.wait))]
     Delayed {
         /// How long to wait.
         wait: Duration,
@@ -248,13 +256,18 @@ impl Denied {
     pub fn reason(&self) -> &str {
         match self {
             Self::Unauthenticated { reason, .. }
-            | Self::Forbidden { reason }
+            | Self::Forbidden { reason, .. }
             | Self::Hidden { reason, .. }
             | Self::Unavailable { reason } => reason,
             Self::Busy => "too many passwords are being verified",
             Self::Delayed { .. } => "too many logins have failed",
         }
     }
+}
+
+/// A time in seconds, rounded up, at least one (RFC 9110 section 10.2.3 has whole seconds).
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)
 }
 
 /// Somebody who was not let in.

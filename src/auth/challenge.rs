@@ -9,6 +9,9 @@ use jreg_oci::RepositoryName;
 
 use super::{Asker, Right};
 
+/// The longest description of a fault in a challenge.
+const DESCRIPTION_CHARS_MAX: usize = 500;
+
 /// How clients get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
@@ -35,8 +38,14 @@ pub(super) enum TokenFault {
 }
 
 impl Scheme {
-    /// The value of `WWW-Authenticate`.
-    pub(super) fn challenge(&self, asker: &Asker, right: &Right, fault: TokenFault) -> String {
+    /// The value of `WWW-Authenticate`. With a token that was refused it says `why`.
+    pub(super) fn challenge(
+        &self,
+        asker: &Asker,
+        right: &Right,
+        fault: TokenFault,
+        why: &str,
+    ) -> String {
         match self {
             Self::Basic => BASIC.to_owned(),
             Self::Bearer { realm, service } => {
@@ -50,6 +59,9 @@ impl Scheme {
                     TokenFault::Invalid => ",error=\"invalid_token\"",
                     TokenFault::Scope => ",error=\"insufficient_scope\"",
                 };
+                if fault != TokenFault::Missing {
+                    challenge += &format!(",error_description=\"{}\"", described(why));
+                }
                 challenge
             }
         }
@@ -58,6 +70,12 @@ impl Scheme {
 
 /// What asks for a password.
 pub(crate) const BASIC: &str = "Basic realm=\"jreg\", charset=\"UTF-8\"";
+
+/// A text as an `error_description` (RFC 6750 section 3), without commas: some clients split there.
+fn described(text: &str) -> String {
+    let fits = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | ',');
+    text.chars().take(DESCRIPTION_CHARS_MAX).map(|c| if fits(c) { c } else { ' ' }).collect()
+}
 
 fn own_realm(asker: &Asker) -> String {
     let host = asker.host.as_deref().filter(|host| is_host(host)).unwrap_or("localhost");
@@ -84,7 +102,7 @@ mod tests {
     fn challenge(host: Option<&str>, right: &Right, fault: TokenFault) -> String {
         let scheme = Scheme::Bearer { realm: None, service: "jreg".to_owned() };
         let asker = Asker { host: host.map(str::to_owned), ..Asker::default() };
-        scheme.challenge(&asker, right, fault)
+        scheme.challenge(&asker, right, fault, "alice may not \"push\", to")
     }
 
     #[test]
@@ -93,7 +111,8 @@ mod tests {
         assert_eq!(
             challenge(Some("registry:5000"), &push, TokenFault::Scope),
             "Bearer realm=\"http://registry:5000/token\",service=\"jreg\",\
-             scope=\"repository:team/app:pull,push\",error=\"insufficient_scope\""
+             scope=\"repository:team/app:pull,push\",error=\"insufficient_scope\",\
+             error_description=\"alice may not  push   to\""
         );
         assert_eq!(
             challenge(Some("[::1]:5000"), &Right::Enter, TokenFault::Missing),
@@ -107,7 +126,7 @@ mod tests {
         let host = Some("registry.test".to_owned());
         let asker = Asker { host, secure: true, ..Asker::default() };
         assert_eq!(
-            scheme.challenge(&asker, &Right::Enter, TokenFault::Missing),
+            scheme.challenge(&asker, &Right::Enter, TokenFault::Missing, ""),
             "Bearer realm=\"https://registry.test/token\",service=\"jreg\""
         );
     }

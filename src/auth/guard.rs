@@ -20,7 +20,9 @@ use super::issuers::{Fetch, Issuers};
 use super::robots::Robots;
 use super::sessions::{Remembered, Sessions, TRUST_MAX};
 use super::signing::{Signing, SigningError};
-use super::{Asker, Authorizer, Bearer, Denied, OwnGrants, Right, Session};
+use super::{
+    Asker, Authorizer, Bearer, Credentialed, Denied, OwnGrants, RefusedAccess, Right, Session,
+};
 use crate::config::Settings;
 use crate::logging::chain;
 use crate::metrics::Metrics;
@@ -479,20 +481,37 @@ impl Guard {
 
     fn deny(&self, session: &Session, right: &Right, reason: &Reason) -> Denied {
         let reason = reason.to_string();
-        if session.bearer.identity == Identity::Anonymous {
-            let shown = session.bearer.shown;
-            let fault = if shown { TokenFault::Scope } else { TokenFault::Missing };
-            let challenge = self.scheme.challenge(&session.asker, right, fault);
-            return Denied::Unauthenticated { challenge, reason };
+        let Bearer { identity, shown, .. } = &*session.bearer;
+        if *identity == Identity::Anonymous {
+            let (fault, by) = match shown {
+                true => (TokenFault::Scope, Credentialed::as_identity(identity)),
+                false => (TokenFault::Missing, Credentialed::No),
+            };
+            return self.challenged(&session.asker, right, fault, by, reason);
         }
+        let access = RefusedAccess::new(Credentialed::as_identity(identity), right);
         match right {
             Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
-                Denied::Hidden { name: name.clone(), reason }
+                Denied::Hidden { name: name.clone(), access, reason }
             }
             Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => {
-                Denied::Forbidden { reason }
+                Denied::Forbidden { access, reason }
             }
         }
+    }
+
+    /// Asks for credentials, or for others.
+    fn challenged(
+        &self,
+        asker: &Asker,
+        right: &Right,
+        fault: TokenFault,
+        by: Credentialed,
+        reason: String,
+    ) -> Denied {
+        let access = RefusedAccess::new(by, right);
+        let challenge = self.scheme.challenge(asker, right, fault, &access.to_string());
+        Denied::Unauthenticated { challenge, access, reason }
     }
 }
 
@@ -513,8 +532,8 @@ impl Authorizer for Guard {
         match verified {
             Ok(bearer) => Ok(Session::new(bearer, asker)),
             Err(Refusal::Invalid(reason)) => {
-                let challenge = self.scheme.challenge(&asker, right, TokenFault::Invalid);
-                Err(Denied::Unauthenticated { challenge, reason })
+                let (fault, by) = (TokenFault::Invalid, Credentialed::Invalid);
+                Err(self.challenged(&asker, right, fault, by, reason))
             }
             Err(Refusal::Busy) => Err(Denied::Busy),
             Err(Refusal::Delayed(wait)) => Err(Denied::Delayed { wait }),
@@ -573,8 +592,9 @@ impl Guard {
         if is_within {
             return Ok(decision.reason);
         }
-        let challenge = self.scheme.challenge(&session.asker, right, TokenFault::Scope);
-        Err(Denied::Unauthenticated { challenge, reason: Reason::TokenScope.to_string() })
+        let by = Credentialed::Narrowed(session.bearer.identity.to_string());
+        let reason = Reason::TokenScope.to_string();
+        Err(self.challenged(&session.asker, right, TokenFault::Scope, by, reason))
     }
 }
 

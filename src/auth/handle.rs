@@ -10,7 +10,7 @@ use jreg_registry::{
     StoredManifest, Touch, UploadId, UploadProgress,
 };
 
-use super::{Denied, Gate, Right, Session};
+use super::{Credentialed, Denied, Gate, RefusedAccess, Right, Session};
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Push(_)
-            | Right::Delete(_) => Err(forbidden()),
+            | Right::Delete(_) => Err(self.forbidden()),
         }
     }
 
@@ -78,7 +78,7 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Delete(_) => Err(forbidden()),
+            | Right::Delete(_) => Err(self.forbidden()),
         }
     }
 
@@ -91,7 +91,7 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Push(_) => Err(forbidden()),
+            | Right::Push(_) => Err(self.forbidden()),
         }
     }
 
@@ -111,7 +111,7 @@ impl Authorized {
     /// the last name that may be seen.
     pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
         if self.right != Right::List {
-            return Err(forbidden());
+            return Err(self.forbidden());
         }
         let mut visible = Vec::new();
         let mut wanted = page.clone();
@@ -275,27 +275,26 @@ impl Authorized {
         match repository.protection(digest, &may_remove).await? {
             Protection::None => Ok(()),
             Protection::Tag(tag) => Err(self.protected_by(&tag)),
-            Protection::TooMany => {
-                let reason = format!(
-                    "the repository has more than {PROTECTING_TAGS_MAX} tags, or more than \
-                     {PROTECTING_MANIFESTS_MAX} manifests below tags that may not be deleted: \
-                     delete by tag"
-                );
-                Err(AccessError::Denied(Denied::Forbidden { reason }))
-            }
+            Protection::TooMany => Err(self.refused(format!(
+                "the repository has more than {PROTECTING_TAGS_MAX} tags, or more than \
+                 {PROTECTING_MANIFESTS_MAX} manifests below tags that may not be deleted; \
+                 delete by tag"
+            ))),
         }
     }
 
     /// The refusal of what a tag protects.
     fn protected_by(&self, tag: &Tag) -> AccessError {
-        let granted = self.gate.authorizer.grant_tag(&self.session, &self.right, tag);
-        let rule = granted.err().map(|denied| format!(": {}", denied.reason()));
-        let reason = format!("tag {tag} needs it{}", rule.unwrap_or_default());
-        AccessError::Denied(Denied::Forbidden { reason })
+        self.refused(format!("tag {tag} needs it and may not be deleted"))
     }
-}
 
-fn forbidden() -> AccessError {
-    let reason = "the handle is for another right".to_owned();
-    AccessError::Denied(Denied::Forbidden { reason })
+    fn refused(&self, cause: String) -> AccessError {
+        let by = Credentialed::as_identity(self.identity());
+        let access = RefusedAccess::new(by, &self.right).because(cause.clone());
+        AccessError::Denied(Denied::Forbidden { access, reason: cause })
+    }
+
+    fn forbidden(&self) -> AccessError {
+        self.refused("the handle is for another right".to_owned())
+    }
 }

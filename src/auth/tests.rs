@@ -58,7 +58,8 @@ impl Authorizer for Clerk {
             return Ok(Reason::Open);
         }
         let reason = "the clerk says no".to_owned();
-        Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned(), reason })
+        let access = RefusedAccess::new(Credentialed::No, right);
+        Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned(), access, reason })
     }
 
     fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {

@@ -10,7 +10,7 @@ use jreg_auth::{
 };
 
 use super::guard::{Found, Guard, Refusal};
-use super::{Asker, Bearer, Session};
+use super::{Asker, Bearer, Credentialed, RefusedAccess, Session};
 
 /// What a client brings to get a token.
 #[derive(Clone, Debug)]
@@ -74,8 +74,10 @@ pub struct Token {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The credentials are missing or wrong.
-    #[error("authentication required")]
+    #[error("{access}")]
     Unauthenticated {
+        /// What the token was wanted for.
+        access: RefusedAccess,
         /// Why, for the log.
         reason: String,
     },
@@ -89,7 +91,7 @@ pub enum TokenError {
     #[error("too many logins at the same time, try again")]
     Busy,
     /// Too many logins have failed.
-    #[error("too many failed logins, try again later")]
+    #[error("too many failed logins: try again in {} s", super::whole_seconds(*.wait))]
     Delayed {
         /// How long to wait.
         wait: Duration,
@@ -102,10 +104,16 @@ pub enum TokenError {
     },
 }
 
-impl From<Refusal> for TokenError {
-    fn from(refusal: Refusal) -> Self {
+impl TokenError {
+    /// Credentials are not valid.
+    pub(crate) fn invalid(reason: String, scope: &Scope) -> Self {
+        let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
+        Self::Unauthenticated { access, reason }
+    }
+
+    fn of(refusal: Refusal, scope: &Scope) -> Self {
         match refusal {
-            Refusal::Invalid(reason) => Self::Unauthenticated { reason },
+            Refusal::Invalid(reason) => Self::invalid(reason, scope),
             Refusal::Busy => Self::Busy,
             Refusal::Delayed(wait) => Self::Delayed { wait },
             Refusal::Unavailable(reason) => Self::Unavailable { reason },
@@ -138,7 +146,8 @@ impl Guard {
     pub async fn exchange(&self, exchange: Exchange) -> Result<Token, TokenError> {
         let Exchange { proof, scope, scoped, offline, asker } = exchange;
         let is_subject = matches!(proof, Proof::Subject(_));
-        let (found, refresh) = self.prove(proof, &asker).await?;
+        let proved = self.prove(proof, &asker).await;
+        let (found, refresh) = proved.map_err(|refusal| TokenError::of(refusal, &scope))?;
         let nothing = !found.bearer.shown;
         let now = self.clock.now();
         let session = Session::new(found.bearer, asker);
@@ -146,7 +155,8 @@ impl Guard {
             .narrowed(|action, name| self.decide(&session, action, name, Tagged::Unknown).allowed);
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
             let reason = "no credentials, and nothing of it is open to everybody".to_owned();
-            return Err(TokenError::Unauthenticated { reason });
+            let access = RefusedAccess::of_scope(Credentialed::No, &scope);
+            return Err(TokenError::Unauthenticated { access, reason });
         }
         if is_subject && scoped && narrow.is_empty() {
             return Err(TokenError::Scope);
@@ -175,7 +185,7 @@ impl Guard {
         &self,
         proof: Proof,
         asker: &Asker,
-    ) -> Result<(Proved, Option<Secret>), TokenError> {
+    ) -> Result<(Proved, Option<Secret>), Refusal> {
         match proof {
             Proof::Nothing => {
                 let identity = asker.certificate.as_ref().and_then(|of| of.identity());
@@ -185,8 +195,7 @@ impl Guard {
             Proof::Credentials(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
-                    let reason = "such a token is used as it is".to_owned();
-                    return Err(TokenError::Unauthenticated { reason });
+                    return Err(Refusal::Invalid("such a token is used as it is".to_owned()));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }
@@ -197,7 +206,7 @@ impl Guard {
                 let is_ours = found.bearer.scope.is_some();
                 if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
                     let reason = "only tokens of issuers that say who it is are exchanged";
-                    return Err(TokenError::Unauthenticated { reason: reason.to_owned() });
+                    return Err(Refusal::Invalid(reason.to_owned()));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }

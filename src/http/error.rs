@@ -3,6 +3,11 @@
 //! The one table from the registry's errors to HTTP is [`From<jreg_registry::Error>`]; the one
 //! from request lines is [`ApiError::route`]. What fails on our side is told by its code and the
 //! request's id, never by what lies under it; that goes to the log, once, when the answer is made.
+//!
+//! The form of a body decides what docker does. Bodies with the specification's text and no `detail`
+//! are retried for 50 seconds, and their text is not shown: this is the form of temporary refusals
+//! (`ApiError::temporary`). Bodies with another text or with a `detail` end the operation and
+//! are shown: this is the form of all others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +22,9 @@ use serde_json::{Value, json};
 
 use super::exchange::Exchange;
 use super::{Context, headers};
-use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, TokenError};
+use crate::auth::{
+    AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds,
+};
 use crate::limits::Exceeded;
 use crate::logging::chain;
 
@@ -36,6 +43,8 @@ pub(super) struct ApiError {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Why somebody was not let in: for the log only.
     denied: Option<String>,
+    /// Which limit was reached, of a temporary refusal: for the log only.
+    limited: Option<String>,
     /// What it is in the words of OAuth 2.0.
     oauth: Option<OauthError>,
 }
@@ -80,8 +89,9 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let headers = Vec::new();
-        let (detail, log, denied, oauth) = Default::default();
-        Self { status, code, message, detail, log, retry: Retry::Never, headers, denied, oauth }
+        let (detail, log, denied, limited, oauth) = Default::default();
+        let retry = Retry::Never;
+        Self { status, code, message, detail, log, retry, headers, denied, limited, oauth }
     }
 
     /// The status of the answer.
@@ -168,23 +178,39 @@ impl ApiError {
     }
 
     /// Whoever asks is to say who they are.
-    fn unauthorized(message: String, challenge: &str) -> Self {
-        let error = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+    fn unauthorized(access: &RefusedAccess, challenge: &str) -> Self {
+        let status = StatusCode::UNAUTHORIZED;
+        let error = Self::new(status, ErrorCode::Unauthorized, access.to_string());
+        let error = error.with_detail(access.detail());
         match HeaderValue::from_str(challenge) {
             Ok(challenge) => error.with_header(header::WWW_AUTHENTICATE, challenge),
             Err(_) => error,
         }
     }
 
-    fn busy(message: String) -> Self {
+    /// A refusal that passes by itself. `limit` is for the log only.
+    fn temporary(limit: String, retry: Retry) -> Self {
         let code = ErrorCode::TooManyRequests;
-        Self::new(StatusCode::TOO_MANY_REQUESTS, code, message).with_retry()
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, code.description());
+        Self { retry, limited: Some(limit), ..error }
     }
 
-    /// There were too many of something; after `wait` there may be one more.
-    fn too_many(message: impl Into<String>, wait: Duration) -> Self {
-        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
+    fn busy(limit: String) -> Self {
+        Self::temporary(limit, Retry::Usual)
+    }
+
+    /// Too many logins have failed. Repeating them at once does not help, so the client is told.
+    fn delayed(message: String, wait: Duration) -> Self {
+        let code = ErrorCode::TooManyRequests;
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+        let error = error.with_detail(json!({ "retryAfterSeconds": whole_seconds(wait) }));
         Self { retry: Retry::After(wait), ..error }
+    }
+
+    /// Whether it passes by itself, in the form that docker retries.
+    #[cfg(test)]
+    fn is_temporary(&self) -> bool {
+        self.limited.is_some()
     }
 
     fn unavailable(log: String) -> Self {
@@ -226,16 +252,14 @@ impl ApiError {
         self
     }
 
-    fn with_retry(mut self) -> Self {
-        self.retry = Retry::Usual;
-        self
-    }
-
     /// Makes the answer, and tells the log if the failure is ours.
     pub(super) fn render(self, context: &Arc<Context>, exchange: &Exchange) -> Response {
         exchange.failed_with(self.code);
         if let Some(reason) = self.denied {
             exchange.denied_because(reason);
+        }
+        if let Some(limit) = self.limited {
+            exchange.limited_by(limit);
         }
         let request_id = &exchange.request_id;
         if let Some(log) = &self.log {
@@ -267,10 +291,8 @@ impl ApiError {
             Retry::After(wait) => Some(wait),
         };
         if let Some(after) = after {
-            // Whole seconds (RFC 9110 section 10.2.3), and never too few.
-            let after_s = after.as_millis().div_ceil(1000).max(1);
-            let after_s = u64::try_from(after_s).unwrap_or(u64::MAX);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after_s));
+            let after_s = HeaderValue::from(whole_seconds(after));
+            response.headers_mut().insert(header::RETRY_AFTER, after_s);
         }
         response
     }
@@ -285,16 +307,20 @@ impl From<Denied> for ApiError {
         let message = denied.to_string();
         let reason = denied.reason().to_owned();
         let error = match denied {
-            Denied::Unauthenticated { challenge, .. } => Self::unauthorized(message, &challenge),
-            Denied::Forbidden { .. } => {
+            Denied::Unauthenticated { challenge, access, .. } => {
+                Self::unauthorized(&access, &challenge)
+            }
+            Denied::Forbidden { access, .. } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+                    .with_detail(access.detail())
             }
             // As if it was not there.
-            Denied::Hidden { .. } => {
+            Denied::Hidden { access, .. } => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
+                    .with_detail(access.detail())
             }
             Denied::Busy => Self::busy(message),
-            Denied::Delayed { wait } => Self::too_many(message, wait),
+            Denied::Delayed { wait } => Self::delayed(message, wait),
             Denied::Unavailable { reason } => Self::unavailable(reason),
         };
         Self { denied: Some(reason), ..error }
@@ -305,8 +331,8 @@ impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
         let message = error.to_string();
         match error {
-            TokenError::Unauthenticated { reason } => {
-                let error = Self::unauthorized(message, BASIC_CHALLENGE);
+            TokenError::Unauthenticated { access, reason } => {
+                let error = Self::unauthorized(&access, BASIC_CHALLENGE);
                 Self { denied: Some(reason), ..error }
             }
             TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
@@ -330,7 +356,7 @@ impl From<Exceeded> for ApiError {
     fn from(exceeded: Exceeded) -> Self {
         let message = exceeded.to_string();
         match exceeded {
-            Exceeded::Requests { wait } => Self::too_many(message, wait),
+            Exceeded::Requests { wait } => Self::temporary(message, Retry::After(wait)),
             Exceeded::Uploads { .. } | Exceeded::Bytes { .. } => Self::busy(message),
         }
     }
@@ -391,10 +417,7 @@ impl From<Error> for ApiError {
                 Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::ManifestInvalid, &message)
                     .with_detail(json!({ "current": current }))
             }
-            Error::Busy { .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, &message)
-                    .with_retry()
-            }
+            Error::Busy { .. } => Self::busy(message),
             Error::Body(error) => (*error).into(),
             Error::Interrupted { .. } | Error::Stopped => unavailable(&error),
             Error::Store(store) if store.kind() == ErrorKind::Full => full(&error),

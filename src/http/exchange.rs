@@ -50,6 +50,7 @@ pub(super) struct Exchange {
     code: OnceLock<ErrorCode>,
     identity: OnceLock<(String, Option<String>)>,
     denied: OnceLock<String>,
+    limited: OnceLock<String>,
     received_bytes: AtomicU64,
     /// Counts the bytes of the answer among those that the client has in flight, to its end.
     moving: OnceLock<Moving>,
@@ -78,6 +79,7 @@ impl Exchange {
             code: OnceLock::new(),
             identity: OnceLock::new(),
             denied: OnceLock::new(),
+            limited: OnceLock::new(),
             received_bytes: AtomicU64::new(0),
             moving: OnceLock::new(),
         }
@@ -119,6 +121,11 @@ impl Exchange {
     /// Notes why they were not.
     pub(super) fn denied_because(&self, reason: String) {
         let _ = self.denied.set(reason);
+    }
+
+    /// Notes which limit it reached.
+    pub(super) fn limited_by(&self, limit: String) {
+        let _ = self.limited.set(limit);
     }
 
     /// Counts the bytes of its answer for as long as anybody has this exchange.
@@ -298,6 +305,7 @@ impl Watch {
                     identity = who.map(|(name, _)| name.as_str()),
                     allowed_by = who.and_then(|(_, reason)| reason.as_deref()),
                     denied = exchange.denied.get().map(String::as_str),
+                    limited = exchange.limited.get().map(String::as_str),
                     received_bytes = exchange.received_bytes(),
                     sent_bytes = self.sent_bytes,
                     duration_ms = millis(exchange.started.elapsed()),

@@ -220,5 +220,5 @@ fn bad(message: impl Into<String>) -> ApiError {
 }
 
 fn unauthorized(reason: String) -> ApiError {
-    TokenError::Unauthenticated { reason }.into()
+    TokenError::invalid(reason, &Scope::default()).into()
 }

@@ -2,7 +2,9 @@
 //! what may not be read.
 
 use async_trait::async_trait;
-use jreg::auth::{Asker, Authorizer, Bearer, Denied, Right, Session};
+use jreg::auth::{
+    Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session,
+};
 use jreg_auth::Reason;
 use jreg_oci::Tag;
 use jreg_testkit::{
@@ -26,14 +28,17 @@ impl Authorizer for Rules {
         let word = session.asker.headers.get("Authorization");
         let knows = word.is_some_and(|word| word == "word");
         let reason = "the rules of the test".to_owned();
+        let access = RefusedAccess::new(Credentialed::No, right);
         match right {
             Right::Pull(name) | Right::Push(name) | Right::See(name) | Right::Mount(name)
                 if name.as_str() == "secret" && !knows =>
             {
                 let challenge = "Basic realm=\"jreg\"".to_owned();
-                Err(Denied::Unauthenticated { challenge, reason })
+                Err(Denied::Unauthenticated { challenge, access, reason })
             }
-            Right::Delete(name) if name.as_str() == "kept" => Err(Denied::Forbidden { reason }),
+            Right::Delete(name) if name.as_str() == "kept" => {
+                Err(Denied::Forbidden { access, reason })
+            }
             _ => Ok(Reason::Open),
         }
     }

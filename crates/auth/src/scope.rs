@@ -201,6 +201,14 @@ impl Scope {
         self.repositories.iter().map(entry).chain(catalog).collect()
     }
 
+    /// Every action that it is about, with the repository; `None`: the registry as a whole.
+    pub fn wanted(&self) -> impl Iterator<Item = (Action, Option<&RepositoryName>)> {
+        let repositories = self.repositories.iter();
+        let actions = repositories
+            .flat_map(|(name, actions)| actions.iter().map(move |action| (action, Some(name))));
+        actions.chain(self.catalog.then_some((Action::List, None)))
+    }
+
     fn add<'a>(&mut self, kind: &str, name: &str, actions: impl Iterator<Item = &'a str>) {
         match kind {
             "repository" => {

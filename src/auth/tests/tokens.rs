@@ -14,7 +14,7 @@ use jreg_registry::signing_keys;
 use jreg_storage::Clock;
 use serde_json::Value;
 
-use super::guarded::{Registry, basic, bearer, send};
+use super::guarded::{Registry, basic, bearer, send, token_target};
 use crate::auth::{Robots, TRUST_MAX};
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
@@ -51,10 +51,14 @@ async fn c11_a_client_is_led_from_the_challenge_to_the_token() {
     assert_eq!(push.status, 401);
     assert_eq!(
         push.challenge(),
-        r#"Bearer realm="http://test/token",service="jreg",scope="repository:open/app:pull,push",error="insufficient_scope""#
+        concat!(
+            r#"Bearer realm="http://test/token",service="jreg","#,
+            r#"scope="repository:open/app:pull,push",error="insufficient_scope","#,
+            r#"error_description="the token of alice was not issued to push to open/app""#
+        )
     );
     let wrong = registry.send("GET", MANIFEST, Some(&bearer(&format!("{token}x")))).await;
-    assert!(wrong.challenge().ends_with(r#",error="invalid_token""#), "{}", wrong.challenge());
+    assert!(wrong.challenge().contains(r#",error="invalid_token","#), "{}", wrong.challenge());
 }
 
 #[tokio::test]
@@ -393,4 +397,49 @@ async fn keys_rotate_under_load_without_a_failed_request() {
         registry.clock.advance(Duration::from_secs(3 * 3600));
     }
     assert!(keys.len() >= 4, "{keys:?}");
+}
+
+/// docker shows the message, and stops at once because there is a `detail`.
+#[tokio::test]
+async fn c23_a_refusal_names_the_identity_the_action_and_the_repository() {
+    let rules = "[[rule]]\nsubjects = ['user:alice']\nrepositories = ['open/**']\n\
+                 actions = ['pull', 'push']\n";
+    let registry = Registry::with_policy(rules).await;
+    let (alice, wrong) = (basic("alice", "secret"), basic("alice", "wrong"));
+    let uploads = "/v2/other/app/blobs/uploads/";
+    let token = token_target("repository:other/app:pull,push");
+    let both = "pull from other/app, push to other/app";
+    for (method, target, header, status, message) in [
+        ("POST", uploads, Some(&alice), 403, "alice may not push to other/app".to_owned()),
+        ("POST", uploads, None, 401, "authentication required to push to other/app".to_owned()),
+        (
+            "POST",
+            uploads,
+            Some(&wrong),
+            401,
+            "authentication required to push to other/app: the credentials are not valid"
+                .to_owned(),
+        ),
+        (
+            "GET",
+            "/v2/other/app/manifests/latest",
+            Some(&alice),
+            404,
+            "repository other/app is not known, or alice may not pull from other/app".to_owned(),
+        ),
+        ("GET", &token, None, 401, format!("authentication required to {both}")),
+        (
+            "GET",
+            &token,
+            Some(&wrong),
+            401,
+            format!("authentication required to {both}: the credentials are not valid"),
+        ),
+    ] {
+        let answer = registry.send(method, target, header.map(String::as_str)).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {target}");
+        let error = &answer.json()["errors"][0];
+        assert_eq!(error["message"], message, "{method} {target}");
+        assert_eq!(error["detail"][0]["Name"], "other/app", "{method} {target}");
+    }
 }

@@ -1,9 +1,11 @@
 //! The table of errors, row by row.
 #![allow(clippy::unwrap_used)]
 
+use jreg_auth::Scope;
 use jreg_oci::{Endpoint, Reference, RepositoryName};
 
 use super::*;
+use crate::auth::{Credentialed, Right};
 
 fn name() -> RepositoryName {
     "library/alpine".parse().unwrap()
@@ -135,16 +137,95 @@ fn request_lines_that_are_no_operation_have_their_status_and_code() {
     }
 }
 
+/// The codes and texts of distribution for which docker decides whether to retry.
+const DOCKER_ENDS_AT: [(ErrorCode, &str); 5] = [
+    (ErrorCode::Unauthorized, "authentication required"),
+    (ErrorCode::Denied, "requested access to the resource is denied"),
+    (ErrorCode::Unsupported, "The operation is unsupported."),
+    (ErrorCode::TooManyRequests, "too many requests"),
+    (ErrorCode::NameUnknown, "repository name not known to registry"),
+];
+
+/// Whether docker retries a request that is refused so: its error is of another code, or is
+/// reduced to its code, because its text is the usual one and it has no detail.
+fn docker_retries(error: &ApiError) -> bool {
+    let usual = DOCKER_ENDS_AT.iter().find(|(code, _)| *code == error.code);
+    usual.is_none_or(|(_, text)| error.detail.is_none() && error.message == *text)
+}
+
+fn refusals() -> Vec<ApiError> {
+    let access = |right| RefusedAccess::new(Credentialed::As("alice".to_owned()), right);
+    let push = Right::Push("other/app".parse().unwrap());
+    let reason = || "because".to_owned();
+    let challenge = || "Basic realm=\"a\"".to_owned();
+    let mut refusals: Vec<ApiError> = vec![
+        Denied::Forbidden { access: access(&push), reason: reason() }.into(),
+        Denied::Hidden { name: name(), access: access(&push), reason: reason() }.into(),
+        Denied::Delayed { wait: Duration::from_millis(1500) }.into(),
+        TokenError::Delayed { wait: Duration::from_secs(2) }.into(),
+        TokenError::Scope.into(),
+        ApiError::deletes_are_off(),
+        Error::NameUnknown { name: name() }.into(),
+        Error::TagProtected { name: name(), tag: "v1".parse().unwrap() }.into(),
+    ];
+    for by in [Credentialed::No, Credentialed::Invalid, Credentialed::As("alice".to_owned())] {
+        for right in [&Right::Enter, &Right::List, &push] {
+            let access = RefusedAccess::new(by.clone(), right);
+            let (challenge, reason) = (challenge(), reason());
+            refusals.push(Denied::Unauthenticated { challenge, access, reason }.into());
+        }
+        for scope in ["", "repository:other/app:pull,push"] {
+            let access = RefusedAccess::of_scope(by.clone(), &Scope::parse([scope]));
+            refusals.push(TokenError::Unauthenticated { access, reason: reason() }.into());
+        }
+    }
+    refusals
+}
+
+#[test]
+fn c23_a_refusal_ends_what_docker_does_and_is_shown() {
+    for error in refusals() {
+        assert!(!docker_retries(&error), "{error:?}");
+        assert!(!error.is_temporary(), "{error:?}");
+    }
+    let push = Right::Push("other/app".parse().unwrap());
+    let access = RefusedAccess::new(Credentialed::As("alice".to_owned()), &push);
+    let error = ApiError::from(Denied::Forbidden { access, reason: "because".to_owned() });
+    assert_eq!(error.message, "alice may not push to other/app");
+}
+
+#[test]
+fn c23_a_temporary_refusal_is_retried_by_docker() {
+    let wait = Duration::from_secs(1);
+    for error in [
+        ApiError::from(Exceeded::Requests { wait }),
+        Exceeded::Uploads { max: 1 }.into(),
+        Exceeded::Bytes { max: 1 }.into(),
+        Error::Busy { what: "uploads" }.into(),
+        Denied::Busy.into(),
+        TokenError::Busy.into(),
+    ] {
+        assert!(error.is_temporary() && docker_retries(&error), "{error:?}");
+        assert!(!matches!(error.retry, Retry::Never), "{error:?}");
+    }
+    for (error, status, _) in rows() {
+        let error = ApiError::from(error);
+        assert_eq!(error.is_temporary(), status == 429, "{error:?}");
+    }
+}
+
 #[test]
 fn a_denial_is_401_with_a_challenge_or_403() {
     let challenge = r#"Bearer realm="https://a/token",service="a""#;
+    let access = RefusedAccess::new(Credentialed::No, &Right::Enter);
     let api = ApiError::from(Denied::Unauthenticated {
         challenge: challenge.to_owned(),
+        access: access.clone(),
         reason: "because".to_owned(),
     });
     assert_eq!((api.status.as_u16(), api.code), (401, ErrorCode::Unauthorized));
     let value = HeaderValue::from_static(challenge);
     assert_eq!(api.headers, [(header::WWW_AUTHENTICATE, value)]);
-    let api = ApiError::from(Denied::Forbidden { reason: "because".to_owned() });
+    let api = ApiError::from(Denied::Forbidden { access, reason: "because".to_owned() });
     assert_eq!((api.status.as_u16(), api.code), (403, ErrorCode::Denied));
 }

@@ -86,7 +86,7 @@ pub(super) fn complete(answer: &mut Value, token: &Token) {
 /// Why there is no token. One that is not good is an invalid request (RFC 8693 section 2.2.2).
 pub(super) fn refused(error: TokenError) -> ApiError {
     match error {
-        TokenError::Unauthenticated { reason } => {
+        TokenError::Unauthenticated { reason, .. } => {
             let message = "subject_token must be one that an issuer of the policy signed, for its \
                            audience, and not over; the log says what is wrong with it";
             invalid(message).with_denied(reason)

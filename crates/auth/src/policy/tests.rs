@@ -117,6 +117,27 @@ fn a_pull_is_also_for_mounting_and_not_the_other_way_round() {
 }
 
 #[test]
+fn what_depends_on_the_tag_is_known_before_any_tag_is() {
+    let policy = Policy::parse(FILE).unwrap();
+    let depends = |identity: &Identity, action, name: &str| {
+        let repository = name.parse().ok();
+        policy.depends_on_tag(&Query {
+            identity,
+            certificate: None,
+            action,
+            repository: repository.as_ref(),
+            tag: Tagged::No,
+            address: None,
+            now: SystemTime::UNIX_EPOCH,
+        })
+    };
+    assert!(depends(&workload("acme/app"), Action::Push, "acme/app"));
+    assert!(!depends(&workload("acme/app"), Action::Pull, "acme/app"));
+    assert!(!depends(&workload("acme/app"), Action::Push, "acme/other"));
+    assert!(!depends(&user("alice"), Action::Push, "acme/app"));
+}
+
+#[test]
 fn nobody_takes_the_name_of_another() {
     let robot = Identity::named("robot:alice", Source::Robot("1".to_owned()));
     assert!(!says(&robot, Action::Push, "team/app").0);

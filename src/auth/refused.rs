@@ -1,0 +1,194 @@
+//! [`RefusedAccess`]: what a refusal says to the client.
+//!
+//! docker prints the message of a refusal, and stops at once, only if the message is not the
+//! specification's default text or if there is a `detail`; otherwise it retries for 50 seconds. So a
+//! refusal names the identity, the action and the repository, and has a `detail` in the form that
+//! distribution gives it.
+
+use std::fmt;
+
+use jreg_auth::{Action, Identity, Scope};
+use serde_json::{Value, json};
+
+use super::Right;
+
+/// The most scopes that a message names.
+const SCOPES_NAMED_MAX: usize = 3;
+
+/// What the client showed of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentialed {
+    /// No credentials.
+    No,
+    /// Credentials that are not valid.
+    Invalid,
+    /// Valid credentials of this identity.
+    As(String),
+    /// A token of this identity that was issued for something else.
+    Narrowed(String),
+}
+
+/// What was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedAccess {
+    by: Credentialed,
+    actions: Vec<RefusedAction>,
+    /// What the client may be told of the cause.
+    cause: Option<String>,
+}
+
+/// One action on one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RefusedAction {
+    action: Action,
+    /// `None`: the registry as a whole.
+    repository: Option<String>,
+}
+
+impl Credentialed {
+    /// Valid credentials of somebody, or none of nobody.
+    pub fn as_identity(identity: &Identity) -> Self {
+        Self::As(identity.to_string())
+    }
+}
+
+impl RefusedAccess {
+    /// The refusal of one right.
+    pub fn new(by: Credentialed, right: &Right) -> Self {
+        let of = |action, name: Option<&jreg_oci::RepositoryName>| RefusedAction {
+            action,
+            repository: name.map(ToString::to_string),
+        };
+        let action = match right {
+            Right::Enter => None,
+            Right::List => Some(of(Action::List, None)),
+            Right::See(name) | Right::Pull(name) => Some(of(Action::Pull, Some(name))),
+            Right::Mount(name) => Some(of(Action::Mount, Some(name))),
+            Right::Push(name) => Some(of(Action::Push, Some(name))),
+            Right::Delete(name) => Some(of(Action::Delete, Some(name))),
+        };
+        Self { by, actions: action.into_iter().collect(), cause: None }
+    }
+
+    /// The refusal of a token for a scope.
+    pub fn of_scope(by: Credentialed, scope: &Scope) -> Self {
+        let actions = scope.wanted().map(|(action, name)| RefusedAction {
+            action,
+            repository: name.map(ToString::to_string),
+        });
+        Self { by, actions: actions.collect(), cause: None }
+    }
+
+    /// With a cause that the client may know.
+    #[must_use]
+    pub fn because(mut self, cause: String) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// The `detail` of the error: the resources and actions as distribution writes them.
+    pub fn detail(&self) -> Value {
+        let actions = self.actions.iter().map(|RefusedAction { action, repository }| {
+            let (kind, name, action) = match repository {
+                Some(name) => ("repository", name.as_str(), action.as_str()),
+                None => ("registry", "catalog", "*"),
+            };
+            json!({ "Type": kind, "Class": "", "Name": name, "Action": action })
+        });
+        Value::Array(actions.collect())
+    }
+
+    fn phrase(&self) -> String {
+        let named = self.actions.iter().take(SCOPES_NAMED_MAX).map(|of| match &of.repository {
+            Some(name) => format!("{} {name}", verb(of.action)),
+            None => verb(of.action).to_owned(),
+        });
+        let mut phrase = named.collect::<Vec<_>>().join(", ");
+        if let Some(more) = self.actions.len().checked_sub(SCOPES_NAMED_MAX)
+            && more > 0
+        {
+            phrase += &format!(" and {more} more");
+        }
+        phrase
+    }
+}
+
+impl fmt::Display for RefusedAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phrase = match self.phrase() {
+            phrase if phrase.is_empty() => "use this registry".to_owned(),
+            phrase => phrase,
+        };
+        match &self.by {
+            Credentialed::No => write!(f, "authentication required to {phrase}")?,
+            Credentialed::Invalid => {
+                write!(f, "authentication required to {phrase}: the credentials are not valid")?;
+            }
+            Credentialed::As(identity) => write!(f, "{identity} may not {phrase}")?,
+            Credentialed::Narrowed(identity) => {
+                write!(f, "the token of {identity} was not issued to {phrase}")?;
+            }
+        }
+        match &self.cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+const fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Pull => "pull from",
+        Action::Push => "push to",
+        Action::Delete => "delete from",
+        Action::List => "list the repositories",
+        Action::Mount => "mount from",
+        Action::Admin => "administer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_who_what_and_where() {
+        let push = Right::Push("other/app".parse().unwrap());
+        let alice = || "alice".to_owned();
+        for (by, right, text) in [
+            (Credentialed::As(alice()), &push, "alice may not push to other/app"),
+            (Credentialed::No, &push, "authentication required to push to other/app"),
+            (
+                Credentialed::Invalid,
+                &push,
+                "authentication required to push to other/app: the credentials are not valid",
+            ),
+            (
+                Credentialed::Narrowed(alice()),
+                &push,
+                "the token of alice was not issued to push to other/app",
+            ),
+            (Credentialed::No, &Right::Enter, "authentication required to use this registry"),
+            (Credentialed::As(alice()), &Right::List, "alice may not list the repositories"),
+        ] {
+            assert_eq!(RefusedAccess::new(by, right).to_string(), text);
+        }
+        let detail = RefusedAccess::new(Credentialed::No, &push).detail();
+        let action = json!({
+            "Type": "repository", "Class": "", "Name": "other/app", "Action": "push",
+        });
+        assert_eq!(detail, json!([action]));
+    }
+
+    #[test]
+    fn a_refused_token_names_a_few_scopes_and_counts_the_rest() {
+        let scope = Scope::parse(["repository:a:pull,push repository:b:pull repository:c:delete"]);
+        let access = RefusedAccess::of_scope(Credentialed::No, &scope);
+        assert_eq!(
+            access.to_string(),
+            "authentication required to pull from a, push to a, pull from b and 1 more"
+        );
+        assert_eq!(access.detail().as_array().unwrap().len(), 4);
+    }
+}
