@@ -293,6 +293,12 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
     /// takes its tags with it.
     fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied>;
 
+    /// The repositories among these that somebody sees in the catalog ([`Right::See`]).
+    async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
+        let sees = |name: &RepositoryName| self.grant(session, &Right::See(name.clone())).is_ok();
+        names.into_iter().filter(sees).collect()
+    }
+
     /// Whether [`Authorizer::grant_tag`] may say of one tag what it does not say of another.
     fn depends_on_tag(&self, session: &Session, right: &Right) -> bool;
 }

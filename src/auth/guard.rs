@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use http::header;
 use jreg_auth::{
-    Access, Action, Credentials, Decision, Fingerprints, Grants, Htpasswd, Identity, Kind, Named,
-    Policy, Query, Reason, Robot, RobotToken, Secret, Source, Tagged, TokenClaims, Unverified,
+    Access, Action, Credentials, Decision, Evaluation, Fingerprints, Grants, Htpasswd, Identity,
+    Kind, Named, Policy, Query, Reason, Robot, RobotToken, Scope, Secret, Source, Tagged,
+    TokenClaims, Unverified,
 };
 use jreg_oci::{RepositoryName, Tag};
 use jreg_storage::{Clock, Store};
@@ -31,6 +32,8 @@ use crate::watched::{FileError, Reload, Watched};
 
 /// How often the files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+/// How many decisions of a listing are made before others get a turn.
+const DECISIONS_PER_TURN: usize = 8;
 /// The issuer of our own tokens.
 const OURSELVES: &str = "jreg";
 
@@ -340,7 +343,7 @@ impl Guard {
             return self.of_issuer(token).await;
         }
         let claims = self.own_claims(&parsed, Kind::Access).await?;
-        let scope = jreg_auth::Scope::of_entries(&claims.access);
+        let scope = Scope::of_entries(&claims.access);
         let expires = moment(claims.exp);
         let found = self.standing(claims).await?;
         let bearer = Bearer { scope: Some(scope), ..found.bearer };
@@ -443,22 +446,25 @@ impl Guard {
         }
     }
 
-    /// What the policy says, for somebody and with what their credentials grant.
-    pub(super) fn decide(
+    /// What a policy says of somebody, with what their credentials grant.
+    fn evaluation<'a>(&self, policy: &'a Policy, session: &'a Session) -> Evaluation<'a> {
+        let grants = match &session.bearer.grants {
+            OwnGrants::Nothing => Grants::None,
+            OwnGrants::Robot(robot) => Grants::Robot(robot),
+            OwnGrants::Access(scope) => Grants::Access(scope),
+        };
+        let query = self.query(session, Action::Pull, None, Tagged::No);
+        Evaluation::new(policy, query, grants)
+    }
+
+    fn decide(
         &self,
         session: &Session,
         action: Action,
         repository: Option<&RepositoryName>,
         tag: Tagged<'_>,
     ) -> Decision {
-        let bearer = &session.bearer;
-        let query = self.query(session, action, repository, tag);
-        let grants = match &bearer.grants {
-            OwnGrants::Nothing => Grants::None,
-            OwnGrants::Robot(robot) => Grants::Robot(robot),
-            OwnGrants::Access(scope) => Grants::Access(scope),
-        };
-        self.policy().decide(&query, grants)
+        self.evaluation(&self.policy(), session).decide(action, repository, tag)
     }
 
     /// The same for every tag that the request names: all must be allowed.
@@ -468,15 +474,32 @@ impl Guard {
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Decision {
+        let policy = self.policy();
+        let mut evaluation = self.evaluation(&policy, session);
         let mut last = None;
         for tag in &session.asker.tags {
-            let decision = self.decide(session, action, repository, Tagged::Is(tag.as_str()));
+            let decision = evaluation.decide(action, repository, Tagged::Is(tag.as_str()));
             if !decision.allowed {
                 return decision;
             }
             last = Some(decision);
         }
-        last.unwrap_or_else(|| self.decide(session, action, repository, Tagged::No))
+        last.unwrap_or_else(|| evaluation.decide(action, repository, Tagged::No))
+    }
+
+    /// What of a scope the policy allows, whatever the tags. Others get a turn between any two
+    /// decisions.
+    pub(super) async fn narrowed(&self, session: &Session, scope: &Scope) -> Scope {
+        let policy = self.policy();
+        let mut evaluation = self.evaluation(&policy, session);
+        let mut narrow = Scope::default();
+        for (action, repository) in scope.wanted() {
+            if evaluation.allows(action, repository, Tagged::Unknown) {
+                narrow.grant(action, repository);
+            }
+            tokio::task::yield_now().await;
+        }
+        narrow
     }
 
     fn deny(&self, session: &Session, right: &Right, reason: &Reason) -> Denied {
@@ -561,6 +584,25 @@ impl Authorizer for Guard {
         let Some((action, name)) = action_of(right) else { return self.grant(session, right) };
         let decision = self.decide(session, action, name, Tagged::Is(tag.as_str()));
         self.settle(session, right, decision)
+    }
+
+    async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
+        // A token for the catalog shows whatever its holder may pull.
+        let scope = session.bearer.scope.as_ref();
+        if scope.is_some_and(|scope| !scope.allows(Action::List, None)) {
+            return Vec::new();
+        }
+        let policy = self.policy();
+        let mut evaluation = self.evaluation(&policy, session);
+        let mut visible = Vec::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            evaluation.renew_budget();
+            visible.push(evaluation.allows(Action::Pull, Some(name), Tagged::No));
+            if index % DECISIONS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        names.into_iter().zip(visible).filter_map(|(name, seen)| seen.then_some(name)).collect()
     }
 
     fn depends_on_tag(&self, session: &Session, right: &Right) -> bool {

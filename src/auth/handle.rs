@@ -119,11 +119,7 @@ impl Authorized {
         // a name the listing would end there.
         loop {
             let Page { items, next } = self.gate.registry.catalog(&wanted).await?;
-            for name in items {
-                if self.may(&Right::See(name.clone())) {
-                    visible.push(name);
-                }
-            }
+            visible.extend(self.gate.authorizer.visible(&self.session, items).await);
             if visible.is_empty() && next.is_some() {
                 wanted.last = next;
                 continue;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_auth::{
-    Credentials, Identity, Kind, Named, Scope, Secret, Source, Tagged, TokenClaims, Unverified,
+    Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified,
     random_hex,
 };
 
@@ -151,8 +151,7 @@ impl Guard {
         let nothing = !found.bearer.shown;
         let now = self.clock.now();
         let session = Session::new(found.bearer, asker);
-        let narrow = scope
-            .narrowed(|action, name| self.decide(&session, action, name, Tagged::Unknown).allowed);
+        let narrow = self.narrowed(&session, &scope).await;
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
             let reason = "no credentials, and nothing of it is open to everybody".to_owned();
             let access = RefusedAccess::of_scope(Credentialed::No, &scope);

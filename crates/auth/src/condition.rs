@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use serde_json::Value as Json;
 
 use crate::policy::Query;
-use crate::{Identity, Source};
+use crate::{Action, Identity, Source};
 
 /// The longest condition, in bytes.
 pub const CONDITION_BYTES_MAX: usize = 2048;
@@ -38,8 +38,27 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()
 pub(crate) struct Condition {
     source: String,
     program: Program,
-    needs_tag: bool,
+    needs: Needs,
 }
+
+/// Which of the variables that differ from decision to decision a condition names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Needs {
+    repository: bool,
+    action: bool,
+    tag: bool,
+}
+
+/// What a condition is evaluated for, as far as it matters to it: equal subjects, equal results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConditionSubject {
+    repository: Option<String>,
+    action: Option<Action>,
+    tag: Option<String>,
+}
+
+/// What conditions see of the one who asks: the same for all decisions of a request.
+pub(crate) struct Facts(Context<'static, 'static>);
 
 impl Condition {
     /// Compiles a condition; the error says what is wrong.
@@ -66,22 +85,36 @@ impl Condition {
         if let Some(unknown) = unknown {
             return Err(format!("{unknown:?} is none of {}", VARIABLES.join(", ")));
         }
-        let needs_tag = references.has_variable("tag");
-        Ok(Self { source: source.to_owned(), program, needs_tag })
+        let needs = Needs {
+            repository: references.has_variable("repository"),
+            action: references.has_variable("action"),
+            tag: references.has_variable("tag"),
+        };
+        Ok(Self { source: source.to_owned(), program, needs })
     }
 
     /// Whether it depends on the tag.
     pub(crate) fn needs_tag(&self) -> bool {
-        self.needs_tag
+        self.needs.tag
+    }
+
+    /// What the result for a query depends on, beside the facts.
+    pub(crate) fn subject(&self, query: &Query<'_>) -> ConditionSubject {
+        let Needs { repository, action, tag } = self.needs;
+        ConditionSubject {
+            repository: repository.then(|| repository_of(query).to_owned()),
+            action: action.then_some(query.action),
+            tag: tag.then(|| query.tag.known().unwrap_or_default().to_owned()),
+        }
     }
 
     /// Whether it holds; an error if it cannot be said, or is not true or false.
-    pub(crate) fn holds(&self, query: &Query<'_>) -> Result<bool, String> {
-        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
-        context.add_function("in_network", in_network).map_err(|error| error.to_string())?;
-        for (name, value) in variables(query) {
-            context.add_variable_from_value(name, value);
-        }
+    pub(crate) fn holds(&self, facts: &Facts, query: &Query<'_>) -> Result<bool, String> {
+        let mut context = facts.0.new_inner_scope();
+        context.add_variable_from_value("repository", Value::from(repository_of(query)));
+        context.add_variable_from_value("action", Value::from(query.action.as_str()));
+        let tag = query.tag.known().unwrap_or_default();
+        context.add_variable_from_value("tag", Value::from(tag));
         match self.program.execute(&context) {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(_) => Err("it is neither true nor false".to_owned()),
@@ -89,6 +122,24 @@ impl Condition {
             Err(ExecutionError::NoSuchKey(key)) => Err(format!("there is no {key:?}")),
             Err(_) => Err("it cannot be evaluated for this request".to_owned()),
         }
+    }
+}
+
+impl Facts {
+    /// What conditions see of who asks in a query, and of where and when.
+    pub(crate) fn new(query: &Query<'_>) -> Result<Self, String> {
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.add_function("in_network", in_network).map_err(|error| error.to_string())?;
+        for (name, value) in variables(query) {
+            context.add_variable_from_value(name, value);
+        }
+        Ok(Self(context))
+    }
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Facts")
     }
 }
 
@@ -127,7 +178,11 @@ fn in_network(address: Arc<String>, network: Arc<String>) -> Result<bool, Execut
     Ok(address.parse::<IpAddr>().is_ok_and(|address| network.contains(&address)))
 }
 
-fn variables(query: &Query<'_>) -> [(&'static str, Value); 9] {
+fn repository_of<'a>(query: &Query<'a>) -> &'a str {
+    query.repository.map_or("", |name| name.as_str())
+}
+
+fn variables(query: &Query<'_>) -> [(&'static str, Value); 6] {
     let since = query.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let text = |text: &str| Value::from(text);
@@ -138,9 +193,6 @@ fn variables(query: &Query<'_>) -> [(&'static str, Value); 9] {
     ];
     [
         ("identity", identity(query.identity)),
-        ("repository", text(query.repository.map_or("", |name| name.as_str()))),
-        ("tag", text(query.tag.known().unwrap_or_default())),
-        ("action", text(query.action.as_str())),
         ("address", Value::from(query.address.map(|ip| ip.to_string()).unwrap_or_default())),
         ("now", number(since)),
         ("hour", number(since / 3600 % 24)),
@@ -194,7 +246,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{Action, Certificate, Named, Tagged};
+    use crate::{Certificate, Named, Tagged};
 
     fn holds(source: &str) -> Result<bool, String> {
         let identity = Identity::Named(Box::new(Named {
@@ -212,7 +264,7 @@ mod tests {
             common_name: Some("builder".to_owned()),
             uris: vec!["spiffe://x".to_owned()],
         };
-        Condition::compile(source)?.holds(&Query {
+        let query = Query {
             identity: &identity,
             certificate: Some(&certificate),
             action: Action::Push,
@@ -221,7 +273,8 @@ mod tests {
             address: Some("10.1.2.3".parse().unwrap()),
             // A Monday, 12:00.
             now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_720_440_000),
-        })
+        };
+        Condition::compile(source)?.holds(&Facts::new(&query)?, &query)
     }
 
     #[test]

@@ -7,10 +7,11 @@
 //! - [`Htpasswd`] is a file of users, [`Robot`] an access token, [`Issuer`] somebody else whose
 //!   tokens are believed, [`Keyring`] the keys of our own tokens.
 //! - [`Said`] is what proxies say of a client: where it is, and how it came.
-//! - [`Policy`] decides, and says by which rule; [`Scope`] narrows what a token is good for.
+//! - [`Policy`] decides, and says by which rule, an [`Evaluation`] several times for one request; [`Scope`] narrows what a token is good for.
 
 mod condition;
 mod credentials;
+mod evaluation;
 mod forwarded;
 mod htpasswd;
 mod identity;
@@ -27,6 +28,7 @@ mod token;
 
 pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MAX};
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
+pub use evaluation::{CONDITIONS_EVALUATED_MAX, Evaluation};
 pub use forwarded::{HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
 pub use htpasswd::{
     Entry, FILE_BYTES_MAX, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX, hash_password,

@@ -16,6 +16,7 @@ use jreg_oci::RepositoryName;
 use serde::Deserialize;
 
 use crate::condition::Condition;
+use crate::evaluation::Evaluation;
 use crate::credentials::USER_BYTES_MAX;
 use crate::issuer::{Issuer, IssuerSpec};
 use crate::scope::Actions;
@@ -37,14 +38,14 @@ pub struct Policy {
 }
 
 #[derive(Debug)]
-struct Rule {
-    name: String,
+pub(crate) struct Rule {
+    pub(crate) name: String,
     subjects: Vec<Subject>,
     claims: BTreeMap<String, String>,
     repositories: Vec<Pattern>,
     actions: Actions,
-    denies: bool,
-    condition: Option<Condition>,
+    pub(crate) denies: bool,
+    pub(crate) condition: Option<Condition>,
 }
 
 /// Whom a rule is about.
@@ -307,6 +308,10 @@ impl Policy {
         self
     }
 
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// Those whose tokens are believed.
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
@@ -320,22 +325,7 @@ impl Policy {
 
     /// What the rules say of a request, with what its credentials grant.
     pub fn decide(&self, query: &Query<'_>, grants: Grants<'_>) -> Decision {
-        if let Some(reason) = self.denial(query) {
-            return Decision { allowed: false, reason };
-        }
-        if let Some(reason) = granted(grants, query) {
-            return Decision { allowed: true, reason };
-        }
-        let allows = |(_, rule): &(usize, &Rule)| {
-            !rule.denies
-                && rule.covers(query)
-                && self.is_about(rule, query)
-                && (rule.holds(query, true) == Ok(true))
-        };
-        match self.rules.iter().enumerate().find(allows) {
-            Some((index, rule)) => Decision { allowed: true, reason: rule.reason(index) },
-            None => Decision { allowed: false, reason: Reason::NoRule },
-        }
+        Evaluation::new(self, *query, grants).decide(query.action, query.repository, query.tag)
     }
 
     /// Whether what the rules say of a request may depend on its tag.
@@ -347,23 +337,8 @@ impl Policy {
         })
     }
 
-    fn denial(&self, query: &Query<'_>) -> Option<Reason> {
-        let denying = self.rules.iter().enumerate().filter(|(_, rule)| rule.denies);
-        for (index, rule) in denying {
-            if !rule.covers(query) || !self.is_about(rule, query) {
-                continue;
-            }
-            match rule.holds(query, false) {
-                Ok(true) => return Some(rule.reason(index)),
-                Ok(false) => {}
-                Err(error) => return Some(Reason::Condition { name: rule.name.clone(), error }),
-            }
-        }
-        None
-    }
-
     /// Whether a rule is about who asks.
-    fn is_about(&self, rule: &Rule, query: &Query<'_>) -> bool {
+    pub(crate) fn is_about(&self, rule: &Rule, query: &Query<'_>) -> bool {
         rule.subjects.iter().any(|subject| self.is_subject(subject, query))
             && rule.claims.iter().all(|(name, wanted)| has_claim(query.identity, name, wanted))
     }
@@ -497,7 +472,7 @@ fn built_in(name: &str, subject: Subject, actions: &[Action]) -> Rule {
     }
 }
 
-fn granted(grants: Grants<'_>, query: &Query<'_>) -> Option<Reason> {
+pub(crate) fn granted(grants: Grants<'_>, query: &Query<'_>) -> Option<Reason> {
     match grants {
         Grants::None => None,
         Grants::Robot(robot) => robot
@@ -525,7 +500,7 @@ fn has_claim(identity: &Identity, name: &str, wanted: &str) -> bool {
 impl Rule {
     /// Whether it is about the action and the repository. Allowing a pull allows mounting, and
     /// denying a pull denies it.
-    fn covers(&self, query: &Query<'_>) -> bool {
+    pub(crate) fn covers(&self, query: &Query<'_>) -> bool {
         let is_action = self.actions.contains(query.action)
             || (query.action == Action::Mount && self.actions.contains(Action::Pull));
         is_action
@@ -535,16 +510,7 @@ impl Rule {
             }
     }
 
-    /// Whether its condition holds; where it depends on a tag that is not known yet, `unknown`.
-    fn holds(&self, query: &Query<'_>, unknown: bool) -> Result<bool, String> {
-        match &self.condition {
-            None => Ok(true),
-            Some(condition) if condition.needs_tag() && query.tag == Tagged::Unknown => Ok(unknown),
-            Some(condition) => condition.holds(query),
-        }
-    }
-
-    fn reason(&self, index: usize) -> Reason {
+    pub(crate) fn reason(&self, index: usize) -> Reason {
         let is_built_in = self.name == "anonymous-pull" || self.name.ends_with("(no policy file)");
         let number = (!is_built_in).then_some(index + 1);
         Reason::Rule { number, name: self.name.clone() }

@@ -233,19 +233,15 @@ impl Scope {
         }
     }
 
-    /// What of this is granted.
-    #[must_use]
-    pub fn narrowed(&self, granted: impl Fn(Action, Option<&RepositoryName>) -> bool) -> Self {
-        let mut narrow =
-            Self { catalog: self.catalog && granted(Action::List, None), ..Self::default() };
-        for (name, actions) in &self.repositories {
-            let kept: Vec<_> =
-                actions.iter().filter(|action| granted(*action, Some(name))).collect();
-            if !kept.is_empty() {
-                narrow.repositories.insert(name.clone(), Actions::of(&kept));
+    /// Adds an action; one on no repository is that of the catalog.
+    pub fn grant(&mut self, action: Action, repository: Option<&RepositoryName>) {
+        match repository {
+            Some(name) => {
+                let actions = self.repositories.entry(name.clone()).or_default();
+                *actions = actions.with(action);
             }
+            None => self.catalog |= action == Action::List,
         }
-        narrow
     }
 
     /// Whether an action is in it. What may be pulled may be mounted from.
@@ -339,9 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn narrowing_keeps_what_is_granted() {
+    fn a_scope_is_put_together_of_what_is_granted() {
         let scope = Scope::parse(["repository:a:pull,push repository:b:push registry:catalog:*"]);
-        let narrow = scope.narrowed(|action, _| action == Action::Pull);
+        let mut same = Scope::default();
+        scope.wanted().for_each(|(action, name)| same.grant(action, name));
+        assert_eq!(same, scope);
+        let mut narrow = Scope::default();
+        let pulls = scope.wanted().filter(|(action, _)| *action == Action::Pull);
+        pulls.for_each(|(action, name)| narrow.grant(action, name));
         assert_eq!(narrow, Scope::parse(["repository:a:pull"]));
     }
 }

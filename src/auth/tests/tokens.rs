@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,7 +16,9 @@ use jreg_storage::Clock;
 use serde_json::Value;
 
 use super::guarded::{Registry, basic, bearer, send, token_target};
+use crate::app::App;
 use crate::auth::{Robots, TRUST_MAX};
+use crate::config::Settings;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -442,4 +445,55 @@ async fn c23_a_refusal_names_the_identity_the_action_and_the_repository() {
         assert_eq!(error["message"], message, "{method} {target}");
         assert_eq!(error["detail"][0]["Name"], "other/app", "{method} {target}");
     }
+}
+
+/// Counts how often others get a turn while something is done, on the one thread of a test.
+async fn turns_during<T>(work: impl Future<Output = T>) -> (T, usize) {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counting = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let done = work.await;
+    counting.abort();
+    (done, turns.load(Ordering::Relaxed))
+}
+
+/// Rules with conditions on everything, so that each decision costs something.
+fn conditioned_rules() -> String {
+    let rule = |number: usize| {
+        format!(
+            "[[rule]]\neffect = 'deny'\nsubjects = ['everyone']\nrepositories = ['**']\n\
+             actions = ['pull', 'push', 'delete']\ncondition = \"repository == 'x{number}'\"\n"
+        )
+    };
+    "[[rule]]\nsubjects = ['everyone']\nrepositories = ['**']\n\
+     actions = ['pull', 'push', 'list']\n"
+        .to_owned()
+        + &(0..20).map(rule).collect::<String>()
+}
+
+#[tokio::test]
+async fn fixed_decisions_for_many_repositories_leave_turns_to_others() {
+    let registry = Registry::with_policy(&conditioned_rules()).await;
+    let scopes: Vec<String> = (0..64).map(|i| format!("repository:r{i}:pull,push")).collect();
+    let (token, turns) = turns_during(registry.token(None, &scopes.join(" "))).await;
+    assert_eq!(claims_of(&token.unwrap())["access"].as_array().unwrap().len(), 64);
+    assert!(turns >= 64, "{turns}");
+    let index = registry.send("GET", MANIFEST, None).await.body;
+    let app = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+    for number in 0..64 {
+        let target = format!("/v2/r{number}/manifests/latest");
+        let request = Request::builder().method("PUT").uri(target).header("Host", "test");
+        let pushed = send(&app, request.body(Body::from(index.clone())).unwrap()).await;
+        assert_eq!(pushed.status, 201);
+    }
+    let (catalog, turns) = turns_during(registry.send("GET", "/v2/_catalog", None)).await;
+    assert_eq!(catalog.json()["repositories"].as_array().unwrap().len(), 64 + 3);
+    assert!(turns >= 8, "{turns}");
 }
