@@ -406,6 +406,7 @@ fn outcome(kind: ErrorKind) -> &'static str {
 pub(crate) fn registry_options(settings: &Settings) -> Options {
     Options {
         references: settings.references,
+        manifest_media_types: settings.manifest_media_types.clone(),
         limits: Limits {
             manifest_bytes_max: settings.manifest_bytes_max,
             page_items_max: settings.page_items_max,

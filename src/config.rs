@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jreg_oci::MediaTypePattern;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
@@ -143,6 +144,10 @@ settings! {
         /// the manifests of an index (sparse-index), anything (off).
         references: ReferencePolicy = ReferencePolicy::SparseIndex,
             "strict, sparse-index or off", |_| true;
+        /// Media types that a pushed manifest may have; may be given several times. Browsers show
+        /// other types than application/* as pages.
+        manifest_media_types: Vec<MediaTypePattern> = vec![MediaTypePattern::application()],
+            "a media type, TYPE/* or */*, for example application/*", |types| !types.is_empty();
         /// Whether blobs, manifests and tags may be deleted through the API.
         deletes: bool = true, "on or off", |_| true;
         /// The address by which clients reach this registry. Without it, answers name paths

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jreg_oci::MediaTypePattern;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
 
@@ -385,6 +386,24 @@ impl Value for Option<PublicUrl> {
 impl Value for Vec<IpNet> {
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().map(|network| vec![network])
+    }
+
+    fn show(&self) -> String {
+        self.show_all().join(", ")
+    }
+
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        texts.iter().map(|text| text.trim().parse().ok()).collect()
+    }
+
+    fn show_all(&self) -> Vec<String> {
+        self.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Value for Vec<MediaTypePattern> {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(|pattern| vec![pattern])
     }
 
     fn show(&self) -> String {

@@ -99,6 +99,7 @@ fn common(status: StatusCode, digest: &Digest, body: Body) -> Response {
     answer.insert(header::ETAG, headers::etag(digest));
     answer.insert(header::CACHE_CONTROL, headers::IMMUTABLE);
     answer.insert(header::ACCEPT_RANGES, BYTES);
+    answer.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
     response
 }
 

@@ -405,7 +405,9 @@ impl From<Error> for ApiError {
             Error::SizeMismatch { expected, actual } => bad(ErrorCode::SizeInvalid)
                 .with_detail(json!({ "expected": expected, "actual": actual })),
             Error::BlobTooLarge { .. } => too_large(ErrorCode::SizeInvalid),
-            Error::ManifestInvalid(_) => bad(ErrorCode::ManifestInvalid),
+            Error::ManifestInvalid(_) | Error::MediaTypeNotAllowed { .. } => {
+                bad(ErrorCode::ManifestInvalid)
+            }
             Error::ManifestTooLarge { .. } => too_large(ErrorCode::ManifestInvalid),
             Error::ReferencesUnknown { missing, .. } => {
                 bad(ErrorCode::ManifestBlobUnknown).with_detail(json!({ "missing": missing }))

@@ -150,8 +150,10 @@ impl Exchange {
     fn mark(&self, context: &Context, response: &mut Response) {
         let answer = response.headers_mut();
         answer.insert(request_id::HEADER, self.request_id.to_header());
+        answer.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
         if self.path == "/v2" || self.path.starts_with("/v2/") {
             answer.insert(headers::API_VERSION, HeaderValue::from_static("registry/2.0"));
+            answer.insert(header::CONTENT_SECURITY_POLICY, headers::SANDBOX);
             for warning in &context.options.warnings {
                 answer.append(header::WARNING, warning.clone());
             }

@@ -22,6 +22,14 @@ pub(super) const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// The filters that a list of referrers went through.
 pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
+/// For every answer: what it is is what its type says (Fetch standard, "X-Content-Type-Options").
+pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+/// For every answer of the API, whose content anybody may have pushed: a browser that opens it runs
+/// and loads nothing, and treats it as of an origin of its own.
+pub(super) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
+/// For content: a browser stores it instead of showing it.
+pub(super) const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
+
 /// The type of JSON.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The type of blobs.

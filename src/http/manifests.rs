@@ -39,6 +39,7 @@ fn found(call: &Call, reference: &Reference, manifest: &StoredManifest, body: Bo
     answer.insert(headers::DIGEST, headers::digest(&manifest.digest));
     answer.insert(header::ETAG, headers::etag(&manifest.digest));
     answer.insert(header::CACHE_CONTROL, cache_control(reference));
+    answer.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
     response
 }
 

@@ -178,7 +178,63 @@ async fn every_answer_has_a_request_id_and_the_apis_its_version() {
         let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
         assert_eq!(response.headers()["x-request-id"], "one.2-three_4", "{path}");
         assert_eq!(response.headers().contains_key(headers::API_VERSION), api, "{path}");
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{path}");
+        let sandbox = response.headers().get("content-security-policy");
+        assert_eq!(sandbox.is_some_and(|it| *it == headers::SANDBOX), api, "{path}");
     }
+}
+
+/// Somebody may have pushed a page with a script; the origin of the registry must not run it.
+#[tokio::test]
+async fn c21_what_was_pushed_is_no_page_of_the_registry() {
+    let app = app(Settings::default()).await;
+    let page = "<script>alert(1)</script>";
+    let digest = Digest::of(Algorithm::Sha256, page.as_bytes());
+    let push = request("POST", &format!("/v2/a/blobs/uploads/?digest={digest}"));
+    let pushed = answer(&app, push.body(Body::from(page)).unwrap()).await;
+    assert_eq!(pushed.status(), StatusCode::CREATED);
+    let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let typed = index.replace('}', r#","mediaType":"image/svg+xml"}"#);
+    for (content_type, body, status) in [
+        (Some("application/vnd.oci.image.index.v1+json"), index, 201),
+        (Some("application/vnd.example+json"), index, 201),
+        (Some("text/html"), index, 400),
+        (Some("TEXT/HTML; charset=utf-8"), index, 400),
+        (Some("image/svg+xml"), index, 400),
+        (None, typed.as_str(), 400),
+    ] {
+        let mut push = request("PUT", "/v2/a/manifests/v1");
+        if let Some(content_type) = content_type {
+            push = push.header("Content-Type", content_type);
+        }
+        let pushed = answer(&app, push.body(Body::from(body.to_owned())).unwrap()).await;
+        assert_eq!(pushed.status().as_u16(), status, "{content_type:?}");
+    }
+    for (target, range) in [
+        (format!("/v2/a/blobs/{digest}"), None),
+        (format!("/v2/a/blobs/{digest}"), Some("bytes=0-1")),
+        (format!("/v2/a/blobs/{digest}"), Some("bytes=0-1,3-4")),
+        ("/v2/a/manifests/v1".to_owned(), None),
+    ] {
+        let mut get = request("GET", &target);
+        if let Some(range) = range {
+            get = get.header("Range", range);
+        }
+        let got = answer(&app, get.body(Body::empty()).unwrap()).await;
+        assert!(got.status().is_success(), "{target}");
+        assert_eq!(got.headers()["content-disposition"], "attachment", "{target}");
+        assert_eq!(got.headers()["content-security-policy"], headers::SANDBOX, "{target}");
+        assert_eq!(got.headers()["x-content-type-options"], "nosniff", "{target}");
+    }
+}
+
+#[tokio::test]
+async fn c21_other_media_types_of_manifests_are_allowed_by_a_setting() {
+    let manifest_media_types = vec!["*/*".parse().unwrap()];
+    let app = app(Settings { manifest_media_types, ..Settings::default() }).await;
+    let push = request("PUT", "/v2/a/manifests/v1").header("Content-Type", "text/plain");
+    let pushed = answer(&app, push.body(Body::from(r#"{"x":1}"#)).unwrap()).await;
+    assert_eq!(pushed.status(), StatusCode::CREATED);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What can go wrong in the registry, in the registry's words: one variant for each thing that a
 //! caller would do differently. No HTTP here.
 
-use jreg_oci::{Digest, InvalidManifest, Reference, RepositoryName, Tag};
+use jreg_oci::{Digest, InvalidManifest, MediaType, Reference, RepositoryName, Tag};
 
 use crate::{BodyError, UploadId};
 
@@ -86,6 +86,14 @@ pub enum Error {
     /// The manifest cannot be understood.
     #[error(transparent)]
     ManifestInvalid(#[from] InvalidManifest),
+    /// The manifest has a media type that the operator does not allow.
+    #[error("a manifest may not have the media type {media_type}, but {allowed}")]
+    MediaTypeNotAllowed {
+        /// Its media type.
+        media_type: MediaType,
+        /// What is allowed.
+        allowed: String,
+    },
     /// The manifest is larger than the limit.
     #[error("the manifest has more than {max_bytes} bytes")]
     ManifestTooLarge {

@@ -228,6 +228,7 @@ impl Repository {
         }
         let digest = content_digest(&reference, &bytes)?;
         let manifest = Manifest::parse(media_type.as_ref(), &bytes)?;
+        self.core.options.check_media_type(&manifest.media_type)?;
         let header = header(&manifest, size);
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
         all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));

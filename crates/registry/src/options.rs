@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use jreg_oci::{MediaType, MediaTypePattern};
+
+use crate::{Error, Result};
+
 /// The registry's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which content a manifest may name that the repository does not hold.
     pub references: ReferencePolicy,
+    /// The media types that a pushed manifest may have.
+    pub manifest_media_types: Vec<MediaTypePattern>,
     /// The limits.
     pub limits: Limits,
     /// The most bytes of manifests and links kept in memory for serving, and an eighth of it more
@@ -14,6 +20,21 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How long a cached manifest or link is trusted where other instances share the store.
     pub cache_trust: Duration,
+}
+
+impl Options {
+    /// Whether a pushed manifest may have a media type.
+    pub(crate) fn check_media_type(&self, media_type: &MediaType) -> Result<()> {
+        let allowed = &self.manifest_media_types;
+        if allowed.iter().any(|pattern| pattern.matches(media_type)) {
+            return Ok(());
+        }
+        let allowed: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+        Err(Error::MediaTypeNotAllowed {
+            media_type: media_type.clone(),
+            allowed: allowed.join(", "),
+        })
+    }
 }
 
 /// Which content a manifest may name that the repository does not hold (distribution-spec,
@@ -72,6 +93,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             references: ReferencePolicy::default(),
+            manifest_media_types: vec![MediaTypePattern::application()],
             limits: Limits::default(),
             cache_bytes: 64 * 1024 * 1024,
             cache_trust: Duration::from_secs(60),

@@ -44,6 +44,14 @@ fn rows() -> Vec<(Error, u16, &'static str)> {
         ),
         (Error::SizeMismatch { expected: 2, actual: 1 }, 400, "SIZE_INVALID"),
         (Error::BlobTooLarge { max_bytes: 1 }, 413, "SIZE_INVALID"),
+        (
+            Error::MediaTypeNotAllowed {
+                media_type: "text/html".parse().unwrap(),
+                allowed: "application/*".to_owned(),
+            },
+            400,
+            "MANIFEST_INVALID",
+        ),
         (Error::ManifestTooLarge { max_bytes: 1 }, 413, "MANIFEST_INVALID"),
         (
             Error::ReferencesUnknown { name: name(), missing: vec![digest('a')] },
