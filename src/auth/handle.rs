@@ -6,8 +6,8 @@ use jreg_auth::{Identity, Reason};
 use jreg_oci::{Algorithm, Descriptor, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, Chunk, Condition, Error, ManifestPush, PROTECTING_MANIFESTS_MAX,
-    PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest, Repository,
-    StoredManifest, Touch, UploadId, UploadProgress,
+    PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest, Repository, StoredManifest,
+    Touch, UploadId, UploadProgress,
 };
 
 use super::{Credentialed, Denied, Gate, RefusedAccess, Right, Session};

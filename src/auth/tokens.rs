@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_auth::{
-    Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified,
-    random_hex,
+    Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified, random_hex,
 };
 
 use super::guard::{Found, Guard, Refusal};

@@ -22,9 +22,7 @@ use serde_json::{Value, json};
 
 use super::exchange::Exchange;
 use super::{Context, headers};
-use crate::auth::{
-    AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds,
-};
+use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds};
 use crate::limits::Exceeded;
 use crate::logging::chain;
 

@@ -102,7 +102,10 @@ impl<'a> Evaluation<'a> {
             return Some(reason);
         }
         for (index, rule) in self.policy.rules().iter().enumerate() {
-            if !rule.denies && self.concerns(index, rule) && self.holds(index, rule, true) == Ok(true) {
+            if !rule.denies
+                && self.concerns(index, rule)
+                && self.holds(index, rule, true) == Ok(true)
+            {
                 return Some(rule.reason(index));
             }
         }

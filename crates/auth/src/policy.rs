@@ -16,8 +16,8 @@ use jreg_oci::RepositoryName;
 use serde::Deserialize;
 
 use crate::condition::Condition;
-use crate::evaluation::Evaluation;
 use crate::credentials::USER_BYTES_MAX;
+use crate::evaluation::Evaluation;
 use crate::issuer::{Issuer, IssuerSpec};
 use crate::scope::Actions;
 use crate::{Action, Certificate, Identity, InvalidPattern, Pattern, Robot, Scope, Source};

@@ -74,9 +74,7 @@ pub use keys::{
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{Page, PageRequest};
-pub use protect::{
-    MayRemove, PROTECTING_MANIFESTS_MAX, PROTECTING_TAGS_MAX, Protection,
-};
+pub use protect::{MayRemove, PROTECTING_MANIFESTS_MAX, PROTECTING_TAGS_MAX, Protection};
 pub use reaper::Reaped;
 pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
 pub use rules::Rule;

@@ -20,10 +20,10 @@ use tokio::sync::Semaphore;
 use crate::cache::Seen;
 use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
+use crate::protect::TagRemoval;
 use crate::record::{
     ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, TagTarget, Versioned,
 };
-use crate::protect::TagRemoval;
 use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
 use crate::{Error, ReferencePolicy, Repository, Result, Touch};

@@ -76,6 +76,10 @@ impl<S: Store> Store for SingleWriter<S> {
         self.inner.clock_difference()
     }
 
+    fn longest_wait(&self) -> Option<Duration> {
+        self.inner.longest_wait()
+    }
+
     /// It looks, and then removes whatever is there.
     fn removes_versions(&self) -> bool {
         true

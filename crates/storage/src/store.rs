@@ -306,6 +306,12 @@ pub trait Store: Debug + Send + Sync + 'static {
         None
     }
 
+    /// How long the oldest request that waits for the disk has waited: a read, or a write that is on
+    /// its way into the write-ahead log. `None` if none waits, or if the store has no disk.
+    fn longest_wait(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether [`Store::delete`] of a version works on every key. If not, it is
     /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and what
     /// is to go is swapped for something that stands for nothing.

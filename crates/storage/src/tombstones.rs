@@ -155,6 +155,10 @@ impl<S: Store> Store for Tombstones<S> {
         self.inner.clock_difference()
     }
 
+    fn longest_wait(&self) -> Option<Duration> {
+        self.inner.longest_wait()
+    }
+
     fn removes_versions(&self) -> bool {
         self.removes
     }

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use jreg_storage::{
-    Durability, FsOptions, FsStore, Key, ListRequest, Multipart, Put, PutMode, Store, SyncCounts,
+    Durability, FsOptions, FsStore, Key, ListRequest, Multipart, OpenError, Put, PutMode, Store,
+    SyncCounts,
 };
 
 use numbers::Numbers;
@@ -289,7 +290,9 @@ async fn many_that_write_at_once_share_their_syncs() {
 
 /// Whether a segment's entries do not count any more.
 fn is_free(root: &Path, segment: &str) -> bool {
-    fs::read(root.join(segment)).unwrap().iter().take(64).all(|byte| *byte == 0)
+    fs::read(root.join(segment))
+        .unwrap()
+        .starts_with(b"jreg: this part of the write-ahead log is free")
 }
 
 #[tokio::test]
@@ -320,4 +323,78 @@ async fn a_closed_segment_is_not_replayed_over_what_came_later() {
     let entries = after.list(&ListRequest::below("b/")).await.unwrap().entries;
     assert_eq!(entries.len(), SEGMENT_BYTES / LOGGED_BYTES_MAX + 1);
     assert!(entries.iter().all(|entry| entry.last_modified > SystemTime::UNIX_EPOCH));
+}
+
+/// How many batches the log of [`batches`] has.
+const BATCHES: usize = 20;
+
+/// The log of some writes, each in a batch of its own, and where these begin.
+async fn batches() -> (tempfile::TempDir, Vec<u8>, Vec<usize>) {
+    let world = World::new(3);
+    for number in 0..BATCHES {
+        let name = format!("a/{number}");
+        world.store.put(&key(&name), "1".into(), PutMode::Create).await.unwrap();
+    }
+    let found = tempfile::tempdir().unwrap();
+    copy(&world.live.path().join(".run"), &found.path().join(".run"));
+    let log = fs::read(world.live.path().join(SEGMENTS[0])).unwrap();
+    let heads = log.windows(8).enumerate().filter(|(_, bytes)| *bytes == b"jregWAL\x02");
+    let starts: Vec<_> = heads.map(|(start, _)| start).collect();
+    assert_eq!(starts.len(), BATCHES);
+    (found, log, starts)
+}
+
+fn reopen(root: &Path, log: &[u8]) -> Result<FsStore, OpenError> {
+    write(&root.join(SEGMENTS[0]), log);
+    FsStore::open(root, FsOptions { lock_wait: Duration::ZERO, ..FsOptions::default() })
+}
+
+#[tokio::test]
+async fn damage_before_the_last_batch_stops_the_start_and_changes_nothing() {
+    let (found, log, starts) = batches().await;
+    let last = starts[BATCHES - 1];
+    for place in 0..last {
+        // Every byte of the first two batches, and some of the others.
+        if place >= starts[2] && place % 13 != 0 {
+            continue;
+        }
+        let mut damaged = log.clone();
+        damaged[place] ^= 1;
+        let refused = reopen(found.path(), &damaged).unwrap_err();
+        assert!(matches!(refused, OpenError::DamagedLog { .. }), "{place}: {refused}");
+        let said = refused.to_string();
+        assert!(said.contains(".log-0") && said.contains("move"), "{said}");
+        assert_eq!(fs::read(found.path().join(SEGMENTS[0])).unwrap(), damaged, "{place}");
+        assert!(!found.path().join("a").exists(), "{place}");
+    }
+    // Bytes that are lost are no different.
+    for (from, to) in [(0, 64), (0, starts[3]), (starts[4], starts[6])] {
+        let mut damaged = log.clone();
+        damaged[from..to].fill(0);
+        let refused = reopen(found.path(), &damaged).unwrap_err();
+        assert!(matches!(refused, OpenError::DamagedLog { .. }), "{from}: {refused}");
+    }
+    let mut older = log.clone();
+    older[..8].copy_from_slice(b"\x01\x02\x03\x04\x05\x06\x07\x08");
+    assert!(reopen(found.path(), &older).is_err(), "another version");
+}
+
+#[tokio::test]
+async fn last_batch_may_be_torn_and_a_copy_of_it_is_kept() {
+    let (found, log, starts) = batches().await;
+    let last = starts[BATCHES - 1];
+    // Its bytes end with the path.
+    let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for place in last..end {
+        let mut torn = log.clone();
+        torn[place..end].fill(0xaa);
+        let store = reopen(found.path(), &torn).unwrap();
+        let listed = store.list(&ListRequest::below("a/")).await.unwrap().entries;
+        assert_eq!(listed.len(), BATCHES - 1, "{place}");
+        drop(store);
+        fs::remove_dir_all(found.path().join("a")).unwrap();
+    }
+    assert!(fs::read(found.path().join(".log-torn")).unwrap().starts_with(b"jregWAL"));
+    let store = reopen(found.path(), &log).unwrap();
+    assert_eq!(store.list(&ListRequest::below("a/")).await.unwrap().entries.len(), BATCHES);
 }

@@ -19,15 +19,13 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::disk::Disk;
 use super::failure;
-use super::modes::FOLDER_MODE;
 use super::names::NamesCache;
 use super::sync::Syncs;
 use crate::{Error, ErrorKind, Result};
@@ -109,6 +107,7 @@ pub(super) struct Both<G> {
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
+    disk: Disk,
     even: Stripes,
     odd: Stripes,
     /// Whether they are settled.
@@ -123,9 +122,9 @@ pub(super) fn parent(name: &str) -> &str {
 }
 
 impl Folders {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf, disk: Disk) -> Self {
         let (even, odd) = (Stripes::new(FOLDER_STRIPES), Stripes::new(FOLDER_STRIPES));
-        Self { root, even, odd, known: Mutex::default(), names: NamesCache::default() }
+        Self { root, disk, even, odd, known: Mutex::default(), names: NamesCache::default() }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -253,7 +252,7 @@ impl Folders {
             return Ok(());
         }
         let path = self.path(folder);
-        match DirBuilder::new().mode(FOLDER_MODE).create(&path) {
+        match self.disk.create_folder(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -262,7 +261,10 @@ impl Folders {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(failure::lookup(folder, error));
             }
-            Err(error) => return Err(failure::write(folder, error)),
+            Err(error) => {
+                self.names.forget(parent(folder));
+                return Err(failure::write(folder, error));
+            }
         }
         self.names.add(parent(folder), &format!("{folder}/"));
         self.remember(folder);
@@ -277,8 +279,14 @@ impl Folders {
             let above = parent(name);
             let _above = self.shared(above);
             let Some(_held) = self.stripes(name).try_exclusive(name) else { return };
-            if fs::remove_dir(self.path(name)).is_err() {
-                return;
+            match self.disk.remove_folder(&self.path(name)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return,
+                Err(_) => {
+                    self.known().remove(name);
+                    self.names.forget(above);
+                    return;
+                }
             }
             self.known().remove(name);
             self.names.forget(name);

@@ -127,7 +127,7 @@ impl Inner {
     /// A folder, if it is there.
     fn open_folder(&self, folder: &str) -> Result<Option<File>> {
         let path = self.folders.path(folder.strip_suffix('/').unwrap_or(folder));
-        let opened = File::open(path).map_err(|error| failure::lookup(folder, error));
+        let opened = self.disk.open(&path).map_err(|error| failure::lookup(folder, error));
         opened.map_or_else(|error| absent_is(None, error), |file| Ok(Some(file)))
     }
 
@@ -224,7 +224,7 @@ impl Inner {
         let fail = |error| failure::lookup(folder, error);
         let _held = self.folders.exclusive(name);
         let mut all = Vec::new();
-        let entries = match fs::read_dir(self.folders.path(name)) {
+        let entries = match self.disk.names(&self.folders.path(name)) {
             Ok(entries) => entries,
             Err(error) => return absent_is((), fail(error)),
         };
@@ -233,7 +233,7 @@ impl Inner {
             let Ok(component) = entry.file_name().into_string() else { continue };
             if self.is_left_over(&component) {
                 // If it cannot be removed it stays invisible, and the next listing tries again.
-                let _ = fs::remove_file(entry.path());
+                let _ = self.disk.unlink(&entry.path());
                 continue;
             }
             let Some(is_folder) = is_folder_entry(&entry).map_err(fail)? else { continue };

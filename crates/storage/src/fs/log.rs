@@ -15,35 +15,51 @@
 //!   for a longer log, is taken out of the log by a [`Change::Keep`] once that is done.
 //!
 //! The log is two files, *segments*, used by turns. One that has grown to [`SEGMENT_BYTES`] is
-//! closed; once its changes are done to the files, the file system is synced (`syncfs(2)`), and
-//! the segment is free again, its space being kept. An orderly stop leaves no log.
+//! closed; once its changes are applied to the files, the file system is synced (`syncfs(2)`), and
+//! the segment is free again, its space being kept. While that takes long the other segment grows, to
+//! [`SEGMENT_GROWS_MAX`] times that at the most: then writers wait. What is above [`SEGMENT_BYTES`] is given back
+//! when the segment is free. A clean stop leaves no log.
 //!
-//! Only on Linux: elsewhere nothing syncs one file system.
+//! - **Applied.** A checkpoint waits until the changes of its segment are applied, so nobody takes a
+//!   lock between a change's entry and its application: the lock's holder may wait for the log. A
+//!   delete is applied at its unlink, before anybody waits for its entry.
+//! - **Torn or damaged.** Only the last batch may be torn (see `log/entry.rs`). Anything else is damage:
+//!   the store does not start, and the log stays as it is.
+//!
+//! Only on Linux, and on file systems whose `syncfs(2)` is known to sync.
 
 mod entry;
 mod replay;
+mod scan;
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::modes::FILE_MODE;
+use uuid::Uuid;
+
+use self::entry::{BatchHead, FREE, HEAD_BYTES, sum};
+use super::disk::{Disk, syncs_all};
 use super::sync::Syncs;
+use super::watch::{WaitGuard, Watch};
 
 pub(super) use entry::Change;
 pub(super) use replay::replay;
+pub(super) use scan::ReplayError;
 
 /// The largest object whose bytes go through the log: it is written twice, once here.
 pub(super) const LOGGED_BYTES_MAX: u64 = 128 * 1024;
 /// When a segment is closed.
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+/// How many times as long a segment may become while the other one is not free. Whoever would make it
+/// longer waits.
+const SEGMENT_GROWS_MAX: u64 = 2;
 /// By how much a segment grows. Growing takes a commit of the journal; writing where there is
 /// space already takes none.
 const GROWTH_BYTES: u64 = 1024 * 1024;
@@ -53,6 +69,10 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// The files of the segments.
 const SEGMENTS: [&str; 2] = [".log-0", ".log-1"];
+/// A copy of the last batch that was torn.
+const TORN: &str = ".log-torn";
+/// The segment of a change that is not written yet.
+const NOT_WRITTEN: usize = usize::MAX;
 
 /// Why a change is not in the log.
 #[derive(Debug)]
@@ -76,20 +96,22 @@ struct Shared {
     root: PathBuf,
     /// The root itself, wherever it is moved.
     folder: File,
+    disk: Disk,
+    watch: Watch,
     syncs: Arc<Syncs>,
     hasher: RandomState,
     /// How many submissions are on their way: nobody knows yet what they name.
     queued: AtomicUsize,
     segments: Mutex<[Segment; 2]>,
-    /// A change was done to the files, or a segment became free.
+    /// A change was applied to the files, or a segment became free.
     moved: Condvar,
 }
 
 /// What is known of a segment besides its bytes.
 #[derive(Debug, Default)]
 struct Segment {
-    /// How many changes are in it that the files do not show yet.
-    undone: usize,
+    /// How many submissions are in it that are not applied to the files yet.
+    unapplied: usize,
     /// The files that it names, hashed: one that is named by mistake costs an entry.
     named: HashSet<u64>,
     /// It has entries, and nobody but the checkpoint may touch it.
@@ -98,34 +120,63 @@ struct Segment {
 
 struct Submission {
     changes: Vec<Change>,
-    /// Who waits, if anybody does. In it comes the segment.
-    reply: Option<Sender<Result<usize, Refused>>>,
+    progress: Arc<Progress>,
+    /// Who waits, if anybody does.
+    reply: Option<Sender<Result<(), Refused>>>,
+    /// Until it is answered.
+    _wait: WaitGuard,
 }
 
-/// Changes on their way into the log.
+/// How far a submission is. It changes while the segments are locked.
+#[derive(Debug)]
+struct Progress {
+    /// The segment that it is in, or [`NOT_WRITTEN`].
+    segment: AtomicUsize,
+    /// Whether the files show it, or never will.
+    is_applied: AtomicBool,
+}
+
+/// Changes on their way into the log. Dropping it says that the files show them, or never will.
 #[must_use]
 pub(super) struct Pending<'l> {
-    log: &'l Log,
-    reply: Option<Receiver<Result<usize, Refused>>>,
+    reply: Receiver<Result<(), Refused>>,
+    unapplied: Unapplied<'l>,
 }
 
 /// Changes that are in the log, durably, and that the files are to show before this is dropped.
 #[must_use]
 pub(super) struct Logged<'l> {
+    _unapplied: Unapplied<'l>,
+}
+
+/// Keeps the segment of a submission from being free. Whoever has one takes no lock.
+struct Unapplied<'l> {
     log: &'l Log,
-    segment: usize,
+    progress: Arc<Progress>,
 }
 
 impl Log {
     /// Begins a log in a folder whose last one was replayed. Nothing is written before the first
-    /// change. There is none if nothing is to be synced, or this system cannot.
-    pub(super) fn start(root: &Path, syncs: &Arc<Syncs>) -> io::Result<Option<Self>> {
+    /// change. There is none if nothing is to be synced, or this system cannot sync a file system.
+    pub(super) fn start(
+        root: &Path,
+        disk: &Disk,
+        syncs: &Arc<Syncs>,
+        watch: &Watch,
+    ) -> io::Result<Option<Self>> {
         if !syncs.is_strict() || !cfg!(target_os = "linux") {
+            return Ok(None);
+        }
+        let folder = disk.open(root)?;
+        if !syncs_all(&folder)? {
+            tracing::warn!(folder = %root.display(), "syncfs is not known to work on this file system: each file is synced by itself, which is slower");
             return Ok(None);
         }
         let shared = Arc::new(Shared {
             root: root.to_owned(),
-            folder: File::open(root)?,
+            folder,
+            disk: disk.clone(),
+            watch: watch.clone(),
             syncs: Arc::clone(syncs),
             hasher: RandomState::new(),
             queued: AtomicUsize::new(0),
@@ -135,7 +186,9 @@ impl Log {
         let (queue, submissions) = channel();
         let writer = Writer {
             shared: Arc::clone(&shared),
+            run: Uuid::new_v4().as_u64_pair().0,
             number: 1,
+            batch: 1,
             current: 0,
             files: [None, None],
             buffer: Vec::new(),
@@ -147,25 +200,35 @@ impl Log {
     }
 
     /// Hands changes to the log; they are in it in the order of these calls. The keys of the files
-    /// are held until the changes are done.
+    /// are held until the changes are applied, and no lock is taken until then.
     pub(super) fn submit(&self, changes: Vec<Change>) -> Pending<'_> {
         let (sender, reply) = channel();
-        self.send(Submission { changes, reply: Some(sender) });
-        Pending { log: self, reply: Some(reply) }
+        let progress = self.send(changes, Some(sender));
+        Pending { reply, unapplied: Unapplied { log: self, progress } }
     }
 
     /// The same of a change that the files show already. It is durable with whatever is written
     /// after it.
     pub(super) fn note(&self, change: Change) {
-        self.send(Submission { changes: vec![change], reply: None });
+        self.send(vec![change], None);
     }
 
-    fn send(&self, submission: Submission) {
+    fn send(
+        &self,
+        changes: Vec<Change>,
+        reply: Option<Sender<Result<(), Refused>>>,
+    ) -> Arc<Progress> {
+        let progress = Arc::new(Progress {
+            segment: AtomicUsize::new(NOT_WRITTEN),
+            is_applied: AtomicBool::new(reply.is_none()),
+        });
         if let Some(queue) = &self.queue {
             self.shared.queued.fetch_add(1, Ordering::SeqCst);
+            let (progress, _wait) = (Arc::clone(&progress), self.shared.watch.begin());
             // The writer lives as long as the log. If it does not, whoever waits will know.
-            let _ = queue.send(submission);
+            let _ = queue.send(Submission { changes, progress, reply, _wait });
         }
+        progress
     }
 
     /// Waits until changes are in the log.
@@ -174,7 +237,8 @@ impl Log {
     }
 
     /// Takes files out of the log that were synced themselves, if it names them, or may soon: a
-    /// change of theirs that was handed to it earlier may still be on its way.
+    /// change of theirs that was handed to it earlier may still be on its way. What the log has of
+    /// them is lost with that, so it is said only after the sync.
     pub(super) fn keep<'p>(&self, paths: impl IntoIterator<Item = &'p str>) -> io::Result<()> {
         let named = paths.into_iter().filter(|path| self.names(path));
         let keeps: Vec<_> = named.map(|path| Change::Keep { path: path.to_owned() }).collect();
@@ -210,30 +274,44 @@ impl Drop for Log {
 
 impl<'l> Pending<'l> {
     /// Waits until the changes are durable.
-    pub(super) fn wait(mut self) -> Result<Logged<'l>, Refused> {
-        self.answer()
+    pub(super) fn wait(self) -> Result<Logged<'l>, Refused> {
+        self.answer()?;
+        Ok(Logged { _unapplied: self.unapplied })
     }
 
-    fn answer(&mut self) -> Result<Logged<'l>, Refused> {
-        let ended = || Refused::Failed(io::Error::other("the log has ended, restart to go on"));
-        let reply = self.reply.take().ok_or_else(ended)?;
-        let segment = reply.recv().map_err(|_| ended())??;
-        Ok(Logged { log: self.log, segment })
+    /// Says that the files show the changes, or never will.
+    pub(super) fn applied(self) -> Applied {
+        Applied(self.reply)
     }
-}
 
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        // A segment is free only when everything in it is done.
-        let _ = self.answer();
+    fn answer(&self) -> Result<(), Refused> {
+        answer(&self.reply)
     }
 }
 
-impl Drop for Logged<'_> {
+/// Changes on their way into the log that the files show already. Locks may be taken while it waits.
+#[must_use]
+pub(super) struct Applied(Receiver<Result<(), Refused>>);
+
+impl Applied {
+    /// Waits until the changes are durable.
+    pub(super) fn wait(self) -> Result<(), Refused> {
+        answer(&self.0)
+    }
+}
+
+fn answer(reply: &Receiver<Result<(), Refused>>) -> Result<(), Refused> {
+    let ended = || Refused::Failed(io::Error::other("the log has ended, restart to go on"));
+    reply.recv().map_err(|_| ended())?
+}
+
+impl Drop for Unapplied<'_> {
     fn drop(&mut self) {
         let mut segments = self.log.shared.lock();
-        if let Some(segment) = segments.get_mut(self.segment) {
-            segment.undone -= 1;
+        self.progress.is_applied.store(true, Ordering::Relaxed);
+        let segment = self.progress.segment.load(Ordering::Relaxed);
+        if let Some(segment) = segments.get_mut(segment) {
+            segment.unapplied -= 1;
         }
         drop(segments);
         self.log.shared.moved.notify_all();
@@ -253,12 +331,14 @@ impl Shared {
     }
 
     /// Makes what a closed segment says true of the files, durably, and frees it.
-    fn checkpoint(&self, index: usize, file: &File) -> io::Result<()> {
-        self.wait_until(|segments| segments.get(index).is_none_or(|segment| segment.undone == 0));
-        sync_all(&self.folder)?;
+    fn checkpoint(&self, index: usize, file: &SegmentFile) -> io::Result<()> {
+        let is_applied = |segment: &Segment| segment.unapplied == 0;
+        self.wait_until(|segments| segments.get(index).is_none_or(is_applied));
+        self.disk.sync_all(&self.folder)?;
         // Before it is forgotten what it names: it must not be replayed over what comes now.
-        file.write_all_at(&[0; 64], 0)?;
-        file.sync_data()?;
+        self.disk.overwrite_at(&file.file, &FREE, 0)?;
+        self.disk.sync_data(&file.file)?;
+        file.give_back(&self.disk);
         if let Some(segment) = self.lock().get_mut(index) {
             *segment = Segment::default();
         }
@@ -267,19 +347,44 @@ impl Shared {
     }
 }
 
-/// A segment's file.
+/// A segment's file. It is the writer's, and the checkpoint's while the segment is closed.
+#[derive(Debug)]
+struct SegmentFile {
+    file: File,
+    /// How many bytes may be written over.
+    allocated: AtomicU64,
+}
+
+impl SegmentFile {
+    fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Gives back the space that a slow checkpoint of the other segment made this one take.
+    fn give_back(&self, disk: &Disk) {
+        let kept = disk.segment_bytes(SEGMENT_BYTES).next_multiple_of(GROWTH_BYTES);
+        if self.allocated() > kept && disk.set_length(&self.file, kept).is_ok() {
+            self.allocated.store(kept, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A segment's file, and how far it is written.
 #[derive(Debug)]
 struct Place {
-    file: Arc<File>,
+    file: Arc<SegmentFile>,
     end: u64,
-    allocated: u64,
 }
 
 /// Writes what is submitted. Its thread alone knows the files.
 struct Writer {
     shared: Arc<Shared>,
+    /// A random number of this run.
+    run: u64,
     /// The number of the current segment.
     number: u64,
+    /// The number of the next batch.
+    batch: u64,
     current: usize,
     files: [Option<Place>; 2],
     buffer: Vec<u8>,
@@ -288,7 +393,7 @@ struct Writer {
 impl Writer {
     fn run(mut self, submissions: &Receiver<Submission>) {
         while let Ok(first) = submissions.recv() {
-            let mut bytes = first.entry_bytes();
+            let mut bytes = HEAD_BYTES + first.entry_bytes();
             let mut batch = vec![first];
             while bytes < BATCH_BYTES_MAX
                 && let Ok(next) = submissions.try_recv()
@@ -312,7 +417,7 @@ impl Writer {
         self.shared.queued.fetch_sub(batch.len(), Ordering::SeqCst);
         for reply in batch.into_iter().filter_map(|submission| submission.reply) {
             let answer = match &written {
-                Ok(()) => Ok(self.current),
+                Ok(()) => Ok(()),
                 Err(Refused::Full) => Err(Refused::Full),
                 Err(Refused::Failed(error)) => Err(Refused::Failed(copy(error))),
             };
@@ -328,7 +433,10 @@ impl Writer {
         }
         let mut segments = self.shared.lock();
         let Some(segment) = segments.get_mut(self.current) else { return };
-        segment.undone += batch.iter().filter(|submission| submission.reply.is_some()).count();
+        for Submission { progress, .. } in batch {
+            progress.segment.store(self.current, Ordering::Relaxed);
+            segment.unapplied += usize::from(!progress.is_applied.load(Ordering::Relaxed));
+        }
         let changes = batch.iter().flat_map(|submission| &submission.changes);
         let paths = changes.flat_map(Change::paths);
         segment.named.extend(paths.map(|path| self.shared.hasher.hash_one(path)));
@@ -338,34 +446,50 @@ impl Writer {
         if !self.make_room(bytes)? {
             return Err(Refused::Full);
         }
-        self.buffer.clear();
-        for change in batch.iter().flat_map(|submission| &submission.changes) {
-            change.encode(self.number, &mut self.buffer);
-        }
+        self.encode(batch);
         let Some(Some(place)) = self.files.get_mut(self.current) else { return Err(Refused::Full) };
-        let written = place.file.write_all_at(&self.buffer, place.end);
-        let synced = written.and_then(|()| self.shared.syncs.log(&place.file));
+        let Shared { disk, syncs, .. } = &*self.shared;
+        let file = &place.file.file;
+        let written = disk.overwrite_at(file, &self.buffer, place.end);
+        if written.as_ref().is_err_and(is_full) {
+            // A file system that never writes over anything. Nothing of it counts, nothing is lost.
+            self.empty();
+            return Err(Refused::Full);
+        }
+        let synced = written.and_then(|()| syncs.log(file));
         place.end += self.buffer.len() as u64;
+        self.batch += 1;
         if self.buffer.capacity() > BUFFER_BYTES_MAX {
             self.buffer = Vec::new();
         }
         synced.map_err(|error| {
-            self.shared.syncs.fail();
+            syncs.fail();
             Refused::Failed(error)
         })
     }
 
+    /// Writes a batch to the buffer.
+    fn encode(&mut self, batch: &[Submission]) {
+        self.buffer.clear();
+        self.buffer.resize(HEAD_BYTES, 0);
+        for change in batch.iter().flat_map(|submission| &submission.changes) {
+            change.encode(&mut self.buffer);
+        }
+        let (head, entries) = self.buffer.split_at_mut(HEAD_BYTES);
+        // Submissions are small, and a batch is not much longer than its limit.
+        let bytes = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let (run, segment, batch, sum) = (self.run, self.number, self.batch, sum(entries));
+        head.copy_from_slice(&BatchHead { run, segment, batch, bytes, sum }.encode());
+    }
+
     /// Finds space for so many bytes. If there is none, the log is empty, and names no file.
     fn make_room(&mut self, bytes: u64) -> Result<bool, Refused> {
-        self.turn_if_full();
+        self.turn_if_full(bytes);
         if self.fits(bytes) || self.grow(bytes).is_ok() {
             return Ok(true);
         }
-        // What is in the log takes up space that these changes may have once it is done.
-        if !self.is_empty() {
-            self.turn();
-        }
-        self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
+        // What is in the log takes up space that these changes may have once it is applied.
+        self.empty();
         self.shared.syncs.check().map_err(Refused::Failed)?;
         for _ in SEGMENTS {
             if self.fits(bytes) || self.grow(bytes).is_ok() {
@@ -377,6 +501,14 @@ impl Writer {
         Ok(false)
     }
 
+    /// Waits until the files show all that is in the log, durably.
+    fn empty(&mut self) {
+        if !self.is_empty() {
+            self.turn();
+        }
+        self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
+    }
+
     /// Whether the current segment has no entry.
     fn is_empty(&self) -> bool {
         let place = self.files.get(self.current).and_then(Option::as_ref);
@@ -385,7 +517,7 @@ impl Writer {
 
     fn fits(&self, bytes: u64) -> bool {
         let place = self.files.get(self.current).and_then(Option::as_ref);
-        place.is_some_and(|place| place.end + bytes <= place.allocated)
+        place.is_some_and(|place| place.end + bytes <= place.file.allocated())
     }
 
     /// Makes the current segment longer: with bytes, so that writing them over needs no new space.
@@ -395,19 +527,23 @@ impl Writer {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let Some(slot) = self.files.get_mut(self.current) else { return Ok(()) };
+        let Shared { root, disk, .. } = &*self.shared;
         if slot.is_none() {
             let name = SEGMENTS.get(self.current).copied().unwrap_or_default();
-            *slot = Some(Place::create(&self.shared.root, name)?);
+            *slot = Some(Place::create(root, disk, name)?);
         }
         let Some(place) = slot else { return Ok(()) };
-        place.grow(bytes)
+        place.grow(disk, bytes)
     }
 
-    fn turn_if_full(&mut self) {
+    fn turn_if_full(&mut self, bytes: u64) {
         let place = self.files.get(self.current).and_then(Option::as_ref);
-        let is_full = place.is_some_and(|place| place.end >= SEGMENT_BYTES);
-        // While the other one is not free, this one goes on growing.
-        if is_full && self.shared.lock().iter().all(|segment| !segment.is_closed) {
+        let end = place.map_or(0, |place| place.end);
+        let is_other_free = || self.shared.lock().iter().all(|segment| !segment.is_closed);
+        // While the other one is not free, this one goes on growing, but not for ever.
+        let segment = self.shared.disk.segment_bytes(SEGMENT_BYTES);
+        let is_at_limit = end > 0 && end + bytes > SEGMENT_GROWS_MAX * segment;
+        if is_at_limit || end >= segment && is_other_free() {
             self.turn();
         }
     }
@@ -426,7 +562,7 @@ impl Writer {
         self.number += 1;
         let checkpoint = move || {
             if let Err(error) = shared.checkpoint(closed, &file) {
-                tracing::error!(%error, "the log cannot be brought to an end");
+                tracing::error!(%error, "checkpoint of the write-ahead log failed");
                 shared.syncs.fail();
                 shared.free_all();
             }
@@ -444,9 +580,12 @@ impl Writer {
         if self.files.iter().all(Option::is_none) {
             return;
         }
-        let Shared { root, folder, .. } = &*self.shared;
-        if let Err(error) = sync_all(folder).and_then(|()| remove_segments(root)) {
-            tracing::warn!(%error, "the log stays, and is replayed by the next start");
+        let Shared { root, folder, disk, .. } = &*self.shared;
+        let [first, second] = SEGMENTS;
+        let oldest_first = if self.current == 0 { [second, first] } else { [first, second] };
+        let ended = disk.sync_all(folder).and_then(|()| remove_segments(root, disk, oldest_first));
+        if let Err(error) = ended {
+            tracing::warn!(%error, "the write-ahead log stays, and the next start replays it");
         }
     }
 }
@@ -466,43 +605,49 @@ impl Submission {
 }
 
 impl Place {
-    fn create(root: &Path, name: &str) -> io::Result<Self> {
-        let path = root.join(name);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
-        File::open(root)?.sync_all()?;
-        Ok(Self { file: Arc::new(file), end: 0, allocated: 0 })
+    fn create(root: &Path, disk: &Disk, name: &str) -> io::Result<Self> {
+        let file = disk.create(&root.join(name))?;
+        disk.sync_folder(root)?;
+        let file = SegmentFile { file, allocated: AtomicU64::new(0) };
+        Ok(Self { file: Arc::new(file), end: 0 })
     }
 
-    fn grow(&mut self, bytes: u64) -> io::Result<()> {
-        let needed = (self.end + bytes).saturating_sub(self.allocated);
-        let steps = needed.div_ceil(GROWTH_BYTES);
-        for _ in 0..steps {
+    /// Makes room for so many bytes, or takes none: space is allocated before it is written.
+    fn grow(&mut self, disk: &Disk, bytes: u64) -> io::Result<()> {
+        let SegmentFile { file, allocated } = &*self.file;
+        let before = allocated.load(Ordering::Relaxed);
+        let steps = (self.end + bytes).saturating_sub(before).div_ceil(GROWTH_BYTES);
+        let after = before + steps * GROWTH_BYTES;
+        let grown = disk.allocate(file, before, after - before).and_then(|()| {
             let zeros = vec![0; usize::try_from(GROWTH_BYTES).unwrap_or_default()];
-            self.file.write_all_at(&zeros, self.allocated)?;
-            self.allocated += GROWTH_BYTES;
+            let mut starts = (0..steps).map(|step| before + step * GROWTH_BYTES);
+            starts.try_for_each(|start| disk.write_at(file, &zeros, start))?;
+            disk.sync(file)
+        });
+        match grown {
+            Ok(()) => allocated.store(after, Ordering::Relaxed),
+            // What was allocated in part must not be missing elsewhere.
+            Err(_) => drop(disk.set_length(file, before)),
         }
-        self.file.sync_all()
+        grown
     }
 }
 
-/// Brings everything that was written on the file system of a folder to the disk.
-fn sync_all(folder: &File) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    rustix::fs::syncfs(folder)?;
-    #[cfg(not(target_os = "linux"))]
-    folder.sync_all()?;
+/// Removes the files of the log one after the other, durably: what is replayed after a crash between
+/// them must be the newest.
+fn remove_segments(root: &Path, disk: &Disk, oldest_first: [&str; 2]) -> io::Result<()> {
+    for name in oldest_first {
+        match disk.unlink(&root.join(name)) {
+            Ok(()) => disk.sync_folder(root)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(())
 }
 
-fn remove_segments(root: &Path) -> io::Result<()> {
-    for name in SEGMENTS {
-        match fs::remove_file(root.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    File::open(root)?.sync_all()
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn copy(error: &io::Error) -> io::Error {

@@ -19,6 +19,7 @@
 //! its file is seen to be the same, and a file that is open. Nobody but this store could have made
 //! that untrue, so the root is not looked at. So is what is absent, if the root is still ours.
 
+mod disk;
 mod failure;
 mod folders;
 mod known;
@@ -32,6 +33,7 @@ mod records;
 mod root;
 mod sync;
 mod uploads;
+mod watch;
 
 use std::io;
 use std::panic::resume_unwind;
@@ -43,19 +45,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::disk::Disk;
 use self::folders::{Folders, Stripes};
 use self::known::Known;
-use self::log::Log;
+use self::log::{Log, ReplayError};
 use self::reading::Files;
 use self::root::Root;
 use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
+use self::watch::Watch;
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality,
     Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
     SystemClock, Written,
 };
 
+#[cfg(feature = "testing")]
+pub use self::disk::SyscallHook;
+pub use self::disk::{Syscall, SyscallTarget};
 pub use self::root::OpenError;
 pub use self::sync::{Durability, SyncCounts};
 
@@ -104,6 +111,9 @@ pub struct FsStore {
 #[derive(Debug)]
 struct Inner {
     clock: Arc<dyn Clock>,
+    disk: Disk,
+    /// Reads, and changes on their way into the log.
+    watch: Watch,
     syncs: Arc<Syncs>,
     /// Files that are open for those who will read them next.
     files: Files,
@@ -127,19 +137,41 @@ impl FsStore {
     /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
     /// [`FsOptions::lock_wait`] at the most while another process owns the folder.
     pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, OpenError> {
+        Self::open_on(root.as_ref(), options, Disk::default())
+    }
+
+    /// The same, with every system call seen by a test before it is made.
+    #[cfg(feature = "testing")]
+    pub fn open_with(
+        root: impl AsRef<Path>,
+        options: FsOptions,
+        hook: Arc<dyn SyscallHook>,
+    ) -> Result<Self, OpenError> {
+        Self::open_on(root.as_ref(), options, Disk::with(hook))
+    }
+
+    fn open_on(root: &Path, options: FsOptions, disk: Disk) -> Result<Self, OpenError> {
         let FsOptions { durability, clock, lock_wait, cache_bytes, private_folders } = options;
-        let root = Root::open(root.as_ref(), durability, lock_wait)?;
+        let root = Root::open(root, durability, lock_wait)?;
         modes::restrict(root.path(), private_folders).log(root.path());
         let io = |source| OpenError::Io { root: root.path().to_owned(), source };
-        log::replay(root.path()).map_err(io)?;
-        let syncs = Arc::new(Syncs::new(durability));
+        log::replay(root.path(), &disk).map_err(|error| match error {
+            ReplayError::Io(source) => io(source),
+            ReplayError::Damaged { path, offset, what } => {
+                OpenError::DamagedLog { path, offset, what }
+            }
+        })?;
+        let syncs = Arc::new(Syncs::new(durability, disk.clone()));
+        let watch = Watch::default();
         let inner = Inner {
             clock,
-            log: Log::start(root.path(), &syncs).map_err(io)?,
+            watch: watch.clone(),
+            log: Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?,
+            disk: disk.clone(),
             syncs,
             files: Files::default(),
             known: Known::new(cache_bytes),
-            folders: Folders::new(root.path().to_owned()),
+            folders: Folders::new(root.path().to_owned(), disk),
             keys: Stripes::new(KEY_STRIPES),
             uploads: Uploads::default(),
             run: uuid::Uuid::new_v4().simple().to_string(),
@@ -172,9 +204,24 @@ impl FsStore {
         })
         .await
     }
+
+    /// The same for a read: how long it waits counts for [`Store::longest_wait`].
+    async fn run_read<T: Send + 'static>(
+        &self,
+        key: impl Into<String>,
+        read: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(key, move |inner| inner.watched(read)).await
+    }
 }
 
 impl Inner {
+    /// Reads, and is seen to wait meanwhile.
+    fn watched<T>(&self, read: impl FnOnce(&Self) -> T) -> T {
+        let _wait = self.watch.begin();
+        read(self)
+    }
+
     fn check_root(&self, key: &str) -> Result<()> {
         self.root.check().map_err(|error| failure::ambiguous(key, error))
     }
@@ -182,7 +229,7 @@ impl Inner {
     /// Whether nothing has this name, as one look at the file system tells: that is not worth the
     /// way to another thread. `false`: it is to be looked at more closely.
     fn is_absent(&self, name: &str) -> bool {
-        let found = std::fs::symlink_metadata(self.root.path().join(name));
+        let found = self.disk.symlink_metadata(&self.root.path().join(name));
         found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
             && self.root.check().is_ok()
     }
@@ -231,6 +278,10 @@ impl Store for FsStore {
         PART_RULES
     }
 
+    fn longest_wait(&self) -> Option<Duration> {
+        self.inner.watch.longest()
+    }
+
     async fn get(&self, key: &Key) -> Result<Record> {
         if let Some(found) = self.inner.known.get(key, &self.inner.path(key)) {
             return self.inner.record(key, found);
@@ -239,18 +290,19 @@ impl Store for FsStore {
             return Err(Error::new(ErrorKind::NotFound, key));
         }
         let key = key.clone();
-        self.run(key.clone(), move |inner| inner.get(&key)).await
+        self.run_read(key.clone(), move |inner| inner.get(&key)).await
     }
 
     async fn head(&self, key: &Key) -> Result<Stat> {
         let key = key.clone();
-        self.run(key.clone(), move |inner| inner.head(&key)).await
+        self.run_read(key.clone(), move |inner| inner.head(&key)).await
     }
 
     async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
         let wanted = key.clone();
-        let file = self.run(key.clone(), move |inner| inner.open_range(&wanted, range)).await?;
-        Ok(reading::stream(key.clone(), file, range))
+        let file =
+            self.run_read(key.clone(), move |inner| inner.open_range(&wanted, range)).await?;
+        Ok(reading::stream(key.clone(), file, range, &self.inner.watch))
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
@@ -318,7 +370,7 @@ impl Store for FsStore {
             return Ok(Some(open));
         }
         let key = key.clone();
-        self.run(key.clone(), move |inner| inner.open_file(&key)).await.map(Some)
+        self.run_read(key.clone(), move |inner| inner.open_file(&key)).await.map(Some)
     }
 
     async fn presign(&self, _key: &Key, _presign: &Presign) -> Result<Option<String>> {

@@ -4,7 +4,6 @@
 //! first before the second is there, either. Whoever holds two folders or two keys has taken them
 //! in the order of their locks, and folders before keys: nobody waits for somebody who waits.
 
-use std::fs;
 use std::time::SystemTime;
 
 use super::folders::parent;
@@ -62,14 +61,16 @@ impl Inner {
         };
         let [of_first, of_then] = temporaries;
         let shown =
-            self.show(first, &of_first, None).map(|()| self.show(then, &of_then, Some(version)));
+            self.show(first, of_first, None).map(|()| self.show(then, of_then, Some(version)));
         drop(logged);
         let unshown: &[&str] = match &shown {
             Ok(Ok(())) => &[],
             Ok(Err(_)) => &[other],
             Err(_) => &[one, other],
         };
-        log.keep(unshown.iter().copied()).map_err(|error| failure::ambiguous(&first.key, error))?;
+        if !unshown.is_empty() {
+            self.retract(log, &first.key, unshown)?;
+        }
         shown.map(Some)
     }
 
@@ -81,10 +82,10 @@ impl Inner {
     }
 
     /// Gives a file its name; a record's version is told.
-    fn show(&self, put: &Put, temporary: &Temporary, version: Option<&ETag>) -> Result<()> {
+    fn show(&self, put: &Put, temporary: Temporary, version: Option<&ETag>) -> Result<()> {
         let path = self.path(&put.key);
-        let renamed = fs::rename(temporary.path(), &path);
-        self.appeared(&put.key);
+        let renamed = temporary.rename(&path);
+        self.appeared(&put.key, &renamed);
         renamed.map_err(|error| taken(&put.key, &path, error))?;
         self.read_next(&put.key, &put.bytes, version);
         Ok(())

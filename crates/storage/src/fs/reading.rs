@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
+use super::watch::Watch;
 use super::{Inner, blocking, failure};
 use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
 
@@ -69,20 +70,27 @@ impl Inner {
 }
 
 /// Streams a range of an open file. A file that ends early is an error, never a short stream.
-pub(super) fn stream(key: Key, file: File, range: ByteRange) -> ByteStream {
-    let file = Arc::new(file);
-    futures::stream::try_unfold(range, move |rest| next(key.clone(), file.clone(), rest))
-        .into_stream()
-        .boxed()
+pub(super) fn stream(key: Key, file: File, range: ByteRange, watch: &Watch) -> ByteStream {
+    let (file, watch) = (Arc::new(file), watch.clone());
+    let open = move || (key.clone(), file.clone(), watch.clone());
+    futures::stream::try_unfold(range, move |rest| next(open(), rest)).into_stream().boxed()
 }
 
-async fn next(key: Key, file: Arc<File>, rest: ByteRange) -> Result<Option<(Bytes, ByteRange)>> {
+async fn next(
+    (key, file, watch): (Key, Arc<File>, Watch),
+    rest: ByteRange,
+) -> Result<Option<(Bytes, ByteRange)>> {
     if rest.is_empty() {
         return Ok(None);
     }
     let end = rest.end.min(rest.start.saturating_add(CHUNK_BYTES));
     let chunk = ByteRange { start: rest.start, end };
-    let bytes = blocking(key.clone(), move || read_chunk(&key, &file, chunk)).await?;
+    let name = key.clone();
+    let read = move || {
+        let _wait = watch.begin();
+        read_chunk(&key, &file, chunk)
+    };
+    let bytes = blocking(name, read).await?;
     Ok(Some((bytes, ByteRange { start: end, ..rest })))
 }
 

@@ -8,19 +8,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::disk::Disk;
 use super::folders::parent;
 use super::known::{Found, KnownRecord, Stamp};
-use super::log::{Change, LOGGED_BYTES_MAX, Log, Pending, Refused};
-use super::modes::FILE_MODE;
+use super::log::{Applied, Change, LOGGED_BYTES_MAX, Log, Pending, Refused};
 use super::{Inner, failure};
 use crate::{
     ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
@@ -32,18 +31,25 @@ const ETAG_BYTES: usize = 16;
 /// A file that goes away unless it is given a name.
 pub(super) struct Temporary {
     path: PathBuf,
+    disk: Disk,
+    is_renamed: bool,
 }
 
 impl Temporary {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Gives it a name.
+    pub(super) fn rename(mut self, to: &Path) -> io::Result<()> {
+        self.disk.rename(&self.path, to)?;
+        self.is_renamed = true;
+        Ok(())
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Gone already after a rename. One that stays is swept by a listing of the next run.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_renamed {
+            // One that stays is swept by a listing of the next run.
+            let _ = self.disk.unlink(&self.path);
+        }
     }
 }
 
@@ -73,8 +79,8 @@ impl Inner {
 
     pub(super) fn open_held(&self, key: &Key) -> Result<(File, Metadata)> {
         let open = || {
-            let file = File::open(self.path(key))?;
-            let metadata = file.metadata()?;
+            let file = self.disk.open(&self.path(key))?;
+            let metadata = self.disk.metadata_of(&file)?;
             Ok((file, metadata))
         };
         let (file, metadata) = open().map_err(|error| failure::lookup(key, error))?;
@@ -105,7 +111,7 @@ impl Inner {
             Err(error) => return Err(error),
         };
         let last_modified = modified(key, &metadata)?;
-        let bytes = read_record(key, file, metadata.len())?;
+        let bytes = self.read_record(key, &file, metadata.len())?;
         Ok(Some(KnownRecord {
             etag: etag(&bytes),
             bytes,
@@ -186,21 +192,21 @@ impl Inner {
             Err(Refused::Full) => return Ok(false),
             Err(Refused::Failed(error)) => return Err(failure::ambiguous(key, error)),
         };
-        let renamed = fs::rename(&temporary.path, self.path(key));
+        let renamed = temporary.rename(&self.path(key));
         drop(logged);
-        self.appeared(key);
+        self.appeared(key, &renamed);
         let Err(error) = renamed else {
             self.read_next(key, bytes, version);
             return Ok(true);
         };
-        log.keep([key.as_str()]).map_err(|error| failure::ambiguous(key, error))?;
+        self.retract(log, key, &[key.as_str()])?;
         Err(taken(key, &self.path(key), error))
     }
 
     /// A record that was just written is what is read next.
     pub(super) fn read_next(&self, key: &Key, bytes: &Bytes, version: Option<&ETag>) {
         let Some(etag) = version.cloned() else { return };
-        let Ok(metadata) = fs::metadata(self.path(key)) else { return };
+        let Ok(metadata) = self.disk.metadata(&self.path(key)) else { return };
         let Ok(last_modified) = metadata.modified() else { return };
         let (bytes, stamp) = (bytes.clone(), Stamp::of(&metadata));
         self.known.set(key, Some(KnownRecord { bytes, etag, last_modified, stamp }));
@@ -209,14 +215,15 @@ impl Inner {
     /// Puts an object by its own syncs.
     fn put_synced(&self, key: &Key, folder: &Path, bytes: &[u8], mode: &PutMode) -> Result<()> {
         let temporary = self.write_temporary(key, folder, bytes, self.clock.now())?;
-        File::open(&temporary.path)
+        self.disk
+            .open(&temporary.path)
             .and_then(|file| self.syncs.file(&file))
             .map_err(|error| failure::write(key, error))?;
         let _held = self.keys.exclusive(key.as_str());
         self.check_held(key, mode)?;
         let path = self.path(key);
-        let renamed = fs::rename(&temporary.path, &path);
-        self.appeared(key);
+        let renamed = temporary.rename(&path);
+        self.appeared(key, &renamed);
         renamed.map_err(|error| taken(key, &path, error))?;
         self.settle(key, [key.as_str()])
     }
@@ -235,6 +242,25 @@ impl Inner {
         kept.map_err(|error| failure::ambiguous(key, error))
     }
 
+    /// After a change that is in the log could not be applied: takes its files out of the log, as they
+    /// are. What the log has of them may be their only durable copy, so they are synced first. Their
+    /// folders are held.
+    pub(super) fn retract(&self, log: &Log, key: &Key, paths: &[&str]) -> Result<()> {
+        let synced = paths.iter().try_for_each(|path| {
+            match self.disk.open(&self.root.path().join(path)) {
+                Ok(file) => self.syncs.file(&file)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            self.folders.settle(parent(path), &self.syncs)
+        });
+        synced.and_then(|()| log.keep(paths.iter().copied())).map_err(|error| {
+            // The next start replays what could not be applied.
+            self.syncs.fail();
+            failure::ambiguous(key, error)
+        })
+    }
+
     /// Looks before anything is written: a lost swap leaves no folder behind, and a key that is
     /// taken is so on a full disk too.
     pub(super) fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
@@ -248,11 +274,20 @@ impl Inner {
             return self.check_version(key, version);
         }
         let path = self.path(key);
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if *mode == PutMode::Create || metadata.is_dir() => {
+        match self.there(key)? {
+            Some(metadata) if *mode == PutMode::Create || metadata.is_dir() => {
                 Err(taken(key, &path, io::ErrorKind::AlreadyExists.into()))
             }
-            Ok(_) | Err(_) => Ok(()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What has a key's name, if anything has.
+    pub(super) fn there(&self, key: &Key) -> Result<Option<Metadata>> {
+        let found = self.disk.symlink_metadata(&self.path(key));
+        match found.map_err(|error| failure::lookup(key, error)) {
+            Err(error) if error.is_not_found() => Ok(None),
+            found => found.map(Some),
         }
     }
 
@@ -264,17 +299,17 @@ impl Inner {
         modified: SystemTime,
     ) -> Result<Temporary> {
         let path = folder.join(self.temporary_name());
-        let mut file =
-            match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(failure::lookup(key, error));
-                }
-                Err(error) => return Err(failure::write(key, error)),
-            };
-        let temporary = Temporary { path };
-        file.write_all(bytes)
-            .and_then(|()| file.set_modified(modified))
+        let file = match self.disk.create_new(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(failure::lookup(key, error));
+            }
+            Err(error) => return Err(failure::write(key, error)),
+        };
+        let temporary = Temporary { path, disk: self.disk.clone(), is_renamed: false };
+        self.disk
+            .write_at(&file, bytes, 0)
+            .and_then(|()| self.disk.set_modified(&file, modified))
             .map_err(|error| failure::write(key, error))?;
         Ok(temporary)
     }
@@ -288,8 +323,8 @@ impl Inner {
             if let Some(version) = version {
                 self.check_version(key, version)?;
             }
-            let pending = self.submit_and_remove(key)?;
-            self.end_deletes(key, vec![pending])?;
+            let applied = self.submit_and_remove(key)?;
+            self.end_deletes(key, vec![applied])?;
         }
         self.folders.prune(folder);
         Ok(())
@@ -311,47 +346,47 @@ impl Inner {
 
     fn delete_in(&self, folder: &str, keys: &[&Key]) -> Result<()> {
         let _folder_held = self.folders.shared(folder);
-        let mut pending = Vec::new();
+        let mut applied = Vec::new();
         for key in keys {
             let _held = self.keys.exclusive(key.as_str());
-            pending.push(self.submit_and_remove(key)?);
+            applied.push(self.submit_and_remove(key)?);
         }
-        keys.first().map_or(Ok(()), |key| self.end_deletes(key, pending))
+        keys.first().map_or(Ok(()), |key| self.end_deletes(key, applied))
     }
 
-    fn submit_and_remove(&self, key: &Key) -> Result<Option<Pending<'_>>> {
+    /// Hands a delete to the log and applies it. So the next key may be locked before it is durable.
+    fn submit_and_remove(&self, key: &Key) -> Result<Option<Applied>> {
         let pending = self.submit_delete(key)?;
-        match (self.remove(key), &self.log) {
-            (Ok(()), _) => Ok(pending),
-            (Err(error), None) => Err(error),
-            (Err(error), Some(log)) => {
-                drop(pending);
-                log.keep([key.as_str()]).map_err(|error| failure::ambiguous(key, error))?;
-                Err(error)
-            }
+        let removed = self.remove(key);
+        let applied = pending.map(Pending::applied);
+        let Err(error) = removed else { return Ok(applied) };
+        match (applied.map(Applied::wait), &self.log) {
+            (Some(Ok(())), Some(log)) => self.retract(log, key, &[key.as_str()])?,
+            (Some(Err(Refused::Failed(error))), _) => return Err(failure::ambiguous(key, error)),
+            // The log has nothing of it.
+            (Some(Ok(()) | Err(Refused::Full)) | None, _) => {}
         }
+        Err(error)
     }
 
     /// Hands a delete to the log. It may show before it is durable: there are no bytes that could
     /// come later than a name.
     fn submit_delete(&self, key: &Key) -> Result<Option<Pending<'_>>> {
         let Some(log) = &self.log else { return Ok(None) };
-        match fs::symlink_metadata(self.path(key)) {
-            Ok(metadata) if metadata.is_dir() => Ok(None),
-            Ok(_) => Ok(Some(log.submit(vec![Change::Delete { path: key.to_string() }]))),
-            Err(error) => match failure::lookup(key, error) {
-                error if error.is_not_found() => Ok(None),
-                error => Err(error),
-            },
-        }
+        Ok(match self.there(key)? {
+            Some(metadata) if !metadata.is_dir() => {
+                Some(log.submit(vec![Change::Delete { path: key.to_string() }]))
+            }
+            Some(_) | None => None,
+        })
     }
 
     /// Waits until deletes in one folder are durable.
-    pub(super) fn end_deletes(&self, key: &Key, deletes: Vec<Option<Pending<'_>>>) -> Result<()> {
+    pub(super) fn end_deletes(&self, key: &Key, deletes: Vec<Option<Applied>>) -> Result<()> {
         let mut is_full = self.log.is_none();
-        for pending in deletes.into_iter().flatten() {
-            match pending.wait() {
-                Ok(_) => {}
+        for applied in deletes.into_iter().flatten() {
+            match applied.wait() {
+                Ok(()) => {}
                 Err(Refused::Full) => is_full = true,
                 Err(Refused::Failed(error)) => return Err(failure::ambiguous(key, error)),
             }
@@ -359,25 +394,35 @@ impl Inner {
         if is_full { self.sync_removal(key, parent(key.as_str())) } else { Ok(()) }
     }
 
-    /// Notes that a key has a new file, if it could be given.
-    pub(super) fn appeared(&self, key: &Key) {
+    /// Notes that a key has a new file, or that nobody knows whether it has.
+    pub(super) fn appeared(&self, key: &Key, renamed: &io::Result<()>) {
         self.files.forget(key);
         self.known.forget(key);
-        self.folders.names.add(parent(key.as_str()), key.as_str());
+        let folder = parent(key.as_str());
+        match renamed {
+            Ok(()) => self.folders.names.add(folder, key.as_str()),
+            Err(_) => self.folders.names.forget(folder),
+        }
     }
 
     fn remove(&self, key: &Key) -> Result<()> {
         self.files.forget(key);
         self.known.forget(key);
-        self.folders.names.remove(parent(key.as_str()), key.as_str());
-        match fs::remove_file(self.path(key)) {
+        let folder = parent(key.as_str());
+        match self.disk.unlink(&self.path(key)) {
+            Ok(()) => {
+                self.folders.names.remove(folder, key.as_str());
+                Ok(())
+            }
             // A folder is no object.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(()),
-            Err(error) => match failure::lookup(key, error) {
-                error if error.is_not_found() => Ok(()),
-                error => Err(error),
-            },
-            Ok(()) => Ok(()),
+            Err(error) => {
+                self.folders.names.forget(folder);
+                match failure::lookup(key, error) {
+                    error if error.is_not_found() => Ok(()),
+                    error => Err(error),
+                }
+            }
         }
     }
 
@@ -388,6 +433,21 @@ impl Inner {
             return Ok(());
         }
         self.syncs.folder(&path).map_err(|error| failure::ambiguous(key, error))
+    }
+
+    /// Reads a file of a known size whole.
+    fn read_record(&self, key: &Key, file: &File, size_bytes: u64) -> Result<Bytes> {
+        if size_bytes > RECORD_BYTES_MAX {
+            return Err(Error::new(ErrorKind::TooLarge, key));
+        }
+        let bytes = self
+            .disk
+            .read_up_to(file, size_bytes)
+            .map_err(|error| failure::ambiguous(key, error))?;
+        if (bytes.len() as u64) < size_bytes {
+            return Err(failure::ambiguous(key, io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(bytes.into())
     }
 
     pub(super) fn check_syncs(&self, key: &Key) -> Result<()> {
@@ -405,21 +465,6 @@ pub(super) fn taken(key: &Key, path: &Path, error: io::Error) -> Error {
         io::ErrorKind::NotFound => failure::ambiguous(key, error),
         _ => failure::write(key, error),
     }
-}
-
-/// Reads a file of a known size whole.
-fn read_record(key: &Key, file: File, size_bytes: u64) -> Result<Bytes> {
-    if size_bytes > RECORD_BYTES_MAX {
-        return Err(Error::new(ErrorKind::TooLarge, key));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or(0));
-    file.take(size_bytes)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failure::ambiguous(key, error))?;
-    if (bytes.len() as u64) < size_bytes {
-        return Err(failure::ambiguous(key, io::ErrorKind::UnexpectedEof.into()));
-    }
-    Ok(bytes.into())
 }
 
 #[cfg(test)]

@@ -40,6 +40,18 @@ pub enum OpenError {
         /// The folder.
         root: PathBuf,
     },
+    /// Changes that were acknowledged cannot be read.
+    #[error(
+        "the write-ahead log is damaged: {path:?} at byte {offset}: {what}. Nothing was changed. The files lack changes that were acknowledged. Restore the folder from a backup, or move .log-0 and .log-1 elsewhere, start, and run `jreg fsck`: then the changes in them are lost (docs/fsck.md)"
+    )]
+    DamagedLog {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The operating system refused.
     #[error("folder {root:?} cannot be used{}", advice(.source))]
     Io {

@@ -10,6 +10,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::disk::Disk;
+
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
@@ -37,6 +39,7 @@ pub struct SyncCounts {
 #[derive(Debug)]
 pub(super) struct Syncs {
     durability: Durability,
+    disk: Disk,
     files: AtomicU64,
     folders: AtomicU64,
     logs: AtomicU64,
@@ -52,9 +55,10 @@ pub(super) struct Syncs {
 }
 
 impl Syncs {
-    pub(super) fn new(durability: Durability) -> Self {
+    pub(super) fn new(durability: Durability, disk: Disk) -> Self {
         Self {
             durability,
+            disk,
             files: AtomicU64::new(0),
             folders: AtomicU64::new(0),
             logs: AtomicU64::new(0),
@@ -94,19 +98,19 @@ impl Syncs {
 
     /// Syncs a file's bytes and times.
     pub(super) fn file(&self, file: &File) -> io::Result<()> {
-        self.count(&self.files, || file.sync_all())
+        self.count(&self.files, || self.disk.sync(file))
     }
 
     /// Syncs a file's bytes and length.
     pub(super) fn data(&self, file: &File) -> io::Result<()> {
-        self.count(&self.files, || file.sync_data())
+        self.count(&self.files, || self.disk.sync_data(file))
     }
 
     /// Syncs what was appended to the log.
     pub(super) fn log(&self, file: &File) -> io::Result<()> {
         #[cfg(test)]
         let _gate = self.log_gate.lock();
-        self.count(&self.logs, || file.sync_data())
+        self.count(&self.logs, || self.disk.sync_data(file))
     }
 
     /// From now on no write is acknowledged.
@@ -116,7 +120,7 @@ impl Syncs {
 
     /// Syncs the names in a folder.
     pub(super) fn folder(&self, path: &Path) -> io::Result<()> {
-        self.folder_by(|| File::open(path)?.sync_all())
+        self.folder_by(|| self.disk.sync_folder(path))
     }
 
     fn folder_by(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_sync_during_which_another_failed_does_not_succeed() {
-        let syncs = Syncs::new(Durability::Strict);
+        let syncs = Syncs::new(Durability::Strict, Disk::default());
         syncs.folder_by(|| Ok(())).unwrap();
         let overlapping = || {
             syncs.folder_by(|| Err(io::Error::other("the disk"))).unwrap_err();

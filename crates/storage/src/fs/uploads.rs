@@ -6,9 +6,10 @@
 //! claim's last write is over before the next claim's first.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+#[cfg(test)]
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,9 +18,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::disk::Disk;
 use super::folders::parent;
 use super::log::{Change, LOGGED_BYTES_MAX, Refused};
-use super::modes::FILE_MODE;
 use super::records::taken;
 use super::{Inner, failure};
 use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
@@ -40,8 +41,12 @@ struct Claims {
     end: AtomicU64,
     /// Whether the file's name is durable without the log.
     is_settled: AtomicBool,
-    /// Whether the bytes are durable.
-    is_synced: AtomicBool,
+    /// Counts the changes of the bytes.
+    changes: AtomicU64,
+    /// How many of them are durable.
+    synced_changes: AtomicU64,
+    /// Whether a sync failed, so that nobody knows which bytes are durable.
+    is_lost: AtomicBool,
 }
 
 impl Claims {
@@ -51,6 +56,11 @@ impl Claims {
 
     fn exclusive(&self) -> RwLockWriteGuard<'_, u64> {
         self.largest.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the bytes have changed.
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Lets a claim in, which shuts smaller ones out.
@@ -69,11 +79,11 @@ impl Claims {
 
     /// Frees what a write left behind that failed: on a full disk nothing else could be written,
     /// not even what ends an upload. Parts that others wrote behind it stay.
-    fn cut(&self, file: &File, writer: u64) {
+    fn cut(&self, disk: &Disk, file: &File, writer: u64) {
         let largest = self.exclusive();
         if *largest == writer {
             // If it cannot be cut now, the next claim cuts it.
-            let _ = file.set_len(self.end.load(Ordering::Relaxed));
+            let _ = disk.set_length(file, self.end.load(Ordering::Relaxed));
         }
     }
 }
@@ -99,7 +109,9 @@ impl Uploads {
                 largest: RwLock::new(upload.writer),
                 end,
                 is_settled: AtomicBool::new(false),
-                is_synced: AtomicBool::new(false),
+                changes: AtomicU64::new(1),
+                synced_changes: AtomicU64::new(0),
+                is_lost: AtomicBool::new(false),
             })
         };
         self.table().entry(upload.id.clone()).or_insert_with(new).clone()
@@ -135,7 +147,7 @@ impl Inner {
         let upload = Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() };
         let path = self.staging_path(&upload)?;
         self.folders.within(parent(key.as_str()), |_| {
-            match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path) {
+            match self.disk.create_new(&path) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(failure::lookup(key, error));
@@ -180,12 +192,16 @@ impl Inner {
     }
 
     fn claims(&self, upload: &Multipart) -> Result<Arc<Claims>> {
-        Ok(self.uploads.claims(upload, self.staging_path(upload)?))
+        let claims = self.uploads.claims(upload, self.staging_path(upload)?);
+        if claims.is_lost.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::NotFound, &upload.key));
+        }
+        Ok(claims)
     }
 
     /// Opens an upload's file; its claims must be held.
     fn open_staging(&self, upload: &Multipart) -> Result<File> {
-        let opened = OpenOptions::new().write(true).open(self.staging_path(upload)?);
+        let opened = self.disk.open_for_writing(&self.staging_path(upload)?);
         opened.map_err(|error| failure::lookup(&upload.key, error)).inspect_err(|error| {
             if error.is_not_found() {
                 self.uploads.forget(upload);
@@ -196,7 +212,8 @@ impl Inner {
     /// Opens an upload's file and checks that the recorded bytes are in it.
     fn open_recorded(&self, upload: &Multipart) -> Result<File> {
         let file = self.open_staging(upload)?;
-        let metadata = file.metadata().map_err(|error| failure::ambiguous(&upload.key, error))?;
+        let metadata =
+            self.disk.metadata_of(&file).map_err(|error| failure::ambiguous(&upload.key, error))?;
         if metadata.len() < upload.size_bytes() {
             return Err(Error::new(ErrorKind::NotFound, &upload.key));
         }
@@ -208,8 +225,9 @@ impl Inner {
         let mut largest = claims.exclusive();
         let file = self.open_recorded(upload)?;
         supersede(&mut largest, upload, writer)?;
-        claims.is_synced.store(false, Ordering::Release);
-        file.set_len(upload.size_bytes())
+        claims.changed();
+        self.disk
+            .set_length(&file, upload.size_bytes())
             .map_err(|error| failure::ambiguous(&upload.key, error))?;
         claims.end.store(upload.size_bytes(), Ordering::Relaxed);
         Ok(Multipart { writer, ..upload.clone() })
@@ -222,10 +240,10 @@ impl Inner {
         let file = self.open_staging(upload)?;
         let written = self.write_at(&file, bytes, offset);
         // After the bytes: a sync that began before may have missed them.
-        claims.is_synced.store(false, Ordering::Release);
+        claims.changed();
         if let Err(error) = written {
             drop(held);
-            claims.cut(&file, upload.writer);
+            claims.cut(&self.disk, &file, upload.writer);
             return Err(failure::write(&upload.key, error));
         }
         claims.end.fetch_max(offset + size_bytes, Ordering::Relaxed);
@@ -238,7 +256,7 @@ impl Inner {
             file.write_all_at(bytes.get(..fits).unwrap_or(bytes), offset)?;
             return Err(io::ErrorKind::StorageFull.into());
         }
-        file.write_all_at(bytes, offset)
+        self.disk.write_at(file, bytes, offset)
     }
 
     pub(super) fn sync_parts(&self, upload: &Multipart) -> Result<()> {
@@ -249,29 +267,35 @@ impl Inner {
 
     /// Makes the bytes of an upload durable, and that it is there. Its claims are held.
     fn sync_staging(&self, upload: &Multipart, claims: &Claims) -> Result<()> {
-        if self.syncs.is_strict() && claims.is_synced.load(Ordering::Acquire) {
-            return self.open_staging(upload).map(|_| ());
-        }
-        let file = self.open_staging(upload)?;
         // Before the bytes are looked at: what is written meanwhile is not synced by this.
-        claims.is_synced.store(true, Ordering::Release);
+        let changes = claims.changes.load(Ordering::Acquire);
+        let is_synced = claims.synced_changes.load(Ordering::Acquire) == changes;
+        let file = self.open_staging(upload)?;
+        if self.syncs.is_strict() && is_synced {
+            return Ok(());
+        }
         let synced = match self.log_staging(upload, &file) {
             Ok(false) => self.settle_staging(upload, &file, claims),
             Ok(true) => Ok(()),
             Err(error) => Err(error),
         };
-        synced.map_err(|error| self.give_up(upload, error))
+        synced.map_err(|error| self.give_up(upload, claims, error))?;
+        claims.synced_changes.fetch_max(changes, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Writes a small upload's bytes to the log, if there is room.
     fn log_staging(&self, upload: &Multipart, file: &File) -> io::Result<bool> {
-        let (Some(log), metadata) = (&self.log, file.metadata()?) else { return Ok(false) };
+        let (Some(log), metadata) = (&self.log, self.disk.metadata_of(file)?) else {
+            return Ok(false);
+        };
         if metadata.len() > LOGGED_BYTES_MAX {
             return Ok(false);
         }
         let path = self.staging_name(upload).map_err(io::Error::other)?;
-        let (bytes, modified) =
-            (fs::read(self.root.path().join(&path))?.into(), metadata.modified()?);
+        let read = self.disk.open(&self.root.path().join(&path))?;
+        let bytes = self.disk.read_up_to(&read, metadata.len())?.into();
+        let modified = metadata.modified()?;
         match log.write(vec![Change::Put { path, modified, bytes }]) {
             Ok(_) => Ok(true),
             Err(Refused::Full) => Ok(false),
@@ -293,11 +317,13 @@ impl Inner {
 
     /// Removes an upload whose sync failed: nobody can know which of its bytes are on the disk,
     /// and a second sync may claim success for those that were lost.
-    fn give_up(&self, upload: &Multipart, error: io::Error) -> Error {
-        if let Ok(path) = self.staging_path(upload) {
-            let _ = fs::remove_file(path);
+    fn give_up(&self, upload: &Multipart, claims: &Claims, error: io::Error) -> Error {
+        claims.is_lost.store(true, Ordering::Release);
+        let removed = self.staging_path(upload).map(|path| self.disk.unlink(&path));
+        // While the file is there, this says that the upload is not.
+        if matches!(removed, Ok(Ok(()))) {
+            self.uploads.forget(upload);
         }
-        self.uploads.forget(upload);
         failure::ambiguous(&upload.key, error)
     }
 
@@ -307,13 +333,18 @@ impl Inner {
         let _held = claims.exclusive();
         let file = self.open_recorded(upload)?;
         let (size_bytes, modified) = (upload.size_bytes(), self.clock.now());
-        let length = file.metadata().map_err(|error| failure::ambiguous(&upload.key, error))?.len();
+        let metadata = self.disk.metadata_of(&file);
+        let length = metadata.map_err(|error| failure::ambiguous(&upload.key, error))?.len();
         if length != size_bytes {
-            claims.is_synced.store(false, Ordering::Release);
-            file.set_len(size_bytes).map_err(|error| failure::write(&upload.key, error))?;
+            claims.changed();
+            self.disk
+                .set_length(&file, size_bytes)
+                .map_err(|error| failure::write(&upload.key, error))?;
         }
         self.sync_staging(upload, &claims)?;
-        file.set_modified(modified).map_err(|error| failure::write(&upload.key, error))?;
+        self.disk
+            .set_modified(&file, modified)
+            .map_err(|error| failure::write(&upload.key, error))?;
         self.publish_upload(upload, &file, modified)?;
         self.uploads.forget(upload);
         Ok(())
@@ -326,10 +357,10 @@ impl Inner {
         let path = self.path(key);
         let _folder_held = self.folders.shared(parent(key.as_str()));
         let _held = self.keys.exclusive(key.as_str());
-        if fs::symlink_metadata(&path).is_ok() {
+        if self.there(key)?.is_some() {
             return Err(taken(key, &path, io::ErrorKind::AlreadyExists.into()));
         }
-        let rename = || fs::rename(self.root.path().join(&name), &path);
+        let rename = || self.disk.rename(&self.root.path().join(&name), &path);
         let to = key.to_string();
         let change =
             Change::Rename { path: name.clone(), to, size_bytes: upload.size_bytes(), modified };
@@ -339,17 +370,19 @@ impl Inner {
             Some(Err(Refused::Full)) | None => {
                 // Its time of change is to survive, too.
                 self.syncs.file(file).map_err(|error| failure::ambiguous(key, error))?;
-                rename().map_err(|error| failure::write(key, error))?;
-                self.appeared(key);
+                let renamed = rename();
+                self.appeared(key, &renamed);
+                renamed.map_err(|error| failure::write(key, error))?;
                 return self.settle(key, [name.as_str(), key.as_str()]);
             }
         };
         let renamed = rename();
         drop(logged);
-        self.appeared(key);
+        self.appeared(key, &renamed);
         let Err(error) = renamed else { return Ok(()) };
-        let kept = self.log.as_ref().map_or(Ok(()), |log| log.keep([name.as_str(), key.as_str()]));
-        kept.map_err(|error| failure::ambiguous(key, error))?;
+        if let Some(log) = &self.log {
+            self.retract(log, key, &[name.as_str(), key.as_str()])?;
+        }
         Err(failure::write(key, error))
     }
 
@@ -357,17 +390,17 @@ impl Inner {
         let Ok(name) = self.staging_name(upload) else { return Ok(()) };
         let folder = parent(upload.key.as_str());
         {
-            let claims = self.claims(upload)?;
+            let claims = self.uploads.claims(upload, self.staging_path(upload)?);
             let _held = claims.exclusive();
             let _folder_held = self.folders.shared(folder);
             let path = self.root.path().join(&name);
-            match fs::remove_file(path).map_err(|error| failure::lookup(&upload.key, error)) {
+            match self.disk.unlink(&path).map_err(|error| failure::lookup(&upload.key, error)) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => self.uploads.forget(upload),
             }
-            let pending =
-                self.log.as_ref().map(|log| log.submit(vec![Change::Delete { path: name }]));
-            self.end_deletes(&upload.key, vec![pending])?;
+            let delete = Change::Delete { path: name };
+            let applied = self.log.as_ref().map(|log| log.submit(vec![delete]).applied());
+            self.end_deletes(&upload.key, vec![applied])?;
         }
         self.folders.prune(folder);
         Ok(())

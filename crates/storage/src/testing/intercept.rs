@@ -106,6 +106,10 @@ impl<I: Interceptor> Store for Intercepted<I> {
         self.inner.clock_difference()
     }
 
+    fn longest_wait(&self) -> Option<Duration> {
+        self.inner.longest_wait()
+    }
+
     fn removes_versions(&self) -> bool {
         self.inner.removes_versions()
     }

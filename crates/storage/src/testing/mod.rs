@@ -8,6 +8,7 @@ mod gate;
 mod intercept;
 mod recording;
 mod schedule;
+mod syscalls;
 
 pub use clock::ManualClock;
 pub use faulty::{Fault, Faults, Faulty, Hit};
@@ -15,3 +16,4 @@ pub use gate::{Gate, Gates, Held};
 pub use intercept::{Call, Intercepted, Interceptor};
 pub use recording::{Log, Recording};
 pub use schedule::{Manners, Schedule, Scheduled, StopPlace, Stopped, Stops};
+pub use syscalls::SyscallFaults;

@@ -1,9 +1,25 @@
-//! What the log's entries say, and how they are written down.
+//! How the log is written down: *batches*, each of them the entries that one sync made durable.
+//!
+//! A batch is a head and the entries behind it:
 //!
 //! | bytes | |
 //! | --- | --- |
-//! | 8 | the first of the SHA-256 of all that follows |
-//! | 8 | the number of the segment: what an earlier use of the file left ends the log |
+//! | 8 | `jregWAL` and a 2, the version |
+//! | 8 | the first of the SHA-256 of the rest of the head |
+//! | 8 | the first of the SHA-256 of the entries |
+//! | 8 | a random number of the run that wrote it |
+//! | 8 | the number of the segment |
+//! | 8 | the number of the batch, counted through all segments of a run |
+//! | 4 | the length of the entries |
+//!
+//! A batch is written only after the one before it is durable. So only the last one may be torn: if
+//! a later one is found, what is wrong before it is damage. Heads of an earlier use of the file have
+//! a smaller segment number.
+//!
+//! An entry:
+//!
+//! | bytes | |
+//! | --- | --- |
 //! | 4 | the length of what follows |
 //! | 1 | the kind |
 //! | 8, 4 | the time of the object's last change, in seconds and nanoseconds |
@@ -19,12 +35,63 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+/// What a batch begins with.
+pub(super) const MAGIC: [u8; 8] = *b"jregWAL\x02";
+/// The length of a batch's head.
+pub(super) const HEAD_BYTES: usize = 8 + 2 * SUM_BYTES + 3 * 8 + 4;
+/// What a segment begins with whose changes the files have durably.
+pub(super) const FREE: [u8; 64] =
+    *b"jreg: this part of the write-ahead log is free\n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const SUM_BYTES: usize = 8;
-const HEAD_BYTES: usize = SUM_BYTES + 8 + 4;
+const LENGTH_BYTES: usize = 4;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const KEEP: u8 = 3;
 const RENAME: u8 = 4;
+
+/// The head of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BatchHead {
+    /// The run that wrote it.
+    pub(super) run: u64,
+    /// The segment that it is in.
+    pub(super) segment: u64,
+    /// The batch.
+    pub(super) batch: u64,
+    /// The length of its entries.
+    pub(super) bytes: u32,
+    /// The sum of its entries.
+    pub(super) sum: [u8; SUM_BYTES],
+}
+
+impl BatchHead {
+    pub(super) fn encode(&self) -> [u8; HEAD_BYTES] {
+        let mut rest = Vec::with_capacity(HEAD_BYTES);
+        rest.extend_from_slice(&self.sum);
+        for number in [self.run, self.segment, self.batch] {
+            rest.extend_from_slice(&number.to_le_bytes());
+        }
+        rest.extend_from_slice(&self.bytes.to_le_bytes());
+        let whole = [&MAGIC[..], &sum(&rest)[..], &rest[..]].concat();
+        whole.try_into().unwrap_or([0; HEAD_BYTES])
+    }
+
+    /// The head that bytes begin with, if it is whole.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut head = Reader(bytes.get(..HEAD_BYTES)?);
+        let (magic, expected): ([u8; 8], _) = (head.array()?, head.array()?);
+        if magic != MAGIC || sum(head.0) != expected {
+            return None;
+        }
+        Some(Self {
+            sum: head.array()?,
+            run: u64::from_le_bytes(head.array()?),
+            segment: u64::from_le_bytes(head.array()?),
+            batch: u64::from_le_bytes(head.array()?),
+            bytes: u32::from_le_bytes(head.array()?),
+        })
+    }
+}
 
 /// What happens to a file. Paths are relative to the root, with `/` between names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,15 +141,12 @@ impl Change {
     /// How long its entry is.
     pub(super) fn entry_bytes(&self) -> usize {
         let bytes = if let Self::Put { bytes, .. } = self { bytes.len() } else { 0 };
-        HEAD_BYTES + 1 + 12 + 8 + 4 + self.paths().map(str::len).sum::<usize>() + bytes
+        LENGTH_BYTES + 1 + 12 + 8 + 4 + self.paths().map(str::len).sum::<usize>() + bytes
     }
 
     /// Writes its entry behind others.
-    pub(super) fn encode(&self, segment: u64, entries: &mut Vec<u8>) {
-        let start = entries.len();
-        entries.extend_from_slice(&[0; SUM_BYTES]);
-        entries.extend_from_slice(&segment.to_le_bytes());
-        let rest = u32::try_from(self.entry_bytes() - HEAD_BYTES).unwrap_or(u32::MAX);
+    pub(super) fn encode(&self, entries: &mut Vec<u8>) {
+        let rest = u32::try_from(self.entry_bytes() - LENGTH_BYTES).unwrap_or(u32::MAX);
         entries.extend_from_slice(&rest.to_le_bytes());
         let empty = Bytes::new();
         let (kind, modified, size, bytes) = match self {
@@ -105,31 +169,25 @@ impl Change {
             entries.extend_from_slice(path.as_bytes());
         }
         entries.extend_from_slice(bytes);
-        let sum = sum(entries.get(start + SUM_BYTES..).unwrap_or_default());
-        if let Some(place) = entries.get_mut(start..start + SUM_BYTES) {
-            place.copy_from_slice(&sum);
-        }
     }
 }
 
-fn sum(bytes: &[u8]) -> [u8; SUM_BYTES] {
+pub(super) fn sum(bytes: &[u8]) -> [u8; SUM_BYTES] {
     let mut first = [0; SUM_BYTES];
     first.iter_mut().zip(Sha256::digest(bytes)).for_each(|(to, from)| *to = from);
     first
 }
 
-/// The whole entries of a file, and the number of its segment. What is torn, or of another
-/// segment than the first entry, ends them.
-pub(super) fn decode(file: &[u8]) -> (u64, Vec<Change>) {
-    let mut rest = Reader(file);
-    let (mut segment, mut changes) = (None, Vec::new());
-    while let Some((of, change)) = rest.entry() {
-        if *segment.get_or_insert(of) != of {
-            break;
-        }
-        changes.push(change);
+/// The changes of a batch, each with where its entry ends: an object's bytes end there, too. `None`:
+/// they are not what this version writes.
+pub(super) fn decode(entries: &[u8]) -> Option<Vec<(Change, usize)>> {
+    let mut rest = Reader(entries);
+    let mut changes = Vec::new();
+    while !rest.0.is_empty() {
+        let change = rest.entry()?;
+        changes.push((change, entries.len() - rest.0.len()));
     }
-    (segment.unwrap_or(0), changes)
+    Some(changes)
 }
 
 struct Reader<'f>(&'f [u8]);
@@ -150,16 +208,9 @@ impl<'f> Reader<'f> {
         String::from_utf8(self.take(length.into())?.to_vec()).ok()
     }
 
-    fn entry(&mut self) -> Option<(u64, Change)> {
-        let expected: [u8; SUM_BYTES] = self.array()?;
-        let summed = self.0;
-        let segment = u64::from_le_bytes(self.array()?);
+    fn entry(&mut self) -> Option<Change> {
         let length = usize::try_from(u32::from_le_bytes(self.array()?)).ok()?;
-        let body = self.take(length)?;
-        if sum(summed.get(..HEAD_BYTES - SUM_BYTES + length)?) != expected {
-            return None;
-        }
-        Some((segment, Reader(body).change()?))
+        Reader(self.take(length)?).change()
     }
 
     fn change(mut self) -> Option<Change> {
@@ -195,49 +246,32 @@ mod tests {
         ]
     }
 
-    fn encoded(segment: u64) -> Vec<u8> {
-        let mut entries = Vec::new();
-        for change in changes() {
-            let before = entries.len();
-            change.encode(segment, &mut entries);
-            assert_eq!(entries.len() - before, change.entry_bytes());
-        }
-        entries
-    }
-
     #[test]
     fn entries_are_read_as_they_were_written() {
-        assert_eq!(decode(&encoded(7)), (7, changes()));
-        assert_eq!(decode(&[]), (0, Vec::new()));
-    }
-
-    #[test]
-    fn what_is_torn_at_any_byte_ends_the_log() {
-        let whole = encoded(7);
-        for end in 0..whole.len() {
-            let mut torn = whole.get(..end).unwrap().to_vec();
-            torn.resize(whole.len() + 100, 0xaa);
-            let (_, found) = decode(&torn);
-            assert!(found.len() < changes().len(), "{end}");
-            assert_eq!(found, changes().get(..found.len()).unwrap());
+        let (mut entries, mut expected) = (Vec::new(), Vec::new());
+        for change in changes() {
+            let before = entries.len();
+            change.encode(&mut entries);
+            assert_eq!(entries.len() - before, change.entry_bytes());
+            expected.push((change, entries.len()));
         }
+        assert_eq!(decode(&entries), Some(expected));
+        assert_eq!(decode(&[]), Some(Vec::new()));
+        entries.pop();
+        assert_eq!(decode(&entries), None);
     }
 
     #[test]
-    fn a_changed_byte_ends_the_log() {
-        let whole = encoded(7);
+    fn head_with_any_changed_byte_is_none() {
+        let head = BatchHead { run: 1, segment: 2, batch: 3, bytes: 4, sum: sum(b"1234") };
+        let whole = head.encode();
+        assert_eq!(BatchHead::decode(&whole), Some(head));
         for place in 0..whole.len() {
-            let mut changed = whole.clone();
+            let mut changed = whole;
             *changed.get_mut(place).unwrap() ^= 1;
-            let (_, found) = decode(&changed);
-            assert!(found.len() < changes().len(), "{place}");
+            assert_eq!(BatchHead::decode(&changed), None, "{place}");
+            assert_eq!(BatchHead::decode(whole.get(..place).unwrap()), None, "{place}");
         }
-    }
-
-    #[test]
-    fn entries_of_an_earlier_use_of_the_file_do_not_count() {
-        let mut entries = encoded(8);
-        entries.extend(encoded(7));
-        assert_eq!(decode(&entries), (8, changes()));
+        assert_eq!(BatchHead::decode(&FREE), None);
     }
 }

@@ -1,93 +1,259 @@
 //! After a crash: what the log says, done to the files.
+//!
+//! Each step may be the last before another crash, and the next start begins anew. The log is read
+//! twice: once for how each file must be in the end, and then for the bytes of those that are not. So
+//! of a long log only the names are in memory.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
-use super::entry::{Change, decode};
-use super::{SEGMENTS, remove_segments, sync_all};
-use crate::fs::modes::{FILE_MODE, FOLDER_MODE};
+use super::super::disk::{Disk, syncs_all};
+use super::entry::Change;
+use super::scan::{End, ReplayError, Segment};
+use super::{SEGMENTS, TORN, remove_segments};
 
 /// A file that is written before it takes the place of another.
 const TEMPORARY: &str = ".tmp-replay";
+/// How much of a torn batch is kept for those who want to know what was in it.
+const TORN_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Where an object's bytes are in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    segment: usize,
+    start: u64,
+    bytes: u64,
+}
 
 /// How a file must be in the end.
 #[derive(Debug, PartialEq, Eq)]
 enum Last {
-    Put(SystemTime, Bytes),
+    Put(SystemTime, Span),
     Absent,
     /// It is this other file, unless that is gone: then it has its name already.
     Moved(String, u64, SystemTime),
 }
+
+type Files = BTreeMap<String, Last>;
 
 /// Brings the files of a folder to the state that the log of an earlier run tells of, durably,
 /// and removes the log.
 ///
 /// # Errors
 ///
-/// The folder cannot be written: the log stays, and the next try begins anew.
-pub(in crate::fs) fn replay(root: &Path) -> io::Result<()> {
+/// The folder cannot be written: the log stays, and the next try begins anew. Or the log is damaged:
+/// nothing was changed.
+pub(in crate::fs) fn replay(root: &Path, disk: &Disk) -> Result<(), ReplayError> {
     let mut segments = Vec::new();
     for name in SEGMENTS {
-        match fs::read(root.join(name)) {
-            Ok(bytes) => segments.push(decode(&bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        segments.extend(Segment::open(&root.join(name), disk)?);
     }
-    if segments.is_empty() {
-        return Ok(());
+    segments.sort_by_key(|segment| segment.first.segment);
+    if !segments.is_empty() {
+        Replay { root, disk, segments: &segments }.run()?;
     }
-    segments.sort_by_key(|(segment, _)| *segment);
-    let changes = segments.into_iter().flat_map(|(_, changes)| changes);
-    let last = summed_up(changes);
-    let files = last.len();
-    for (path, last) in last {
-        apply(root, &path, last)?;
-    }
-    sync_all(&File::open(root)?)?;
-    remove_segments(root)?;
-    if files > 0 {
-        tracing::info!(files, "replayed the log of a run that did not end orderly");
-    }
+    remove_segments(root, disk, names_by_age(&segments))?;
     Ok(())
 }
 
-fn summed_up(changes: impl Iterator<Item = Change>) -> BTreeMap<String, Last> {
-    let mut files = BTreeMap::new();
-    for change in changes {
-        match change {
-            Change::Put { path, modified, bytes } => {
-                settle(&mut files, path, Some(Last::Put(modified, bytes)));
+/// The files of the log, in the order in which they go: first what holds nothing, then the oldest.
+/// What is left after any step is replayed over files that have it already.
+fn names_by_age(segments: &[Segment]) -> [&'static str; 2] {
+    let newest = segments.last().and_then(|segment| segment.path.file_name());
+    let [first, second] = SEGMENTS;
+    if newest.is_some_and(|name| name == first) { [second, first] } else { [first, second] }
+}
+
+/// The log of an earlier run.
+struct Replay<'r> {
+    root: &'r Path,
+    disk: &'r Disk,
+    /// The oldest first.
+    segments: &'r [Segment],
+}
+
+impl Replay<'_> {
+    fn run(&self) -> Result<(), ReplayError> {
+        let (files, end) = self.read()?;
+        if let (Some(bytes), Some(last)) = (end.torn_bytes, self.segments.last()) {
+            self.keep_torn(last, &end, bytes);
+        }
+        // What is removed makes room for the rest.
+        let (absent, present): (Vec<_>, Vec<_>) =
+            files.iter().partition(|(_, last)| **last == Last::Absent);
+        for (path, last) in absent.into_iter().chain(present) {
+            self.apply(path, last)?;
+        }
+        self.sync(&files)?;
+        tracing::info!(files = files.len(), "write-ahead log replayed after an unclean stop");
+        Ok(())
+    }
+
+    /// How each file must be, and where the log ends.
+    fn read(&self) -> Result<(Files, End), ReplayError> {
+        let mut files = BTreeMap::new();
+        let mut last: Option<(&Segment, End)> = None;
+        for (index, segment) in self.segments.iter().enumerate() {
+            if let Some((older, end)) = &last {
+                check_follows(older, end, segment)?;
             }
-            Change::Delete { path } => settle(&mut files, path, Some(Last::Absent)),
-            Change::Keep { path } => settle(&mut files, path, None),
-            Change::Rename { path, to, size_bytes, modified } => {
-                let moved = match files.remove(&path) {
-                    Some(Last::Put(_, bytes)) => {
-                        files.insert(path, Last::Absent);
-                        let end = usize::try_from(size_bytes).unwrap_or(usize::MAX);
-                        Last::Put(modified, bytes.slice(..end.min(bytes.len())))
-                    }
-                    Some(Last::Absent | Last::Moved(..)) | None => {
-                        Last::Moved(path, size_bytes, modified)
-                    }
-                };
-                settle(&mut files, to, Some(moved));
+            let end = segment.each_change(self.disk, |change, end| {
+                note(&mut files, change, |bytes| Span {
+                    segment: index,
+                    start: end - bytes,
+                    bytes,
+                });
+            })?;
+            last = Some((segment, end));
+        }
+        let end = last.map(|(_, end)| end);
+        Ok((files, end.unwrap_or(End { offset: 0, next_batch: 0, torn_bytes: None })))
+    }
+
+    /// Keeps a copy of a torn batch. It was not acknowledged, but whether that is all nobody knows.
+    fn keep_torn(&self, segment: &Segment, end: &End, bytes: u64) {
+        let path = self.root.join(TORN);
+        let copy = || {
+            let mut torn = vec![0; usize::try_from(bytes.min(TORN_BYTES_MAX)).unwrap_or_default()];
+            let there = self.disk.metadata_of(&segment.file)?.len().saturating_sub(end.offset);
+            torn.truncate(usize::try_from(there).unwrap_or(usize::MAX));
+            self.disk.read_exact_at(&segment.file, &mut torn, end.offset)?;
+            self.disk.write_at(&self.disk.create(&path)?, &torn, 0)
+        };
+        let error = copy().err().map(|error: io::Error| error.to_string());
+        tracing::warn!(offset = end.offset, bytes, copy = %path.display(), error, "the last batch of the write-ahead log is torn and is not replayed");
+    }
+
+    fn apply(&self, path: &str, last: &Last) -> io::Result<()> {
+        let target = below(self.root, path)?;
+        match last {
+            Last::Absent => absent_is_fine(self.disk.unlink(&target)),
+            Last::Put(modified, span) => self.put(&target, *modified, *span),
+            Last::Moved(from, size_bytes, modified) => {
+                self.rename(&below(self.root, from)?, &target, *size_bytes, *modified)
             }
         }
     }
-    files
+
+    fn rename(
+        &self,
+        from: &Path,
+        to: &Path,
+        size_bytes: u64,
+        modified: SystemTime,
+    ) -> io::Result<()> {
+        let file = match self.disk.open_for_writing(from) {
+            Ok(file) => file,
+            Err(error) if is_absence(&error) => {
+                if absent_is_none(self.disk.symlink_metadata(to))?.is_none() {
+                    tracing::error!(path = %to.display(), "the write-ahead log names an object that is missing");
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.disk.set_length(&file, size_bytes)?;
+        self.disk.set_modified(&file, modified)?;
+        self.make_folder_of(to)?;
+        self.disk.rename(from, to)
+    }
+
+    fn put(&self, target: &Path, modified: SystemTime, span: Span) -> io::Result<()> {
+        let bytes = self.bytes(span)?;
+        if self.is_there(target, modified, &bytes)? {
+            return Ok(());
+        }
+        let temporary = self.root.join(TEMPORARY);
+        let file = self.disk.create(&temporary)?;
+        self.disk.write_at(&file, &bytes, 0)?;
+        self.disk.set_modified(&file, modified)?;
+        self.make_folder_of(target)?;
+        self.disk.rename(&temporary, target)
+    }
+
+    fn bytes(&self, span: Span) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(span.bytes).unwrap_or_default()];
+        if let Some(segment) = self.segments.get(span.segment) {
+            self.disk.read_exact_at(&segment.file, &mut bytes, span.start)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Whether a file is as it must be: after a crash of the process alone nearly all are.
+    fn is_there(&self, target: &Path, modified: SystemTime, bytes: &[u8]) -> io::Result<bool> {
+        let Some(metadata) = absent_is_none(self.disk.metadata(target))? else { return Ok(false) };
+        let length = bytes.len() as u64;
+        if metadata.len() != length || metadata.modified()? != modified {
+            return Ok(false);
+        }
+        Ok(self.disk.read_up_to(&self.disk.open(target)?, length)? == bytes)
+    }
+
+    fn make_folder_of(&self, target: &Path) -> io::Result<()> {
+        target.parent().map_or(Ok(()), |folder| self.disk.create_folders(folder))
+    }
+
+    /// Makes the files durable as they are now.
+    fn sync(&self, files: &Files) -> io::Result<()> {
+        let root = self.disk.open(self.root)?;
+        if syncs_all(&root)? {
+            return self.disk.sync_all(&root);
+        }
+        let mut folders = BTreeSet::from([self.root.to_owned()]);
+        for path in files.keys() {
+            let target = below(self.root, path)?;
+            if let Some(file) = absent_is_none(self.disk.open(&target))? {
+                self.disk.sync(&file)?;
+            }
+            let above = target.ancestors().skip(1).take_while(|folder| *folder != self.root);
+            folders.extend(above.map(Path::to_owned));
+        }
+        folders.iter().try_for_each(|folder| {
+            let opened: Option<File> = absent_is_none(self.disk.open(folder))?;
+            opened.map_or(Ok(()), |folder| self.disk.sync(&folder))
+        })
+    }
+}
+
+/// A segment is begun when the one before it is whole.
+fn check_follows(older: &Segment, end: &End, newer: &Segment) -> Result<(), ReplayError> {
+    let follows = newer.first.run == older.first.run
+        && newer.first.segment == older.first.segment + 1
+        && newer.first.batch == end.next_batch;
+    if follows { Ok(()) } else { Err(older.damaged(end.offset, "batches are missing after it")) }
+}
+
+/// Notes what a change says of its files; `span` says where so many bytes at the end of its entry
+/// are.
+fn note(files: &mut Files, change: Change, span: impl Fn(u64) -> Span) {
+    match change {
+        Change::Put { path, modified, bytes } => {
+            settle(files, path, Some(Last::Put(modified, span(bytes.len() as u64))));
+        }
+        Change::Delete { path } => settle(files, path, Some(Last::Absent)),
+        Change::Keep { path } => settle(files, path, None),
+        Change::Rename { path, to, size_bytes, modified } => {
+            let moved = match files.remove(&path) {
+                Some(Last::Put(_, span)) => {
+                    files.insert(path, Last::Absent);
+                    let bytes = size_bytes.min(span.bytes);
+                    Last::Put(modified, Span { bytes, ..span })
+                }
+                Some(Last::Absent | Last::Moved(..)) | None => {
+                    Last::Moved(path, size_bytes, modified)
+                }
+            };
+            settle(files, to, Some(moved));
+        }
+    }
 }
 
 /// Notes how a file must be, or that it is right as it is. If another was to take its place by a
 /// rename, that one's old name goes all the same.
-fn settle(files: &mut BTreeMap<String, Last>, path: String, last: Option<Last>) {
+fn settle(files: &mut Files, path: String, last: Option<Last>) {
     let Some(last) = last else {
         files.remove(&path);
         return;
@@ -97,64 +263,19 @@ fn settle(files: &mut BTreeMap<String, Last>, path: String, last: Option<Last>) 
     }
 }
 
-fn apply(root: &Path, path: &str, last: Last) -> io::Result<()> {
-    let target = below(root, path)?;
-    match last {
-        Last::Absent => absent_is_fine(fs::remove_file(target)),
-        Last::Put(modified, bytes) => put(root, &target, modified, &bytes),
-        Last::Moved(from, size_bytes, modified) => {
-            let from = below(root, &from)?;
-            match File::options().write(true).open(&from) {
-                Ok(file) => {
-                    file.set_len(size_bytes)?;
-                    file.set_modified(modified)?;
-                    make_folder_of(&target)?;
-                    fs::rename(&from, &target)
-                }
-                Err(error) => absent_is_fine(Err(error)),
-            }
-        }
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if is_absence(&error) => Ok(None),
+        other => other.map(Some),
     }
-}
-
-fn put(root: &Path, target: &Path, modified: SystemTime, bytes: &[u8]) -> io::Result<()> {
-    if is_there(target, modified, bytes) {
-        return Ok(());
-    }
-    let temporary = root.join(TEMPORARY);
-    let mut options = File::options();
-    let mut file =
-        options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.set_modified(modified)?;
-    make_folder_of(target)?;
-    fs::rename(&temporary, target)
-}
-
-/// Whether a file is as it must be: after a crash of the process alone nearly all are.
-fn is_there(target: &Path, modified: SystemTime, bytes: &[u8]) -> bool {
-    let is_alike = fs::metadata(target).is_ok_and(|metadata| {
-        metadata.len() == bytes.len() as u64
-            && metadata.modified().is_ok_and(|time| time == modified)
-    });
-    is_alike && fs::read(target).is_ok_and(|found| found == bytes)
-}
-
-fn make_folder_of(target: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(FOLDER_MODE);
-    target.parent().map_or(Ok(()), |folder| builder.create(folder))
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
+    absent_is_none(result).map(|_| ())
 }
 
 /// The log's bytes are summed, and yet nothing outside the folder is touched on its word.
@@ -185,8 +306,14 @@ mod tests {
         Change::Rename { path, to, size_bytes: 2, modified: THEN }
     }
 
+    /// The bytes of change number `n` are at `100 * n`.
     fn sum<const N: usize>(changes: [Change; N]) -> Vec<(String, Last)> {
-        summed_up(changes.into_iter()).into_iter().collect()
+        let mut files = BTreeMap::new();
+        for (number, change) in changes.into_iter().enumerate() {
+            let start = 100 * number as u64;
+            note(&mut files, change, |bytes| Span { segment: 0, start, bytes });
+        }
+        files.into_iter().collect()
     }
 
     fn last(path: &str, last: Last) -> (String, Last) {
@@ -195,14 +322,14 @@ mod tests {
 
     #[test]
     fn the_last_word_counts() {
-        let bytes = |bytes: &'static str| Last::Put(THEN, bytes.into());
-        assert_eq!(sum([put("a", "1"), put("a", "2")]), [last("a", bytes("2"))]);
+        let bytes = |start, bytes| Last::Put(THEN, Span { segment: 0, start, bytes });
+        assert_eq!(sum([put("a", "1"), put("a", "22")]), [last("a", bytes(100, 2))]);
         assert_eq!(sum([put("a", "1"), delete("a")]), [last("a", Last::Absent)]);
-        assert_eq!(sum([delete("a"), put("a", "1")]), [last("a", bytes("1"))]);
+        assert_eq!(sum([delete("a"), put("a", "1")]), [last("a", bytes(100, 1))]);
         assert_eq!(sum([put("a", "1"), Change::Keep { path: "a".to_owned() }]), []);
         let moved = Last::Moved("a".to_owned(), 2, THEN);
         assert_eq!(sum([rename("a", "b")]), [last("b", moved)]);
-        let both = [last("a", Last::Absent), last("b", bytes("12"))];
+        let both = [last("a", Last::Absent), last("b", bytes(0, 2))];
         assert_eq!(sum([put("a", "123"), rename("a", "b")]), both);
         let gone = [last("a", Last::Absent), last("b", Last::Absent)];
         assert_eq!(sum([rename("a", "b"), delete("b")]), gone);

@@ -1,0 +1,402 @@
+//! The folder store over system calls that fail: each one once, for every operation, followed by a
+//! power cut; and calls that wait.
+
+#![allow(clippy::unwrap_used)]
+
+mod power;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jreg_storage::testing::SyscallFaults;
+use jreg_storage::{
+    Error, ErrorKind, FsOptions, FsStore, Key, ListRequest, OpenError, Put, PutMode, Result, Store,
+    Syscall,
+};
+
+use power::{PowerDisk, folder};
+
+const EIO: i32 = 5;
+/// What is larger is synced itself.
+const LOGGED_BYTES_MAX: usize = 128 * 1024;
+const MIB: u64 = 1024 * 1024;
+/// A listing of so many is remembered.
+const MANY: usize = 70;
+/// After which a test takes it that something hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+fn key(name: &str) -> Key {
+    name.parse().unwrap()
+}
+
+fn open(root: &Path, disk: &Arc<PowerDisk>) -> Result<FsStore, OpenError> {
+    FsStore::open_with(root, FsOptions::default(), disk.clone())
+}
+
+/// What may be at each key by what the store said.
+type Allowed = BTreeMap<String, BTreeSet<Option<Bytes>>>;
+
+/// A store, and what it may hold.
+struct World<'s> {
+    store: &'s FsStore,
+    allowed: Allowed,
+}
+
+fn is_ambiguous(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unavailable
+}
+
+impl World<'_> {
+    /// Notes what a write that was told of has done.
+    fn note<T>(&mut self, name: &str, bytes: Option<Bytes>, done: &Result<T>) {
+        let allowed = self.allowed.entry(name.to_owned()).or_insert_with(|| [None].into());
+        match done {
+            Ok(_) => *allowed = [bytes].into(),
+            Err(error) if is_ambiguous(error) => drop(allowed.insert(bytes)),
+            Err(_) => {}
+        }
+    }
+
+    async fn put(&mut self, name: &str, bytes: impl Into<Bytes>, mode: PutMode) {
+        let bytes = bytes.into();
+        let done = self.store.put(&key(name), bytes.clone(), mode).await;
+        self.note(name, Some(bytes), &done);
+    }
+
+    async fn put_both(&mut self, first: &str, then: &str) {
+        let bytes = Bytes::from("both");
+        let put = |name| Put { key: key(name), bytes: bytes.clone(), mode: PutMode::Overwrite };
+        let done = self.store.put_both(put(first), put(then)).await;
+        self.note(first, Some(bytes.clone()), &done);
+        match done {
+            Ok(done) => self.note(then, Some(bytes), &done),
+            // If the first is ambiguous, so is the second.
+            Err(error) => self.note::<()>(then, Some(bytes), &Err(error)),
+        }
+    }
+
+    async fn delete(&mut self, name: &str) {
+        let done = self.store.delete(&key(name), None).await;
+        self.note(name, None, &done);
+    }
+
+    async fn delete_many(&mut self, names: &[&str]) {
+        let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
+        let done = self.store.delete_many(&keys).await;
+        // On an error some may be gone, whatever it is.
+        let done = done.map_err(|error| Error::new(ErrorKind::Unavailable, error.key()));
+        names.iter().for_each(|name| self.note(name, None, &done));
+    }
+
+    async fn upload(&mut self, name: &str, length: usize) {
+        let bytes = Bytes::from(vec![b'u'; length]);
+        let uploaded = self.try_upload(name, &bytes).await;
+        self.note(name, Some(bytes), &uploaded);
+    }
+
+    async fn try_upload(&self, name: &str, bytes: &Bytes) -> Result<()> {
+        let store = self.store;
+        let mut upload = store.create_multipart(&key(name), 1, 1024).await?;
+        let half = bytes.len() / 2;
+        let part = store.put_part(&upload, 0, bytes.slice(..half)).await?;
+        upload.record(part);
+        store.sync_parts(&upload).await?;
+        let mut upload = store.resume_multipart(&upload, 2).await?;
+        let part = store.put_part(&upload, half as u64, bytes.slice(half..)).await?;
+        upload.record(part);
+        store.complete_multipart(&upload).await
+    }
+
+    async fn abort(&mut self, name: &str) {
+        let Ok(upload) = self.store.create_multipart(&key(name), 1, 1024).await else { return };
+        let _ = self.store.put_part(&upload, 0, "123".into()).await;
+        let _ = self.store.abort_multipart(&upload).await;
+        self.allowed.entry(name.to_owned()).or_insert_with(|| [None].into());
+    }
+
+    async fn run_script(&mut self) {
+        let _ = self.store.list(&ListRequest::below("many/")).await;
+        self.put("a", "1", PutMode::Create).await;
+        self.put("a", "2", PutMode::Overwrite).await;
+        self.put("many/new", "1", PutMode::Create).await;
+        self.delete("many/0").await;
+        self.put("b/c/d", vec![b'l'; LOGGED_BYTES_MAX + 1], PutMode::Overwrite).await;
+        self.put("b/c/d", "small", PutMode::Overwrite).await;
+        self.put_both("b/e", "many/both").await;
+        self.delete_many(&["a", "many/1", "many/2", "b/c/d"]).await;
+        self.upload("bulk/small", 100).await;
+        self.upload("bulk/large", LOGGED_BYTES_MAX + 2).await;
+        self.abort("bulk/aborted").await;
+        self.put("b/e", vec![b'l'; LOGGED_BYTES_MAX + 1], PutMode::Overwrite).await;
+        self.put("a", "3", PutMode::Create).await;
+        self.delete("b/e").await;
+    }
+
+    /// What is there is allowed, listings show the same as look-ups, and both the same as the files.
+    async fn check(&self, root: &Path, when: &str) {
+        let mut present = Vec::new();
+        for (name, allowed) in &self.allowed {
+            let found = match self.store.get(&key(name)).await {
+                Ok(record) => Some(record.bytes),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => panic!("{when}: {name}: {error:?}"),
+            };
+            assert!(allowed.contains(&found), "{when}: {name} is {:?}", found.map(|b| b.len()));
+            assert_eq!(fs::read(root.join(name)).ok().map(Bytes::from), found, "{when}: {name}");
+            present.extend(found.map(|_| name.clone()));
+        }
+        let page = ListRequest { limit: usize::MAX, ..ListRequest::below("") };
+        let listed = self.store.list(&page).await.unwrap().entries;
+        let listed: Vec<_> = listed.into_iter().map(|entry| entry.key.to_string()).collect();
+        assert_eq!(listed, present, "{when}");
+        let below = ListRequest { limit: usize::MAX, ..ListRequest::below("many/") };
+        let many = self.store.list(&below).await.unwrap().entries.len();
+        let expected = present.iter().filter(|name| name.starts_with("many/")).count();
+        assert_eq!(many, expected, "{when}: the names that are remembered");
+    }
+}
+
+/// A folder with enough objects, at rest.
+fn seeded() -> (tempfile::TempDir, Allowed) {
+    let root = folder();
+    let names = (0..MANY).map(|number| format!("many/{number}")).chain(["b/e".to_owned()]);
+    let mut allowed = Allowed::new();
+    for name in names {
+        let path = root.path().join(&name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "seed").unwrap();
+        allowed.insert(name, [Some("seed".into())].into());
+    }
+    (root, allowed)
+}
+
+/// Runs the script with a fault, looks, cuts the power, and looks again, twice. Says whether the
+/// fault struck.
+async fn run_with(fault: impl Fn(&SyscallFaults), when: &str) -> bool {
+    let (root, allowed) = seeded();
+    let disk = Arc::new(PowerDisk::new(root.path()));
+    let store = open(root.path(), &disk).unwrap();
+    fault(&disk.faults);
+    let mut world = World { store: &store, allowed };
+    world.run_script().await;
+    let struck = disk.faults.failed() > 0;
+    disk.faults.heal();
+    world.check(root.path(), when).await;
+    let found = disk.after_power_cut();
+    let mut allowed = world.allowed;
+    for start in ["after the power cut", "after another start"] {
+        let store = FsStore::open(found.path(), FsOptions::default()).unwrap();
+        let mut world = World { store: &store, allowed };
+        world.check(found.path(), &format!("{when}, {start}")).await;
+        // From now on it is what it is.
+        for (name, allowed) in &mut world.allowed {
+            *allowed = [fs::read(found.path().join(name)).ok().map(Bytes::from)].into();
+        }
+        allowed = world.allowed;
+    }
+    struck
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_any_one_system_call_fails() {
+    let mut number = 0;
+    while run_with(|faults| faults.fail_after(number, EIO), &format!("call {number}")).await {
+        number += 1;
+    }
+    assert!(number > 150, "{number} calls");
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_any_one_call_finds_no_space() {
+    let mut number = 0;
+    while run_with(|faults| faults.no_space_after(number), &format!("call {number}")).await {
+        number += 1;
+    }
+    assert!(number > 30, "{number} calls");
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_every_call_fails_from_one_on() {
+    let mut number = 0;
+    while run_with(|faults| faults.fail_all_after(number, EIO), &format!("from {number}")).await {
+        number += 7;
+    }
+}
+
+fn copy_all(from: &Path) -> tempfile::TempDir {
+    let to = folder();
+    let disk = PowerDisk::new(from);
+    disk.restore_to(to.path());
+    to
+}
+
+/// The log of both segments, and no other file, as after a power cut while a checkpoint was slow.
+async fn two_segments() -> (tempfile::TempDir, Allowed) {
+    let root = folder();
+    let disk = Arc::new(PowerDisk::new(root.path()));
+    let store = open(root.path(), &disk).unwrap();
+    disk.faults.hold(Syscall::SyncAll);
+    let mut world = World { store: &store, allowed: Allowed::new() };
+    world.put("a", "old", PutMode::Create).await;
+    world.upload("bulk", 100).await;
+    world.put("b", "old", PutMode::Create).await;
+    let filler = Bytes::from(vec![b'f'; LOGGED_BYTES_MAX]);
+    while !root.path().join(".log-1").exists() {
+        world.put("filler", filler.clone(), PutMode::Overwrite).await;
+    }
+    world.put("a", "new", PutMode::Overwrite).await;
+    world.delete("b").await;
+    let (found, allowed) = (disk.after_power_cut(), world.allowed);
+    disk.faults.heal();
+    assert_ne!(fs::read(found.path().join("a")).unwrap_or_default(), b"new");
+    (found, allowed)
+}
+
+/// The older segment may end only where the newer one goes on.
+#[tokio::test]
+async fn segment_that_lacks_its_last_batch_stops_the_start() {
+    let (found, _) = two_segments().await;
+    let path = found.path().join(".log-0");
+    let mut log = fs::read(&path).unwrap();
+    let is_head = |bytes: &[u8]| bytes == b"jregWAL\x02";
+    let last = log.windows(8).rposition(is_head).unwrap();
+    log[last..].fill(0);
+    fs::write(&path, &log).unwrap();
+    let refused = FsStore::open(found.path(), FsOptions::default()).unwrap_err();
+    assert!(matches!(refused, OpenError::DamagedLog { .. }), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), log);
+}
+
+#[tokio::test]
+async fn replay_may_fail_or_stop_at_any_system_call() {
+    let (found, allowed) = two_segments().await;
+    let mut number = 0;
+    loop {
+        let mut struck = false;
+        for is_stop in [false, true] {
+            let again = copy_all(found.path());
+            let disk = Arc::new(PowerDisk::new(again.path()));
+            match is_stop {
+                true => disk.faults.fail_all_after(number, EIO),
+                false => disk.faults.fail_after(number, EIO),
+            }
+            drop(open(again.path(), &disk));
+            struck |= disk.faults.failed() > 0;
+            let cut = disk.after_power_cut();
+            for root in [again.path(), cut.path()] {
+                let store = FsStore::open(root, FsOptions::default()).unwrap();
+                let world = World { store: &store, allowed: allowed.clone() };
+                world.check(root, &format!("call {number}, stop: {is_stop}")).await;
+            }
+        }
+        if !struck {
+            break;
+        }
+        number += 1;
+    }
+    assert!(number > 30, "{number} calls");
+}
+
+/// A store over which calls can be held, and what holds them.
+fn held() -> (tempfile::TempDir, Arc<SyscallFaults>, Arc<FsStore>) {
+    let root = folder();
+    let faults = Arc::new(SyscallFaults::with_segments(4 * MIB));
+    let store = FsStore::open_with(root.path(), FsOptions::default(), faults.clone()).unwrap();
+    (root, faults, Arc::new(store))
+}
+
+async fn put(store: &FsStore, name: &str, bytes: impl Into<Bytes>) -> Result<(), ErrorKind> {
+    let put = store.put(&key(name), bytes.into(), PutMode::Overwrite).await;
+    put.map(|_| ()).map_err(|error| error.kind())
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANG, work).await.expect("it hangs")
+}
+
+/// The log has no room for a write of the second key, and waits until the delete of the first, which
+/// it has, is applied. The delete goes on with the second key.
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_of_several_does_not_wait_for_a_key_while_the_log_waits_for_it() {
+    let (_root, faults, store) = held();
+    let filler = Bytes::from(vec![b'f'; LOGGED_BYTES_MAX]);
+    for name in ["a/1", "a/2"] {
+        put(&store, name, "1").await.unwrap();
+    }
+    for _ in 0..7 {
+        put(&store, "filler", filler.clone()).await.unwrap();
+    }
+    faults.fail(&[Syscall::Allocate], 28);
+    faults.hold(Syscall::Unlink);
+    let deleting = store.clone();
+    let deleting =
+        tokio::spawn(async move { deleting.delete_many(&[key("a/1"), key("a/2")]).await });
+    let held = faults.clone();
+    assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
+    // The delete of the first is in the log once this is.
+    put(&store, "b", "1").await.unwrap();
+    let writing = store.clone();
+    let writing = tokio::spawn(async move { put(&writing, "a/2", filler).await });
+    let failed = faults.clone();
+    assert!(tokio::task::spawn_blocking(move || failed.waits_for_failed(1)).await.unwrap());
+    faults.release(Syscall::Unlink);
+    in_time(deleting).await.unwrap().unwrap();
+    in_time(writing).await.unwrap().unwrap();
+}
+
+fn log_bytes(root: &Path) -> u64 {
+    let lengths = [".log-0", ".log-1"].map(|name| fs::metadata(root.join(name)));
+    lengths.into_iter().flatten().map(|metadata| metadata.len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_does_not_grow_without_end_while_a_checkpoint_is_slow() {
+    let (root, faults, store) = held();
+    faults.hold(Syscall::SyncAll);
+    let writing = store.clone();
+    let filler = Bytes::from(vec![b'f'; LOGGED_BYTES_MAX]);
+    let writing = tokio::spawn(async move {
+        for number in 0..200 {
+            put(&writing, &format!("a/{}", number % 4), filler.clone()).await.unwrap();
+        }
+    });
+    // It stands still once both segments are as long as they may be.
+    let mut stood = 0;
+    let mut before = 0;
+    while stood < 20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = log_bytes(root.path());
+        stood = if now == before && now > 8 * MIB { stood + 1 } else { 0 };
+        before = now;
+        assert!(now <= 13 * MIB, "{now}");
+    }
+    assert!(!writing.is_finished());
+    assert!(store.longest_wait().is_some_and(|wait| wait > Duration::from_secs(1)));
+    faults.heal();
+    in_time(writing).await.unwrap();
+    assert!(store.longest_wait().is_none());
+    let store = Arc::into_inner(store).unwrap();
+    put(&store, "b", "1").await.unwrap();
+    drop(store);
+    assert_eq!(log_bytes(root.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_that_does_not_return_is_seen_to_wait() {
+    let (_root, faults, store) = held();
+    put(&store, "a", "1").await.unwrap();
+    assert!(store.longest_wait().is_none());
+    faults.hold(Syscall::Open);
+    let reading = store.clone();
+    let reading = tokio::spawn(async move { reading.head(&key("a")).await });
+    let held = faults.clone();
+    assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
+    assert!(store.longest_wait().is_some());
+    faults.heal();
+    in_time(reading).await.unwrap().unwrap();
+    assert!(store.longest_wait().is_none());
+}
