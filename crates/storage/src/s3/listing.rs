@@ -25,6 +25,9 @@ const SINGLE_DELETES: usize = 16;
 /// The most answers without an entry that are followed to make one page.
 const EMPTY_ANSWERS_MAX: u32 = 100;
 
+/// How much of a wrong name an error repeats.
+const NAME_CHARS_SHOWN: usize = 200;
+
 /// A prefix that no key has.
 const NOWHERE: &str = "//";
 
@@ -83,6 +86,7 @@ impl Bucket {
         date: SystemTime,
     ) -> Result<ListPage, Failure> {
         let after = request.start_after.as_deref().unwrap_or_default();
+        self.check_page(request, &listing)?;
         let mut entries = Vec::with_capacity(listing.contents.len());
         for content in listing.contents {
             entries.extend(self.listed(content)?);
@@ -98,6 +102,36 @@ impl Bucket {
         let more = cut || listing.is_truncated;
         let next = more.then(|| last.unwrap_or_else(|| after.to_owned()));
         Ok(ListPage { entries, prefixes, next, date })
+    }
+
+    /// Refuses an answer that no store gives that lists by the book: with it, what is there would be
+    /// taken for absent. Every later page relies on the last key of the one before.
+    fn check_page(&self, request: &ListRequest, listing: &Listing) -> Result<(), Failure> {
+        let prefix = self.stored(&request.prefix);
+        let after = request.start_after.as_deref().unwrap_or_default();
+        let after = if after.is_empty() { String::new() } else { self.stored(after) };
+        let keys = || listing.contents.iter().map(|content| content.key.as_str());
+        let prefixes = || listing.common_prefixes.iter().map(|folded| folded.prefix.as_str());
+        let wrong = |why, name: &str| Err(Failure::new(Verdict::Unsure, Unlisted::new(why, name)));
+        for names in [keys().collect::<Vec<_>>(), prefixes().collect()] {
+            let next = names.iter().skip(1);
+            if let Some((_, name)) = names.iter().zip(next).find(|(one, next)| one >= next) {
+                return wrong("is not in ascending order", name);
+            }
+        }
+        if let Some(name) = keys().chain(prefixes()).find(|name| !name.starts_with(&prefix)) {
+            return wrong("is outside the prefix", name);
+        }
+        // Some stores show the common prefix in which `start_after` lies.
+        let early = prefixes().filter(|name| !after.starts_with(*name)).chain(keys());
+        if let Some(name) = early.into_iter().find(|name| **name <= *after) {
+            return wrong("does not follow start-after", name);
+        }
+        let is_below = |key: &&str| key.get(prefix.len()..).is_some_and(|rest| rest.contains('/'));
+        match keys().find(is_below).filter(|_| request.delimiter) {
+            Some(name) => wrong("is below the delimiter", name),
+            None => Ok(()),
+        }
     }
 
     /// A key as we call it.
@@ -189,6 +223,20 @@ fn undeleted(body: &[u8]) -> Result<(), Failure> {
             let verdict = Verdict::of_code(http::StatusCode::FORBIDDEN, &error.code);
             Err(Failure::new(verdict, format!("{}: {}", error.key, error.code)))
         }
+    }
+}
+
+/// A name in a listing that cannot be there.
+#[derive(Debug, thiserror::Error)]
+#[error("the listing of the bucket cannot be relied on: {name:?} {why}")]
+struct Unlisted {
+    why: &'static str,
+    name: String,
+}
+
+impl Unlisted {
+    fn new(why: &'static str, name: &str) -> Self {
+        Self { why, name: name.chars().take(NAME_CHARS_SHOWN).collect() }
     }
 }
 

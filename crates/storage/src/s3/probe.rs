@@ -2,7 +2,8 @@
 //!
 //! Stores exist that take `If-None-Match` and `If-Match` and ignore them, or that honour them
 //! only one request at a time. So each condition is tried by sixteen writers at once, of which
-//! exactly one may win, and its bytes must be what is read.
+//! exactly one may win, and its bytes must be what is read. Others list in another order, or from
+//! another place, than they are asked for: a few keys are listed.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +15,10 @@ use uuid::Uuid;
 
 use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, etag};
 use super::failure::{Failure, Verdict};
-use crate::{ETag, Key, Result};
+use crate::{ETag, Error, ErrorKind, Key, ListRequest, Result};
+
+/// The ends of the keys that are listed, in byte order.
+const LISTED: [&str; 3] = ["1-", "1/2", "10"];
 
 /// How many try at once.
 const RIVALS: usize = 16;
@@ -98,7 +102,42 @@ impl Bucket {
         let found = self.try_probe(&key).await;
         let cleaned = self.delete(&key, None).await;
         let found = found.map_err(|failure| failure.on(&key))?;
-        cleaned.map(|()| found)
+        cleaned?;
+        self.probe_listing(&name).await?;
+        Ok(found)
+    }
+
+    /// Lists keys whose order as bytes is not their order as folders: collecting and checking rely
+    /// on every listing.
+    async fn probe_listing(&self, name: &str) -> Result<()> {
+        let keys = LISTED.map(|end| Key::try_from(format!("{name}/{end}")).expect("it is a key"));
+        let listed = self.try_listing(name, &keys).await;
+        let mut cleaned = Ok(());
+        for key in &keys {
+            cleaned = cleaned.and(self.delete(key, None).await);
+        }
+        listed.and(cleaned)
+    }
+
+    async fn try_listing(&self, name: &str, keys: &[Key]) -> Result<()> {
+        for key in keys {
+            let put = self.object(Method::PUT, key).body(nonce());
+            let put = self.ask(&put, self.effort(0), ANSWER_BYTES_MAX).await;
+            put.map_err(|failure| failure.on(key))?;
+        }
+        for (after, limit) in [(None, keys.len()), (None, 2), (keys.first(), keys.len())] {
+            let start_after = after.map(Key::to_string);
+            let below = ListRequest::below(format!("{name}/"));
+            let page = self.list(&ListRequest { start_after, limit, ..below }).await?;
+            let due = keys.iter().filter(|key| after.is_none_or(|after| *key > after));
+            if !page.entries.iter().map(|entry| &entry.key).eq(due.take(limit)) {
+                let shown: Vec<_> = page.entries.iter().map(|entry| entry.key.as_str()).collect();
+                let why =
+                    format!("the listing of the bucket cannot be relied on: it shows {shown:?}");
+                return Err(Error::with_source(ErrorKind::Unavailable, name, why));
+            }
+        }
+        Ok(())
     }
 
     async fn try_probe(&self, key: &Key) -> Result<Capabilities, Failure> {

@@ -6,6 +6,29 @@ use std::ops::Bound;
 
 use super::object::{Object, hex};
 
+/// How listings are answered: by the book, or by a server that lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listings {
+    /// In byte order, below the prefix, after `start-after`, cut where the page is full.
+    #[default]
+    ByTheBook,
+    /// The keys of each page come last first.
+    OutOfOrder,
+    /// Each page repeats its first key.
+    KeysRepeated,
+    /// `start-after` is not looked at.
+    StartAfterIgnored,
+    /// `prefix` is not looked at.
+    PrefixIgnored,
+    /// `delimiter` is not looked at.
+    DelimiterIgnored,
+    /// Without a delimiter, `start-after=a/b/` skips everything below `a/b/` (MinIO of February
+    /// 2026).
+    FolderSkipped,
+    /// A page that is full is said to be cut, also where nothing follows (versitygw 1.8.0).
+    MoreClaimed,
+}
+
 /// What to list.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Query {
@@ -14,6 +37,7 @@ pub(crate) struct Query {
     pub(crate) delimiter: Option<String>,
     pub(crate) after: After,
     pub(crate) limit: usize,
+    pub(crate) listings: Listings,
 }
 
 /// Where a page begins.
@@ -88,8 +112,51 @@ impl Page<'_> {
     }
 }
 
+impl Query {
+    /// What a server that lies takes it for.
+    fn misread(&self) -> Self {
+        let mut query = self.clone();
+        match self.listings {
+            Listings::StartAfterIgnored => query.after = After::Start,
+            Listings::PrefixIgnored => query.prefix.clear(),
+            Listings::DelimiterIgnored => query.delimiter = None,
+            Listings::FolderSkipped => {
+                if let After::Key(key) = &self.after
+                    && key.ends_with('/')
+                    && self.delimiter.is_none()
+                {
+                    query.after = After::Rolled(key.clone());
+                }
+            }
+            Listings::ByTheBook
+            | Listings::OutOfOrder
+            | Listings::KeysRepeated
+            | Listings::MoreClaimed => {}
+        }
+        query
+    }
+}
+
 /// Lists one page.
 pub(crate) fn page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> Page<'a> {
+    let mut page = honest_page(objects, &query.misread());
+    match query.listings {
+        Listings::OutOfOrder => page.objects.reverse(),
+        Listings::KeysRepeated => {
+            let first = page.objects.first().copied();
+            page.objects.splice(0..0, first);
+        }
+        Listings::MoreClaimed if page.len() == query.limit => {
+            let last = page.objects.last().map(|(key, _)| After::Key((*key).clone()));
+            let rolled = page.rolled.last().map(|rolled| After::Rolled(rolled.clone()));
+            page.next = page.next.or(last).or(rolled);
+        }
+        _ => {}
+    }
+    page
+}
+
+fn honest_page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> Page<'a> {
     let mut page = Page::default();
     let mut last = query.after.clone();
     if query.limit == 0 {

@@ -55,6 +55,7 @@ pub use clock::S3Clock;
 pub use condition::IfMatchForm;
 pub use gate::Gate;
 pub use journal::Recorded;
+pub use listing::Listings;
 pub use multipart::PartRules;
 pub use object::StoredObject;
 pub use operation::Operation;

@@ -19,6 +19,7 @@ use super::condition::IfMatchForm;
 use super::front::Front;
 use super::guard::Guard;
 use super::journal::{Journal, Recorded};
+use super::listing::Listings;
 use super::multipart::PartRules;
 use super::object::{Object, StoredObject};
 use super::rule::{Injected, Rule, Rules};
@@ -52,6 +53,8 @@ pub struct S3Spec {
     pub swap_of_nothing: SwapOfNothing,
     /// How it reads `If-Match`, on writes and deletes.
     pub if_match: IfMatchForm,
+    /// How it answers listings.
+    pub listings: Listings,
     /// What it asks of the parts of an upload.
     pub parts: PartRules,
     /// Whether completing again what was just completed, with the same parts, is answered with
@@ -75,6 +78,7 @@ impl Default for S3Spec {
             conditional_delete: ConditionalDelete::default(),
             swap_of_nothing: SwapOfNothing::default(),
             if_match: IfMatchForm::default(),
+            listings: Listings::default(),
             parts: PartRules::default(),
             complete_again: true,
             forget_above_bytes: None,
@@ -270,6 +274,7 @@ fn manners(spec: &S3Spec) -> Manners {
         conditional_delete: spec.conditional_delete,
         swap_of_nothing: spec.swap_of_nothing,
         if_match: spec.if_match,
+        listings: spec.listings,
         parts: spec.parts,
         complete_again: spec.complete_again,
         forget_above_bytes: spec.forget_above_bytes,

@@ -10,7 +10,7 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use super::body::receive;
 use super::condition::Condition;
 use super::journal::Entry;
-use super::listing::{self, After, Page};
+use super::listing::{self, After, Listings, Page};
 use super::multipart::{PART_NUMBER_MAX, Part, Upload, named};
 use super::object::{Object, echoed, kept};
 use super::pieces::Pieces;
@@ -163,6 +163,15 @@ impl S3 for Shared {
             delimiter: input.delimiter.clone().filter(|delimiter| !delimiter.is_empty()),
             after: after(&input)?,
             limit,
+            listings: match self.manners.listings {
+                // A token is the server's own.
+                Listings::StartAfterIgnored | Listings::FolderSkipped
+                    if input.continuation_token.is_some() =>
+                {
+                    Listings::ByTheBook
+                }
+                listings => listings,
+            },
         };
         let bucket = self.bucket();
         let page = listing::page(&bucket.objects, &query);

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::bucket::Bucket;
 use super::clock::{S3Clock, whole_seconds};
 use super::condition::{Condition, IfMatchForm};
+use super::listing::Listings;
 use super::multipart::PartRules;
 use super::object::Object;
 use super::pieces::Pieces;
@@ -61,6 +62,7 @@ pub(crate) struct Manners {
     pub(crate) conditional_delete: ConditionalDelete,
     pub(crate) swap_of_nothing: SwapOfNothing,
     pub(crate) if_match: IfMatchForm,
+    pub(crate) listings: Listings,
     pub(crate) parts: PartRules,
     pub(crate) complete_again: bool,
     pub(crate) forget_above_bytes: Option<u64>,

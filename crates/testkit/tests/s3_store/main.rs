@@ -6,6 +6,7 @@
 mod contract;
 mod costs;
 mod headers;
+mod listing;
 mod probe;
 mod reading;
 mod records;
