@@ -220,6 +220,32 @@ async fn keys_that_were_given_come_before_all_that_are_had_from_somewhere() {
     assert_eq!(scene.keys.issued(), 0);
 }
 
+/// Where nothing is set and the metadata service is silent, as on a machine that is no instance.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_credentials_it_is_told_what_was_tried() {
+    let scene = Scene::plain(HOUR).await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["gc"], &["fsck"]] {
+        let mut program = Command::new(PROGRAM);
+        program.args(command).args(["--storage", &scene.storage()]).env_clear();
+        program.env("AWS_METADATA_ENDPOINT", &endpoint).env("AWS_ROLE_ARN", ROLE_ARN);
+        let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        for source in [
+            "settings (s3-access-key-id",
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: not set)",
+            "web identity (AWS_WEB_IDENTITY_TOKEN_FILE: not set)",
+            "container (ECS) (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: not set)",
+            &format!("instance metadata ({endpoint}): no answer within 1.5 s"),
+        ] {
+            assert!(text.contains(source), "{source}: {text}");
+        }
+        assert!(scene.bucket.requests().is_empty());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_file_that_is_missing_is_named() {
     let scene = Scene::plain(HOUR).await;

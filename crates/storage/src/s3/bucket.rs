@@ -30,6 +30,7 @@ use super::drift::ClockWatch;
 use super::failure::{Failure, Verdict};
 use super::keys::Keys;
 use super::retry::Effort;
+use super::sources::Sources;
 use super::{Credentials, Encryption, S3OpenError, S3Options};
 use crate::{ETag, Key};
 
@@ -148,9 +149,11 @@ impl Bucket {
         if let Err(error) = reqwest::Url::parse(&address) {
             return Err(S3OpenError::Address { address, reason: error.to_string() });
         }
+        let sources = Sources::of(&keys);
         let signer = signer(keys, &options, &region, &address, client_options)?;
         // Less than an attempt may take.
-        let keys = Keys::new(Arc::clone(signer.credentials()), options.request_timeout / 2);
+        let patience = options.request_timeout / 2;
+        let keys = Keys::new(Arc::clone(signer.credentials()), patience, sources);
         let clock = ClockWatch::new(Arc::clone(&options.clock));
         Ok(Self {
             options,
@@ -238,8 +241,7 @@ impl Bucket {
         if !request.method.is_safe() {
             self.clock.check()?;
         }
-        let unsent = |error: object_store::Error| Failure::new(Verdict::Unsent, error);
-        let signed = self.sign(request).await.map_err(unsent)?;
+        let signed = self.sign(request).await?;
         let before = self.clock.now();
         let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
         let (parts, body) = answer.into_parts();
@@ -250,7 +252,7 @@ impl Bucket {
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
-    async fn sign(&self, request: &Request) -> object_store::Result<HttpRequest> {
+    async fn sign(&self, request: &Request) -> Result<HttpRequest, Failure> {
         let mut signed = HttpRequest::new(request.body.clone().into());
         *signed.method_mut() = request.method.clone();
         *signed.uri_mut() =
@@ -264,7 +266,8 @@ impl Bucket {
         let credential = self.keys.get().await?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_sign_payload(self.options.url.sign_payload)
-            .try_authorize(&mut signed, None)?;
+            .try_authorize(&mut signed, None)
+            .map_err(|error| Failure::new(Verdict::Unsent, error))?;
         Ok(signed)
     }
 

@@ -10,6 +10,13 @@ use std::time::Duration;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use tokio::time::{Instant, timeout};
 
+use super::failure::{Failure, Verdict};
+use super::sources::Sources;
+
+/// How long the metadata of an instance may take to give the first keys: that service is on the same
+/// machine, and where there is no instance nothing answers.
+const METADATA_WAIT: Duration = Duration::from_millis(1500);
+
 /// How long nobody asks again after a renewal failed.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -19,6 +26,7 @@ pub(super) struct Keys {
     provider: AwsCredentialProvider,
     /// How long a request waits for a renewal.
     patience: Duration,
+    sources: Sources,
     last: Arc<Mutex<Option<Last>>>,
 }
 
@@ -30,14 +38,34 @@ struct Last {
 }
 
 impl Keys {
-    pub(super) fn new(provider: AwsCredentialProvider, patience: Duration) -> Self {
-        Self { provider, patience, last: Arc::default() }
+    pub(super) fn new(
+        provider: AwsCredentialProvider,
+        patience: Duration,
+        sources: Sources,
+    ) -> Self {
+        Self { provider, patience, sources, last: Arc::default() }
+    }
+
+    /// The first keys. Where no source is named, whoever asks again finds none either.
+    async fn first(&self) -> Result<Arc<AwsCredential>, Failure> {
+        if !self.sources.are_unnamed {
+            let verdict = Verdict::Unsent;
+            return self
+                .renew()
+                .await
+                .map_err(|error| Failure::new(verdict, self.sources.no_keys(chain(&error))));
+        }
+        let no_keys = |why: String| Failure::new(Verdict::Refused, self.sources.no_keys(why));
+        match timeout(METADATA_WAIT, self.renew()).await {
+            Ok(keys) => keys.map_err(|error| no_keys(chain(&error))),
+            Err(_) => Err(no_keys(format!("no answer within {} s", METADATA_WAIT.as_secs_f32()))),
+        }
     }
 
     /// The keys to sign with now.
-    pub(super) async fn get(&self) -> object_store::Result<Arc<AwsCredential>> {
+    pub(super) async fn get(&self) -> Result<Arc<AwsCredential>, Failure> {
         let last = lock(&self.last).clone();
-        let Some(last) = last else { return self.renew().await };
+        let Some(last) = last else { return self.first().await };
         if last.until.is_some_and(|until| Instant::now() < until) {
             return Ok(last.keys);
         }
@@ -75,6 +103,21 @@ impl Keys {
     }
 }
 
+/// An error with its causes, in one line.
+fn chain(error: &object_store::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some repeat their cause.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 fn lock(last: &Mutex<Option<Last>>) -> MutexGuard<'_, Option<Last>> {
     last.lock().expect("no holder of the keys panics")
 }
@@ -86,6 +129,7 @@ mod tests {
 
     use async_trait::async_trait;
     use object_store::CredentialProvider;
+    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
     use super::*;
 
@@ -124,7 +168,10 @@ mod tests {
         script: impl IntoIterator<Item = object_store::Result<&'static str>>,
     ) -> Keys {
         let script = Mutex::new(script.into_iter().collect());
-        Keys::new(Arc::new(Scripted { script, takes }), Duration::from_secs(5))
+        let named = AmazonS3Builder::new()
+            .with_config(AmazonS3ConfigKey::ContainerCredentialsRelativeUri, "/");
+        let provider = Arc::new(Scripted { script, takes });
+        Keys::new(provider, Duration::from_secs(5), Sources::of(&named))
     }
 
     async fn id(keys: &Keys) -> String {
@@ -160,6 +207,23 @@ mod tests {
         assert_eq!(id(&keys).await, "one");
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(lock(&keys.last).as_ref().unwrap().keys.key_id, "two");
+    }
+
+    /// On a machine that is no instance nothing answers there.
+    #[tokio::test(start_paused = true)]
+    async fn without_a_named_source_the_metadata_is_waited_for_briefly_and_once() {
+        let provider = Arc::new(Scripted { script: Mutex::default(), takes: Duration::ZERO });
+        let sources = Sources::of(&AmazonS3Builder::new());
+        let keys = Keys::new(provider, Duration::from_secs(5), sources);
+        let start = Instant::now();
+        let failure = keys.get().await.unwrap_err();
+        assert_eq!(start.elapsed(), METADATA_WAIT);
+        assert!(!failure.verdict.is_passing(), "it is not asked for again");
+        let told = std::error::Error::source(&failure.on("key")).unwrap().to_string();
+        for source in ["settings", "environment", "web identity", "container", "instance metadata"]
+        {
+            assert!(told.contains(source), "{told}");
+        }
     }
 
     #[tokio::test]

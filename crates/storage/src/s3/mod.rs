@@ -20,6 +20,7 @@ mod probe;
 mod reading;
 mod records;
 mod retry;
+mod sources;
 mod uploads;
 mod url;
 mod xml;
