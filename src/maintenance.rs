@@ -108,6 +108,14 @@ pub enum Event {
         /// What became of it.
         outcome: Outcome,
     },
+    /// It is about to put something aside, or to mark it as deleted.
+    Repairing {
+        /// What was found.
+        #[serde(flatten)]
+        finding: Finding,
+        /// The images that need it: `NAME:TAG`, or `NAME@DIGEST` without a tag.
+        images: Vec<String>,
+    },
     /// It found something.
     Finding(Finding),
     /// So many events are not shown, because nobody took them.
@@ -195,6 +203,10 @@ impl CheckWatch for Sender {
 
     fn progress(&self, objects: u64, bytes: u64) {
         self.send(Event::Progress { objects, bytes });
+    }
+
+    fn repairing(&self, finding: &Finding, images: &[String]) {
+        self.send(Event::Repairing { finding: finding.clone(), images: images.to_vec() });
     }
 
     fn finding(&self, finding: &Finding) {

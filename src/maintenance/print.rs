@@ -108,7 +108,7 @@ impl Progress {
             }
             Event::Action { .. } | Event::Finding(_) => self.acted += 1,
             Event::Done(_) | Event::Failed { .. } => return self.bar.finish_and_clear(),
-            Event::Omitted { .. } => {}
+            Event::Omitted { .. } | Event::Repairing { .. } => {}
         }
         let mut message = number(self.objects);
         if self.bytes > 0 {
@@ -135,6 +135,7 @@ fn json(event: &Event) -> String {
 fn plain(event: &Event) -> String {
     match event {
         Event::Action { action, outcome } => action_line(action, *outcome),
+        Event::Repairing { finding, images } => repairing_lines(finding, images),
         Event::Finding(finding) => finding_lines(finding),
         Event::Omitted { events } => format!("... and {} lines more\n", number(*events)),
         Event::Done(report) => match &**report {
@@ -169,6 +170,18 @@ fn action_line(action: &Action, outcome: Outcome) -> String {
         line = format!("{line} -> {to}");
     }
     format!("{line}{outcome}\n")
+}
+
+fn repairing_lines(finding: &Finding, images: &[String]) -> String {
+    let images = match images {
+        [] => "no image needs it".to_owned(),
+        images => format!("affected images: {}", images.join(", ")),
+    };
+    let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
+    format!(
+        "REPAIR  {kind}  {key}\n        {detail}\n        will be put aside in quarantine/ and \
+         answered as absent until it is pushed again; {images}\n"
+    )
 }
 
 fn finding_lines(finding: &Finding) -> String {

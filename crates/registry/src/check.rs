@@ -18,6 +18,7 @@
 mod bytes;
 mod finding;
 mod hashing;
+mod images;
 mod keys;
 mod links;
 mod manifests;
@@ -131,10 +132,14 @@ struct Seen {
     listed: Fingerprints,
     /// The entries of lists of referrers that manifests call for.
     entries: Fingerprints,
+    /// Places that links name which a repair has put aside.
+    quarantined: Option<HashSet<Key>>,
     /// Manifests that this run has put aside.
     put_aside: HashSet<Fingerprint>,
     /// Blobs that this run has let go after the manifests were looked at.
     let_go: HashSet<Fingerprint>,
+    /// What the repositories of the last repairs refer to.
+    references: images::KnownReferences,
     /// Manifests that were missing from the list of their subject's referrers.
     unlisted: Vec<(RepositoryName, Digest)>,
     /// Repositories of which it was told that the catalog lacks them.

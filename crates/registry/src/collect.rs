@@ -33,6 +33,7 @@ mod sweep;
 mod tidy;
 mod watch;
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use jreg_storage::{Key, ListRequest, Listed, Paced};
@@ -238,6 +239,8 @@ struct Seen {
     tags: Fingerprints,
     /// The repositories that have a manifest.
     repositories: Fingerprints,
+    /// Places that links name which a repair has put aside.
+    quarantined: Option<HashSet<Key>>,
 }
 
 impl Registry {

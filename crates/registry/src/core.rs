@@ -8,7 +8,7 @@
 //!   with a new nonce, on the version just read. What a collector judged old is then a version
 //!   that no longer exists, and its delete, which names that version, fails.
 //! - W2 send the referencing write before the [`Window`] that opened before the first such read
-//!   has closed.
+//!   has closed. The store looks at it again between signing the request and sending it.
 //! - W3 acknowledge only after W2.
 
 use std::sync::Arc;
@@ -16,7 +16,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode, Store, Written};
+use jreg_storage::{
+    Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode, SendWindow, Store, Written,
+};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 use uuid::Uuid;
 
@@ -39,6 +41,9 @@ pub(crate) const TOUCH_AGE: Duration = Duration::from_secs(3600);
 /// repeats it for a minute at most. With the 15 minutes that a signed request may travel, this is
 /// the format's bound B of 20 minutes.
 pub(crate) const WINDOW: Duration = Duration::from_secs(4 * 60);
+
+/// For how long the store repeats a write on a condition.
+const REPEATED_MAX: Duration = Duration::from_secs(60);
 
 /// For how long a referencing write may be on its way to the store, from its first read on: the
 /// format's bound B.
@@ -143,6 +148,34 @@ impl Core {
         awake.max(asleep)
     }
 
+    /// Runs writes that must not be sent, nor repeated, after the window and the minute in which the
+    /// store repeats them.
+    pub(crate) async fn send_within<T>(
+        &self,
+        window: Option<Window>,
+        writes: impl Future<Output = T>,
+    ) -> T {
+        match window.filter(|_| self.rules.keep(Rule::WindowAtSend)) {
+            None => writes.await,
+            Some(Window { opened, opened_at }) => {
+                let (clock, length) = (Arc::clone(&self.clock), WINDOW + REPEATED_MAX);
+                SendWindow::new(clock, opened, opened_at, length).scope(writes).await
+            }
+        }
+    }
+
+    /// W2 for one record: swaps it while the window is open.
+    pub(crate) async fn swap_within(
+        &self,
+        window: Window,
+        key: &Key,
+        seen: Option<&ETag>,
+        bytes: Bytes,
+    ) -> Result<Option<Written>> {
+        self.check(window)?;
+        self.send_within(Some(window), self.swap(key, seen, bytes)).await
+    }
+
     /// Reads a record; `None` if it is absent.
     pub(crate) async fn read<T: Stored>(&self, key: &Key) -> Result<Option<Versioned<T>>> {
         match self.store.get(key).await {
@@ -176,16 +209,18 @@ impl Core {
         first: Put,
         then: Put,
     ) -> Result<Option<Written>> {
-        let check = || unnamed.map_or(Ok(()), |window| self.check(self.since(window)));
+        let unnamed = unnamed.map(|window| self.since(window));
+        let check = || unnamed.map_or(Ok(()), |window| self.check(window));
         let named = match self.store.locality() {
             Locality::InProcess => {
                 check()?;
-                self.store.put_both(first, then).await?
+                self.send_within(unnamed, self.store.put_both(first, then)).await?
             }
             Locality::Shared => {
                 self.store.put(&first.key, first.bytes, first.mode).await?;
                 check()?;
-                self.store.put(&then.key, then.bytes, then.mode).await
+                let put = self.store.put(&then.key, then.bytes, then.mode);
+                self.send_within(unnamed, put).await
             }
         };
         match named {
@@ -236,8 +271,8 @@ impl Core {
         if seen.age() < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
             return Ok(Some(seen));
         }
-        self.check(window)?;
-        let written = self.swap(key, Some(&seen.etag), seen.value.encode()).await?;
+        let bytes = seen.value.encode();
+        let written = self.swap_within(window, key, Some(&seen.etag), bytes).await?;
         Ok(written.map(|Written { etag, date }| {
             (seen.etag, seen.last_modified, seen.date) = (etag, date, date);
             seen
@@ -252,8 +287,7 @@ impl Core {
         value: &T,
     ) -> Result<()> {
         for attempt in 0..ATTEMPTS_MAX {
-            self.check(window)?;
-            if self.swap(key, None, value.encode()).await?.is_some() {
+            if self.swap_within(window, key, None, value.encode()).await?.is_some() {
                 return Ok(());
             }
             let done = match self.read::<T>(key).await? {
@@ -261,7 +295,10 @@ impl Core {
                 Some(seen) if seen.value == *value => {
                     self.renew(window, key, seen).await?.is_some()
                 }
-                Some(other) => self.swap(key, Some(&other.etag), value.encode()).await?.is_some(),
+                Some(other) => {
+                    let seen = Some(&other.etag);
+                    self.swap_within(window, key, seen, value.encode()).await?.is_some()
+                }
             };
             if done {
                 return Ok(());
@@ -281,8 +318,7 @@ impl Core {
     ) -> Result<()> {
         let mut seen = None;
         for attempt in 0..ATTEMPTS_MAX {
-            self.check(window)?;
-            if self.swap(key, seen.as_ref(), value.encode()).await?.is_some() {
+            if self.swap_within(window, key, seen.as_ref(), value.encode()).await?.is_some() {
                 return Ok(());
             }
             seen = self.etag(key).await?;

@@ -70,19 +70,7 @@ pub(crate) fn format() -> Key {
 
 /// Whether a name in the top of a store, a folder with its slash, may be a registry's.
 pub(crate) fn is_top_level(name: &str) -> bool {
-    const FOLDERS: [&str; 10] = [
-        AUTH,
-        BLOBS,
-        LINKS,
-        NOTES,
-        REPOSITORIES,
-        CATALOG,
-        UPLOADS,
-        QUARANTINE,
-        "probe/",
-        "jreg.json",
-    ];
-    FOLDERS.contains(&name)
+    name == "jreg.json" || ROOTS.contains(&name)
 }
 
 /// Whether a record of this key could be brought back by a Create that lands after its delete:
@@ -331,6 +319,11 @@ pub(crate) fn quarantined(original: &Key) -> Key {
     let start = original.len().saturating_sub(room);
     let kept = original.get(start..).unwrap_or(original).trim_start_matches(['/', '.']);
     key(format!("{QUARANTINE}{}/{kept}", Ulid::generate()))
+}
+
+/// The key that an object below [`QUARANTINE`] had.
+pub(crate) fn before_quarantine(key: &Key) -> Option<Key> {
+    key.as_str().strip_prefix(QUARANTINE)?.split_once('/')?.1.parse().ok()
 }
 
 /// The sessions of uploads and their tails, in the order in which the uploads began.

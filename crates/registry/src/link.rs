@@ -132,8 +132,7 @@ impl Core {
         let link = Link::Live(offer.clone());
         let mut seen = None;
         for attempt in 0..ATTEMPTS_MAX {
-            self.check(window)?;
-            if self.write_link(&key, name, digest, seen.as_ref(), &link).await? {
+            if self.write_link(window, &key, name, digest, seen.as_ref(), &link).await? {
                 return Ok(Linked::Here);
             }
             let Some(there) = self.read::<Link>(&key).await? else {
@@ -162,6 +161,7 @@ impl Core {
     /// `false`: another writer was first.
     async fn write_link(
         &self,
+        window: Window,
         key: &Key,
         name: &RepositoryName,
         digest: &Digest,
@@ -171,7 +171,7 @@ impl Core {
         // The link that is replaced may be cached, if it named incomplete bytes.
         let forget = || seen.is_some().then(|| self.cache.forget(name, digest));
         forget();
-        let swapped = self.swap(key, seen, link.encode()).await;
+        let swapped = self.swap_within(window, key, seen, link.encode()).await;
         forget();
         Ok(swapped?.is_some())
     }

@@ -329,7 +329,8 @@ impl Repository {
             if is_there && !core.rules.keep(Rule::Rewrite) {
                 return Ok(true);
             }
-            let swapped = core.swap(&key, wave.manifest.as_ref(), plan.record.encode()).await?;
+            let (seen, bytes) = (wave.manifest.as_ref(), plan.record.encode());
+            let swapped = core.swap_within(window, &key, seen, bytes).await?;
             Ok(swapped.is_some())
         };
         let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;

@@ -11,6 +11,8 @@ pub enum Rule {
     TouchHeld,
     /// W2: a referencing write is sent within its window.
     Window,
+    /// W2 holds when the request leaves, however long its writer slept before.
+    WindowAtSend,
     /// The window opens before what is relied on is read, or stored.
     WindowFirst,
     /// A push of a manifest that is there writes it again.
@@ -45,6 +47,8 @@ pub enum Rule {
     /// A link that went while a sweep looked at the links may have been copied to where the sweep
     /// had looked before.
     SweepAgain,
+    /// Links that a repair has put aside keep the bytes that they name.
+    QuarantineKeeps,
     /// Whose location a folded link takes is made sure of first.
     FoldHolds,
     /// Deduplication hashes the bytes at a location before it makes a link name them.

@@ -75,7 +75,7 @@ impl Repository {
                         core.ensure(window, &hint, &Mark {}).await?;
                     }
                     let seen = seen.as_ref().map(|seen| &seen.etag);
-                    core.swap(&key, seen, target.encode()).await?.is_some()
+                    core.swap_within(window, &key, seen, target.encode()).await?.is_some()
                 }
                 (TagChange::RemoveFrom(digest), Some(seen)) if seen.value.digest != *digest => {
                     return Ok(false);

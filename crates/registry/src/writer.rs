@@ -592,7 +592,8 @@ impl Writer {
     async fn record(&mut self, saved: Saved, multipart: Option<Multipart>) -> Result<()> {
         let state = State::Open(self.open(&saved, multipart));
         self.check_unnamed()?;
-        self.recorded = Some(self.swap(state).await?);
+        let unnamed = self.unnamed.map(|window| self.core.since(window));
+        self.recorded = Some(self.core.send_within(unnamed, self.swap(state)).await?);
         self.is_saved(saved).await;
         Ok(())
     }

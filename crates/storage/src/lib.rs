@@ -24,6 +24,7 @@ mod memory;
 mod metered;
 mod paced;
 mod s3;
+mod send_window;
 mod single_writer;
 mod store;
 #[cfg(feature = "testing")]
@@ -45,6 +46,7 @@ pub use s3::{
     CLOCK_DIFFERENCE_MAX, Capabilities, Credentials, Encryption, InvalidS3Url, PART_BYTES_MAX,
     PART_BYTES_MIN, S3OpenError, S3Options, S3Store, S3Url,
 };
+pub use send_window::{SendWindow, SendWindowClosed};
 pub use single_writer::SingleWriter;
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, OpenFile,

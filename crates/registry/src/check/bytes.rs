@@ -1,5 +1,7 @@
 //! The bytes of blobs, as listings show them.
 
+use std::collections::HashSet;
+
 use jreg_oci::Digest;
 use jreg_storage::{Key, Listed};
 
@@ -63,12 +65,21 @@ impl Run<'_> {
         {
             return Ok(());
         }
-        if self.core.exists(key).await? {
+        let is_quarantined = self.quarantined().await?.contains(key);
+        if !is_quarantined && self.core.exists(key).await? {
             let detail = format!("{} bytes that no link and no session names", entry.size_bytes);
             let subject = Subject { digest, ..Subject::of(key) };
             self.report(FindingKind::BytesOrphan, &subject, detail, Repair::None);
         }
         Ok(())
+    }
+
+    /// The places that links name which a repair has put aside: read when they are first asked for.
+    async fn quarantined(&mut self) -> Result<&HashSet<Key>> {
+        if self.seen.quarantined.is_none() {
+            self.seen.quarantined = Some(self.core.quarantined_places().await?);
+        }
+        Ok(self.seen.quarantined.get_or_insert_default())
     }
 
     /// Whether a link of this digest names a place. One that cannot be read might.

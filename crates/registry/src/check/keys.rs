@@ -58,7 +58,7 @@ impl Run<'_> {
             Raw::Bad(bad) => bad,
         };
         let remedy = Remedy::Rewrite(format_marker());
-        self.report_bad(FindingKind::FormatDamaged, &subject, &bad, remedy).await;
+        self.report_bad(FindingKind::FormatDamaged, &subject, &bad, remedy).await?;
         Ok(())
     }
 

@@ -55,7 +55,7 @@ impl Run<'_> {
                         let (name, digest) = (name.clone(), digest.clone());
                         self.check_link(HeldAt { name, digest, location, etag }).await?;
                     }
-                    Found::Bad(bad) => self.bad_link(key, name, digest, &bad).await,
+                    Found::Bad(bad) => self.bad_link(key, name, digest, &bad).await?,
                 }
             }
         }
@@ -73,14 +73,21 @@ impl Run<'_> {
         self.core.suspects.add(&location.key, suspicion);
     }
 
-    async fn bad_link(&mut self, key: &Key, name: &RepositoryName, digest: &Digest, bad: &Bad) {
+    async fn bad_link(
+        &mut self,
+        key: &Key,
+        name: &RepositoryName,
+        digest: &Digest,
+        bad: &Bad,
+    ) -> Result<()> {
         let (kind, of) = (FindingKind::LinkUnreadable, Subject::content(key, name, digest));
         // As if the blob had been deleted: a late write of the same link does not bring it back.
         let remedy = Remedy::Rewrite(Link::Deleted.encode());
-        if self.report_bad(kind, &of, bad, remedy).await != Repair::Done {
+        if self.report_bad(kind, &of, bad, remedy).await? != Repair::Done {
             self.seen.may_name_any = true;
             self.seen.held.insert(fingerprint::content(name, digest));
         }
+        Ok(())
     }
 
     async fn check_link(&mut self, held: HeldAt) -> Result<()> {
@@ -114,12 +121,15 @@ impl Run<'_> {
             return Ok(None);
         }
         self.suspect(location, bad.kind);
+        let subject = Subject::content(&location.key, name, digest);
         let repair = match bad.kind {
             // Another time the store may give them.
             FindingKind::ReadFails => Repair::None,
-            _ => self.mend(let_go(&self.core, name, digest, etag)).await,
+            _ => {
+                self.announce(bad.kind, &subject, &bad.detail).await?;
+                self.mend(let_go(&self.core, name, digest, location, etag)).await
+            }
         };
-        let subject = Subject::content(&location.key, name, digest);
         self.report(bad.kind, &subject, bad.detail, repair);
         Ok(Some(repair))
     }

@@ -107,7 +107,7 @@ impl Run<'_> {
             Judged::Sound(manifest, read) => (manifest, read),
             Judged::Bad(kind, bad) => {
                 if scope == Scope::Everything {
-                    self.bad_manifest(kind, &of, digest, bad).await;
+                    self.bad_manifest(kind, &of, digest, bad).await?;
                 }
                 return Ok(());
             }
@@ -128,7 +128,7 @@ impl Run<'_> {
         of: &Subject<'_>,
         digest: &Digest,
         mut bad: Bad,
-    ) {
+    ) -> Result<()> {
         let right = bad.record.as_ref().and_then(|record| rebuilt(digest, &record.bytes));
         let remedy = match right {
             Some(right) => Remedy::Rewrite(right),
@@ -141,13 +141,14 @@ impl Run<'_> {
             }
         };
         let is_put_aside = matches!(remedy, Remedy::PutAside);
-        let repair = self.report_bad(kind, of, &bad, remedy).await;
+        let repair = self.report_bad(kind, of, &bad, remedy).await?;
         if is_put_aside
             && repair == Repair::Done
             && let Some(name) = of.repository
         {
             self.seen.put_aside.insert(fingerprint::content(name, digest));
         }
+        Ok(())
     }
 
     async fn check_sound(&mut self, sound: &Sound<'_>) -> Result<()> {
@@ -263,7 +264,7 @@ impl Run<'_> {
             }
             Found::Bad(bad) => {
                 let remedy = Remedy::Rewrite(should.encode());
-                self.report_bad(FindingKind::ReferrerUnreadable, &of, &bad, remedy).await;
+                self.report_bad(FindingKind::ReferrerUnreadable, &of, &bad, remedy).await?;
                 Ok(())
             }
         }

@@ -1,16 +1,18 @@
 //! Repairs. Each is a write on the version that was judged, and what cannot be understood is
 //! copied before it goes.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key, PutMode, Record};
 
 use super::read::{Bad, Cause};
 use super::{FindingKind, Repair, Run, Subject};
-use crate::Result;
 use crate::core::Core;
 use crate::keys::{self, Place};
-use crate::record::{Link, Stored};
+use crate::record::{Link, Location, Stored};
+use crate::{Error, Result};
 
 /// What becomes of a record that cannot be understood.
 pub(super) enum Remedy {
@@ -39,7 +41,7 @@ impl Run<'_> {
         of: &Subject<'_>,
         bad: &Bad,
         remedy: Remedy,
-    ) -> Repair {
+    ) -> Result<Repair> {
         let kind = match bad.cause {
             Cause::Damaged => kind,
             Cause::Newer => FindingKind::RecordNewer,
@@ -47,8 +49,14 @@ impl Run<'_> {
         };
         let repair = match (&bad.record, bad.cause) {
             (Some(record), Cause::Damaged) => match remedy {
-                Remedy::Rewrite(right) => self.mend(rewrite(&self.core, of, record, right)).await,
+                Remedy::Rewrite(right) => {
+                    if kind == FindingKind::LinkUnreadable {
+                        self.announce(kind, of, &bad.reason).await?;
+                    }
+                    self.mend(rewrite(&self.core, of, record, right)).await
+                }
                 Remedy::PutAside if can_go(&self.core, of.key) => {
+                    self.announce(kind, of, &bad.reason).await?;
                     self.mend(quarantine(&self.core, of, record)).await
                 }
                 Remedy::PutAside => Repair::None,
@@ -56,7 +64,7 @@ impl Run<'_> {
             _ => Repair::None,
         };
         self.report(kind, of, bad.reason.clone(), repair);
-        repair
+        Ok(repair)
     }
 }
 
@@ -69,7 +77,7 @@ fn can_go(core: &Core, key: &Key) -> bool {
 /// Copies a record to a place of its own, then removes that version of it. `false`: there is
 /// another.
 pub(super) async fn quarantine(core: &Core, of: &Subject<'_>, record: &Record) -> Result<bool> {
-    let copy = put_aside(core, of.key, record).await?;
+    let copy = put_aside(core, of.key, record.bytes.clone()).await?;
     let _turn = match Place::of(of.key) {
         Some(Place::Manifest(..)) => Some(core.manifest_lock(of.key).write().await),
         _ => None,
@@ -89,7 +97,7 @@ pub(super) async fn rewrite(
     record: &Record,
     right: Bytes,
 ) -> Result<bool> {
-    let copy = put_aside(core, of.key, record).await?;
+    let copy = put_aside(core, of.key, record.bytes.clone()).await?;
     forget(core, of);
     let written = core.swap(of.key, Some(&record.etag), right).await;
     forget(core, of);
@@ -98,9 +106,9 @@ pub(super) async fn rewrite(
     written
 }
 
-async fn put_aside(core: &Core, key: &Key, record: &Record) -> Result<Key> {
+async fn put_aside(core: &Core, key: &Key, bytes: Bytes) -> Result<Key> {
     let copy = keys::quarantined(key);
-    core.store.put(&copy, record.bytes.clone(), PutMode::Create).await?;
+    core.store.put(&copy, bytes, PutMode::Create).await?;
     Ok(copy)
 }
 
@@ -113,18 +121,51 @@ async fn drop_idle(core: &Core, copy: &Key, done: &Result<bool>) {
 }
 
 /// Lets a repository hold a blob no more, so that the blob is answered as absent and can be pushed
-/// again. The bytes are left to the collector. `false`: the link is another by now.
+/// again. The link is put aside, and keeps the bytes from the collector until it is removed by hand.
+/// `false`: the link is another by now.
 pub(super) async fn let_go(
     core: &Core,
     name: &RepositoryName,
     digest: &Digest,
+    location: &Location,
     seen: &ETag,
 ) -> Result<bool> {
-    core.cache.forget(name, digest);
     let link = keys::link(digest, name);
+    let copy = put_aside(core, &link, Link::Live(location.clone()).encode()).await?;
+    core.cache.forget(name, digest);
     let swapped = core.swap(&link, Some(seen), Link::Deleted.encode()).await;
     core.cache.forget(name, digest);
-    Ok(swapped?.is_some())
+    let swapped = swapped.map(|written| written.is_some());
+    drop_idle(core, &copy, &swapped).await;
+    swapped
+}
+
+impl Core {
+    /// The places of bytes that links name which a repair has put aside.
+    pub(crate) async fn quarantined_places(&self) -> Result<HashSet<Key>> {
+        let mut places = HashSet::new();
+        let mut pages = self.pages(keys::QUARANTINE);
+        while let Some(page) = pages.next().await? {
+            for entry in &page.entries {
+                let before = keys::before_quarantine(&entry.key);
+                let is_link =
+                    before.is_some_and(|key| matches!(Place::of(&key), Some(Place::Link(..))));
+                if !is_link {
+                    continue;
+                }
+                match self.read::<Link>(&entry.key).await {
+                    Ok(link) => {
+                        let named = link.as_ref().and_then(|link| link.value.live());
+                        places.extend(named.map(|at| at.key.clone()));
+                    }
+                    // Nobody knows what it named.
+                    Err(Error::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(places)
+    }
 }
 
 /// To be called before and after what a repair writes.

@@ -80,7 +80,7 @@ impl Run<'_> {
             Found::Absent => return Ok(()),
             Found::Good(read) => read,
             Found::Bad(bad) => {
-                self.report_bad(FindingKind::TagUnreadable, &of, &bad, Remedy::PutAside).await;
+                self.report_bad(FindingKind::TagUnreadable, &of, &bad, Remedy::PutAside).await?;
                 return Ok(());
             }
         };
@@ -142,7 +142,7 @@ impl Run<'_> {
             Found::Good(read) => read,
             Found::Bad(bad) => {
                 let remedy = Remedy::Rewrite(Mark {}.encode());
-                self.report_bad(FindingKind::HintUnreadable, of, &bad, remedy).await;
+                self.report_bad(FindingKind::HintUnreadable, of, &bad, remedy).await?;
                 return Ok(());
             }
         };

@@ -83,7 +83,7 @@ impl Run<'_> {
             Found::Absent => return Ok(()),
             Found::Bad(bad) => {
                 let remedy = Remedy::Rewrite(Mark {}.encode());
-                self.report_bad(FindingKind::CatalogUnreadable, &of, &bad, remedy).await;
+                self.report_bad(FindingKind::CatalogUnreadable, &of, &bad, remedy).await?;
             }
             Found::Good(read) if self.is_empty(name, &read).await? => {
                 let detail = "no manifest is in the repository";

@@ -51,7 +51,7 @@ impl Run<'_> {
             Found::Good(read) => read,
             Found::Bad(bad) => {
                 let (kind, of) = (FindingKind::SessionUnreadable, Subject::of(key));
-                let repair = self.report_bad(kind, &of, &bad, Remedy::PutAside).await;
+                let repair = self.report_bad(kind, &of, &bad, Remedy::PutAside).await?;
                 self.seen.may_name_any |= repair != Repair::Done;
                 return Ok(());
             }

@@ -201,7 +201,8 @@ impl Run<'_> {
         };
         self.core.check(window)?;
         let deed = Deed::Fold(&link.etag, target);
-        Ok(self.sink.perform(&self.core, self.watch, &action, &link.key, deed).await)
+        let swap = self.sink.perform(&self.core, self.watch, &action, &link.key, deed);
+        Ok(self.core.send_within(Some(window), swap).await)
     }
 }
 

@@ -4,6 +4,8 @@
 //! bytes have waited. A queue that is lost with a run that was cut off costs nothing but time: a
 //! sweep finds the bytes.
 
+use std::collections::HashSet;
+
 use futures::stream::{self, StreamExt};
 use jreg_oci::Digest;
 use jreg_storage::{Key, PutMode};
@@ -88,14 +90,18 @@ impl Run<'_> {
                 }
             }
         }
-        self.remove_places(free).await;
+        self.remove_places(free).await?;
         if !self.options.dry_run {
             self.core.store.delete(key, None).await?;
         }
         Ok(())
     }
 
-    async fn remove_places(&mut self, places: Vec<QueuedPlace>) {
+    async fn remove_places(&mut self, mut places: Vec<QueuedPlace>) -> Result<()> {
+        if !places.is_empty() {
+            let quarantined = self.quarantined().await?;
+            places.retain(|place| !quarantined.contains(&place.at.key));
+        }
         let actions: Vec<_> = places
             .iter()
             .map(|place| Action {
@@ -109,6 +115,19 @@ impl Run<'_> {
         let keys: Vec<_> = places.into_iter().map(|place| place.at.key).collect();
         self.remove_bytes(&actions, &keys).await;
         self.watch.progress(keys.len() as u64);
+        Ok(())
+    }
+
+    /// The places that links name which a repair has put aside: what was found corrupt stays until
+    /// somebody has looked at it. Read when the first bytes are to be removed.
+    pub(super) async fn quarantined(&mut self) -> Result<&HashSet<Key>> {
+        if self.seen.quarantined.is_none() {
+            self.seen.quarantined = match self.core.rules.keep(Rule::QuarantineKeeps) {
+                true => Some(self.core.quarantined_places().await?),
+                false => None,
+            };
+        }
+        Ok(self.seen.quarantined.get_or_insert_default())
     }
 
     /// Removes bytes and counts them.

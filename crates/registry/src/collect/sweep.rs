@@ -142,6 +142,10 @@ impl Run<'_> {
                     memo.put(version, &[since.unwrap_or(seconds(page.date))]);
                 }
             }
+            if !free.is_empty() {
+                let quarantined = self.quarantined().await?;
+                free.retain(|entry| !quarantined.contains(&entry.key));
+            }
             self.remove_unnamed(&free).await;
             self.watch.progress(page.entries.len() as u64);
             memo.end_page(last_key(&page.entries)).await?;

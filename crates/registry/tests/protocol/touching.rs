@@ -1,8 +1,11 @@
 //! W1 and W2: what a write relies on is young when it is sent, or the write is not sent.
 
+use std::sync::{Arc, Mutex};
+
 use jreg_oci::Reference;
-use jreg_registry::{Chunk, Error, PageRequest, Touch};
-use jreg_storage::{ETag, Store};
+use jreg_registry::{Chunk, Error, PageRequest, Rule, Touch};
+use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
+use jreg_storage::{ByteStream, ETag, ErrorKind, SendWindow, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest, push_of};
 use crate::collecting::referrer;
@@ -222,4 +225,71 @@ async fn tag_that_moved_while_it_was_followed_is_followed_again() {
     other.manifest_delete(&gone, None).await.unwrap();
     read.release();
     assert_eq!(reading.await.unwrap().unwrap().bytes, second);
+}
+
+/// A store that signs its requests, on a machine that sleeps once just before it signs one.
+#[derive(Debug)]
+struct Sleeper {
+    clock: Arc<ManualClock>,
+    /// What the key of that request contains, until it has slept.
+    before: Mutex<Option<&'static str>>,
+}
+
+#[async_trait::async_trait]
+impl Interceptor for Sleeper {
+    type Plan = ();
+
+    async fn before(&self, call: &Call) -> jreg_storage::Result<()> {
+        if call.is_read() {
+            return Ok(());
+        }
+        if self.before.lock().unwrap().take_if(|part| call.key.contains(*part)).is_some() {
+            self.clock.advance(HOUR);
+        }
+        SendWindow::check_current().map_err(|closed| {
+            jreg_storage::Error::with_source(ErrorKind::Unavailable, call.key.as_str(), closed)
+        })
+    }
+
+    async fn after(&self, _: &Call, (): &()) -> jreg_storage::Result<()> {
+        Ok(())
+    }
+
+    fn stream(&self, _: &Call, (): &(), stream: ByteStream) -> ByteStream {
+        stream
+    }
+}
+
+/// Whether a record is written although the machine sleeps for an hour between its writer's look at
+/// the window and the signing of that write: of a mount for a link, else of a manifest push.
+async fn is_written_after_sleep(key: &'static str, broken: Option<Rule>) -> bool {
+    let bench = Bench::new().await;
+    let image = image(&bench).await;
+    let count = async || bench.keys("").await.iter().filter(|of| of.as_str().contains(key)).count();
+    let sleeper = Sleeper { clock: bench.clock.clone(), before: Mutex::new(Some(key)) };
+    let store = Arc::new(Intercepted::with(bench.calls.clone(), sleeper));
+    let (clock, options) = (bench.clock.clone(), jreg_registry::Options::default());
+    let registry = jreg_registry::Registry::open(store.clone(), clock, options).await.unwrap();
+    let registry = broken.map_or_else(|| registry.clone(), |rule| registry.without(rule));
+    let (a, b) = (registry.repository("a".parse().unwrap()), "b".parse().unwrap());
+    let before = count().await;
+    let failed = match key {
+        "links/" => {
+            let from = "a".parse().unwrap();
+            registry.repository(b).blob_mount(&digest(&bytes(5)), &from).await.err()
+        }
+        _ => a.manifest_put(push_of("v1", &image)).await.err(),
+    };
+    assert!(store.interceptor().before.lock().unwrap().is_none(), "{key}: it slept");
+    assert!(broken.is_some() || failed.is_some(), "{key}: it is not acknowledged");
+    count().await > before
+}
+
+#[tokio::test]
+async fn a_write_that_is_signed_after_a_sleep_is_not_sent() {
+    for key in ["/_manifests/", "/_tags/", "/_tagged/", "catalog/", "links/"] {
+        assert!(!is_written_after_sleep(key, None).await, "{key}");
+        let broken = Some(Rule::WindowAtSend);
+        assert!(is_written_after_sleep(key, broken).await, "{key}: the rule is needed");
+    }
 }

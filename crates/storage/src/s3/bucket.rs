@@ -32,7 +32,7 @@ use super::keys::Keys;
 use super::retry::Effort;
 use super::sources::Sources;
 use super::{Credentials, Encryption, S3OpenError, S3Options};
-use crate::{ETag, Key};
+use crate::{ETag, Key, SendWindow};
 
 /// What an answer may hold besides an object: a page of a listing, an error.
 pub(super) const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -238,10 +238,12 @@ impl Bucket {
 
     /// Sends a request once, and waits for the head of the answer.
     async fn send(&self, request: &Request) -> Result<Answer, Failure> {
+        let signed = self.sign(request).await?;
+        // Only now: what is signed after a sleep would be taken for new.
         if !request.method.is_safe() {
             self.clock.check()?;
+            SendWindow::check_current().map_err(|closed| Failure::new(Verdict::Skewed, closed))?;
         }
-        let signed = self.sign(request).await?;
         let before = self.clock.now();
         let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
         let (parts, body) = answer.into_parts();

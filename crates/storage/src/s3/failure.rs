@@ -35,7 +35,7 @@ pub(super) enum Verdict {
     Unsent,
     /// The store failed or its answer was lost: whatever was asked may have happened.
     Unsure,
-    /// The clocks are too far apart; nothing was written.
+    /// The clocks are too far apart, or the window of the write has closed; nothing was written.
     Skewed,
     /// The store does not do that for us, however often we ask.
     Refused,

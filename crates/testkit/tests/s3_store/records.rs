@@ -1,8 +1,12 @@
 //! Conditional writes whose answers are lost, late, or refusals.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use jreg_storage::{ErrorKind, PutMode, Result, S3Options, S3Store, Store, Written};
+use jreg_storage::testing::ManualClock;
+use jreg_storage::{
+    Clock, ErrorKind, PutMode, Result, S3Options, S3Store, SendWindow, Store, Written,
+};
 use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Server};
 
 use super::support::{asked, hasty, hold_put, impatient, key, kind, options, server, store};
@@ -338,4 +342,29 @@ async fn a_server_that_is_not_there_is_unavailable() {
     server.stop().await;
     assert_eq!(kind(store.get(&key("a")).await), ErrorKind::Unavailable);
     assert_eq!(kind(create(&store, "1").await), ErrorKind::Unavailable);
+}
+
+/// A machine may sleep between a writer's look at its window and the signing of the request.
+#[tokio::test]
+async fn a_write_whose_window_has_closed_is_signed_and_not_sent() {
+    let server = server().await;
+    let store = store(&server);
+    let clock = Arc::new(ManualClock::default());
+    let length = Duration::from_secs(300);
+    let window = SendWindow::new(clock.clone(), clock.monotonic(), clock.now(), length);
+    let first = window.clone().scope(store.put(&key("a"), "1".into(), PutMode::Create)).await;
+    let first = first.unwrap().etag;
+    let keys = server.keys();
+    server.take_requests();
+    clock.advance(length);
+    for (name, mode) in
+        [("a", PutMode::Match(first)), ("b", PutMode::Create), ("c", PutMode::Overwrite)]
+    {
+        let put = window.clone().scope(store.put(&key(name), "2".into(), mode)).await;
+        assert_eq!(kind(put), ErrorKind::Unavailable, "{name}");
+    }
+    assert_eq!(asked(&server), [""; 0], "nothing was sent");
+    assert_eq!(server.keys(), keys);
+    let read = window.scope(store.get(&key("a"))).await.unwrap();
+    assert_eq!(read.bytes, "1", "reads go on");
 }

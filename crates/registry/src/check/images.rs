@@ -1,0 +1,149 @@
+//! Which images a repair concerns: what a person would pull that needs some content.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::stream::{self, StreamExt};
+use jreg_oci::{Digest, Manifest, RepositoryName};
+
+use super::read::{Found, look};
+use super::{Finding, FindingKind, Repair, Run, Subject};
+use crate::Result;
+use crate::keys::{self, Place};
+use crate::manifest::verified;
+use crate::record::{ManifestRecord, TagTarget};
+
+/// Maximum number of images that are named for one finding.
+const IMAGES_MAX: usize = 20;
+
+/// Maximum number of repositories whose references are kept for further findings.
+const REPOSITORIES_KEPT: usize = 8;
+
+/// The references and tags of a repository.
+#[derive(Debug, Default)]
+pub(super) struct References {
+    /// Each manifest with what it names, and its own digest.
+    manifests: Vec<(Digest, HashSet<Digest>)>,
+    /// Each tag with the manifest that it points to.
+    tags: Vec<(String, Digest)>,
+}
+
+/// The references of the repositories of the last findings.
+pub(super) type KnownReferences = HashMap<RepositoryName, References>;
+
+impl Run<'_> {
+    /// Says that something will be removed or marked as deleted, and which images need it, before
+    /// that is done.
+    pub(super) async fn announce(
+        &mut self,
+        kind: FindingKind,
+        of: &Subject<'_>,
+        detail: &str,
+    ) -> Result<()> {
+        if !self.options.repair {
+            return Ok(());
+        }
+        let images = match (Place::of(of.key), of.repository, of.digest) {
+            (Some(Place::Tag(name, tag)), ..) => vec![format!("{name}:{tag}")],
+            (_, Some(name), Some(digest)) => self.images(name, digest).await?,
+            _ => Vec::new(),
+        };
+        let finding = Finding {
+            kind,
+            key: of.key.to_string(),
+            repository: of.repository.cloned(),
+            digest: of.digest.cloned(),
+            detail: detail.to_owned(),
+            repair: Repair::Possible,
+        };
+        self.watch.repairing(&finding, &images);
+        Ok(())
+    }
+
+    /// The images of a repository that need a manifest or a blob: `NAME:TAG`, or `NAME@DIGEST` where
+    /// no tag leads to it.
+    async fn images(&mut self, name: &RepositoryName, digest: &Digest) -> Result<Vec<String>> {
+        if !self.seen.references.contains_key(name) {
+            let references = self.references(name).await?;
+            if self.seen.references.len() >= REPOSITORIES_KEPT {
+                self.seen.references.clear();
+            }
+            self.seen.references.insert(name.clone(), references);
+        }
+        let known = self.seen.references.get(name);
+        Ok(known.map(|references| references.needing(name, digest)).unwrap_or_default())
+    }
+
+    /// Reads the manifests and the tags of a repository. What cannot be understood names nothing.
+    async fn references(&self, name: &RepositoryName) -> Result<References> {
+        let mut references = References::default();
+        let mut pages = self.core.pages(keys::manifests(name));
+        while let Some(page) = pages.next().await? {
+            let reads =
+                page.entries.iter().map(|entry| look::<ManifestRecord>(&self.core, &entry.key));
+            let reads: Vec<_> = reads.collect();
+            let mut reads = stream::iter(reads).buffered(self.width());
+            for entry in &page.entries {
+                let Some(found) = reads.next().await else { break };
+                let Some(Place::Manifest(_, digest)) = Place::of(&entry.key) else { continue };
+                let named = match found? {
+                    Found::Good(read) => verified(&entry.key, &digest, read.value)
+                        .ok()
+                        .and_then(|stored| {
+                            Manifest::parse(Some(&stored.media_type), &stored.bytes).ok()
+                        })
+                        .map(|manifest| {
+                            manifest.references.into_iter().map(|of| of.digest).collect()
+                        }),
+                    Found::Absent | Found::Bad(_) => None,
+                };
+                references.manifests.push((digest, named.unwrap_or_default()));
+            }
+        }
+        let mut pages = self.core.pages(keys::tags(name));
+        while let Some(page) = pages.next().await? {
+            let reads = page.entries.iter().map(|entry| look::<TagTarget>(&self.core, &entry.key));
+            let reads: Vec<_> = reads.collect();
+            let mut reads = stream::iter(reads).buffered(self.width());
+            for entry in &page.entries {
+                let Some(found) = reads.next().await else { break };
+                if let (Some(Place::Tag(_, tag)), Found::Good(read)) =
+                    (Place::of(&entry.key), found?)
+                {
+                    references.tags.push((tag.to_string(), read.value.digest));
+                }
+            }
+        }
+        Ok(references)
+    }
+}
+
+impl References {
+    fn needing(&self, name: &RepositoryName, digest: &Digest) -> Vec<String> {
+        let mut needing = HashSet::from([digest]);
+        // An index needs what its manifests need.
+        loop {
+            let before = needing.len();
+            for (manifest, named) in &self.manifests {
+                if named.iter().any(|named| needing.contains(named)) {
+                    needing.insert(manifest);
+                }
+            }
+            if needing.len() == before {
+                break;
+            }
+        }
+        let tagged = self.tags.iter().filter(|(_, target)| needing.contains(target));
+        let mut images: Vec<_> = tagged.map(|(tag, _)| format!("{name}:{tag}")).collect();
+        if images.is_empty() {
+            let is_image = |of: &&(Digest, _)| needing.contains(&of.0);
+            let untagged = self.manifests.iter().filter(is_image);
+            images.extend(untagged.map(|(digest, _)| format!("{name}@{digest}")));
+        }
+        let more = images.len().saturating_sub(IMAGES_MAX);
+        images.truncate(IMAGES_MAX);
+        if more > 0 {
+            images.push(format!("and {more} more"));
+        }
+        images
+    }
+}
