@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
 use jreg_storage::{
-    Clock, Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, Locality,
-    MemoryStore, Metered, Observer, Store, SystemClock,
+    Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
+    Locality, MemoryStore, Metered, Observer, Store, SystemClock,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -423,9 +423,12 @@ pub(crate) fn registry_options(settings: &Settings) -> Options {
     }
 }
 
-/// How many calls to the folder may be under way. They are short; one that commits waits for the
-/// disk with the others. Each has a stack.
-const BLOCKING_THREADS_MAX: usize = 64;
+/// Number of threads beside those of the folder: for the hashes of passwords, for files that are
+/// looked at, and for bytes that are read ahead.
+const OTHER_THREADS: usize = 16;
+
+/// Maximum number of blocking calls under way. Each has a stack.
+const BLOCKING_THREADS_MAX: usize = FS_THREADS + OTHER_THREADS;
 
 /// What part of `cache-bytes` the records of a folder may take, beside what is made of them.
 const RECORDS_SHARE: u64 = 4;

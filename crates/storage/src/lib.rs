@@ -36,7 +36,9 @@ pub use coalesced::{Coalesced, GATHER_MAX};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "testing")]
 pub use fs::SyscallHook;
-pub use fs::{Durability, FsOptions, FsStore, OpenError, SyncCounts, Syscall, SyscallTarget};
+pub use fs::{
+    Durability, FS_THREADS, FsOptions, FsStore, OpenError, SyncCounts, Syscall, SyscallTarget,
+};
 pub use hedged::{Hedge, Hedged};
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};

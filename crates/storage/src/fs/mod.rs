@@ -15,7 +15,8 @@
 //! `Unavailable`, so that an empty mount point is not taken for an empty store.
 //!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
-//! waits for a client. What is known already is answered without it: a record that is in memory, once
+//! waits for a client. Writes and listings, which wait for syncs, have a number of these threads each
+//! at the most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. What is known already is answered without it: a record that is in memory, once
 //! its file is seen to be the same, and a file that is open. Nobody but this store could have made
 //! that untrue, so the root is not looked at. So is what is absent, if the root is still ours.
 
@@ -44,6 +45,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::disk::Disk;
 use self::folders::{Folders, Stripes};
@@ -70,6 +72,15 @@ pub use self::sync::{Durability, SyncCounts};
 const TEMPORARY: &str = ".tmp-";
 const KEY_STRIPES: usize = 1024;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Maximum number of writes under way: each holds a thread until it is durable.
+const WRITES_MAX: usize = 64;
+/// Maximum number of listings under way: each may wait for the writes in its folder.
+const LISTINGS_MAX: usize = 16;
+/// Number of threads that neither writes nor listings take.
+const READ_THREADS: usize = 32;
+/// Number of blocking threads (tokio's `max_blocking_threads`) with which no read of a folder waits
+/// for a sync.
+pub const FS_THREADS: usize = WRITES_MAX + LISTINGS_MAX + READ_THREADS;
 const PART_RULES: PartRules =
     PartRules { part_bytes: 1024 * 1024, uniform: false, parts_max: u64::MAX };
 
@@ -106,6 +117,10 @@ impl Default for FsOptions {
 #[derive(Debug)]
 pub struct FsStore {
     inner: Arc<Inner>,
+    /// A permit for each thread that writes may hold.
+    writes: Arc<Semaphore>,
+    /// A permit for each thread that listings may hold.
+    listings: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -180,7 +195,11 @@ impl FsStore {
             #[cfg(test)]
             room: std::sync::Mutex::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+            writes: Arc::new(Semaphore::new(WRITES_MAX)),
+            listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
+        })
     }
 
     /// How often the store has synced since it was opened. Syncs of opening it do not count.
@@ -188,30 +207,43 @@ impl FsStore {
         self.inner.syncs.counts()
     }
 
+    /// Reads in the folder. How long it takes counts for [`Store::longest_wait`].
+    async fn read_in<T: Send + 'static>(
+        &self,
+        key: impl Into<String>,
+        read: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(None, key, move |inner| inner.watched(read)).await
+    }
+
+    /// Writes in the folder, which may wait for a sync.
+    async fn write_in<T: Send + 'static>(
+        &self,
+        key: impl Into<String>,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = permit(&self.writes).await;
+        self.run(Some(permit), key, work).await
+    }
+
     /// Works in the folder, if it is still ours. What was found is believed, and what was written
-    /// acknowledged, only if it was ours to the end.
+    /// acknowledged, only if it was ours to the end. The permit is the thread's, and not that of
+    /// whoever waits for it, who may go away.
     async fn run<T: Send + 'static>(
         &self,
+        permit: Option<OwnedSemaphorePermit>,
         key: impl Into<String>,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, key) = (self.inner.clone(), key.into());
         blocking(key.clone(), move || {
+            let _permit = permit;
             inner.check_root(&key)?;
             let answer = work(&inner);
             inner.check_root(&key)?;
             answer
         })
         .await
-    }
-
-    /// The same for a read: how long it waits counts for [`Store::longest_wait`].
-    async fn run_read<T: Send + 'static>(
-        &self,
-        key: impl Into<String>,
-        read: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        self.run(key, move |inner| inner.watched(read)).await
     }
 }
 
@@ -256,6 +288,10 @@ impl Drop for Inner {
     }
 }
 
+async fn permit(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(permits).acquire_owned().await.expect("nobody closes the permits of a store")
+}
+
 /// Runs blocking work on tokio's pool for it.
 async fn blocking<T: Send + 'static>(
     key: impl Into<String>,
@@ -290,79 +326,82 @@ impl Store for FsStore {
             return Err(Error::new(ErrorKind::NotFound, key));
         }
         let key = key.clone();
-        self.run_read(key.clone(), move |inner| inner.get(&key)).await
+        self.read_in(key.clone(), move |inner| inner.get(&key)).await
     }
 
     async fn head(&self, key: &Key) -> Result<Stat> {
         let key = key.clone();
-        self.run_read(key.clone(), move |inner| inner.head(&key)).await
+        self.read_in(key.clone(), move |inner| inner.head(&key)).await
     }
 
     async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
         let wanted = key.clone();
-        let file =
-            self.run_read(key.clone(), move |inner| inner.open_range(&wanted, range)).await?;
+        let file = self.read_in(key.clone(), move |inner| inner.open_range(&wanted, range)).await?;
         Ok(reading::stream(key.clone(), file, range, &self.inner.watch))
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         let key = key.clone();
-        self.run(key.clone(), move |inner| inner.put(&key, &bytes, &mode)).await
+        self.write_in(key.clone(), move |inner| inner.put(&key, &bytes, &mode)).await
     }
 
     async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
-        self.run(first.key.clone(), move |inner| inner.put_both(&first, &then)).await
+        self.write_in(first.key.clone(), move |inner| inner.put_both(&first, &then)).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
         let (key, version) = (key.clone(), version.cloned());
-        self.run(key.clone(), move |inner| inner.delete(&key, version.as_ref())).await
+        self.write_in(key.clone(), move |inner| inner.delete(&key, version.as_ref())).await
     }
 
     async fn delete_many(&self, keys: &[Key]) -> Result<()> {
         let keys = keys.to_vec();
-        self.run("several keys", move |inner| inner.delete_many(&keys)).await
+        self.write_in("several keys", move |inner| inner.delete_many(&keys)).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        let date = self.inner.clock.now();
+        let (date, prefix) = (self.inner.clock.now(), request.prefix.clone());
         if let Some(folder) = request.prefix.strip_suffix('/')
             && self.inner.is_absent(folder)
         {
             return Ok(ListPage { entries: Vec::new(), prefixes: Vec::new(), next: None, date });
         }
-        let request = request.clone();
-        self.run(request.prefix.clone(), move |inner| inner.list(&request)).await
+        let (request, permit) = (request.clone(), permit(&self.listings).await);
+        let work = move |inner: &Inner| inner.list(&request);
+        self.run(Some(permit), prefix, work).await
     }
 
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
         let key = key.clone();
-        self.run(key.clone(), move |inner| inner.create_multipart(&key, writer, part_bytes)).await
+        self.write_in(key.clone(), move |inner| inner.create_multipart(&key, writer, part_bytes))
+            .await
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
         let upload = upload.clone();
-        self.run(upload.key.clone(), move |inner| inner.resume_multipart(&upload, writer)).await
+        self.write_in(upload.key.clone(), move |inner| inner.resume_multipart(&upload, writer))
+            .await
     }
 
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
         let upload = upload.clone();
-        self.run(upload.key.clone(), move |inner| inner.put_part(&upload, offset, &bytes)).await
+        self.write_in(upload.key.clone(), move |inner| inner.put_part(&upload, offset, &bytes))
+            .await
     }
 
     async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
         let upload = upload.clone();
-        self.run(upload.key.clone(), move |inner| inner.sync_parts(&upload)).await
+        self.write_in(upload.key.clone(), move |inner| inner.sync_parts(&upload)).await
     }
 
     async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
         let upload = upload.clone();
-        self.run(upload.key.clone(), move |inner| inner.complete_multipart(&upload)).await
+        self.write_in(upload.key.clone(), move |inner| inner.complete_multipart(&upload)).await
     }
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let upload = upload.clone();
-        self.run(upload.key.clone(), move |inner| inner.abort_multipart(&upload)).await
+        self.write_in(upload.key.clone(), move |inner| inner.abort_multipart(&upload)).await
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
@@ -370,7 +409,7 @@ impl Store for FsStore {
             return Ok(Some(open));
         }
         let key = key.clone();
-        self.run_read(key.clone(), move |inner| inner.open_file(&key)).await.map(Some)
+        self.read_in(key.clone(), move |inner| inner.open_file(&key)).await.map(Some)
     }
 
     async fn presign(&self, _key: &Key, _presign: &Presign) -> Result<Option<String>> {
@@ -381,6 +420,8 @@ impl Store for FsStore {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use futures::StreamExt;
 
     use super::*;
 
@@ -441,6 +482,53 @@ mod tests {
         let failed = store.put(&key, large, PutMode::Create).await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Unavailable);
         store.delete(&"b".parse().unwrap(), None).await.unwrap_err();
+    }
+
+    /// More writes than there are permits wait for a sync: reads go on.
+    #[test]
+    fn no_read_waits_behind_a_sync() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(FS_THREADS)
+            .build()
+            .unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let options = FsOptions { cache_bytes: 0, ..FsOptions::default() };
+        let store = Arc::new(FsStore::open(root.path(), options).unwrap());
+        runtime.block_on(async {
+            for number in 0..FS_THREADS {
+                put(&store, &format!("read/{number}")).await.unwrap();
+            }
+            let inner = Arc::clone(&store.inner);
+            let gate = inner.syncs.log_gate.lock().unwrap();
+            let writes: Vec<_> = (0..2 * FS_THREADS)
+                .map(|number| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { put(&store, &format!("write/{number}")).await })
+                })
+                .collect();
+            while store.writes.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            // A hang ends the test; a read of one key in a thousand meets the lock of a write.
+            let reads = (0..FS_THREADS).map(|number| {
+                let (store, key) = (&store, format!("read/{number}").parse().unwrap());
+                async move { store.head(&key).await.is_ok() }
+            });
+            let mut reads: futures::stream::FuturesUnordered<_> = reads.collect();
+            let mut done = 0;
+            while done < FS_THREADS / 2 {
+                let read = tokio::time::timeout(Duration::from_secs(60), reads.next()).await;
+                assert_eq!(read, Ok(Some(true)), "after {done} reads");
+                done += 1;
+            }
+            drop(gate);
+            for write in writes {
+                write.await.unwrap().unwrap();
+            }
+            assert!(reads.all(|is_there| async move { is_there }).await);
+            assert_eq!(store.writes.available_permits(), WRITES_MAX);
+        });
     }
 
     async fn is_there_after_a_crash(root: &Path, key: &str) -> bool {
