@@ -1,11 +1,9 @@
 //! [`Descriptor`]: one entry of a manifest, and of a list of referrers.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::{Digest, MediaType};
+use crate::{Annotations, Digest, MediaType};
 
 /// What a manifest says of some content (image-spec "Content Descriptors").
 ///
@@ -33,9 +31,9 @@ pub struct Descriptor {
     #[serde(
         default,
         deserialize_with = "null_as_default",
-        skip_serializing_if = "BTreeMap::is_empty"
+        skip_serializing_if = "Annotations::is_empty"
     )]
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Annotations,
     /// Where else the content can be had.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
@@ -60,7 +58,7 @@ impl Descriptor {
             digest,
             size,
             artifact_type: None,
-            annotations: BTreeMap::new(),
+            annotations: Annotations::default(),
             urls: Vec::new(),
             data: None,
             platform: None,

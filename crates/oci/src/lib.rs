@@ -12,6 +12,7 @@
 //! - [`RangeHeader`], [`ContentRange`]: parts of blobs
 //! - [`ErrorCode`], [`ErrorBody`]: what a client is told when something fails
 
+mod annotations;
 mod descriptor;
 mod digest;
 mod endpoint;
@@ -25,8 +26,10 @@ mod name;
 mod percent;
 mod range;
 mod reference;
+mod scan;
 mod tag;
 
+pub use annotations::Annotations;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use endpoint::{
@@ -35,7 +38,10 @@ pub use endpoint::{
 };
 pub use error_code::{ErrorBody, ErrorCode, ErrorEntry};
 pub use hasher::{HASHED_BYTES_MAX, HashState, Hasher, InvalidHashState};
-pub use manifest::{DESCRIPTORS_MAX, InvalidManifest, Manifest, ManifestReference, ReferenceKind};
+pub use manifest::{
+    ANNOTATIONS_MAX, DESCRIPTORS_MAX, EXTRACTOR_VERSION, InvalidManifest, LOOKUPS_MAX, Manifest,
+    ManifestReference, NESTING_MAX, ReferenceKind,
+};
 pub use media_type::{InvalidMediaType, MEDIA_TYPE_BYTES_MAX, MediaType};
 pub use media_type_pattern::MediaTypePattern;
 pub use name::{InvalidName, NAME_CHARS_MAX, RepositoryName};

@@ -3,36 +3,65 @@
 //! This is the one place that decides what counts as a reference. The writer, which requires or
 //! touches what a manifest refers to, and the collector, which keeps it, must agree; so both ask
 //! here. Nothing is built in memory beyond what is returned, however the document is made.
+//!
+//! Which content a manifest refers to depends on its bytes alone: it is every digest that stands in
+//! them as a string, but for that of the subject, whichever field it is in. That is the union of all
+//! readings, so that nobody makes references disappear by the media type of a push. The media type
+//! says which of them are required, and as what.
+//!
+//! Other clients may read the same bytes under another type, or with other rules for the names of
+//! fields. So a document that is an image by some of its fields and an index by others is refused
+//! (CVE-2021-41190), and so is one whose `mediaType` is not its `Content-Type`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::descriptor::null_as_default;
 use crate::excerpt::excerpt;
 use crate::media_type::{self, is_nondistributable_layer};
-use crate::{Descriptor, Digest, InvalidDigest, MediaType};
+use crate::scan::{Found, scan, unescaped};
+use crate::{Annotations, Descriptor, Digest, InvalidDigest, MediaType};
 
-/// The most descriptors one manifest may have.
-pub const DESCRIPTORS_MAX: usize = 4096;
+/// The most descriptors one manifest may have in its lists, repeated ones included.
+pub const DESCRIPTORS_MAX: usize = 2048;
+
+/// The most that an earlier version accepted, which is to be read for ever.
+const DESCRIPTORS_STORED_MAX: usize = 4096;
+
+/// The most store requests that the references of one manifest may take to look for: one for a
+/// config or a layer, two for what may be a manifest or a blob. So an index may have half as many
+/// entries as an image may have layers.
+pub const LOOKUPS_MAX: usize = 2048;
+
+/// The most annotations a manifest may have.
+pub const ANNOTATIONS_MAX: usize = 4096;
+
+/// How deeply the objects and arrays of a manifest may be nested.
+pub const NESTING_MAX: usize = 127;
+
+/// The version of the rules by which references are found. Whoever remembers what a manifest refers
+/// to notes it, and forgets what was found by other rules.
+pub const EXTRACTOR_VERSION: u32 = 2;
 
 /// What a registry needs to know of a manifest; the bytes themselves are stored as they came.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     /// Its media type: the `Content-Type` it was pushed with, else what its body says.
     pub media_type: MediaType,
-    /// What it refers to, each digest once, in the order of first appearance. Never its subject.
+    /// What it refers to, each digest once: what its media type makes of its fields, then every
+    /// other digest in it. Its subject only if it appears elsewhere, too.
     pub references: Vec<ManifestReference>,
     /// The manifest it is about, if it is a referrer.
     pub subject: Option<Descriptor>,
     /// What kind of artifact a list of referrers shows it as.
     pub artifact_type: Option<String>,
     /// Its own annotations, which a list of referrers repeats.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Annotations,
 }
 
 /// One piece of content a manifest refers to.
@@ -56,8 +85,20 @@ pub enum ReferenceKind {
     Layer,
     /// An entry of an index: a manifest, or a blob (build caches list layers there).
     Child,
-    /// A digest in a manifest of unknown type: a manifest, a blob, or nothing at all.
+    /// A digest somewhere else in the document: a manifest, a blob, or nothing at all.
     Any,
+}
+
+impl ReferenceKind {
+    /// Whether it may be a manifest; it may be a blob in any case.
+    pub fn may_be_manifest(self) -> bool {
+        matches!(self, Self::Child | Self::Any)
+    }
+
+    /// How many objects of a store may have to be looked for to find it.
+    fn lookups(self) -> usize {
+        if self.may_be_manifest() { 2 } else { 1 }
+    }
 }
 
 /// Why some bytes are not a manifest this registry accepts.
@@ -116,6 +157,30 @@ pub enum InvalidManifest {
         /// [`DESCRIPTORS_MAX`].
         max: usize,
     },
+    /// References that take more than [`LOOKUPS_MAX`] store requests to look for.
+    #[error(
+        "invalid manifest: it refers to too much: layers count once, entries of an index and \
+         digests elsewhere twice, and all together must be {max} or fewer"
+    )]
+    TooManyReferences {
+        /// [`LOOKUPS_MAX`].
+        max: usize,
+    },
+    /// More annotations than [`ANNOTATIONS_MAX`].
+    #[error("invalid manifest: more than {max} annotations")]
+    TooManyAnnotations {
+        /// [`ANNOTATIONS_MAX`].
+        max: usize,
+    },
+    /// Some clients would take it for an image, and others for an index.
+    #[error(
+        "invalid manifest: {media_type} with both config or layers and manifests, or with the \
+         fields of another kind: clients would disagree on what it is (CVE-2021-41190)"
+    )]
+    Ambiguous {
+        /// The media type.
+        media_type: MediaType,
+    },
 }
 
 impl From<serde_json::Error> for InvalidManifest {
@@ -126,7 +191,7 @@ impl From<serde_json::Error> for InvalidManifest {
 }
 
 impl Manifest {
-    /// Reads a manifest that was pushed with this `Content-Type`, or stored with this media type.
+    /// Reads a manifest that is pushed with this `Content-Type`, and holds it to the limits.
     ///
     /// # Errors
     ///
@@ -135,11 +200,132 @@ impl Manifest {
         let json = json(bytes)?;
         let envelope: Envelope = object(json)?;
         let media_type = envelope.media_type(content_type)?;
-        match Kind::of(&media_type) {
-            Kind::Image => image(media_type, object(json)?),
-            Kind::Index => index(media_type, object(json)?),
-            Kind::Artifact => artifact(media_type, object(json)?),
-            Kind::Unknown => unknown(media_type, json),
+        let kind = Kind::of(&media_type);
+        let scanned = Scanned::of(json, LOOKUPS_MAX + 1);
+        if scanned.is_ambiguous(&kind) {
+            return Err(InvalidManifest::Ambiguous { media_type });
+        }
+        if scanned.depth > NESTING_MAX {
+            let reason = format!("nested more than {NESTING_MAX} deep");
+            return Err(InvalidManifest::Json { reason });
+        }
+        let has_more = scanned.has_more;
+        let (manifest, descriptors) = read(media_type, &kind, json, scanned)?;
+        manifest.check_limits(descriptors, has_more)?;
+        Ok(manifest)
+    }
+
+    /// Reads a manifest that was stored with this media type. What was once accepted must be read
+    /// for ever, or nothing could be collected beside it: no limit applies.
+    ///
+    /// # Errors
+    ///
+    /// See [`InvalidManifest`]: only what [`Manifest::parse`] has never accepted.
+    pub fn parse_stored(media_type: &MediaType, bytes: &[u8]) -> Result<Self, InvalidManifest> {
+        let json = json(bytes)?;
+        let _: Envelope = object(json)?;
+        let kind = Kind::of(media_type);
+        read(media_type.clone(), &kind, json, Scanned::of(json, usize::MAX))
+            .map(|(manifest, _)| manifest)
+    }
+
+    fn check_limits(&self, descriptors: usize, has_more: bool) -> Result<(), InvalidManifest> {
+        if descriptors > DESCRIPTORS_MAX {
+            return Err(InvalidManifest::TooManyDescriptors { max: DESCRIPTORS_MAX });
+        }
+        let lookups = self.references.iter().map(|reference| reference.kind.lookups());
+        if has_more || lookups.sum::<usize>() > LOOKUPS_MAX {
+            return Err(InvalidManifest::TooManyReferences { max: LOOKUPS_MAX });
+        }
+        if self.annotations.len() > ANNOTATIONS_MAX {
+            return Err(InvalidManifest::TooManyAnnotations { max: ANNOTATIONS_MAX });
+        }
+        Ok(())
+    }
+}
+
+/// What the rules of the media type make of a document, with every other digest in it; and how many
+/// descriptors it has.
+fn read(
+    media_type: MediaType,
+    kind: &Kind,
+    json: &str,
+    scanned: Scanned,
+) -> Result<(Manifest, usize), InvalidManifest> {
+    let mut references = References::default();
+    let fields = match kind {
+        Kind::Image => image(&media_type, object(json)?, &mut references)?,
+        Kind::Index => index(&media_type, object(json)?, &mut references)?,
+        Kind::Artifact => artifact(object(json)?, &mut references)?,
+        Kind::Unknown => object::<LooseFields>(json).unwrap_or_default().into(),
+    };
+    let descriptors = references.count;
+    references.add_scanned(scanned, fields.subject.is_some());
+    let manifest = Manifest {
+        media_type,
+        references: references.list,
+        subject: fields.subject,
+        artifact_type: fields.artifact_type,
+        annotations: fields.annotations,
+    };
+    Ok((manifest, descriptors))
+}
+
+/// What the whole document shows, whatever its media type.
+#[derive(Default)]
+struct Scanned {
+    /// Each digest in it once, in order, and whether it appears in another field of the outermost
+    /// object than `subject`.
+    digests: Vec<(Digest, bool)>,
+    position: HashMap<Digest, usize>,
+    /// Whether there are more than were asked for.
+    has_more: bool,
+    has_image_fields: bool,
+    has_index_fields: bool,
+    depth: usize,
+}
+
+impl Scanned {
+    /// Scans a document for so many different digests.
+    fn of(json: &str, digests_max: usize) -> Self {
+        let mut scanned = Self::default();
+        let depth = scan(json, |found| match found {
+            Found::Field(name, true) => scanned.note_field(&name),
+            Found::Field(_, false) => {}
+            Found::Value(text, field) => {
+                if let Ok(digest) = text.parse() {
+                    let is_elsewhere = unescaped(field).is_none_or(|field| field != "subject");
+                    scanned.note_digest(digest, is_elsewhere, digests_max);
+                }
+            }
+        });
+        Self { depth, ..scanned }
+    }
+
+    fn note_field(&mut self, name: &str) {
+        // Clients written in Go ignore upper and lower case.
+        let is_one_of = |names: &[&str]| names.iter().any(|it| name.eq_ignore_ascii_case(it));
+        self.has_image_fields |= is_one_of(&["config", "layers"]);
+        self.has_index_fields |= is_one_of(&["manifests"]);
+    }
+
+    fn note_digest(&mut self, digest: Digest, is_elsewhere: bool, digests_max: usize) {
+        if let Some(known) = self.position.get(&digest).and_then(|at| self.digests.get_mut(*at)) {
+            known.1 |= is_elsewhere;
+        } else if self.digests.len() < digests_max {
+            self.position.insert(digest.clone(), self.digests.len());
+            self.digests.push((digest, is_elsewhere));
+        } else {
+            self.has_more = true;
+        }
+    }
+
+    fn is_ambiguous(&self, kind: &Kind) -> bool {
+        match kind {
+            Kind::Image => self.has_index_fields,
+            Kind::Index => self.has_image_fields,
+            Kind::Artifact => self.has_image_fields || self.has_index_fields,
+            Kind::Unknown => self.has_image_fields && self.has_index_fields,
         }
     }
 }
@@ -220,7 +406,7 @@ struct Fields {
     subject: Option<Object<RawDescriptor>>,
     artifact_type: Option<String>,
     #[serde(default, deserialize_with = "null_as_default")]
-    annotations: BTreeMap<String, String>,
+    annotations: Annotations,
 }
 
 #[derive(Deserialize)]
@@ -258,50 +444,57 @@ impl RawDescriptor {
     }
 }
 
-fn image(media_type: MediaType, fields: Fields) -> Result<Manifest, InvalidManifest> {
+/// What is known of a manifest beside its references.
+#[derive(Default)]
+struct Known {
+    subject: Option<Descriptor>,
+    artifact_type: Option<String>,
+    annotations: Annotations,
+}
+
+impl Fields {
+    fn known(self) -> Result<Known, InvalidManifest> {
+        Ok(Known {
+            subject: self.subject.map(|subject| subject.0.into_subject()).transpose()?,
+            artifact_type: nonempty(self.artifact_type),
+            annotations: self.annotations,
+        })
+    }
+}
+
+fn image(
+    media_type: &MediaType,
+    mut fields: Fields,
+    references: &mut References,
+) -> Result<Known, InvalidManifest> {
     let missing = |field| InvalidManifest::MissingField { media_type: media_type.clone(), field };
-    let config = fields.config.ok_or_else(|| missing("config"))?.0;
-    let layers = fields.layers.ok_or_else(|| missing("layers"))?;
-    let mut references = References::default();
+    let config = fields.config.take().ok_or_else(|| missing("config"))?.0;
+    let layers = fields.layers.take().ok_or_else(|| missing("layers"))?;
     references.add(&config, ReferenceKind::Config, &|| "config".to_owned())?;
     references.add_all(&layers, ReferenceKind::Layer, "layers")?;
-    let artifact_type = nonempty(fields.artifact_type).or(nonempty(Some(config.media_type)));
-    Ok(Manifest {
-        media_type,
-        references: references.list,
-        subject: fields.subject.map(|subject| subject.0.into_subject()).transpose()?,
-        artifact_type,
-        annotations: fields.annotations,
-    })
+    let mut known = fields.known()?;
+    known.artifact_type = known.artifact_type.or(nonempty(Some(config.media_type)));
+    Ok(known)
 }
 
-fn index(media_type: MediaType, fields: Fields) -> Result<Manifest, InvalidManifest> {
-    let Some(manifests) = fields.manifests else {
+fn index(
+    media_type: &MediaType,
+    mut fields: Fields,
+    references: &mut References,
+) -> Result<Known, InvalidManifest> {
+    let Some(manifests) = fields.manifests.take() else {
+        let media_type = media_type.clone();
         return Err(InvalidManifest::MissingField { media_type, field: "manifests" });
     };
-    let mut references = References::default();
     references.add_all(&manifests, ReferenceKind::Child, "manifests")?;
-    Ok(Manifest {
-        media_type,
-        references: references.list,
-        subject: fields.subject.map(|subject| subject.0.into_subject()).transpose()?,
-        artifact_type: nonempty(fields.artifact_type),
-        annotations: fields.annotations,
-    })
+    fields.known()
 }
 
-fn artifact(media_type: MediaType, fields: Fields) -> Result<Manifest, InvalidManifest> {
-    let mut references = References::default();
-    if let Some(blobs) = fields.blobs {
+fn artifact(mut fields: Fields, references: &mut References) -> Result<Known, InvalidManifest> {
+    if let Some(blobs) = fields.blobs.take() {
         references.add_all(&blobs, ReferenceKind::Layer, "blobs")?;
     }
-    Ok(Manifest {
-        media_type,
-        references: references.list,
-        subject: fields.subject.map(|subject| subject.0.into_subject()).transpose()?,
-        artifact_type: nonempty(fields.artifact_type),
-        annotations: fields.annotations,
-    })
+    fields.known()
 }
 
 /// The fields that are used of a manifest of unknown type if they look as they do in known ones.
@@ -311,26 +504,17 @@ struct LooseFields {
     subject: Option<Object<RawDescriptor>>,
     artifact_type: Option<String>,
     #[serde(default, deserialize_with = "null_as_default")]
-    annotations: BTreeMap<String, String>,
+    annotations: Annotations,
 }
 
-fn unknown(media_type: MediaType, json: &str) -> Result<Manifest, InvalidManifest> {
-    let fields: LooseFields = object(json).unwrap_or_default();
-    let subject = fields.subject.and_then(|subject| subject.0.into_subject().ok());
-    let mut references = References::default();
-    let skip = subject.is_some().then_some("subject");
-    let walk = Walk { references: Some(&mut references), skip };
-    walk.deserialize(&mut serde_json::Deserializer::from_str(json))?;
-    if references.count > DESCRIPTORS_MAX {
-        return Err(InvalidManifest::TooManyDescriptors { max: DESCRIPTORS_MAX });
+impl From<LooseFields> for Known {
+    fn from(fields: LooseFields) -> Self {
+        Self {
+            subject: fields.subject.and_then(|subject| subject.0.into_subject().ok()),
+            artifact_type: nonempty(fields.artifact_type),
+            annotations: fields.annotations,
+        }
     }
-    Ok(Manifest {
-        media_type,
-        references: references.list,
-        subject,
-        artifact_type: nonempty(fields.artifact_type),
-        annotations: fields.annotations,
-    })
 }
 
 fn nonempty(value: Option<String>) -> Option<String> {
@@ -352,13 +536,21 @@ impl References {
         kind: ReferenceKind,
         list: &str,
     ) -> Result<(), InvalidManifest> {
-        if self.count + descriptors.count > DESCRIPTORS_MAX {
-            return Err(InvalidManifest::TooManyDescriptors { max: DESCRIPTORS_MAX });
-        }
         for (index, descriptor) in descriptors.items.iter().enumerate() {
             self.add(&descriptor.0, kind, &|| format!("{list}[{index}]"))?;
         }
+        self.count += descriptors.count - descriptors.items.len();
         Ok(())
+    }
+
+    /// Adds the digests that stand anywhere, but not those within a subject.
+    fn add_scanned(&mut self, scanned: Scanned, has_subject: bool) {
+        for (digest, is_elsewhere) in scanned.digests {
+            if is_elsewhere || !has_subject {
+                let kind = ReferenceKind::Any;
+                self.insert(ManifestReference { digest, kind, required: false });
+            }
+        }
     }
 
     fn add(
@@ -383,9 +575,6 @@ impl References {
 
     fn insert(&mut self, reference: ManifestReference) {
         self.count += 1;
-        if self.count > DESCRIPTORS_MAX {
-            return;
-        }
         match self.position.get(&reference.digest) {
             Some(position) => self.list[*position].required |= reference.required,
             None => {
@@ -397,12 +586,18 @@ impl References {
 }
 
 /// The bytes as text, if they are one JSON value: whatever is skipped later was looked at here, so
-/// that what is accepted, and how deep it may be nested, does not depend on the media type.
+/// that what is accepted does not depend on the media type.
+///
+/// Bytes that are no UTF-8 are refused: some readers would replace them, and others stop, so that
+/// the names of fields could differ. Half of a surrogate pair, written as an escape, is accepted in
+/// annotations and wherever else nothing depends on the text: other registries accept it, each
+/// reader knows where such a string ends, and the bytes are stored as they came. In a digest, a media
+/// type or the name of a field of the outermost object it is refused.
 fn json(bytes: &[u8]) -> Result<&str, InvalidManifest> {
     let not_text = |error| InvalidManifest::Json { reason: format!("not UTF-8: {error}") };
     let text = std::str::from_utf8(bytes).map_err(not_text)?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Walk { references: None, skip: None }.deserialize(&mut deserializer)?;
+    IgnoredAny::deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(text)
 }
@@ -450,7 +645,8 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Descriptor
     null_as_default(deserializer).map(Some)
 }
 
-/// A list of descriptors, of which only the first [`DESCRIPTORS_MAX`] are kept but all are counted.
+/// A list of descriptors, of which only the first [`DESCRIPTORS_STORED_MAX`] are kept but all are
+/// counted.
 #[derive(Default)]
 struct Descriptors {
     items: Vec<Object<RawDescriptor>>,
@@ -474,7 +670,7 @@ impl<'de> Visitor<'de> for DescriptorsVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Descriptors, A::Error> {
         let mut descriptors = Descriptors::default();
-        while descriptors.count < DESCRIPTORS_MAX {
+        while descriptors.count < DESCRIPTORS_STORED_MAX {
             let Some(item) = seq.next_element()? else { return Ok(descriptors) };
             descriptors.items.push(item);
             descriptors.count += 1;
@@ -511,78 +707,5 @@ impl<'de> Visitor<'de> for NonEmptyVisitor {
             nonempty.0 = true;
         }
         Ok(nonempty)
-    }
-}
-
-/// Walks any JSON value, and collects the strings that are digests if there is where to.
-struct Walk<'a> {
-    references: Option<&'a mut References>,
-    /// A field of the outermost object to leave out.
-    skip: Option<&'static str>,
-}
-
-impl Walk<'_> {
-    fn inner(&mut self) -> Walk<'_> {
-        Walk { references: self.references.as_deref_mut(), skip: None }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if let (Some(references), Ok(digest)) = (self.references, text.parse()) {
-            let kind = ReferenceKind::Any;
-            references.insert(ManifestReference { digest, kind, required: false });
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(self.inner())?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            if self.skip.is_some_and(|skip| skip == key) {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                map.next_value_seed(self.inner())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
     }
 }

@@ -137,9 +137,29 @@ pub(crate) struct TagTarget {
 }
 
 /// The descriptor of one referrer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ReferrerEntry {
     pub(crate) descriptor: Descriptor,
+}
+
+/// Spelled out, because annotations are kept as they were written, which flattening cannot do.
+#[derive(Serialize, Deserialize)]
+struct ReferrerForm<D> {
+    nonce: Nonce,
+    descriptor: D,
+}
+
+impl Stored for ReferrerEntry {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        let form: ReferrerForm<Descriptor> =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        Ok(Self { descriptor: form.descriptor })
+    }
+
+    fn encode(&self) -> Bytes {
+        let form = ReferrerForm { nonce: Nonce::new(), descriptor: &self.descriptor };
+        serde_json::to_vec(&form).expect("a record has only string keys").into()
+    }
 }
 
 /// A record that says nothing but that it is there.
@@ -163,7 +183,7 @@ macro_rules! stored_as_json {
 
 pub(crate) use stored_as_json;
 
-stored_as_json!(TagTarget, ReferrerEntry, Mark);
+stored_as_json!(TagTarget, Mark);
 
 /// A manifest: a header line, then the bytes as they were pushed.
 #[derive(Clone, Debug, PartialEq)]

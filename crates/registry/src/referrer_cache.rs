@@ -18,8 +18,6 @@ use quick_cache::unsync::Cache as Lru;
 const SHARE: u64 = 8;
 /// What an entry is reckoned to take beside its key and its record.
 const ENTRY_BYTES: u64 = 256;
-/// What an annotation is reckoned to take beside its text.
-const ANNOTATION_BYTES: u64 = 128;
 const ENTRIES_ESTIMATE: usize = 256;
 
 /// What a listing tells of the version of an object.
@@ -41,9 +39,9 @@ impl Version {
 struct Weigh;
 
 impl Weighter<Key, (Version, Arc<Descriptor>)> for Weigh {
-    fn weight(&self, key: &Key, (version, descriptor): &(Version, Arc<Descriptor>)) -> u64 {
-        let annotations = descriptor.annotations.len() as u64 * ANNOTATION_BYTES;
-        ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes + annotations
+    /// A descriptor is mostly text, as it is in its record.
+    fn weight(&self, key: &Key, (version, _): &(Version, Arc<Descriptor>)) -> u64 {
+        ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes
     }
 }
 
@@ -154,15 +152,6 @@ mod tests {
         }
         let kept = cache.find(&all).into_iter().flatten().count() as u64;
         assert!((1..=ROOM / (ENTRY_BYTES + 200)).contains(&kept), "{kept}");
-    }
-
-    #[test]
-    fn annotations_count() {
-        let mut many = Descriptor::clone(&descriptor(1));
-        many.annotations = (0..1000).map(|n| (n.to_string(), String::new())).collect();
-        let cache = ReferrerCache::new(SHARE * ROOM);
-        cache.keep(&listed(1), &ETag::new("a"), &Arc::new(many));
-        assert_eq!(cache.find(&[listed(1)]), [None], "they take more than there is");
     }
 
     #[test]

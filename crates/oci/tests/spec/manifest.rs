@@ -1,8 +1,8 @@
 //! Manifests: what is accepted, and what each is taken to refer to.
 
 use jreg_oci::{
-    Algorithm, DESCRIPTORS_MAX, Descriptor, Digest, InvalidManifest, Manifest, ManifestReference,
-    MediaType, ReferenceKind, media_type,
+    ANNOTATIONS_MAX, Algorithm, DESCRIPTORS_MAX, Descriptor, Digest, InvalidManifest, LOOKUPS_MAX,
+    Manifest, ManifestReference, MediaType, ReferenceKind, media_type,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -206,7 +206,7 @@ fn an_unknown_type_may_have_a_subject() {
     let manifest = parse_as("application/x", &unknown).unwrap();
     assert_eq!(manifest.subject.unwrap().digest, digest("subject"));
     assert_eq!(manifest.artifact_type.as_deref(), Some("application/y"));
-    assert_eq!(manifest.annotations["k"], "v");
+    assert_eq!(manifest.annotations.to_map().unwrap()["k"], "v");
     assert_eq!(manifest.references, [reference("inner", Any, false)]);
 
     // What looks otherwise is not taken for one, and what it names is kept.
@@ -401,15 +401,119 @@ fn more_descriptors_than_the_limit_are_refused() {
     let same = vec![layer("same"); DESCRIPTORS_MAX];
     assert_eq!(parse(&image(&same)), too_many, "even if they are all the same");
 
-    let index = |count| json!({"manifests": layers(count)});
-    assert_eq!(parse(&index(DESCRIPTORS_MAX)).unwrap().references.len(), DESCRIPTORS_MAX);
-    assert_eq!(parse(&index(DESCRIPTORS_MAX + 1)), too_many);
-    let unknown = |count| parse_as("application/x", &index(count));
-    assert_eq!(unknown(DESCRIPTORS_MAX).unwrap().references.len(), DESCRIPTORS_MAX);
-    assert_eq!(unknown(DESCRIPTORS_MAX + 1), too_many);
     // Not even looked at, however many more there are and whatever they are.
-    let garbage = json!({"manifests": layers(DESCRIPTORS_MAX + 1), "x": vec![0; 1000]});
+    let garbage = json!({"manifests": layers(5000), "x": vec![0; 1000]});
     assert_eq!(parse(&garbage), too_many);
+}
+
+/// Each entry of an index may be a manifest or a blob, and so may a digest that stands anywhere: two
+/// requests to the store, where a layer is one.
+#[test]
+fn references_are_limited_by_what_it_takes_to_look_for_them() {
+    let too_many = Err(InvalidManifest::TooManyReferences { max: LOOKUPS_MAX });
+    let layers = |count: usize| -> Vec<_> { (0..count).map(|i| layer(&i.to_string())).collect() };
+    let digests = |count: usize| -> Vec<_> { (0..count).map(|i| digest(&i.to_string())).collect() };
+    let most = LOOKUPS_MAX / 2;
+    let index = |count| json!({"manifests": layers(count)});
+    assert_eq!(parse(&index(most)).unwrap().references.len(), most);
+    assert_eq!(parse(&index(most + 1)), too_many);
+    let unknown = |count| parse_as("application/x", &json!({"any": digests(count)}));
+    assert_eq!(unknown(most).unwrap().references.len(), most);
+    assert_eq!(unknown(most + 1), too_many);
+    assert_eq!(unknown(10 * most), too_many);
+    let image = |count| parse(&with(image(&[]), "org.example.any", json!(digests(count))));
+    assert_eq!(image(most - 1).unwrap().references.len(), most);
+    assert_eq!(image(most), too_many);
+    // Each counts once, however often it is there.
+    let same = json!({"any": vec![digest("same"); 10 * most]});
+    assert_eq!(parse_as("application/x", &same).unwrap().references.len(), 1);
+}
+
+#[test]
+fn annotations_are_limited_and_kept_as_they_were_written() {
+    let annotated = |count: usize| {
+        let annotations: Value = (0..count).map(|n| (n.to_string(), json!(""))).collect();
+        with(image(&[]), "annotations", annotations)
+    };
+    let most = parse(&annotated(ANNOTATIONS_MAX)).unwrap();
+    assert_eq!(most.annotations.len(), ANNOTATIONS_MAX);
+    assert_eq!(most.annotations.as_json(), annotated(ANNOTATIONS_MAX)["annotations"].to_string());
+    let too_many = Err(InvalidManifest::TooManyAnnotations { max: ANNOTATIONS_MAX });
+    assert_eq!(parse(&annotated(ANNOTATIONS_MAX + 1)), too_many);
+}
+
+/// A limit is for pushes. What an earlier version stored is read as it was, or nothing could be
+/// collected beside it.
+#[test]
+fn what_was_stored_is_read_whatever_the_limits() {
+    let media_type = MediaType::OCI_IMAGE_INDEX;
+    let children: Vec<_> = (0..4096).map(|i| layer(&i.to_string())).collect();
+    let index = json!({"manifests": children, "config": config(), "layers": [layer("x")]});
+    let bytes = index.to_string().into_bytes();
+    let stored = Manifest::parse_stored(&media_type, &bytes).unwrap();
+    assert_eq!(stored.references.len(), 4096 + 2);
+    assert!(Manifest::parse(Some(&media_type), &bytes).is_err());
+}
+
+/// One client would run one image, and another one another, by the same digest (CVE-2021-41190).
+#[test]
+fn documents_of_two_kinds_are_refused() {
+    let children = json!([descriptor(media_type::OCI_IMAGE_MANIFEST, "child")]);
+    let both = with(without(image(&[layer("1")]), "mediaType"), "manifests", children.clone());
+    let types = [
+        media_type::OCI_IMAGE_MANIFEST,
+        media_type::OCI_IMAGE_INDEX,
+        media_type::DOCKER_MANIFEST,
+        media_type::DOCKER_MANIFEST_LIST,
+        media_type::OCI_ARTIFACT_MANIFEST,
+        "application/x",
+    ];
+    let is_refused = |content_type: &str, document: &Value| {
+        let error = parse_as(content_type, document).unwrap_err();
+        assert!(matches!(error, InvalidManifest::Ambiguous { .. }), "{document}: {error}");
+    };
+    for content_type in types {
+        is_refused(content_type, &both);
+        // Go reads the names of fields without regard to case.
+        let upper = with(image(&[layer("1")]), "MANIFESTS", children.clone());
+        is_refused(content_type, &without(upper, "mediaType"));
+    }
+    let list = json!({"manifests": children});
+    is_refused(media_type::OCI_IMAGE_INDEX, &with(list.clone(), "layers", json!([])));
+    is_refused(media_type::OCI_IMAGE_MANIFEST, &with(image(&[]), "manifests", json!([])));
+    let bare = without(image(&[layer("1")]), "mediaType");
+    is_refused(media_type::OCI_ARTIFACT_MANIFEST, &bare);
+    is_refused(media_type::OCI_ARTIFACT_MANIFEST, &list);
+    assert!(parse(&both).is_err(), "also where nobody says what it is");
+    let null = with(image(&[layer("1")]), "manifests", Value::Null);
+    assert!(parse(&null).is_ok(), "null is absent");
+}
+
+#[test]
+fn half_a_surrogate_pair_is_accepted_where_nothing_depends_on_it() {
+    let lone = |manifest: &Value| manifest.to_string().replace("LONE", r"\ud800");
+    let read = |text: String| Manifest::parse(None, text.as_bytes());
+    let annotations = json!({"LONE": "a", "b": "xLONE"});
+    let image = with(
+        image(&[with(layer("1"), "annotations", annotations.clone())]),
+        "annotations",
+        annotations,
+    );
+    let manifest = read(lone(&image)).unwrap();
+    assert_eq!(manifest.references.len(), 2);
+    assert!(manifest.annotations.as_json().contains(r"\ud800"));
+    let unknown = lone(&json!({"a": ["LONE", {"LONE": digest("1")}]}));
+    let content_type = "application/x".parse().unwrap();
+    let unknown = Manifest::parse(Some(&content_type), unknown.as_bytes()).unwrap();
+    assert_eq!(unknown.references, [reference("1", Any, false)]);
+    for (field, value) in [
+        ("mediaType", json!("application/LONE")),
+        ("artifactType", json!("LONE")),
+        ("layers", json!([with(layer("1"), "mediaType", json!("LONE"))])),
+        ("LONE", json!(1)),
+    ] {
+        assert!(read(lone(&with(image.clone(), field, value))).is_err(), "{field}");
+    }
 }
 
 #[test]
@@ -437,7 +541,12 @@ fn fields_of_others_are_ignored() {
     let manifest = with(image(&[layer]), "org.example.custom", json!({"digest": digest("x")}));
     let manifest = with(manifest, "annotations", json!({"a": "b", "": ""}));
     let manifest = parse(&manifest).unwrap();
-    let expected = [reference("config", Config, true), reference("1", Layer, true)];
+    let expected = [
+        reference("config", Config, true),
+        reference("1", Layer, true),
+        // It may be needed by who knows the field.
+        reference("x", Any, false),
+    ];
     assert_eq!(manifest.references, expected);
     assert_eq!(manifest.annotations.len(), 2);
     assert!(parse(&with(image(&[]), "annotations", Value::Null)).unwrap().annotations.is_empty());
@@ -537,12 +646,31 @@ proptest! {
     fn the_collector_reads_what_the_writer_read(json in any_json(), content_type in any_type()) {
         let bytes = json.to_string().into_bytes();
         if let Ok(written) = Manifest::parse(content_type.as_ref(), &bytes) {
-            let collected = Manifest::parse(Some(&written.media_type), &bytes);
+            let collected = Manifest::parse_stored(&written.media_type, &bytes);
             prop_assert_eq!(collected, Ok(written.clone()));
             let mut digests: Vec<_> = written.references.iter().map(|r| &r.digest).collect();
             digests.sort();
             digests.dedup();
             prop_assert_eq!(digests.len(), written.references.len(), "each digest once");
+        }
+    }
+
+    /// By no media type does a manifest refer to less.
+    #[test]
+    fn what_is_referred_to_does_not_depend_on_the_media_type(
+        json in any_json(),
+        one in any_type(),
+        other in any_type(),
+    ) {
+        let bytes = json.to_string().into_bytes();
+        let digests = |content_type: Option<MediaType>| -> Option<Vec<Digest>> {
+            let manifest = Manifest::parse(content_type.as_ref(), &bytes).ok()?;
+            let mut digests: Vec<_> = manifest.references.into_iter().map(|r| r.digest).collect();
+            digests.sort();
+            Some(digests)
+        };
+        if let (Some(one), Some(other)) = (digests(one), digests(other)) {
+            prop_assert_eq!(one, other);
         }
     }
 
