@@ -66,11 +66,13 @@ pub(super) async fn put(
         BodyError::TooLarge { max_bytes } => Error::ManifestTooLarge { max_bytes },
         BodyError::Broken | BodyError::Idle { .. } => error.into(),
     })?;
-    let push = ManifestPush { reference: reference.clone(), tags, media_type, bytes, condition };
+    let push = ManifestPush { reference, tags, media_type, bytes, condition };
     let pushed = call.access.manifest_put(push).await?;
     let mut response = headers::empty(StatusCode::CREATED);
     let answer = response.headers_mut();
-    let location = format!("{}/v2/{name}/manifests/{reference}", call.context.options.public_url);
+    // By digest, also where a tag was pushed: some clients read the digest of a push from it.
+    let location =
+        format!("{}/v2/{name}/manifests/{}", call.context.options.public_url, pushed.digest);
     answer.insert(header::LOCATION, headers::value(&location));
     answer.insert(headers::DIGEST, headers::digest(&pushed.digest));
     answer.insert(header::ETAG, headers::etag(&pushed.digest));
