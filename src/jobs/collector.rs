@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    Action, CollectError, CollectOptions, Collected, Finding, Lease, Outcome, Phase, Registry,
-    Watch,
+    Action, ActionKind, CollectError, CollectOptions, Collected, Finding, Lease, Outcome, Phase,
+    Registry, Watch,
 };
 use tokio::time::sleep;
 
@@ -51,7 +51,16 @@ impl Watch for Log {
     fn progress(&self, _objects: u64) {}
 
     fn action(&self, action: &Action, outcome: Outcome) {
-        let Action { kind, key, .. } = action;
+        let Action { kind, key, digest, .. } = action;
+        if *kind == ActionKind::RemoveTag && outcome == Outcome::Done {
+            let digest = digest.as_ref().map(tracing::field::display);
+            tracing::warn!(
+                key,
+                digest,
+                "removed a tag whose manifest has been absent for the grace"
+            );
+            return;
+        }
         tracing::debug!(?kind, key, ?outcome, "collecting");
     }
 

@@ -155,6 +155,7 @@ fn action_line(action: &Action, outcome: Outcome) -> String {
         ActionKind::FoldLink { .. } => "fold link",
         ActionKind::RemoveBytes => "remove bytes",
         ActionKind::RemoveManifest => "remove manifest",
+        ActionKind::RemoveTag => "remove tag",
         ActionKind::RemoveHint => "remove hint",
         ActionKind::RemoveReferrer => "remove referrer entry",
         ActionKind::RemoveCatalogEntry => "remove catalog entry",

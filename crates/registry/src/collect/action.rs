@@ -26,6 +26,8 @@ pub enum ActionKind {
     RemoveBytes,
     /// A manifest that nothing keeps is removed.
     RemoveManifest,
+    /// A tag is removed whose manifest has been absent for the grace.
+    RemoveTag,
     /// A hint is removed whose tag or manifest is gone.
     RemoveHint,
     /// The entry of a referrer that is gone is removed.

@@ -1,7 +1,7 @@
 //! C2: what is listed below `repositories/`, and what the manifests name.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_oci::{Digest, Manifest, RepositoryName};
+use jreg_oci::{Digest, Manifest, ManifestReference, ReferenceKind, RepositoryName};
 use jreg_storage::{Key, Listed};
 
 use super::memo::{Kind, Memo};
@@ -168,20 +168,32 @@ async fn read_manifest(
     let Some(record) = core.read::<ManifestRecord>(&key).await.map_err(damaged)? else {
         return Ok(None);
     };
-    let stored = verified(&key, &digest, record.value).map_err(damaged)?;
-    let named = named(&name, &key, &stored)?;
-    Ok(Some(((name, digest), named)))
+    let length = record.value.bytes.len();
+    let every_reading = core.rules.keep(Rule::EveryReading);
+    let read = move || {
+        let stored = verified(&key, &digest, record.value).map_err(damaged)?;
+        let named = named(&name, &key, &stored, every_reading)?;
+        Ok(Some(((name, digest), named)))
+    };
+    core.compute.run(length, read).await?
 }
 
-fn named(name: &RepositoryName, key: &Key, stored: &crate::StoredManifest) -> Result<Named> {
-    let manifest = Manifest::parse(Some(&stored.media_type), &stored.bytes);
+fn named(
+    name: &RepositoryName,
+    key: &Key,
+    stored: &crate::StoredManifest,
+    every_reading: bool,
+) -> Result<Named> {
+    let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes);
     let manifest = manifest.map_err(|error| CollectError::Damaged {
         key: key.to_string(),
         reason: error.to_string(),
     })?;
     let subject = manifest.subject.as_ref();
     let subject = subject.map_or(0, |subject| fingerprint::content(name, &subject.digest));
-    let references = manifest.references.iter();
+    let is_kept =
+        |reference: &&ManifestReference| every_reading || reference.kind != ReferenceKind::Any;
+    let references = manifest.references.iter().filter(is_kept);
     let references = references.map(|reference| fingerprint::content(name, &reference.digest));
     Ok(std::iter::once(subject).chain(references).collect())
 }

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
+use jreg_oci::EXTRACTOR_VERSION;
 use jreg_storage::{Key, ListRequest, PutMode};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -46,6 +47,8 @@ pub(super) enum Kind {
     Untagged,
     /// Bytes that nothing names: since when.
     Unnamed,
+    /// Tags whose manifest is absent: since when.
+    Dangling,
 }
 
 impl Kind {
@@ -57,6 +60,20 @@ impl Kind {
             Self::Sessions => "sessions",
             Self::Untagged => "untagged",
             Self::Unnamed => "unnamed",
+            Self::Dangling => "dangling",
+        }
+    }
+
+    /// By which version of the rules its values were found, if any rules may change.
+    fn rules(self) -> u32 {
+        match self {
+            Self::Manifests => EXTRACTOR_VERSION,
+            Self::Tags
+            | Self::Links
+            | Self::Sessions
+            | Self::Untagged
+            | Self::Unnamed
+            | Self::Dangling => 0,
         }
     }
 }
@@ -64,6 +81,9 @@ impl Kind {
 #[derive(Serialize, Deserialize)]
 struct Head {
     v: u32,
+    /// The version of the rules by which the values were found: another is as good as none.
+    #[serde(default)]
+    rules: u32,
     /// The last key that an entry may be of.
     last: String,
 }
@@ -138,7 +158,7 @@ impl<'a> Memo<'a> {
     /// What is remembered of a version of a record. Keys must be asked for in their order.
     pub(super) async fn get(&mut self, key: &Key, version: Version) -> Option<Vec<u64>> {
         for cursor in &mut self.cursors {
-            cursor.advance(self.core, key).await;
+            cursor.advance(self.core, self.kind, key).await;
             if let Some(range) = cursor.current.entries.get(&version) {
                 let range = range.start as usize..range.end as usize;
                 return cursor.current.values.get(range).map(<[u64]>::to_vec);
@@ -169,7 +189,7 @@ impl<'a> Memo<'a> {
     }
 
     async fn flush(&mut self, last: &str) -> Result<()> {
-        let head = Head { v: 1, last: last.to_owned() };
+        let head = Head { v: 1, rules: self.kind.rules(), last: last.to_owned() };
         let mut bytes = serde_json::to_vec(&head).expect("a head has only string keys");
         bytes.push(b'\n');
         bytes.append(&mut self.buffer);
@@ -202,22 +222,22 @@ fn folder(kind: Kind) -> String {
 
 impl Cursor {
     /// Goes on to the segment that may hold the key.
-    async fn advance(&mut self, core: &Core, key: &Key) {
+    async fn advance(&mut self, core: &Core, kind: Kind, key: &Key) {
         while self.current.last.as_str() < key.as_str() {
             let Some(next) = self.coming.pop_front() else { return };
             // One that is gone, or that nobody can read, is only forgotten.
             let record = core.store.get(&next).await.ok();
             self.current =
-                record.and_then(|record| Segment::read(record.bytes)).unwrap_or_default();
+                record.and_then(|record| Segment::read(kind, record.bytes)).unwrap_or_default();
         }
     }
 }
 
 impl Segment {
-    fn read(mut bytes: Bytes) -> Option<Self> {
+    fn read(kind: Kind, mut bytes: Bytes) -> Option<Self> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let head: Head = serde_json::from_slice(bytes.get(..end)?).ok()?;
-        if head.v != 1 {
+        if head.v != 1 || head.rules != kind.rules() {
             return None;
         }
         bytes.advance(end + 1);

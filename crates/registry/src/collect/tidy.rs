@@ -3,7 +3,9 @@
 //! Hints, referrer entries and entries of the catalog are written, or made young, before a push is
 //! acknowledged that relies on them. So one that is older than the grace, and whose tag, manifest
 //! or repository is not in the listings that began after T0, serves nobody: the same rule as for
-//! links. A tag that dangles still needs its hint. Manifests go by the same rule where the settings
+//! links. A tag that dangles still needs its hint, by which a sweep finds it; it goes once two sweeps
+//! that are a grace apart have found its manifest absent, so that a restore in two steps, or a
+//! replication that is late, finds it where it was. Manifests go by the same rule where the settings
 //! ask for it; nothing keeps one that no tag points to, no manifest names, and whose subject is not
 //! there.
 
@@ -19,8 +21,21 @@ use super::{Result, Run, last_key, seconds};
 use crate::core::{TOUCH_AGE, WRITE_MAX};
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
-use crate::record::{ManifestRecord, TagTarget};
+use crate::record::{ManifestRecord, TagTarget, Versioned};
 use crate::rules::Rule;
+
+/// What earlier runs noted.
+struct Notes<'a, 'b> {
+    untagged: Option<&'a mut Memo<'b>>,
+    dangling: Option<&'a mut Memo<'b>>,
+}
+
+/// A tag whose manifest is not there, as it was read.
+struct Dangling {
+    key: Key,
+    digest: Digest,
+    read: Versioned<TagTarget>,
+}
 
 impl Run<'_> {
     /// Removes leftovers, manifests that nothing keeps, and old tombstones.
@@ -31,17 +46,22 @@ impl Run<'_> {
             Some(_) => Some(Memo::open(&core, Kind::Untagged, !self.options.dry_run).await?),
             None => None,
         };
+        let mut dangling = match self.sweeps {
+            true => Some(Memo::open(&core, Kind::Dangling, !self.options.dry_run).await?),
+            false => None,
+        };
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
-                self.tidy_entry(entry, page.date, memo.as_mut()).await?;
+                let notes = Notes { untagged: memo.as_mut(), dangling: dangling.as_mut() };
+                self.tidy_entry(entry, page.date, notes).await?;
             }
             self.watch.progress(page.entries.len() as u64);
-            if let Some(memo) = &mut memo {
+            for memo in memo.iter_mut().chain(&mut dangling) {
                 memo.end_page(last_key(&page.entries)).await?;
             }
         }
-        if let Some(memo) = memo {
+        for memo in memo.into_iter().chain(dangling) {
             memo.finish().await?;
         }
         self.tidy_catalog().await?;
@@ -52,7 +72,7 @@ impl Run<'_> {
         &mut self,
         entry: &Listed,
         date: SystemTime,
-        memo: Option<&mut Memo<'_>>,
+        notes: Notes<'_, '_>,
     ) -> Result<()> {
         let Some(place) = Place::of(&entry.key) else { return Ok(()) };
         let seen = &self.seen;
@@ -62,17 +82,17 @@ impl Run<'_> {
         match place {
             Place::Hint(name, digest, tag) => {
                 let tag = keys::tag(&name, &tag);
-                let serves = seen.tags.contains(fingerprint::key(&tag))
-                    && (has(&name, &digest) || self.may_point_to(&tag, &digest).await);
-                if !serves {
+                if !seen.tags.contains(fingerprint::key(&tag)) {
                     self.remove_leftover(ActionKind::RemoveHint, entry, name, Some(digest)).await;
+                } else if !has(&name, &digest) {
+                    self.tidy_dangling(entry, date, (name, digest, tag), notes.dangling).await?;
                 }
             }
             Place::Referrer(name, _, own) if !has(&name, &own) => {
                 self.remove_leftover(ActionKind::RemoveReferrer, entry, name, Some(own)).await;
             }
             Place::Manifest(name, digest) => {
-                if let Some(memo) = memo {
+                if let Some(memo) = notes.untagged {
                     self.judge_manifest(entry, date, (name, digest), memo).await?;
                 }
             }
@@ -81,14 +101,74 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether a tag still points to a manifest that is not there: whoever pushes that again, by
-    /// whatever name, has this tag back, and it needs its hint.
-    async fn may_point_to(&self, tag: &Key, digest: &Digest) -> bool {
-        match self.core.read::<TagTarget>(tag).await {
-            Ok(Some(read)) => read.value.digest == *digest,
-            Ok(None) => false,
-            Err(_) => true,
+    /// A hint whose manifest is not there: a leftover, unless its tag still points to that manifest.
+    /// Whoever pushes it again, by whatever name, has this tag back, and it needs its hint.
+    async fn tidy_dangling(
+        &mut self,
+        hint: &Listed,
+        date: SystemTime,
+        (name, digest, key): (RepositoryName, Digest, Key),
+        memo: Option<&mut Memo<'_>>,
+    ) -> Result<()> {
+        match self.core.read::<TagTarget>(&key).await {
+            Ok(Some(read)) if read.value.digest == digest => {
+                let Some(memo) = memo else { return Ok(()) };
+                let tag = Dangling { key, digest, read };
+                self.judge_dangling(hint, date, name, tag, memo).await
+            }
+            Ok(_) => {
+                self.remove_leftover(ActionKind::RemoveHint, hint, name, Some(digest)).await;
+                Ok(())
+            }
+            Err(_) => Ok(()),
         }
+    }
+
+    /// Removes a tag that an earlier sweep, a grace ago or more, has seen dangle as well.
+    async fn judge_dangling(
+        &mut self,
+        hint: &Listed,
+        date: SystemTime,
+        name: RepositoryName,
+        tag: Dangling,
+        memo: &mut Memo<'_>,
+    ) -> Result<()> {
+        let version = Version::of_key(&hint.key);
+        let since = memo.get(&hint.key, version).await;
+        // Whoever has set it since may have had its manifest for a while.
+        let written = seconds(tag.read.last_modified);
+        let since = since.and_then(|values| values.first().map(|since| written.max(*since)));
+        let grace_s = self.options.grace.as_secs();
+        let is_due =
+            since.is_some_and(|since| seconds(self.began).saturating_sub(since) >= grace_s);
+        self.done.leftovers.scan(hint.size_bytes);
+        if !is_due || !self.is_old(tag.read.last_modified) {
+            self.done.leftovers.young += 1;
+            memo.put(version, &[since.unwrap_or(seconds(date))]);
+            return Ok(());
+        }
+        let outcome = self.remove_tag(name, tag).await;
+        self.done.leftovers.count(outcome, hint.size_bytes);
+        Ok(())
+    }
+
+    /// Looks for the manifest once more, then removes the version of the tag that was read.
+    async fn remove_tag(&self, name: RepositoryName, tag: Dangling) -> Outcome {
+        let Dangling { key, digest, read } = tag;
+        match self.core.exists(&keys::manifest(&name, &digest)).await {
+            Ok(false) => {}
+            Ok(true) => return Outcome::Changed,
+            Err(_) => return Outcome::Failed,
+        }
+        let action = Action {
+            kind: ActionKind::RemoveTag,
+            key: key.to_string(),
+            repository: Some(name),
+            digest: Some(digest),
+            size_bytes: 0,
+        };
+        let deed = Deed::Remove(&read.etag);
+        self.sink.perform(&self.core, self.watch, &action, &key, deed).await
     }
 
     /// Removes a record that serves nobody, if it is old: reads it again, looks at its age again,
@@ -171,7 +251,7 @@ impl Run<'_> {
     /// The manifest first, and only then its entry among the referrers of its subject: whoever
     /// pushes it again finds that entry old, and makes a new one.
     async fn remove_manifest(&self, key: &Key, name: RepositoryName, digest: Digest) -> Outcome {
-        let _turn = self.core.manifest_lock(key).write().await;
+        let _turn = self.core.manifest_locks.alone(key).await;
         let read = match self.core.read::<ManifestRecord>(key).await {
             Ok(Some(read)) if self.is_old(read.last_modified) => read,
             Ok(_) => return Outcome::Changed,
