@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use jreg_oci::{Algorithm, Digest, Reference};
-use jreg_registry::{Chunk, ManifestPush, Options, PageRequest, Registry, Repository, Touch};
+use jreg_oci::{Algorithm, Digest, LOOKUPS_MAX, Reference};
+use jreg_registry::{
+    Chunk, ManifestPush, Options, PageRequest, PushedManifest, Registry, Repository, Touch,
+};
 use jreg_storage::testing::{Call, Recording};
 use jreg_storage::{
     ByteRange, FsOptions, FsStore, Locality, MemoryStore, PartRules, Store, SystemClock,
 };
 use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
 use jreg_testkit::{Image, Manifest};
+use serde_json::json;
 
 const BLOB: &[u8] = b"a small blob";
 const ALL: PageRequest = PageRequest { limit: 100, last: None };
@@ -72,6 +75,10 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
+fn manifest(media_type: &str, content: serde_json::Value) -> Manifest {
+    Manifest { media_type: media_type.to_owned(), bytes: content.to_string().into() }
+}
+
 fn by_digest(manifest: &Manifest) -> Reference {
     Reference::Digest(digest(&manifest.bytes))
 }
@@ -115,6 +122,14 @@ impl Bench {
     }
 
     async fn put(&self, manifest: &Manifest, reference: Reference) {
+        self.try_put(manifest, reference).await.unwrap();
+    }
+
+    async fn try_put(
+        &self,
+        manifest: &Manifest,
+        reference: Reference,
+    ) -> jreg_registry::Result<PushedManifest> {
         let push = ManifestPush {
             reference,
             tags: Vec::new(),
@@ -122,7 +137,7 @@ impl Bench {
             bytes: manifest.bytes.clone(),
             condition: None,
         };
-        self.repository("a").manifest_put(push).await.unwrap();
+        self.repository("a").manifest_put(push).await
     }
 
     async fn push_image(&self, image: &Image, tag: &str) {
@@ -269,6 +284,55 @@ fn pushing_manifests() {
         bench.put(&referrer.manifest, "sbom".parse().unwrap()).await;
         bench
             .costs("referrer: link, manifest, tag, catalog; manifest, hint; tag, entry", 4 + 2 + 2);
+    });
+}
+
+/// What a push of a few hundred KiB can make of requests at the most: of an index or a document of an
+/// unknown type that refers to nothing that is there, and of one that refers to more.
+#[test]
+fn amplification_of_pushing_a_manifest() {
+    on_each(async |mut bench| {
+        bench.cold().await;
+        let digests = |count: usize| -> Vec<String> {
+            (0..count).map(|n| digest(n.to_string().as_bytes()).to_string()).collect()
+        };
+        let unknown = |count| manifest("application/x", json!({ "any": digests(count) }));
+        let index = |count| {
+            let child =
+                |digest| json!({ "mediaType": "application/x", "digest": digest, "size": 1 });
+            let children: Vec<_> = digests(count).into_iter().map(child).collect();
+            manifest("application/vnd.oci.image.index.v1+json", json!({ "manifests": children }))
+        };
+        for document in [unknown(LOOKUPS_MAX / 2), index(LOOKUPS_MAX / 2)] {
+            bench.put(&document, "v1".parse().unwrap()).await;
+            bench.costs(
+                "each digest twice; manifest, tag, catalog; manifest, hint, catalog; tag",
+                LOOKUPS_MAX + 7,
+            );
+        }
+        for document in [unknown(4096), index(4096)] {
+            bench.try_put(&document, "v2".parse().unwrap()).await.unwrap_err();
+            bench.costs("refused before anything is asked", 0);
+        }
+    });
+}
+
+/// A crowd pushes one manifest by tags of its own.
+#[test]
+fn a_crowd_that_pushes_one_manifest() {
+    const CROWD: usize = 64;
+    on_each(async |mut bench| {
+        let image = Image::plain(1);
+        bench.push_image(&image, "v0").await;
+        bench.cold().await;
+        let pushes =
+            (0..CROWD).map(|n| bench.put(&image.manifest, format!("t{n}").parse().unwrap()));
+        let pushes: Vec<_> = pushes.collect();
+        futures::future::join_all(pushes).await;
+        bench.costs(
+            "3 links, manifest, tag, catalog; a write that mostly fails, a look; hint; tag",
+            CROWD * (6 + 2 + 2),
+        );
     });
 }
 

@@ -406,6 +406,10 @@ impl From<Error> for ApiError {
             Error::ManifestInvalid(_) | Error::MediaTypeNotAllowed { .. } => {
                 bad(ErrorCode::ManifestInvalid)
             }
+            Error::ManifestTypeConflict { stored, .. } => {
+                Self::new(StatusCode::CONFLICT, ErrorCode::ManifestInvalid, &message)
+                    .with_detail(json!({ "mediaType": stored }))
+            }
             Error::ManifestTooLarge { .. } => too_large(ErrorCode::ManifestInvalid),
             Error::ReferencesUnknown { missing, .. } => {
                 bad(ErrorCode::ManifestBlobUnknown).with_detail(json!({ "missing": missing }))

@@ -245,9 +245,72 @@ contract! {
             Manifest::compact(media::INDEX, &json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": layers}))
         };
         steps![
-            push_manifest("most", &many(4096)),
-            push_manifest("over", &many(4097)).is(400).code("MANIFEST_INVALID"),
+            push_manifest("most", &many(2048)),
+            push_manifest("over", &many(2049)).is(400).code("MANIFEST_INVALID"),
             get(&manifest("over")).is(404),
+        ]
+    };
+
+    references_that_take_too_much_to_look_for_are_400: {
+        let digests = |count: usize| -> Vec<_> { (0..count).map(|n| sha256(&n.to_string())).collect() };
+        let any = |count| Manifest::compact("application/vnd.example.thing.v3+json", &json!({"any": digests(count)}));
+        steps![
+            push_manifest("most", &any(1024)),
+            push_manifest("over", &any(1025)).is(400).code("MANIFEST_INVALID"),
+            get(&manifest("over")).is(404),
+        ]
+    };
+
+    location_of_a_push_names_the_digest: {
+        let of = index_of(&[]).digest();
+        let ends_with_digest = move |answer: &Response| {
+            let location = answer.header("Location").unwrap_or_default();
+            let is_so = location.ends_with(&format!("/manifests/{of}"));
+            if is_so { Ok(()) } else { Err(format!("Location {location}")) }
+        };
+        steps![
+            push_manifest("v1", &index_of(&[])).satisfies(ends_with_digest.clone()),
+            push_manifest(&index_of(&[]).digest(), &index_of(&[])).satisfies(ends_with_digest),
+        ]
+    };
+
+    fixed_a_manifest_keeps_its_media_type: {
+        let bare = Manifest::compact(media::INDEX, &json!({"schemaVersion": 2, "manifests": []}));
+        let other = |at: &str| {
+            put(&manifest(at)).header("Content-Type", "application/vnd.example+json").body(bare.bytes.clone())
+        };
+        steps![
+            push_manifest("v1", &bare),
+            other(&bare.digest()).is(409).code("MANIFEST_INVALID").json("/errors/0/detail/mediaType", json!(media::INDEX)),
+            other("v1").is(409).code("MANIFEST_INVALID"),
+            other("v2").is(409).code("MANIFEST_INVALID"),
+            get(&manifest("v2")).is(404),
+            pulls("v1", &bare),
+            pulls(&bare.digest(), &bare),
+        ]
+    };
+
+    fixed_documents_of_two_kinds_are_400: {
+        let entry = index_of(&[]).descriptor();
+        let both = json!({"schemaVersion": 2, "config": image().blobs[0].descriptor(), "layers": [], "manifests": [entry]});
+        let refused = |media_type: &str| {
+            put(&manifest("v1")).header("Content-Type", media_type).body(both.to_string()).is(400).code("MANIFEST_INVALID")
+        };
+        steps![
+            refused(media::MANIFEST),
+            refused(media::INDEX),
+            refused(media::ARTIFACT),
+            refused("application/vnd.example+json"),
+            put(&manifest("v1")).header("Content-Type", media::ARTIFACT).body(image().manifest.bytes).is(400).code("MANIFEST_INVALID"),
+            get(&manifest("v1")).is(404),
+        ]
+    };
+
+    half_a_surrogate_pair_in_an_annotation_is_kept: {
+        let bytes = r#"{"schemaVersion":2,"manifests":[],"annotations":{"a":"\ud83d"}}"#;
+        steps![
+            put(&manifest("v1")).header("Content-Type", media::INDEX).body(bytes).is(201),
+            get(&manifest("v1")).is(200).gives(bytes),
         ]
     };
 

@@ -135,12 +135,12 @@ impl Repository {
         }
         let location = match touch {
             Touch::IfOld => core.hold_link(core.window(), name, digest).await?,
-            Touch::Never => self.look(digest).await?,
+            Touch::Never => self.find_location(digest).await?,
         };
         location.map(blob).ok_or_else(|| unknown(name, digest))
     }
 
-    async fn look(&self, digest: &Digest) -> Result<Option<Location>> {
+    async fn find_location(&self, digest: &Digest) -> Result<Option<Location>> {
         let Some(link) = self.core.find_link(&self.name, digest).await? else { return Ok(None) };
         match self.core.may_rely_on(&link.value).await? {
             true => Ok(Some(link.value)),

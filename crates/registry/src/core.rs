@@ -17,13 +17,15 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_storage::{
-    Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode, SendWindow, Store, Written,
+    Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode, SendWindow, Stat, Store, Written,
 };
-use tokio::sync::{Mutex, RwLock, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::budget::Budget;
 use crate::cache::Cache;
+use crate::compute::Compute;
+use crate::manifest_locks::ManifestLocks;
 use crate::part_buffer::Mappings;
 use crate::record::{Stored, Versioned, versioned};
 use crate::referrer_cache::ReferrerCache;
@@ -56,7 +58,9 @@ const BACKOFF_MIN_MS: u64 = 2;
 const BACKOFF_MAX_MS: u64 = 250;
 /// So many that of some hundred tags that are written at the same time hardly any two share one.
 const TAG_LOCKS: usize = 4096;
-const MANIFEST_LOCKS: usize = 1024;
+/// The most bytes of manifests in memory, over all pushes, because something that is pushed relies on
+/// them and they are old. What is young is not read.
+const TOUCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// The store with everything that is kept beside it in memory.
 ///
@@ -80,10 +84,13 @@ pub(crate) struct Core {
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Arc<[Mutex<()>]>,
-    /// In this process a manifest is not deleted between a push of it and its tags: pushes share
-    /// the lock, a delete has it alone. Between processes such a tag may be left without its
-    /// manifest, until it is next read.
-    manifest_locks: Arc<[RwLock<()>]>,
+    /// In this process a manifest is not deleted between a push of it and its tags. Between processes
+    /// such a tag may be left without its manifest, until a collector removes it.
+    pub(crate) manifest_locks: ManifestLocks,
+    /// The memory for manifests that are written again because something relies on them, in KiB.
+    touch_room: Arc<Semaphore>,
+    /// Hashing and parsing of what is large.
+    pub(crate) compute: Compute,
 }
 
 /// The time in which the writes that rely on some reads must be sent.
@@ -115,7 +122,9 @@ impl Core {
             upload_bytes: Budget::new(budget),
             mappings: Mappings::new(budget),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
-            manifest_locks: (0..MANIFEST_LOCKS).map(|_| RwLock::new(())).collect(),
+            manifest_locks: ManifestLocks::new(),
+            touch_room: Arc::new(Semaphore::new(in_kib(TOUCH_BYTES_MAX) as usize)),
+            compute: Compute::new(),
             store,
             clock,
             options,
@@ -180,6 +189,21 @@ impl Core {
     pub(crate) async fn read<T: Stored>(&self, key: &Key) -> Result<Option<Versioned<T>>> {
         match self.store.get(key).await {
             Ok(record) => versioned(key, record).map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same for a record that may be so large that to understand it takes a while.
+    pub(crate) async fn read_large<T: Stored + Send + 'static>(
+        &self,
+        key: Key,
+    ) -> Result<Option<Versioned<T>>> {
+        match self.store.get(&key).await {
+            Ok(record) => {
+                let length = record.bytes.len();
+                self.compute.run(length, move || versioned(&key, record)).await?.map(Some)
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -341,11 +365,34 @@ impl Core {
 
     /// Whether an object is there.
     pub(crate) async fn exists(&self, key: &Key) -> Result<bool> {
+        Ok(self.stat(key).await?.is_some())
+    }
+
+    /// What is known of an object without reading it; `None` if it is absent.
+    pub(crate) async fn stat(&self, key: &Key) -> Result<Option<Stat>> {
         match self.store.head(key).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// W1 for a record that may be large and is mostly young: it is read only to be written again.
+    /// `false` if it is absent.
+    pub(crate) async fn hold_large<T: Stored>(&self, window: Window, key: &Key) -> Result<bool> {
+        let Some(stat) = self.stat(key).await? else { return Ok(false) };
+        let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
+        if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
+            return Ok(true);
+        }
+        let _room = self.room_to_touch(stat.size_bytes).await?;
+        Ok(self.hold::<T>(window, key, |_| true).await?.is_some())
+    }
+
+    /// Waits for room for a record of so many bytes, as it was read and as it is written.
+    async fn room_to_touch(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
+        let kib = in_kib(bytes.saturating_mul(2).min(TOUCH_BYTES_MAX));
+        self.touch_room.acquire_many(kib).await.map_err(|_| Error::Stopped)
     }
 
     /// Up to `limit` objects below a prefix, whatever the store's own page size.
@@ -388,11 +435,6 @@ impl Core {
         &self.tag_locks[stripe(tag, TAG_LOCKS)]
     }
 
-    /// The lock under which this process writes a manifest and its tags, or deletes them.
-    pub(crate) fn manifest_lock(&self, manifest: &Key) -> &RwLock<()> {
-        &self.manifest_locks[stripe(manifest, MANIFEST_LOCKS)]
-    }
-
     /// Waits a random while that grows with the attempts, so that writers of one record do not
     /// keep in step.
     pub(crate) async fn back_off(&self, attempt: u32) {
@@ -400,6 +442,11 @@ impl Core {
         let random = Uuid::new_v4().as_u64_pair().0;
         tokio::time::sleep(Duration::from_millis(random % limit)).await;
     }
+}
+
+/// Bytes in KiB, rounded up.
+fn in_kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 /// Which of `count` locks a key has, together with other keys.

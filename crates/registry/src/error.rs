@@ -94,6 +94,17 @@ pub enum Error {
         /// What is allowed.
         allowed: String,
     },
+    /// The manifest is there with another media type, which it keeps until it is deleted.
+    #[error(
+        "manifest {digest} is here as {stored}, which must be its Content-Type; to change it, delete \
+         the manifest first"
+    )]
+    ManifestTypeConflict {
+        /// The manifest.
+        digest: Digest,
+        /// As what it was pushed first.
+        stored: MediaType,
+    },
     /// The manifest is larger than the limit.
     #[error("the manifest has more than {max_bytes} bytes")]
     ManifestTooLarge {

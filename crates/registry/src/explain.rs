@@ -249,7 +249,7 @@ impl Core {
         let key = keys::manifest(name, manifest);
         let Some(record) = self.read::<ManifestRecord>(&key).await? else { return Ok(false) };
         let stored = verified(&key, manifest, record.value)?;
-        let parsed = Manifest::parse(Some(&stored.media_type), &stored.bytes)?;
+        let parsed = Manifest::parse_stored(&stored.media_type, &stored.bytes)?;
         Ok(parsed.references.iter().any(|reference| reference.digest == *digest))
     }
 

@@ -17,6 +17,8 @@
 //! - `check.rs`, `check/`: finds what is not as it should be, and mends it
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `protect.rs`: what tags protect from a delete by digest
+//! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
+//! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `link.rs`: which repository holds which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
@@ -29,6 +31,7 @@ mod cache;
 mod check;
 mod collect;
 mod commit;
+mod compute;
 mod core;
 mod error;
 mod explain;
@@ -36,6 +39,7 @@ mod fingerprint;
 mod keys;
 mod link;
 mod manifest;
+mod manifest_locks;
 mod options;
 mod pace;
 mod page;

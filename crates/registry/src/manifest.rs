@@ -3,7 +3,13 @@
 //! A push writes in the order in which things depend on each other: what the manifest refers to
 //! is made sure of (W1), then the manifest is written with the hints beside it, then its tags and
 //! its referrer entry. So a tag that can be seen has its manifest, and a manifest that was
-//! acknowledged has its blobs. A delete goes the other way round.
+//! acknowledged has its blobs. A delete goes the other way round. Reading changes nothing: a tag whose
+//! manifest is absent is answered as absent and stays, since a backup may be restored in two steps and
+//! a bucket replicated in any order; a collector removes it once it was so for a grace.
+//!
+//! A manifest keeps the media type that it was first pushed with, until it is deleted: a client that
+//! pulls by digest or by tag would else be given the same bytes as something else, by somebody who may
+//! push and not delete.
 
 use std::sync::Arc;
 
@@ -14,11 +20,11 @@ use jreg_oci::{
     Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
     ReferenceKind, Tag,
 };
-use jreg_storage::{ETag, Key};
+use jreg_storage::{ETag, Key, Record};
 use tokio::sync::Semaphore;
 
-use crate::cache::Seen;
-use crate::core::{ATTEMPTS_MAX, Window};
+use crate::cache;
+use crate::core::{ATTEMPTS_MAX, Core, Window};
 use crate::keys;
 use crate::protect::TagRemoval;
 use crate::record::{
@@ -107,9 +113,16 @@ struct Plan {
     condition: Option<Condition>,
 }
 
+/// A version of the manifest that is pushed.
+struct Seen {
+    etag: ETag,
+    /// Its media type; `None` if its header line is damaged.
+    media_type: Option<MediaType>,
+}
+
 /// What the wave of reads found, to be written over.
 struct Wave {
-    manifest: Option<ETag>,
+    manifest: Option<Seen>,
     tags: Vec<TagVersion>,
     /// Whether the catalog lists the repository, by an entry that is young.
     is_listed: bool,
@@ -127,6 +140,29 @@ impl Plan {
             }
         };
         condition.check(&self.reference, current)
+    }
+
+    /// Whether the condition is about the manifest itself.
+    fn is_conditional(&self) -> bool {
+        self.condition.is_some() && self.reference.digest().is_some()
+    }
+
+    fn has_type_of(&self, seen: &Seen) -> bool {
+        let stored = seen.media_type.as_ref();
+        stored.is_none_or(|stored| stored.is(self.manifest.media_type.as_str()))
+    }
+
+    /// The stored type wins over the one of a later push.
+    fn check_type(&self, wave: &Wave) -> Result<()> {
+        match &wave.manifest {
+            Some(Seen { media_type: Some(stored), .. })
+                if !stored.is(self.manifest.media_type.as_str()) =>
+            {
+                let (digest, stored) = (self.digest.clone(), stored.clone());
+                Err(Error::ManifestTypeConflict { digest, stored })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -149,15 +185,15 @@ impl Repository {
         found.ok_or_else(|| self.unknown(reference))
     }
 
-    /// What a tag leads to. A tag without its manifest, seen twice at the same version, is what
-    /// a delete that broke off left behind: it counts as absent, and is removed.
+    /// What a tag leads to. A tag without its manifest, seen twice at the same version, counts as
+    /// absent: a delete broke off, or the manifest is lost, or has yet to be restored. Nothing is
+    /// removed here.
     async fn follow(&self, tag: &Tag, touch: Touch) -> Result<Option<Arc<StoredManifest>>> {
         let key = keys::tag(&self.name, tag);
         let mut dangling: Option<ETag> = None;
         for _ in 0..FOLLOWS_MAX {
             let Some(target) = self.core.read::<TagTarget>(&key).await? else { return Ok(None) };
             if dangling.as_ref() == Some(&target.etag) {
-                self.core.remove(&key, &target.etag).await?;
                 return Ok(None);
             }
             let found = self.find_manifest(&target.value.digest, touch).await?;
@@ -189,8 +225,8 @@ impl Repository {
         };
         let Some(read) = read else { return Ok(None) };
         let age = read.age();
-        let manifest = Arc::new(verified(&key, digest, read.value)?);
-        let seen = Seen::new(Arc::clone(&manifest), age, at);
+        let manifest = Arc::new(core.verified(key, digest, read.value).await?);
+        let seen = cache::Seen::new(Arc::clone(&manifest), age, at);
         core.cache.add_manifest(ticket, now, &self.name, digest, seen);
         Ok(Some(manifest))
     }
@@ -200,12 +236,13 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::ManifestTooLarge`], [`Error::ManifestInvalid`],
-    /// [`Error::ManifestDigestMismatch`], [`Error::ReferencesUnknown`] by the reference policy,
+    /// [`Error::ManifestDigestMismatch`], [`Error::ManifestTypeConflict`],
+    /// [`Error::ReferencesUnknown`] by the reference policy,
     /// [`Error::PreconditionFailed`]: what it is about is as it was. [`Error::Busy`],
     /// [`Error::Interrupted`], [`Error::Store`]: the manifest may be there; pushing again helps.
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         let further = push.tags.clone();
-        let plan = self.plan(push)?;
+        let plan = self.plan(push).await?;
         for attempt in 0..ATTEMPTS_MAX {
             let window = self.core.window();
             let wave = self.read_wave(window, &plan).await?;
@@ -219,15 +256,19 @@ impl Repository {
         Err(Error::Busy { what: "the manifest is being changed by too many others" })
     }
 
-    fn plan(&self, push: ManifestPush) -> Result<Plan> {
+    async fn plan(&self, push: ManifestPush) -> Result<Plan> {
         let ManifestPush { reference, tags, media_type, bytes, condition } = push;
         let max_bytes = self.core.options.limits.manifest_bytes_max;
         let size = bytes.len() as u64;
         if size > max_bytes {
             return Err(Error::ManifestTooLarge { max_bytes });
         }
-        let digest = content_digest(&reference, &bytes)?;
-        let manifest = Manifest::parse(media_type.as_ref(), &bytes)?;
+        let (of, read) = (reference.clone(), bytes.clone());
+        let understand = move || {
+            let digest = content_digest(&of, &read)?;
+            Ok::<_, Error>((digest, Manifest::parse(media_type.as_ref(), &read)?))
+        };
+        let (digest, manifest) = self.core.compute.run(bytes.len(), understand).await??;
         self.core.options.check_media_type(&manifest.media_type)?;
         let header = header(&manifest, size);
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
@@ -251,13 +292,30 @@ impl Repository {
         let ((), catalog, manifest, tags) = try_join4(
             self.check_references(window, &plan.manifest.references, width),
             within(width, core.hold::<Mark>(window, &catalog_key, |_| true)),
-            within(width, core.etag(&manifest_key)),
+            within(width, self.look(&manifest_key)),
             try_join_all(tags),
         )
         .await?;
         let wave = Wave { manifest, tags, is_listed: catalog.is_some() };
         plan.check_condition(&wave)?;
+        if core.rules.keep(Rule::KeepType) {
+            plan.check_type(&wave)?;
+        }
         Ok(wave)
+    }
+
+    /// The version of a manifest that is there, and its type as far as that can be read: a push
+    /// mends what is damaged.
+    async fn look(&self, key: &Key) -> Result<Option<Seen>> {
+        match self.core.store.get(key).await {
+            Ok(Record { bytes, etag, .. }) => {
+                let record = ManifestRecord::decode(&bytes).ok();
+                let media_type = record.map(|record| record.header.media_type);
+                Ok(Some(Seen { etag, media_type }))
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// W1 for all that a manifest refers to.
@@ -289,10 +347,10 @@ impl Repository {
     async fn hold_reference(&self, window: Window, reference: &ManifestReference) -> Result<bool> {
         let (core, digest) = (&self.core, &reference.digest);
         // An index may list layers (build caches do); whichever exists counts.
-        if matches!(reference.kind, ReferenceKind::Child | ReferenceKind::Any) {
+        if reference.kind.may_be_manifest() {
             let key = keys::manifest(&self.name, digest);
             let held = match core.rules.keep(Rule::TouchChildren) {
-                true => core.hold::<ManifestRecord>(window, &key, |_| true).await?.is_some(),
+                true => core.hold_large::<ManifestRecord>(window, &key).await?,
                 false => core.exists(&key).await?,
             };
             if held {
@@ -306,7 +364,7 @@ impl Repository {
     async fn write_manifest(&self, window: Window, plan: &Plan, wave: Wave) -> Result<bool> {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
-        let _turn = core.manifest_lock(&key).read().await;
+        let _turn = core.manifest_locks.push(&key).await;
         core.check(window)?;
         let is_there = wave.manifest.is_some();
         let hints = plan.tags.iter().zip(&wave.tags).map(|(tag, seen)| async move {
@@ -325,14 +383,7 @@ impl Repository {
                 false => core.ensure(window, &keys::catalog(&self.name), &Mark {}).await,
             }
         };
-        let manifest = async {
-            if is_there && !core.rules.keep(Rule::Rewrite) {
-                return Ok(true);
-            }
-            let (seen, bytes) = (wave.manifest.as_ref(), plan.record.encode());
-            let swapped = core.swap_within(window, &key, seen, bytes).await?;
-            Ok(swapped.is_some())
-        };
+        let manifest = self.store_manifest(window, plan, &key, wave.manifest.as_ref());
         let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;
         if !written {
             return Ok(false);
@@ -340,6 +391,57 @@ impl Repository {
         try_join(self.set_tags(window, plan, wave.tags), self.list_as_referrer(window, plan))
             .await?;
         Ok(true)
+    }
+
+    /// Writes the manifest over the version that was seen. A version that somebody else has written
+    /// since serves this push, too: what it refers to was made sure of by the other push, and it is as
+    /// young as ours would be. `false`: it is gone, or something else by now; start over.
+    ///
+    /// In this process one writes at a time, and those who waited for that look first.
+    async fn store_manifest(
+        &self,
+        window: Window,
+        plan: &Plan,
+        key: &Key,
+        seen: Option<&Seen>,
+    ) -> Result<bool> {
+        let core = &self.core;
+        if seen.is_some() && !core.rules.keep(Rule::Rewrite) {
+            return Ok(true);
+        }
+        let writing = core.manifest_locks.writing(key);
+        for attempt in 0..ATTEMPTS_MAX {
+            if let Ok(_alone) = writing.try_lock() {
+                if self.swap_manifest(window, plan, key, seen).await? {
+                    return Ok(true);
+                }
+            } else {
+                drop(writing.lock().await);
+            }
+            match self.look(key).await? {
+                Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
+                Some(now) => return Ok(plan.has_type_of(&now) && !plan.is_conditional()),
+                None if seen.is_some() => return Ok(false),
+                None => {}
+            }
+            core.back_off(attempt).await;
+        }
+        Ok(false)
+    }
+
+    /// Others may remember what was there before, and must not be told of it any more.
+    async fn swap_manifest(
+        &self,
+        window: Window,
+        plan: &Plan,
+        key: &Key,
+        seen: Option<&Seen>,
+    ) -> Result<bool> {
+        let (core, bytes) = (&self.core, plan.record.encode());
+        core.cache.forget(&self.name, &plan.digest);
+        let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
+        core.cache.forget(&self.name, &plan.digest);
+        Ok(swapped?.is_some())
     }
 
     async fn set_tags(&self, window: Window, plan: &Plan, seen: Vec<TagVersion>) -> Result<()> {
@@ -416,8 +518,14 @@ impl Repository {
         seen: Versioned<ManifestRecord>,
         removal: &TagRemoval<'_>,
     ) -> Result<bool> {
-        let _turn = self.core.manifest_lock(key).write().await;
+        let locks = &self.core.manifest_locks;
+        let pushes = locks.pushes(key);
         self.remove_tags_of(digest, removal).await?;
+        // Pushes wait for no more than a last look, and even that only if there was one meanwhile.
+        let _turn = locks.alone(key).await;
+        if locks.pushes(key) != pushes {
+            self.remove_tags_of(digest, removal).await?;
+        }
         if let Some(subject) = &seen.value.header.subject {
             let entry = keys::referrer(&self.name, subject, digest);
             if let Some(etag) = self.core.etag(&entry).await? {
@@ -488,6 +596,19 @@ fn content_digest(reference: &Reference, bytes: &Bytes) -> Result<Digest> {
             Err(Error::ManifestDigestMismatch { expected: expected.clone(), actual })
         }
         _ => Ok(actual),
+    }
+}
+
+impl Core {
+    /// A manifest that was read, if its bytes are those of its digest.
+    pub(crate) async fn verified(
+        &self,
+        key: Key,
+        digest: &Digest,
+        record: ManifestRecord,
+    ) -> Result<StoredManifest> {
+        let (digest, length) = (digest.clone(), record.bytes.len());
+        self.compute.run(length, move || verified(&key, &digest, record)).await?
     }
 }
 

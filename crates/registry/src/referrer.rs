@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Descriptor, Digest};
 use jreg_storage::Listed;
 
@@ -16,7 +17,8 @@ const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 impl Repository {
     /// The descriptors of the manifests whose subject is `subject` (end-12), in the byte order of
     /// their digests; with a filter only those of that artifact type. A page may end early, with
-    /// a next one, because the descriptors are large.
+    /// a next one, because the descriptors are large, or because few of those that were looked at are
+    /// of the type: one request looks at [`page_items_max`](crate::Limits) at the most.
     ///
     /// # Errors
     ///
@@ -29,12 +31,17 @@ impl Repository {
         page: &PageRequest,
     ) -> Result<Page<Descriptor>> {
         let prefix = keys::referrers(&self.name, subject);
-        let limit = page.limit.min(self.core.options.limits.page_items_max);
+        let mut looks_left = self.core.options.limits.page_items_max;
+        let limit = page.limit.min(looks_left);
+        // With a filter nobody knows how many it takes to find so many.
+        let at_once = artifact_type.map_or(limit, |_| looks_left);
         let mut after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
         let mut found = Page { items: Vec::new(), next: None };
         let mut room_bytes = PAGE_BYTES_MAX;
-        while found.items.len() < limit {
-            let mut listing = self.core.list(prefix.clone(), after.take(), limit).await?;
+        while found.items.len() < limit && looks_left > 0 {
+            let at_once = at_once.min(looks_left);
+            let mut listing = self.core.list(prefix.clone(), after.take(), at_once).await?;
+            looks_left -= listing.entries.len().min(looks_left);
             let fitting = fitting(&listing.entries, &mut room_bytes);
             listing.more |= fitting < listing.entries.len();
             listing.entries.truncate(fitting);
@@ -72,8 +79,11 @@ impl Core {
         let mut entries = self.referrers.find(listed);
         let is_unknown = |index: &usize| entries[*index].is_none();
         let unknown: Vec<_> = (0..listed.len()).filter(is_unknown).collect();
-        let keys = unknown.iter().map(|index| listed[*index].key.clone()).collect();
-        let read = self.read_all::<ReferrerEntry>(keys).await?;
+        let keys = unknown.iter().map(|index| listed[*index].key.clone());
+        let reads = keys.map(|key| self.read_large::<ReferrerEntry>(key));
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let reads: Vec<_> = reads.collect();
+        let read: Vec<_> = stream::iter(reads).buffered(self.wave_width()).try_collect().await?;
         for (index, entry) in unknown.into_iter().zip(read) {
             let Some(Versioned { value, etag, .. }) = entry else { continue };
             let descriptor = Arc::new(value.descriptor);

@@ -15,8 +15,15 @@ pub enum Rule {
     WindowAtSend,
     /// The window opens before what is relied on is read, or stored.
     WindowFirst,
-    /// A push of a manifest that is there writes it again.
+    /// A push of a manifest that is there writes it again, unless somebody else has since.
     Rewrite,
+    /// A manifest keeps its media type until it is deleted. This and [`EveryReading`] each catch what
+    /// the other would.
+    ///
+    /// [`EveryReading`]: Self::EveryReading
+    KeepType,
+    /// What a manifest refers to does not depend on its media type.
+    EveryReading,
     /// W1 holds for the manifests that an index names, too.
     TouchChildren,
     /// A session is swapped to `closed` before its bytes are linked.

@@ -1,5 +1,6 @@
 //! Tags: listing them, and the one way in which they change.
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Reference, Tag};
 
 use crate::core::{ATTEMPTS_MAX, Window};
@@ -93,7 +94,7 @@ impl Repository {
         Err(Error::Busy { what: "the tag is being changed by too many others" })
     }
 
-    /// Removes every tag that points to a manifest, found by its hints.
+    /// Removes every tag that points to a manifest, found by its hints, several at a time.
     pub(crate) async fn remove_tags_of(
         &self,
         digest: &Digest,
@@ -103,11 +104,13 @@ impl Repository {
         let mut after = None;
         loop {
             let hints = self.core.list(prefix.clone(), after, HINTS_PER_PAGE).await?;
-            for hint in &hints.entries {
-                if let Some(tag) = keys::tag_of(&hint.key) {
-                    self.remove_tag_of(digest, &tag, removal).await?;
-                }
-            }
+            let tags = hints.entries.iter().filter_map(|hint| keys::tag_of(&hint.key));
+            let removals =
+                tags.map(|tag| async move { self.remove_tag_of(digest, &tag, removal).await });
+            // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+            let removals: Vec<_> = removals.collect();
+            let removals = stream::iter(removals).buffer_unordered(self.core.wave_width());
+            removals.try_for_each(|_| async { Ok(()) }).await?;
             match hints.entries.last() {
                 Some(last) if hints.more => after = Some(last.key.to_string()),
                 _ => return Ok(()),

@@ -52,6 +52,14 @@ fn rows() -> Vec<(Error, u16, &'static str)> {
             400,
             "MANIFEST_INVALID",
         ),
+        (
+            Error::ManifestTypeConflict {
+                digest: digest('a'),
+                stored: jreg_oci::MediaType::OCI_IMAGE_INDEX,
+            },
+            409,
+            "MANIFEST_INVALID",
+        ),
         (Error::ManifestTooLarge { max_bytes: 1 }, 413, "MANIFEST_INVALID"),
         (
             Error::ReferencesUnknown { name: name(), missing: vec![digest('a')] },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use jreg_oci::{Digest, Manifest, ManifestReference, ReferenceKind, RepositoryName};
+use jreg_oci::{Digest, Manifest, ManifestReference, MediaType, ReferenceKind, RepositoryName};
 use jreg_storage::{ETag, Key, Record};
 use serde::Deserialize;
 
@@ -98,9 +98,9 @@ impl Run<'_> {
         scope: Scope,
     ) -> Result<()> {
         let of = Subject::content(key, name, digest);
-        let mut judged = judge(key, digest, raw);
+        let mut judged = self.judge(key, digest, raw).await?;
         if matches!(judged, Judged::Bad(..)) {
-            judged = judge(key, digest, look_raw(&self.core, key).await?);
+            judged = self.judge(key, digest, look_raw(&self.core, key).await?).await?;
         }
         let (manifest, read) = match judged {
             Judged::Gone => return Ok(()),
@@ -120,6 +120,16 @@ impl Run<'_> {
             Scope::SecondLook => self.check_referrer(&sound, scope).await,
             Scope::Everything => self.check_sound(&sound).await,
         }
+    }
+
+    /// Beside the runtime's threads, if the manifest is large.
+    async fn judge(&self, key: &Key, digest: &Digest, raw: Raw) -> Result<Judged> {
+        let length = match &raw {
+            Raw::Whole(record) => record.bytes.len(),
+            Raw::Absent | Raw::Bad(_) => 0,
+        };
+        let (key, digest) = (key.clone(), digest.clone());
+        self.core.compute.run(length, move || judge(&key, &digest, raw)).await
     }
 
     async fn bad_manifest(
@@ -183,7 +193,7 @@ impl Run<'_> {
     fn seems_there(&self, sound: &Sound<'_>, reference: &ManifestReference) -> bool {
         let content = fingerprint::content(sound.name, &reference.digest);
         self.seen.held.contains(content)
-            || may_be_manifest(reference)
+            || reference.kind.may_be_manifest()
                 && self.seen.manifests.contains(content)
                 && !self.seen.put_aside.contains(&content)
     }
@@ -198,7 +208,9 @@ impl Run<'_> {
             return Ok(());
         }
         let (core, digest) = (&self.core, &reference.digest);
-        if may_be_manifest(reference) && core.exists(&keys::manifest(sound.name, digest)).await? {
+        if reference.kind.may_be_manifest()
+            && core.exists(&keys::manifest(sound.name, digest)).await?
+        {
             return Ok(());
         }
         let is_deleted = match look::<Link>(core, &keys::link(digest, sound.name)).await? {
@@ -338,7 +350,7 @@ impl Run<'_> {
         value: &T,
     ) -> Result<bool> {
         let window = self.core.window();
-        let _turn = self.core.manifest_lock(sound.of.key).read().await;
+        let _turn = self.core.manifest_locks.push(sound.of.key).await;
         if !self.is_still(sound).await? {
             return Ok(false);
         }
@@ -375,7 +387,7 @@ fn judge(key: &Key, digest: &Digest, raw: Raw) -> Judged {
         let reason = format!("its bytes have digest {actual}");
         return bad(FindingKind::ManifestDigest, reason, record);
     }
-    match Manifest::parse(Some(&read.value.header.media_type), &read.value.bytes) {
+    match Manifest::parse_stored(&read.value.header.media_type, &read.value.bytes) {
         Ok(manifest) => Judged::Sound(Box::new(manifest), read),
         Err(error) => bad(FindingKind::ManifestInvalid, error.to_string(), record),
     }
@@ -387,7 +399,7 @@ fn rebuilt(digest: &Digest, record: &Bytes) -> Option<Bytes> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Typed {
-        media_type: String,
+        media_type: MediaType,
     }
     let end = record.iter().position(|byte| *byte == b'\n')?;
     let bytes = record.slice(end + 1..);
@@ -395,13 +407,7 @@ fn rebuilt(digest: &Digest, record: &Bytes) -> Option<Bytes> {
         return None;
     }
     let typed: Typed = serde_json::from_slice(&bytes).ok()?;
-    let manifest = Manifest::parse(None, &bytes).ok()?;
-    let says_so = manifest.media_type.as_str() == typed.media_type;
+    let manifest = Manifest::parse_stored(&typed.media_type, &bytes).ok()?;
     let header: ManifestHeader = header(&manifest, bytes.len() as u64);
-    says_so.then(|| ManifestRecord { header, bytes }.encode())
-}
-
-/// An index may list layers, and whichever exists counts.
-fn may_be_manifest(reference: &ManifestReference) -> bool {
-    matches!(reference.kind, ReferenceKind::Child | ReferenceKind::Any)
+    Some(ManifestRecord { header, bytes }.encode())
 }

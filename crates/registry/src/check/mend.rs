@@ -79,7 +79,7 @@ fn can_go(core: &Core, key: &Key) -> bool {
 pub(super) async fn quarantine(core: &Core, of: &Subject<'_>, record: &Record) -> Result<bool> {
     let copy = put_aside(core, of.key, record.bytes.clone()).await?;
     let _turn = match Place::of(of.key) {
-        Some(Place::Manifest(..)) => Some(core.manifest_lock(of.key).write().await),
+        Some(Place::Manifest(..)) => Some(core.manifest_locks.alone(of.key).await),
         _ => None,
     };
     forget(core, of);

@@ -142,6 +142,11 @@ pub(crate) fn check_clean(view: &View, stays: bool) -> Checked {
             return left(format!("the manifest {content:?}"));
         }
     }
+    for ((name, tag), target) in &view.tags {
+        if !view.manifests.contains_key(&(name.clone(), target.clone())) {
+            return left(format!("the tag {tag} in {name}"));
+        }
+    }
     check_leftovers(view, stays)
 }
 
@@ -149,9 +154,7 @@ fn check_leftovers(view: &View, stays: bool) -> Checked {
     let left = |what: String| Err(format!("{what} is left"));
     for (content, tag) in &view.hints {
         let points_to = view.tags.get(&(content.0.clone(), tag.clone()));
-        // Of a tag that dangles: whoever pushes the manifest again has it back.
-        let dangles = points_to == Some(&content.1);
-        if points_to.is_none() || !(dangles || view.manifests.contains_key(content)) {
+        if points_to.is_none() || !view.manifests.contains_key(content) {
             return left(format!("the hint {tag} {content:?}"));
         }
     }
@@ -175,7 +178,7 @@ fn check_leftovers(view: &View, stays: bool) -> Checked {
 pub(crate) async fn pull_all(view: &View, registry: &Registry) -> Checked {
     for (name, tag) in view.tags.keys() {
         let repository = registry.repository(name.parse().unwrap());
-        // One that leads nowhere is removed by this.
+        // One that leads nowhere is a collector's.
         let reference: Reference = tag.parse().unwrap();
         let Ok(manifest) = repository.manifest_get(&reference, Touch::Never).await else {
             continue;

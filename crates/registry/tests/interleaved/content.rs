@@ -23,6 +23,11 @@ pub(crate) fn image(config: &[u8]) -> String {
     )
 }
 
+/// An image with one blob, of which only the push says what it is.
+pub(crate) fn bare_image(config: &[u8]) -> String {
+    image(config).replace(&format!(r#""mediaType":"{IMAGE}","config""#), r#""config""#)
+}
+
 /// An index of images.
 pub(crate) fn index(children: &[&str]) -> String {
     let descriptors: Vec<_> = children.iter().map(|child| descriptor(child)).collect();

@@ -48,6 +48,13 @@ fn a_slow_push_and_a_collector() {
 #[test]
 fn a_manifest_that_is_pushed_again_and_a_collector() {
     whole("manifest again", manifest_again, 2);
+    assert_whole("manifest twice again", manifest_twice_again(false), 1);
+}
+
+#[test]
+fn a_manifest_that_is_pushed_as_another_type_and_a_collector() {
+    whole("manifest as another type", |stays| manifest_as_another_type(false, stays), 1);
+    whole("manifest whose type was changed", |stays| manifest_as_another_type(true, stays), 1);
 }
 
 #[test]

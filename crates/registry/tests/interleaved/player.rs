@@ -110,6 +110,17 @@ impl Player {
 
     /// Pushes a manifest by a tag or, if that is empty, by its digest.
     pub(crate) async fn put_manifest(&self, name: &str, tag: &str, manifest: &str) -> bool {
+        self.put_manifest_as(None, name, tag, manifest).await
+    }
+
+    /// The same as a media type that its bytes need not have.
+    pub(crate) async fn put_manifest_as(
+        &self,
+        media_type: Option<&str>,
+        name: &str,
+        tag: &str,
+        manifest: &str,
+    ) -> bool {
         let of = digest(manifest.as_bytes());
         let mut pushes =
             vec![self.ledger.begin(Thing::Manifest(name.to_owned(), of.clone()), &of, self.now())];
@@ -120,7 +131,7 @@ impl Player {
         let push = ManifestPush {
             reference: reference(tag, &of),
             tags: Vec::new(),
-            media_type: None,
+            media_type: media_type.map(|media_type| media_type.parse().unwrap()),
             bytes: Bytes::copy_from_slice(manifest.as_bytes()),
             condition: None,
         };

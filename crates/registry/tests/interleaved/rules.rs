@@ -26,6 +26,7 @@ fn rules_of_writing() {
     caught(Rule::Window, slow_manifest(false), 2);
     caught(Rule::Rewrite, manifest_again(false), 2);
     caught(Rule::TouchChildren, index_onto_old_child(false), 2);
+    caught(Rule::EveryReading, manifest_as_another_type(true, false), 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jreg_registry::Rule;
 
-use crate::content::{bytes, image, index, referrer};
+use crate::content::{bare_image, bytes, image, index, referrer};
 use crate::player::{Player, eager, eager_for_untagged};
 use crate::scene::{Actor, Scene, Start, client, collector};
 
@@ -138,6 +138,37 @@ pub(crate) async fn manifest_again(stays: bool) -> Scene {
         player.put_manifest("app", "v1", &image(&bytes(5))).await;
     });
     Scene::new(start.await, vec![pusher, collects_untagged()])
+}
+
+/// Two push the same manifest by tags of their own, that a collector is about to remove.
+pub(crate) async fn manifest_twice_again(stays: bool) -> Scene {
+    let Scene { start, mut actors, .. } = manifest_again(stays).await;
+    let other = client("another pusher", async |player| {
+        player.put_manifest("app", "v2", &image(&bytes(5))).await;
+    });
+    actors.insert(1, other);
+    Scene::new(start, actors)
+}
+
+/// A manifest is pushed as another media type, by which it refers to nothing, while a collector looks
+/// for what nothing refers to. Where it could be changed before, it was.
+pub(crate) async fn manifest_as_another_type(changed: bool, stays: bool) -> Scene {
+    const OTHER: Option<&str> = Some("application/vnd.example+json");
+    let broken = changed.then_some(Rule::KeepType);
+    let start = Start::breaking(broken, stays, async |player| {
+        player.push_blob("app", &bytes(5)).await;
+        player.push_blob("app", &bytes(6)).await;
+        player.put_manifest("app", "v1", &bare_image(&bytes(5))).await;
+        if changed {
+            player.put_manifest_as(OTHER, "app", "", &bare_image(&bytes(5))).await;
+        }
+        player.pass(OLD);
+    });
+    let pusher = client("pusher", async |player| {
+        player.put_manifest_as(OTHER, "app", "", &bare_image(&bytes(5))).await;
+        player.put_manifest("app", "v2", &image(&bytes(5))).await;
+    });
+    Scene::new(start.await, vec![pusher, collects()])
 }
 
 /// An index is pushed whose child is old, and the client does not push what it is told is there.

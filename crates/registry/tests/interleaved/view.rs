@@ -127,5 +127,5 @@ fn live(link: &[u8]) -> Option<(String, u64)> {
 fn manifest(record: &Bytes) -> Manifest {
     let end = record.iter().position(|byte| *byte == b'\n').unwrap();
     let media_type = json(&record[..end])["mediaType"].as_str().unwrap().parse().unwrap();
-    Manifest::parse(Some(&media_type), &record[end + 1..]).unwrap()
+    Manifest::parse_stored(&media_type, &record[end + 1..]).unwrap()
 }

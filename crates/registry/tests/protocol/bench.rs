@@ -82,8 +82,12 @@ impl Bench {
 
     /// The same repository as another instance sees it, which remembers nothing.
     pub(crate) async fn another(&self, name: &str) -> Repository {
+        self.another_with(name, Options::default()).await
+    }
+
+    pub(crate) async fn another_with(&self, name: &str, options: Options) -> Repository {
         let (store, clock) = (self.gate.clone(), self.clock.clone());
-        let registry = Registry::open(store, clock, Options::default()).await.unwrap();
+        let registry = Registry::open(store, clock, options).await.unwrap();
         registry.repository(name.parse().unwrap())
     }
 

@@ -9,7 +9,7 @@ use jreg_registry::{
 };
 use jreg_storage::{Locality, MemoryStore, PutMode, Store, Tombstones};
 
-use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
+use crate::bench::{Actions, Bench, HOUR, MINUTE, bytes, digest};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -425,6 +425,70 @@ async fn tag_that_dangles_keeps_its_hint() {
         tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["repositories/a/_tags/v2"]
     );
+}
+
+/// A tag whose manifest is absent goes once two sweeps that are a grace apart have seen it so, however
+/// old it is: a restore or a replication may bring the manifest late.
+#[tokio::test]
+async fn tag_whose_manifest_is_absent_goes_after_the_grace() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    let manifest = image(&bytes(5));
+    let of = digest(manifest.as_bytes());
+    bench.put_manifest("a", "v1", &manifest).await.unwrap();
+    bench.clock.advance(10 * DAY);
+    let key = bench.keys("repositories/a/_manifests/").await.remove(0);
+    let saved = bench.faults.get(&key).await.unwrap().bytes;
+    let tags = async || bench.keys("repositories/a/_tags/").await.len();
+    let sweep = async || {
+        let now = CollectOptions { sweep_now: true, ..options() };
+        let watch = Actions::default();
+        bench.registry.collect(&now, &watch).await.unwrap();
+        let is_tag = |action: &jreg_registry::Action| action.kind == ActionKind::RemoveTag;
+        watch.take().into_iter().filter(is_tag).collect::<Vec<_>>()
+    };
+
+    bench.faults.delete(&key, None).await.unwrap();
+    assert_eq!(sweep().await, []);
+    bench.clock.advance(DAY - HOUR);
+    assert_eq!(sweep().await, []);
+    // Restored after all: what was noted is void.
+    bench.faults.put(&key, saved, PutMode::Create).await.unwrap();
+    bench.clock.advance(2 * HOUR);
+    assert_eq!(sweep().await, []);
+    bench.faults.delete(&key, None).await.unwrap();
+    assert_eq!(sweep().await, []);
+    assert_eq!(tags().await, 1);
+
+    bench.clock.advance(DAY + HOUR);
+    let dry = CollectOptions { sweep_now: true, dry_run: true, ..options() };
+    assert_eq!(collect_with(&bench, &dry).await.leftovers.removed, 1);
+    assert_eq!(tags().await, 1);
+    let removed = sweep().await;
+    assert_eq!((removed.len(), tags().await), (1, 0));
+    assert_eq!(removed[0].digest, Some(of));
+    assert_eq!(removed[0].key, "repositories/a/_tags/v1");
+}
+
+/// What runs remember of manifests was found by the rules of their version.
+#[tokio::test]
+async fn manifests_are_read_again_once_references_are_found_by_other_rules() {
+    let bench = Bench::new().await;
+    bench.push("a", &bytes(5)).await;
+    bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
+    bench.clock.advance(HOUR);
+    assert_eq!(collect(&bench).await.manifests_read, 1);
+    assert_eq!(collect(&bench).await.manifests_read, 0, "remembered");
+    let key = bench.keys("gc/manifests/").await.remove(0);
+    let segment = bench.faults.get(&key).await.unwrap().bytes.to_vec();
+    let end = segment.iter().position(|byte| *byte == b'\n').unwrap();
+    let mut head: serde_json::Value = serde_json::from_slice(&segment[..end]).unwrap();
+    assert_eq!(head["rules"].as_u64(), Some(jreg_oci::EXTRACTOR_VERSION.into()));
+    // As the versions before this field wrote it.
+    head.as_object_mut().unwrap().remove("rules");
+    let other = [head.to_string().as_bytes(), &segment[end..]].concat();
+    bench.faults.put(&key, other.into(), PutMode::Overwrite).await.unwrap();
+    assert_eq!(collect(&bench).await.manifests_read, 1);
 }
 
 #[tokio::test]

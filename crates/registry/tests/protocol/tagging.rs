@@ -1,9 +1,12 @@
-//! Writers of tags beside each other.
+//! Writers of tags and of manifests beside each other.
 
 use std::time::Duration;
 
-use jreg_oci::{Reference, Tag};
-use jreg_registry::{Error, PROTECTING_TAGS_MAX, Protection, Touch};
+use futures::future::try_join_all;
+use jreg_oci::{MediaType, Reference, Tag};
+use jreg_registry::{
+    Error, Limits, ManifestPush, Options, PROTECTING_TAGS_MAX, PageRequest, Protection, Touch,
+};
 use jreg_storage::{Key, PutMode, Store};
 
 use crate::bench::{Bench, digest, push_of};
@@ -100,4 +103,204 @@ async fn c13_a_repository_with_too_many_tags_protects_everything() {
     let digest = digest(IMAGE.as_bytes());
     let protection = bench.repository("a").protection(&digest, &|_| true).await.unwrap();
     assert_eq!(protection, Protection::TooMany);
+}
+
+/// An index without `mediaType`, so that nothing but the push says what it is.
+const BARE: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+
+fn push_as(media_type: &MediaType, reference: &str) -> ManifestPush {
+    ManifestPush { media_type: Some(media_type.clone()), ..push_of(reference, BARE) }
+}
+
+fn by_digest() -> Reference {
+    Reference::Digest(digest(BARE.as_bytes()))
+}
+
+async fn media_type(repository: &jreg_registry::Repository) -> MediaType {
+    repository.manifest_get(&by_digest(), Touch::Never).await.unwrap().media_type.clone()
+}
+
+/// Whoever may push and not delete does not change what a tag of others is.
+#[tokio::test]
+async fn a_manifest_keeps_its_media_type_until_it_is_deleted() {
+    let bench = Bench::new().await;
+    let repository = bench.repository("a");
+    let other: MediaType = "application/vnd.example+json".parse().unwrap();
+    repository.manifest_put(push_as(&MediaType::OCI_IMAGE_INDEX, "v1")).await.unwrap();
+    for reference in ["v1", "v2", &by_digest().to_string()] {
+        for pusher in [&repository, &bench.another("a").await] {
+            let error = pusher.manifest_put(push_as(&other, reference)).await.unwrap_err();
+            let Error::ManifestTypeConflict { digest: of, stored } = &error else {
+                panic!("{error:?}")
+            };
+            assert_eq!((of, stored), (&digest(BARE.as_bytes()), &MediaType::OCI_IMAGE_INDEX));
+        }
+    }
+    assert_eq!(media_type(&repository).await, MediaType::OCI_IMAGE_INDEX);
+    assert_eq!(bench.keys("repositories/a/_tags/").await.len(), 1);
+    // The same, by RFC 9110.
+    let upper = MediaType::OCI_IMAGE_INDEX.as_str().to_uppercase().parse().unwrap();
+    repository.manifest_put(push_as(&upper, "v3")).await.unwrap();
+    repository.manifest_delete(&by_digest(), None).await.unwrap();
+    repository.manifest_put(push_as(&other, "v1")).await.unwrap();
+    assert_eq!(media_type(&repository).await, other);
+}
+
+/// Two pushes of the same bytes as different types, neither of which finds the other: one is refused.
+#[tokio::test]
+async fn of_two_types_at_the_same_time_one_wins() {
+    let bench = Bench::new().await;
+    let other: MediaType = "application/vnd.example+json".parse().unwrap();
+    let mut writes =
+        bench.gate.hold(|call| call.operation == "put" && call.key.contains("/_manifests/"));
+    let mut pushes = Vec::new();
+    for kind in [&MediaType::OCI_IMAGE_INDEX, &other] {
+        let (pusher, push) = (bench.another("a").await, push_as(kind, &by_digest().to_string()));
+        pushes.push(tokio::spawn(async move { pusher.manifest_put(push).await }));
+    }
+    writes.reached(2).await;
+    writes.release();
+    let mut refused = 0;
+    for push in pushes {
+        match push.await.unwrap() {
+            Ok(_) => {}
+            Err(Error::ManifestTypeConflict { .. }) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 1);
+}
+
+/// What an instance remembers of a manifest that others deleted and pushed as something else is
+/// forgotten once it takes a push of it itself.
+#[tokio::test]
+async fn a_push_makes_the_cache_forget_what_was_there() {
+    let bench = Bench::new().await;
+    let (repository, elsewhere) = (bench.repository("a"), bench.another("a").await);
+    let other: MediaType = "application/vnd.example+json".parse().unwrap();
+    repository.manifest_put(push_as(&MediaType::OCI_IMAGE_INDEX, "v1")).await.unwrap();
+    assert_eq!(media_type(&repository).await, MediaType::OCI_IMAGE_INDEX);
+    elsewhere.manifest_delete(&by_digest(), None).await.unwrap();
+    elsewhere.manifest_put(push_as(&other, "v1")).await.unwrap();
+    repository.manifest_put(push_as(&other, "v1")).await.unwrap();
+    assert_eq!(media_type(&repository).await, other);
+}
+
+/// A crowd that pushes one manifest by tags of its own, to one instance and to several: whoever finds
+/// that another has written it since need not write it again.
+#[tokio::test]
+async fn a_crowd_pushes_one_manifest() {
+    const CROWD: usize = 32;
+    for instances in [1, CROWD] {
+        let bench = Bench::new().await;
+        bench.put_manifest("a", "v0", IMAGE).await.unwrap();
+        let mut repositories = Vec::new();
+        for _ in 0..instances {
+            repositories.push(bench.another("a").await);
+        }
+        let is_manifest = |key: &str| key.contains("/_manifests/");
+        let mut writes =
+            bench.gate.hold(move |call| call.operation == "put" && is_manifest(&call.key));
+        bench.calls.take();
+        let pushes = (0..CROWD).map(|n| {
+            let repository = repositories[n % instances].clone();
+            tokio::spawn(async move {
+                repository.manifest_put(push_of(&format!("t{n}"), IMAGE)).await.unwrap()
+            })
+        });
+        let pushes: Vec<_> = pushes.collect();
+        writes.reached(instances).await;
+        // In one process the others have read what is there, and wait.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        writes.release();
+        tokio::time::timeout(WAIT_MAX, try_join_all(pushes)).await.unwrap().unwrap();
+        let calls = bench.calls.take();
+        let written =
+            calls.iter().filter(|call| call.operation == "put" && is_manifest(&call.key)).count();
+        assert_eq!(written, instances, "tried by one of each process");
+        // Manifest, tag, catalog; hint, tag; and one more look.
+        assert!(calls.len() <= CROWD * 6 + instances, "{} requests", calls.len());
+        assert_eq!(bench.keys("repositories/a/_tags/").await.len(), CROWD + 1);
+    }
+}
+
+/// A delete removes the tags of a manifest several at a time, and whoever pushes meanwhile does not
+/// wait for that; what was tagged meanwhile goes as well, or the manifest stays.
+#[tokio::test]
+async fn tags_of_a_manifest_are_removed_together() {
+    const TAGS: usize = 50;
+    let bench = Bench::new().await;
+    for n in 0..TAGS {
+        bench.put_manifest("a", &format!("t{n}"), IMAGE).await.unwrap();
+    }
+    let is_tag = |key: &str| key.contains("/_tags/");
+    let mut removals = bench.gate.hold(move |call| call.operation == "delete" && is_tag(&call.key));
+    let repository = bench.repository("a");
+    let of = Reference::Digest(digest(IMAGE.as_bytes()));
+    let deleting = tokio::spawn({
+        let of = of.clone();
+        async move { repository.manifest_delete(&of, None).await }
+    });
+    tokio::time::timeout(WAIT_MAX, removals.reached(TAGS)).await.expect("all at the same time");
+    let pushed = tokio::time::timeout(WAIT_MAX, bench.put_manifest("a", "late", IMAGE)).await;
+    pushed.expect("a push waits for tags that are removed").unwrap();
+    removals.release();
+    deleting.await.unwrap().unwrap();
+    assert_eq!(bench.keys("repositories/a/_tags/").await, []);
+    assert_eq!(bench.keys("repositories/a/_manifests/").await, []);
+}
+
+/// Manifests are hashed and read beside the runtime's threads if they are large; here it has but one.
+#[tokio::test]
+async fn a_large_manifest_does_not_keep_the_runtime() {
+    let bench = Bench::new().await;
+    let annotations = (0..1000).map(|n| format!(r#""k{n}":"{}""#, "x".repeat(1000)));
+    let annotations = annotations.collect::<Vec<_>>().join(",");
+    let large = IMAGE.replacen('{', &format!(r#"{{"annotations":{{{annotations}}},"#), 1);
+    let reference = digest(large.as_bytes()).to_string();
+    let mut push = Box::pin(bench.put_manifest("a", &reference, &large));
+    let first = futures::poll!(&mut push);
+    assert!(first.is_pending());
+    assert_eq!(bench.calls.take().len(), 0, "it is not yet understood, and others may go on");
+    push.await.unwrap();
+    let pulled = bench.another("a").await;
+    let pulled = pulled.manifest_get(&reference.parse().unwrap(), Touch::Never).await.unwrap();
+    assert_eq!(pulled.bytes, large);
+}
+
+/// A filter that matches nothing does not make one request read a whole list: the page is short, and
+/// says where the next one begins.
+#[tokio::test]
+async fn a_filter_of_referrers_that_matches_little_ends_its_page() {
+    const LOOKS_MAX: usize = 10;
+    let limits = Limits { page_items_max: LOOKS_MAX, ..Limits::default() };
+    let bench = Bench::with(Options { limits, ..Options::default() }).await;
+    let subject = digest(b"subject");
+    for n in 0..25 {
+        let referrer = format!(
+            r#"{{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],
+            "artifactType":"application/{}","annotations":{{"n":"{n}"}},
+            "subject":{{"digest":"{subject}","size":7}}}}"#,
+            if n == 0 { "wanted" } else { "other" }
+        );
+        let reference = digest(referrer.as_bytes()).to_string();
+        bench.put_manifest("a", &reference, &referrer).await.unwrap();
+    }
+    let repository = bench.another_with("a", bench.registry.options().clone()).await;
+    let (mut page, mut found, mut pages) = (PageRequest { limit: 1, last: None }, 0, 0);
+    loop {
+        bench.calls.take();
+        let answer =
+            repository.referrers(&subject, Some("application/wanted"), &page).await.unwrap();
+        let calls = bench.calls.take();
+        let lists = calls.iter().filter(|call| call.operation == "list").count();
+        assert!(lists <= 1 && calls.len() <= 1 + LOOKS_MAX, "{calls:?}");
+        (found, pages) = (found + answer.items.len(), pages + 1);
+        match answer.next {
+            Some(next) => page.last = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(found, 1);
+    assert!((3..=4).contains(&pages), "{pages}");
 }

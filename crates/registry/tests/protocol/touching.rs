@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use jreg_oci::Reference;
 use jreg_registry::{Chunk, Error, PageRequest, Rule, Touch};
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, ETag, ErrorKind, SendWindow, Store};
+use jreg_storage::{ByteStream, ETag, ErrorKind, PutMode, SendWindow, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest, push_of};
-use crate::collecting::referrer;
+use crate::collecting::{index, referrer};
 
 const ALL: PageRequest = PageRequest { last: None, limit: 100 };
 
@@ -179,17 +179,71 @@ async fn push_onto_an_old_link_makes_it_young() {
     assert_ne!(etag(&bench, "links/").await, before);
 }
 
+/// A backup may be restored in two steps, and a bucket replicated in any order: whoever pulls
+/// meanwhile must not make it worse.
 #[tokio::test]
-async fn tag_that_leads_nowhere_is_removed_by_who_reads_it() {
+async fn reading_a_tag_whose_manifest_is_absent_changes_nothing() {
     let bench = Bench::new().await;
     let image = image(&bench).await;
     bench.put_manifest("a", "v1", &image).await.unwrap();
     let manifest = bench.keys("repositories/a/_manifests/").await.remove(0);
+    let saved = bench.faults.get(&manifest).await.unwrap();
     bench.faults.delete(&manifest, None).await.unwrap();
+    let reader = bench.another("a").await;
+    bench.writes();
     let reference: Reference = "v1".parse().unwrap();
-    let read = bench.repository("a").manifest_get(&reference, Touch::Never).await;
-    assert!(matches!(read, Err(Error::ManifestUnknown { .. })), "{read:?}");
-    assert_eq!(bench.keys("repositories/a/_tags/").await, []);
+    for touch in [Touch::Never, Touch::IfOld] {
+        let read = reader.manifest_get(&reference, touch).await;
+        assert!(matches!(read, Err(Error::ManifestUnknown { .. })), "{read:?}");
+    }
+    assert_eq!(bench.writes(), [""; 0]);
+    bench.faults.put(&manifest, saved.bytes, PutMode::Create).await.unwrap();
+    reader.manifest_get(&reference, Touch::Never).await.unwrap();
+}
+
+/// What an index names is looked at, and read only to be written again, a few at a time: six indexes
+/// of manifests as large as may be once took gigabytes.
+#[tokio::test]
+async fn children_of_an_index_are_read_only_to_be_touched() {
+    const CHILDREN: usize = 20;
+    let bench = Bench::new().await;
+    let padding = "x".repeat(4 * 1024 * 1024 - 1024);
+    let child = |n: usize| {
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],
+            "annotations":{{"n":"{n}","padding":"{padding}"}}}}"#
+        )
+    };
+    let children: Vec<String> = (0..CHILDREN).map(child).collect();
+    for child in &children {
+        let reference = digest(child.as_bytes()).to_string();
+        bench.put_manifest("a", &reference, child).await.unwrap();
+    }
+    let children: Vec<&str> = children.iter().map(String::as_str).collect();
+    let index = index(&children);
+    let is_child = |key: &str| key.contains("/_manifests/");
+    bench.calls.take();
+    bench.put_manifest("a", "v1", &index).await.unwrap();
+    let calls = bench.calls.take();
+    let count = |operation| {
+        calls.iter().filter(|call| call.operation == operation && is_child(&call.key)).count()
+    };
+    assert_eq!((count("head"), count("get")), (CHILDREN, 1), "of the index itself there is a read");
+
+    bench.clock.advance(2 * HOUR);
+    let own = digest(index.as_bytes()).to_string().replace("sha256:", "");
+    let mut reads = bench.gate.hold(move |call| {
+        call.operation == "get" && is_child(&call.key) && !call.key.ends_with(&own)
+    });
+    let (repository, push) = (bench.repository("a"), push_of("v2", &index));
+    let pushing = tokio::spawn(async move { repository.manifest_put(push).await });
+    reads.reached(4).await;
+    let more = tokio::time::timeout(std::time::Duration::from_millis(200), reads.reached(5)).await;
+    assert!(more.is_err(), "32 MiB are four of 4 MiB, each as it was and as it is written");
+    reads.release();
+    pushing.await.unwrap().unwrap();
+    let touched = bench.writes().into_iter().filter(|write| is_child(write)).count();
+    assert_eq!(touched, CHILDREN + 1);
 }
 
 #[tokio::test]

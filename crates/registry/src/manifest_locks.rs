@@ -1,0 +1,78 @@
+//! [`ManifestLocks`]: how pushes and deletes of one manifest take turns in this process.
+//!
+//! None of it is needed for safety, which is compare-and-swap: between processes a tag may be left
+//! without its manifest by a push and a delete at the same time, until a collector removes it. In
+//! one process it is not, and a crowd that pushes one manifest writes it once or twice.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jreg_storage::Key;
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// So many that two manifests that are pushed at the same time hardly ever share one.
+const LOCKS: usize = 1024;
+
+#[derive(Debug, Default)]
+struct Lock {
+    /// Pushes share it, a delete has it alone.
+    turn: RwLock<()>,
+    /// Who writes the manifest itself.
+    writing: Mutex<()>,
+    /// How many pushes have ended.
+    pushes: AtomicU64,
+}
+
+/// The locks of all manifests: each shares one with some others.
+#[derive(Clone, Debug)]
+pub(crate) struct ManifestLocks(Arc<[Lock]>);
+
+/// The turn of a push. Other pushes may have theirs at the same time, a delete may not.
+#[derive(Debug)]
+pub(crate) struct PushGuard<'a> {
+    lock: &'a Lock,
+    _turn: RwLockReadGuard<'a, ()>,
+}
+
+impl Drop for PushGuard<'_> {
+    /// Counted while the turn still lasts: whoever has the lock alone next sees it.
+    fn drop(&mut self) {
+        self.lock.pushes.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl ManifestLocks {
+    pub(crate) fn new() -> Self {
+        Self((0..LOCKS).map(|_| Lock::default()).collect())
+    }
+
+    fn of(&self, manifest: &Key) -> &Lock {
+        let mut hasher = DefaultHasher::new();
+        manifest.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or_default();
+        &self.0[index]
+    }
+
+    /// Waits for the turn of a push.
+    pub(crate) async fn push(&self, manifest: &Key) -> PushGuard<'_> {
+        let lock = self.of(manifest);
+        PushGuard { lock, _turn: lock.turn.read().await }
+    }
+
+    /// Waits until no push has its turn, and keeps them out.
+    pub(crate) async fn alone(&self, manifest: &Key) -> RwLockWriteGuard<'_, ()> {
+        self.of(manifest).turn.write().await
+    }
+
+    /// How many pushes have ended: if it is the same later, when nobody else has a turn, no push has
+    /// set a tag meanwhile.
+    pub(crate) fn pushes(&self, manifest: &Key) -> u64 {
+        self.of(manifest).pushes.load(Ordering::SeqCst)
+    }
+
+    /// Who writes a manifest is alone with it; who waits need not write it any more.
+    pub(crate) fn writing(&self, manifest: &Key) -> &Mutex<()> {
+        &self.of(manifest).writing
+    }
+}
