@@ -65,7 +65,7 @@ mod tests {
         let work = |alone: Arc<Mutex<()>>| {
             move || {
                 let _alone = alone.try_lock().expect("nobody else works");
-                thread::sleep(std::time::Duration::from_millis(1));
+                (0..100_000).for_each(|_| std::hint::spin_loop());
                 thread::current().id()
             }
         };
