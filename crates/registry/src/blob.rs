@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile, Presign};
+use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
 
 use crate::cache::Seen;
 use crate::core::Core;
@@ -13,7 +13,7 @@ use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::record::{Link, Location, Stored, Versioned};
 use crate::rules::Rule;
-use crate::suspects::Suspicion;
+use crate::suspects::{Suspicion, is_incomplete};
 use crate::{Error, Repository, Result};
 
 /// A blob that a repository holds.
@@ -58,14 +58,14 @@ impl BlobReader {
     /// [`Error::Store`]. A stream that breaks off ends with an error, never short.
     pub async fn read(&self, range: ByteRange) -> Result<ByteStream> {
         match self.core.store.read(&self.location.key, range).await {
-            Err(error) if error.is_not_found() => self.read_again(range).await,
+            Err(error) if is_incomplete(&error) => self.read_again(range).await,
             read => read.map_err(|error| self.failed(&self.location, error)),
         }
     }
 
     /// Remembers of what failed that the bytes are not all there.
     fn failed(&self, location: &Location, error: jreg_storage::Error) -> Error {
-        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::OutOfRange) {
+        if is_incomplete(&error) {
             self.core.suspects.add(&location.key, Suspicion::Incomplete);
         }
         match error.is_not_found() {

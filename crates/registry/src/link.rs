@@ -1,7 +1,7 @@
 //! Links: which repository holds which blob, and where its bytes lie.
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ETag, Key};
+use jreg_storage::{ETag, Key, Listed};
 
 use crate::cache::Seen;
 use crate::core::{ATTEMPTS_MAX, Core, Window};
@@ -39,6 +39,12 @@ fn linked(link: Link, offer: &Location) -> Linked {
         Link::Live(there) => Linked::Elsewhere(there),
         Link::Deleted => Linked::Deleted,
     }
+}
+
+/// Whether a listing shows a deleted link: it names nothing and is of one size, smaller than any live
+/// one.
+pub(crate) fn is_deleted(listed: &Listed) -> bool {
+    listed.size_bytes == Link::Deleted.encode().len() as u64
 }
 
 impl Core {
@@ -202,11 +208,11 @@ impl Core {
         None
     }
 
-    /// Some repositories that hold a blob, or did until it was deleted there: at most
-    /// [`mount_candidates_max`](crate::Limits).
+    /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::Limits).
     pub(crate) async fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
         let limit = self.options.limits.mount_candidates_max.max(1);
         let links = self.list(keys::links(digest), None, limit).await?;
-        Ok(links.entries.iter().filter_map(|link| keys::link_holder(&link.key)).collect())
+        let live = links.entries.iter().filter(|link| !is_deleted(link));
+        Ok(live.filter_map(|link| keys::link_holder(&link.key)).collect())
     }
 }

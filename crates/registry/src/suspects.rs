@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use jreg_storage::{Key, Locality};
+use jreg_storage::{ErrorKind, Key, Locality};
 use quick_cache::unsync::Cache as Lru;
 
 use crate::Result;
@@ -77,6 +77,11 @@ impl fmt::Debug for Suspects {
         let count = self.count.load(Ordering::Relaxed);
         f.debug_struct("Suspects").field("count", &count).finish_non_exhaustive()
     }
+}
+
+/// Whether a read failed because the bytes are not all there.
+pub(crate) fn is_incomplete(error: &jreg_storage::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::OutOfRange)
 }
 
 impl Core {

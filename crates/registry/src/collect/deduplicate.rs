@@ -18,7 +18,7 @@ use crate::keys;
 use crate::pace::Pace;
 use crate::record::{Link, Location, Versioned};
 use crate::rules::Rule;
-use crate::suspects::Suspicion;
+use crate::suspects::{Suspicion, is_incomplete};
 
 /// How many bytes one run reads to hash duplicates; the rest is left to the next run. A blob that is
 /// larger is still read, as the first of a run.
@@ -219,11 +219,6 @@ fn by_popularity(held: &[HeldLink]) -> Vec<Location> {
         other.cmp(one).then_with(|| at.key.cmp(&elsewhere.key))
     });
     locations.into_iter().map(|(_, location)| location.clone()).collect()
-}
-
-fn is_incomplete(error: &jreg_storage::Error) -> bool {
-    use jreg_storage::ErrorKind::{NotFound, OutOfRange};
-    matches!(error.kind(), NotFound | OutOfRange)
 }
 
 fn incomplete(location: &Location) -> Verdict {

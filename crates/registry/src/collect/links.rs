@@ -18,6 +18,7 @@ use super::{CLOCK_ERROR, REMOVALS_FREE, Result, Run, last_key};
 use crate::core::ATTEMPTS_MAX;
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
+use crate::link::is_deleted;
 use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
 use crate::rules::Rule;
 
@@ -63,11 +64,6 @@ struct Position {
 }
 
 stored_as_json!(Position);
-
-/// A deleted link names nothing and is of one size, smaller than any live one.
-fn is_deleted(listed: &Listed) -> bool {
-    listed.size_bytes == Link::Deleted.encode().len() as u64
-}
 
 impl Run<'_> {
     fn link_entry(&self, listed: Listed) -> Option<LinkEntry> {

@@ -466,3 +466,17 @@ async fn deduplication_without_a_right_copy_only_reports() {
     let done = bench.registry.collect(&crate::collecting::options(), &seen).await.unwrap();
     assert_eq!((done.folded.scanned, done.findings), (0, 3));
 }
+
+/// Another instance heals a blob while this one still trusts where its bytes were.
+#[tokio::test]
+async fn link_in_memory_to_damaged_bytes_is_read_again() {
+    for kind in [Damage::Removed, Damage::Cut] {
+        let bench = bench(Locality::Shared).await;
+        let (content, of) = (bytes(6), digest(&bytes(6)));
+        bench.push("a", &content).await;
+        bench.pull("a", &of).await.unwrap();
+        damage(&bench, kind).await;
+        push(&bench.another("a").await, Way::Single, &content).await.unwrap();
+        assert_eq!(bench.pull("a", &of).await.unwrap(), content, "{kind:?}");
+    }
+}
