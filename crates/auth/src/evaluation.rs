@@ -161,6 +161,8 @@ mod tests {
     use super::*;
     use crate::Identity;
 
+    static ANONYMOUS: Identity = Identity::Anonymous;
+
     /// A rule that allows, and many conditions that would deny.
     fn policy(conditions: usize, condition: &str) -> Policy {
         let mut text = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**']\n\
@@ -180,7 +182,7 @@ mod tests {
 
     fn evaluation(policy: &Policy) -> Evaluation<'_> {
         let query = Query {
-            identity: &Identity::Anonymous,
+            identity: &ANONYMOUS,
             certificate: None,
             action: Action::Pull,
             repository: None,
@@ -220,7 +222,8 @@ mod tests {
     fn what_no_rule_allows_evaluates_nothing() {
         let policy = policy(100, "repository == 'team{}/x'");
         let mut evaluation = evaluation(&policy);
-        for name in &names("closed", 100) {
+        let names = names("closed", 100);
+        for name in &names {
             assert!(!evaluation.allows(Action::Pull, Some(name), Tagged::No));
         }
         assert_eq!(evaluation.evaluated(), 0);
