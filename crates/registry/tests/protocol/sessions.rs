@@ -1,5 +1,8 @@
 //! The states of an upload's session, and who may do what in them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use futures::SinkExt;
 use jreg_oci::{Algorithm, ContentRange, Digest};
@@ -477,4 +480,30 @@ async fn record_that_cannot_be_read_is_damage_not_absence() {
     bench.faults.put(&session, Bytes::from_static(b"{}"), PutMode::Overwrite).await.unwrap();
     let status = bench.repository("a").upload_status(&id).await;
     assert!(matches!(status, Err(Error::Damaged { .. })), "{status:?}");
+}
+
+/// A client that waits to be asked for its bytes (`Expect: 100-continue`) is asked at once, before
+/// anything is looked for: how long that takes must not say whether somebody holds the blob.
+#[tokio::test]
+async fn fixed_bytes_are_asked_for_before_the_digest_is_looked_for() {
+    for is_held in [true, false] {
+        let bench = Bench::new().await;
+        let content = bytes(PART * 4);
+        if is_held {
+            bench.push("b", &content).await;
+        }
+        bench.calls.take();
+        let asked = Arc::new(AtomicBool::new(false));
+        let (asks, body) = (Arc::clone(&asked), content.clone());
+        let calls = Arc::clone(&bench.calls);
+        let body = futures::stream::once(async move {
+            asks.store(true, Ordering::SeqCst);
+            assert_eq!(calls.count(), 0, "held: {is_held}");
+            Ok(body)
+        });
+        let length = Some(content.len() as u64);
+        let chunk = Chunk { range: None, length, body: Box::pin(body) };
+        bench.repository("a").blob_push(&digest(&content), chunk).await.unwrap();
+        assert!(asked.load(Ordering::SeqCst));
+    }
 }
