@@ -7,9 +7,13 @@
 //!   answer would tell which one is right.
 //! - Attempts for one name at one address are verified one after the other, so that many at the
 //!   same time get no further than one by one.
-//! - Only passwords count. Tokens cannot be guessed, and a job that goes on with one that has
-//!   expired does not lock out the others that share its name and address.
+//! - The same name and password again is no guess: a client sends a stale password several times for
+//!   one push. It counts once, and is refused without being verified again until the files change.
+//! - Tokens cannot be guessed, and a job that goes on with one that has expired does not lock out the
+//!   others that share its name and address. Access tokens that were invented count by themselves,
+//!   because each costs a read of the store.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +30,9 @@ const DELAY_MIN: Duration = Duration::from_secs(1);
 /// How often an address is forgiven a failure. A name is forgiven one after twice the longest wait:
 /// who goes on at the end of each wait is never forgiven.
 const ADDRESS_FORGIVEN_EVERY: Duration = Duration::from_secs(60);
+/// The most pairs of a name and a password that are remembered to have failed for a name at an
+/// address, each as a keyed hash.
+const WRONG_REMEMBERED_MAX: usize = 8;
 /// The most names at addresses, and the most addresses, that are remembered. Those that did not
 /// come again are forgotten first.
 const REMEMBERED_MAX: usize = 16_384;
@@ -54,8 +61,17 @@ struct Count {
     since: Duration,
     /// When the next attempt may be made.
     until: Duration,
-    /// What failed last: the same again is no guess.
-    last: Option<[u8; 32]>,
+    /// What failed, the last at the end: the same again is no guess.
+    wrong: VecDeque<Guess>,
+}
+
+/// A name and a password, or a token, that may be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Guess {
+    /// A keyed hash of it.
+    pub(super) fingerprint: [u8; 32],
+    /// The state of the files that it is held against.
+    pub(super) generation: u64,
 }
 
 /// How many failures are free, and how fast they are forgiven.
@@ -80,7 +96,7 @@ pub(super) struct Attempt<'a> {
     failures: &'a Failures,
     name: Arc<Account>,
     address: Arc<Account>,
-    fingerprint: [u8; 32],
+    guess: Guess,
     is_over: bool,
     _turn: OwnedMutexGuard<()>,
 }
@@ -104,7 +120,7 @@ impl Failures {
         &self,
         address: Option<Network>,
         name: &str,
-        fingerprint: [u8; 32],
+        guess: Guess,
     ) -> Result<Option<Attempt<'_>>, Early> {
         let Some(address) = address.filter(|_| self.free > 0) else { return Ok(None) };
         let key = (address, name.into());
@@ -115,14 +131,20 @@ impl Failures {
         let now = self.clock.monotonic();
         name.check(now)?;
         address.check(now)?;
-        Ok(Some(Attempt {
-            failures: self,
-            name,
-            address,
-            fingerprint,
-            is_over: false,
-            _turn: turn,
-        }))
+        Ok(Some(Attempt { failures: self, name, address, guess, is_over: false, _turn: turn }))
+    }
+
+    /// Counts a failure that was found out without waiting for a turn.
+    pub(super) fn count(&self, address: Option<Network>, name: &str, guess: Guess) {
+        let Some(address) = address.filter(|_| self.free > 0) else { return };
+        let account = self.names.get_or_insert_with(&(address, name.into()), || {
+            Ok::<_, std::convert::Infallible>(Arc::default())
+        });
+        let Ok(account) = account;
+        let mut count = account.count();
+        if !count.has_failed_before(guess) {
+            count.failed(self.clock.monotonic(), self.name_terms());
+        }
     }
 
     fn name_terms(&self) -> Terms {
@@ -137,6 +159,11 @@ impl Failures {
 }
 
 impl Attempt<'_> {
+    /// Whether the same failed before, and would again.
+    pub(super) fn is_known_to_fail(&self) -> bool {
+        self.name.count().wrong.contains(&self.guess)
+    }
+
     /// The password was right: the name is forgiven everything. The address is not, or whoever has
     /// one password could guess all others.
     pub(super) fn succeeded(mut self) {
@@ -156,12 +183,11 @@ impl Drop for Attempt<'_> {
             return;
         }
         let now = self.failures.clock.monotonic();
-        let is_repeated =
-            self.name.count().last.replace(self.fingerprint) == Some(self.fingerprint);
-        self.name.count().failed(now, self.failures.name_terms());
-        if !is_repeated {
-            self.address.count().failed(now, self.failures.address_terms());
+        if self.name.count().has_failed_before(self.guess) {
+            return;
         }
+        self.name.count().failed(now, self.failures.name_terms());
+        self.address.count().failed(now, self.failures.address_terms());
     }
 }
 
@@ -179,6 +205,18 @@ impl Account {
 }
 
 impl Count {
+    /// Whether the same failed before; remembers that it failed now.
+    fn has_failed_before(&mut self, guess: Guess) -> bool {
+        let before = self.wrong.iter().position(|wrong| wrong.fingerprint == guess.fingerprint);
+        if let Some(before) = before {
+            self.wrong.remove(before);
+        } else if self.wrong.len() >= WRONG_REMEMBERED_MAX {
+            self.wrong.pop_front();
+        }
+        self.wrong.push_back(guess);
+        before.is_some()
+    }
+
     fn failed(&mut self, now: Duration, terms: Terms) {
         let passed = now.saturating_sub(self.since).as_secs();
         let forgiven = passed / terms.forgiven_every.as_secs().max(1);
@@ -210,6 +248,10 @@ mod tests {
         Some(Network::of(IpAddr::from([10, 0, 0, last])))
     }
 
+    fn hashed(guess: u8) -> Guess {
+        Guess { fingerprint: [guess; 32], generation: 0 }
+    }
+
     struct Scene {
         failures: Failures,
         clock: Arc<ManualClock>,
@@ -230,12 +272,12 @@ mod tests {
         }
 
         async fn fail(&self, address: u8, name: &str, guess: u8) -> Result<(), u64> {
-            let begun = self.failures.begin(at(address), name, [guess; 32]).await;
+            let begun = self.failures.begin(at(address), name, hashed(guess)).await;
             begun.map(drop).map_err(|early| early.wait.as_secs())
         }
 
         async fn succeed(&self, address: u8, name: &str) -> Result<(), u64> {
-            let begun = self.failures.begin(at(address), name, [0; 32]).await;
+            let begun = self.failures.begin(at(address), name, hashed(0)).await;
             begun.map(|it| it.unwrap().succeeded()).map_err(|early| early.wait.as_secs())
         }
     }
@@ -281,16 +323,41 @@ mod tests {
         assert_eq!(scene.guess(2, "bob").await, Ok(()));
     }
 
+    /// A push with a stale password sends it several times.
     #[tokio::test]
-    async fn the_same_again_is_no_guess_of_the_address() {
+    async fn c27_the_same_again_is_no_guess() {
         let scene = Scene::new();
         for _ in 0..FREE * ADDRESS_FREE_FACTOR * 2 {
-            let _ = scene.fail(1, "job", 7).await;
-            scene.clock.advance(DELAY_MAX);
+            assert_eq!(scene.fail(1, "job", 7).await, Ok(()));
+        }
+        for guess in [8, 7, 9, 8, 7] {
+            assert_eq!(scene.fail(1, "job", guess).await, Ok(()), "{guess}");
+            if guess == 9 {
+                scene.clock.advance(DELAY_MIN);
+            }
         }
         assert_eq!(scene.succeed(1, "bob").await, Ok(()));
-        let last = scene.fail(1, "job", 7).await;
-        assert_eq!((last, scene.fail(1, "job", 7).await), (Ok(()), Err(60)));
+        assert_eq!(scene.fail(1, "job", 10).await, Ok(()));
+        assert_eq!(scene.fail(1, "job", 11).await, Err(2), "others are");
+    }
+
+    #[tokio::test]
+    async fn c27_what_failed_is_known_until_the_files_change() {
+        let scene = Scene::new();
+        let known = async |guess: Guess| {
+            let attempt = scene.failures.begin(at(1), "job", guess).await.unwrap().unwrap();
+            attempt.is_known_to_fail()
+        };
+        assert!(!known(hashed(7)).await);
+        assert!(known(hashed(7)).await);
+        let changed = Guess { generation: 1, ..hashed(7) };
+        assert!(!known(changed).await && known(changed).await);
+        for guess in 0..u8::try_from(WRONG_REMEMBERED_MAX).unwrap() {
+            scene.clock.advance(DELAY_MAX);
+            assert!(!known(hashed(100 + guess)).await);
+        }
+        scene.clock.advance(DELAY_MAX);
+        assert!(!known(changed).await, "so many are remembered");
     }
 
     #[tokio::test]
@@ -312,7 +379,7 @@ mod tests {
         let attempts = (0..20).map(|guess| {
             let failures = &scene.failures;
             async move {
-                let attempt = failures.begin(at(1), "alice", [guess; 32]).await?;
+                let attempt = failures.begin(at(1), "alice", hashed(guess)).await?;
                 tokio::task::yield_now().await;
                 drop(attempt);
                 Ok::<_, Early>(())
@@ -326,19 +393,19 @@ mod tests {
     async fn what_was_not_found_out_does_not_count_and_zero_counts_nothing() {
         let scene = Scene::new();
         for _ in 0..FREE * 2 {
-            let attempt = scene.failures.begin(at(1), "alice", [1; 32]).await.unwrap();
+            let attempt = scene.failures.begin(at(1), "alice", hashed(1)).await.unwrap();
             attempt.unwrap().given_up();
         }
         let off = Failures::new(0, DELAY_MAX, scene.clock.clone());
-        assert!(off.begin(at(1), "alice", [1; 32]).await.unwrap().is_none());
-        assert!(scene.failures.begin(None, "alice", [1; 32]).await.unwrap().is_none());
+        assert!(off.begin(at(1), "alice", hashed(1)).await.unwrap().is_none());
+        assert!(scene.failures.begin(None, "alice", hashed(1)).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn memory_is_bounded() {
         let scene = Scene::new();
         for name in 0..REMEMBERED_MAX + 5000 {
-            let attempt = scene.failures.begin(at(1), &name.to_string(), [1; 32]).await;
+            let attempt = scene.failures.begin(at(1), &name.to_string(), hashed(1)).await;
             if let Ok(Some(attempt)) = attempt {
                 attempt.given_up();
             }

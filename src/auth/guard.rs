@@ -15,7 +15,7 @@ use jreg_oci::{RepositoryName, Tag};
 use jreg_storage::{Clock, Store};
 
 use super::challenge::{Scheme, TokenFault};
-use super::failures::{Early, Failures};
+use super::failures::{Early, Failures, Guess};
 use super::hasher::Hasher;
 use super::issuers::{Fetch, Issuers};
 use super::robots::Robots;
@@ -34,6 +34,8 @@ use crate::watched::{FileError, Reload, Watched};
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 /// How many decisions of a listing are made before others get a turn.
 const DECISIONS_PER_TURN: usize = 8;
+/// What stands for the name in the count of invented access tokens. No user can have it.
+const UNKNOWN_TOKENS: &str = "\0access token";
 /// The issuer of our own tokens.
 const OURSELVES: &str = "jreg";
 
@@ -189,7 +191,7 @@ impl Guard {
         }
     }
 
-    /// How many passwords were compared with a hash.
+    /// How many times a password was compared with a hash.
     pub fn compared(&self) -> u64 {
         self.hasher.compared()
     }
@@ -254,13 +256,22 @@ impl Guard {
             self.metrics.count_auth(kind_of(credentials), "remembered");
             return Ok(remembered);
         }
-        let attempt = match guessed {
-            Some(name) => self.failures.begin(from, name, fingerprint).await?,
-            None => None,
-        };
         // Before the files are looked into: what changes meanwhile is not missed.
         let generation = self.generation();
-        let found = self.find(credentials, || remembered().is_some()).await;
+        let attempt = match guessed {
+            Some(name) => {
+                self.failures.begin(from, name, Guess { fingerprint, generation }).await?
+            }
+            None => None,
+        };
+        if let Some(attempt) = attempt.as_ref()
+            && attempt.is_known_to_fail()
+        {
+            self.metrics.count_auth(kind_of(credentials), "refused");
+            return Err(wrong_password());
+        }
+        let known = || remembered().is_some();
+        let found = self.find(credentials, from, fingerprint, known).await;
         match (attempt, &found) {
             (Some(attempt), Ok(_)) => attempt.succeeded(),
             (Some(attempt), Err(Refusal::Busy | Refusal::Unavailable(_))) => attempt.given_up(),
@@ -280,9 +291,17 @@ impl Guard {
     async fn find(
         &self,
         credentials: &Credentials,
+        from: Option<Network>,
+        fingerprint: [u8; 32],
         known: impl Fn() -> bool + Send,
     ) -> Result<Found, Refusal> {
+        let secret = match credentials {
+            Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret) => secret,
+        };
         let found = match credentials {
+            _ if RobotToken::is_like(secret.reveal()) => {
+                self.of_robot(secret, from, fingerprint).await
+            }
             Credentials::Basic { user, password } => self.of_password(user, password, known).await,
             Credentials::Bearer(token) => self.of_token(token).await,
         };
@@ -296,34 +315,44 @@ impl Guard {
         password: &Secret,
         known: impl Fn() -> bool + Send,
     ) -> Result<Found, Refusal> {
-        if RobotToken::is_like(password.reveal()) {
-            return self.of_robot(password).await;
-        }
         if is_like_jwt(password.reveal()) && !self.policy().issuers().is_empty() {
             return self.of_issuer(password).await;
         }
         let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
-        let (entry, counts) = users.to_compare(user);
-        let fingerprint = entry.fingerprint();
-        let verified = self.hasher.verify(entry, password.clone(), known).await;
-        let is_right = verified.map_err(|_| Refusal::Busy)?;
-        if !is_right || !counts {
-            return Err(Refusal::Invalid("unknown user or wrong password".to_owned()));
+        let comparison = users.to_compare(user);
+        let password_fingerprint = comparison.fingerprint();
+        let verified = self.hasher.verify(comparison, password.clone(), known).await;
+        if !verified.map_err(|_| Refusal::Busy)? {
+            return Err(wrong_password());
         }
         let identity = Identity::named(user, Source::Htpasswd);
-        let bearer = Bearer { password: Some(fingerprint), ..Bearer::of(identity) };
+        let bearer = Bearer { password: password_fingerprint, ..Bearer::of(identity) };
         Ok(Found { bearer, until: self.trusted_until(), expires: None })
     }
 
-    async fn of_robot(&self, token: &Secret) -> Result<Found, Refusal> {
+    /// Whose access token it is. One that is not remembered costs a read, so who invents such has
+    /// to wait as who guesses passwords; those that are remembered go on.
+    async fn of_robot(
+        &self,
+        token: &Secret,
+        from: Option<Network>,
+        fingerprint: [u8; 32],
+    ) -> Result<Found, Refusal> {
         let token = RobotToken::parse(token.reveal());
         let token = token.map_err(|error| Refusal::Invalid(error.to_string()))?;
-        let known = self.robots.get(&token.id).await.map_err(unavailable)?;
+        let known = match self.robots.remembered(&token.id) {
+            Some(known) => known,
+            None => {
+                self.failures.check(from, UNKNOWN_TOKENS)?;
+                self.robots.get(&token.id).await.map_err(unavailable)?
+            }
+        };
         let invalid = |why: &str| Refusal::Invalid(why.to_owned());
-        let robot = known.robot.ok_or_else(|| invalid("unknown access token"))?;
-        if !robot.is_token(&token) {
+        let Some(robot) = known.robot.filter(|robot| robot.is_token(&token)) else {
+            let guess = Guess { fingerprint, generation: 0 };
+            self.failures.count(from, UNKNOWN_TOKENS, guess);
             return Err(invalid("unknown access token"));
-        }
+        };
         if !robot.is_good(self.clock.now()) {
             return Err(invalid("the access token has expired or was revoked"));
         }
@@ -334,9 +363,6 @@ impl Guard {
     }
 
     async fn of_token(&self, token: &Secret) -> Result<Found, Refusal> {
-        if RobotToken::is_like(token.reveal()) {
-            return self.of_robot(token).await;
-        }
         let parsed = Unverified::parse(token.reveal());
         let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
         if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
@@ -552,7 +578,7 @@ impl Authorizer for Guard {
                 Err(Refusal::Invalid("there are several Authorization headers".to_owned()))
             }
         };
-        match verified {
+        match verified.and_then(|bearer| with_certificate(bearer, &asker)) {
             Ok(bearer) => Ok(Session::new(bearer, asker)),
             Err(Refusal::Invalid(reason)) => {
                 let (fault, by) = (TokenFault::Invalid, Credentialed::Invalid);
@@ -685,6 +711,23 @@ fn scheme(settings: &Settings) -> Scheme {
 /// A moment; `None`: so late that nothing reaches it.
 fn moment(seconds: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// A token that was issued for a client certificate is good only on connections with one of the same
+/// name, whatever the rules are about.
+fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, Refusal> {
+    let is_certificates = matches!(&bearer.identity,
+        Identity::Named(named) if named.source == Source::Certificate);
+    let shown = asker.certificate.as_ref().and_then(|of| of.identity());
+    if is_certificates && shown.as_ref().and_then(Identity::name) != bearer.identity.name() {
+        let reason = "the token was issued for a client certificate that the connection lacks";
+        return Err(Refusal::Invalid(reason.to_owned()));
+    }
+    Ok(bearer)
+}
+
+fn wrong_password() -> Refusal {
+    Refusal::Invalid("unknown user or wrong password".to_owned())
 }
 
 fn unavailable(error: impl std::error::Error) -> Refusal {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use jreg_auth::{Entry, Secret};
+use jreg_auth::{Comparison, Secret};
 use tokio::sync::Semaphore;
 
 /// The most passwords that wait to be verified. More are told to try again: an attacker must not
@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 128;
 pub(super) struct Hasher {
     slots: Arc<Semaphore>,
     waiting: AtomicUsize,
-    compared: AtomicU64,
+    compared: Arc<AtomicU64>,
 }
 
 /// Too many wait.
@@ -37,19 +37,19 @@ impl Hasher {
     pub(super) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = Arc::new(Semaphore::new(cores.div_ceil(2)));
-        Self { slots, waiting: AtomicUsize::new(0), compared: AtomicU64::new(0) }
+        Self { slots, waiting: AtomicUsize::new(0), compared: Arc::default() }
     }
 
-    /// How many passwords were compared with a hash.
+    /// How many times a password was compared with a hash.
     pub(super) fn compared(&self) -> u64 {
         self.compared.load(Ordering::Relaxed)
     }
 
-    /// Whether this is the password of the entry. `known` is asked again once it is this one's
+    /// Whether this is the password. `known` is asked again once it is this one's
     /// turn: who sends many requests at once is verified once.
     pub(super) async fn verify(
         &self,
-        entry: Entry,
+        comparison: Comparison,
         password: Secret,
         known: impl Fn() -> bool,
     ) -> Result<bool, Busy> {
@@ -61,9 +61,10 @@ impl Hasher {
         if known() {
             return Ok(true);
         }
-        self.compared.fetch_add(1, Ordering::Relaxed);
+        let compared = Arc::clone(&self.compared);
         let verifying = tokio::task::spawn_blocking(move || {
-            let is_right = entry.verify(&password);
+            let (is_right, hashes) = comparison.verify(&password);
+            compared.fetch_add(hashes, Ordering::Relaxed);
             drop(slot);
             is_right
         });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -96,13 +96,41 @@ pub(super) struct Issuers {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    sets: Mutex<HashMap<KeySource, Arc<tokio::sync::Mutex<Kept>>>>,
+    sets: Mutex<HashMap<KeySource, Arc<Source>>>,
 }
 
+/// The keys of one source.
 #[derive(Debug, Default)]
+struct Source {
+    kept: Mutex<Kept>,
+    /// Whoever has it fetches; others that need what is fetched wait for it.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug, Default)]
 struct Kept {
     set: Option<(Arc<JwkSet>, Duration)>,
     tried: Option<Duration>,
+}
+
+impl Source {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// The keys, if they are this young.
+    fn younger_than(&self, age_max: Duration, now: Duration) -> Option<Arc<JwkSet>> {
+        self.set
+            .as_ref()
+            .filter(|(_, since)| now < *since + age_max)
+            .map(|(set, _)| Arc::clone(set))
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        self.tried.is_none_or(|tried| now >= tried + JWKS_RETRY_MIN)
+    }
 }
 
 impl Issuers {
@@ -111,47 +139,76 @@ impl Issuers {
     }
 
     /// The keys for a token of an issuer: fetched if they are old or lack the one that signed it.
+    ///
+    /// A token whose key is known never waits for a fetch that another one made: an issuer that is
+    /// slow, and tokens with invented key ids, delay only those whose keys are not known.
     pub(super) async fn keys(
         &self,
         issuer: &Issuer,
         token: &Unverified<'_>,
     ) -> Result<Arc<JwkSet>, FetchError> {
-        let kept = {
+        let source = {
             let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(sets.entry(issuer.source().clone()).or_default())
         };
-        // Who comes meanwhile waits for the same answer.
-        let mut kept = kept.lock().await;
-        let now = self.clock.monotonic();
-        if let Some((set, since)) = &kept.set
-            && now < *since + JWKS_AGE_MAX
-            && set.has(token)
-        {
-            return Ok(Arc::clone(set));
+        let has = |set: &Arc<JwkSet>| set.has(token);
+        if let Some(set) = self.fresh(&source, has) {
+            return Ok(set);
         }
-        let is_due = kept.tried.is_none_or(|tried| now >= tried + JWKS_RETRY_MIN);
-        let error = if is_due {
-            kept.tried = Some(now);
-            match self.fetch_set(issuer.source()).await {
-                Ok(set) => {
-                    let set = Arc::new(set);
-                    kept.set = Some((Arc::clone(&set), now));
-                    self.metrics.count_auth_reload("jwks", "ok");
-                    return Ok(set);
-                }
-                Err(error) => {
-                    self.metrics.count_auth_reload("jwks", "failed");
-                    let text = chain(&error);
-                    tracing::warn!(issuer = issuer.name(), error = text, "no keys of the issuer");
-                    error
-                }
-            }
-        } else {
-            FetchError::TooSoon
+        let turn = match source.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => match self.believed(&source).filter(has) {
+                Some(set) => return Ok(set),
+                None => source.turn.lock().await,
+            },
         };
-        match &kept.set {
-            Some((set, since)) if now < *since + JWKS_OUTAGE_MAX => Ok(Arc::clone(set)),
-            _ => Err(error),
+        // Who had the turn may have fetched it.
+        if let Some(set) = self.fresh(&source, has) {
+            return Ok(set);
+        }
+        let fetched = self.fetch_if_due(issuer, &source).await;
+        drop(turn);
+        match fetched {
+            Ok(set) => Ok(set),
+            Err(error) => self.believed(&source).ok_or(error),
+        }
+    }
+
+    fn fresh(&self, source: &Source, has: impl Fn(&Arc<JwkSet>) -> bool) -> Option<Arc<JwkSet>> {
+        source.kept().younger_than(JWKS_AGE_MAX, self.clock.monotonic()).filter(has)
+    }
+
+    /// The keys that hold as long as others cannot be fetched.
+    fn believed(&self, source: &Source) -> Option<Arc<JwkSet>> {
+        source.kept().younger_than(JWKS_OUTAGE_MAX, self.clock.monotonic())
+    }
+
+    async fn fetch_if_due(
+        &self,
+        issuer: &Issuer,
+        source: &Source,
+    ) -> Result<Arc<JwkSet>, FetchError> {
+        let now = self.clock.monotonic();
+        {
+            let mut kept = source.kept();
+            if !kept.is_due(now) {
+                return Err(FetchError::TooSoon);
+            }
+            kept.tried = Some(now);
+        }
+        match self.fetch_set(issuer.source()).await {
+            Ok(set) => {
+                let set = Arc::new(set);
+                source.kept().set = Some((Arc::clone(&set), now));
+                self.metrics.count_auth_reload("jwks", "ok");
+                Ok(set)
+            }
+            Err(error) => {
+                self.metrics.count_auth_reload("jwks", "failed");
+                let text = chain(&error);
+                tracing::warn!(issuer = issuer.name(), error = text, "no keys of the issuer");
+                Err(error)
+            }
         }
     }
 

@@ -10,8 +10,11 @@ use quick_cache::sync::Cache;
 
 use super::sessions::TRUST_MAX;
 
-/// The most records that are remembered, those that are not there included.
+/// The most records that are remembered.
 const REMEMBERED_MAX: usize = 8192;
+/// The most ids that are remembered not to be there. They have a place of their own: who invents ids
+/// must not push out the records.
+const ABSENT_REMEMBERED_MAX: usize = 1024;
 /// How often a record is read again when somebody else changes it at the same time.
 const ATTEMPTS_MAX: u32 = 5;
 /// The most access tokens of a registry.
@@ -23,6 +26,7 @@ pub(crate) struct Robots {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     cache: Cache<RobotId, Known>,
+    absent: Cache<RobotId, Known>,
 }
 
 /// A record, as it was a moment ago.
@@ -56,21 +60,32 @@ pub(crate) enum RobotError {
 
 impl Robots {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, cache: Cache::new(REMEMBERED_MAX) }
+        let (cache, absent) = (Cache::new(REMEMBERED_MAX), Cache::new(ABSENT_REMEMBERED_MAX));
+        Self { store, clock, cache, absent }
+    }
+
+    /// A record that is remembered, at most [`TRUST_MAX`] old.
+    pub(super) fn remembered(&self, id: &RobotId) -> Option<Known> {
+        let known = self.cache.get(id).or_else(|| self.absent.get(id))?;
+        (self.clock.monotonic() < known.until).then_some(known)
     }
 
     /// A record, at most [`TRUST_MAX`] old.
     pub(super) async fn get(&self, id: &RobotId) -> Result<Known, RobotError> {
-        let asked = self.clock.monotonic();
-        if let Some(known) = self.cache.get(id)
-            && asked < known.until
-        {
+        if let Some(known) = self.remembered(id) {
             return Ok(known);
         }
+        let asked = self.clock.monotonic();
         let robot = self.read(id).await?.map(|(robot, _)| Arc::new(robot));
         // From before the read, so that no revocation takes longer than is said.
         let known = Known { robot, until: asked + TRUST_MAX };
-        self.cache.insert(id.clone(), known.clone());
+        match known.robot {
+            Some(_) => self.cache.insert(id.clone(), known.clone()),
+            None => {
+                self.cache.remove(id);
+                self.absent.insert(id.clone(), known.clone());
+            }
+        }
         Ok(known)
     }
 
@@ -93,6 +108,7 @@ impl Robots {
         let (token, robot) = Robot::create(name, permissions, self.now(), lifetime)?;
         let key = access_token(&token.id.to_string()).ok_or(InvalidRobot::Id)?;
         self.store.put(&key, robot.to_bytes().into(), PutMode::Create).await?;
+        self.absent.remove(&token.id);
         Ok((token.reveal(), token.id, robot))
     }
 

@@ -22,6 +22,9 @@ const BCRYPT_COST_MAX: u32 = 16;
 const ARGON2_MEMORY_KIB_MAX: u32 = 256 * 1024;
 const ARGON2_PASSES_MAX: u32 = 16;
 const ARGON2_LANES_MAX: u32 = 16;
+/// The most kinds and costs of hashes that a wrong password is compared with. A file with more lets
+/// some users be told from others by time.
+const CLASSES_COMPARED_MAX: usize = 8;
 /// How much of its hash tells one password from another.
 const FINGERPRINT_CHARS: usize = 32;
 
@@ -34,6 +37,8 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5\
 #[derive(Clone, Debug, Default)]
 pub struct Htpasswd {
     users: BTreeMap<String, Entry>,
+    /// One entry of each class, at most [`CLASSES_COMPARED_MAX`].
+    classes: BTreeMap<Class, Entry>,
 }
 
 /// A user's hash.
@@ -41,6 +46,19 @@ pub struct Htpasswd {
 pub struct Entry {
     hash: String,
     kind: Kind,
+    class: Class,
+}
+
+/// What a hash costs: bcrypt's cost, argon2id's memory, passes and lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Class([u32; 4]);
+
+/// What a password is compared with.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    own: Option<Entry>,
+    /// Entries that cost what another user's would.
+    others: Vec<Entry>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +109,7 @@ impl Htpasswd {
             return Err(HtpasswdError::TooLarge);
         }
         let mut users = BTreeMap::new();
+        let mut classes = BTreeMap::new();
         for (number, line) in (1..).zip(text.lines()) {
             let wrong = |why| HtpasswdError::Line { line: number, why };
             let line = line.trim();
@@ -100,6 +119,9 @@ impl Htpasswd {
             let (name, hash) = line.split_once(':').ok_or_else(|| wrong("it must be NAME:HASH"))?;
             check_name(name).map_err(|_| wrong("its name is not allowed"))?;
             let entry = Entry::parse(hash).map_err(wrong)?;
+            if classes.len() < CLASSES_COMPARED_MAX {
+                classes.entry(entry.class).or_insert_with(|| entry.clone());
+            }
             if users.insert(name.to_owned(), entry).is_some() {
                 return Err(wrong("this user stands there twice"));
             }
@@ -107,7 +129,7 @@ impl Htpasswd {
         if users.len() > USERS_MAX {
             return Err(HtpasswdError::TooLarge);
         }
-        Ok(Self { users })
+        Ok(Self { users, classes })
     }
 
     /// The entry of a user.
@@ -120,20 +142,49 @@ impl Htpasswd {
         self.users.keys().map(String::as_str)
     }
 
-    /// What to compare the password of `name` with: their entry, or, where there is none, one that
-    /// costs the same and whose outcome does not count.
-    pub fn to_compare(&self, name: &str) -> (Entry, bool) {
-        match self.users.get(name) {
-            Some(entry) => (entry.clone(), true),
-            None => {
-                let nobody = || Entry { hash: NOBODY.to_owned(), kind: Kind::Argon2id };
-                (self.users.values().next().cloned().unwrap_or_else(nobody), false)
+    /// What to compare the password of `name` with. A wrong password costs the same work for every
+    /// name, whether it is a user's or not: one hash of each kind and cost that the file has.
+    pub fn to_compare(&self, name: &str) -> Comparison {
+        let own = self.users.get(name).cloned();
+        let class = own.as_ref().map(|entry| entry.class);
+        let others = self.classes.iter().filter(|(of, _)| Some(**of) != class);
+        let mut others: Vec<_> = others.map(|(_, entry)| entry.clone()).collect();
+        if own.is_none() && others.is_empty() {
+            others.push(Entry::nobody());
+        }
+        Comparison { own, others }
+    }
+}
+
+impl Comparison {
+    /// The fingerprint of the user's entry; `None`: there is no such user.
+    pub fn fingerprint(&self) -> Option<String> {
+        self.own.as_ref().map(Entry::fingerprint)
+    }
+
+    /// Whether this is the user's password, and how many hashes that took.
+    pub fn verify(&self, password: &Secret) -> (bool, u64) {
+        let mut hashes = 0;
+        if let Some(own) = &self.own {
+            hashes += 1;
+            if own.verify(password) {
+                return (true, hashes);
             }
         }
+        for other in &self.others {
+            hashes += 1;
+            // Only its time counts.
+            std::hint::black_box(other.verify(password));
+        }
+        (false, hashes)
     }
 }
 
 impl Entry {
+    fn nobody() -> Self {
+        Self { hash: NOBODY.to_owned(), kind: Kind::Argon2id, class: Class::default() }
+    }
+
     fn parse(hash: &str) -> Result<Self, &'static str> {
         let is_bcrypt = ["$2y$", "$2b$", "$2a$"].iter().any(|kind| hash.starts_with(kind));
         if is_bcrypt {
@@ -142,7 +193,8 @@ impl Entry {
             if !(4..=BCRYPT_COST_MAX).contains(&parts.get_cost()) {
                 return Err("the cost of its bcrypt hash must be 4 to 16");
             }
-            return Ok(Self { hash: hash.to_owned(), kind: Kind::Bcrypt });
+            let class = Class([parts.get_cost(), 0, 0, 0]);
+            return Ok(Self { hash: hash.to_owned(), kind: Kind::Bcrypt, class });
         }
         if !hash.starts_with("$argon2id$") {
             return Err("its hash must be bcrypt ($2y$, $2b$, $2a$) or argon2id ($argon2id$): \
@@ -160,7 +212,8 @@ impl Entry {
         if !is_bearable {
             return Err("its argon2id hash must take at most m=262144, t=16, p=16");
         }
-        Ok(Self { hash: hash.to_owned(), kind: Kind::Argon2id })
+        let class = Class([0, params.m_cost(), params.t_cost(), params.p_cost()]);
+        Ok(Self { hash: hash.to_owned(), kind: Kind::Argon2id, class })
     }
 
     /// Whether this is the password. Takes tens of milliseconds, on purpose.
@@ -252,8 +305,7 @@ mod tests {
     }
 
     fn is_password(file: &Htpasswd, name: &str, password: &str) -> bool {
-        let (entry, counts) = file.to_compare(name);
-        entry.verify(&Secret::new(password)) && counts
+        file.to_compare(name).verify(&Secret::new(password)).0
     }
 
     #[test]
@@ -276,14 +328,40 @@ mod tests {
         }
     }
 
+    /// A wrong password is compared with one hash of each kind and cost, whoever is named.
     #[test]
     fn an_unknown_user_costs_what_a_known_one_does() {
-        let file = Htpasswd::parse(&format!("alice:{}", bcrypt_of("one"))).unwrap();
-        assert_eq!(file.to_compare("carol"), (file.get("alice").unwrap().clone(), false));
-        let (nobody, counts) = Htpasswd::default().to_compare("carol");
-        assert!(!counts && nobody.kind == Kind::Argon2id);
+        let dear = bcrypt::hash_with_result("three", 5).unwrap();
+        let dear = dear.format_for_version(bcrypt::Version::TwoY);
+        let (cheap, other) = (bcrypt_of("one"), argon2_of("two"));
+        let text = format!("alice:{cheap}\nann:{cheap}\nbob:{other}\ncarl:{dear}\n");
+        let file = Htpasswd::parse(&text).unwrap();
+        let wrong = Secret::new("wrong");
+        for name in ["alice", "ann", "bob", "carl", "nobody", ""] {
+            let comparison = file.to_compare(name);
+            assert_eq!(comparison.verify(&wrong), (false, 3), "{name}");
+            let entries = comparison.own.iter().chain(&comparison.others);
+            let mut classes: Vec<_> = entries.map(|entry| entry.class).collect();
+            classes.sort();
+            assert_eq!(classes, file.classes.keys().copied().collect::<Vec<_>>(), "{name}");
+        }
+        assert_eq!(file.to_compare("nobody").verify(&Secret::new("one")), (false, 3));
+        let nobody = Htpasswd::default().to_compare("carol");
+        assert_eq!(nobody.verify(&Secret::new("")), (false, 1));
+        assert!(nobody.fingerprint().is_none() && nobody.others == [Entry::nobody()]);
         assert!(Entry::parse(NOBODY).is_ok(), "it is hashed to the end, not refused as malformed");
-        assert!(!nobody.verify(&Secret::new("")));
+    }
+
+    #[test]
+    fn a_wrong_password_is_compared_with_so_many_hashes() {
+        let lines = (1..=CLASSES_COMPARED_MAX + 4).map(|passes| {
+            let params = argon2::Params::new(8, u32::try_from(passes).unwrap(), 1, None).unwrap();
+            let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+            format!("user{passes}:{}\n", argon2.hash_password(b"x").unwrap())
+        });
+        let file = Htpasswd::parse(&lines.collect::<String>()).unwrap();
+        let (_, hashes) = file.to_compare("nobody").verify(&Secret::new("wrong"));
+        assert_eq!(hashes, CLASSES_COMPARED_MAX as u64);
     }
 
     #[test]

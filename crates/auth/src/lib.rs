@@ -31,8 +31,8 @@ pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
 pub use evaluation::{CONDITIONS_EVALUATED_MAX, Evaluation};
 pub use forwarded::{HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
 pub use htpasswd::{
-    Entry, FILE_BYTES_MAX, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX, hash_password,
-    removed_user, with_user,
+    Comparison, Entry, FILE_BYTES_MAX, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX,
+    hash_password, removed_user, with_user,
 };
 pub use identity::{Certificate, Claims, Identity, Named, Source};
 pub use issuer::{Access, Issuer, IssuerSpec, JwkSet, JwksError, KeySource, TokenRefused};

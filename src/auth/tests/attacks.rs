@@ -3,6 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jreg_auth::{Robot, parse_permissions};
 use serde_json::{Value, json};
 
 use super::guarded::{Registry, basic, bearer, claims, seconds};
@@ -135,8 +138,6 @@ async fn tokens_of_issuers_must_fit() {
 
 #[tokio::test]
 async fn a_token_with_another_header_is_none() {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let registry = registry().await;
     let own = registry.token(Some(&basic("alice", "secret")), "repository:open/app:pull").await;
     for token in [own.unwrap(), registry.workload.clone()] {
@@ -190,6 +191,95 @@ async fn the_keys_of_an_issuer_rotate_and_outlive_its_outage() {
     *registry.forge.outage.lock().unwrap() = None;
     registry.clock.advance(JWKS_RETRY_MIN);
     assert_eq!(status(&registry, &token()).await, 200);
+}
+
+/// Tokens with invented key ids make the registry ask the issuer, which may be slow. Tokens whose
+/// keys are known do not wait for that.
+#[tokio::test]
+async fn fixed_invented_key_ids_do_not_stall_known_ones() {
+    let registry = registry().await;
+    let token = || {
+        let claims = claims("ci", &*registry.clock, &json!({ "repository": "acme/app" }));
+        bearer(&registry.forge.sign(&claims))
+    };
+    assert_eq!(status(&registry, &token()).await, 200);
+    for age in [JWKS_RETRY_MIN, JWKS_AGE_MAX] {
+        registry.clock.advance(age);
+        let header = json!({ "alg": "ES256", "kid": "invented" }).to_string();
+        let (token_of, fresh) = (token(), token());
+        let rest = token_of.split_once('.').unwrap().1;
+        let invented = format!("Bearer {}.{rest}", URL_SAFE_NO_PAD.encode(header));
+        let held = registry.forge.slow.write().await;
+        let before = registry.forge.fetches.load(Ordering::SeqCst);
+        let stalled =
+            async { futures::join!(status(&registry, &invented), status(&registry, &invented)) };
+        let others = async {
+            tokio::task::yield_now().await;
+            assert_eq!(registry.forge.fetches.load(Ordering::SeqCst), before + 1);
+            assert_eq!(status(&registry, &fresh).await, 200);
+            drop(held);
+        };
+        let (stalled, ()) = futures::join!(stalled, others);
+        assert_eq!(stalled, (401, 401));
+        assert_eq!(registry.forge.fetches.load(Ordering::SeqCst), before + 1, "one fetch for all");
+    }
+}
+
+/// Each would cost a read of the store.
+#[tokio::test]
+async fn fixed_invented_access_tokens_have_to_wait() {
+    let registry = registry().await;
+    let known = bearer(&registry.robot);
+    let status = async |from: &str, header: &str| {
+        registry.send_from(from, MANIFEST, Some(header)).await.status.as_u16()
+    };
+    assert_eq!(status("10.0.0.1", &known).await, 200);
+    let mut made = Vec::new();
+    for _ in 0..8 {
+        let permissions = parse_permissions("pull:open/**").unwrap();
+        let (token, _) = Robot::create("x", permissions, registry.clock.now(), None).unwrap();
+        made.push(bearer(&token.reveal()));
+    }
+    let mut statuses = Vec::new();
+    for token in &made {
+        statuses.push(status("10.0.0.1", token).await);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429, 429]);
+    assert_eq!(status("10.0.0.1", &made[0]).await, 401, "known to be absent");
+    assert_eq!(status("10.0.0.1", &known).await, 200, "those that are remembered go on");
+    assert_eq!(status("10.0.0.2", &made[7]).await, 401, "and other addresses");
+    let alice = basic("alice", "secret");
+    assert_eq!(status("10.0.0.1", &alice).await, 200, "and users");
+    registry.clock.advance(Duration::from_secs(1));
+    assert_eq!(status("10.0.0.1", &bearer(&registry.revoked)).await, 401);
+}
+
+/// A token that a certificate was exchanged for is good with that certificate only, whatever the
+/// rules are about.
+#[tokio::test]
+async fn fixed_the_token_of_a_certificate_is_good_only_with_it() {
+    for subject in [
+        "authenticated",
+        "group:builders",
+        "user:certificate:builder",
+        "certificate:cn=builder",
+        "everyone",
+    ] {
+        let registry = Registry::with_policy(&format!(
+            "[groups]\nbuilders = ['certificate:builder']\n[[rule]]\nsubjects = ['{subject}']\n\
+             repositories = ['open/**']\nactions = ['pull']\n"
+        ))
+        .await;
+        let target = super::guarded::token_target("repository:open/app:pull");
+        let answer = registry.send_as("builder", "GET", &target, None).await;
+        let token = bearer(answer.json()["token"].as_str().unwrap());
+        let with = async |name: &str| {
+            registry.send_as(name, "GET", MANIFEST, Some(&token)).await.status.as_u16()
+        };
+        assert_eq!(with("builder").await, 200, "{subject}");
+        assert_eq!(with("other").await, 401, "{subject}");
+        assert_eq!(status(&registry, &token).await, 401, "{subject}");
+    }
 }
 
 /// The real client of key sets, on loopback: a redirect is an answer that is no key set.

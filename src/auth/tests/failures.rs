@@ -62,7 +62,8 @@ async fn a_wide_address_counts_as_one() {
     let registry = Registry::with(None, |_| {}).await;
     for number in 0..FREE {
         let from = format!("2001:db8::{number:x}");
-        guess(&registry, &from, 1).await;
+        let header = basic("alice", &format!("guess {number}"));
+        assert_eq!(status(&registry, &from, &header).await, 401);
     }
     let alice = basic("alice", "secret");
     assert_eq!(status(&registry, "2001:db8::ffff", &alice).await, 429);
@@ -96,4 +97,21 @@ async fn it_can_be_switched_off_and_is_counted() {
     let metrics = registry.send("GET", "/metrics", None).await.text();
     let line = r#"jreg_auth_attempts_total{kind="password",outcome="delayed"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
+}
+
+/// One push with a stale password sends it many times.
+#[tokio::test]
+async fn c27_a_stale_password_counts_once_and_is_hashed_once() {
+    let registry = Registry::with(None, |_| {}).await;
+    let guard = registry.apps[0].guard().unwrap();
+    let (stale, alice) = (basic("alice", "new"), basic("alice", "secret"));
+    for _ in 0..FREE * 4 {
+        assert_eq!(status(&registry, "10.0.0.1", &stale).await, 401);
+    }
+    assert_eq!(guard.compared(), 1);
+    assert_eq!(status(&registry, "10.0.0.1", &alice).await, 200);
+    let hash = bcrypt::hash("new", 4).unwrap();
+    assert_eq!(status(&registry, "10.0.0.1", &stale).await, 401);
+    registry.write("users", &format!("alice:{hash}\n"));
+    assert_eq!(status(&registry, "10.0.0.1", &stale).await, 200, "it holds once it is right");
 }

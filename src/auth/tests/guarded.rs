@@ -49,6 +49,8 @@ pub(crate) struct Forge {
     pub(crate) outage: Mutex<Option<u16>>,
     /// How often the keys were asked for.
     pub(crate) fetches: AtomicUsize,
+    /// Holds every fetch for as long as a test has it for writing.
+    pub(crate) slow: tokio::sync::RwLock<()>,
 }
 
 fn new_pair() -> EcdsaKeyPair {
@@ -60,7 +62,8 @@ fn new_pair() -> EcdsaKeyPair {
 impl Forge {
     fn new() -> Self {
         let keys = Mutex::new(vec![("k0".to_owned(), new_pair())]);
-        Self { keys, outage: Mutex::default(), fetches: AtomicUsize::new(0) }
+        let (outage, fetches, slow) = Default::default();
+        Self { keys, outage, fetches, slow }
     }
 
     /// Signs with another key from now on, and publishes that alone.
@@ -94,6 +97,7 @@ impl Forge {
 impl Fetch for Forge {
     async fn fetch(&self, _: &str) -> Result<Vec<u8>, FetchError> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
+        let _held = self.slow.read().await;
         match *self.outage.lock().unwrap() {
             Some(status) => Err(FetchError::Status(status)),
             None => Ok(self.published().to_string().into_bytes()),
