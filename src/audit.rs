@@ -69,9 +69,24 @@ pub struct Entry {
     /// Where a blob is to be mounted from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mount_from: Option<String>,
+    /// Where a blob was mounted from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounted_from: Option<String>,
+    /// The digest of the manifest that was pushed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The tags that were removed with a manifest, the first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags_removed: Vec<String>,
+    /// How many they were.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tags_removed_count: usize,
     /// The address of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The trusted proxy that said so: the other end of the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// Whether it was allowed.
     pub allowed: bool,
     /// By which rule it was allowed, or why it was not.
@@ -220,6 +235,10 @@ impl AuditLog {
             let _ = inner.queue.send(Order::Reopen).await;
         }
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn line(entry: &impl Serialize) -> Vec<u8> {

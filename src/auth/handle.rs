@@ -171,9 +171,13 @@ impl Authorized {
     }
 
     /// Mounts a blob from where the client says, or from wherever it may be read; takes
-    /// [`Right::Push`], and [`Right::Mount`] on the source. `None`: it is in no repository that
-    /// may be read, which looks the same as one that does not exist.
-    pub async fn blob_mount(&self, digest: &Digest, from: &MountSource) -> Result<Option<Blob>> {
+    /// [`Right::Push`], and [`Right::Mount`] on the source, which is named with the blob. `None`: it
+    /// is in no repository that may be read, which looks the same as one that does not exist.
+    pub async fn blob_mount(
+        &self,
+        digest: &Digest,
+        from: &MountSource,
+    ) -> Result<Option<(Blob, RepositoryName)>> {
         let repository = self.push()?;
         let sources = match from {
             MountSource::Any => repository.mount_candidates(digest).await?,
@@ -185,7 +189,7 @@ impl Authorized {
                 continue;
             }
             if let Some(blob) = repository.blob_mount(digest, &source).await? {
-                return Ok(Some(blob));
+                return Ok(Some((blob, source)));
             }
         }
         Ok(None)

@@ -154,6 +154,9 @@ impl Exchange {
         if self.path == "/v2" || self.path.starts_with("/v2/") {
             answer.insert(headers::API_VERSION, HeaderValue::from_static("registry/2.0"));
             answer.insert(header::CONTENT_SECURITY_POLICY, headers::SANDBOX);
+            if context.guard.is_some() {
+                headers::make_private(answer);
+            }
             for warning in &context.options.warnings {
                 answer.append(header::WARNING, warning.clone());
             }
@@ -284,10 +287,7 @@ impl Watch {
         let exchange = &*self.exchange;
         let none = Subject::default();
         let subject = exchange.subject.get().unwrap_or(&none);
-        let client = exchange.client.address.map(|address| match address.port() {
-            0 => address.ip().to_string(),
-            _ => address.to_string(),
-        });
+        let client = exchange.client.shown();
         let proxy = exchange.client.proxy.map(tracing::field::display);
         let who = exchange.identity.get();
         macro_rules! line {

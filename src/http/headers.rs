@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_oci::{Digest, RepositoryName};
 use serde::Serialize;
 
@@ -41,6 +41,16 @@ pub(super) const OCTET_STREAM_TEXT: &str = "application/octet-stream";
 pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 /// For what is named by a tag: ask again each time, by ETag.
 pub(super) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// Keeps shared caches from storing an answer that others may not have (RFC 9111 section 5.2.2.7).
+pub(super) fn make_private(headers: &mut HeaderMap) {
+    let private = match headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
+        Some(control) if control.contains("no-store") => return,
+        Some(control) => value(&format!("private, {control}")),
+        None => HeaderValue::from_static("private, no-cache"),
+    };
+    headers.insert(header::CACHE_CONTROL, private);
+}
 
 /// A value made of characters that suit a header.
 pub(super) fn value(text: &str) -> HeaderValue {

@@ -10,6 +10,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::api::Call;
 use super::error::ApiError;
+use super::record::Outcome;
 use super::{Context, conditional, headers};
 
 /// Answers with the stored bytes and the stored type. `Accept` is not asked: a manifest that is
@@ -105,6 +106,10 @@ fn media_type(call: &Call) -> Result<Option<MediaType>, ApiError> {
 
 pub(super) async fn delete(call: Call, reference: &Reference) -> Result<Response, ApiError> {
     let condition = conditional::condition(&call.headers)?;
-    call.access.manifest_delete(reference, condition).await?;
-    Ok(headers::empty(StatusCode::ACCEPTED))
+    let tags = call.access.manifest_delete(reference, condition).await?;
+    let mut response = headers::empty(StatusCode::ACCEPTED);
+    if !tags.is_empty() {
+        response.extensions_mut().insert(Outcome::TagsRemoved(tags));
+    }
+    Ok(response)
 }

@@ -37,6 +37,16 @@ pub(super) struct Client {
     pub(super) certificate: Option<Arc<Certificate>>,
 }
 
+impl Client {
+    /// Its address as it is written down, without a port that nobody said.
+    pub(super) fn shown(&self) -> Option<String> {
+        self.address.map(|address| match address.port() {
+            0 => address.ip().to_string(),
+            _ => address.to_string(),
+        })
+    }
+}
+
 impl Proxies {
     /// What the settings say of proxies.
     pub(super) fn of(settings: &Settings) -> Self {

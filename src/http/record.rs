@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use chrono::{SecondsFormat, Utc};
-use http::HeaderMap;
-use http::header;
+use http::{HeaderMap, HeaderValue, header};
 use jreg_auth::{Credentials, Identity, RobotToken, Source};
-use jreg_oci::{Endpoint, MountSource};
+use jreg_oci::{Endpoint, MountSource, RepositoryName, Tag};
 
 use super::error::ApiError;
 use super::exchange::Exchange;
@@ -20,6 +19,19 @@ use crate::auth::{Right, right_of, tags_of};
 
 /// What stands for a name that is a secret.
 const REDACTED: &str = "[redacted]";
+
+/// The most tags that a line names as removed. It says how many there were.
+const TAGS_SHOWN_MAX: usize = 100;
+
+/// What an operation found out that its answer does not say, for the audit log. It goes with the
+/// answer, among its extensions.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// A blob was mounted from this repository.
+    Mounted(RepositoryName),
+    /// These tags were removed with a manifest.
+    TagsRemoved(Vec<Tag>),
+}
 
 /// A decision that is being made.
 #[derive(Clone, Debug)]
@@ -84,7 +96,8 @@ impl Record {
         }
         let entry = Entry {
             request_id: exchange.request_id.to_string(),
-            client: exchange.client().address.map(|address| address.to_string()),
+            client: exchange.client().shown(),
+            proxy: exchange.client().proxy.map(|address| address.to_string()),
             claimed: claimed(headers),
             ..Entry::default()
         };
@@ -173,13 +186,36 @@ impl Record {
             Ok(response) => response.status().as_u16(),
             Err(error) => error.status().as_u16(),
         };
-        if let Ok(response) = result
-            && entry.upload.is_none()
-        {
-            let id = response.headers().get(headers::UPLOAD_ID);
-            entry.upload = id.and_then(|id| id.to_str().ok()).map(str::to_owned);
+        if let Ok(response) = result {
+            entry.learn(response);
         }
         Some((context, entry))
+    }
+}
+
+impl Entry {
+    /// Takes from an answer what only the operation found out.
+    fn learn(&mut self, response: &Response) {
+        let of = |name| {
+            let value = response.headers().get(name);
+            value.and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned)
+        };
+        if self.upload.is_none() {
+            self.upload = of(headers::UPLOAD_ID);
+        }
+        if self.operation == "manifest_put" {
+            self.digest = of(headers::DIGEST);
+        }
+        let outcome = response.extensions().get::<Outcome>();
+        match outcome {
+            Some(Outcome::Mounted(source)) => self.mounted_from = Some(source.to_string()),
+            Some(Outcome::TagsRemoved(tags)) => {
+                let shown = tags.iter().take(TAGS_SHOWN_MAX);
+                self.tags_removed = shown.map(ToString::to_string).collect();
+                self.tags_removed_count = tags.len();
+            }
+            None => {}
+        }
     }
 }
 

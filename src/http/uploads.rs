@@ -9,6 +9,7 @@ use jreg_registry::{Blob, Chunk, UploadId};
 use super::api::Call;
 use super::body::ClientBody;
 use super::error::ApiError;
+use super::record::Outcome;
 use super::{CHUNK_BYTES_MIN, HttpOptions, headers};
 use crate::metrics::Raised;
 
@@ -26,9 +27,11 @@ pub(super) struct Start {
 pub(super) async fn start(call: Call, start: Start) -> Result<Response, ApiError> {
     let Start { name, digest, algorithm, mount, from } = start;
     if let Some(digest) = &mount
-        && let Some(blob) = call.access.blob_mount(digest, &from).await?
+        && let Some((blob, source)) = call.access.blob_mount(digest, &from).await?
     {
-        return Ok(created(&call.context.options, &name, &blob));
+        let mut response = created(&call.context.options, &name, &blob);
+        response.extensions_mut().insert(Outcome::Mounted(source));
+        return Ok(response);
     }
     if let Some(digest) = &digest {
         let _raised = Raised::new(&call.context.metrics.uploads);

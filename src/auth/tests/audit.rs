@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use axum::body::Body;
+use http::Request;
 use serde_json::Value;
 
-use super::guarded::{Registry, basic, bearer, hash_of};
+use super::guarded::{Registry, basic, bearer, hash_of, send};
 use crate::config::AuditTarget;
+use crate::http::Peer;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const RULES: &str = "[[rule]]\nname = 'alice works'\nsubjects = ['user:alice']\n\
@@ -93,7 +96,12 @@ async fn each_change_is_a_line_with_who_what_and_by_which_rule() {
         ],
     );
     let lines = audited.ask("POST", &mount, Some(&alice())).await;
-    assert_line(&lines, &[("mount_from", "open/other".into()), ("status", 201.into())]);
+    let here: Value = "open/app".into();
+    let mounted = [("mount_from", "open/other".into()), ("status", 201.into())];
+    assert_line(&lines, &mounted);
+    let any = format!("/v2/open/copy/blobs/uploads/?mount={blob}");
+    let lines = audited.ask("POST", &any, Some(&alice())).await;
+    assert_line(&lines, &[("mounted_from", here), ("status", 201.into())]);
     let put = format!("/v2/open/app/manifests/{}?tag=one&tag=two", hash_of(b"x"));
     let lines = audited.ask("PUT", &put, Some(&alice())).await;
     let tags = serde_json::json!(["one", "two"]);
@@ -206,5 +214,53 @@ async fn no_secret_is_in_a_line() {
     let secret = robot.rsplit('_').next().unwrap();
     for mark in ["MARKED-PASSWORD", secret, token.rsplit('.').next().unwrap(), &alice()] {
         assert!(!text.contains(mark), "{mark} in {text}");
+    }
+}
+
+/// What a line says that the request does not: the digest that a tag was pushed to, and the tags
+/// that went with a manifest.
+#[tokio::test]
+async fn c22_a_line_says_what_became_of_tags() {
+    let audited = Audited::new(false).await;
+    let index = audited.registry.send("GET", MANIFEST, Some(&alice())).await.body;
+    let digest = hash_of(&index).to_string();
+    for tag in ["one", "two"] {
+        let request = Request::put(format!("/v2/open/app/manifests/{tag}"));
+        let request = request.header("Host", "test").header("Authorization", alice());
+        let pushed = send(&audited.registry.apps[0], request.body(index.clone().into()).unwrap());
+        assert_eq!(pushed.await.status, 201);
+        let fields = [("reference", tag.into()), ("digest", digest.as_str().into())];
+        assert_line(&audited.take(), &fields);
+    }
+    let robot = bearer(&audited.registry.robot);
+    let target = format!("/v2/open/app/manifests/{digest}");
+    let removed = serde_json::json!(["latest", "one", "two"]);
+    assert_line(
+        &audited.ask("DELETE", &target, Some(&robot)).await,
+        &[("tags_removed", removed), ("tags_removed_count", 3.into()), ("status", 202.into())],
+    );
+}
+
+/// A proxy that is trusted says no port: there is none to write down.
+#[tokio::test]
+async fn fixed_the_client_of_a_proxy_has_no_port_and_the_proxy_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let registry = Registry::with(Some(RULES), |settings| {
+        settings.audit_log = AuditTarget::File(path.clone());
+        settings.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    for (peer, client, proxy) in [
+        ("10.0.0.1:4711", "203.0.113.7", Value::from("10.0.0.1:4711")),
+        ("192.0.2.1:4712", "192.0.2.1:4712", Value::Null),
+    ] {
+        let request = Request::get(MANIFEST).header("Host", "test");
+        let request = request.header("X-Forwarded-For", "203.0.113.7");
+        let request = request.extension(Peer(peer.parse().unwrap()));
+        send(&registry.apps[0], request.body(Body::empty()).unwrap()).await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!((&line["client"], &line["proxy"]), (&client.into(), &proxy));
     }
 }

@@ -497,3 +497,26 @@ async fn fixed_decisions_for_many_repositories_leave_turns_to_others() {
     assert_eq!(catalog.json()["repositories"].as_array().unwrap().len(), 64 + 3);
     assert!(turns >= 8, "{turns}");
 }
+
+/// A shared cache must not hand to others what somebody may read.
+#[tokio::test]
+async fn c22_answers_are_private_where_rights_apply() {
+    let registry = without_policy().await;
+    for (target, control) in [
+        (MANIFEST, "private, no-cache"),
+        ("/v2/open/app/tags/list", "private, no-cache"),
+        ("/v2/open/app/manifests/none", "private, no-cache"),
+        ("/token?scope=repository:open/app:pull", "no-store"),
+    ] {
+        let answer = registry.send("GET", target, Some(&alice())).await;
+        assert_eq!(answer.headers["cache-control"], control, "{target}");
+    }
+    let digest = super::guarded::hash_of(b"x");
+    let blob = format!("/v2/open/app/blobs/{digest}");
+    let answer = registry.send("GET", &blob, Some(&alice())).await;
+    assert_eq!(answer.headers["cache-control"], "private, max-age=31536000, immutable");
+    let open = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+    let request = Request::get(&blob).header("Host", "test").body(Body::empty()).unwrap();
+    let answer = send(&open, request).await;
+    assert_eq!(answer.headers["cache-control"], "max-age=31536000, immutable");
+}
