@@ -95,9 +95,17 @@ contract! {
         tags("?n=abc").is(400),
         tags("?n=-1").is(400),
         tags("?n=1.5").is(400),
-        tags("?n=").is_one_of([200, 400]),
+        tags("?n=1&n=2").is(400),
         catalog("?n=abc").is(400),
         catalog("?n=-1").is(400),
+    ];
+
+    c12_an_empty_page_size_is_none: steps![
+        tagged(&["a", "b"]),
+        tags("?n=").is(200).json("/tags", json!(["a", "b"])),
+        tags("?n=&last=").is(200).json("/tags", json!(["a", "b"])),
+        tags("?n=1&n=1").is(200).json("/tags", json!(["a"])),
+        catalog("?n=").is(200).json("/repositories/0", "{repo}"),
     ];
 
     c12_huge_page_sizes_are_clamped: steps![

@@ -134,6 +134,8 @@ const BAD: &[&str] = &[
     "_catalog",
     "_uploads/a",
     "a%25b",
+    "a%252Fb",
+    "a%2F%2Fb",
     "a%252e%252e",
     "%2Fetc%2Fpasswd",
     "a%0d%0aSet-Cookie:x",
@@ -235,6 +237,40 @@ fn bad_references_are_refused_and_create_nothing() {
         let image = Image::plain(1);
         jreg_testkit::Scenario::new("after", server.client())
             .run(jreg_testkit::push_image("v1", &image))
+            .await;
+        server.stop().await;
+    });
+}
+
+/// Portainer and the SDKs of Azure encode the slashes of a name. It is the same repository.
+#[test]
+fn c31_slashes_of_a_name_may_be_encoded() {
+    on_each(Default::default, |server| async move {
+        let mut scenario = jreg_testkit::Scenario::new("encoded", server.client());
+        let (index, blob) = (index_of(&[]), sha256("hello"));
+        let v2 = "/v2/team%2Fa%2fapp";
+        let step = |step: Step| step.header("Content-Type", media::INDEX);
+        scenario
+            .run(steps![
+                push_blob_to("team%2Fa%2Fapp", "hello")
+                    .has("Location", &format!("/v2/team/a/app/blobs/{blob}")),
+                step(put(&format!("{v2}/manifests/v1"))).body(index.bytes.clone()).is(201),
+                get("/v2/team/a/app/manifests/v1").is(200).gives(index.bytes.clone()),
+                get(&format!("{v2}/manifests/v1")).is(200).gives(index.bytes),
+                get(&format!("{v2}/blobs/{blob}")).is(200).gives("hello"),
+                get(&format!("{v2}/tags/list")).is(200).json("/name", "team/a/app"),
+                get(&format!("{v2}%2Ftags%2Flist")).is(200).json("/tags", json!(["v1"])),
+                get(&format!("{v2}/referrers/{blob}")).is(200),
+                post(&format!("{v2}/blobs/uploads/"))
+                    .is(202)
+                    .has_part("Location", "/v2/team/a/app/blobs/uploads/")
+                    .keep("Location", "up"),
+                patch("{up}").body("x").is(202),
+                get("/v2/_catalog").is(200).json("/repositories", json!(["team/a/app"])),
+                get("/v2/team%252Fa/tags/list").is(400).code("NAME_INVALID"),
+                delete(&format!("{v2}/manifests/v1")).is(202),
+                delete(&format!("{v2}/blobs/{blob}")).is(202),
+            ])
             .await;
         server.stop().await;
     });

@@ -1,8 +1,9 @@
 //! [`Endpoint`]: a request line as one value.
 //!
 //! Repository names contain slashes and may contain the words of the paths (`blobs`, `tags`, ...),
-//! so a path is matched from its right end. The raw path is split at its slashes first and each
-//! segment is decoded after, once: an encoded slash can never become a separator.
+//! so a path is matched from its right end. The path is decoded once and then split at its slashes:
+//! some clients encode the slashes of a repository name (`/v2/a%2Fb/tags/list`). What is parsed,
+//! authorized and logged is the decoded name; `%252F` is a name with a percent sign, which is none.
 
 use std::borrow::Cow;
 
@@ -224,10 +225,9 @@ pub enum RouteError {
         /// [`PATH_BYTES_MAX`] or [`QUERY_BYTES_MAX`].
         max_bytes: usize,
     },
-    /// A part of the path or the query is not percent-encoded UTF-8 text, or hides a slash.
+    /// A part of the path or the query is not percent-encoded UTF-8 text.
     #[error(
-        "invalid encoding in {part:?}: must be percent-encoded UTF-8 without control \
-             characters, and without a slash inside a path segment"
+        "invalid encoding in {part:?}: must be percent-encoded UTF-8 without control characters"
     )]
     BadEncoding {
         /// The part as it was sent, cut if it is long.
@@ -371,11 +371,16 @@ fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, RouteError> {
         Some(rest) => rest.strip_prefix('/').ok_or(RouteError::NotFound)?,
         None => return Err(RouteError::NotFound),
     };
-    let segment = |raw| match decode(raw) {
-        Some(segment) if !segment.contains('/') => Ok(segment),
-        _ => Err(bad_encoding(raw)),
-    };
-    rest.split('/').map(segment).collect()
+    let mut segments = Vec::new();
+    for raw in rest.split('/') {
+        match decode(raw).ok_or_else(|| bad_encoding(raw))? {
+            Cow::Owned(decoded) if decoded.contains('/') => {
+                segments.extend(decoded.split('/').map(|part| Cow::Owned(part.to_owned())));
+            }
+            segment => segments.push(segment),
+        }
+    }
+    Ok(segments)
 }
 
 /// What a path names; names and digests are not checked yet.
@@ -462,9 +467,10 @@ fn uploads(method: &str, name: &[&str], query: &Query<'_>) -> Result<Endpoint, R
     allow(method, UPLOAD_START.methods)?;
     Ok(Endpoint::UploadStart {
         name: repository(name)?,
-        digest: query.parse("digest")?,
-        algorithm: query.parse("digest-algorithm")?,
-        mount: query.nonempty("mount")?.map(|digest| digest.parse()).transpose()?,
+        // Not one that is empty: a body may follow, which would be thrown away.
+        digest: query.get("digest")?.map(|digest| digest.parse()).transpose()?,
+        algorithm: query.parse_nonempty("digest-algorithm")?,
+        mount: query.parse_nonempty("mount")?,
         from: query.mount_source(),
     })
 }
@@ -543,33 +549,37 @@ impl<'a> Query<'a> {
             .map(|(_, v)| v)
     }
 
-    /// The value of a parameter that may be given once.
+    /// The value of a parameter that has one. A value may be repeated; two that differ are ambiguous:
+    /// another program on the way may look at the other one.
     fn get(&self, parameter: &'static str) -> Result<Option<Cow<'a, str>>, RouteError> {
-        let mut values = self.raw_values(parameter);
-        let Some(raw) = values.next() else { return Ok(None) };
-        if let Some(second) = values.next() {
-            let reason = "must be given only once";
-            return Err(RouteError::InvalidQuery { parameter, value: excerpt(second), reason });
+        let mut value: Option<Cow<'a, str>> = None;
+        for raw in self.raw_values(parameter) {
+            let next = decode(raw).ok_or_else(|| bad_encoding(raw))?;
+            if value.as_ref().is_some_and(|value| *value != next) {
+                let reason = "must not be given twice with different values";
+                return Err(RouteError::InvalidQuery { parameter, value: excerpt(&next), reason });
+            }
+            value = Some(next);
         }
-        decode(raw).map(Some).ok_or_else(|| bad_encoding(raw))
+        Ok(value)
     }
 
     fn nonempty(&self, parameter: &'static str) -> Result<Option<Cow<'a, str>>, RouteError> {
         Ok(self.get(parameter)?.filter(|value| !value.is_empty()))
     }
 
-    fn parse<T>(&self, parameter: &'static str) -> Result<Option<T>, RouteError>
+    fn parse_nonempty<T>(&self, parameter: &'static str) -> Result<Option<T>, RouteError>
     where
         T: std::str::FromStr,
         RouteError: From<T::Err>,
     {
-        Ok(self.get(parameter)?.map(|value| value.parse()).transpose()?)
+        Ok(self.nonempty(parameter)?.map(|value| value.parse()).transpose()?)
     }
 
     fn page(&self) -> Result<Page, RouteError> {
         let last = self.nonempty("last")?.map(Cow::into_owned);
-        let Some(n) = self.get("n")? else { return Ok(Page { n: None, last }) };
-        if n.is_empty() || !n.bytes().all(|b| b.is_ascii_digit()) {
+        let Some(n) = self.nonempty("n")? else { return Ok(Page { n: None, last }) };
+        if !n.bytes().all(|b| b.is_ascii_digit()) {
             let reason = "must be a number of entries, 0 or more";
             return Err(RouteError::InvalidQuery { parameter: "n", value: excerpt(&n), reason });
         }
@@ -577,7 +587,7 @@ impl<'a> Query<'a> {
         Ok(Page { n: Some(n.parse().unwrap_or(usize::MAX)), last })
     }
 
-    /// What is no name, not even text, or given twice, names nothing to mount from: the client is
+    /// What is no name, not even text, or given twice with different values, names nothing to mount from: the client is
     /// to upload then, so it is not an error.
     fn mount_source(&self) -> MountSource {
         match self.nonempty("from") {

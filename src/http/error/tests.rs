@@ -135,7 +135,7 @@ fn request_lines_that_are_no_operation_have_their_status_and_code() {
         ("GET", "/v2/a/nothing", 404, "UNSUPPORTED"),
         ("POST", "/v2/", 405, "UNSUPPORTED"),
         ("GET", "/v2/A/tags/list", 400, "NAME_INVALID"),
-        ("GET", "/v2/a%2fb/tags/list", 400, "NAME_INVALID"),
+        ("GET", "/v2/a%252fb/tags/list", 400, "NAME_INVALID"),
         ("GET", "/v2/a/blobs/sha256:bad", 400, "DIGEST_INVALID"),
         ("GET", "/v2/a/manifests/-bad", 404, "MANIFEST_UNKNOWN"),
         ("HEAD", "/v2/a/manifests/-bad", 404, "MANIFEST_UNKNOWN"),
