@@ -9,6 +9,7 @@ mod api;
 mod base;
 mod blobs;
 mod body;
+mod byteranges;
 mod catalog;
 mod conditional;
 mod error;

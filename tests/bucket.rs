@@ -265,6 +265,29 @@ async fn a_large_blob_is_read_from_the_bucket_itself() {
     assert_eq!(follow(&server, &other).await.status, 403);
 }
 
+/// A bucket does not serve several ranges.
+#[tokio::test]
+async fn several_ranges_are_not_redirected() {
+    let server = S3Server::start(S3Spec::default()).await;
+    let registry = serve(&settings(&server, &[("redirect", "on")])).await;
+    let (bytes, target) = push_blob(&registry, LARGE).await;
+    for (range, status) in [
+        ("bytes=0-1", 307),
+        ("bytes=5-", 307),
+        ("bytes=0-1,4-5", 206),
+        ("bytes=-1,0-0", 206),
+        ("bytes=0-,0-,0-", 200),
+    ] {
+        let get = Request::new("GET", &*target).header("Range", range);
+        let answer = registry.client().send(get).await;
+        assert_eq!(answer.status, status, "{range}");
+        let is_multiple =
+            answer.header("Content-Type").unwrap_or_default().starts_with("multipart/");
+        assert_eq!(is_multiple, status == 206, "{range}");
+        assert!(status != 200 || answer.body == bytes);
+    }
+}
+
 #[tokio::test]
 async fn what_a_client_was_sent_to_expires() {
     let server = S3Server::start(S3Spec::default()).await;

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jreg_oci::{Digest, ErrorCode, RangeHeader, Ranges};
 use jreg_registry::BlobReader;
@@ -13,6 +11,7 @@ use jreg_storage::ByteRange;
 use uuid::Uuid;
 
 use super::api::Call;
+use super::byteranges::Parts;
 use super::error::ApiError;
 use super::files::{self, FileBody, Files, SMALL_BYTES_MAX};
 use super::{conditional, headers};
@@ -33,7 +32,9 @@ pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiErro
         return Ok(not_modified(digest));
     }
     let redirects = &call.context.options.redirects;
-    if let Some(elsewhere) = redirects.answer(&reader, call.peer, &call.headers).await? {
+    if can_be_redirected(&call.headers)
+        && let Some(elsewhere) = redirects.answer(&reader, call.peer, &call.headers).await?
+    {
         return Ok(elsewhere);
     }
     let size = reader.blob().size_bytes;
@@ -46,7 +47,7 @@ pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiErro
             let body = body(&reader, call.files.as_ref(), start, end).await?;
             Ok(part(digest, (start, end), size, body))
         }
-        Ranges::Multi(parts) => Ok(parts_of(reader, digest, &parts)),
+        Ranges::Multi(parts) => Ok(parts_of(reader, digest, parts)),
         Ranges::Unsatisfiable => Err(unsatisfiable(size)),
     }
 }
@@ -56,11 +57,21 @@ pub(super) async fn delete(call: Call, digest: &Digest) -> Result<Response, ApiE
     Ok(headers::empty(StatusCode::ACCEPTED))
 }
 
+/// Whether a bucket sends what is asked for. It does not serve several ranges: some send the whole
+/// object, others an error.
+fn can_be_redirected(request: &HeaderMap) -> bool {
+    !range_header(request).is_some_and(|ranges| ranges.is_multiple())
+}
+
+fn range_header(request: &HeaderMap) -> Option<RangeHeader> {
+    let header = request.get(header::RANGE).and_then(|value| value.to_str().ok());
+    header.and_then(RangeHeader::parse)
+}
+
 /// Which bytes to send. A `Range` that cannot be read, or that is about other content, is as
 /// good as none (RFC 9110 section 14.2).
 fn ranges(request: &HeaderMap, digest: &Digest, size: u64) -> Ranges {
-    let header = request.get(header::RANGE).and_then(|value| value.to_str().ok());
-    match header.and_then(RangeHeader::parse) {
+    match range_header(request) {
         Some(ranges) if conditional::range_applies(request, digest) => ranges.resolve(size),
         Some(_) | None => Ranges::Whole,
     }
@@ -124,7 +135,8 @@ fn part(digest: &Digest, (start, end): (u64, u64), size: u64, body: Body) -> Res
     response
 }
 
-fn content_range(start: u64, end: u64, size: u64) -> String {
+/// The value of `Content-Range` for bytes from `start` to before `end`.
+pub(super) fn content_range(start: u64, end: u64, size: u64) -> String {
     format!("bytes {start}-{}/{size}", end - 1)
 }
 
@@ -135,51 +147,12 @@ fn unsatisfiable(size: u64) -> ApiError {
         .with_header(header::ACCEPT_RANGES, BYTES)
 }
 
-/// Several parts of a blob in one body (RFC 9110 section 14.6).
-struct Parts {
-    /// Each part's head and range.
-    heads: Vec<(Bytes, ByteRange)>,
-    closing: Bytes,
-}
-
-impl Parts {
-    fn new(boundary: &str, ranges: &[(u64, u64)], size: u64) -> Self {
-        let head = |&(start, end): &(u64, u64)| {
-            let range = content_range(start, end, size);
-            let head = format!(
-                "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n\
-                 Content-Range: {range}\r\n\r\n"
-            );
-            (Bytes::from(head), ByteRange { start, end })
-        };
-        let closing = Bytes::from(format!("\r\n--{boundary}--\r\n"));
-        Self { heads: ranges.iter().map(head).collect(), closing }
-    }
-
-    fn length(&self) -> u64 {
-        let parts = self.heads.iter().map(|(head, range)| head.len() as u64 + range.len());
-        parts.sum::<u64>() + self.closing.len() as u64
-    }
-
-    fn into_body(self, reader: BlobReader) -> Body {
-        let reader = Arc::new(reader);
-        let parts = stream::iter(self.heads).then(move |(head, range)| {
-            let reader = Arc::clone(&reader);
-            async move {
-                let bytes = reader.read(range).await?.map_err(jreg_registry::Error::from);
-                Ok::<_, jreg_registry::Error>(stream::iter([Ok(head)]).chain(bytes))
-            }
-        });
-        Body::from_stream(parts.try_flatten().chain(stream::iter([Ok(self.closing)])))
-    }
-}
-
-fn parts_of(reader: BlobReader, digest: &Digest, ranges: &[(u64, u64)]) -> Response {
+fn parts_of(reader: BlobReader, digest: &Digest, ranges: Vec<(u64, u64)>) -> Response {
     let boundary = Uuid::new_v4().simple().to_string();
-    let parts = Parts::new(&boundary, ranges, reader.blob().size_bytes);
+    let content_type = format!("multipart/byteranges; boundary={boundary}");
+    let parts = Parts::new(boundary, ranges, reader.blob().size_bytes);
     let length = parts.length();
     let mut response = common(StatusCode::PARTIAL_CONTENT, digest, parts.into_body(reader));
-    let content_type = format!("multipart/byteranges; boundary={boundary}");
     response.headers_mut().insert(header::CONTENT_TYPE, headers::value(&content_type));
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     response
@@ -191,17 +164,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_have_heads_of_the_length_that_is_announced() {
-        let parts = Parts::new("B", &[(0, 2), (4, 5)], 10);
-        let heads: Vec<_> = parts.heads.iter().map(|(head, _)| head.clone()).collect();
-        assert_eq!(
-            heads[0],
-            "\r\n--B\r\nContent-Type: application/octet-stream\r\n\
-             Content-Range: bytes 0-1/10\r\n\r\n"
-        );
-        assert!(String::from_utf8_lossy(&heads[1]).contains("Content-Range: bytes 4-4/10\r\n"));
-        let length = heads[0].len() + 2 + heads[1].len() + 1 + "\r\n--B--\r\n".len();
-        assert_eq!(parts.length(), length as u64);
+    fn only_what_a_bucket_can_serve_is_redirected() {
+        for (range, expected) in [
+            (None, true),
+            (Some("bytes=1-2"), true),
+            (Some("bytes=1-"), true),
+            (Some("garbage"), true),
+            (Some("bytes=0-1,4-5"), false),
+            (Some("bytes=0-,0-"), false),
+        ] {
+            let range = range.map(|range| (header::RANGE, HeaderValue::from_static(range)));
+            assert_eq!(
+                can_be_redirected(&range.clone().into_iter().collect()),
+                expected,
+                "{range:?}"
+            );
+        }
     }
 
     #[test]

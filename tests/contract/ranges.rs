@@ -37,6 +37,29 @@ fn has_parts(expected: &'static [&'static str]) -> impl Fn(&Response) -> Result<
     }
 }
 
+/// A blob in which every part of [`many_ranges`] is different.
+fn long_text() -> String {
+    (0..20_000).map(|number| format!("{number:05}")).collect()
+}
+
+fn many_ranges(count: usize) -> String {
+    let ranges: Vec<_> =
+        (0..count).map(|part| format!("{}-{}", part * 40, part * 40 + 9)).collect();
+    format!("bytes={}", ranges.join(","))
+}
+
+fn has_many_parts(count: usize) -> impl Fn(&Response) -> Result<(), String> {
+    move |answer| {
+        let text = long_text();
+        let part = |part: usize| {
+            let (start, end) = (part * 40, part * 40 + 9);
+            format!("bytes {start}-{end}/100000={}", &text[start..=end])
+        };
+        let expected: Vec<_> = (0..count).map(part).collect();
+        if parts(answer)? == expected { Ok(()) } else { Err("other parts".to_owned()) }
+    }
+}
+
 contract! {
     c14_single_range: steps![
         push_blob(TEXT),
@@ -93,6 +116,25 @@ contract! {
             let len = answer.body.len();
             if len < 10_000 { Ok(()) } else { Err(format!("{len} bytes for a blob of 10")) }
         }),
+    ];
+
+    /// Clients of zstd:chunked layers ask for up to 1,024 ranges, and match the parts by their order.
+    c14_many_ranges_are_parts: steps![
+        push_blob(long_text()),
+        get(&blob(long_text())).header("Range", &many_ranges(33)).is(206).satisfies(has_many_parts(33)),
+        get(&blob(long_text())).header("Range", &many_ranges(1024)).is(206).satisfies(has_many_parts(1024)),
+        // More than any client asks for.
+        get(&blob(long_text())).header("Range", &many_ranges(2049)).is(200).gives(long_text()),
+    ];
+
+    c14_parts_come_in_the_order_that_was_asked_for: steps![
+        push_blob(TEXT),
+        range("bytes=8-8,0-1,2-3,5-5")
+            .is(206)
+            .satisfies(has_parts(&["bytes 8-8/10=8", "bytes 0-1/10=01", "bytes 2-3/10=23", "bytes 5-5/10=5"])),
+        range("bytes=0-2,1-4,8-8")
+            .is(206)
+            .satisfies(has_parts(&["bytes 0-4/10=01234", "bytes 8-8/10=8"])),
     ];
 
     fixed_unparsable_range_is_the_whole: steps![
