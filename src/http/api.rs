@@ -31,6 +31,9 @@ pub(super) struct Call {
     pub(super) access: Authorized,
     pub(super) headers: HeaderMap,
     pub(super) peer: Option<SocketAddr>,
+    /// What goes before the paths of `Location`: `public-url`, or by which address the client reached
+    /// the registry. Empty where that is not certain.
+    pub(super) base_url: String,
     /// Takes files for the connection, if it can send them.
     pub(super) files: Option<Arc<Files>>,
     pub(super) body: ClientBody,
@@ -86,7 +89,8 @@ async fn perform(
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
     let context = Arc::clone(context);
-    let call = Call { access, headers: parts.headers, peer, files, body, context };
+    let base_url = base_url(&context, exchange);
+    let call = Call { access, headers: parts.headers, peer, base_url, files, body, context };
     if !changes {
         let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);
@@ -108,6 +112,13 @@ async fn perform(
     };
     let task = tasks.spawn(Box::pin(work).in_current_span());
     task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
+}
+
+fn base_url(context: &Context, exchange: &Exchange) -> String {
+    match context.options.public_url.as_str() {
+        "" => exchange.client().origin.clone().unwrap_or_default(),
+        public_url => public_url.to_owned(),
+    }
 }
 
 /// Counts the bytes of an answer until they are sent.

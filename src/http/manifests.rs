@@ -72,8 +72,7 @@ pub(super) async fn put(
     let mut response = headers::empty(StatusCode::CREATED);
     let answer = response.headers_mut();
     // By digest, also where a tag was pushed: some clients read the digest of a push from it.
-    let location =
-        format!("{}/v2/{name}/manifests/{}", call.context.options.public_url, pushed.digest);
+    let location = format!("{}/v2/{name}/manifests/{}", call.base_url, pushed.digest);
     answer.insert(header::LOCATION, headers::value(&location));
     answer.insert(headers::DIGEST, headers::digest(&pushed.digest));
     answer.insert(header::ETAG, headers::etag(&pushed.digest));

@@ -10,7 +10,7 @@ use super::api::Call;
 use super::body::ClientBody;
 use super::error::ApiError;
 use super::record::Outcome;
-use super::{CHUNK_BYTES_MIN, HttpOptions, headers};
+use super::{CHUNK_BYTES_MIN, headers};
 use crate::metrics::Raised;
 
 /// What a POST asks for.
@@ -29,7 +29,7 @@ pub(super) async fn start(call: Call, start: Start) -> Result<Response, ApiError
     if let Some(digest) = &mount
         && let Some((blob, source)) = call.access.blob_mount(digest, &from).await?
     {
-        let mut response = created(&call.context.options, &name, &blob);
+        let mut response = created(&call.base_url, &name, &blob);
         response.extensions_mut().insert(Outcome::Mounted(source));
         return Ok(response);
     }
@@ -37,13 +37,13 @@ pub(super) async fn start(call: Call, start: Start) -> Result<Response, ApiError
         let _raised = Raised::new(&call.context.metrics.uploads);
         let chunk = chunk(&call.headers, call.body)?;
         let blob = call.access.blob_push(digest, chunk).await?;
-        return Ok(created(&call.context.options, &name, &blob));
+        return Ok(created(&call.base_url, &name, &blob));
     }
     let algorithm = algorithm.or(mount.map(|digest| digest.algorithm()));
     let id = call.access.upload_start(algorithm)?;
     let mut response = headers::empty(StatusCode::ACCEPTED);
     let answer = response.headers_mut();
-    answer.extend(place(&call.context.options, &name, &id));
+    answer.extend(place(&call.base_url, &name, &id));
     answer.insert(header::RANGE, headers::upload_range(0));
     answer.insert(headers::CHUNK_MIN_LENGTH, HeaderValue::from(CHUNK_BYTES_MIN));
     Ok(response)
@@ -56,7 +56,7 @@ pub(super) async fn status(
 ) -> Result<Response, ApiError> {
     let id = parse(id)?;
     let progress = call.access.upload_status(&id).await?;
-    Ok(going_on(StatusCode::NO_CONTENT, &call.context.options, name, &id, progress.offset))
+    Ok(going_on(StatusCode::NO_CONTENT, &call.base_url, name, &id, progress.offset))
 }
 
 pub(super) async fn patch(
@@ -67,10 +67,10 @@ pub(super) async fn patch(
     let id = parse(id)?;
     let _raised = Raised::new(&call.context.metrics.uploads);
     let chunk = chunk(&call.headers, call.body)?;
-    let options = &call.context.options;
+    let base_url = &call.base_url;
     let progress = call.access.upload_append(&id, chunk).await;
-    let progress = progress.map_err(|error| with_place(error.into(), options, name, &id))?;
-    Ok(going_on(StatusCode::ACCEPTED, options, name, &id, progress.offset))
+    let progress = progress.map_err(|error| with_place(error.into(), base_url, name, &id))?;
+    Ok(going_on(StatusCode::ACCEPTED, base_url, name, &id, progress.offset))
 }
 
 pub(super) async fn put(
@@ -81,11 +81,11 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     let id = parse(id)?;
     let _raised = Raised::new(&call.context.metrics.uploads);
-    let chunk = chunk(&call.headers, call.body)?;
-    let options = &call.context.options;
+    let chunk = last_chunk(&call.headers, call.body)?;
+    let base_url = &call.base_url;
     let blob = call.access.upload_finish(&id, digest, chunk).await;
-    let blob = blob.map_err(|error| with_place(error.into(), options, name, &id))?;
-    Ok(created(options, name, &blob))
+    let blob = blob.map_err(|error| with_place(error.into(), base_url, name, &id))?;
+    Ok(created(base_url, name, &blob))
 }
 
 pub(super) async fn cancel(call: Call, id: &str) -> Result<Response, ApiError> {
@@ -103,6 +103,15 @@ fn chunk(headers: &HeaderMap, body: ClientBody) -> Result<Chunk, ApiError> {
     Ok(Chunk { range, length: body.length(), body: body.into_stream() })
 }
 
+/// The same of the request that closes an upload. Some clients repeat the `Content-Range` of their last
+/// chunk there without a body: it says nothing of bytes that are not sent.
+fn last_chunk(headers: &HeaderMap, body: ClientBody) -> Result<Chunk, ApiError> {
+    if body.length() == Some(0) {
+        return Ok(Chunk { range: None, length: Some(0), body: body.into_stream() });
+    }
+    chunk(headers, body)
+}
+
 fn content_range(headers: &HeaderMap) -> Result<Option<ContentRange>, ApiError> {
     let Some(value) = headers.get(header::CONTENT_RANGE) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
@@ -113,9 +122,9 @@ fn content_range(headers: &HeaderMap) -> Result<Option<ContentRange>, ApiError> 
 }
 
 /// Says where the blob is.
-fn created(options: &HttpOptions, name: &RepositoryName, blob: &Blob) -> Response {
+fn created(base_url: &str, name: &RepositoryName, blob: &Blob) -> Response {
     let mut response = headers::empty(StatusCode::CREATED);
-    let location = format!("{}{}", options.public_url, headers::blob_path(name, &blob.digest));
+    let location = format!("{base_url}{}", headers::blob_path(name, &blob.digest));
     response.headers_mut().insert(header::LOCATION, headers::value(&location));
     response.headers_mut().insert(headers::DIGEST, headers::digest(&blob.digest));
     response
@@ -124,36 +133,26 @@ fn created(options: &HttpOptions, name: &RepositoryName, blob: &Blob) -> Respons
 /// Says where the upload goes on.
 fn going_on(
     status: StatusCode,
-    options: &HttpOptions,
+    base_url: &str,
     name: &RepositoryName,
     id: &UploadId,
     offset: u64,
 ) -> Response {
     let mut response = headers::empty(status);
     let answer = response.headers_mut();
-    answer.extend(place(options, name, id));
+    answer.extend(place(base_url, name, id));
     answer.insert(header::RANGE, headers::upload_range(offset));
     response
 }
 
 /// A refused chunk is told where the upload goes on, so that the client can.
-fn with_place(
-    error: ApiError,
-    options: &HttpOptions,
-    name: &RepositoryName,
-    id: &UploadId,
-) -> ApiError {
-    error.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, place(options, name, id))
+fn with_place(error: ApiError, base_url: &str, name: &RepositoryName, id: &UploadId) -> ApiError {
+    error.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, place(base_url, name, id))
 }
 
-/// The location and the id of an upload. The location is a path, never made from the request's
-/// Host, unless the operator says by which address clients come.
-fn place(
-    options: &HttpOptions,
-    name: &RepositoryName,
-    id: &UploadId,
-) -> [(HeaderName, HeaderValue); 2] {
-    let location = format!("{}/v2/{name}/blobs/uploads/{id}", options.public_url);
+/// The location and the id of an upload.
+fn place(base_url: &str, name: &RepositoryName, id: &UploadId) -> [(HeaderName, HeaderValue); 2] {
+    let location = format!("{base_url}/v2/{name}/blobs/uploads/{id}");
     [
         (header::LOCATION, headers::value(&location)),
         (headers::UPLOAD_ID, headers::value(&id.to_string())),

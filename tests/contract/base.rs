@@ -1,6 +1,22 @@
 //! What is not content: the base of the API, health, methods, unknown paths.
 
-use jreg_testkit::{ServerSpec, delete, get, head, patch, post, put, sha256};
+use jreg_testkit::{
+    Response, ServerSpec, Step, delete, get, head, index_of, patch, post, push_manifest, put,
+    sha256,
+};
+
+/// Begins an upload at a server that the client calls so.
+fn begin_at(host: &str) -> Step {
+    post("/v2/{repo}/blobs/uploads/").header("Host", host).is(202)
+}
+
+/// How a Location begins. What follows is checked by all rows.
+fn has_location(start: &'static str) -> impl Fn(&Response) -> Result<(), String> {
+    move |answer| match answer.header("Location") {
+        Some(location) if location.starts_with(start) => Ok(()),
+        location => Err(format!("Location {location:?} does not begin with {start}")),
+    }
+}
 
 contract! {
     base_is_200: steps![get("/v2/").is(200), head("/v2/").is(200)];
@@ -45,14 +61,33 @@ contract! {
         get("/v2/").method("BREW").is_one_of([405, 501]),
     ];
 
-    c05_host_headers_do_not_reach_the_location: steps![
-        post("/v2/{repo}/blobs/uploads/")
-            .header("Host", "evil.example")
+    /// Over plain HTTP a name may be that of a proxy that ended TLS, and headers may be invented.
+    c05_location_is_a_path_where_the_address_is_not_certain: steps![
+        begin_at("evil.example")
             .header("X-Forwarded-Host", "evil.example")
             .header("X-Forwarded-Proto", "https")
             .header("Forwarded", "host=evil.example;proto=https")
-            .is(202)
-            .has_part("Location", "/v2/{repo}/blobs/uploads/"),
+            .satisfies(has_location("/v2/")),
+        begin_at("registry:5000").satisfies(has_location("/v2/")),
+        begin_at("localhost:5000").header("X-Forwarded-Proto", "https").satisfies(has_location("/v2/")),
+        begin_at("localhost:5000/../x").satisfies(has_location("/v2/")),
+        begin_at("user@127.0.0.1").satisfies(has_location("/v2/")),
+    ];
+
+    c05_location_is_absolute_where_the_address_is_certain: steps![
+        begin_at("localhost:5000").satisfies(has_location("http://localhost:5000/v2/")).keep("Location", "up"),
+        get("{up}").header("Host", "127.0.0.1:81").is(204).satisfies(has_location("http://127.0.0.1:81/v2/")),
+        patch("{up}").header("Host", "[::1]:81").body("hello").is(202).satisfies(has_location("http://[::1]:81/v2/")),
+        patch("{up}").header("Host", "127.0.0.1").header("Content-Range", "9-9").body("x").is(416)
+            .satisfies(has_location("http://127.0.0.1/v2/")),
+        put(&format!("{{up}}?digest={}", sha256("hello"))).header("Host", "192.0.2.1").is(201)
+            .satisfies(has_location("http://192.0.2.1/v2/")),
+        push_manifest("v1", &index_of(&[])).header("Host", "127.0.0.1:5000")
+            .satisfies(has_location("http://127.0.0.1:5000/v2/")),
+        post(&format!("/v2/{{repo}}/blobs/uploads/?digest={}", sha256("x"))).header("Host", "127.0.0.1").body("x").is(201)
+            .satisfies(has_location("http://127.0.0.1/v2/")),
+        post(&format!("/v2/elsewhere/blobs/uploads/?mount={}&from={{repo}}", sha256("x"))).header("Host", "127.0.0.1").is(201)
+            .satisfies(has_location("http://127.0.0.1/v2/elsewhere/")),
     ];
 
     warnings_are_sent_as_the_specification_writes_them

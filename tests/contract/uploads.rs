@@ -94,6 +94,26 @@ contract! {
         get(&blob("hello world")).is(200).gives("hello world"),
     ];
 
+    /// Some clients repeat the header of their last chunk where nothing follows.
+    closing_without_bytes_ignores_a_content_range: steps![
+        begin(),
+        chunk("0-4", "hello").is(202).keep("Location", "up"),
+        close("hello").header("Content-Range", "0-4").is(201),
+        begin(),
+        chunk("0-4", "hello").is(202).keep("Location", "up"),
+        close("hello").header("Content-Range", "5-4").is(201),
+        begin(),
+        close("").header("Content-Range", "bytes */0").is(201),
+    ];
+
+    a_parameter_may_be_repeated_but_not_with_another_value: steps![
+        begin(),
+        patch("{up}").body("hello").is(202).keep("Location", "up"),
+        put(&format!("{{up}}?digest={}&digest={}", sha256("hello"), sha256("other"))).is(400).code("UNSUPPORTED"),
+        put(&format!("{{up}}?digest={0}&digest={0}", sha256("hello"))).is(201),
+        post("/v2/{repo}/blobs/uploads/?mount=&from=&digest-algorithm=").is(202),
+    ];
+
     content_range_that_is_none: steps![
         begin(),
         chunk("bytes 0-4/5", "hello").is_one_of([202, 400, 416]),

@@ -1,6 +1,7 @@
 //! What every answer must satisfy, whatever the request was. Each rule is a function from a
 //! request and its answer to a complaint; [`violations`] asks them all.
 
+use crate::client::path_of;
 use crate::digest::{sha256, sha512};
 use crate::{Request, Response};
 
@@ -68,7 +69,7 @@ const RULES: [(&str, Rule); 17] = [
     ("Docker-Content-Digest is the body's digest", digest_of_body),
     ("HEAD says how long the content is", head_length),
     ("refusals say what to do next", next_step),
-    ("Location is a path on this server, or elsewhere for a blob", location),
+    ("Location is a path on the host that was asked, or elsewhere for a blob", location),
     ("an upload says where it goes on", upload_location),
     ("a partial answer says which part it is", partial),
     ("content is served as stored", unchanged),
@@ -231,8 +232,11 @@ fn location(request: &Request, response: &Response) -> Option<String> {
         let blob = request.method == "GET" && request.path().contains("/blobs/");
         return complaint(!blob || !location.starts_with("http"), location);
     }
-    let relative = location.starts_with('/') && !location.starts_with("//");
-    complaint(!relative || location.contains('?'), location)
+    let path = path_of(location);
+    let relative = path.starts_with('/') && !path.starts_with("//");
+    let host = request.header_value("Host").filter(|_| path.len() < location.len());
+    let is_other = host.is_some_and(|host| !location.contains(&format!("://{host}/")));
+    complaint(!relative || location.contains('?') || is_other, location)
 }
 
 fn upload_location(request: &Request, response: &Response) -> Option<String> {
@@ -345,7 +349,10 @@ mod tests {
         );
         broken(&Request::new("HEAD", "/v2/a/blobs/sha256:aa"), &answer(200, &[], ""), "HEAD");
         broken(&get, &answer(503, &[JSON], ""), "refusals");
-        broken(&post, &answer(202, &[("Location", "http://h/v2/")], ""), "Location");
+        broken(&post, &answer(202, &[("Location", "http://h/v2/?x")], ""), "Location");
+        broken(&post, &answer(202, &[("Location", "ftp://h/v2/")], ""), "Location");
+        let named = post.clone().header("Host", "r.example");
+        broken(&named, &answer(202, &[("Location", "http://h/v2/")], ""), "Location");
         broken(&post, &answer(307, &[("Location", "http://h/bucket/k?sig")], ""), "Location");
         broken(&get, &answer(307, &[("Location", "/v2/")], ""), "Location");
         broken(&post, &answer(202, &[], ""), "an upload");

@@ -78,6 +78,7 @@ impl Client {
     /// Every second request brings an id of its own, and all ask for the end of the connection.
     fn numbered(&self, mut request: Request) -> Request {
         let number = self.sent.fetch_add(1, Ordering::Relaxed);
+        request.target = path_of(&request.target).to_owned();
         if number % 2 == 1 && request.header_value("X-Request-ID").is_none() {
             request = request.header("X-Request-ID", format!("test-{number}"));
         }
@@ -120,6 +121,12 @@ impl Client {
             get.body.len()
         );
     }
+}
+
+/// A target without the scheme and host that a `Location` may have, as clients send it.
+pub(crate) fn path_of(target: &str) -> &str {
+    let rest = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    rest.and_then(|rest| rest.get(rest.find('/')?..)).unwrap_or(target)
 }
 
 fn frames(request: &Request, address: SocketAddr) -> Vec<Bytes> {
