@@ -11,6 +11,7 @@
 
 mod challenge;
 pub mod command;
+mod cursor;
 mod failures;
 mod guard;
 mod handle;
@@ -37,7 +38,7 @@ use crate::network::Network;
 
 pub(crate) use challenge::BASIC as BASIC_CHALLENGE;
 pub use guard::{Guard, GuardError, RELOAD_INTERVAL};
-pub use handle::{AccessError, Authorized};
+pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
 pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
 pub use refused::{Credentialed, RefusedAccess};
 pub(crate) use robots::{RobotError, Robots};
@@ -301,6 +302,17 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
 
     /// Whether [`Authorizer::grant_tag`] may say of one tag what it does not say of another.
     fn depends_on_tag(&self, session: &Session, right: &Right) -> bool;
+
+    /// A text that stands for a place in the catalog whose name the client may not see. The name
+    /// itself does where nothing is secret.
+    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, Denied> {
+        Ok(name.to_string())
+    }
+
+    /// The place that such a text stands for; `None` if it stands for none (any more).
+    async fn catalog_place(&self, _cursor: &str) -> Result<Option<RepositoryName>, Denied> {
+        Ok(None)
+    }
 }
 
 /// Grants everything to everybody: what a registry without configured identities does.

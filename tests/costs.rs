@@ -5,18 +5,22 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use jreg_oci::{Algorithm, Digest, LOOKUPS_MAX, Reference};
+use jreg::auth::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
+use jreg_auth::Reason;
+use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{
-    Chunk, ManifestPush, Options, PageRequest, PushedManifest, Registry, Repository, Touch,
+    Chunk, EXTRA_LIST_REQUESTS_MAX, ManifestPush, Options, PageRequest, PushedManifest,
+    REFERRERS_EXAMINED_MAX, Registry, Repository, Touch,
 };
 use jreg_storage::testing::{Call, Recording};
 use jreg_storage::{
-    ByteRange, FsOptions, FsStore, Locality, MemoryStore, PartRules, Store, SystemClock,
+    ByteRange, FsOptions, FsStore, Locality, MemoryStore, PartRules, PutMode, Store, SystemClock,
 };
 use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
-use jreg_testkit::{Image, Manifest};
+use jreg_testkit::{Image, Manifest, Request, Response, ServerSpec, StoreKind, TestServer};
 use serde_json::json;
 
 const BLOB: &[u8] = b"a small blob";
@@ -403,4 +407,347 @@ async fn syncs_of_a_push_to_a_folder() {
     let streamed = store.sync_counts();
     assert_eq!((streamed.files, streamed.folders), (before.files, before.folders));
     assert_eq!(streamed.logs - known.logs, 2, "its bytes with its session, that with its link");
+}
+
+/// What a client may see: everything that does not lie below `hidden/`.
+#[derive(Debug)]
+struct Hides;
+
+#[async_trait]
+impl Authorizer for Hides {
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
+        Ok(Session::new(Bearer::nobody(), asker))
+    }
+
+    fn grant(&self, _: &Session, right: &Right) -> Result<Reason, Denied> {
+        match right {
+            Right::See(name) | Right::Mount(name) if name.as_str().starts_with("hidden/") => {
+                let access = RefusedAccess::new(Credentialed::No, right);
+                Err(Denied::Forbidden { access, reason: "it is hidden".to_owned() })
+            }
+            _ => Ok(Reason::Open),
+        }
+    }
+
+    fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {
+        self.grant(session, right)
+    }
+
+    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+        false
+    }
+}
+
+/// A server whose store counts.
+struct Counted {
+    home: Home,
+    server: TestServer,
+}
+
+/// What each endpoint may cost at the worst, however its request is made.
+///
+/// The scenario of each row is the worst one that is known.
+struct Worst {
+    endpoint: &'static str,
+    request: fn(&Content) -> Request,
+    /// The most store requests.
+    at_most: usize,
+    why: &'static str,
+}
+
+/// What the rows ask for.
+struct Content {
+    blob: String,
+    image: String,
+    upload: String,
+    /// An upload that is cancelled.
+    cancelled: String,
+}
+
+/// How many keys lie in the way of every list: tombstones in a bucket, records elsewhere.
+const IN_THE_WAY: usize = 12_000;
+/// How many referrers a subject has. None is of the type that is asked for.
+const REFERRERS: usize = 400;
+/// How many tags point to the manifest that is deleted.
+const TAGS: usize = 8;
+const TOMBSTONE: &[u8] = b"\0deleted0123456789abcdef";
+
+fn read(method: &'static str, target: String) -> Request {
+    Request::new(method, target)
+}
+
+const WORST: &[Worst] = &[
+    Worst {
+        endpoint: "ping",
+        request: |_| read("GET", "/v2/".into()),
+        at_most: 0,
+        why: "nothing is read",
+    },
+    Worst {
+        endpoint: "catalog",
+        request: |_| read("GET", "/v2/_catalog?n=1".into()),
+        at_most: 1 + EXTRA_LIST_REQUESTS_MAX,
+        why: "list requests of one page",
+    },
+    Worst {
+        endpoint: "tag_list",
+        request: |_| read("GET", "/v2/a/tags/list?n=1".into()),
+        at_most: 1 + EXTRA_LIST_REQUESTS_MAX,
+        why: "list requests of one page",
+    },
+    Worst {
+        endpoint: "referrers",
+        request: |content| {
+            read("GET", format!("/v2/a/referrers/{}?n=1&artifactType=none/such", content.image))
+        },
+        at_most: 1 + EXTRA_LIST_REQUESTS_MAX + REFERRERS_EXAMINED_MAX,
+        why: "list requests of one page, the entries that it looks at",
+    },
+    Worst {
+        endpoint: "blob_get",
+        request: |content| {
+            let far: Vec<_> = (0..3).map(|n| format!("{0}-{0}", n * 200_000)).collect();
+            read("GET", format!("/v2/a/blobs/{}", content.blob))
+                .header("Range", format!("bytes={}", far.join(",")))
+        },
+        at_most: 1 + 3,
+        why: "link, each range that is far from the one before (2,048 at the most)",
+    },
+    Worst {
+        endpoint: "blob_head",
+        request: |content| read("HEAD", format!("/v2/a/blobs/{}", content.blob)),
+        at_most: 1,
+        why: "link (and a swap, if it is old)",
+    },
+    Worst {
+        endpoint: "manifest_get",
+        request: |_| read("GET", "/v2/a/manifests/v1".into()),
+        at_most: 2,
+        why: "tag, manifest",
+    },
+    Worst {
+        endpoint: "manifest_head",
+        request: |_| read("HEAD", "/v2/a/manifests/v1".into()),
+        at_most: 2,
+        why: "tag, manifest (and swaps, if they are old)",
+    },
+    Worst {
+        endpoint: "upload_start",
+        request: |_| {
+            let absent = jreg_testkit::sha256("held elsewhere");
+            Request::new("POST", format!("/v2/new/blobs/uploads/?mount={absent}")).body("")
+        },
+        at_most: 1 + 3 * 16,
+        why: "a list request, three for each of 16 candidates (mount_candidates_max)",
+    },
+    Worst {
+        endpoint: "upload_status",
+        request: |content| read("GET", content.upload.clone()),
+        at_most: 1,
+        why: "session",
+    },
+    Worst {
+        endpoint: "upload_patch",
+        request: |content| Request::new("PATCH", content.upload.clone()).body("world"),
+        at_most: 10,
+        why: "at an instance that does not know the session: bytes, session; session, swap, both bytes \
+              read, bytes, swap, both bytes away",
+    },
+    Worst {
+        endpoint: "upload_put",
+        request: |content| {
+            let digest = jreg_testkit::sha256("helloworld");
+            Request::new("PUT", format!("{}?digest={digest}", content.upload)).body("")
+        },
+        at_most: 8,
+        why: "session, bytes, swap, link, what is left away",
+    },
+    Worst {
+        endpoint: "upload_cancel",
+        request: |content| read("DELETE", content.cancelled.clone()),
+        at_most: 4,
+        why: "session, swap, bytes away",
+    },
+    Worst {
+        endpoint: "manifest_put",
+        request: |_| {
+            let image = Image::plain(1);
+            Request::new("PUT", "/v2/a/manifests/again")
+                .header("Content-Type", &image.manifest.media_type)
+                .body(image.manifest.bytes)
+        },
+        at_most: 6 + 2 + 1,
+        why: "a link for each blob, manifest, tag, catalog; manifest, hint; tag (one for each of 4,096 \
+              descriptors, two where a digest may be a blob or a manifest)",
+    },
+    Worst {
+        endpoint: "manifest_delete",
+        request: |content| read("DELETE", format!("/v2/a/manifests/{}", content.image)),
+        at_most: 4 + EXTRA_LIST_REQUESTS_MAX + 3 * (TAGS + 2),
+        why: "manifest, hints, three for each tag, tombstones",
+    },
+    Worst {
+        endpoint: "blob_delete",
+        request: |content| read("DELETE", format!("/v2/a/blobs/{}", content.blob)),
+        at_most: 2,
+        why: "link, tombstone",
+    },
+];
+
+impl Counted {
+    async fn start(home: Home) -> Self {
+        let store: Arc<dyn Store> = match &home {
+            Home::Memory(store) => store.clone(),
+            Home::Bucket(server) => server.store(),
+        };
+        let mut spec = ServerSpec::default().authorizer(Hides).store(StoreKind::Given(store));
+        spec.settings.gc_interval = None;
+        // Nothing that depends on how fast the machine is.
+        spec.settings.s3_hedge_reads = false;
+        Self { home, server: TestServer::start(spec).await }
+    }
+
+    async fn send(&self, request: Request) -> Response {
+        self.server.client().send_unchecked(&request).await.unwrap()
+    }
+
+    /// Puts an object into the store below everything that counts or hides.
+    async fn insert(&self, key: &str, bytes: impl Into<Bytes>) {
+        match &self.home {
+            Home::Memory(store) => {
+                let key = key.parse().unwrap();
+                store.put(&key, bytes.into(), PutMode::Overwrite).await.unwrap();
+            }
+            Home::Bucket(server) => server.insert(key, bytes),
+        }
+    }
+
+    async fn must(&self, request: Request, status: u16) -> Response {
+        let answer = self.send(request).await;
+        assert_eq!(answer.status, status, "{answer}");
+        answer
+    }
+
+    async fn push(&self, bytes: &Bytes) -> String {
+        let digest = jreg_testkit::sha256(bytes);
+        let target = format!("/v2/a/blobs/uploads/?digest={digest}");
+        self.must(Request::new("POST", target).body(bytes.clone()), 201).await;
+        digest
+    }
+
+    /// Repositories, tags and referrers with as much in their way as there can be.
+    async fn fill(&self) -> Content {
+        let image = Image::plain(1);
+        for blob in &image.blobs {
+            self.push(&blob.bytes).await;
+        }
+        let put = |tag: String, manifest: &Manifest| {
+            Request::new("PUT", format!("/v2/a/manifests/{tag}"))
+                .header("Content-Type", &manifest.media_type)
+                .body(manifest.bytes.clone())
+        };
+        self.must(put("v1".into(), &image.manifest), 201).await;
+        for tag in 0..TAGS {
+            self.must(put(format!("w{tag}"), &image.manifest), 201).await;
+        }
+        let subject = image.manifest.digest();
+        for seed in 0..REFERRERS {
+            let referrer = Image::referrer(seed as u64 + 10, &image.manifest, "application/x");
+            self.push(&referrer.blobs[0].bytes).await;
+            self.must(put(referrer.manifest.digest(), &referrer.manifest), 201).await;
+        }
+        self.obstruct(&subject).await;
+        let blob = self.push(&Bytes::from(vec![7; 500_000])).await;
+        let (upload, cancelled) = (self.begin().await, self.begin().await);
+        Content { blob, image: subject, upload, cancelled }
+    }
+
+    /// An upload of a few bytes that is not closed.
+    async fn begin(&self) -> String {
+        let begun = self.must(Request::new("POST", "/v2/a/blobs/uploads/").body(""), 202).await;
+        let (_, path) = begun.header("Location").unwrap().split_once("/v2/").unwrap();
+        let upload = format!("/v2/{path}");
+        self.must(Request::new("PATCH", upload.clone()).body("hello"), 202).await;
+        upload
+    }
+
+    async fn obstruct(&self, subject: &str) {
+        let (_, hex) = subject.split_once(':').unwrap();
+        let elsewhere = jreg_testkit::sha256("held elsewhere");
+        let (_, held) = elsewhere.split_once(':').unwrap();
+        let links = format!("links/sha256/{}/{held}", &held[..2]);
+        let deleted = format!(r#"{{"nonce":"{}","v":1,"state":"deleted"}}"#, "0".repeat(32));
+        for number in 0..IN_THE_WAY {
+            let name = format!("hidden.r{number:06}");
+            let mark = format!(r#"{{"nonce":"{number:032}"}}"#);
+            self.insert(&format!("catalog/{name}"), mark).await;
+            if matches!(self.home, Home::Bucket(_)) {
+                let of = format!("repositories/a/_referrers/sha256/{hex}/sha256-");
+                self.insert(&format!("repositories/a/_tags/p{number:06}"), TOMBSTONE).await;
+                self.insert(&format!("{of}{}{number:06}", "0".repeat(58)), TOMBSTONE).await;
+            }
+        }
+        for number in 0..40 {
+            self.insert(&format!("{links}/c{number:06}"), deleted.clone()).await;
+        }
+    }
+
+    /// Follows every `Link` from a first page on, and gives what the pages hold and their number.
+    async fn follow(&self, first: &str, pointer: &str, at_most: usize) -> (Vec<String>, usize) {
+        let (mut items, mut next) = (Vec::new(), Some(first.to_owned()));
+        for pages in 0..10_000 {
+            let Some(target) = next else { return (items, pages) };
+            self.home.take();
+            let page = self.must(Request::new("GET", &*target), 200).await;
+            let requests = self.home.take().len();
+            assert!(requests <= at_most, "{target}: {requests} requests");
+            let of_page = page.json().pointer(pointer).unwrap().as_array().unwrap().clone();
+            items.extend(of_page.iter().map(|item| item.as_str().unwrap_or("x").to_owned()));
+            next = page.next_link();
+        }
+        panic!("no end of pages from {first}");
+    }
+}
+
+/// Whatever lies in the way, one request leads to a bounded number of requests to the store. Listings
+/// end early then, with a `Link`, and who follows it finds everything once.
+#[tokio::test]
+async fn worst_case_of_every_endpoint() {
+    for home in [Home::memory(), Home::bucket().await] {
+        let counted = Counted::start(home).await;
+        let content = counted.fill().await;
+        let mut wrong = Vec::new();
+        let mut missing: Vec<_> = Endpoint::ALL.iter().map(|info| info.id).collect();
+        let bounds = |id| WORST.iter().find(|row| row.endpoint == id).unwrap().at_most;
+
+        let (found, pages) =
+            counted.follow("/v2/_catalog?n=1", "/repositories", bounds("catalog")).await;
+        assert_eq!(found, ["a"], "nothing hidden, and what is not hidden once");
+        assert!(pages > 2, "{pages}");
+        let (tags, _) = counted.follow("/v2/a/tags/list?n=1", "/tags", bounds("tag_list")).await;
+        let expected = ["v1", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7"];
+        assert_eq!(tags, expected);
+        let list = format!("/v2/a/referrers/{}", content.image);
+        let few = format!("{list}?n=50");
+        let most = 50 + 1 + EXTRA_LIST_REQUESTS_MAX;
+        let (referrers, _) = counted.follow(&few, "/manifests", most).await;
+        assert_eq!(referrers.len(), REFERRERS);
+        let filtered = format!("{list}?n=1&artifactType=none/such");
+        let (none, _) = counted.follow(&filtered, "/manifests", bounds("referrers")).await;
+        assert_eq!(none, [""; 0]);
+
+        for Worst { endpoint, request, at_most, why } in WORST {
+            missing.retain(|id| id != endpoint);
+            counted.home.take();
+            let answer = counted.send(request(&content)).await;
+            let calls = counted.home.take();
+            assert!(answer.status < 400, "{endpoint}: {answer}{calls:#?}");
+            if calls.len() > *at_most {
+                wrong.push(format!("{endpoint}: more than {at_most} ({why}): {calls:#?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert_eq!(missing, [""; 0], "endpoints without a row");
+        counted.server.stop().await;
+    }
 }

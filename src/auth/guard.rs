@@ -15,6 +15,7 @@ use jreg_oci::{RepositoryName, Tag};
 use jreg_storage::{Clock, Store};
 
 use super::challenge::{Scheme, TokenFault};
+use super::cursor::CatalogCursors;
 use super::failures::{Early, Failures, Guess};
 use super::hasher::Hasher;
 use super::issuers::{Fetch, Issuers};
@@ -50,6 +51,7 @@ pub struct Guard {
     policy: PolicySource,
     robots: Arc<Robots>,
     pub(super) signing: Option<Signing>,
+    cursors: CatalogCursors,
     issuers: Issuers,
     sessions: Sessions,
     hasher: Hasher,
@@ -142,7 +144,14 @@ impl Guard {
             ),
             false => None,
         };
+        let cursors = CatalogCursors::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            settings.key_rotation,
+            lifetime,
+        );
         Ok(Self {
+            cursors,
             scheme: scheme(settings),
             service: settings.token_audience.clone(),
             lifetime: settings.token_lifetime,
@@ -588,6 +597,14 @@ impl Authorizer for Guard {
             Err(Refusal::Delayed(wait)) => Err(Denied::Delayed { wait }),
             Err(Refusal::Unavailable(reason)) => Err(Denied::Unavailable { reason }),
         }
+    }
+
+    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, Denied> {
+        self.cursors.encrypt(name).await
+    }
+
+    async fn catalog_place(&self, cursor: &str) -> Result<Option<RepositoryName>, Denied> {
+        self.cursors.decrypt(cursor).await
     }
 
     fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied> {

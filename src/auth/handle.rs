@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
-use jreg_auth::{Identity, Reason};
-use jreg_oci::{Algorithm, Descriptor, Digest, MountSource, Reference, RepositoryName, Tag};
+use jreg_auth::{Identity, Reason, cursor_key_id};
+use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, Chunk, Condition, Error, ManifestPush, PROTECTING_MANIFESTS_MAX,
-    PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest, Repository, StoredManifest,
-    Touch, UploadId, UploadProgress,
+    Blob, BlobReader, Chunk, Condition, Error, LIST_KEYS_MAX, ManifestPush,
+    PROTECTING_MANIFESTS_MAX, PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest,
+    Referrer, Repository, StoredManifest, Touch, UploadId, UploadProgress, list_requests_max,
 };
 
 use super::{Credentialed, Denied, Gate, RefusedAccess, Right, Session};
 
+/// The most names of the catalog that one page decides about: rules with conditions take their time.
+pub const CATALOG_NAMES_EXAMINED_MAX: usize = 2000;
+
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
+    /// The place to go on from is none, or none any more.
+    #[error("the cursor in \"last\" is not valid (any more): start the list again without it")]
+    Cursor,
     /// The right for it was not granted.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -106,27 +112,73 @@ impl Authorized {
         if self.may(&Right::Push(name.clone())) { Touch::IfOld } else { Touch::Never }
     }
 
-    /// The repositories; takes [`Right::List`]. Those that may not be pulled from are left out,
-    /// so a page may be short of its limit and still have a next one, which begins after
-    /// the last name that may be seen.
+    /// The repositories; takes [`Right::List`]. Those that may not be pulled from are left out. A
+    /// page looks at [`CATALOG_NAMES_EXAMINED_MAX`] names at the most: it may be short of its limit,
+    /// or empty, and still have a next one. That begins after the last name that may be seen, or where
+    /// none may, at a cursor that tells nothing.
     pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
         if self.right != Right::List {
             return Err(self.forbidden());
         }
-        let mut visible = Vec::new();
-        let mut wanted = page.clone();
-        // A page of hidden names only is followed at once: its end must not be named, and without
-        // a name the listing would end there.
-        loop {
-            let Page { items, next } = self.gate.registry.catalog(&wanted).await?;
-            visible.extend(self.gate.authorizer.visible(&self.session, items).await);
-            if visible.is_empty() && next.is_some() {
-                wanted.last = next;
-                continue;
+        let mut wanted = PageRequest { limit: page.limit, last: self.place(&page.last).await? };
+        let mut visible: Vec<RepositoryName> = Vec::new();
+        let mut examined = 0;
+        let mut place = None;
+        for _ in 0..list_requests_max(page.limit) {
+            // Names are asked for one store request at a time: how many are needed is not known.
+            let Page { items: mut names, next } =
+                self.gate.registry.catalog_within(&wanted, 1).await?;
+            let more = next.is_some() || names.len() > CATALOG_NAMES_EXAMINED_MAX - examined;
+            names.truncate(CATALOG_NAMES_EXAMINED_MAX - examined);
+            examined += names.len();
+            let seen = self.gate.authorizer.visible(&self.session, names.clone()).await;
+            let (mut seen, count) = (seen.into_iter().peekable(), names.len());
+            for (index, name) in names.into_iter().enumerate() {
+                if visible.len() == page.limit {
+                    return self.cut(visible, place).await;
+                }
+                visible.extend(seen.next_if_eq(&name));
+                place = (more || index + 1 < count).then_some(name);
             }
-            // After the last name that may be seen, the hidden ones behind it are met again.
-            let next = next.and_then(|_| visible.last().map(ToString::to_string));
-            return Ok(Page { items: visible, next });
+            if !more {
+                return Ok(Page { items: visible, next: None });
+            }
+            if examined == CATALOG_NAMES_EXAMINED_MAX {
+                break;
+            }
+            let Some(next) = next else { break };
+            place = next.parse().ok().or(place);
+            if visible.len() == page.limit {
+                break;
+            }
+            wanted = PageRequest { limit: LIST_KEYS_MAX, last: Some(next) };
+        }
+        self.cut(visible, place).await
+    }
+
+    /// A page of the catalog that has a next one after `place`.
+    async fn cut(
+        &self,
+        items: Vec<RepositoryName>,
+        place: Option<RepositoryName>,
+    ) -> Result<Page<RepositoryName>> {
+        // After the last name that may be seen, the hidden ones behind it are met again.
+        let next = match (items.last(), place) {
+            (Some(last), Some(_)) => Some(last.to_string()),
+            (None, Some(place)) => Some(self.gate.authorizer.catalog_cursor(&place).await?),
+            (_, None) => None,
+        };
+        Ok(Page { items, next })
+    }
+
+    /// Where a page of the catalog begins: after a name, or what a cursor stands for.
+    async fn place(&self, last: &Option<String>) -> Result<Option<String>> {
+        let Some(cursor) = last.as_deref().filter(|last| cursor_key_id(last).is_some()) else {
+            return Ok(last.clone());
+        };
+        match self.gate.authorizer.catalog_place(cursor).await? {
+            Some(name) => Ok(Some(name.to_string())),
+            None => Err(AccessError::Cursor),
         }
     }
 
@@ -141,7 +193,7 @@ impl Authorized {
         subject: &Digest,
         artifact_type: Option<&str>,
         page: &PageRequest,
-    ) -> Result<Page<Descriptor>> {
+    ) -> Result<Page<Referrer>> {
         Ok(self.pull()?.referrers(subject, artifact_type, page).await?)
     }
 

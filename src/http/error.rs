@@ -363,6 +363,7 @@ impl From<Exceeded> for ApiError {
 impl From<AccessError> for ApiError {
     fn from(error: AccessError) -> Self {
         match error {
+            AccessError::Cursor => Self::bad_request(ErrorCode::Unsupported, error.to_string()),
             AccessError::Denied(denied) => denied.into(),
             AccessError::Registry(error) => (*error).into(),
         }

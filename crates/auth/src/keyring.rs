@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ring::hkdf;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
@@ -143,6 +144,21 @@ impl Keyring {
         // A clock that is behind finds none: the oldest is known to everybody.
         let key = ready.or_else(|| self.keys.iter().min_by_key(newest_first))?;
         Some(SigningKey { kid: key.kid.clone(), pair: key.pair()? })
+    }
+
+    /// A secret of its own for another purpose than signing, derived from the key of this id, or from
+    /// the newest; with the id. `None` if there is no such key.
+    pub fn derived(&self, kid: Option<&str>, purpose: &str) -> Option<(String, [u8; 32])> {
+        let key = match kid {
+            Some(kid) => self.keys.iter().find(|key| key.kid == kid)?,
+            None => self.keys.iter().max_by_key(|key| key.signs_from)?,
+        };
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, OURSELVES.as_bytes());
+        let secret = salt.extract(&STANDARD.decode(&key.pkcs8).ok()?);
+        let purpose = [purpose.as_bytes()];
+        let mut derived = [0; 32];
+        secret.expand(&purpose, hkdf::HKDF_SHA256).ok()?.fill(&mut derived).ok()?;
+        Some((key.kid.clone(), derived))
     }
 
     /// Whether a key of this id is there.

@@ -11,6 +11,7 @@
 
 mod condition;
 mod credentials;
+mod cursor;
 mod evaluation;
 mod forwarded;
 mod htpasswd;
@@ -28,6 +29,7 @@ mod token;
 
 pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MAX};
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
+pub use cursor::{cursor_key_id, decrypt_cursor, encrypt_cursor};
 pub use evaluation::{CONDITIONS_EVALUATED_MAX, Evaluation};
 pub use forwarded::{HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
 pub use htpasswd::{

@@ -26,6 +26,7 @@ use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::compute::Compute;
 use crate::manifest_locks::ManifestLocks;
+use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::Mappings;
 use crate::record::{Stored, Versioned, versioned};
 use crate::referrer_cache::ReferrerCache;
@@ -189,21 +190,6 @@ impl Core {
     pub(crate) async fn read<T: Stored>(&self, key: &Key) -> Result<Option<Versioned<T>>> {
         match self.store.get(key).await {
             Ok(record) => versioned(key, record).map(Some),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The same for a record that may be so large that to understand it takes a while.
-    pub(crate) async fn read_large<T: Stored + Send + 'static>(
-        &self,
-        key: Key,
-    ) -> Result<Option<Versioned<T>>> {
-        match self.store.get(&key).await {
-            Ok(record) => {
-                let length = record.bytes.len();
-                self.compute.run(length, move || versioned(&key, record)).await?.map(Some)
-            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -402,15 +388,19 @@ impl Core {
         start_after: Option<String>,
         limit: usize,
     ) -> Result<Listing> {
+        let limit = limit.max(1);
         let mut request = ListRequest { prefix, start_after, delimiter: false, limit };
         let mut entries = Vec::new();
         loop {
-            request.limit = limit.saturating_sub(entries.len()).max(1);
             let page = self.store.list(&request).await?;
             entries.extend(page.entries);
             if page.next.is_none() || entries.len() >= limit {
-                return Ok(Listing { entries, more: page.next.is_some() });
+                let more = page.next.is_some() || entries.len() > limit;
+                entries.truncate(limit);
+                return Ok(Listing { entries, more });
             }
+            // Many tombstones are passed over in few requests.
+            request.limit = LIST_KEYS_MAX;
             request.start_after = page.next;
         }
     }

@@ -1,11 +1,12 @@
 //! Links: which repository holds which blob, and where its bytes lie.
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ETag, Key, Listed};
+use jreg_storage::{ETag, Key, ListRequest, Listed};
 
 use crate::cache::Seen;
 use crate::core::{ATTEMPTS_MAX, Core, Window};
 use crate::keys;
+use crate::page::{LIST_KEYS_MAX, list_requests_max};
 use crate::record::{Link, Location, Stored};
 use crate::rules::Rule;
 use crate::{Error, Result};
@@ -211,8 +212,20 @@ impl Core {
     /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::Limits).
     pub(crate) async fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
         let limit = self.options.limits.mount_candidates_max.max(1);
-        let links = self.list(keys::links(digest), None, limit).await?;
-        let live = links.entries.iter().filter(|link| !is_deleted(link));
-        Ok(live.filter_map(|link| keys::link_holder(&link.key)).collect())
+        let mut request = ListRequest { limit, ..ListRequest::below(keys::links(digest)) };
+        for _ in 0..list_requests_max(limit) {
+            let listing = self.store.list(&request).await?;
+            let live = listing.entries.iter().filter(|link| !is_deleted(link));
+            let holders: Vec<_> =
+                live.filter_map(|link| keys::link_holder(&link.key)).take(limit).collect();
+            match listing.next {
+                Some(next) if holders.is_empty() => {
+                    let start_after = Some(next);
+                    request = ListRequest { start_after, limit: LIST_KEYS_MAX, ..request };
+                }
+                _ => return Ok(holders),
+            }
+        }
+        Ok(Vec::new())
     }
 }

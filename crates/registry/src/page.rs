@@ -1,4 +1,20 @@
-//! Pages of listings.
+//! Pages of listings, each made in a bounded number of store requests.
+//!
+//! A store lists tombstones too, and shows a page without them: so a page of a store may be empty
+//! and still have a next one. A page here looks through a bounded number of those. If that does not
+//! fill it, it is short, or empty, and has a next one all the same: a client that follows `next`
+//! gets every item exactly once.
+
+use jreg_storage::{Key, ListRequest};
+
+use crate::Result;
+use crate::core::Core;
+
+/// How many keys a store request of a listing asks for after the first, which asks for as many as
+/// the page may have: the most that S3 lists at once.
+pub const LIST_KEYS_MAX: usize = 1000;
+/// The most store requests that one page makes beyond the fewest that could fill it.
+pub const EXTRA_LIST_REQUESTS_MAX: usize = 7;
 
 /// Which page of a listing is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,11 +26,60 @@ pub struct PageRequest {
     pub last: Option<String>,
 }
 
-/// A page of a listing, in byte order.
+/// A page of a listing, in byte order. It may have fewer items than its limit, and none, though it
+/// has a next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
     /// What the next page's [`PageRequest::last`] must be, if there is a next page.
     pub next: Option<String>,
+}
+
+/// The most store requests that one page of up to `limit` items makes.
+pub fn list_requests_max(limit: usize) -> usize {
+    limit.div_ceil(LIST_KEYS_MAX).max(1) + EXTRA_LIST_REQUESTS_MAX
+}
+
+impl Core {
+    /// One page of the items that the keys below a prefix name, in at most `requests_max` store
+    /// requests. `item` gives the name of a key and what it stands for; other keys are passed over.
+    pub(crate) async fn page<T>(
+        &self,
+        prefix: String,
+        start_after: Option<String>,
+        limit: usize,
+        requests_max: usize,
+        item: impl Fn(&Key) -> Option<(String, T)>,
+    ) -> Result<Page<T>> {
+        let mut page = Page { items: Vec::new(), next: None };
+        if limit == 0 {
+            return Ok(page);
+        }
+        let mut request = ListRequest { start_after, limit, ..ListRequest::below(prefix) };
+        let mut requests = 0;
+        loop {
+            let listing = self.store.list(&request).await?;
+            requests += 1;
+            for (index, entry) in listing.entries.iter().enumerate() {
+                let Some((name, found)) = item(&entry.key) else { continue };
+                page.items.push(found);
+                page.next = Some(name);
+                if page.items.len() == limit {
+                    let more = index + 1 < listing.entries.len() || listing.next.is_some();
+                    page.next = page.next.filter(|_| more);
+                    return Ok(page);
+                }
+            }
+            let Some(next) = listing.next else { return Ok(Page { next: None, ..page }) };
+            // Where the store stopped, also if a tombstone is there. A key that names nothing is no
+            // place for a client to go on from; only keys that are not ours do not.
+            let name = next.parse().ok().and_then(|key| item(&key)).map(|(name, _)| name);
+            page.next = name.or(page.next);
+            if requests >= requests_max && page.next.is_some() {
+                return Ok(page);
+            }
+            request = ListRequest { start_after: Some(next), limit: LIST_KEYS_MAX, ..request };
+        }
+    }
 }

@@ -6,13 +6,14 @@
 //! from its digest, so that is for those who repair files by hand.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use jreg_oci::Descriptor;
 use jreg_storage::{ETag, Key, Listed};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Lru;
+
+use crate::Referrer;
 
 /// They take at most `cache-bytes` divided by this, beside the manifests and links.
 const SHARE: u64 = 8;
@@ -38,14 +39,14 @@ impl Version {
 #[derive(Clone)]
 struct Weigh;
 
-impl Weighter<Key, (Version, Arc<Descriptor>)> for Weigh {
-    /// A descriptor is mostly text, as it is in its record.
-    fn weight(&self, key: &Key, (version, _): &(Version, Arc<Descriptor>)) -> u64 {
+impl Weighter<Key, (Version, Referrer)> for Weigh {
+    /// A referrer keeps the whole record, of which its text is a part.
+    fn weight(&self, key: &Key, (version, _): &(Version, Referrer)) -> u64 {
         ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes
     }
 }
 
-type Entries = Lru<Key, (Version, Arc<Descriptor>), Weigh>;
+type Entries = Lru<Key, (Version, Referrer), Weigh>;
 
 /// The descriptors of referrers, bounded in bytes.
 pub(crate) struct ReferrerCache {
@@ -62,22 +63,22 @@ impl ReferrerCache {
     }
 
     /// What is known of the entries that a listing shows, in their order.
-    pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Arc<Descriptor>>> {
+    pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Referrer>> {
         let find = |entries: &mut Entries, listed: &Listed| {
-            let (version, descriptor) = entries.get(&listed.key)?;
-            (*version == Version::of(listed)).then(|| Arc::clone(descriptor))
+            let (version, referrer) = entries.get(&listed.key)?;
+            (*version == Version::of(listed)).then(|| referrer.clone())
         };
         self.with(|entries| listed.iter().map(|listed| find(entries, listed)).collect())
             .unwrap_or_else(|| vec![None; listed.len()])
     }
 
     /// Keeps what was read, in this version, after it was listed.
-    pub(crate) fn keep(&self, listed: &Listed, etag: &ETag, descriptor: &Arc<Descriptor>) {
+    pub(crate) fn keep(&self, listed: &Listed, etag: &ETag, referrer: &Referrer) {
         if listed.etag.as_ref().is_some_and(|listed| listed != etag) {
             return;
         }
         self.with(|entries| {
-            entries.insert(listed.key.clone(), (Version::of(listed), Arc::clone(descriptor)));
+            entries.insert(listed.key.clone(), (Version::of(listed), referrer.clone()));
         });
     }
 
@@ -98,6 +99,7 @@ impl fmt::Debug for ReferrerCache {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
     use jreg_oci::{Algorithm, Digest};
 
     use super::*;
@@ -114,19 +116,16 @@ mod tests {
         }
     }
 
-    fn descriptor(name: u32) -> Arc<Descriptor> {
+    fn referrer(name: u32) -> Referrer {
         let digest = Digest::of(Algorithm::Sha256, &name.to_be_bytes());
-        let descriptor = serde_json::json!({
-            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1,
-        });
-        Arc::new(serde_json::from_value(descriptor).expect("a descriptor"))
+        Referrer { digest, artifact_type: None, json: Bytes::from(name.to_string()) }
     }
 
     #[test]
     fn only_what_is_listed_as_it_was_is_found() {
         let cache = ReferrerCache::new(SHARE * ROOM);
         let (one, read) = (listed(1), ETag::new("a"));
-        cache.keep(&one, &read, &descriptor(1));
+        cache.keep(&one, &read, &referrer(1));
         let later = one.last_modified + Duration::from_nanos(1);
         let other = |etag: &str| Listed { etag: Some(ETag::new(etag)), ..one.clone() };
         let asked = [
@@ -136,11 +135,11 @@ mod tests {
             Listed { last_modified: later, ..one.clone() },
             other("a"),
         ];
-        assert_eq!(cache.find(&asked), [None, None, Some(descriptor(1)), None, None]);
-        cache.keep(&other("b"), &read, &descriptor(2));
+        assert_eq!(cache.find(&asked), [None, None, Some(referrer(1)), None, None]);
+        cache.keep(&other("b"), &read, &referrer(2));
         assert_eq!(cache.find(&[other("b")]), [None], "another version was read than listed");
-        cache.keep(&other("a"), &read, &descriptor(2));
-        assert_eq!(cache.find(&[other("a"), other("b")]), [Some(descriptor(2)), None]);
+        cache.keep(&other("a"), &read, &referrer(2));
+        assert_eq!(cache.find(&[other("a"), other("b")]), [Some(referrer(2)), None]);
     }
 
     #[test]
@@ -148,7 +147,7 @@ mod tests {
         let cache = ReferrerCache::new(SHARE * ROOM);
         let all: Vec<_> = (0..10_000).map(listed).collect();
         for (listed, name) in all.iter().zip(0..) {
-            cache.keep(listed, &ETag::new("a"), &descriptor(name));
+            cache.keep(listed, &ETag::new("a"), &referrer(name));
         }
         let kept = cache.find(&all).into_iter().flatten().count() as u64;
         assert!((1..=ROOM / (ENTRY_BYTES + 200)).contains(&kept), "{kept}");
@@ -157,7 +156,7 @@ mod tests {
     #[test]
     fn without_room_nothing_is_kept() {
         let cache = ReferrerCache::new(0);
-        cache.keep(&listed(1), &ETag::new("a"), &descriptor(1));
+        cache.keep(&listed(1), &ETag::new("a"), &referrer(1));
         assert_eq!(cache.find(&[listed(1), listed(2)]), [None, None]);
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
 use crate::keys;
+use crate::page::list_requests_max;
 use crate::{Options, Page, PageRequest, Result};
 
 /// The version of the store's format that this code reads and writes (docs/format.md).
@@ -132,9 +133,25 @@ impl Registry {
     ///
     /// [`Error::Store`](crate::Error).
     pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
+        let limit = page.limit.min(self.core.options.limits.page_items_max);
+        let page = PageRequest { limit, last: page.last.clone() };
+        self.catalog_within(&page, list_requests_max(limit)).await
+    }
+
+    /// The same, of any limit, in at most `requests_max` store requests, for callers that leave names out and count
+    /// the requests of their own page. It may find nothing and have a next page.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn catalog_within(
+        &self,
+        page: &PageRequest,
+        requests_max: usize,
+    ) -> Result<Page<RepositoryName>> {
         let start_after = page.last.as_deref().map(keys::catalog_after);
         let item = |key: &Key| keys::catalog_name(key).map(|name| (name.to_string(), name));
-        self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, item).await
+        self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item).await
     }
 
     /// Asks the store whether it answers, and takes writes from a clock like ours: one request.
@@ -232,35 +249,6 @@ async fn check_format(store: &dyn Store) -> Result<(), OpenError> {
             let found = String::from_utf8_lossy(&record.bytes).chars().take(100).collect();
             Err(OpenError::Damaged { found })
         }
-    }
-}
-
-impl Core {
-    /// One page of the items that the keys below a prefix name. Keys that name none are passed
-    /// over.
-    pub(crate) async fn page<T>(
-        &self,
-        prefix: String,
-        mut start_after: Option<String>,
-        limit: usize,
-        item: impl Fn(&Key) -> Option<(String, T)>,
-    ) -> Result<Page<T>> {
-        let limit = limit.min(self.options.limits.page_items_max);
-        let mut page = Page { items: Vec::new(), next: None };
-        while page.items.len() < limit {
-            let left = limit - page.items.len();
-            let listing = self.list(prefix.clone(), start_after.take(), left).await?;
-            for (name, item) in listing.entries.iter().filter_map(|entry| item(&entry.key)) {
-                page.items.push(item);
-                page.next = Some(name);
-            }
-            if !listing.more {
-                page.next = None;
-                break;
-            }
-            start_after = listing.entries.last().map(|last| last.key.to_string());
-        }
-        Ok(page)
     }
 }
 

@@ -2,9 +2,11 @@
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Reference, Tag};
+use jreg_storage::Key;
 
 use crate::core::{ATTEMPTS_MAX, Window};
 use crate::keys;
+use crate::page::list_requests_max;
 use crate::protect::TagRemoval;
 use crate::record::{Mark, Stored, TagTarget, Versioned};
 use crate::{Condition, Error, Page, PageRequest, Repository, Result};
@@ -35,11 +37,13 @@ impl Repository {
     pub async fn tags(&self, page: &PageRequest) -> Result<Page<Tag>> {
         let prefix = keys::tags(&self.name);
         let start_after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
-        let page = self.core.page(prefix, start_after, page.limit, |key| {
-            keys::tag_of(key).map(|tag| (tag.to_string(), tag))
-        });
-        let page = page.await?;
-        if page.items.is_empty() && !self.core.exists(&keys::catalog(&self.name)).await? {
+        let limit = page.limit.min(self.core.options.limits.page_items_max);
+        let item = |key: &Key| keys::tag_of(key).map(|tag| (tag.to_string(), tag));
+        let requests = list_requests_max(limit);
+        let page = self.core.page(prefix, start_after, limit, requests, item).await?;
+        // Where the store has more, there is or was a tag.
+        let is_empty = page.items.is_empty() && page.next.is_none();
+        if is_empty && !self.core.exists(&keys::catalog(&self.name)).await? {
             return Err(Error::NameUnknown { name: self.name.clone() });
         }
         Ok(page)

@@ -407,3 +407,43 @@ async fn rules_that_are_wrong_never_replace_those_that_were_right() {
     assert_eq!(status(&registry, &header).await, 404, "nothing is allowed any more");
     registry.clock.advance(Duration::from_secs(1));
 }
+
+/// However many repositories a client may not see, a page of the catalog looks at a bounded number of
+/// names. The next page begins among them, and its `Link` names none: another instance can read it.
+#[tokio::test]
+async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
+    const HIDDEN: usize = 2 * crate::auth::CATALOG_NAMES_EXAMINED_MAX + 10;
+    for token_service in [true, false] {
+        let rules = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**', 'tail/**']\n\
+                     actions = ['pull', 'list']\n";
+        let registry =
+            Registry::with(Some(rules), |settings| settings.token_service = token_service).await;
+        for number in 0..HIDDEN {
+            let key = format!("catalog/private.secret{number:05}").parse().unwrap();
+            let mark = format!(r#"{{"nonce":"{number:032}"}}"#).into();
+            registry.store.put(&key, mark, jreg_storage::PutMode::Create).await.unwrap();
+        }
+        let tail = "catalog/tail.app".parse().unwrap();
+        let mark = r#"{"nonce":"0"}"#.into();
+        registry.store.put(&tail, mark, jreg_storage::PutMode::Create).await.unwrap();
+        let (mut target, mut names, mut cursor) = ("/v2/_catalog?n=1".to_owned(), vec![], None);
+        for page in 0..10 {
+            let answer = registry.send_to(page % 3, "GET", &target, None).await;
+            assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+            let listed = answer.json()["repositories"].as_array().unwrap().clone();
+            names.extend(listed.iter().map(|name| name.as_str().unwrap().to_owned()));
+            let Some(link) = answer.headers.get("link") else { break };
+            let link = link.to_str().unwrap();
+            assert!(!link.contains("private") && !link.contains("secret"), "{link}");
+            target = link.trim_start_matches('<').split_once('>').unwrap().0.to_owned();
+            cursor = cursor.or(listed.is_empty().then(|| target.clone()));
+        }
+        assert_eq!(names, ["open/app", "tail/app"]);
+        // Somebody else's, or one that was changed, is told so.
+        let cursor = cursor.unwrap();
+        let end = cursor.len() - 6;
+        let other = if &cursor[end..=end] == "A" { "B" } else { "A" };
+        let changed = format!("{}{other}{}", &cursor[..end], &cursor[end + 1..]);
+        assert_eq!(registry.send("GET", &changed, None).await.status, 400, "{changed}");
+    }
+}

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use jreg_oci::{MediaType, Reference, Tag};
-use jreg_registry::{
-    Error, Limits, ManifestPush, Options, PROTECTING_TAGS_MAX, PageRequest, Protection, Touch,
-};
+use jreg_registry::{Error, ManifestPush, PROTECTING_TAGS_MAX, Protection, Touch};
 use jreg_storage::{Key, PutMode, Store};
 
 use crate::bench::{Bench, digest, push_of};
@@ -266,41 +264,4 @@ async fn a_large_manifest_does_not_keep_the_runtime() {
     let pulled = bench.another("a").await;
     let pulled = pulled.manifest_get(&reference.parse().unwrap(), Touch::Never).await.unwrap();
     assert_eq!(pulled.bytes, large);
-}
-
-/// A filter that matches nothing does not make one request read a whole list: the page is short, and
-/// says where the next one begins.
-#[tokio::test]
-async fn a_filter_of_referrers_that_matches_little_ends_its_page() {
-    const LOOKS_MAX: usize = 10;
-    let limits = Limits { page_items_max: LOOKS_MAX, ..Limits::default() };
-    let bench = Bench::with(Options { limits, ..Options::default() }).await;
-    let subject = digest(b"subject");
-    for n in 0..25 {
-        let referrer = format!(
-            r#"{{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],
-            "artifactType":"application/{}","annotations":{{"n":"{n}"}},
-            "subject":{{"digest":"{subject}","size":7}}}}"#,
-            if n == 0 { "wanted" } else { "other" }
-        );
-        let reference = digest(referrer.as_bytes()).to_string();
-        bench.put_manifest("a", &reference, &referrer).await.unwrap();
-    }
-    let repository = bench.another_with("a", bench.registry.options().clone()).await;
-    let (mut page, mut found, mut pages) = (PageRequest { limit: 1, last: None }, 0, 0);
-    loop {
-        bench.calls.take();
-        let answer =
-            repository.referrers(&subject, Some("application/wanted"), &page).await.unwrap();
-        let calls = bench.calls.take();
-        let lists = calls.iter().filter(|call| call.operation == "list").count();
-        assert!(lists <= 1 && calls.len() <= 1 + LOOKS_MAX, "{calls:?}");
-        (found, pages) = (found + answer.items.len(), pages + 1);
-        match answer.next {
-            Some(next) => page.last = Some(next),
-            None => break,
-        }
-    }
-    assert_eq!(found, 1);
-    assert!((3..=4).contains(&pages), "{pages}");
 }

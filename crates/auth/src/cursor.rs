@@ -1,0 +1,103 @@
+//! Cursors of the catalog that tell nothing: a repository name, encrypted with a key that is derived
+//! from one of a [`Keyring`], padded so that not even its length shows.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jreg_oci::RepositoryName;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::Keyring;
+
+/// No repository name begins so.
+const MARK: char = '_';
+const PURPOSE: &str = "catalog cursor 1";
+/// The length that a name is padded to: the longest has 255 bytes.
+const PADDED_BYTES: usize = 256;
+/// The length of what is encrypted, in base64: the nonce, the name, the tag.
+const SEALED_CHARS: usize = ((NONCE_LEN + PADDED_BYTES + 16) * 4).div_ceil(3);
+
+/// The id of the key that a cursor was made with; `None` if the text has not the form of a cursor.
+pub fn cursor_key_id(cursor: &str) -> Option<&str> {
+    parts(cursor).map(|(kid, _)| kid)
+}
+
+/// The key id and what is encrypted with it.
+fn parts(cursor: &str) -> Option<(&str, &str)> {
+    let (kid, sealed) = cursor.strip_prefix(MARK)?.split_once('.')?;
+    (sealed.len() == SEALED_CHARS).then_some((kid, sealed))
+}
+
+fn key(keyring: &Keyring, kid: Option<&str>) -> Option<(String, LessSafeKey)> {
+    let (kid, secret) = keyring.derived(kid, PURPOSE)?;
+    Some((kid, LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &secret).ok()?)))
+}
+
+/// A cursor that stands for a repository; `None` if there are no random numbers.
+pub fn encrypt_cursor(keyring: &Keyring, name: &RepositoryName) -> Option<String> {
+    let (kid, key) = key(keyring, None)?;
+    let mut nonce = [0; NONCE_LEN];
+    SystemRandom::new().fill(&mut nonce).ok()?;
+    let mut bytes = name.as_str().as_bytes().to_vec();
+    bytes.resize(PADDED_BYTES.max(bytes.len()), 0);
+    let aad = Aad::from(kid.as_bytes());
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut bytes).ok()?;
+    let sealed = URL_SAFE_NO_PAD.encode([&nonce[..], &bytes].concat());
+    Some(format!("{MARK}{kid}.{sealed}"))
+}
+
+/// The repository that a cursor stands for; `None` if it is none of this keyring's.
+pub fn decrypt_cursor(keyring: &Keyring, cursor: &str) -> Option<RepositoryName> {
+    let (kid, sealed) = parts(cursor)?;
+    let (kid, key) = key(keyring, Some(kid))?;
+    let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+    let (nonce, bytes) = sealed.split_first_chunk::<NONCE_LEN>()?;
+    let mut bytes = bytes.to_vec();
+    let aad = Aad::from(kid.as_bytes());
+    let opened = key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut bytes).ok()?;
+    std::str::from_utf8(opened).ok()?.trim_end_matches('\0').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_cursor_shows_nothing_and_leads_back_to_its_name() {
+        let keyring = Keyring::new(SystemTime::now()).unwrap();
+        let names = ["a", "team/secret-project", &"n".repeat(255)];
+        let mut lengths = Vec::new();
+        for name in names {
+            let name: RepositoryName = name.parse().unwrap();
+            let cursor = encrypt_cursor(&keyring, &name).unwrap();
+            assert_ne!(encrypt_cursor(&keyring, &name).unwrap(), cursor, "it is encrypted anew");
+            assert!(cursor.parse::<RepositoryName>().is_err());
+            assert!(keyring.has(cursor_key_id(&cursor).unwrap()));
+            assert_eq!(decrypt_cursor(&keyring, &cursor), Some(name));
+            lengths.push(cursor.len());
+        }
+        assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+    }
+
+    #[test]
+    fn what_another_key_made_or_somebody_changed_leads_nowhere() {
+        let keyring = Keyring::new(SystemTime::now()).unwrap();
+        let other = Keyring::new(SystemTime::now()).unwrap();
+        let cursor = encrypt_cursor(&keyring, &"a/b".parse().unwrap()).unwrap();
+        assert_eq!(decrypt_cursor(&other, &cursor), None);
+        let (kid, sealed) = parts(&cursor).unwrap();
+        let other_kid = other.derived(None, PURPOSE).unwrap().0;
+        assert_eq!(decrypt_cursor(&other, &format!("_{other_kid}.{sealed}")), None);
+        let changed = format!("_{kid}.{}AAAA{}", &sealed[..20], &sealed[24..]);
+        assert_eq!(decrypt_cursor(&keyring, &changed), None);
+        for rubbish in
+            ["", "_", "_.", "_a.b", "team/app", &cursor[1..], &cursor[..cursor.len() - 1]]
+        {
+            assert_eq!(cursor_key_id(rubbish), None, "{rubbish}");
+            assert_eq!(decrypt_cursor(&keyring, rubbish), None, "{rubbish}");
+        }
+    }
+}
