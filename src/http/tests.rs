@@ -14,8 +14,8 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use jreg_oci::{Algorithm, Digest, Endpoint};
-use jreg_storage::testing::{Fault, Faulty, Gate as GateStore};
-use jreg_storage::{ErrorKind, MemoryStore, Store};
+use jreg_storage::testing::{Fault, Faulty, Gate as GateStore, SyscallFaults};
+use jreg_storage::{ErrorKind, FsOptions, FsStore, MemoryStore, PutMode, Store, Syscall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing_subscriber::layer::SubscriberExt;
@@ -370,6 +370,48 @@ async fn readiness_follows_the_store_and_asks_it_once_a_second() {
     store.heal();
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
+}
+
+/// A folder store whose system calls a test may hold, and the application over it.
+async fn app_over_held_disk(folder: &std::path::Path) -> (App, Arc<dyn Store>, Arc<SyscallFaults>) {
+    let faults = Arc::new(SyscallFaults::default());
+    let store = FsStore::open_with(folder, FsOptions::default(), faults.clone()).unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    (App::build(Settings::default(), store.clone()).await.unwrap(), store, faults)
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_sees_a_write_that_waits_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, store, faults) = app_over_held_disk(folder.path()).await;
+    faults.hold(Syscall::Sync);
+    let writing =
+        tokio::spawn(
+            async move { store.put(&"a".parse().unwrap(), "1".into(), PutMode::Create).await },
+        );
+    let held = faults.clone();
+    assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
+    assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
+    tokio::time::advance(Duration::from_secs(31)).await;
+    let response = send(&app, "GET", "/readyz").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    faults.heal();
+    writing.await.unwrap().unwrap();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_on_a_full_disk_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, store, faults) = app_over_held_disk(folder.path()).await;
+    faults.fill_disk();
+    for _ in 0..3 {
+        let put = store.put(&"a/b".parse().unwrap(), "1".into(), PutMode::Create).await;
+        assert_eq!(put.unwrap_err().kind(), ErrorKind::Full);
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
+    }
 }
 
 #[tokio::test]

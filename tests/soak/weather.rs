@@ -270,6 +270,10 @@ impl Store for Weather {
         self.inner.clock_difference()
     }
 
+    fn longest_wait(&self) -> Option<Duration> {
+        self.inner.longest_wait()
+    }
+
     fn removes_versions(&self) -> bool {
         self.inner.removes_versions()
     }

@@ -19,6 +19,8 @@ pub const FORMAT_VERSION: u32 = 1;
 /// How many names in the top of a new store are looked at, and how many an error repeats.
 const NAMES_LISTED: usize = 100;
 const NAMES_SHOWN: usize = 5;
+/// How long a request may wait for a disk before the registry is not ready.
+const DISK_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A registry over a store. Cheap to clone; the clones are the same registry.
 #[derive(Clone, Debug)]
@@ -154,7 +156,8 @@ impl Registry {
         self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item).await
     }
 
-    /// Asks the store whether it answers, and takes writes from a clock like ours: one request.
+    /// Asks the store whether it answers, whether no request hangs in it, and whether it takes writes from
+    /// a clock like ours: one request. A full disk is no reason: pulls go on.
     ///
     /// # Errors
     ///
@@ -162,6 +165,13 @@ impl Registry {
     pub async fn ready(&self) -> Result<()> {
         let (store, marker) = (&self.core.store, keys::format());
         store.head(&marker).await?;
+        let waited = store.longest_wait().unwrap_or_default();
+        if waited > DISK_WAIT_MAX {
+            let why = format!("a request has waited for the disk for {} s", waited.as_secs());
+            return Err(
+                jreg_storage::Error::with_source(ErrorKind::Unavailable, marker, why).into()
+            );
+        }
         let difference = store.clock_difference().unwrap_or_default();
         if difference <= CLOCK_DIFFERENCE_MAX {
             return Ok(());

@@ -40,6 +40,10 @@ impl Store for SmallPages {
         self.inner.clock_difference()
     }
 
+    fn longest_wait(&self) -> Option<Duration> {
+        self.inner.longest_wait()
+    }
+
     fn removes_versions(&self) -> bool {
         self.inner.removes_versions()
     }
