@@ -439,6 +439,7 @@ pub(crate) fn folder_options(settings: &Settings) -> FsOptions {
         durability: settings.durability,
         cache_bytes: settings.cache_bytes / RECORDS_SHARE,
         private_folders: SECRET_FOLDERS,
+        reserved_for: vec![jreg_registry::FREES_SPACE.to_owned()],
         ..FsOptions::default()
     }
 }

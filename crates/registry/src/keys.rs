@@ -301,6 +301,10 @@ pub(crate) fn note(name: &str) -> Key {
 /// The notes of collectors and checks: never needed for safety.
 pub(crate) const NOTES: &str = "gc/";
 
+/// What the keys begin with that are only written to free space: a store that keeps space back for that
+/// gives it to them.
+pub const FREES_SPACE: &str = NOTES;
+
 /// What checks have put aside.
 pub(crate) const QUARANTINE: &str = "quarantine/";
 

@@ -71,6 +71,7 @@ pub use collect::{
 };
 pub use error::{Error, Result};
 pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
+pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, SECRET_FOLDERS, access_token, acme_account, acme_certificate, acme_order,
     may_come_back, signing_keys,

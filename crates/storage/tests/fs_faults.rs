@@ -7,15 +7,16 @@ mod power;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jreg_storage::testing::SyscallFaults;
 use jreg_storage::{
     Error, ErrorKind, FsOptions, FsStore, Key, ListRequest, OpenError, Put, PutMode, Result, Store,
-    Syscall,
+    Syscall, SyscallHook, SyscallTarget,
 };
 
 use power::{PowerDisk, folder};
@@ -383,6 +384,58 @@ async fn log_does_not_grow_without_end_while_a_checkpoint_is_slow() {
     put(&store, "b", "1").await.unwrap();
     drop(store);
     assert_eq!(log_bytes(root.path()), 0);
+}
+
+/// A disk that has space for so many more calls that need some, and for some more with each step that
+/// the store gives back.
+#[derive(Debug, Default)]
+struct FullDisk {
+    room: Mutex<Option<usize>>,
+}
+
+impl SyscallHook for FullDisk {
+    fn before(&self, call: Syscall, _: SyscallTarget<'_>) -> io::Result<()> {
+        const STEP: usize = 8;
+        let mut room = self.room.lock().unwrap();
+        let Some(left) = &mut *room else { return Ok(()) };
+        let needed = match call {
+            Syscall::Create | Syscall::Write | Syscall::MakeFolder => 1,
+            Syscall::Allocate => STEP,
+            Syscall::SetLength => {
+                *left += STEP;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        if *left < needed {
+            return Err(io::Error::from_raw_os_error(28));
+        }
+        *left -= needed;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_frees_space_is_written_on_a_full_disk() {
+    let root = folder();
+    let disk = Arc::new(FullDisk::default());
+    let options = FsOptions { reserved_for: vec!["notes/".to_owned()], ..FsOptions::default() };
+    let store = FsStore::open_with(root.path(), options, disk.clone()).unwrap();
+    let mut versions = Vec::new();
+    for number in 0..3 {
+        let name = key(&format!("a/{number}"));
+        versions.push(store.put(&name, "live".into(), PutMode::Create).await.unwrap().etag);
+    }
+    *disk.room.lock().unwrap() = Some(0);
+    assert_eq!(put(&store, "a/3", "new").await, Err(ErrorKind::Full));
+    assert_eq!(put(&store, "a/0", "new").await, Err(ErrorKind::Full));
+    let swap = PutMode::Match(versions.remove(0));
+    store.put(&key("a/0"), "deleted".into(), swap).await.unwrap();
+    store.delete(&key("a/1"), Some(&versions[0])).await.unwrap();
+    store.delete_many(&[key("a/2"), key("a/0")]).await.unwrap();
+    put(&store, "notes/new/1", "what goes").await.unwrap();
+    *disk.room.lock().unwrap() = Some(0);
+    assert_eq!(put(&store, "a/3", "new").await, Err(ErrorKind::Full), "it is for others");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -646,7 +646,8 @@ fn remove_segments(root: &Path, disk: &Disk, oldest_first: [&str; 2]) -> io::Res
     Ok(())
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether there is no space.
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

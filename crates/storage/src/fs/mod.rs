@@ -31,6 +31,7 @@ mod names;
 mod pairs;
 mod reading;
 mod records;
+mod reserve;
 mod root;
 mod sync;
 mod uploads;
@@ -52,6 +53,7 @@ use self::folders::{Folders, Stripes};
 use self::known::Known;
 use self::log::{Log, ReplayError};
 use self::reading::Files;
+use self::reserve::Reserve;
 use self::root::Root;
 use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
@@ -70,6 +72,8 @@ pub use self::sync::{Durability, SyncCounts};
 
 /// What the name of a temporary file starts with. The run and a number follow.
 const TEMPORARY: &str = ".tmp-";
+/// The largest record that is written with the space that is kept back, in bytes.
+const RESERVED_BYTES_MAX: usize = 64 * 1024;
 const KEY_STRIPES: usize = 1024;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// Maximum number of writes under way: each holds a thread until it is durable.
@@ -98,6 +102,9 @@ pub struct FsOptions {
     /// Folders in the root whose content is secret: [`FsStore::open`] takes all permissions of
     /// other users from everything below them, as it does from the root and the files in it.
     pub private_folders: &'static [&'static str],
+    /// Keys that begin with one of these are written to free space: on a full disk they take from
+    /// what is kept back for that, as deletes do, and swaps of small records.
+    pub reserved_for: Vec<String>,
 }
 
 impl Default for FsOptions {
@@ -108,6 +115,7 @@ impl Default for FsOptions {
             lock_wait: Duration::from_secs(10),
             cache_bytes: CACHE_BYTES,
             private_folders: &[],
+            reserved_for: Vec::new(),
         }
     }
 }
@@ -129,6 +137,9 @@ struct Inner {
     disk: Disk,
     /// Reads, and changes on their way into the log.
     watch: Watch,
+    /// What is kept back for writes that free space.
+    reserve: Reserve,
+    reserved_for: Vec<String>,
     syncs: Arc<Syncs>,
     /// Files that are open for those who will read them next.
     files: Files,
@@ -166,11 +177,19 @@ impl FsStore {
     }
 
     fn open_on(root: &Path, options: FsOptions, disk: Disk) -> Result<Self, OpenError> {
-        let FsOptions { durability, clock, lock_wait, cache_bytes, private_folders } = options;
+        let FsOptions { durability, clock, lock_wait, cache_bytes, private_folders, reserved_for } =
+            options;
         let root = Root::open(root, durability, lock_wait)?;
         modes::restrict(root.path(), private_folders).log(root.path());
         let io = |source| OpenError::Io { root: root.path().to_owned(), source };
-        log::replay(root.path(), &disk).map_err(|error| match error {
+        let replayed = match log::replay(root.path(), &disk) {
+            Err(ReplayError::Io(error)) if log::is_full(&error) => {
+                Reserve::remove(root.path(), &disk).map_err(io)?;
+                log::replay(root.path(), &disk)
+            }
+            replayed => replayed,
+        };
+        replayed.map_err(|error| match error {
             ReplayError::Io(source) => io(source),
             ReplayError::Damaged { path, offset, what } => {
                 OpenError::DamagedLog { path, offset, what }
@@ -181,6 +200,8 @@ impl FsStore {
         let inner = Inner {
             clock,
             watch: watch.clone(),
+            reserve: Reserve::open(root.path(), &disk),
+            reserved_for,
             log: Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?,
             disk: disk.clone(),
             syncs,
@@ -252,6 +273,28 @@ impl Inner {
     fn watched<T>(&self, read: impl FnOnce(&Self) -> T) -> T {
         let _wait = self.watch.begin();
         read(self)
+    }
+
+    /// Whether a write is, or may be, one that frees space: of a record in the place of another, which
+    /// takes no more than that gave, or of what the options say.
+    fn frees_space(&self, key: &Key, bytes: &Bytes, mode: &PutMode) -> bool {
+        let is_reserved = || self.reserved_for.iter().any(|start| key.as_str().starts_with(start));
+        bytes.len() <= RESERVED_BYTES_MAX && (matches!(mode, PutMode::Match(_)) || is_reserved())
+    }
+
+    /// Does something with the space that is kept back, if there is no other.
+    fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            let done = work();
+            let is_full = matches!(&done, Err(error) if error.kind() == ErrorKind::Full);
+            if is_full && self.reserve.release() {
+                continue;
+            }
+            if done.is_ok() {
+                self.reserve.refill();
+            }
+            return done;
+        }
     }
 
     fn check_root(&self, key: &str) -> Result<()> {
@@ -342,7 +385,13 @@ impl Store for FsStore {
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         let key = key.clone();
-        self.write_in(key.clone(), move |inner| inner.put(&key, &bytes, &mode)).await
+        self.write_in(key.clone(), move |inner| {
+            if inner.frees_space(&key, &bytes, &mode) {
+                return inner.with_reserve(|| inner.put(&key, &bytes, &mode));
+            }
+            inner.put(&key, &bytes, &mode)
+        })
+        .await
     }
 
     async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
@@ -351,12 +400,16 @@ impl Store for FsStore {
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
         let (key, version) = (key.clone(), version.cloned());
-        self.write_in(key.clone(), move |inner| inner.delete(&key, version.as_ref())).await
+        self.write_in(key.clone(), move |inner| {
+            inner.with_reserve(|| inner.delete(&key, version.as_ref()))
+        })
+        .await
     }
 
     async fn delete_many(&self, keys: &[Key]) -> Result<()> {
         let keys = keys.to_vec();
-        self.write_in("several keys", move |inner| inner.delete_many(&keys)).await
+        self.write_in("several keys", move |inner| inner.with_reserve(|| inner.delete_many(&keys)))
+            .await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
