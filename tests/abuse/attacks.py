@@ -184,7 +184,7 @@ def idle_uploads(target):
         yield
 
 
-@attack("idle-uploads-s3", "the same against a bucket, where parts are larger", bucket=[], peers=False)
+@attack("idle-uploads-s3", "idle uploads against a bucket, where parts are larger", bucket=[], peers=False)
 def idle_uploads_s3(target):
     with announce_uploads(target, target.size(64, 300), f"Content-Length: {17 * MIB}", first=b"z"):
         yield
@@ -214,7 +214,7 @@ def trickling_manifests(target):
             yield
 
 
-@attack("idle-manifests-http2", "the same on one HTTP/2 connection", peers=False)
+@attack("idle-manifests-http2", "manifest PUTs on one HTTP/2 connection announce 4 MiB each", peers=False)
 def idle_manifests_http2(target):
     connection = open_http2(target)
     for n in range(min(target.size(100, 250), connection.streams_max)):
@@ -545,7 +545,7 @@ def digests(target):
         yield
 
 
-@attack("digests-s3", "the same against a bucket", seed=seed_config, bucket=["--latency-ms", "20"], peers=False)
+@attack("digests-s3", "such manifests against a bucket", seed=seed_config, bucket=["--latency-ms", "20"], peers=False)
 def digests_s3(target):
     with processes(target.size(8, 32), put_digests, target.port):
         yield
@@ -563,7 +563,7 @@ def access_tokens(target):
 
 
 @attack(
-    "access-tokens-s3", "the same against a bucket", policy=LISTED, bucket=["--latency-ms", "20"], peers=False
+    "access-tokens-s3", "such logins against a bucket", policy=LISTED, bucket=["--latency-ms", "20"], peers=False
 )
 def access_tokens_s3(target):
     with processes(target.size(8, 32), guess_access_token, target.port):
