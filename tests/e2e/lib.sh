@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What every client script uses. The runner sets:
 #   REGISTRY  host:port of the registry under test, plain HTTP
+#   REGISTRY_LOG  its log; unset if the runner did not start it
 #   CONTENT   the folder that tests/e2e/content filled
 #   WORK      this client's own empty folder, removed afterwards
 #   RESULT    file that takes the client's version and what it did
@@ -141,4 +142,34 @@ stop() {
     sleep 0.1
   done
   kill -KILL "$1" 2>/dev/null || true
+}
+
+# push_blob REPOSITORY FILE: with curl, in one request, to $ORIGIN if that is set.
+push_blob() {
+  curl -fsS -o /dev/null -X POST -H 'Content-Type: application/octet-stream' --data-binary "@$2" \
+    "${ORIGIN:-http://$REGISTRY}/v2/$1/blobs/uploads/?digest=$(hash_of "$2")"
+}
+
+# push_small REPOSITORY TAG [FOLDER]: pushes an image of one layer with this folder's files
+# (else a note) with curl, and prints its digest.
+push_small() {
+  local repository=$1 tag=$2 dir
+  dir=$(mktemp -d -p "$WORK")
+  mkdir "$dir/made"
+  echo "made for the end-to-end tests" >"$dir/made/note"
+  tar -C "${3:-$dir/made}" -cf "$dir/layer.tar" .
+  jq -nc --arg diff "$(hash_of "$dir/layer.tar")" \
+    '{architecture: "amd64", os: "linux", config: {Cmd: ["/none"]}, rootfs: {type: "layers", diff_ids: [$diff]},
+      created: "1970-01-01T00:00:00Z", history: [{created: "1970-01-01T00:00:00Z", created_by: "tests/e2e"}]}' >"$dir/config"
+  push_blob "$repository" "$dir/layer.tar"
+  push_blob "$repository" "$dir/config"
+  jq -nc --arg type "$OCI_IMAGE" --arg config "$(hash_of "$dir/config")" --arg layer "$(hash_of "$dir/layer.tar")" \
+    --argjson config_size "$(stat -c %s "$dir/config")" --argjson layer_size "$(stat -c %s "$dir/layer.tar")" \
+    '{schemaVersion: 2, mediaType: $type,
+      config: {mediaType: "application/vnd.oci.image.config.v1+json", digest: $config, size: $config_size},
+      layers: [{mediaType: "application/vnd.oci.image.layer.v1.tar", digest: $layer, size: $layer_size}]}' >"$dir/manifest"
+  curl -fsS -o /dev/null -X PUT -H "Content-Type: $OCI_IMAGE" --data-binary "@$dir/manifest" \
+    "${ORIGIN:-http://$REGISTRY}/v2/$repository/manifests/$tag"
+  hash_of "$dir/manifest"
+  rm -r "$dir"
 }
