@@ -339,8 +339,8 @@ impl Guard {
         Ok(Found { bearer, until: self.trusted_until(), expires: None })
     }
 
-    /// Whose access token it is. One that is not remembered costs a read, so who invents such has
-    /// to wait as who guesses passwords; those that are remembered go on.
+    /// The identity of an access token. One that is not remembered costs a read of the store, so
+    /// clients that invent them are throttled; those that are remembered are not.
     async fn of_robot(
         &self,
         token: &Secret,

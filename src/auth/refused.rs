@@ -46,7 +46,7 @@ struct RefusedAction {
 }
 
 impl Credentialed {
-    /// Valid credentials of somebody, or none of nobody.
+    /// The credentials of an identity, which may be anonymous.
     pub fn as_identity(identity: &Identity) -> Self {
         Self::As(identity.to_string())
     }

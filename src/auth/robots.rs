@@ -12,8 +12,8 @@ use super::sessions::TRUST_MAX;
 
 /// The most records that are remembered.
 const REMEMBERED_MAX: usize = 8192;
-/// The most ids that are remembered not to be there. They have a place of their own: who invents ids
-/// must not push out the records.
+/// The most ids that are remembered to be absent. They have a cache of their own: a client that invents
+/// ids must not evict the records.
 const ABSENT_REMEMBERED_MAX: usize = 1024;
 /// How often a record is read again when somebody else changes it at the same time.
 const ATTEMPTS_MAX: u32 = 5;

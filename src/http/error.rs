@@ -39,12 +39,19 @@ pub(super) struct ApiError {
     /// Whether trying again can help (`Retry-After`).
     retry: Retry,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Why somebody was not let in: for the log only.
-    denied: Option<String>,
-    /// Which limit was reached, of a temporary refusal: for the log only.
-    limited: Option<String>,
+    /// Why it was refused: for the log only.
+    why: Option<Box<Why>>,
     /// What it is in the words of OAuth 2.0.
     oauth: Option<OauthError>,
+}
+
+/// Why a request was refused. The client is not told.
+#[derive(Debug)]
+enum Why {
+    /// Somebody was not let in.
+    Denied(String),
+    /// A limit was reached.
+    Limited(String),
 }
 
 /// An error of a token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2).
@@ -87,9 +94,9 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let headers = Vec::new();
-        let (detail, log, denied, limited, oauth) = Default::default();
+        let (detail, log, why, oauth) = Default::default();
         let retry = Retry::Never;
-        Self { status, code, message, detail, log, retry, headers, denied, limited, oauth }
+        Self { status, code, message, detail, log, retry, headers, why, oauth }
     }
 
     /// The status of the answer.
@@ -99,7 +106,10 @@ impl ApiError {
 
     /// Why somebody was not let in, if that is it.
     pub(super) fn denied(&self) -> Option<&str> {
-        self.denied.as_deref()
+        match self.why.as_deref() {
+            Some(Why::Denied(reason)) => Some(reason),
+            Some(Why::Limited(_)) | None => None,
+        }
     }
 
     /// A failure of the registry: `log` is for the log only.
@@ -190,7 +200,7 @@ impl ApiError {
     fn temporary(limit: String, retry: Retry) -> Self {
         let code = ErrorCode::TooManyRequests;
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, code.description());
-        Self { retry, limited: Some(limit), ..error }
+        Self { retry, why: Some(Box::new(Why::Limited(limit))), ..error }
     }
 
     fn busy(limit: String) -> Self {
@@ -208,7 +218,7 @@ impl ApiError {
     /// Whether it passes by itself, in the form that docker retries.
     #[cfg(test)]
     fn is_temporary(&self) -> bool {
-        self.limited.is_some()
+        self.status == StatusCode::TOO_MANY_REQUESTS && self.message == self.code.description()
     }
 
     fn unavailable(log: String) -> Self {
@@ -241,7 +251,7 @@ impl ApiError {
 
     /// Says in the log why somebody was not let in.
     pub(super) fn with_denied(mut self, reason: String) -> Self {
-        self.denied = Some(reason);
+        self.why = Some(Box::new(Why::Denied(reason)));
         self
     }
 
@@ -253,11 +263,10 @@ impl ApiError {
     /// Makes the answer, and tells the log if the failure is ours.
     pub(super) fn render(self, context: &Arc<Context>, exchange: &Exchange) -> Response {
         exchange.failed_with(self.code);
-        if let Some(reason) = self.denied {
-            exchange.denied_because(reason);
-        }
-        if let Some(limit) = self.limited {
-            exchange.limited_by(limit);
+        match self.why.map(|why| *why) {
+            Some(Why::Denied(reason)) => exchange.denied_because(reason),
+            Some(Why::Limited(limit)) => exchange.limited_by(limit),
+            None => {}
         }
         let request_id = &exchange.request_id;
         if let Some(log) = &self.log {
@@ -321,7 +330,7 @@ impl From<Denied> for ApiError {
             Denied::Delayed { wait } => Self::delayed(message, wait),
             Denied::Unavailable { reason } => Self::unavailable(reason),
         };
-        Self { denied: Some(reason), ..error }
+        error.with_denied(reason)
     }
 }
 
@@ -331,7 +340,7 @@ impl From<TokenError> for ApiError {
         match error {
             TokenError::Unauthenticated { access, reason } => {
                 let error = Self::unauthorized(&access, BASIC_CHALLENGE);
-                Self { denied: Some(reason), ..error }
+                error.with_denied(reason)
             }
             TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
             TokenError::Scope => {
@@ -340,11 +349,11 @@ impl From<TokenError> for ApiError {
             }
             TokenError::Busy => {
                 let reason = Denied::Busy.reason().to_owned();
-                Self { denied: Some(reason), ..Self::busy(message) }
+                Self::busy(message).with_denied(reason)
             }
             TokenError::Delayed { wait } => Denied::Delayed { wait }.into(),
             TokenError::Unavailable { reason } => {
-                Self { denied: Some(reason.clone()), ..Self::unavailable(reason) }
+                Self::unavailable(reason.clone()).with_denied(reason)
             }
         }
     }

@@ -22,10 +22,10 @@ pub(super) const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// The filters that a list of referrers went through.
 pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// For every answer: what it is is what its type says (Fetch standard, "X-Content-Type-Options").
+/// For every response: browsers take its type as it is (Fetch standard, "X-Content-Type-Options").
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-/// For every answer of the API, whose content anybody may have pushed: a browser that opens it runs
-/// and loads nothing, and treats it as of an origin of its own.
+/// For every response of the API, whose content a client pushed: a browser that opens it runs and loads
+/// nothing, and treats it as of another origin.
 pub(super) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 /// For content: a browser stores it instead of showing it.
 pub(super) const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
@@ -42,7 +42,7 @@ pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=3153
 /// For what is named by a tag: ask again each time, by ETag.
 pub(super) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// Keeps shared caches from storing an answer that others may not have (RFC 9111 section 5.2.2.7).
+/// Keeps shared caches from storing a response for other clients (RFC 9111 section 5.2.2.7).
 pub(super) fn make_private(headers: &mut HeaderMap) {
     let private = match headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
         Some(control) if control.contains("no-store") => return,

@@ -23,8 +23,8 @@ const REDACTED: &str = "[redacted]";
 /// The most tags that a line names as removed. It says how many there were.
 const TAGS_SHOWN_MAX: usize = 100;
 
-/// What an operation found out that its answer does not say, for the audit log. It goes with the
-/// answer, among its extensions.
+/// What an operation found out that its response does not say, for the audit log. It is among the
+/// extensions of the response.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// A blob was mounted from this repository.
@@ -194,7 +194,7 @@ impl Record {
 }
 
 impl Entry {
-    /// Takes from an answer what only the operation found out.
+    /// Takes from a response what only the operation found out.
     fn learn(&mut self, response: &Response) {
         let of = |name| {
             let value = response.headers().get(name);

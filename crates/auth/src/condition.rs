@@ -57,7 +57,7 @@ pub(crate) struct ConditionSubject {
     tag: Option<String>,
 }
 
-/// What conditions see of the one who asks: the same for all decisions of a request.
+/// What conditions see of the requester: the same for all decisions of a request.
 pub(crate) struct Facts(Context<'static, 'static>);
 
 impl Condition {
@@ -126,7 +126,7 @@ impl Condition {
 }
 
 impl Facts {
-    /// What conditions see of who asks in a query, and of where and when.
+    /// The requester of a query, where and when.
     pub(crate) fn new(query: &Query<'_>) -> Result<Self, String> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.add_function("in_network", in_network).map_err(|error| error.to_string())?;

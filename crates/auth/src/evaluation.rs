@@ -1,9 +1,9 @@
-//! [`Evaluation`]: what a policy says of one who asks, decision after decision.
+//! [`Evaluation`]: the decisions of a policy for one requester.
 //!
-//! - What conditions see of the one who asks is put together once, when the first condition is
+//! - The facts that conditions see of the requester are made once, when the first condition is
 //!   evaluated.
 //! - A condition is evaluated again only if something that it names is not as it was in the
-//!   decision before. Whoever makes many decisions orders them by repository.
+//!   decision before. A caller with many decisions orders them by repository.
 //! - At most [`CONDITIONS_EVALUATED_MAX`] conditions are evaluated. Those beyond cannot be said to
 //!   hold or not, so they let nobody in.
 
@@ -16,14 +16,14 @@ use crate::policy::{Decision, Grants, Policy, Query, Reason, Rule, Tagged, grant
 /// The most conditions that are evaluated for one request. Each takes microseconds.
 pub const CONDITIONS_EVALUATED_MAX: usize = 20_000;
 
-/// What a policy says of one who asks.
+/// The decisions of a policy for one requester.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
     policy: &'a Policy,
-    /// Who asks, where and when. The action, repository and tag are those of the last decision.
+    /// The requester, where and when. The action, repository and tag are those of the last decision.
     query: Query<'a>,
     grants: Grants<'a>,
-    /// Which rules are about the one who asks.
+    /// Which rules are about the requester.
     about: Vec<bool>,
     facts: Option<Result<Facts, String>>,
     /// What each rule's condition came to last.
@@ -32,7 +32,7 @@ pub struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Of the one who asks in a query, with what the credentials grant.
+    /// For the requester of a query, with what the credentials grant.
     pub fn new(policy: &'a Policy, query: Query<'a>, grants: Grants<'a>) -> Self {
         let about = policy.rules().iter().map(|rule| policy.is_about(rule, &query)).collect();
         Self { policy, query, grants, about, facts: None, last: Vec::new(), evaluated: 0 }

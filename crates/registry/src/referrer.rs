@@ -193,7 +193,8 @@ mod tests {
 
     fn descriptor() -> Descriptor {
         let digest = Digest::of(Algorithm::Sha256, b"");
-        let annotations = [("a \"b\"".to_owned(), "\u{e9}\n".to_owned())].into();
+        let text = serde_json::json!({ "a \"b\"": "\u{e9}\n" });
+        let annotations = serde_json::from_value(text).unwrap();
         let artifact_type = Some("application/x".to_owned());
         let plain = Descriptor::new(&MediaType::OCI_IMAGE_MANIFEST, digest, 7);
         Descriptor { artifact_type, annotations, ..plain }
