@@ -11,6 +11,7 @@
 //!   has closed. The store looks at it again between signing the request and sending it.
 //! - W3 acknowledge only after W2.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +26,7 @@ use uuid::Uuid;
 use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::compute::Compute;
+use crate::fingerprint::Version;
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::Mappings;
@@ -82,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) upload_bytes: Budget,
     /// What those bytes are collected in.
     pub(crate) mappings: Mappings,
+    /// Sessions of unfinished uploads that the reaper has read.
+    pub(crate) unfinished: Arc<std::sync::Mutex<HashSet<Version>>>,
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Arc<[Mutex<()>]>,
@@ -122,6 +126,7 @@ impl Core {
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: Budget::new(budget),
             mappings: Mappings::new(budget),
+            unfinished: Arc::default(),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
             manifest_locks: ManifestLocks::new(),
             touch_room: Arc::new(Semaphore::new(in_kib(TOUCH_BYTES_MAX) as usize)),
@@ -219,18 +224,20 @@ impl Core {
         first: Put,
         then: Put,
     ) -> Result<Option<Written>> {
-        let unnamed = unnamed.map(|window| self.since(window));
-        let check = || unnamed.map_or(Ok(()), |window| self.check(window));
+        let open = || {
+            let window = unnamed.map(|window| self.since(window));
+            window.map_or(Ok(()), |window| self.check(window)).map(|()| window)
+        };
         let named = match self.store.locality() {
             Locality::InProcess => {
-                check()?;
-                self.send_within(unnamed, self.store.put_both(first, then)).await?
+                let window = open()?;
+                self.send_within(window, self.store.put_both(first, then)).await?
             }
             Locality::Shared => {
                 self.store.put(&first.key, first.bytes, first.mode).await?;
-                check()?;
+                let window = open()?;
                 let put = self.store.put(&then.key, then.bytes, then.mode);
-                self.send_within(unnamed, put).await
+                self.send_within(window, put).await
             }
         };
         match named {

@@ -1,22 +1,34 @@
 //! The reaper: removes what uploads leave behind once nobody can go on with them.
 //!
-//! An upload that was cut off leaves a session and bytes; one that was finished leaves its
-//! session, for a client's retry. Both go when the upload's age is past its limit and past the
-//! time that a write of it may still be on its way ([`WRITE_MAX`]). Any number of reapers may run
+//! An upload that was cut off leaves a session and bytes, which go when the upload's age is past its
+//! limit and past the time that a write of it may still be on its way ([`WRITE_MAX`]). One that was
+//! finished leaves its session, for a client's retry, which goes as soon as no retry can write the
+//! link any more ([`CLOSED_USE_MAX`]): so there are no more sessions than uploads of an hour or two,
+//! and those that were cut off. Any number of reapers may run
 //! at the same time and stop anywhere: a session is given up by compare-and-swap before any of its
 //! bytes are removed, and its record, which names them, goes last.
 
-use std::time::SystemTime;
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt};
-use jreg_storage::{Key, ListRequest};
+use jreg_storage::{Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
 use crate::core::{Core, WRITE_MAX};
+use crate::fingerprint::Version;
 use crate::keys::{self, UploadKey};
 use crate::record::Stored;
 use crate::session::{Leftover, REPLAY_MAX, Session, State};
-use crate::{Registry, Result};
+use crate::{Error, Registry, Result};
+
+/// For how long the record of a finished upload is of use: a retry may write the link, and that write
+/// may be on its way.
+const CLOSED_USE_MAX: Duration = Duration::from_secs(REPLAY_MAX.as_secs() + WRITE_MAX.as_secs());
+
+/// Maximum number of unfinished sessions that are remembered, so that no run reads them again.
+const UNFINISHED_MAX: usize = 100_000;
 
 /// How many sessions are removed at the same time.
 const REMOVALS_AT_ONCE: usize = 8;
@@ -38,6 +50,16 @@ enum Fate {
     Ended,
     /// It was a tail, or somebody else gave it up first.
     Nothing,
+    /// This version of a session is that of an upload that is not finished.
+    Stays(Option<Version>),
+}
+
+/// What is to be done about a key.
+enum Duty {
+    /// Its upload is past use: it goes.
+    Reap(UploadKey),
+    /// It goes if it is the session of a finished upload.
+    ReapClosed(Key, Option<Version>),
 }
 
 impl Registry {
@@ -60,22 +82,28 @@ impl Core {
         let mut request = ListRequest::below(keys::UPLOADS);
         loop {
             let page = core.store.list(&request).await?;
-            let ours = page.entries.iter().filter_map(|entry| keys::upload_key(&entry.key));
-            let (old, young): (Vec<_>, Vec<_>) =
-                ours.partition(|key| core.is_past_use(key, page.date));
-            let removals = old.into_iter().map(|key| core.reap(key));
+            let ours = page
+                .entries
+                .iter()
+                .filter_map(|entry| keys::upload_key(&entry.key).map(|key| (entry, key)));
+            let ours: Vec<_> = ours.collect();
+            let has_young = ours.iter().any(|(_, key)| is_in_use(key, page.date));
+            let duties =
+                ours.into_iter().filter_map(|(entry, key)| core.duty(entry, key, page.date));
+            let removals: Vec<_> = duties.map(|duty| core.reap(duty)).collect();
             let mut removals = stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE);
             while let Some(fate) = removals.next().await {
                 match fate {
                     Ok(Fate::Unfinished) => reaped.unfinished += 1,
                     Ok(Fate::Ended) => reaped.ended += 1,
                     Ok(Fate::Nothing) => {}
+                    Ok(Fate::Stays(version)) => core.remember_unfinished(version),
                     Err(_) => reaped.failed += 1,
                 }
             }
             // The listing is in the order in which the uploads began.
             match page.next {
-                Some(next) if young.is_empty() => request.start_after = Some(next),
+                Some(next) if !has_young => request.start_after = Some(next),
                 _ => return Ok(reaped),
             }
         }
@@ -86,13 +114,53 @@ impl Core {
         key.id().is_older_than(age_max, now)
     }
 
-    async fn reap(&self, key: UploadKey) -> Result<Fate> {
-        match key {
-            UploadKey::Session(id) => self.reap_session(&keys::upload(&id)).await,
-            UploadKey::Tail(_, key) => {
+    /// `None`: it stays, as the listing shows.
+    fn duty(&self, entry: &Listed, key: UploadKey, now: SystemTime) -> Option<Duty> {
+        if self.is_past_use(&key, now) {
+            return Some(Duty::Reap(key));
+        }
+        let age = now.duration_since(entry.last_modified).unwrap_or_default();
+        let version = Version::of(entry, now);
+        let may_be_over = matches!(key, UploadKey::Session(_)) && age > CLOSED_USE_MAX;
+        let is_known = version.is_some_and(|version| self.unfinished().contains(&version));
+        (may_be_over && !is_known).then(|| Duty::ReapClosed(entry.key.clone(), version))
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, HashSet<Version>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_unfinished(&self, version: Option<Version>) {
+        let Some(version) = version else { return };
+        let mut unfinished = self.unfinished();
+        if unfinished.len() >= UNFINISHED_MAX {
+            unfinished.clear();
+        }
+        unfinished.insert(version);
+    }
+
+    async fn reap(&self, duty: Duty) -> Result<Fate> {
+        match duty {
+            Duty::Reap(UploadKey::Session(id)) => self.reap_session(&keys::upload(&id)).await,
+            Duty::Reap(UploadKey::Tail(_, key)) => {
                 self.store.delete(&key, None).await?;
                 Ok(Fate::Nothing)
             }
+            Duty::ReapClosed(key, version) => self.reap_closed(&key, version).await,
+        }
+    }
+
+    /// Removes the session of a finished upload that is not of use any more.
+    async fn reap_closed(&self, key: &Key, version: Option<Version>) -> Result<Fate> {
+        match self.read::<Session>(key).await {
+            Ok(Some(session)) if matches!(session.value.state, State::Closed(_)) => {
+                self.reap_session(key).await
+            }
+            Ok(Some(_)) => Ok(Fate::Stays(version)),
+            Ok(None) => Ok(Fate::Nothing),
+            // The run that finds it past use says so.
+            Err(Error::Damaged { .. }) => Ok(Fate::Stays(version)),
+            Err(error) => Err(error),
         }
     }
 
@@ -102,7 +170,7 @@ impl Core {
         let (leftover, fate) = match session.value.state {
             // Its link may still be on its way, and a sweep must see until then that it names
             // bytes.
-            State::Closed(_) if age <= REPLAY_MAX + WRITE_MAX => return Ok(Fate::Nothing),
+            State::Closed(_) if age <= CLOSED_USE_MAX => return Ok(Fate::Nothing),
             State::Open(open) => {
                 let leftover = open.leftover();
                 let state = State::Cancelled(leftover.clone());
@@ -121,8 +189,14 @@ impl Core {
             }
         };
         leftover.discard(self).await?;
-        // Nobody writes it any more, and no session ever comes back under this id.
+        // Nobody writes this one any more. An upload that begins anew under its id has bytes of its own.
         self.store.delete(key, None).await?;
         Ok(fate)
     }
+}
+
+/// Whether no session that is listed from here on can be over: sessions are listed in the order in
+/// which their uploads began.
+fn is_in_use(key: &UploadKey, now: SystemTime) -> bool {
+    !key.id().is_older_than(CLOSED_USE_MAX, now)
 }

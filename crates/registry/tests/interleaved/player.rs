@@ -11,7 +11,7 @@ use jreg_registry::{
     Outcome, Phase, Registry, Repository, Result, Touch, UploadId, Watch,
 };
 use jreg_storage::testing::ManualClock;
-use jreg_storage::{ByteRange, Clock};
+use jreg_storage::{ByteRange, Clock, Key, PutMode, Store};
 
 use crate::content::digest;
 use crate::ledger::{KEPT, Ledger, Thing};
@@ -19,6 +19,7 @@ use crate::ledger::{KEPT, Ledger, Thing};
 #[derive(Clone, Debug)]
 pub(crate) struct Player {
     pub(crate) registry: Registry,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) clock: Arc<ManualClock>,
 }
@@ -211,6 +212,13 @@ impl Player {
             Ok(_) | Err(CollectError::Registry(Error::Interrupted { .. } | Error::Store(_))) => {}
             Err(error) => self.ledger.blame(format!("a collector gave up: {error}")),
         }
+    }
+
+    /// Collects as one whose reaper fails to remove a record.
+    pub(crate) async fn collect_but_keep(&self, kept: &Key) {
+        let record = self.store.get(kept).await.unwrap();
+        self.collect(&eager()).await;
+        self.store.put(kept, record.bytes, PutMode::Create).await.unwrap();
     }
 
     pub(crate) async fn reap(&self) {

@@ -151,7 +151,9 @@ impl Start {
         let memory = memory(store.clock(clock.clone()).build(), stays);
         let registry = breaking(open(memory.clone(), &clock).await, broken);
         let ledger = Arc::new(Ledger::default());
-        set_up(Player { registry, ledger: ledger.clone(), clock: clock.clone() }).await;
+        let (store, ledger_of_all) = (memory.clone(), ledger.clone());
+        let player = Player { registry, store, ledger: ledger_of_all, clock: clock.clone() };
+        set_up(player).await;
         let mut records = ledger.records().clone();
         (records.acked, records.removed) = (0, 0);
         Self { memory, passed: clock.monotonic(), records, stays }
@@ -262,9 +264,10 @@ impl Stage {
         let mut tasks = Vec::new();
         for (index, actor) in scene.actors.iter().enumerate() {
             let store = self.schedule.store(index, self.memory.clone(), scene.manners(actor));
-            let registry = breaking(open(Arc::new(store), &self.clock).await, scene.broken);
+            let store: Arc<dyn Store> = Arc::new(store);
+            let registry = breaking(open(store.clone(), &self.clock).await, scene.broken);
             let (ledger, clock) = (self.ledger.clone(), self.clock.clone());
-            let work = (actor.act)(Player { registry, ledger, clock });
+            let work = (actor.act)(Player { registry, store, ledger, clock });
             let schedule = self.schedule.clone();
             tasks.push(tokio::spawn(async move {
                 schedule.start(index).await;
@@ -306,7 +309,8 @@ impl Stage {
     }
 
     async fn check_later(&self, scene: &Scene, registry: Registry) -> Result<(), String> {
-        let caretaker = Player { registry, ledger: Arc::default(), clock: self.clock.clone() };
+        let (store, clock) = (self.memory.clone(), self.clock.clone());
+        let caretaker = Player { registry, store, ledger: Arc::default(), clock };
         caretaker.pass(REAPED);
         let mut left = Ok(());
         for _ in 0..COLLECTIONS_MAX {

@@ -246,16 +246,18 @@ pub(crate) async fn close_and_sweep(broken: Option<Rule>, stays: bool, length: u
     Scene::new(start, vec![closer, collects()])
 }
 
-/// A closing request is sent again, long after the link went and as its bytes go.
+/// A closing request is sent again, long after the link went and as its bytes go: the reaper has failed
+/// to remove the session.
 pub(crate) async fn late_replay(stays: bool) -> Scene {
     let id = std::sync::Arc::new(std::sync::OnceLock::new());
     let start = Start::new(stays, async |player| {
         let sent = player.upload("app", &bytes(5)).await.unwrap();
         player.close("app", &sent, &bytes(5)).await;
+        let session = format!("uploads/{sent}").parse().unwrap();
         id.set(sent).unwrap();
         player.pass(OLD);
-        player.collect(&eager()).await;
-        player.pass(HOUR);
+        player.collect_but_keep(&session).await;
+        player.pass(HOUR + MINUTE);
     });
     let start = start.await;
     let id = id.get().unwrap().clone();

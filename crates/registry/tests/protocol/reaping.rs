@@ -140,3 +140,69 @@ async fn upload_that_was_finished_at_the_last_moment_keeps_its_record_for_a_whil
     let reaped = bench.registry.reap_uploads().await.unwrap();
     assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
 }
+
+/// So long after it was finished, no retry of an upload can write its link.
+const CLOSED_USE: std::time::Duration = std::time::Duration::from_secs(80 * 60);
+
+/// There are no more sessions than uploads of the last hour or two, and those that were cut off.
+#[tokio::test]
+async fn sessions_of_finished_uploads_go_early_and_unfinished_ones_are_read_once() {
+    let bench = Bench::new().await;
+    let repository = bench.repository("a");
+    let open = begun(&bench, 1).await;
+    let mut contents = Vec::new();
+    for length in [1, PART * 3] {
+        let content = bytes(length);
+        let id = repository.upload_start(None);
+        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        contents.push(content);
+    }
+    let is_session = |key: &Key| !key.as_str().contains('.');
+    let sessions = async || bench.keys("uploads/").await.into_iter().filter(is_session).count();
+    bench.clock.advance(CLOSED_USE);
+    assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+    assert_eq!(sessions().await, 3);
+    bench.clock.advance(MINUTE);
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 0, ended: 2, failed: 0 });
+    assert_eq!(sessions().await, 1);
+    for content in &contents {
+        assert_eq!(bench.pull("a", &digest(content)).await.unwrap(), content);
+    }
+    bench.calls.take();
+    for _ in 0..3 {
+        assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+    }
+    let calls: Vec<_> = bench.calls.take().into_iter().map(|call| call.operation).collect();
+    assert_eq!(calls, ["list"; 3], "what is not finished was read before");
+    // The upload goes on, and what became of it is seen.
+    repository.upload_append(&open, Chunk::of(bytes(1))).await.unwrap();
+    let content = Bytes::from([bytes(1), bytes(1)].concat());
+    repository.upload_finish(&open, &digest(&content), Chunk::empty()).await.unwrap();
+    bench.clock.advance(CLOSED_USE + MINUTE);
+    let reaped = bench.registry.reap_uploads().await.unwrap();
+    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(bench.keys("uploads/").await, []);
+    assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+}
+
+/// The client that retries so late begins anew, and its bytes are kept.
+#[tokio::test]
+async fn an_upload_that_begins_anew_after_its_session_went_is_whole() {
+    let bench = Bench::new().await;
+    let (content, repository) = (bytes(PART * 2), bench.repository("a"));
+    let id = repository.upload_start(None);
+    let push = async || {
+        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    };
+    push().await;
+    bench.clock.advance(CLOSED_USE + MINUTE);
+    assert_eq!(bench.registry.reap_uploads().await.unwrap().ended, 1);
+    push().await;
+    assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+    bench.clock.advance(CLOSED_USE + MINUTE);
+    assert_eq!(bench.registry.reap_uploads().await.unwrap().ended, 1);
+    assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+}
