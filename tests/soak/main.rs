@@ -1,7 +1,8 @@
 //! A soak: three instances in one bucket with collectors that never stop, under random clients,
 //! crashes and faults, while hours pass between one request and the next. The grace is the
 //! shortest there is, and time runs so fast that everything continually becomes old. Whatever is
-//! acknowledged and still referenced stays, byte for byte; afterwards exactly that is left.
+//! acknowledged and still referenced stays, byte for byte; afterwards exactly that is left. At the end
+//! objects lose their bytes, and pushing again heals them.
 //!
 //! On a store in memory, whose weather is made here, and on the emulator of S3, which fails by
 //! itself; each also as a store that cannot remove the version of a record that is named.
@@ -15,6 +16,7 @@ mod audit;
 mod client;
 mod cluster;
 mod collectors;
+mod damage;
 mod ledger;
 mod pull;
 mod push;
@@ -95,6 +97,8 @@ async fn soak(place: Place, removal: Removal, seed: u64, operations: u64) {
     let shared = Shared { world, ledger: Arc::default(), cluster: Arc::clone(&cluster) };
     work(&shared, variable("JREG_SOAK_OPERATIONS").unwrap_or(operations)).await;
     cluster.sky.clear().await;
+    cluster.replace();
+    damage::damage_and_heal(&shared).await;
     audit::audit(&shared).await;
     let days = cluster.sky.clock_days();
     println!("  {}, in {days} days ({:?})", cluster.sky.counts, began.elapsed());

@@ -44,6 +44,7 @@ pub(crate) struct Counts {
     pub(crate) collections_cut: AtomicU64,
     pub(crate) removed: AtomicU64,
     pub(crate) folded: AtomicU64,
+    pub(crate) damaged: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -56,7 +57,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} operations, {} acknowledged, {} pulls, {} objects checked; {} collections and {} \
-             cut off, {} objects removed, {} folded; {} requests, {} faults, {} late, {} crashes, \
+             cut off, {} objects removed, {} folded, {} damaged; {} requests, {} faults, {} late, {} crashes, \
              {} jumps, {} stalls",
             of(&self.operations),
             of(&self.acknowledged),
@@ -66,6 +67,7 @@ impl fmt::Display for Counts {
             of(&self.collections_cut),
             of(&self.removed),
             of(&self.folded),
+            of(&self.damaged),
             of(&self.requests),
             of(&self.faults),
             of(&self.late),

@@ -1,0 +1,126 @@
+//! Damage: objects of blobs are lost or cut while collectors run. Nothing wrong is served, what is
+//! acknowledged afterwards is there at every instance, and pushing again heals everything.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::future::join;
+use jreg_registry::{Chunk, Error, Touch};
+use jreg_storage::{ByteRange, ListRequest, PutMode};
+
+use crate::client::Shared;
+use crate::cluster::INSTANCES;
+use crate::collectors::collect;
+use crate::sky::count;
+use crate::world::{REPOSITORIES, World};
+
+const ROUNDS: usize = 4;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A repository and a blob, by the numbers of the world.
+type Held = (usize, usize);
+
+/// Damages some objects, and heals them by pushing every blob again that a repository has.
+pub(crate) async fn damage_and_heal(shared: &Shared) {
+    for round in 0..ROUNDS {
+        let held = held(shared).await;
+        damage_some(shared).await;
+        for instance in 0..INSTANCES {
+            for of in &held {
+                // Missing bytes may be an error, and never other ones.
+                pull(shared, instance, *of).await.ok();
+            }
+        }
+        let pushing = async {
+            for (number, of) in held.iter().enumerate() {
+                push(shared, number % INSTANCES, *of).await;
+            }
+        };
+        join(pushing, collect(&shared.cluster, round % INSTANCES, Duration::ZERO)).await;
+        for instance in 0..INSTANCES {
+            for of in &held {
+                if let Err(error) = pull(shared, instance, *of).await {
+                    shared.cluster.sky.violation(&format!("{of:?} was pushed again: {error}"), &[]);
+                }
+            }
+        }
+        shared.cluster.sky.advance(HOUR).await;
+    }
+}
+
+/// The blobs that repositories have.
+async fn held(shared: &Shared) -> Vec<Held> {
+    let mut held = Vec::new();
+    for repository in 0..REPOSITORIES.len() {
+        for (blob, found) in shared.world.blobs.iter().enumerate() {
+            let digest = found.digest.clone();
+            let stat = shared.cluster.at(0, |registry| async move {
+                registry.repository(World::name(repository)).blob_stat(&digest, Touch::IfOld).await
+            });
+            if stat.await.is_some_and(|stat| stat.is_ok()) {
+                held.push((repository, blob));
+            }
+        }
+    }
+    held
+}
+
+/// Half of all objects are lost or cut.
+async fn damage_some(shared: &Shared) {
+    let (store, sky) = (shared.cluster.bare(), &shared.cluster.sky);
+    let mut request = ListRequest::below("blobs/");
+    loop {
+        let page = store.list(&request).await.unwrap();
+        for entry in page.entries {
+            let dice = sky.rng().below(4);
+            let cut = Bytes::from(vec![0; usize::try_from(entry.size_bytes / 2).unwrap()]);
+            match dice {
+                0 => store.delete(&entry.key, None).await.unwrap(),
+                1 => drop(store.put(&entry.key, cut, PutMode::Overwrite).await.unwrap()),
+                _ => continue,
+            }
+            count(&sky.counts.damaged);
+            sky.note(|| format!("--- {} is damaged", entry.key));
+        }
+        match page.next {
+            Some(next) => request.start_after = Some(next),
+            None => return,
+        }
+    }
+}
+
+/// Reads a blob at an instance: right, or not at all.
+async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Result<(), Error> {
+    let right = shared.world.blobs[blob].clone();
+    let read = shared.cluster.at(instance, |registry| async move {
+        let reader = registry.repository(World::name(repository)).blob_open(&right.digest).await?;
+        let range = ByteRange { start: 0, end: reader.blob().size_bytes };
+        let read: Vec<Bytes> = reader.read(range).await?.try_collect().await?;
+        Ok::<_, Error>(read.concat())
+    });
+    let read = read.await.expect("nobody dies any more")?;
+    if read != shared.world.blobs[blob].bytes {
+        shared.cluster.sky.violation(&format!("{repository} {blob}: wrong bytes are served"), &[]);
+    }
+    Ok(())
+}
+
+/// Pushes a blob, in one request or as a stream. It must not fail.
+async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
+    let found = shared.world.blobs[blob].clone();
+    let is_streamed = shared.cluster.sky.chance(2);
+    let pushed = shared.cluster.at(instance, |registry| async move {
+        let repository = registry.repository(World::name(repository));
+        let chunk = Chunk::of(found.bytes);
+        if !is_streamed {
+            return repository.blob_push(&found.digest, chunk).await;
+        }
+        let id = repository.upload_start(None);
+        repository.upload_append(&id, chunk).await?;
+        repository.upload_finish(&id, &found.digest, Chunk::empty()).await
+    });
+    if let Err(error) = pushed.await.expect("nobody dies any more") {
+        shared.cluster.sky.violation(&format!("{repository} {blob}: {error}"), &[]);
+    }
+}
