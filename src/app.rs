@@ -154,12 +154,12 @@ impl App {
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
         };
-        let jobs = Jobs::of(&registry, &metrics, &settings, is_shared);
-        let reloader = Reloader::new(guard.clone(), tls.clone());
-        let jobs = Jobs { reloader, renewer: acme.clone().map(Renewer), ..jobs };
         let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
         let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
         let audit = opening.await.map_err(io::Error::other)??;
+        let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
+        let reloader = Reloader::new(guard.clone(), tls.clone());
+        let jobs = Jobs { reloader, renewer: acme.clone().map(Renewer), ..jobs };
         let workshop = Workshop {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
@@ -311,6 +311,7 @@ impl Jobs {
         registry: &Registry,
         metrics: &Arc<Metrics>,
         settings: &Settings,
+        audit: &AuditLog,
         is_shared: bool,
     ) -> Self {
         let reaper = Reaper {
@@ -321,6 +322,7 @@ impl Jobs {
         let collector = settings.gc_interval.map(|interval| Collector {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
+            audit: audit.clone(),
             options: collect_options(settings),
             interval,
             holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),

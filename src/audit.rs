@@ -16,6 +16,7 @@ mod output;
 use std::io;
 use std::sync::Arc;
 
+use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -208,7 +209,7 @@ impl AuditLog {
     }
 
     /// Writes a line soon. For who cannot wait.
-    fn record_later(&self, entry: &impl Serialize) {
+    pub(crate) fn record_later(&self, entry: &impl Serialize) {
         let Some(inner) = &self.0 else { return };
         let (done, _) = oneshot::channel();
         if inner.queue.try_send(Order::Write(line(entry), done)).is_err() {
@@ -239,6 +240,34 @@ impl AuditLog {
 
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+/// A tag that GC removed in the background because its manifest had been absent for the grace.
+#[derive(Debug, Serialize)]
+pub(crate) struct GcEntry {
+    time: String,
+    event: &'static str,
+    operation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+}
+
+impl GcEntry {
+    /// The tag is the last part of the key that the action names.
+    pub(crate) fn tag_removed(action: &jreg_registry::Action) -> Self {
+        Self {
+            time: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            event: "gc",
+            operation: "tag_remove",
+            repository: action.repository.as_ref().map(ToString::to_string),
+            reference: action.key.rsplit('/').next().map(str::to_owned),
+            digest: action.digest.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 fn line(entry: &impl Serialize) -> Vec<u8> {

@@ -13,6 +13,7 @@ use jreg_registry::{
 use tokio::time::sleep;
 
 use super::Job;
+use crate::audit::{AuditLog, GcEntry};
 use crate::logging::chain;
 use crate::metrics::{Metrics, Raised, RunEnd};
 
@@ -29,6 +30,8 @@ pub struct Collector {
     pub registry: Registry,
     /// Where to count.
     pub metrics: Arc<Metrics>,
+    /// Where removed tags are written.
+    pub audit: AuditLog,
     /// How to collect.
     pub options: CollectOptions,
     /// The mean time between two runs.
@@ -41,9 +44,11 @@ pub struct Collector {
 
 /// What is logged while a run goes on.
 #[derive(Debug)]
-struct Log;
+struct Log<'a> {
+    audit: &'a AuditLog,
+}
 
-impl Watch for Log {
+impl Watch for Log<'_> {
     fn phase(&self, phase: Phase) {
         tracing::debug!(phase = phase.label(), "collecting");
     }
@@ -53,6 +58,7 @@ impl Watch for Log {
     fn action(&self, action: &Action, outcome: Outcome) {
         let Action { kind, key, digest, .. } = action;
         if *kind == ActionKind::RemoveTag && outcome == Outcome::Done {
+            self.audit.record_later(&GcEntry::tag_removed(action));
             let digest = digest.as_ref().map(tracing::field::display);
             tracing::warn!(
                 key,
@@ -118,7 +124,7 @@ impl Collector {
 
     async fn collect(&self) {
         let (_running, began) = (Raised::new(&self.metrics.gc_running), Instant::now());
-        let result = self.registry.collect(&self.options, &Log).await;
+        let result = self.registry.collect(&self.options, &Log { audit: &self.audit }).await;
         report(&self.metrics, &result, began.elapsed());
     }
 }

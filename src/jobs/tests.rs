@@ -8,6 +8,8 @@ use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
 
 use super::*;
+use crate::audit::AuditLog;
+use crate::config::{AuditTarget, Settings};
 use crate::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -57,6 +59,7 @@ async fn of_several_instances_the_one_with_the_lease_collects() {
     let job = |registry: &Registry, holder: &str| Collector {
         registry: registry.clone(),
         metrics: metrics.clone(),
+        audit: AuditLog::off(),
         options: CollectOptions { bytes_wait: BYTES_WAIT_MIN, ..CollectOptions::default() },
         interval: HOUR,
         holder: holder.to_owned(),
@@ -72,4 +75,49 @@ async fn of_several_instances_the_one_with_the_lease_collects() {
     job(&other, "other").run().await;
     let text = metrics.render(&one.usage());
     assert!(text.contains("jreg_gc_runs_total{outcome=\"ok\"} 2"), "{text}");
+}
+
+/// A tag whose manifest is absent goes after the grace, and who looks for it later finds which manifest
+/// it named.
+#[tokio::test(start_paused = true)]
+async fn removed_tags_are_in_the_audit_log() {
+    const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let registry = Registry::open(store.clone(), clock.clone(), Options::default()).await.unwrap();
+    let push = jreg_registry::ManifestPush {
+        reference: "v1".parse().unwrap(),
+        tags: Vec::new(),
+        media_type: None,
+        bytes: INDEX.into(),
+        condition: None,
+    };
+    let pushed = registry.repository("a".parse().unwrap()).manifest_put(push).await.unwrap();
+    let manifests = store.list(&ListRequest::below("repositories/a/_manifests/")).await.unwrap();
+    store.delete(&manifests.entries[0].key, None).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let settings = Settings { audit_log: AuditTarget::File(path.clone()), ..Settings::default() };
+    let metrics = Arc::new(Metrics::new());
+    let audit = AuditLog::open(&settings, &metrics).unwrap();
+    let job = Collector {
+        registry,
+        metrics,
+        audit: audit.clone(),
+        options: CollectOptions::default(),
+        interval: HOUR,
+        holder: "one".to_owned(),
+        is_shared: false,
+    };
+    for _ in 0..2 {
+        clock.advance(WEEK);
+        job.run().await;
+    }
+    audit.flush().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["operation"], "tag_remove");
+    assert_eq!(line["repository"], "a");
+    assert_eq!(line["reference"], "v1");
+    assert_eq!(line["digest"], pushed.digest.to_string());
 }

@@ -170,6 +170,9 @@ fn action_line(action: &Action, outcome: Outcome) -> String {
     if let ActionKind::FoldLink { to } = &action.kind {
         line = format!("{line} -> {to}");
     }
+    if let (ActionKind::RemoveTag, Some(digest)) = (&action.kind, &action.digest) {
+        line = format!("{line} (named {digest}, which is absent)");
+    }
     format!("{line}{outcome}\n")
 }
 
