@@ -8,7 +8,7 @@
 //!
 //! | | lists | gets | puts | deletes |
 //! | --- | --- | --- | --- | --- |
-//! | at all | 8, of sessions, queues and notes | 2, where the last run stopped | | |
+//! | at all | 9, of sessions, queues and notes | 2, where the last run stopped | | |
 //! | manifests | 2 pages(3 M) | M, or seg(M) | seg(M) | 1 of many: old notes |
 //! | catalog | pages(R) | | | |
 //! | links | pages(L) | L, or seg(L) | seg(L) | 1 of many: old notes |
@@ -344,7 +344,7 @@ impl Census {
     fn common(&self, size: Size) -> Requests {
         let (links, manifests) = (self.link_segments(), self.manifest_segments(size));
         Requests {
-            lists: 8
+            lists: 9
                 + 2 * pages(self.repositories.len() as u64)
                 + pages(self.catalog)
                 + pages(self.links)
