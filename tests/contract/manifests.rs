@@ -252,7 +252,7 @@ contract! {
     };
 
     references_that_take_too_much_to_look_for_are_400: {
-        let digests = |count: usize| -> Vec<_> { (0..count).map(|n| sha256(&n.to_string())).collect() };
+        let digests = |count: usize| -> Vec<_> { (0..count).map(|n| sha256(n.to_string())).collect() };
         let any = |count| Manifest::compact("application/vnd.example.thing.v3+json", &json!({"any": digests(count)}));
         steps![
             push_manifest("most", &any(1024)),
