@@ -150,8 +150,8 @@ settings! {
             "a media type, TYPE/* or */*, for example application/*", |types| !types.is_empty();
         /// Whether blobs, manifests and tags may be deleted through the API.
         deletes: bool = true, "on or off", |_| true;
-        /// The address by which clients reach this registry. Without it, answers name paths
-        /// only, which is right behind most proxies.
+        /// The address by which clients reach this registry. Without it, `Location` is absolute
+        /// only where the request makes the address certain, and a path otherwise.
         public_url: Option<PublicUrl> = None,
             "none, or an http:// or https:// address, for example https://registry.example.com",
             |_| true;

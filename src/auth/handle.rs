@@ -12,8 +12,9 @@ use jreg_registry::{
 
 use super::{Credentialed, Denied, Gate, RefusedAccess, Right, Session};
 
-/// The most names of the catalog that one page decides about: rules with conditions take their time.
-pub const CATALOG_NAMES_EXAMINED_MAX: usize = 2000;
+/// The most names of the catalog that one page decides about, or its limit if that is more: rules with
+/// conditions take their time.
+pub const CATALOG_NAMES_EXAMINED_MAX: usize = 1000;
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -122,14 +123,15 @@ impl Authorized {
         }
         let mut wanted = PageRequest { limit: page.limit, last: self.place(&page.last).await? };
         let mut visible: Vec<RepositoryName> = Vec::new();
+        let examined_max = page.limit.max(CATALOG_NAMES_EXAMINED_MAX);
         let mut examined = 0;
         let mut place = None;
         for _ in 0..list_requests_max(page.limit) {
             // Names are asked for one store request at a time: how many are needed is not known.
             let Page { items: mut names, next } =
                 self.gate.registry.catalog_within(&wanted, 1).await?;
-            let more = next.is_some() || names.len() > CATALOG_NAMES_EXAMINED_MAX - examined;
-            names.truncate(CATALOG_NAMES_EXAMINED_MAX - examined);
+            let more = next.is_some() || names.len() > examined_max - examined;
+            names.truncate(examined_max - examined);
             examined += names.len();
             let seen = self.gate.authorizer.visible(&self.session, names.clone()).await;
             let (mut seen, count) = (seen.into_iter().peekable(), names.len());
@@ -143,7 +145,7 @@ impl Authorized {
             if !more {
                 return Ok(Page { items: visible, next: None });
             }
-            if examined == CATALOG_NAMES_EXAMINED_MAX {
+            if examined == examined_max {
                 break;
             }
             let Some(next) = next else { break };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{FORWARDED, HOST, VIA};
-use http::{HeaderMap, HeaderName, Request, Version};
+use http::{HeaderMap, HeaderName, Method, Request, Version};
 use ipnet::IpNet;
 use jreg_auth::{Certificate, Said};
 
@@ -51,7 +51,7 @@ pub(super) struct Client {
     /// The host that it asked a proxy for.
     pub(super) host: Option<String>,
     /// The scheme and authority by which the client reached the registry, such as
-    /// `https://registry.example.com`, where both are certain.
+    /// `https://registry.example.com`, where both are certain and a `Location` may be answered.
     pub(super) origin: Option<String>,
     /// What its certificate says. That of a trusted proxy is not its clients'.
     pub(super) certificate: Option<Arc<Certificate>>,
@@ -118,6 +118,12 @@ impl Proxies {
     }
 }
 
+/// Whether the answer may have a `Location`: reads of content, which are most requests, have none.
+fn may_answer_location<B>(request: &Request<B>) -> bool {
+    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+    !is_read || request.uri().path().contains("/uploads/")
+}
+
 fn origin(secure: bool, authority: &str) -> String {
     let scheme = if secure { "https" } else { "http" };
     format!("{scheme}://{authority}")
@@ -128,6 +134,9 @@ fn origin(secure: bool, authority: &str) -> String {
 /// address, or this machine's own name, is certain. Proxies that speak HTTP/1.0 and say nothing of
 /// themselves (nginx by default) pass on an address of their own.
 fn direct_origin<B>(request: &Request<B>, secure: bool) -> Option<String> {
+    if !may_answer_location(request) {
+        return None;
+    }
     let is_passed_on = FORWARDING.iter().any(|name| request.headers().contains_key(name));
     if is_passed_on || request.version() < Version::HTTP_11 {
         return None;
@@ -328,6 +337,9 @@ mod tests {
         assert_eq!(of(target).unwrap(), "https://c.example:8443");
         assert_eq!(of(Request::post("https://u@c.example/v2/")), None);
         assert_eq!(of(post().version(Version::HTTP_10)), None);
+        let get = |path: &str| of(Request::get(path).header("Host", "a.example"));
+        assert_eq!(get("/v2/a/blobs/uploads/x").unwrap(), "https://a.example");
+        assert_eq!(get("/v2/a/manifests/x"), None, "there is no Location in the answer");
     }
 
     const FORWARDED_FOR: &str = "203.0.113.7";

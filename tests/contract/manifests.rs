@@ -78,6 +78,20 @@ fn tag_query(count: usize) -> String {
 }
 
 contract! {
+    /// What a tag points to may become of another type: an image, then an index of it.
+    a_tag_may_change_its_media_type: {
+        let image = Image::plain(1);
+        let index = index_of(&[image.manifest.descriptor()]);
+        steps![
+            push_image("latest", &image),
+            get(&manifest("latest")).is(200).has("Content-Type", &image.manifest.media_type),
+            push_manifest("latest", &index),
+            get(&manifest("latest")).is(200).has("Content-Type", media::INDEX).gives(index.bytes.clone()),
+            push_manifest("latest", &image.manifest),
+            head(&manifest("latest")).is(200).has("Content-Type", &image.manifest.media_type),
+        ]
+    };
+
     c01_push_by_tag_is_201_with_digest: steps![
         push_image("v1", &image())
             .into_iter()

@@ -217,3 +217,32 @@ fn c09_pages_of_referrers_lead_to_every_one() {
         },
     );
 }
+
+/// Descriptors repeat the annotations of their manifests, which may be large: a page has so many bytes at
+/// the most, and a `Link` to the rest.
+#[test]
+fn c09_pages_of_large_referrers_are_bounded_in_bytes() {
+    const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024 + 1024;
+    on_each(ServerSpec::default, |server| async move {
+        let client = server.client();
+        let mut scenario = Scenario::new("large", client.clone());
+        let mut all = Vec::new();
+        for number in 0..5 {
+            let note = format!("{number}{}", "n".repeat(1000));
+            let annotations: serde_json::Map<String, Value> =
+                (0..1300).map(|key| (key.to_string(), note.clone().into())).collect();
+            let large = index_with_subject(&json!({"annotations": annotations}));
+            all.push(Value::from(large.digest()));
+            scenario.run(steps![push_manifest(&large.digest(), &large)]).await;
+        }
+        all.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        let first = format!("/v2/contract/large/referrers/{}", subject().digest());
+        let (found, pages) = follow(&client, &first, "/manifests").await;
+        let digests: Vec<_> = found.iter().map(|entry| entry["digest"].clone()).collect();
+        assert_eq!((digests, pages), (all, 2));
+        assert!(found.iter().all(|entry| entry["annotations"].as_object().unwrap().len() == 1300));
+        let bytes = client.get(&first).await.body.len();
+        assert!((PAGE_BYTES_MAX / 2..=PAGE_BYTES_MAX).contains(&bytes), "{bytes}");
+        server.stop().await;
+    });
+}
