@@ -651,8 +651,8 @@ impl Counted {
             self.must(put(format!("w{tag}"), &image.manifest), 201).await;
         }
         let subject = image.manifest.digest();
-        for seed in 0..REFERRERS {
-            let referrer = Image::referrer(seed as u64 + 10, &image.manifest, "application/x");
+        for seed in (10..).take(REFERRERS) {
+            let referrer = Image::referrer(seed, &image.manifest, "application/x");
             self.push(&referrer.blobs[0].bytes).await;
             self.must(put(referrer.manifest.digest(), &referrer.manifest), 201).await;
         }
@@ -675,7 +675,7 @@ impl Counted {
         let (_, hex) = subject.split_once(':').unwrap();
         let elsewhere = jreg_testkit::sha256("held elsewhere");
         let (_, held) = elsewhere.split_once(':').unwrap();
-        let links = format!("links/sha256/{}/{held}", &held[..2]);
+        let links = format!("links/sha256/{}/{held}", held.get(..2).unwrap_or_default());
         let deleted = format!(r#"{{"nonce":"{}","v":1,"state":"deleted"}}"#, "0".repeat(32));
         for number in 0..IN_THE_WAY {
             let name = format!("hidden.r{number:06}");
