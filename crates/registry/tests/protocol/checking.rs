@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use jreg_oci::{Digest, Reference};
 use jreg_registry::{
-    CheckOptions, CheckPhase, CheckWatch, Checked, Chunk, CollectOptions, Finding, FindingKind,
-    Options, PageRequest, ReferencePolicy, Registry, Repair, Rule, Touch, Unwatched,
+    CheckOptions, CheckPhase, CheckWatch, Checked, Chunk, Finding, FindingKind, Options,
+    PageRequest, ReferencePolicy, Registry, Repair, Touch,
 };
 use jreg_storage::testing::Fault;
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
@@ -21,7 +21,7 @@ pub(crate) struct Findings(Mutex<Vec<Finding>>, Mutex<Vec<(String, Vec<String>)>
 
 impl Findings {
     /// The keys of what a repair was announced for before the finding was told, with the images.
-    fn announced(&self) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn announced(&self) -> Vec<(String, Vec<String>)> {
         std::mem::take(&mut self.1.lock().unwrap())
     }
 
@@ -55,7 +55,7 @@ pub(crate) fn deep() -> CheckOptions {
     CheckOptions { deep: true, ..cheap() }
 }
 
-fn repairing() -> CheckOptions {
+pub(crate) fn repairing() -> CheckOptions {
     CheckOptions { repair: true, ..cheap() }
 }
 
@@ -78,7 +78,7 @@ fn expect(found: &[Finding], expected: &[(FindingKind, &Key, Repair)]) {
 }
 
 const CONFIG: usize = 5;
-const LOOSE: usize = 6;
+pub(crate) const LOOSE: usize = 6;
 
 fn manifest() -> String {
     image(&bytes(CONFIG))
@@ -115,7 +115,7 @@ async fn healthy_with(options: Options) -> Bench {
     bench
 }
 
-async fn put(bench: &Bench, key: &Key, bytes: impl Into<Bytes>) {
+pub(crate) async fn put(bench: &Bench, key: &Key, bytes: impl Into<Bytes>) {
     bench.faults.put(key, bytes.into(), PutMode::Overwrite).await.unwrap();
 }
 
@@ -123,7 +123,7 @@ async fn get(bench: &Bench, key: &Key) -> Bytes {
     bench.faults.get(key).await.unwrap().bytes
 }
 
-async fn remove(bench: &Bench, key: &Key) {
+pub(crate) async fn remove(bench: &Bench, key: &Key) {
     bench.faults.delete(key, None).await.unwrap();
 }
 
@@ -145,11 +145,11 @@ pub(crate) fn spread(digest: &Digest) -> String {
     format!("sha256/{}/{hex}", hex.get(..2).unwrap())
 }
 
-fn link_key(digest: &Digest) -> Key {
+pub(crate) fn link_key(digest: &Digest) -> Key {
     key(format!("links/{}/a", spread(digest)))
 }
 
-fn tag_key(tag: &str) -> Key {
+pub(crate) fn tag_key(tag: &str) -> Key {
     key(format!("repositories/a/_tags/{tag}"))
 }
 
@@ -169,7 +169,7 @@ pub(crate) async fn place(bench: &Bench, digest: &Digest) -> Key {
 }
 
 /// Everything in quarantine, by what it was.
-async fn quarantined(bench: &Bench) -> Vec<String> {
+pub(crate) async fn quarantined(bench: &Bench) -> Vec<String> {
     let keys = bench.keys("quarantine/").await;
     keys.iter().map(|key| key.as_str().splitn(3, '/').nth(2).unwrap().to_owned()).collect()
 }
@@ -417,61 +417,6 @@ async fn bytes_of_another_digest_are_found_by_a_deep_check_only() {
     bench.push("a", &bytes(LOOSE)).await;
     assert_eq!(bench.pull("a", &blob).await.unwrap(), bytes(LOOSE));
     assert_eq!(check(&bench, &deep()).await.0.left, 0);
-}
-
-/// Before anything is put aside it is told, with the images that a person would miss.
-#[tokio::test]
-async fn a_repair_names_the_images_before_it_removes() {
-    let bench = healthy().await;
-    let at = place(&bench, &digest(&bytes(LOOSE))).await;
-    put(&bench, &at, "wrong!").await;
-    put(&bench, &tag_key("v1"), "rubbish").await;
-    let found = Findings::default();
-    bench.registry.check(&deep(), &found).await.unwrap();
-    assert_eq!(found.announced(), [], "nothing is repaired");
-    found.take();
-    let before = bench.keys("links/").await;
-    let repair = CheckOptions { deep: true, ..repairing() };
-    bench.registry.check(&repair, &found).await.unwrap();
-    let (tag, blob) = (tag_key("v1").to_string(), at.to_string());
-    // The index, by its tag, needs the manifest that needs the blob.
-    let expected = [(tag, vec!["a:v1".to_owned()]), (blob, vec!["a:all".to_owned()])];
-    assert_eq!(found.announced(), expected);
-    assert_eq!(bench.keys("links/").await, before);
-}
-
-/// Corrupt bytes do not become absent ones: the link that named them is put aside, and keeps them
-/// until a person has removed it.
-#[tokio::test]
-async fn bytes_that_a_repair_has_let_go_stay_while_their_link_is_in_quarantine() {
-    for broken in [None, Some(Rule::QuarantineKeeps)] {
-        let bench = healthy().await;
-        let blob = digest(&bytes(LOOSE));
-        let (at, link) = (place(&bench, &blob).await, link_key(&blob));
-        put(&bench, &at, "wrong!").await;
-        let (done, _) = check(&bench, &CheckOptions { deep: true, ..repairing() }).await;
-        assert_eq!(done.repaired, 1);
-        assert_eq!(quarantined(&bench).await, [link.as_str()]);
-        let registry = bench.registry.clone();
-        let registry = broken.map_or(registry.clone(), |rule| registry.without(rule));
-        let collect = async || {
-            let options = CollectOptions { sweep_now: true, ..CollectOptions::default() };
-            for _ in 0..3 {
-                bench.clock.advance(options.grace + 2 * HOUR);
-                registry.collect(&options, &Unwatched).await.unwrap();
-            }
-            bench.faults.head(&at).await.is_ok()
-        };
-        assert_eq!(collect().await, broken.is_none(), "{broken:?}");
-        if broken.is_none() {
-            let found = check(&bench, &cheap()).await.1;
-            assert!(found.iter().all(|found| found.kind != FindingKind::BytesOrphan), "{found:?}");
-            for copy in bench.keys("quarantine/").await {
-                remove(&bench, &copy).await;
-            }
-            assert!(!collect().await, "then they are garbage");
-        }
-    }
 }
 
 #[tokio::test]

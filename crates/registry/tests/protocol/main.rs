@@ -11,6 +11,7 @@ mod collecting;
 mod explaining;
 mod pushing;
 mod reaping;
+mod repairing;
 mod sessions;
 mod tagging;
 mod touching;
