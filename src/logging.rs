@@ -1,9 +1,10 @@
 //! The log: one line per event on standard error, as JSON or for people. `docs/logging.md` says
 //! what is logged.
 
+mod background;
 mod json;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -14,19 +15,54 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{LogFormat, Settings};
 
-/// Sends the log of this process to standard error from now on. Can be done once.
-pub fn start(settings: &Settings) -> Result<(), TryInitError> {
+use background::Background;
+pub use background::{LogGuard, dropped_lines};
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// There can be no thread that writes it.
+    #[error("cannot start the thread that writes the log")]
+    Thread(#[from] io::Error),
+    /// There is one already.
+    #[error(transparent)]
+    Started(#[from] TryInitError),
+}
+
+/// Sends the log of this process to standard error from now on. Can be done once. The returned value
+/// must live as long as the process.
+///
+/// # Errors
+///
+/// [`LogError`].
+pub fn start(settings: &Settings) -> Result<LogGuard, LogError> {
     // The settings hold only filters that parse.
     let filter: Targets = settings.log.parse().unwrap_or_default();
-    let terminal = std::io::stderr().is_terminal();
+    let terminal = io::stderr().is_terminal();
+    let (writer, guard) = Background::start(io::stderr())?;
     // The filter is not the layer's own: that would cost each event a look-up.
     let registry = tracing_subscriber::registry().with(filter);
     if pretty(settings.log_format, terminal) {
-        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        registry.with(layer.with_ansi(terminal).with_target(false)).try_init()
+        let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+        registry.with(layer.with_ansi(terminal).with_target(false)).try_init()?;
     } else {
-        registry.with(json(std::io::stderr)).try_init()
+        registry.with(json(writer)).try_init()?;
     }
+    Ok(guard)
+}
+
+/// The beginning of a text that a client chose, for the log.
+pub(crate) fn shortened(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    format!("{}…", beginning(text, bytes_max))
+}
+
+/// As many whole characters as fit so many bytes.
+fn beginning(text: &str, bytes_max: usize) -> &str {
+    let fits = (0..=bytes_max.min(text.len())).rev().find_map(|end| text.get(..end));
+    fits.unwrap_or_default()
 }
 
 /// One JSON object a line, with the fields of the event beside its time, level and target.
@@ -72,6 +108,13 @@ mod tests {
         assert!(!pretty(LogFormat::Auto, false));
         assert!(pretty(LogFormat::Pretty, false));
         assert!(!pretty(LogFormat::Json, true));
+    }
+
+    #[test]
+    fn a_long_text_is_shortened_between_characters() {
+        assert_eq!(shortened("abc", 3), "abc");
+        assert_eq!(shortened("abcd", 3), "abc…");
+        assert_eq!(shortened("aä", 2), "a…");
     }
 
     #[test]

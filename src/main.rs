@@ -56,9 +56,10 @@ fn maintain(resolved: Result<Maintenance, config::ConfigError>, failed: u8) -> E
         Ok(maintenance) => maintenance,
         Err(error) => return fail(2, &error),
     };
-    if let Err(error) = logging::start(&resolved.settings) {
-        return fail(failed, &error);
-    }
+    let _log = match logging::start(&resolved.settings) {
+        Ok(log) => log,
+        Err(error) => return fail(failed, &error),
+    };
     for remark in resolved.remarks {
         tracing::warn!("{remark}");
     }
@@ -143,9 +144,10 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
 }
 
 fn start(cli::Resolved { settings, remarks }: cli::Resolved) -> ExitCode {
-    if let Err(error) = logging::start(&settings) {
-        return fail(1, &error);
-    }
+    let _log = match logging::start(&settings) {
+        Ok(log) => log,
+        Err(error) => return fail(1, &error),
+    };
     for remark in remarks {
         tracing::warn!("{remark}");
     }

@@ -27,7 +27,7 @@ use super::proxies::{Client, Proxies};
 use super::request_id::{self, RequestId};
 use super::{Context, framing, headers, service};
 use crate::limits::Moving;
-use crate::logging::chain;
+use crate::logging::{chain, shortened};
 use crate::metrics::{AnsweredRequest, Raised};
 use crate::network::Network;
 
@@ -35,6 +35,11 @@ use crate::network::Network;
 const CLIENT_GONE: u16 = 499;
 /// The same of a request that is cut off because the server stops.
 const CUT_OFF: u16 = 503;
+
+/// The most of a path and of a User-Agent that is logged. HTTP/2 lets a client repeat a long one
+/// with two bytes.
+const PATH_BYTES_MAX: usize = 1024;
+const USER_AGENT_BYTES_MAX: usize = 256;
 
 /// One request, as far as it is known.
 #[derive(Debug)]
@@ -72,9 +77,11 @@ impl Exchange {
             request_id: RequestId::of(request.headers()),
             started: Instant::now(),
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: shortened(request.uri().path(), PATH_BYTES_MAX),
             client: proxies.client(request),
-            user_agent: user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into()),
+            user_agent: user_agent.map(|value| {
+                shortened(&String::from_utf8_lossy(value.as_bytes()), USER_AGENT_BYTES_MAX)
+            }),
             subject: OnceLock::new(),
             code: OnceLock::new(),
             identity: OnceLock::new(),

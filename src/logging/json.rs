@@ -19,6 +19,11 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// A longer line gives its memory back.
 const LINE_BYTES_KEPT: usize = 16 * 1024;
+/// The most bytes of one text in a line. A longer one ends in an ellipsis.
+const TEXT_BYTES_MAX: usize = 2 * 1024;
+const ELLIPSIS: &str = "…";
+/// A line that is longer takes no further fields, and says so.
+const FIELDS_BYTES_MAX: usize = 8 * 1024;
 
 thread_local! {
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -69,6 +74,9 @@ where
     line.push_str(metadata.level().as_str());
     line.push('"');
     event.record(&mut Fields(line));
+    if line.len() > FIELDS_BYTES_MAX {
+        line.push_str(",\"truncated\":true");
+    }
     line.push_str(",\"target\":");
     write_text(line, metadata.target());
     if let Some(span) = context.event_span(event) {
@@ -91,6 +99,10 @@ impl Fields<'_> {
         // A raw identifier is written without its mark.
         write_text(self.0, field.name().trim_start_matches("r#"));
         self.0.push(':');
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() > FIELDS_BYTES_MAX
     }
 
     fn plain(&mut self, field: &Field, value: impl fmt::Display) {
@@ -121,47 +133,86 @@ impl Visit for Fields<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        if self.is_full() {
+            return;
+        }
         self.name(field);
         write_text(self.0, value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if self.is_full() {
+            return;
+        }
         self.name(field);
         self.0.push('"');
-        let _ = write!(Escaped(self.0), "{value:?}");
+        // It ends early with an error if it is too long.
+        let _ = write!(Escaped::new(self.0), "{value:?}");
         self.0.push('"');
     }
 }
 
 fn write_text(line: &mut String, text: &str) {
     line.push('"');
-    let _ = Escaped(line).write_str(text);
+    let _ = Escaped::new(line).write_str(text);
     line.push('"');
 }
 
-/// What is written to it becomes the inside of a JSON text.
-struct Escaped<'l>(&'l mut String);
+/// What is written to it becomes the inside of a JSON text, which is not longer than
+/// [`TEXT_BYTES_MAX`].
+struct Escaped<'l> {
+    line: &'l mut String,
+    /// Where the text must end.
+    end: usize,
+}
+
+impl<'l> Escaped<'l> {
+    fn new(line: &'l mut String) -> Self {
+        let end = line.len() + TEXT_BYTES_MAX;
+        Self { line, end }
+    }
+
+    /// Writes characters that need no escape, as far as there is room.
+    fn plain(&mut self, text: &str) -> fmt::Result {
+        let room = self.end.saturating_sub(self.line.len());
+        if text.len() <= room {
+            self.line.push_str(text);
+            return Ok(());
+        }
+        self.line.push_str(super::beginning(text, room));
+        // Nothing more comes after that.
+        self.line.push_str(ELLIPSIS);
+        self.end = 0;
+        Err(fmt::Error)
+    }
+}
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.end == 0 {
+            return Err(fmt::Error);
+        }
         let mut rest = text;
         while let Some(place) = rest.bytes().position(must_be_escaped) {
             let (plain, special) = rest.split_at(place);
-            self.0.push_str(plain);
+            self.plain(plain)?;
+            if self.line.len() >= self.end {
+                // No room for a character.
+                return self.plain(special);
+            }
             let mut chars = special.chars();
             match chars.next() {
-                Some('"') => self.0.push_str("\\\""),
-                Some('\\') => self.0.push_str("\\\\"),
-                Some('\n') => self.0.push_str("\\n"),
-                Some('\r') => self.0.push_str("\\r"),
-                Some('\t') => self.0.push_str("\\t"),
-                Some(control) => write!(self.0, "\\u{:04x}", u32::from(control))?,
+                Some('"') => self.line.push_str("\\\""),
+                Some('\\') => self.line.push_str("\\\\"),
+                Some('\n') => self.line.push_str("\\n"),
+                Some('\r') => self.line.push_str("\\r"),
+                Some('\t') => self.line.push_str("\\t"),
+                Some(control) => write!(self.line, "\\u{:04x}", u32::from(control))?,
                 None => {}
             }
             rest = chars.as_str();
         }
-        self.0.push_str(rest);
-        Ok(())
+        self.plain(rest)
     }
 }
 
@@ -242,6 +293,26 @@ mod tests {
         assert_eq!(lines[0]["shown"], text);
         assert_eq!(lines[1]["message"], text);
         assert_eq!(lines.len(), 2);
+    }
+
+    /// 266 kB of requests made 150 MB of log.
+    #[test]
+    fn fixed_no_text_and_no_line_is_longer_than_is_allowed() {
+        for unit in ["x", "\"", "\u{1}", "ä", "\u{1f600}"] {
+            let text = unit.repeat(100_000);
+            let lines = logged(|| {
+                tracing::info!(
+                    target: "t",
+                    a = text, b = %text, c = text, d = text, e = text, f = text, g = text, "end"
+                );
+            });
+            let first = lines[0]["a"].as_str().unwrap();
+            assert!(first.len() <= TEXT_BYTES_MAX + ELLIPSIS.len() && first.ends_with(ELLIPSIS));
+            assert_eq!(lines[0]["b"], lines[0]["a"]);
+            assert_eq!(lines[0]["truncated"], true);
+            let bytes = serde_json::to_string(&lines[0]).unwrap().len();
+            assert!(bytes <= FIELDS_BYTES_MAX + 2 * TEXT_BYTES_MAX, "{bytes}");
+        }
     }
 
     #[test]
