@@ -415,6 +415,7 @@ pub(crate) fn registry_options(settings: &Settings) -> Options {
             upload_age_max: settings.upload_age_max,
             uploads_max: settings.uploads_max,
             upload_buffer_bytes: settings.upload_buffer_bytes,
+            buffer_wait_max: settings.buffer_wait_max,
             part_bytes: settings.part_bytes,
             parts_in_flight: settings.parts_in_flight,
             wave_reads_max: settings.wave_reads_max,

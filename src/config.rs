@@ -303,6 +303,10 @@ settings! {
         /// The most bytes of manifests that are being received, over all requests; more wait.
         manifest_buffer_bytes: u64 = 128 * MIB, "a size from 8MiB to 1TiB",
             |bytes| (8 * MIB..=MIB * MIB).contains(bytes);
+        /// Maximum time that a request waits for room in upload-buffer-bytes or
+        /// manifest-buffer-bytes; then it gets 429.
+        buffer_wait_max: Duration = 30 * SECOND, "a duration from 100ms to 1h",
+            |wait| is_timeout(*wait);
         /// The most items in one page of a listing.
         page_items_max: usize = 1000, "a number from 1 to 10000",
             |items| (1..=10_000).contains(items);
@@ -410,6 +414,12 @@ settings! {
         /// How long a client may send nothing in the middle of a body.
         body_idle_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
+        /// Minimum bytes per second of a request body, averaged over each body-rate-grace in which
+        /// jreg waits for the client; a slower body gets 408. 0 is no limit.
+        body_rate_min: u64 = KIB, "a size up to 1GiB (per second)", |rate| *rate <= KIB * MIB;
+        /// Time over which body-rate-min is averaged: no body is too slow before.
+        body_rate_grace: Duration = 60 * SECOND, "a duration from 100ms to 1h",
+            |grace| is_timeout(*grace);
         /// How long a client may take nothing of an answer.
         write_stall_timeout: Duration = 120 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);

@@ -41,7 +41,7 @@ use axum::response::Response;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_auth::Certificate;
-use tokio::sync::Semaphore;
+use jreg_registry::Budget;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -91,6 +91,12 @@ pub struct HttpOptions {
     pub page_items_max: usize,
     /// How long a client may send nothing in the middle of a body.
     pub body_idle_timeout: Duration,
+    /// The fewest bytes a second of a body; 0 is no limit.
+    pub body_rate_min: u64,
+    /// Over which time that is averaged.
+    pub body_rate_grace: Duration,
+    /// How long a body waits for memory.
+    pub buffer_wait_max: Duration,
     /// How much of a body that was refused is read nevertheless.
     pub drain_bytes_max: u64,
     /// When to try again.
@@ -117,6 +123,9 @@ impl HttpOptions {
             manifest_buffer_bytes: settings.manifest_buffer_bytes,
             page_items_max: settings.page_items_max,
             body_idle_timeout: settings.body_idle_timeout,
+            body_rate_min: settings.body_rate_min,
+            body_rate_grace: settings.body_rate_grace,
+            buffer_wait_max: settings.buffer_wait_max,
             drain_bytes_max: settings.drain_bytes_max,
             retry_after: settings.retry_after,
             redirects: Redirects::of(settings),
@@ -126,10 +135,9 @@ impl HttpOptions {
 }
 
 impl HttpOptions {
-    /// Room for the manifests that may be received at the same time.
-    pub fn manifest_room(&self) -> Arc<Semaphore> {
-        let kib = usize::try_from(self.manifest_buffer_bytes / 1024).unwrap_or(usize::MAX);
-        Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)))
+    /// Room for the manifests that are in memory at the same time.
+    pub fn manifest_room(&self) -> Budget {
+        Budget::new(self.manifest_buffer_bytes, self.manifest_bytes_max, self.buffer_wait_max)
     }
 }
 
@@ -155,8 +163,8 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
-    /// The room for manifests that are being received, in KiB.
-    pub manifest_room: Arc<Semaphore>,
+    /// The memory that manifests share while they are received and stored.
+    pub manifest_room: Budget,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
 }

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jreg_registry::{Checked, Collected, Tally, Usage};
+use jreg_registry::{BudgetUsage, Checked, Collected, Tally, Usage};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +16,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::logging::dropped_lines;
 
 /// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
 /// which older readers understand too: no family here has a type that only OpenMetrics knows.
@@ -87,6 +89,10 @@ pub struct Metrics {
     pub uploads_expired: Counter,
     upload_slots_free: Gauge,
     upload_buffer_free: Gauge,
+    manifest_buffer_free: Gauge,
+    waiting: Family<Labels<1>, Gauge>,
+    waits: Counters<2>,
+    log_lines_dropped: Counter,
     cache_lookups: Counters<1>,
     store_requests: Counters<2>,
     store_seconds: Histograms,
@@ -164,6 +170,10 @@ impl Metrics {
             uploads_expired: Counter::default(),
             upload_slots_free: Gauge::default(),
             upload_buffer_free: Gauge::default(),
+            manifest_buffer_free: Gauge::default(),
+            waiting: Family::default(),
+            waits: Family::default(),
+            log_lines_dropped: Counter::default(),
             cache_lookups: Family::default(),
             store_requests: Family::default(),
             store_seconds: Family::new_with_constructor(latency),
@@ -246,6 +256,11 @@ impl Metrics {
             "Connections that could not be accepted",
             self.accept_errors.clone(),
         );
+        registry.register(
+            "log_lines_dropped",
+            "Lines of the log that were dropped because standard error did not take them in time",
+            self.log_lines_dropped.clone(),
+        );
         let build: Family<Labels<1>, Gauge> = Family::default();
         let version = Labels([("version", Word::Text(env!("CARGO_PKG_VERSION")))]);
         build.get_or_create(&version).set(1);
@@ -270,6 +285,22 @@ impl Metrics {
             "What uploads may still take into memory (upload-buffer-bytes)",
             Unit::Bytes,
             self.upload_buffer_free.clone(),
+        );
+        registry.register_with_unit(
+            "manifest_buffer_free",
+            "Memory that manifests may still take (manifest-buffer-bytes)",
+            Unit::Bytes,
+            self.manifest_buffer_free.clone(),
+        );
+        registry.register(
+            "budget_waiting",
+            "Requests that wait for a budget now, by budget",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "budget_waits",
+            "Requests that have waited for a budget, by budget and outcome (served or refused)",
+            self.waits.clone(),
         );
         registry.register(
             "cache_lookups",
@@ -556,10 +587,39 @@ impl Metrics {
         self.store_hedges.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
     }
 
+    /// Notes how a budget is used, other than those of [`Usage`].
+    pub fn set_budget(&self, budget: &'static str, usage: BudgetUsage) {
+        let label = ("budget", Word::Text(budget));
+        self.waiting.get_or_create(&Labels([label])).set(saturated(usage.waiting));
+        let served = usage.waits.saturating_sub(usage.refused + usage.waiting as u64);
+        for (outcome, count) in [("served", served), ("refused", usage.refused)] {
+            let labels = Labels([label, ("outcome", Word::Text(outcome))]);
+            self.waits.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// What counts who waits for a budget that keeps no count itself.
+    pub fn budget(&self, budget: &'static str) -> WaitCounts {
+        let label = ("budget", Word::Text(budget));
+        let served = Labels([label, ("outcome", Word::Text("served"))]);
+        WaitCounts {
+            waiting: self.waiting.get_or_create_owned(&Labels([label])),
+            served: self.waits.get_or_create_owned(&served),
+        }
+    }
+
+    /// Notes how the memory of manifests is used.
+    pub fn set_manifest_buffer(&self, usage: BudgetUsage) {
+        self.manifest_buffer_free.set(saturated(usage.bytes_free));
+        self.set_budget("manifest_buffer", usage);
+    }
+
     /// The text that Prometheus reads; `usage` is what the registry uses now.
     pub fn render(&self, usage: &Usage) -> String {
+        self.log_lines_dropped.inner().store(dropped_lines(), Ordering::Relaxed);
         self.upload_slots_free.set(saturated(usage.upload_slots_free));
-        self.upload_buffer_free.set(saturated(usage.upload_buffer_bytes_free));
+        self.upload_buffer_free.set(saturated(usage.upload_buffer.bytes_free));
+        self.set_budget("upload_buffer", usage.upload_buffer);
         self.clock_difference.set(usage.clock_difference.as_secs_f64());
         for (outcome, count) in [("hit", usage.cache_hits), ("miss", usage.cache_misses)] {
             let labels = Labels([("outcome", Word::Text(outcome))]);
@@ -595,6 +655,21 @@ pub struct AnsweredRequest {
     pub sent_bytes: u64,
 }
 
+/// Counts who waits for a budget.
+#[derive(Clone, Debug, Default)]
+pub struct WaitCounts {
+    waiting: Gauge,
+    served: Counter,
+}
+
+impl WaitCounts {
+    /// Counts one that waits for as long as the returned value lives.
+    pub fn wait(&self) -> Raised {
+        self.served.inc();
+        Raised::new(&self.waiting)
+    }
+}
+
 /// A gauge that is one higher for as long as this lives.
 #[derive(Debug)]
 pub struct Raised(Gauge);
@@ -620,7 +695,7 @@ mod tests {
 
     const USAGE: Usage = Usage {
         upload_slots_free: 500,
-        upload_buffer_bytes_free: 1024,
+        upload_buffer: BudgetUsage { bytes_free: 1024, waiting: 2, waits: 9, refused: 3 },
         cache_hits: 7,
         cache_misses: 3,
         clock_difference: Duration::from_millis(1500),
@@ -646,6 +721,9 @@ mod tests {
         has_line(&text, "jreg_upload_slots_free 500");
         has_line(&text, "jreg_store_clock_difference_seconds 1.5");
         has_line(&text, "jreg_upload_buffer_free_bytes 1024");
+        has_line(&text, r#"jreg_budget_waiting{budget="upload_buffer"} 2"#);
+        has_line(&text, r#"jreg_budget_waits_total{budget="upload_buffer",outcome="served"} 4"#);
+        has_line(&text, r#"jreg_budget_waits_total{budget="upload_buffer",outcome="refused"} 3"#);
         has_line(&text, r#"jreg_cache_lookups_total{outcome="hit"} 7"#);
         has_line(&text, r#"jreg_cache_lookups_total{outcome="miss"} 3"#);
         has_line(&text, r#"jreg_http_requests_total{endpoint="blob_get",status="206"} 1"#);

@@ -39,7 +39,7 @@ fn ids(path: &Path) -> Vec<String> {
 fn counted(metrics: &Metrics, outcome: &str) -> u64 {
     let text = metrics.render(&jreg_registry::Usage {
         upload_slots_free: 0,
-        upload_buffer_bytes_free: 0,
+        upload_buffer: Default::default(),
         cache_hits: 0,
         cache_misses: 0,
         clock_difference: std::time::Duration::ZERO,

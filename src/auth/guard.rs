@@ -205,6 +205,11 @@ impl Guard {
         self.hasher.compared()
     }
 
+    /// How the time for hashing passwords is used.
+    pub fn hashing(&self) -> jreg_registry::BudgetUsage {
+        self.hasher.usage()
+    }
+
     /// The policy that holds now.
     pub(super) fn policy(&self) -> Arc<Policy> {
         match &self.policy {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use jreg_auth::{Comparison, Secret};
+use jreg_registry::BudgetUsage;
 use tokio::sync::Semaphore;
 
 /// The most passwords that wait to be verified. More are told to try again: an attacker must not
@@ -16,6 +17,8 @@ const WAITING_MAX: usize = 128;
 pub(super) struct Hasher {
     slots: Arc<Semaphore>,
     waiting: AtomicUsize,
+    waits: AtomicU64,
+    refused: AtomicU64,
     compared: Arc<AtomicU64>,
 }
 
@@ -37,12 +40,23 @@ impl Hasher {
     pub(super) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = Arc::new(Semaphore::new(cores.div_ceil(2)));
-        Self { slots, waiting: AtomicUsize::new(0), compared: Arc::default() }
+        let (waiting, waits) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { slots, waiting, waits, refused: AtomicU64::new(0), compared: Arc::default() }
     }
 
     /// How many times a password was compared with a hash.
     pub(super) fn compared(&self) -> u64 {
         self.compared.load(Ordering::Relaxed)
+    }
+
+    /// How many wait for their turn, or have it; how many had to, and were refused.
+    pub(super) fn usage(&self) -> BudgetUsage {
+        BudgetUsage {
+            bytes_free: 0,
+            waiting: self.waiting.load(Ordering::Relaxed),
+            waits: self.waits.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether this is the password. `known` is asked again once it is this one's
@@ -54,7 +68,9 @@ impl Hasher {
         known: impl Fn() -> bool,
     ) -> Result<bool, Busy> {
         let _waiting = Waiting(&self.waiting);
+        self.waits.fetch_add(1, Ordering::Relaxed);
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Busy);
         }
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Busy)?;

@@ -1,7 +1,8 @@
 //! [`ClientBody`]: the bytes that a client sends, with the limits that hold for them.
 //!
-//! - A client that sends nothing for too long is cut off. Only the time in which we wait for it
-//!   counts: while an upload waits for memory the body is not polled, and no clock runs.
+//! - A client that sends nothing for too long, or too little over a longer time, is cut off. Only
+//!   the time in which we wait for it counts: while an upload waits for memory the body is not
+//!   polled, and no clock runs.
 //! - What an early answer leaves unread is read and thrown away, up to a limit: a client that
 //!   writes its whole request before it reads would otherwise see a broken connection instead of
 //!   the answer.
@@ -17,8 +18,8 @@ use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use jreg_registry::{BodyError, BodyStream};
-use tokio::time::Sleep;
+use jreg_registry::{BodyError, BodyStream, Budget, Error, Reserved};
+use tokio::time::{Instant, Sleep};
 
 use super::HttpOptions;
 use super::exchange::Exchange;
@@ -32,7 +33,12 @@ pub(super) struct ClientBody {
     body: Body,
     exchange: Arc<Exchange>,
     idle_limit: Duration,
-    idle: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    /// Since when the client has sent nothing although we wait.
+    silent_since: Option<Instant>,
+    /// Since when we have waited; not yet told to `pace`.
+    waiting_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
     drain_bytes_max: u64,
     /// The client sends nothing before we ask for it (RFC 9110 section 10.1.1).
     awaits_continue: bool,
@@ -55,7 +61,10 @@ impl ClientBody {
             body,
             exchange,
             idle_limit: options.body_idle_timeout,
-            idle: None,
+            pace: Pace::new(options.body_rate_min, options.body_rate_grace),
+            silent_since: None,
+            waiting_since: None,
+            timer: None,
             moving: None,
             drain_bytes_max: options.drain_bytes_max,
             awaits_continue: expect
@@ -80,19 +89,33 @@ impl ClientBody {
         self.boxed()
     }
 
-    /// The whole body, if it is not larger than `max_bytes`.
-    pub(super) async fn collect(mut self, max_bytes: u64) -> Result<Bytes, BodyError> {
-        if self.body.size_hint().lower() > max_bytes {
-            return Err(BodyError::TooLarge { max_bytes });
+    /// The whole body, if it is not larger than `max_bytes`, with the room it takes of `budget`: as
+    /// much as has arrived, and never more than that grows to by its next step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Body`] if it breaks off, or is too large; [`Error::Busy`] if there is no room in
+    /// time.
+    pub(super) async fn collect(
+        mut self,
+        max_bytes: u64,
+        budget: &Budget,
+    ) -> Result<(Bytes, Option<Reserved>), Error> {
+        let hint = self.body.size_hint();
+        if hint.lower() > max_bytes {
+            return Err(BodyError::TooLarge { max_bytes }.into());
         }
-        let mut whole = BytesMut::new();
+        let target = hint.exact().unwrap_or(max_bytes);
+        let (mut whole, mut room) = (BytesMut::new(), None);
         while let Some(bytes) = self.next().await.transpose()? {
-            if (whole.len() + bytes.len()) as u64 > max_bytes {
-                return Err(BodyError::TooLarge { max_bytes });
+            let length = (whole.len() + bytes.len()) as u64;
+            if length > max_bytes {
+                return Err(BodyError::TooLarge { max_bytes }.into());
             }
+            room = Some(grown(budget, room, length, target.max(length)).await?);
             whole.extend_from_slice(&bytes);
         }
-        Ok(whole.freeze())
+        Ok((whole.freeze(), room))
     }
 
     fn poll_data(&mut self, task: &mut TaskContext<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
@@ -109,11 +132,72 @@ impl ClientBody {
         }
     }
 
-    fn poll_idle(&mut self, task: &mut TaskContext<'_>) -> Poll<BodyError> {
-        let limit = self.idle_limit;
-        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(idle.as_mut().poll(task));
-        Poll::Ready(BodyError::Idle { limit_s: limit.as_secs() })
+    /// Waits until the client has been silent, or slow, for too long.
+    fn poll_patience(&mut self, task: &mut TaskContext<'_>) -> Poll<BodyError> {
+        loop {
+            let now = Instant::now();
+            let silent_since = *self.silent_since.get_or_insert(now);
+            let waiting_since = self.waiting_since.replace(now).unwrap_or(now);
+            if now.duration_since(silent_since) >= self.idle_limit {
+                return Poll::Ready(BodyError::Idle { limit_s: self.idle_limit.as_secs() });
+            }
+            if let Err(error) = self.pace.waited(now.duration_since(waiting_since)) {
+                return Poll::Ready(error);
+            }
+            let silence_end = silent_since + self.idle_limit;
+            let next =
+                self.pace.window_left().map_or(silence_end, |left| silence_end.min(now + left));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            timer.as_mut().reset(next);
+            ready!(timer.as_mut().poll(task));
+        }
+    }
+
+    /// Notes that the client has sent something, or has ended.
+    fn noted(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.silent_since = None;
+        self.pace.came(bytes);
+        let waited = self.waiting_since.take().map(|since| since.elapsed());
+        self.pace.waited(waited.unwrap_or_default())
+    }
+}
+
+/// How fast a body comes, in windows of a fixed length of time in which we waited for the client.
+#[derive(Debug)]
+struct Pace {
+    /// Bytes a second; 0: any.
+    rate_min: u64,
+    window: Duration,
+    waited: Duration,
+    came_bytes: u64,
+}
+
+impl Pace {
+    fn new(rate_min: u64, window: Duration) -> Self {
+        Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0 }
+    }
+
+    /// How much longer we may wait before the window is over.
+    fn window_left(&self) -> Option<Duration> {
+        (self.rate_min > 0).then(|| self.window.saturating_sub(self.waited))
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.came_bytes = self.came_bytes.saturating_add(bytes as u64);
+    }
+
+    /// Counts time in which we waited. The next window begins when this one is over.
+    fn waited(&mut self, time: Duration) -> Result<(), BodyError> {
+        self.waited += time;
+        if self.rate_min == 0 || self.waited < self.window {
+            return Ok(());
+        }
+        let wanted = u128::from(self.rate_min) * self.waited.as_millis() / 1000;
+        if u128::from(self.came_bytes) < wanted {
+            return Err(BodyError::Slow { rate_min: self.rate_min });
+        }
+        (self.waited, self.came_bytes) = (Duration::ZERO, 0);
+        Ok(())
     }
 }
 
@@ -129,11 +213,16 @@ impl Stream for ClientBody {
         }
         self.awaits_continue = false;
         let Poll::Ready(item) = self.poll_data(task) else {
-            let error = ready!(self.poll_idle(task));
+            let error = ready!(self.poll_patience(task));
             self.over = true;
             return Poll::Ready(Some(Err(error)));
         };
-        self.idle = None;
+        let bytes = item.as_ref().and_then(|item| item.as_ref().ok()).map_or(0, Bytes::len);
+        let noted = self.noted(bytes);
+        if let (Some(Ok(_)), Err(error)) = (&item, noted) {
+            self.over = true;
+            return Poll::Ready(Some(Err(error)));
+        }
         match &item {
             Some(Ok(bytes)) => {
                 self.exchange.received(bytes.len());
@@ -145,6 +234,20 @@ impl Stream for ClientBody {
         }
         Poll::Ready(item)
     }
+}
+
+/// Room for so many bytes, of what may become `target`.
+async fn grown(
+    budget: &Budget,
+    room: Option<Reserved>,
+    bytes: u64,
+    target: u64,
+) -> Result<Reserved, Error> {
+    let Some(mut room) = room else { return budget.begin(bytes, target).await };
+    while room.bytes() < bytes {
+        budget.grow(&mut room, target).await?;
+    }
+    Ok(room)
 }
 
 impl Drop for ClientBody {
@@ -218,6 +321,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_in_which_we_do_not_ask_is_not_idle_time() {
         let (sender, mut body) = fed(&[], 0);
+        body.pace = Pace::new(1, LIMIT * 2);
         for _ in 0..3 {
             tokio::time::sleep(LIMIT * 2).await;
             let later = sender.clone();
@@ -230,18 +334,66 @@ mod tests {
         assert_eq!(body.exchange.received_bytes(), 3);
     }
 
+    /// One byte before each idle timeout kept a body for ever.
+    #[tokio::test(start_paused = true)]
+    async fn fixed_client_that_sends_less_than_the_minimum_rate_is_cut_off() {
+        let (sender, mut body) = fed(&[], 0);
+        let trickle = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LIMIT / 4).await;
+                if sender.send(Bytes::from_static(b"z")).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let began = Instant::now();
+        let mut came = 0;
+        let error = loop {
+            match body.next().await.unwrap() {
+                Ok(bytes) => came += bytes.len(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, BodyError::Slow { rate_min: 1024 });
+        assert!(began.elapsed() <= LIMIT + LIMIT / 4 && came < 5, "{came} bytes");
+        trickle.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_at_the_minimum_rate_may_take_as_long_as_it_likes() {
+        let (sender, mut body) = fed(&[], 0);
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                tokio::time::sleep(LIMIT * 9 / 20).await;
+                sender.send(vec![0; 31 * 1024].into()).await.unwrap();
+            }
+        });
+        let mut came = 0;
+        while let Some(bytes) = body.next().await {
+            came += bytes.unwrap().len();
+        }
+        assert_eq!(came, 20 * 31 * 1024);
+    }
+
     #[tokio::test]
     async fn a_collected_body_is_whole_or_too_large() {
         let (sender, body) = fed(&[], 0);
         feed(&sender, "ab");
         feed(&sender, "cd");
         drop(sender);
-        assert_eq!(body.collect(4).await.unwrap(), "abcd");
+        let budget = Budget::new(8, 0, LIMIT);
+        let (bytes, room) = body.collect(4, &budget).await.unwrap();
+        assert_eq!((bytes, budget.usage().bytes_free), ("abcd".into(), 4));
+        drop(room);
+        assert_eq!(budget.usage().bytes_free, 8);
         let (sender, body) = fed(&[], 0);
         feed(&sender, "ab");
         feed(&sender, "cd");
-        assert_eq!(body.collect(3).await, Err(BodyError::TooLarge { max_bytes: 3 }));
+        let refused = body.collect(3, &budget).await.map(|_| ());
+        let too_large = BodyError::TooLarge { max_bytes: 3 };
+        assert!(matches!(refused, Err(Error::Body(error)) if error == too_large), "{refused:?}");
         drop(sender);
+        assert_eq!(budget.usage().bytes_free, 8);
     }
 
     /// Whether the sender can still send, once everything that can run has run.

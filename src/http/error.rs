@@ -383,7 +383,9 @@ impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         let (status, code) = match error {
             BodyError::Broken => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
-            BodyError::Idle { .. } => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
+            BodyError::Idle { .. } | BodyError::Slow { .. } => {
+                (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid)
+            }
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
         };
         Self::new(status, code, error.to_string())

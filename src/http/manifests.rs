@@ -6,12 +6,10 @@ use http::{HeaderValue, StatusCode, header};
 use jreg_oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
 use jreg_registry::{BodyError, Error, ManifestPush, StoredManifest};
 
-use tokio::sync::SemaphorePermit;
-
 use super::api::Call;
 use super::error::ApiError;
 use super::record::Outcome;
-use super::{Context, conditional, headers};
+use super::{conditional, headers};
 
 /// Answers with the stored bytes and the stored type. `Accept` is not asked: a manifest that is
 /// there is never "not found" because a client did not think of its type.
@@ -60,12 +58,11 @@ pub(super) async fn put(
     let condition = conditional::condition(&call.headers)?;
     let media_type = media_type(&call)?;
     let max_bytes = call.context.options.manifest_bytes_max;
-    // Held until the manifest is stored: it is in memory until then.
-    let _room = room(&call.context, call.body.length(), max_bytes).await;
-    let bytes = call.body.collect(max_bytes).await;
-    let bytes = bytes.map_err(|error| match error {
-        BodyError::TooLarge { max_bytes } => Error::ManifestTooLarge { max_bytes },
-        BodyError::Broken | BodyError::Idle { .. } => error.into(),
+    // The room is held until the manifest is stored: it is in memory until then.
+    let collected = call.body.collect(max_bytes, &call.context.manifest_room).await;
+    let (bytes, _room) = collected.map_err(|error| match error {
+        Error::Body(BodyError::TooLarge { max_bytes }) => Error::ManifestTooLarge { max_bytes },
+        error => error,
     })?;
     let push = ManifestPush { reference, tags, media_type, bytes, condition };
     let pushed = call.access.manifest_put(push).await?;
@@ -83,14 +80,6 @@ pub(super) async fn put(
         answer.append(headers::TAG, headers::value(tag.as_str()));
     }
     Ok(response)
-}
-
-/// Waits for room to take a manifest of this length into memory, or of the largest one if the
-/// client does not say. The settings leave room for the largest.
-async fn room(context: &Context, length: Option<u64>, max_bytes: u64) -> SemaphorePermit<'_> {
-    let bytes = length.unwrap_or(max_bytes).min(max_bytes);
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    context.manifest_room.acquire_many(kib).await.expect("nobody closes the semaphore")
 }
 
 /// The Content-Type without its parameters, which clients add and must not get back.

@@ -108,6 +108,10 @@ async fn metrics(State(context): State<Arc<Context>>, request: HeaderMap) -> Res
     } else {
         "text/plain; version=0.0.4; charset=utf-8"
     };
+    context.metrics.set_manifest_buffer(context.manifest_room.usage());
+    if let Some(guard) = &context.guard {
+        context.metrics.set_budget("password_hashing", guard.hashing());
+    }
     text(content_type, context.metrics.render(&context.gate.usage()))
 }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_testkit::{
@@ -221,6 +222,59 @@ fn c19_stalled_body_is_ended_and_goes_on_where_it_was() {
             "{answer}"
         );
         resume(&client, &upload, b"hello world").await;
+        server.stop().await;
+    });
+}
+
+/// A byte before each idle timeout kept a body, and its room, for ever.
+#[test]
+fn fixed_body_that_trickles_is_ended() {
+    let spec = || {
+        ServerSpec::with(|settings| {
+            settings.body_rate_min = 1024;
+            settings.body_rate_grace = SHORT;
+        })
+    };
+    on_each(spec, |server| async move {
+        let client = server.client();
+        let upload = begin(&client).await;
+        for (method, target) in [("PATCH", &*upload), ("PUT", "/v2/a/manifests/v1")] {
+            let mut wire = started(&client, method, target).await;
+            // It is ended before all is written, or after.
+            for byte in "hello world, this is slow".split("").filter(|byte| !byte.is_empty()) {
+                let _ = wire.write(format!("1\r\n{byte}\r\n").as_bytes()).await;
+                tokio::time::sleep(SHORT / 10).await;
+            }
+            let answer = wire.response(method).await.unwrap();
+            assert_eq!(answer.status, 408, "{answer}");
+        }
+        server.stop().await;
+    });
+}
+
+#[test]
+fn fixed_body_that_trickles_over_http2_is_ended() {
+    crate::block_on(async {
+        let spec = ServerSpec::with(|settings| {
+            settings.body_rate_min = 1024;
+            settings.body_rate_grace = SHORT;
+        });
+        let server = TestServer::start(spec).await;
+        let stream = tokio::net::TcpStream::connect(server.client().address()).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let body = futures::stream::repeat(Bytes::from_static(b"z")).then(|byte| async move {
+            tokio::time::sleep(SHORT / 10).await;
+            Ok::<_, std::io::Error>(http_body::Frame::data(byte))
+        });
+        let uri = format!("http://localhost/v2/a/blobs/uploads/?digest={}", sha256("never"));
+        let body = http_body_util::StreamBody::new(Box::pin(body));
+        let request = http::Request::post(uri).body(body).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 408);
         server.stop().await;
     });
 }

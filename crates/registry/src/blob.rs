@@ -36,7 +36,7 @@ pub enum Touch {
 }
 
 /// An open blob.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BlobReader {
     core: Arc<Core>,
     name: RepositoryName,

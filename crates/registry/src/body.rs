@@ -23,6 +23,12 @@ pub enum BodyError {
         /// The limit.
         limit_s: u64,
     },
+    /// It came more slowly than is allowed.
+    #[error("the client sent less than {rate_min} bytes a second")]
+    Slow {
+        /// The fewest bytes a second that are allowed.
+        rate_min: u64,
+    },
     /// The body outgrew a limit.
     #[error("the body has more than {max_bytes} bytes")]
     TooLarge {

@@ -1,140 +1,253 @@
-//! [`Budget`]: the memory that all uploads of a process share.
+//! [`Budget`]: memory that all request bodies of one kind share: those of uploads, or those of
+//! manifests.
 //!
-//! An upload that knows how much will come reserves it, up to a part, before it reads the first
-//! byte. One that does not begins with a small share of a part and doubles it as bytes come: most
-//! streams are short, and a whole part for each would keep nearly all of them waiting.
+//! A body takes room for bytes that have arrived, never for bytes that are announced: a client that
+//! sends nothing holds nothing. It begins with a small share of what it may need (its target: a
+//! part, or all of it if that is less) and multiplies it as bytes arrive.
 //!
-//! If all room went to parts that are half full, none of them could ever be sent. So those that
-//! still grow have no more than half of the room together, and whoever gets no more of that waits
-//! for the rest of a whole part: it is there as soon as those that have one have sent it, and they
-//! wait for nothing.
+//! If all room went to bodies that are half full, none of them could ever be stored. So those that
+//! still grow have no more than a quarter of the room together, and a body that gets no more of that
+//! waits for the rest of its target: it is free as soon as those that have theirs have stored it,
+//! and they wait for nobody but their client.
+//!
+//! - A small body has a lane of its own, which large ones never take.
+//! - No wait is longer than `wait_max`: then the request is refused ([`Error::Busy`]).
+//! - Who waits, and who was refused, is counted ([`BudgetUsage`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{Error, Result};
 
-/// The share of a part that a stream of unknown length begins with: 128 KiB of 16 MiB.
+/// The share of its target that a body begins with: 128 KiB of 16 MiB.
 const FIRST_SHARE: u64 = 128;
+/// The share of the room that a body begins with, if that is more: 64 KiB of 256 MiB, so that a
+/// thousand bodies can begin.
+const FIRST_ROOM_SHARE: u64 = 4096;
+/// What is smaller grows by [`GROWTH_SMALL`], which copies less; the rest doubles.
+const GROWTH_SMALL_BYTES_MAX: u64 = 1024 * 1024;
+const GROWTH_SMALL: u64 = 4;
+const GROWTH: u64 = 2;
+/// The share of the room that bodies may have which still grow.
+const GROWING_SHARE: usize = 4;
+/// A body that is not larger may take room of the lane of small bodies.
+const LANE_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// The lane's share of the room, where there is as much room as [`LANE_ROOM_BYTES_MIN`].
+const LANE_SHARE: u64 = 16;
+const LANE_ROOM_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// The bytes of uploads that may be in memory.
+/// The bytes of bodies that may be in memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     /// A permit for each byte.
     bytes: Arc<Semaphore>,
-    /// A permit for each byte that uploads may hold which will want more.
+    /// A permit for each byte of bodies that still grow.
     growing: Arc<Semaphore>,
+    /// A permit for each byte of the lane of small bodies.
+    lane: Arc<Semaphore>,
     bytes_max: u64,
     growing_max: u64,
+    first_bytes_min: u64,
+    wait_max: Duration,
+    counts: Arc<Counts>,
 }
 
-/// Some of it, until this is dropped.
+#[derive(Debug, Default)]
+struct Counts {
+    waiting: AtomicUsize,
+    waits: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// How a [`Budget`] is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BudgetUsage {
+    /// Bytes that are free, those of the lane of small bodies among them.
+    pub bytes_free: usize,
+    /// Requests that wait for room now.
+    pub waiting: usize,
+    /// Requests that have waited for room since the start, those that were refused among them.
+    pub waits: u64,
+    /// Requests that were refused because no room was free in time.
+    pub refused: u64,
+}
+
+/// Counts a request that waits, until it is dropped.
+struct Waiting<'a>(&'a Counts);
+
+impl<'a> Waiting<'a> {
+    fn new(counts: &'a Counts) -> Self {
+        counts.waiting.fetch_add(1, Ordering::Relaxed);
+        counts.waits.fetch_add(1, Ordering::Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Room of a [`Budget`], until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Reserved {
+pub struct Reserved {
     bytes: u64,
-    /// A permit for each of them; of a part above 4 GiB, for as many as can be asked for at once.
-    permits: OwnedSemaphorePermit,
-    /// What this takes of the half for those that will want more.
+    /// A permit for each byte that is not of the lane; above 4 GiB, as many as one wait can take.
+    permits: Option<OwnedSemaphorePermit>,
+    /// What this takes of the share for bodies that still grow.
     growing: Option<OwnedSemaphorePermit>,
+    lane: Option<OwnedSemaphorePermit>,
 }
 
 impl Reserved {
     /// How many bytes are reserved.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn add(&mut self, permits: OwnedSemaphorePermit, growing: Option<OwnedSemaphorePermit>) {
+        self.permits = merged(self.permits.take(), Some(permits));
+        self.growing = merged(self.growing.take(), growing);
+    }
+}
+
+fn merged(
+    first: Option<OwnedSemaphorePermit>,
+    second: Option<OwnedSemaphorePermit>,
+) -> Option<OwnedSemaphorePermit> {
+    match (first, second) {
+        (Some(mut first), Some(second)) => {
+            first.merge(second);
+            Some(first)
+        }
+        (first, second) => first.or(second),
     }
 }
 
 impl Budget {
-    /// Room for so many bytes, or as many as can be counted.
-    pub(crate) fn new(bytes: u64) -> Self {
-        let permits = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let growing = permits / 2;
+    /// Room for so many bytes, or as many as can be counted, for which nobody waits longer than
+    /// `wait_max`. A body of `body_bytes_max` fits, if it is not larger than all of it.
+    pub fn new(bytes: u64, body_bytes_max: u64, wait_max: Duration) -> Self {
+        let lane = bytes / LANE_SHARE;
+        let has_lane = bytes >= LANE_ROOM_BYTES_MIN && bytes - lane >= body_bytes_max;
+        let lane = if has_lane { lane } else { 0 };
+        let permits = permits(bytes - lane);
+        let growing = permits / GROWING_SHARE;
         Self {
             bytes: Arc::new(Semaphore::new(permits)),
             growing: Arc::new(Semaphore::new(growing)),
+            lane: Arc::new(Semaphore::new(self::permits(lane))),
             bytes_max: permits as u64,
             growing_max: growing as u64,
+            first_bytes_min: (bytes / FIRST_ROOM_SHARE).max(1),
+            wait_max,
+            counts: Arc::default(),
         }
     }
 
-    /// How many bytes there are: no part may be larger.
+    /// How many bytes one body can have: no part may be larger.
     pub(crate) fn bytes_max(&self) -> u64 {
         self.bytes_max
     }
 
-    /// How many bytes nobody has reserved.
-    pub(crate) fn bytes_free(&self) -> usize {
-        self.bytes.available_permits()
+    /// How it is used.
+    pub fn usage(&self) -> BudgetUsage {
+        let counts = &self.counts;
+        BudgetUsage {
+            bytes_free: self.bytes.available_permits() + self.lane.available_permits(),
+            waiting: counts.waiting.load(Ordering::Relaxed),
+            waits: counts.waits.load(Ordering::Relaxed),
+            refused: counts.refused.load(Ordering::Relaxed),
+        }
     }
 
-    /// Waits for so many bytes. Whoever has them needs no more to get rid of them.
+    /// Waits for so many bytes. Whoever has them needs no more to store them.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] if there will never be as many.
-    pub(crate) async fn take(&self, bytes: u64) -> Result<Reserved> {
+    /// [`Error::Busy`] if there will never be as many, or are not in time.
+    pub async fn take(&self, bytes: u64) -> Result<Reserved> {
         let bytes_max = self.bytes_max;
         if bytes > bytes_max {
             // Waiting for more than there will ever be would also keep all others waiting.
             return Err(Error::Busy { what: "this instance has no room for a part of the upload" });
         }
-        // More than the others' half is only ever free if less grows.
+        if let Some(lane) = self.lane(bytes) {
+            return Ok(lane);
+        }
+        // More than the others' share is only ever free if less grows.
         let growing = match bytes.saturating_sub(bytes_max - self.growing_max) {
             0 => None,
-            over => Some(wait(&self.growing, over).await?),
+            over => Some(self.wait(&self.growing, over).await?),
         };
-        Ok(Reserved { bytes, permits: wait(&self.bytes, bytes).await?, growing })
+        let permits = Some(self.wait(&self.bytes, bytes).await?);
+        Ok(Reserved { bytes, permits, growing, lane: None })
     }
 
-    /// Some bytes after the first `taken`, which may become a part: without waiting if there are
-    /// some, and otherwise the whole part.
+    /// Room for the first `taken` bytes of `target`, and some more: without waiting if there is
+    /// some, and otherwise for all of the target.
     ///
     /// # Errors
     ///
     /// As [`Budget::take`].
-    pub(crate) async fn begin(&self, taken: u64, part_bytes: u64) -> Result<Reserved> {
-        let first = part_bytes.min(taken + (part_bytes / FIRST_SHARE).max(1));
-        match self.grown(first, part_bytes) {
-            Some((permits, growing)) => {
-                Ok(Reserved { bytes: first, permits, growing: Some(growing) })
-            }
-            None => self.take(part_bytes).await,
+    pub async fn begin(&self, taken: u64, target: u64) -> Result<Reserved> {
+        let share = (target / FIRST_SHARE).max(self.first_bytes_min);
+        let first = target.min(taken.saturating_add(share));
+        if first == target {
+            return self.take(target).await;
+        }
+        if let Some((permits, growing)) = self.grown(first, target) {
+            let (permits, growing) = (Some(permits), Some(growing));
+            return Ok(Reserved { bytes: first, permits, growing, lane: None });
+        }
+        match self.lane(first.min(LANE_BODY_BYTES_MAX).max(taken)) {
+            Some(lane) => Ok(lane),
+            None => self.take(target).await,
         }
     }
 
-    /// Makes what was begun twice as large: without waiting if there is room for that, and
-    /// otherwise by waiting for the whole part.
+    /// Multiplies what was begun: without waiting if there is room for that, and otherwise by
+    /// waiting for the rest of the target.
     ///
     /// # Errors
     ///
     /// As [`Budget::take`].
-    pub(crate) async fn grow(&self, reserved: &mut Reserved, part_bytes: u64) -> Result<()> {
-        let left = part_bytes.saturating_sub(reserved.bytes());
-        let more = left.min(reserved.bytes());
-        if let Some(growing) = &mut reserved.growing
-            && let Some((permits, also_growing)) = self.grown(more, part_bytes)
-        {
-            reserved.permits.merge(permits);
-            growing.merge(also_growing);
+    pub async fn grow(&self, reserved: &mut Reserved, target: u64) -> Result<()> {
+        let bytes = reserved.bytes();
+        let left = target.saturating_sub(bytes);
+        let growth = if bytes < GROWTH_SMALL_BYTES_MAX { GROWTH_SMALL } else { GROWTH };
+        let more = left.min(bytes.saturating_mul(growth - 1));
+        let is_growing = reserved.growing.is_some() || reserved.lane.is_some();
+        if is_growing && let Some((permits, growing)) = self.grown(more, target) {
+            reserved.add(permits, Some(growing));
             reserved.bytes += more;
         } else {
-            reserved.permits.merge(wait(&self.bytes, left).await?);
+            reserved.add(self.wait(&self.bytes, left).await?, None);
             reserved.growing = None;
             reserved.bytes += left;
         }
         Ok(())
     }
 
-    /// Room for one that will want more: none if its part could not be waited for then.
+    /// Room of the lane of small bodies, if the body is one and there is some.
+    fn lane(&self, bytes: u64) -> Option<Reserved> {
+        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= LANE_BODY_BYTES_MAX)?;
+        let lane = Arc::clone(&self.lane).try_acquire_many_owned(permits).ok()?;
+        Some(Reserved { bytes, permits: None, growing: None, lane: Some(lane) })
+    }
+
+    /// Room for a body that will want more: none if its target could not be waited for then.
     fn grown(
         &self,
         bytes: u64,
-        part_bytes: u64,
+        target: u64,
     ) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        // One permit could not count all of the part.
-        if part_bytes > self.growing_max.min(u32::MAX.into()) {
+        // One permit could not count all of the target.
+        if target > (self.bytes_max - self.growing_max).min(u32::MAX.into()) {
             return None;
         }
         let permits = u32::try_from(bytes).ok()?;
@@ -142,11 +255,26 @@ impl Budget {
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(permits).ok()?;
         Some((bytes, growing))
     }
+
+    async fn wait(&self, permits: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Ok(permits) = Arc::clone(permits).try_acquire_many_owned(bytes) {
+            return Ok(permits);
+        }
+        let _waiting = Waiting::new(&self.counts);
+        let waiting = Arc::clone(permits).acquire_many_owned(bytes);
+        match tokio::time::timeout(self.wait_max, waiting).await {
+            Ok(permits) => permits.map_err(|_| Error::Stopped),
+            Err(_) => {
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                Err(Error::Busy { what: "other requests have all the memory that bodies share" })
+            }
+        }
+    }
 }
 
-async fn wait(permits: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit> {
-    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    Arc::clone(permits).acquire_many_owned(bytes).await.map_err(|_| Error::Stopped)
+fn permits(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 #[cfg(test)]
@@ -157,28 +285,75 @@ mod tests {
     use super::*;
 
     const PART: u64 = 128;
+    const MIB: u64 = 1024 * 1024;
+    const WAIT_MAX: Duration = Duration::from_secs(30);
+
+    fn budget(bytes: u64) -> Budget {
+        Budget::new(bytes, 0, WAIT_MAX)
+    }
 
     #[tokio::test]
-    async fn what_grows_doubles_up_to_a_part() {
-        let budget = Budget::new(2 * PART);
+    async fn what_grows_multiplies_up_to_a_part() {
+        let budget = budget(8 * PART);
         let mut reserved = budget.begin(2, PART).await.unwrap();
         let mut sizes = vec![reserved.bytes()];
         while reserved.bytes() < PART {
             budget.grow(&mut reserved, PART).await.unwrap();
             sizes.push(reserved.bytes());
         }
-        assert_eq!(sizes, [3, 6, 12, 24, 48, 96, PART]);
+        assert_eq!(sizes, [3, 12, 48, PART]);
         drop(reserved);
-        assert_eq!(budget.bytes_free() as u64, 2 * PART);
-        assert_eq!(budget.growing.available_permits() as u64, PART);
+        assert_eq!(budget.usage().bytes_free as u64, 8 * PART);
+        assert_eq!(budget.growing.available_permits() as u64, 2 * PART);
+    }
+
+    /// An idle upload of 16 MiB held 16 MiB: 16 of them stopped every push.
+    #[tokio::test]
+    async fn fixed_bodies_that_have_just_begun_leave_room_for_a_thousand_others() {
+        let budget = budget(256 * MIB);
+        let mut idle = Vec::new();
+        for _ in 0..512 {
+            idle.push(budget.begin(0, 16 * MIB).await.unwrap());
+        }
+        assert!(idle.iter().map(Reserved::bytes).sum::<u64>() <= 64 * MIB);
+        let part = budget.take(16 * MIB).now_or_never().expect("it waits").unwrap();
+        assert_eq!((part.bytes(), budget.usage().waits), (16 * MIB, 0));
+    }
+
+    #[tokio::test]
+    async fn small_bodies_do_not_wait_for_large_ones() {
+        let budget = budget(256 * MIB);
+        let _large = budget.take(budget.bytes_max()).await.unwrap();
+        let small = budget.take(1024).now_or_never().expect("it waits").unwrap();
+        let stream = budget.begin(0, 16 * MIB).now_or_never().expect("it waits").unwrap();
+        assert_eq!((small.bytes(), stream.bytes()), (1024, LANE_BODY_BYTES_MAX));
+        assert!(budget.take(LANE_BODY_BYTES_MAX + 1).now_or_never().is_none());
+        drop((small, stream));
+        assert_eq!(budget.usage().bytes_free as u64, 256 * MIB - budget.bytes_max());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_and_who_waits_is_counted() {
+        let budget = budget(2 * PART);
+        let all = budget.take(2 * PART).await.unwrap();
+        let mut second = Box::pin(budget.take(1));
+        assert!((&mut second).now_or_never().is_none());
+        let usage = BudgetUsage { bytes_free: 0, waiting: 1, waits: 1, refused: 0 };
+        assert_eq!(budget.usage(), usage);
+        let began = tokio::time::Instant::now();
+        assert!(matches!(second.await, Err(Error::Busy { .. })));
+        assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
+        assert_eq!(budget.usage(), BudgetUsage { waiting: 0, refused: 1, ..usage });
+        drop(all);
+        assert!(budget.take(2 * PART).now_or_never().expect("room was lost").is_ok());
     }
 
     /// Parts are larger for a blob of which it is known that it is huge.
     #[tokio::test]
     async fn part_of_all_the_room_waits_for_what_grows_and_not_the_other_way() {
-        let budget = Budget::new(2 * PART);
+        let budget = budget(2 * PART);
         let mut first = budget.begin(0, PART).await.unwrap();
-        let mut second = budget.begin(PART / 2, PART).await.unwrap();
+        let mut second = budget.begin(PART / 4, PART).await.unwrap();
         let mut all = Box::pin(budget.take(2 * PART));
         assert!((&mut all).now_or_never().is_none());
         budget.grow(&mut second, PART).now_or_never().expect("it waits for all").unwrap();
@@ -186,23 +361,23 @@ mod tests {
         budget.grow(&mut first, PART).now_or_never().expect("it waits for all").unwrap();
         drop(first);
         let all = all.now_or_never().expect("nobody has any").unwrap();
-        assert_eq!((all.bytes(), budget.bytes_free()), (2 * PART, 0));
+        assert_eq!((all.bytes(), budget.usage().bytes_free), (2 * PART, 0));
     }
 
     /// Parts may be 5 GiB, and a permit counts to 4.
     #[tokio::test]
     async fn part_that_no_permit_can_count_is_reserved_as_a_whole() {
         const GIB: u64 = 1 << 30;
-        let budget = Budget::new(16 * GIB);
-        let reserved = budget.begin(0, 5 * GIB).await.unwrap();
+        let budget = budget(16 * GIB);
+        let reserved = budget.take(5 * GIB).await.unwrap();
         assert_eq!(reserved.bytes(), 5 * GIB);
         drop(reserved);
-        assert_eq!(budget.bytes_free() as u64, 16 * GIB);
+        assert_eq!(budget.usage().bytes_free as u64, 16 * GIB);
     }
 
     #[tokio::test]
     async fn nothing_grows_where_there_is_room_for_one_part() {
-        let budget = Budget::new(PART);
+        let budget = budget(PART);
         let reserved = budget.begin(0, PART).await.unwrap();
         assert_eq!(reserved.bytes(), PART);
         let refused = budget.begin(0, PART + 1).await.map(|_| ());

@@ -124,7 +124,7 @@ impl Core {
             suspects: Arc::new(Suspects::new()),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
-            upload_bytes: Budget::new(budget),
+            upload_bytes: Budget::new(budget, part_bytes, limits.buffer_wait_max),
             mappings: Mappings::new(budget),
             unfinished: Arc::default(),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),

@@ -63,6 +63,8 @@ pub struct Limits {
     pub uploads_max: usize,
     /// The most bytes of uploads in memory at the same time, over all uploads.
     pub upload_buffer_bytes: u64,
+    /// How long an upload waits for some of them before it is refused.
+    pub buffer_wait_max: Duration,
     /// The size of a part of a multipart upload of unknown length; `None` takes the store's.
     pub part_bytes: Option<u64>,
     /// The most parts of one upload that are sent to the store at the same time.
@@ -81,6 +83,7 @@ impl Default for Limits {
             upload_age_max: Duration::from_secs(6 * 24 * 3600),
             uploads_max: 512,
             upload_buffer_bytes: 256 * 1024 * 1024,
+            buffer_wait_max: Duration::from_secs(30),
             part_bytes: None,
             parts_in_flight: 4,
             wave_reads_max: 64,

@@ -169,8 +169,13 @@ impl PartBuffer {
 
     /// Makes room for so many bytes in all, of what may become `bytes_max`.
     pub(crate) fn grow(&mut self, bytes: usize, bytes_max: usize) {
-        if bytes >= GROWN_BYTES_MIN && matches!(self.memory, Memory::Heap(_)) {
-            self.move_to(self.mappings.map_new(bytes_max.max(self.len())));
+        if matches!(self.memory, Memory::Heap(_)) {
+            if bytes >= bytes_max.max(MAPPED_BYTES_MIN) {
+                // All of it is reserved, so all of it may be in memory.
+                self.move_to(self.mappings.map(bytes));
+            } else if bytes >= GROWN_BYTES_MIN {
+                self.move_to(self.mappings.map_new(bytes_max.max(self.len())));
+            }
         }
         if let Memory::Heap(heap) = &mut self.memory {
             heap.reserve(bytes.saturating_sub(heap.len()));

@@ -8,6 +8,7 @@ use jreg_oci::RepositoryName;
 use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, PutMode, Store};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::BudgetUsage;
 use crate::core::Core;
 use crate::keys;
 use crate::page::list_requests_max;
@@ -43,8 +44,8 @@ pub struct Repository {
 pub struct Usage {
     /// Uploads that may still begin to send.
     pub upload_slots_free: usize,
-    /// Bytes of uploads that may still be taken into memory.
-    pub upload_buffer_bytes_free: usize,
+    /// The memory that uploads share.
+    pub upload_buffer: BudgetUsage,
     /// Manifests and links that were served from memory.
     pub cache_hits: u64,
     /// Manifests and links that were looked for in memory and had to be read.
@@ -203,7 +204,7 @@ impl Registry {
         let (cache_hits, cache_misses) = self.core.cache.counts();
         Usage {
             upload_slots_free: self.core.upload_slots.available_permits(),
-            upload_buffer_bytes_free: self.core.upload_bytes.bytes_free(),
+            upload_buffer: self.core.upload_bytes.usage(),
             cache_hits,
             cache_misses,
             clock_difference: self.core.store.clock_difference().unwrap_or_default(),

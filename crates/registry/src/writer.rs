@@ -2,7 +2,7 @@
 //!
 //! Frames of the body are hashed as they come and collected to a part; full parts are sent to
 //! the store while the next one fills, a few at a time. Room is reserved from the budget that all
-//! uploads share before bytes are read; while that is spent, the client's socket is not read.
+//! uploads share as bytes arrive; while that is spent, the client's socket is not read.
 //!
 //! What was stored becomes part of the upload only with the next session record. A writer that
 //! breaks off, or was superseded, leaves the session as the last record says.
@@ -111,6 +111,8 @@ pub(crate) struct Writer {
     buffer: PartBuffer,
     /// The part of the shared budget that the buffer takes.
     reserved: Option<Reserved>,
+    /// Where the request's body ends, if that is known.
+    end: Option<u64>,
     /// How many bytes were handed to the store as parts: where the buffer starts.
     sent: u64,
     sending: VecDeque<JoinHandle<jreg_storage::Result<Part>>>,
@@ -146,6 +148,7 @@ impl Writer {
             tail: None,
             buffer: core.mappings.buffer(),
             reserved: None,
+            end: None,
             sent: 0,
             sending: VecDeque::new(),
             unnamed: None,
@@ -188,6 +191,7 @@ impl Writer {
             tail: open.tail,
             buffer: core.mappings.buffer(),
             reserved: None,
+            end: None,
             sent,
             sending: VecDeque::new(),
             unnamed: None,
@@ -247,7 +251,7 @@ impl Writer {
     pub(crate) async fn feed(&mut self, incoming: &mut Incoming) -> Result<()> {
         self.check_room(incoming.left())?;
         loop {
-            self.reserve(incoming.left()).await?;
+            self.expect(incoming.left());
             let Some(frame) = incoming.next().await? else { return Ok(()) };
             self.take(frame).await?;
         }
@@ -261,14 +265,14 @@ impl Writer {
     pub(crate) async fn fill(&mut self, incoming: &mut Incoming) -> Result<bool> {
         self.check_room(incoming.left())?;
         loop {
-            self.reserve(incoming.left()).await?;
+            self.expect(incoming.left());
             let Some(mut frame) = incoming.next().await? else { return Ok(true) };
             while !frame.is_empty() {
                 if self.part_room() == 0 {
                     incoming.put_back(frame);
                     return Ok(false);
                 }
-                self.reserve(None).await?;
+                self.reserve().await?;
                 self.collect(&mut frame);
             }
         }
@@ -304,7 +308,9 @@ impl Writer {
     pub(crate) async fn adopt(&mut self, loose: &Location, left: Option<u64>) -> Result<()> {
         let left = left.map(|left| left + loose.size_bytes);
         self.check_room(left)?;
-        self.reserve(left).await?;
+        self.expect(left);
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.size_bytes);
+        self.begin_room(self.part_bytes.min(tail + loose.size_bytes)).await?;
         let range = ByteRange { start: 0, end: loose.size_bytes };
         let mut bytes = self.core.store.read(&loose.key, range).await?;
         while let Some(frame) = bytes.try_next().await? {
@@ -328,33 +334,41 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the shared budget has room for what comes next. `left` is how many bytes are
-    /// still to come, if that is known.
-    async fn reserve(&mut self, left: Option<u64>) -> Result<()> {
-        if left == Some(0) {
-            return Ok(());
-        }
-        if self.reserved.is_some() {
-            return self.grow().await;
-        }
-        let tail = self.tail.as_ref().map_or(0, |tail| tail.size_bytes);
-        match left {
-            Some(left) => self.reserve_whole(self.part_bytes.min(left + tail)).await,
-            // What comes after a part is long.
-            None if self.multipart.is_some() => self.reserve_whole(self.part_bytes).await,
-            None => {
-                let reserved = self.core.upload_bytes.begin(tail, self.part_bytes).await?;
-                self.make_room(reserved);
-                Ok(())
-            }
+    /// Remembers how many bytes are still to come, if that is known. Room is taken when they are
+    /// there: a client that sends nothing holds nothing.
+    fn expect(&mut self, left: Option<u64>) {
+        self.end = left.map(|left| self.offset().saturating_add(left));
+    }
+
+    /// Waits until the shared budget has room for bytes that are at hand.
+    async fn reserve(&mut self) -> Result<()> {
+        match self.reserved {
+            Some(_) => self.grow().await,
+            None => self.begin_room(self.buffer.len() as u64).await,
         }
     }
 
-    async fn reserve_whole(&mut self, bytes: u64) -> Result<()> {
-        let reserved = self.core.upload_bytes.take(bytes).await?;
-        self.buffer.reserve(usize::try_from(bytes).unwrap_or_default());
-        self.reserved = Some(reserved);
+    /// Takes room for a part of which so many bytes are stored already, and for what follows them.
+    async fn begin_room(&mut self, taken: u64) -> Result<()> {
+        let (budget, target) = (&self.core.upload_bytes, self.target(taken));
+        // This request has sent a part: it may hold as much again.
+        if self.sent > self.saved.offset {
+            let reserved = budget.take(target).await?;
+            self.buffer.reserve(usize::try_from(target).unwrap_or_default());
+            self.reserved = Some(reserved);
+            return Ok(());
+        }
+        let reserved = budget.begin(taken, target).await?;
+        self.make_room(reserved, target);
         Ok(())
+    }
+
+    /// How long the part will be of which so many bytes are there: a whole one, unless less is to
+    /// come.
+    fn target(&self, taken: u64) -> u64 {
+        let left = self.end.map(|end| end.saturating_sub(self.offset()));
+        let whole = left.map_or(self.part_bytes, |left| taken.saturating_add(left));
+        self.part_bytes.min(whole)
     }
 
     /// Reserves more of the part if all that was reserved is full.
@@ -362,16 +376,19 @@ impl Writer {
         if self.room() > 0 || self.part_room() == 0 {
             return Ok(());
         }
+        // At least one more byte is at hand.
+        let taken = self.buffer.len() as u64;
+        let target = self.target(taken).max(taken + 1);
         let Some(mut reserved) = self.reserved.take() else { return Ok(()) };
-        self.core.upload_bytes.grow(&mut reserved, self.part_bytes).await?;
-        self.make_room(reserved);
+        self.core.upload_bytes.grow(&mut reserved, target).await?;
+        self.make_room(reserved, target);
         Ok(())
     }
 
-    fn make_room(&mut self, reserved: Reserved) {
-        let [bytes, part_bytes] = [reserved.bytes(), self.part_bytes]
-            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        self.buffer.grow(bytes, part_bytes);
+    fn make_room(&mut self, reserved: Reserved, target: u64) {
+        let [bytes, target] =
+            [reserved.bytes(), target].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.buffer.grow(bytes, target);
         self.reserved = Some(reserved);
     }
 
@@ -386,7 +403,7 @@ impl Writer {
                 self.send_part().await?;
                 self.checkpoint_long_stream().await?;
             }
-            self.reserve(None).await?;
+            self.reserve().await?;
             self.collect(&mut frame);
         }
         Ok(())
@@ -420,7 +437,7 @@ impl Writer {
             return Err(self.unknown());
         }
         if self.reserved.is_none() {
-            self.reserve_whole(tail.size_bytes).await?;
+            self.begin_room(tail.size_bytes).await?;
         }
         let range = ByteRange { start: 0, end: tail.size_bytes };
         // It is gone if the upload was cancelled meanwhile.

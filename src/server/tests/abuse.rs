@@ -94,7 +94,7 @@ async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_
     read_until(&mut other, "here").await;
     let cut = server.metrics.render(&jreg_registry::Usage {
         upload_slots_free: 0,
-        upload_buffer_bytes_free: 0,
+        upload_buffer: Default::default(),
         cache_hits: 0,
         cache_misses: 0,
         clock_difference: Duration::ZERO,
