@@ -167,6 +167,16 @@ impl App {
             robots,
             audit: audit.clone(),
         };
+        let server = ServerOptions::of(&settings);
+        if server.connections_max < settings.connections_max {
+            let (connections_max, descriptors) =
+                (server.connections_max, limits::descriptors::limit());
+            tracing::warn!(
+                connections_max,
+                descriptors,
+                "connections-max is lowered: the limit of open files (RLIMIT_NOFILE) allows no more"
+            );
+        }
         let options = HttpOptions::of(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
@@ -182,7 +192,7 @@ impl App {
             readiness: Default::default(),
         });
         let router = router(Arc::clone(&context));
-        Ok(Self { router, context, jobs, workshop, server: ServerOptions::of(&settings), acme })
+        Ok(Self { router, context, jobs, workshop, server, acme })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -477,6 +487,7 @@ pub fn run(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
 ) -> Result<Ending, StartError> {
+    limits::descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)

@@ -379,16 +379,22 @@ settings! {
             |expiry| (MINUTE..=12 * HOUR).contains(expiry);
     }
     "Connections" {
-        /// The most connections at the same time; more are told to try again (503).
+        /// The most connections at the same time; more are told to try again (503). Fewer if
+        /// RLIMIT_NOFILE, which is raised as far as it goes, leaves less than two file descriptors
+        /// for each.
         connections_max: usize = 4096, "a number from 1 to 1000000",
             |connections| (1..=1_000_000).contains(connections);
-        /// The most connections at the same time from one address that is not a trusted proxy; 0 is no
-        /// limit but that.
-        connections_per_address_max: usize = 0, "a number up to 1000000",
-            |connections| *connections <= 1_000_000;
+        /// Maximum connections at the same time from one address (IPv6: one /64) that is not a
+        /// trusted proxy; auto is a quarter of connections-max, at least 64; 0 is no limit but that.
+        connections_per_address_max: Option<usize> = None, "auto, or a number up to 1000000",
+            |connections| connections.is_none_or(|max| max <= 1_000_000);
         /// The most requests at the same time on one HTTP/2 connection.
         h2_streams_max: u32 = 256, "a number from 1 to 10000",
             |streams| (1..=10_000).contains(streams);
+        /// Maximum memory for bytes that HTTP/2 clients have sent and no request has read, over all
+        /// connections: each connection has a receive window of 2 MiB while there is some left, the
+        /// others have 64 KiB each.
+        h2_window_bytes: u64 = 256 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
         /// The most requests a second of one identity, of nobody in particular of one address; 0 is
         /// no limit. More are told to try again (429).
         rate_limit_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;

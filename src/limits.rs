@@ -6,6 +6,7 @@
 //! itself.
 
 mod bytes;
+pub mod descriptors;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

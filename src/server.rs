@@ -13,6 +13,7 @@ mod connection;
 mod handshake;
 mod refusal;
 mod sending;
+mod slots;
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
 use crate::http::Api;
+use crate::limits::descriptors::{self, Allowance};
 use crate::metrics::Metrics;
 use crate::tls::Tls;
 
@@ -40,6 +42,11 @@ const BACKLOG: u32 = 4096;
 /// The shortest and longest wait after `accept` failed.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// The share of all connections that one address may have, unless the settings say otherwise.
+const PER_ADDRESS_SHARE: usize = 4;
+/// It may have at least so many: browsers and build tools open dozens at once.
+const PER_ADDRESS_MIN: usize = 64;
 
 /// What an operator can set about connections.
 #[derive(Clone, Debug)]
@@ -52,6 +59,11 @@ pub struct ServerOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// The most requests at the same time on one HTTP/2 connection.
     pub h2_streams_max: u32,
+    /// The most bytes that HTTP/2 clients may have sent that are not read yet, beside the least that
+    /// each connection may.
+    pub h2_window_bytes: u64,
+    /// The most responses that read from the store at the same time, beside one for each connection.
+    pub responses_max: usize,
     /// How long a connection may be without a request, and the head of one, or a TLS handshake, may
     /// take.
     pub header_read_timeout: Duration,
@@ -64,11 +76,17 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// What the settings say of connections.
+    /// What the settings say of connections, as far as this process's file descriptors allow it.
     pub fn of(settings: &Settings) -> Self {
+        let allowance = Allowance::of(descriptors::limit());
+        let connections_max = settings.connections_max.min(allowance.connections);
+        let per_address = settings.connections_per_address_max;
         Self {
-            connections_max: settings.connections_max,
-            connections_per_address_max: settings.connections_per_address_max,
+            connections_max,
+            connections_per_address_max: per_address
+                .unwrap_or_else(|| (connections_max / PER_ADDRESS_SHARE).max(PER_ADDRESS_MIN)),
+            h2_window_bytes: settings.h2_window_bytes,
+            responses_max: allowance.responses,
             trusted_proxies: settings.trusted_proxies.clone(),
             h2_streams_max: settings.h2_streams_max,
             header_read_timeout: settings.header_read_timeout,
@@ -129,6 +147,10 @@ struct Shared {
     options: ServerOptions,
     builder: connection::Builder,
     slots: Arc<Semaphore>,
+    /// Permits of connections for large windows.
+    windows: Arc<Semaphore>,
+    /// Slots of responses that all connections share.
+    responses: Arc<Semaphore>,
     addresses: Arc<Addresses>,
     refusals: Arc<Semaphore>,
     /// The last connection was refused.
@@ -164,6 +186,8 @@ pub fn serve(
     let shared = Arc::new(Shared {
         builder: connection::Builder::new(&options),
         slots: Arc::new(Semaphore::new(options.connections_max)),
+        windows: Arc::new(Semaphore::new(wide_connections(options.h2_window_bytes))),
+        responses: Arc::new(Semaphore::new(options.responses_max)),
         addresses: Addresses::new(
             options.connections_per_address_max,
             options.trusted_proxies.clone(),
@@ -177,6 +201,12 @@ pub fn serve(
     });
     shared.connections.spawn(accept_loop(acceptor, Arc::clone(&shared)));
     Running { address, shared }
+}
+
+/// How many connections may have large windows.
+fn wide_connections(bytes: u64) -> usize {
+    let connections = bytes / u64::from(connection::H2_CONNECTION_WINDOW_BYTES);
+    usize::try_from(connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 impl Running {

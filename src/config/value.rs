@@ -341,6 +341,16 @@ impl Value for Option<u64> {
     }
 }
 
+impl Value for Option<usize> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "auto" { Some(None) } else { usize::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "auto".to_owned(), Value::show)
+    }
+}
+
 impl Value for Option<Duration> {
     fn parse(text: &str) -> Option<Self> {
         if text == "off" { Some(None) } else { Duration::parse(text).map(Some) }

@@ -88,7 +88,9 @@ async fn body(
     if let Some(file) = reader.file().await?
         && end <= file.size_bytes
     {
+        // One response at a time takes memory here; an HTTP/2 connection may have hundreds.
         if range.len() <= SMALL_BYTES_MAX
+            && files.is_some()
             && let Some(bytes) = files::read_resident(&file, range)
         {
             return Ok(Body::from(bytes));
@@ -97,6 +99,7 @@ async fn body(
         if let Some(body) = sent {
             return Ok(Body::new(body));
         }
+        return Ok(Body::from_stream(files::read(reader.clone(), range)));
     }
     // A file that is too short is told from one that is well here.
     Ok(Body::from_stream(reader.read(range).await?))

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,10 +21,12 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::activity::{self, Activity, Watched};
+use super::activity::{self, Activity, Stall, Watched};
 use super::sending::Sending;
+use super::slots::{Slot, Slots};
 use super::{ServerOptions, Shared, handshake};
 use crate::http::files::Files;
 use crate::http::{Api, Peer, Secured};
@@ -34,9 +36,15 @@ use crate::tls;
 /// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.
 const H1_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// What an HTTP/2 client may send on one stream, and over all, before we have read it. Small
-/// windows would let one round trip limit the speed of an upload.
-const H2_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-const H2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// windows would let one round trip limit the speed of an upload. hyper sets them for good before
+/// the first request, so that a client has them before it has logged in: they are for as many
+/// connections as [`ServerOptions::h2_window_bytes`] allows.
+const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+pub(super) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Both windows of the other connections: the least that HTTP/2 allows (RFC 9113 section 6.9.2).
+const H2_WINDOW_BYTES_MIN: u32 = 65_535;
+/// How much of one HTTP/2 response waits for its client, beside the piece that was read last.
+const H2_SEND_BYTES_MAX: usize = 64 * 1024;
 const H2_FRAME_BYTES_MAX: u32 = 64 * 1024;
 /// Room for a request line with as many tags as one push may have.
 const H2_HEADER_BYTES_MAX: u32 = 64 * 1024;
@@ -61,29 +69,55 @@ const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Makes connections of sockets.
 #[derive(Clone, Debug)]
-pub(super) struct Builder(auto::Builder<TokioExecutor>);
+pub(super) struct Builder {
+    /// With large windows,
+    wide: auto::Builder<TokioExecutor>,
+    /// and with small ones.
+    narrow: auto::Builder<TokioExecutor>,
+}
 
 impl Builder {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(options.header_read_timeout)
-            .max_buf_size(H1_BUFFER_BYTES_MAX)
-            .http2()
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-            .max_frame_size(H2_FRAME_BYTES_MAX)
-            .max_header_list_size(H2_HEADER_BYTES_MAX)
-            .max_pending_accept_reset_streams(H2_RESETS_PENDING_MAX)
-            .max_local_error_reset_streams(H2_RESETS_FOR_ERRORS_MAX)
-            .max_concurrent_streams(options.h2_streams_max)
-            .keep_alive_interval(H2_PING_INTERVAL)
-            .keep_alive_timeout(H2_PING_TIMEOUT);
-        Self(builder)
+        let wide = builder(options, H2_STREAM_WINDOW_BYTES, H2_CONNECTION_WINDOW_BYTES);
+        Self { wide, narrow: builder(options, H2_WINDOW_BYTES_MIN, H2_WINDOW_BYTES_MIN) }
     }
+
+    fn of(&self, window: &Window) -> &auto::Builder<TokioExecutor> {
+        if lock(window).is_some() { &self.wide } else { &self.narrow }
+    }
+}
+
+fn builder(
+    options: &ServerOptions,
+    stream_window: u32,
+    connection_window: u32,
+) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_read_timeout)
+        .max_buf_size(H1_BUFFER_BYTES_MAX)
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
+        .max_send_buf_size(H2_SEND_BYTES_MAX)
+        .max_frame_size(H2_FRAME_BYTES_MAX)
+        .max_header_list_size(H2_HEADER_BYTES_MAX)
+        .max_pending_accept_reset_streams(H2_RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(H2_RESETS_FOR_ERRORS_MAX)
+        .max_concurrent_streams(options.h2_streams_max)
+        .keep_alive_interval(H2_PING_INTERVAL)
+        .keep_alive_timeout(H2_PING_TIMEOUT);
+    builder
+}
+
+/// A connection's place among those with large windows, until it turns out to need none.
+type Window = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
+fn lock(window: &Window) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+    window.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves a connection until it ends, is no longer wanted, or must be cut.
@@ -100,6 +134,8 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         secured: None,
         activity: Arc::default(),
         files: None,
+        slots: Slots::new(&shared.responses, shared.parts.metrics.budget("responses")),
+        window: Arc::new(Mutex::new(Arc::clone(&shared.windows).try_acquire_owned().ok())),
     };
     let Some(tls) = &shared.parts.tls else {
         service.files = Files::offered();
@@ -125,7 +161,8 @@ where
 {
     let (Peer(address), activity) = (service.peer, Arc::clone(&service.activity));
     let io = Watched { io, activity: Arc::clone(&activity) };
-    let connection = shared.builder.0.serve_connection(io, service);
+    let builder = shared.builder.of(&service.window);
+    let connection = builder.serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut look = interval(look_interval(&shared.options));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -184,8 +221,11 @@ enum Verdict {
 }
 
 fn verdict(activity: &Activity, options: &ServerOptions, leaving: bool) -> Verdict {
-    if activity.stalled().is_some_and(|time| time >= options.write_stall_timeout) {
-        return Verdict::Cut;
+    match activity.stall(options.write_stall_timeout) {
+        Stall::All => return Verdict::Cut,
+        // The others may finish; what stands still is cut then.
+        Stall::Some => return Verdict::Leave,
+        Stall::None => {}
     }
     match activity.idle() {
         Some(time) if leaving && time >= FAREWELL_MAX => Verdict::Cut,
@@ -205,6 +245,8 @@ struct Requests {
     activity: Arc<Activity>,
     /// Takes files for the connection, if it can send them.
     files: Option<Arc<Files>>,
+    slots: Slots,
+    window: Window,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -213,10 +255,13 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let mut noted = self.activity.begin();
+        let mut noted = self.activity.begin(request.version());
         request.extensions_mut().insert(self.peer);
         if let Some(secured) = &self.secured {
             request.extensions_mut().insert(secured.clone());
+        }
+        if request.version() <= Version::HTTP_11 {
+            lock(&self.window).take();
         }
         // The frames of HTTP/2 copy and interleave what they carry.
         if request.version() <= Version::HTTP_11
@@ -225,6 +270,7 @@ impl Service<Request<Incoming>> for Requests {
             request.extensions_mut().insert(Arc::clone(files));
         }
         let api = self.api.as_ref().filter(|_| Api::is_asked(request.uri().path()));
+        let slots = self.slots.clone();
         let answerer = api.cloned().ok_or_else(|| self.router.clone());
         Box::pin(async move {
             let response = match answerer {
@@ -232,15 +278,52 @@ impl Service<Request<Incoming>> for Requests {
                 Err(router) => TowerToHyperService::new(router).call(request).await?,
             };
             noted.answer();
-            Ok(response.map(|body| Body::new(Noted { body, noted })))
+            Ok(response.map(|body| Body::new(Noted::new(body, noted, slots))))
         })
     }
 }
 
-/// An answer's body that notes when bytes of it are taken, and when it is gone.
+/// A response's body that notes when bytes of it are taken, and when it is gone. One that is read
+/// as it is sent is not read without a slot.
 struct Noted {
     body: Body,
     noted: activity::Request,
+    slots: Slots,
+    slot: Place,
+}
+
+/// How a response stands with its slot.
+enum Place {
+    /// It needs none: its bytes are in memory, or the connection takes them from a file.
+    Unneeded,
+    Wanted,
+    Awaited(Pin<Box<dyn Future<Output = Option<Slot>> + Send>>),
+    Taken {
+        _slot: Slot,
+    },
+}
+
+impl Noted {
+    fn new(body: Body, noted: activity::Request, slots: Slots) -> Self {
+        use http_body::Body as _;
+        let is_read = body.size_hint().exact().is_none();
+        let slot = if is_read { Place::Wanted } else { Place::Unneeded };
+        Self { body, noted, slots, slot }
+    }
+
+    fn poll_slot(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        if matches!(self.slot, Place::Wanted) {
+            self.slot = match self.slots.try_take() {
+                Some(slot) => Place::Taken { _slot: slot },
+                None => Place::Awaited(Box::pin(self.slots.clone().take())),
+            };
+        }
+        if let Place::Awaited(waiting) = &mut self.slot {
+            let slot = ready!(waiting.as_mut().poll(task));
+            self.slot = slot.map_or(Place::Unneeded, |slot| Place::Taken { _slot: slot });
+        }
+        Poll::Ready(())
+    }
 }
 
 impl http_body::Body for Noted {
@@ -251,9 +334,15 @@ impl http_body::Body for Noted {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(task));
-        self.noted.moved();
-        Poll::Ready(frame)
+        let frame = match self.poll_slot(task) {
+            Poll::Ready(()) => Pin::new(&mut self.body).poll_frame(task),
+            Poll::Pending => Poll::Pending,
+        };
+        match &frame {
+            Poll::Ready(_) => self.noted.gave(),
+            Poll::Pending => self.noted.works(),
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -274,12 +363,16 @@ mod tests {
     use futures::{StreamExt, stream};
     use http_body_util::{BodyExt, Empty};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::sync::Semaphore;
 
+    use super::super::slots::EXTRA_MAX;
     use super::*;
     use crate::config::Settings;
 
     /// The most that is read ahead for one answer while its client takes nothing.
     const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;
+    /// The most that is read for one stream whose client takes nothing.
+    const STREAM_BYTES_MAX: usize = 128 * 1024;
     /// What the network takes.
     const PIPE_BYTES: usize = 64 * 1024;
     const FRAME_BYTES: usize = 64 * 1024;
@@ -294,9 +387,13 @@ mod tests {
         }
     }
 
-    /// The client's end of a connection on which the answer never ends, and how many bytes of it
-    /// were asked for.
+    /// The client's end of a connection on which no response ends, and how many bytes of them were
+    /// asked for.
     fn endless() -> (DuplexStream, Arc<AtomicUsize>) {
+        endless_with(&Arc::new(Semaphore::new(1000)))
+    }
+
+    fn endless_with(shared: &Arc<Semaphore>) -> (DuplexStream, Arc<AtomicUsize>) {
         let pulled = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&pulled);
         let answer = move || async move {
@@ -315,11 +412,59 @@ mod tests {
             secured: None,
             activity: Arc::clone(&activity),
             files: None,
+            slots: Slots::new(shared, Default::default()),
+            window: Arc::default(),
         };
         let io = Watched { io: TokioIo::new(far), activity };
         let builder = Builder::new(&ServerOptions::of(&Settings::default()));
-        tokio::spawn(async move { builder.0.serve_connection(io, service).await.ok() });
+        tokio::spawn(async move { builder.wide.serve_connection(io, service).await.ok() });
         (near, pulled)
+    }
+
+    /// Begins so many requests over HTTP/2, with windows of one byte, and takes nothing.
+    async fn stalled(client: DuplexStream, streams: usize) -> Vec<http::Response<Incoming>> {
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(1)
+            .handshake(TokioIo::new(client))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let mut responses = Vec::new();
+        for _ in 0..streams {
+            let request = Request::get("http://a/").body(Empty::<Bytes>::new()).unwrap();
+            responses.push(sender.clone().send_request(request).await.unwrap());
+        }
+        settle().await;
+        responses
+    }
+
+    /// docs/abuse.md, "Worst case per connection": 32 such connections had 2 GiB.
+    #[tokio::test]
+    async fn fixed_stalled_streams_of_a_connection_are_read_ahead_for_within_its_share() {
+        let (client, pulled) = endless();
+        let _responses = stalled(client, 250).await;
+        let pulled = pulled.load(Ordering::SeqCst);
+        assert!(pulled > 0 && pulled <= (1 + EXTRA_MAX) * STREAM_BYTES_MAX, "{pulled} bytes");
+    }
+
+    #[tokio::test]
+    async fn stalled_streams_of_all_connections_are_read_ahead_for_within_what_they_share() {
+        const CONNECTIONS: usize = 8;
+        const SHARED: usize = 10;
+        let shared = Arc::new(Semaphore::new(SHARED));
+        let mut kept = Vec::new();
+        let mut sum = 0;
+        for _ in 0..CONNECTIONS {
+            let (client, pulled) = endless_with(&shared);
+            kept.push(stalled(client, 100).await);
+            let pulled = pulled.load(Ordering::SeqCst);
+            assert!(pulled > 0, "each connection has a slot");
+            sum += pulled;
+        }
+        assert!(sum <= (CONNECTIONS + SHARED) * STREAM_BYTES_MAX, "{sum} bytes");
+        drop(kept);
+        settle().await;
+        assert_eq!(shared.available_permits(), SHARED);
     }
 
     fn is_bounded(pulled: &AtomicUsize, taken: usize) {

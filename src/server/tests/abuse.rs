@@ -7,6 +7,8 @@ use super::*;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 /// END_STREAM and END_HEADERS.
 const WHOLE: u8 = 0x5;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
@@ -122,6 +124,98 @@ async fn a_client_that_waits_for_its_answers_may_give_up_as_many_as_it_likes() {
         given_up.abort();
         assert_eq!(client.send_request(ask("/")).await.unwrap().status(), 200);
     }
+}
+
+/// An HTTP/2 client of the server.
+async fn http_2(
+    server: &Fixture,
+) -> (hyper::client::conn::http2::SendRequest<Empty<Bytes>>, JoinHandle<()>) {
+    let io = TokioIo::new(server.connect().await);
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    // It ends, orderly or not.
+    (client, tokio::spawn(async move { connection.await.unwrap_or(()) }))
+}
+
+fn get_request(path: &str) -> http::Request<Empty<Bytes>> {
+    http::Request::get(format!("http://test{path}")).body(Empty::new()).unwrap()
+}
+
+/// The answers to PINGs, which jreg sends itself, counted as something that went on.
+#[tokio::test]
+async fn fixed_http_2_connection_without_a_request_is_closed() {
+    let timeout = Duration::from_millis(100);
+    let server = start(ServerOptions { header_read_timeout: timeout, ..options() });
+    let (_unused, connection) = http_2(&server).await;
+    let (mut used, other) = http_2(&server).await;
+    let response = used.send_request(get_request("/")).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "here");
+    connection.await.unwrap();
+    other.await.unwrap();
+    while server.metrics.connections.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// PINGs, and other responses on the connection, are no progress of the one that stands still.
+#[tokio::test]
+async fn fixed_http_2_response_that_is_not_taken_is_cut_off_whatever_else_is() {
+    let timeout = Duration::from_millis(100);
+    let mut server = start(ServerOptions { write_stall_timeout: timeout, ..patient() });
+    let mut stream = server.connect().await;
+    stream.write_all(PREFACE).await.unwrap();
+    stream.write_all(&get_frame(1, "/endless")).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let pings = tokio::spawn(async move {
+        for id in streams().skip(1) {
+            // The connection's window is given back, and that of the endless response is not.
+            let window = frame(WINDOW_UPDATE, 0, 0, &[0, 1, 0, 0]);
+            let all = [frame(PING, 0, 0, &[0; 8]), get_frame(id, "/"), window].concat();
+            if writer.write_all(&all).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(timeout / 10).await;
+        }
+    });
+    let reading = tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        while reader.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    });
+    server.told.dropped.recv().await.unwrap();
+    reading.await.unwrap();
+    pings.abort();
+    assert!(server.get("/").await.ends_with("here"));
+}
+
+/// They hold no slots of other connections.
+#[tokio::test]
+async fn responses_that_are_not_taken_keep_nobody_from_reading() {
+    let mut server = start(ServerOptions { responses_max: 1, ..patient() });
+    let mut kept = Vec::new();
+    for _ in 0..4 {
+        let (mut client, _) = http_2(&server).await;
+        for _ in 0..10 {
+            kept.push(client.send_request(get_request("/endless")).await.unwrap());
+        }
+        kept.push(client.send_request(get_request("/")).await.unwrap());
+    }
+    let (mut client, _) = http_2(&server).await;
+    let response = client.send_request(get_request("/endless")).await.unwrap();
+    let mut body = response.into_body();
+    for _ in 0..100 {
+        assert!(body.frame().await.unwrap().unwrap().into_data().is_ok());
+    }
+    assert!(server.get("/").await.ends_with("here"));
+    assert!(server.told.dropped.try_recv().is_err(), "nobody was cut off");
+}
+
+#[test]
+fn one_address_has_a_quarter_of_all_connections() {
+    let of = |settings: Settings| ServerOptions::of(&settings).connections_per_address_max;
+    assert_eq!(of(Settings { connections_max: 300, ..Settings::default() }), 75);
+    assert_eq!(of(Settings { connections_max: 100, ..Settings::default() }), 64);
+    let all = Settings { connections_per_address_max: Some(0), ..Settings::default() };
+    assert_eq!(of(all), 0);
 }
 
 #[tokio::test]
