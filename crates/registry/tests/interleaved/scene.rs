@@ -113,7 +113,8 @@ impl Start {
         let memory = memory(self.memory.inner().fork(clock.clone()), self.stays);
         let ledger = Arc::new(Ledger::new(self.records));
         let registry = open(memory.clone(), &clock).await;
-        more(Player { registry, ledger: ledger.clone(), clock: clock.clone() }).await;
+        let store: Arc<dyn Store> = memory.clone();
+        more(Player { registry, store, ledger: ledger.clone(), clock: clock.clone() }).await;
         let mut records = ledger.records().clone();
         (records.acked, records.removed) = (0, 0);
         Self { memory, passed: clock.monotonic(), records, stays: self.stays }
