@@ -19,6 +19,7 @@
 //! | a sweep | | 1 | 1 | |
 //! | a queue that has waited | | 1 | | 1 of many, 1 |
 //! | a place in it | 1 | | | |
+//! | bytes that go | 1, of the quarantine | | | |
 //!
 //! A first run reads every manifest and link, a second one what earlier ones noted of them, and
 //! of those that changed the records themselves. In a bucket, the tombstones are looked for in
@@ -386,7 +387,8 @@ impl Census {
         let mut all = rest.next(size, 0);
         // What was noted of links that are gone is read as well, and their bytes are listed once.
         all.gets += self.link_segments() - rest.link_segments() + queues;
-        all.lists += pages(self.bytes) - pages(rest.bytes) + self.candidates();
+        // Of the quarantine, what is in it once.
+        all.lists += pages(self.bytes) - pages(rest.bytes) + self.candidates() + 1;
         all.deletes += queues;
         all.deletes_of_many += queues;
         all

@@ -6,12 +6,11 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::{StreamExt, stream};
 use jreg_registry::{BlobReader, Error};
-use jreg_storage::ByteRange;
+use jreg_storage::{ByteRange, ByteStream};
 
 use super::blobs::content_range;
-use super::files;
 
 /// The most bytes between two parts that are read to spare a store request: they take less time than
 /// the way there and back.
@@ -38,7 +37,7 @@ struct Sending {
 
 /// Bytes of the store as they come.
 struct Source {
-    stream: BoxStream<'static, Result<Bytes, Error>>,
+    stream: ByteStream,
     /// Where the first byte of `chunk` lies in the blob.
     position: u64,
     /// Where the stream ends.
@@ -122,7 +121,7 @@ impl Sending {
                 let run = self.parts.run(self.next.saturating_sub(1));
                 // After its first bytes a part is never asked for from another place.
                 let run = ByteRange { start, end: run.end.max(end) };
-                let stream = files::read(self.reader.clone(), run).boxed();
+                let stream = self.reader.read(run).await?;
                 Source { stream, position: start, end: run.end, chunk: Bytes::new() }
             }
         };

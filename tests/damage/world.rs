@@ -50,6 +50,8 @@ pub(crate) struct World {
     content: Content,
     /// Where each object is.
     keys: BTreeMap<&'static str, String>,
+    /// The sessions of finished uploads.
+    finished: Vec<String>,
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
@@ -129,7 +131,8 @@ impl World {
         let options = Options { cache_bytes: 0, ..Options::default() };
         let registry = Registry::open(store.clone(), clock, options).await.unwrap();
         let (content, keys) = (content(), BTreeMap::new());
-        let mut world = Self { below, store, registry, content, keys };
+        let finished = Vec::new();
+        let mut world = Self { below, store, registry, content, keys, finished };
         world.fill().await;
         world
     }
@@ -145,6 +148,8 @@ impl World {
     async fn fill(&mut self) {
         self.push_again().await;
         let before = self.keys().await;
+        let is_session = |key: &&String| key.starts_with("uploads/");
+        self.finished = before.iter().filter(is_session).cloned().collect();
         let repository = self.damaged();
         let id = repository.upload_start(None);
         repository.upload_append(&id, Chunk::of(self.content.upload.clone())).await.unwrap();
@@ -200,6 +205,11 @@ impl World {
     /// Where an object is, or was; `None`: there is no such object in this home.
     pub(crate) fn key(&self, object: Object) -> Option<&str> {
         self.keys.get(name(object)).map(String::as_str)
+    }
+
+    /// Whether a key is the session of an upload that was finished, which goes soon.
+    pub(crate) fn is_finished_session(&self, key: &str) -> bool {
+        self.finished.iter().any(|session| session == key)
     }
 
     /// The digest of a blob.

@@ -137,8 +137,8 @@ async fn a_token_for_a_certificate_is_good_only_with_it() {
     let token = &registry.token(Some(&builder), "").await;
     assert_eq!(registry.status(Some(&builder), "POST", PUSH, token).await, 202);
     assert_eq!(registry.status(Some(&renewed), "POST", PUSH, token).await, 202);
-    assert_eq!(registry.status(Some(&other), "POST", PUSH, token).await, 403);
-    assert_eq!(registry.status(None, "POST", PUSH, token).await, 403);
+    assert_eq!(registry.status(Some(&other), "POST", PUSH, token).await, 401);
+    assert_eq!(registry.status(None, "POST", PUSH, token).await, 401);
 }
 
 #[tokio::test]
