@@ -164,6 +164,7 @@ fn write_lines(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// A disk with little room.

@@ -37,7 +37,8 @@ pub(crate) async fn damage_and_heal(shared: &Shared) {
                 push(shared, number % INSTANCES, *of).await;
             }
         };
-        join(pushing, collect(&shared.cluster, round % INSTANCES, Duration::ZERO)).await;
+        let collecting = collect(&shared.cluster, round % INSTANCES, Duration::ZERO);
+        Box::pin(join(pushing, collecting)).await;
         for instance in 0..INSTANCES {
             for of in &held {
                 if let Err(error) = pull(shared, instance, *of).await {
