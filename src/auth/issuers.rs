@@ -8,6 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jreg_auth::{Issuer, JwkSet, JwksError, KeySource, Unverified};
 use jreg_storage::Clock;
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinError;
+use tracing::Instrument;
 
 use crate::logging::chain;
 use crate::metrics::Metrics;
@@ -41,6 +44,9 @@ pub enum FetchError {
     /// It was tried a moment ago.
     #[error("the keys could not be got a moment ago")]
     TooSoon,
+    /// The task that fetched them ended early.
+    #[error("the fetch of the keys was stopped")]
+    Task(#[from] JoinError),
 }
 
 /// Gets the bytes of a set of keys.
@@ -91,12 +97,12 @@ impl Fetch for HttpFetch {
 }
 
 /// The keys of issuers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Issuers {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    sets: Mutex<HashMap<KeySource, Arc<Source>>>,
+    sets: Arc<Mutex<HashMap<KeySource, Arc<Source>>>>,
 }
 
 /// The keys of one source.
@@ -104,7 +110,7 @@ pub(super) struct Issuers {
 struct Source {
     kept: Mutex<Kept>,
     /// Whoever has it fetches; others that need what is fetched wait for it.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -135,7 +141,7 @@ impl Kept {
 
 impl Issuers {
     pub(super) fn new(fetch: Arc<dyn Fetch>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { fetch, clock, metrics, sets: Mutex::default() }
+        Self { fetch, clock, metrics, sets: Arc::default() }
     }
 
     /// The keys for a token of an issuer: fetched if they are old or lack the one that signed it.
@@ -155,20 +161,18 @@ impl Issuers {
         if let Some(set) = self.fresh(&source, has) {
             return Ok(set);
         }
-        let turn = match source.turn.try_lock() {
+        let turn = match Arc::clone(&source.turn).try_lock_owned() {
             Ok(turn) => turn,
             Err(_) => match self.believed(&source).filter(has) {
                 Some(set) => return Ok(set),
-                None => source.turn.lock().await,
+                None => Arc::clone(&source.turn).lock_owned().await,
             },
         };
         // Who had the turn may have fetched it.
         if let Some(set) = self.fresh(&source, has) {
             return Ok(set);
         }
-        let fetched = self.fetch_if_due(issuer, &source).await;
-        drop(turn);
-        match fetched {
+        match self.fetch_in_task(issuer, &source, turn).await {
             Ok(set) => Ok(set),
             Err(error) => self.believed(&source).ok_or(error),
         }
@@ -181,6 +185,23 @@ impl Issuers {
     /// The keys that hold as long as others cannot be fetched.
     fn believed(&self, source: &Source) -> Option<Arc<JwkSet>> {
         source.kept().younger_than(JWKS_OUTAGE_MAX, self.clock.monotonic())
+    }
+
+    /// Fetches in a task that owns the turn: it continues when the request is cancelled. Otherwise a
+    /// client that cancels its requests could stop every fetch, and each stopped one counts as an attempt.
+    async fn fetch_in_task(
+        &self,
+        issuer: &Issuer,
+        source: &Arc<Source>,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<Arc<JwkSet>, FetchError> {
+        let (issuers, issuer, source) = (self.clone(), issuer.clone(), Arc::clone(source));
+        let fetching = async move {
+            let fetched = issuers.fetch_if_due(&issuer, &source).await;
+            drop(turn);
+            fetched
+        };
+        tokio::spawn(fetching.in_current_span()).await?
     }
 
     async fn fetch_if_due(

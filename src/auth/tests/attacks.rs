@@ -225,6 +225,28 @@ async fn fixed_invented_key_ids_do_not_stall_known_ones() {
     }
 }
 
+/// A cancelled request (`RST_STREAM`) drops its future. The fetch that it started continues: otherwise an
+/// anonymous client could cancel each fetch, and no request in the next ten seconds may start another.
+#[tokio::test]
+async fn fixed_cancelled_request_does_not_stop_the_fetch_of_keys() {
+    let registry = registry().await;
+    let fetches = || registry.forge.fetches.load(Ordering::SeqCst);
+    let claims = claims("ci", &*registry.clock, &json!({ "repository": "acme/app" }));
+    let token = bearer(&registry.forge.sign(&claims));
+    let held = registry.forge.slow.write().await;
+    {
+        let mut cancelled = std::pin::pin!(status(&registry, &token));
+        for _ in 0..1000 {
+            assert!(futures::poll!(cancelled.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fetches(), 1);
+    }
+    drop(held);
+    assert_eq!(status(&registry, &token).await, 200);
+    assert_eq!(fetches(), 1);
+}
+
 /// Each would cost a read of the store.
 #[tokio::test]
 async fn fixed_invented_access_tokens_have_to_wait() {
