@@ -15,13 +15,13 @@ use jreg_storage::{Clock, Store};
 use tokio::sync::OnceCell;
 
 use super::Denied;
-use super::signing::Signing;
+use super::signing::{Signing, SigningError};
 use crate::logging::chain;
 
 /// Encrypts and decrypts cursors. The keys are read, or made, when they are needed first.
 #[derive(Debug)]
 pub(super) struct CatalogCursors {
-    keys: OnceCell<Signing>,
+    keys: OnceCell<Arc<Signing>>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     rotation: Duration,
@@ -29,14 +29,16 @@ pub(super) struct CatalogCursors {
 }
 
 impl CatalogCursors {
-    /// Cursors by the signing keys in `store`, which are replaced and kept as those of tokens are.
+    /// Cursors by the signing keys of the token service, or by those in `store` if there is none. They
+    /// are rotated and kept as those of tokens are.
     pub(super) fn new(
+        signing: Option<Arc<Signing>>,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         rotation: Duration,
         lifetime: Duration,
     ) -> Self {
-        Self { keys: OnceCell::new(), store, clock, rotation, lifetime }
+        Self { keys: OnceCell::new_with(signing), store, clock, rotation, lifetime }
     }
 
     /// A cursor to the place after a repository.
@@ -52,11 +54,19 @@ impl CatalogCursors {
         Ok(decrypt_cursor(&*self.keyring(Some(kid)).await?, cursor))
     }
 
+    /// Reads the keys again, if they were read before, and rotates them if it is time.
+    pub(super) async fn refresh_keys(&self) -> Result<(), SigningError> {
+        match self.keys.get() {
+            Some(keys) => keys.refresh().await,
+            None => Ok(()),
+        }
+    }
+
     async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, Denied> {
         let unavailable = |error| Denied::Unavailable { reason: chain(&error) };
         let open = || {
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-            Signing::open(store, clock, self.rotation, self.lifetime)
+            async { Signing::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new) }
         };
         let keys = self.keys.get_or_try_init(open).await.map_err(unavailable)?;
         keys.with(kid).await.map_err(unavailable)

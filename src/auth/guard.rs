@@ -50,7 +50,7 @@ pub struct Guard {
     users: Option<Watched<Htpasswd>>,
     policy: PolicySource,
     robots: Arc<Robots>,
-    pub(super) signing: Option<Signing>,
+    pub(super) signing: Option<Arc<Signing>>,
     cursors: CatalogCursors,
     issuers: Issuers,
     sessions: Sessions,
@@ -133,18 +133,14 @@ impl Guard {
         let issues = settings.token_service && settings.token_realm.is_none();
         let lifetime = settings.token_lifetime.max(settings.refresh_lifetime);
         let signing = match issues {
-            true => Some(
-                Signing::open(
-                    Arc::clone(&store),
-                    Arc::clone(&clock),
-                    settings.key_rotation,
-                    lifetime,
-                )
-                .await?,
-            ),
+            true => {
+                let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+                Some(Arc::new(Signing::open(store, clock, settings.key_rotation, lifetime).await?))
+            }
             false => None,
         };
         let cursors = CatalogCursors::new(
+            signing.clone(),
             Arc::clone(&store),
             Arc::clone(&clock),
             settings.key_rotation,
@@ -191,10 +187,11 @@ impl Guard {
         }
     }
 
-    /// Reads the keys for tokens again, and replaces the one that signs if it is time.
+    /// Reads the keys for tokens and cursors of the catalog again, and replaces the one that signs if
+    /// it is time.
     pub async fn refresh_keys(&self) {
-        let Some(signing) = &self.signing else { return };
-        if let Err(error) = signing.refresh().await {
+        // The token service and the cursors have the same keys.
+        if let Err(error) = self.cursors.refresh_keys().await {
             let error = chain(&error);
             tracing::warn!(error, "the keys for tokens could not be read; trying again later");
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::guarded::{Registry, basic, bearer, claims, seconds};
 use crate::auth::{JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
+use crate::config::Settings;
 use jreg_storage::Clock;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
@@ -430,21 +431,29 @@ async fn rules_that_are_wrong_never_replace_those_that_were_right() {
     registry.clock.advance(Duration::from_secs(1));
 }
 
+/// A registry that lists `open/**` and `tail/**` for everyone, with so many other repositories.
+async fn registry_with_hidden(hidden: usize, change: impl FnOnce(&mut Settings)) -> Registry {
+    let rules = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**', 'tail/**']\n\
+                 actions = ['pull', 'list']\n";
+    let registry = Registry::with(Some(rules), change).await;
+    for number in 0..hidden {
+        let key = format!("catalog/private.secret{number:05}").parse().unwrap();
+        let mark = format!(r#"{{"nonce":"{number:032}"}}"#).into();
+        registry.store.put(&key, mark, jreg_storage::PutMode::Create).await.unwrap();
+    }
+    registry
+}
+
 /// However many repositories a client may not see, a page of the catalog looks at a bounded number of
 /// names. The next page begins among them, and its `Link` names none: another instance can read it.
 #[tokio::test]
 async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
     const HIDDEN: usize = 2 * crate::auth::CATALOG_NAMES_EXAMINED_MAX + 10;
     for token_service in [true, false] {
-        let rules = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**', 'tail/**']\n\
-                     actions = ['pull', 'list']\n";
-        let registry =
-            Registry::with(Some(rules), |settings| settings.token_service = token_service).await;
-        for number in 0..HIDDEN {
-            let key = format!("catalog/private.secret{number:05}").parse().unwrap();
-            let mark = format!(r#"{{"nonce":"{number:032}"}}"#).into();
-            registry.store.put(&key, mark, jreg_storage::PutMode::Create).await.unwrap();
-        }
+        let registry = registry_with_hidden(HIDDEN, |settings| {
+            settings.token_service = token_service;
+        })
+        .await;
         let tail = "catalog/tail.app".parse().unwrap();
         let mark = r#"{"nonce":"0"}"#.into();
         registry.store.put(&tail, mark, jreg_storage::PutMode::Create).await.unwrap();
@@ -466,5 +475,40 @@ async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
         let (start, sealed) = cursor.rsplit_once('.').unwrap();
         let changed = format!("{start}.{}", sealed.chars().rev().collect::<String>());
         assert_eq!(registry.send("GET", &changed, None).await.status, 400, "{changed}");
+    }
+}
+
+/// An instance that read the keys before a rotation makes cursors that an instance with the newest
+/// keys can decrypt, with and without the token service.
+#[tokio::test]
+async fn fixed_cursors_of_the_catalog_follow_the_rotation_of_keys() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    for token_service in [true, false] {
+        let hidden = crate::auth::CATALOG_NAMES_EXAMINED_MAX + 10;
+        let registry = registry_with_hidden(hidden, |settings| {
+            settings.token_service = token_service;
+            (settings.refresh_lifetime, settings.key_rotation) = (HOUR, HOUR);
+        })
+        .await;
+        let next_page = async |instance: usize| {
+            let page = registry.send_to(instance, "GET", "/v2/_catalog?last=open/app", None).await;
+            let link = page.headers["link"].to_str().unwrap();
+            link.trim_start_matches('<').split_once('>').unwrap().0.to_owned()
+        };
+        // Each instance reads the keys later than the one before it.
+        for instance in 0..3 {
+            next_page(instance).await;
+            for _ in 0..4 {
+                registry.clock.advance(HOUR);
+                for app in &registry.apps[..=instance] {
+                    app.guard().unwrap().refresh_keys().await;
+                }
+            }
+        }
+        for (encrypts, decrypts) in [(0, 1), (0, 2), (1, 2), (2, 0)] {
+            let target = next_page(encrypts).await;
+            let page = registry.send_to(decrypts, "GET", &target, None).await;
+            assert_eq!(page.status, 200, "from {encrypts} to {decrypts}, {token_service}");
+        }
     }
 }
