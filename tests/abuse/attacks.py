@@ -623,7 +623,7 @@ def flood_log(port, _):
     connection.close()
 
 
-@attack("unread-log", "nobody reads the log's pipe while requests are logged", unread_log=True)
+@attack("unread-log", "no process reads the log's pipe while requests are logged", unread_log=True)
 def unread_log(target):
     client = target.client(timeout=10)
     with processes(2, get, target.port, "/v2/" + "x" * 200 + "/tags/list"):
