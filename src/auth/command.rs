@@ -37,7 +37,10 @@ pub enum CommandError {
         source: io::Error,
     },
     /// A file is not what is replaced: another user may have put it there.
-    #[error("{} is {what}, which is not changed: name the file itself", path.display())]
+    #[error(
+        "{} is {what}: the users file must be a regular file, not a symbolic link; name the file itself",
+        path.display()
+    )]
     NoFileOfUsers {
         /// The path.
         path: PathBuf,
@@ -381,6 +384,7 @@ mod tests {
             for done in [add(&path), remove(&path)] {
                 let refused = done.unwrap_err().to_string();
                 assert!(refused.contains("is a symbolic link"), "{refused}");
+                assert!(refused.contains("must be a regular file"), "{refused}");
             }
             assert_eq!(std::fs::read_link(&path).unwrap(), target);
             std::fs::remove_file(&path).unwrap();

@@ -339,7 +339,7 @@ impl Authorized {
 
     /// The refusal of what a tag protects.
     fn protected_by(&self, tag: &Tag) -> AccessError {
-        self.refused(format!("tag {tag} needs it and may not be deleted"))
+        self.refused(format!("tag {tag} references it and may not be deleted"))
     }
 
     fn refused(&self, cause: String) -> AccessError {

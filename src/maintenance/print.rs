@@ -178,13 +178,13 @@ fn action_line(action: &Action, outcome: Outcome) -> String {
 
 fn repairing_lines(finding: &Finding, images: &[String]) -> String {
     let images = match images {
-        [] => "no image needs it".to_owned(),
+        [] => "no image references it".to_owned(),
         images => format!("affected images: {}", images.join(", ")),
     };
     let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
     format!(
-        "REPAIR  {kind}  {key}\n        {detail}\n        will be put aside in quarantine/ and \
-         answered as absent until it is pushed again; {images}\n"
+        "REPAIR  {kind}  {key}\n        {detail}\n        will be quarantined (quarantine/) \
+         and is absent until it is pushed again; {images}\n"
     )
 }
 

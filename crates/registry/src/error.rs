@@ -96,8 +96,8 @@ pub enum Error {
     },
     /// The manifest is there with another media type, which it keeps until it is deleted.
     #[error(
-        "manifest {digest} is here as {stored}, which must be its Content-Type; to change it, delete \
-         the manifest first"
+        "manifest {digest} is stored as {stored}, which must be its Content-Type; to change it, \
+         delete the manifest first"
     )]
     ManifestTypeConflict {
         /// The manifest.
