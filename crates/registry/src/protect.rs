@@ -201,7 +201,11 @@ impl Repository {
         let Some(stored) = self.find_manifest(digest, Touch::Never).await? else {
             return Ok(Vec::new());
         };
-        let manifest = Manifest::parse(Some(&stored.media_type), &stored.bytes)?;
+        let parsed = Manifest::parse_stored(&stored.media_type, &stored.bytes);
+        let manifest = parsed.map_err(|error| Error::Damaged {
+            key: keys::manifest(&self.name, digest).to_string(),
+            reason: error.to_string(),
+        })?;
         let references = manifest.references.into_iter().map(|reference| {
             let may_refer = matches!(reference.kind, ReferenceKind::Child | ReferenceKind::Any);
             (reference.digest, may_refer)

@@ -89,7 +89,7 @@ impl Run<'_> {
                     Found::Good(read) => verified(&entry.key, &digest, read.value)
                         .ok()
                         .and_then(|stored| {
-                            Manifest::parse(Some(&stored.media_type), &stored.bytes).ok()
+                            Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()
                         })
                         .map(|manifest| {
                             manifest.references.into_iter().map(|of| of.digest).collect()

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::channel::mpsc;
-use jreg_oci::{Algorithm, Digest};
+use jreg_oci::{Algorithm, DESCRIPTORS_MAX, Digest};
 use jreg_registry::{Blob, Chunk, ManifestPush, Options, Registry, Repository, Result};
 use jreg_storage::testing::{Call, Faulty, Gate, ManualClock, Recording};
 use jreg_storage::{
-    ByteRange, ErrorKind, Key, ListRequest, Locality, MemoryStore, PartRules, Store,
+    ByteRange, ErrorKind, Key, ListRequest, Locality, MemoryStore, PartRules, PutMode, Store,
 };
 
 /// Small, so that a few bytes are several parts.
@@ -39,6 +39,19 @@ pub(crate) fn bytes(length: usize) -> Bytes {
 pub(crate) fn open_body() -> (mpsc::Sender<Result<Bytes, jreg_registry::BodyError>>, Chunk) {
     let (sender, body) = mpsc::channel(8);
     (sender, Chunk { range: None, length: None, body: Box::pin(body) })
+}
+
+/// An image manifest with more layers than a push may have now. The last is this blob.
+pub(crate) fn image_with_many_layers(blob: &Digest) -> String {
+    let layer = |digest: &Digest| {
+        let media = "application/vnd.oci.image.layer.v1.tar";
+        format!(r#"{{"mediaType":"{media}","digest":"{digest}","size":1}}"#)
+    };
+    let mut layers: Vec<_> =
+        (0..DESCRIPTORS_MAX).map(|n| layer(&digest(n.to_string().as_bytes()))).collect();
+    layers.push(layer(blob));
+    let config = layer(&digest(b"{}")).replace("layer.v1.tar", "config.v1+json");
+    format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#, layers.join(","))
 }
 
 /// The push of a manifest by a tag or its digest.
@@ -98,6 +111,26 @@ impl Bench {
 
     pub(crate) async fn put_manifest(&self, name: &str, tag: &str, manifest: &str) -> Result<()> {
         self.repository(name).manifest_put(push_of(tag, manifest)).await.map(|_| ())
+    }
+
+    /// Stores an image manifest and a tag of it without a push, as an earlier version with other limits
+    /// did.
+    pub(crate) async fn store_manifest(&self, name: &str, tag: &str, manifest: &str) {
+        let (digest, size) = (digest(manifest.as_bytes()), manifest.len());
+        let media = "application/vnd.oci.image.manifest.v1+json";
+        let header = format!(r#"{{"nonce":"{:032}","mediaType":"{media}","size":{size}}}"#, 0);
+        let target = format!(
+            r#"{{"nonce":"{:032}","digest":"{digest}","mediaType":"{media}","size":{size},"time":0}}"#,
+            0
+        );
+        let record = format!("{header}\n{manifest}");
+        let manifest = format!("repositories/{name}/_manifests/sha256/{}", digest.hex());
+        for (key, bytes) in
+            [(manifest, record), (format!("repositories/{name}/_tags/{tag}"), target)]
+        {
+            let key = key.parse().unwrap();
+            self.faults.put(&key, bytes.into(), PutMode::Overwrite).await.unwrap();
+        }
     }
 
     /// What a pull of the blob gives.

@@ -3,7 +3,7 @@
 use jreg_registry::{CheckOptions, CollectOptions, FindingKind, Rule, Unwatched};
 use jreg_storage::Store;
 
-use crate::bench::{HOUR, bytes, digest};
+use crate::bench::{HOUR, bytes, digest, image_with_many_layers};
 use crate::checking::{
     Findings, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
     repairing, tag_key,
@@ -28,6 +28,21 @@ async fn a_repair_names_the_images_before_it_removes() {
     let expected = [(tag, vec!["a:v1".to_owned()]), (blob, vec!["a:all".to_owned()])];
     assert_eq!(found.announced(), expected);
     assert_eq!(bench.keys("links/").await, before);
+}
+
+/// An image with more layers than a push may have now needs them, too.
+#[tokio::test]
+async fn a_repair_names_images_beyond_the_limits_of_a_push() {
+    let bench = healthy().await;
+    let blob = digest(&bytes(LOOSE));
+    bench.store_manifest("a", "old", &image_with_many_layers(&blob)).await;
+    let at = place(&bench, &blob).await;
+    put(&bench, &at, "wrong!").await;
+    let found = Findings::default();
+    let repair = CheckOptions { deep: true, ..repairing() };
+    bench.registry.check(&repair, &found).await.unwrap();
+    let images = vec!["a:all".to_owned(), "a:old".to_owned()];
+    assert!(found.announced().contains(&(at.to_string(), images)));
 }
 
 /// Corrupt bytes do not become absent ones: the link that named them is put aside, and keeps them

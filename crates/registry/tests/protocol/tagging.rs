@@ -7,7 +7,7 @@ use jreg_oci::{MediaType, Reference, Tag};
 use jreg_registry::{Error, ManifestPush, PROTECTING_TAGS_MAX, Protection, Touch};
 use jreg_storage::{Key, PutMode, Store};
 
-use crate::bench::{Bench, digest, push_of};
+use crate::bench::{Bench, digest, image_with_many_layers, push_of};
 
 const IMAGE: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
@@ -89,6 +89,23 @@ async fn c13_protection_follows_tags_through_indexes() {
         assert_eq!(repository.protection(&digest, &may_remove).await.unwrap(), protection);
         assert_eq!(repository.protection(&digest, &|_| true).await.unwrap(), Protection::None);
     }
+}
+
+/// A manifest that was accepted under other limits protects like any other. One that cannot be
+/// understood may protect anything, and that is not the client's fault.
+#[tokio::test]
+async fn c13_a_manifest_beyond_the_limits_of_a_push_protects_what_it_needs() {
+    let bench = Bench::new().await;
+    let blob = digest(b"a layer");
+    let old = image_with_many_layers(&blob);
+    bench.put_manifest("a", "old", &old).await.unwrap_err();
+    bench.store_manifest("a", "v1", &old).await;
+    let repository = bench.repository("a");
+    let protection = repository.protection(&blob, &|_| false).await.unwrap();
+    assert_eq!(protection, Protection::Tag("v1".parse().unwrap()));
+    bench.store_manifest("a", "v2", "[]").await;
+    let unknown = repository.protection(&digest(b"another"), &|_| false).await;
+    assert!(matches!(unknown, Err(Error::Damaged { .. })), "{unknown:?}");
 }
 
 #[tokio::test]
