@@ -12,8 +12,9 @@ use jreg::auth::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess,
 use jreg_auth::Reason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{
-    Chunk, EXTRA_LIST_REQUESTS_MAX, ManifestPush, Options, PageRequest, PushedManifest,
-    REFERRERS_EXAMINED_MAX, Registry, Repository, Touch,
+    Chunk, EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, ManifestPush, Options, PROTECTING_RECORDS_MAX,
+    PROTECTING_TAGS_MAX, PageRequest, PushedManifest, REFERRERS_EXAMINED_MAX, Registry, Repository,
+    Touch,
 };
 use jreg_storage::testing::{Call, Recording};
 use jreg_storage::{
@@ -409,7 +410,8 @@ async fn syncs_of_a_push_to_a_folder() {
     assert_eq!(streamed.logs - known.logs, 2, "its bytes with its session, that with its link");
 }
 
-/// What a client may see: everything that does not lie below `hidden/`.
+/// What a client may see: everything that does not lie below `hidden/`. In `kept`, tags that begin so may
+/// not be deleted.
 #[derive(Debug)]
 struct Hides;
 
@@ -429,12 +431,16 @@ impl Authorizer for Hides {
         }
     }
 
-    fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {
+    fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied> {
+        if self.depends_on_tag(session, right) && tag.as_str().starts_with("kept") {
+            let access = RefusedAccess::new(Credentialed::No, right);
+            return Err(Denied::Forbidden { access, reason: "the tag stays".to_owned() });
+        }
         self.grant(session, right)
     }
 
-    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
-        false
+    fn depends_on_tag(&self, _: &Session, right: &Right) -> bool {
+        matches!(right, Right::Delete(name) if name.as_str() == "kept")
     }
 }
 
@@ -462,6 +468,10 @@ struct Content {
     upload: String,
     /// An upload that is cancelled.
     cancelled: String,
+    /// A manifest of `kept` that no tag protects.
+    unprotected: String,
+    /// A blob of `kept` that no tag protects.
+    unprotected_blob: String,
 }
 
 /// How many keys lie in the way of every list: tombstones in a bucket, records elsewhere.
@@ -470,6 +480,15 @@ const IN_THE_WAY: usize = 12_000;
 const REFERRERS: usize = 400;
 /// How many tags point to the manifest that is deleted.
 const TAGS: usize = 8;
+/// How many tags of `kept` may not be deleted, each with a manifest of its own.
+const PROTECTING: usize = 2;
+/// How many manifests these refer to.
+const BELOW: usize = PROTECTING_RECORDS_MAX - 2 * PROTECTING;
+/// What it costs to find out whether a tag protects what is deleted by digest.
+const PROTECTION: usize = PROTECTION_LISTS + 2 * PROTECTING + 2 * BELOW;
+/// `list_requests_max(PROTECTING_TAGS_MAX)`
+const PROTECTION_LISTS: usize =
+    PROTECTING_TAGS_MAX.div_ceil(LIST_KEYS_MAX) + EXTRA_LIST_REQUESTS_MAX;
 const TOMBSTONE: &[u8] = b"\0deleted0123456789abcdef";
 
 fn read(method: &'static str, target: String) -> Request {
@@ -592,6 +611,19 @@ const WORST: &[Worst] = &[
         at_most: 2,
         why: "link, tombstone",
     },
+    Worst {
+        endpoint: "manifest_delete",
+        request: |content| read("DELETE", format!("/v2/kept/manifests/{}", content.unprotected)),
+        at_most: PROTECTION + 4 + EXTRA_LIST_REQUESTS_MAX + 3 * (1 + 2),
+        why: "under rules on tags: list requests of all tags; each tag that may not be deleted, its \
+              manifest, and two for each manifest below; and the delete",
+    },
+    Worst {
+        endpoint: "blob_delete",
+        request: |content| read("DELETE", format!("/v2/kept/blobs/{}", content.unprotected_blob)),
+        at_most: PROTECTION + 2,
+        why: "under rules on tags: the same, and the delete",
+    },
 ];
 
 impl Counted {
@@ -629,8 +661,12 @@ impl Counted {
     }
 
     async fn push(&self, bytes: &Bytes) -> String {
+        self.push_to("a", bytes).await
+    }
+
+    async fn push_to(&self, name: &str, bytes: &Bytes) -> String {
         let digest = jreg_testkit::sha256(bytes);
-        let target = format!("/v2/a/blobs/uploads/?digest={digest}");
+        let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
         self.must(Request::new("POST", target).body(bytes.clone()), 201).await;
         digest
     }
@@ -659,7 +695,35 @@ impl Counted {
         self.obstruct(&subject).await;
         let blob = self.push(&Bytes::from(vec![7; 500_000])).await;
         let (upload, cancelled) = (self.begin().await, self.begin().await);
-        Content { blob, image: subject, upload, cancelled }
+        let (unprotected, unprotected_blob) = self.protect().await;
+        Content { blob, image: subject, upload, cancelled, unprotected, unprotected_blob }
+    }
+
+    /// Fills `kept` with as much as a delete by digest reads at the most, and returns the manifest and
+    /// the blob to delete.
+    async fn protect(&self) -> (String, String) {
+        let put = |tag: &str, manifest: &Manifest| {
+            Request::new("PUT", format!("/v2/kept/manifests/{tag}"))
+                .header("Content-Type", &manifest.media_type)
+                .body(manifest.bytes.clone())
+        };
+        let below: Vec<_> = (0..BELOW).map(|n| json!({ "number": n }).to_string()).collect();
+        for bytes in &below {
+            let (digest, nonce) = (digest(bytes.as_bytes()), "0".repeat(32));
+            let header =
+                json!({ "nonce": nonce, "mediaType": "application/x", "size": bytes.len() });
+            let key = format!("repositories/kept/_manifests/sha256/{}", digest.hex());
+            self.insert(&key, format!("{header}\n{bytes}")).await;
+        }
+        for (number, below) in below.chunks(BELOW / PROTECTING).enumerate() {
+            let any: Vec<_> = below.iter().map(|bytes| digest(bytes.as_bytes())).collect();
+            let kept = manifest("application/x", json!({ "any": any }));
+            self.must(put(&format!("kept{number}"), &kept), 201).await;
+        }
+        let unprotected = manifest("application/x", json!({ "any": [] }));
+        self.must(put("old", &unprotected), 201).await;
+        let blob = self.push_to("kept", &Bytes::from_static(BLOB)).await;
+        (unprotected.digest(), blob)
     }
 
     /// An upload of a few bytes that is not closed.
@@ -684,6 +748,7 @@ impl Counted {
             if matches!(self.home, Home::Bucket(_)) {
                 let of = format!("repositories/a/_referrers/sha256/{hex}/sha256-");
                 self.insert(&format!("repositories/a/_tags/p{number:06}"), TOMBSTONE).await;
+                self.insert(&format!("repositories/kept/_tags/p{number:06}"), TOMBSTONE).await;
                 self.insert(&format!("{of}{}{number:06}", "0".repeat(58)), TOMBSTONE).await;
             }
         }
@@ -722,7 +787,7 @@ async fn worst_case_of_every_endpoint() {
 
         let (found, pages) =
             counted.follow("/v2/_catalog?n=1", "/repositories", bounds("catalog")).await;
-        assert_eq!(found, ["a"], "nothing hidden, and what is not hidden once");
+        assert_eq!(found, ["a", "kept"], "nothing hidden, and what is not hidden once");
         assert!(pages > 2, "{pages}");
         let (tags, _) = counted.follow("/v2/a/tags/list?n=1", "/tags", bounds("tag_list")).await;
         let expected = ["v1", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7"];

@@ -6,7 +6,7 @@ use jreg_auth::{Identity, Reason, cursor_key_id};
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, Chunk, Condition, Error, LIST_KEYS_MAX, ManifestPush,
-    PROTECTING_MANIFESTS_MAX, PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest,
+    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest,
     Referrer, Repository, StoredManifest, Touch, UploadId, UploadProgress, list_requests_max,
 };
 
@@ -331,7 +331,7 @@ impl Authorized {
             Protection::Tag(tag) => Err(self.protected_by(&tag)),
             Protection::TooMany => Err(self.refused(format!(
                 "the repository has more than {PROTECTING_TAGS_MAX} tags, or more than \
-                 {PROTECTING_MANIFESTS_MAX} manifests below tags that may not be deleted; \
+                 {PROTECTING_RECORDS_MAX} tags that may not be deleted and manifests below them; \
                  delete by tag"
             ))),
         }

@@ -61,8 +61,8 @@ const BACKOFF_MIN_MS: u64 = 2;
 const BACKOFF_MAX_MS: u64 = 250;
 /// So many that of some hundred tags that are written at the same time hardly any two share one.
 const TAG_LOCKS: usize = 4096;
-/// The most bytes of manifests in memory, over all pushes, because something that is pushed relies on
-/// them and they are old. What is young is not read.
+/// Maximum bytes of manifests in memory, over all requests, because something that is pushed relies on
+/// them and they are old (what is young is not read), or because they may protect what is deleted.
 const TOUCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// The store with everything that is kept beside it in memory.
@@ -383,7 +383,7 @@ impl Core {
     }
 
     /// Waits for room for a record of so many bytes, as it was read and as it is written.
-    async fn room_to_touch(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
+    pub(crate) async fn room_to_touch(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
         let kib = in_kib(bytes.saturating_mul(2).min(TOUCH_BYTES_MAX));
         self.touch_room.acquire_many(kib).await.map_err(|_| Error::Stopped)
     }

@@ -80,7 +80,7 @@ pub use keys::{
 pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
 pub use options::{Limits, Options, ReferencePolicy};
 pub use page::{EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, Page, PageRequest, list_requests_max};
-pub use protect::{MayRemove, PROTECTING_MANIFESTS_MAX, PROTECTING_TAGS_MAX, Protection};
+pub use protect::{MayRemove, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection};
 pub use reaper::Reaped;
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX, Referrer};
 pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};

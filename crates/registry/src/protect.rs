@@ -6,22 +6,29 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_oci::{Digest, Manifest, Reference, ReferenceKind, Tag};
+use jreg_oci::{Digest, Manifest, Reference, Tag};
+use jreg_storage::Key;
+use tokio::sync::SemaphorePermit;
 
 use crate::keys;
+use crate::page::list_requests_max;
 use crate::record::TagTarget;
 use crate::tag::TagChange;
-use crate::{Condition, Error, Repository, Result, Touch};
+use crate::{Condition, Error, Repository, Result, StoredManifest, Touch};
 
-/// The most tags of a repository that are looked at for one delete.
+/// Maximum number of tags of a repository for a delete by digest: their names are listed, in at most
+/// `list_requests_max(10,000)` = 17 store requests.
 pub const PROTECTING_TAGS_MAX: usize = 10_000;
-/// The most manifests that are read for one delete.
-pub const PROTECTING_MANIFESTS_MAX: usize = 4096;
-/// How many tags are listed at a time.
-const TAGS_PER_PAGE: usize = 1000;
+/// Maximum number of records that are read for a delete by digest: tags that may not be removed, and
+/// manifests below them. A delete must not cost more than the most expensive push: as many lookups as
+/// one manifest may cause ([`jreg_oci::LOOKUPS_MAX`]), and a second request for each manifest whose size
+/// is not known from its tag.
+pub const PROTECTING_RECORDS_MAX: usize = jreg_oci::LOOKUPS_MAX;
+/// Maximum number of manifests of one delete that are read concurrently.
+const MANIFEST_READS_MAX: usize = 8;
 
 /// Says whether the requester may remove a tag.
 pub type MayRemove<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
@@ -34,7 +41,7 @@ pub enum Protection {
     /// This tag, which the requester may not remove, points to it or to what refers to it.
     Tag(Tag),
     /// Unknown: the repository has too many tags or manifests to find out
-    /// ([`PROTECTING_TAGS_MAX`], [`PROTECTING_MANIFESTS_MAX`]).
+    /// ([`PROTECTING_TAGS_MAX`], [`PROTECTING_RECORDS_MAX`]).
     TooMany,
 }
 
@@ -47,7 +54,40 @@ pub(crate) struct TagRemoval<'a> {
 /// The search for what protects a digest.
 struct Search<'a> {
     digest: &'a Digest,
+    /// The manifests that were read or are to be read.
     seen: HashSet<Digest>,
+    /// How many further manifests may be read.
+    left: usize,
+}
+
+/// A manifest to read.
+struct Protecting {
+    /// The tag that leads to it.
+    tag: Tag,
+    digest: Digest,
+    /// Size in bytes, if a tag says it.
+    size_bytes: Option<u64>,
+}
+
+/// What a manifest refers to.
+enum Followed {
+    /// The digest of the search.
+    Target,
+    /// Only what may be these manifests, and blobs.
+    Manifests(Vec<Digest>),
+}
+
+impl Search<'_> {
+    /// Adds a manifest to those to read. `false` if it is one too many.
+    fn add(&mut self, level: &mut Vec<Protecting>, next: Protecting) -> bool {
+        if !self.seen.insert(next.digest.clone()) {
+            return true;
+        }
+        let is_within = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        level.push(next);
+        is_within
+    }
 }
 
 impl<'a> TagRemoval<'a> {
@@ -134,82 +174,113 @@ impl Repository {
         digest: &Digest,
         may_remove: MayRemove<'_>,
     ) -> Result<Protection> {
-        let mut search = Search { digest, seen: HashSet::new() };
-        let (mut after, mut looked_at) = (None, 0);
-        loop {
-            let page = self.core.list(keys::tags(&self.name), after, TAGS_PER_PAGE).await?;
-            looked_at += page.entries.len();
-            if looked_at > PROTECTING_TAGS_MAX {
-                return Ok(Protection::TooMany);
-            }
-            let tags = page.entries.iter().filter_map(|entry| keys::tag_of(&entry.key));
-            let kept: Vec<_> = tags.filter(|tag| !may_remove(tag)).collect();
-            let protection = self.protection_by(kept, &mut search).await?;
-            if protection != Protection::None {
-                return Ok(protection);
-            }
-            match page.entries.last() {
-                Some(last) if page.more => after = Some(last.key.to_string()),
-                _ => return Ok(Protection::None),
-            }
+        let prefix = keys::tags(&self.name);
+        let requests = list_requests_max(PROTECTING_TAGS_MAX);
+        let item = |key: &Key| keys::tag_of(key).map(|tag| (tag.to_string(), tag));
+        let page = self.core.page(prefix, None, PROTECTING_TAGS_MAX, requests, item).await?;
+        if page.next.is_some() {
+            return Ok(Protection::TooMany);
         }
+        let kept = page.items.into_iter().filter(|tag| !may_remove(tag)).collect();
+        self.protection_by(kept, digest).await
     }
 
-    /// What protects it among some tags: they are followed all at once, level by level.
-    async fn protection_by(&self, tags: Vec<Tag>, search: &mut Search<'_>) -> Result<Protection> {
+    /// What protects it among some tags: they are followed level by level.
+    async fn protection_by(&self, tags: Vec<Tag>, digest: &Digest) -> Result<Protection> {
+        let Some(left) = PROTECTING_RECORDS_MAX.checked_sub(tags.len()) else {
+            return Ok(Protection::TooMany);
+        };
         let records = tags.iter().map(|tag| keys::tag(&self.name, tag)).collect();
         let targets = self.core.read_all::<TagTarget>(records).await?;
-        let pointed = tags.into_iter().zip(targets);
-        let mut level: Vec<_> =
-            pointed.filter_map(|(tag, target)| Some((tag, target?.value.digest))).collect();
-        while !level.is_empty() {
-            if let Some((tag, _)) = level.iter().find(|(_, digest)| digest == search.digest) {
-                return Ok(Protection::Tag(tag.clone()));
+        let mut search = Search { digest, seen: HashSet::new(), left };
+        let mut level = Vec::new();
+        for (tag, target) in tags.into_iter().zip(targets) {
+            let Some(TagTarget { digest, size, .. }) = target.map(|target| target.value) else {
+                continue;
+            };
+            if digest == *search.digest {
+                return Ok(Protection::Tag(tag));
             }
-            level.retain(|(_, digest)| search.seen.insert(digest.clone()));
-            if search.seen.len() > PROTECTING_MANIFESTS_MAX {
+            if !search.add(&mut level, Protecting { tag, digest, size_bytes: Some(size) }) {
                 return Ok(Protection::TooMany);
             }
-            let reads = level.into_iter().map(|(tag, digest)| async move {
-                let references = self.references_of(&digest).await?;
-                Ok::<_, Error>((tag, references))
-            });
-            // Made before the first is awaited: a borrowing closure kept across an await is not
-            // `Send`.
-            let reads: Vec<_> = reads.collect();
-            let reads = stream::iter(reads).buffered(self.core.wave_width());
-            let read: Vec<(Tag, Vec<(Digest, bool)>)> = reads.try_collect().await?;
-            let mut next = Vec::new();
-            for (tag, references) in read {
-                for (digest, may_refer) in references {
-                    if digest == *search.digest {
-                        return Ok(Protection::Tag(tag));
-                    }
-                    if may_refer {
-                        next.push((tag.clone(), digest));
-                    }
-                }
+        }
+        while !level.is_empty() {
+            match self.next_level(level, &mut search).await? {
+                Ok(next) => level = next,
+                Err(protection) => return Ok(protection),
             }
-            level = next;
         }
         Ok(Protection::None)
     }
 
-    /// What a manifest refers to, each with whether that may be a manifest; nothing if it is
-    /// absent.
-    async fn references_of(&self, digest: &Digest) -> Result<Vec<(Digest, bool)>> {
-        let Some(stored) = self.find_manifest(digest, Touch::Never).await? else {
-            return Ok(Vec::new());
-        };
-        let parsed = Manifest::parse_stored(&stored.media_type, &stored.bytes);
-        let manifest = parsed.map_err(|error| Error::Damaged {
-            key: keys::manifest(&self.name, digest).to_string(),
-            reason: error.to_string(),
-        })?;
-        let references = manifest.references.into_iter().map(|reference| {
-            let may_refer = matches!(reference.kind, ReferenceKind::Child | ReferenceKind::Any);
-            (reference.digest, may_refer)
+    /// Reads some manifests, and returns those below them, or why the search ends.
+    async fn next_level(
+        &self,
+        level: Vec<Protecting>,
+        search: &mut Search<'_>,
+    ) -> Result<Result<Vec<Protecting>, Protection>> {
+        let target = search.digest;
+        let reads = level.into_iter().map(|protecting| async move {
+            let followed = self.follow_references(&protecting, target).await?;
+            Ok::<_, Error>((protecting.tag, followed))
         });
-        Ok(references.collect())
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let reads: Vec<_> = reads.collect();
+        let mut reads = stream::iter(reads).buffered(MANIFEST_READS_MAX);
+        let mut next = Vec::new();
+        while let Some((tag, followed)) = reads.try_next().await? {
+            let Followed::Manifests(manifests) = followed else {
+                return Ok(Err(Protection::Tag(tag)));
+            };
+            for digest in manifests {
+                let below = Protecting { tag: tag.clone(), digest, size_bytes: None };
+                if !search.add(&mut next, below) {
+                    return Ok(Err(Protection::TooMany));
+                }
+            }
+        }
+        Ok(Ok(next))
     }
+
+    /// What a manifest refers to; nothing if it is absent.
+    async fn follow_references(&self, of: &Protecting, target: &Digest) -> Result<Followed> {
+        let core = &self.core;
+        let (key, now) = (keys::manifest(&self.name, &of.digest), core.clock.monotonic());
+        let (stored, _room) = match core.cache.manifest(now, &self.name, &of.digest) {
+            Some(seen) => (Some(seen.value), None),
+            None => self.read_in_room(&key, of).await?,
+        };
+        let Some(stored) = stored else { return Ok(Followed::Manifests(Vec::new())) };
+        let (target, bytes) = (target.clone(), stored.bytes.len());
+        core.compute.run(bytes, move || followed(&key, &stored, &target)).await?
+    }
+
+    /// Reads a manifest once the memory has room for it.
+    async fn read_in_room(
+        &self,
+        key: &Key,
+        of: &Protecting,
+    ) -> Result<(Option<Arc<StoredManifest>>, Option<SemaphorePermit<'_>>)> {
+        let size_bytes = match of.size_bytes {
+            Some(size_bytes) => Some(size_bytes),
+            None => self.core.stat(key).await?.map(|stat| stat.size_bytes),
+        };
+        let Some(size_bytes) = size_bytes else { return Ok((None, None)) };
+        let room = self.core.room_to_touch(size_bytes).await?;
+        Ok((self.find_manifest(&of.digest, Touch::Never).await?, Some(room)))
+    }
+}
+
+/// What a stored manifest refers to.
+fn followed(key: &Key, stored: &StoredManifest, target: &Digest) -> Result<Followed> {
+    let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes).map_err(|error| {
+        let (key, reason) = (key.to_string(), error.to_string());
+        Error::Damaged { key, reason }
+    })?;
+    if manifest.references.iter().any(|reference| reference.digest == *target) {
+        return Ok(Followed::Target);
+    }
+    let may_refer = manifest.references.into_iter().filter(|of| of.kind.may_be_manifest());
+    Ok(Followed::Manifests(may_refer.map(|reference| reference.digest).collect()))
 }

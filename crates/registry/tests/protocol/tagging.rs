@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use jreg_oci::{MediaType, Reference, Tag};
-use jreg_registry::{Error, ManifestPush, PROTECTING_TAGS_MAX, Protection, Touch};
+use jreg_registry::{
+    Error, ManifestPush, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection, Touch,
+};
+use jreg_storage::testing::Call;
 use jreg_storage::{Key, PutMode, Store};
 
 use crate::bench::{Bench, digest, image_with_many_layers, push_of};
@@ -89,6 +92,69 @@ async fn c13_protection_follows_tags_through_indexes() {
         assert_eq!(repository.protection(&digest, &may_remove).await.unwrap(), protection);
         assert_eq!(repository.protection(&digest, &|_| true).await.unwrap(), Protection::None);
     }
+}
+
+/// Deletes by digest share one budget for the manifests that they read, however many protect something
+/// and however many deletes run concurrently.
+#[tokio::test(start_paused = true)]
+async fn c13_manifests_that_may_protect_take_bounded_memory() {
+    const MANIFEST_BYTES: usize = 2 << 20;
+    const ROOM_BYTES: usize = 32 << 20;
+    let bench = Bench::new().await;
+    for number in 0..9 {
+        let padding = format!("{number}").repeat(MANIFEST_BYTES);
+        let manifest = IMAGE.replace("[]", &format!(r#"[],"annotations":{{"x":"{padding}"}}"#));
+        bench.put_manifest("a", &format!("v{number}"), &manifest).await.unwrap();
+    }
+    // The cache knows none of them.
+    let repository = bench.another("a").await;
+    bench.calls.take();
+    let is_read = |call: &Call| call.operation == "get" && call.key.contains("_manifests/");
+    let held = bench.gate.hold_answer(is_read);
+    let deletes = (0..4).map(|_| {
+        let repository = repository.clone();
+        tokio::spawn(async move { repository.protection(&digest(b"x"), &|_| false).await })
+    });
+    let deletes: Vec<_> = deletes.collect();
+    // The clock of the runtime goes on only once nothing else can.
+    tokio::time::sleep(WAIT_MAX).await;
+    let reads = bench.calls.take().into_iter().filter(is_read).count();
+    assert!((1..=ROOM_BYTES / MANIFEST_BYTES / 2).contains(&reads), "{reads} manifests in memory");
+    held.release();
+    for delete in deletes {
+        assert_eq!(delete.await.unwrap().unwrap(), Protection::None);
+    }
+}
+
+/// How many records a delete reads is bounded, whether they are tags or manifests.
+#[tokio::test]
+async fn c13_a_repository_with_too_much_to_read_protects_everything() {
+    let bench = Bench::new().await;
+    let repository = bench.repository("a");
+    let image_with = |count: usize| {
+        let any = (0..count).map(|n| format!(r#""{}""#, digest(format!("any {n}").as_bytes())));
+        let any = any.collect::<Vec<_>>().join(",");
+        image_with_many_layers(&digest(b"x")).replacen('{', &format!(r#"{{"any":[{any}],"#), 1)
+    };
+    // A tag, its manifest, and what may be manifests below it.
+    let most = PROTECTING_RECORDS_MAX - 2;
+    for (below, protection) in [(most, Protection::None), (most + 1, Protection::TooMany)] {
+        bench.store_manifest("a", "v1", &image_with(below)).await;
+        bench.calls.take();
+        let found = repository.protection(&digest(b"y"), &|_| false).await.unwrap();
+        assert_eq!(found, protection, "{below}");
+        let calls = bench.calls.take().len();
+        assert!(calls <= 1 + PROTECTING_RECORDS_MAX, "{below}: {calls} requests");
+    }
+    for number in 0..=PROTECTING_RECORDS_MAX {
+        let key: Key = format!("repositories/a/_tags/t{number}").parse().unwrap();
+        bench.gate.put(&key, "{}".into(), PutMode::Create).await.unwrap();
+    }
+    bench.calls.take();
+    let found = repository.protection(&digest(b"y"), &|_| false).await.unwrap();
+    assert_eq!(found, Protection::TooMany);
+    let calls = bench.calls.take();
+    assert!(calls.iter().all(|call| call.operation == "list"), "{calls:?}");
 }
 
 /// A manifest that was accepted under other limits protects like any other. One that cannot be
