@@ -596,8 +596,8 @@ const WORST: &[Worst] = &[
                 .body(image.manifest.bytes)
         },
         at_most: 6 + 2 + 1,
-        why: "a link for each blob, manifest, tag, catalog; manifest, hint; tag (one for each of 4,096 \
-              descriptors, two where a digest may be a blob or a manifest)",
+        why: "a link for each blob, manifest, tag, catalog; manifest, hint; tag (one for each layer, two \
+              where a digest may be a blob or a manifest: at the most 2,048 lookups, LOOKUPS_MAX)",
     },
     Worst {
         endpoint: "manifest_delete",
