@@ -294,6 +294,18 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
     /// takes its tags with it.
     fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied>;
 
+    /// The tags among these for which somebody does not have a right. `None`: there are too many to
+    /// decide, which is a refusal.
+    async fn denied_tags(
+        &self,
+        session: &Session,
+        right: &Right,
+        tags: Vec<Tag>,
+    ) -> Option<Vec<Tag>> {
+        let is_denied = |tag: &Tag| self.grant_tag(session, right, tag).is_err();
+        Some(tags.into_iter().filter(is_denied).collect())
+    }
+
     /// The repositories among these that somebody sees in the catalog ([`Right::See`]).
     async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
         let sees = |name: &RepositoryName| self.grant(session, &Right::See(name.clone())).is_ok();

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use http::header;
 use jreg_auth::{
-    Access, Action, Credentials, Decision, Evaluation, Fingerprints, Grants, Htpasswd, Identity,
-    Kind, Named, Policy, Query, Reason, Robot, RobotToken, Scope, Secret, Source, Tagged,
-    TokenClaims, Unverified,
+    Access, Action, CONDITIONS_EVALUATED_MAX, Credentials, Decision, Evaluation, Fingerprints,
+    Grants, Htpasswd, Identity, Kind, Named, Policy, Query, Reason, Robot, RobotToken, Scope,
+    Secret, Source, Tagged, TokenClaims, Unverified,
 };
 use jreg_oci::{RepositoryName, Tag};
 use jreg_storage::{Clock, Store};
@@ -631,6 +631,31 @@ impl Authorizer for Guard {
         self.settle(session, right, decision)
     }
 
+    async fn denied_tags(
+        &self,
+        session: &Session,
+        right: &Right,
+        tags: Vec<Tag>,
+    ) -> Option<Vec<Tag>> {
+        let (Some((action, name)), true) = (action_of(right), is_within_scope(session, right))
+        else {
+            return Some(tags);
+        };
+        let policy = self.policy();
+        let mut evaluation = self.evaluation(&policy, session);
+        let mut allowed = Vec::with_capacity(tags.len());
+        for (index, tag) in tags.iter().enumerate() {
+            allowed.push(evaluation.allows(action, name, Tagged::Is(tag.as_str())));
+            if evaluation.evaluated() >= CONDITIONS_EVALUATED_MAX {
+                return None;
+            }
+            if index % DECISIONS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Some(tags.into_iter().zip(allowed).filter_map(|(tag, may)| (!may).then_some(tag)).collect())
+    }
+
     async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
         // A token for the catalog shows whatever its holder may pull.
         let scope = session.bearer.scope.as_ref();
@@ -668,20 +693,24 @@ impl Guard {
         if !decision.allowed {
             return Err(self.deny(session, right, &decision.reason));
         }
-        let is_within = match (&session.bearer.scope, right) {
-            (None, _) => true,
-            // A token for the catalog shows whatever its holder may pull.
-            (Some(scope), Right::See(_)) => scope.allows(Action::List, None),
-            (Some(scope), _) => {
-                action_of(right).is_some_and(|(action, name)| scope.allows(action, name))
-            }
-        };
-        if is_within {
+        if is_within_scope(session, right) {
             return Ok(decision.reason);
         }
         let by = Credentialed::Narrowed(session.bearer.identity.to_string());
         let reason = Reason::TokenScope.to_string();
         Err(self.challenged(&session.asker, right, TokenFault::Scope, by, reason))
+    }
+}
+
+/// Whether what the credentials are narrowed to has a right.
+fn is_within_scope(session: &Session, right: &Right) -> bool {
+    match (&session.bearer.scope, right) {
+        (None, _) => true,
+        // A token for the catalog shows whatever its holder may pull.
+        (Some(scope), Right::See(_)) => scope.allows(Action::List, None),
+        (Some(scope), _) => {
+            action_of(right).is_some_and(|(action, name)| scope.allows(action, name))
+        }
     }
 }
 

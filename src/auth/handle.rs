@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use jreg_auth::{Identity, Reason, cursor_key_id};
+use jreg_auth::{CONDITIONS_EVALUATED_MAX, Identity, Reason, cursor_key_id};
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, Chunk, Condition, Error, LIST_KEYS_MAX, ManifestPush,
-    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest,
-    Referrer, Repository, StoredManifest, Touch, UploadId, UploadProgress, list_requests_max,
+    Blob, BlobReader, Chunk, Condition, Error, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
+    PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest, Referrer, Repository,
+    StoredManifest, Touch, UploadId, UploadProgress, list_requests_max,
 };
 
 use super::{Credentialed, Denied, Gate, RefusedAccess, Right, Session};
@@ -325,14 +325,21 @@ impl Authorized {
         if !self.gate.authorizer.depends_on_tag(&self.session, &self.right) {
             return Ok(());
         }
-        let may_remove = |tag: &Tag| self.may_delete_tag(tag);
-        match repository.protection(digest, &may_remove).await? {
+        let denied = match repository.all_tags().await? {
+            Some(tags) => self.gate.authorizer.denied_tags(&self.session, &self.right, tags).await,
+            None => None,
+        };
+        let protection = match denied {
+            Some(tags) => repository.protection(digest, tags).await?,
+            None => Protection::TooMany,
+        };
+        match protection {
             Protection::None => Ok(()),
             Protection::Tag(tag) => Err(self.protected_by(&tag)),
             Protection::TooMany => Err(self.refused(format!(
                 "the repository has more than {PROTECTING_TAGS_MAX} tags, or more than \
-                 {PROTECTING_RECORDS_MAX} tags that may not be deleted and manifests below them; \
-                 delete by tag"
+                 {PROTECTING_RECORDS_MAX} tags that may not be deleted and manifests below them, or \
+                 rules with {CONDITIONS_EVALUATED_MAX} conditions or more on its tags; delete by tag"
             ))),
         }
     }

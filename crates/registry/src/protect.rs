@@ -40,8 +40,7 @@ pub enum Protection {
     None,
     /// This tag, which the requester may not remove, points to it or to what refers to it.
     Tag(Tag),
-    /// Unknown: the repository has too many tags or manifests to find out
-    /// ([`PROTECTING_TAGS_MAX`], [`PROTECTING_RECORDS_MAX`]).
+    /// Unknown: there are too many tags or manifests to find out ([`PROTECTING_RECORDS_MAX`]).
     TooMany,
 }
 
@@ -163,30 +162,26 @@ impl Repository {
         Ok(())
     }
 
-    /// What protects a manifest or blob of the repository from a requester who may remove only the
-    /// tags for which `may_remove` holds.
+    /// All tags of the repository; `None` if it has more than [`PROTECTING_TAGS_MAX`].
     ///
     /// # Errors
     ///
-    /// [`Error::Store`], [`Error::Damaged`]: what cannot be read may protect it.
-    pub async fn protection(
-        &self,
-        digest: &Digest,
-        may_remove: MayRemove<'_>,
-    ) -> Result<Protection> {
+    /// [`Error::Store`].
+    pub async fn all_tags(&self) -> Result<Option<Vec<Tag>>> {
         let prefix = keys::tags(&self.name);
         let requests = list_requests_max(PROTECTING_TAGS_MAX);
         let item = |key: &Key| keys::tag_of(key).map(|tag| (tag.to_string(), tag));
         let page = self.core.page(prefix, None, PROTECTING_TAGS_MAX, requests, item).await?;
-        if page.next.is_some() {
-            return Ok(Protection::TooMany);
-        }
-        let kept = page.items.into_iter().filter(|tag| !may_remove(tag)).collect();
-        self.protection_by(kept, digest).await
+        Ok(page.next.is_none().then_some(page.items))
     }
 
-    /// What protects it among some tags: they are followed level by level.
-    async fn protection_by(&self, tags: Vec<Tag>, digest: &Digest) -> Result<Protection> {
+    /// What protects a manifest or blob of the repository from a requester who may not remove these
+    /// tags: they are followed level by level.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::Damaged`]: what cannot be read may protect it.
+    pub async fn protection(&self, digest: &Digest, tags: Vec<Tag>) -> Result<Protection> {
         let Some(left) = PROTECTING_RECORDS_MAX.checked_sub(tags.len()) else {
             return Ok(Protection::TooMany);
         };

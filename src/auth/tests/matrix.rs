@@ -11,6 +11,7 @@ use http::StatusCode;
 use jreg_oci::{Digest, Endpoint, MountSource, Page, Reference, RepositoryName};
 
 use super::guarded::{Registry, hash_of, send, token_target};
+use super::tokens::turns_during;
 use crate::app::App;
 use crate::auth::{Right, right_of};
 use crate::config::Settings;
@@ -395,5 +396,39 @@ async fn c13_a_tag_that_may_not_be_deleted_protects_what_it_needs() {
         let target = format!("/v2/open/releases/{path}");
         let answer = registry.send(method, &target, Some(&alice)).await;
         assert_eq!(answer.status.as_u16(), due, "{method} {path}: {}", answer.text());
+    }
+}
+
+/// Rules of which a tag may fulfil any.
+fn releases_by_many_rules(rules: usize) -> String {
+    let rule = |number: usize| {
+        format!(
+            "[[rule]]\neffect = 'deny'\nsubjects = ['everyone']\nrepositories = ['open/**']\n\
+             actions = ['delete']\ncondition = \"tag == 'release-{number}'\"\n"
+        )
+    };
+    RELEASES.to_owned() + &(0..rules).map(rule).collect::<String>()
+}
+
+/// One request has one budget for the conditions of all tags, and others get a turn meanwhile.
+#[tokio::test]
+async fn c13_conditions_of_a_delete_by_digest_are_bounded() {
+    const RULES: usize = 900;
+    let registry = Registry::with_policy(&releases_by_many_rules(RULES)).await;
+    let alice = format!("Basic {}", STANDARD.encode("alice:secret"));
+    registry.send("GET", "/v2/", Some(&alice)).await;
+    for (name, tags, due) in [("open/few", 10, 202), ("open/many", 30, 403)] {
+        let app = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+        let content = Content { app, name };
+        let mut image = None;
+        for tag in 0..tags {
+            image = Some(content.image(Some(&format!("dev-{tag}")), "layer").await.0);
+        }
+        let target = format!("/v2/{name}/manifests/{}", image.unwrap());
+        let (answer, turns) = turns_during(registry.send("DELETE", &target, Some(&alice))).await;
+        assert_eq!(answer.status.as_u16(), due, "{name}: {}", answer.text());
+        let is_refused = answer.text().contains("20000 conditions");
+        assert_eq!(is_refused, due == 403, "{name}: {}", answer.text());
+        assert!(turns >= 2, "{name}: {turns}");
     }
 }

@@ -448,7 +448,7 @@ async fn c23_a_refusal_names_the_identity_the_action_and_the_repository() {
 }
 
 /// Counts how often others get a turn while something is done, on the one thread of a test.
-async fn turns_during<T>(work: impl Future<Output = T>) -> (T, usize) {
+pub(super) async fn turns_during<T>(work: impl Future<Output = T>) -> (T, usize) {
     let turns = Arc::new(AtomicUsize::new(0));
     let counting = tokio::spawn({
         let turns = Arc::clone(&turns);
