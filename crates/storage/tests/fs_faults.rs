@@ -386,6 +386,62 @@ async fn log_does_not_grow_without_end_while_a_checkpoint_is_slow() {
     assert_eq!(log_bytes(root.path()), 0);
 }
 
+/// A store that has acknowledged so many objects, `a/0` and so on, while a checkpoint is held.
+async fn store_with_held_checkpoint() -> (tempfile::TempDir, Arc<PowerDisk>, Arc<FsStore>, usize) {
+    let root = folder();
+    let disk = Arc::new(PowerDisk::new(root.path()));
+    let store = Arc::new(open(root.path(), &disk).unwrap());
+    disk.faults.hold(Syscall::SyncAll);
+    let mut acknowledged = 0;
+    while !root.path().join(".log-1").exists() {
+        let filler = Bytes::from(vec![b'f'; LOGGED_BYTES_MAX]);
+        put(&store, &format!("a/{acknowledged}"), filler).await.unwrap();
+        acknowledged += 1;
+    }
+    let held = disk.clone();
+    assert!(tokio::task::spawn_blocking(move || held.faults.waits_for_held(1)).await.unwrap());
+    (root, disk, store, acknowledged)
+}
+
+/// Both segments are full, and the writer waits for the checkpoint of the older one, which fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_a_checkpoint_fails_while_a_write_waits_for_it() {
+    let (_root, disk, store, mut acknowledged) = store_with_held_checkpoint().await;
+    let writing = store.clone();
+    let writing = tokio::spawn(async move {
+        let filler = Bytes::from(vec![b'f'; LOGGED_BYTES_MAX]);
+        while put(&writing, &format!("a/{acknowledged}"), filler.clone()).await.is_ok() {
+            acknowledged += 1;
+        }
+        acknowledged
+    });
+    while store.longest_wait().is_none_or(|wait| wait < Duration::from_secs(2)) {
+        assert!(!writing.is_finished());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    disk.faults.fail(&[Syscall::SyncAll], EIO);
+    disk.faults.release(Syscall::SyncAll);
+    let acknowledged = in_time(writing).await.unwrap();
+    let found = disk.after_power_cut();
+    let found = FsStore::open(found.path(), FsOptions::default()).unwrap();
+    for number in 0..acknowledged {
+        assert!(found.head(&key(&format!("a/{number}"))).await.is_ok(), "{number}");
+    }
+}
+
+/// The system tells of a failure once: the sync at the end succeeds, and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_stays_when_a_checkpoint_fails_while_the_store_stops() {
+    let (root, disk, store, _) = store_with_held_checkpoint().await;
+    let stopping = tokio::task::spawn_blocking(move || drop(Arc::into_inner(store).unwrap()));
+    // The writer is to wait for the checkpoint by now.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    disk.faults.fail_next(Syscall::SyncAll, EIO);
+    disk.faults.release(Syscall::SyncAll);
+    in_time(stopping).await.unwrap();
+    assert!([".log-0", ".log-1"].iter().all(|name| root.path().join(name).exists()));
+}
+
 /// A disk that has space for so many more calls that need some, and for some more with each step that
 /// the store gives back.
 #[derive(Debug, Default)]

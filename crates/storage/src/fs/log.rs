@@ -334,7 +334,11 @@ impl Shared {
     fn checkpoint(&self, index: usize, file: &SegmentFile) -> io::Result<()> {
         let is_applied = |segment: &Segment| segment.unapplied == 0;
         self.wait_until(|segments| segments.get(index).is_none_or(is_applied));
+        self.syncs.check()?;
         self.disk.sync_all(&self.folder)?;
+        // The system tells of a failure once: if another sync was told meanwhile, the success of
+        // this one means nothing.
+        self.syncs.check()?;
         // Before it is forgotten what it names: it must not be replayed over what comes now.
         self.disk.overwrite_at(&file.file, &FREE, 0)?;
         self.disk.sync_data(&file.file)?;
@@ -403,9 +407,16 @@ impl Writer {
             }
             self.answer(batch, bytes as u64);
         }
-        if self.shared.syncs.check().is_ok() {
+        if self.wait_for_checkpoint().is_ok() {
             self.end();
         }
+    }
+
+    /// Waits until no segment is closed. An error: a sync has failed, and a segment that is not
+    /// closed may still be the only durable copy of its changes.
+    fn wait_for_checkpoint(&self) -> io::Result<()> {
+        self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
+        self.shared.syncs.check()
     }
 
     fn answer(&mut self, batch: Vec<Submission>, bytes: u64) {
@@ -450,10 +461,11 @@ impl Writer {
         let Some(Some(place)) = self.files.get_mut(self.current) else { return Err(Refused::Full) };
         let Shared { disk, syncs, .. } = &*self.shared;
         let file = &place.file.file;
+        syncs.check().map_err(Refused::Failed)?;
         let written = disk.overwrite_at(file, &self.buffer, place.end);
         if written.as_ref().is_err_and(is_full) {
             // A file system that never writes over anything. Nothing of it counts, nothing is lost.
-            self.empty();
+            self.empty().map_err(Refused::Failed)?;
             return Err(Refused::Full);
         }
         let synced = written.and_then(|()| syncs.log(file));
@@ -484,13 +496,12 @@ impl Writer {
 
     /// Finds space for so many bytes. If there is none, the log is empty, and names no file.
     fn make_room(&mut self, bytes: u64) -> Result<bool, Refused> {
-        self.turn_if_full(bytes);
+        self.turn_if_full(bytes).map_err(Refused::Failed)?;
         if self.fits(bytes) || self.grow(bytes).is_ok() {
             return Ok(true);
         }
         // What is in the log takes up space that these changes may have once it is applied.
-        self.empty();
-        self.shared.syncs.check().map_err(Refused::Failed)?;
+        self.empty().map_err(Refused::Failed)?;
         for _ in SEGMENTS {
             if self.fits(bytes) || self.grow(bytes).is_ok() {
                 return Ok(true);
@@ -502,11 +513,11 @@ impl Writer {
     }
 
     /// Waits until the files show all that is in the log, durably.
-    fn empty(&mut self) {
+    fn empty(&mut self) -> io::Result<()> {
         if !self.is_empty() {
-            self.turn();
+            self.turn()?;
         }
-        self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
+        self.wait_for_checkpoint()
     }
 
     /// Whether the current segment has no entry.
@@ -536,7 +547,7 @@ impl Writer {
         place.grow(disk, bytes)
     }
 
-    fn turn_if_full(&mut self, bytes: u64) {
+    fn turn_if_full(&mut self, bytes: u64) -> io::Result<()> {
         let place = self.files.get(self.current).and_then(Option::as_ref);
         let end = place.map_or(0, |place| place.end);
         let is_other_free = || self.shared.lock().iter().all(|segment| !segment.is_closed);
@@ -544,15 +555,16 @@ impl Writer {
         let segment = self.shared.disk.segment_bytes(SEGMENT_BYTES);
         let is_at_limit = end > 0 && end + bytes > SEGMENT_GROWS_MAX * segment;
         if is_at_limit || end >= segment && is_other_free() {
-            self.turn();
+            self.turn()?;
         }
+        Ok(())
     }
 
     /// Closes the current segment, and goes on with the other.
-    fn turn(&mut self) {
-        self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
+    fn turn(&mut self) -> io::Result<()> {
+        self.wait_for_checkpoint()?;
         let closed = self.current;
-        let Some(Some(place)) = self.files.get_mut(closed) else { return };
+        let Some(Some(place)) = self.files.get_mut(closed) else { return Ok(()) };
         place.end = 0;
         let (shared, file) = (Arc::clone(&self.shared), Arc::clone(&place.file));
         if let Some(segment) = self.shared.lock().get_mut(closed) {
@@ -568,15 +580,14 @@ impl Writer {
             }
         };
         let thread = std::thread::Builder::new().name("jreg-checkpoint".to_owned());
-        if thread.spawn(checkpoint).is_err() {
+        thread.spawn(checkpoint).map(drop).inspect_err(|_| {
             self.shared.syncs.fail();
             self.shared.free_all();
-        }
+        })
     }
 
     /// An orderly end: the files are as the log says, and it is not needed any more.
     fn end(&self) {
-        self.shared.wait_until(|segments| segments.iter().all(|segment| !segment.is_closed));
         if self.files.iter().all(Option::is_none) {
             return;
         }

@@ -24,6 +24,7 @@ struct Rules {
     space_calls: u64,
     first: Option<Fault>,
     failing: Vec<(Syscall, i32)>,
+    next: Option<(Syscall, i32)>,
     held: Vec<Syscall>,
     waiting: usize,
     failed: u64,
@@ -91,6 +92,11 @@ impl SyscallFaults {
         self.lock().failing.extend(calls.iter().map(|call| (*call, errno)));
     }
 
+    /// Fails the next call of this kind, once.
+    pub fn fail_next(&self, call: Syscall, errno: i32) {
+        self.lock().next = Some((call, errno));
+    }
+
     /// Fails every call that needs space, as a full disk does.
     pub fn fill_disk(&self) {
         self.fail(&NEEDS_SPACE, ENOSPC);
@@ -111,6 +117,7 @@ impl SyscallFaults {
     pub fn heal(&self) {
         let mut rules = self.lock();
         rules.first = None;
+        rules.next = None;
         rules.failing.clear();
         rules.held.clear();
         self.changed.notify_all();
@@ -155,11 +162,10 @@ impl SyscallHook for SyscallFaults {
             let number = if fault.needs_space { space_number } else { number };
             (needs_space || !fault.needs_space) && (fault.from..fault.to).contains(&number)
         });
+        let next = rules.next.take_if(|(failing, _)| *failing == call);
         let failing = rules.failing.iter().find(|(failing, _)| *failing == call);
-        let Some(errno) = first.map(|fault| fault.errno).or(failing.map(|(_, errno)| *errno))
-        else {
-            return Ok(());
-        };
+        let by_call = next.or(failing.copied()).map(|(_, errno)| errno);
+        let Some(errno) = first.map(|fault| fault.errno).or(by_call) else { return Ok(()) };
         rules.failed += 1;
         self.changed.notify_all();
         Err(io::Error::from_raw_os_error(errno))
