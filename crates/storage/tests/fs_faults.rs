@@ -22,6 +22,7 @@ use jreg_storage::{
 use power::{PowerDisk, folder};
 
 const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 /// What is larger is synced itself.
 const LOGGED_BYTES_MAX: usize = 128 * 1024;
 const MIB: u64 = 1024 * 1024;
@@ -440,6 +441,26 @@ async fn log_stays_when_a_checkpoint_fails_while_the_store_stops() {
     disk.faults.release(Syscall::SyncAll);
     in_time(stopping).await.unwrap();
     assert!([".log-0", ".log-1"].iter().all(|name| root.path().join(name).exists()));
+}
+
+/// A copy-on-write file system takes new space for bytes that are overwritten, too.
+#[tokio::test]
+async fn writes_go_on_where_overwriting_a_segment_finds_no_space() {
+    let root = folder();
+    let disk = Arc::new(PowerDisk::new(root.path()));
+    let store = open(root.path(), &disk).unwrap();
+    put(&store, "a", "1").await.unwrap();
+    disk.faults.fail(&[Syscall::Overwrite], ENOSPC);
+    put(&store, "b", "1").await.unwrap();
+    store.delete(&key("a"), None).await.unwrap();
+    disk.faults.heal();
+    put(&store, "c", "1").await.unwrap();
+    assert_eq!(store.sync_counts().logs, 2, "the log is used again");
+    let found = disk.after_power_cut();
+    let found = FsStore::open(found.path(), FsOptions::default()).unwrap();
+    let listed = found.list(&ListRequest::below("")).await.unwrap().entries;
+    let names: Vec<_> = listed.iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(names, ["b", "c"]);
 }
 
 /// A disk that has space for so many more calls that need some, and for some more with each step that

@@ -340,9 +340,7 @@ impl Shared {
         // this one means nothing.
         self.syncs.check()?;
         // Before it is forgotten what it names: it must not be replayed over what comes now.
-        self.disk.overwrite_at(&file.file, &FREE, 0)?;
-        self.disk.sync_data(&file.file)?;
-        file.give_back(&self.disk);
+        file.free(&self.disk)?;
         if let Some(segment) = self.lock().get_mut(index) {
             *segment = Segment::default();
         }
@@ -362,6 +360,21 @@ struct SegmentFile {
 impl SegmentFile {
     fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Makes its entries count no more, durably.
+    fn free(&self, disk: &Disk) -> io::Result<()> {
+        let marked =
+            disk.overwrite_at(&self.file, &FREE, 0).and_then(|()| disk.sync_data(&self.file));
+        match marked {
+            // A copy-on-write file system needs new space even for this. An empty file is as free.
+            Err(error) if is_full(&error) => {
+                disk.set_length(&self.file, 0)?;
+                self.allocated.store(0, Ordering::Relaxed);
+                disk.sync(&self.file)
+            }
+            marked => marked.map(|()| self.give_back(disk)),
+        }
     }
 
     /// Gives back the space that a slow checkpoint of the other segment made this one take.
