@@ -22,6 +22,8 @@ use numbers::Numbers;
 const LOGGED_BYTES_MAX: usize = 128 * 1024;
 /// When a segment is closed.
 const SEGMENT_BYTES: usize = 32 * 1024 * 1024;
+/// The head of a batch.
+const HEAD_BYTES: usize = 52;
 const SEGMENTS: [&str; 2] = [".log-0", ".log-1"];
 
 fn open(root: &Path) -> FsStore {
@@ -323,6 +325,30 @@ async fn a_closed_segment_is_not_replayed_over_what_came_later() {
     let entries = after.list(&ListRequest::below("b/")).await.unwrap().entries;
     assert_eq!(entries.len(), SEGMENT_BYTES / LOGGED_BYTES_MAX + 1);
     assert!(entries.iter().all(|entry| entry.last_modified > SystemTime::UNIX_EPOCH));
+}
+
+/// Nobody can tell it from one that was torn by a power cut, so the start goes on.
+#[tokio::test]
+async fn damage_to_the_head_of_the_last_batch_leaves_a_copy_of_it() {
+    let (found, log, starts) = batches().await;
+    let last = starts[BATCHES - 1];
+    for place in last..last + HEAD_BYTES {
+        let mut damaged = log.clone();
+        damaged[place] ^= 1;
+        let store = reopen(found.path(), &damaged).unwrap();
+        let listed = store.list(&ListRequest::below("a/")).await.unwrap().entries;
+        assert_eq!(listed.len(), BATCHES - 1, "{place}");
+        drop(store);
+        let copy = fs::read(found.path().join(".log-torn")).unwrap();
+        assert!(damaged[last..].starts_with(&copy) && copy.len() > HEAD_BYTES, "{place}");
+        fs::remove_file(found.path().join(".log-torn")).unwrap();
+        fs::remove_dir_all(found.path().join("a")).unwrap();
+    }
+    // What an earlier use of the segment left there is no batch.
+    let mut older = log.clone();
+    older.copy_within(starts[0] + 3..starts[1], last);
+    drop(reopen(found.path(), &older).unwrap());
+    assert!(!found.path().join(".log-torn").exists());
 }
 
 /// How many batches the log of [`batches`] has.

@@ -76,6 +76,13 @@ impl BatchHead {
         whole.try_into().unwrap_or([0; HEAD_BYTES])
     }
 
+    /// Whether bytes may be a damaged head of this run: most of the magic number is there, or most of the
+    /// run's.
+    pub(super) fn is_like(&self, bytes: &[u8]) -> bool {
+        let run = bytes.get(MAGIC.len() + 2 * SUM_BYTES..).unwrap_or_default();
+        is_mostly(bytes, &MAGIC) || is_mostly(run, &self.run.to_le_bytes())
+    }
+
     /// The head that bytes begin with, if it is whole.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut head = Reader(bytes.get(..HEAD_BYTES)?);
@@ -91,6 +98,12 @@ impl BatchHead {
             bytes: u32::from_le_bytes(head.array()?),
         })
     }
+}
+
+/// Whether most bytes are the same.
+fn is_mostly(bytes: &[u8], expected: &[u8]) -> bool {
+    let same = bytes.iter().zip(expected).filter(|(byte, expected)| byte == expected).count();
+    2 * same > expected.len()
 }
 
 /// What happens to a file. Paths are relative to the root, with `/` between names.

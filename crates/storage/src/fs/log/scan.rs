@@ -104,6 +104,9 @@ impl Segment {
             end.next_batch += 1;
         }
         self.check_end(disk, &end)?;
+        if end.torn_bytes.is_none() && self.has_damaged_head(disk, &end)? {
+            end.torn_bytes = Some(self.length - end.offset);
+        }
         Ok(end)
     }
 
@@ -115,6 +118,14 @@ impl Segment {
         let bytes = read(&self.file, disk, end.offset, HEAD_BYTES as u64)?;
         let head = BatchHead::decode(&bytes);
         Ok(head.filter(|head| self.is_own(head) && head.batch == end.next_batch))
+    }
+
+    /// Whether the next batch was written, but its head is not whole. Where none was written there may
+    /// be anything that an earlier use of the segment left.
+    fn has_damaged_head(&self, disk: &Disk, end: &End) -> io::Result<bool> {
+        let length = (HEAD_BYTES as u64).min(self.length - end.offset);
+        let bytes = read(&self.file, disk, end.offset, length)?;
+        Ok(BatchHead::decode(&bytes).is_none() && self.first.is_like(&bytes))
     }
 
     fn is_own(&self, head: &BatchHead) -> bool {
