@@ -463,6 +463,38 @@ async fn writes_go_on_where_overwriting_a_segment_finds_no_space() {
     assert_eq!(names, ["b", "c"]);
 }
 
+/// A disk that has no space for one record, and then for less than it gave for that.
+#[derive(Debug, Default)]
+struct TightDisk {
+    failing: Mutex<Vec<Syscall>>,
+}
+
+impl SyscallHook for TightDisk {
+    fn before(&self, call: Syscall, _: SyscallTarget<'_>) -> io::Result<()> {
+        let mut failing = self.failing.lock().unwrap();
+        match failing.iter().position(|failing| *failing == call) {
+            Some(place) => {
+                failing.remove(place);
+                Err(io::Error::from_raw_os_error(ENOSPC))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn reserve_takes_back_what_there_is() {
+    let root = folder();
+    let disk = Arc::new(TightDisk::default());
+    let store = FsStore::open_with(root.path(), FsOptions::default(), disk.clone()).unwrap();
+    let version = store.put(&key("a"), "live".into(), PutMode::Create).await.unwrap().etag;
+    // The largest steps find no space.
+    *disk.failing.lock().unwrap() = [Syscall::Create, Syscall::Allocate].repeat(2);
+    store.put(&key("a"), "dead".into(), PutMode::Match(version)).await.unwrap();
+    assert_eq!(*disk.failing.lock().unwrap(), []);
+    assert_eq!(fs::metadata(root.path().join(".reserve")).unwrap().len(), MIB);
+}
+
 /// A disk that has space for so many more calls that need some, and for some more with each step that
 /// the store gives back.
 #[derive(Debug, Default)]
@@ -507,7 +539,11 @@ async fn what_frees_space_is_written_on_a_full_disk() {
     assert_eq!(put(&store, "a/3", "new").await, Err(ErrorKind::Full));
     assert_eq!(put(&store, "a/0", "new").await, Err(ErrorKind::Full));
     let swap = PutMode::Match(versions.remove(0));
-    store.put(&key("a/0"), "deleted".into(), swap).await.unwrap();
+    for _ in 0..20 {
+        let larger = store.put(&key("a/0"), "alive".into(), swap.clone()).await;
+        assert_eq!(larger.unwrap_err().kind(), ErrorKind::Full, "it is for others");
+    }
+    store.put(&key("a/0"), "dead".into(), swap).await.unwrap();
     store.delete(&key("a/1"), Some(&versions[0])).await.unwrap();
     store.delete_many(&[key("a/2"), key("a/0")]).await.unwrap();
     put(&store, "notes/new/1", "what goes").await.unwrap();

@@ -103,7 +103,8 @@ pub struct FsOptions {
     /// other users from everything below them, as it does from the root and the files in it.
     pub private_folders: &'static [&'static str],
     /// Keys that begin with one of these are written to free space: on a full disk they take from
-    /// what is kept back for that, as deletes do, and swaps of small records.
+    /// what is kept back for that, as deletes do, and swaps of small records for ones
+    /// that are no larger.
     pub reserved_for: Vec<String>,
 }
 
@@ -279,15 +280,19 @@ impl Inner {
     /// takes no more than that gave, or of what the options say.
     fn frees_space(&self, key: &Key, bytes: &Bytes, mode: &PutMode) -> bool {
         let is_reserved = || self.reserved_for.iter().any(|start| key.as_str().starts_with(start));
-        bytes.len() <= RESERVED_BYTES_MAX && (matches!(mode, PutMode::Match(_)) || is_reserved())
+        let is_no_larger = || {
+            let before = self.there(key).ok().flatten();
+            before.is_some_and(|before| bytes.len() as u64 <= before.len())
+        };
+        let is_swap = matches!(mode, PutMode::Match(_));
+        bytes.len() <= RESERVED_BYTES_MAX && (is_swap && is_no_larger() || is_reserved())
     }
 
     /// Does something with the space that is kept back, if there is no other.
     fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         loop {
             let done = work();
-            let is_full = matches!(&done, Err(error) if error.kind() == ErrorKind::Full);
-            if is_full && self.reserve.release() {
+            if is_full(&done) && self.reserve.release() {
                 continue;
             }
             if done.is_ok() {
@@ -329,6 +334,10 @@ impl Drop for Inner {
             self.root.stops_uncleanly();
         }
     }
+}
+
+fn is_full<T>(done: &Result<T>) -> bool {
+    matches!(done, Err(error) if error.kind() == ErrorKind::Full)
 }
 
 async fn permit(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -386,10 +395,11 @@ impl Store for FsStore {
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         let key = key.clone();
         self.write_in(key.clone(), move |inner| {
-            if inner.frees_space(&key, &bytes, &mode) {
+            let done = inner.put(&key, &bytes, &mode);
+            if is_full(&done) && inner.frees_space(&key, &bytes, &mode) {
                 return inner.with_reserve(|| inner.put(&key, &bytes, &mode));
             }
-            inner.put(&key, &bytes, &mode)
+            done
         })
         .await
     }

@@ -18,6 +18,8 @@ const RESERVE: &str = ".reserve";
 const RESERVE_BYTES: u64 = 1024 * 1024;
 /// How much is given up at a time: enough for a record, its folders, and a block of their names each.
 const STEP_BYTES: u64 = 128 * 1024;
+/// The least that is taken back at a time: a block.
+const STEP_BYTES_MIN: u64 = 4 * 1024;
 
 /// The space that is kept back. There may be less of it: nothing fails for want of it alone.
 #[derive(Debug)]
@@ -69,21 +71,25 @@ impl Reserve {
         let held = self.lock();
         let Some(file) = &*held else { return };
         let Ok(metadata) = self.disk.metadata_of(file) else { return };
-        let mut length = metadata.len();
-        while length < RESERVE_BYTES && self.allocate(file, length).is_ok() {
-            length += STEP_BYTES;
+        let (mut length, mut step) = (metadata.len(), STEP_BYTES);
+        while length < RESERVE_BYTES && step >= STEP_BYTES_MIN {
+            let bytes = step.min(RESERVE_BYTES - length);
+            match self.allocate(file, length, bytes) {
+                Ok(()) => length += bytes,
+                Err(_) => step /= 2,
+            }
         }
         self.is_short.store(length < RESERVE_BYTES, Ordering::Relaxed);
     }
 
-    /// Allocates a step behind others, or nothing.
-    fn allocate(&self, file: &File, length: u64) -> io::Result<()> {
-        let allocated = self.disk.allocate(file, length, STEP_BYTES).and_then(|()| {
-            if self.disk.metadata_of(file)?.len() >= length + STEP_BYTES {
+    /// Allocates so many bytes behind others, or nothing.
+    fn allocate(&self, file: &File, length: u64, bytes: u64) -> io::Result<()> {
+        let allocated = self.disk.allocate(file, length, bytes).and_then(|()| {
+            if self.disk.metadata_of(file)?.len() >= length + bytes {
                 return Ok(());
             }
             // A file system that cannot allocate without writing.
-            let zeros = vec![0; usize::try_from(STEP_BYTES).unwrap_or_default()];
+            let zeros = vec![0; usize::try_from(bytes).unwrap_or_default()];
             self.disk.write_at(file, &zeros, length)
         });
         allocated.inspect_err(|_| drop(self.disk.set_length(file, length)))
