@@ -566,3 +566,26 @@ async fn read_that_does_not_return_is_seen_to_wait() {
     in_time(reading).await.unwrap().unwrap();
     assert!(store.longest_wait().is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn write_and_listing_that_do_not_return_are_seen_to_wait() {
+    let (_root, faults, store) = held();
+    for call in [Syscall::Create, Syscall::ReadNames] {
+        put(&store, "a/b", "1").await.unwrap();
+        assert!(store.longest_wait().is_none());
+        faults.hold(call);
+        let working = store.clone();
+        let working = tokio::spawn(async move {
+            if call == Syscall::Create {
+                return put(&working, "a/c", "1").await.is_ok();
+            }
+            working.list(&ListRequest::below("a/")).await.is_ok()
+        });
+        let held = faults.clone();
+        assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
+        let wait = store.longest_wait();
+        faults.heal();
+        assert!(in_time(working).await.unwrap());
+        assert!(wait.is_some(), "{call:?}");
+    }
+}

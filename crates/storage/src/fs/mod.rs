@@ -57,7 +57,7 @@ use self::reserve::Reserve;
 use self::root::Root;
 use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
-use self::watch::Watch;
+use self::watch::{WaitGuard, Watch};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality,
     Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
@@ -136,7 +136,7 @@ pub struct FsStore {
 struct Inner {
     clock: Arc<dyn Clock>,
     disk: Disk,
-    /// Reads, and changes on their way into the log.
+    /// Reads, writes and listings, and changes on their way into the log.
     watch: Watch,
     /// What is kept back for writes that free space.
     reserve: Reserve,
@@ -238,14 +238,16 @@ impl FsStore {
         self.run(None, key, move |inner| inner.watched(read)).await
     }
 
-    /// Writes in the folder, which may wait for a sync.
+    /// Writes in the folder, which may wait for a sync. How long it takes, with the wait for a permit,
+    /// counts for [`Store::longest_wait`].
     async fn write_in<T: Send + 'static>(
         &self,
         key: impl Into<String>,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let wait = self.inner.watch.begin();
         let permit = permit(&self.writes).await;
-        self.run(Some(permit), key, work).await
+        self.run(Some((permit, wait)), key, work).await
     }
 
     /// Works in the folder, if it is still ours. What was found is believed, and what was written
@@ -253,7 +255,7 @@ impl FsStore {
     /// whoever waits for it, who may go away.
     async fn run<T: Send + 'static>(
         &self,
-        permit: Option<OwnedSemaphorePermit>,
+        permit: Option<(OwnedSemaphorePermit, WaitGuard)>,
         key: impl Into<String>,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -429,9 +431,10 @@ impl Store for FsStore {
         {
             return Ok(ListPage { entries: Vec::new(), prefixes: Vec::new(), next: None, date });
         }
-        let (request, permit) = (request.clone(), permit(&self.listings).await);
+        let (request, wait) = (request.clone(), self.inner.watch.begin());
+        let permit = permit(&self.listings).await;
         let work = move |inner: &Inner| inner.list(&request);
-        self.run(Some(permit), prefix, work).await
+        self.run(Some((permit, wait)), prefix, work).await
     }
 
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
