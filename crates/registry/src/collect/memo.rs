@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 use jreg_oci::EXTRACTOR_VERSION;
-use jreg_storage::{Key, ListRequest, PutMode};
+use jreg_storage::{ErrorKind, Key, ListRequest, PutMode};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
@@ -194,9 +194,25 @@ impl<'a> Memo<'a> {
         bytes.push(b'\n');
         bytes.append(&mut self.buffer);
         self.segments += 1;
-        let name = format!("{}/{:08}", self.generation, self.segments);
-        let key = keys::note(&format!("{}/{name}", self.kind.folder()));
-        self.core.store.put(&key, bytes.into(), PutMode::Create).await?;
+        let key = self.segment(self.segments);
+        match self.core.store.put(&key, bytes.into(), PutMode::Create).await {
+            Err(error) if error.kind() == ErrorKind::Full => self.stop_writing().await,
+            done => Ok(done.map(drop)?),
+        }
+    }
+
+    fn segment(&self, number: u32) -> Key {
+        keys::note(&format!("{}/{}/{number:08}", self.kind.folder(), self.generation))
+    }
+
+    /// There is no space for a memo: the run goes on without one, because it frees space. The next run
+    /// reads what earlier runs left.
+    async fn stop_writing(&mut self) -> Result<()> {
+        self.writes = false;
+        let written: Vec<_> = (1..self.segments).map(|number| self.segment(number)).collect();
+        for keys in written.chunks(1000) {
+            self.core.store.delete_many(keys).await?;
+        }
         Ok(())
     }
 
@@ -208,6 +224,9 @@ impl<'a> Memo<'a> {
         if !self.buffer.is_empty() {
             // After every key.
             self.flush("~").await?;
+        }
+        if !self.writes {
+            return Ok(());
         }
         for keys in self.old.chunks(1000) {
             self.core.store.delete_many(keys).await?;

@@ -7,7 +7,8 @@ use jreg_oci::Reference;
 use jreg_registry::{
     ActionKind, Chunk, CollectError, CollectOptions, Collected, Options, Registry, Touch, Unwatched,
 };
-use jreg_storage::{Locality, MemoryStore, PutMode, Store, Tombstones};
+use jreg_storage::testing::{Call, Fault};
+use jreg_storage::{ErrorKind, Locality, MemoryStore, PutMode, Store, Tombstones};
 
 use crate::bench::{Actions, Bench, HOUR, MINUTE, bytes, digest};
 
@@ -489,6 +490,30 @@ async fn manifests_are_read_again_once_references_are_found_by_other_rules() {
     let other = [head.to_string().as_bytes(), &segment[end..]].concat();
     bench.faults.put(&key, other.into(), PutMode::Overwrite).await.unwrap();
     assert_eq!(collect(&bench).await.manifests_read, 1);
+}
+
+/// GC is what frees space: it goes on without a memo, from the one of the last run.
+#[tokio::test]
+async fn full_disk_stops_the_memo_and_not_the_run() {
+    let bench = Bench::new().await;
+    let (kept, unreferenced) = (bytes(5), bytes(6));
+    bench.push("a", &kept).await;
+    bench.put_manifest("a", "v1", &image(&kept)).await.unwrap();
+    assert_eq!(collect(&bench).await.manifests_read, 1);
+    bench.push("a", &unreferenced).await;
+    bench.clock.advance(DAY + HOUR);
+    let kinds = ["gc/manifests/", "gc/tags/", "gc/links/", "gc/sessions/"];
+    let is_memo = move |call: &Call| kinds.iter().any(|kind| call.key.starts_with(kind));
+    let is_put = move |call: &Call| call.operation == "put" && is_memo(call);
+    bench.faults.inject(Fault::fail(ErrorKind::Full).on(is_put).from_then_on());
+    let before = bench.keys("gc/manifests/").await;
+    let done = collect(&bench).await;
+    assert!(bench.faults.hits() > 0);
+    assert_eq!((done.links.kept, done.links.removed, done.manifests_read), (1, 1, 0));
+    assert_eq!(bench.keys("gc/manifests/").await, before);
+    bench.clock.advance(HOUR);
+    let done = collect(&bench).await;
+    assert_eq!((done.blobs.removed, done.blobs.removed_bytes), (1, 6));
 }
 
 #[tokio::test]
