@@ -36,6 +36,7 @@ use jreg_storage::{Key, ListPage};
 use serde::{Deserialize, Serialize};
 
 pub use finding::{Finding, FindingKind, Repair, Severity};
+pub(crate) use mend::QuarantinedPlaces;
 pub use watch::{CheckPhase, CheckWatch};
 
 use self::manifests::Scope;
@@ -133,7 +134,7 @@ struct Seen {
     /// The entries of lists of referrers that manifests call for.
     entries: Fingerprints,
     /// Places that links name which a repair has put aside.
-    quarantined: Option<HashSet<Key>>,
+    quarantined: Option<QuarantinedPlaces>,
     /// Manifests that this run has put aside.
     put_aside: HashSet<Fingerprint>,
     /// Blobs that this run has let go after the manifests were looked at.

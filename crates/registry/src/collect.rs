@@ -33,7 +33,6 @@ mod sweep;
 mod tidy;
 mod watch;
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use jreg_storage::{Key, ListRequest, Listed, Paced};
@@ -45,6 +44,7 @@ pub use watch::{Phase, Unwatched, Watch};
 
 use self::action::Sink;
 use self::sweep::Places;
+use crate::check::QuarantinedPlaces;
 use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
 use crate::fingerprint::Fingerprints;
 use crate::record::{Stored, stored_as_json};
@@ -240,7 +240,7 @@ struct Seen {
     /// The repositories that have a manifest.
     repositories: Fingerprints,
     /// Places that links name which a repair has put aside.
-    quarantined: Option<HashSet<Key>>,
+    quarantined: Option<QuarantinedPlaces>,
 }
 
 impl Registry {

@@ -1,10 +1,9 @@
 //! The bytes of blobs, as listings show them.
 
-use std::collections::HashSet;
-
 use jreg_oci::Digest;
 use jreg_storage::{Key, Listed};
 
+use super::mend::QuarantinedPlaces;
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
 use crate::core::WRITE_MAX;
 use crate::fingerprint;
@@ -65,7 +64,7 @@ impl Run<'_> {
         {
             return Ok(());
         }
-        let is_quarantined = self.quarantined().await?.contains(key);
+        let is_quarantined = self.quarantined().await?.may_name(key);
         if !is_quarantined && self.core.exists(key).await? {
             let detail = format!("{} bytes that no link and no session names", entry.size_bytes);
             let subject = Subject { digest, ..Subject::of(key) };
@@ -74,8 +73,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The places that links name which a repair has put aside: read when they are first asked for.
-    async fn quarantined(&mut self) -> Result<&HashSet<Key>> {
+    /// The places that links which a repair has put aside name, or may name: read when they are first asked for.
+    async fn quarantined(&mut self) -> Result<&QuarantinedPlaces> {
         if self.seen.quarantined.is_none() {
             self.seen.quarantined = Some(self.core.quarantined_places().await?);
         }

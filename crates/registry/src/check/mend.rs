@@ -140,26 +140,47 @@ pub(super) async fn let_go(
     swapped
 }
 
+/// The places of bytes that the links which a repair has put aside name, or may name.
+#[derive(Debug, Default)]
+pub(crate) struct QuarantinedPlaces {
+    named: HashSet<Key>,
+    /// Digests of which a link was put aside that cannot be read: it may name any place of its digest,
+    /// or one whose key has no digest.
+    unreadable: HashSet<Digest>,
+}
+
+impl QuarantinedPlaces {
+    pub(crate) fn may_name(&self, place: &Key) -> bool {
+        self.named.contains(place) || self.may_be_unreadable(place)
+    }
+
+    fn may_be_unreadable(&self, place: &Key) -> bool {
+        match Place::of(place) {
+            Some(Place::Blob(Some(digest))) => self.unreadable.contains(&digest),
+            _ => !self.unreadable.is_empty(),
+        }
+    }
+}
+
 impl Core {
-    /// The places of bytes that links name which a repair has put aside.
-    pub(crate) async fn quarantined_places(&self) -> Result<HashSet<Key>> {
-        let mut places = HashSet::new();
+    /// Reads the links that a repair has put aside.
+    pub(crate) async fn quarantined_places(&self) -> Result<QuarantinedPlaces> {
+        let mut places = QuarantinedPlaces::default();
         let mut pages = self.pages(keys::QUARANTINE);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 let before = keys::before_quarantine(&entry.key);
-                let is_link =
-                    before.is_some_and(|key| matches!(Place::of(&key), Some(Place::Link(..))));
-                if !is_link {
+                let Some(Place::Link(digest, _)) = before.and_then(|key| Place::of(&key)) else {
                     continue;
-                }
+                };
                 match self.read::<Link>(&entry.key).await {
                     Ok(link) => {
                         let named = link.as_ref().and_then(|link| link.value.live());
-                        places.extend(named.map(|at| at.key.clone()));
+                        places.named.extend(named.map(|at| at.key.clone()));
                     }
-                    // Nobody knows what it named.
-                    Err(Error::Damaged { .. }) => {}
+                    Err(Error::Damaged { .. }) => {
+                        places.unreadable.insert(digest);
+                    }
                     Err(error) => return Err(error),
                 }
             }

@@ -4,8 +4,6 @@
 //! bytes have waited. A queue that is lost with a run that was cut off costs nothing but time: a
 //! sweep finds the bytes.
 
-use std::collections::HashSet;
-
 use futures::stream::{self, StreamExt};
 use jreg_oci::Digest;
 use jreg_storage::{Key, PutMode};
@@ -14,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, ActionKind};
 use super::watch::Phase;
 use super::{Result, Run};
+use crate::check::QuarantinedPlaces;
 use crate::core::{Core, TOUCH_AGE};
 use crate::keys;
 use crate::record::{Link, Location, Stored, stored_as_json};
@@ -100,7 +99,7 @@ impl Run<'_> {
     async fn remove_places(&mut self, mut places: Vec<QueuedPlace>) -> Result<()> {
         if !places.is_empty() {
             let quarantined = self.quarantined().await?;
-            places.retain(|place| !quarantined.contains(&place.at.key));
+            places.retain(|place| !quarantined.may_name(&place.at.key));
         }
         let actions: Vec<_> = places
             .iter()
@@ -118,9 +117,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The places that links name which a repair has put aside: what was found corrupt stays until
+    /// The places that links which a repair has put aside name, or may name: what was found corrupt stays until
     /// somebody has looked at it. Read when the first bytes are to be removed.
-    pub(super) async fn quarantined(&mut self) -> Result<&HashSet<Key>> {
+    pub(super) async fn quarantined(&mut self) -> Result<&QuarantinedPlaces> {
         if self.seen.quarantined.is_none() {
             self.seen.quarantined = match self.core.rules.keep(Rule::QuarantineKeeps) {
                 true => Some(self.core.quarantined_places().await?),

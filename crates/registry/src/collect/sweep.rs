@@ -144,7 +144,7 @@ impl Run<'_> {
             }
             if !free.is_empty() {
                 let quarantined = self.quarantined().await?;
-                free.retain(|entry| !quarantined.contains(&entry.key));
+                free.retain(|entry| !quarantined.may_name(&entry.key));
             }
             self.remove_unnamed(&free).await;
             self.watch.progress(page.entries.len() as u64);

@@ -349,14 +349,15 @@ async fn link_that_cannot_be_read_is_put_aside_and_the_blob_can_be_pushed_again(
         expect(&found, &[(FindingKind::LinkUnreadable, &link, Repair::Possible)]);
         let (done, found) = check(&bench, &repairing()).await;
         expect(&found[..1], &[(FindingKind::LinkUnreadable, &link, Repair::Done)]);
-        assert_eq!((found[1].kind, done.left), (FindingKind::BytesOrphan, 2));
+        assert!(found.iter().all(|found| found.kind != FindingKind::BytesOrphan), "{found:?}");
+        assert_eq!(done.left, 2);
         assert_eq!(quarantined(&bench).await, [link.as_str()]);
         assert_eq!(get(&bench, &bench.keys("quarantine/").await[0]).await, rubbish);
         bench.repository("a").blob_stat(&content, Touch::Never).await.unwrap_err();
         bench.push("a", &bytes(CONFIG)).await;
         let (_, found) = check(&bench, &cheap()).await;
         let left: Vec<_> = found.iter().map(|found| found.kind).collect();
-        assert_eq!(left, [FindingKind::Quarantined, FindingKind::BytesOrphan]);
+        assert_eq!(left, [FindingKind::Quarantined]);
     }
 }
 

@@ -1,9 +1,9 @@
 //! Repairs: what is said before them, and what they keep.
 
-use jreg_registry::{CheckOptions, CollectOptions, FindingKind, Rule, Unwatched};
-use jreg_storage::Store;
+use jreg_registry::{CheckOptions, Chunk, CollectOptions, FindingKind, Rule, Unwatched};
+use jreg_storage::{Key, Store};
 
-use crate::bench::{HOUR, bytes, digest, image_with_many_layers};
+use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers};
 use crate::checking::{
     Findings, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
     repairing, tag_key,
@@ -77,4 +77,63 @@ async fn bytes_that_a_repair_has_let_go_stay_while_their_link_is_in_quarantine()
             assert!(!collect().await, "then they are garbage");
         }
     }
+}
+
+/// A link that is put aside and cannot be read may name any bytes of its digest, and bytes of which the
+/// key says no digest: they stay until a person has removed it.
+#[tokio::test]
+async fn bytes_stay_while_a_link_of_their_digest_that_cannot_be_read_is_in_quarantine() {
+    for is_chunked in [false, true] {
+        let bench = Bench::new().await;
+        let content = bytes(LOOSE);
+        let blob = digest(&content);
+        if is_chunked {
+            let repository = bench.repository("a");
+            let id = repository.upload_start(None);
+            repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+            repository.upload_finish(&id, &blob, Chunk::empty()).await.unwrap();
+        } else {
+            bench.push("a", &content).await;
+        }
+        let [at] = &*bench.keys("blobs/").await else { panic!("one place") };
+        assert_eq!(at.as_str().starts_with("blobs/_/"), is_chunked, "{at}");
+        let link = link_key(&blob);
+        put(&bench, &link, "rubbish").await;
+        let (done, _) = check(&bench, &repairing()).await;
+        assert_eq!(done.repaired, 1);
+        assert_eq!(quarantined(&bench).await, [link.as_str()]);
+        assert!(has_after_sweeps(&bench, at).await, "{at}");
+        let found = check(&bench, &cheap()).await.1;
+        assert!(found.iter().all(|found| found.kind != FindingKind::BytesOrphan), "{found:?}");
+        for copy in bench.keys("quarantine/").await {
+            remove(&bench, &copy).await;
+        }
+        assert!(!has_after_sweeps(&bench, at).await, "then they are garbage");
+    }
+}
+
+/// What such a link keeps is of its digest: other bytes go as ever.
+#[tokio::test]
+async fn a_link_that_cannot_be_read_in_quarantine_keeps_no_bytes_of_other_digests() {
+    let bench = Bench::new().await;
+    let (kept, other) = (bytes(LOOSE), bytes(LOOSE + 1));
+    for content in [&kept, &other] {
+        bench.push("a", content).await;
+    }
+    let (at, other_at) =
+        (place(&bench, &digest(&kept)).await, place(&bench, &digest(&other)).await);
+    put(&bench, &link_key(&digest(&kept)), "rubbish").await;
+    assert_eq!(check(&bench, &repairing()).await.0.repaired, 1);
+    assert!(has_after_sweeps(&bench, &at).await);
+    assert!(bench.faults.head(&other_at).await.is_err());
+}
+
+/// Whether bytes are still there after three sweeps, each a grace after the one before.
+async fn has_after_sweeps(bench: &Bench, at: &Key) -> bool {
+    let options = CollectOptions { sweep_now: true, ..CollectOptions::default() };
+    for _ in 0..3 {
+        bench.clock.advance(options.grace + 2 * HOUR);
+        bench.registry.collect(&options, &Unwatched).await.unwrap();
+    }
+    bench.faults.head(at).await.is_ok()
 }
