@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::{Core, WRITE_MAX};
 use crate::fingerprint::Version;
 use crate::keys::{self, UploadKey};
-use crate::record::Stored;
+use crate::record::{Stored, Versioned};
 use crate::session::{Leftover, REPLAY_MAX, Session, State};
 use crate::{Error, Registry, Result};
 
@@ -154,7 +154,7 @@ impl Core {
     async fn reap_closed(&self, key: &Key, version: Option<Version>) -> Result<Fate> {
         match self.read::<Session>(key).await {
             Ok(Some(session)) if matches!(session.value.state, State::Closed(_)) => {
-                self.reap_session(key).await
+                self.reap_version(key, session).await
             }
             Ok(Some(_)) => Ok(Fate::Stays(version)),
             Ok(None) => Ok(Fate::Nothing),
@@ -165,31 +165,39 @@ impl Core {
     }
 
     async fn reap_session(&self, key: &Key) -> Result<Fate> {
-        let Some(session) = self.read::<Session>(key).await? else { return Ok(Fate::Nothing) };
+        match self.read::<Session>(key).await? {
+            Some(session) => self.reap_version(key, session).await,
+            None => Ok(Fate::Nothing),
+        }
+    }
+
+    /// Gives up the version of a session that was read, and removes it. One of an upload that may still
+    /// begin anew under its id is removed by nobody but the reaper that gave it up: a session that
+    /// comes after is another.
+    async fn reap_version(&self, key: &Key, session: Versioned<Session>) -> Result<Fate> {
         let age = session.age();
-        let (leftover, fate) = match session.value.state {
+        let Session { repository, state } = session.value;
+        let (leftover, fate, is_given_up) = match state {
             // Its link may still be on its way, and a sweep must see until then that it names
             // bytes.
             State::Closed(_) if age <= CLOSED_USE_MAX => return Ok(Fate::Nothing),
-            State::Open(open) => {
-                let leftover = open.leftover();
-                let state = State::Cancelled(leftover.clone());
-                let cancelled = Session { state, ..session.value };
-                match self.swap(key, Some(&session.etag), cancelled.encode()).await? {
-                    Some(_) => (leftover, Fate::Unfinished),
-                    None => return Ok(Fate::Nothing),
-                }
-            }
-            State::Cancelled(leftover) => (leftover, Fate::Ended),
+            State::Open(open) => (open.leftover(), Fate::Unfinished, false),
+            State::Cancelled(leftover) => (leftover, Fate::Ended, true),
             // Its object stays, and so do the bytes of one that was never completed: a link may
             // name them. Parts that never became the object do not.
             State::Closed(closed) => {
                 let parts = || Leftover::new(closed.multipart, Vec::new());
-                (closed.spare.unwrap_or_else(parts), Fate::Ended)
+                (closed.spare.unwrap_or_else(parts), Fate::Ended, false)
             }
         };
+        if !is_given_up {
+            let cancelled = Session { repository, state: State::Cancelled(leftover.clone()) };
+            if self.swap(key, Some(&session.etag), cancelled.encode()).await?.is_none() {
+                return Ok(Fate::Nothing);
+            }
+        }
         leftover.discard(self).await?;
-        // Nobody writes this one any more. An upload that begins anew under its id has bytes of its own.
+        // Nobody writes this one any more, and no upload begins anew under its id before it is gone.
         self.store.delete(key, None).await?;
         Ok(fate)
     }

@@ -1,8 +1,10 @@
 //! What the reaper takes, and what it leaves.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use jreg_registry::{Chunk, Options, Reaped, UploadId};
-use jreg_storage::testing::Fault;
+use jreg_registry::{Chunk, Options, Reaped, Registry, UploadId};
+use jreg_storage::testing::{Fault, Gate};
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
 use crate::bench::{Bench, MINUTE, PART, bytes, digest};
@@ -205,4 +207,35 @@ async fn an_upload_that_begins_anew_after_its_session_went_is_whole() {
     bench.clock.advance(CLOSED_USE + MINUTE);
     assert_eq!(bench.registry.reap_uploads().await.unwrap().ended, 1);
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+}
+
+/// Two instances find a finished upload past use; the slower one must not remove what the client began
+/// anew under the id after the other had removed the session.
+#[tokio::test]
+async fn a_slow_reaper_does_not_remove_an_upload_that_began_anew() {
+    for is_read in [true, false] {
+        let bench = Bench::new().await;
+        let (content, repository) = (bytes(PART * 2), bench.repository("a"));
+        let id = repository.upload_start(None);
+        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        bench.clock.advance(CLOSED_USE + MINUTE);
+        let gate = Arc::new(Gate::new(bench.faults.clone()));
+        let clock = bench.clock.clone();
+        let slow = Registry::open(gate.clone(), clock, Options::default()).await.unwrap();
+        let mut held = match is_read {
+            true => gate.hold_answer(|call| call.operation == "get"),
+            false => gate.hold(move |call| !call.is_read()),
+        };
+        let reaping = tokio::spawn(async move { slow.reap_uploads().await });
+        held.reached(1).await;
+        assert_eq!(bench.registry.reap_uploads().await.unwrap().ended, 1);
+        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+        held.release();
+        assert_eq!(reaping.await.unwrap().unwrap(), Reaped::default(), "{is_read}");
+        let there = repository.upload_status(&id).await.unwrap();
+        assert_eq!(there.offset, content.len() as u64, "{is_read}");
+        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+    }
 }
