@@ -18,6 +18,7 @@ use crate::body::Incoming;
 use crate::core::Window;
 use crate::keys;
 use crate::link::{Linked, Origin};
+use crate::reaper::CLOSED_USE_MAX;
 use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
 use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
@@ -228,6 +229,11 @@ impl Repository {
             Ok(()) => self.close(id, digest, writer).await,
             Err(error) => {
                 match error {
+                    Error::DigestMismatch { .. }
+                        if writer.offset() == 0 && self.may_be_over(id) =>
+                    {
+                        return self.find_held(id, self.core.window(), digest).await;
+                    }
                     Error::DigestMismatch { .. } => writer.cancel().await?,
                     // The client may send it again: to an upload that has nothing yet.
                     Error::Body(_) | Error::SizeMismatch { .. } => writer.rewind().await?,
@@ -236,6 +242,18 @@ impl Repository {
                 Err(error)
             }
         }
+    }
+
+    /// Whether the upload may have been finished so long ago that its session is gone.
+    fn may_be_over(&self, id: &UploadId) -> bool {
+        id.is_older_than(CLOSED_USE_MAX, self.core.clock.now())
+    }
+
+    /// The blob that an upload made, if the repository holds it.
+    async fn find_held(&self, id: &UploadId, window: Window, digest: &Digest) -> Result<Blob> {
+        let held = self.core.hold_bytes(window, &self.name, digest).await?;
+        let there = held.ok_or_else(|| unknown(id))?;
+        Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
     }
 
     /// Closes an upload whose digest is right, and makes that true.
@@ -317,9 +335,7 @@ impl Repository {
         if self.may_link(age) && closed.spare.is_none() {
             return self.settle(id, &closed, window, Settler::Replay(age)).await;
         }
-        let held = self.core.hold_bytes(window, &self.name, digest).await?;
-        let there = held.ok_or_else(|| unknown(id))?;
-        Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
+        self.find_held(id, window, digest).await
     }
 
     /// Whether a session that was closed so long ago may still write its link.

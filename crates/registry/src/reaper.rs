@@ -25,7 +25,8 @@ use crate::{Error, Registry, Result};
 
 /// For how long the record of a finished upload is of use: a retry may write the link, and that write
 /// may be on its way.
-const CLOSED_USE_MAX: Duration = Duration::from_secs(REPLAY_MAX.as_secs() + WRITE_MAX.as_secs());
+pub(crate) const CLOSED_USE_MAX: Duration =
+    Duration::from_secs(REPLAY_MAX.as_secs() + WRITE_MAX.as_secs());
 
 /// Maximum number of unfinished sessions that are remembered, so that no run reads them again.
 const UNFINISHED_MAX: usize = 100_000;

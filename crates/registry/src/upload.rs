@@ -28,7 +28,8 @@ impl Repository {
         UploadId::new(self.core.clock.now(), algorithm)
     }
 
-    /// How far an upload is (end-13).
+    /// How far an upload is (end-13). One that was finished is known for 80 minutes; after that, its id
+    /// may begin an upload anew, and is answered like one that has nothing yet.
     ///
     /// # Errors
     ///

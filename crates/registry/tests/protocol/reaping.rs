@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jreg_registry::{Chunk, Options, Reaped, Registry, UploadId};
+use jreg_registry::{Chunk, Error, Options, Reaped, Registry, UploadId};
 use jreg_storage::testing::{Fault, Gate};
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
@@ -237,5 +237,30 @@ async fn a_slow_reaper_does_not_remove_an_upload_that_began_anew() {
         assert_eq!(there.offset, content.len() as u64, "{is_read}");
         repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
         assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
+    }
+}
+
+/// A closing PUT that comes again after the session went is answered by the blob, and writes nothing.
+#[tokio::test]
+async fn a_closing_put_again_after_the_session_went_is_answered_by_the_blob() {
+    for length in [None, Some(0)] {
+        let bench = Bench::new().await;
+        let (content, repository) = (bytes(PART * 2), bench.repository("a"));
+        let id = repository.upload_start(None);
+        let close = async |of: &Bytes| {
+            let chunk = Chunk { length, ..Chunk::empty() };
+            repository.upload_finish(&id, &digest(of), chunk).await
+        };
+        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+        close(&content).await.unwrap();
+        bench.clock.advance(CLOSED_USE + MINUTE);
+        assert_eq!(bench.registry.reap_uploads().await.unwrap().ended, 1);
+        let again = close(&content).await.unwrap();
+        assert_eq!(again.size_bytes, content.len() as u64);
+        let other = close(&bytes(PART)).await;
+        assert!(matches!(other, Err(Error::UploadUnknown { .. })), "{other:?}");
+        assert_eq!(bench.keys("uploads/").await, []);
+        // A blob without a byte is one.
+        assert_eq!(close(&Bytes::new()).await.unwrap().size_bytes, 0);
     }
 }
