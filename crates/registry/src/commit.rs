@@ -379,10 +379,16 @@ impl Repository {
             Settler::Replay(_) => Origin::Replay,
         };
         let offer = &closed.location;
-        let there = match core.link(window, &self.name, digest, offer, origin).await? {
-            Linked::Here => offer.clone(),
-            Linked::Elsewhere(there) => there,
-            Linked::Deleted => return Err(unknown(id)),
+        let there = match core.link(window, &self.name, digest, offer, origin).await {
+            Ok(Linked::Here) => offer.clone(),
+            Ok(Linked::Elsewhere(there)) => there,
+            Ok(Linked::Deleted) => return Err(unknown(id)),
+            Err(error) => {
+                if settler == Settler::Alone {
+                    core.discard_unlinked(offer, &error).await;
+                }
+                return Err(error);
+            }
         };
         if there != *offer && settler == Settler::Alone {
             // No link ever named these bytes: the only write that would have has definitely

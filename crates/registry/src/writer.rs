@@ -656,7 +656,12 @@ impl Writer {
             Ok(Some(_)) => Ok(OneStep::Linked(closed.location)),
             Ok(None) => Ok(OneStep::Closed(Box::new(closed), window)),
             Err(Error::Store(error)) if error.is_conflict() => Err(self.superseded()),
-            Err(error) => Err(error),
+            Err(error) => {
+                if self.recorded.is_none() {
+                    core.discard_unlinked(&closed.location, &error).await;
+                }
+                Err(error)
+            }
         }
     }
 
@@ -794,6 +799,16 @@ impl Writer {
 
     fn unknown(&self) -> Error {
         Error::UploadUnknown { id: self.id.clone() }
+    }
+}
+
+impl Core {
+    /// Removes bytes without a session after the only write that would have linked them has failed, if
+    /// it definitely has. If this fails, they are left to the sweep.
+    pub(crate) async fn discard_unlinked(&self, bytes: &Location, error: &Error) {
+        if is_definite(error) {
+            self.discard_loose(Some(bytes.clone())).await;
+        }
     }
 }
 

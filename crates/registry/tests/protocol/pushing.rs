@@ -387,6 +387,31 @@ async fn push_to_a_full_disk_frees_its_bytes_at_once() {
     }
 }
 
+/// Small bytes fit, and their link does not: a retry stores them again, under another key.
+#[tokio::test]
+async fn push_whose_link_has_no_room_frees_its_bytes_at_once() {
+    let content = bytes(PART / 2);
+    let of = digest(&content);
+    for (locality, way) in
+        BOTH.into_iter().flat_map(|at| [Way::Single, Way::Put].map(|way| (at, way)))
+    {
+        // The first write of the link finds one that was deleted, and the second replaces that.
+        for nth in [1, 2] {
+            let bench = bench(locality).await;
+            let repository = bench.repository("a");
+            bench.push("a", &content).await;
+            repository.blob_delete(&of).await.unwrap();
+            let before = bench.keys("blobs/").await;
+            bench.faults.inject(Fault::fail(ErrorKind::Full).on(is_link_write).nth(nth));
+            let failed = push(&repository, way, &content).await.unwrap_err();
+            assert!(matches!(&failed, Error::Store(error) if error.kind() == ErrorKind::Full));
+            assert_eq!(bench.keys("blobs/").await, before, "{locality:?} {way:?} {nth}");
+            push(&repository, way, &content).await.unwrap();
+            assert_eq!(bench.pull("a", &of).await.unwrap(), content);
+        }
+    }
+}
+
 #[tokio::test]
 async fn upload_on_a_full_disk_goes_on_from_its_record() {
     let folder = tempfile::tempdir().unwrap();
