@@ -46,6 +46,9 @@ const H2_WINDOW_BYTES_MIN: u32 = 65_535;
 /// How much of one HTTP/2 response waits for its client, beside the piece that was read last.
 const H2_SEND_BYTES_MAX: usize = 64 * 1024;
 const H2_FRAME_BYTES_MAX: u32 = 64 * 1024;
+/// The most of an HTTP/2 response that is given to the connection at once: it takes the whole of a
+/// piece as soon as the client allows one byte of it.
+const H2_PIECE_BYTES_MAX: usize = 64 * 1024;
 /// Room for a request line with as many tags as one push may have.
 const H2_HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// How many streams a client may reset before we have looked at them (CVE-2023-44487), and how many
@@ -255,16 +258,17 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let mut noted = self.activity.begin(request.version());
+        let version = request.version();
+        let mut noted = self.activity.begin(version);
         request.extensions_mut().insert(self.peer);
         if let Some(secured) = &self.secured {
             request.extensions_mut().insert(secured.clone());
         }
-        if request.version() <= Version::HTTP_11 {
+        if version <= Version::HTTP_11 {
             lock(&self.window).take();
         }
         // The frames of HTTP/2 copy and interleave what they carry.
-        if request.version() <= Version::HTTP_11
+        if version <= Version::HTTP_11
             && let Some(files) = &self.files
         {
             request.extensions_mut().insert(Arc::clone(files));
@@ -278,18 +282,36 @@ impl Service<Request<Incoming>> for Requests {
                 Err(router) => TowerToHyperService::new(router).call(request).await?,
             };
             noted.answer();
-            Ok(response.map(|body| Body::new(Noted::new(body, noted, slots))))
+            Ok(response.map(|body| Body::new(Noted::new(body, noted, slots, version))))
         })
     }
 }
 
 /// A response's body that notes when bytes of it are taken, and when it is gone. One that is read
-/// as it is sent is not read without a slot.
+/// as it is sent is not read without a slot. Over HTTP/2 it is given piece by piece, and the request
+/// is in flight until its last piece was written: the connection drops a body with its last frame,
+/// whatever the client takes of that.
 struct Noted {
     body: Body,
-    noted: activity::Request,
+    /// `None`: the last piece has it.
+    noted: Option<activity::Request>,
     slots: Slots,
     slot: Place,
+    /// What is left of a frame that is given in pieces.
+    rest: Bytes,
+    is_multiplexed: bool,
+}
+
+/// The last piece of a response, which is in flight until the connection drops this.
+struct LastPiece {
+    bytes: Bytes,
+    _noted: Option<activity::Request>,
+}
+
+impl AsRef<[u8]> for LastPiece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// How a response stands with its slot.
@@ -304,11 +326,45 @@ enum Place {
 }
 
 impl Noted {
-    fn new(body: Body, noted: activity::Request, slots: Slots) -> Self {
+    fn new(body: Body, noted: activity::Request, slots: Slots, version: Version) -> Self {
         use http_body::Body as _;
         let is_read = body.size_hint().exact().is_none();
         let slot = if is_read { Place::Wanted } else { Place::Unneeded };
-        Self { body, noted, slots, slot }
+        let is_multiplexed = version > Version::HTTP_11;
+        Self { body, noted: Some(noted), slots, slot, rest: Bytes::new(), is_multiplexed }
+    }
+
+    fn poll_body(
+        &mut self,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        use http_body::Body as _;
+        if self.rest.is_empty() {
+            ready!(self.poll_slot(task));
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(task));
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(bytes))) => self.rest = bytes,
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(self.next_piece()))))
+    }
+
+    fn next_piece(&mut self) -> Bytes {
+        use http_body::Body as _;
+        if !self.is_multiplexed {
+            return std::mem::take(&mut self.rest);
+        }
+        let piece = self.rest.split_to(self.rest.len().min(H2_PIECE_BYTES_MAX));
+        if !self.is_end_stream() {
+            return piece;
+        }
+        if let Some(noted) = &self.noted {
+            noted.gave();
+        }
+        Bytes::from_owner(LastPiece { bytes: piece, _noted: self.noted.take() })
     }
 
     fn poll_slot(&mut self, task: &mut Context<'_>) -> Poll<()> {
@@ -334,23 +390,27 @@ impl http_body::Body for Noted {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = match self.poll_slot(task) {
-            Poll::Ready(()) => Pin::new(&mut self.body).poll_frame(task),
-            Poll::Pending => Poll::Pending,
-        };
-        match &frame {
-            Poll::Ready(_) => self.noted.gave(),
-            Poll::Pending => self.noted.works(),
+        let frame = self.poll_body(task);
+        match (&frame, &self.noted) {
+            (Poll::Ready(_), Some(noted)) => noted.gave(),
+            (Poll::Pending, Some(noted)) => noted.works(),
+            (_, None) => {}
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut whole = SizeHint::new();
+        whole.set_lower(hint.lower() + rest);
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper + rest);
+        }
+        whole
     }
 }
 
@@ -373,6 +433,7 @@ mod tests {
     const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;
     /// The most that is read for one stream whose client takes nothing.
     const STREAM_BYTES_MAX: usize = 128 * 1024;
+    const PIECE_BYTES_MAX: usize = 64 * 1024;
     /// What the network takes.
     const PIPE_BYTES: usize = 64 * 1024;
     const FRAME_BYTES: usize = 64 * 1024;
@@ -403,10 +464,16 @@ mod tests {
             });
             Body::from_stream(frames)
         };
+        let router = Router::new().route("/", get(answer));
+        (connected(router, shared).0, pulled)
+    }
+
+    /// The client's end of a connection to a server of these routes.
+    fn connected(router: Router, shared: &Arc<Semaphore>) -> (DuplexStream, Arc<Activity>) {
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
         let activity = Arc::new(Activity::default());
         let service = Requests {
-            router: Router::new().route("/", get(answer)),
+            router,
             api: None,
             peer: Peer("127.0.0.1:1".parse().unwrap()),
             secured: None,
@@ -415,10 +482,10 @@ mod tests {
             slots: Slots::new(shared, Default::default()),
             window: Arc::default(),
         };
-        let io = Watched { io: TokioIo::new(far), activity };
+        let io = Watched { io: TokioIo::new(far), activity: Arc::clone(&activity) };
         let builder = Builder::new(&ServerOptions::of(&Settings::default()));
         tokio::spawn(async move { builder.wide.serve_connection(io, service).await.ok() });
-        (near, pulled)
+        (near, activity)
     }
 
     /// Begins so many requests over HTTP/2, with windows of one byte, and takes nothing.
@@ -465,6 +532,44 @@ mod tests {
         drop(kept);
         settle().await;
         assert_eq!(shared.available_permits(), SHARED);
+    }
+
+    /// A response in memory counted as ended once its client allowed one byte of it, and stayed for
+    /// as long as the client sent other requests.
+    #[tokio::test]
+    async fn fixed_response_in_memory_is_in_flight_until_its_client_has_taken_it() {
+        const STREAMS: usize = 20;
+        for length in [2, PIECE_BYTES_MAX, STEP_BYTES] {
+            let router = Router::new().route("/", get(move || async move { vec![7; length] }));
+            let (client, activity) = connected(router, &Arc::new(Semaphore::new(1000)));
+            let responses = stalled(client, STREAMS).await;
+            assert_eq!(activity.idle(), None, "{length} bytes wait for their client");
+            assert_eq!(activity.stall(Duration::ZERO), activity::Stall::All, "{length} bytes");
+            drop(responses);
+            settle().await;
+            assert!(activity.idle().is_some(), "{length} bytes are given up");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_one_response_gives_at_once_is_bounded() {
+        let activity = Arc::new(Activity::default());
+        let whole: Bytes = (0..STEP_BYTES).map(|at| (at / 100 % 251) as u8).collect();
+        let request = activity.begin(Version::HTTP_2);
+        let slots = Slots::new(&Arc::new(Semaphore::new(0)), Default::default());
+        let body = Body::from(whole.clone());
+        let mut body = Noted::new(body, request, slots, Version::HTTP_2);
+        let mut taken = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE_BYTES_MAX, "{} bytes at once", piece.len());
+            taken.extend_from_slice(&piece);
+            let left = (whole.len() - taken.len()) as u64;
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(left));
+            assert_eq!(http_body::Body::is_end_stream(&body), left == 0);
+        }
+        assert_eq!(taken, whole);
+        assert!(activity.idle().is_some());
     }
 
     fn is_bounded(pulled: &AtomicUsize, taken: usize) {
