@@ -25,6 +25,7 @@ mod redirect;
 mod referrers;
 mod request_id;
 mod service;
+pub(crate) mod slots;
 mod tags;
 mod token;
 mod uploads;

@@ -13,7 +13,6 @@ mod connection;
 mod handshake;
 mod refusal;
 mod sending;
-mod slots;
 
 use std::io;
 use std::net::SocketAddr;

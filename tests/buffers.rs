@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_storage::PART_BYTES_MIN;
 use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
 use jreg_testkit::{
@@ -177,6 +179,54 @@ async fn fixed_manifest_that_finds_no_room_is_refused() {
     }
     let given_back = async { while metric(&client, free).await < 2.0 * MANIFEST_BYTES as f64 {} };
     tokio::time::timeout(HANG, given_back).await.expect("room is lost");
+    server.stop().await;
+}
+
+/// One connection had a request to the bucket open for each stream whose client takes nothing.
+#[tokio::test]
+async fn fixed_streams_that_take_nothing_share_the_connections_slots_at_a_bucket() {
+    const STREAMS: usize = 100;
+    /// The connection's own slot, and those that it may have of the shared ones.
+    const SLOTS: usize = 32;
+    let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
+    let spec = ServerSpec::default().store(StoreKind::Given(bucket.store()));
+    let server = TestServer::start(spec).await;
+    let client = server.client();
+    let blob = Rng::new(1).bytes(1 << 20);
+    let digest = sha256(&blob);
+    let push = Request::new("POST", format!("/v2/a/blobs/uploads/?digest={digest}"));
+    assert_eq!(client.send(push.body(blob)).await.status, 201);
+    bucket.take_requests();
+
+    let stream = tokio::net::TcpStream::connect(client.address()).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let pulls: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            let uri = format!("http://localhost/v2/a/blobs/{digest}");
+            let get = hyper::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+            tokio::spawn(sender.clone().send_request(get))
+        })
+        .collect();
+    let waiting = "jreg_budget_waiting{budget=\"responses\"}";
+    let all_wait = async { while metric(&client, waiting).await < (STREAMS - SLOTS) as f64 {} };
+    tokio::time::timeout(HANG, all_wait).await.expect("no response waits for a slot");
+    let requests = bucket.requests();
+    let reads = requests.iter().filter(|request| {
+        request.operation == Operation::GetObject && request.key.contains("blobs/")
+    });
+    let reads = reads.count();
+    assert!((1..=SLOTS).contains(&reads), "{reads} reads for {STREAMS} streams");
+    connection.abort();
+    for pull in pulls {
+        pull.abort();
+    }
+    let given_back = async { while metric(&client, waiting).await > 0.0 {} };
+    tokio::time::timeout(HANG, given_back).await.expect("responses that are gone wait");
     server.stop().await;
 }
 

@@ -22,6 +22,7 @@ use super::error::ApiError;
 use super::exchange::{self, Exchange};
 use super::files::Files;
 use super::record::Record;
+use super::slots::Slots;
 use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized, Refused};
 use crate::limits::Account;
@@ -36,6 +37,8 @@ pub(super) struct Call {
     pub(super) base_url: String,
     /// Takes files for the connection, if it can send them.
     pub(super) files: Option<Arc<Files>>,
+    /// The slots of the connection's responses, if it counts them.
+    pub(super) slots: Option<Slots>,
     pub(super) body: ClientBody,
     pub(super) context: Arc<Context>,
 }
@@ -88,9 +91,10 @@ async fn perform(
     exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
+    let slots = parts.extensions.get::<Slots>().cloned();
     let context = Arc::clone(context);
     let base_url = base_url(&context, exchange);
-    let call = Call { access, headers: parts.headers, peer, base_url, files, body, context };
+    let call = Call { access, headers: parts.headers, peer, base_url, files, slots, body, context };
     if !changes {
         let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);

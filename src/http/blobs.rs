@@ -14,6 +14,7 @@ use super::api::Call;
 use super::byteranges::Parts;
 use super::error::ApiError;
 use super::files::{self, FileBody, Files, SMALL_BYTES_MAX};
+use super::slots::Slots;
 use super::{conditional, headers};
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
@@ -38,14 +39,15 @@ pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiErro
         return Ok(elsewhere);
     }
     let size = reader.blob().size_bytes;
+    let (files, slots) = (call.files.as_ref(), call.slots.as_ref());
     match ranges(&call.headers, digest, size) {
         Ranges::Whole => {
-            let body = body(&reader, call.files.as_ref(), 0, size).await?;
-            Ok(whole(digest, size, body))
+            let whole = |body| whole(digest, size, body);
+            respond(&reader, files, slots, (0, size), whole).await
         }
         Ranges::Single(start, end) => {
-            let body = body(&reader, call.files.as_ref(), start, end).await?;
-            Ok(part(digest, (start, end), size, body))
+            let part = |body| part(digest, (start, end), size, body);
+            respond(&reader, files, slots, (start, end), part).await
         }
         Ranges::Multi(parts) => Ok(parts_of(reader, digest, parts)),
         Ranges::Unsatisfiable => Err(unsatisfiable(size)),
@@ -77,32 +79,54 @@ fn ranges(request: &HeaderMap, digest: &Digest, size: u64) -> Ranges {
     }
 }
 
-/// A range of a blob as a body: out of its file, where there is one; otherwise, read.
-async fn body(
+/// Responds with a range of a blob. A read that begins before the response, so that its failure has a
+/// status, waits for a slot first: else a client that takes nothing would have a request to the bucket
+/// open for each of its streams.
+async fn respond(
     reader: &BlobReader,
     files: Option<&Arc<Files>>,
-    start: u64,
-    end: u64,
-) -> Result<Body, ApiError> {
+    slots: Option<&Slots>,
+    (start, end): (u64, u64),
+    response: impl FnOnce(Body) -> Response,
+) -> Result<Response, ApiError> {
     let range = ByteRange { start, end };
+    if let Some(body) = file_body(reader, files, range).await? {
+        return Ok(response(body));
+    }
+    let slot = match slots {
+        Some(slots) => slots.clone().take().await,
+        None => None,
+    };
+    let mut response = response(Body::from_stream(reader.read(range).await?));
+    if let Some(slot) = slot {
+        response.extensions_mut().insert(Arc::new(slot));
+    }
+    Ok(response)
+}
+
+/// A range of a blob out of its file. `None`: there is none, or it is too short.
+async fn file_body(
+    reader: &BlobReader,
+    files: Option<&Arc<Files>>,
+    range: ByteRange,
+) -> Result<Option<Body>, ApiError> {
     if let Some(file) = reader.file().await?
-        && end <= file.size_bytes
+        && range.end <= file.size_bytes
     {
         // One response at a time takes memory here; an HTTP/2 connection may have hundreds.
         if range.len() <= SMALL_BYTES_MAX
             && files.is_some()
             && let Some(bytes) = files::read_resident(&file, range)
         {
-            return Ok(Body::from(bytes));
+            return Ok(Some(Body::from(bytes)));
         }
         let sent = files.and_then(|files| FileBody::new(files, file, range));
         if let Some(body) = sent {
-            return Ok(Body::new(body));
+            return Ok(Some(Body::new(body)));
         }
-        return Ok(Body::from_stream(files::read(reader.clone(), range)));
+        return Ok(Some(Body::from_stream(files::read(reader.clone(), range))));
     }
-    // A file that is too short is told from one that is well here.
-    Ok(Body::from_stream(reader.read(range).await?))
+    Ok(None)
 }
 
 fn common(status: StatusCode, digest: &Digest, body: Body) -> Response {

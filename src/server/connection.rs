@@ -26,9 +26,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::activity::{self, Activity, Stall, Watched};
 use super::sending::Sending;
-use super::slots::{Slot, Slots};
 use super::{ServerOptions, Shared, handshake};
 use crate::http::files::Files;
+use crate::http::slots::{Slot, Slots};
 use crate::http::{Api, Peer, Secured};
 use crate::metrics::Raised;
 use crate::tls;
@@ -275,6 +275,7 @@ impl Service<Request<Incoming>> for Requests {
         }
         let api = self.api.as_ref().filter(|_| Api::is_asked(request.uri().path()));
         let slots = self.slots.clone();
+        request.extensions_mut().insert(slots.clone());
         let answerer = api.cloned().ok_or_else(|| self.router.clone());
         Box::pin(async move {
             let response = match answerer {
@@ -282,7 +283,8 @@ impl Service<Request<Incoming>> for Requests {
                 Err(router) => TowerToHyperService::new(router).call(request).await?,
             };
             noted.answer();
-            Ok(response.map(|body| Body::new(Noted::new(body, noted, slots, version))))
+            let taken = response.extensions().get::<Arc<Slot>>().cloned();
+            Ok(response.map(|body| Body::new(Noted::new(body, noted, slots, version).with(taken))))
         })
     }
 }
@@ -321,7 +323,7 @@ enum Place {
     Wanted,
     Awaited(Pin<Box<dyn Future<Output = Option<Slot>> + Send>>),
     Taken {
-        _slot: Slot,
+        _slot: Arc<Slot>,
     },
 }
 
@@ -332,6 +334,14 @@ impl Noted {
         let slot = if is_read { Place::Wanted } else { Place::Unneeded };
         let is_multiplexed = version > Version::HTTP_11;
         Self { body, noted: Some(noted), slots, slot, rest: Bytes::new(), is_multiplexed }
+    }
+
+    /// The same with the slot that was taken before the response began, if one was.
+    fn with(mut self, taken: Option<Arc<Slot>>) -> Self {
+        if let Some(slot) = taken {
+            self.slot = Place::Taken { _slot: slot };
+        }
+        self
     }
 
     fn poll_body(
@@ -370,12 +380,13 @@ impl Noted {
     fn poll_slot(&mut self, task: &mut Context<'_>) -> Poll<()> {
         if matches!(self.slot, Place::Wanted) {
             self.slot = match self.slots.try_take() {
-                Some(slot) => Place::Taken { _slot: slot },
+                Some(slot) => Place::Taken { _slot: Arc::new(slot) },
                 None => Place::Awaited(Box::pin(self.slots.clone().take())),
             };
         }
         if let Place::Awaited(waiting) = &mut self.slot {
             let slot = ready!(waiting.as_mut().poll(task));
+            let slot = slot.map(Arc::new);
             self.slot = slot.map_or(Place::Unneeded, |slot| Place::Taken { _slot: slot });
         }
         Poll::Ready(())
@@ -425,9 +436,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::sync::Semaphore;
 
-    use super::super::slots::EXTRA_MAX;
     use super::*;
     use crate::config::Settings;
+    use crate::http::slots::EXTRA_MAX;
 
     /// The most that is read ahead for one answer while its client takes nothing.
     const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;

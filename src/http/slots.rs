@@ -15,11 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::metrics::WaitCounts;
 
 /// The most slots that one connection has, beside its own.
-pub(super) const EXTRA_MAX: usize = 31;
+pub(crate) const EXTRA_MAX: usize = 31;
 
 /// The slots of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     own: Arc<Semaphore>,
     extra: Arc<Semaphore>,
     shared: Arc<Semaphore>,
@@ -28,14 +28,14 @@ pub(super) struct Slots {
 
 /// A slot, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     _first: OwnedSemaphorePermit,
     _shared: Option<OwnedSemaphorePermit>,
 }
 
 impl Slots {
     /// Those of a connection; `shared` has those that all connections share.
-    pub(super) fn new(shared: &Arc<Semaphore>, waits: WaitCounts) -> Self {
+    pub(crate) fn new(shared: &Arc<Semaphore>, waits: WaitCounts) -> Self {
         Self {
             own: Arc::new(Semaphore::new(1)),
             extra: Arc::new(Semaphore::new(EXTRA_MAX)),
@@ -45,7 +45,7 @@ impl Slots {
     }
 
     /// A slot, if there is one now.
-    pub(super) fn try_take(&self) -> Option<Slot> {
+    pub(crate) fn try_take(&self) -> Option<Slot> {
         let free = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
         if let Some(own) = free(&self.own) {
             return Some(Slot { _first: own, _shared: None });
@@ -55,7 +55,10 @@ impl Slots {
     }
 
     /// Waits for a slot. `None` only if there will never be one.
-    pub(super) async fn take(self) -> Option<Slot> {
+    pub(crate) async fn take(self) -> Option<Slot> {
+        if let Some(slot) = self.try_take() {
+            return Some(slot);
+        }
         let _waiting = self.waits.wait();
         let own = pin!(self.own.acquire_owned());
         let further = pin!(async {
