@@ -18,7 +18,8 @@ use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use jreg_registry::{BodyError, BodyStream, Budget, Error, Reserved};
+use jreg_oci::ContentRange;
+use jreg_registry::{BodyError, Budget, Chunk, Error, HeldRoom, Reserved};
 use tokio::time::{Instant, Sleep};
 
 use super::HttpOptions;
@@ -84,9 +85,10 @@ impl ClientBody {
         self
     }
 
-    /// The body as a stream.
-    pub(super) fn into_stream(self) -> BodyStream {
-        self.boxed()
+    /// The body as a chunk of an upload.
+    pub(super) fn into_chunk(self, range: Option<ContentRange>) -> Chunk {
+        let (length, holding) = (self.length(), self.pace.holding.clone());
+        Chunk { range, length, body: self.boxed(), holding }
     }
 
     /// The whole body, if it is not larger than `max_bytes`, with the room it takes of `budget`: as
@@ -112,7 +114,9 @@ impl ClientBody {
             if length > max_bytes {
                 return Err(BodyError::TooLarge { max_bytes }.into());
             }
-            room = Some(grown(budget, room, length, target.max(length)).await?);
+            let grown = grown(budget, room, length, target.max(length)).await?;
+            self.pace.holding.set(budget, grown.bytes());
+            room = Some(grown);
             whole.extend_from_slice(&bytes);
         }
         Ok((whole.freeze(), room))
@@ -162,7 +166,8 @@ impl ClientBody {
     }
 }
 
-/// How fast a body comes, in windows of a fixed length of time in which we waited for the client.
+/// How fast a body comes, in windows of a fixed length of time in which we waited for the client. One
+/// that holds room for which others wait must send as much in a window as it holds.
 #[derive(Debug)]
 struct Pace {
     /// Bytes a second; 0: any.
@@ -170,11 +175,13 @@ struct Pace {
     window: Duration,
     waited: Duration,
     came_bytes: u64,
+    holding: HeldRoom,
 }
 
 impl Pace {
     fn new(rate_min: u64, window: Duration) -> Self {
-        Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0 }
+        let holding = HeldRoom::default();
+        Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0, holding }
     }
 
     /// How much longer we may wait before the window is over.
@@ -192,9 +199,11 @@ impl Pace {
         if self.rate_min == 0 || self.waited < self.window {
             return Ok(());
         }
-        let wanted = u128::from(self.rate_min) * self.waited.as_millis() / 1000;
+        let rate_held = u128::from(self.holding.contended_bytes()) * 1000 / self.window.as_millis();
+        let rate_min = self.rate_min.max(u64::try_from(rate_held).unwrap_or(u64::MAX));
+        let wanted = u128::from(rate_min) * self.waited.as_millis() / 1000;
         if u128::from(self.came_bytes) < wanted {
-            return Err(BodyError::Slow { rate_min: self.rate_min });
+            return Err(BodyError::Slow { rate_min });
         }
         (self.waited, self.came_bytes) = (Duration::ZERO, 0);
         Ok(())
@@ -373,6 +382,33 @@ mod tests {
             came += bytes.unwrap().len();
         }
         assert_eq!(came, 20 * 31 * 1024);
+    }
+
+    /// A body at the minimum rate kept what it held from all others for as long as it liked.
+    #[tokio::test(start_paused = true)]
+    async fn fixed_body_that_holds_room_for_which_others_wait_fills_it_in_time() {
+        const HELD_BYTES: u64 = 1 << 20;
+        let budget = Budget::new(HELD_BYTES, 0, LIMIT * 100);
+        let _room = budget.take(HELD_BYTES).await.unwrap();
+        let (sender, mut body) = fed(&[], 0);
+        body.pace.holding.set(&budget, HELD_BYTES);
+        let sending = tokio::spawn(async move {
+            while sender.send(vec![0; 31 * 1024].into()).await.is_ok() {
+                tokio::time::sleep(LIMIT * 9 / 20).await;
+            }
+        });
+        for _ in 0..20 {
+            body.next().await.unwrap().unwrap();
+        }
+        let waiting = tokio::spawn(async move { budget.take(1).await.map(|_| ()) });
+        let error = loop {
+            if let Err(error) = body.next().await.expect("it may go on for ever") {
+                break error;
+            }
+        };
+        assert_eq!(error, BodyError::Slow { rate_min: HELD_BYTES / LIMIT.as_secs() });
+        waiting.abort();
+        sending.abort();
     }
 
     #[tokio::test]

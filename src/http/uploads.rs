@@ -100,14 +100,14 @@ fn parse(id: &str) -> Result<UploadId, ApiError> {
 /// The request's body with what the request says about it.
 fn chunk(headers: &HeaderMap, body: ClientBody) -> Result<Chunk, ApiError> {
     let range = content_range(headers)?;
-    Ok(Chunk { range, length: body.length(), body: body.into_stream() })
+    Ok(body.into_chunk(range))
 }
 
 /// The same of the request that closes an upload. Some clients repeat the `Content-Range` of their last
 /// chunk there without a body: it says nothing of bytes that are not sent.
 fn last_chunk(headers: &HeaderMap, body: ClientBody) -> Result<Chunk, ApiError> {
     if body.length() == Some(0) {
-        return Ok(Chunk { range: None, length: Some(0), body: body.into_stream() });
+        return Ok(body.into_chunk(None));
     }
     chunk(headers, body)
 }

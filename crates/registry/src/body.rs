@@ -7,6 +7,7 @@ use futures::stream::{BoxStream, Fuse, StreamExt};
 use jreg_oci::ContentRange;
 
 use crate::Error;
+use crate::budget::{Budget, HeldRoom};
 
 /// A client's stream of bytes. An error ends it.
 pub type BodyStream = BoxStream<'static, Result<Bytes, BodyError>>;
@@ -45,12 +46,19 @@ pub struct Chunk {
     pub length: Option<u64>,
     /// The bytes.
     pub body: BodyStream,
+    /// Where the registry says how much room the body holds.
+    pub holding: HeldRoom,
 }
 
 impl Chunk {
     /// A chunk without a byte.
     pub fn empty() -> Self {
-        Self { range: None, length: Some(0), body: futures::stream::empty().boxed() }
+        Self::new(None, Some(0), futures::stream::empty().boxed())
+    }
+
+    /// A chunk whose room is of no interest to its reader.
+    pub fn new(range: Option<ContentRange>, length: Option<u64>, body: BodyStream) -> Self {
+        Self { range, length, body, holding: HeldRoom::default() }
     }
 
     /// A chunk of bytes that are at hand.
@@ -58,7 +66,7 @@ impl Chunk {
         let bytes = bytes.into();
         let length = Some(bytes.len() as u64);
         let body = futures::stream::iter([Ok(bytes)]).boxed();
-        Self { range: None, length, body }
+        Self::new(None, length, body)
     }
 }
 
@@ -70,6 +78,7 @@ pub(crate) struct Incoming {
     /// How many bytes have been handed out.
     came: u64,
     put_back: Option<Bytes>,
+    holding: HeldRoom,
 }
 
 impl Incoming {
@@ -77,19 +86,24 @@ impl Incoming {
     ///
     /// [`Error::SizeMismatch`] if Content-Range and Content-Length contradict each other.
     pub(crate) fn new(chunk: Chunk) -> Result<Self, Error> {
-        let Chunk { range, length, body } = chunk;
+        let Chunk { range, length, body, holding } = chunk;
         let announced = range.map(|range| range.len()).or(length);
         match (announced, length) {
             (Some(expected), Some(actual)) if expected != actual => {
                 Err(Error::SizeMismatch { expected, actual })
             }
-            _ => Ok(Self { body: body.fuse(), announced, came: 0, put_back: None }),
+            _ => Ok(Self { body: body.fuse(), announced, came: 0, put_back: None, holding }),
         }
     }
 
     /// How many bytes are still to be handed out, if that is known.
     pub(crate) fn left(&self) -> Option<u64> {
         self.announced.map(|announced| announced.saturating_sub(self.came))
+    }
+
+    /// Says how much room of a budget is held while the next bytes are awaited.
+    pub(crate) fn holds(&self, budget: &Budget, bytes: u64) {
+        self.holding.set(budget, bytes);
     }
 
     /// The next bytes; `None` at the end, if as many came as were announced.

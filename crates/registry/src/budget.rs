@@ -14,8 +14,8 @@
 //! - No wait is longer than `wait_max`: then the request is refused ([`Error::Busy`]).
 //! - Who waits, and who was refused, is counted ([`BudgetUsage`]).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,6 +38,8 @@ const LANE_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// The lane's share of the room, where there is as much room as [`LANE_ROOM_BYTES_MIN`].
 const LANE_SHARE: u64 = 16;
 const LANE_ROOM_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// What stays free of the room divided by this when bodies reserve what they have not received.
+const AHEAD_SHARE: u64 = 2;
 
 /// The bytes of bodies that may be in memory.
 #[derive(Clone, Debug)]
@@ -115,6 +117,41 @@ impl Reserved {
     }
 }
 
+/// How much room of a [`Budget`] one body holds while its client is waited for, and whether others
+/// wait for room meanwhile. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct HeldRoom(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    budget: OnceLock<Budget>,
+    bytes: AtomicU64,
+    /// How many requests had waited when this was last looked at.
+    waits: AtomicU64,
+}
+
+impl HeldRoom {
+    /// Says that so many bytes are held now.
+    pub fn set(&self, budget: &Budget, bytes: u64) {
+        let of = self.0.budget.get_or_init(|| budget.clone());
+        if self.0.bytes.swap(bytes, Ordering::Relaxed) != bytes {
+            self.0.waits.store(of.counts.waits.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// How many bytes are held for which others wait, or have waited since this was last asked or the
+    /// room last changed; 0 if nobody has.
+    pub fn contended_bytes(&self) -> u64 {
+        let Some(budget) = self.0.budget.get() else { return 0 };
+        let usage = budget.usage();
+        let before = self.0.waits.swap(usage.waits, Ordering::Relaxed);
+        if usage.waiting == 0 && usage.waits == before {
+            return 0;
+        }
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+}
+
 fn merged(
     first: Option<OwnedSemaphorePermit>,
     second: Option<OwnedSemaphorePermit>,
@@ -186,6 +223,18 @@ impl Budget {
         };
         let permits = Some(self.wait(&self.bytes, bytes).await?);
         Ok(Reserved { bytes, permits, growing, lane: None })
+    }
+
+    /// So many bytes at once, as long as nobody waits for room and half of it stays free.
+    pub(crate) fn try_take(&self, bytes: u64) -> Option<Reserved> {
+        let free = self.bytes.available_permits() as u64;
+        let is_waited_for = self.counts.waiting.load(Ordering::Relaxed) > 0;
+        if is_waited_for || free < bytes.saturating_add(self.bytes_max / AHEAD_SHARE) {
+            return None;
+        }
+        let permits = u32::try_from(bytes).ok()?;
+        let permits = Arc::clone(&self.bytes).try_acquire_many_owned(permits).ok()?;
+        Some(Reserved { bytes, permits: Some(permits), growing: None, lane: None })
     }
 
     /// Room for the first `taken` bytes of `target`, and some more: without waiting if there is
@@ -373,6 +422,41 @@ mod tests {
         assert_eq!(reserved.bytes(), 5 * GIB);
         drop(reserved);
         assert_eq!(budget.usage().bytes_free as u64, 16 * GIB);
+    }
+
+    #[tokio::test]
+    async fn half_of_the_room_is_for_what_has_arrived() {
+        let budget = budget(8 * PART);
+        let ahead: Vec<_> = std::iter::from_fn(|| budget.try_take(PART)).collect();
+        assert_eq!(ahead.len(), 4);
+        let all = budget.take(4 * PART).await.unwrap();
+        drop(ahead);
+        assert!(budget.take(5 * PART).now_or_never().is_none(), "it only begins to wait");
+        let mut waiting = Box::pin(budget.take(5 * PART));
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(all);
+        assert!(budget.try_take(1).is_none(), "others wait");
+    }
+
+    #[tokio::test]
+    async fn what_a_body_holds_is_contended_once_others_wait() {
+        let budget = budget(2 * PART);
+        let holding = HeldRoom::default();
+        assert_eq!(holding.contended_bytes(), 0);
+        let all = budget.take(2 * PART).await.unwrap();
+        holding.set(&budget, all.bytes());
+        assert_eq!(holding.contended_bytes(), 0);
+        let mut second = Box::pin(budget.take(1));
+        assert!((&mut second).now_or_never().is_none());
+        assert_eq!(holding.contended_bytes(), 2 * PART);
+        assert_eq!(holding.contended_bytes(), 2 * PART, "it still waits");
+        drop(second);
+        assert_eq!(holding.contended_bytes(), 0);
+        assert!(budget.take(1).now_or_never().is_none());
+        assert_eq!(holding.contended_bytes(), 2 * PART, "it waited in between");
+        assert!(budget.take(1).now_or_never().is_none());
+        holding.set(&budget, PART);
+        assert_eq!(holding.contended_bytes(), 0, "before the room changed");
     }
 
     #[tokio::test]

@@ -62,7 +62,7 @@ mod writer;
 
 pub use blob::{Blob, BlobReader, Touch};
 pub use body::{BodyError, BodyStream, Chunk};
-pub use budget::{Budget, BudgetUsage, Reserved};
+pub use budget::{Budget, BudgetUsage, HeldRoom, Reserved};
 pub use check::{
     CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
 };

@@ -254,6 +254,7 @@ impl Writer {
         self.check_room(incoming.left())?;
         loop {
             self.expect(incoming.left());
+            incoming.holds(&self.core.upload_bytes, self.reserved_bytes());
             let Some(frame) = incoming.next().await? else { return Ok(()) };
             self.take(frame).await?;
         }
@@ -268,6 +269,7 @@ impl Writer {
         self.check_room(incoming.left())?;
         loop {
             self.expect(incoming.left());
+            incoming.holds(&self.core.upload_bytes, self.reserved_bytes());
             let Some(mut frame) = incoming.next().await? else { return Ok(true) };
             while !frame.is_empty() {
                 if self.part_room() == 0 {

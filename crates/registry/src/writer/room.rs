@@ -35,12 +35,19 @@ impl Writer {
         }
     }
 
+    /// What is reserved, in bytes.
+    pub(super) fn reserved_bytes(&self) -> u64 {
+        self.reserved.as_ref().map_or(0, Reserved::bytes)
+    }
+
     /// Takes room for a part of which so many bytes are stored already, and for what follows them.
     pub(super) async fn begin_room(&mut self, taken: u64) -> Result<()> {
         let (budget, target) = (&self.core.upload_bytes, self.target(taken));
-        // This request has sent a part: it may hold as much again.
-        if self.sent > self.saved.offset {
-            let reserved = budget.take(target).await?;
+        // A request that has sent a part fills another at once, where memory is plentiful: that spares
+        // copies, and a mapping that was used before needs no new pages.
+        if self.sent > self.saved.offset
+            && let Some(reserved) = budget.try_take(target)
+        {
             self.buffer.reserve(usize::try_from(target).unwrap_or_default());
             self.reserved = Some(reserved);
             return Ok(());
@@ -87,8 +94,7 @@ impl Writer {
 
     /// How much more fits what is reserved of it.
     pub(super) fn room(&self) -> usize {
-        let reserved = self.reserved.as_ref().map_or(0, Reserved::bytes);
-        let reserved = usize::try_from(reserved).unwrap_or(usize::MAX);
+        let reserved = usize::try_from(self.reserved_bytes()).unwrap_or(usize::MAX);
         self.part_room().min(reserved.saturating_sub(self.buffer.len()))
     }
 }

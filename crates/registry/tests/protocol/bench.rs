@@ -38,7 +38,7 @@ pub(crate) fn bytes(length: usize) -> Bytes {
 /// A body that the test sends piece by piece.
 pub(crate) fn open_body() -> (mpsc::Sender<Result<Bytes, jreg_registry::BodyError>>, Chunk) {
     let (sender, body) = mpsc::channel(8);
-    (sender, Chunk { range: None, length: None, body: Box::pin(body) })
+    (sender, Chunk::new(None, None, Box::pin(body)))
 }
 
 /// An image manifest with more layers than a push may have now. The last is this blob.

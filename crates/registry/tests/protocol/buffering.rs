@@ -73,7 +73,7 @@ impl Meter {
             Ending::Broken => frames.chain(futures::stream::iter([Err(BodyError::Broken)])).boxed(),
             Ending::Stalled => frames.chain(futures::stream::pending()).boxed(),
         };
-        Chunk { range: None, length, body }
+        Chunk::new(None, length, body)
     }
 }
 
@@ -267,6 +267,26 @@ async fn streams_that_grow_at_the_same_time_do_not_starve_each_other() {
         assert!(most <= BUDGET_BYTES + IN_HAND_BYTES, "{most} bytes at the same time");
         assert_eq!(bench.free(), BUDGET_BYTES, "some is never given back");
     }
+}
+
+/// The first byte after a part took the room of another: 15 such uploads held all there is.
+#[tokio::test]
+async fn fixed_uploads_that_have_sent_a_part_hold_no_other_for_a_byte() {
+    const STALLED: usize = 16;
+    const PARTS: u64 = STALLED as u64;
+    let limits = Limits { upload_buffer_bytes: PARTS * PART as u64, ..Limits::default() };
+    let bench = Bench::with(limits).await;
+    let mut stalled = Vec::new();
+    for number in 0..STALLED {
+        stalled.push(bench.push(3 * number + 1, PART + 1, Ending::Stalled));
+        settle().await;
+    }
+    let all_bytes = (STALLED * (PART + 1)) as u64;
+    assert_eq!(bench.meter.taken(), all_bytes, "each has sent a byte more than a part");
+    let free = bench.free();
+    assert!(free >= PARTS * PART as u64 / 4, "{free} bytes are left by {STALLED} uploads");
+    stalled.iter().for_each(JoinHandle::abort);
+    join_all(stalled).await;
 }
 
 /// One that stands still keeps what it took and no more, and gives it back when it is cut off.

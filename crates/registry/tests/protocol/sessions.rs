@@ -502,7 +502,7 @@ async fn fixed_bytes_are_asked_for_before_the_digest_is_looked_for() {
             Ok(body)
         });
         let length = Some(content.len() as u64);
-        let chunk = Chunk { range: None, length, body: Box::pin(body) };
+        let chunk = Chunk::new(None, length, Box::pin(body));
         bench.repository("a").blob_push(&digest(&content), chunk).await.unwrap();
         assert!(asked.load(Ordering::SeqCst));
     }
