@@ -297,19 +297,21 @@ impl Authorized {
     }
 
     /// [`Repository::manifest_delete_if`]; takes [`Right::Delete`]. By digest, it also takes that
-    /// right of every tag that points to the manifest or to an index with it.
+    /// right of every tag that points to the manifest or to an index with it. The tags that go are
+    /// added to `removed`, also if it fails after that.
     pub async fn manifest_delete(
         &self,
         reference: &Reference,
         condition: Option<Condition>,
-    ) -> Result<Vec<Tag>> {
+        removed: &mut Vec<Tag>,
+    ) -> Result<()> {
         let repository = self.delete()?;
         if let Reference::Digest(digest) = reference {
             self.check_protection(&repository, digest).await?;
         }
         let may_remove = |tag: &Tag| self.may_delete_tag(tag);
-        let deleted = repository.manifest_delete_if(reference, condition, &may_remove).await;
-        deleted.map_err(|error| match error {
+        let deleted = repository.manifest_delete_if(reference, condition, &may_remove, removed);
+        deleted.await.map_err(|error| match error {
             Error::TagProtected { tag, .. } => self.protected_by(&tag),
             error => error.into(),
         })

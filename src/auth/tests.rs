@@ -209,7 +209,7 @@ async fn a_handle_does_only_what_its_right_is_for() {
         ];
         let deletes = [
             !is_denied(handle.blob_delete(digest).await),
-            !is_denied(handle.manifest_delete(reference, None).await),
+            !is_denied(handle.manifest_delete(reference, None, &mut Vec::new()).await),
         ];
         assert_eq!(lists, right == Right::List, "{right:?}");
         assert_eq!(pulls, [matches!(right, Right::Pull(_)); 6], "{right:?}");

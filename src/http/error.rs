@@ -21,6 +21,7 @@ use jreg_storage::ErrorKind;
 use serde_json::{Value, json};
 
 use super::exchange::Exchange;
+use super::record::Outcome;
 use super::{Context, headers};
 use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds};
 use crate::limits::Exceeded;
@@ -43,6 +44,8 @@ pub(super) struct ApiError {
     why: Option<Box<Why>>,
     /// What it is in the words of OAuth 2.0.
     oauth: Option<OauthError>,
+    /// What was done before it failed: for the audit log only.
+    outcome: Option<Box<Outcome>>,
 }
 
 /// Why a request was refused. The client is not told.
@@ -94,9 +97,9 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let headers = Vec::new();
-        let (detail, log, why, oauth) = Default::default();
+        let (detail, log, why, oauth, outcome) = Default::default();
         let retry = Retry::Never;
-        Self { status, code, message, detail, log, retry, headers, why, oauth }
+        Self { status, code, message, detail, log, retry, headers, why, oauth, outcome }
     }
 
     /// The status of the answer.
@@ -110,6 +113,16 @@ impl ApiError {
             Some(Why::Denied(reason)) => Some(reason),
             Some(Why::Limited(_)) | None => None,
         }
+    }
+
+    /// The same, after some of the operation was done.
+    pub(super) fn with_outcome(self, outcome: Option<Outcome>) -> Self {
+        Self { outcome: outcome.map(Box::new), ..self }
+    }
+
+    /// What was done before it failed.
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_deref()
     }
 
     /// A failure of the registry: `log` is for the log only.

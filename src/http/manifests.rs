@@ -94,10 +94,17 @@ fn media_type(call: &Call) -> Result<Option<MediaType>, ApiError> {
 
 pub(super) async fn delete(call: Call, reference: &Reference) -> Result<Response, ApiError> {
     let condition = conditional::condition(&call.headers)?;
-    let tags = call.access.manifest_delete(reference, condition).await?;
-    let mut response = headers::empty(StatusCode::ACCEPTED);
-    if !tags.is_empty() {
-        response.extensions_mut().insert(Outcome::TagsRemoved(tags));
+    let mut tags = Vec::new();
+    let deleted = call.access.manifest_delete(reference, condition, &mut tags).await;
+    let outcome = (!tags.is_empty()).then_some(Outcome::TagsRemoved(tags));
+    match deleted {
+        Ok(()) => {
+            let mut response = headers::empty(StatusCode::ACCEPTED);
+            if let Some(outcome) = outcome {
+                response.extensions_mut().insert(outcome);
+            }
+            Ok(response)
+        }
+        Err(error) => Err(ApiError::from(error).with_outcome(outcome)),
     }
-    Ok(response)
 }

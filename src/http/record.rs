@@ -24,7 +24,7 @@ const REDACTED: &str = "[redacted]";
 const TAGS_SHOWN_MAX: usize = 100;
 
 /// What an operation found out that its response does not say, for the audit log. It is among the
-/// extensions of the response.
+/// extensions of the response, or in the error.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// A blob was mounted from this repository.
@@ -186,9 +186,14 @@ impl Record {
             Ok(response) => response.status().as_u16(),
             Err(error) => error.status().as_u16(),
         };
-        if let Ok(response) = result {
-            entry.learn(response);
-        }
+        let outcome = match result {
+            Ok(response) => {
+                entry.learn(response);
+                response.extensions().get::<Outcome>()
+            }
+            Err(error) => error.outcome(),
+        };
+        entry.learn_outcome(outcome);
         Some((context, entry))
     }
 }
@@ -206,7 +211,9 @@ impl Entry {
         if self.operation == "manifest_put" {
             self.digest = of(headers::DIGEST);
         }
-        let outcome = response.extensions().get::<Outcome>();
+    }
+
+    fn learn_outcome(&mut self, outcome: Option<&Outcome>) {
         match outcome {
             Some(Outcome::Mounted(source)) => self.mounted_from = Some(source.to_string()),
             Some(Outcome::TagsRemoved(tags)) => {

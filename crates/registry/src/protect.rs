@@ -117,12 +117,12 @@ impl Repository {
         reference: &Reference,
         condition: Option<Condition>,
     ) -> Result<()> {
-        self.manifest_delete_if(reference, condition, &|_| true).await.map(drop)
+        self.manifest_delete_if(reference, condition, &|_| true, &mut Vec::new()).await
     }
 
     /// The same for a requester who may not remove every tag. A manifest stays if a tag points to
-    /// it that `may_remove` refuses, also if that tag was set during the delete. Returns the tags
-    /// that were removed with the manifest.
+    /// it that `may_remove` refuses, also if that tag was set during the delete. Adds the tags that
+    /// were removed with the manifest to `removed`, also if the delete fails after that.
     ///
     /// # Errors
     ///
@@ -132,10 +132,12 @@ impl Repository {
         reference: &Reference,
         condition: Option<Condition>,
         may_remove: MayRemove<'_>,
-    ) -> Result<Vec<Tag>> {
+        removed: &mut Vec<Tag>,
+    ) -> Result<()> {
         let removal = TagRemoval::new(may_remove);
-        self.delete_reference(reference, condition, &removal).await?;
-        Ok(removal.into_removed())
+        let deleted = self.delete_reference(reference, condition, &removal).await;
+        removed.extend(removal.into_removed());
+        deleted
     }
 
     /// Removes a tag if it points to a manifest that is being removed.

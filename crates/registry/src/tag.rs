@@ -1,6 +1,6 @@
 //! Tags: listing them, and the one way in which they change.
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::future::join_all;
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::Key;
 
@@ -112,9 +112,13 @@ impl Repository {
             let removals =
                 tags.map(|tag| async move { self.remove_tag_of(digest, &tag, removal).await });
             // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
-            let removals: Vec<_> = removals.collect();
-            let removals = stream::iter(removals).buffer_unordered(self.core.wave_width());
-            removals.try_for_each(|_| async { Ok(()) }).await?;
+            let mut removals: Vec<_> = removals.collect();
+            while !removals.is_empty() {
+                let rest = removals.split_off(removals.len().min(self.core.wave_width()));
+                // Each to its end, also beside one that fails: then it is known which tags went.
+                join_all(removals).await.into_iter().collect::<Result<()>>()?;
+                removals = rest;
+            }
             match hints.entries.last() {
                 Some(last) if hints.more => after = Some(last.key.to_string()),
                 _ => return Ok(()),

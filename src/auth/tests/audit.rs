@@ -241,6 +241,27 @@ async fn c22_a_line_says_what_became_of_tags() {
     );
 }
 
+/// Tags that went before a delete failed are in its line, too.
+#[tokio::test]
+async fn a_line_says_which_tags_a_failed_delete_removed() {
+    let audited = Audited::new(false).await;
+    let index = audited.registry.send("GET", MANIFEST, Some(&alice())).await.body;
+    let request = Request::put("/v2/open/app/manifests/two").header("Host", "test");
+    let request = request.header("Authorization", alice()).body(index.clone().into()).unwrap();
+    assert_eq!(send(&audited.registry.apps[0], request).await.status, 201);
+    audited.take();
+    let damaged = "repositories/open/app/_tags/two".parse().unwrap();
+    let mode = jreg_storage::PutMode::Overwrite;
+    audited.registry.store.put(&damaged, "rubbish".into(), mode).await.unwrap();
+    let robot = bearer(&audited.registry.robot);
+    let target = format!("/v2/open/app/manifests/{}", hash_of(&index));
+    let removed = serde_json::json!(["latest"]);
+    assert_line(
+        &audited.ask("DELETE", &target, Some(&robot)).await,
+        &[("tags_removed", removed), ("tags_removed_count", 1.into()), ("status", 500.into())],
+    );
+}
+
 /// A proxy that is trusted says no port: there is none to write down.
 #[tokio::test]
 async fn fixed_the_client_of_a_proxy_has_no_port_and_the_proxy_is_named() {

@@ -8,8 +8,8 @@ use jreg_registry::{
     Error, ManifestPush, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection, Repository,
     Result, Touch,
 };
-use jreg_storage::testing::Call;
-use jreg_storage::{Key, PutMode, Store};
+use jreg_storage::testing::{Call, Fault};
+use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
 use crate::bench::{Bench, digest, image_with_many_layers, push_of};
 
@@ -65,16 +65,48 @@ async fn c13_a_delete_stops_at_a_tag_that_may_not_be_removed() {
     let repository = bench.repository("a");
     let by_digest = Reference::Digest(digest(IMAGE.as_bytes()));
     let may_remove = |tag: &Tag| !tag.as_str().starts_with('v');
-    let refused = repository.manifest_delete_if(&by_digest, None, &may_remove).await;
+    let mut removed = Vec::new();
+    let refused = repository.manifest_delete_if(&by_digest, None, &may_remove, &mut removed).await;
     assert!(matches!(refused, Err(Error::TagProtected { .. })), "{refused:?}");
     let v1 = "v1".parse().unwrap();
     repository.manifest_get(&v1, Touch::Never).await.unwrap();
     let other = IMAGE.replace("[]", "[ ]");
     bench.put_manifest("a", "v1", &other).await.unwrap();
     bench.put_manifest("a", "dev", IMAGE).await.unwrap();
-    let removed = repository.manifest_delete_if(&by_digest, None, &may_remove).await.unwrap();
+    removed.clear();
+    repository.manifest_delete_if(&by_digest, None, &may_remove, &mut removed).await.unwrap();
     assert_eq!(removed, ["dev".parse().unwrap()]);
     repository.manifest_get(&v1, Touch::Never).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_delete_that_fails_says_which_tags_it_removed() {
+    let bench = Bench::new().await;
+    let by_digest = Reference::Digest(digest(IMAGE.as_bytes()));
+    let repository = bench.repository("a");
+    // The manifest cannot be removed, or one of its tags, while the removal of another is on its way.
+    for (failing, left) in [("/_manifests/", None), ("/_tags/v1", Some("v1"))] {
+        for tag in ["dev", "v1"] {
+            bench.put_manifest("a", tag, IMAGE).await.unwrap();
+        }
+        let fails = move |call: &Call| call.operation == "delete" && call.key.contains(failing);
+        bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(fails));
+        let slow = |call: &Call| call.operation == "delete" && call.key.contains("/_tags/dev");
+        let mut slow = bench.gate.hold_answer(slow);
+        let (mut removed, may_remove) = (Vec::new(), |_: &Tag| true);
+        let deleting = repository.manifest_delete_if(&by_digest, None, &may_remove, &mut removed);
+        let release = async {
+            slow.reached(1).await;
+            tokio::task::yield_now().await;
+            slow.release();
+        };
+        let (deleted, ()) = futures::join!(deleting, release);
+        deleted.unwrap_err();
+        removed.sort();
+        let mut expected: Vec<Tag> = vec!["dev".parse().unwrap(), "v1".parse().unwrap()];
+        expected.retain(|tag| left != Some(tag.as_str()));
+        assert_eq!(removed, expected, "{failing}");
+    }
 }
 
 #[tokio::test]
