@@ -21,6 +21,8 @@ pub(super) struct Parts {
     boundary: String,
     ranges: Vec<(u64, u64)>,
     size_bytes: u64,
+    /// The longest gap between two parts that is read with them.
+    gap_bytes_max: u64,
 }
 
 /// A body of parts on its way.
@@ -48,7 +50,9 @@ struct Source {
 impl Parts {
     /// Parts of a blob of `size_bytes`: start, end (exclusive), each within the blob and not empty.
     pub(super) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Self {
-        Self { boundary, ranges, size_bytes }
+        // Out of order, a gap could be read again and again: the whole blob for each pair of bytes.
+        let gap_bytes_max = if ranges.is_sorted() { GAP_BYTES_MAX } else { 0 };
+        Self { boundary, ranges, size_bytes, gap_bytes_max }
     }
 
     /// The length of the body.
@@ -85,7 +89,7 @@ impl Parts {
         let mut later = self.ranges.iter().skip(index);
         let (start, mut end) = later.next().copied().unwrap_or_default();
         for (next_start, next_end) in later {
-            if !(end..=end.saturating_add(GAP_BYTES_MAX)).contains(next_start) {
+            if !(end..=end.saturating_add(self.gap_bytes_max)).contains(next_start) {
                 break;
             }
             end = *next_end;
@@ -186,6 +190,7 @@ mod tests {
             (&[(0, 10), (15, 20), (far + 1, far + 2)], 0, (0, 20)),
             (&[(0, 10), (15, 20), (far + 1, far + 2)], 1, (15, 20)),
             (&[(15, 20), (0, 10)], 0, (15, 20)),
+            (&[(15, 20), (25, 30), (0, 10)], 0, (15, 20)),
         ] {
             let run = parts(ranges).run(index);
             assert_eq!((run.start, run.end), expected, "{ranges:?} from {index}");

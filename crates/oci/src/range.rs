@@ -7,7 +7,7 @@ use crate::excerpt::excerpt;
 
 /// The most ranges of one request that are answered in parts; a request for more is answered with
 /// the whole. Clients of zstd:chunked and eStargz layers send up to 1,024, so this is twice that. It
-/// bounds the store requests of one GET; the bytes are bounded by the size of the blob.
+/// bounds the store requests of one GET; what these read is bounded by the size of the blob.
 pub const RANGES_MAX: usize = 2048;
 
 /// A `Range` header in bytes (RFC 9110 section 14.2), not yet held against a size.
