@@ -18,7 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -276,6 +276,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn take(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
     let Some(place) = shared.addresses.take(address.ip()) else {
+        shared.addresses.notice_refusal(address.ip(), Instant::now());
         refuse(shared, stream);
         return;
     };

@@ -4,10 +4,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use crate::network::Network;
+
+/// Minimum time between two log lines about refused connections: the log must not cost more than they.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many connections each address has open. Only those that have any take memory.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub(super) struct Addresses {
     max: usize,
     trusted: Vec<IpNet>,
     open: Mutex<HashMap<Network, usize>>,
+    /// When a refusal was last logged.
+    noticed: Mutex<Option<Instant>>,
 }
 
 /// The place of one connection, until this is dropped.
@@ -27,7 +33,24 @@ pub(super) struct Place {
 
 impl Addresses {
     pub(super) fn new(max: usize, trusted: Vec<IpNet>) -> Arc<Self> {
-        Arc::new(Self { max, trusted, open: Mutex::default() })
+        Arc::new(Self { max, trusted, open: Mutex::default(), noticed: Mutex::default() })
+    }
+
+    /// Logs that a connection of an address was refused, unless one was within the last minute. Says
+    /// whether it did.
+    pub(super) fn notice_refusal(&self, address: IpAddr, now: Instant) -> bool {
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        if noticed.is_some_and(|last| now.saturating_duration_since(last) < NOTICE_INTERVAL) {
+            return false;
+        }
+        *noticed = Some(now);
+        tracing::warn!(
+            client = %address,
+            connections_per_address_max = self.max,
+            "connections are refused: the address has too many open; if it is a reverse proxy, add it \
+             to trusted-proxies"
+        );
+        true
     }
 
     /// A place for a connection from an address, if it may have one more.
@@ -63,6 +86,15 @@ impl Drop for Place {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn refusals_of_addresses_are_logged_once_a_minute() {
+        let addresses = Addresses::new(1, Vec::new());
+        let (start, address) = (Instant::now(), "10.0.0.1".parse().unwrap());
+        let logged = [0, 1, 59, 60, 61, 120]
+            .map(|seconds| addresses.notice_refusal(address, start + Duration::from_secs(seconds)));
+        assert_eq!(logged, [true, false, false, true, false, true]);
+    }
 
     #[test]
     fn each_address_has_its_places_and_gets_them_back() {
