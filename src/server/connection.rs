@@ -565,7 +565,7 @@ mod tests {
     #[tokio::test]
     async fn what_one_response_gives_at_once_is_bounded() {
         let activity = Arc::new(Activity::default());
-        let whole: Bytes = (0..STEP_BYTES).map(|at| (at / 100 % 251) as u8).collect();
+        let whole: Bytes = (0..=250u8).cycle().step_by(100).take(STEP_BYTES).collect();
         let request = activity.begin(Version::HTTP_2);
         let slots = Slots::new(&Arc::new(Semaphore::new(0)), Default::default());
         let body = Body::from(whole.clone());
