@@ -394,7 +394,7 @@ settings! {
         /// Maximum memory for bytes that HTTP/2 clients have sent and no request has read, over all
         /// connections: each connection has a receive window of 2 MiB while there is some left, the
         /// others have 64 KiB each.
-        h2_window_bytes: u64 = 256 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
+        h2_window_bytes: u64 = 128 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
         /// The most requests a second of one identity, of nobody in particular of one address; 0 is
         /// no limit. More are told to try again (429).
         rate_limit_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;
