@@ -355,7 +355,9 @@ mod tests {
         assert_eq!(made.trim().len(), 32);
         assert_eq!(user(&path, UserCommand::List).unwrap(), "alice\nbob\n");
         let users = Htpasswd::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        assert!(users.get("alice").unwrap().verify(&Secret::new(made.trim())));
+        assert!(
+            users.get("alice").unwrap().verify(&Secret::new(made.trim()), &mut Default::default())
+        );
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         user(&path, UserCommand::Remove { name: "bob".to_owned() }).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);

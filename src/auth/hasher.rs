@@ -1,10 +1,10 @@
 //! [`Hasher`]: verifies passwords, which is slow on purpose, a few at a time and away from the
 //! threads that answer requests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use jreg_auth::{Comparison, Secret};
+use jreg_auth::{Comparison, HashMemory, Secret};
 use jreg_registry::BudgetUsage;
 use tokio::sync::Semaphore;
 
@@ -16,6 +16,8 @@ const WAITING_MAX: usize = 128;
 #[derive(Debug)]
 pub(super) struct Hasher {
     slots: Arc<Semaphore>,
+    /// The memory of slots that are free.
+    memory: Arc<Mutex<Vec<HashMemory>>>,
     waiting: AtomicUsize,
     waits: AtomicU64,
     refused: AtomicU64,
@@ -41,7 +43,8 @@ impl Hasher {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = Arc::new(Semaphore::new(cores.div_ceil(2)));
         let (waiting, waits) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { slots, waiting, waits, refused: AtomicU64::new(0), compared: Arc::default() }
+        let refused = AtomicU64::new(0);
+        Self { slots, memory: Arc::default(), waiting, waits, refused, compared: Arc::default() }
     }
 
     /// How many times a password was compared with a hash.
@@ -77,13 +80,42 @@ impl Hasher {
         if known() {
             return Ok(true);
         }
-        let compared = Arc::clone(&self.compared);
+        let (compared, free) = (Arc::clone(&self.compared), Arc::clone(&self.memory));
         let verifying = tokio::task::spawn_blocking(move || {
-            let (is_right, hashes) = comparison.verify(&password);
+            let lock = || free.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = lock().pop().unwrap_or_default();
+            let (is_right, hashes) = comparison.verify(&password, &mut memory);
+            lock().push(memory);
             compared.fetch_add(hashes, Ordering::Relaxed);
             drop(slot);
             is_right
         });
         verifying.await.map_err(|_| Busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use jreg_auth::{Htpasswd, hash_password};
+
+    use super::*;
+
+    /// Each hash takes 19 MiB: as many of them are kept as there are slots, and used again.
+    #[tokio::test]
+    async fn fixed_passwords_are_hashed_in_the_memory_of_their_slots() {
+        let hasher = Arc::new(Hasher { slots: Arc::new(Semaphore::new(2)), ..Hasher::new() });
+        let hash = hash_password(&Secret::new("secret")).unwrap();
+        let users = Htpasswd::parse(&format!("alice:{hash}\n")).unwrap();
+        let verify = |password: &'static str| {
+            let (hasher, comparison) = (Arc::clone(&hasher), users.to_compare("alice"));
+            async move { hasher.verify(comparison, Secret::new(password), || false).await.unwrap() }
+        };
+        for _ in 0..2 {
+            let found =
+                tokio::join!(verify("secret"), verify("wrong"), verify("secret"), verify(""));
+            assert_eq!(found, (true, false, true, false));
+            assert!((1..=2).contains(&hasher.memory.lock().unwrap().len()));
+        }
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 use crate::Secret;
 use crate::credentials::USER_BYTES_MAX;
@@ -52,6 +52,11 @@ pub struct Entry {
 /// What a hash costs: bcrypt's cost, argon2id's memory, passes and lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Class([u32; 4]);
+
+/// Memory in which argon2id hashes are computed, as much as the costliest one took. To be used again:
+/// 19 MiB and more for each hash, allocated and freed among smaller things, leave a heap full of holes.
+#[derive(Debug, Default)]
+pub struct HashMemory(Vec<Block>);
 
 /// What a password is compared with.
 #[derive(Clone, Debug)]
@@ -156,25 +161,46 @@ impl Htpasswd {
     }
 }
 
+impl HashMemory {
+    /// Whether an argon2id hash is that of a password. `None`: it is malformed.
+    fn verify(&mut self, password: &[u8], hash: &str) -> Option<bool> {
+        let hash = PasswordHash::new(hash).ok()?;
+        let params = Params::try_from(&hash).ok()?;
+        let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+        let (salt, expected) = (hash.salt.as_ref()?, hash.hash.as_ref()?);
+        if self.0.len() < params.block_count() {
+            self.0.resize(params.block_count(), Block::new());
+        }
+        let mut bytes = vec![0; expected.len()];
+        let argon2 = Argon2::new(Algorithm::Argon2id, version, params);
+        argon2
+            .hash_password_into_with_memory(password, salt.as_ref(), &mut bytes, &mut self.0)
+            .ok()?;
+        // Compared in constant time.
+        Some(Output::new(&bytes).ok()? == *expected)
+    }
+}
+
 impl Comparison {
     /// The fingerprint of the user's entry; `None`: there is no such user.
     pub fn fingerprint(&self) -> Option<String> {
         self.own.as_ref().map(Entry::fingerprint)
     }
 
-    /// Whether this is the user's password, and how many hashes that took.
-    pub fn verify(&self, password: &Secret) -> (bool, u64) {
+    /// Whether this is the user's password, and how many hashes that took. They are computed in
+    /// `memory`.
+    pub fn verify(&self, password: &Secret, memory: &mut HashMemory) -> (bool, u64) {
         let mut hashes = 0;
         if let Some(own) = &self.own {
             hashes += 1;
-            if own.verify(password) {
+            if own.verify(password, memory) {
                 return (true, hashes);
             }
         }
         for other in &self.others {
             hashes += 1;
             // Only its time counts.
-            std::hint::black_box(other.verify(password));
+            std::hint::black_box(other.verify(password, memory));
         }
         (false, hashes)
     }
@@ -217,14 +243,12 @@ impl Entry {
     }
 
     /// Whether this is the password. Takes tens of milliseconds, on purpose.
-    pub fn verify(&self, password: &Secret) -> bool {
+    pub fn verify(&self, password: &Secret, memory: &mut HashMemory) -> bool {
         let password = password.reveal();
         match self.kind {
             // bcrypt knows 72 bytes of a password; htpasswd cuts there, too.
             Kind::Bcrypt => bcrypt::verify(password, &self.hash).unwrap_or(false),
-            Kind::Argon2id => PasswordHash::new(&self.hash).is_ok_and(|hash| {
-                Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
-            }),
+            Kind::Argon2id => memory.verify(password.as_bytes(), &self.hash).unwrap_or(false),
         }
     }
 
@@ -305,7 +329,7 @@ mod tests {
     }
 
     fn is_password(file: &Htpasswd, name: &str, password: &str) -> bool {
-        file.to_compare(name).verify(&Secret::new(password)).0
+        file.to_compare(name).verify(&Secret::new(password), &mut HashMemory::default()).0
     }
 
     #[test]
@@ -336,18 +360,21 @@ mod tests {
         let (cheap, other) = (bcrypt_of("one"), argon2_of("two"));
         let text = format!("alice:{cheap}\nann:{cheap}\nbob:{other}\ncarl:{dear}\n");
         let file = Htpasswd::parse(&text).unwrap();
-        let wrong = Secret::new("wrong");
+        let (wrong, mut memory) = (Secret::new("wrong"), HashMemory::default());
         for name in ["alice", "ann", "bob", "carl", "nobody", ""] {
             let comparison = file.to_compare(name);
-            assert_eq!(comparison.verify(&wrong), (false, 3), "{name}");
+            assert_eq!(comparison.verify(&wrong, &mut memory), (false, 3), "{name}");
             let entries = comparison.own.iter().chain(&comparison.others);
             let mut classes: Vec<_> = entries.map(|entry| entry.class).collect();
             classes.sort();
             assert_eq!(classes, file.classes.keys().copied().collect::<Vec<_>>(), "{name}");
         }
-        assert_eq!(file.to_compare("nobody").verify(&Secret::new("one")), (false, 3));
+        assert_eq!(
+            file.to_compare("nobody").verify(&Secret::new("one"), &mut HashMemory::default()),
+            (false, 3)
+        );
         let nobody = Htpasswd::default().to_compare("carol");
-        assert_eq!(nobody.verify(&Secret::new("")), (false, 1));
+        assert_eq!(nobody.verify(&Secret::new(""), &mut HashMemory::default()), (false, 1));
         assert!(nobody.fingerprint().is_none() && nobody.others == [Entry::nobody()]);
         assert!(Entry::parse(NOBODY).is_ok(), "it is hashed to the end, not refused as malformed");
     }
@@ -360,7 +387,8 @@ mod tests {
             format!("user{passes}:{}\n", argon2.hash_password(b"x").unwrap())
         });
         let file = Htpasswd::parse(&lines.collect::<String>()).unwrap();
-        let (_, hashes) = file.to_compare("nobody").verify(&Secret::new("wrong"));
+        let (_, hashes) =
+            file.to_compare("nobody").verify(&Secret::new("wrong"), &mut HashMemory::default());
         assert_eq!(hashes, CLASSES_COMPARED_MAX as u64);
     }
 

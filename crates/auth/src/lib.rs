@@ -33,7 +33,7 @@ pub use cursor::{cursor_key_id, decrypt_cursor, encrypt_cursor};
 pub use evaluation::{CONDITIONS_EVALUATED_MAX, Evaluation};
 pub use forwarded::{HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
 pub use htpasswd::{
-    Comparison, Entry, FILE_BYTES_MAX, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX,
+    Comparison, Entry, FILE_BYTES_MAX, HashMemory, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX,
     hash_password, removed_user, with_user,
 };
 pub use identity::{Certificate, Claims, Identity, Named, Source};
