@@ -5,7 +5,7 @@
 //! - A condition is evaluated again only if something that it names is not as it was in the
 //!   decision before. A caller with many decisions orders them by repository.
 //! - At most [`CONDITIONS_EVALUATED_MAX`] conditions are evaluated. Those beyond cannot be said to
-//!   hold or not, so they let nobody in.
+//!   hold or not, so they grant nothing.
 
 use jreg_oci::RepositoryName;
 

@@ -30,7 +30,7 @@ const FINGERPRINT_CHARS: usize = 32;
 
 /// What an unknown user is compared with where the file has no user at all: argon2id with the
 /// parameters of [`hash_password`], of a password that nobody has.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5\
+const UNKNOWN_USER_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5\
                       $Wv5vCYdrnw0Wbn2R3cFD3ZfTn0X6bJbYQy0xP0Qy1tE";
 
 /// The users of one file.
@@ -155,7 +155,7 @@ impl Htpasswd {
         let others = self.classes.iter().filter(|(of, _)| Some(**of) != class);
         let mut others: Vec<_> = others.map(|(_, entry)| entry.clone()).collect();
         if own.is_none() && others.is_empty() {
-            others.push(Entry::nobody());
+            others.push(Entry::unknown_user());
         }
         Comparison { own, others }
     }
@@ -207,8 +207,8 @@ impl Comparison {
 }
 
 impl Entry {
-    fn nobody() -> Self {
-        Self { hash: NOBODY.to_owned(), kind: Kind::Argon2id, class: Class::default() }
+    fn unknown_user() -> Self {
+        Self { hash: UNKNOWN_USER_HASH.to_owned(), kind: Kind::Argon2id, class: Class::default() }
     }
 
     fn parse(hash: &str) -> Result<Self, &'static str> {
@@ -352,7 +352,7 @@ mod tests {
         }
     }
 
-    /// A wrong password is compared with one hash of each kind and cost, whoever is named.
+    /// A wrong password is compared with one hash of each kind and cost, whichever name is given.
     #[test]
     fn an_unknown_user_costs_what_a_known_one_does() {
         let dear = bcrypt::hash_with_result("three", 5).unwrap();
@@ -375,8 +375,11 @@ mod tests {
         );
         let nobody = Htpasswd::default().to_compare("carol");
         assert_eq!(nobody.verify(&Secret::new(""), &mut HashMemory::default()), (false, 1));
-        assert!(nobody.fingerprint().is_none() && nobody.others == [Entry::nobody()]);
-        assert!(Entry::parse(NOBODY).is_ok(), "it is hashed to the end, not refused as malformed");
+        assert!(nobody.fingerprint().is_none() && nobody.others == [Entry::unknown_user()]);
+        assert!(
+            Entry::parse(UNKNOWN_USER_HASH).is_ok(),
+            "it is hashed to the end, not refused as malformed"
+        );
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub enum Rule {
     OneStepReferences,
     /// A push of an index touches its children.
     TouchChildren,
-    /// A push writes the manifest even if it is there already, unless somebody else has written it
+    /// A push writes the manifest even if it is there already, unless another push has written it
     /// after this push looked at it: then that version serves both.
     RewriteOnRepush,
     /// A manifest keeps the media type that it was first pushed with until it is deleted.

@@ -6,7 +6,7 @@
 //!
 //! Which content a manifest refers to depends on its bytes alone: it is every digest that stands in
 //! them as a string, but for that of the subject, whichever field it is in. That is the union of all
-//! readings, so that nobody makes references disappear by the media type of a push. The media type
+//! readings, so that no client makes references disappear by the media type of a push. The media type
 //! says which of them are required, and as what.
 //!
 //! Other clients may read the same bytes under another type, or with other rules for the names of

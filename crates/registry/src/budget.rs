@@ -166,7 +166,7 @@ fn merged(
 }
 
 impl Budget {
-    /// Room for so many bytes, or as many as can be counted, for which nobody waits longer than
+    /// Room for so many bytes, or as many as can be counted, for which no request waits longer than
     /// `wait_max`. A body of `body_bytes_max` fits, if it is not larger than all of it.
     pub fn new(bytes: u64, body_bytes_max: u64, wait_max: Duration) -> Self {
         let lane = bytes / LANE_SHARE;
@@ -202,7 +202,7 @@ impl Budget {
         }
     }
 
-    /// Waits for so many bytes. Whoever has them needs no more to store them.
+    /// Waits for so many bytes. A request that has them needs no more to store them.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl Budget {
         Ok(Reserved { bytes, permits, growing, lane: None })
     }
 
-    /// So many bytes at once, as long as nobody waits for room and half of it stays free.
+    /// So many bytes at once, as long as no request waits for room and half of it stays free.
     pub(crate) fn try_take(&self, bytes: u64) -> Option<Reserved> {
         let free = self.bytes.available_permits() as u64;
         let is_waited_for = self.counts.waiting.load(Ordering::Relaxed) > 0;

@@ -133,7 +133,7 @@ struct Seen {
     listed: Fingerprints,
     /// The entries of lists of referrers that manifests call for.
     entries: Fingerprints,
-    /// Places that links name which a repair has put aside.
+    /// Places that links name that a repair has quarantined.
     quarantined: Option<QuarantinedPlaces>,
     /// Manifests that this run has put aside.
     put_aside: HashSet<Fingerprint>,

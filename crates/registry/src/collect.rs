@@ -239,7 +239,7 @@ struct Seen {
     tags: Fingerprints,
     /// The repositories that have a manifest.
     repositories: Fingerprints,
-    /// Places that links name which a repair has put aside.
+    /// Places that links name that a repair has quarantined.
     quarantined: Option<QuarantinedPlaces>,
 }
 

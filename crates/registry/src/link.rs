@@ -184,7 +184,7 @@ impl Core {
     }
 
     /// Makes a repository hold a blob at a location where it or another repository holds it
-    /// already, and says where. `None`: no complete copy is known, or somebody changed it meanwhile,
+    /// already, and says where. `None`: no complete copy is known, or another request changed it meanwhile,
     /// or the store failed. Deduplication never fails a push: the caller has bytes of its own.
     pub(crate) async fn deduplicate(
         &self,

@@ -8,7 +8,7 @@
 //! a bucket replicated in any order; a collector removes it once it was so for a grace.
 //!
 //! A manifest keeps the media type that it was first pushed with, until it is deleted: a client that
-//! pulls by digest or by tag would else be given the same bytes as something else, by somebody who may
+//! pulls by digest or by tag would else be given the same bytes as something else, by a client that may
 //! push and not delete.
 
 use std::sync::Arc;
@@ -393,7 +393,7 @@ impl Repository {
         Ok(true)
     }
 
-    /// Writes the manifest over the version that was seen. A version that somebody else has written
+    /// Writes the manifest over the version that was seen. A version that another push has written
     /// since serves this push, too: what it refers to was made sure of by the other push, and it is as
     /// young as ours would be. `false`: it is gone, or something else by now; start over.
     ///

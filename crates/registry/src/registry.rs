@@ -141,8 +141,8 @@ impl Registry {
         self.catalog_within(&page, list_requests_max(limit)).await
     }
 
-    /// The same, of any limit, in at most `requests_max` store requests, for callers that leave names out and count
-    /// the requests of their own page. It may find nothing and have a next page.
+    /// The same, of any limit, in at most `requests_max` store requests, for callers that leave names
+    /// out and count the requests of their own page. It may find nothing and have a next page.
     ///
     /// # Errors
     ///

@@ -54,7 +54,7 @@ pub enum Rule {
     /// A link that went while a sweep looked at the links may have been copied to where the sweep
     /// had looked before.
     SweepAgain,
-    /// Links that a repair has put aside keep the bytes that they name.
+    /// Links that a repair has quarantined keep the bytes that they name.
     QuarantineKeeps,
     /// Whose location a folded link takes is made sure of first.
     FoldHolds,

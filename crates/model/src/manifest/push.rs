@@ -9,7 +9,7 @@ use crate::context::Context;
 /// A push of a manifest: of the index by its tag, of the others by digest.
 ///
 /// It looks at the manifest and does W1 on what that refers to in any order, then swaps the version
-/// that it has seen. If there is another by then, of the same type, somebody else has pushed the same
+/// that it has seen. If there is another by then, of the same type, another push has written the same
 /// manifest since, and this push need not write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Push {

@@ -121,7 +121,7 @@ async fn drop_idle(core: &Core, copy: &Key, done: &Result<bool>) {
 }
 
 /// Lets a repository hold a blob no more, so that the blob is answered as absent and can be pushed
-/// again. The link is put aside, and keeps the bytes from the collector until it is removed by hand.
+/// again. The link is quarantined, and keeps the bytes from GC until it is removed by hand.
 /// `false`: the link is another by now.
 pub(super) async fn let_go(
     core: &Core,
@@ -140,11 +140,11 @@ pub(super) async fn let_go(
     swapped
 }
 
-/// The places of bytes that the links which a repair has put aside name, or may name.
+/// The places of bytes that the links that a repair has quarantined name, or may name.
 #[derive(Debug, Default)]
 pub(crate) struct QuarantinedPlaces {
     named: HashSet<Key>,
-    /// Digests of which a link was put aside that cannot be read: it may name any place of its digest,
+    /// Digests of which a link was quarantined that cannot be read: it may name any place of its digest,
     /// or one whose key has no digest.
     unreadable: HashSet<Digest>,
 }
@@ -163,7 +163,7 @@ impl QuarantinedPlaces {
 }
 
 impl Core {
-    /// Reads the links that a repair has put aside.
+    /// Reads the links that a repair has quarantined.
     pub(crate) async fn quarantined_places(&self) -> Result<QuarantinedPlaces> {
         let mut places = QuarantinedPlaces::default();
         let mut pages = self.pages(keys::QUARANTINE);

@@ -60,7 +60,7 @@ pub trait CheckWatch: Debug + Send + Sync {
     /// where only the listing is looked at, listed.
     fn progress(&self, objects: u64, bytes: u64);
 
-    /// Something that was found is about to be put aside or marked as deleted; these images need it.
+    /// Something that was found is about to be quarantined or marked as deleted; these images need it.
     fn repairing(&self, _finding: &Finding, _images: &[String]) {}
 
     /// Something was found; if it was to be mended, that has been tried.

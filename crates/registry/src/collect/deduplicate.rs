@@ -42,7 +42,7 @@ struct HeldLink {
 enum Verdict {
     Right,
     Bad(FindingKind, String),
-    /// The store failed: nobody knows.
+    /// The store failed, so it is unknown.
     Unknown,
 }
 
