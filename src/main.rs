@@ -37,16 +37,6 @@ fn main() -> ExitCode {
         Action::Token(token) => maintain(token.resolve(std::env::vars_os()), 1),
         Action::User(action) => user(action),
         Action::Policy(action) => ask(action),
-        Action::Bench(bench) => measure(*bench),
-    }
-}
-
-/// Measures a registry, or compares what was measured.
-fn measure(bench: jreg_bench::BenchArgs) -> ExitCode {
-    match jreg_bench::run(bench, &mut std::io::stdout(), &mut std::io::stderr()) {
-        Ok(jreg_bench::Verdict::Done) => ExitCode::SUCCESS,
-        Ok(jreg_bench::Verdict::Failed) => ExitCode::from(1),
-        Err(error) => fail(1, &error),
     }
 }
 
