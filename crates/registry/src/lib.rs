@@ -60,9 +60,9 @@ mod upload;
 mod upload_id;
 mod writer;
 
-pub use blob::{Blob, BlobReader, Touch};
-pub use body::{BodyError, BodyStream, Chunk};
-pub use budget::{Budget, BudgetUsage, HeldRoom, Reserved};
+pub use blob::{Blob, BlobReader, TouchPolicy};
+pub use body::{BodyError, BodyStream, UploadChunk};
+pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use check::{
     CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
 };
@@ -71,19 +71,21 @@ pub use collect::{
     Lease, Outcome, Phase, REMOVALS_FREE, Tally, Unwatched, Watch,
 };
 pub use error::{Error, Result};
-pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
+pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, SECRET_FOLDERS, access_token, acme_account, acme_certificate, acme_order,
     may_come_back, signing_keys,
 };
-pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
-pub use options::{Limits, Options, ReferencePolicy};
-pub use page::{EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, Page, PageRequest, list_requests_max};
-pub use protect::{MayRemove, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection};
-pub use reaper::Reaped;
+pub use manifest::{ManifestPush, PushedManifest, ReferencePrecondition, StoredManifest};
+pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
+pub use page::{
+    EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
+};
+pub use protect::{DeleteProtection, MayRemoveTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use reaper::ReaperReport;
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX, Referrer};
-pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
+pub use registry::{FORMAT_VERSION, OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};
