@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
+use jreg_registry::{Registry, RegistryLimits, RegistryOptions, SECRET_FOLDERS};
 use jreg_storage::{
     Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
     Locality, MemoryStore, Metered, Observer, Store, SystemClock,
@@ -415,11 +415,11 @@ fn outcome(kind: ErrorKind) -> &'static str {
     }
 }
 
-pub(crate) fn registry_options(settings: &Settings) -> Options {
-    Options {
+pub(crate) fn registry_options(settings: &Settings) -> RegistryOptions {
+    RegistryOptions {
         references: settings.references,
         manifest_media_types: settings.manifest_media_types.clone(),
-        limits: Limits {
+        limits: RegistryLimits {
             manifest_bytes_max: settings.manifest_bytes_max,
             page_items_max: settings.page_items_max,
             upload_age_max: settings.upload_age_max,
@@ -700,6 +700,6 @@ mod tests {
 
     #[test]
     fn the_default_settings_are_the_registrys_defaults() {
-        assert_eq!(registry_options(&Settings::default()), Options::default());
+        assert_eq!(registry_options(&Settings::default()), RegistryOptions::default());
     }
 }

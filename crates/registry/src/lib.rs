@@ -60,11 +60,11 @@ mod upload;
 mod upload_id;
 mod writer;
 
-pub use blob::{Blob, BlobReader, Touch};
-pub use body::{BodyError, BodyStream, Chunk};
-pub use budget::{Budget, BudgetUsage, HeldRoom, Reserved};
+pub use blob::{Blob, BlobReader, TouchPolicy};
+pub use body::{BodyError, BodyStream, UploadChunk};
+pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use error::{Error, Result};
-pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
+pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use fsck::{
     CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
 };
@@ -77,13 +77,15 @@ pub use keys::{
     ACCESS_TOKENS, SECRET_FOLDERS, access_token, acme_account, acme_certificate, acme_order,
     may_come_back, signing_keys,
 };
-pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
-pub use options::{Limits, Options, ReferencePolicy};
-pub use page::{EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, Page, PageRequest, list_requests_max};
-pub use protect::{MayRemove, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection};
-pub use reaper::Reaped;
+pub use manifest::{ManifestPush, PushedManifest, ReferencePrecondition, StoredManifest};
+pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
+pub use page::{
+    EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
+};
+pub use protect::{DeleteProtection, MayRemoveTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use reaper::ReaperReport;
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX, Referrer};
-pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
+pub use registry::{FORMAT_VERSION, OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};
