@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(answer) => {
-            let failed = !cli::is_answer(&answer);
+            let failed = !cli::is_help(&answer);
             // There is nobody left to tell if the terminal is gone.
             let _ = answer.print();
             return if failed { ExitCode::from(2) } else { ExitCode::SUCCESS };

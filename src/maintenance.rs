@@ -334,7 +334,7 @@ pub(crate) fn collect_options(settings: &Settings) -> CollectOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
-        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_trust,
+        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
         requests_per_second: settings.gc_requests_per_second,
         requests_at_once: REQUESTS_AT_ONCE,
         dry_run: false,
@@ -349,7 +349,7 @@ pub(crate) fn check_options(settings: &Settings) -> CheckOptions {
         repair: false,
         restart: false,
         requests_per_second: settings.gc_requests_per_second,
-        bytes_per_second: settings.scrub_bytes_per_second,
+        bytes_per_second: settings.fsck_bytes_per_second,
         requests_at_once: REQUESTS_AT_ONCE,
     }
 }
