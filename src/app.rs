@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::acme::{Acme, AcmeError};
 use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
-    Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
+    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
 };
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
@@ -141,7 +141,7 @@ impl App {
         let options = registry_options(&settings);
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
-        let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
+        let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = limits::Limits::new(&settings, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
@@ -151,7 +151,7 @@ impl App {
             Keeper::Settings(fetch) => {
                 let counts = Arc::clone(&metrics);
                 let guard =
-                    Guard::open(&settings, store, clock, counts, fetch, Arc::clone(&robots));
+                    Guard::open(&settings, store, clock, counts, fetch, Arc::clone(&access_tokens));
                 let guard = Arc::new(Box::pin(guard).await?);
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
@@ -166,7 +166,7 @@ impl App {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
             settings: Arc::new(settings.clone()),
-            robots,
+            access_tokens,
             audit: audit.clone(),
         };
         let server = ServerOptions::of(&settings);

@@ -26,7 +26,7 @@ pub use token::{TokenInfo, TokenReport, TokenRequest};
 
 use crate::audit::AuditLog;
 use crate::audit::command::{Operator, Outcome as Ending, Underway};
-use crate::auth::Robots;
+use crate::auth::AccessTokenStore;
 use crate::config::Settings;
 use crate::jobs::report;
 use crate::logging::chain;
@@ -157,7 +157,7 @@ pub struct Workshop {
     /// The settings of this process.
     pub settings: Arc<Settings>,
     /// The access tokens.
-    pub(crate) robots: Arc<Robots>,
+    pub(crate) access_tokens: Arc<AccessTokenStore>,
     /// Where it is written what was done.
     pub audit: AuditLog,
 }
@@ -261,7 +261,7 @@ impl Workshop {
                 answer.map(Report::Explain).map_err(|error| chain(&error))
             }
             Command::Token(request) => {
-                let done = token::run(&self.robots, request).await;
+                let done = token::run(&self.access_tokens, request).await;
                 done.map(Report::Token).map_err(|error| chain(&error))
             }
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use jreg_auth::{Action, RobotId, RobotPermission, parse_permissions};
+use jreg_auth::{AccessTokenId, AccessTokenPermission, Action, parse_permissions};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
@@ -93,7 +93,7 @@ pub enum TokenAction {
         name: String,
         /// Allowed actions and repositories, for example pull,push:team/**; repeatable
         #[arg(long, required = true, value_name = "ACTIONS:REPOSITORIES", value_parser = permission)]
-        allow: Vec<RobotPermission>,
+        allow: Vec<AccessTokenPermission>,
         /// Lifetime, for example 90d [default: until it is revoked]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         expires: Option<Duration>,
@@ -108,13 +108,13 @@ pub enum TokenAction {
     /// Revoke an access token, in all instances within a minute
     Revoke {
         /// Id of the token, as printed by list
-        id: RobotId,
+        id: AccessTokenId,
         #[command(flatten)]
         store: StoreArgs,
     },
 }
 
-fn permission(text: &str) -> Result<RobotPermission, String> {
+fn permission(text: &str) -> Result<AccessTokenPermission, String> {
     match parse_permissions(text).map_err(|error| error.to_string())?.as_slice() {
         [one] => Ok(one.clone()),
         _ => Err("it must be ACTIONS:REPOSITORIES, for example pull,push:team/**".to_owned()),
