@@ -201,17 +201,19 @@ impl FsStore {
         })?;
         let syncs = Arc::new(Syncs::new(durability, disk.clone()));
         let watch = Watch::default();
+        let log = Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?;
+        let device = log.as_ref().map(|_| root.device());
         let inner = Inner {
             clock,
             watch: watch.clone(),
             reserve: Reserve::open(root.path(), &disk),
             reserved_for,
-            log: Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?,
+            log,
             disk: disk.clone(),
             syncs,
             files: Files::default(),
             known: Known::new(cache_bytes),
-            folders: Folders::new(root.path().to_owned(), disk),
+            folders: Folders::new(root.path().to_owned(), device, disk),
             keys: Stripes::new(KEY_STRIPES),
             uploads: Uploads::default(),
             run: uuid::Uuid::new_v4().simple().to_string(),
