@@ -17,9 +17,8 @@
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client. Writes and listings, which wait for syncs, have a number of these threads each
 //! at the most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
-//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory, once
-//! its file is seen to be the same, and a file that is open. Nobody but this store could have made
-//! that untrue, so the root is not looked at. So is what is absent, if the root is still ours.
+//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory and a
+//! file that is open, once the file at the path is seen to be the same, so the root is not looked at. So is what is absent, if the root is still ours.
 
 mod disk;
 mod failure;
@@ -476,7 +475,7 @@ impl Store for FsStore {
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
-        if let Some(open) = self.inner.files.get(key) {
+        if let Some(open) = self.inner.files.get(key, &self.inner.path(key)) {
             return Ok(Some(open));
         }
         let key = key.clone();
