@@ -10,7 +10,6 @@
 //! says how, as values) and asks the policy. [`Open`] grants everything.
 
 mod challenge;
-pub mod command;
 mod cursor;
 mod failures;
 mod guard;

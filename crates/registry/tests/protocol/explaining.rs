@@ -8,7 +8,7 @@ use jreg_registry::{
 use jreg_storage::Clock;
 
 use crate::bench::{Bench, HOUR, bytes, digest};
-use crate::collecting::{image, index, referrer};
+use crate::gc::{image, index, referrer};
 
 async fn explain(
     bench: &Bench,

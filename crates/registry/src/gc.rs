@@ -44,9 +44,9 @@ pub use watch::{Phase, Unwatched, Watch};
 
 use self::action::Sink;
 use self::sweep::Places;
-use crate::check::QuarantinedPlaces;
 use crate::core::Core;
 use crate::fingerprint::Fingerprints;
+use crate::fsck::QuarantinedPlaces;
 use crate::record::{JsonRecord, Stored};
 use crate::rules::Rule;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
