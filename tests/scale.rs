@@ -40,7 +40,7 @@ use bytes::Bytes;
 use jreg_oci::{Algorithm, Digest};
 use jreg_registry::{CollectOptions, Collected, Registry, RegistryOptions, Unwatched};
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, Key, Locality, MemoryStore, PutMode, Result, Store};
+use jreg_storage::{ByteStream, Key, MemoryStore, PutMode, Result, Store};
 use jreg_testkit::s3::{Operation, S3Server, S3Spec};
 use jreg_testkit::{Rng, SmallPages};
 
@@ -429,7 +429,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
-        let store = MemoryStore::builder().locality(Locality::Shared).clock(clock.clone());
+        let store = MemoryStore::builder().remote().clock(clock.clone());
         let bare = Arc::new(store.build());
         let pages = Arc::new(SmallPages::new(bare.clone(), PAGE_ENTRIES));
         Self { clock, store: Arc::new(Intercepted::with(pages, Counter::default())), bare }

@@ -47,7 +47,7 @@ fn loose_blob() -> (jreg_oci::Digest, UploadChunk) {
 #[tokio::test(start_paused = true)]
 async fn of_several_instances_the_one_with_the_lease_collects() {
     let clock = Arc::new(ManualClock::default());
-    let memory = MemoryStore::builder().locality(jreg_storage::Locality::Shared);
+    let memory = MemoryStore::builder().remote();
     let store: Arc<dyn Store> = Arc::new(memory.clock(clock.clone()).build());
     let open = async || {
         Registry::open(store.clone(), clock.clone(), RegistryOptions::default()).await.unwrap()

@@ -15,7 +15,7 @@ use jreg_registry::{
     RegistryOptions, Severity, TouchPolicy, Unwatched, UploadChunk,
 };
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, Locality, MemoryStore, PartRules, Result};
+use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use jreg_testkit::{Image, Manifest, Rng, SmallPages, index_of};
 use tokio::sync::RwLock;
 
@@ -96,7 +96,7 @@ impl World {
     async fn new(seed: u64) -> Self {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: 512, uniform: true, parts_max: 100 };
-        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let memory = MemoryStore::builder().remote().part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
         let yields = Yields(Mutex::new(Rng::new(seed)));
         let store = Arc::new(SmallPages::new(Arc::new(Intercepted::with(memory, yields)), 3));

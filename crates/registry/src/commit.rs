@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::join;
 use jreg_oci::{ContentRange, Digest};
-use jreg_storage::{ErrorKind, Locality};
+use jreg_storage::ErrorKind;
 
 use crate::body::Incoming;
 use crate::keys;
@@ -296,7 +296,7 @@ impl Repository {
     /// is a round trip, only for what is larger than a part: other duplicates are deduplicated by
     /// GC.
     fn is_worth_deduplicating(&self, writer: &Writer) -> bool {
-        self.core.store.locality() == Locality::InProcess || writer.has_parts()
+        !self.core.store.capabilities().is_remote || writer.has_parts()
     }
 
     async fn finish_open(

@@ -16,9 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_storage::{
-    Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode, Stat, Store, Written,
-};
+use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, Put, PutMode, Stat, Store, Written};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::attempts::SwapAttempts;
@@ -91,10 +89,11 @@ impl Core {
     ) -> Self {
         let limits = &options.limits;
         // One part must fit, or no upload could ever send.
-        let part_bytes = limits.part_bytes.unwrap_or_default().max(store.part_rules().part_bytes);
+        let part_bytes =
+            limits.part_bytes.unwrap_or_default().max(store.capabilities().parts.part_bytes);
         let budget = limits.upload_buffer_bytes.max(part_bytes);
         Self {
-            cache: Arc::new(Cache::new(store.locality(), &options)),
+            cache: Arc::new(Cache::new(store.capabilities().is_exclusive, &options)),
             referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
@@ -192,12 +191,12 @@ impl Core {
             let window = unnamed.map(|window| self.window_since(window));
             window.map_or(Ok(()), |window| self.check_window(window)).map(|()| window)
         };
-        let named = match self.store.locality() {
-            Locality::InProcess => {
+        let named = match self.store.capabilities().combines_puts {
+            true => {
                 let window = open()?;
-                self.send_within(window, self.store.put_both(first, then)).await?
+                self.send_within(window, self.store.put_both(first, then)).await?.second()
             }
-            Locality::Shared => {
+            false => {
                 self.store.put(&first.key, first.bytes, first.mode).await?;
                 let window = open()?;
                 let put = self.store.put(&then.key, then.bytes, then.mode);

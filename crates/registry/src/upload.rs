@@ -127,7 +127,7 @@ impl Repository {
     /// Whether to take a chunk in before its session is looked for. Where a tail is an object of
     /// its own, a first chunk can be stored meanwhile; it mostly is the whole blob.
     pub(crate) fn may_begin(&self, range: Option<ContentRange>) -> bool {
-        self.core.store.part_rules().uniform && in_order(range, 0).is_ok()
+        self.core.store.capabilities().parts.uniform && in_order(range, 0).is_ok()
     }
 
     /// A writer of an upload that has not begun.

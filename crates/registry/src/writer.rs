@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
-use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, Put, PutMode};
+use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Multipart, Part, Put, PutMode};
 use tokio::task::JoinHandle;
 
 use crate::body::Incoming;
@@ -378,7 +378,7 @@ impl Writer {
         }
         let Some(upload) = &self.multipart else { return Err(Error::Stopped) };
         let parts = (upload.parts.len() + self.sending.len()) as u64;
-        let parts_max = store.part_rules().parts_max;
+        let parts_max = store.capabilities().parts.parts_max;
         if parts >= parts_max {
             let max_bytes = self.part_bytes.saturating_mul(parts_max);
             return Err(Error::BlobTooLarge { max_bytes });
@@ -469,7 +469,7 @@ impl Writer {
     /// must not be short, and where all that came is so little that it is mostly the whole blob.
     fn keeps_tail(&self) -> bool {
         let is_first = self.multipart.is_none();
-        match self.core.store.part_rules().uniform {
+        match self.core.store.capabilities().parts.uniform {
             true => self.part_room() > 0 || is_first,
             false => is_first && self.buffer.len() <= SMALL_BYTES,
         }
@@ -508,7 +508,7 @@ impl Writer {
         let before = std::mem::replace(&mut self.saved, saved).tail;
         self.unnamed = None;
         let loose = before.filter(|before| self.saved.tail.as_ref() != Some(before));
-        if self.core.store.locality() == Locality::InProcess {
+        if !self.core.store.capabilities().is_remote {
             self.core.discard_loose(loose).await;
         }
     }
@@ -555,7 +555,7 @@ impl Writer {
     pub(crate) fn remember(&self) {
         let core = &self.core;
         if let Some(etag) = &self.recorded
-            && core.store.locality() == Locality::Shared
+            && core.store.capabilities().is_remote
             && self.multipart.is_none()
         {
             let state = State::Open(self.open(&self.saved, None));
@@ -633,7 +633,7 @@ impl Writer {
     /// As [`Writer::close`], and links the bytes in the same step, where both are one.
     pub(crate) async fn close_and_link(&mut self, digest: &Digest) -> Result<OneStep> {
         let core = Arc::clone(&self.core);
-        let is_one_step = core.store.locality() == Locality::InProcess;
+        let is_one_step = core.store.capabilities().combines_puts;
         if !is_one_step || self.multipart.is_some() || !core.rules.keep(Rule::CloseFirst) {
             return Ok(OneStep::Apart);
         }
@@ -828,7 +828,7 @@ fn is_definite(error: &Error) -> bool {
 /// The part size of a new upload: the configured one, or larger so that a blob of known length
 /// fits the number of parts.
 fn part_bytes(core: &Core, length: Option<u64>) -> u64 {
-    let rules = core.store.part_rules();
+    let rules = core.store.capabilities().parts;
     let configured = core.options.limits.part_bytes.unwrap_or(rules.part_bytes).max(1);
     let wanted = length.filter(|_| rules.uniform).map_or(0, |length| length.div_ceil(PARTS_AIM));
     if wanted <= configured {

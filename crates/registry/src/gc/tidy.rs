@@ -202,7 +202,7 @@ impl Run<'_> {
     }
 
     async fn tidy_catalog(&mut self) -> Result<()> {
-        if !self.core.store.removes_versions() {
+        if !self.core.store.capabilities().deletes_versions {
             return Ok(());
         }
         let mut pages = self.core.pages(keys::CATALOG);

@@ -9,7 +9,7 @@ impl Writer {
     /// Refuses what can never be stored before any of it is.
     pub(super) fn check_room(&self, left: Option<u64>) -> Result<()> {
         let budget = self.core.upload_bytes.bytes_max();
-        let parts_max = self.core.store.part_rules().parts_max;
+        let parts_max = self.core.store.capabilities().parts.parts_max;
         let max_bytes = if self.part_bytes > budget {
             budget.saturating_mul(PARTS_AIM)
         } else {

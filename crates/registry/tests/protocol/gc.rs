@@ -9,7 +9,7 @@ use jreg_registry::{
     Unwatched, UploadChunk,
 };
 use jreg_storage::testing::{Call, Fault};
-use jreg_storage::{ErrorKind, Locality, MemoryStore, PutMode, Store, Tombstones};
+use jreg_storage::{ErrorKind, MemoryStore, PutMode, Store, Tombstones};
 
 use crate::bench::{Actions, Bench, HOUR, MINUTE, bytes, digest};
 
@@ -534,7 +534,7 @@ async fn uploads_that_nobody_finishes_go_in_the_same_run() {
 #[tokio::test]
 async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
     let clock = std::sync::Arc::new(jreg_storage::testing::ManualClock::default());
-    let memory = MemoryStore::builder().locality(Locality::Shared).clock(clock.clone()).build();
+    let memory = MemoryStore::builder().remote().clock(clock.clone()).build();
     let store = Tombstones::new(memory, jreg_registry::may_come_back).that_stay();
     let store = std::sync::Arc::new(store);
     let registry =
