@@ -17,8 +17,8 @@ use jreg_oci::{Digest, RepositoryName};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Lru;
 
-use crate::core::TOUCH_AGE;
 use crate::record::Location;
+use crate::window::TOUCH_AGE;
 use crate::{RegistryOptions, StoredManifest};
 
 const SHARDS: usize = 16;

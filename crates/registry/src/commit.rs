@@ -15,7 +15,6 @@ use jreg_oci::{ContentRange, Digest};
 use jreg_storage::ErrorKind;
 
 use crate::body::Incoming;
-use crate::core::Window;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::reaper::CLOSED_USE_MAX;
@@ -23,6 +22,7 @@ use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
 use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
 use crate::upload::{in_order, unknown};
+use crate::window::Window;
 use crate::writer::{OneStep, Purpose, Writer};
 use crate::{Blob, Error, Repository, Result, UploadChunk, UploadId};
 
@@ -64,7 +64,7 @@ impl Repository {
         match self.finish(id, digest, chunk).await {
             Err(lost @ (Error::UploadSuperseded { .. } | Error::UploadUnknown { .. })) => {
                 // The same PUT, sent again while the first still ran, may have been faster.
-                let window = self.core.window();
+                let window = self.core.open_window();
                 match self.session(id).await? {
                     Some(session) if session.value.is_closed_with(digest) => {
                         self.finish_again(id, window, session, digest).await
@@ -108,7 +108,7 @@ impl Repository {
         {
             return Ok(finished);
         }
-        let window = self.core.window();
+        let window = self.core.open_window();
         match self.session(id).await? {
             None => {
                 in_order(range, 0)?;
@@ -151,7 +151,7 @@ impl Repository {
         self.check_age(id)?;
         let mut writer = self.whole_writer(id, digest, incoming.left());
         let is_all = writer.fill(&mut incoming).await?;
-        let window = self.core.window();
+        let window = self.core.open_window();
         let (session, mut loose) = if is_all && writer.digest(digest.algorithm()).await? == *digest
         {
             let (session, loose) = join(self.session(id), writer.put_loose()).await;
@@ -162,7 +162,7 @@ impl Repository {
         let finished = match (session, &loose) {
             (Ok(None), Some(loose)) => {
                 let closed = Closed::new(digest.clone(), loose.clone(), None);
-                let window = self.core.since(window);
+                let window = self.core.window_since(window);
                 return self.settle(id, &closed, window, Settler::Alone).await;
             }
             (Ok(None), None) => return self.finish_whole(id, digest, writer, incoming).await,
@@ -232,7 +232,7 @@ impl Repository {
                     Error::DigestMismatch { .. }
                         if writer.offset() == 0 && self.may_be_over(id) =>
                     {
-                        return self.find_held(id, self.core.window(), digest).await;
+                        return self.find_held(id, self.core.open_window(), digest).await;
                     }
                     Error::DigestMismatch { .. } => writer.cancel().await?,
                     // The client may send it again: to an upload that has nothing yet.
@@ -279,7 +279,7 @@ impl Repository {
                 return Err(error);
             }
         };
-        self.settle(id, &closed, self.core.since(window), settler).await
+        self.settle(id, &closed, self.core.window_since(window), settler).await
     }
 
     async fn seal(&self, writer: &mut Writer, digest: &Digest) -> Result<OneStep> {
@@ -327,7 +327,7 @@ impl Repository {
         session: Versioned<Session>,
         digest: &Digest,
     ) -> Result<Blob> {
-        let (window, age) = (self.core.since(window), session.age());
+        let (window, age) = (self.core.window_since(window), session.age());
         let State::Closed(closed) = session.value.state else { return Err(unknown(id)) };
         if closed.digest != *digest {
             return Err(unknown(id));
@@ -352,8 +352,8 @@ impl Repository {
             Settler::Closer => Duration::ZERO,
             Settler::Replay(age) => age,
         };
-        match self.may_link(age + self.core.passed_since(window)) {
-            true => Ok(self.core.window()),
+        match self.may_link(age + window.elapsed(&*self.core.clock)) {
+            true => Ok(self.core.open_window()),
             false => {
                 Err(Error::Interrupted { what: "content that this request relies on may have" })
             }

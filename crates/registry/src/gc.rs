@@ -44,11 +44,12 @@ pub use watch::{Phase, Unwatched, Watch};
 
 use self::action::Sink;
 use self::sweep::Places;
-use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
+use crate::core::Core;
 use crate::fingerprint::Fingerprints;
 use crate::fsck::QuarantinedPlaces;
-use crate::record::{Stored, stored_as_json};
+use crate::record::{JsonRecord, Stored};
 use crate::rules::Rule;
+use crate::window::{TOUCH_AGE, WRITE_MAX};
 use crate::{Error, ReaperReport, Registry, keys};
 
 /// The shortest grace: T + B, and forty minutes for listings that are late.
@@ -290,7 +291,7 @@ struct Swept {
     at: u64,
 }
 
-stored_as_json!(Swept);
+impl JsonRecord for Swept {}
 
 impl<'a> Run<'a> {
     /// C1.

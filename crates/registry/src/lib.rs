@@ -5,8 +5,10 @@
 //! so any number of registries may share one store.
 //!
 //! - `keys.rs`, `record.rs`: where everything lies in the store, and in which form
-//! - `core.rs`: the rules by which records are written so that a collector never takes what
-//!   somebody was just promised
+//! - `core.rs`: the rules by which records are written so that GC never removes what a client was
+//!   just promised
+//! - `window.rs`: in which time a write must be sent that relies on what was read
+//! - `attempts.rs`: how a lost compare-and-swap is retried
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
 //! - `commit.rs`: from the last bytes of an upload to a blob
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
@@ -24,6 +26,7 @@
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 //! - `suspects.rs`: locations whose bytes were seen to be missing or wrong
 
+mod attempts;
 mod blob;
 mod body;
 mod budget;
@@ -58,6 +61,7 @@ mod suspects;
 mod tag;
 mod upload;
 mod upload_id;
+mod window;
 mod writer;
 
 pub use blob::{Blob, BlobReader, TouchPolicy};

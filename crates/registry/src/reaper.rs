@@ -16,11 +16,12 @@ use futures::stream::{self, StreamExt};
 use jreg_storage::{Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
-use crate::core::{Core, WRITE_MAX};
+use crate::core::Core;
 use crate::fingerprint::Version;
 use crate::keys::{self, UploadKey};
 use crate::record::{Stored, Versioned};
 use crate::session::{Leftover, REPLAY_MAX, Session, State};
+use crate::window::WRITE_MAX;
 use crate::{Error, Registry, Result};
 
 /// For how long the record of a finished upload is of use: a retry may write the link, and that write

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use jreg_oci::{Algorithm, ContentRange};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::attempts::SwapAttempts;
 use crate::body::Incoming;
-use crate::core::ATTEMPTS_MAX;
 use crate::keys;
 use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
 use crate::session::{Leftover, Session, State};
 use crate::writer::{Purpose, Writer};
 use crate::{Error, Repository, Result, UploadChunk, UploadId};
+
+const UPLOAD_CONTENDED: &str = "the upload is being changed by too many others";
 
 /// How far an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +142,9 @@ impl Repository {
     /// [`Error::UploadUnknown`] for one that is finished, too old or another repository's;
     /// [`Error::Busy`], [`Error::Store`].
     pub async fn upload_cancel(&self, id: &UploadId) -> Result<()> {
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(UPLOAD_CONTENDED);
+        loop {
+            attempts.next().await?;
             let (seen, leftover) = match self.session(id).await? {
                 None => (None, Leftover::default()),
                 Some(Versioned { value, etag, .. }) => match value.state {
@@ -156,9 +160,7 @@ impl Repository {
             if self.core.swap(&keys::upload(id), seen.as_ref(), cancelled).await?.is_some() {
                 return leftover.discard(&self.core).await;
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the upload is being changed by too many others" })
     }
 
     /// One of the uploads that may send at the same time.
@@ -195,7 +197,9 @@ impl Repository {
         range: Option<ContentRange>,
         purpose: Purpose,
     ) -> Result<Writer> {
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(UPLOAD_CONTENDED);
+        attempts.next().await?;
+        loop {
             let State::Open(mut open) = seen.value.state else { return Err(unknown(id)) };
             in_order(range, open.offset)?;
             open.claim += 1;
@@ -208,10 +212,9 @@ impl Repository {
                 writer.take_over().await?;
                 return Ok(writer);
             }
-            self.core.back_off(attempt).await;
+            attempts.next().await?;
             seen = self.session(id).await?.ok_or_else(|| unknown(id))?;
         }
-        Err(Error::Busy { what: "the upload is being changed by too many others" })
     }
 }
 

@@ -24,13 +24,14 @@ use tokio::task::JoinHandle;
 use crate::body::Incoming;
 use crate::budget::BudgetReservation;
 use crate::commit::is_gone_or_done;
-use crate::core::{Core, Window, over};
+use crate::core::{Core, over};
 use crate::keys;
 use crate::pace::Pace;
 use crate::part_buffer::PartBuffer;
 use crate::record::{Link, Location, Stored};
 use crate::rules::Rule;
 use crate::session::{Closed, Leftover, Open, Session, State};
+use crate::window::Window;
 use crate::{Error, Result, UploadId};
 
 /// How many bytes of one stream go unrecorded at most (plus a part): where a dropped connection
@@ -491,7 +492,7 @@ impl Writer {
         let (offset, hash) = (self.offset(), self.hasher.state());
         let saved = Saved { offset, hash, tail: Some(tail.clone()) };
         let state = State::Open(self.open(&saved, self.multipart.clone()));
-        let unnamed = self.multipart.is_none().then(|| self.core.window());
+        let unnamed = self.multipart.is_none().then(|| self.core.open_window());
         let first = Put { key: tail.key.clone(), bytes, mode: NEW_KEY };
         let recorded = self.core.put_then(unnamed, first, self.session_put(state)).await?;
         self.reserved = None;
@@ -516,7 +517,7 @@ impl Writer {
         let bytes = self.buffer.take();
         let size_bytes = bytes.len() as u64;
         if self.multipart.is_none() {
-            self.unnamed = Some(self.core.window());
+            self.unnamed = Some(self.core.open_window());
         }
         self.core.store.put(&key, bytes, NEW_KEY).await?;
         self.reserved = None;
@@ -527,7 +528,7 @@ impl Writer {
     async fn record(&mut self, saved: Saved, multipart: Option<Multipart>) -> Result<()> {
         let state = State::Open(self.open(&saved, multipart));
         self.check_unnamed()?;
-        let unnamed = self.unnamed.map(|window| self.core.since(window));
+        let unnamed = self.unnamed.map(|window| self.core.window_since(window));
         self.recorded = Some(self.core.send_within(unnamed, self.swap(state)).await?);
         self.is_saved(saved).await;
         Ok(())
@@ -535,7 +536,7 @@ impl Writer {
 
     /// Fails if what was stored may be gone before the record names it.
     fn check_unnamed(&self) -> Result<()> {
-        self.unnamed.map_or(Ok(()), |window| self.core.check(self.core.since(window)))
+        self.unnamed.map_or(Ok(()), |window| self.core.check_window(self.core.window_since(window)))
     }
 
     fn open(&self, saved: &Saved, multipart: Option<Multipart>) -> Open {
@@ -618,7 +619,7 @@ impl Writer {
     pub(crate) async fn close(&mut self, digest: &Digest) -> Result<(Closed, Window)> {
         let (location, multipart) = self.gather().await?;
         let closed = Closed::new(digest.clone(), location, multipart);
-        let now = self.core.window();
+        let now = self.core.open_window();
         if self.recorded.is_none() {
             return Ok((closed, self.unnamed.unwrap_or(now)));
         }
@@ -637,7 +638,7 @@ impl Writer {
             return Ok(OneStep::Apart);
         }
         self.check_unnamed()?;
-        let window = core.window();
+        let window = core.open_window();
         let (closed, first) = if self.recorded.is_some() {
             let (location, _) = self.gather().await?;
             let closed = Closed::new(digest.clone(), location, None);

@@ -16,11 +16,11 @@ use super::queue::Queued;
 use super::sweep::Places;
 use super::watch::Phase;
 use super::{CLOCK_ERROR, REMOVALS_FREE, Result, Run, last_key};
-use crate::core::ATTEMPTS_MAX;
+use crate::attempts::ATTEMPTS_MAX;
 use crate::fingerprint::{self, Fingerprint, Version};
 use crate::keys::{self, Place};
 use crate::link::is_deleted;
-use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
+use crate::record::{JsonRecord, Link, Location, Stored, Versioned};
 use crate::rules::Rule;
 
 /// Maximum number of blobs at several locations that one run deduplicates.
@@ -116,7 +116,7 @@ struct Position {
     shard: String,
 }
 
-stored_as_json!(Position);
+impl JsonRecord for Position {}
 
 impl Run<'_> {
     fn link_entry(&self, listed: Listed) -> Option<LinkEntry> {
