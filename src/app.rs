@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
 use jreg_storage::{
     Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
@@ -25,7 +24,7 @@ use crate::auth::{
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::folder::{self, FolderContent, ForeignFolder};
-use crate::http::{Api, Context, HttpOptions, router};
+use crate::http::{Api, Context, HttpOptions};
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
 use crate::limits;
 use crate::maintenance::socket::ControlSocket;
@@ -90,7 +89,6 @@ pub enum StartError {
 /// A registry that is ready to serve.
 #[derive(Debug)]
 pub struct App {
-    router: Router,
     context: Arc<Context>,
     jobs: Jobs,
     workshop: Workshop,
@@ -191,8 +189,7 @@ impl App {
             stopping: CancellationToken::new(),
             readiness: Default::default(),
         });
-        let router = router(Arc::clone(&context));
-        Ok(Self { router, context, jobs, workshop, server, acme })
+        Ok(Self { context, jobs, workshop, server, acme })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -210,12 +207,7 @@ impl App {
         self.acme.as_ref()
     }
 
-    /// The router, for callers that bring their own server.
-    pub fn router(&self) -> Router {
-        self.router.clone()
-    }
-
-    /// The API without a way through the router.
+    /// Everything that it serves, also for callers that bring their own server.
     pub fn api(&self) -> Api {
         Api::new(Arc::clone(&self.context))
     }
@@ -248,8 +240,7 @@ impl App {
         let api = self.api();
         self.jobs.spawn(&self.context.tasks, &self.context.stopping);
         let parts = Parts {
-            router: self.router,
-            api: Some(api),
+            handler: Arc::new(api),
             tls: self.context.tls.clone(),
             metrics: Arc::clone(&self.context.metrics),
             tasks: self.context.tasks.clone(),

@@ -1,6 +1,6 @@
-//! HTTP: one router for everything that is served.
+//! HTTP: [`Api`] is the one entry point for everything that is served.
 //!
-//! Health, metrics and documents are ordinary routes (`service`); every path under `/v2/` becomes
+//! Health, metrics and documents are fixed paths (`service`); every other path becomes
 //! an [`Endpoint`](jreg_oci::Endpoint) and is answered by the file of its noun (`blobs`,
 //! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `base`). `exchange` observes all of
 //! them, `error` is the one place where a failure becomes an answer.
@@ -32,11 +32,6 @@ mod uploads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
-use axum::response::Response;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_registry::Budget;
@@ -48,8 +43,10 @@ use crate::auth::{Gate, Guard};
 use crate::config::Settings;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::server::{Body, Request, RequestHandler, Response, ResponseFuture};
 use crate::tls::Tls;
 
+use exchange::Exchange;
 use proxies::Proxies;
 use redirect::Redirects;
 
@@ -156,34 +153,40 @@ pub struct Context {
     pub readiness: service::Readiness,
 }
 
-/// The API alone. The layers of a router take as long as all else of a small answer, and under
-/// `/v2/` they find nothing to do.
+/// Everything that is served, from a request to its response: the server and every test use this.
 #[derive(Clone, Debug)]
 pub struct Api(Arc<Context>);
 
 impl Api {
-    /// Answers what is under `/v2/`.
+    /// What is served with these parts.
     pub fn new(context: Arc<Context>) -> Self {
         Self(context)
     }
 
-    /// Whether a request is for the API.
-    pub fn is_asked(path: &str) -> bool {
-        path.starts_with("/v2/")
-    }
-
-    /// Answers a request with the status, headers and body that the [`router`] gives it.
-    pub async fn answer(&self, request: Request) -> Response {
+    /// Responds to a request.
+    pub async fn respond(&self, request: Request) -> Response {
         let context = &self.0;
-        let answer = |exchange, request| async move {
-            api::answer_observed(context, &exchange, request).await
-        };
         let is_head = request.method() == Method::HEAD;
+        let answer = |exchange, request| async move { route(context, &exchange, request).await };
         let mut response = exchange::observed(context, request, answer).await;
-        // The router does this, too, and a HEAD without it would not say how long its GET is.
+        // A HEAD without it would not say how long its GET is.
         add_length(&mut response);
-        // So does it this. HTTP/2 would send the body of a refusal, which ends the connection.
+        // HTTP/2 would send the body of a refusal, which ends the connection.
         if is_head { response.map(|_| Body::empty()) } else { response }
+    }
+}
+
+impl RequestHandler for Api {
+    fn handle(&self, request: Request) -> ResponseFuture {
+        let api = self.clone();
+        Box::pin(async move { api.respond(request).await })
+    }
+}
+
+async fn route(context: &Arc<Context>, exchange: &Arc<Exchange>, request: Request) -> Response {
+    match service::route(request.uri().path()) {
+        Some(route) => Box::pin(route.respond(context, exchange, request)).await,
+        None => api::respond(context, exchange, request).await,
     }
 }
 
@@ -195,19 +198,6 @@ fn add_length(response: &mut Response) {
     {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
-}
-
-/// The router for everything that is served.
-pub fn router(context: Arc<Context>) -> Router {
-    let mut router = Router::new();
-    for route in service::ROUTES {
-        router = router.route(route.path, (route.handler)());
-    }
-    router
-        .method_not_allowed_fallback(service::method_not_allowed)
-        .fallback(api::answer)
-        .layer(from_fn_with_state(Arc::clone(&context), exchange::observe))
-        .with_state(context)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The server: connections in, requests to the router, and an orderly end.
+//! The server: connections in, requests to a [`RequestHandler`], and an orderly end.
 //!
 //! - Accepting never waits for a connection: each has a task of its own, one too many is told so
 //!   and closed, and an error of `accept` (too many open files) is waited out.
@@ -9,6 +9,7 @@
 
 mod activity;
 mod addresses;
+mod body;
 mod connection;
 pub(crate) mod files;
 mod handshake;
@@ -16,14 +17,15 @@ mod refusal;
 mod sending;
 pub(crate) mod slots;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use axum::Router;
 use ipnet::IpNet;
 use jreg_auth::Certificate;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -32,12 +34,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
-use crate::http::Api;
 use crate::limits::descriptors::{self, Allowance};
 use crate::metrics::Metrics;
 use crate::tls::Tls;
 
 use addresses::Addresses;
+pub use body::{Body, BodyFailure};
 
 /// How many connections the system keeps for us until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -49,6 +51,19 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const PER_ADDRESS_SHARE: usize = 4;
 /// It may have at least so many: browsers and build tools open dozens at once.
 const PER_ADDRESS_MIN: usize = 64;
+
+/// A request as the server hands it on.
+pub type Request = http::Request<Body>;
+/// The response to one.
+pub type Response = http::Response<Body>;
+/// A response that is being made.
+pub type ResponseFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// Responds to requests.
+pub trait RequestHandler: fmt::Debug + Send + Sync + 'static {
+    /// Begins to respond to one.
+    fn handle(&self, request: Request) -> ResponseFuture;
+}
 
 /// The other end of a request's connection. The server puts it among the request's extensions.
 #[derive(Clone, Copy, Debug)]
@@ -139,10 +154,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// What the server works with.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    /// Answers the requests,
-    pub router: Router,
-    /// but those that this can answer.
-    pub api: Option<Api>,
+    /// Responds to the requests.
+    pub handler: Arc<dyn RequestHandler>,
     /// Makes the connections TLS.
     pub tls: Option<Arc<Tls>>,
     /// Counts connections.
@@ -326,5 +339,7 @@ fn refuse(shared: &Arc<Shared>, stream: TcpStream) {
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

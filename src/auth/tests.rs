@@ -13,11 +13,8 @@ mod workload;
 
 use std::sync::Mutex;
 
-use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use jreg_oci::{Algorithm, Digest, MountSource};
 use jreg_registry::{Chunk, Condition, ManifestPush, Options, PageRequest};
 use jreg_storage::{MemoryStore, SystemClock};
@@ -25,6 +22,7 @@ use jreg_storage::{MemoryStore, SystemClock};
 use super::*;
 use crate::app::App;
 use crate::config::Settings;
+use crate::server::Body;
 
 const CHALLENGE: &str = r#"Basic realm="jreg""#;
 
@@ -87,7 +85,7 @@ async fn app(clerk: Arc<Clerk>) -> App {
 async fn send(app: &App, method: &str, target: &str, body: &'static str) -> Response {
     let request = Request::builder().method(method).uri(target).header("Host", "test");
     let request = request.body(Body::from(body)).unwrap();
-    let response = TowerToHyperService::new(app.router()).call(request).await.unwrap();
+    let response = app.api().respond(request).await;
     let (parts, body) = response.into_parts();
     Response { parts, body: body.collect().await.unwrap().to_bytes() }
 }

@@ -1,4 +1,5 @@
-//! Everything under `/v2/`: from the request line to the operation to the answer.
+//! Everything under `/v2/`: from the request line to the operation to the response.
+//! What is no operation is refused here, too.
 //!
 //! An operation that changes something runs in a task of its own: a client that goes away in the
 //! middle of a commit cannot leave it half done, and a shutdown waits for it. One that only reads
@@ -8,8 +9,6 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::response::Response;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
@@ -26,6 +25,7 @@ use crate::auth::{Asker, Authorized, Refused};
 use crate::limits::Account;
 use crate::server::files::Files;
 use crate::server::slots::Slots;
+use crate::server::{Request, Response};
 
 /// An operation that was let in, with what the client sent.
 pub(super) struct Call {
@@ -43,15 +43,8 @@ pub(super) struct Call {
     pub(super) context: Arc<Context>,
 }
 
-/// Answers everything that is not an ordinary route.
-pub(super) async fn answer(State(context): State<Arc<Context>>, request: Request) -> Response {
-    let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
-    let exchange = exchange.expect("the outermost layer observes every request");
-    answer_observed(&context, &exchange, request).await
-}
-
-/// The same, without a way through the router.
-pub(super) async fn answer_observed(
+/// Responds to everything that is not a fixed path.
+pub(super) async fn respond(
     context: &Arc<Context>,
     exchange: &Arc<Exchange>,
     request: Request,

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jreg_oci::{Digest, ErrorCode, RangeHeader, Ranges};
 use jreg_registry::BlobReader;
@@ -16,6 +14,7 @@ use super::error::ApiError;
 use super::{conditional, headers, reading};
 use crate::server::files::{FileBody, Files, SMALL_BYTES_MAX, read_resident};
 use crate::server::slots::Slots;
+use crate::server::{Body, Response};
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 

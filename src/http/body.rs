@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
@@ -25,6 +24,7 @@ use tokio::time::{Instant, Sleep};
 use super::HttpOptions;
 use super::exchange::Exchange;
 use crate::limits::Moving;
+use crate::server::Body;
 
 /// The longest that the rest of a refused body is read.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);

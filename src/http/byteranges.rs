@@ -4,13 +4,13 @@
 //! each other closely are read with one store request, and what lies between them is dropped. The body
 //! is made as it is sent: in memory are the ranges and one chunk of the store's.
 
-use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use jreg_registry::{BlobReader, Error};
 use jreg_storage::{ByteRange, ByteStream};
 
 use super::blobs::content_range;
+use crate::server::Body;
 
 /// The most bytes between two parts that are read to spare a store request: they take less time than
 /// the way there and back.

@@ -1,12 +1,12 @@
 //! `/v2/_catalog`: the repositories.
 
-use axum::response::Response;
 use http::header;
 use serde_json::json;
 
 use super::api::Call;
 use super::error::ApiError;
 use super::{headers, page};
+use crate::server::Response;
 
 pub(super) async fn list(call: Call, page: jreg_oci::Page) -> Result<Response, ApiError> {
     let options = &call.context.options;

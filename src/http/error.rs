@@ -12,8 +12,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
@@ -26,6 +24,7 @@ use super::{Context, headers};
 use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds};
 use crate::limits::Exceeded;
 use crate::logging::chain;
+use crate::server::{Body, Response};
 
 /// A failed request.
 #[derive(Debug)]

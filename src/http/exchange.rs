@@ -1,7 +1,7 @@
 //! [`Exchange`]: one request and its answer, observed from the head of the one to the last byte
 //! of the other.
 //!
-//! The promise: every request that reaches the router is counted once and logged on one line,
+//! The promise: every request is counted once and logged on one line,
 //! when its answer is finished or given up, whatever happens in between.
 
 use std::panic::AssertUnwindSafe;
@@ -11,10 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -30,6 +26,7 @@ use crate::limits::Moving;
 use crate::logging::{chain, shortened};
 use crate::metrics::{AnsweredRequest, Raised};
 use crate::network::Network;
+use crate::server::{Body, BodyFailure, Request, Response};
 
 /// What is logged and counted when a client goes away before it has an answer.
 const CLIENT_GONE: u16 = 499;
@@ -203,24 +200,14 @@ impl Subject {
     }
 }
 
-/// Observes a request on its way through the router, as its outermost layer.
-pub(super) async fn observe(
-    State(context): State<Arc<Context>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    observed(&context, request, |_, request| next.run(request)).await
-}
-
 /// Observes a request and its answer.
 pub(super) async fn observed<A: Future<Output = Response>>(
     context: &Arc<Context>,
-    mut request: Request,
+    request: Request,
     answer: impl FnOnce(Arc<Exchange>, Request) -> A,
 ) -> Response {
     let exchange = Arc::new(Exchange::new(&request, &context.options.proxies));
     let head = request.method() == Method::HEAD;
-    request.extensions_mut().insert(Arc::clone(&exchange));
     let mut watch = Watch::new(context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
     let answer = async {
@@ -367,18 +354,18 @@ struct Watched {
 
 impl http_body::Body for Watched {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = BodyFailure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         task: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(task));
         match (&frame, &mut self.watch) {
             (Some(Ok(frame)), Some(watch)) => watch.sent(frame.data_ref().map_or(0, Bytes::len)),
             (Some(Err(error)), Some(watch)) => {
                 let request_id = &watch.exchange.request_id;
-                tracing::error!(%request_id, error = chain(error), "an answer broke off");
+                tracing::error!(%request_id, error = chain(&**error), "an answer broke off");
             }
             (None, Some(watch)) => {
                 watch.ended = true;
@@ -394,7 +381,7 @@ impl http_body::Body for Watched {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // The router writes the length of every body that has one.
+        // The length of every body that has one is written.
         if self.bodiless { SizeHint::new() } else { self.body.size_hint() }
     }
 }

@@ -1,11 +1,11 @@
 //! What every HTTP/1.1 request must say about itself before anything believes it. Requests on which
 //! two readers may disagree are refused: that is how requests are smuggled past a proxy.
 
-use axum::extract::Request;
 use http::{StatusCode, Version, header};
 use jreg_oci::ErrorCode;
 
 use super::error::ApiError;
+use crate::server::Request;
 
 /// The most headers of a request. It is also what hyper reads of an HTTP/1.1 request without being
 /// told: to set it there would cost each request an allocation.
@@ -43,9 +43,9 @@ pub(super) fn check(request: &Request) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use axum::body::Body;
 
     use super::*;
+    use crate::server::Body;
 
     fn status(version: Version, headers: &[(&str, &str)]) -> Option<u16> {
         let mut request = http::Request::builder().version(version);

@@ -1,10 +1,10 @@
 //! Headers and bodies that several answers share.
 
-use axum::body::Body;
-use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_oci::{Digest, RepositoryName};
 use serde::Serialize;
+
+use crate::server::{Body, Response};
 
 /// The digest of what is served or was stored.
 pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");

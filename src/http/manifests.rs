@@ -1,7 +1,5 @@
 //! Manifests: pull, push, delete (end-3, end-7, end-9).
 
-use axum::body::Body;
-use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use jreg_oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
 use jreg_registry::{BodyError, Error, ManifestPush, StoredManifest};
@@ -10,6 +8,7 @@ use super::api::Call;
 use super::error::ApiError;
 use super::record::Outcome;
 use super::{conditional, headers};
+use crate::server::{Body, Response};
 
 /// Answers with the stored bytes and the stored type. `Accept` is not asked: a manifest that is
 /// there is never "not found" because a client did not think of its type.

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
 use chrono::{SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, header};
 use jreg_auth::{Credentials, Identity, RobotToken, Source};
@@ -16,6 +15,7 @@ use super::exchange::Exchange;
 use super::{Context, headers};
 use crate::audit::Entry;
 use crate::auth::{Right, right_of, tags_of};
+use crate::server::Response;
 
 /// What stands for a name that is a secret.
 const REDACTED: &str = "[redacted]";

@@ -6,8 +6,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use ipnet::IpNet;
 use jreg_oci::Digest;
@@ -16,6 +14,7 @@ use jreg_registry::BlobReader;
 use super::error::ApiError;
 use super::headers;
 use crate::config::Settings;
+use crate::server::{Body, Response};
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 

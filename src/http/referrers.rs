@@ -2,8 +2,6 @@
 
 use std::convert::Infallible;
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
@@ -13,6 +11,7 @@ use jreg_registry::Referrer;
 use super::api::Call;
 use super::error::ApiError;
 use super::{headers, page};
+use crate::server::{Body, Response};
 
 /// What is asked for.
 pub(super) struct Query {

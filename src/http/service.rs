@@ -1,13 +1,9 @@
-//! What is not content: health, metrics, documents. Ordinary routes, all of them in [`ROUTES`].
+//! What is not content: health, metrics, documents. Fixed paths, all of them in [`ROUTES`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Extension, State};
-use axum::response::Response;
-use axum::routing::{MethodRouter, get};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jreg_oci::ErrorCode;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -18,43 +14,98 @@ use super::exchange::Exchange;
 use super::{Context, headers, token};
 use crate::logging::chain;
 use crate::metrics::OPENMETRICS;
+use crate::server::{Body, Request, Response};
 
 /// How long an answer of the store to "are you there?" is good for.
 const READINESS_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long the store may take for it.
 const READINESS_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// One ordinary route.
+/// One fixed path.
 #[derive(Debug)]
 pub struct Route {
     /// Its path.
     pub path: &'static str,
     /// Its name in logs and metrics.
     pub id: &'static str,
-    pub(super) handler: fn() -> MethodRouter<Arc<Context>>,
+    document: Document,
 }
 
-/// Every ordinary route.
+/// What is served at a fixed path.
+#[derive(Clone, Copy, Debug)]
+enum Document {
+    Root,
+    Live,
+    Ready,
+    Metrics,
+    Token,
+    OpenApi,
+}
+
+/// Every fixed path.
 pub const ROUTES: &[Route] = &[
-    Route { path: "/", id: "root", handler: || get(root) },
-    Route { path: "/livez", id: "livez", handler: || get(live) },
-    Route { path: "/readyz", id: "readyz", handler: || get(ready) },
-    Route { path: "/health", id: "health", handler: || get(live) },
-    Route { path: "/ready", id: "ready", handler: || get(ready) },
-    Route { path: "/metrics", id: "metrics", handler: || get(metrics) },
-    Route { path: "/token", id: "token", handler: || get(token::answer).post(token::answer) },
-    Route { path: "/openapi.yaml", id: "openapi", handler: || get(openapi) },
+    Route { path: "/", id: "root", document: Document::Root },
+    Route { path: "/livez", id: "livez", document: Document::Live },
+    Route { path: "/readyz", id: "readyz", document: Document::Ready },
+    Route { path: "/health", id: "health", document: Document::Live },
+    Route { path: "/ready", id: "ready", document: Document::Ready },
+    Route { path: "/metrics", id: "metrics", document: Document::Metrics },
+    Route { path: "/token", id: "token", document: Document::Token },
+    Route { path: "/openapi.yaml", id: "openapi", document: Document::OpenApi },
 ];
+
+/// What is served at a path, if it is one of [`ROUTES`].
+pub(super) fn route(path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.path == path)
+}
+
+impl Route {
+    /// Responds to a request for its path.
+    pub(super) async fn respond(
+        &self,
+        context: &Arc<Context>,
+        exchange: &Arc<Exchange>,
+        request: Request,
+    ) -> Response {
+        let allowed = self.methods();
+        if !allowed.contains(request.method()) {
+            let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
+            let refused = ApiError::method_not_allowed(&allowed.join(", "));
+            return refused.render(context, exchange);
+        }
+        match self.document {
+            Document::Root => text("text/plain; charset=utf-8", ROOT),
+            Document::Live => live(),
+            Document::Ready => ready(context, exchange).await,
+            Document::Metrics => metrics(context, request.headers()),
+            Document::Token => token::respond(context, exchange, request).await,
+            Document::OpenApi => text("application/yaml", OPENAPI),
+        }
+    }
+
+    fn methods(&self) -> &'static [Method] {
+        match self.document {
+            Document::Token => &[Method::GET, Method::HEAD, Method::POST],
+            Document::Root
+            | Document::Live
+            | Document::Ready
+            | Document::Metrics
+            | Document::OpenApi => &[Method::GET, Method::HEAD],
+        }
+    }
+}
 
 /// The name of a path in logs and metrics, if it is one of [`ROUTES`].
 pub(super) fn endpoint_id(path: &str) -> Option<&'static str> {
-    ROUTES.iter().find(|route| route.path == path).map(|route| route.id)
+    route(path).map(|route| route.id)
 }
 
 /// Whether machines ask for this path every few seconds.
 pub(super) fn is_probe(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/health" | "/ready" | "/metrics")
 }
+
+const OPENAPI: &str = include_str!("../../docs/openapi.yaml");
 
 const ROOT: &str = concat!(
     "jreg ",
@@ -79,29 +130,22 @@ fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
     response
 }
 
-async fn root() -> Response {
-    text("text/plain; charset=utf-8", ROOT)
-}
-
-async fn live() -> Response {
+fn live() -> Response {
     headers::json(headers::JSON, &json!({ "status": "ok" }))
 }
 
-async fn ready(
-    State(context): State<Arc<Context>>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-) -> Response {
-    match context.readiness.check(&context).await {
+async fn ready(context: &Arc<Context>, exchange: &Exchange) -> Response {
+    match context.readiness.check(context).await {
         Ok(()) => headers::json(headers::JSON, &json!({ "status": "ok" })),
         Err(reason) => {
             let unavailable = StatusCode::SERVICE_UNAVAILABLE;
             ApiError::internal(unavailable, ErrorCode::Unavailable, reason)
-                .render(&context, &exchange)
+                .render(context, exchange)
         }
     }
 }
 
-async fn metrics(State(context): State<Arc<Context>>, request: HeaderMap) -> Response {
+fn metrics(context: &Context, request: &HeaderMap) -> Response {
     let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let content_type = if accept.is_some_and(|accept| accept.contains(OPENMETRICS)) {
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -113,25 +157,6 @@ async fn metrics(State(context): State<Arc<Context>>, request: HeaderMap) -> Res
         context.metrics.set_budget("password_hashing", guard.hashing());
     }
     text(content_type, context.metrics.render(&context.gate.usage()))
-}
-
-async fn openapi() -> Response {
-    text("application/yaml", include_str!("../../docs/openapi.yaml"))
-}
-
-/// A known path was asked with a method it does not take. The router adds `Allow` itself, but an
-/// error's body names it too.
-pub(super) async fn method_not_allowed(
-    State(context): State<Arc<Context>>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    uri: http::Uri,
-) -> Response {
-    ApiError::method_not_allowed(if uri.path() == "/token" {
-        "GET, HEAD, POST"
-    } else {
-        "GET, HEAD"
-    })
-    .render(&context, &exchange)
 }
 
 /// The last answer of the store to "are you there?", so that many probes cost one request.

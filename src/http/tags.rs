@@ -1,6 +1,5 @@
 //! The tags of a repository (end-8).
 
-use axum::response::Response;
 use http::header;
 use jreg_oci::RepositoryName;
 use serde_json::json;
@@ -8,6 +7,7 @@ use serde_json::json;
 use super::api::Call;
 use super::error::ApiError;
 use super::{headers, page};
+use crate::server::Response;
 
 pub(super) async fn list(
     call: Call,

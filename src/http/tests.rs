@@ -1,4 +1,4 @@
-//! Tests of the router as a whole.
+//! Tests of everything that is served, together.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -6,13 +6,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Mutex;
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use jreg_oci::{Algorithm, Digest, Endpoint};
 use jreg_storage::testing::{Fault, Faulty, Gate as GateStore, SyscallFaults};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, MemoryStore, PutMode, Store, Syscall};
@@ -23,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::app::App;
-use crate::server::{Running, listen};
+use crate::server::{Body, Response, Running, listen};
 
 /// The paths of the document with the methods and operation ids under them.
 fn documented() -> BTreeSet<(String, String, String)> {
@@ -99,16 +95,16 @@ fn request(method: &str, target: &str) -> http::request::Builder {
 }
 
 async fn answer(app: &App, request: Request<Body>) -> Response {
-    TowerToHyperService::new(app.router()).call(request).await.unwrap()
+    app.api().respond(request).await
 }
 
 async fn send(app: &App, method: &str, target: &str) -> Response {
     answer(app, request(method, target).body(Body::empty()).unwrap()).await
 }
 
-/// The server does not send what is under `/v2/` through the router.
+/// A HEAD says what its GET says, without a body; of a refusal, too.
 #[tokio::test]
-async fn the_api_answers_as_the_router_does() {
+async fn head_has_the_headers_of_its_get_and_no_body() {
     let app = app(Settings::default()).await;
     let absent = format!("sha256:{}", "0".repeat(64));
     let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
@@ -117,30 +113,47 @@ async fn the_api_answers_as_the_router_does() {
         .body(Body::from(manifest))
         .unwrap();
     assert_eq!(answer(&app, put).await.status(), 201);
-    for (method, target) in [
-        ("GET", "/v2/".to_owned()),
-        ("HEAD", "/v2/".to_owned()),
-        ("POST", "/v2/".to_owned()),
-        ("GET", "/v2/app/manifests/v1".to_owned()),
-        ("HEAD", "/v2/app/manifests/v1".to_owned()),
-        ("GET", "/v2/app/tags/list".to_owned()),
-        ("HEAD", format!("/v2/app/blobs/{absent}")),
-        ("GET", format!("/v2/app/blobs/{absent}")),
-        ("GET", format!("/v2/app/referrers/{absent}")),
-        ("OPTIONS", "/v2/app/tags/list".to_owned()),
-        ("GET", "/v2/nothing".to_owned()),
+    for target in [
+        "/",
+        "/livez",
+        "/readyz",
+        "/openapi.yaml",
+        "/token",
+        "/nothing",
+        "/v2",
+        "/v2/",
+        "/v2/app/manifests/v1",
+        &format!("/v2/app/blobs/{absent}"),
+        "/v2/nothing",
     ] {
-        let asked = || {
-            let request = request(method, &target).header("X-Request-ID", "1");
+        let asked = |method| {
+            let request = request(method, target).header("X-Request-ID", "1");
             request.body(Body::empty()).unwrap()
         };
-        let (by_router, by_api) = (answer(&app, asked()).await, app.api().answer(asked()).await);
-        assert_eq!(by_api.status(), by_router.status(), "{method} {target}");
-        assert_eq!(by_api.headers(), by_router.headers(), "{method} {target}");
-        // The connection sends no body of a HEAD.
-        if method != "HEAD" {
-            assert_eq!(body(by_api).await, body(by_router).await, "{method} {target}");
-        }
+        let (get, head) = (answer(&app, asked("GET")).await, answer(&app, asked("HEAD")).await);
+        assert_eq!(head.status(), get.status(), "{target}");
+        assert_eq!(head.headers(), get.headers(), "{target}");
+        let length = get.headers()["content-length"].to_str().unwrap().to_owned();
+        assert_eq!(body(get).await.len().to_string(), length, "{target}");
+        assert!(body(head).await.is_empty(), "{target}");
+    }
+}
+
+/// Each path refuses other methods alike, and says which it takes.
+#[tokio::test]
+async fn other_methods_are_refused_with_those_that_are_allowed() {
+    let app = app(Settings::default()).await;
+    for (method, target, allowed) in [
+        ("POST", "/", "GET, HEAD"),
+        ("OPTIONS", "/metrics", "GET, HEAD"),
+        ("DELETE", "/token", "GET, HEAD, POST"),
+        ("POST", "/v2/", "GET, HEAD"),
+        ("OPTIONS", "/v2/app/tags/list", "GET, HEAD"),
+    ] {
+        let response = send(&app, method, target).await;
+        assert_eq!(response.status(), 405, "{method} {target}");
+        assert_eq!(response.headers()["allow"], allowed, "{method} {target}");
+        assert_eq!(code(response).await, "UNSUPPORTED", "{method} {target}");
     }
 }
 

@@ -7,9 +7,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Extension, Request, State};
-use axum::response::Response;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -22,24 +19,25 @@ use super::exchange::Exchange;
 use super::record::Record;
 use super::{Context, api, headers};
 use crate::auth::{self, Guard, Proof, Token, TokenError};
+use crate::server::{Body, Request, Response};
 
 /// The most bytes of a form: a token of another service, scopes, and room.
 const FORM_BYTES_MAX: usize = 64 * 1024;
 /// The most parameters of a request. The rest is not read.
 const PARAMETERS_MAX: usize = 128;
 
-/// Answers `/token`.
-pub(super) async fn answer(
-    State(context): State<Arc<Context>>,
-    Extension(exchange): Extension<Arc<Exchange>>,
+/// Responds to `/token`.
+pub(super) async fn respond(
+    context: &Arc<Context>,
+    exchange: &Exchange,
     request: Request,
 ) -> Response {
     let mut record = None;
-    let result = issue(&context, &exchange, request, &mut record).await;
+    let result = issue(context, exchange, request, &mut record).await;
     if let Some(record) = record {
         record.settle(None, &result).await;
     }
-    result.unwrap_or_else(|error| error.render(&context, &exchange))
+    result.unwrap_or_else(|error| error.render(context, exchange))
 }
 
 async fn issue(

@@ -1,7 +1,6 @@
 //! Uploads: begin, append, close, look, cancel; and mounting (end-4 to end-6, end-11, end-13,
 //! end-14).
 
-use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_oci::{Algorithm, ContentRange, Digest, ErrorCode, MountSource, RepositoryName};
 use jreg_registry::{Blob, Chunk, UploadId};
@@ -12,6 +11,7 @@ use super::error::ApiError;
 use super::record::Outcome;
 use super::{CHUNK_BYTES_MIN, headers};
 use crate::metrics::Raised;
+use crate::server::Response;
 
 /// What a POST asks for.
 pub(super) struct Start {

@@ -8,9 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body::{Frame, SizeHint};
@@ -18,18 +15,17 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::activity::{self, Activity, Stall, Watched};
+use super::body::{Body, BodyFailure};
 use super::files::Files;
 use super::sending::Sending;
 use super::slots::{Slot, Slots};
-use super::{Peer, Secured, ServerOptions, Shared, handshake};
-use crate::http::Api;
+use super::{Peer, RequestHandler, ResponseFuture, Secured, ServerOptions, Shared, handshake};
 use crate::metrics::Raised;
 use crate::tls;
 
@@ -131,8 +127,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         return;
     }
     let mut service = Requests {
-        router: shared.parts.router.clone(),
-        api: shared.parts.api.clone(),
+        handler: Arc::clone(&shared.parts.handler),
         peer: Peer(address),
         secured: None,
         activity: Arc::default(),
@@ -237,11 +232,10 @@ fn verdict(activity: &Activity, options: &ServerOptions, leaving: bool) -> Verdi
     }
 }
 
-/// Hands requests to the router, with the peer beside them, and notes how they fare.
+/// Hands requests to the handler, with the peer beside them, and notes how they fare.
 #[derive(Clone, Debug)]
 struct Requests {
-    router: Router,
-    api: Option<Api>,
+    handler: Arc<dyn RequestHandler>,
     peer: Peer,
     /// Of a connection that is TLS.
     secured: Option<Secured>,
@@ -253,13 +247,13 @@ struct Requests {
 }
 
 impl Service<Request<Incoming>> for Requests {
-    type Response = Response;
+    type Response = http::Response<Noted>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Responding;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let version = request.version();
-        let mut noted = self.activity.begin(version);
+        let noted = self.activity.begin(version);
         request.extensions_mut().insert(self.peer);
         if let Some(secured) = &self.secured {
             request.extensions_mut().insert(secured.clone());
@@ -273,19 +267,34 @@ impl Service<Request<Incoming>> for Requests {
         {
             request.extensions_mut().insert(Arc::clone(files));
         }
-        let api = self.api.as_ref().filter(|_| Api::is_asked(request.uri().path()));
         let slots = self.slots.clone();
         request.extensions_mut().insert(slots.clone());
-        let answerer = api.cloned().ok_or_else(|| self.router.clone());
-        Box::pin(async move {
-            let response = match answerer {
-                Ok(api) => api.answer(request.map(Body::new)).await,
-                Err(router) => TowerToHyperService::new(router).call(request).await?,
-            };
+        let response = self.handler.handle(request.map(Body::of_client));
+        Responding { response, noted: Some(noted), slots, version }
+    }
+}
+
+/// A response on its way, which is noted when it begins.
+struct Responding {
+    response: ResponseFuture,
+    /// Until it has begun.
+    noted: Option<activity::Request>,
+    slots: Slots,
+    version: Version,
+}
+
+impl Future for Responding {
+    type Output = Result<http::Response<Noted>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.response.as_mut().poll(task));
+        let mut noted = self.noted.take();
+        if let Some(noted) = &mut noted {
             noted.answer();
-            let taken = response.extensions().get::<Arc<Slot>>().cloned();
-            Ok(response.map(|body| Body::new(Noted::new(body, noted, slots, version).with(taken))))
-        })
+        }
+        let taken = response.extensions().get::<Arc<Slot>>().cloned();
+        let (slots, version) = (self.slots.clone(), self.version);
+        Poll::Ready(Ok(response.map(|body| Noted::new(body, noted, slots, version).with(taken))))
     }
 }
 
@@ -328,12 +337,12 @@ enum Place {
 }
 
 impl Noted {
-    fn new(body: Body, noted: activity::Request, slots: Slots, version: Version) -> Self {
+    fn new(body: Body, noted: Option<activity::Request>, slots: Slots, version: Version) -> Self {
         use http_body::Body as _;
         let is_read = body.size_hint().exact().is_none();
         let slot = if is_read { Place::Wanted } else { Place::Unneeded };
         let is_multiplexed = version > Version::HTTP_11;
-        Self { body, noted: Some(noted), slots, slot, rest: Bytes::new(), is_multiplexed }
+        Self { body, noted, slots, slot, rest: Bytes::new(), is_multiplexed }
     }
 
     /// The same with the slot that was taken before the response began, if one was.
@@ -347,7 +356,7 @@ impl Noted {
     fn poll_body(
         &mut self,
         task: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
         use http_body::Body as _;
         if self.rest.is_empty() {
             ready!(self.poll_slot(task));
@@ -395,12 +404,12 @@ impl Noted {
 
 impl http_body::Body for Noted {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = BodyFailure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
         let frame = self.poll_body(task);
         match (&frame, &self.noted) {
             (Poll::Ready(_), Some(noted)) => noted.gave(),
@@ -430,7 +439,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use axum::routing::get;
     use futures::{StreamExt, stream};
     use http_body_util::{BodyExt, Empty};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -439,6 +447,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::server::slots::EXTRA_MAX;
+    use crate::server::testing::handler;
 
     /// The most that is read ahead for one answer while its client takes nothing.
     const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;
@@ -468,24 +477,26 @@ mod tests {
     fn endless_with(shared: &Arc<Semaphore>) -> (DuplexStream, Arc<AtomicUsize>) {
         let pulled = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&pulled);
-        let answer = move || async move {
+        let handler = handler(move |_| {
+            let counted = Arc::clone(&counted);
             let frames = stream::repeat(Bytes::from(vec![0; FRAME_BYTES])).map(move |frame| {
                 counted.fetch_add(frame.len(), Ordering::SeqCst);
                 Ok::<_, std::io::Error>(frame)
             });
-            Body::from_stream(frames)
-        };
-        let router = Router::new().route("/", get(answer));
-        (connected(router, shared).0, pulled)
+            async { http::Response::new(Body::from_stream(frames)) }
+        });
+        (connected(handler, shared).0, pulled)
     }
 
-    /// The client's end of a connection to a server of these routes.
-    fn connected(router: Router, shared: &Arc<Semaphore>) -> (DuplexStream, Arc<Activity>) {
+    /// The client's end of a connection to a server with this handler.
+    fn connected(
+        handler: Arc<dyn RequestHandler>,
+        shared: &Arc<Semaphore>,
+    ) -> (DuplexStream, Arc<Activity>) {
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
         let activity = Arc::new(Activity::default());
         let service = Requests {
-            router,
-            api: None,
+            handler,
             peer: Peer("127.0.0.1:1".parse().unwrap()),
             secured: None,
             activity: Arc::clone(&activity),
@@ -551,8 +562,8 @@ mod tests {
     async fn fixed_response_in_memory_is_in_flight_until_its_client_has_taken_it() {
         const STREAMS: usize = 20;
         for length in [2, PIECE_BYTES_MAX, STEP_BYTES] {
-            let router = Router::new().route("/", get(move || async move { vec![7; length] }));
-            let (client, activity) = connected(router, &Arc::new(Semaphore::new(1000)));
+            let respond = move |_| async move { http::Response::new(Body::from(vec![7; length])) };
+            let (client, activity) = connected(handler(respond), &Arc::new(Semaphore::new(1000)));
             let responses = stalled(client, STREAMS).await;
             assert_eq!(activity.idle(), None, "{length} bytes wait for their client");
             assert_eq!(activity.stall(Duration::ZERO), activity::Stall::All, "{length} bytes");
@@ -569,7 +580,7 @@ mod tests {
         let request = activity.begin(Version::HTTP_2);
         let slots = Slots::new(&Arc::new(Semaphore::new(0)), Default::default());
         let body = Body::from(whole.clone());
-        let mut body = Noted::new(body, request, slots, Version::HTTP_2);
+        let mut body = Noted::new(body, Some(request), slots, Version::HTTP_2);
         let mut taken = Vec::new();
         while let Some(frame) = body.frame().await {
             let piece = frame.unwrap().into_data().unwrap();

@@ -1,12 +1,10 @@
-//! Tests of the server with a router of its own: what holds for connections, whatever is served.
+//! Tests of the server with a handler of its own: what holds for connections, whatever is served.
 #![allow(clippy::unwrap_used)]
 
 mod abuse;
 
 use std::collections::VecDeque;
 
-use axum::body::Body;
-use axum::routing::get;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty};
@@ -15,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::testing::handler;
 use super::*;
 
 /// More than the system keeps for a client that does not read.
@@ -51,28 +50,36 @@ impl Drop for Farewell {
     }
 }
 
-fn router(release: CancellationToken) -> (Router, Told) {
+fn routes(release: CancellationToken) -> (Arc<dyn RequestHandler>, Told) {
     let (held_sender, held) = mpsc::channel(8);
     let (dropped_sender, dropped) = mpsc::channel(8);
-    let held_route = move || async move {
-        held_sender.try_send(()).unwrap();
-        release.cancelled().await;
-        "released"
-    };
-    let endless = move || async move {
-        let farewell = Farewell(dropped_sender);
+    let endless = move || {
+        let farewell = Farewell(dropped_sender.clone());
         let bytes = stream::repeat(Bytes::from(vec![0; 65_536])).map(move |bytes| {
             let _ = &farewell;
             Ok::<_, std::io::Error>(bytes)
         });
         Body::from_stream(bytes)
     };
-    let router = Router::new()
-        .route("/", get(|| async { "here" }))
-        .route("/held", get(held_route))
-        .route("/large", get(|| async { vec![0; LARGE_BYTES] }))
-        .route("/endless", get(endless));
-    (router, Told { held, dropped })
+    let handler = handler(move |request| {
+        let body = match request.uri().path() {
+            "/" => Body::from("here"),
+            "/held" => Body::from("released"),
+            "/large" => Body::from(vec![0; LARGE_BYTES]),
+            "/endless" => endless(),
+            path => panic!("{path}"),
+        };
+        let is_held = request.uri().path() == "/held";
+        let (held_sender, release) = (held_sender.clone(), release.clone());
+        async move {
+            if is_held {
+                held_sender.try_send(()).unwrap();
+                release.cancelled().await;
+            }
+            Response::new(body)
+        }
+    });
+    (handler, Told { held, dropped })
 }
 
 fn start_with<A: Acceptor>(
@@ -80,12 +87,11 @@ fn start_with<A: Acceptor>(
     acceptor: impl FnOnce(TcpListener) -> A,
 ) -> Fixture {
     let release = CancellationToken::new();
-    let (router, told) = router(release.clone());
+    let (handler, told) = routes(release.clone());
     let metrics = Arc::new(Metrics::new());
     let tasks = TaskTracker::new();
     let parts = Parts {
-        router,
-        api: None,
+        handler,
         tls: None,
         metrics: Arc::clone(&metrics),
         tasks: tasks.clone(),

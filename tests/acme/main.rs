@@ -85,8 +85,7 @@ impl World {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let parts = Parts {
-            router: app.router(),
-            api: None,
+            handler: Arc::new(app.api()),
             tls: app.tls().cloned(),
             metrics: Arc::default(),
             tasks: TaskTracker::new(),

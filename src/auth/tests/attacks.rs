@@ -71,7 +71,7 @@ async fn two_headers_are_none() {
     let request = request
         .header("Authorization", basic("alice", "secret"))
         .header("Authorization", basic("alice", "secret"));
-    let request = request.body(axum::body::Body::empty()).unwrap();
+    let request = request.body(crate::server::Body::empty()).unwrap();
     let answer = super::guarded::send(&registry.apps[0], request).await;
     assert_eq!(answer.status, 401);
 }

@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use axum::body::Body;
 use http::Request;
 use serde_json::Value;
 
 use super::guarded::{Registry, basic, bearer, hash_of, send};
 use crate::config::AuditTarget;
-use crate::server::Peer;
+use crate::server::{Body, Peer};
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const RULES: &str = "[[rule]]\nname = 'alice works'\nsubjects = ['user:alice']\n\

@@ -5,13 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use jreg_auth::{Certificate, parse_permissions};
 use jreg_oci::{Algorithm, Digest};
 use jreg_storage::testing::ManualClock;
@@ -24,7 +21,7 @@ use tempfile::TempDir;
 use crate::app::App;
 use crate::auth::{Fetch, FetchError, Robots};
 use crate::config::Settings;
-use crate::server::{Peer, Secured};
+use crate::server::{Body, Peer, Secured};
 
 /// The digest of bytes.
 pub(crate) fn hash_of(bytes: &[u8]) -> Digest {
@@ -129,7 +126,7 @@ impl Answer {
 
 /// Sends a request to an instance.
 pub(crate) async fn send(app: &App, request: Request<Body>) -> Answer {
-    let answer = TowerToHyperService::new(app.router()).call(request).await.unwrap();
+    let answer = app.api().respond(request).await;
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
     Answer { status: parts.status, headers: parts.headers, body }

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::guarded::{Registry, basic, bearer, send};
 use crate::config::Settings;
-use crate::server::Peer;
+use crate::server::{Body, Peer};
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const UPLOADS: &str = "/v2/open/app/blobs/uploads/";
@@ -141,8 +138,7 @@ async fn begin_pull(registry: &Registry, from: [u8; 4], header: Option<&str>) ->
         Some(header) => request.header("Authorization", header),
         None => request,
     };
-    let service = TowerToHyperService::new(registry.apps[0].router());
-    service.call(request.body(Body::empty()).unwrap()).await.unwrap()
+    registry.apps[0].api().respond(request.body(Body::empty()).unwrap()).await
 }
 
 const HERE: [u8; 4] = [10, 0, 0, 1];

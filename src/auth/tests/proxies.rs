@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use http::Request;
 use jreg_auth::Certificate;
 
 use super::guarded::{Answer, Registry, send};
 use crate::config::ForwardedHeader;
-use crate::server::{Peer, Secured};
+use crate::server::{Body, Peer, Secured};
 
 /// Whoever is in the office may pull, and whoever has the certificate of the proxy.
 const RULES: &str = "

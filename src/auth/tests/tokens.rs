@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
@@ -19,6 +18,7 @@ use super::guarded::{Registry, basic, bearer, send, token_target};
 use crate::app::App;
 use crate::auth::{Robots, TRUST_MAX};
 use crate::config::Settings;
+use crate::server::Body;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -126,7 +126,7 @@ async fn forms_take_passwords_and_refresh_tokens() {
 #[tokio::test(start_paused = true)]
 async fn a_form_that_does_not_come_is_not_waited_for() {
     let registry = without_policy().await;
-    let parts = futures::stream::iter([Ok::<_, std::io::Error>("grant_type=")]);
+    let parts = futures::stream::iter([Ok::<_, std::io::Error>("grant_type=".into())]);
     let body = Body::from_stream(parts.chain(futures::stream::pending()));
     let request = Request::builder().method("POST").uri("/token").header("Host", "test");
     let request = request.header("Content-Type", "application/x-www-form-urlencoded");
