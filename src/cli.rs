@@ -10,7 +10,6 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
-use jreg_bench::BenchArgs;
 use jreg_oci::{InvalidDigest, InvalidName};
 use jreg_registry::ExplainRequest;
 
@@ -39,8 +38,6 @@ Examples:
       show what a collection would remove
   jreg fsck --deep
       check everything that is stored
-  jreg bench http://127.0.0.1:5000
-      measure a registry that can be thrown away
 
 With serve running, for example:
   docker tag alpine 127.0.0.1:5000/alpine
@@ -97,10 +94,6 @@ pub enum Action {
     /// Say what keeps a manifest or a blob, or when it will go.
     #[command(long_about = EXPLAIN_ABOUT)]
     Explain(ExplainArgs),
-    /// Measure a registry.
-    #[command(about = "Measure an OCI registry, this one or any other")]
-    #[command(long_about = jreg_bench::ABOUT)]
-    Bench(Box<BenchArgs>),
     /// Users and their passwords: a file as htpasswd -B writes it.
     #[command(subcommand)]
     User(UserAction),

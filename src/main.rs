@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use jreg::cli::{self, Action};
-use jreg::commands::{self, explain, fail, fsck, gc, policy, serve, token, user, version};
+use jreg::commands::{self, explain, fsck, gc, policy, serve, token, user, version};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -19,15 +19,5 @@ fn main() -> ExitCode {
         Action::Token(action) => token::run(action),
         Action::User(action) => user::run(action),
         Action::Policy(action) => policy::run(action),
-        Action::Bench(bench) => measure(*bench),
-    }
-}
-
-/// Measures a registry, or compares what was measured.
-fn measure(bench: jreg_bench::BenchArgs) -> ExitCode {
-    match jreg_bench::run(bench, &mut std::io::stdout(), &mut std::io::stderr()) {
-        Ok(jreg_bench::Verdict::Done) => ExitCode::SUCCESS,
-        Ok(jreg_bench::Verdict::Failed) => ExitCode::from(1),
-        Err(error) => fail(1, &error),
     }
 }

@@ -1,9 +1,9 @@
-//! The command line of `jreg bench`.
+//! The command line of `jreg-bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::auth::Credentials;
 use crate::plan::{Amount, Plan};
@@ -24,17 +24,18 @@ pub(crate) const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The most workload results that are read from one file, and the most files of one report.
 pub(crate) const FILES_MAX: usize = 1000;
 
-/// What `jreg bench` is about, for its help.
-pub const ABOUT: &str = "\
-Measure an OCI registry, this one or any other
+const ABOUT: &str = "\
+Measure an OCI registry over HTTP/1.1
 
 Pushes content of its own to repositories below --namespace, and removes nothing: give it a registry
 that can be thrown away. No two pieces of content are equal, so that none is deduplicated. Each
 workload begins with one operation of which every byte is checked, then warms up, then counts.
 Exit codes: 0 done, 1 something failed, 2 wrong command line.";
 
-/// What `jreg bench` takes.
-#[derive(Debug, Args)]
+/// The arguments of `jreg-bench`.
+#[derive(Debug, Parser)]
+#[command(name = "jreg-bench", version, about = "Measure an OCI registry over HTTP/1.1")]
+#[command(long_about = ABOUT)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -43,7 +44,7 @@ pub struct BenchArgs {
     pub(crate) run: RunArgs,
 }
 
-/// What `jreg bench` does beside measuring.
+/// What `jreg-bench` does beside measuring.
 #[derive(Debug, Subcommand)]
 pub enum BenchAction {
     /// Compare what runs measured: medians over all rounds, as Markdown and as a chart
@@ -240,25 +241,24 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use clap::Parser;
+    use clap::CommandFactory;
 
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        bench: BenchArgs,
-    }
-
     fn parse(args: &str) -> Result<BenchArgs, String> {
-        let args = std::iter::once("bench").chain(args.split_whitespace());
-        Line::try_parse_from(args).map(|line| line.bench).map_err(|error| error.to_string())
+        let args = std::iter::once("jreg-bench").chain(args.split_whitespace());
+        BenchArgs::try_parse_from(args).map_err(|error| error.to_string())
     }
 
     fn plan(args: &str) -> Plan {
         let mut run = parse(args).unwrap().run;
         let url = run.url.take().unwrap();
         run.plan(url)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        BenchArgs::command().debug_assert();
     }
 
     #[test]

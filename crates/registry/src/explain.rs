@@ -9,8 +9,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Manifest, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
-use crate::collect::{CLOCK_ERROR, CollectOptions};
 use crate::core::Core;
+use crate::gc::{CLOCK_ERROR, CollectOptions};
 use crate::keys::{self, Place};
 use crate::manifest::verified;
 use crate::record::{Link, ManifestRecord, TagTarget};

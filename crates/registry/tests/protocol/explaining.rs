@@ -6,7 +6,7 @@ use jreg_registry::{CollectOptions, ContentKind, ExplainRequest, Holding, Reason
 use jreg_storage::Clock;
 
 use crate::bench::{Bench, HOUR, bytes, digest};
-use crate::collecting::{image, index, referrer};
+use crate::gc::{image, index, referrer};
 
 async fn explain(
     bench: &Bench,

@@ -14,7 +14,7 @@ use jreg_storage::testing::{Call, Fault, Faulty};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, Locality, PutMode, Store, SystemClock};
 
 use crate::bench::{Bench, HOUR, MINUTE, PART, bytes, digest, open_body};
-use crate::collecting::image;
+use crate::gc::image;
 
 const BOTH: [Locality; 2] = [Locality::InProcess, Locality::Shared];
 
@@ -464,7 +464,7 @@ async fn deduplication_does_not_spread_wrong_bytes_and_heals_them() {
         }
         bench.clock.advance(48 * HOUR);
         let seen = crate::bench::Actions::default();
-        let done = bench.registry.collect(&crate::collecting::options(), &seen).await.unwrap();
+        let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
         assert_eq!((done.folded.removed, done.findings), (2, 1), "{which} {damage:?}");
         let found = seen.findings();
         let kind = match damage {
@@ -488,7 +488,7 @@ async fn deduplication_without_a_right_copy_only_reports() {
     }
     bench.clock.advance(48 * HOUR);
     let seen = crate::bench::Actions::default();
-    let done = bench.registry.collect(&crate::collecting::options(), &seen).await.unwrap();
+    let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
     assert_eq!((done.folded.scanned, done.findings), (0, 3));
 }
 

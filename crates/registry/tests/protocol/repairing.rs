@@ -4,7 +4,7 @@ use jreg_registry::{CheckOptions, Chunk, CollectOptions, FindingKind, Rule, Unwa
 use jreg_storage::{Key, Store};
 
 use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers};
-use crate::checking::{
+use crate::fsck::{
     Findings, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
     repairing, tag_key,
 };

@@ -8,7 +8,7 @@ use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, ETag, ErrorKind, PutMode, SendWindow, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest, push_of};
-use crate::collecting::{index, referrer};
+use crate::gc::{index, referrer};
 
 const ALL: PageRequest = PageRequest { last: None, limit: 100 };
 

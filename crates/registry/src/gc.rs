@@ -44,9 +44,9 @@ pub use watch::{Phase, Unwatched, Watch};
 
 use self::action::Sink;
 use self::sweep::Places;
-use crate::check::QuarantinedPlaces;
 use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
 use crate::fingerprint::Fingerprints;
+use crate::fsck::QuarantinedPlaces;
 use crate::record::{Stored, stored_as_json};
 use crate::rules::Rule;
 use crate::{Error, Reaped, Registry, keys};

@@ -1,5 +1,5 @@
 //! Checking: one test for each thing that can be found, with what a repair makes of it. What goes
-//! on beside a check is in `checking_beside.rs`.
+//! on beside a check is in `fsck_concurrent.rs`.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use jreg_storage::testing::Fault;
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
-use crate::collecting::{image, index, referrer};
+use crate::gc::{image, index, referrer};
 
 /// Keeps what a check found.
 #[derive(Debug, Default)]

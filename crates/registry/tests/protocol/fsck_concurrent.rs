@@ -12,8 +12,8 @@ use jreg_storage::testing::{Call, Gate, ManualClock};
 use jreg_storage::{MemoryStore, PutMode, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
-use crate::checking::{Findings, cheap, check, deep, healthy, place};
-use crate::collecting::{image, referrer};
+use crate::fsck::{Findings, cheap, check, deep, healthy, place};
+use crate::gc::{image, referrer};
 
 /// Checks through a gate of its own, which is closed after the listing of `prefix` was answered (or
 /// before a call is made) until `meanwhile` is over.
