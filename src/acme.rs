@@ -15,6 +15,7 @@ mod client;
 mod records;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,13 +25,12 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::config::Settings;
 use crate::logging::chain;
 use crate::metrics::Metrics;
 use crate::tls::{Issued, Tls, written};
 
 use authority::{Authority, Pair};
-pub(crate) use challenges::{Challenges, asked};
+pub use challenges::Challenges;
 pub use client::ClientError;
 use records::{CertificateRecord, OrderRecord};
 
@@ -84,6 +84,19 @@ pub enum AcmeError {
     Superseded,
 }
 
+/// What an operator can set about certificates by ACME.
+#[derive(Clone, Debug)]
+pub struct AcmeOptions {
+    /// The names that the certificate is for.
+    pub domains: Vec<String>,
+    /// The address of the authority's directory.
+    pub directory: String,
+    /// Whom the authority writes to.
+    pub contact: Option<String>,
+    /// PEM bundle of the CAs that the authority's own certificate is checked with.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// Keeps the certificate good.
 pub struct Acme {
     authority: Authority,
@@ -125,26 +138,22 @@ impl fmt::Debug for Acme {
 }
 
 impl Acme {
-    /// What the settings say of it; `None`: certificates are somebody else's. What the store has
-    /// already is shown from now on.
+    /// For these names. What the store has already is shown from now on.
     ///
     /// # Errors
     ///
     /// The authority cannot be asked with what there is. That the store fails is no error: it is
     /// asked again.
     pub async fn open(
-        settings: &Settings,
+        options: AcmeOptions,
         tls: &Arc<Tls>,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-    ) -> Result<Option<Self>, AcmeError> {
-        if settings.acme_domains.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<Self, AcmeError> {
         let acme = Self {
-            authority: Authority::open(settings, Arc::clone(&store)).await?,
-            domains: settings.acme_domains.clone(),
+            domains: options.domains.clone(),
+            authority: Authority::open(options, Arc::clone(&store)).await?,
             tls: Arc::clone(tls),
             store,
             clock,
@@ -158,7 +167,7 @@ impl Acme {
             tracing::warn!(error = chain(&error), "the certificate cannot be read now");
         }
         drop(seen);
-        Ok(Some(acme))
+        Ok(acme)
     }
 
     /// Looks at the certificate in the store, shows it, and orders the next if it is time and nobody

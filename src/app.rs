@@ -1,15 +1,12 @@
-//! The only wiring: settings become a store, a registry, a router and a server.
+//! The wiring: settings become a store (`store.rs`), the options of each component (`options.rs`), a
+//! registry and a server.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
-use jreg_storage::{
-    Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
-    Locality, MemoryStore, Metered, Observer, Store, SystemClock,
-};
+use jreg_registry::Registry;
+use jreg_storage::{Clock, FS_THREADS, Locality, Store, SystemClock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,16 +18,18 @@ use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
     Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
 };
-use crate::bucket::{self, BucketError};
+use crate::bucket::BucketError;
 use crate::config::{Settings, StorageLocation};
-use crate::folder::{self, FolderContent, ForeignFolder};
-use crate::http::{Api, Context, HttpOptions};
+use crate::folder::ForeignFolder;
+use crate::http::{Api, Context};
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
-use crate::limits;
+use crate::limits::{Limits, descriptors};
+use crate::maintenance::Workshop;
 use crate::maintenance::socket::ControlSocket;
-use crate::maintenance::{Workshop, check_options, collect_options};
 use crate::metrics::Metrics;
+use crate::options;
 use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
+use crate::store::{open_store, surrounded};
 use crate::tls::{Tls, TlsError};
 
 /// How long work that nobody waits for any more may take after the server has stopped.
@@ -134,25 +133,26 @@ impl App {
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let is_shared = store.locality() == Locality::Shared;
-        let store = surrounded(store, &settings, &metrics);
+        let store = surrounded(store, settings.s3_hedge_reads, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
-        let options = registry_options(&settings);
-        let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
+        let registry = options::registry(&settings);
+        let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
-        let limits = limits::Limits::new(&settings, Arc::clone(&clock), Arc::clone(&metrics));
+        let limits = options::limits(&settings);
+        let limits = Limits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
             Keeper::Settings(_) if !settings.asks_who() => (Arc::new(Open) as _, None),
             Keeper::Settings(fetch) => {
                 let counts = Arc::clone(&metrics);
-                let guard =
-                    Guard::open(&settings, store, clock, counts, fetch, Arc::clone(&robots));
+                let (options, robots) = (options::guard(&settings), Arc::clone(&robots));
+                let guard = Guard::open(options, store, clock, counts, fetch, robots);
                 let guard = Arc::new(Box::pin(guard).await?);
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
         };
-        let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
+        let (chosen, counts) = (options::audit(&settings), Arc::clone(&metrics));
         let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
         let audit = opening.await.map_err(io::Error::other)??;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
@@ -161,21 +161,21 @@ impl App {
         let workshop = Workshop {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
-            settings: Arc::new(settings.clone()),
+            gc: options::gc(&settings),
+            fsck: options::fsck(&settings),
             robots,
             audit: audit.clone(),
         };
-        let server = ServerOptions::of(&settings);
+        let server = options::server(&settings);
         if server.connections_max < settings.connections_max {
-            let (connections_max, descriptors) =
-                (server.connections_max, limits::descriptors::limit());
+            let (connections_max, descriptors) = (server.connections_max, descriptors::limit());
             tracing::warn!(
                 connections_max,
                 descriptors,
                 "connections-max is lowered: the limit of open files (RLIMIT_NOFILE) allows no more"
             );
         }
-        let options = HttpOptions::of(&settings);
+        let options = options::http(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
             guard,
@@ -256,9 +256,10 @@ async fn open_tls(
     store: &Arc<dyn Store>,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Arc<Tls>>, StartError> {
-    let (settings, store, metrics) = (settings.clone(), Arc::clone(store), Arc::clone(metrics));
-    let opening = tokio::task::spawn_blocking(move || Tls::open(&settings, store, metrics));
-    Ok(opening.await.map_err(io::Error::other)??.map(Arc::new))
+    let Some((options, source)) = options::tls(settings, store) else { return Ok(None) };
+    let metrics = Arc::clone(metrics);
+    let opening = tokio::task::spawn_blocking(move || Tls::open(options, source, metrics));
+    Ok(Some(Arc::new(opening.await.map_err(io::Error::other)??)))
 }
 
 /// What gets the certificate, if the settings say so.
@@ -269,15 +270,14 @@ async fn open_acme(
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Arc<Acme>>, AcmeError> {
-    let Some(tls) = tls else { return Ok(None) };
-    if !settings.acme_domains.is_empty() && settings.storage == StorageLocation::Memory {
+    let (Some(tls), Some(options)) = (tls, options::acme(settings)) else { return Ok(None) };
+    if settings.storage == StorageLocation::Memory {
         tracing::warn!(
             "each start asks for a certificate, as memory keeps none: authorities limit that"
         );
     }
     let (store, clock, metrics) = (Arc::clone(store), Arc::clone(clock), Arc::clone(metrics));
-    let acme = Acme::open(settings, tls, store, clock, metrics).await?;
-    Ok(acme.map(Arc::new))
+    Ok(Some(Arc::new(Acme::open(options, tls, store, clock, metrics).await?)))
 }
 
 /// Who says who may come in.
@@ -324,7 +324,7 @@ impl Jobs {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             audit: audit.clone(),
-            options: collect_options(settings),
+            options: options::gc(settings),
             interval,
             holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
             is_shared,
@@ -332,7 +332,7 @@ impl Jobs {
         let scrubber = settings.scrub_interval.map(|interval| Scrubber {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
-            options: check_options(settings),
+            options: options::fsck(settings),
             interval,
         });
         Self { reaper, collector, scrubber, reloader: None, renewer: None }
@@ -355,78 +355,6 @@ impl Jobs {
     }
 }
 
-/// A store with what is put around every one, and around those whose requests travel.
-pub(crate) fn surrounded(
-    store: Arc<dyn Store>,
-    settings: &Settings,
-    metrics: &Arc<Metrics>,
-) -> Arc<dyn Store> {
-    let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
-    let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
-    if store.locality() == Locality::InProcess {
-        return store;
-    }
-    if settings.s3_hedge_reads {
-        store = Arc::new(Hedged::new(store, observer));
-    }
-    Arc::new(Coalesced::new(store, GATHER_MAX))
-}
-
-/// Counts the requests to the store.
-#[derive(Debug)]
-struct StoreMetrics(Arc<Metrics>);
-
-impl Observer for StoreMetrics {
-    fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
-        let outcome = result.map_or_else(outcome, |()| "ok");
-        self.0.count_store_request(operation, outcome, duration);
-    }
-
-    fn hedge(&self, hedge: Hedge) {
-        self.0.count_hedge(match hedge {
-            Hedge::Won => "won",
-            Hedge::Lost => "lost",
-            Hedge::Withheld => "withheld",
-        });
-    }
-}
-
-fn outcome(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::NotFound => "not_found",
-        ErrorKind::AlreadyExists => "already_exists",
-        ErrorKind::Precondition => "precondition",
-        ErrorKind::OutOfRange => "out_of_range",
-        ErrorKind::TooLarge => "too_large",
-        ErrorKind::Throttled => "throttled",
-        ErrorKind::Unavailable => "unavailable",
-        ErrorKind::Refused => "refused",
-        ErrorKind::Full => "full",
-        _ => "other",
-    }
-}
-
-pub(crate) fn registry_options(settings: &Settings) -> Options {
-    Options {
-        references: settings.references,
-        manifest_media_types: settings.manifest_media_types.clone(),
-        limits: Limits {
-            manifest_bytes_max: settings.manifest_bytes_max,
-            page_items_max: settings.page_items_max,
-            upload_age_max: settings.upload_age_max,
-            uploads_max: settings.uploads_max,
-            upload_buffer_bytes: settings.upload_buffer_bytes,
-            buffer_wait_max: settings.buffer_wait_max,
-            part_bytes: settings.part_bytes,
-            parts_in_flight: settings.parts_in_flight,
-            wave_reads_max: settings.wave_reads_max,
-            mount_candidates_max: settings.mount_candidates_max,
-        },
-        cache_bytes: settings.cache_bytes,
-        cache_trust: settings.cache_trust,
-    }
-}
-
 /// Number of threads beside those of the folder: for the hashes of passwords, for files that are
 /// looked at, and for bytes that are read ahead.
 const OTHER_THREADS: usize = 16;
@@ -434,51 +362,13 @@ const OTHER_THREADS: usize = 16;
 /// Maximum number of blocking calls under way. Each has a stack.
 const BLOCKING_THREADS_MAX: usize = FS_THREADS + OTHER_THREADS;
 
-/// What part of `cache-bytes` the records of a folder may take, beside what is made of them.
-const RECORDS_SHARE: u64 = 4;
-
-/// How a folder is opened as the settings say.
-pub(crate) fn folder_options(settings: &Settings) -> FsOptions {
-    FsOptions {
-        durability: settings.durability,
-        cache_bytes: settings.cache_bytes / RECORDS_SHARE,
-        private_folders: SECRET_FOLDERS,
-        reserved_for: vec![jreg_registry::FREES_SPACE.to_owned()],
-        ..FsOptions::default()
-    }
-}
-
-/// Opens the place where the settings want everything to be kept.
-async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
-    let path = match &settings.storage {
-        StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
-        StorageLocation::Bucket(url) => {
-            return Ok(bucket::open(settings, url, bucket::Access::Serve).await?);
-        }
-        StorageLocation::Folder(path) => path.clone(),
-    };
-    let options = folder_options(settings);
-    let opening = tokio::task::spawn_blocking(move || open_folder(&path, options));
-    let store = opening.await.map_err(io::Error::other)??;
-    Ok(Arc::new(store))
-}
-
-/// Opens a folder, unless it is another program's.
-fn open_folder(path: &Path, options: FsOptions) -> Result<FsStore, StartError> {
-    // What cannot be read is told when it is opened, with what to do about it.
-    if let Ok(FolderContent::Foreign(foreign)) = folder::look(path) {
-        return Err(foreign.into());
-    }
-    Ok(FsStore::open(path, options)?)
-}
-
 /// `jreg serve`: serves until SIGTERM or SIGINT, then finishes what runs. A second signal ends
 /// the process at once. `announce` is told where the registry listens.
 pub fn run(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
 ) -> Result<Ending, StartError> {
-    limits::descriptors::raise_limit();
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -653,24 +543,6 @@ mod tests {
         assert!(text.contains("docker push registry.test:5000/alpine"), "{text}");
     }
 
-    /// What is around a store, outermost first.
-    fn around(locality: Locality, change: impl FnOnce(&mut Settings)) -> Vec<String> {
-        let mut settings = Settings::default();
-        change(&mut settings);
-        let store = Arc::new(MemoryStore::builder().locality(locality).build());
-        let text = format!("{:?}", surrounded(store, &settings, &Arc::default()));
-        let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());
-        names.take_while(|name| *name != "MemoryStore").map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn reads_are_shared_and_hedged_where_requests_travel() {
-        assert_eq!(around(Locality::InProcess, |_| {}), ["Metered"]);
-        assert_eq!(around(Locality::Shared, |_| {}), ["Coalesced", "Hedged", "Metered"]);
-        let off = |settings: &mut Settings| settings.s3_hedge_reads = false;
-        assert_eq!(around(Locality::Shared, off), ["Coalesced", "Metered"]);
-    }
-
     #[test]
     fn an_open_registry_is_for_this_machine() {
         let start = |listen: &str, change: fn(&mut Settings)| {
@@ -687,10 +559,5 @@ mod tests {
             assert!(start(listen, |settings| settings.insecure_open = true).is_ok());
             assert!(start(listen, |settings| settings.authentication = true).is_ok());
         }
-    }
-
-    #[test]
-    fn the_default_settings_are_the_registrys_defaults() {
-        assert_eq!(registry_options(&Settings::default()), Options::default());
     }
 }

@@ -13,14 +13,15 @@
 pub mod command;
 mod output;
 
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{AuditTarget, Settings, Value};
 use crate::metrics::Metrics;
 
 use output::Output;
@@ -29,6 +30,40 @@ use output::Output;
 pub const LINES_WAITING_MAX: usize = 1024;
 /// The most lines that are written at once.
 const BATCH_LINES_MAX: usize = 256;
+
+/// What an operator can set about the audit log.
+#[derive(Clone, Debug, Default)]
+pub struct AuditOptions {
+    /// Where decisions are written.
+    pub target: AuditTarget,
+    /// Whether allowed reads are written, too.
+    pub reads: bool,
+}
+
+/// Where decisions are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AuditTarget {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To standard error, among the lines of the log.
+    Stderr,
+    /// To the end of this file.
+    File(PathBuf),
+}
+
+impl fmt::Display for AuditTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
 
 /// A decision, as it stands in a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -137,25 +172,25 @@ pub enum AuditError {
 }
 
 impl AuditLog {
-    /// As the settings say. Blocks as a disk does.
+    /// As the options say. Blocks as a disk does.
     ///
     /// # Errors
     ///
     /// [`AuditError`].
-    pub fn open(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Self, AuditError> {
-        Self::to(&settings.audit_log, settings, metrics)
+    pub fn open(options: &AuditOptions, metrics: &Arc<Metrics>) -> Result<Self, AuditError> {
+        Self::to(&options.target, options, metrics)
     }
 
-    /// As the settings say, for a command: a standard stream is the server's. Blocks as a disk does.
+    /// As the options say, for a command: a standard stream is the server's. Blocks as a disk does.
     ///
     /// # Errors
     ///
     /// [`AuditError`].
     pub fn open_for_command(
-        settings: &Settings,
+        options: &AuditOptions,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, AuditError> {
-        Self::to(command::of_commands(&settings.audit_log), settings, metrics)
+        Self::to(command::of_commands(&options.target), options, metrics)
     }
 
     /// One that takes nothing.
@@ -165,11 +200,12 @@ impl AuditLog {
 
     fn to(
         target: &AuditTarget,
-        settings: &Settings,
+        options: &AuditOptions,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, AuditError> {
         let opened = Output::open(target);
-        let opened = opened.map_err(|source| AuditError::Open { target: target.show(), source })?;
+        let opened =
+            opened.map_err(|source| AuditError::Open { target: target.to_string(), source })?;
         let Some(output) = opened else { return Ok(Self(None)) };
         let is_file = matches!(target, AuditTarget::File(_));
         let (queue, orders) = mpsc::channel(LINES_WAITING_MAX);
@@ -178,7 +214,7 @@ impl AuditLog {
             .name("audit".to_owned())
             .spawn(move || write(output, orders, &counts))
             .map_err(AuditError::Thread)?;
-        let (reads, metrics) = (settings.audit_reads, Arc::clone(metrics));
+        let (reads, metrics) = (options.reads, Arc::clone(metrics));
         Ok(Self(Some(Arc::new(Inner { queue, reads, is_file, metrics }))))
     }
 

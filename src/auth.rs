@@ -36,11 +36,11 @@ use jreg_registry::{Registry, Usage};
 use crate::network::Network;
 
 pub(crate) use challenge::BASIC as BASIC_CHALLENGE;
-pub use guard::{Guard, GuardError, RELOAD_INTERVAL};
+pub use guard::{Guard, GuardError, GuardOptions, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
 pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
 pub use refused::{Credentialed, RefusedAccess};
-pub(crate) use robots::{RobotError, Robots};
+pub use robots::{RobotError, Robots};
 pub use sessions::TRUST_MAX;
 pub use tokens::{Exchange, Proof, Token, TokenError};
 

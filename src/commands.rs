@@ -31,7 +31,7 @@ fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode 
         Ok(maintenance) => maintenance,
         Err(error) => return fail(2, &error),
     };
-    let _log = match logging::start(&resolved.settings) {
+    let _log = match logging::start(&resolved.settings.log, resolved.settings.log_format) {
         Ok(log) => log,
         Err(error) => return fail(failed, &error),
     };

@@ -17,9 +17,10 @@ use jreg_oci::MediaTypePattern;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
-pub use value::{
-    AuditTarget, ForwardedHeader, LogFormat, PublicUrl, Secret, StorageLocation, TlsVersion,
-};
+pub use crate::audit::AuditTarget;
+pub use crate::logging::LogFormat;
+pub use jreg_auth::ForwardedHeader;
+pub use value::{PublicUrl, Secret, StorageLocation, TlsVersion};
 
 pub(crate) use value::Value;
 use value::{REDACTED, repeatable};

@@ -40,16 +40,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::AuditLog;
 use crate::auth::{Gate, Guard};
-use crate::config::Settings;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::{Body, Request, RequestHandler, Response, ResponseFuture};
 use crate::tls::Tls;
 
 use exchange::Exchange;
-use proxies::Proxies;
-use redirect::Redirects;
 
+pub use proxies::Proxies;
+pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use service::ROUTES as SERVICE_ROUTES;
 
@@ -58,7 +57,7 @@ pub use service::ROUTES as SERVICE_ROUTES;
 pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 
 /// What an operator can set about HTTP.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
     /// Whether content may be deleted.
     pub deletes: bool,
@@ -91,29 +90,23 @@ pub struct HttpOptions {
     pub proxies: Proxies,
 }
 
-impl HttpOptions {
-    /// What the settings say of HTTP.
-    pub fn of(settings: &Settings) -> Self {
-        let warning = |text: &String| {
-            HeaderValue::from_str(&format!("299 - \"{text}\""))
-                .expect("the settings hold only printable warnings")
-        };
-        let public_url = settings.public_url.as_ref();
+impl Default for HttpOptions {
+    fn default() -> Self {
         Self {
-            deletes: settings.deletes,
-            public_url: public_url.map_or_else(String::new, |url| url.as_str().to_owned()),
-            warnings: settings.warning.iter().map(warning).collect(),
-            manifest_bytes_max: settings.manifest_bytes_max,
-            manifest_buffer_bytes: settings.manifest_buffer_bytes,
-            page_items_max: settings.page_items_max,
-            body_idle_timeout: settings.body_idle_timeout,
-            body_rate_min: settings.body_rate_min,
-            body_rate_grace: settings.body_rate_grace,
-            buffer_wait_max: settings.buffer_wait_max,
-            drain_bytes_max: settings.drain_bytes_max,
-            retry_after: settings.retry_after,
-            redirects: Redirects::of(settings),
-            proxies: Proxies::of(settings),
+            deletes: true,
+            public_url: String::new(),
+            warnings: Vec::new(),
+            manifest_bytes_max: 4 << 20,
+            manifest_buffer_bytes: 128 << 20,
+            page_items_max: 1000,
+            body_idle_timeout: Duration::from_secs(60),
+            body_rate_min: 1024,
+            body_rate_grace: Duration::from_secs(60),
+            buffer_wait_max: Duration::from_secs(30),
+            drain_bytes_max: 8 << 20,
+            retry_after: Duration::from_secs(5),
+            redirects: Redirects::default(),
+            proxies: Proxies::default(),
         }
     }
 }

@@ -35,6 +35,8 @@ pub mod logging;
 pub mod maintenance;
 pub mod metrics;
 pub mod network;
+pub mod options;
 pub mod server;
+mod store;
 pub mod tls;
 mod watched;

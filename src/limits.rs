@@ -19,7 +19,6 @@ use jreg_auth::Identity;
 use jreg_storage::Clock;
 use quick_cache::sync::Cache;
 
-use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::network::Network;
 
@@ -29,6 +28,23 @@ pub use bytes::{Account, Moving};
 /// The most clients whose rate is remembered, of each kind.
 const REMEMBERED_MAX: usize = 16_384;
 const SECOND: Duration = Duration::from_secs(1);
+
+/// What an operator can set about rates; 0 is no limit.
+#[derive(Clone, Debug, Default)]
+pub struct LimitOptions {
+    /// Maximum requests a second of one address.
+    pub address_requests: u32,
+    /// Maximum requests a second of one identity.
+    pub identity_requests: u32,
+    /// How much of a rate may be saved up.
+    pub burst: Duration,
+    /// Maximum uploads of one identity at the same time.
+    pub uploads: usize,
+    /// Maximum bytes of bodies in flight of one address.
+    pub address_bytes: u64,
+    /// Maximum bytes of bodies in flight of one identity.
+    pub identity_bytes: u64,
+}
 
 /// How much clients may ask for.
 #[derive(Debug)]
@@ -72,17 +88,13 @@ pub enum Exceeded {
 }
 
 impl Limits {
-    /// What the settings say.
-    pub fn new(settings: &Settings, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        let burst = settings.rate_limit_burst;
+    /// The limits of the options.
+    pub fn new(options: &LimitOptions, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Self {
-            addresses: Rates::new(settings.rate_limit_address_requests, burst),
-            clients: Rates::new(settings.rate_limit_requests, burst),
-            uploads: Uploads::new(settings.rate_limit_uploads),
-            bytes: Bytes::new(
-                settings.rate_limit_address_bytes_in_flight,
-                settings.rate_limit_bytes_in_flight,
-            ),
+            addresses: Rates::new(options.address_requests, options.burst),
+            clients: Rates::new(options.identity_requests, options.burst),
+            uploads: Uploads::new(options.uploads),
+            bytes: Bytes::new(options.address_bytes, options.identity_bytes),
             clock,
             metrics,
         }

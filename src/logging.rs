@@ -13,10 +13,19 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::config::{LogFormat, Settings};
-
 use background::Background;
 pub use background::{LogGuard, dropped_lines};
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, otherwise JSON.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -29,20 +38,20 @@ pub enum LogError {
     Started(#[from] TryInitError),
 }
 
-/// Sends the log of this process to standard error from now on. Can be done once. The returned value
+/// Sends what passes `filter` to standard error from now on. Can be done once. The returned value
 /// must live as long as the process.
 ///
 /// # Errors
 ///
 /// [`LogError`].
-pub fn start(settings: &Settings) -> Result<LogGuard, LogError> {
+pub fn start(filter: &str, format: LogFormat) -> Result<LogGuard, LogError> {
     // The settings hold only filters that parse.
-    let filter: Targets = settings.log.parse().unwrap_or_default();
+    let filter: Targets = filter.parse().unwrap_or_default();
     let terminal = io::stderr().is_terminal();
     let (writer, guard) = Background::start(io::stderr())?;
     // The filter is not the layer's own: that would cost each event a look-up.
     let registry = tracing_subscriber::registry().with(filter);
-    if pretty(settings.log_format, terminal) {
+    if pretty(format, terminal) {
         let layer = tracing_subscriber::fmt::layer().with_writer(writer);
         registry.with(layer.with_ansi(terminal).with_target(false)).try_init()?;
     } else {

@@ -33,8 +33,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Settings;
-use crate::limits::descriptors::{self, Allowance};
+use crate::limits::descriptors::Allowance;
 use crate::metrics::Metrics;
 use crate::tls::Tls;
 
@@ -77,7 +76,7 @@ pub struct Secured {
 }
 
 /// What an operator can set about connections.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
     /// The most connections.
     pub connections_max: usize,
@@ -103,26 +102,43 @@ pub struct ServerOptions {
     pub shutdown_deadline: Duration,
 }
 
-impl ServerOptions {
-    /// What the settings say of connections, as far as this process's file descriptors allow it.
-    pub fn of(settings: &Settings) -> Self {
-        let allowance = Allowance::of(descriptors::limit());
-        let connections_max = settings.connections_max.min(allowance.connections);
-        let per_address = settings.connections_per_address_max;
+impl Default for ServerOptions {
+    fn default() -> Self {
         Self {
-            connections_max,
-            connections_per_address_max: per_address
-                .unwrap_or_else(|| (connections_max / PER_ADDRESS_SHARE).max(PER_ADDRESS_MIN)),
-            h2_window_bytes: settings.h2_window_bytes,
-            responses_max: allowance.responses,
-            trusted_proxies: settings.trusted_proxies.clone(),
-            h2_streams_max: settings.h2_streams_max,
-            header_read_timeout: settings.header_read_timeout,
-            write_stall_timeout: settings.write_stall_timeout,
-            retry_after: settings.retry_after,
-            shutdown_deadline: settings.shutdown_deadline,
+            connections_max: 4096,
+            connections_per_address_max: per_address(4096),
+            trusted_proxies: Vec::new(),
+            h2_streams_max: 256,
+            h2_window_bytes: 128 << 20,
+            responses_max: 1024,
+            header_read_timeout: Duration::from_secs(60),
+            write_stall_timeout: Duration::from_secs(120),
+            retry_after: Duration::from_secs(5),
+            shutdown_deadline: Duration::from_secs(30),
         }
     }
+}
+
+impl ServerOptions {
+    /// The same as far as this process's file descriptors allow it.
+    #[must_use]
+    pub fn within(self, allowance: Allowance) -> Self {
+        Self {
+            connections_max: self.connections_max.min(allowance.connections),
+            responses_max: allowance.responses,
+            ..self
+        }
+    }
+
+    /// The share of all connections that one address may have; of few, it may have some.
+    #[must_use]
+    pub fn with_usual_share(self) -> Self {
+        Self { connections_per_address_max: per_address(self.connections_max), ..self }
+    }
+}
+
+fn per_address(connections_max: usize) -> usize {
+    (connections_max / PER_ADDRESS_SHARE).max(PER_ADDRESS_MIN)
 }
 
 /// Where connections come from. A listener; in tests also one that fails.

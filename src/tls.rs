@@ -4,8 +4,8 @@
 //! change. What they say is taken as a whole: a certificate without its key, or one that is over,
 //! never takes the place of what worked. Connections that are open keep what they began with.
 //!
-//! With `acme-domains` the certificate and its key are in no file: [`crate::acme`] keeps them in the
-//! store and hands them over, and there may be none yet.
+//! With ACME the certificate and its key are in no file: whoever orders them hands them over, and
+//! there may be none yet. What proves a name to an authority comes from a [`ChallengeSource`].
 
 mod issued;
 
@@ -14,21 +14,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_auth::Certificate;
-use jreg_storage::Store;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::acme::Challenges;
-use crate::config::{Settings, TlsVersion};
 use crate::metrics::Metrics;
 use crate::watched::{Fault, FileError, Reload, Watched};
 
@@ -51,6 +51,9 @@ use issued::Slot;
 /// What is spoken over TLS, the better first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
+/// What a client speaks that looks whether a name is ours (RFC 8737).
+pub(crate) const CHALLENGE_PROTOCOL: &[u8] = b"acme-tls/1";
+
 /// Where the files stand among those that are watched.
 const CERT: usize = 0;
 const KEY: usize = 1;
@@ -60,6 +63,45 @@ const CLIENT_CA: usize = 2;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot speak TLS")]
 pub struct TlsError(#[from] FileError);
+
+/// What an operator can set about TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsOptions {
+    /// PEM bundle of the CAs that issue client certificates.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a connection needs a client certificate.
+    pub client_cert_required: bool,
+    /// Whether TLS 1.2 is spoken, beside 1.3.
+    pub allows_tls12: bool,
+}
+
+/// Where the certificate and its key come from.
+#[derive(Clone, Debug)]
+pub enum CertificateSource {
+    /// From files.
+    Files {
+        /// The certificate, with those above it (PEM).
+        cert: PathBuf,
+        /// Its key (PEM).
+        key: PathBuf,
+    },
+    /// From an authority, which looks whether names are ours.
+    Acme(Arc<dyn ChallengeSource>),
+}
+
+/// What proves to an authority that names are ours.
+#[async_trait]
+pub trait ChallengeSource: fmt::Debug + Send + Sync + 'static {
+    /// The handshake that proves a name; `None`: no order asks for that.
+    async fn config(&self, name: &str) -> Option<Arc<ServerConfig>>;
+}
+
+/// The name that a client wants to see proved, if that is what it speaks and nothing else.
+pub(crate) fn challenged_name(hello: &ClientHello<'_>) -> Option<String> {
+    let mut protocols = hello.alpn()?;
+    let is_asked = protocols.next() == Some(CHALLENGE_PROTOCOL) && protocols.next().is_none();
+    is_asked.then(|| hello.server_name().map(str::to_ascii_lowercase)).flatten()
+}
 
 /// What handshakes are made with, kept up to date.
 pub struct Tls {
@@ -83,7 +125,7 @@ struct Loaded {
 #[derive(Debug)]
 struct Automatic {
     slot: Arc<Slot>,
-    challenges: Challenges,
+    challenges: Arc<dyn ChallengeSource>,
     /// When it was last said that there is no certificate.
     noticed: Mutex<Option<SystemTime>>,
 }
@@ -101,50 +143,44 @@ impl fmt::Debug for Loaded {
 }
 
 impl Tls {
-    /// What the settings say of TLS; `None`: it is not spoken. Blocks as a disk does. What authorities
-    /// ask for to issue a certificate is looked up in `store`.
+    /// Reads the files. Blocks as a disk does.
     ///
     /// # Errors
     ///
     /// A file cannot be read, or does not say what it should.
     pub fn open(
-        settings: &Settings,
-        store: Arc<dyn Store>,
+        options: TlsOptions,
+        source: CertificateSource,
         metrics: Arc<Metrics>,
-    ) -> Result<Option<Self>, TlsError> {
-        let pair = match (&settings.tls_cert, &settings.tls_key) {
-            (Some(cert), Some(key)) => Some([cert, key]),
-            _ if settings.acme_domains.is_empty() => return Ok(None),
-            _ => None,
+    ) -> Result<Self, TlsError> {
+        let (mut paths, automatic) = match source {
+            CertificateSource::Files { cert, key } => (vec![cert, key], None),
+            CertificateSource::Acme(challenges) => {
+                let (slot, noticed) = Default::default();
+                (Vec::new(), Some(Automatic { slot, challenges, noticed }))
+            }
         };
-        let files = pair.into_iter().flatten().chain(settings.tls_client_ca.as_ref());
-        let paths = files.map(PathBuf::from).collect();
-        let slot = pair.is_none().then(Arc::<Slot>::default);
+        paths.extend(options.client_ca);
         let rules = Rules {
             provider: Arc::new(rustls::crypto::ring::default_provider()),
-            min_version: settings.tls_min_version,
-            clients_must: settings.tls_client_cert_required,
-            slot: slot.clone(),
+            allows_tls12: options.allows_tls12,
+            clients_must: options.client_cert_required,
+            slot: automatic.as_ref().map(|automatic| Arc::clone(&automatic.slot)),
         };
-        let automatic = slot.map(|slot| Automatic {
-            slot,
-            challenges: Challenges::new(settings, store, &rules),
-            noticed: Mutex::default(),
-        });
         let parse = move |texts: &[String]| rules.load(texts, SystemTime::now());
         let files = Watched::open_all(paths, FILE_BYTES_MAX, parse)?;
         let tls = Self { files, automatic, metrics, noticed: Mutex::default() };
         tls.look(SystemTime::now());
-        Ok(Some(tls))
+        Ok(tls)
     }
 
     /// What is shown to an authority that looks whether names are ours, if one issues the certificate.
-    pub(crate) fn challenges(&self) -> Option<&Challenges> {
-        self.automatic.as_ref().map(|automatic| &automatic.challenges)
+    pub(crate) fn challenges(&self) -> Option<&dyn ChallengeSource> {
+        self.automatic.as_ref().map(|automatic| &*automatic.challenges)
     }
 
     /// Whether no certificate is there yet: then there is no handshake.
-    pub(crate) fn lacks_certificate(&self) -> bool {
+    pub fn lacks_certificate(&self) -> bool {
         self.automatic.as_ref().is_some_and(|automatic| automatic.slot.expires().is_none())
     }
 
@@ -232,24 +268,24 @@ pub(crate) fn written(time: SystemTime) -> String {
 }
 
 /// How the files are read.
-pub(crate) struct Rules {
+struct Rules {
     /// What does the cryptography.
-    pub(crate) provider: Arc<CryptoProvider>,
-    min_version: TlsVersion,
+    provider: Arc<CryptoProvider>,
+    allows_tls12: bool,
     clients_must: bool,
     /// Where the certificate is, if not in the files.
     slot: Option<Arc<Slot>>,
 }
 
-impl Rules {
-    /// The versions that are spoken, the better first.
-    pub(crate) fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
-        match self.min_version {
-            TlsVersion::Tls12 => vec![&rustls::version::TLS13, &rustls::version::TLS12],
-            TlsVersion::Tls13 => vec![&rustls::version::TLS13],
-        }
+/// The versions that are spoken, the better first.
+pub(crate) fn versions(allows_tls12: bool) -> Vec<&'static SupportedProtocolVersion> {
+    match allows_tls12 {
+        true => vec![&rustls::version::TLS13, &rustls::version::TLS12],
+        false => vec![&rustls::version::TLS13],
     }
+}
 
+impl Rules {
     fn load(&self, texts: &[String], now: SystemTime) -> Result<Loaded, Fault> {
         let (resolver, expires, client_ca) = match &self.slot {
             Some(slot) => (Arc::clone(slot) as Arc<dyn ResolvesServerCert>, None, 0),
@@ -259,7 +295,7 @@ impl Rules {
             }
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(&self.versions())
+            .with_protocol_versions(&versions(self.allows_tls12))
             .map_err(|error| Fault { file: CERT, why: error.to_string() })?;
         let clients = texts.get(client_ca).map(|text| self.clients(text)).transpose();
         let clients = clients.map_err(of(client_ca))?;

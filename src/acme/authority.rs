@@ -16,8 +16,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::client::{Http, client};
 use super::records::AccountRecord;
-use super::{AcmeError, is_conflict};
-use crate::config::Settings;
+use super::{AcmeError, AcmeOptions, is_conflict};
 
 /// How often an order is looked at that the authority works on.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -56,13 +55,13 @@ impl From<Error> for AcmeError {
 }
 
 impl Authority {
-    /// What the settings say of it.
+    /// The authority of the options.
     pub(super) async fn open(
-        settings: &Settings,
+        options: AcmeOptions,
         store: Arc<dyn Store>,
     ) -> Result<Self, AcmeError> {
-        let http = Http::new(client(settings.acme_ca_file.as_deref()).await?);
-        let (directory, contact) = (settings.acme_directory.clone(), settings.acme_contact.clone());
+        let AcmeOptions { directory, contact, ca_file, .. } = options;
+        let http = Http::new(client(ca_file).await?);
         Ok(Self { directory, contact, store, http })
     }
 

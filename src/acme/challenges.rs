@@ -6,29 +6,26 @@
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jreg_registry::acme_order;
 use jreg_storage::Store;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::ClientHello;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::Semaphore;
 
 use super::records::OrderRecord;
-use crate::config::Settings;
 use crate::logging::chain;
-use crate::tls::Rules;
+use crate::tls::{self, CHALLENGE_PROTOCOL, ChallengeSource};
 
-/// What a client speaks that looks whether a name is ours.
-const PROTOCOL: &[u8] = b"acme-tls/1";
 /// How many such clients are answered at the same time; more wait. Anybody can say that they are
 /// one, and each makes the store be asked.
 const AT_ONCE_MAX: usize = 4;
 
 /// What is shown to authorities.
-pub(crate) struct Challenges {
+pub struct Challenges {
     domains: Vec<String>,
     store: Arc<dyn Store>,
     provider: Arc<CryptoProvider>,
@@ -42,27 +39,20 @@ impl fmt::Debug for Challenges {
     }
 }
 
-/// The name that a client wants to see proved, if that is what it speaks and nothing else.
-pub(crate) fn asked(hello: &ClientHello<'_>) -> Option<String> {
-    let mut protocols = hello.alpn()?;
-    let is_asked = protocols.next() == Some(PROTOCOL) && protocols.next().is_none();
-    is_asked.then(|| hello.server_name().map(str::to_ascii_lowercase)).flatten()
-}
-
 impl Challenges {
-    /// For these names.
-    pub(crate) fn new(settings: &Settings, store: Arc<dyn Store>, rules: &Rules) -> Self {
+    /// For these names, whose order is in `store`.
+    pub fn new(domains: Vec<String>, store: Arc<dyn Store>, allows_tls12: bool) -> Self {
         Self {
-            domains: settings.acme_domains.clone(),
+            domains,
             store,
-            provider: Arc::clone(&rules.provider),
-            versions: rules.versions(),
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            versions: tls::versions(allows_tls12),
             slots: Semaphore::new(AT_ONCE_MAX),
         }
     }
 
     /// The handshake that proves a name; `None`: nobody has asked for that, or it is not known.
-    pub(crate) async fn config(&self, name: &str) -> Option<Arc<ServerConfig>> {
+    async fn handshake(&self, name: &str) -> Option<Arc<ServerConfig>> {
         if !self.domains.iter().any(|domain| domain == name) {
             return None;
         }
@@ -105,8 +95,15 @@ impl Challenges {
             .map_err(|error| error.to_string())?;
         // An authority shows no certificate of its own, whatever clients must.
         let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(shown));
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.alpn_protocols = vec![CHALLENGE_PROTOCOL.to_vec()];
         config.send_tls13_tickets = 0;
         Ok(config)
+    }
+}
+
+#[async_trait]
+impl ChallengeSource for Challenges {
+    async fn config(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        self.handshake(name).await
     }
 }

@@ -29,7 +29,7 @@ pub enum ClientError {
 }
 
 /// Makes a client that trusts those of a file, or of this machine.
-pub(super) async fn client(ca_file: Option<&str>) -> Result<reqwest::Client, ClientError> {
+pub(super) async fn client(ca_file: Option<PathBuf>) -> Result<reqwest::Client, ClientError> {
     // Fails if the process has chosen already; then that choice stands.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut builder = reqwest::Client::builder()
@@ -37,7 +37,7 @@ pub(super) async fn client(ca_file: Option<&str>) -> Result<reqwest::Client, Cli
         .timeout(REQUEST_TIME_MAX)
         .https_only(true)
         .no_proxy();
-    if let Some(path) = ca_file.map(PathBuf::from) {
+    if let Some(path) = ca_file {
         builder = builder.tls_certs_only(authorities(path).await?);
     }
     Ok(builder.build()?)

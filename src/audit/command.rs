@@ -8,8 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::output::Output;
-use super::{AuditError, AuditLog};
-use crate::config::{AuditTarget, Settings, Value as _};
+use super::{AuditError, AuditLog, AuditTarget};
 
 /// Where the system keeps the names of its users.
 const ACCOUNTS: &str = "/etc/passwd";
@@ -139,15 +138,16 @@ impl Drop for Underway {
 pub struct Journal(Output);
 
 impl Journal {
-    /// The file that the settings name; `None`: they name none. Standard streams are the server's.
+    /// The file of an audit log; `None`: it has none. Standard streams are the server's.
     ///
     /// # Errors
     ///
     /// [`AuditError::Open`].
-    pub fn open(settings: &Settings) -> Result<Option<Self>, AuditError> {
-        let target = of_commands(&settings.audit_log);
+    pub fn open(target: &AuditTarget) -> Result<Option<Self>, AuditError> {
+        let target = of_commands(target);
         let opened = Output::open(target);
-        let opened = opened.map_err(|source| AuditError::Open { target: target.show(), source })?;
+        let opened =
+            opened.map_err(|source| AuditError::Open { target: target.to_string(), source })?;
         Ok(opened.map(Self))
     }
 

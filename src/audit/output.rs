@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::config::AuditTarget;
+use super::AuditTarget;
 
 /// What its owner and group may do with a new file.
 const MODE: u32 = 0o640;

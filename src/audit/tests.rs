@@ -11,10 +11,10 @@ const TASKS: usize = 16;
 const LINES_PER_TASK: usize = 200;
 
 fn open(path: &Path) -> (AuditLog, Arc<Metrics>) {
-    let audit_log = AuditTarget::File(path.to_owned());
+    let target = AuditTarget::File(path.to_owned());
     let metrics = Arc::new(Metrics::new());
-    let settings = Settings { audit_log, ..Settings::default() };
-    (AuditLog::open(&settings, &metrics).unwrap(), metrics)
+    let options = AuditOptions { target, reads: true };
+    (AuditLog::open(&options, &metrics).unwrap(), metrics)
 }
 
 fn entry(id: impl ToString) -> Entry {
@@ -173,11 +173,11 @@ async fn a_full_queue_makes_requests_wait_and_loses_nothing() {
 #[tokio::test]
 async fn without_a_setting_nothing_is_written_and_a_wrong_one_is_an_error() {
     let metrics = Arc::new(Metrics::new());
-    let log = AuditLog::open(&Settings::default(), &metrics).unwrap();
+    let log = AuditLog::open(&AuditOptions::default(), &metrics).unwrap();
     assert!(!log.is_on());
     log.record(&entry("a")).await;
-    let audit_log = AuditTarget::File("/nowhere/audit.log".into());
-    let settings = Settings { audit_log, ..Settings::default() };
-    let error = AuditLog::open(&settings, &metrics).unwrap_err();
+    let target = AuditTarget::File("/nowhere/audit.log".into());
+    let options = AuditOptions { target, reads: true };
+    let error = AuditLog::open(&options, &metrics).unwrap_err();
     assert_eq!(error.to_string(), "cannot open the audit log /nowhere/audit.log");
 }

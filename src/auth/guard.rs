@@ -1,6 +1,7 @@
 //! [`Guard`]: finds out who asks, and what the policy says of it.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +26,6 @@ use super::signing::{Signing, SigningError};
 use super::{
     Asker, Authorizer, Bearer, Credentialed, Denied, OwnGrants, RefusedAccess, Right, Session,
 };
-use crate::config::Settings;
 use crate::logging::chain;
 use crate::metrics::Metrics;
 use crate::network::Network;
@@ -39,6 +39,35 @@ const DECISIONS_PER_TURN: usize = 8;
 const UNKNOWN_TOKENS: &str = "\0access token";
 /// The issuer of our own tokens.
 const OURSELVES: &str = "jreg";
+
+/// What an operator can set about authentication and authorization.
+#[derive(Clone, Debug)]
+pub struct GuardOptions {
+    /// The file of users and their passwords.
+    pub htpasswd: Option<PathBuf>,
+    /// The file of rules.
+    pub policy: Option<PathBuf>,
+    /// Whether anonymous clients may pull.
+    pub anonymous_pull: bool,
+    /// Whether clients log in for tokens.
+    pub token_service: bool,
+    /// The token service, if it is another one.
+    pub token_realm: Option<String>,
+    /// The name of this registry in tokens.
+    pub token_audience: String,
+    /// How long a token is good.
+    pub token_lifetime: Duration,
+    /// How long a refresh token is.
+    pub refresh_lifetime: Duration,
+    /// How often there is another key for tokens.
+    pub key_rotation: Duration,
+    /// The address by which clients reach the registry.
+    pub public_url: Option<String>,
+    /// How many logins may fail before the next are delayed.
+    pub login_failures_free: u32,
+    /// The longest delay.
+    pub login_delay_max: Duration,
+}
 
 /// Who keeps a registry whose clients are asked who they are.
 #[derive(Debug)]
@@ -114,28 +143,28 @@ impl From<Early> for Refusal {
 }
 
 impl Guard {
-    /// A guard as the settings say, with what is kept in `store`.
+    /// A guard as the options say, with what is kept in `store`.
     ///
     /// # Errors
     ///
     /// [`GuardError`].
-    pub(crate) async fn open(
-        settings: &Settings,
+    pub async fn open(
+        options: GuardOptions,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         fetch: Arc<dyn Fetch>,
         robots: Arc<Robots>,
     ) -> Result<Self, GuardError> {
-        let files = settings.clone();
+        let files = options.clone();
         let opening = tokio::task::spawn_blocking(move || (users(&files), policy(&files)));
         let (users, policy) = opening.await.map_err(|error| GuardError::Task(error.into()))?;
-        let issues = settings.token_service && settings.token_realm.is_none();
-        let lifetime = settings.token_lifetime.max(settings.refresh_lifetime);
+        let issues = options.token_service && options.token_realm.is_none();
+        let lifetime = options.token_lifetime.max(options.refresh_lifetime);
         let signing = match issues {
             true => {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
-                Some(Arc::new(Signing::open(store, clock, settings.key_rotation, lifetime).await?))
+                Some(Arc::new(Signing::open(store, clock, options.key_rotation, lifetime).await?))
             }
             false => None,
         };
@@ -143,15 +172,15 @@ impl Guard {
             signing.clone(),
             Arc::clone(&store),
             Arc::clone(&clock),
-            settings.key_rotation,
+            options.key_rotation,
             lifetime,
         );
         Ok(Self {
             cursors,
-            scheme: scheme(settings),
-            service: settings.token_audience.clone(),
-            lifetime: settings.token_lifetime,
-            refresh_lifetime: settings.refresh_lifetime,
+            scheme: scheme(&options),
+            service: options.token_audience.clone(),
+            lifetime: options.token_lifetime,
+            refresh_lifetime: options.refresh_lifetime,
             users: users?,
             policy: policy?,
             robots,
@@ -160,8 +189,8 @@ impl Guard {
             sessions: Sessions::new(Fingerprints::new().ok_or(GuardError::Random)?),
             hasher: Hasher::new(),
             failures: Failures::new(
-                settings.login_failures_free,
-                settings.login_delay_max,
+                options.login_failures_free,
+                options.login_delay_max,
                 Arc::clone(&clock),
             ),
             clock,
@@ -726,19 +755,19 @@ fn action_of(right: &Right) -> Option<(Action, Option<&RepositoryName>)> {
     }
 }
 
-fn users(settings: &Settings) -> Result<Option<Watched<Htpasswd>>, FileError> {
+fn users(options: &GuardOptions) -> Result<Option<Watched<Htpasswd>>, FileError> {
     let parse = |text: &str| Htpasswd::parse(text).map_err(|error| error.to_string());
-    let open = |path: &String| Watched::open(path, jreg_auth::FILE_BYTES_MAX, parse);
-    settings.htpasswd.as_ref().map(open).transpose()
+    let open = |path: &PathBuf| Watched::open(path, jreg_auth::FILE_BYTES_MAX, parse);
+    options.htpasswd.as_ref().map(open).transpose()
 }
 
-fn policy(settings: &Settings) -> Result<PolicySource, FileError> {
-    let anonymous = settings.anonymous_pull;
+fn policy(options: &GuardOptions) -> Result<PolicySource, FileError> {
+    let anonymous = options.anonymous_pull;
     let completed = move |policy: Policy| match anonymous {
         true => policy.with_anonymous_pull(),
         false => policy,
     };
-    let Some(path) = &settings.policy else {
+    let Some(path) = &options.policy else {
         return Ok(PolicySource::Fixed(Arc::new(completed(Policy::of_users()))));
     };
     let parse =
@@ -746,12 +775,12 @@ fn policy(settings: &Settings) -> Result<PolicySource, FileError> {
     Ok(PolicySource::File(Watched::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
 }
 
-fn scheme(settings: &Settings) -> Scheme {
-    let service = settings.token_audience.clone();
-    let own = settings.public_url.as_ref().map(|url| format!("{}/token", url.as_str()));
-    match &settings.token_realm {
-        Some(realm) => Scheme::Bearer { realm: Some(realm.as_str().to_owned()), service },
-        None if settings.token_service => Scheme::Bearer { realm: own, service },
+fn scheme(options: &GuardOptions) -> Scheme {
+    let service = options.token_audience.clone();
+    let own = options.public_url.as_ref().map(|url| format!("{url}/token"));
+    match &options.token_realm {
+        Some(realm) => Scheme::Bearer { realm: Some(realm.clone()), service },
+        None if options.token_service => Scheme::Bearer { realm: own, service },
         None => Scheme::Basic,
     }
 }

@@ -22,7 +22,7 @@ const ROBOTS_MAX: usize = 100_000;
 
 /// The access tokens.
 #[derive(Debug)]
-pub(crate) struct Robots {
+pub struct Robots {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     cache: Cache<RobotId, Known>,
@@ -40,7 +40,7 @@ pub(super) struct Known {
 
 /// Why an access token cannot be made, shown or revoked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RobotError {
+pub enum RobotError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
@@ -59,7 +59,8 @@ pub(crate) enum RobotError {
 }
 
 impl Robots {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+    /// Those of `store`.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         let (cache, absent) = (Cache::new(REMEMBERED_MAX), Cache::new(ABSENT_REMEMBERED_MAX));
         Self { store, clock, cache, absent }
     }
@@ -99,7 +100,7 @@ impl Robots {
     }
 
     /// Makes a token. Its text is given once and kept nowhere.
-    pub(crate) async fn create(
+    pub async fn create(
         &self,
         name: &str,
         permissions: Vec<RobotPermission>,
@@ -113,7 +114,7 @@ impl Robots {
     }
 
     /// Every token, by id.
-    pub(crate) async fn list(&self) -> Result<Vec<(RobotId, Robot)>, RobotError> {
+    pub async fn list(&self) -> Result<Vec<(RobotId, Robot)>, RobotError> {
         let mut request = ListRequest::below(ACCESS_TOKENS);
         let mut found = Vec::new();
         loop {
@@ -136,7 +137,7 @@ impl Robots {
     }
 
     /// Makes a token good for nothing, everywhere within [`TRUST_MAX`].
-    pub(crate) async fn revoke(&self, id: &RobotId) -> Result<Robot, RobotError> {
+    pub async fn revoke(&self, id: &RobotId) -> Result<Robot, RobotError> {
         let key = access_token(&id.to_string()).ok_or(InvalidRobot::Id)?;
         for _ in 0..ATTEMPTS_MAX {
             let Some((robot, record)) = self.read(id).await? else {

@@ -15,7 +15,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(resolved) => resolved,
         Err(error) => return fail(2, &error),
     };
-    let _log = match logging::start(&settings) {
+    let _log = match logging::start(&settings.log, settings.log_format) {
         Ok(log) => log,
         Err(error) => return fail(1, &error),
     };

@@ -92,7 +92,7 @@ pub fn run(action: UserAction) -> ExitCode {
     };
     let done = match command.audited() {
         None => user(&path, command),
-        Some(operation) => match Journal::open(&settings) {
+        Some(operation) => match Journal::open(&settings.audit_log) {
             Ok(journal) => audited(journal, operation, &path, command),
             Err(error) => return fail(1, &error),
         },

@@ -7,9 +7,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jreg_auth::ForwardedHeader;
 use jreg_oci::MediaTypePattern;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
+
+use crate::audit::AuditTarget;
+use crate::logging::LogFormat;
 
 /// A value that can be written in a flag, a variable or the file.
 pub(crate) trait Value: Sized {
@@ -86,26 +90,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Pretty on a terminal, otherwise JSON.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Pretty,
-}
-
-/// The headers by which proxies say whose request they pass on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForwardedHeader {
-    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
-    XForwarded,
-    /// `Forwarded` (RFC 7239).
-    Forwarded,
-}
-
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -113,19 +97,6 @@ pub enum TlsVersion {
     Tls12,
     /// RFC 8446.
     Tls13,
-}
-
-/// Where decisions are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditTarget {
-    /// Nowhere.
-    Off,
-    /// To standard output.
-    Stdout,
-    /// To standard error, among the lines of the log.
-    Stderr,
-    /// To the end of this file.
-    File(PathBuf),
 }
 
 /// The address by which clients reach the registry.
@@ -211,12 +182,7 @@ impl Value for AuditTarget {
     }
 
     fn show(&self) -> String {
-        match self {
-            Self::Off => "off".to_owned(),
-            Self::Stdout => "stdout".to_owned(),
-            Self::Stderr => "stderr".to_owned(),
-            Self::File(path) => path.display().to_string(),
-        }
+        self.to_string()
     }
 }
 

@@ -292,7 +292,6 @@ mod tests {
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
-    use crate::config::Settings;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -306,9 +305,8 @@ mod tests {
             let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
             request.headers_mut().insert(name, value.parse().unwrap());
         }
-        let settings =
-            Settings { drain_bytes_max, body_idle_timeout: LIMIT, ..Settings::default() };
-        let options = HttpOptions::of(&settings);
+        let options =
+            HttpOptions { drain_bytes_max, body_idle_timeout: LIMIT, ..HttpOptions::default() };
         let exchange = Arc::new(Exchange::new(&request, &options.proxies));
         let (parts, body) = request.into_parts();
         (sender, ClientBody::new(body, &parts.headers, &options, exchange))

@@ -42,10 +42,9 @@ fn encode(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
 
     fn options() -> HttpOptions {
-        HttpOptions::of(&Settings::default())
+        HttpOptions::default()
     }
 
     #[test]

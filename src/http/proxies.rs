@@ -7,9 +7,8 @@ use std::sync::Arc;
 use http::header::{FORWARDED, HOST, VIA};
 use http::{HeaderMap, HeaderName, Method, Request, Version};
 use ipnet::IpNet;
-use jreg_auth::{Certificate, Said};
+use jreg_auth::{Certificate, ForwardedHeader, Said};
 
-use crate::config::{ForwardedHeader, Settings};
 use crate::server::{Peer, Secured};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -33,10 +32,18 @@ const FORWARDING: [HeaderName; 8] = [
 const AUTHORITY_BYTES_MAX: usize = 253 + 6;
 
 /// The proxies that are trusted, and by which headers they say what they know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxies {
-    trusted: Vec<IpNet>,
-    header: ForwardedHeader,
+    /// Their networks.
+    pub trusted: Vec<IpNet>,
+    /// The headers that they send.
+    pub header: ForwardedHeader,
+}
+
+impl Default for Proxies {
+    fn default() -> Self {
+        Self { trusted: Vec::new(), header: ForwardedHeader::XForwarded }
+    }
 }
 
 /// Where a request comes from.
@@ -68,11 +75,6 @@ impl Client {
 }
 
 impl Proxies {
-    /// What the settings say of proxies.
-    pub(super) fn of(settings: &Settings) -> Self {
-        Self { trusted: settings.trusted_proxies.clone(), header: settings.forwarded_header }
-    }
-
     fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted.iter().any(|network| network.contains(&address))
@@ -204,13 +206,13 @@ mod tests {
     }
 
     fn origin_of(request: http::request::Builder, peer: &str, tls: bool) -> Option<String> {
-        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
-        let settings = Settings { trusted_proxies, ..Settings::default() };
+        let trusted = vec!["10.0.0.0/8".parse().unwrap()];
+        let proxies = Proxies { trusted, ..Proxies::default() };
         let mut request = request.extension(Peer(peer.parse().unwrap())).body(()).unwrap();
         if tls {
             request.extensions_mut().insert(Secured { certificate: None });
         }
-        Proxies::of(&settings).client(&request).origin
+        proxies.client(&request).origin
     }
 
     fn row(
@@ -346,10 +348,8 @@ mod tests {
 
     /// Where a request over TLS comes from that says it was passed on, in both ways.
     fn client(header: ForwardedHeader, peer: &str) -> Client {
-        let trusted_proxies = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
-        let trusted_proxies = trusted_proxies.to_vec();
-        let settings =
-            Settings { trusted_proxies, forwarded_header: header, ..Settings::default() };
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
+        let proxies = Proxies { trusted: trusted.to_vec(), header };
         let certificate =
             Certificate { common_name: Some("x".to_owned()), ..Certificate::default() };
         let request = Request::get("/v2/")
@@ -361,7 +361,7 @@ mod tests {
             .extension(Secured { certificate: Some(Arc::new(certificate)) })
             .body(())
             .unwrap();
-        Proxies::of(&settings).client(&request)
+        proxies.client(&request)
     }
 
     #[test]
@@ -392,13 +392,13 @@ mod tests {
 
     #[test]
     fn a_proxy_that_says_nothing_is_the_client() {
-        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
-        let settings = Settings { trusted_proxies, ..Settings::default() };
+        let trusted = vec!["10.0.0.0/8".parse().unwrap()];
+        let proxies = Proxies { trusted, ..Proxies::default() };
         let peer: SocketAddr = "10.1.2.3:5".parse().unwrap();
         for value in ["", "unknown", "_hidden", "garbage"] {
             let request = Request::get("/v2/").header("X-Forwarded-For", value);
             let request = request.extension(Peer(peer)).body(()).unwrap();
-            let client = Proxies::of(&settings).client(&request);
+            let client = proxies.client(&request);
             assert_eq!((client.address, client.secure), (Some(peer), false), "{value:?}");
         }
     }

@@ -13,33 +13,38 @@ use jreg_registry::BlobReader;
 
 use super::error::ApiError;
 use super::headers;
-use crate::config::Settings;
 use crate::server::{Body, Response};
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Which requests are redirected.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirects {
-    is_on: bool,
-    bytes_min: u64,
-    networks: Vec<IpNet>,
-    agents_except: Vec<String>,
-    expiry: Duration,
+    /// Whether any is.
+    pub is_on: bool,
+    /// Minimum size of a blob, in bytes.
+    pub bytes_min: u64,
+    /// The networks of clients; none: all.
+    pub networks: Vec<IpNet>,
+    /// Beginnings of the `User-Agent` of clients that are not redirected.
+    pub agents_except: Vec<String>,
+    /// How long the address is good.
+    pub expiry: Duration,
+}
+
+impl Default for Redirects {
+    fn default() -> Self {
+        Self {
+            is_on: false,
+            bytes_min: 1024 * 1024,
+            networks: Vec::new(),
+            agents_except: Vec::new(),
+            expiry: Duration::from_secs(20 * 60),
+        }
+    }
 }
 
 impl Redirects {
-    /// What the settings say of redirects.
-    pub fn of(settings: &Settings) -> Self {
-        Self {
-            is_on: settings.redirect,
-            bytes_min: settings.redirect_bytes_min,
-            networks: settings.redirect_networks.clone(),
-            agents_except: settings.redirect_agents_except.clone(),
-            expiry: settings.redirect_expiry,
-        }
-    }
-
     /// The answer that sends a client to the store, if this is a request for it and the store
     /// has such a thing.
     pub(super) async fn answer(
@@ -91,10 +96,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn redirects(change: impl FnOnce(&mut Settings)) -> Redirects {
-        let mut settings = Settings { redirect: true, ..Settings::default() };
-        change(&mut settings);
-        Redirects::of(&settings)
+    fn redirects(change: impl FnOnce(&mut Redirects)) -> Redirects {
+        let mut redirects = Redirects { is_on: true, ..Redirects::default() };
+        change(&mut redirects);
+        redirects
     }
 
     fn agent(name: &'static str) -> HeaderMap {
@@ -105,14 +110,14 @@ mod tests {
 
     #[test]
     fn nobody_is_redirected_by_default() {
-        let default = Redirects::of(&Settings::default());
+        let default = Redirects::default();
         assert!(!default.is_for(LARGE, None, &HeaderMap::new()));
         assert!(redirects(|_| {}).is_for(LARGE, None, &HeaderMap::new()));
     }
 
     #[test]
     fn only_large_blobs_are_redirected() {
-        let some = redirects(|settings| settings.redirect_bytes_min = 100);
+        let some = redirects(|redirects| redirects.bytes_min = 100);
         assert!(some.is_for(100, None, &HeaderMap::new()));
         assert!(!some.is_for(99, None, &HeaderMap::new()));
     }
@@ -120,7 +125,7 @@ mod tests {
     #[test]
     fn only_clients_of_the_networks_are_redirected() {
         let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
-        let some = redirects(|settings| settings.redirect_networks = networks.to_vec());
+        let some = redirects(|redirects| redirects.networks = networks.to_vec());
         for (peer, expected) in [
             (Some("10.1.2.3:4"), true),
             (Some("[::ffff:10.1.2.3]:4"), true),
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn excepted_clients_are_not_redirected() {
-        let some = redirects(|settings| settings.redirect_agents_except = vec!["crane/".into()]);
+        let some = redirects(|redirects| redirects.agents_except = vec!["crane/".into()]);
         assert!(!some.is_for(LARGE, None, &agent("crane/v0.22")));
         assert!(some.is_for(LARGE, None, &agent("docker/28 crane/")));
         assert!(some.is_for(LARGE, None, &HeaderMap::new()));

@@ -19,6 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::app::App;
+use crate::config::Settings;
 use crate::server::{Body, Response, Running, listen};
 
 /// The paths of the document with the methods and operation ids under them.

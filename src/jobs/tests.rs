@@ -8,8 +8,7 @@ use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
 
 use super::*;
-use crate::audit::AuditLog;
-use crate::config::{AuditTarget, Settings};
+use crate::audit::{AuditLog, AuditOptions, AuditTarget};
 use crate::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -97,9 +96,9 @@ async fn removed_tags_are_in_the_audit_log() {
     store.delete(&manifests.entries[0].key, None).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
-    let settings = Settings { audit_log: AuditTarget::File(path.clone()), ..Settings::default() };
+    let options = AuditOptions { target: AuditTarget::File(path.clone()), reads: true };
     let metrics = Arc::new(Metrics::new());
-    let audit = AuditLog::open(&settings, &metrics).unwrap();
+    let audit = AuditLog::open(&options, &metrics).unwrap();
     let job = Collector {
         registry,
         metrics,

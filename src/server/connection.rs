@@ -445,7 +445,6 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::config::Settings;
     use crate::server::slots::EXTRA_MAX;
     use crate::server::testing::handler;
 
@@ -505,7 +504,7 @@ mod tests {
             window: Arc::default(),
         };
         let io = Watched { io: TokioIo::new(far), activity: Arc::clone(&activity) };
-        let builder = Builder::new(&ServerOptions::of(&Settings::default()));
+        let builder = Builder::new(&ServerOptions::default());
         tokio::spawn(async move { builder.wide.serve_connection(io, service).await.ok() });
         (near, activity)
     }

@@ -12,8 +12,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::refusal;
-use crate::acme::{self, Challenges};
-use crate::tls::Tls;
+use crate::tls::{ChallengeSource, Tls, challenged_name};
 
 /// What is told who speaks plain HTTP to a port of TLS.
 const PLAIN: &str = "HTTP/1.1 400 Bad Request\r\n\
@@ -96,12 +95,12 @@ async fn shake(tls: &Tls, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>
 /// shown that in the handshake, and nothing is said after that (RFC 8737 section 3).
 async fn answer(
     tls: &Tls,
-    challenges: &Challenges,
+    challenges: &dyn ChallengeSource,
     stream: TcpStream,
 ) -> Result<io::Result<TlsStream<TcpStream>>, Failure> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
     let hello = hello.map_err(Failure::Failed)?;
-    let name = acme::asked(&hello.client_hello());
+    let name = challenged_name(&hello.client_hello());
     let config = match &name {
         Some(name) => challenges.config(name).await,
         None => None,

@@ -37,8 +37,7 @@ struct Fixture {
 }
 
 fn options() -> ServerOptions {
-    let settings = Settings { shutdown_deadline: Duration::from_secs(30), ..Settings::default() };
-    ServerOptions::of(&settings)
+    ServerOptions { shutdown_deadline: Duration::from_secs(30), ..ServerOptions::default() }
 }
 
 /// Sends when it is dropped.

@@ -16,7 +16,7 @@ fn load(texts: &[&str]) -> Result<Loaded, Fault> {
 fn load_at(texts: &[&str], now: SystemTime) -> Result<Loaded, Fault> {
     let rules = Rules {
         provider: Arc::new(rustls::crypto::ring::default_provider()),
-        min_version: TlsVersion::Tls12,
+        allows_tls12: true,
         clients_must: false,
         slot: None,
     };

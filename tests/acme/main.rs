@@ -16,7 +16,7 @@ use jreg::acme::Acme;
 use jreg::app::{App, StartError};
 use jreg::auth::{Fetch, FetchError};
 use jreg::config::Settings;
-use jreg::server::{Parts, Running, ServerOptions, listen, serve};
+use jreg::server::{Parts, Running, listen, serve};
 use jreg_registry::acme_order;
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{MemoryStore, Store};
@@ -91,7 +91,7 @@ impl World {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         };
-        let running = serve(listener, address, parts, ServerOptions::of(&self.settings));
+        let running = serve(listener, address, parts, jreg::options::server(&self.settings));
         Instance { address, running, acme: Arc::clone(app.acme().unwrap()) }
     }
 

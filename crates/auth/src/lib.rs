@@ -31,7 +31,7 @@ pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MA
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
 pub use cursor::{cursor_key_id, decrypt_cursor, encrypt_cursor};
 pub use evaluation::{CONDITIONS_EVALUATED_MAX, Evaluation};
-pub use forwarded::{HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
+pub use forwarded::{ForwardedHeader, HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
 pub use htpasswd::{
     Comparison, Entry, FILE_BYTES_MAX, HashMemory, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX,
     hash_password, removed_user, with_user,

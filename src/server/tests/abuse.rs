@@ -211,11 +211,12 @@ async fn responses_that_are_not_taken_keep_nobody_from_reading() {
 
 #[test]
 fn one_address_has_a_quarter_of_all_connections() {
-    let of = |settings: Settings| ServerOptions::of(&settings).connections_per_address_max;
-    assert_eq!(of(Settings { connections_max: 300, ..Settings::default() }), 75);
-    assert_eq!(of(Settings { connections_max: 100, ..Settings::default() }), 64);
-    let all = Settings { connections_per_address_max: Some(0), ..Settings::default() };
-    assert_eq!(of(all), 0);
+    let of = |connections_max| {
+        let options = ServerOptions { connections_max, ..ServerOptions::default() };
+        options.with_usual_share().connections_per_address_max
+    };
+    assert_eq!(of(300), 75);
+    assert_eq!(of(100), 64);
 }
 
 #[tokio::test]
