@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_registry::Registry;
-use jreg_storage::{Clock, FS_THREADS, Locality, Store, SystemClock};
+use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::acme::{Acme, AcmeError};
 use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
-    Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
+    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
 };
 use crate::bucket::BucketError;
 use crate::config::{Settings, StorageLocation};
@@ -132,22 +132,24 @@ impl App {
         keeper: Keeper,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let is_shared = store.locality() == Locality::Shared;
+        let is_shared = !store.capabilities().is_exclusive;
         let store = surrounded(store, settings.s3_hedge_reads, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
         let registry = options::registry(&settings);
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
-        let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
+        let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
         let limits = Limits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
-            Keeper::Settings(_) if !settings.asks_who() => (Arc::new(Open) as _, None),
+            Keeper::Settings(_) if !settings.requires_authentication() => {
+                (Arc::new(Open) as _, None)
+            }
             Keeper::Settings(fetch) => {
                 let counts = Arc::clone(&metrics);
-                let (options, robots) = (options::guard(&settings), Arc::clone(&robots));
-                let guard = Guard::open(options, store, clock, counts, fetch, robots);
+                let (options, tokens) = (options::guard(&settings), Arc::clone(&access_tokens));
+                let guard = Guard::open(options, store, clock, counts, fetch, tokens);
                 let guard = Arc::new(Box::pin(guard).await?);
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
@@ -163,7 +165,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             gc: options::gc(&settings),
             fsck: options::fsck(&settings),
-            robots,
+            access_tokens,
             audit: audit.clone(),
         };
         let server = options::server(&settings);
@@ -329,7 +331,7 @@ impl Jobs {
             holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
             is_shared,
         });
-        let scrubber = settings.scrub_interval.map(|interval| Scrubber {
+        let scrubber = settings.fsck_interval.map(|interval| Scrubber {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             options: options::fsck(settings),
@@ -422,8 +424,8 @@ fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
     if address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    if settings.asks_who() {
-        if !settings.speaks_tls() && settings.trusted_proxies.is_empty() {
+    if settings.requires_authentication() {
+        if !settings.has_tls() && settings.trusted_proxies.is_empty() {
             tracing::warn!(
                 %address,
                 "passwords and tokens come in as they are: give tls-cert and tls-key, acme-domains, \
@@ -468,7 +470,7 @@ pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %address,
-        tls = settings.speaks_tls(),
+        tls = settings.has_tls(),
         storage = %settings.storage,
         durability,
         "listening"
@@ -491,7 +493,7 @@ pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
     } else {
         address.to_string()
     };
-    let scheme = if settings.speaks_tls() { "https" } else { "http" };
+    let scheme = if settings.has_tls() { "https" } else { "http" };
     format!(
         "jreg {} listens on {scheme}://{address}\n  storage  {storage}\n\n\
          Try it:\n  docker tag alpine {host}/alpine\n  docker push {host}/alpine\n",

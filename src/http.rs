@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
-use jreg_registry::Budget;
+use jreg_registry::MemoryBudget;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -113,8 +113,8 @@ impl Default for HttpOptions {
 
 impl HttpOptions {
     /// Room for the manifests that are in memory at the same time.
-    pub fn manifest_room(&self) -> Budget {
-        Budget::new(self.manifest_buffer_bytes, self.manifest_bytes_max, self.buffer_wait_max)
+    pub fn manifest_room(&self) -> MemoryBudget {
+        MemoryBudget::new(self.manifest_buffer_bytes, self.manifest_bytes_max, self.buffer_wait_max)
     }
 }
 
@@ -141,7 +141,7 @@ pub struct Context {
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
     /// The memory that manifests share while they are received and stored.
-    pub manifest_room: Budget,
+    pub manifest_room: MemoryBudget,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
 }

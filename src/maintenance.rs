@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use jreg_registry::{
     Action, CheckOptions, CheckPhase, CheckWatch, Checked, CollectOptions, Collected,
-    ExplainRequest, Explanation, Finding, Outcome, Phase, Registry, Watch,
+    ExplainReport, ExplainRequest, Finding, Outcome, Phase, Registry, Watch,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ pub use token::{TokenInfo, TokenReport, TokenRequest};
 
 use crate::audit::AuditLog;
 use crate::audit::command::{Operator, Outcome as Ending, Underway};
-use crate::auth::Robots;
+use crate::auth::AccessTokenStore;
 use crate::jobs::report;
 use crate::logging::chain;
 use crate::metrics::Metrics;
@@ -141,7 +141,7 @@ pub enum Report {
     /// Of a check.
     Fsck(Checked),
     /// What keeps something.
-    Explain(Explanation),
+    Explain(ExplainReport),
     /// Of access tokens.
     Token(TokenReport),
 }
@@ -158,7 +158,7 @@ pub struct Workshop {
     /// How the store is verified, where a command does not say otherwise.
     pub fsck: CheckOptions,
     /// The access tokens.
-    pub(crate) robots: Arc<Robots>,
+    pub(crate) access_tokens: Arc<AccessTokenStore>,
     /// Where it is written what was done.
     pub audit: AuditLog,
 }
@@ -261,7 +261,7 @@ impl Workshop {
                 answer.map(Report::Explain).map_err(|error| chain(&error))
             }
             Command::Token(request) => {
-                let done = token::run(&self.robots, request).await;
+                let done = token::run(&self.access_tokens, request).await;
                 done.map(Report::Token).map_err(|error| chain(&error))
             }
         }

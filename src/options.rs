@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use jreg_registry::{BYTES_WAIT_MIN, CheckOptions, CollectOptions, Options, SECRET_FOLDERS};
+use jreg_registry::{
+    BYTES_WAIT_MIN, CheckOptions, CollectOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
+};
 use jreg_storage::{FsOptions, Store};
 
 use crate::acme::{AcmeOptions, Challenges};
@@ -149,11 +151,11 @@ pub fn audit(settings: &Settings) -> AuditOptions {
 }
 
 /// How a registry is opened.
-pub fn registry(settings: &Settings) -> Options {
-    Options {
+pub fn registry(settings: &Settings) -> RegistryOptions {
+    RegistryOptions {
         references: settings.references,
         manifest_media_types: settings.manifest_media_types.clone(),
-        limits: jreg_registry::Limits {
+        limits: RegistryLimits {
             manifest_bytes_max: settings.manifest_bytes_max,
             page_items_max: settings.page_items_max,
             upload_age_max: settings.upload_age_max,
@@ -162,11 +164,11 @@ pub fn registry(settings: &Settings) -> Options {
             buffer_wait_max: settings.buffer_wait_max,
             part_bytes: settings.part_bytes,
             parts_in_flight: settings.parts_in_flight,
-            wave_reads_max: settings.wave_reads_max,
+            wave_reads_max: settings.manifest_reads_in_flight,
             mount_candidates_max: settings.mount_candidates_max,
         },
         cache_bytes: settings.cache_bytes,
-        cache_trust: settings.cache_trust,
+        cache_trust: settings.cache_age_max,
     }
 }
 
@@ -193,7 +195,7 @@ pub fn gc(settings: &Settings) -> CollectOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
-        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_trust,
+        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
         requests_per_second: settings.gc_requests_per_second,
         requests_at_once: REQUESTS_AT_ONCE,
         dry_run: false,
@@ -208,7 +210,7 @@ pub fn fsck(settings: &Settings) -> CheckOptions {
         repair: false,
         restart: false,
         requests_per_second: settings.gc_requests_per_second,
-        bytes_per_second: settings.scrub_bytes_per_second,
+        bytes_per_second: settings.fsck_bytes_per_second,
         requests_at_once: REQUESTS_AT_ONCE,
     }
 }
@@ -220,7 +222,7 @@ mod tests {
     #[test]
     fn default_settings_are_the_defaults_of_the_components() {
         let settings = Settings::default();
-        assert_eq!(registry(&settings), Options::default());
+        assert_eq!(registry(&settings), RegistryOptions::default());
         assert_eq!(http(&settings), HttpOptions::default());
         let allowance = Allowance { connections: 100_000, responses: 1024 };
         assert_eq!(server_within(&settings, allowance), ServerOptions::default());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_storage::{
-    Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, Locality, MemoryStore,
-    Metered, Observer, Store,
+    Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, MemoryStore, Metered,
+    Observer, Store,
 };
 
 use crate::app::StartError;
@@ -49,7 +49,7 @@ pub(crate) fn surrounded(
 ) -> Arc<dyn Store> {
     let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
     let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
-    if store.locality() == Locality::InProcess {
+    if !store.capabilities().is_remote {
         return store;
     }
     if hedges_reads {
@@ -97,17 +97,17 @@ mod tests {
     use super::*;
 
     /// What is around a store, outermost first.
-    fn around(locality: Locality, hedges_reads: bool) -> Vec<String> {
-        let store = Arc::new(MemoryStore::builder().locality(locality).build());
-        let text = format!("{:?}", surrounded(store, hedges_reads, &Arc::default()));
+    fn around(store: MemoryStore, hedges_reads: bool) -> Vec<String> {
+        let text = format!("{:?}", surrounded(Arc::new(store), hedges_reads, &Arc::default()));
         let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());
         names.take_while(|name| *name != "MemoryStore").map(str::to_owned).collect()
     }
 
     #[test]
     fn reads_are_shared_and_hedged_where_requests_travel() {
-        assert_eq!(around(Locality::InProcess, true), ["Metered"]);
-        assert_eq!(around(Locality::Shared, true), ["Coalesced", "Hedged", "Metered"]);
-        assert_eq!(around(Locality::Shared, false), ["Coalesced", "Metered"]);
+        let remote = || MemoryStore::builder().remote().build();
+        assert_eq!(around(MemoryStore::new(), true), ["Metered"]);
+        assert_eq!(around(remote(), true), ["Coalesced", "Hedged", "Metered"]);
+        assert_eq!(around(remote(), false), ["Coalesced", "Metered"]);
     }
 }

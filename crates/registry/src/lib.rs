@@ -5,8 +5,10 @@
 //! so any number of registries may share one store.
 //!
 //! - `keys.rs`, `record.rs`: where everything lies in the store, and in which form
-//! - `core.rs`: the rules by which records are written so that a collector never takes what
-//!   somebody was just promised
+//! - `core.rs`: the rules by which records are written so that GC never removes what a client was
+//!   just promised
+//! - `window.rs`: in which time a write must be sent that relies on what was read
+//! - `attempts.rs`: how a lost compare-and-swap is retried
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
 //! - `commit.rs`: from the last bytes of an upload to a blob
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
@@ -24,6 +26,7 @@
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 //! - `suspects.rs`: locations whose bytes were seen to be missing or wrong
 
+mod attempts;
 mod blob;
 mod body;
 mod budget;
@@ -58,13 +61,14 @@ mod suspects;
 mod tag;
 mod upload;
 mod upload_id;
+mod window;
 mod writer;
 
-pub use blob::{Blob, BlobReader, Touch};
-pub use body::{BodyError, BodyStream, Chunk};
-pub use budget::{Budget, BudgetUsage, HeldRoom, Reserved};
+pub use blob::{Blob, BlobReader, TouchPolicy};
+pub use body::{BodyError, BodyStream, UploadChunk};
+pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use error::{Error, Result};
-pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
+pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use fsck::{
     CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
 };
@@ -74,16 +78,18 @@ pub use gc::{
 };
 pub use keys::FREES_SPACE;
 pub use keys::{
-    ACCESS_TOKENS, SECRET_FOLDERS, access_token, acme_account, acme_certificate, acme_order,
-    may_come_back, signing_keys,
+    ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
+    acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
-pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
-pub use options::{Limits, Options, ReferencePolicy};
-pub use page::{EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, Page, PageRequest, list_requests_max};
-pub use protect::{MayRemove, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection};
-pub use reaper::Reaped;
+pub use manifest::{ManifestPush, PushedManifest, ReferencePrecondition, StoredManifest};
+pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
+pub use page::{
+    EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
+};
+pub use protect::{DeleteProtection, MayRemoveTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use reaper::ReaperReport;
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX, Referrer};
-pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
+pub use registry::{FORMAT_VERSION, OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};
