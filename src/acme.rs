@@ -21,12 +21,12 @@ use std::time::{Duration, SystemTime};
 
 use jreg_registry::{acme_certificate, acme_order};
 use jreg_storage::{Clock, ETag, ErrorKind, PutMode, Store};
+use jreg_telemetry::logging::chain;
+use jreg_telemetry::metrics::Metrics;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::logging::chain;
-use crate::metrics::Metrics;
 use crate::tls::{Issued, Tls, written};
 
 use authority::{Authority, Pair};

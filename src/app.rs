@@ -5,8 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_config::{Settings, StorageLocation};
 use jreg_registry::Registry;
 use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
+use jreg_telemetry::audit::{AuditError, AuditLog};
+use jreg_telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,19 +17,16 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::acme::{Acme, AcmeError};
-use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
     AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
 };
 use crate::bucket::BucketError;
-use crate::config::{Settings, StorageLocation};
 use crate::folder::ForeignFolder;
 use crate::http::{Api, Context};
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
 use crate::limits::{Limits, descriptors};
 use crate::maintenance::Workshop;
 use crate::maintenance::socket::ControlSocket;
-use crate::metrics::Metrics;
 use crate::options;
 use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
 use crate::store::{open_store, surrounded};
@@ -396,7 +396,7 @@ async fn serve_until_signal(
             Ok(socket) => app.control(socket),
             // Some file systems have no sockets.
             Err(error) => tracing::warn!(
-                error = crate::logging::chain(&error),
+                error = jreg_telemetry::logging::chain(&error),
                 "no control socket: jreg gc, fsck and explain need the folder to themselves"
             ),
         }

@@ -33,7 +33,7 @@ use jreg_auth::{AccessToken, Certificate, Identity, Reason, Scope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, RegistryUsage};
 
-use crate::network::Network;
+use jreg_auth::Network;
 
 pub(crate) use challenge::BASIC as BASIC_CHALLENGE;
 pub use guard::{Guard, GuardError, GuardOptions, RELOAD_INTERVAL};

@@ -12,9 +12,10 @@ pub mod version;
 use std::io::Write;
 use std::process::ExitCode;
 
+use jreg_config::ConfigError;
+use jreg_telemetry::logging::{self, chain};
+
 use crate::cli::{self, Maintenance};
-use crate::config::ConfigError;
-use crate::logging::{self, chain};
 use crate::maintenance::command::{self, Verdict};
 
 /// Prints what the command line came to: help, or what is wrong with it.

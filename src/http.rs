@@ -35,13 +35,13 @@ use std::time::Duration;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_registry::MemoryBudget;
+use jreg_telemetry::audit::AuditLog;
+use jreg_telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::AuditLog;
 use crate::auth::{Gate, Guard};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
 use crate::server::{Body, Request, RequestHandler, Response, ResponseFuture};
 use crate::tls::Tls;
 

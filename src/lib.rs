@@ -8,7 +8,7 @@
 //! use std::sync::Arc;
 //!
 //! use jreg::app::App;
-//! use jreg::config::Settings;
+//! use jreg_config::Settings;
 //! use jreg::server::listen;
 //! use jreg_storage::MemoryStore;
 //!
@@ -21,22 +21,16 @@
 
 pub mod acme;
 pub mod app;
-pub mod audit;
 pub mod auth;
 pub mod bucket;
 pub mod cli;
 pub mod commands;
-pub mod config;
 pub mod folder;
 pub mod http;
 pub mod jobs;
 pub mod limits;
-pub mod logging;
 pub mod maintenance;
-pub mod metrics;
-pub mod network;
 pub mod options;
 pub mod server;
 mod store;
 pub mod tls;
-mod watched;

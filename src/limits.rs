@@ -19,8 +19,8 @@ use jreg_auth::Identity;
 use jreg_storage::Clock;
 use quick_cache::sync::Cache;
 
-use crate::metrics::Metrics;
-use crate::network::Network;
+use jreg_auth::Network;
+use jreg_telemetry::metrics::Metrics;
 
 use bytes::Bytes;
 pub use bytes::{Account, Moving};

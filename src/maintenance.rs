@@ -24,12 +24,13 @@ use tokio::sync::mpsc;
 
 pub use token::{TokenInfo, TokenReport, TokenRequest};
 
-use crate::audit::AuditLog;
-use crate::audit::command::{Operator, Outcome as Ending, Underway};
+use jreg_telemetry::audit::AuditLog;
+use jreg_telemetry::audit::command::{Operator, Outcome as Ending, Underway};
+use jreg_telemetry::logging::chain;
+use jreg_telemetry::metrics::Metrics;
+
 use crate::auth::AccessTokenStore;
 use crate::jobs::report;
-use crate::logging::chain;
-use crate::metrics::Metrics;
 
 /// How many events may wait to be shown. What is beyond is counted, and that is said.
 pub const EVENTS_MAX: usize = 65_536;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_registry::{
     BYTES_WAIT_MIN, CheckOptions, CollectOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
 };
 use jreg_storage::{FsOptions, Store};
+use jreg_telemetry::audit::AuditOptions;
 
 use crate::acme::{AcmeOptions, Challenges};
-use crate::audit::AuditOptions;
 use crate::auth::GuardOptions;
-use crate::config::{PublicUrl, Settings, TlsVersion};
 use crate::http::{HttpOptions, Proxies, Redirects};
 use crate::limits::LimitOptions;
 use crate::limits::descriptors::{self, Allowance};

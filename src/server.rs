@@ -28,13 +28,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use ipnet::IpNet;
 use jreg_auth::Certificate;
+use jreg_telemetry::metrics::Metrics;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::limits::descriptors::Allowance;
-use crate::metrics::Metrics;
 use crate::tls::Tls;
 
 use addresses::Addresses;

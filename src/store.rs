@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_config::{Settings, StorageLocation};
 use jreg_storage::{
     Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, MemoryStore, Metered,
     Observer, Store,
 };
+use jreg_telemetry::metrics::Metrics;
 
 use crate::app::StartError;
 use crate::bucket;
-use crate::config::{Settings, StorageLocation};
 use crate::folder::{self, FolderContent};
-use crate::metrics::Metrics;
 use crate::options;
 
 /// Opens the place where the settings want everything to be kept.

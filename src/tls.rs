@@ -29,8 +29,8 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::metrics::Metrics;
-use crate::watched::{Fault, FileError, Reload, Watched};
+use jreg_reload::{Fault, FileError, Reload, Watched};
+use jreg_telemetry::metrics::Metrics;
 
 /// The largest file of certificates or of a key, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;

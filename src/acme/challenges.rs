@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jreg_registry::acme_order;
 use jreg_storage::Store;
+use jreg_telemetry::logging::chain;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -17,7 +18,6 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::sync::Semaphore;
 
 use super::records::OrderRecord;
-use crate::logging::chain;
 use crate::tls::{self, CHALLENGE_PROTOCOL, ChallengeSource};
 
 /// How many such clients are answered at the same time; more wait. Anybody can say that they are

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
+use jreg_reload::FileError;
 
 use crate::tls;
-use crate::watched::FileError;
 
 /// How long one request to the authority may take.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);

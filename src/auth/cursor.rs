@@ -12,11 +12,11 @@ use std::time::Duration;
 use jreg_auth::{Keyring, cursor_key_id, decrypt_cursor, encrypt_cursor};
 use jreg_oci::RepositoryName;
 use jreg_storage::{Clock, Store};
+use jreg_telemetry::logging::chain;
 use tokio::sync::OnceCell;
 
 use super::Denied;
 use super::signing::{Signing, SigningError};
-use crate::logging::chain;
 
 /// Encrypts and decrypts cursors. The keys are read, or made, when they are needed first.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use jreg_storage::Clock;
 use quick_cache::sync::Cache;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::network::Network;
+use jreg_auth::Network;
 
 /// How many times as many failures an address has free as a name at it: offices share one.
 const ADDRESS_FREE_FACTOR: u32 = 10;

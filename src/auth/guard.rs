@@ -7,13 +7,17 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::header;
+use jreg_auth::Network;
 use jreg_auth::{
     Access, AccessToken, AccessTokenText, Action, CONDITIONS_EVALUATED_MAX, Credentials, Decision,
     Evaluation, Fingerprints, Grants, Htpasswd, Identity, Kind, Named, Policy, Query, Reason,
     Scope, Secret, Source, Tagged, TokenClaims, Unverified,
 };
 use jreg_oci::{RepositoryName, Tag};
+use jreg_reload::{FileError, Reload, Watched};
 use jreg_storage::{Clock, Store};
+use jreg_telemetry::logging::chain;
+use jreg_telemetry::metrics::Metrics;
 
 use super::challenge::{Scheme, TokenFault};
 use super::cursor::CatalogCursors;
@@ -26,10 +30,6 @@ use super::signing::{Signing, SigningError};
 use super::{
     Asker, Authorizer, Bearer, Credentialed, Denied, OwnGrants, RefusedAccess, Right, Session,
 };
-use crate::logging::chain;
-use crate::metrics::Metrics;
-use crate::network::Network;
-use crate::watched::{FileError, Reload, Watched};
 
 /// How often the files are looked at.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);

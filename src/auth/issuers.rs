@@ -12,8 +12,8 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinError;
 use tracing::Instrument;
 
-use crate::logging::chain;
-use crate::metrics::Metrics;
+use jreg_telemetry::logging::chain;
+use jreg_telemetry::metrics::Metrics;
 
 /// How old keys are before they are fetched again.
 pub const JWKS_AGE_MAX: Duration = Duration::from_secs(3600);

@@ -15,6 +15,7 @@ use std::sync::Mutex;
 
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use jreg_config::Settings;
 use jreg_oci::{Algorithm, Digest, MountSource};
 use jreg_registry::{
     ManifestPush, PageRequest, ReferencePrecondition, RegistryOptions, UploadChunk,
@@ -23,7 +24,6 @@ use jreg_storage::{MemoryStore, SystemClock};
 
 use super::*;
 use crate::app::App;
-use crate::config::Settings;
 use crate::server::Body;
 
 const CHALLENGE: &str = r#"Basic realm="jreg""#;

@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use jreg_config::{LogFormat, Settings};
+use jreg_telemetry::logging;
+
 use super::fail;
+use crate::app;
 use crate::cli::{Resolved, ServeArgs};
-use crate::config::{LogFormat, Settings};
 use crate::server::Ending;
-use crate::{app, logging};
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: ServeArgs) -> ExitCode {

@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use jreg_auth::{
     Htpasswd, InvalidUser, Secret, hash_password, random_hex, removed_user, with_user,
 };
+use jreg_telemetry::audit::command::{CommandEntry, Journal, Operator, Outcome};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::{fail, print};
-use crate::audit::command::{CommandEntry, Journal, Operator, Outcome};
 use crate::cli::UserAction;
 
 /// The longest password, in bytes.

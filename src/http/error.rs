@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
 use jreg_storage::ErrorKind;
+use jreg_telemetry::logging::chain;
 use serde_json::{Value, json};
 
 use super::exchange::Exchange;
@@ -23,7 +24,6 @@ use super::record::Outcome;
 use super::{Context, headers};
 use crate::auth::{AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds};
 use crate::limits::Exceeded;
-use crate::logging::chain;
 use crate::server::{Body, Response};
 
 /// A failed request.

@@ -15,7 +15,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
+use jreg_auth::Network;
 use jreg_oci::{Endpoint, ErrorCode};
+use jreg_telemetry::logging::{chain, shortened};
+use jreg_telemetry::metrics::{AnsweredRequest, Raised};
 use tracing::{Instrument, Level};
 
 use super::error::ApiError;
@@ -23,9 +26,6 @@ use super::proxies::{Client, Proxies};
 use super::request_id::{self, RequestId};
 use super::{Context, framing, headers, service};
 use crate::limits::Moving;
-use crate::logging::{chain, shortened};
-use crate::metrics::{AnsweredRequest, Raised};
-use crate::network::Network;
 use crate::server::{Body, BodyFailure, Request, Response};
 
 /// What is logged and counted when a client goes away before it has an answer.

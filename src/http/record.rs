@@ -9,11 +9,11 @@ use chrono::{SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, header};
 use jreg_auth::{AccessTokenText, Credentials, Identity, Source};
 use jreg_oci::{Endpoint, MountSource, RepositoryName, Tag};
+use jreg_telemetry::audit::Entry;
 
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::{Context, headers};
-use crate::audit::Entry;
 use crate::auth::{Right, right_of, tags_of};
 use crate::server::Response;
 
@@ -188,41 +188,39 @@ impl Record {
         };
         let outcome = match result {
             Ok(response) => {
-                entry.learn(response);
+                learn(&mut entry, response);
                 response.extensions().get::<Outcome>()
             }
             Err(error) => error.outcome(),
         };
-        entry.learn_outcome(outcome);
+        learn_outcome(&mut entry, outcome);
         Some((context, entry))
     }
 }
 
-impl Entry {
-    /// Takes from a response what only the operation found out.
-    fn learn(&mut self, response: &Response) {
-        let of = |name| {
-            let value = response.headers().get(name);
-            value.and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned)
-        };
-        if self.upload.is_none() {
-            self.upload = of(headers::UPLOAD_ID);
-        }
-        if self.operation == "manifest_put" {
-            self.digest = of(headers::DIGEST);
-        }
+/// Takes from a response what only the operation found out.
+fn learn(entry: &mut Entry, response: &Response) {
+    let of = |name| {
+        let value = response.headers().get(name);
+        value.and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned)
+    };
+    if entry.upload.is_none() {
+        entry.upload = of(headers::UPLOAD_ID);
     }
+    if entry.operation == "manifest_put" {
+        entry.digest = of(headers::DIGEST);
+    }
+}
 
-    fn learn_outcome(&mut self, outcome: Option<&Outcome>) {
-        match outcome {
-            Some(Outcome::Mounted(source)) => self.mounted_from = Some(source.to_string()),
-            Some(Outcome::TagsRemoved(tags)) => {
-                let shown = tags.iter().take(TAGS_SHOWN_MAX);
-                self.tags_removed = shown.map(ToString::to_string).collect();
-                self.tags_removed_count = tags.len();
-            }
-            None => {}
+fn learn_outcome(entry: &mut Entry, outcome: Option<&Outcome>) {
+    match outcome {
+        Some(Outcome::Mounted(source)) => entry.mounted_from = Some(source.to_string()),
+        Some(Outcome::TagsRemoved(tags)) => {
+            let shown = tags.iter().take(TAGS_SHOWN_MAX);
+            entry.tags_removed = shown.map(ToString::to_string).collect();
+            entry.tags_removed_count = tags.len();
         }
+        None => {}
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jreg_oci::ErrorCode;
+use jreg_telemetry::logging::chain;
+use jreg_telemetry::metrics::OPENMETRICS;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -12,8 +14,6 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::{Context, headers, token};
-use crate::logging::chain;
-use crate::metrics::OPENMETRICS;
 use crate::server::{Body, Request, Response};
 
 /// How long an answer of the store to "are you there?" is good for.

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use jreg_config::Settings;
 use jreg_oci::{Algorithm, Digest, Endpoint};
 use jreg_storage::testing::{Fault, Faulty, Gate as GateStore, SyscallFaults};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, MemoryStore, PutMode, Store, Syscall};
@@ -19,7 +20,6 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
 use crate::app::App;
-use crate::config::Settings;
 use crate::server::{Body, Response, Running, listen};
 
 /// The paths of the document with the methods and operation ids under them.
@@ -301,10 +301,10 @@ async fn locations_stand_below_the_public_address_if_there_is_one() {
     for (public_url, prefix) in
         [("none", ""), ("https://r.example/base/", "https://r.example/base")]
     {
-        let origin = crate::config::Origin::Flag;
+        let origin = jreg_config::Origin::Flag;
         let name = "public-url".to_owned();
         let values = vec![public_url.to_owned()];
-        let settings = Settings::resolve([crate::config::Assignment { name, values, origin }]);
+        let settings = Settings::resolve([jreg_config::Assignment { name, values, origin }]);
         let app = app(settings.unwrap()).await;
         let mut ask = request("POST", "/v2/a/blobs/uploads/");
         ask.headers_mut().unwrap().insert("Host", "evil.example".parse().unwrap());
@@ -501,7 +501,7 @@ impl Log {
 async fn every_request_is_one_line_and_every_failure_one_more() {
     let log = Log::default();
     let writer = log.clone();
-    let layer = crate::logging::json(move || writer.clone());
+    let layer = jreg_telemetry::logging::json(move || writer.clone());
     let filter =
         tracing_subscriber::filter::Targets::new().with_target("jreg", tracing::Level::INFO);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);

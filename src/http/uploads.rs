@@ -4,13 +4,13 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_oci::{Algorithm, ContentRange, Digest, ErrorCode, MountSource, RepositoryName};
 use jreg_registry::{Blob, UploadChunk, UploadId};
+use jreg_telemetry::metrics::Raised;
 
 use super::api::Call;
 use super::body::ClientBody;
 use super::error::ApiError;
 use super::record::Outcome;
 use super::{CHUNK_BYTES_MIN, headers};
-use crate::metrics::Raised;
 use crate::server::Response;
 
 /// What a POST asks for.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jreg_registry::{BYTES_WAIT_MIN, CollectOptions, Registry, RegistryOptions, UploadChunk};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
+use jreg_telemetry::audit::{AuditLog, AuditOptions, AuditTarget};
+use jreg_telemetry::metrics::Metrics;
 
 use super::*;
-use crate::audit::{AuditLog, AuditOptions, AuditTarget};
-use crate::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -11,10 +11,10 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jreg_auth::Identity;
+use jreg_auth::Network;
+use jreg_telemetry::metrics::Metrics;
 
 use super::{Client, Exceeded};
-use crate::metrics::Metrics;
-use crate::network::Network;
 
 /// The limits of bytes in flight, where there are any.
 #[derive(Debug)]

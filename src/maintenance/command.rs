@@ -5,8 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_config::{Settings, StorageLocation};
 use jreg_registry::Registry;
 use jreg_storage::{FsOptions, FsStore, OpenError, SystemClock};
+use jreg_telemetry::audit::command::Operator;
+use jreg_telemetry::audit::{AuditError, AuditLog};
+use jreg_telemetry::metrics::Metrics;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -14,13 +18,9 @@ use tokio::sync::mpsc;
 use super::print::{End, Shown, show};
 use super::{Command, EVENTS_MAX, Report, Workshop, socket};
 use crate::app::StartError;
-use crate::audit::command::Operator;
-use crate::audit::{AuditError, AuditLog};
 use crate::auth::AccessTokenStore;
 use crate::bucket;
-use crate::config::{Settings, StorageLocation};
 use crate::folder::{self, FolderContent, ForeignFolder};
-use crate::metrics::Metrics;
 use crate::options;
 use crate::store::surrounded;
 

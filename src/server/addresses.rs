@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::network::Network;
+use jreg_auth::Network;
 
 /// Minimum time between two log lines about refused connections: the log must not cost more than they.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(60);

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use jreg_telemetry::metrics::Raised;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,7 +27,6 @@ use super::files::Files;
 use super::sending::Sending;
 use super::slots::{Slot, Slots};
 use super::{Peer, RequestHandler, ResponseFuture, Secured, ServerOptions, Shared, handshake};
-use crate::metrics::Raised;
 use crate::tls;
 
 /// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::metrics::WaitCounts;
+use jreg_telemetry::metrics::WaitCounts;
 
 /// The most slots that one connection has, beside its own.
 pub(crate) const EXTRA_MAX: usize = 31;

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jreg::app::{App, StartError};
-use jreg::config::Settings;
 use jreg::server::Running;
 use jreg::tls::Tls;
+use jreg_config::Settings;
 use jreg_storage::{FsOptions, FsStore};
 use jreg_testkit::{Authority, Issued, TlsClient, TlsStream};
 use tempfile::TempDir;

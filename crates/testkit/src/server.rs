@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use jreg::app::App;
 use jreg::auth::{Authorizer, Open};
-use jreg::config::Settings;
 use jreg::server::{Ending, Running};
+use jreg_config::Settings;
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;

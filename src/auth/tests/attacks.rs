@@ -6,12 +6,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jreg_auth::{AccessToken, parse_permissions};
+use jreg_config::Settings;
+use jreg_storage::Clock;
 use serde_json::{Value, json};
 
 use super::guarded::{Registry, basic, bearer, claims, seconds};
 use crate::auth::{JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
-use crate::config::Settings;
-use jreg_storage::Clock;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 

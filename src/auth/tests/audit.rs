@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use http::Request;
+use jreg_config::AuditTarget;
 use serde_json::Value;
 
 use super::guarded::{Registry, basic, bearer, hash_of, send};
-use crate::config::AuditTarget;
 use crate::server::{Body, Peer};
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";

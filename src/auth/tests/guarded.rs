@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use jreg_auth::{Certificate, parse_permissions};
+use jreg_config::Settings;
 use jreg_oci::{Algorithm, Digest};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{Clock, MemoryStore, Store};
@@ -20,7 +21,6 @@ use tempfile::TempDir;
 
 use crate::app::App;
 use crate::auth::{AccessTokenStore, Fetch, FetchError};
-use crate::config::Settings;
 use crate::server::{Body, Peer, Secured};
 
 /// The digest of bytes.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use jreg_config::Settings;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::guarded::{Registry, basic, bearer, send};
-use crate::config::Settings;
 use crate::server::{Body, Peer};
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";

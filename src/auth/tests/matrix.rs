@@ -8,13 +8,13 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use jreg_config::Settings;
 use jreg_oci::{Digest, Endpoint, MountSource, Page, Reference, RepositoryName};
 
 use super::guarded::{Registry, hash_of, send, token_target};
 use super::tokens::turns_during;
 use crate::app::App;
 use crate::auth::{Right, right_of};
-use crate::config::Settings;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

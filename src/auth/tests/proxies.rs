@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use http::Request;
 use jreg_auth::Certificate;
+use jreg_config::ForwardedHeader;
 
 use super::guarded::{Answer, Registry, send};
-use crate::config::ForwardedHeader;
 use crate::server::{Body, Peer, Secured};
 
 /// Whoever is in the office may pull, and whoever has the certificate of the proxy.

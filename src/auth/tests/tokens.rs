@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
 use http::Request;
 use jreg_auth::{Identity, Kind, Source, TokenClaims};
+use jreg_config::Settings;
 use jreg_registry::signing_keys;
 use jreg_storage::Clock;
 use serde_json::Value;
@@ -17,7 +18,6 @@ use serde_json::Value;
 use super::guarded::{Registry, basic, bearer, send, token_target};
 use crate::app::App;
 use crate::auth::{AccessTokenStore, TRUST_MAX};
-use crate::config::Settings;
 use crate::server::Body;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
@@ -320,7 +320,7 @@ async fn another_token_service_is_named_and_believed() {
     let rules = Registry::issuers();
     let registry = Registry::with(Some(&rules), |settings| {
         settings.token_realm =
-            <Option<crate::config::PublicUrl> as crate::config::Value>::parse("https://hub/token")
+            <Option<jreg_config::PublicUrl> as jreg_config::Value>::parse("https://hub/token")
                 .unwrap();
         settings.token_audience = "us".to_owned();
     })

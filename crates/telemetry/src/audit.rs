@@ -245,7 +245,7 @@ impl AuditLog {
     }
 
     /// Writes a line soon. For who cannot wait.
-    pub(crate) fn record_later(&self, entry: &impl Serialize) {
+    pub fn record_later(&self, entry: &impl Serialize) {
         let Some(inner) = &self.0 else { return };
         let (done, _) = oneshot::channel();
         if inner.queue.try_send(Order::Write(line(entry), done)).is_err() {
@@ -280,7 +280,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// A tag that GC removed in the background because its manifest had been absent for the grace.
 #[derive(Debug, Serialize)]
-pub(crate) struct GcEntry {
+pub struct GcEntry {
     time: String,
     event: &'static str,
     operation: &'static str,
@@ -294,7 +294,7 @@ pub(crate) struct GcEntry {
 
 impl GcEntry {
     /// The tag is the last part of the key that the action names.
-    pub(crate) fn tag_removed(action: &jreg_registry::Action) -> Self {
+    pub fn tag_removed(action: &jreg_registry::Action) -> Self {
         Self {
             time: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             event: "gc",

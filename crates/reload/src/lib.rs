@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use crate::logging::chain;
+use jreg_telemetry::logging::chain;
 
 /// Makes a value of the files' texts, or says what is wrong with one.
 type Parse<T> = Box<dyn Fn(&[String]) -> Result<T, Fault> + Send + Sync>;
 
 /// Files, and what they say together.
-pub(crate) struct Watched<T> {
+pub struct Watched<T> {
     paths: Vec<PathBuf>,
     bytes_max: usize,
     parse: Parse<T>,
@@ -29,11 +29,11 @@ pub(crate) struct Watched<T> {
 
 /// What is wrong with one of several files.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// Its place among them.
-    pub(crate) file: usize,
+    pub file: usize,
     /// What is wrong.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 /// What changes with a file. Writing in place changes the time, replacing it the number.
@@ -67,9 +67,12 @@ pub enum FileError {
 
 /// What came of looking at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reload {
+pub enum Reload {
+    /// None has changed.
     Unchanged,
+    /// What they say now holds.
     Done,
+    /// What they said before still holds.
     Failed,
 }
 
@@ -81,7 +84,7 @@ impl<T: fmt::Debug> fmt::Debug for Watched<T> {
 
 impl<T> Watched<T> {
     /// Reads a file for the first time.
-    pub(crate) fn open(
+    pub fn open(
         path: impl Into<PathBuf>,
         bytes_max: usize,
         parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static,
@@ -94,7 +97,7 @@ impl<T> Watched<T> {
     }
 
     /// Reads several files for the first time. `bytes_max` is for each of them.
-    pub(crate) fn open_all(
+    pub fn open_all(
         paths: Vec<PathBuf>,
         bytes_max: usize,
         parse: impl Fn(&[String]) -> Result<T, Fault> + Send + Sync + 'static,
@@ -112,17 +115,17 @@ impl<T> Watched<T> {
     }
 
     /// What the files said when they were last right.
-    pub(crate) fn get(&self) -> Arc<T> {
+    pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts the changes.
-    pub(crate) fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
     /// Looks at the files, and reads them if one looks different. Blocks as a disk does.
-    pub(crate) fn reload(&self) -> Reload {
+    pub fn reload(&self) -> Reload {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Before they are read: what changes meanwhile is seen the next time.
         let stamps = stamps(&self.paths);

@@ -12,11 +12,11 @@ use jreg_oci::MediaTypePattern;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
 
-use crate::audit::AuditTarget;
-use crate::logging::LogFormat;
+use jreg_telemetry::audit::AuditTarget;
+use jreg_telemetry::logging::LogFormat;
 
 /// A value that can be written in a flag, a variable or the file.
-pub(crate) trait Value: Sized {
+pub trait Value: Sized {
     /// Whether what is given for it must not be repeated.
     const IS_SECRET: bool = false;
 

@@ -304,7 +304,7 @@ fn a_certificate_comes_from_a_file_or_from_an_authority() {
 /// The sample file has each key once, commented out, at its default, below its help text.
 #[test]
 fn the_sample_file_is_the_defaults() {
-    let sample = include_str!("../../docs/jreg.toml");
+    let sample = include_str!("../../../docs/jreg.toml");
     let uncommented: Vec<&str> = sample
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
@@ -330,7 +330,7 @@ fn the_sample_file_is_the_defaults() {
 /// The page on configuration has a row for each key, with the help text.
 #[test]
 fn the_page_on_configuration_describes_every_key() {
-    let page = include_str!("../../docs/configuration.md");
+    let page = include_str!("../../../docs/configuration.md");
     for key in KEYS {
         let default = format!("`{}`", key.show(&Settings::default()).join(""));
         let default = if default == "``" { String::new() } else { format!("{default} ") };

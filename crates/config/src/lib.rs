@@ -17,12 +17,12 @@ use jreg_oci::MediaTypePattern;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
-pub use crate::audit::AuditTarget;
-pub use crate::logging::LogFormat;
 pub use jreg_auth::ForwardedHeader;
+pub use jreg_telemetry::audit::AuditTarget;
+pub use jreg_telemetry::logging::LogFormat;
 pub use value::{PublicUrl, Secret, StorageLocation, TlsVersion};
 
-pub(crate) use value::Value;
+pub use value::Value;
 use value::{REDACTED, repeatable};
 
 const KIB: u64 = 1024;

@@ -61,7 +61,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogGuard, LogError> {
 }
 
 /// The beginning of a text that a client chose, for the log.
-pub(crate) fn shortened(text: &str, bytes_max: usize) -> String {
+pub fn shortened(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
@@ -75,7 +75,7 @@ fn beginning(text: &str, bytes_max: usize) -> &str {
 }
 
 /// One JSON object a line, with the fields of the event beside its time, level and target.
-pub(crate) fn json<S, W>(writer: W) -> impl Layer<S> + Send + Sync
+pub fn json<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,

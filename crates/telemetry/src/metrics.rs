@@ -742,7 +742,7 @@ mod tests {
 
     #[test]
     fn the_page_on_metrics_names_every_family() {
-        let page = include_str!("../docs/metrics.md");
+        let page = include_str!("../../../docs/metrics.md");
         for line in Metrics::new().render(&USAGE).lines() {
             let Some(family) = line.strip_prefix("# TYPE ") else { continue };
             let (name, kind) = family.split_once(' ').unwrap();
