@@ -5,7 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_access::limits::Limits;
+use jreg_access::{
+    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
+};
 use jreg_config::{Settings, StorageLocation};
+use jreg_http::{Api, Context};
+use jreg_net::acme::{Acme, AcmeError};
+use jreg_net::descriptors;
+use jreg_net::server::{Ending, Parts, Running, ServerOptions, listen, serve};
+use jreg_net::tls::{Tls, TlsError};
 use jreg_registry::Registry;
 use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
 use jreg_telemetry::audit::{AuditError, AuditLog};
@@ -16,21 +25,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::acme::{Acme, AcmeError};
-use crate::auth::{
-    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
-};
 use crate::bucket::BucketError;
 use crate::folder::ForeignFolder;
-use crate::http::{Api, Context};
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
-use crate::limits::{Limits, descriptors};
 use crate::maintenance::Workshop;
 use crate::maintenance::socket::ControlSocket;
 use crate::options;
-use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
 use crate::store::{open_store, surrounded};
-use crate::tls::{Tls, TlsError};
 
 /// How long work that nobody waits for any more may take after the server has stopped.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@
 //!
 //! use jreg::app::App;
 //! use jreg_config::Settings;
-//! use jreg::server::listen;
+//! use jreg_net::server::listen;
 //! use jreg_storage::MemoryStore;
 //!
 //! let app = App::build(Settings::default(), Arc::new(MemoryStore::new())).await.unwrap();
@@ -19,18 +19,15 @@
 //! # });
 //! ```
 
-pub mod acme;
 pub mod app;
-pub mod auth;
 pub mod bucket;
 pub mod cli;
 pub mod commands;
 pub mod folder;
-pub mod http;
 pub mod jobs;
-pub mod limits;
 pub mod maintenance;
 pub mod options;
-pub mod server;
 mod store;
-pub mod tls;
+
+#[cfg(test)]
+mod tests;

@@ -24,12 +24,12 @@ use tokio::sync::mpsc;
 
 pub use token::{TokenInfo, TokenReport, TokenRequest};
 
+use jreg_access::AccessTokenStore;
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::audit::command::{Operator, Outcome as Ending, Underway};
 use jreg_telemetry::logging::chain;
 use jreg_telemetry::metrics::Metrics;
 
-use crate::auth::AccessTokenStore;
 use crate::jobs::report;
 
 /// How many events may wait to be shown. What is beyond is counted, and that is said.

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use jreg_access::GuardOptions;
+use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
+use jreg_http::{HttpOptions, Proxies, Redirects};
+use jreg_net::acme::{AcmeOptions, Challenges};
+use jreg_net::descriptors::{self, Allowance};
+use jreg_net::server::ServerOptions;
+use jreg_net::tls::{CertificateSource, TlsOptions};
 use jreg_registry::{
     BYTES_WAIT_MIN, CheckOptions, CollectOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
 };
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
 
-use crate::acme::{AcmeOptions, Challenges};
-use crate::auth::GuardOptions;
-use crate::http::{HttpOptions, Proxies, Redirects};
-use crate::limits::LimitOptions;
-use crate::limits::descriptors::{self, Allowance};
 use crate::maintenance::REQUESTS_AT_ONCE;
-use crate::server::ServerOptions;
-use crate::tls::{CertificateSource, TlsOptions};
 
 /// The API.
 pub fn http(settings: &Settings) -> HttpOptions {

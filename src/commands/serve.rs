@@ -4,12 +4,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use jreg_config::{LogFormat, Settings};
+use jreg_net::server::Ending;
 use jreg_telemetry::logging;
 
 use super::fail;
 use crate::app;
 use crate::cli::{Resolved, ServeArgs};
-use crate::server::Ending;
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: ServeArgs) -> ExitCode {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_access::AccessTokenStore;
 use jreg_config::{Settings, StorageLocation};
 use jreg_registry::Registry;
 use jreg_storage::{FsOptions, FsStore, OpenError, SystemClock};
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 use super::print::{End, Shown, show};
 use super::{Command, EVENTS_MAX, Report, Workshop, socket};
 use crate::app::StartError;
-use crate::auth::AccessTokenStore;
 use crate::bucket;
 use crate::folder::{self, FolderContent, ForeignFolder};
 use crate::options;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use jreg::acme::Acme;
 use jreg::app::{App, StartError};
-use jreg::auth::{Fetch, FetchError};
-use jreg::server::{Parts, Running, listen, serve};
+use jreg_access::{Fetch, FetchError};
 use jreg_config::Settings;
+use jreg_net::acme::Acme;
+use jreg_net::server::{Parts, Running, listen, serve};
 use jreg_registry::acme_order;
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{MemoryStore, Store};
