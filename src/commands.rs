@@ -12,9 +12,10 @@ pub mod version;
 use std::io::Write;
 use std::process::ExitCode;
 
+use jreg_config::ConfigError;
+use jreg_telemetry::logging::{self, chain};
+
 use crate::cli::{self, Maintenance};
-use crate::config::ConfigError;
-use crate::logging::{self, chain};
 use crate::maintenance::command::{self, Verdict};
 
 /// Prints what the command line came to: help, or what is wrong with it.
@@ -31,7 +32,7 @@ fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode 
         Ok(maintenance) => maintenance,
         Err(error) => return fail(2, &error),
     };
-    let _log = match logging::start(&resolved.settings) {
+    let _log = match logging::start(&resolved.settings.log, resolved.settings.log_format) {
         Ok(log) => log,
         Err(error) => return fail(failed, &error),
     };

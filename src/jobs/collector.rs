@@ -10,12 +10,12 @@ use jreg_registry::{
     Action, ActionKind, CollectError, CollectOptions, Collected, Finding, Lease, Outcome, Phase,
     Registry, Watch,
 };
+use jreg_telemetry::audit::{AuditLog, GcEntry};
+use jreg_telemetry::logging::chain;
+use jreg_telemetry::metrics::{Metrics, Raised, RunEnd};
 use tokio::time::sleep;
 
 use super::Job;
-use crate::audit::{AuditLog, GcEntry};
-use crate::logging::chain;
-use crate::metrics::{Metrics, Raised, RunEnd};
 
 /// For how long the lease is taken.
 const LEASE: Duration = Duration::from_secs(600);

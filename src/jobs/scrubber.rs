@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_registry::{CheckOptions, CheckPhase, CheckWatch, Finding, Registry, Repair, Severity};
+use jreg_telemetry::logging::chain;
+use jreg_telemetry::metrics::{Metrics, RunEnd};
 
 use super::Job;
-use crate::logging::chain;
-use crate::metrics::{Metrics, RunEnd};
 
 /// The check of an instance.
 #[derive(Clone, Debug)]
