@@ -9,7 +9,7 @@ use super::{CheckPhase, FindingKind, Repair, Run, Subject};
 use crate::fingerprint;
 use crate::keys::{self, UploadKey};
 use crate::record::{Link, Location, Stored, Versioned};
-use crate::session::{Closed, Open, REPLAY_MAX, Session, State};
+use crate::session::{ClosedUpload, OpenUpload, REPLAY_MAX, SessionState, UploadSession};
 use crate::window::WRITE_MAX;
 use crate::{Result, UploadId};
 
@@ -29,7 +29,8 @@ impl Run<'_> {
                     None => self.report_unknown(&entry.key).await?,
                 }
             }
-            let reads: Vec<_> = sessions.iter().map(|key| look::<Session>(&core, key)).collect();
+            let reads: Vec<_> =
+                sessions.iter().map(|key| look::<UploadSession>(&core, key)).collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for key in sessions {
                 let Some(found) = reads.next().await else { break };
@@ -45,7 +46,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn check_session(&mut self, key: &Key, found: Found<Session>) -> Result<()> {
+    async fn check_session(&mut self, key: &Key, found: Found<UploadSession>) -> Result<()> {
         let read = match found {
             Found::Absent => return Ok(()),
             Found::Good(read) => read,
@@ -56,13 +57,13 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        for place in read.value.places() {
+        for place in read.value.object_keys() {
             self.seen.named.insert(fingerprint::key(&place));
         }
         match &read.value.state {
-            State::Open(open) => self.check_open(key, &read, open).await,
-            State::Closed(closed) => self.check_closed(key, &read, closed).await,
-            State::Cancelled(_) => Ok(()),
+            SessionState::Open(open) => self.check_open(key, &read, open).await,
+            SessionState::Closed(closed) => self.check_closed(key, &read, closed).await,
+            SessionState::Cancelled(_) => Ok(()),
         }
     }
 
@@ -70,16 +71,16 @@ impl Run<'_> {
     async fn check_open(
         &mut self,
         key: &Key,
-        read: &Versioned<Session>,
-        open: &Open,
+        read: &Versioned<UploadSession>,
+        open: &OpenUpload,
     ) -> Result<()> {
         let Some(tail) = &open.tail else { return Ok(()) };
         let is_there = self.is_listed(tail) || self.is_whole(tail).await?;
         if is_there || self.core.etag(key).await?.as_ref() != Some(&read.etag) {
             return Ok(());
         }
-        let state = State::Cancelled(open.clone().leftover());
-        let cancelled = Session { state, ..read.value.clone() }.encode();
+        let state = SessionState::Cancelled(open.clone().into_abandoned());
+        let cancelled = UploadSession { state, ..read.value.clone() }.encode();
         let swap = async { Ok(self.core.swap(key, Some(&read.etag), cancelled).await?.is_some()) };
         let repair = self.mend(swap).await;
         let detail = format!("{} does not have its {} bytes", tail.key, tail.size_bytes);
@@ -93,8 +94,8 @@ impl Run<'_> {
     async fn check_closed(
         &mut self,
         key: &Key,
-        read: &Versioned<Session>,
-        closed: &Closed,
+        read: &Versioned<UploadSession>,
+        closed: &ClosedUpload,
     ) -> Result<()> {
         let location = &closed.location;
         let is_settled = read.age() > REPLAY_MAX + WRITE_MAX;

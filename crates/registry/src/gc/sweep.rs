@@ -22,7 +22,7 @@ use crate::fingerprint::{self, Fingerprint, Fingerprints, Version};
 use crate::keys::{self, Place, UploadKey};
 use crate::record::Versioned;
 use crate::rules::Rule;
-use crate::session::Session;
+use crate::session::UploadSession;
 
 /// The places of bytes that were listed, and which of them are named.
 #[derive(Debug, Default)]
@@ -107,13 +107,14 @@ impl Run<'_> {
             }
             let reads = unread.into_iter().map(|(key, version)| {
                 let core = self.core.clone();
-                async move { (version, core.read::<Session>(&key).await) }
+                async move { (version, core.read::<UploadSession>(&key).await) }
             });
             let mut reads = stream::iter(reads).buffer_unordered(self.width());
             while let Some((version, session)) = reads.next().await {
                 match session {
                     Ok(Some(Versioned { value, .. })) => {
-                        let named: Vec<_> = value.places().iter().map(fingerprint::key).collect();
+                        let named: Vec<_> =
+                            value.object_keys().iter().map(fingerprint::key).collect();
                         named.iter().for_each(|location| places.mark_named(*location));
                         remember(&mut memo, version, &named);
                     }
