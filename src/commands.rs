@@ -19,7 +19,7 @@ use crate::maintenance::command::{self, Verdict};
 
 /// Prints what the command line came to: help, or what is wrong with it.
 pub fn answer(answer: &clap::Error) -> ExitCode {
-    let failed = !cli::is_answer(answer);
+    let failed = !cli::is_help(answer);
     // There is nobody left to tell if the terminal is gone.
     let _ = answer.print();
     if failed { ExitCode::from(2) } else { ExitCode::SUCCESS }

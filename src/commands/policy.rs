@@ -98,12 +98,12 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), CommandError>
     Ok((allowed, text))
 }
 
-/// Names say where they come from: `robot:ci`, `github:acme/app`; a user has no colon.
+/// Names say where they come from: `access-token:ci`, `github:acme/app`; a user has no colon.
 fn identity(question: &PolicyQuestion) -> Identity {
     let Some(name) = &question.who else { return Identity::Anonymous };
     let source = match name.split_once(':') {
         None => Source::Htpasswd,
-        Some(("robot", id)) => Source::Robot(id.to_owned()),
+        Some(("access-token", id)) => Source::AccessToken(id.to_owned()),
         Some(("certificate", _)) => Source::Certificate,
         Some((issuer, _)) => Source::Issuer(issuer.to_owned()),
     };

@@ -82,8 +82,8 @@ pub use gc::{
 };
 pub use keys::FREES_SPACE;
 pub use keys::{
-    ACCESS_TOKENS, SECRET_FOLDERS, access_token, acme_account, acme_certificate, acme_order,
-    may_come_back, signing_keys,
+    ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
+    acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
 pub use manifest::{ManifestPush, PushedManifest, ReferencePrecondition, StoredManifest};
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
