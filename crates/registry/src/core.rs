@@ -19,9 +19,9 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_storage::{
     Clock, ETag, Key, ListRequest, Listed, Put, PutMode, SendWindow, Stat, Store, Written,
+    full_jitter,
 };
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use uuid::Uuid;
 
 use crate::budget::Budget;
 use crate::cache::Cache;
@@ -437,8 +437,7 @@ impl Core {
     /// keep in step.
     pub(crate) async fn back_off(&self, attempt: u32) {
         let limit = BACKOFF_MAX_MS.min(BACKOFF_MIN_MS << attempt.min(10));
-        let random = Uuid::new_v4().as_u64_pair().0;
-        tokio::time::sleep(Duration::from_millis(random % limit)).await;
+        tokio::time::sleep(full_jitter(Duration::from_millis(limit))).await;
     }
 }
 
