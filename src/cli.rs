@@ -91,7 +91,7 @@ pub enum Action {
     /// Collect what nothing keeps.
     #[command(long_about = GC_ABOUT)]
     Gc(GcArgs),
-    /// Check what is stored, and mend it.
+    /// Verify what is stored, and repair it.
     #[command(long_about = FSCK_ABOUT)]
     Fsck(FsckArgs),
     /// Say what keeps a manifest or a blob, or when it will go.
@@ -165,7 +165,7 @@ pub struct FsckArgs {
     /// Read all bytes and hash them
     #[arg(long)]
     deep: bool,
-    /// Mend what can be mended without loss
+    /// Repair what can be repaired without losing data
     #[arg(long)]
     repair: bool,
     /// Begin a deep check anew, although an earlier one was cut off
