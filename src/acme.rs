@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_registry::{acme_certificate, acme_order};
-use jreg_storage::{Clock, ETag, ErrorKind, PutMode, Store};
+use jreg_storage::{Clock, ETag, PutMode, Store};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -280,7 +280,7 @@ impl Acme {
         };
         match self.store.put(&key, record.to_bytes(), mode).await {
             Ok(written) => Ok(Some(Claim { etag: written.etag, record })),
-            Err(error) if is_conflict(error.kind()) => Ok(None),
+            Err(error) if error.is_conflict() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -293,7 +293,7 @@ impl Acme {
                 claim.etag = written.etag;
                 Ok(())
             }
-            Err(error) if is_conflict(error.kind()) => Err(AcmeError::Superseded),
+            Err(error) if error.is_conflict() => Err(AcmeError::Superseded),
             Err(error) => Err(error.into()),
         }
     }
@@ -323,7 +323,7 @@ impl Acme {
         let mode = seen.etag.clone().map_or(PutMode::Create, PutMode::Match);
         match self.store.put(&acme_certificate(), record.to_bytes(), mode).await {
             Ok(written) => seen.etag = Some(written.etag),
-            Err(error) if is_conflict(error.kind()) => return Err(AcmeError::Superseded),
+            Err(error) if error.is_conflict() => return Err(AcmeError::Superseded),
             Err(error) => return Err(error.into()),
         }
         self.tls.show(issued.clone());
@@ -388,10 +388,6 @@ fn backoff(failures: u32) -> Duration {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn is_conflict(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::AlreadyExists | ErrorKind::Precondition)
 }
 
 #[cfg(test)]

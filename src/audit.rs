@@ -258,7 +258,7 @@ pub(crate) struct GcEntry {
 
 impl GcEntry {
     /// The tag is the last part of the key that the action names.
-    pub(crate) fn tag_removed(action: &jreg_registry::Action) -> Self {
+    pub(crate) fn tag_removed(action: &jreg_registry::GcAction) -> Self {
         Self {
             time: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             event: "gc",

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    Action, BYTES_WAIT_MIN, CheckOptions, CheckPhase, CheckWatch, Checked, CollectOptions,
-    Collected, ExplainReport, ExplainRequest, Finding, Outcome, Phase, Registry, Watch,
+    BYTES_WAIT_MIN, ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions,
+    FsckPhase, FsckReport, GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, Registry,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -74,7 +74,7 @@ pub struct GcRequest {
 pub struct FsckRequest {
     /// Read and hash all bytes.
     pub deep: bool,
-    /// Mend what can be mended without loss.
+    /// Repair what can be repaired without losing data.
     pub repair: bool,
     /// Begin a deep check anew.
     pub restart: bool,
@@ -104,20 +104,20 @@ pub enum Event {
     Action {
         /// What.
         #[serde(flatten)]
-        action: Action,
+        action: GcAction,
         /// What became of it.
-        outcome: Outcome,
+        outcome: GcOutcome,
     },
     /// It is about to put something aside, or to mark it as deleted.
     Repairing {
         /// What was found.
         #[serde(flatten)]
-        finding: Finding,
+        finding: FsckFinding,
         /// The images that need it: `NAME:TAG`, or `NAME@DIGEST` without a tag.
         images: Vec<String>,
     },
     /// It found something.
-    Finding(Finding),
+    Finding(FsckFinding),
     /// So many events are not shown, because nobody took them.
     Omitted {
         /// How many.
@@ -138,9 +138,9 @@ pub enum Event {
 #[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Report {
     /// Of a collection.
-    Gc(Collected),
+    Gc(GcReport),
     /// Of a check.
-    Fsck(Checked),
+    Fsck(FsckReport),
     /// What keeps something.
     Explain(ExplainReport),
     /// Of access tokens.
@@ -178,8 +178,8 @@ impl Sender {
     }
 }
 
-impl Watch for Sender {
-    fn phase(&self, phase: Phase) {
+impl GcObserver for Sender {
+    fn phase(&self, phase: GcPhase) {
         self.send(Event::Phase { label: phase.label().to_owned() });
     }
 
@@ -187,17 +187,17 @@ impl Watch for Sender {
         self.send(Event::Progress { objects, bytes: 0 });
     }
 
-    fn action(&self, action: &Action, outcome: Outcome) {
+    fn action(&self, action: &GcAction, outcome: GcOutcome) {
         self.send(Event::Action { action: action.clone(), outcome });
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.send(Event::Finding(finding.clone()));
     }
 }
 
-impl CheckWatch for Sender {
-    fn phase(&self, phase: CheckPhase) {
+impl FsckObserver for Sender {
+    fn phase(&self, phase: FsckPhase) {
         self.send(Event::Phase { label: phase.label().to_owned() });
     }
 
@@ -205,11 +205,11 @@ impl CheckWatch for Sender {
         self.send(Event::Progress { objects, bytes });
     }
 
-    fn repairing(&self, finding: &Finding, images: &[String]) {
+    fn repairing(&self, finding: &FsckFinding, images: &[String]) {
         self.send(Event::Repairing { finding: finding.clone(), images: images.to_vec() });
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.send(Event::Finding(finding.clone()));
     }
 }
@@ -244,7 +244,7 @@ impl Workshop {
         match command {
             Command::Gc(request) => {
                 let (options, began) = (request.options(&self.settings), Instant::now());
-                let result = Box::pin(self.registry.collect(&options, sender)).await;
+                let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
                 }
@@ -252,7 +252,7 @@ impl Workshop {
             }
             Command::Fsck(request) => {
                 let options = request.options(&self.settings);
-                let checked = Box::pin(self.registry.check(&options, sender)).await;
+                let checked = Box::pin(self.registry.fsck(&options, sender)).await;
                 checked.map(Report::Fsck).map_err(|error| chain(&error))
             }
             Command::Explain(request) => {
@@ -297,9 +297,9 @@ impl Report {
 }
 
 impl GcRequest {
-    fn options(self, settings: &Settings) -> CollectOptions {
+    fn options(self, settings: &Settings) -> GcOptions {
         let defaults = collect_options(settings);
-        CollectOptions {
+        GcOptions {
             grace: self.grace.unwrap_or(defaults.grace),
             untagged: self.untagged.or(defaults.untagged),
             share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
@@ -312,9 +312,9 @@ impl GcRequest {
 }
 
 impl FsckRequest {
-    fn options(self, settings: &Settings) -> CheckOptions {
+    fn options(self, settings: &Settings) -> FsckOptions {
         let rate = self.requests_per_second.unwrap_or(settings.gc_requests_per_second);
-        CheckOptions {
+        FsckOptions {
             deep: self.deep,
             repair: self.repair,
             restart: self.restart,
@@ -326,11 +326,11 @@ impl FsckRequest {
 }
 
 /// How the settings want it to be collected.
-pub(crate) fn collect_options(settings: &Settings) -> CollectOptions {
+pub(crate) fn collect_options(settings: &Settings) -> GcOptions {
     // So long may a client still read by an address that it was given, or an instance by what it
     // has in memory.
     let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
-    CollectOptions {
+    GcOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
@@ -343,8 +343,8 @@ pub(crate) fn collect_options(settings: &Settings) -> CollectOptions {
 }
 
 /// How the settings want it to be checked in the background.
-pub(crate) fn check_options(settings: &Settings) -> CheckOptions {
-    CheckOptions {
+pub(crate) fn check_options(settings: &Settings) -> FsckOptions {
+    FsckOptions {
         deep: true,
         repair: false,
         restart: false,

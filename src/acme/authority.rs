@@ -14,9 +14,9 @@ use jreg_registry::acme_account;
 use jreg_storage::{PutMode, Store};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
+use super::AcmeError;
 use super::client::{Http, client};
 use super::records::AccountRecord;
-use super::{AcmeError, is_conflict};
 use crate::config::Settings;
 
 /// How often an order is looked at that the authority works on.
@@ -195,7 +195,7 @@ impl Authority {
     async fn keep(&self, record: &AccountRecord, mode: PutMode) -> Result<(), AcmeError> {
         match self.store.put(&acme_account(), record.to_bytes(), mode).await {
             Ok(_) => Ok(()),
-            Err(error) if is_conflict(error.kind()) => Err(AcmeError::Superseded),
+            Err(error) if error.is_conflict() => Err(AcmeError::Superseded),
             Err(error) => Err(error.into()),
         }
     }

@@ -74,11 +74,12 @@ pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge}
 pub use error::{Error, Result};
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use fsck::{
-    CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
+    FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, RepairStatus,
+    Severity,
 };
 pub use gc::{
-    Action, ActionKind, BYTES_WAIT_MIN, CollectError, CollectOptions, Collected, GRACE_MIN, Held,
-    Lease, Outcome, Phase, REMOVALS_FREE, Tally, Unwatched, Watch,
+    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions,
+    GcOutcome, GcPhase, GcReport, GcTally, LeaseHeld, NoObserver, REMOVALS_FREE,
 };
 pub use keys::FREES_SPACE;
 pub use keys::{
