@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use jreg_auth::{Keyring, cursor_key_id, decrypt_cursor, encrypt_cursor};
 use jreg_oci::RepositoryName;
+use jreg_storage::error_chain;
 use jreg_storage::{Clock, Store};
-use jreg_telemetry::logging::chain;
 use tokio::sync::OnceCell;
 
 use super::Denied;
@@ -63,7 +63,7 @@ impl CatalogCursors {
     }
 
     async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, Denied> {
-        let unavailable = |error| Denied::Unavailable { reason: chain(&error) };
+        let unavailable = |error| Denied::Unavailable { reason: error_chain(&error) };
         let open = || {
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
             async { Signing::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new) }
