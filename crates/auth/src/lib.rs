@@ -13,6 +13,7 @@ mod condition;
 mod credentials;
 mod cursor;
 mod evaluation;
+mod expression;
 mod forwarded;
 mod htpasswd;
 mod identity;
