@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
+use jreg_registry::{Registry, RegistryLimits, RegistryOptions, SECRET_FOLDERS};
 use jreg_storage::{
     Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
     Locality, MemoryStore, Metered, Observer, Store, SystemClock,
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::acme::{Acme, AcmeError};
 use crate::audit::{AuditError, AuditLog};
 use crate::auth::{
-    Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open, Robots,
+    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
 };
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
@@ -141,15 +141,17 @@ impl App {
         let options = registry_options(&settings);
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
-        let robots = Arc::new(Robots::new(Arc::clone(&store), Arc::clone(&clock)));
+        let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = limits::Limits::new(&settings, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
-            Keeper::Settings(_) if !settings.asks_who() => (Arc::new(Open) as _, None),
+            Keeper::Settings(_) if !settings.requires_authentication() => {
+                (Arc::new(Open) as _, None)
+            }
             Keeper::Settings(fetch) => {
                 let counts = Arc::clone(&metrics);
                 let guard =
-                    Guard::open(&settings, store, clock, counts, fetch, Arc::clone(&robots));
+                    Guard::open(&settings, store, clock, counts, fetch, Arc::clone(&access_tokens));
                 let guard = Arc::new(Box::pin(guard).await?);
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
@@ -164,7 +166,7 @@ impl App {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
             settings: Arc::new(settings.clone()),
-            robots,
+            access_tokens,
             audit: audit.clone(),
         };
         let server = ServerOptions::of(&settings);
@@ -338,7 +340,7 @@ impl Jobs {
             holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
             is_shared,
         });
-        let scrubber = settings.scrub_interval.map(|interval| Scrubber {
+        let scrubber = settings.fsck_interval.map(|interval| Scrubber {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             options: check_options(settings),
@@ -415,11 +417,11 @@ fn outcome(kind: ErrorKind) -> &'static str {
     }
 }
 
-pub(crate) fn registry_options(settings: &Settings) -> Options {
-    Options {
+pub(crate) fn registry_options(settings: &Settings) -> RegistryOptions {
+    RegistryOptions {
         references: settings.references,
         manifest_media_types: settings.manifest_media_types.clone(),
-        limits: Limits {
+        limits: RegistryLimits {
             manifest_bytes_max: settings.manifest_bytes_max,
             page_items_max: settings.page_items_max,
             upload_age_max: settings.upload_age_max,
@@ -428,11 +430,11 @@ pub(crate) fn registry_options(settings: &Settings) -> Options {
             buffer_wait_max: settings.buffer_wait_max,
             part_bytes: settings.part_bytes,
             parts_in_flight: settings.parts_in_flight,
-            wave_reads_max: settings.wave_reads_max,
+            wave_reads_max: settings.manifest_reads_in_flight,
             mount_candidates_max: settings.mount_candidates_max,
         },
         cache_bytes: settings.cache_bytes,
-        cache_trust: settings.cache_trust,
+        cache_trust: settings.cache_age_max,
     }
 }
 
@@ -541,8 +543,8 @@ fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
     if address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    if settings.asks_who() {
-        if !settings.speaks_tls() && settings.trusted_proxies.is_empty() {
+    if settings.requires_authentication() {
+        if !settings.has_tls() && settings.trusted_proxies.is_empty() {
             tracing::warn!(
                 %address,
                 "passwords and tokens come in as they are: give tls-cert and tls-key, acme-domains, \
@@ -587,7 +589,7 @@ pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %address,
-        tls = settings.speaks_tls(),
+        tls = settings.has_tls(),
         storage = %settings.storage,
         durability,
         "listening"
@@ -610,7 +612,7 @@ pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
     } else {
         address.to_string()
     };
-    let scheme = if settings.speaks_tls() { "https" } else { "http" };
+    let scheme = if settings.has_tls() { "https" } else { "http" };
     format!(
         "jreg {} listens on {scheme}://{address}\n  storage  {storage}\n\n\
          Try it:\n  docker tag alpine {host}/alpine\n  docker push {host}/alpine\n",
@@ -700,6 +702,6 @@ mod tests {
 
     #[test]
     fn the_default_settings_are_the_registrys_defaults() {
-        assert_eq!(registry_options(&Settings::default()), Options::default());
+        assert_eq!(registry_options(&Settings::default()), RegistryOptions::default());
     }
 }

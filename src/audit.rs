@@ -42,7 +42,7 @@ pub struct Entry {
     /// Who asked, if that was found out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// By what it was found out: `htpasswd`, `robot`, `issuer`, `certificate` or `anonymous`.
+    /// By what it was found out: `htpasswd`, `access-token`, `issuer`, `certificate` or `anonymous`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'static str>,
     /// The id of the access token, or the name of the issuer.

@@ -10,7 +10,6 @@
 //! says how, as values) and asks the policy. [`Open`] grants everything.
 
 mod challenge;
-pub mod command;
 mod cursor;
 mod failures;
 mod guard;
@@ -30,9 +29,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{Certificate, Identity, Reason, Robot, Scope};
+use jreg_auth::{AccessToken, Certificate, Identity, Reason, Scope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
-use jreg_registry::{Registry, Usage};
+use jreg_registry::{Registry, RegistryUsage};
 
 use crate::network::Network;
 
@@ -41,7 +40,7 @@ pub use guard::{Guard, GuardError, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
 pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
 pub use refused::{Credentialed, RefusedAccess};
-pub(crate) use robots::{RobotError, Robots};
+pub(crate) use robots::{AccessTokenStore, AccessTokenStoreError};
 pub use sessions::TRUST_MAX;
 pub use tokens::{Exchange, Proof, Token, TokenError};
 
@@ -166,7 +165,7 @@ pub enum OwnGrants {
     #[default]
     Nothing,
     /// What an access token says.
-    Robot(Arc<Robot>),
+    AccessToken(Arc<AccessToken>),
     /// What the token of another token service says.
     Access(Scope),
 }
@@ -381,7 +380,7 @@ impl Gate {
     }
 
     /// What the registry uses of its limits; that needs no right either.
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> RegistryUsage {
         self.registry.usage()
     }
 }

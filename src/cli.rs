@@ -1,4 +1,4 @@
-//! The command line: what a person types, and how it becomes settings.
+//! The command line, and how it becomes settings.
 
 mod access;
 
@@ -24,20 +24,20 @@ pub use access::{PolicyAction, TokenAction, UserAction};
 const EXAMPLES: &str = "\
 Examples:
   jreg serve
-      listen on 127.0.0.1:5000 and keep everything in ./jreg-data
+      listen on 127.0.0.1:5000 and store everything in ./jreg-data
   jreg user add alice --file users && jreg serve --listen 0.0.0.0:5000 --htpasswd users
-      listen on every address, for users with a password
+      listen on all addresses and authenticate users by password
   jreg serve --storage 's3://bucket/jreg?region=eu-central-1'
-      keep everything in a bucket, with the credentials of the AWS tools
+      store everything in a bucket, with the credentials of the AWS tools
   jreg serve --storage memory:
-      try it: nothing is kept
+      try it: data is lost when it stops
   jreg serve --config /etc/jreg.toml
-      take the settings from a file
+      read the settings from a file
 
   jreg gc --dry-run
-      show what a collection would remove
+      show what garbage collection would delete
   jreg fsck --deep
-      check everything that is stored
+      verify everything that is stored, including blob bytes
 
 With serve running, for example:
   docker tag alpine 127.0.0.1:5000/alpine
@@ -47,138 +47,138 @@ const SERVE_ABOUT: &str = "\
 Serve the registry until SIGTERM or SIGINT
 
 Every option can also be given as an environment variable (--log-format is JREG_LOG_FORMAT) and as
-a key of the configuration file (log-format). A flag goes before a variable, a variable before the
+a key of the configuration file (log-format). Flags override variables, variables override the
 file. Sizes are written 4MiB, durations 30s, 5m, 6d.";
 
 const GC_ABOUT: &str = "\
-Collect what nothing keeps: blobs that no manifest names, the bytes of unfinished uploads, leftovers
+Delete unreferenced content (garbage collection): blobs, data of expired uploads, orphaned objects
 
-It may run at any time, beside any number of jreg serve. Where a folder is being served, the process
-that serves it does the work. Nothing that was written or used within the grace is removed.
-Exit codes: 0 done, 1 failed, 2 wrong command line, 130 stopped.";
+Safe to run at any time, concurrently with any number of jreg serve. If a folder is being served,
+the serving process does the work. Content written or used within the grace period is never deleted.
+Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.";
 
 const FSCK_ABOUT: &str = "\
-Check what is stored: every record, that what they name is there, with --deep every byte
+Verify the store: every record and reference, with --deep also the digest of every blob
 
-It may run at any time, beside any number of jreg serve; without --repair it changes nothing.
-Exit codes: 0 nothing is wrong (any more), 1 something is, 2 wrong command line, 3 the check failed,
-130 stopped.";
+Safe to run at any time, concurrently with any number of jreg serve. Read-only without --repair.
+Exit codes: 0 no problems (or all repaired), 1 problems found, 2 wrong command line, 3 fsck failed,
+130 interrupted.";
 
 const EXPLAIN_ABOUT: &str = "\
-Say everything that keeps a manifest or a blob: tags, indexes, subjects, its age; or when it will go
+Show why GC keeps a manifest or blob (tags, indexes, subjects, age), or when it deletes it
 
-Exit codes: 0 it is held, 1 it is not, 2 wrong command line, 3 failed, 130 stopped.";
+Exit codes: 0 stored, 1 not stored, 2 wrong command line, 3 failed, 130 interrupted.";
 
-/// An OCI registry in one binary: no database, no other service.
+/// An OCI registry server in one binary, without a database or other services.
 #[derive(Debug, Parser)]
 #[command(name = "jreg", version, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Action,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     #[command(about = "Serve the registry until SIGTERM or SIGINT", long_about = SERVE_ABOUT)]
     #[command(after_help = EXAMPLES)]
     /// Serve the registry.
     Serve(ServeArgs),
-    /// Collect what nothing keeps.
+    /// Delete unreferenced content (garbage collection).
     #[command(long_about = GC_ABOUT)]
     Gc(GcArgs),
-    /// Check what is stored, and mend it.
+    /// Verify the store, and repair it.
     #[command(long_about = FSCK_ABOUT)]
     Fsck(FsckArgs),
-    /// Say what keeps a manifest or a blob, or when it will go.
+    /// Show why GC keeps a manifest or blob, or when it deletes it.
     #[command(long_about = EXPLAIN_ABOUT)]
     Explain(ExplainArgs),
-    /// Users and their passwords: a file as htpasswd -B writes it.
+    /// Manage users and passwords in an htpasswd file.
     #[command(subcommand)]
     User(UserAction),
-    /// Access tokens for programs, kept in the storage.
+    /// Manage access tokens for automation, which are kept in the storage.
     #[command(subcommand)]
     Token(TokenAction),
-    /// Ask the rules what they say, and why.
+    /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),
     /// Print the version.
     Version,
 }
 
-/// Which store a command works on, and how it shows what it does.
+/// The store of a command, and its output format.
 #[derive(Debug, Args)]
 pub struct StoreArgs {
-    /// A TOML file with settings, as for serve
+    /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The folder or bucket, as for serve [default: ./jreg-data]
-    #[arg(long, value_name = "WHERE")]
+    /// Folder or bucket, as for serve [default: ./jreg-data]
+    #[arg(long, value_name = "LOCATION")]
     storage: Option<String>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-/// What `jreg gc` takes.
+/// Arguments of `jreg gc`.
 #[derive(Debug, Args)]
 pub struct GcArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Print each thing that would be removed, and remove nothing
+    /// Print what would be deleted, and delete nothing
     #[arg(long)]
     dry_run: bool,
-    /// How old what nothing keeps must be, instead of gc-grace: 2h or more
+    /// Minimum age of unreferenced content, instead of gc-grace: 2h or more
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     grace: Option<Duration>,
-    /// Remove manifests that have had no tag for so long, instead of gc-untagged
+    /// Minimum time without a tag before a manifest is deleted, instead of gc-untagged
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     untagged: Option<Duration>,
-    /// Remove whatever share of the links it is (gc-share-max)
+    /// Ignore the limit on deleted links (gc-share-max)
     #[arg(long)]
     force: bool,
-    /// Also look for bytes that nothing names, for duplicates and for leftovers, although a run has
-    /// done so less than a grace ago
+    /// Also look for orphaned objects and duplicate blobs, although a run did so less than a grace
+    /// period ago
     #[arg(long)]
     sweep: bool,
-    /// The most store requests a second, instead of gc-requests-per-second; 0: no limit
+    /// Maximum store requests per second, instead of gc-requests-per-second; 0: no limit
     #[arg(long, value_name = "NUMBER")]
     requests_per_second: Option<u32>,
-    /// Print each thing that is removed
+    /// Print what is deleted
     #[arg(long, short)]
     verbose: bool,
 }
 
-/// What `jreg fsck` takes.
+/// Arguments of `jreg fsck`.
 #[derive(Debug, Args)]
 pub struct FsckArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Read all bytes and hash them
+    /// Read all blob bytes and verify their digests
     #[arg(long)]
     deep: bool,
-    /// Mend what can be mended without loss
+    /// Repair what can be repaired without loss
     #[arg(long)]
     repair: bool,
-    /// Begin a deep check anew, although an earlier one was cut off
+    /// Start a deep fsck from the beginning instead of resuming an interrupted one
     #[arg(long)]
     restart: bool,
-    /// The most store requests a second, instead of gc-requests-per-second; 0: no limit
+    /// Maximum store requests per second, instead of gc-requests-per-second; 0: no limit
     #[arg(long, value_name = "NUMBER")]
     requests_per_second: Option<u32>,
-    /// The most bytes a second that a deep check reads, such as 50MiB
+    /// Maximum bytes per second that a deep fsck reads, for example 50MiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     bytes_per_second: Option<u64>,
 }
 
-/// What `jreg explain` takes.
+/// Arguments of `jreg explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// A manifest or blob: NAME@DIGEST in one repository, DIGEST wherever it is held
-    #[arg(value_name = "WHAT", value_parser = content)]
+    /// Manifest or blob: NAME@DIGEST in one repository, DIGEST in all
+    #[arg(value_name = "CONTENT", value_parser = content)]
     what: ExplainRequest,
 }
 
@@ -206,19 +206,19 @@ fn content(text: &str) -> Result<ExplainRequest, String> {
     Ok(ExplainRequest { digest, repository })
 }
 
-/// A command for a store, ready to be run.
+/// A command on a store, ready to run.
 #[derive(Debug)]
 pub struct Maintenance {
-    /// What to do.
+    /// The command.
     pub command: Work,
-    /// How to show it.
+    /// Its output format.
     pub shown: Shown,
-    /// The settings, which say where the store is.
+    /// The settings, with the location of the store.
     pub resolved: Resolved,
 }
 
 impl GcArgs {
-    /// With the settings of the file and the environment.
+    /// Adds the settings of the file and the environment.
     ///
     /// # Errors
     ///
@@ -236,7 +236,7 @@ impl GcArgs {
 }
 
 impl FsckArgs {
-    /// With the settings of the file and the environment.
+    /// Adds the settings of the file and the environment.
     ///
     /// # Errors
     ///
@@ -252,7 +252,7 @@ impl FsckArgs {
 }
 
 impl ExplainArgs {
-    /// With the settings of the file and the environment.
+    /// Adds the settings of the file and the environment.
     ///
     /// # Errors
     ///
@@ -283,10 +283,10 @@ impl StoreArgs {
     }
 }
 
-/// What `jreg serve` takes.
+/// Arguments of `jreg serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A TOML file with settings
+    /// TOML file with settings
     #[arg(long, value_name = "FILE", help_heading = "Service")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -349,12 +349,12 @@ fn given(key: &Key, matches: &ArgMatches) -> Option<Assignment> {
     Some(Assignment { name, values, origin: Origin::Flag })
 }
 
-/// What the settings are, and what the operator should know about how they were given.
+/// The settings, with warnings about how they were given.
 #[derive(Debug)]
 pub struct Resolved {
     /// The settings.
     pub settings: Settings,
-    /// Remarks that are no errors.
+    /// Warnings for the operator.
     pub remarks: Vec<String>,
 }
 
@@ -379,13 +379,13 @@ impl ServeArgs {
     }
 }
 
-/// What to do about a secret in a flag, which the process list shows.
+/// The warning about a secret in a flag, which the process list shows.
 fn exposed_secret(flag: &Assignment) -> Option<String> {
     let key = KEYS.iter().find(|key| key.is_secret() && key.name() == flag.name)?;
     let (name, variable) = (key.name(), key.variable());
     (flag.values != ["none"]).then(|| {
         format!(
-            "--{name} shows the secret to every user of this machine (in /proc): use --{name}-file, \
+            "--{name} exposes the secret to all local users (in /proc): use --{name}-file, \
              {variable}_FILE, {variable} or the configuration file"
         )
     })
@@ -398,7 +398,7 @@ fn read(path: PathBuf) -> Result<Vec<Assignment>, ConfigError> {
     }
 }
 
-/// The variables of the environment that are meant for jreg.
+/// The environment variables of jreg.
 #[derive(Debug, Default)]
 struct Environment {
     config: Option<PathBuf>,
@@ -447,8 +447,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     Cli::try_parse_from(args)
 }
 
-/// Whether this "error" is an answer to `--help` or `--version`.
-pub fn is_answer(error: &clap::Error) -> bool {
+/// Whether this "error" is the output of `--help` or `--version`.
+pub fn is_help(error: &clap::Error) -> bool {
     matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
 }
 
@@ -495,14 +495,15 @@ mod tests {
     fn a_flag_goes_before_a_variable_before_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jreg.toml");
-        std::fs::write(&path, "uploads-max = 1\nparts-in-flight = 1\nwave-reads-max = 1").unwrap();
+        std::fs::write(&path, "uploads-max = 1\nparts-in-flight = 1\nmanifest-reads-in-flight = 1")
+            .unwrap();
         let path = path.to_str().unwrap();
         let variables =
             [("JREG_CONFIG", path), ("JREG_UPLOADS_MAX", "2"), ("JREG_PARTS_IN_FLIGHT", "2")];
         let settings = resolve(&["--uploads-max", "3"], &variables).unwrap().settings;
         assert_eq!(settings.uploads_max, 3);
         assert_eq!(settings.parts_in_flight, 2);
-        assert_eq!(settings.wave_reads_max, 1);
+        assert_eq!(settings.manifest_reads_in_flight, 1);
         let flag = ["--config", path];
         let variables = [("JREG_CONFIG", "/nonexistent")];
         assert_eq!(resolve(&flag, &variables).unwrap().settings.uploads_max, 1);
@@ -517,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_number_is_refused_in_our_words() {
+    fn a_negative_number_is_rejected_with_the_allowed_range() {
         let error = resolve(&["--uploads-max", "-1"], &[]).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -527,7 +528,7 @@ mod tests {
 
     #[test]
     fn help_is_also_a_command() {
-        assert!(is_answer(&parse(["jreg", "help"].map(OsString::from)).unwrap_err()));
+        assert!(is_help(&parse(["jreg", "help"].map(OsString::from)).unwrap_err()));
     }
 
     #[test]
@@ -536,21 +537,21 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_is_remarked_and_a_foreign_one_is_not() {
+    fn a_misspelt_variable_is_warned_about_and_a_foreign_one_is_not() {
         let variables = [("JREG_LISTENN", "x"), ("JREG_PORT_5000_TCP_ADDR", "10.0.0.1")];
         let remarks = resolve(&[], &variables).unwrap().remarks;
         assert_eq!(remarks, ["JREG_LISTENN is not a setting; the nearest is JREG_LISTEN"]);
     }
 
     #[test]
-    fn a_secret_in_a_flag_is_remarked_without_its_value_and_can_come_from_a_file() {
+    fn a_secret_in_a_flag_is_warned_about_without_its_value_and_can_come_from_a_file() {
         let remarks = |arguments: &[&str], variables: &[(&str, &str)]| {
             resolve(arguments, variables).unwrap().remarks
         };
         for key in KEYS.iter().filter(|key| key.is_secret()) {
             let (flag, file) = (format!("--{}", key.name()), format!("--{}-file", key.name()));
             let [remark] = &remarks(&[&flag, "HUSH"], &[])[..] else { panic!("{flag}") };
-            assert!(remark.starts_with(&format!("{flag} shows the secret")), "{remark}");
+            assert!(remark.starts_with(&format!("{flag} exposes the secret")), "{remark}");
             assert!(remark.contains(&format!("{file}, {}_FILE", key.variable())), "{remark}");
             assert!(!remark.contains("HUSH"), "{remark}");
             assert_eq!(remarks(&[&file, "/run/secrets/key"], &[]), [""; 0]);

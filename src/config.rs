@@ -130,311 +130,317 @@ macro_rules! settings {
 
 settings! {
     "Service" {
-        /// The address and port to listen on.
+        /// Address and port to listen on. A non-loopback address needs authentication, or
+        /// insecure-open.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
             "IP:PORT (an address, not a name), for example 0.0.0.0:5000 or [::]:5000", |_| true;
-        /// Where to keep everything: a folder, a bucket, or memory (nothing is kept).
+        /// Storage location: a folder, an S3 bucket, or memory (lost when the process ends).
         storage: StorageLocation = StorageLocation::Folder(PathBuf::from("./jreg-data")),
             "a folder's path, file:PATH, s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&..] or memory:",
             |_| true;
-        /// How sure a write to the folder must be before it is acknowledged: strict survives a
-        /// power cut, relaxed a crash of jreg only.
+        /// Durability of acknowledged writes in a folder: strict survives a power failure, relaxed
+        /// survives a crash of jreg only.
         durability: Durability = Durability::Strict, "strict or relaxed", |_| true;
-        /// Which content a manifest may name that the repository does not hold: none (strict),
-        /// the manifests of an index (sparse-index), anything (off).
+        /// Content that may be missing from the repository when a manifest that references it is
+        /// pushed: none (strict), the manifests of an index (sparse-index), anything (off).
         references: ReferencePolicy = ReferencePolicy::SparseIndex,
             "strict, sparse-index or off", |_| true;
-        /// Media types that a pushed manifest may have; may be given several times. Browsers show
-        /// other types than application/* as pages.
+        /// Media types that pushed manifests may have; repeatable. Browsers render types other than
+        /// application/* as pages.
         manifest_media_types: Vec<MediaTypePattern> = vec![MediaTypePattern::application()],
             "a media type, TYPE/* or */*, for example application/*", |types| !types.is_empty();
-        /// Whether blobs, manifests and tags may be deleted through the API.
+        /// Allow deleting blobs, manifests and tags through the API.
         deletes: bool = true, "on or off", |_| true;
-        /// The address by which clients reach this registry. Without it, `Location` is absolute
-        /// only where the request makes the address certain, and a path otherwise.
+        /// External base URL of this registry. Without it, a `Location` header is absolute only if
+        /// the request makes scheme and host certain, and a path otherwise.
         public_url: Option<PublicUrl> = None,
             "none, or an http:// or https:// address, for example https://registry.example.com",
             |_| true;
-        /// Proxies that are believed of the address, scheme and host of their clients; may be given
-        /// several times. Of anybody else, what is said of that is ignored.
+        /// CIDRs of reverse proxies whose `X-Forwarded-*` or `Forwarded` headers are trusted;
+        /// repeatable. Headers from other peers are ignored.
         trusted_proxies: Vec<IpNet> = Vec::new(),
-            "an address and a prefix length, for example 10.0.0.0/8 or 127.0.0.1/32", |_| true;
-        /// The headers by which they say it: X-Forwarded-For, -Proto and -Host (x-forwarded), or
-        /// Forwarded (forwarded). The others are ignored.
+            "a CIDR, for example 10.0.0.0/8 or 127.0.0.1/32", |_| true;
+        /// Headers in which trusted proxies send the client's address, scheme and host:
+        /// X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host (x-forwarded), or Forwarded
+        /// (forwarded, RFC 7239). The others are ignored.
         forwarded_header: ForwardedHeader = ForwardedHeader::XForwarded,
             "x-forwarded or forwarded", |_| true;
-        /// A warning that clients show to their users; may be given several times.
+        /// Text of a `Warning` response header, which clients show to their users; repeatable.
         warning: Vec<String> = Vec::new(),
-            "printable ASCII without quote or backslash, 4096 bytes over all",
+            "printable ASCII without quote or backslash, 4096 bytes in total",
             |all| warnings_fit(all);
     }
     "Authentication" {
-        /// The file of users and the hashes of their passwords, as htpasswd -B and jreg user add
-        /// write it; read again when it changes.
+        /// File of users with password hashes, as written by htpasswd -B and jreg user add;
+        /// reloaded when it changes. Enables authentication.
         htpasswd: Option<String> = None, "none, or a file's path", |_| true;
-        /// The file of rules that say who may do what; read again when it changes. Without it,
-        /// every user may do everything.
+        /// Policy file with the authorization rules; reloaded when it changes. Enables
+        /// authentication. Without it, every user may do everything.
         policy: Option<String> = None, "none, or a file's path", |_| true;
-        /// Whether clients must say who they are although neither htpasswd nor policy is given:
-        /// then only access tokens let them in.
+        /// Require authentication even without htpasswd and policy; then only access tokens are
+        /// accepted.
         authentication: bool = false, "on or off", |_| true;
-        /// Whether everyone may pull without saying who they are, and list what there is.
+        /// Allow anonymous clients to pull and to list.
         anonymous_pull: bool = false, "on or off", |_| true;
-        /// Whether others than this machine may reach a registry that asks nobody who they are.
+        /// Allow listening on a non-loopback address without authentication. Every client that
+        /// reaches it may pull, push and delete.
         insecure_open: bool = false, "on or off", |_| true;
-        /// Whether clients exchange their passwords for short-lived tokens at /token; otherwise
-        /// they send them with every request.
+        /// Issue short-lived tokens at /token in exchange for passwords; otherwise clients send the
+        /// password with every request.
         token_service: bool = true, "on or off", |_| true;
-        /// The address of another token service, which clients are sent to instead of /token. The
-        /// policy says by which keys its tokens are known.
+        /// URL of an external token service that clients are sent to instead of /token. The policy
+        /// file names the keys that verify its tokens.
         token_realm: Option<PublicUrl> = None,
             "none, or an http:// or https:// address, for example https://login.example.com/token",
             |_| true;
-        /// The name of this registry in tokens, the same for all instances.
+        /// Audience (`aud`) of tokens for this registry, the same for all instances.
         token_audience: String = "jreg".to_owned(),
             "1 to 255 letters, digits and . _ : / -", |name| is_audience(name);
-        /// How long a token from /token is good for.
+        /// Lifetime of a token issued at /token.
         token_lifetime: Duration = 5 * MINUTE, "a duration from 1m to 1h",
             |lifetime| (MINUTE..=HOUR).contains(lifetime);
-        /// How long clients may get new tokens without the password.
+        /// Lifetime of a refresh token, with which clients get new tokens without the password.
         refresh_lifetime: Duration = 30 * DAY, "a duration from 1h to 365d",
             |lifetime| (HOUR..=365 * DAY).contains(lifetime);
-        /// How many logins for a name may fail from one address, and ten times as many from an
-        /// address over all names, before further ones have to wait; 0 never makes anybody wait.
+        /// Failed logins per name and address before login throttling starts, and ten times as many
+        /// per address over all names. 0 turns login throttling off.
         login_failures_free: u32 = 5, "a number up to 1000", |failures| *failures <= 1000;
-        /// The longest that a login has to wait after others have failed: it begins with a second,
-        /// and each failure doubles it.
+        /// Maximum delay of login throttling: it starts at one second and doubles with each
+        /// failure. During the delay even correct credentials get 429, so the response reveals
+        /// nothing.
         login_delay_max: Duration = 5 * MINUTE, "a duration from 1s to 1d",
             |delay| (SECOND..=DAY).contains(delay);
-        /// How often the key that signs tokens is replaced.
+        /// Rotation interval of the key that signs tokens.
         key_rotation: Duration = DAY, "a duration from 1h to 90d",
             |rotation| (HOUR..=90 * DAY).contains(rotation);
     }
     "TLS" {
-        /// The file (PEM) of the server's certificate, and of those between it and what clients trust;
-        /// read again when it changes. With it, TLS is all that is spoken.
+        /// PEM file with the server certificate and its intermediates; reloaded when it changes.
+        /// Enables TLS; plain HTTP is then not served.
         tls_cert: Option<String> = None, "none, or a file's path", |_| true;
-        /// The file (PEM, not encrypted) of the certificate's private key; read again when it changes.
+        /// PEM file with the certificate's private key, not encrypted; reloaded when it changes.
         tls_key: Option<String> = None, "none, or a file's path", |_| true;
-        /// The oldest version of TLS that is spoken.
+        /// Minimum TLS version.
         tls_min_version: TlsVersion = TlsVersion::Tls12, "1.2 or 1.3", |_| true;
-        /// The file (PEM) of those who vouch for the certificates of clients; read again when it
-        /// changes. With it, clients may show one.
+        /// PEM bundle of the CAs that issue client certificates (enables mTLS); reloaded when it
+        /// changes. Client certificates are optional unless tls-client-cert-required is on.
         tls_client_ca: Option<String> = None, "none, or a file's path", |_| true;
-        /// Whether clients must show a certificate: without one, no connection is made.
+        /// Require a client certificate: TLS handshakes without one fail.
         tls_client_cert_required: bool = false, "on or off", |_| true;
-        /// A name by which clients reach this registry, for the certificate that an authority issues
-        /// by ACME in the place of tls-cert; may be given several times. Giving it agrees to the
-        /// authority's terms of service.
+        /// Host name for a certificate obtained by ACME instead of tls-cert; repeatable. Setting it
+        /// agrees to the CA's terms of service.
         acme_domains: Vec<String> = Vec::new(),
-            "a host's name in lower case without wildcards, each once and 100 over all, for example \
+            "a host name in lower case without wildcards, each once, at most 100, for example \
              registry.example.com",
             |names| is_certifiable(names);
-        /// The address of the authority's directory (RFC 8555).
+        /// Directory URL of the ACME CA (RFC 8555).
         acme_directory: String = LETS_ENCRYPT.to_owned(),
             "an https:// address, for example https://ca.example.com/acme/directory",
             |address| is_directory(address);
-        /// Whom the authority writes to about the certificates.
+        /// E-mail address to which the ACME CA sends notices about the certificates.
         acme_contact: Option<String> = None,
             "none, or an e-mail address, for example ops@example.com",
             |address| address.as_deref().is_none_or(is_mail_address);
-        /// The file (PEM) of those who vouch for the authority itself, where it is not one that this
-        /// machine trusts; read at the start.
+        /// PEM bundle of CAs that verify the ACME server's own TLS certificate, if the system does
+        /// not trust it; read at the start.
         acme_ca_file: Option<String> = None, "none, or a file's path", |_| true;
     }
     "Bucket" {
-        /// Whether this is the only instance that writes to the bucket: the one way to use a store
-        /// that does not honour conditional writes.
+        /// Declare that no other instance writes to the bucket. Needed for stores that do not
+        /// honour conditional writes.
         single_instance: bool = false, "on or off", |_| true;
-        /// The id of the access key. Without it, credentials are found as the AWS tools find them:
-        /// in AWS_* variables, a web identity, a pod or task identity, the instance.
+        /// Access key id. Without it, credentials are looked up as the AWS tools do: AWS_*
+        /// variables, web identity, pod or task identity, instance metadata.
         s3_access_key_id: Option<String> = None, "none, or an id", |_| true;
-        /// The secret of the access key.
+        /// Secret access key.
         s3_secret_access_key: Option<Secret> = None, "none, or a secret", |_| true;
-        /// File with the secret of the access key, instead of s3-secret-access-key; read at the
-        /// start. A line break at the end is ignored.
+        /// File with the secret access key, instead of s3-secret-access-key; read at the start. A
+        /// line break at the end is ignored.
         s3_secret_access_key_file: Option<String> = None, "none, or a file's path", |_| true;
-        /// The token of a session, where the access key is a temporary one.
+        /// Session token of a temporary access key.
         s3_session_token: Option<Secret> = None, "none, or a token", |_| true;
-        /// File with the token of a session, instead of s3-session-token; read at the start. A line
+        /// File with the session token, instead of s3-session-token; read at the start. A line
         /// break at the end is ignored.
         s3_session_token_file: Option<String> = None, "none, or a file's path", |_| true;
-        /// A header for every request to the bucket, not for secrets; may be given several times.
+        /// Additional header of every request to the bucket, not for secrets; repeatable.
         s3_header: Vec<String> = Vec::new(), "NAME: VALUE",
             |all| all.iter().all(|header| header.contains(':'));
-        /// How long connecting to the bucket may take.
+        /// Timeout for connecting to the bucket.
         s3_connect_timeout: Duration = 5 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
-        /// How long one attempt of a small request to the bucket may take.
+        /// Timeout of one attempt of a small request to the bucket.
         s3_request_timeout: Duration = 10 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
-        /// How long a failing small request to the bucket is repeated.
+        /// Maximum time for which a failing small request to the bucket is retried.
         s3_request_budget: Duration = 30 * SECOND, "a duration from 100ms to 1m",
             |budget| is_timeout(*budget) && *budget <= MINUTE;
-        /// How long the bucket may send nothing in the middle of a body.
+        /// Maximum time without data in the middle of a body from the bucket.
         s3_idle_timeout: Duration = 30 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
-        /// How long a failing transfer of blob bytes is repeated.
+        /// Maximum time for which a failing transfer of blob bytes is retried.
         s3_transfer_budget: Duration = 180 * SECOND, "a duration from 100ms to 1h",
             |budget| is_timeout(*budget);
-        /// Whether a small read that the bucket is slow to answer is sent once more: at most one
-        /// for every twenty reads.
+        /// Hedge small reads: one that is slower than 1.5 times the recent p95 is sent a second
+        /// time, at most one in twenty.
         s3_hedge_reads: bool = true, "on or off", |_| true;
     }
     "Logs" {
-        /// The form of the log on standard error: auto is pretty on a terminal, otherwise json.
+        /// Format of the log on standard error: auto is pretty on a terminal and json otherwise.
         log_format: LogFormat = LogFormat::Auto, "auto, json or pretty", |_| true;
-        /// What to log: a level, or a list like info,jreg=debug.
+        /// Log level, or a list such as info,jreg=debug.
         log: String = "info".to_owned(),
             "error, warn, info, debug, trace, off, or a list of target=level",
             |filter| is_log_filter(filter);
     }
     "Audit" {
-        /// Where decisions about who may do what are written, one JSON object a line: a file, which
-        /// may be rotated at any time, or a standard stream.
+        /// Destination of the audit log, one JSON object per line: a file, which may be rotated at
+        /// any time, or a standard stream.
         audit_log: AuditTarget = AuditTarget::Off, "off, stdout, stderr, or a file's path", |_| true;
-        /// Whether reads that were allowed are written there, too.
+        /// Write allowed reads to the audit log as well.
         audit_reads: bool = false, "on or off", |_| true;
     }
     "Content" {
-        /// The largest manifest.
+        /// Maximum size of a manifest.
         manifest_bytes_max: u64 = 4 * MIB, "a size from 64KiB to 7MiB",
             |bytes| (64 * KIB..=7 * MIB).contains(bytes);
-        /// The most bytes of manifests that are being received, over all requests; more wait.
+        /// Maximum memory for manifests that are being received, over all requests; further
+        /// requests are queued.
         manifest_buffer_bytes: u64 = 128 * MIB, "a size from 8MiB to 1TiB",
             |bytes| (8 * MIB..=MIB * MIB).contains(bytes);
-        /// Maximum time that a request waits for room in upload-buffer-bytes or
-        /// manifest-buffer-bytes; then it gets 429.
+        /// Maximum time that a request is queued for upload-buffer-bytes or manifest-buffer-bytes;
+        /// then it gets 429.
         buffer_wait_max: Duration = 30 * SECOND, "a duration from 100ms to 1h",
             |wait| is_timeout(*wait);
-        /// The most items in one page of a listing.
+        /// Maximum number of items in a page of a listing.
         page_items_max: usize = 1000, "a number from 1 to 10000",
             |items| (1..=10_000).contains(items);
-        /// How long an upload may go on from its creation.
+        /// Maximum age of an upload session.
         upload_age_max: Duration = 6 * DAY, "a duration from 1m to 30d",
             |age| (60 * SECOND..=30 * DAY).contains(age);
-        /// How often old uploads are looked for, and what they left behind is removed.
+        /// Interval at which expired upload sessions and their data are removed.
         upload_reap_interval: Duration = HOUR, "a duration from 1m to 30d",
             |interval| (60 * SECOND..=30 * DAY).contains(interval);
-        /// The most uploads that send at the same time; more are told to try again (429).
+        /// Maximum number of uploads that send data concurrently; more get 429.
         uploads_max: usize = 512, "a number from 1 to 100000",
             |uploads| (1..=100_000).contains(uploads);
-        /// The most bytes of uploads in memory, over all uploads.
+        /// Maximum memory for upload data, over all uploads. Uploads of unknown length have at most
+        /// half of it for parts that are not complete (part-bytes).
         upload_buffer_bytes: u64 = 256 * MIB, "a size from 16MiB to 1TiB",
             |bytes| (16 * MIB..=MIB * MIB).contains(bytes);
-        /// The size of the parts in which an upload of unknown length goes to the store.
+        /// Size of the parts in which an upload of unknown length is written to the store.
         part_bytes: Option<u64> = None, "auto, or a size from 64KiB to 5GiB",
             |part| part.is_none_or(|bytes| (64 * KIB..=5 * KIB * MIB).contains(&bytes));
-        /// The most parts of one upload that are on their way to the store.
+        /// Maximum number of parts of one upload that are in flight to the store.
         parts_in_flight: usize = 4, "a number from 1 to 64", |parts| (1..=64).contains(parts);
-        /// The most store reads that one manifest push makes at the same time.
-        wave_reads_max: usize = 64, "a number from 1 to 1024", |reads| (1..=1024).contains(reads);
-        /// The most repositories that a mount without `from` looks at.
+        /// Maximum number of concurrent store reads of one manifest push.
+        manifest_reads_in_flight: usize = 64, "a number from 1 to 1024", |reads| (1..=1024).contains(reads);
+        /// Maximum number of repositories that a mount without `from` searches.
         mount_candidates_max: usize = 16, "a number from 1 to 1000",
             |candidates| (1..=1000).contains(candidates);
-        /// The most bytes of manifests and links kept in memory; 0 keeps none.
+        /// Maximum memory for cached manifests and links; 0 turns the cache off.
         cache_bytes: u64 = 64 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
-        /// How long a cached entry is trusted where other instances share the store.
-        cache_trust: Duration = 60 * SECOND, "a duration up to 1h", |trust| *trust <= HOUR;
+        /// Maximum age at which a cached entry is used if other instances share the store.
+        cache_age_max: Duration = 60 * SECOND, "a duration up to 1h", |trust| *trust <= HOUR;
     }
-    "Collection" {
-        /// How often what nothing keeps is collected while jreg serves.
+    "Garbage collection and fsck" {
+        /// Interval of online garbage collection (GC).
         gc_interval: Option<Duration> = Some(6 * HOUR), "off, or a duration from 1m to 30d",
             |interval| is_interval(*interval);
-        /// How old what nothing keeps must be before it is removed.
+        /// Minimum age of unreferenced content before GC may delete it.
         gc_grace: Duration = DAY, "a duration from 2h to 365d",
             |grace| (GRACE_MIN..=365 * DAY).contains(grace);
-        /// How long a manifest must have had no tag before it is removed, unless an index names it
-        /// or its subject is there; off keeps it for ever.
+        /// Minimum time without a tag before GC deletes a manifest that no index references and
+        /// whose subject is absent; off keeps untagged manifests.
         gc_untagged: Option<Duration> = None, "off, or a duration up to 3650d",
             |untagged| untagged.is_none_or(|after| after <= 3650 * DAY);
-        /// The most links that one run removes, in percent of all (but 100 in any case): the rest
+        /// Maximum percentage of links that one GC run deletes (100 links in any case); the rest
         /// waits for the next run.
         gc_share_max: u32 = 33, "a number from 1 to 100", |percent| (1..=100).contains(percent);
-        /// The most store requests a second that collecting, and checking, makes; a page of a
-        /// listing counts once more for each hundred entries.
+        /// Maximum store requests per second of GC and fsck; a page of a listing counts once more
+        /// for each hundred entries.
         gc_requests_per_second: u32 = 300, "a number from 1 to 100000",
             |rate| (1..=100_000).contains(rate);
-        /// How often everything that is stored is checked while jreg serves, bytes included.
-        scrub_interval: Option<Duration> = None, "off, or a duration from 1m to 365d",
+        /// Interval of the background deep fsck, which reads and verifies everything, including
+        /// blob bytes.
+        fsck_interval: Option<Duration> = None, "off, or a duration from 1m to 365d",
             |interval| interval.is_none_or(|every| (MINUTE..=365 * DAY).contains(&every));
-        /// The most bytes a second that such a check reads.
-        scrub_bytes_per_second: u64 = 10 * MIB, "a size from 64KiB to 1TiB",
+        /// Maximum bytes per second that the background fsck reads.
+        fsck_bytes_per_second: u64 = 10 * MIB, "a size from 64KiB to 1TiB",
             |rate| (64 * KIB..=MIB * MIB).contains(rate);
     }
     "Redirects" {
-        /// Whether clients are sent to the store itself for blobs (S3 only).
+        /// Redirect blob downloads to the bucket (S3 only).
         redirect: bool = false, "on or off", |_| true;
-        /// The smallest blob that a client is sent to the store for.
+        /// Minimum size of a blob whose download is redirected.
         redirect_bytes_min: u64 = MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
-        /// Networks whose clients are sent to the store; may be given several times. None: all.
+        /// CIDRs of clients that are redirected; repeatable. Empty: all clients.
         redirect_networks: Vec<IpNet> = Vec::new(),
-            "an address and a prefix length, for example 10.0.0.0/8", |_| true;
-        /// Clients that are never sent to the store, by how their User-Agent begins; may be given
-        /// several times.
-        redirect_agents_except: Vec<String> = Vec::new(), "a text, for example crane/",
+            "a CIDR, for example 10.0.0.0/8", |_| true;
+        /// User-Agent prefix of clients that are never redirected; repeatable.
+        redirect_agents_except: Vec<String> = Vec::new(), "a prefix, for example crane/",
             |all| all.iter().all(|agent| !agent.is_empty());
-        /// How long a client may begin to read from the store after it was sent there.
+        /// Time within which a redirected client must start reading from the bucket.
         redirect_expiry: Duration = 20 * MINUTE, "a duration from 1m to 12h",
             |expiry| (MINUTE..=12 * HOUR).contains(expiry);
     }
     "Connections" {
-        /// The most connections at the same time; more are told to try again (503). Fewer if
-        /// RLIMIT_NOFILE, which is raised as far as it goes, leaves less than two file descriptors
-        /// for each.
+        /// Maximum number of concurrent connections; more get 503. Lower if RLIMIT_NOFILE, which is
+        /// raised as far as possible, leaves less than two file descriptors for each.
         connections_max: usize = 4096, "a number from 1 to 1000000",
             |connections| (1..=1_000_000).contains(connections);
-        /// Maximum connections at the same time from one address (IPv6: one /64) that is not a
-        /// trusted proxy; auto is a quarter of connections-max, at least 64; 0 is no limit but that.
+        /// Maximum number of concurrent connections per address (IPv6: per /64) that is not a
+        /// trusted proxy; auto is a quarter of connections-max, at least 64; 0 means no limit but
+        /// that.
         connections_per_address_max: Option<usize> = None, "auto, or a number up to 1000000",
             |connections| connections.is_none_or(|max| max <= 1_000_000);
-        /// The most requests at the same time on one HTTP/2 connection.
+        /// Maximum number of concurrent requests on one HTTP/2 connection.
         h2_streams_max: u32 = 256, "a number from 1 to 10000",
             |streams| (1..=10_000).contains(streams);
-        /// Maximum memory for bytes that HTTP/2 clients have sent and no request has read, over all
-        /// connections: each connection has a receive window of 2 MiB while there is some left, the
+        /// Maximum memory for data that HTTP/2 clients have sent and no request has read, over all
+        /// connections: each connection has a receive window of 2 MiB while the budget lasts, the
         /// others have 64 KiB each.
         h2_window_bytes: u64 = 128 * MIB, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
-        /// The most requests a second of one identity, of nobody in particular of one address; 0 is
-        /// no limit. More are told to try again (429).
+        /// Maximum requests per second per identity (per address for anonymous clients); more get
+        /// 429. 0 means no limit.
         rate_limit_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;
-        /// The most requests a second from one address, whoever asks; 0 is no limit.
+        /// Maximum requests per second per address, over all identities; more get 429. 0 means no
+        /// limit.
         rate_limit_address_requests: u32 = 0, "a number up to 1000000", |rate| *rate <= 1_000_000;
-        /// How much of these rates may be saved up and used at once.
+        /// Burst of these rates: the time over which unused requests accumulate.
         rate_limit_burst: Duration = 10 * SECOND, "a duration up to 1h", |burst| *burst <= HOUR;
-        /// The most uploads of one identity that send at the same time, of nobody in particular of
-        /// one address; 0 is no limit but uploads-max.
+        /// Maximum number of uploads that send data concurrently, per identity (per address for
+        /// anonymous clients); 0 means no limit but uploads-max.
         rate_limit_uploads: usize = 0, "a number up to 100000", |uploads| *uploads <= 100_000;
-        /// The most bytes of bodies, of requests and of answers, that one identity has under way at the
-        /// same time, nobody in particular of one address; 0 is no limit. What would be more is told to
-        /// try again (429), unless nothing else is under way.
+        /// Maximum bytes of request and response bodies in flight per identity (per address for
+        /// anonymous clients); 0 means no limit. A request that would exceed it gets 429, unless
+        /// nothing else is in flight.
         rate_limit_bytes_in_flight: u64 = 0, "a size up to 1TiB", |bytes| *bytes <= MIB * MIB;
-        /// The most bytes of bodies that one address has under way at the same time, whoever asks; 0
-        /// is no limit.
+        /// Maximum bytes of request and response bodies in flight per address, over all identities;
+        /// 0 means no limit.
         rate_limit_address_bytes_in_flight: u64 = 0, "a size up to 1TiB",
             |bytes| *bytes <= MIB * MIB;
-        /// How long a connection may be without a request, and the head of one, or a TLS handshake,
-        /// may take.
+        /// Timeout of an idle connection, of the head of a request, and of a TLS handshake.
         header_read_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
-        /// How long a client may send nothing in the middle of a body.
+        /// Maximum time without data in the middle of a request body.
         body_idle_timeout: Duration = 60 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
         /// Minimum bytes per second of a request body, averaged over each body-rate-grace in which
-        /// jreg waits for the client; a slower body gets 408. 0 is no limit.
+        /// jreg waits for the client; a slower body gets 408. 0 means no limit.
         body_rate_min: u64 = KIB, "a size up to 1GiB (per second)", |rate| *rate <= KIB * MIB;
         /// Time over which body-rate-min is averaged: no body is too slow before.
         body_rate_grace: Duration = 60 * SECOND, "a duration from 100ms to 1h",
             |grace| is_timeout(*grace);
-        /// How long a client may take nothing of an answer.
+        /// Maximum time in which a client reads nothing of a response.
         write_stall_timeout: Duration = 120 * SECOND, "a duration from 100ms to 1h",
             |timeout| is_timeout(*timeout);
-        /// How much of a refused body is read so that the client sees the refusal.
+        /// Maximum bytes of a rejected request body that are read so that the client sees the
+        /// response.
         drain_bytes_max: u64 = 8 * MIB, "a size up to 1GiB", |bytes| *bytes <= KIB * MIB;
-        /// When clients that are told to try again should do so.
+        /// `Retry-After` of 429 and 503 responses, unless the cause is known to take longer.
         retry_after: Duration = 5 * SECOND, "a duration from 1s to 1h",
             |after| (SECOND..=HOUR).contains(after);
-        /// How long running requests may take to finish when jreg is told to stop.
+        /// Maximum time for requests in flight to finish at shutdown.
         shutdown_deadline: Duration = 30 * SECOND, "a duration up to 1h",
             |deadline| *deadline <= HOUR;
     }
@@ -442,12 +448,12 @@ settings! {
 
 impl Settings {
     /// Whether TLS is what is spoken.
-    pub fn speaks_tls(&self) -> bool {
+    pub fn has_tls(&self) -> bool {
         self.tls_cert.is_some() || !self.acme_domains.is_empty()
     }
 
     /// Whether clients are asked who they are.
-    pub fn asks_who(&self) -> bool {
+    pub fn requires_authentication(&self) -> bool {
         self.authentication || self.htpasswd.is_some() || self.policy.is_some()
     }
 }
@@ -657,7 +663,7 @@ impl Settings {
         for (given, name, other, missing) in [
             (cert, "tls-cert", key, "tls-key"),
             (key, "tls-key", cert, "tls-cert"),
-            (client_ca, "tls-client-ca", self.speaks_tls(), "tls-cert"),
+            (client_ca, "tls-client-ca", self.has_tls(), "tls-cert"),
             (self.acme_directory != LETS_ENCRYPT, "acme-directory", acme, "acme-domains"),
             (self.acme_contact.is_some(), "acme-contact", acme, "acme-domains"),
             (self.acme_ca_file.is_some(), "acme-ca-file", acme, "acme-domains"),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use jreg_registry::{
     Action, BYTES_WAIT_MIN, CheckOptions, CheckPhase, CheckWatch, Checked, CollectOptions,
-    Collected, ExplainRequest, Explanation, Finding, Outcome, Phase, Registry, Watch,
+    Collected, ExplainReport, ExplainRequest, Finding, Outcome, Phase, Registry, Watch,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ pub use token::{TokenInfo, TokenReport, TokenRequest};
 
 use crate::audit::AuditLog;
 use crate::audit::command::{Operator, Outcome as Ending, Underway};
-use crate::auth::Robots;
+use crate::auth::AccessTokenStore;
 use crate::config::Settings;
 use crate::jobs::report;
 use crate::logging::chain;
@@ -142,7 +142,7 @@ pub enum Report {
     /// Of a check.
     Fsck(Checked),
     /// What keeps something.
-    Explain(Explanation),
+    Explain(ExplainReport),
     /// Of access tokens.
     Token(TokenReport),
 }
@@ -157,7 +157,7 @@ pub struct Workshop {
     /// The settings of this process.
     pub settings: Arc<Settings>,
     /// The access tokens.
-    pub(crate) robots: Arc<Robots>,
+    pub(crate) access_tokens: Arc<AccessTokenStore>,
     /// Where it is written what was done.
     pub audit: AuditLog,
 }
@@ -261,7 +261,7 @@ impl Workshop {
                 answer.map(Report::Explain).map_err(|error| chain(&error))
             }
             Command::Token(request) => {
-                let done = token::run(&self.robots, request).await;
+                let done = token::run(&self.access_tokens, request).await;
                 done.map(Report::Token).map_err(|error| chain(&error))
             }
         }
@@ -334,7 +334,7 @@ pub(crate) fn collect_options(settings: &Settings) -> CollectOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
-        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_trust,
+        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
         requests_per_second: settings.gc_requests_per_second,
         requests_at_once: REQUESTS_AT_ONCE,
         dry_run: false,
@@ -349,7 +349,7 @@ pub(crate) fn check_options(settings: &Settings) -> CheckOptions {
         repair: false,
         restart: false,
         requests_per_second: settings.gc_requests_per_second,
-        bytes_per_second: settings.scrub_bytes_per_second,
+        bytes_per_second: settings.fsck_bytes_per_second,
         requests_at_once: REQUESTS_AT_ONCE,
     }
 }

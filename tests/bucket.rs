@@ -143,7 +143,7 @@ async fn a_clock_that_is_far_off_is_refused() {
 #[tokio::test]
 async fn a_clock_that_runs_away_stops_pushes_and_not_pulls() {
     let server = S3Server::start(S3Spec::default()).await;
-    let registry = serve(&settings(&server, &[("cache-trust", "0s")])).await;
+    let registry = serve(&settings(&server, &[("cache-age-max", "0s")])).await;
     let client = registry.client();
     let bytes = Rng::new(7).bytes(100);
     let target = format!("/v2/a/blobs/uploads/?digest={}", sha256(&bytes));

@@ -154,7 +154,7 @@ struct Scene {
     bucket: S3Server,
     folder: TempDir,
     marks: Marks,
-    robot: String,
+    access_token: String,
 }
 
 impl Scene {
@@ -180,7 +180,7 @@ impl Scene {
 
     fn new(bucket: S3Server) -> Self {
         let (folder, marks) = (tempfile::tempdir().unwrap(), Marks::default());
-        let mut scene = Self { bucket, folder, marks, robot: String::new() };
+        let mut scene = Self { bucket, folder, marks, access_token: String::new() };
         let users = scene.file("users").display().to_string();
         scene.run(&["user", "add", "alice", "--file", &users, "--password-stdin"], PASSWORD);
         let policy = "[[issuer]]\nname = 'ci'\nissuer = 'https://ci'\naudience = 'us'\n\
@@ -193,7 +193,7 @@ impl Scene {
             ["token", "create", "--name", "ci", "--allow", "pull:**", "--storage", &storage];
         let (out, log, is_ok) = scene.run(&create, "");
         assert!(is_ok, "{log}");
-        scene.robot = out.lines().next().unwrap().to_owned();
+        scene.access_token = out.lines().next().unwrap().to_owned();
         let secret_key = scene.bucket.secret_key().to_owned();
         for (what, secret) in [
             ("password", PASSWORD),
@@ -201,7 +201,7 @@ impl Scene {
             ("session token", SESSION_TOKEN),
             ("secret key", &secret_key),
             ("signature of a token", "MARKED-signature"),
-            ("access token", scene.robot.rsplit('_').next().unwrap()),
+            ("access token", scene.access_token.rsplit('_').next().unwrap()),
         ] {
             scene.marks.add(what, secret);
         }
@@ -291,7 +291,7 @@ async fn over_http2(client: &Client, target: &str, header: &str) {
 
 /// Sends credentials of each kind to everything, and looks at what comes back.
 async fn try_all(client: &Client, scene: &Scene) -> Vec<String> {
-    let (marks, robot) = (&scene.marks, &scene.robot);
+    let (marks, access_token) = (&scene.marks, &scene.access_token);
     let token_target = "/token?offline_token=true&scope=repository:a:pull,push";
     let login = Request::new("GET", token_target).header("Authorization", basic("alice", PASSWORD));
     let tokens = client.send(login).await.json();
@@ -300,11 +300,11 @@ async fn try_all(client: &Client, scene: &Scene) -> Vec<String> {
         basic("alice", PASSWORD),
         basic("alice", WRONG_PASSWORD),
         basic("nobody", WRONG_PASSWORD),
-        basic("x", robot),
-        basic(robot, "x"),
-        basic("x", &format!("{robot}0")),
+        basic("x", access_token),
+        basic(access_token, "x"),
+        basic("x", &format!("{access_token}0")),
         basic("oidc", JWT),
-        format!("Bearer {robot}"),
+        format!("Bearer {access_token}"),
         format!("Bearer {JWT}"),
         format!("Bearer {}", tokens[0]),
         format!("Bearer {}", tokens[1]),
@@ -332,7 +332,7 @@ async fn try_all(client: &Client, scene: &Scene) -> Vec<String> {
         format!("grant_type=refresh_token&refresh_token={WRONG_PASSWORD}"),
         format!("grant_type={WRONG_PASSWORD}"),
         format!("{EXCHANGE}&subject_token_type={TYPE}jwt&subject_token={JWT}"),
-        format!("{EXCHANGE}&subject_token_type={TYPE}jwt&subject_token={robot}"),
+        format!("{EXCHANGE}&subject_token_type={TYPE}jwt&subject_token={access_token}"),
         format!("{EXCHANGE}&subject_token_type={WRONG_PASSWORD}&subject_token={WRONG_PASSWORD}"),
         format!("{EXCHANGE}&audience={WRONG_PASSWORD}&subject_token_type={TYPE}jwt"),
         format!("grant_type=password&service={WRONG_PASSWORD}&username=a&password=b"),

@@ -1,7 +1,7 @@
 //! What an Authorization header holds keeps its rules, and no message repeats it.
 #![no_main]
 
-use jreg_auth::{CREDENTIALS_BYTES_MAX, Credentials, RobotToken, Unverified};
+use jreg_auth::{CREDENTIALS_BYTES_MAX, Credentials, AccessTokenText, Unverified};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|header: &[u8]| {
@@ -15,8 +15,8 @@ fuzz_target!(|header: &[u8]| {
         Ok(Credentials::Bearer(token)) => {
             assert!(header.len() <= CREDENTIALS_BYTES_MAX);
             assert!(!token.reveal().is_empty() && !token.reveal().contains(' '));
-            if let Ok(robot) = RobotToken::parse(token.reveal()) {
-                assert_eq!(robot.reveal(), token.reveal());
+            if let Ok(access_token) = AccessTokenText::parse(token.reveal()) {
+                assert_eq!(access_token.reveal(), token.reveal());
             }
             if let Ok(parsed) = Unverified::parse(token.reveal()) {
                 assert!(parsed.kid().is_none_or(|kid| !kid.contains(['/', '\\', '\0'])));

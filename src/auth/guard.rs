@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use http::header;
 use jreg_auth::{
-    Access, Action, CONDITIONS_EVALUATED_MAX, Credentials, Decision, Evaluation, Fingerprints,
-    Grants, Htpasswd, Identity, Kind, Named, Policy, Query, Reason, Robot, RobotToken, Scope,
-    Secret, Source, Tagged, TokenClaims, Unverified,
+    Access, AccessToken, AccessTokenText, Action, CONDITIONS_EVALUATED_MAX, Credentials, Decision,
+    Evaluation, Fingerprints, Grants, Htpasswd, Identity, Kind, Named, Policy, Query, Reason,
+    Scope, Secret, Source, Tagged, TokenClaims, Unverified,
 };
 use jreg_oci::{RepositoryName, Tag};
 use jreg_storage::{Clock, Store};
@@ -19,7 +19,7 @@ use super::cursor::CatalogCursors;
 use super::failures::{Early, Failures, Guess};
 use super::hasher::Hasher;
 use super::issuers::{Fetch, Issuers};
-use super::robots::Robots;
+use super::robots::AccessTokenStore;
 use super::sessions::{Remembered, Sessions, TRUST_MAX};
 use super::signing::{Signing, SigningError};
 use super::{
@@ -49,7 +49,7 @@ pub struct Guard {
     pub(super) refresh_lifetime: Duration,
     users: Option<Watched<Htpasswd>>,
     policy: PolicySource,
-    robots: Arc<Robots>,
+    access_tokens: Arc<AccessTokenStore>,
     pub(super) signing: Option<Arc<Signing>>,
     cursors: CatalogCursors,
     issuers: Issuers,
@@ -125,7 +125,7 @@ impl Guard {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         fetch: Arc<dyn Fetch>,
-        robots: Arc<Robots>,
+        access_tokens: Arc<AccessTokenStore>,
     ) -> Result<Self, GuardError> {
         let files = settings.clone();
         let opening = tokio::task::spawn_blocking(move || (users(&files), policy(&files)));
@@ -154,7 +154,7 @@ impl Guard {
             refresh_lifetime: settings.refresh_lifetime,
             users: users?,
             policy: policy?,
-            robots,
+            access_tokens,
             signing,
             issuers: Issuers::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
             sessions: Sessions::new(Fingerprints::new().ok_or(GuardError::Random)?),
@@ -310,8 +310,8 @@ impl Guard {
             Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret) => secret,
         };
         let found = match credentials {
-            _ if RobotToken::is_like(secret.reveal()) => {
-                self.of_robot(secret, from, fingerprint).await
+            _ if AccessTokenText::is_like(secret.reveal()) => {
+                self.of_access_token(secret, from, fingerprint).await
             }
             Credentials::Basic { user, password } => self.of_password(user, password, known).await,
             Credentials::Bearer(token) => self.of_token(token).await,
@@ -343,33 +343,36 @@ impl Guard {
 
     /// The identity of an access token. One that is not remembered costs a read of the store, so
     /// clients that invent them are throttled; those that are remembered are not.
-    async fn of_robot(
+    async fn of_access_token(
         &self,
         token: &Secret,
         from: Option<Network>,
         fingerprint: [u8; 32],
     ) -> Result<Found, Refusal> {
-        let token = RobotToken::parse(token.reveal());
+        let token = AccessTokenText::parse(token.reveal());
         let token = token.map_err(|error| Refusal::Invalid(error.to_string()))?;
-        let known = match self.robots.remembered(&token.id) {
+        let known = match self.access_tokens.cached(&token.id) {
             Some(known) => known,
             None => {
                 self.failures.check(from, UNKNOWN_TOKENS)?;
-                self.robots.get(&token.id).await.map_err(unavailable)?
+                self.access_tokens.get(&token.id).await.map_err(unavailable)?
             }
         };
         let invalid = |why: &str| Refusal::Invalid(why.to_owned());
-        let Some(robot) = known.robot.filter(|robot| robot.is_token(&token)) else {
+        let Some(access_token) =
+            known.access_token.filter(|access_token| access_token.is_token(&token))
+        else {
             let guess = Guess { fingerprint, generation: 0 };
             self.failures.count(from, UNKNOWN_TOKENS, guess);
             return Err(invalid("unknown access token"));
         };
-        if !robot.is_good(self.clock.now()) {
+        if !access_token.is_good(self.clock.now()) {
             return Err(invalid("the access token has expired or was revoked"));
         }
-        let identity = robot.identity(&token.id);
-        let expires = robot.expires.and_then(moment);
-        let bearer = Bearer { grants: OwnGrants::Robot(robot), ..Bearer::of(identity) };
+        let identity = access_token.identity(&token.id);
+        let expires = access_token.expires.and_then(moment);
+        let bearer =
+            Bearer { grants: OwnGrants::AccessToken(access_token), ..Bearer::of(identity) };
         Ok(Found { bearer, until: known.until, expires })
     }
 
@@ -419,13 +422,17 @@ impl Guard {
                     return Err(gone());
                 }
             }
-            Source::Robot(id) => {
+            Source::AccessToken(id) => {
                 let id = id.parse().map_err(|_| gone())?;
-                let known = self.robots.get(&id).await.map_err(unavailable)?;
-                let is_same = |robot: &Robot| robot.identity(&id).name() == Some(name.as_str());
-                let robot = known.robot.filter(|robot| robot.is_good(self.clock.now()));
-                let robot = robot.filter(|robot| is_same(robot));
-                found.bearer.grants = OwnGrants::Robot(robot.ok_or_else(gone)?);
+                let known = self.access_tokens.get(&id).await.map_err(unavailable)?;
+                let is_same = |access_token: &AccessToken| {
+                    access_token.identity(&id).name() == Some(name.as_str())
+                };
+                let access_token = known
+                    .access_token
+                    .filter(|access_token| access_token.is_good(self.clock.now()));
+                let access_token = access_token.filter(|access_token| is_same(access_token));
+                found.bearer.grants = OwnGrants::AccessToken(access_token.ok_or_else(gone)?);
                 found.until = known.until;
             }
             Source::Issuer(issuer) => {
@@ -487,7 +494,7 @@ impl Guard {
     fn evaluation<'a>(&self, policy: &'a Policy, session: &'a Session) -> Evaluation<'a> {
         let grants = match &session.bearer.grants {
             OwnGrants::Nothing => Grants::None,
-            OwnGrants::Robot(robot) => Grants::Robot(robot),
+            OwnGrants::AccessToken(access_token) => Grants::AccessToken(access_token),
             OwnGrants::Access(scope) => Grants::Access(scope),
         };
         let query = self.query(session, Action::Pull, None, Tagged::No);
@@ -792,7 +799,7 @@ fn guessed_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a
     match credentials {
         Credentials::Basic { user, password } => {
             let password = password.reveal();
-            let is_token = RobotToken::is_like(password)
+            let is_token = AccessTokenText::is_like(password)
                 || (is_like_jwt(password) && !policy.issuers().is_empty());
             (!is_token).then_some(user)
         }
@@ -804,7 +811,7 @@ fn guessed_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a
 fn kind_of(credentials: &Credentials) -> &'static str {
     match credentials {
         Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret)
-            if RobotToken::is_like(secret.reveal()) =>
+            if AccessTokenText::is_like(secret.reveal()) =>
         {
             "access_token"
         }

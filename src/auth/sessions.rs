@@ -8,7 +8,7 @@ use quick_cache::sync::Cache;
 
 use super::Bearer;
 
-/// How long what was verified is believed: so long after a robot's token was revoked, or a user's
+/// How long what was verified is believed: so long after a access_token's token was revoked, or a user's
 /// password was changed on another machine, the old one may still be good.
 pub const TRUST_MAX: Duration = Duration::from_secs(60);
 /// The most credentials that are remembered.

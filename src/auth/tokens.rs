@@ -263,7 +263,7 @@ impl Guard {
 /// Users and access tokens can be looked up again; what an issuer said of somebody cannot.
 fn is_refreshable(identity: &Identity) -> bool {
     match identity {
-        Identity::Named(named) => matches!(named.source, Source::Htpasswd | Source::Robot(_)),
+        Identity::Named(named) => matches!(named.source, Source::Htpasswd | Source::AccessToken(_)),
         Identity::Anonymous => false,
     }
 }

@@ -1,4 +1,4 @@
-//! `jreg user`, `jreg token` and `jreg policy`, as they are typed.
+//! Arguments of `jreg user`, `jreg token` and `jreg policy`.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -6,57 +6,58 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use jreg_auth::{Action, RobotId, RobotPermission, parse_permissions};
+use jreg_auth::{AccessTokenId, AccessTokenPermission, Action, parse_permissions};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::auth::command::PolicyQuestion;
+use crate::commands::policy::PolicyQuestion;
 use crate::config::{ConfigError, Settings};
 use crate::maintenance::{Command as Work, TokenRequest};
 
-/// What to do with users.
+/// Subcommands of `jreg user`.
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the text of a flattened field would be shown as the command's")]
 pub enum UserAction {
-    /// Add a user, or give one a new password
+    /// Add a user, or set a new password
     ///
-    /// Without --password-stdin a password is made and printed. The registry need not be restarted.
+    /// Without --password-stdin a random password is generated and printed. A running registry reloads
+    /// the file.
     Add {
-        /// The user
+        /// User name
         name: String,
-        /// Take the password from standard input: one line
+        /// Read the password from standard input (one line)
         #[arg(long)]
         password_stdin: bool,
         #[command(flatten)]
         file: UserFile,
     },
-    /// Remove a user
+    /// Delete a user
     Remove {
-        /// The user
+        /// User name
         name: String,
         #[command(flatten)]
         file: UserFile,
     },
-    /// Print the users
+    /// List the users
     List {
         #[command(flatten)]
         file: UserFile,
     },
 }
 
-/// Where users are.
+/// The htpasswd file.
 #[derive(Debug, Args)]
 pub struct UserFile {
-    /// The file [default: htpasswd of the configuration or of JREG_HTPASSWD]
+    /// htpasswd file [default: htpasswd of the configuration or of JREG_HTPASSWD]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A TOML file with settings, as for serve
+    /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl UserFile {
-    /// The file, if one is named, and the settings.
+    /// The htpasswd file, if one is given, and the settings.
     ///
     /// # Errors
     ///
@@ -79,41 +80,41 @@ fn settings(
     Ok(resolved.settings)
 }
 
-/// What to do with access tokens.
+/// Subcommands of `jreg token`.
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the text of a flattened field would be shown as the command's")]
 pub enum TokenAction {
-    /// Make an access token and print it, once
+    /// Create an access token and print it; it cannot be shown again
     ///
-    /// It is used as a password, with any name: docker login -u ci --password-stdin.
+    /// Use it as a password with any user name: docker login -u ci --password-stdin.
     Create {
-        /// How people call it: letters, digits and . _ -
+        /// Name of the token: letters, digits and . _ -
         #[arg(long)]
         name: String,
-        /// What it may do, for example pull,push:team/**; may be given several times
+        /// Allowed actions and repositories, for example pull,push:team/**; repeatable
         #[arg(long, required = true, value_name = "ACTIONS:REPOSITORIES", value_parser = permission)]
-        allow: Vec<RobotPermission>,
-        /// How long it is good, such as 90d [default: until it is revoked]
+        allow: Vec<AccessTokenPermission>,
+        /// Lifetime, for example 90d [default: until it is revoked]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         expires: Option<Duration>,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Print all access tokens, without their secrets
+    /// List the access tokens, without their secrets
     List {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Make an access token good for nothing, in every instance within a minute
+    /// Revoke an access token, in all instances within a minute
     Revoke {
-        /// Its id, as list prints it
-        id: RobotId,
+        /// Id of the token, as printed by list
+        id: AccessTokenId,
         #[command(flatten)]
         store: StoreArgs,
     },
 }
 
-fn permission(text: &str) -> Result<RobotPermission, String> {
+fn permission(text: &str) -> Result<AccessTokenPermission, String> {
     match parse_permissions(text).map_err(|error| error.to_string())?.as_slice() {
         [one] => Ok(one.clone()),
         _ => Err("it must be ACTIONS:REPOSITORIES, for example pull,push:team/**".to_owned()),
@@ -121,7 +122,7 @@ fn permission(text: &str) -> Result<RobotPermission, String> {
 }
 
 impl TokenAction {
-    /// With the settings of the file and the environment.
+    /// Adds the settings of the file and the environment.
     ///
     /// # Errors
     ///
@@ -141,21 +142,21 @@ impl TokenAction {
     }
 }
 
-/// What to ask of the rules.
+/// Subcommands of `jreg policy`.
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the text of a flattened field would be shown as the command's")]
 pub enum PolicyAction {
-    /// Say whether one thing is allowed, and by which rule
+    /// Test whether an action is allowed, and by which rule
     ///
-    /// Exit codes: 0 allowed, 1 denied, 2 wrong command line, 3 the file cannot be used.
+    /// Exit codes: 0 allowed, 1 denied, 2 wrong command line, 3 the policy file cannot be used.
     Test {
-        /// What they want to do: pull, push, delete, list, mount or admin
+        /// Action: pull, push, delete, list, mount or admin
         #[arg(long, value_parser = action)]
         action: Action,
         #[command(flatten)]
         asked: Asked,
     },
-    /// Say of every action whether it is allowed, and by which rule
+    /// Show for every action whether it is allowed, and by which rule
     Explain {
         #[command(flatten)]
         asked: Asked,
@@ -172,44 +173,44 @@ fn claim(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Who asks for what.
+/// The request that the policy is evaluated for.
 #[derive(Debug, Args)]
 pub struct Asked {
-    /// Who: a user, robot:NAME, or a name that an issuer's claims make, such as github:acme/app
-    /// [default: nobody]
-    #[arg(long = "as", value_name = "NAME")]
+    /// Identity: a user, access-token:NAME, or a name made of an issuer's claims, such as
+    /// github:acme/app [default: anonymous]
+    #[arg(long = "as", value_name = "IDENTITY")]
     who: Option<String>,
-    /// A group that an issuer's token names, such as github:core; may be given several times
+    /// Group from an issuer's token, for example github:core; repeatable
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
-    /// A claim of an issuer's token; may be given several times
+    /// Claim of an issuer's token; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = claim)]
     claim: Vec<(String, String)>,
-    /// The common name of a client certificate
+    /// Common name of the client certificate
     #[arg(long, value_name = "NAME")]
     certificate_cn: Option<String>,
-    /// A URI of a client certificate; may be given several times
+    /// URI of the client certificate; repeatable
     #[arg(long, value_name = "URI")]
     certificate_uri: Vec<String>,
-    /// The repository
+    /// Repository
     #[arg(long, value_name = "NAME")]
     repository: Option<RepositoryName>,
-    /// The tag
+    /// Tag
     #[arg(long)]
     tag: Option<Tag>,
-    /// The client's address
+    /// Client address
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
-    /// The file of rules [default: policy of the configuration or of JREG_POLICY]
+    /// Policy file [default: policy of the configuration or of JREG_POLICY]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A TOML file with settings, as for serve
+    /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl PolicyAction {
-    /// With the settings of the file and the environment.
+    /// Adds the settings of the file and the environment.
     ///
     /// # Errors
     ///

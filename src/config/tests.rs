@@ -273,7 +273,7 @@ fn a_certificate_comes_from_a_file_or_from_an_authority() {
     let whole = "acme-domains = ['a.example', 'b']\nacme-directory = 'https://ca:1/acme?x'\n\
                  acme-contact = 'a@b.example'\nacme-ca-file = 'f'\ntls-client-ca = 'c'\n\
                  tls-client-cert-required = true\ntls-min-version = 1.3";
-    assert!(from_file(whole).unwrap().speaks_tls());
+    assert!(from_file(whole).unwrap().has_tls());
     let long = "a".repeat(64);
     for name in ["", "*.a.example", "A.example", "a.example.", "a b", "1.2.3.4", "::1", "-a", &long]
     {
@@ -301,7 +301,7 @@ fn a_certificate_comes_from_a_file_or_from_an_authority() {
     }
 }
 
-/// The sample file names each key once, commented out, at its default.
+/// The sample file has each key once, commented out, at its default, below its help text.
 #[test]
 fn the_sample_file_is_the_defaults() {
     let sample = include_str!("../../docs/jreg.toml");
@@ -315,22 +315,27 @@ fn the_sample_file_is_the_defaults() {
     names.sort();
     known.sort();
     assert_eq!(names, known);
+    let prose: Vec<&str> = sample.lines().map(|line| line.trim_start_matches("# ")).collect();
+    let prose = prose.join(" ");
     for key in KEYS {
         let line = uncommented.iter().find(|line| line.starts_with(&format!("{} =", key.name())));
         let settings = from_file(line.unwrap()).unwrap();
         assert_eq!(key.show(&settings), key.show(&Settings::default()), "{}", key.name());
+        let help = format!("{} Allowed: {}. #{} =", key.doc.trim(), key.allowed, key.name());
+        assert!(prose.contains(&help), "no help text before {}: {help}", key.name());
     }
     assert!(from_file(sample).unwrap() == Settings::default());
 }
 
-/// The page on configuration says of each key what the code says.
+/// The page on configuration has a row for each key, with the help text.
 #[test]
-fn the_page_on_configuration_names_every_key() {
+fn the_page_on_configuration_describes_every_key() {
     let page = include_str!("../../docs/configuration.md");
     for key in KEYS {
-        let row = format!("| `{}` | `{}` |", key.name(), key.show(&Settings::default()).join(""));
-        let row = row.replace("| `` |", "| |");
-        assert!(page.contains(&row), "no row starts with: {row}");
-        assert!(page.contains(key.allowed), "{}: {}", key.name(), key.allowed);
+        let default = format!("`{}`", key.show(&Settings::default()).join(""));
+        let default = if default == "``" { String::new() } else { format!("{default} ") };
+        let (allowed, doc) = (key.allowed, key.doc.trim());
+        let row = format!("| `{}` | {default}| {allowed} | {doc} |\n", key.name());
+        assert!(page.contains(&row), "there is no row {row}");
     }
 }

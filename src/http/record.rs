@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use chrono::{SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, header};
-use jreg_auth::{Credentials, Identity, RobotToken, Source};
+use jreg_auth::{AccessTokenText, Credentials, Identity, Source};
 use jreg_oci::{Endpoint, MountSource, RepositoryName, Tag};
 
 use super::error::ApiError;
@@ -119,7 +119,7 @@ impl Record {
             Identity::Anonymous => ("anonymous", None),
             Identity::Named(named) => match &named.source {
                 Source::Htpasswd => ("htpasswd", None),
-                Source::Robot(id) => ("robot", Some(id)),
+                Source::AccessToken(id) => ("access-token", Some(id)),
                 Source::Issuer(name) => ("issuer", Some(name)),
                 Source::Certificate => ("certificate", None),
             },
@@ -240,6 +240,6 @@ fn shown_name(user: &str) -> Option<String> {
     if user.is_empty() {
         return None;
     }
-    let is_secret = RobotToken::is_like(user) || user.starts_with("eyJ");
+    let is_secret = AccessTokenText::is_like(user) || user.starts_with("eyJ");
     Some(if is_secret { REDACTED } else { user }.to_owned())
 }

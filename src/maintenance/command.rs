@@ -16,7 +16,7 @@ use super::{Command, EVENTS_MAX, Report, Workshop, socket};
 use crate::app::{StartError, folder_options, registry_options, surrounded};
 use crate::audit::command::Operator;
 use crate::audit::{AuditError, AuditLog};
-use crate::auth::Robots;
+use crate::auth::AccessTokenStore;
 use crate::bucket;
 use crate::config::{Settings, StorageLocation};
 use crate::folder::{self, FolderContent, ForeignFolder};
@@ -254,14 +254,14 @@ async fn workshop(
     let store = surrounded(store, &settings, &metrics);
     let options = registry_options(&settings);
     let clock = Arc::new(SystemClock::new());
-    let robots = Arc::new(Robots::new(Arc::clone(&store), clock.clone()));
+    let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), clock.clone()));
     let registry = match may_create {
         true => Registry::open(store, clock, options).await,
         false => Registry::open_existing(store, clock, options).await,
     };
     let registry = registry.map_err(StartError::from)?;
     let settings = Arc::new(settings);
-    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings, robots, audit })))
+    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings, access_tokens, audit })))
 }
 
 #[cfg(test)]

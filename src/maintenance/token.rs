@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use jreg_auth::{Robot, RobotId, RobotPermission};
+use jreg_auth::{AccessToken, AccessTokenId, AccessTokenPermission};
 use serde::{Deserialize, Serialize};
 
-use crate::auth::{RobotError, Robots};
+use crate::auth::{AccessTokenStore, AccessTokenStoreError};
 
 /// What is to be done with access tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub enum TokenRequest {
         /// How people call it.
         name: String,
         /// What it may do.
-        permissions: Vec<RobotPermission>,
+        permissions: Vec<AccessTokenPermission>,
         /// How long it is good; `None`: until it is revoked.
         lifetime: Option<Duration>,
     },
@@ -27,7 +27,7 @@ pub enum TokenRequest {
     /// Make one good for nothing.
     Revoke {
         /// Which.
-        id: RobotId,
+        id: AccessTokenId,
     },
 }
 
@@ -51,7 +51,7 @@ impl std::fmt::Debug for TokenReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenInfo {
     /// Its id.
-    pub id: RobotId,
+    pub id: AccessTokenId,
     /// Its name.
     pub name: String,
     /// What it may do: `pull,push:team/**`, separated by spaces.
@@ -65,19 +65,19 @@ pub struct TokenInfo {
 }
 
 impl TokenInfo {
-    fn of(id: RobotId, robot: &Robot) -> Self {
-        let allow: Vec<String> = robot
+    fn of(id: AccessTokenId, access_token: &AccessToken) -> Self {
+        let allow: Vec<String> = access_token
             .permissions
             .iter()
             .map(|permission| format!("{}:{}", permission.actions, permission.repositories))
             .collect();
         Self {
             id,
-            name: robot.name.clone(),
+            name: access_token.name.clone(),
             allow: allow.join(" "),
-            created: robot.created,
-            expires: robot.expires,
-            revoked: robot.revoked,
+            created: access_token.created,
+            expires: access_token.expires,
+            revoked: access_token.revoked,
         }
     }
 
@@ -100,21 +100,28 @@ fn day(at: u64) -> String {
 }
 
 /// Does what is asked.
-pub(super) async fn run(robots: &Robots, request: TokenRequest) -> Result<TokenReport, RobotError> {
+pub(super) async fn run(
+    access_tokens: &AccessTokenStore,
+    request: TokenRequest,
+) -> Result<TokenReport, AccessTokenStoreError> {
     match request {
         TokenRequest::Create { name, permissions, lifetime } => {
-            let (token, id, robot) = robots.create(&name, permissions, lifetime).await?;
-            let tokens = vec![TokenInfo::of(id, &robot)];
+            let (token, id, access_token) =
+                access_tokens.create(&name, permissions, lifetime).await?;
+            let tokens = vec![TokenInfo::of(id, &access_token)];
             Ok(TokenReport { token: Some(token), tokens })
         }
         TokenRequest::List => {
-            let listed = robots.list().await?;
-            let tokens = listed.into_iter().map(|(id, robot)| TokenInfo::of(id, &robot)).collect();
+            let listed = access_tokens.list().await?;
+            let tokens = listed
+                .into_iter()
+                .map(|(id, access_token)| TokenInfo::of(id, &access_token))
+                .collect();
             Ok(TokenReport { token: None, tokens })
         }
         TokenRequest::Revoke { id } => {
-            let robot = robots.revoke(&id).await?;
-            Ok(TokenReport { token: None, tokens: vec![TokenInfo::of(id, &robot)] })
+            let access_token = access_tokens.revoke(&id).await?;
+            Ok(TokenReport { token: None, tokens: vec![TokenInfo::of(id, &access_token)] })
         }
     }
 }

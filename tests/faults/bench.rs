@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, Reference};
 use jreg_registry::{
-    Error, ManifestPush, Options, PageRequest, Registry, Repository, Result, Touch,
+    Error, ManifestPush, PageRequest, Registry, RegistryOptions, Repository, Result, TouchPolicy,
 };
 use jreg_storage::testing::Faulty;
 use jreg_storage::{
@@ -70,7 +70,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Digest {
 }
 
 async fn open(store: Arc<dyn Store>) -> Registry {
-    Registry::open(store, Arc::new(SystemClock::new()), Options::default()).await.unwrap()
+    Registry::open(store, Arc::new(SystemClock::new()), RegistryOptions::default()).await.unwrap()
 }
 
 impl Bench {
@@ -151,7 +151,7 @@ impl Bench {
         for ((name, digest), bytes) in &self.manifests {
             let found = self
                 .repository(name)
-                .manifest_get(&Reference::Digest(digest.clone()), Touch::Never)
+                .manifest_get(&Reference::Digest(digest.clone()), TouchPolicy::Never)
                 .await;
             let found = found
                 .unwrap_or_else(|error| panic!("{}: {name}@{digest}: {error:?}", self.context));
@@ -172,7 +172,7 @@ impl Bench {
 
     /// Where a tag points to; no manifest that can be seen lacks a blob.
     pub(crate) async fn stands_at(&self, name: &str, tag: &str) -> Option<Digest> {
-        match self.repository(name).manifest_get(&tag.parse().unwrap(), Touch::Never).await {
+        match self.repository(name).manifest_get(&tag.parse().unwrap(), TouchPolicy::Never).await {
             Ok(manifest) => Some(manifest.digest.clone()),
             Err(Error::ManifestUnknown { .. } | Error::NameUnknown { .. }) => None,
             Err(error) => panic!("{}: {name}:{tag}: {error:?}", self.context),
@@ -188,7 +188,7 @@ impl Bench {
         };
         for tag in tags {
             let reference = Reference::Tag(tag.clone());
-            let manifest = self.repository(name).manifest_get(&reference, Touch::Never).await;
+            let manifest = self.repository(name).manifest_get(&reference, TouchPolicy::Never).await;
             let manifest = manifest.unwrap_or_else(|error| {
                 panic!("{}: {name}:{tag} dangles: {error:?}", self.context)
             });

@@ -44,7 +44,7 @@ fn block_on(test: impl Future<Output = ()>) {
 
 /// Every read is of now: nothing is served from memory.
 fn strict() -> Settings {
-    Settings { cache_trust: Duration::ZERO, log: "off".to_owned(), ..Settings::default() }
+    Settings { cache_age_max: Duration::ZERO, log: "off".to_owned(), ..Settings::default() }
 }
 
 #[test]

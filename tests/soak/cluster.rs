@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jreg_registry::{Limits, Options, Registry};
+use jreg_registry::{Registry, RegistryLimits, RegistryOptions};
 use jreg_storage::{
     Coalesced, GATHER_MAX, Locality, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
 };
@@ -144,9 +144,9 @@ impl Cluster {
     }
 }
 
-fn options(instance: usize) -> Options {
-    let limits = Limits { upload_age_max: UPLOAD_AGE_MAX, ..Limits::default() };
-    Options { cache_trust: TRUST[instance], limits, ..Options::default() }
+fn options(instance: usize) -> RegistryOptions {
+    let limits = RegistryLimits { upload_age_max: UPLOAD_AGE_MAX, ..RegistryLimits::default() };
+    RegistryOptions { cache_trust: TRUST[instance], limits, ..RegistryOptions::default() }
 }
 
 /// A bucket that fails by itself.

@@ -199,7 +199,7 @@ fn identity(identity: &Identity) -> Value {
         Identity::Named(named) => {
             let source = match named.source {
                 Source::Htpasswd => "htpasswd",
-                Source::Robot(_) => "robot",
+                Source::AccessToken(_) => "access-token",
                 Source::Issuer(_) => "issuer",
                 Source::Certificate => "certificate",
             };

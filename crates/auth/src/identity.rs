@@ -21,7 +21,7 @@ pub enum Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// The name. What is not a user of a htpasswd file carries its source before a colon
-    /// (`robot:ci`, `github:acme/app`), and no user's name has a colon: nobody can take the name of
+    /// (`access-token:ci`, `github:acme/app`), and no user's name has a colon: nobody can take the name of
     /// another.
     pub name: String,
     /// The groups that the source names, with the source before a colon. The groups of the policy
@@ -44,7 +44,9 @@ impl Named {
         };
         match &self.source {
             Source::Htpasswd => !self.name.contains(':') && self.groups.is_empty(),
-            Source::Robot(_) => is_prefixed(&self.name, "robot") && self.groups.is_empty(),
+            Source::AccessToken(_) => {
+                is_prefixed(&self.name, "access-token") && self.groups.is_empty()
+            }
             Source::Certificate => is_prefixed(&self.name, "certificate") && self.groups.is_empty(),
             Source::Issuer(issuer) => {
                 is_prefixed(&self.name, issuer)
@@ -61,7 +63,7 @@ pub enum Source {
     /// A htpasswd file.
     Htpasswd,
     /// An access token with this id.
-    Robot(String),
+    AccessToken(String),
     /// A token of this issuer of the policy file.
     Issuer(String),
     /// A client certificate.

@@ -224,8 +224,8 @@ impl Issuer {
             return Err("its name must be 1 to 32 letters, digits and dashes".to_owned());
         }
         // Names of these could be taken for those of others.
-        if ["robot", "certificate", "user"].contains(&name.as_str()) {
-            return Err("its name must not be robot, certificate or user".to_owned());
+        if ["access-token", "certificate", "user"].contains(&name.as_str()) {
+            return Err("its name must not be access-token, certificate or user".to_owned());
         }
         if spec.issuer.is_empty() || spec.audience.is_empty() {
             return Err("its issuer and audience must not be empty".to_owned());

@@ -4,11 +4,12 @@
 //! and keys are passed in.
 //!
 //! - [`Credentials`] is what a request brings; [`Identity`] is who it turned out to be.
-//! - [`Htpasswd`] is a file of users, [`Robot`] an access token, [`Issuer`] somebody else whose
+//! - [`Htpasswd`] is a file of users, [`AccessToken`] an access token, [`Issuer`] somebody else whose
 //!   tokens are believed, [`Keyring`] the keys of our own tokens.
 //! - [`Said`] is what proxies say of a client: where it is, and how it came.
 //! - [`Policy`] decides, and says by which rule, an [`Evaluation`] several times for one request; [`Scope`] narrows what a token is good for.
 
+mod access_token;
 mod condition;
 mod credentials;
 mod cursor;
@@ -23,11 +24,14 @@ mod keyring;
 mod pattern;
 mod policy;
 mod random;
-mod robot;
 mod scope;
 mod secret;
 mod token;
 
+pub use access_token::{
+    AccessToken, AccessTokenError, AccessTokenId, AccessTokenPermission, AccessTokenText,
+    parse_permissions,
+};
 pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MAX};
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
 pub use cursor::{cursor_key_id, decrypt_cursor, encrypt_cursor};
@@ -44,7 +48,6 @@ pub use keyring::{Keyring, KeyringError, SigningKey};
 pub use pattern::{InvalidPattern, Pattern};
 pub use policy::{Decision, Grants, POLICY_BYTES_MAX, Policy, PolicyError, Query, Reason, Tagged};
 pub use random::{Fingerprints, random_bytes, random_hex};
-pub use robot::{InvalidRobot, Robot, RobotId, RobotPermission, RobotToken, parse_permissions};
 pub use scope::{Action, Actions, SCOPE_BYTES_MAX, SCOPES_MAX, Scope, ScopeEntry};
 pub use secret::Secret;
 pub use token::{Kind, TokenClaims};

@@ -20,7 +20,7 @@ use crate::credentials::USER_BYTES_MAX;
 use crate::evaluation::Evaluation;
 use crate::issuer::{Issuer, IssuerSpec};
 use crate::scope::Actions;
-use crate::{Action, Certificate, Identity, InvalidPattern, Pattern, Robot, Scope, Source};
+use crate::{AccessToken, Action, Certificate, Identity, InvalidPattern, Pattern, Scope, Source};
 
 /// The largest policy file, in bytes.
 pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
@@ -57,7 +57,7 @@ enum Subject {
     Users,
     User(String),
     Group(String),
-    Robot(String),
+    AccessToken(String),
     Issuer(String),
     AnyCertificate,
     CommonName(String),
@@ -111,7 +111,7 @@ pub enum Grants<'a> {
     /// Nothing.
     None,
     /// What an access token says.
-    Robot(&'a Robot),
+    AccessToken(&'a AccessToken),
     /// What the token of another token service says.
     Access(&'a Scope),
 }
@@ -356,9 +356,10 @@ impl Policy {
             Subject::Authenticated => named.is_some(),
             Subject::Users => source == Some(&Source::Htpasswd),
             Subject::User(name) => named.is_some_and(|named| named.name == *name),
-            Subject::Robot(name) => {
-                matches!(source, Some(Source::Robot(_)))
-                    && named.and_then(|named| named.name.strip_prefix("robot:")) == Some(name)
+            Subject::AccessToken(name) => {
+                matches!(source, Some(Source::AccessToken(_)))
+                    && named.and_then(|named| named.name.strip_prefix("access-token:"))
+                        == Some(name)
             }
             Subject::Issuer(name) => {
                 matches!(source, Some(Source::Issuer(issuer)) if issuer == name)
@@ -420,7 +421,7 @@ impl Policy {
         let unknown = || {
             format!(
                 "subject {text:?} is none of everyone, anonymous, authenticated, users, \
-                 user:NAME, group:NAME, robot:NAME, issuer:NAME, certificate, \
+                 user:NAME, group:NAME, access-token:NAME, issuer:NAME, certificate, \
                  certificate:cn=NAME, certificate:uri=URI"
             )
         };
@@ -439,7 +440,7 @@ impl Policy {
                 Ok(Subject::Group(rest(name)?))
             }
             Some(("group", name)) => Err(format!("there is no group {name:?} below [groups]")),
-            Some(("robot", name)) => Ok(Subject::Robot(rest(name)?)),
+            Some(("access-token", name)) => Ok(Subject::AccessToken(rest(name)?)),
             Some(("issuer", name)) if self.issuers.iter().any(|issuer| issuer.name() == name) => {
                 Ok(Subject::Issuer(rest(name)?))
             }
@@ -475,9 +476,11 @@ fn built_in(name: &str, subject: Subject, actions: &[Action]) -> Rule {
 pub(crate) fn granted(grants: Grants<'_>, query: &Query<'_>) -> Option<Reason> {
     match grants {
         Grants::None => None,
-        Grants::Robot(robot) => robot
-            .allows(query.action, query.repository)
-            .then(|| Reason::Credentials(format!("the scope of access token {}", robot.name))),
+        Grants::AccessToken(access_token) => {
+            access_token.allows(query.action, query.repository).then(|| {
+                Reason::Credentials(format!("the scope of access token {}", access_token.name))
+            })
+        }
         Grants::Access(scope) => scope
             .allows(query.action, query.repository)
             .then(|| Reason::Credentials("the token's access claim".to_owned())),

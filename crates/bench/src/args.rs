@@ -11,30 +11,30 @@ use crate::rng::Rng;
 use crate::url::{InvalidUrl, Url};
 use crate::workload::{Workload, select};
 
-/// The most operations at a time.
+/// Maximum concurrent operations.
 pub(crate) const CONCURRENCY_MAX: u64 = 4096;
-/// The most rounds of one run.
+/// Maximum rounds of one run.
 pub(crate) const ROUNDS_MAX: u32 = 100;
-/// The most tags of `tag-page`.
+/// Maximum tags of `tag-page`.
 pub(crate) const TAGS_MAX: u64 = 1_000_000;
-/// The most repositories of `catalog`.
+/// Maximum repositories of `catalog`.
 pub(crate) const REPOSITORIES_MAX: u64 = 1_000_000;
-/// The longest time that can be given.
+/// Maximum of every duration.
 pub(crate) const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The most workload results that are read from one file, and the most files of one report.
+/// Maximum workload results in one file, and maximum files of one report.
 pub(crate) const FILES_MAX: usize = 1000;
 
 const ABOUT: &str = "\
-Measure an OCI registry over HTTP/1.1
+Benchmark an OCI registry over HTTP/1.1: jreg or any other
 
-Pushes content of its own to repositories below --namespace, and removes nothing: give it a registry
-that can be thrown away. No two pieces of content are equal, so that none is deduplicated. Each
-workload begins with one operation of which every byte is checked, then warms up, then counts.
+Pushes generated content to repositories below --namespace and deletes nothing: use a registry whose
+content may be discarded. All content is unique, so that nothing is deduplicated. Each workload starts
+with one operation whose bytes are verified, then warms up, then measures.
 Exit codes: 0 done, 1 something failed, 2 wrong command line.";
 
-/// The arguments of `jreg-bench`.
+/// Arguments of `jreg-bench`.
 #[derive(Debug, Parser)]
-#[command(name = "jreg-bench", version, about = "Measure an OCI registry over HTTP/1.1")]
+#[command(name = "jreg-bench", version, about = "Benchmark an OCI registry over HTTP/1.1")]
 #[command(long_about = ABOUT)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
@@ -44,20 +44,20 @@ pub struct BenchArgs {
     pub(crate) run: RunArgs,
 }
 
-/// What `jreg-bench` does beside measuring.
+/// Subcommands of `jreg-bench`.
 #[derive(Debug, Subcommand)]
 pub enum BenchAction {
-    /// Compare what runs measured: medians over all rounds, as Markdown and as a chart
+    /// Compare the results of runs: medians over all rounds, as Markdown and as a chart
     Report(ReportArgs),
 }
 
-/// What a comparison takes.
+/// Arguments of `jreg bench report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// What runs wrote with --json; those with one label are one registry
+    /// Result files written with --json; files with the same label are one registry
     #[arg(value_name = "FILE", required = true, num_args = 1..=FILES_MAX)]
     pub(crate) files: Vec<PathBuf>,
-    /// What the labels begin with that are held against the best of the others
+    /// Prefix of the labels that are compared with the best of the others
     #[arg(long, value_name = "PREFIX", default_value = "jreg")]
     pub(crate) subject: String,
     /// Write a chart to this file
@@ -65,83 +65,82 @@ pub struct ReportArgs {
     pub(crate) svg: Option<PathBuf>,
 }
 
-/// What a run takes.
+/// Arguments of a run.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The registry, such as http://127.0.0.1:5000
+    /// URL of the registry, for example http://127.0.0.1:5000
     #[arg(value_name = "URL", value_parser = registry, required_unless_present = "list")]
     pub(crate) url: Option<Url>,
-    /// Print the names of the workloads and what they do
+    /// List the workloads
     #[arg(long)]
     pub(crate) list: bool,
-    /// Measure these workloads only
+    /// Run these workloads only
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<Workload>,
-    /// Leave these workloads out
+    /// Skip these workloads
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     skip: Vec<Workload>,
-    /// How many operations run at a time, each on a connection of its own
+    /// Number of concurrent operations, each on its own connection
     #[arg(long, value_name = "NUMBER", default_value = "16")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
     concurrency: u64,
-    /// For how long operations of a workload begin; those that began are done to their end
+    /// Time for which a workload starts operations; started ones are completed
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     duration: Duration,
-    /// Do so many operations of each workload, however long it takes
+    /// Number of operations of each workload, instead of a duration
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// For how long a workload runs before it counts
+    /// Warm-up time of a workload before measuring
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     warmup: Duration,
-    /// How often all workloads run, one after the other
+    /// Number of times that all workloads run, one after the other
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(ROUNDS_MAX)))]
     rounds: u32,
-    /// What the names of all repositories begin with
+    /// Prefix of all repository names
     #[arg(long, value_name = "NAME", default_value = "bench", value_parser = namespace)]
     namespace: String,
-    /// How many tags the repository of tag-page has
+    /// Number of tags in the repository of tag-page
     #[arg(long, value_name = "NUMBER", default_value = "600")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=TAGS_MAX))]
     tags: u64,
-    /// How many repositories catalog pushes
+    /// Number of repositories that catalog pushes
     #[arg(long, value_name = "NUMBER", default_value = "200")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=REPOSITORIES_MAX))]
     repositories: u64,
-    /// After so many MiB in one workload no push begins any more
+    /// Maximum MiB pushed by one workload; no push starts after that
     #[arg(long, value_name = "MIB", default_value = "4096")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     push_mib_max: u64,
-    /// The longest that one request may take
+    /// Timeout of a request
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     timeout: Duration,
-    /// Log in with this name and password, where the registry asks for it
+    /// User name and password, used if the registry requires authentication
     #[arg(long, value_name = "NAME:PASSWORD")]
     user: Option<Credentials>,
-    /// Trust the authorities in this PEM file, too
+    /// PEM bundle of additional CAs to trust
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Hash all that is read, also while it counts; this costs the client time
+    /// Verify the digest of every body while measuring; takes CPU time of the client
     #[arg(long)]
     verify: bool,
-    /// Run sync before each workload, so that none pays for what the last one left to be written
+    /// Run sync before each workload, so that none pays for the writes of the one before
     #[arg(long)]
     sync: bool,
-    /// For mix-gc: run this line of the shell again and again meanwhile, such as jreg gc. Without it
-    /// that workload is left out
+    /// Shell command that mix-gc runs in a loop, for example jreg gc. Without it mix-gc is skipped
     #[arg(long, value_name = "COMMAND")]
-    collect: Option<String>,
-    /// The server's process, to see what it takes; Linux only
+    gc_command: Option<String>,
+    /// Process id of the server, to measure its CPU time and memory; Linux only
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
-    /// What the registry is called in reports [default: its host and port]
+    /// Name of the registry in reports [default: its host and port]
     #[arg(long, value_name = "NAME", value_parser = label)]
     label: Option<String>,
-    /// Repeat the content of another run [default: new content]
+    /// Seed of the content, to repeat that of another run [default: random]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Write what was measured as JSON to a file; -: to standard output, instead of the table
+    /// Write the results as JSON to a file; -: to standard output, instead of the table
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Write a chart to this file
@@ -150,19 +149,19 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// A workload that was asked for by name and cannot be done without `--collect`.
-    pub(crate) fn lacks_collector(&self) -> Option<Workload> {
-        let asked = self.only.iter().find(|workload| workload.is_collected).copied();
-        asked.filter(|_| self.collect.is_none())
+    /// A workload that was selected by name and needs `--gc-command`.
+    pub(crate) fn lacks_gc_command(&self) -> Option<Workload> {
+        let asked = self.only.iter().find(|workload| workload.runs_gc).copied();
+        asked.filter(|_| self.gc_command.is_none())
     }
 
-    /// What is to be done on that registry.
+    /// The plan for that registry.
     pub(crate) fn plan(self, url: Url) -> Plan {
         let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         Plan {
             label: self.label.unwrap_or_else(|| url.authority.host_header()),
             url,
-            workloads: select(&self.only, &self.skip, self.collect.is_some()),
+            workloads: select(&self.only, &self.skip, self.gc_command.is_some()),
             concurrency: number(self.concurrency),
             amount: self.count.map_or(Amount::Duration(self.duration), Amount::Count),
             warmup: self.warmup,
@@ -174,7 +173,7 @@ impl RunArgs {
             timeout: self.timeout,
             verify: self.verify,
             sync: self.sync,
-            collect: self.collect,
+            gc_command: self.gc_command,
             pid: self.pid,
             credentials: self.user,
             ca: self.ca,
@@ -183,7 +182,7 @@ impl RunArgs {
     }
 }
 
-/// Another one each time: from the clock and the process.
+/// A new seed each time: from the clock and the process id.
 fn new_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanoseconds = since.unwrap_or_default().as_nanos() & u128::from(u64::MAX);
@@ -194,7 +193,7 @@ fn registry(text: &str) -> Result<Url, String> {
     let url: Url = text.parse().map_err(|error: InvalidUrl| error.to_string())?;
     match url.target.as_str() {
         "/" => Ok(url),
-        path => Err(format!("it may have no path, and has {path:?}")),
+        path => Err(format!("it must have no path, but has {path:?}")),
     }
 }
 
@@ -207,8 +206,8 @@ fn namespace(text: &str) -> Result<String, String> {
     };
     match text.len() <= 128 && text.split('/').all(component) {
         true => Ok(text.to_owned()),
-        false => Err("it must be the beginning of repository names: small letters, digits and - \
-                      between slashes, 128 at the most"
+        false => Err("it must be a prefix of repository names: lower-case letters, digits and - \
+                      between slashes, 128 characters at most"
             .to_owned()),
     }
 }
@@ -223,7 +222,7 @@ fn label(text: &str) -> Result<String, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let error = || "it must be a duration such as 500ms, 5s or 2m, 24h at the most".to_owned();
+    let error = || "it must be a duration such as 500ms, 5s or 2m, 24h at most".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits).ok_or_else(error)?;
     let milliseconds = match unit {
@@ -280,10 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_beside_a_collector_needs_one() {
-        let lacks = |args: &str| parse(args).unwrap().run.lacks_collector().map(|w| w.name);
+    fn mix_gc_needs_a_gc_command() {
+        let lacks = |args: &str| parse(args).unwrap().run.lacks_gc_command().map(|w| w.name);
         assert_eq!(lacks("http://a --only mix,mix-gc"), Some("mix-gc"));
-        assert_eq!(lacks("http://a --only mix-gc --collect true"), None);
+        assert_eq!(lacks("http://a --only mix-gc --gc-command true"), None);
         assert_eq!(lacks("http://a"), None);
     }
 
@@ -302,18 +301,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_argument() {
         for (args, said) in [
             ("127.0.0.1:5000", "is no URL such as http://127.0.0.1:5000"),
-            ("http://a/v2/", "it may have no path, and has \"/v2/\""),
+            ("http://a/v2/", "it must have no path, but has \"/v2/\""),
             ("http://a --only pull", "there is no workload \"pull\"; --list names them"),
             ("http://a --concurrency 0", "0 is not in 1..=4096"),
             ("http://a --count 5 --duration 1s", "cannot be used with"),
             ("http://a --duration 5", "it must be a duration such as 500ms"),
-            ("http://a --duration 25h", "24h at the most"),
+            ("http://a --duration 25h", "24h at most"),
             ("http://a --user me", "it must be NAME:PASSWORD"),
-            ("http://a --namespace A", "small letters"),
-            ("http://a --namespace a//b", "small letters"),
+            ("http://a --namespace A", "lower-case letters"),
+            ("http://a --namespace a//b", "lower-case letters"),
             ("http://a --label a|b", "without |"),
             ("http://a --rounds 101", "101 is not in 1..=100"),
         ] {

@@ -107,7 +107,7 @@ impl Driver<'_> {
         }
         let (server, own) = (Stopwatch::start(self.watched)?, Stopwatch::start(self.own)?);
         let began = Instant::now();
-        let command = self.plan.collect.as_deref().filter(|_| workload.is_collected);
+        let command = self.plan.gc_command.as_deref().filter(|_| workload.runs_gc);
         let collector = command.map(Collector::start);
         let gate = Gate::new(&self.plan.amount, self.plan.push_bytes_max);
         let mut tally = self.phase(&job, &gate).await;

@@ -25,10 +25,10 @@ pub enum BenchError {
     #[error("cannot run sync")]
     Sync(#[source] io::Error),
     /// A workload was asked for that needs a command beside it.
-    #[error("{0} needs --collect, the command that runs meanwhile")]
+    #[error("{0} needs --gc-command")]
     NoCollector(&'static str),
-    /// The command of `--collect` cannot be run, or runs for ever.
-    #[error("cannot run the command of --collect")]
+    /// The command of `--gc-command` cannot be run, or runs for ever.
+    #[error("cannot run the command of --gc-command")]
     Collect(#[source] io::Error),
     /// The runtime cannot be started.
     #[error("cannot start")]

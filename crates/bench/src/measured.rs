@@ -65,7 +65,7 @@ pub struct Measured {
     pub errors: BTreeMap<String, u64>,
     /// Why it was not measured: the registry does not have what is optional.
     pub unsupported: Option<String>,
-    /// How often the command of `--collect` ran meanwhile.
+    /// How often the command of `--gc-command` ran meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collections: Option<u64>,
     /// How long operations took.

@@ -53,7 +53,7 @@ pub struct Plan {
     /// Whether the machine writes out what it holds back before each workload.
     pub sync: bool,
     /// What runs beside the workloads that want it: a line of the shell.
-    pub collect: Option<String>,
+    pub gc_command: Option<String>,
     /// The process of the server.
     pub pid: Option<u32>,
     /// Who the client is.

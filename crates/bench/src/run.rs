@@ -50,7 +50,7 @@ fn run_workloads(
         Some(url) if !args.list => url,
         _ => return print(out, &text::workloads()).map(|()| Verdict::Done),
     };
-    if let Some(workload) = args.lacks_collector() {
+    if let Some(workload) = args.lacks_gc_command() {
         return Err(BenchError::NoCollector(workload.name));
     }
     let (json, chart) = (args.json.take(), args.svg.take());

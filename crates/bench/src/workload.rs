@@ -18,8 +18,8 @@ pub struct Workload {
     /// What one operation is.
     pub about: &'static str,
     pub(crate) kind: Kind,
-    /// Whether it is done while the command of `--collect` runs.
-    pub(crate) is_collected: bool,
+    /// Whether it is done while the command of `--gc-command` runs.
+    pub(crate) runs_gc: bool,
 }
 
 /// What an operation of a workload is.
@@ -77,30 +77,30 @@ const fn push(name: &'static str, about: &'static str, size: usize, style: Style
 }
 
 const fn other(name: &'static str, about: &'static str, kind: Kind) -> Workload {
-    Workload { name, about, kind, is_collected: false }
+    Workload { name, about, kind, runs_gc: false }
 }
 
-const fn collected(name: &'static str, about: &'static str, kind: Kind) -> Workload {
-    Workload { name, about, kind, is_collected: true }
+const fn with_gc(name: &'static str, about: &'static str, kind: Kind) -> Workload {
+    Workload { name, about, kind, runs_gc: true }
 }
 
 const KNOWN: &str = "POST, then PUT with the bytes and their digest";
 const DOCKER: &str = "POST, PATCH of unknown length, empty PUT with the digest";
 
-/// All of them, in the order in which they run: what is only read first, what writes much last.
+/// All workloads, in the order in which they run: reads first, large writes last.
 pub const WORKLOADS: &[Workload] = &[
     manifest("manifest-get-tag", "GET of a manifest by tag", false, true),
     manifest("manifest-get-digest", "GET of a manifest by digest", false, false),
     manifest("manifest-head-tag", "HEAD of a manifest by tag", true, true),
     manifest("manifest-head-digest", "HEAD of a manifest by digest", true, false),
-    other("blob-head", "HEAD of a blob that is there", Kind::BlobHead),
-    other("blob-head-missing", "HEAD of a blob that is not there", Kind::BlobHeadMissing),
+    other("blob-head", "HEAD of an existing blob", Kind::BlobHead),
+    other("blob-head-missing", "HEAD of a missing blob", Kind::BlobHeadMissing),
     get("blob-get-4k", "GET of a blob of 4 KiB", KIB_4),
     get("blob-get-1m", "GET of a blob of 1 MiB", MIB),
     get("blob-get-100m", "GET of a blob of 100 MiB", 100 * MIB),
-    other("blob-get-range", "GET of 64 KiB somewhere in a blob of 10 MiB", Kind::BlobRange),
-    other("tag-page", "GET of 100 tags, somewhere among --tags", Kind::TagPage),
-    other("catalog", "GET of 100 repositories, somewhere among --repositories", Kind::Catalog),
+    other("blob-get-range", "GET of a random 64 KiB range of a blob of 10 MiB", Kind::BlobRange),
+    other("tag-page", "GET of a page of 100 tags out of --tags", Kind::TagPage),
+    other("catalog", "GET of a page of 100 repositories out of --repositories", Kind::Catalog),
     other("referrers", "GET of the 20 referrers of a manifest", Kind::Referrers),
     other(
         "image-pull-5",
@@ -114,7 +114,7 @@ pub const WORKLOADS: &[Workload] = &[
     ),
     other(
         "tag-put",
-        "PUT of a manifest that is there, so that a tag names another one",
+        "PUT of an existing manifest, so that a tag points to another one",
         Kind::TagPut,
     ),
     push("push-known-4k", KNOWN, KIB_4, Style::Known),
@@ -129,8 +129,8 @@ pub const WORKLOADS: &[Workload] = &[
         "an image of 50 layers of 100 KiB, as docker pushes it",
         Kind::ImagePush { layers: 50 },
     ),
-    other("mix", "3 of 4 an image-pull-5, 1 of 4 an image-push-5", Kind::Mix),
-    collected("mix-gc", "mix, while the command of --collect runs again and again", Kind::Mix),
+    other("mix", "75 % image-pull-5, 25 % image-push-5", Kind::Mix),
+    with_gc("mix-gc", "mix, while the command of --gc-command runs in a loop", Kind::Mix),
     push("push-known-1m", KNOWN, MIB, Style::Known),
     push("push-docker-1m", DOCKER, MIB, Style::Docker),
     push("push-known-10m", KNOWN, 10 * MIB, Style::Known),
@@ -160,10 +160,10 @@ impl fmt::Display for Workload {
 }
 
 /// Those of `only`, or all if that is empty, without those of `skip`, in the order of
-/// [`WORKLOADS`]. Those beside a collector only if there is one.
-pub(crate) fn select(only: &[Workload], skip: &[Workload], has_collector: bool) -> Vec<Workload> {
+/// [`WORKLOADS`]. Workloads with GC only if there is a command for it.
+pub(crate) fn select(only: &[Workload], skip: &[Workload], has_gc_command: bool) -> Vec<Workload> {
     let wanted = |workload: &&Workload| {
-        (only.is_empty() || only.contains(workload)) && (has_collector || !workload.is_collected)
+        (only.is_empty() || only.contains(workload)) && (has_gc_command || !workload.runs_gc)
     };
     let kept = |workload: &&Workload| !skip.contains(workload);
     WORKLOADS.iter().filter(wanted).filter(kept).copied().collect()
@@ -196,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_collector_is_left_out_without_one() {
+    fn workloads_with_gc_are_skipped_without_a_gc_command() {
         let without = select(&[], &[], false);
-        assert!(without.iter().all(|workload| !workload.is_collected));
+        assert!(without.iter().all(|workload| !workload.runs_gc));
         assert!(without.len() < WORKLOADS.len());
     }
 }

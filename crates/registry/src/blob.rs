@@ -28,7 +28,7 @@ pub struct Blob {
 /// Whether an existence check also keeps what it found from being collected for a while: for
 /// askers who may push, and will skip an upload on the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touch {
+pub enum TouchPolicy {
     /// Refresh it if it is old.
     IfOld,
     /// Only look.
@@ -120,8 +120,8 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::BlobUnknown`] only if it is definitely not there; [`Error::Damaged`] with
-    /// [`Touch::Never`] if its bytes are known to be missing; [`Error::Store`].
-    pub async fn blob_stat(&self, digest: &Digest, touch: Touch) -> Result<Blob> {
+    /// [`TouchPolicy::Never`] if its bytes are known to be missing; [`Error::Store`].
+    pub async fn blob_stat(&self, digest: &Digest, touch: TouchPolicy) -> Result<Blob> {
         let (core, name) = (&self.core, &self.name);
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
@@ -134,8 +134,8 @@ impl Repository {
             core.cache.forget(name, digest);
         }
         let location = match touch {
-            Touch::IfOld => core.hold_link(core.window(), name, digest).await?,
-            Touch::Never => self.find_location(digest).await?,
+            TouchPolicy::IfOld => core.hold_link(core.window(), name, digest).await?,
+            TouchPolicy::Never => self.find_location(digest).await?,
         };
         location.map(blob).ok_or_else(|| unknown(name, digest))
     }
@@ -212,7 +212,7 @@ impl Repository {
         let window = core.window();
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
-        if core.rules.keep(Rule::TouchHeld)
+        if core.rules.keep(Rule::TouchDestination)
             && let Some(location) = core.hold_bytes(window, &self.name, digest).await?
         {
             return Ok(Some(blob(location)));

@@ -20,7 +20,7 @@ use quick_cache::unsync::Cache as Lru;
 
 use crate::core::TOUCH_AGE;
 use crate::record::Location;
-use crate::{Options, StoredManifest};
+use crate::{RegistryOptions, StoredManifest};
 
 const SHARDS: usize = 16;
 /// What an entry is reckoned to take beside its payload.
@@ -108,7 +108,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(locality: Locality, options: &Options) -> Self {
+    pub(crate) fn new(locality: Locality, options: &RegistryOptions) -> Self {
         let bytes = options.cache_bytes / SHARDS as u64;
         let shard = || {
             let entries = Lru::with_weighter(ENTRIES_ESTIMATE, bytes, Weigh);
@@ -267,7 +267,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
 
     fn cache(locality: Locality) -> Cache {
-        Cache::new(locality, &Options::default())
+        Cache::new(locality, &RegistryOptions::default())
     }
 
     fn name() -> RepositoryName {
@@ -304,7 +304,7 @@ mod tests {
     fn an_entry_is_trusted_for_a_limited_time_where_others_share_the_store() {
         let shared = cache(Locality::Shared);
         add(&shared, shared.ticket(&name(), &digest()));
-        let trust = Options::default().cache_trust;
+        let trust = RegistryOptions::default().cache_trust;
         assert!(shared.link(NOW + trust - Duration::from_secs(1), &name(), &digest()).is_some());
         assert!(shared.link(NOW + trust, &name(), &digest()).is_none());
         let own = cache(Locality::InProcess);
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn its_bytes_are_bounded() {
-        let options = Options { cache_bytes: 64 * 1024, ..Options::default() };
+        let options = RegistryOptions { cache_bytes: 64 * 1024, ..RegistryOptions::default() };
         let cache = Cache::new(Locality::InProcess, &options);
         for n in 0..10_000_u32 {
             let digest = Digest::of(Algorithm::Sha256, &n.to_be_bytes());

@@ -24,7 +24,7 @@ use crate::rules::Rule;
 use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
 use crate::upload::{in_order, unknown};
 use crate::writer::{OneStep, Purpose, Writer};
-use crate::{Blob, Chunk, Error, Repository, Result, UploadId};
+use crate::{Blob, Error, Repository, Result, UploadChunk, UploadId};
 
 /// What comes with a closing PUT.
 struct Ending {
@@ -58,7 +58,7 @@ impl Repository {
         &self,
         id: &UploadId,
         digest: &Digest,
-        chunk: Chunk,
+        chunk: UploadChunk,
     ) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         match self.finish(id, digest, chunk).await {
@@ -81,7 +81,7 @@ impl Repository {
     /// # Errors
     ///
     /// As [`Repository::upload_finish`].
-    pub async fn blob_push(&self, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+    pub async fn blob_push(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         let id = self.upload_start(Some(digest.algorithm()));
         let incoming = Incoming::new(chunk)?;
@@ -98,7 +98,7 @@ impl Repository {
         }
     }
 
-    async fn finish(&self, id: &UploadId, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+    async fn finish(&self, id: &UploadId, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let (range, incoming) = (chunk.range, Incoming::new(chunk)?);
         if self.may_begin(range) && incoming.left() != Some(0) {
             return self.finish_first(id, digest, range, incoming).await;
@@ -132,7 +132,7 @@ impl Repository {
             return Ok(None);
         }
         let writer = Writer::resume(&self.core, &self.name, id, Purpose::Last, open, etag)?;
-        let nothing = Incoming::new(Chunk::empty())?;
+        let nothing = Incoming::new(UploadChunk::empty())?;
         let finished = self.finish_open(id, writer, digest, nothing).await;
         match finished {
             Err(Error::UploadSuperseded { .. }) => Ok(None),

@@ -23,7 +23,7 @@ use jreg_storage::{
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::cache::Cache;
 use crate::compute::Compute;
 use crate::fingerprint::Version;
@@ -35,7 +35,7 @@ use crate::referrer_cache::ReferrerCache;
 use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
 use crate::suspects::Suspects;
-use crate::{Error, Options, Result};
+use crate::{Error, RegistryOptions, Result};
 
 /// From what age on a record is written again before anything is made to depend on it: the
 /// format's constant T. A collector leaves alone what is younger than its grace, which is at
@@ -72,7 +72,7 @@ const TOUCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: Options,
+    pub(crate) options: RegistryOptions,
     pub(crate) rules: Rules,
     pub(crate) cache: Arc<Cache>,
     pub(crate) referrers: Arc<ReferrerCache>,
@@ -81,7 +81,7 @@ pub(crate) struct Core {
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
-    pub(crate) upload_bytes: Budget,
+    pub(crate) upload_bytes: MemoryBudget,
     /// What those bytes are collected in.
     pub(crate) mappings: Mappings,
     /// Sessions of unfinished uploads that the reaper has read.
@@ -112,7 +112,11 @@ pub(crate) fn over(seen: Option<&ETag>) -> PutMode {
 }
 
 impl Core {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: Options) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: RegistryOptions,
+    ) -> Self {
         let limits = &options.limits;
         // One part must fit, or no upload could ever send.
         let part_bytes = limits.part_bytes.unwrap_or_default().max(store.part_rules().part_bytes);
@@ -124,7 +128,7 @@ impl Core {
             suspects: Arc::new(Suspects::new()),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
-            upload_bytes: Budget::new(budget, part_bytes, limits.buffer_wait_max),
+            upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),
             mappings: Mappings::new(budget),
             unfinished: Arc::default(),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
@@ -412,7 +416,7 @@ impl Core {
         }
     }
 
-    /// Reads several records at a time, at most [`wave_reads_max`](crate::Limits) of them, in
+    /// Reads several records at a time, at most [`wave_reads_max`](crate::RegistryLimits) of them, in
     /// the order of the keys.
     pub(crate) async fn read_all<T: Stored>(
         &self,

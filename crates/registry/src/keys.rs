@@ -13,7 +13,8 @@
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
 //! gc/...                                               notes of collectors and checks
 //! auth/keys                                            the keys that sign access tokens
-//! auth/robots/<id>                                     an access token, its secret hashed
+//! auth/access-tokens/<id>                              an access token, its secret hashed
+//! auth/robots/<id>                                     the same in stores of earlier versions
 //! auth/acme/<what>                                     the certificate of TLS, and how it is got
 //! quarantine/<ulid>/<key>                              what a check put aside
 //! ```
@@ -203,7 +204,9 @@ impl Place {
             ["gc", ..] => Some(Self::Note),
             ["quarantine", ..] => Some(Self::Quarantined),
             ["auth", "keys"] => Some(Self::Auth),
-            ["auth", "robots", id] => is_robot(id).then_some(Self::Auth),
+            ["auth", "access-tokens" | "robots", id] => {
+                is_access_token_id(id).then_some(Self::Auth)
+            }
             ["auth", "acme", "account" | "certificate" | "order"] => Some(Self::Auth),
             ["repositories", ref below @ ..] => Self::in_repository(below),
             _ => None,
@@ -241,7 +244,7 @@ fn is_ulid(text: &str) -> bool {
     Ulid::from_string(text).is_ok()
 }
 
-fn is_robot(id: &str) -> bool {
+fn is_access_token_id(id: &str) -> bool {
     id.len() == 16 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
@@ -250,9 +253,14 @@ pub fn signing_keys() -> Key {
     key("auth/keys".to_owned())
 }
 
-/// The access token with this id, which is 16 hex digits; `None` if it is not.
-pub fn access_token(id: &str) -> Option<Key> {
-    is_robot(id).then(|| key(format!("{ACCESS_TOKENS}{id}")))
+/// The key of the access token with this id, which is 16 hex digits; `None` if it is not.
+pub fn access_token_key(id: &str) -> Option<Key> {
+    is_access_token_id(id).then(|| key(format!("{ACCESS_TOKENS}{id}")))
+}
+
+/// The same in stores of earlier versions, which is read and revoked, but not created any more.
+pub fn legacy_access_token_key(id: &str) -> Option<Key> {
+    is_access_token_id(id).then(|| key(format!("{LEGACY_ACCESS_TOKENS}{id}")))
 }
 
 /// The account at an authority that issues certificates (RFC 8555).
@@ -270,8 +278,11 @@ pub fn acme_order() -> Key {
     key("auth/acme/order".to_owned())
 }
 
-/// Every access token.
-pub const ACCESS_TOKENS: &str = "auth/robots/";
+/// The prefix of the keys of access tokens.
+pub const ACCESS_TOKENS: &str = "auth/access-tokens/";
+
+/// The same in stores of earlier versions.
+pub const LEGACY_ACCESS_TOKENS: &str = "auth/robots/";
 
 /// Folders of a folder store whose records are secrets: signing keys, access tokens, private keys.
 pub const SECRET_FOLDERS: &[&str] = &["auth"];
@@ -498,7 +509,8 @@ mod tests {
             (upload(&id), Place::Upload(UploadKey::Session(id.clone()))),
             (note("lease"), Place::Note),
             (signing_keys(), Place::Auth),
-            (access_token("0123456789abcdef").expect("an id"), Place::Auth),
+            (access_token_key("0123456789abcdef").expect("an id"), Place::Auth),
+            (legacy_access_token_key("0123456789abcdef").expect("an id"), Place::Auth),
             (acme_account(), Place::Auth),
             (acme_certificate(), Place::Auth),
             (acme_order(), Place::Auth),
@@ -519,8 +531,9 @@ mod tests {
             "catalog/_",
             "uploads/x",
             "auth/x",
+            "auth/access-tokens/x",
+            "auth/access-tokens/0123456789abcdef/x",
             "auth/robots/x",
-            "auth/robots/0123456789abcdef/x",
             "auth/acme",
             "auth/acme/x",
         ] {

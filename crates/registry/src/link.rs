@@ -151,7 +151,7 @@ impl Core {
                 None if origin == Origin::Replay => return Ok(Linked::Deleted),
                 None => seen = Some(there.etag),
                 Some(at) if at != *offer && !self.has_bytes(&at).await? => seen = Some(there.etag),
-                Some(_) if !self.rules.keep(Rule::TouchHeld) => {
+                Some(_) if !self.rules.keep(Rule::TouchDestination) => {
                     return Ok(linked(there.value, offer));
                 }
                 Some(_) => {
@@ -209,7 +209,7 @@ impl Core {
         None
     }
 
-    /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::Limits).
+    /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
     pub(crate) async fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
         let limit = self.options.limits.mount_candidates_max.max(1);
         let mut request = ListRequest { limit, ..ListRequest::below(keys::links(digest)) };

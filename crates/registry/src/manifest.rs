@@ -32,7 +32,7 @@ use crate::record::{
 };
 use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
-use crate::{Error, ReferencePolicy, Repository, Result, Touch};
+use crate::{Error, ReferencePolicy, Repository, Result, TouchPolicy};
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
 const FOLLOWS_MAX: u32 = 8;
@@ -50,7 +50,7 @@ pub struct StoredManifest {
 
 /// A condition on what a tag or digest points to now (`If-Match`, `If-None-Match: *`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum ReferencePrecondition {
     /// It must exist and be one of these.
     IsOneOf(Vec<Digest>),
     /// It must exist.
@@ -59,7 +59,7 @@ pub enum Condition {
     Absent,
 }
 
-impl Condition {
+impl ReferencePrecondition {
     /// Holds the condition against what `reference` points to.
     pub(crate) fn check(&self, reference: &Reference, current: Option<&Digest>) -> Result<()> {
         let holds = match (self, current) {
@@ -88,7 +88,7 @@ pub struct ManifestPush {
     /// The exact bytes.
     pub bytes: Bytes,
     /// What must hold of `reference` for the push to happen.
-    pub condition: Option<Condition>,
+    pub condition: Option<ReferencePrecondition>,
 }
 
 /// What a push made.
@@ -110,7 +110,7 @@ struct Plan {
     /// The tags to set: that of the path, and the further ones.
     tags: Vec<Tag>,
     reference: Reference,
-    condition: Option<Condition>,
+    condition: Option<ReferencePrecondition>,
 }
 
 /// A version of the manifest that is pushed.
@@ -176,7 +176,7 @@ impl Repository {
     pub async fn manifest_get(
         &self,
         reference: &Reference,
-        touch: Touch,
+        touch: TouchPolicy,
     ) -> Result<Arc<StoredManifest>> {
         let found = match reference {
             Reference::Digest(digest) => self.find_manifest(digest, touch).await?,
@@ -188,7 +188,7 @@ impl Repository {
     /// What a tag leads to. A tag without its manifest, seen twice at the same version, counts as
     /// absent: a delete broke off, or the manifest is lost, or has yet to be restored. Nothing is
     /// removed here.
-    async fn follow(&self, tag: &Tag, touch: Touch) -> Result<Option<Arc<StoredManifest>>> {
+    async fn follow(&self, tag: &Tag, touch: TouchPolicy) -> Result<Option<Arc<StoredManifest>>> {
         let key = keys::tag(&self.name, tag);
         let mut dangling: Option<ETag> = None;
         for _ in 0..FOLLOWS_MAX {
@@ -208,20 +208,22 @@ impl Repository {
     pub(crate) async fn find_manifest(
         &self,
         digest: &Digest,
-        touch: Touch,
+        touch: TouchPolicy,
     ) -> Result<Option<Arc<StoredManifest>>> {
         let core = &self.core;
         let (now, at) = (core.clock.monotonic(), core.clock.now());
         if let Some(seen) = core.cache.manifest(now, &self.name, digest)
-            && (touch == Touch::Never || seen.is_young(at))
+            && (touch == TouchPolicy::Never || seen.is_young(at))
         {
             return Ok(Some(seen.value));
         }
         let key = keys::manifest(&self.name, digest);
         let ticket = core.cache.ticket(&self.name, digest);
         let read = match touch {
-            Touch::Never => core.read::<ManifestRecord>(&key).await?,
-            Touch::IfOld => core.hold::<ManifestRecord>(core.window(), &key, |_| true).await?,
+            TouchPolicy::Never => core.read::<ManifestRecord>(&key).await?,
+            TouchPolicy::IfOld => {
+                core.hold::<ManifestRecord>(core.window(), &key, |_| true).await?
+            }
         };
         let Some(read) = read else { return Ok(None) };
         let age = read.age();
@@ -472,7 +474,7 @@ impl Repository {
     pub(crate) async fn delete_reference(
         &self,
         reference: &Reference,
-        condition: Option<Condition>,
+        condition: Option<ReferencePrecondition>,
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
         match reference {
@@ -490,7 +492,7 @@ impl Repository {
     async fn delete_manifest(
         &self,
         digest: &Digest,
-        condition: Option<&Condition>,
+        condition: Option<&ReferencePrecondition>,
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());

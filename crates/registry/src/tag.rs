@@ -9,7 +9,7 @@ use crate::keys;
 use crate::page::list_requests_max;
 use crate::protect::TagRemoval;
 use crate::record::{Mark, Stored, TagTarget, Versioned};
-use crate::{Condition, Error, Page, PageRequest, Repository, Result};
+use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
 
 /// How many hints are read at a time when the tags of a manifest are removed.
 const HINTS_PER_PAGE: usize = 1000;
@@ -34,7 +34,7 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::NameUnknown`] if no manifest was ever pushed here; [`Error::Store`].
-    pub async fn tags(&self, page: &PageRequest) -> Result<Page<Tag>> {
+    pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
         let prefix = keys::tags(&self.name);
         let start_after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
         let limit = page.limit.min(self.core.options.limits.page_items_max);
@@ -56,7 +56,7 @@ impl Repository {
     pub(crate) async fn change_tag(
         &self,
         tag: &Tag,
-        condition: Option<&Condition>,
+        condition: Option<&ReferencePrecondition>,
         mut known: Option<TagVersion>,
         change: TagChange<'_>,
     ) -> Result<bool> {

@@ -13,7 +13,7 @@ use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
 use crate::session::{Leftover, Session, State};
 use crate::writer::{Purpose, Writer};
-use crate::{Chunk, Error, Repository, Result, UploadId};
+use crate::{Error, Repository, Result, UploadChunk, UploadId};
 
 /// How far an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Repository {
     /// [`Error::ChunkOutOfOrder`], [`Error::UploadSuperseded`] (the upload lives on),
     /// [`Error::UploadUnknown`], [`Error::SizeMismatch`], [`Error::Body`] (what came is kept),
     /// [`Error::BlobTooLarge`], [`Error::Busy`], [`Error::Store`].
-    pub async fn upload_append(&self, id: &UploadId, chunk: Chunk) -> Result<UploadProgress> {
+    pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         let _slot = self.upload_slot()?;
         let range = chunk.range;
         if self.may_begin(range) {

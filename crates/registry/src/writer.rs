@@ -22,7 +22,7 @@ use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, P
 use tokio::task::JoinHandle;
 
 use crate::body::Incoming;
-use crate::budget::Reserved;
+use crate::budget::BudgetReservation;
 use crate::commit::is_gone_or_done;
 use crate::core::{Core, Window, over};
 use crate::keys;
@@ -112,7 +112,7 @@ pub(crate) struct Writer {
     tail: Option<Location>,
     buffer: PartBuffer,
     /// The part of the shared budget that the buffer takes.
-    reserved: Option<Reserved>,
+    reserved: Option<BudgetReservation>,
     /// Where the request's body ends, if that is known.
     end: Option<u64>,
     /// How many bytes were handed to the store as parts: where the buffer starts.

@@ -551,6 +551,49 @@ async fn what_frees_space_is_written_on_a_full_disk() {
     assert_eq!(put(&store, "a/3", "new").await, Err(ErrorKind::Full), "it is for others");
 }
 
+/// A file system that has space and no inode for one more file.
+#[derive(Debug, Default)]
+struct NoInode {
+    free: Mutex<Option<usize>>,
+}
+
+impl SyscallHook for NoInode {
+    fn before(&self, call: Syscall, _: SyscallTarget<'_>) -> io::Result<()> {
+        let mut free = self.free.lock().unwrap();
+        let Some(free) = &mut *free else { return Ok(()) };
+        match call {
+            Syscall::Create | Syscall::MakeFolder if *free == 0 => {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
+            Syscall::Create | Syscall::MakeFolder => *free -= 1,
+            Syscall::Unlink => *free += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// GC ended at its first note, and a delete of a blob was refused.
+#[tokio::test]
+async fn what_frees_space_is_written_where_there_is_no_inode() {
+    let root = folder();
+    let disk = Arc::new(NoInode::default());
+    let options = FsOptions { reserved_for: vec!["notes/".to_owned()], ..FsOptions::default() };
+    let store = FsStore::open_with(root.path(), options, disk.clone()).unwrap();
+    let version = store.put(&key("a/0"), "live".into(), PutMode::Create).await.unwrap().etag;
+    *disk.free.lock().unwrap() = Some(0);
+    assert_eq!(put(&store, "a/1", "new").await, Err(ErrorKind::Full));
+    store.put(&key("a/0"), "dead".into(), PutMode::Match(version)).await.unwrap();
+    put(&store, "notes/new/1", "what goes").await.unwrap();
+    *disk.free.lock().unwrap() = Some(0);
+    assert_eq!(put(&store, "a/1", "new").await, Err(ErrorKind::Full), "it is for others");
+    *disk.free.lock().unwrap() = None;
+    store.delete(&key("a/0"), None).await.unwrap();
+    let names = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let spare = names.filter(|name| name.to_str().unwrap().starts_with(".reserve-")).count();
+    assert_eq!(spare, 16, "they are kept back again");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn read_that_does_not_return_is_seen_to_wait() {
     let (_root, faults, store) = held();

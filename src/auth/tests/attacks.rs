@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jreg_auth::{Robot, parse_permissions};
+use jreg_auth::{AccessToken, parse_permissions};
 use serde_json::{Value, json};
 
 use super::guarded::{Registry, basic, bearer, claims, seconds};
@@ -252,7 +252,7 @@ async fn fixed_cancelled_request_does_not_stop_the_fetch_of_keys() {
 #[tokio::test]
 async fn fixed_invented_access_tokens_have_to_wait() {
     let registry = registry().await;
-    let known = bearer(&registry.robot);
+    let known = bearer(&registry.access_token);
     let status = async |from: &str, header: &str| {
         registry.send_from(from, MANIFEST, Some(header)).await.status.as_u16()
     };
@@ -260,7 +260,7 @@ async fn fixed_invented_access_tokens_have_to_wait() {
     let mut made = Vec::new();
     for _ in 0..8 {
         let permissions = parse_permissions("pull:open/**").unwrap();
-        let (token, _) = Robot::create("x", permissions, registry.clock.now(), None).unwrap();
+        let (token, _) = AccessToken::create("x", permissions, registry.clock.now(), None).unwrap();
         made.push(bearer(&token.reveal()));
     }
     let mut statuses = Vec::new();

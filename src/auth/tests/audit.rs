@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::guarded::{Registry, basic, bearer, hash_of, send};
 use crate::config::AuditTarget;
-use crate::http::Peer;
+use crate::server::Peer;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const RULES: &str = "[[rule]]\nname = 'alice works'\nsubjects = ['user:alice']\n\
     repositories = ['open/**']\nactions = ['pull', 'push', 'list']\n\
-    [[rule]]\nname = 'robots work'\nsubjects = ['robot:ci']\nrepositories = ['open/**']\n\
+    [[rule]]\nname = 'access tokens may delete'\nsubjects = ['access-token:ci']\nrepositories = ['open/**']\n\
     actions = ['pull', 'push', 'delete']\n";
 
 struct Audited {
@@ -106,13 +106,13 @@ async fn each_change_is_a_line_with_who_what_and_by_which_rule() {
     let lines = audited.ask("PUT", &put, Some(&alice())).await;
     let tags = serde_json::json!(["one", "two"]);
     assert_line(&lines, &[("tags", tags), ("allowed", true.into()), ("status", 400.into())]);
-    let robot = bearer(&audited.registry.robot);
-    let lines = audited.ask("DELETE", MANIFEST, Some(&robot)).await;
+    let access_token = bearer(&audited.registry.access_token);
+    let lines = audited.ask("DELETE", MANIFEST, Some(&access_token)).await;
     assert_line(
         &lines,
         &[
-            ("identity", "robot:ci".into()),
-            ("source", "robot".into()),
+            ("identity", "access-token:ci".into()),
+            ("source", "access-token".into()),
             ("action", "delete".into()),
             ("reference", "latest".into()),
             ("allowed", true.into()),
@@ -194,14 +194,14 @@ async fn no_secret_is_in_a_line() {
     let audited = Audited::new(true).await;
     let registry = &audited.registry;
     let token = registry.token(Some(&alice()), "repository:open/app:pull").await.unwrap();
-    let robot = registry.robot.clone();
+    let access_token = registry.access_token.clone();
     for header in [
         alice(),
         bearer(&token),
-        bearer(&robot),
-        basic(&robot, "x"),
+        bearer(&access_token),
+        basic(&access_token, "x"),
         basic(&token, "x"),
-        basic("x", &robot),
+        basic("x", &access_token),
         basic("alice", "MARKED-PASSWORD"),
         "MARKED-PASSWORD".to_owned(),
     ] {
@@ -211,7 +211,7 @@ async fn no_secret_is_in_a_line() {
     }
     let text = std::fs::read_to_string(&audited.path).unwrap();
     assert!(text.contains("[redacted]"));
-    let secret = robot.rsplit('_').next().unwrap();
+    let secret = access_token.rsplit('_').next().unwrap();
     for mark in ["MARKED-PASSWORD", secret, token.rsplit('.').next().unwrap(), &alice()] {
         assert!(!text.contains(mark), "{mark} in {text}");
     }
@@ -232,11 +232,11 @@ async fn c22_a_line_says_what_became_of_tags() {
         let fields = [("reference", tag.into()), ("digest", digest.as_str().into())];
         assert_line(&audited.take(), &fields);
     }
-    let robot = bearer(&audited.registry.robot);
+    let access_token = bearer(&audited.registry.access_token);
     let target = format!("/v2/open/app/manifests/{digest}");
     let removed = serde_json::json!(["latest", "one", "two"]);
     assert_line(
-        &audited.ask("DELETE", &target, Some(&robot)).await,
+        &audited.ask("DELETE", &target, Some(&access_token)).await,
         &[("tags_removed", removed), ("tags_removed_count", 3.into()), ("status", 202.into())],
     );
 }
@@ -253,11 +253,11 @@ async fn a_line_says_which_tags_a_failed_delete_removed() {
     let damaged = "repositories/open/app/_tags/two".parse().unwrap();
     let mode = jreg_storage::PutMode::Overwrite;
     audited.registry.store.put(&damaged, "rubbish".into(), mode).await.unwrap();
-    let robot = bearer(&audited.registry.robot);
+    let access_token = bearer(&audited.registry.access_token);
     let target = format!("/v2/open/app/manifests/{}", hash_of(&index));
     let removed = serde_json::json!(["latest"]);
     assert_line(
-        &audited.ask("DELETE", &target, Some(&robot)).await,
+        &audited.ask("DELETE", &target, Some(&access_token)).await,
         &[("tags_removed", removed), ("tags_removed_count", 1.into()), ("status", 500.into())],
     );
 }

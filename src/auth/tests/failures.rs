@@ -38,10 +38,10 @@ async fn guesses_are_told_to_wait_and_the_right_password_elsewhere_is_not() {
         assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS");
     }
     assert_eq!(status(&registry, "10.0.0.2", &alice).await, 200, "nobody is locked out elsewhere");
-    let robot = bearer(&registry.robot);
-    assert_eq!(status(&registry, "10.0.0.1", &robot).await, 200, "nor with a token here");
-    let robot = basic("alice", &registry.robot);
-    assert_eq!(status(&registry, "10.0.0.1", &robot).await, 200, "in whatever name");
+    let access_token = bearer(&registry.access_token);
+    assert_eq!(status(&registry, "10.0.0.1", &access_token).await, 200, "nor with a token here");
+    let access_token = basic("alice", &registry.access_token);
+    assert_eq!(status(&registry, "10.0.0.1", &access_token).await, 200, "in whatever name");
     registry.clock.advance(Duration::from_secs(1));
     assert_eq!(status(&registry, "10.0.0.1", &alice).await, 200);
 }

@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::app::App;
-use crate::auth::{Fetch, FetchError, Robots};
+use crate::auth::{AccessTokenStore, Fetch, FetchError};
 use crate::config::Settings;
-use crate::http::{Peer, Secured};
+use crate::server::{Peer, Secured};
 
 /// The digest of bytes.
 pub(crate) fn hash_of(bytes: &[u8]) -> Digest {
@@ -143,7 +143,7 @@ pub(crate) struct Registry {
     pub(crate) forge: Arc<Forge>,
     pub(crate) folder: TempDir,
     /// An access token that may do everything below `open` and `closed`.
-    pub(crate) robot: String,
+    pub(crate) access_token: String,
     /// One that was revoked.
     pub(crate) revoked: String,
     /// A token of the issuer `ci`.
@@ -187,12 +187,12 @@ impl Registry {
         seed(&store).await;
         let clock = Arc::new(ManualClock::default());
         let forge = Arc::new(Forge::new());
-        let robots = Robots::new(Arc::clone(&store), clock.clone());
+        let access_tokens = AccessTokenStore::new(Arc::clone(&store), clock.clone());
         let all =
             || parse_permissions("pull,push,delete:open/** pull,push,delete:closed/**").unwrap();
-        let (robot, _, _) = robots.create("ci", all(), None).await.unwrap();
-        let (revoked, id, _) = robots.create("old", all(), None).await.unwrap();
-        robots.revoke(&id).await.unwrap();
+        let (access_token, _, _) = access_tokens.create("ci", all(), None).await.unwrap();
+        let (revoked, id, _) = access_tokens.create("old", all(), None).await.unwrap();
+        access_tokens.revoke(&id).await.unwrap();
         let mut apps = Vec::new();
         for _ in 0..INSTANCES {
             let app = App::build_with(
@@ -204,7 +204,7 @@ impl Registry {
             apps.push(app.await.unwrap());
         }
         let workload = forge.sign(&claims("ci", &*clock, &json!({ "repository": "acme/app" })));
-        Self { apps, store, clock, forge, folder, robot, revoked, workload }
+        Self { apps, store, clock, forge, folder, access_token, revoked, workload }
     }
 
     /// A token of the token service `hub`.

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::guarded::{Registry, basic, bearer, send};
 use crate::config::Settings;
-use crate::http::Peer;
+use crate::server::Peer;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const UPLOADS: &str = "/v2/open/app/blobs/uploads/";
@@ -53,8 +53,8 @@ async fn an_identity_has_its_rate_wherever_it_comes_from() {
     assert_eq!(status(&registry, "10.0.0.3", denied, alice.as_deref()).await, 429);
     let token = "/token?scope=repository:open/app:pull";
     assert_eq!(status(&registry, "10.0.0.3", token, alice.as_deref()).await, 429);
-    let robot = bearer(&registry.robot);
-    assert_eq!(status(&registry, "10.0.0.3", MANIFEST, Some(&robot)).await, 200);
+    let access_token = bearer(&registry.access_token);
+    assert_eq!(status(&registry, "10.0.0.3", MANIFEST, Some(&access_token)).await, 200);
     for route in crate::http::SERVICE_ROUTES.iter().filter(|route| route.path != "/token") {
         assert_eq!(status(&registry, "10.0.0.3", route.path, None).await, 200, "{}", route.path);
     }
@@ -111,10 +111,10 @@ async fn begin_chunk(
 #[tokio::test]
 async fn an_identity_has_so_many_uploads_at_a_time() {
     let registry = with(|settings| settings.rate_limit_uploads = 1).await;
-    let (alice, robot) = (alice(), bearer(&registry.robot));
+    let (alice, access_token) = (alice(), bearer(&registry.access_token));
     let (first, first_answer) = begin_chunk(&registry, &alice).await;
     let (second, second_answer) = begin_chunk(&registry, &alice).await;
-    let (third, third_answer) = begin_chunk(&registry, &robot).await;
+    let (third, third_answer) = begin_chunk(&registry, &access_token).await;
     // Once it takes bytes, it counts.
     let go_on = async {
         first.send(Bytes::from_static(b"x")).await.unwrap();
@@ -151,7 +151,7 @@ const THERE: [u8; 4] = [10, 0, 0, 2];
 #[tokio::test]
 async fn an_identity_has_so_many_bytes_in_flight() {
     let registry = with(|settings| settings.rate_limit_bytes_in_flight = 100).await;
-    let (alice, robot) = (alice(), bearer(&registry.robot));
+    let (alice, access_token) = (alice(), bearer(&registry.access_token));
     let first = begin_pull(&registry, HERE, Some(&alice)).await;
     assert_eq!(first.status(), 200, "one is always possible");
     let answer = registry.send_from("10.0.0.2", MANIFEST, Some(&alice)).await;
@@ -162,7 +162,7 @@ async fn an_identity_has_so_many_bytes_in_flight() {
     assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS");
     let head = registry.send("HEAD", MANIFEST, Some(&alice)).await;
     assert_eq!(head.status, 200, "the answer to HEAD has no body");
-    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 200);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 200);
     assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 200, "nobody in particular");
     for route in crate::http::SERVICE_ROUTES.iter().filter(|route| route.path != "/token") {
         assert_eq!(status(&registry, "10.0.0.1", route.path, None).await, 200, "{}", route.path);
@@ -180,13 +180,13 @@ async fn an_identity_has_so_many_bytes_in_flight() {
 #[tokio::test]
 async fn an_address_has_so_many_bytes_in_flight_whoever_asks() {
     let registry = with(|settings| settings.rate_limit_address_bytes_in_flight = 100).await;
-    let (alice, robot) = (alice(), bearer(&registry.robot));
+    let (alice, access_token) = (alice(), bearer(&registry.access_token));
     let first = begin_pull(&registry, HERE, Some(&alice)).await;
-    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 429);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 429);
     assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 429);
     assert_eq!(status(&registry, "10.0.0.2", MANIFEST, Some(&alice)).await, 200);
     drop(first);
-    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 200);
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 200);
     let metrics = registry.send("GET", "/metrics", None).await.text();
     let counted = r#"jreg_limited_requests_total{kind="address_bytes"} 2"#;
     assert!(metrics.contains(counted), "{metrics}");
@@ -204,7 +204,7 @@ async fn nobody_in_particular_has_the_bytes_of_the_address() {
 #[tokio::test]
 async fn bytes_that_are_uploaded_count_as_they_come_and_until_they_are_stored() {
     let registry = with(|settings| settings.rate_limit_bytes_in_flight = 100).await;
-    let (alice, robot) = (alice(), bearer(&registry.robot));
+    let (alice, access_token) = (alice(), bearer(&registry.access_token));
     let (upload, answer) = begin_chunk(&registry, &alice).await;
     let go_on = async {
         for _ in 0..3 {
@@ -212,7 +212,7 @@ async fn bytes_that_are_uploaded_count_as_they_come_and_until_they_are_stored() 
         }
         // Of those, two were taken for certain.
         assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&alice)).await, 429);
-        assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&robot)).await, 200);
+        assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 200);
         upload.send(Bytes::from(vec![0; 400])).await.unwrap();
         drop(upload);
     };

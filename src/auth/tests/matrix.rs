@@ -25,9 +25,9 @@ enum Who {
     User,
     UserToken,
     NarrowToken,
-    Robot,
-    RobotToken,
-    RevokedRobot,
+    AccessToken,
+    ExchangedAccessToken,
+    RevokedAccessToken,
     Workload,
     WorkloadToken,
     TokenService,
@@ -46,10 +46,10 @@ impl Who {
                 Self::WrongPassword => Self::User,
                 Self::User => Self::UserToken,
                 Self::UserToken => Self::NarrowToken,
-                Self::NarrowToken => Self::Robot,
-                Self::Robot => Self::RobotToken,
-                Self::RobotToken => Self::RevokedRobot,
-                Self::RevokedRobot => Self::Workload,
+                Self::NarrowToken => Self::AccessToken,
+                Self::AccessToken => Self::ExchangedAccessToken,
+                Self::ExchangedAccessToken => Self::RevokedAccessToken,
+                Self::RevokedAccessToken => Self::Workload,
                 Self::Workload => Self::WorkloadToken,
                 Self::WorkloadToken => Self::TokenService,
                 Self::TokenService => Self::Certificate,
@@ -69,13 +69,13 @@ impl Who {
     fn is_named(self) -> bool {
         !matches!(
             self,
-            Self::Anonymous | Self::AnonymousToken | Self::WrongPassword | Self::RevokedRobot
+            Self::Anonymous | Self::AnonymousToken | Self::WrongPassword | Self::RevokedAccessToken
         )
     }
 
     /// Whether their credentials are good.
     fn is_good(self) -> bool {
-        !matches!(self, Self::WrongPassword | Self::RevokedRobot)
+        !matches!(self, Self::WrongPassword | Self::RevokedAccessToken)
     }
 }
 
@@ -210,9 +210,9 @@ async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<
             let token = registry.token(Some(&basic("secret")), "").await;
             Some(format!("Bearer {}", token.unwrap()))
         }
-        Who::Robot => Some(basic(&registry.robot)),
-        Who::RobotToken => exchanged(Some(basic(&registry.robot))).await,
-        Who::RevokedRobot => Some(basic(&registry.revoked)),
+        Who::AccessToken => Some(basic(&registry.access_token)),
+        Who::ExchangedAccessToken => exchanged(Some(basic(&registry.access_token))).await,
+        Who::RevokedAccessToken => Some(basic(&registry.revoked)),
         Who::Workload => Some(basic(&registry.workload)),
         Who::WorkloadToken => exchanged(Some(basic(&registry.workload))).await,
         Who::TokenService => {
@@ -227,7 +227,7 @@ async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<
     }
 }
 
-/// The robot and the other token service grant by themselves, whatever the rules allow: what is
+/// The access_token and the other token service grant by themselves, whatever the rules allow: what is
 /// closed is closed to them by a rule that denies.
 fn denying(name: &str, action: &str) -> String {
     format!(

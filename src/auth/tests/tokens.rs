@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::guarded::{Registry, basic, bearer, send, token_target};
 use crate::app::App;
-use crate::auth::{Robots, TRUST_MAX};
+use crate::auth::{AccessTokenStore, TRUST_MAX};
 use crate::config::Settings;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
@@ -157,21 +157,22 @@ async fn a_changed_password_and_a_removed_user_end_their_tokens_at_once() {
 }
 
 #[tokio::test]
-async fn a_revoked_robot_is_refused_everywhere_within_the_stated_time() {
+async fn a_revoked_access_token_is_refused_everywhere_within_the_stated_time() {
     let registry = without_policy().await;
-    let robots = Robots::new(registry.store.clone(), registry.clock.clone());
-    let basic = basic("any", &registry.robot);
+    let access_tokens = AccessTokenStore::new(registry.store.clone(), registry.clock.clone());
+    let basic = basic("any", &registry.access_token);
     let token = registry.token(Some(&basic), "repository:open/app:pull").await.unwrap();
-    for header in [&basic, &bearer(&token), &bearer(&registry.robot)] {
+    for header in [&basic, &bearer(&token), &bearer(&registry.access_token)] {
         for instance in 0..3 {
             let answer = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
             assert_eq!(answer.status, 200);
         }
     }
-    let (id, _) = robots.list().await.unwrap().into_iter().find(|(_, r)| r.name == "ci").unwrap();
-    robots.revoke(&id).await.unwrap();
+    let (id, _) =
+        access_tokens.list().await.unwrap().into_iter().find(|(_, r)| r.name == "ci").unwrap();
+    access_tokens.revoke(&id).await.unwrap();
     registry.clock.advance(TRUST_MAX);
-    for header in [&basic, &bearer(&token), &bearer(&registry.robot)] {
+    for header in [&basic, &bearer(&token), &bearer(&registry.access_token)] {
         for instance in 0..3 {
             let answer = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
             assert_eq!(answer.status, 401, "{header:.12} {instance}");
@@ -184,8 +185,9 @@ async fn a_revoked_robot_is_refused_everywhere_within_the_stated_time() {
 #[tokio::test]
 async fn a_signed_token_with_a_name_that_its_source_does_not_give_is_refused() {
     let registry = without_policy().await;
-    let robots = Robots::new(registry.store.clone(), registry.clock.clone());
-    let (id, _) = robots.list().await.unwrap().into_iter().find(|(_, r)| r.name == "ci").unwrap();
+    let access_tokens = AccessTokenStore::new(registry.store.clone(), registry.clock.clone());
+    let (id, _) =
+        access_tokens.list().await.unwrap().into_iter().find(|(_, r)| r.name == "ci").unwrap();
     let record = registry.store.get(&signing_keys()).await.unwrap();
     let now = registry.clock.now();
     let key = jreg_auth::Keyring::of_bytes(&record.bytes).unwrap().signing_key(now).unwrap();
@@ -197,20 +199,24 @@ async fn a_signed_token_with_a_name_that_its_source_does_not_give_is_refused() {
         let header = bearer(&key.sign(Kind::Access, &claims).unwrap());
         registry.send("GET", MANIFEST, Some(&header)).await.status.as_u16()
     };
-    let robot = || Source::Robot(id.to_string());
-    assert_eq!(status("robot:ci", robot()).await, 200);
-    assert_eq!(status("robot:other", robot()).await, 401, "the name of another access token");
-    assert_eq!(status("alice", robot()).await, 401);
+    let access_token = || Source::AccessToken(id.to_string());
+    assert_eq!(status("access-token:ci", access_token()).await, 200);
+    assert_eq!(
+        status("access-token:other", access_token()).await,
+        401,
+        "the name of another access token"
+    );
+    assert_eq!(status("alice", access_token()).await, 401);
     assert_eq!(status("alice", Source::Certificate).await, 401);
     assert_eq!(status("alice", Source::Htpasswd).await, 401, "without the password");
 }
 
 #[tokio::test]
-async fn a_robot_stays_within_its_scope_and_time() {
+async fn an_access_token_stays_within_its_scope_and_time() {
     let registry = without_policy().await;
-    let robots = Robots::new(registry.store.clone(), registry.clock.clone());
+    let access_tokens = AccessTokenStore::new(registry.store.clone(), registry.clock.clone());
     let allow = jreg_auth::parse_permissions("pull:open/*").unwrap();
-    let (text, _, _) = robots.create("r", allow, Some(DAY)).await.unwrap();
+    let (text, _, _) = access_tokens.create("r", allow, Some(DAY)).await.unwrap();
     let header = basic("r", &text);
     let status = async |method: &str, target: &str| {
         registry.send(method, target, Some(&header)).await.status.as_u16()
@@ -332,7 +338,7 @@ async fn another_token_service_is_named_and_believed() {
 #[tokio::test]
 async fn no_secret_is_shown() {
     let registry = without_policy().await;
-    let secret = registry.robot.rsplit('_').next().unwrap().to_owned();
+    let secret = registry.access_token.rsplit('_').next().unwrap().to_owned();
     let body = registry.send("GET", "/token?offline_token=true", Some(&alice())).await.json();
     let tokens =
         [&body["token"], &body["refresh_token"]].map(|token| token.as_str().unwrap().to_owned());
@@ -342,8 +348,8 @@ async fn no_secret_is_shown() {
         basic("alice", "MARKED-PASSWORD"),
         "Basic MARKED-PASSWORD".to_owned(),
         "MARKED-PASSWORD".to_owned(),
-        basic("x", &format!("{}0", registry.robot)),
-        bearer(&registry.robot),
+        basic("x", &format!("{}0", registry.access_token)),
+        bearer(&registry.access_token),
         bearer(&tokens[0]),
         bearer(&format!("{}x", tokens[1])),
     ] {

@@ -162,7 +162,7 @@ async fn only_good_tokens_of_issuers_are_exchanged() {
         ("for others", sign("aud", json!("other"))),
         ("of others", sign("iss", json!("https://other"))),
         ("tampered with", format!("{}x", registry.workload)),
-        ("an access token", registry.robot.clone()),
+        ("an access token", registry.access_token.clone()),
         ("a revoked one", registry.revoked.clone()),
         ("one of ours", ours),
         ("a user's", users),

@@ -200,6 +200,6 @@ fn what_is_wrong_with_an_issuer_is_said() {
         let error = wrong(&format!("{base}{lines}"));
         assert!(error.contains(part), "{lines}: {error}");
     }
-    let robot = base.replace("'x'", "'robot'") + "jwks-url = 'https://h/k'";
-    assert!(wrong(&robot).contains("must not be robot"));
+    let access_token = base.replace("'x'", "'access-token'") + "jwks-url = 'https://h/k'";
+    assert!(wrong(&access_token).contains("must not be access-token"));
 }

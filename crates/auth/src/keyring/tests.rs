@@ -76,22 +76,22 @@ fn a_name_that_its_source_does_not_give_is_refused() {
         let token = key.sign(kind, &claims).unwrap();
         ring.verify(&Unverified::parse(&token).unwrap(), kind, SERVICE, start()).map(|_| ())
     };
-    let robot = || Source::Robot("0123456789abcdef".to_owned());
+    let access_token = || Source::AccessToken("0123456789abcdef".to_owned());
     let issuer = || Source::Issuer("github".to_owned());
     for kind in [Kind::Access, Kind::Refresh] {
         for (name, source, groups) in [
             ("alice", Source::Certificate, &[][..]),
-            ("alice", robot(), &[]),
+            ("alice", access_token(), &[]),
             ("alice", issuer(), &[]),
-            ("robot:ci", Source::Htpasswd, &[]),
+            ("access-token:ci", Source::Htpasswd, &[]),
             ("certificate:alice", Source::Htpasswd, &[]),
-            ("robot:ci", Source::Certificate, &[]),
-            ("certificate:alice", robot(), &[]),
+            ("access-token:ci", Source::Certificate, &[]),
+            ("certificate:alice", access_token(), &[]),
             ("gitlab:a/b", issuer(), &[]),
             ("githubs:a/b", issuer(), &[]),
             ("alice", Source::Htpasswd, &["github:owners"]),
             ("certificate:alice", Source::Certificate, &["github:owners"]),
-            ("robot:ci", robot(), &["github:owners"]),
+            ("access-token:ci", access_token(), &["github:owners"]),
             ("github:a/b", issuer(), &["gitlab:owners"]),
         ] {
             let refused = result(kind, name, source.clone(), groups);
@@ -99,7 +99,7 @@ fn a_name_that_its_source_does_not_give_is_refused() {
         }
         for (name, source, groups) in [
             ("alice", Source::Htpasswd, &[][..]),
-            ("robot:ci", robot(), &[]),
+            ("access-token:ci", access_token(), &[]),
             ("certificate:alice", Source::Certificate, &[]),
             ("certificate:spiffe://a/b", Source::Certificate, &[]),
             ("github:a/b", issuer(), &["github:owners"]),

@@ -139,8 +139,8 @@ fn what_depends_on_the_tag_is_known_before_any_tag_is() {
 
 #[test]
 fn nobody_takes_the_name_of_another() {
-    let robot = Identity::named("robot:alice", Source::Robot("1".to_owned()));
-    assert!(!says(&robot, Action::Push, "team/app").0);
+    let access_token = Identity::named("access-token:alice", Source::AccessToken("1".to_owned()));
+    assert!(!says(&access_token, Action::Push, "team/app").0);
     let certificate = Identity::named("certificate:alice", Source::Certificate);
     assert!(!says(&certificate, Action::Push, "team/app").0);
 }

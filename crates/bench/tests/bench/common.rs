@@ -26,7 +26,7 @@ pub(crate) fn plan(url: &str) -> Plan {
         timeout: Duration::from_secs(60),
         verify: false,
         sync: false,
-        collect: None,
+        gc_command: None,
         pid: None,
         credentials: None,
         ca: None,

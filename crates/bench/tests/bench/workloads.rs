@@ -116,7 +116,7 @@ fn a_collector_runs_beside_what_asks_for_it_and_its_failures_count() {
         for (command, errors) in [("true", 0), ("false", 1)] {
             let run = run(|plan| {
                 plan.workloads = ["mix", "mix-gc"].map(|name| name.parse().unwrap()).into();
-                plan.collect = Some(command.to_owned());
+                plan.gc_command = Some(command.to_owned());
             })
             .await;
             let [without, beside] = &run.results[..] else { panic!("{run:?}") };

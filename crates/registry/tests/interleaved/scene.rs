@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
-use jreg_registry::{Options, ReferencePolicy, Registry, Rule, may_come_back};
+use jreg_registry::{ReferencePolicy, Registry, RegistryOptions, Rule, may_come_back};
 use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
 use jreg_storage::{
     ByteRange, Clock, ListRequest, Locality, MemoryStore, PartRules, PutMode, Store, Tombstones,
@@ -90,7 +90,8 @@ fn memory(store: MemoryStore, stays: bool) -> Arc<Memory> {
 }
 
 async fn open(store: Arc<dyn Store>, clock: &Arc<ManualClock>) -> Registry {
-    let options = Options { references: ReferencePolicy::Strict, ..Options::default() };
+    let options =
+        RegistryOptions { references: ReferencePolicy::Strict, ..RegistryOptions::default() };
     Registry::open(store, clock.clone(), options).await.unwrap()
 }
 

@@ -6,20 +6,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::SinkExt;
 use jreg_registry::{
-    Blob, CheckOptions, Error, FindingKind, Options, ReferencePolicy, Registry, Repository, Result,
-    Touch, Unwatched, UploadId, UploadProgress,
+    Blob, CheckOptions, Error, FindingKind, ReferencePolicy, Registry, RegistryOptions, Repository,
+    Result, TouchPolicy, Unwatched, UploadId, UploadProgress,
 };
-use jreg_registry::{Chunk, Limits};
+use jreg_registry::{RegistryLimits, UploadChunk};
 use jreg_storage::testing::{Call, Fault, Faulty};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, Locality, PutMode, Store, SystemClock};
 
 use crate::bench::{Bench, HOUR, MINUTE, PART, bytes, digest, open_body};
-use crate::collecting::image;
+use crate::gc::image;
 
 const BOTH: [Locality; 2] = [Locality::InProcess, Locality::Shared];
 
 async fn bench(locality: Locality) -> Bench {
-    let options = Options { references: ReferencePolicy::Strict, ..Options::default() };
+    let options =
+        RegistryOptions { references: ReferencePolicy::Strict, ..RegistryOptions::default() };
     Bench::at(locality, options).await
 }
 
@@ -37,14 +38,14 @@ enum Way {
 const WAYS: [Way; 3] = [Way::Single, Way::Put, Way::Streamed];
 
 async fn push(repository: &Repository, way: Way, content: &Bytes) -> Result<Blob> {
-    let (of, chunk) = (digest(content), Chunk::of(content.clone()));
+    let (of, chunk) = (digest(content), UploadChunk::of(content.clone()));
     let id = repository.upload_start(None);
     match way {
         Way::Single => repository.blob_push(&of, chunk).await,
         Way::Put => repository.upload_finish(&id, &of, chunk).await,
         Way::Streamed => {
-            repository.upload_append(&id, Chunk { length: None, ..chunk }).await?;
-            repository.upload_finish(&id, &of, Chunk::empty()).await
+            repository.upload_append(&id, UploadChunk { length: None, ..chunk }).await?;
+            repository.upload_finish(&id, &of, UploadChunk::empty()).await
         }
     }
 }
@@ -83,7 +84,8 @@ async fn push_does_not_fail_when_another_copy_is_deleted_meanwhile() {
                 }
                 // Another instance, which is not held back.
                 let clock = bench.clock.clone();
-                let other = Registry::open(bench.calls.clone(), clock, Options::default()).await;
+                let other =
+                    Registry::open(bench.calls.clone(), clock, RegistryOptions::default()).await;
                 let other = other.unwrap().repository("b".parse().unwrap());
                 other.blob_delete(&digest(&content)).await.unwrap();
                 held.release();
@@ -159,7 +161,8 @@ async fn mount_of_a_source_that_vanishes_is_no_error() {
             tokio::spawn(async move { repository.blob_mount(&of, &"b".parse().unwrap()).await });
         held.reached(1).await;
         let clock = bench.clock.clone();
-        let other = Registry::open(bench.calls.clone(), clock, Options::default()).await.unwrap();
+        let other =
+            Registry::open(bench.calls.clone(), clock, RegistryOptions::default()).await.unwrap();
         let other = other.repository("b".parse().unwrap());
         other.blob_delete(&digest(&content)).await.unwrap();
         held.release();
@@ -229,9 +232,9 @@ async fn missing_bytes_are_not_vouched_for() {
         damage(&bench, Damage::Removed).await;
         // In a bucket this is how the instance learns of it.
         assert!(bench.pull("a", &of).await.is_err());
-        let stat = repository.blob_stat(&of, Touch::IfOld).await;
+        let stat = repository.blob_stat(&of, TouchPolicy::IfOld).await;
         assert!(matches!(stat, Err(Error::BlobUnknown { .. })), "{locality:?} {stat:?}");
-        let stat = repository.blob_stat(&of, Touch::Never).await;
+        let stat = repository.blob_stat(&of, TouchPolicy::Never).await;
         assert!(matches!(stat, Err(Error::Damaged { .. })), "{locality:?} {stat:?}");
         let put = bench.put_manifest("a", "v1", &manifest).await;
         assert!(matches!(put, Err(Error::ReferencesUnknown { .. })), "{locality:?} {put:?}");
@@ -239,7 +242,7 @@ async fn missing_bytes_are_not_vouched_for() {
         assert_eq!(bench.repository("b").blob_mount(&of, &from).await.unwrap(), None);
 
         bench.push("a", &content).await;
-        repository.blob_stat(&of, Touch::IfOld).await.unwrap();
+        repository.blob_stat(&of, TouchPolicy::IfOld).await.unwrap();
         bench.put_manifest("a", "v1", &manifest).await.unwrap();
         bench.repository("b").blob_mount(&of, &from).await.unwrap().unwrap();
         assert_eq!(bench.pull("b", &of).await.unwrap(), content);
@@ -266,12 +269,12 @@ async fn restored_bytes_are_relied_on_again() {
     let key = bench.keys("blobs/").await.remove(0);
     bench.faults.delete(&key, None).await.unwrap();
     assert!(bench.pull("a", &of).await.is_err());
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap_err();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap_err();
     bench.faults.put(&key, content.clone(), PutMode::Overwrite).await.unwrap();
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap();
     assert_eq!(bench.pull("a", &of).await.unwrap(), content);
     bench.calls.take();
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap();
     assert_eq!(bench.calls.take().len(), 0, "it is no suspect any more");
 }
 
@@ -286,7 +289,7 @@ async fn push_heals_what_fsck_found_wrong() {
     let deep = CheckOptions { deep: true, ..CheckOptions::default() };
     let done = bench.registry.check(&deep, &Unwatched).await.unwrap();
     assert_eq!(done.damage, 1);
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap_err();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap_err();
     bench.push("a", &content).await;
     assert_eq!(bench.pull("a", &of).await.unwrap(), content);
 }
@@ -298,7 +301,7 @@ fn is_complete(call: &Call) -> bool {
 /// An upload of several parts whose bytes have all come.
 async fn filled(bench: &Bench, content: &Bytes) -> UploadId {
     let id = bench.repository("a").upload_start(None);
-    let chunk = Chunk::of(content.clone());
+    let chunk = UploadChunk::of(content.clone());
     bench.repository("a").upload_append(&id, chunk).await.unwrap();
     id
 }
@@ -313,12 +316,14 @@ async fn completion_may_take_longer_than_a_window() {
         if is_replay {
             bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_complete));
             let (repository, of) = (bench.repository("a"), digest(&content));
-            repository.upload_finish(&id, &of, Chunk::empty()).await.unwrap_err();
+            repository.upload_finish(&id, &of, UploadChunk::empty()).await.unwrap_err();
         }
         let mut completed = bench.gate.hold_answer(is_complete);
         let (repository, of) = (bench.repository("a"), digest(&content));
         let closing =
-            tokio::spawn(async move { repository.upload_finish(&id, &of, Chunk::empty()).await });
+            tokio::spawn(
+                async move { repository.upload_finish(&id, &of, UploadChunk::empty()).await },
+            );
         completed.reached(1).await;
         bench.clock.advance(30 * MINUTE);
         completed.release();
@@ -336,7 +341,7 @@ async fn completion_that_takes_longer_than_an_hour_links_nothing() {
     let mut completed = bench.gate.hold_answer(is_complete);
     let (repository, of) = (bench.repository("a"), digest(&content));
     let closing =
-        tokio::spawn(async move { repository.upload_finish(&id, &of, Chunk::empty()).await });
+        tokio::spawn(async move { repository.upload_finish(&id, &of, UploadChunk::empty()).await });
     completed.reached(1).await;
     bench.clock.advance(HOUR + MINUTE);
     completed.release();
@@ -349,8 +354,8 @@ async fn completion_that_takes_longer_than_an_hour_links_nothing() {
 async fn full_at(folder: &std::path::Path, n: u64) -> (Arc<Faulty>, Registry) {
     let store = Arc::new(FsStore::open(folder, FsOptions::default()).unwrap());
     let store = Arc::new(Faulty::new(store));
-    let limits = Limits { part_bytes: Some(64 * 1024), ..Limits::default() };
-    let options = Options { limits, ..Options::default() };
+    let limits = RegistryLimits { part_bytes: Some(64 * 1024), ..RegistryLimits::default() };
+    let options = RegistryOptions { limits, ..RegistryOptions::default() };
     let registry = Registry::open(store.clone(), Arc::new(SystemClock::new()), options).await;
     let is_part = |call: &Call| call.operation == "put_part";
     store.inject(Fault::fail(ErrorKind::Full).on(is_part).nth(n).from_then_on());
@@ -420,8 +425,8 @@ async fn upload_on_a_full_disk_goes_on_from_its_record() {
     let repository = registry.repository("a".parse().unwrap());
     let id = repository.upload_start(None);
     let first = content.slice(..200_000);
-    repository.upload_append(&id, Chunk::of(first.clone())).await.unwrap();
-    let rest = || Chunk::of(content.slice(200_000..));
+    repository.upload_append(&id, UploadChunk::of(first.clone())).await.unwrap();
+    let rest = || UploadChunk::of(content.slice(200_000..));
     for is_last in [false, true] {
         let failed = match is_last {
             false => repository.upload_append(&id, rest()).await.map(|_| ()),
@@ -435,7 +440,7 @@ async fn upload_on_a_full_disk_goes_on_from_its_record() {
     store.heal();
     repository.upload_finish(&id, &digest(&content), rest()).await.unwrap();
     assert_eq!(
-        repository.blob_stat(&digest(&content), Touch::Never).await.unwrap().size_bytes,
+        repository.blob_stat(&digest(&content), TouchPolicy::Never).await.unwrap().size_bytes,
         content.len() as u64
     );
 }
@@ -464,7 +469,7 @@ async fn deduplication_does_not_spread_wrong_bytes_and_heals_them() {
         }
         bench.clock.advance(48 * HOUR);
         let seen = crate::bench::Actions::default();
-        let done = bench.registry.collect(&crate::collecting::options(), &seen).await.unwrap();
+        let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
         assert_eq!((done.folded.removed, done.findings), (2, 1), "{which} {damage:?}");
         let found = seen.findings();
         let kind = match damage {
@@ -488,7 +493,7 @@ async fn deduplication_without_a_right_copy_only_reports() {
     }
     bench.clock.advance(48 * HOUR);
     let seen = crate::bench::Actions::default();
-    let done = bench.registry.collect(&crate::collecting::options(), &seen).await.unwrap();
+    let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
     assert_eq!((done.folded.scanned, done.findings), (0, 3));
 }
 

@@ -17,9 +17,8 @@
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client. Writes and listings, which wait for syncs, have a number of these threads each
 //! at the most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
-//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory, once
-//! its file is seen to be the same, and a file that is open. Nobody but this store could have made
-//! that untrue, so the root is not looked at. So is what is absent, if the root is still ours.
+//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory and a
+//! file that is open, once the file at the path is seen to be the same, so the root is not looked at. So is what is absent, if the root is still ours.
 
 mod disk;
 mod failure;
@@ -201,17 +200,19 @@ impl FsStore {
         })?;
         let syncs = Arc::new(Syncs::new(durability, disk.clone()));
         let watch = Watch::default();
+        let log = Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?;
+        let device = log.as_ref().map(|_| root.device());
         let inner = Inner {
             clock,
             watch: watch.clone(),
             reserve: Reserve::open(root.path(), &disk),
             reserved_for,
-            log: Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?,
+            log,
             disk: disk.clone(),
             syncs,
             files: Files::default(),
             known: Known::new(cache_bytes),
-            folders: Folders::new(root.path().to_owned(), disk),
+            folders: Folders::new(root.path().to_owned(), device, disk),
             keys: Stripes::new(KEY_STRIPES),
             uploads: Uploads::default(),
             run: uuid::Uuid::new_v4().simple().to_string(),
@@ -474,7 +475,7 @@ impl Store for FsStore {
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
-        if let Some(open) = self.inner.files.get(key) {
+        if let Some(open) = self.inner.files.get(key, &self.inner.path(key)) {
             return Ok(Some(open));
         }
         let key = key.clone();

@@ -1,4 +1,4 @@
-//! [`Robot`]: an access token for a program, with what it may do and until when.
+//! [`AccessToken`]: an access token for a program, with what it may do and until when.
 //!
 //! The text of a token is `jreg_<id>_<secret>`: 64 random bits that name it and 256 that prove it.
 //! Of the secret only the SHA-256 is kept: what is that random needs no slow hash.
@@ -26,19 +26,19 @@ const NAME_CHARS_MAX: usize = 64;
 /// The id of an access token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RobotId(String);
+pub struct AccessTokenId(String);
 
 /// The text of an access token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RobotToken {
+pub struct AccessTokenText {
     /// Which.
-    pub id: RobotId,
+    pub id: AccessTokenId,
     secret: Secret,
 }
 
 /// What is kept of an access token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Robot {
+pub struct AccessToken {
     nonce: String,
     v: u32,
     /// The name that people gave it.
@@ -46,7 +46,7 @@ pub struct Robot {
     /// The SHA-256 of the secret.
     hash: String,
     /// What it may do.
-    pub permissions: Vec<RobotPermission>,
+    pub permissions: Vec<AccessTokenPermission>,
     /// When it was made, in seconds of the Unix epoch.
     pub created: u64,
     /// From when on it is good for nothing.
@@ -57,7 +57,7 @@ pub struct Robot {
 
 /// Actions in the repositories of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RobotPermission {
+pub struct AccessTokenPermission {
     /// Which actions.
     pub actions: Actions,
     /// In which repositories.
@@ -66,7 +66,7 @@ pub struct RobotPermission {
 
 /// Why there can be no such access token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidRobot {
+pub enum AccessTokenError {
     /// The text is not one of ours.
     #[error("an access token is jreg_, 16 hex digits, _ and 64 hex digits")]
     Token,
@@ -91,35 +91,35 @@ fn is_hex(text: &str, chars: usize) -> bool {
     text.len() == chars && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-impl FromStr for RobotId {
-    type Err = InvalidRobot;
+impl FromStr for AccessTokenId {
+    type Err = AccessTokenError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidRobot> {
-        is_hex(text, ID_CHARS).then(|| Self(text.to_owned())).ok_or(InvalidRobot::Id)
+    fn from_str(text: &str) -> Result<Self, AccessTokenError> {
+        is_hex(text, ID_CHARS).then(|| Self(text.to_owned())).ok_or(AccessTokenError::Id)
     }
 }
 
-impl TryFrom<String> for RobotId {
-    type Error = InvalidRobot;
+impl TryFrom<String> for AccessTokenId {
+    type Error = AccessTokenError;
 
-    fn try_from(text: String) -> Result<Self, InvalidRobot> {
+    fn try_from(text: String) -> Result<Self, AccessTokenError> {
         text.parse()
     }
 }
 
-impl From<RobotId> for String {
-    fn from(id: RobotId) -> Self {
+impl From<AccessTokenId> for String {
+    fn from(id: AccessTokenId) -> Self {
         id.0
     }
 }
 
-impl fmt::Display for RobotId {
+impl fmt::Display for AccessTokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl RobotToken {
+impl AccessTokenText {
     /// Whether a password looks like one of ours: then it is nothing else.
     pub fn is_like(password: &str) -> bool {
         password.starts_with(PREFIX)
@@ -129,14 +129,14 @@ impl RobotToken {
     ///
     /// # Errors
     ///
-    /// [`InvalidRobot::Token`].
-    pub fn parse(text: &str) -> Result<Self, InvalidRobot> {
-        let rest = text.strip_prefix(PREFIX).ok_or(InvalidRobot::Token)?;
-        let (id, secret) = rest.split_once('_').ok_or(InvalidRobot::Token)?;
-        let id = id.parse().map_err(|_| InvalidRobot::Token)?;
+    /// [`AccessTokenError::Token`].
+    pub fn parse(text: &str) -> Result<Self, AccessTokenError> {
+        let rest = text.strip_prefix(PREFIX).ok_or(AccessTokenError::Token)?;
+        let (id, secret) = rest.split_once('_').ok_or(AccessTokenError::Token)?;
+        let id = id.parse().map_err(|_| AccessTokenError::Token)?;
         is_hex(secret, SECRET_CHARS)
             .then(|| Self { id, secret: Secret::new(secret) })
-            .ok_or(InvalidRobot::Token)
+            .ok_or(AccessTokenError::Token)
     }
 
     /// The text, to be shown once to whoever made it.
@@ -145,9 +145,9 @@ impl RobotToken {
     }
 }
 
-impl fmt::Debug for Robot {
+impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Robot")
+        f.debug_struct("AccessToken")
             .field("name", &self.name)
             .field("permissions", &self.permissions)
             .field("expires", &self.expires)
@@ -156,30 +156,30 @@ impl fmt::Debug for Robot {
     }
 }
 
-impl Robot {
+impl AccessToken {
     /// A new token with what is to be kept of it.
     ///
     /// # Errors
     ///
-    /// [`InvalidRobot::Name`], [`InvalidRobot::Permissions`], [`InvalidRobot::Random`].
+    /// [`AccessTokenError::Name`], [`AccessTokenError::Permissions`], [`AccessTokenError::Random`].
     pub fn create(
         name: &str,
-        permissions: Vec<RobotPermission>,
+        permissions: Vec<AccessTokenPermission>,
         now: SystemTime,
         lifetime: Option<Duration>,
-    ) -> Result<(RobotToken, Self), InvalidRobot> {
+    ) -> Result<(AccessTokenText, Self), AccessTokenError> {
         if !is_name(name) {
-            return Err(InvalidRobot::Name);
+            return Err(AccessTokenError::Name);
         }
         if permissions.is_empty() || permissions.len() > PERMISSIONS_MAX {
             let why = format!("an access token has 1 to {PERMISSIONS_MAX} permissions");
-            return Err(InvalidRobot::Permissions(why));
+            return Err(AccessTokenError::Permissions(why));
         }
-        let random = || random_hex::<8>().ok_or(InvalidRobot::Random);
-        let secret = random_hex::<32>().ok_or(InvalidRobot::Random)?;
-        let token = RobotToken { id: RobotId(random()?), secret: Secret::new(&secret) };
+        let random = || random_hex::<8>().ok_or(AccessTokenError::Random);
+        let secret = random_hex::<32>().ok_or(AccessTokenError::Random)?;
+        let token = AccessTokenText { id: AccessTokenId(random()?), secret: Secret::new(&secret) };
         let created = seconds(now);
-        let robot = Self {
+        let access_token = Self {
             nonce: random()?,
             v: 1,
             name: name.to_owned(),
@@ -189,18 +189,20 @@ impl Robot {
             expires: lifetime.map(|lifetime| created.saturating_add(lifetime.as_secs())),
             revoked: None,
         };
-        Ok((token, robot))
+        Ok((token, access_token))
     }
 
     /// Reads a record.
     ///
     /// # Errors
     ///
-    /// [`InvalidRobot::Damaged`].
-    pub fn of_bytes(bytes: &[u8]) -> Result<Self, InvalidRobot> {
-        let robot: Self = serde_json::from_slice(bytes).map_err(|_| InvalidRobot::Damaged)?;
-        let is_sound = robot.v == 1 && is_hex(&robot.hash, 64) && is_name(&robot.name);
-        is_sound.then_some(robot).ok_or(InvalidRobot::Damaged)
+    /// [`AccessTokenError::Damaged`].
+    pub fn of_bytes(bytes: &[u8]) -> Result<Self, AccessTokenError> {
+        let access_token: Self =
+            serde_json::from_slice(bytes).map_err(|_| AccessTokenError::Damaged)?;
+        let is_sound =
+            access_token.v == 1 && is_hex(&access_token.hash, 64) && is_name(&access_token.name);
+        is_sound.then_some(access_token).ok_or(AccessTokenError::Damaged)
     }
 
     /// Writes the record.
@@ -212,15 +214,15 @@ impl Robot {
     ///
     /// # Errors
     ///
-    /// [`InvalidRobot::Random`].
-    pub fn revoked(&self, now: SystemTime) -> Result<Self, InvalidRobot> {
-        let nonce = random_hex::<8>().ok_or(InvalidRobot::Random)?;
+    /// [`AccessTokenError::Random`].
+    pub fn revoked(&self, now: SystemTime) -> Result<Self, AccessTokenError> {
+        let nonce = random_hex::<8>().ok_or(AccessTokenError::Random)?;
         let revoked = self.revoked.or(Some(seconds(now)));
         Ok(Self { nonce, revoked, ..self.clone() })
     }
 
     /// Whether this is the token of the record.
-    pub fn is_token(&self, token: &RobotToken) -> bool {
+    pub fn is_token(&self, token: &AccessTokenText) -> bool {
         same(&sha256_hex(token.secret.reveal().as_bytes()), &self.hash)
     }
 
@@ -230,8 +232,8 @@ impl Robot {
     }
 
     /// Who presents it.
-    pub fn identity(&self, id: &RobotId) -> Identity {
-        Identity::named(format!("robot:{}", self.name), Source::Robot(id.to_string()))
+    pub fn identity(&self, id: &AccessTokenId) -> Identity {
+        Identity::named(format!("access-token:{}", self.name), Source::AccessToken(id.to_string()))
     }
 
     /// Whether it may do this. What may be pulled may be mounted from, and whoever may pull
@@ -259,15 +261,15 @@ fn is_name(name: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`InvalidRobot::Permissions`].
-pub fn parse_permissions(text: &str) -> Result<Vec<RobotPermission>, InvalidRobot> {
+/// [`AccessTokenError::Permissions`].
+pub fn parse_permissions(text: &str) -> Result<Vec<AccessTokenPermission>, AccessTokenError> {
     text.split_whitespace()
         .map(permission)
         .collect::<Result<_, _>>()
-        .map_err(InvalidRobot::Permissions)
+        .map_err(AccessTokenError::Permissions)
 }
 
-fn permission(text: &str) -> Result<RobotPermission, String> {
+fn permission(text: &str) -> Result<AccessTokenPermission, String> {
     let (words, pattern) = text.split_once(':').ok_or_else(|| {
         format!("{text:?} must be ACTIONS:REPOSITORIES, for example pull,push:team/**")
     })?;
@@ -278,7 +280,7 @@ fn permission(text: &str) -> Result<RobotPermission, String> {
         actions = actions.with(action);
     }
     let repositories = pattern.parse().map_err(|error: crate::InvalidPattern| error.to_string())?;
-    Ok(RobotPermission { actions, repositories })
+    Ok(AccessTokenPermission { actions, repositories })
 }
 
 #[cfg(test)]
@@ -292,28 +294,28 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_720_000_000)
     }
 
-    fn robot() -> (RobotToken, Robot) {
+    fn access_token() -> (AccessTokenText, AccessToken) {
         let permissions = parse_permissions("pull,push:team/** pull:base/*").unwrap();
-        Robot::create("ci", permissions, start(), Some(90 * DAY)).unwrap()
+        AccessToken::create("ci", permissions, start(), Some(90 * DAY)).unwrap()
     }
 
     #[test]
     fn a_token_proves_itself_until_it_is_revoked_or_over() {
-        let (token, robot) = robot();
-        let read = RobotToken::parse(&token.reveal()).unwrap();
+        let (token, access_token) = access_token();
+        let read = AccessTokenText::parse(&token.reveal()).unwrap();
         assert_eq!(read, token);
-        assert!(robot.is_token(&read) && robot.is_good(start()));
-        assert!(!robot.is_good(start() + 90 * DAY));
-        assert!(!robot.revoked(start()).unwrap().is_good(start()));
-        let (other, _) = self::robot();
-        assert!(!robot.is_token(&other));
-        assert_eq!(robot.identity(&token.id).name(), Some("robot:ci"));
+        assert!(access_token.is_token(&read) && access_token.is_good(start()));
+        assert!(!access_token.is_good(start() + 90 * DAY));
+        assert!(!access_token.revoked(start()).unwrap().is_good(start()));
+        let (other, _) = self::access_token();
+        assert!(!access_token.is_token(&other));
+        assert_eq!(access_token.identity(&token.id).name(), Some("access-token:ci"));
     }
 
     #[test]
     fn a_scope_is_kept() {
-        let (_, robot) = robot();
-        let may = |action, name: &str| robot.allows(action, name.parse().ok().as_ref());
+        let (_, access_token) = access_token();
+        let may = |action, name: &str| access_token.allows(action, name.parse().ok().as_ref());
         assert!(may(Action::Push, "team/app") && may(Action::Pull, "base/x"));
         assert!(may(Action::Mount, "base/x") && may(Action::List, ""));
         assert!(!may(Action::Push, "base/x") && !may(Action::Delete, "team/app"));
@@ -322,18 +324,18 @@ mod tests {
 
     #[test]
     fn the_record_holds_and_prints_no_secret() {
-        let (token, robot) = robot();
-        let bytes = robot.to_bytes();
-        assert_eq!(Robot::of_bytes(&bytes).unwrap(), robot);
+        let (token, access_token) = access_token();
+        let bytes = access_token.to_bytes();
+        assert_eq!(AccessToken::of_bytes(&bytes).unwrap(), access_token);
         let secret = token.secret.reveal();
-        let printed = format!("{robot:?} {token:?} {}", String::from_utf8(bytes).unwrap());
+        let printed = format!("{access_token:?} {token:?} {}", String::from_utf8(bytes).unwrap());
         assert!(!printed.contains(secret), "{printed}");
-        assert!(Robot::of_bytes(b"{}").is_err());
+        assert!(AccessToken::of_bytes(b"{}").is_err());
     }
 
     #[test]
     fn what_is_no_token_is_refused() {
-        let (token, _) = robot();
+        let (token, _) = access_token();
         let text = token.reveal();
         for bad in [
             "",
@@ -345,7 +347,7 @@ mod tests {
             &text.replace("jreg_", "jreg-"),
             "jreg_../../x_y",
         ] {
-            assert!(RobotToken::parse(bad).is_err(), "{bad}");
+            assert!(AccessTokenText::parse(bad).is_err(), "{bad}");
         }
     }
 
@@ -360,7 +362,10 @@ mod tests {
             let error = parse_permissions(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
-        assert!(Robot::create("a b", parse_permissions("pull:a").unwrap(), start(), None).is_err());
-        assert!(Robot::create("a", Vec::new(), start(), None).is_err());
+        assert!(
+            AccessToken::create("a b", parse_permissions("pull:a").unwrap(), start(), None)
+                .is_err()
+        );
+        assert!(AccessToken::create("a", Vec::new(), start(), None).is_err());
     }
 }
