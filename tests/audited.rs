@@ -1,8 +1,6 @@
 //! What `jreg token`, `jreg user`, `jreg gc` and `jreg fsck` write to the audit log, with the real
 //! binary: alone on a folder, and beside the process that serves it.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -1,8 +1,6 @@
 //! What an operation costs in store requests, cold, on a store that is shared: a table. Speed is
 //! guarded here by counting, not by a clock: the calls to a store, and the requests to a bucket.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use async_trait::async_trait;

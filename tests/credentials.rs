@@ -1,8 +1,6 @@
 //! Where the program finds the keys of its bucket: each source that docs/s3.md names, from the
 //! environment to a signed request; and that keys which expire are replaced before they do.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;

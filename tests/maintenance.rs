@@ -1,8 +1,6 @@
 //! `jreg gc`, `jreg fsck` and `jreg explain` with the real binary: alone on a folder, beside the
 //! process that serves it, and on a bucket; what they print and with which code they end.
 
-#![allow(clippy::unwrap_used)]
-
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,8 +1,6 @@
 //! Marked secrets go into the real binary by every way there is, and come out by none: not in a log
 //! at any level, an error, an answer, a metric, the help or the audit log.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;

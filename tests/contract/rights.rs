@@ -10,7 +10,7 @@ use jreg_testkit::{
 };
 use serde_json::json;
 
-use crate::blobs::blob;
+use crate::contract::blobs::blob;
 
 /// Lets nobody see `secret` who does not know the word, and nobody delete from `kept`.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use jreg_oci::{Algorithm, ContentRange, Digest, Reference};
 use jreg_registry::{Error, PageRequest, Result, TouchPolicy, UploadChunk};
 use jreg_testkit::{Image, Manifest, Rng};
 
-use crate::bench::{Bench, read, sha256};
+use crate::faults::bench::{Bench, read, sha256};
 
 /// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

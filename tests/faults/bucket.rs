@@ -9,9 +9,9 @@ use std::time::Duration;
 use jreg_storage::{S3Options, S3Store, Store, Tombstones};
 use jreg_testkit::s3::{Fault, Refusal, Rule, S3Server, S3Spec};
 
-use crate::attempt::{Attempt, for_each_attempt};
-use crate::bench::Bench;
-use crate::{block_on, is_of_the_store};
+use crate::faults::attempt::{Attempt, for_each_attempt};
+use crate::faults::bench::Bench;
+use crate::faults::{block_on, is_of_the_store};
 
 /// More requests than any operation here makes.
 const REQUESTS_MAX: u64 = 100;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use jreg_testkit::{Client, Request, Response, Rng};
 use tokio::task::JoinHandle;
 
-use crate::cluster::Chaos;
-use crate::history::{Effect, Span};
-use crate::ledger::{Claim, Ledger, Register, THERE};
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::instances::cluster::Chaos;
+use crate::instances::history::{Effect, Span};
+use crate::instances::ledger::{Claim, Ledger, Register, THERE};
+use crate::instances::world::{REPOSITORIES, TAGS, World};
 
 /// More attempts than any request needs while things go wrong at their rates.
 const ATTEMPTS_MAX: u32 = 60;

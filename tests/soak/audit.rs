@@ -8,11 +8,11 @@ use std::time::Duration;
 use jreg_oci::Digest;
 use jreg_storage::{Key, ListRequest, Store};
 
-use crate::client::{Client, Shared};
-use crate::cluster::{INSTANCES, Removal};
-use crate::collectors::collect;
-use crate::ledger::Register;
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::client::{Client, Shared};
+use crate::soak::cluster::{INSTANCES, Removal};
+use crate::soak::collectors::collect;
+use crate::soak::ledger::Register;
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How many more runs there are than any leftover needs to go, one step after the other.

@@ -7,10 +7,10 @@ use jreg_oci::Reference;
 use jreg_registry::{Error, Registry, Repository, Result};
 use jreg_testkit::Rng;
 
-use crate::cluster::{Cluster, INSTANCES};
-use crate::ledger::{Ledger, Register, Value, Writing};
-use crate::sky::{Sky, count};
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::cluster::{Cluster, INSTANCES};
+use crate::soak::ledger::{Ledger, Register, Value, Writing};
+use crate::soak::sky::{Sky, count};
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// For how long somebody may rely on what he was told is there: the shortest grace less the age
 /// from which on it is touched.

@@ -10,8 +10,8 @@ use jreg_storage::{
 use jreg_testkit::SmallPages;
 use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 
-use crate::sky::Sky;
-use crate::weather::{Life, Weather};
+use crate::soak::sky::Sky;
+use crate::soak::weather::{Life, Weather};
 
 pub(crate) const INSTANCES: usize = 3;
 

@@ -9,8 +9,8 @@ use jreg_registry::{
     GcPhase, GcReport,
 };
 
-use crate::cluster::Cluster;
-use crate::sky::{Sky, count};
+use crate::soak::cluster::Cluster;
+use crate::soak::sky::{Sky, count};
 
 /// How manifests that nothing keeps are collected.
 pub(crate) fn options(untagged: Duration) -> GcOptions {

@@ -9,11 +9,11 @@ use futures::future::join;
 use jreg_registry::{Error, TouchPolicy, UploadChunk};
 use jreg_storage::{ByteRange, ListRequest, PutMode};
 
-use crate::client::Shared;
-use crate::cluster::INSTANCES;
-use crate::collectors::collect;
-use crate::sky::count;
-use crate::world::{REPOSITORIES, World};
+use crate::soak::client::Shared;
+use crate::soak::cluster::INSTANCES;
+use crate::soak::collectors::collect;
+use crate::soak::sky::count;
+use crate::soak::world::{REPOSITORIES, World};
 
 const ROUNDS: usize = 4;
 const HOUR: Duration = Duration::from_secs(3600);

@@ -10,11 +10,11 @@ use jreg_oci::Reference;
 use jreg_registry::{Error, PageRequest, Repository, Result, TouchPolicy};
 use jreg_storage::ByteRange;
 
-use crate::client::{Answer, Client};
-use crate::cluster::INSTANCES;
-use crate::ledger::{Reading, Register};
-use crate::sky::count;
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::client::{Answer, Client};
+use crate::soak::cluster::INSTANCES;
+use crate::soak::ledger::{Reading, Register};
+use crate::soak::sky::count;
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// For how long a reader may hold on to where he has seen bytes: they wait an hour before they
 /// go, of which caches take a minute.
@@ -131,7 +131,7 @@ impl Client {
         let ledger = &self.shared.ledger;
         ledger.so_far(&pull.tag).is_surely(Some(parent))
             && ledger.bound_to(pull.repository, parent).contains(&child)
-            && ledger.so_far(&pull.manifests[child]).is_surely(crate::ledger::THERE)
+            && ledger.so_far(&pull.manifests[child]).is_surely(crate::soak::ledger::THERE)
     }
 
     async fn check_referrers(&mut self, pull: &Pull, subject: usize, bound: &BTreeSet<usize>) {
@@ -165,7 +165,7 @@ impl Client {
             let ledger = &self.shared.ledger;
             if is_gone
                 && ledger.so_far(&pull.tag).is_surely(Some(root))
-                && ledger.so_far(&pull.blobs[*blob]).is_surely(crate::ledger::THERE)
+                && ledger.so_far(&pull.blobs[*blob]).is_surely(crate::soak::ledger::THERE)
                 && self.is_there_all_along(pull, root, manifest)
             {
                 let digest = &world.blobs[*blob].digest;
@@ -181,7 +181,7 @@ impl Client {
     fn is_there_all_along(&self, pull: &Pull, root: usize, manifest: usize) -> bool {
         let ledger = &self.shared.ledger;
         let seen = ledger.so_far(&pull.manifests[manifest]);
-        root == manifest || seen.is_surely(crate::ledger::THERE)
+        root == manifest || seen.is_surely(crate::soak::ledger::THERE)
     }
 
     /// Whether there is no such blob. If there is, it must be the right one.

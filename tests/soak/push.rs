@@ -7,9 +7,9 @@ use bytes::Bytes;
 use jreg_oci::{ContentRange, Digest, Reference};
 use jreg_registry::{Blob, Error, ManifestPush, TouchPolicy, UploadChunk, UploadId};
 
-use crate::client::{Answer, Client, RELY};
-use crate::ledger::{Reading, Register, THERE};
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::client::{Answer, Client, RELY};
+use crate::soak::ledger::{Reading, Register, THERE};
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// How often a client tries to push a blob.
 const TRIES: usize = 4;
@@ -351,7 +351,7 @@ impl Client {
         repository: usize,
         manifest: usize,
         tag: Option<usize>,
-    ) -> Vec<crate::ledger::Writing> {
+    ) -> Vec<crate::soak::ledger::Writing> {
         let ledger = &self.shared.ledger;
         let tag = tag.map(|tag| ledger.write(Register::Tag(repository, tag), Some(manifest)));
         let own = ledger.write(Register::Manifest(repository, manifest), THERE);

@@ -15,7 +15,7 @@ use jreg_storage::{
 };
 use tokio::sync::{Notify, watch};
 
-use crate::sky::{Late, Sky, count};
+use crate::soak::sky::{Late, Sky, count};
 
 /// The life of an instance: `true` once it is over.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use cel::{Context, Env, ExecutionError, Program};
 use ipnet::IpNet;
 use serde_json::Value as Json;
 
+use crate::expression::ExpressionContents;
 use crate::policy::Query;
 use crate::{Action, Identity, Source};
 
@@ -69,20 +70,17 @@ impl Condition {
         if depth(source) > CONDITION_DEPTH_MAX {
             return Err(format!("brackets are nested deeper than {CONDITION_DEPTH_MAX}"));
         }
-        if loops(source) > CONDITION_LOOPS_MAX {
+        let program = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
+        let references = program.references();
+        let contents = ExpressionContents::of(program.expression());
+        if contents.loops > CONDITION_LOOPS_MAX {
             return Err(format!(
                 "it has more than {CONDITION_LOOPS_MAX} of the macros {}",
                 LOOPS.join(", ")
             ));
         }
-        let program = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
-        let references = program.references();
-        // What a macro binds is a variable to the library, too; such names are short of a meaning
-        // here only if nothing binds them.
-        let is_bound = loops(source) > 0;
-        let unknown =
-            references.variables().into_iter().find(|name| !VARIABLES.contains(name) && !is_bound);
-        if let Some(unknown) = unknown {
+        if let Some(unknown) = contents.free_variables.iter().find(|name| !VARIABLES.contains(name))
+        {
             return Err(format!("{unknown:?} is none of {}", VARIABLES.join(", ")));
         }
         let needs = Needs {
@@ -161,13 +159,6 @@ fn depth(source: &str) -> usize {
         deepest = deepest.max(depth);
     }
     deepest
-}
-
-/// How many macros are called, each a word after a dot and before a bracket. In a text they count
-/// too, which errs on the safe side.
-fn loops(source: &str) -> usize {
-    let compact: String = source.chars().filter(|c| !c.is_whitespace()).collect();
-    LOOPS.iter().map(|name| compact.matches(&format!(".{name}(")).count()).sum()
 }
 
 /// `in_network(address, "10.0.0.0/8")`.
@@ -317,5 +308,42 @@ mod tests {
         for source in ["", "tag ==", "tagg == 'x'", "user.name == 'x'", &deep, &long, nested] {
             assert!(Condition::compile(source).is_err(), "{source}");
         }
+    }
+
+    #[test]
+    fn a_macro_hides_no_unknown_variable() {
+        for source in [
+            "identity.groups.exists(g, g == tagg)",
+            "identity.groups.exists(g, true) && g == 'x'",
+            "g.exists(g, true)",
+            "groups.all(g, g == tag)",
+            "['a'].map(a, a + b).size() == 1",
+            "tagg == 'x' || ['a'].filter(a, a == tag) == []",
+        ] {
+            let error = Condition::compile(source).unwrap_err();
+            assert!(error.contains("is none of identity, "), "{source}: {error}");
+        }
+        for source in [
+            "identity.groups.exists(g, g == tag)",
+            "['a'].map(a, a == 'b', a + tag).size() == 0",
+            "[tag].filter(tag, tag == 'v1').size() == 1",
+            "[{'a': [tag]}].exists_one(a, 'a' in a)",
+        ] {
+            Condition::compile(source).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_macro_that_loops_is_counted_however_it_is_spelt() {
+        for name in ["all", "exists", "exists_one", "existsOne", "map", "filter"] {
+            for nested in [
+                format!("[1].{name}(a, [1].{name}(b, true) == true) == true"),
+                format!("[1] . {name} (a, true) == true && [1].{name}(b, true) == true"),
+            ] {
+                let error = Condition::compile(&nested).unwrap_err();
+                assert!(error.contains("more than 1 of the macros"), "{nested}: {error}");
+            }
+        }
+        Condition::compile("tag == '.all(.all('").unwrap();
     }
 }

@@ -14,6 +14,7 @@ mod condition;
 mod credentials;
 mod cursor;
 mod evaluation;
+mod expression;
 mod forwarded;
 mod htpasswd;
 mod identity;

@@ -10,8 +10,6 @@
 //! `JREG_SOAK_SEEDS` runs so many seeds more than the usual few, `JREG_SOAK_OPERATIONS` says how
 //! many operations each client makes, and `JREG_SOAK_FIRST` with which seed to begin.
 
-#![allow(clippy::unwrap_used)]
-
 mod audit;
 mod client;
 mod cluster;

@@ -4,8 +4,6 @@
 //!
 //! `JREG_INSTANCES_SEEDS` runs so many seeds more than the usual few.
 
-#![allow(clippy::unwrap_used)]
-
 mod cluster;
 mod history;
 mod killed;

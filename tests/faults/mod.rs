@@ -3,8 +3,6 @@
 //! tag that can be seen has its manifest and a manifest its blobs, no failure of the store is
 //! reported as absence, and doing the whole operation again succeeds.
 
-#![allow(clippy::unwrap_used)]
-
 mod attempt;
 mod bench;
 mod bucket;
