@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use jreg::auth::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
+use jreg_access::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
 use jreg_auth::Reason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{
@@ -16,7 +16,7 @@ use jreg_registry::{
 };
 use jreg_storage::testing::{Call, Recording};
 use jreg_storage::{
-    ByteRange, FsOptions, FsStore, Locality, MemoryStore, PartRules, PutMode, Store, SystemClock,
+    ByteRange, FsOptions, FsStore, MemoryStore, PartRules, PutMode, Store, SystemClock,
 };
 use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
 use jreg_testkit::{Image, Manifest, Request, Response, ServerSpec, StoreKind, TestServer};
@@ -39,7 +39,7 @@ enum Home {
 impl Home {
     fn memory() -> Self {
         let rules = PartRules { part_bytes: 16 * 1024 * 1024, uniform: true, parts_max: 10_000 };
-        let store = MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build();
+        let store = MemoryStore::builder().remote().part_rules(rules).build();
         Self::Memory(Arc::new(Recording::new(Arc::new(store))))
     }
 

@@ -11,7 +11,7 @@ use jreg_registry::{
 };
 use jreg_storage::testing::Faulty;
 use jreg_storage::{
-    ByteRange, Durability, FsOptions, FsStore, Locality, MemoryStore, PartRules, Store, SystemClock,
+    ByteRange, Durability, FsOptions, FsStore, MemoryStore, PartRules, Store, SystemClock,
 };
 use jreg_testkit::Manifest;
 use serde_json::Value;
@@ -40,9 +40,7 @@ impl Shape {
                 let relaxed = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
                 Arc::new(FsStore::open(folder.path(), relaxed).unwrap())
             }
-            Self::Shared => Arc::new(
-                MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build(),
-            ),
+            Self::Shared => Arc::new(MemoryStore::builder().remote().part_rules(rules).build()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jreg_registry::{Registry, RegistryLimits, RegistryOptions};
 use jreg_storage::{
-    Coalesced, GATHER_MAX, Locality, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
+    Coalesced, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
 };
 use jreg_testkit::SmallPages;
 use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
@@ -63,7 +63,7 @@ impl Cluster {
             Place::Bucket => Some(Arc::new(server(removal, seed).await)),
         };
         let schedule = Arc::new(FaultSchedule::new(seed, server.clone()));
-        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(MEMORY_PARTS);
+        let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);
         let memory = Arc::new(memory.clock(schedule.clock.clone()).build());
         let memory = Arc::new(SmallPages::new(memory, PAGE));
         let instances = (0..INSTANCES).map(|_| Mutex::default()).collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
 
+use crate::attempts::SwapAttempts;
 use crate::cache::Seen;
 use crate::core::Core;
 use crate::keys;
@@ -134,7 +135,7 @@ impl Repository {
             core.cache.forget(name, digest);
         }
         let location = match touch {
-            TouchPolicy::IfOld => core.hold_link(core.window(), name, digest).await?,
+            TouchPolicy::IfOld => core.hold_link(core.open_window(), name, digest).await?,
             TouchPolicy::Never => self.find_location(digest).await?,
         };
         location.map(blob).ok_or_else(|| unknown(name, digest))
@@ -168,7 +169,9 @@ impl Repository {
     /// [`Error::BlobUnknown`], [`Error::Busy`], [`Error::Store`].
     pub async fn blob_delete(&self, digest: &Digest) -> Result<()> {
         let key = keys::link(digest, &self.name);
-        for attempt in 0..crate::core::ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new("the blob is being changed by too many others");
+        loop {
+            attempts.next().await?;
             let read = self.core.read::<Link>(&key).await?;
             let Some(Versioned { value: Link::Live(_), etag, .. }) = read else {
                 return Err(unknown(&self.name, digest));
@@ -179,9 +182,7 @@ impl Repository {
             if swapped?.is_some() {
                 return Ok(());
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the blob is being changed by too many others" })
     }
 
     /// Repositories that hold a blob, for a mount without `from` (end-11); whether the asker may
@@ -209,7 +210,7 @@ impl Repository {
         source: &RepositoryName,
     ) -> Result<Option<Blob>> {
         let core = &self.core;
-        let window = core.window();
+        let window = core.open_window();
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
         if core.rules.keep(Rule::TouchDestination)

@@ -23,8 +23,9 @@ use jreg_oci::{
 use jreg_storage::{ETag, Key, Record};
 use tokio::sync::Semaphore;
 
+use crate::attempts::SwapAttempts;
 use crate::cache;
-use crate::core::{ATTEMPTS_MAX, Core, Window};
+use crate::core::Core;
 use crate::keys;
 use crate::protect::TagRemoval;
 use crate::record::{
@@ -32,10 +33,13 @@ use crate::record::{
 };
 use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
+use crate::window::Window;
 use crate::{Error, ReferencePolicy, Repository, Result, TouchPolicy};
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
 const FOLLOWS_MAX: u32 = 8;
+
+const MANIFEST_CONTENDED: &str = "the manifest is being changed by too many others";
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,7 +226,7 @@ impl Repository {
         let read = match touch {
             TouchPolicy::Never => core.read::<ManifestRecord>(&key).await?,
             TouchPolicy::IfOld => {
-                core.hold::<ManifestRecord>(core.window(), &key, |_| true).await?
+                core.hold::<ManifestRecord>(core.open_window(), &key, |_| true).await?
             }
         };
         let Some(read) = read else { return Ok(None) };
@@ -245,17 +249,17 @@ impl Repository {
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         let further = push.tags.clone();
         let plan = self.plan(push).await?;
-        for attempt in 0..ATTEMPTS_MAX {
-            let window = self.core.window();
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
+            let window = self.core.open_window();
             let wave = self.read_wave(window, &plan).await?;
             // A delete got between the wave and this write: what the wave found is void.
             if self.write_manifest(window, &plan, wave).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 return Ok(PushedManifest { digest: plan.digest, subject, tags: further });
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the manifest is being changed by too many others" })
     }
 
     async fn plan(&self, push: ManifestPush) -> Result<Plan> {
@@ -367,7 +371,7 @@ impl Repository {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
         let _turn = core.manifest_locks.push(&key).await;
-        core.check(window)?;
+        core.check_window(window)?;
         let is_there = wave.manifest.is_some();
         let hints = plan.tags.iter().zip(&wave.tags).map(|(tag, seen)| async move {
             // A tag that points here already has its hint, as long as both are there.
@@ -412,7 +416,8 @@ impl Repository {
             return Ok(true);
         }
         let writing = core.manifest_locks.writing(key);
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        while attempts.try_next().await {
             if let Ok(_alone) = writing.try_lock() {
                 if self.swap_manifest(window, plan, key, seen).await? {
                     return Ok(true);
@@ -426,7 +431,6 @@ impl Repository {
                 None if seen.is_some() => return Ok(false),
                 None => {}
             }
-            core.back_off(attempt).await;
         }
         Ok(false)
     }
@@ -497,7 +501,9 @@ impl Repository {
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
         let key = keys::manifest(&self.name, digest);
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
             let Some(seen) = self.core.read::<ManifestRecord>(&key).await? else {
                 return Err(self.unknown(&reference));
             };
@@ -507,9 +513,7 @@ impl Repository {
             if self.delete_version(&key, digest, seen, removal).await? {
                 return Ok(());
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the manifest is being changed by too many others" })
     }
 
     /// Removes what leads to a manifest, then that version of it. `false`: it was pushed again.

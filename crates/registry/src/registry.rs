@@ -166,14 +166,15 @@ impl Registry {
     pub async fn ready(&self) -> Result<()> {
         let (store, marker) = (&self.core.store, keys::format());
         store.head(&marker).await?;
-        let waited = store.longest_wait().unwrap_or_default();
+        let health = store.health();
+        let waited = health.longest_wait.unwrap_or_default();
         if waited > DISK_WAIT_MAX {
             let why = format!("a request has waited for the disk for {} s", waited.as_secs());
             return Err(
                 jreg_storage::Error::with_source(ErrorKind::Unavailable, marker, why).into()
             );
         }
-        let difference = store.clock_difference().unwrap_or_default();
+        let difference = health.clock_difference.unwrap_or_default();
         if difference <= CLOCK_DIFFERENCE_MAX {
             return Ok(());
         }
@@ -207,7 +208,7 @@ impl Registry {
             upload_buffer: self.core.upload_bytes.usage(),
             cache_hits,
             cache_misses,
-            clock_difference: self.core.store.clock_difference().unwrap_or_default(),
+            clock_difference: self.core.store.health().clock_difference.unwrap_or_default(),
         }
     }
 }

@@ -4,11 +4,12 @@ use futures::future::join_all;
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::Key;
 
-use crate::core::{ATTEMPTS_MAX, Window};
+use crate::attempts::SwapAttempts;
 use crate::keys;
 use crate::page::list_requests_max;
 use crate::protect::TagRemoval;
 use crate::record::{Mark, Stored, TagTarget, Versioned};
+use crate::window::Window;
 use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
 
 /// How many hints are read at a time when the tags of a manifest are removed.
@@ -62,7 +63,9 @@ impl Repository {
     ) -> Result<bool> {
         let (core, key) = (&self.core, keys::tag(&self.name, tag));
         let _turn = core.tag_lock(&key).lock().await;
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new("the tag is being changed by too many others");
+        loop {
+            attempts.next().await?;
             let seen = match known.take() {
                 Some(known) => known,
                 None => core.read::<TagTarget>(&key).await?,
@@ -73,8 +76,8 @@ impl Repository {
             }
             let changed = match (change, &seen) {
                 (TagChange::Set(window, target), seen) => {
-                    core.check(window)?;
-                    if attempt > 0 {
+                    core.check_window(window)?;
+                    if attempts.is_retry() {
                         // The tag is not what it was when its hint was passed over.
                         let hint = keys::tag_hint(&self.name, &target.digest, tag);
                         core.ensure(window, &hint, &Mark {}).await?;
@@ -93,9 +96,7 @@ impl Repository {
             if changed {
                 return Ok(true);
             }
-            core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the tag is being changed by too many others" })
     }
 
     /// Removes every tag that points to a manifest, found by its hints, several at a time.

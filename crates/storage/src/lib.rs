@@ -17,8 +17,10 @@ mod coalesced;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
+mod forward;
 mod fs;
 mod hedged;
+mod jitter;
 mod key;
 mod memory;
 mod metered;
@@ -33,13 +35,14 @@ mod tombstones;
 
 pub use clock::{Clock, SystemClock};
 pub use coalesced::{Coalesced, GATHER_MAX};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, error_chain};
 #[cfg(feature = "testing")]
 pub use fs::SyscallHook;
 pub use fs::{
     Durability, FS_THREADS, FsOptions, FsStore, OpenError, SyncCounts, Syscall, SyscallTarget,
 };
 pub use hedged::{Hedge, Hedged};
+pub use jitter::full_jitter;
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use metered::{Metered, Observer};
@@ -51,7 +54,8 @@ pub use s3::{
 pub use send_window::{SendWindow, SendWindowClosed};
 pub use single_writer::SingleWriter;
 pub use store::{
-    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, OpenFile,
-    Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Multipart, OpenFile, PairOutcome,
+    Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, Stat, Store,
+    StoreCapabilities, StoreFuture, StoreHealth, Written, put_in_sequence,
 };
 pub use tombstones::{TOMBSTONE_BYTES, Tombstones};

@@ -71,7 +71,7 @@ impl World<'_> {
         let done = self.store.put_both(put(first), put(then)).await;
         self.note(first, Some(bytes.clone()), &done);
         match done {
-            Ok(done) => self.note(then, Some(bytes), &done),
+            Ok(done) => self.note(then, Some(bytes), &done.second()),
             // If the first is ambiguous, so is the second.
             Err(error) => self.note::<()>(then, Some(bytes), &Err(error)),
         }
@@ -373,10 +373,10 @@ async fn log_does_not_grow_without_end_while_a_checkpoint_is_slow() {
         assert!(now <= 13 * MIB, "{now}");
     }
     assert!(!writing.is_finished());
-    assert!(store.longest_wait().is_some_and(|wait| wait > Duration::from_secs(1)));
+    assert!(store.health().longest_wait.is_some_and(|wait| wait > Duration::from_secs(1)));
     faults.heal();
     in_time(writing).await.unwrap();
-    assert!(store.longest_wait().is_none());
+    assert!(store.health().longest_wait.is_none());
     let store = Arc::into_inner(store).unwrap();
     put(&store, "b", "1").await.unwrap();
     drop(store);
@@ -412,7 +412,7 @@ async fn nothing_is_lost_when_a_checkpoint_fails_while_a_write_waits_for_it() {
         }
         acknowledged
     });
-    while store.longest_wait().is_none_or(|wait| wait < Duration::from_secs(2)) {
+    while store.health().longest_wait.is_none_or(|wait| wait < Duration::from_secs(2)) {
         assert!(!writing.is_finished());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -594,16 +594,16 @@ async fn what_frees_space_is_written_where_there_is_no_inode() {
 async fn read_that_does_not_return_is_seen_to_wait() {
     let (_root, faults, store) = held();
     put(&store, "a", "1").await.unwrap();
-    assert!(store.longest_wait().is_none());
+    assert!(store.health().longest_wait.is_none());
     faults.hold(Syscall::Open);
     let reading = store.clone();
     let reading = tokio::spawn(async move { reading.head(&key("a")).await });
     let held = faults.clone();
     assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
-    assert!(store.longest_wait().is_some());
+    assert!(store.health().longest_wait.is_some());
     faults.heal();
     in_time(reading).await.unwrap().unwrap();
-    assert!(store.longest_wait().is_none());
+    assert!(store.health().longest_wait.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -611,7 +611,7 @@ async fn write_and_listing_that_do_not_return_are_seen_to_wait() {
     let (_root, faults, store) = held();
     for call in [Syscall::Create, Syscall::ReadNames] {
         put(&store, "a/b", "1").await.unwrap();
-        assert!(store.longest_wait().is_none());
+        assert!(store.health().longest_wait.is_none());
         faults.hold(call);
         let working = store.clone();
         let working = tokio::spawn(async move {
@@ -622,7 +622,7 @@ async fn write_and_listing_that_do_not_return_are_seen_to_wait() {
         });
         let held = faults.clone();
         assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
-        let wait = store.longest_wait();
+        let wait = store.health().longest_wait;
         faults.heal();
         assert!(in_time(working).await.unwrap());
         assert!(wait.is_some(), "{call:?}");

@@ -1,20 +1,20 @@
-//! C2: what is listed below `repositories/`, and what the manifests name.
+//! C2: what is listed below `repositories/`, and what the manifests reference.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Manifest, ManifestReference, ReferenceKind, RepositoryName};
 use jreg_storage::{Key, Listed};
 
-use super::memo::{Kind, Memo};
-use super::watch::Phase;
-use super::{CollectError, Result, Run, last_key};
+use super::memo::{Memo, MemoKind};
+use super::observer::GcPhase;
+use super::{GcError, GcRun, Result, last_key};
 use crate::fingerprint::{self, Fingerprint, Version};
 use crate::keys::{self, Place};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};
 use crate::rules::Rule;
 
-/// A record that must be read, because nothing is remembered of this version of it.
-struct Unread<T> {
+/// A record that must be read, because no memo has this version of it.
+struct UnreadRecord<T> {
     of: T,
     key: Key,
     version: Option<Version>,
@@ -22,15 +22,39 @@ struct Unread<T> {
 
 type ManifestName = (RepositoryName, Digest);
 
-/// What a manifest names: the fingerprint of its subject, or 0, then those of its references.
-type Named = Vec<Fingerprint>;
+/// What a manifest names, as fingerprints.
+struct NamedContent {
+    subject: Option<Fingerprint>,
+    references: Vec<Fingerprint>,
+}
 
-impl Run<'_> {
+impl NamedContent {
+    /// What a memo holds of a manifest: its subject, or 0, which no fingerprint is; then its
+    /// references.
+    fn from_memo(values: &[u64]) -> Option<Self> {
+        let (subject, references) = values.split_first()?;
+        let subject = (*subject != 0).then_some(*subject);
+        Some(Self { subject, references: references.to_vec() })
+    }
+
+    fn to_memo(&self) -> Vec<u64> {
+        let subject = self.subject.unwrap_or(0);
+        std::iter::once(subject).chain(self.references.iter().copied()).collect()
+    }
+}
+
+/// A manifest with a subject: kept, if that turns out to be there.
+struct PendingReferrer {
+    own: Fingerprint,
+    subject: Fingerprint,
+}
+
+impl GcRun<'_> {
     /// What tags point to is kept.
     pub(super) async fn read_tags(&mut self) -> Result<()> {
-        self.watch.phase(Phase::Tags);
+        self.watch.phase(GcPhase::Tags);
         let core = self.core.clone();
-        let mut memo = Memo::open(&core, Kind::Tags, !self.options.dry_run).await?;
+        let mut memo = Memo::open(&core, MemoKind::Tags, !self.options.dry_run).await?;
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
@@ -39,7 +63,7 @@ impl Run<'_> {
                 let version = Version::of(entry, page.date);
                 match recall(&mut memo, &entry.key, version).await {
                     Some(target) => target.iter().for_each(|target| self.seen.kept.insert(*target)),
-                    None => unread.push(Unread { of: name, key: entry.key.clone(), version }),
+                    None => unread.push(UnreadRecord { of: name, key: entry.key.clone(), version }),
                 }
             }
             for (version, target) in self.read_each(unread, read_tag).await? {
@@ -52,27 +76,29 @@ impl Run<'_> {
         Ok(memo.finish().await?)
     }
 
-    /// What manifests name is kept.
+    /// What manifests reference is kept.
     pub(super) async fn read_manifests(&mut self) -> Result<()> {
-        self.watch.phase(Phase::Manifests);
+        self.watch.phase(GcPhase::Manifests);
         let core = self.core.clone();
-        let mut memo = Memo::open(&core, Kind::Manifests, !self.options.dry_run).await?;
-        // Each with its subject: kept, if that turns out to be there.
-        let mut referrers: Vec<(Fingerprint, Fingerprint)> = Vec::new();
+        let mut memo = Memo::open(&core, MemoKind::Manifests, !self.options.dry_run).await?;
+        let mut referrers: Vec<PendingReferrer> = Vec::new();
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {
                 let Some(found) = self.note(entry)? else { continue };
                 let version = Version::of(entry, page.date);
-                match recall(&mut memo, &entry.key, version).await {
+                let values = recall(&mut memo, &entry.key, version).await;
+                match values.and_then(|values| NamedContent::from_memo(&values)) {
                     Some(named) => self.keep(&found, &named, &mut referrers),
-                    None => unread.push(Unread { of: found, key: entry.key.clone(), version }),
+                    None => {
+                        unread.push(UnreadRecord { of: found, key: entry.key.clone(), version })
+                    }
                 }
             }
             self.done.manifests_read += unread.len() as u64;
             for (version, (found, named)) in self.read_each(unread, read_manifest).await? {
-                remember(&mut memo, version, &named);
+                remember(&mut memo, version, &named.to_memo());
                 self.keep(&found, &named, &mut referrers);
             }
             self.watch.progress(page.entries.len() as u64);
@@ -81,10 +107,11 @@ impl Run<'_> {
         memo.finish().await?;
         self.seen.manifests.seal();
         if self.core.rules.keep(Rule::SubjectKeeps) {
-            let is_there =
-                |(_, subject): &&(Fingerprint, Fingerprint)| self.seen.manifests.contains(*subject);
-            let kept: Vec<_> = referrers.iter().filter(is_there).map(|(own, _)| *own).collect();
-            kept.into_iter().for_each(|own| self.seen.kept.insert(own));
+            for referrer in referrers {
+                if self.seen.manifests.contains(referrer.subject) {
+                    self.seen.kept.insert(referrer.own);
+                }
+            }
         }
         Ok(())
     }
@@ -102,7 +129,7 @@ impl Run<'_> {
                 self.seen.tags.insert(fingerprint::key(&entry.key));
                 Ok(None)
             }
-            None if entry.key.as_str().contains("/_manifests/") => Err(CollectError::Damaged {
+            None if entry.key.as_str().contains("/_manifests/") => Err(GcError::Damaged {
                 key: entry.key.to_string(),
                 reason: "no manifest that this version knows has such a name".to_owned(),
             }),
@@ -113,13 +140,12 @@ impl Run<'_> {
     fn keep(
         &mut self,
         (name, digest): &ManifestName,
-        named: &[Fingerprint],
-        referrers: &mut Vec<(Fingerprint, Fingerprint)>,
+        named: &NamedContent,
+        referrers: &mut Vec<PendingReferrer>,
     ) {
         let own = fingerprint::content(name, digest);
-        let Some((subject, references)) = named.split_first() else { return };
-        if *subject != 0 && self.options.untagged.is_some() {
-            referrers.push((own, *subject));
+        if let (Some(subject), Some(_)) = (named.subject, self.options.untagged) {
+            referrers.push(PendingReferrer { own, subject });
         }
         if !self.core.rules.keep(Rule::OneStep) {
             // As if what is to be removed in this run kept nothing.
@@ -128,13 +154,13 @@ impl Run<'_> {
                 return;
             }
         }
-        references.iter().for_each(|reference| self.seen.kept.insert(*reference));
+        named.references.iter().for_each(|reference| self.seen.kept.insert(*reference));
     }
 
     /// Reads several records at a time. One that is gone by now keeps nothing.
     async fn read_each<T, U, F>(
         &self,
-        unread: Vec<Unread<T>>,
+        unread: Vec<UnreadRecord<T>>,
         read: impl Fn(crate::core::Core, Key, T) -> F,
     ) -> Result<Vec<(Option<Version>, U)>>
     where
@@ -164,7 +190,7 @@ async fn read_manifest(
     core: crate::core::Core,
     key: Key,
     (name, digest): ManifestName,
-) -> Result<Option<(ManifestName, Named)>> {
+) -> Result<Option<(ManifestName, NamedContent)>> {
     let Some(record) = core.read::<ManifestRecord>(&key).await.map_err(damaged)? else {
         return Ok(None);
     };
@@ -183,30 +209,28 @@ fn named(
     key: &Key,
     stored: &crate::StoredManifest,
     every_reading: bool,
-) -> Result<Named> {
+) -> Result<NamedContent> {
     let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes);
-    let manifest = manifest.map_err(|error| CollectError::Damaged {
-        key: key.to_string(),
-        reason: error.to_string(),
-    })?;
+    let manifest = manifest
+        .map_err(|error| GcError::Damaged { key: key.to_string(), reason: error.to_string() })?;
     let subject = manifest.subject.as_ref();
-    let subject = subject.map_or(0, |subject| fingerprint::content(name, &subject.digest));
+    let subject = subject.map(|subject| fingerprint::content(name, &subject.digest));
     let is_kept =
         |reference: &&ManifestReference| every_reading || reference.kind != ReferenceKind::Any;
     let references = manifest.references.iter().filter(is_kept);
     let references = references.map(|reference| fingerprint::content(name, &reference.digest));
-    Ok(std::iter::once(subject).chain(references).collect())
+    Ok(NamedContent { subject, references: references.collect() })
 }
 
-/// A record that cannot be understood ends the run.
-fn damaged(error: crate::Error) -> CollectError {
+/// A record that cannot be decoded ends the run.
+fn damaged(error: crate::Error) -> GcError {
     match error {
-        crate::Error::Damaged { key, reason } => CollectError::Damaged { key, reason },
-        other => CollectError::Registry(other),
+        crate::Error::Damaged { key, reason } => GcError::Damaged { key, reason },
+        other => GcError::Registry(other),
     }
 }
 
-/// What is remembered of a version of a record, if it can be told from others.
+/// What the memo holds of a version of a record, if it can be told from others.
 pub(super) async fn recall(
     memo: &mut Memo<'_>,
     key: &Key,

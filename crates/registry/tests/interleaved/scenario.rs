@@ -11,7 +11,7 @@ use futures::{FutureExt, TryStreamExt};
 use jreg_registry::{ReferencePolicy, Registry, RegistryOptions, Rule, may_come_back};
 use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
 use jreg_storage::{
-    ByteRange, Clock, ListRequest, Locality, MemoryStore, PartRules, PutMode, Store, Tombstones,
+    ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, Tombstones,
 };
 use tokio::task::JoinHandle;
 
@@ -149,7 +149,7 @@ impl InitialStore {
     {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 100 };
-        let store = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let store = MemoryStore::builder().remote().part_rules(rules);
         let memory = memory(store.clock(clock.clone()).build(), stays);
         let registry = breaking(open(memory.clone(), &clock).await, broken);
         let ledger = Arc::new(RunLedger::default());

@@ -12,7 +12,7 @@ use jreg_registry::{
 };
 use jreg_storage::testing::{Call, Faulty, Gate, ManualClock, Recording};
 use jreg_storage::{
-    ByteRange, ErrorKind, Key, ListRequest, Locality, MemoryStore, PartRules, PutMode, Store,
+    ByteRange, ErrorKind, Key, ListRequest, MemoryStore, PartRules, PutMode, Store,
 };
 
 /// Small, so that a few bytes are several parts.
@@ -67,21 +67,32 @@ pub(crate) fn push_of(reference: &str, manifest: &str) -> ManifestPush {
     }
 }
 
+/// What the store of a [`Bench`] behaves like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Local,
+    Remote,
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         Self::with(RegistryOptions::default()).await
     }
 
     pub(crate) async fn with(options: RegistryOptions) -> Self {
-        Self::at(Locality::Shared, options).await
+        Self::at(StoreKind::Remote, options).await
     }
 
     /// On a store that behaves like a folder, or like a bucket.
-    pub(crate) async fn at(locality: Locality, options: RegistryOptions) -> Self {
+    pub(crate) async fn at(kind: StoreKind, options: RegistryOptions) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let uniform = locality == Locality::Shared;
+        let uniform = kind == StoreKind::Remote;
         let rules = PartRules { part_bytes: PART as u64, uniform, parts_max: 100 };
-        let memory = MemoryStore::builder().locality(locality).part_rules(rules);
+        let memory = match kind {
+            StoreKind::Local => MemoryStore::builder(),
+            StoreKind::Remote => MemoryStore::builder().remote(),
+        };
+        let memory = memory.part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
         let faults = Arc::new(Faulty::new(memory));
         let calls = Arc::new(Recording::new(faults.clone()));
@@ -182,30 +193,30 @@ impl Bench {
 /// Keeps what a collector did.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
-    actions: std::sync::Mutex<Vec<jreg_registry::Action>>,
-    findings: std::sync::Mutex<Vec<jreg_registry::Finding>>,
+    actions: std::sync::Mutex<Vec<jreg_registry::GcAction>>,
+    findings: std::sync::Mutex<Vec<jreg_registry::FsckFinding>>,
 }
 
 impl Actions {
-    pub(crate) fn take(&self) -> Vec<jreg_registry::Action> {
+    pub(crate) fn take(&self) -> Vec<jreg_registry::GcAction> {
         std::mem::take(&mut self.actions.lock().unwrap())
     }
 
-    pub(crate) fn findings(&self) -> Vec<jreg_registry::Finding> {
+    pub(crate) fn findings(&self) -> Vec<jreg_registry::FsckFinding> {
         self.findings.lock().unwrap().clone()
     }
 }
 
-impl jreg_registry::Watch for Actions {
-    fn phase(&self, _: jreg_registry::Phase) {}
+impl jreg_registry::GcObserver for Actions {
+    fn phase(&self, _: jreg_registry::GcPhase) {}
 
     fn progress(&self, _: u64) {}
 
-    fn action(&self, action: &jreg_registry::Action, _: jreg_registry::Outcome) {
+    fn action(&self, action: &jreg_registry::GcAction, _: jreg_registry::GcOutcome) {
         self.actions.lock().unwrap().push(action.clone());
     }
 
-    fn finding(&self, finding: &jreg_registry::Finding) {
+    fn finding(&self, finding: &jreg_registry::FsckFinding) {
         self.findings.lock().unwrap().push(finding.clone());
     }
 }

@@ -13,7 +13,7 @@ use jreg_registry::{
     BodyError, Error, Registry, RegistryLimits, RegistryOptions, Repository, UploadChunk,
 };
 use jreg_storage::testing::{Call, Gate, Intercepted, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, Locality, MemoryStore, PartRules, Result};
+use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use tokio::task::JoinHandle;
 
 use crate::bench::{PART, bytes, digest};
@@ -136,7 +136,7 @@ impl Bench {
     async fn with(limits: RegistryLimits) -> Self {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 10_000 };
-        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let memory = MemoryStore::builder().remote().part_rules(rules);
         let gate = Arc::new(Gate::new(Arc::new(memory.clock(clock.clone()).build())));
         let meter = Meter::default();
         let store = Arc::new(Intercepted::with(gate.clone(), meter.clone()));

@@ -59,9 +59,9 @@ use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
 use self::watch::{WaitGuard, Watch};
 use crate::{
-    ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality,
-    Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
-    SystemClock, Written,
+    ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
+    OpenFile, PairOutcome, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
+    StoreCapabilities, StoreHealth, SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
@@ -364,16 +364,12 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl Store for FsStore {
-    fn locality(&self) -> Locality {
-        Locality::InProcess
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::local(PART_RULES)
     }
 
-    fn part_rules(&self) -> PartRules {
-        PART_RULES
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        self.inner.watch.longest()
+    fn health(&self) -> StoreHealth {
+        StoreHealth { longest_wait: self.inner.watch.longest(), ..StoreHealth::default() }
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
@@ -410,7 +406,7 @@ impl Store for FsStore {
         .await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
+    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
         self.write_in(first.key.clone(), move |inner| inner.put_both(&first, &then)).await
     }
 
@@ -525,7 +521,7 @@ mod tests {
             let written = store.put_both(put(&first, bytes), put(&then, "2".into())).await.unwrap();
             let kept = |key: &Key| store.inner.known.get(key, &store.inner.path(key)).flatten();
             assert!(kept(&first).is_none(), "{first}");
-            assert_eq!(kept(&then).unwrap().etag, written.unwrap().etag);
+            assert_eq!(kept(&then).unwrap().etag, written.second().unwrap().etag);
         }
     }
 
