@@ -236,7 +236,7 @@ pub enum Denied {
         reason: String,
     },
     /// Too many passwords are being verified.
-    #[error("too many logins at the same time, try again")]
+    #[error("too many concurrent logins, try again")]
     Busy,
     /// Too many logins have failed.
     #[error("too many failed logins: try again in {} s", whole_seconds(*.wait))]

@@ -58,7 +58,7 @@ pub enum Exceeded {
         wait: Duration,
     },
     /// Too many uploads at the same time.
-    #[error("too many uploads at the same time, at most {max} are allowed; try again later")]
+    #[error("too many concurrent uploads, at most {max} are allowed; try again later")]
     Uploads {
         /// How many are allowed.
         max: usize,

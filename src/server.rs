@@ -255,7 +255,7 @@ async fn accept_loop(mut acceptor: impl Acceptor, shared: Arc<Shared>) {
             Err(error) => {
                 shared.parts.metrics.accept_errors.inc();
                 let wait_ms = u64::try_from(backoff.as_millis()).unwrap_or(u64::MAX);
-                tracing::error!(%error, wait_ms, "cannot accept a connection, will try again");
+                tracing::error!(%error, wait_ms, "cannot accept a connection; retrying");
                 stopping.run_until_cancelled(tokio::time::sleep(backoff)).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }

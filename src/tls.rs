@@ -58,7 +58,7 @@ const CLIENT_CA: usize = 2;
 
 /// Why TLS cannot be spoken.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot speak TLS")]
+#[error("cannot set up TLS")]
 pub struct TlsError(#[from] FileError);
 
 /// What handshakes are made with, kept up to date.
@@ -164,9 +164,7 @@ impl Tls {
         let is_due = |last: SystemTime| now.duration_since(last).is_ok_and(|t| t >= LACK_INTERVAL);
         if noticed.is_none_or(is_due) {
             *noticed = Some(now);
-            tracing::warn!(
-                "TLS connections are refused: the authority has not issued a certificate yet"
-            );
+            tracing::warn!("TLS connections are refused: the CA has not issued a certificate yet");
         }
     }
 
@@ -222,7 +220,7 @@ fn notice(expires: SystemTime, now: SystemTime, margin: Duration) -> Option<Stri
             let days = left.as_secs() / (24 * 3600);
             Some(format!("the TLS certificate expires in {days} days: replace its files"))
         }
-        Err(_) => Some("the TLS certificate has expired: clients refuse it".to_owned()),
+        Err(_) => Some("the TLS certificate has expired: clients reject it".to_owned()),
     }
 }
 
@@ -300,7 +298,7 @@ impl Rules {
     fn clients(&self, text: &str) -> Result<Arc<dyn ClientCertVerifier>, String> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(text)? {
-            roots.add(certificate).map_err(|error| format!("not an authority: {error}"))?;
+            roots.add(certificate).map_err(|error| format!("not a CA certificate: {error}"))?;
         }
         let provider = Arc::clone(&self.provider);
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);

@@ -71,7 +71,7 @@ impl Challenges {
             Ok(record) => record,
             Err(error) => {
                 if !error.is_not_found() {
-                    tracing::warn!(error = chain(&error), name, "cannot answer the authority");
+                    tracing::warn!(error = chain(&error), name, "cannot answer the ACME challenge");
                 }
                 return None;
             }
@@ -81,7 +81,7 @@ impl Challenges {
         match self.prove(name, proof) {
             Ok(config) => Some(Arc::new(config)),
             Err(error) => {
-                tracing::warn!(error, name, "cannot answer the authority");
+                tracing::warn!(error, name, "cannot answer the ACME challenge");
                 None
             }
         }

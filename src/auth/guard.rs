@@ -73,13 +73,13 @@ pub enum GuardError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The keys for tokens cannot be read or made.
-    #[error("cannot get the keys for tokens from the store")]
+    #[error("cannot read the token signing keys from the store")]
     Signing(#[from] SigningError),
     /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
     /// Nothing could be fetched.
-    #[error("cannot set up what fetches the keys of issuers")]
+    #[error("cannot set up the HTTP client for the keys of issuers")]
     Fetch(#[from] super::FetchError),
     /// A task ended.
     #[error("cannot read the files")]
@@ -193,7 +193,7 @@ impl Guard {
         // The token service and the cursors have the same keys.
         if let Err(error) = self.cursors.refresh_keys().await {
             let error = chain(&error);
-            tracing::warn!(error, "the keys for tokens could not be read; trying again later");
+            tracing::warn!(error, "cannot read the token signing keys; retrying later");
         }
     }
 
@@ -244,7 +244,7 @@ impl Guard {
     ) -> Result<Remembered, Refusal> {
         let found = self.recognise_in_time(credentials, from).await;
         if matches!(found, Err(Refusal::Delayed(_))) {
-            self.metrics.count_auth(kind_of(credentials), "delayed");
+            self.metrics.count_auth(kind_of(credentials), "throttled");
         }
         found
     }
@@ -264,7 +264,7 @@ impl Guard {
             self.sessions.get(&fingerprint, self.generation(), monotonic, now)
         };
         if let Some(remembered) = remembered() {
-            self.metrics.count_auth(kind_of(credentials), "remembered");
+            self.metrics.count_auth(kind_of(credentials), "cached");
             return Ok(remembered);
         }
         // Before the files are looked into: what changes meanwhile is not missed.
@@ -406,7 +406,8 @@ impl Guard {
 
     /// Whether whoever got a token of ours would still be let in.
     pub(super) async fn standing(&self, claims: TokenClaims) -> Result<Found, Refusal> {
-        let gone = || Refusal::Invalid("whoever got the token is not let in any more".to_owned());
+        let gone =
+            || Refusal::Invalid("the identity of the token is not allowed any more".to_owned());
         let until = self.trusted_until();
         let Some(named) = claims.identity else {
             let bearer = Bearer { shown: true, ..Bearer::nobody() };
@@ -453,9 +454,8 @@ impl Guard {
         let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
         let policy = self.policy();
         let issuer = policy.issuers().iter().find(|issuer| issuer.is_issuer_of(&parsed));
-        let issuer = issuer.ok_or_else(|| {
-            Refusal::Invalid("the token's issuer is not one that is believed".to_owned())
-        })?;
+        let issuer = issuer
+            .ok_or_else(|| Refusal::Invalid("the token's issuer is not trusted".to_owned()))?;
         let keys = self.issuers.keys(issuer, &parsed).await.map_err(unavailable)?;
         let verified = issuer.verify(&parsed, &keys, self.clock.now());
         let (identity, access, until) =
@@ -826,7 +826,7 @@ fn outcome(found: &Result<Found, Refusal>) -> &'static str {
         Ok(_) => "ok",
         Err(Refusal::Invalid(_)) => "refused",
         Err(Refusal::Busy) => "busy",
-        Err(Refusal::Delayed(_)) => "delayed",
+        Err(Refusal::Delayed(_)) => "throttled",
         Err(Refusal::Unavailable(_)) => "unavailable",
     }
 }

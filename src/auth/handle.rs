@@ -20,7 +20,7 @@ pub const CATALOG_NAMES_EXAMINED_MAX: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The place to go on from is none, or none any more.
-    #[error("the cursor in \"last\" is not valid (any more): start the list again without it")]
+    #[error("the cursor in \"last\" is invalid or has expired: restart the listing without it")]
     Cursor,
     /// The right for it was not granted.
     #[error(transparent)]
@@ -358,6 +358,6 @@ impl Authorized {
     }
 
     fn forbidden(&self) -> AccessError {
-        self.refused("the handle is for another right".to_owned())
+        self.refused("the request has another permission".to_owned())
     }
 }

@@ -84,10 +84,10 @@ pub enum TokenError {
     #[error("{0}")]
     BadRequest(String),
     /// Nothing of what was asked for is granted.
-    #[error("nothing of the scope is granted")]
+    #[error("no access of the requested scope is granted")]
     Scope,
     /// Too many passwords are being verified.
-    #[error("too many logins at the same time, try again")]
+    #[error("too many concurrent logins, try again")]
     Busy,
     /// Too many logins have failed.
     #[error("too many failed logins: try again in {} s", super::whole_seconds(*.wait))]
@@ -152,7 +152,8 @@ impl Guard {
         let session = Session::new(found.bearer, asker);
         let narrow = self.narrowed(&session, &scope).await;
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
-            let reason = "no credentials, and nothing of it is open to everybody".to_owned();
+            let reason =
+                "no credentials, and anonymous clients may do nothing of the scope".to_owned();
             let access = RefusedAccess::of_scope(Credentialed::No, &scope);
             return Err(TokenError::Unauthenticated { access, reason });
         }
@@ -193,7 +194,9 @@ impl Guard {
             Proof::Credentials(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
-                    return Err(Refusal::Invalid("such a token is used as it is".to_owned()));
+                    return Err(Refusal::Invalid(
+                        "tokens of this kind are used directly, not exchanged".to_owned(),
+                    ));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }
@@ -203,7 +206,7 @@ impl Guard {
                     Identity::Named(named) if matches!(named.source, Source::Issuer(_)));
                 let is_ours = found.bearer.scope.is_some();
                 if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
-                    let reason = "only tokens of issuers that say who it is are exchanged";
+                    let reason = "only tokens of issuers with an identity are exchanged";
                     return Err(Refusal::Invalid(reason.to_owned()));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))

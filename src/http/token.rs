@@ -113,11 +113,11 @@ async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<Str
     }
     let reading = Limited::new(body, FORM_BYTES_MAX).collect();
     let read = tokio::time::timeout(time_max, reading).await.map_err(|_| {
-        let message = format!("the form must come within {} s", time_max.as_secs());
+        let message = format!("the form must be received within {} s", time_max.as_secs());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
     })?;
     let read = read.map_err(|_| {
-        let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
+        let message = format!("the form must be complete and have at most {FORM_BYTES_MAX} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
     })?;
     String::from_utf8(read.to_bytes().into()).map_err(|_| bad("the form must be UTF-8"))

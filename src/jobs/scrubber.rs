@@ -1,4 +1,4 @@
-//! [`Scrubber`]: checks what is stored, bytes included, slowly and in the background.
+//! [`FsckJob`]: checks what is stored, bytes included, slowly and in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::metrics::{Metrics, RunEnd};
 
 /// The check of an instance.
 #[derive(Clone, Debug)]
-pub struct Scrubber {
+pub struct FsckJob {
     /// What to check.
     pub registry: Registry,
     /// Where to count.
@@ -28,7 +28,7 @@ struct Log;
 
 impl CheckWatch for Log {
     fn phase(&self, phase: CheckPhase) {
-        tracing::debug!(phase = phase.label(), "checking");
+        tracing::debug!(phase = phase.label(), "running fsck");
     }
 
     fn progress(&self, _objects: u64, _bytes: u64) {}
@@ -38,13 +38,15 @@ impl CheckWatch for Log {
         let mendable = finding.repair == Repair::Possible;
         match finding.kind.severity() {
             Severity::Damage => tracing::error!(kind, key, detail, mendable, "damage in the store"),
-            Severity::Untidy => tracing::warn!(kind, key, detail, mendable, "the store is untidy"),
-            Severity::Note => tracing::debug!(kind, key, detail, "noticed"),
+            Severity::Untidy => {
+                tracing::warn!(kind, key, detail, mendable, "inconsistency in the store")
+            }
+            Severity::Note => tracing::debug!(kind, key, detail, "fsck note"),
         }
     }
 }
 
-impl Job for Scrubber {
+impl Job for FsckJob {
     fn interval(&self) -> Duration {
         self.interval
     }
@@ -55,11 +57,11 @@ impl Job for Scrubber {
                 self.metrics.count_check(&checked);
                 let (objects, damage) = (checked.objects, checked.damage);
                 let (untidy, bytes) = (checked.untidy, checked.hashed_bytes);
-                tracing::info!(objects, bytes, damage, untidy, "checked");
+                tracing::info!(objects, bytes, damage, untidy, "fsck completed");
             }
             Err(error) => {
                 self.metrics.count_failed_check(RunEnd::Failed);
-                tracing::warn!(error = chain(&error), "could not check; trying again later");
+                tracing::warn!(error = chain(&error), "fsck failed; retrying later");
             }
         }
     }

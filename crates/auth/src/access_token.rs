@@ -80,7 +80,7 @@ pub enum AccessTokenError {
     #[error("{0}")]
     Permissions(String),
     /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
     /// The record cannot be understood.
     #[error("the record of the access token is damaged")]

@@ -97,7 +97,7 @@ pub enum TokenRefused {
     #[error("the token was signed by a key that its issuer does not publish")]
     UnknownKey,
     /// It is by somebody else.
-    #[error("the token's issuer is not one that is believed")]
+    #[error("the token's issuer is not trusted")]
     Issuer,
     /// It is for somebody else.
     #[error("the token is for another audience")]

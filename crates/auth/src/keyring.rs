@@ -50,7 +50,7 @@ pub enum KeyringError {
     #[error("the record of signing keys is damaged")]
     Damaged,
     /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
 }
 

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Fingerprints {
 }
 
 impl Fingerprints {
-    /// With a key of this process; `None` if the operating system gives no random numbers.
+    /// With a key of this process; `None` if the operating system provides no random numbers.
     pub fn new() -> Option<Self> {
         ring::hmac::Key::generate(ring::hmac::HMAC_SHA256, &SystemRandom::new()).ok().map(Self)
     }
