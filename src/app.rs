@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
+use jreg_registry::{Registry, RegistryLimits, RegistryOptions, SECRET_FOLDERS};
 use jreg_storage::{
     Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
-    Locality, MemoryStore, Metered, Observer, Store, SystemClock,
+    MemoryStore, Metered, Observer, Store, SystemClock,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -133,7 +133,7 @@ impl App {
         keeper: Keeper,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let is_shared = store.locality() == Locality::Shared;
+        let is_shared = !store.capabilities().is_exclusive;
         let store = surrounded(store, &settings, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
         let options = registry_options(&settings);
@@ -372,7 +372,7 @@ pub(crate) fn surrounded(
 ) -> Arc<dyn Store> {
     let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
     let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
-    if store.locality() == Locality::InProcess {
+    if !store.capabilities().is_remote {
         return store;
     }
     if settings.s3_hedge_reads {
@@ -415,11 +415,11 @@ fn outcome(kind: ErrorKind) -> &'static str {
     }
 }
 
-pub(crate) fn registry_options(settings: &Settings) -> Options {
-    Options {
+pub(crate) fn registry_options(settings: &Settings) -> RegistryOptions {
+    RegistryOptions {
         references: settings.references,
         manifest_media_types: settings.manifest_media_types.clone(),
-        limits: Limits {
+        limits: RegistryLimits {
             manifest_bytes_max: settings.manifest_bytes_max,
             page_items_max: settings.page_items_max,
             upload_age_max: settings.upload_age_max,
@@ -662,21 +662,21 @@ mod tests {
     }
 
     /// What is around a store, outermost first.
-    fn around(locality: Locality, change: impl FnOnce(&mut Settings)) -> Vec<String> {
+    fn around(store: MemoryStore, change: impl FnOnce(&mut Settings)) -> Vec<String> {
         let mut settings = Settings::default();
         change(&mut settings);
-        let store = Arc::new(MemoryStore::builder().locality(locality).build());
-        let text = format!("{:?}", surrounded(store, &settings, &Arc::default()));
+        let text = format!("{:?}", surrounded(Arc::new(store), &settings, &Arc::default()));
         let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());
         names.take_while(|name| *name != "MemoryStore").map(str::to_owned).collect()
     }
 
     #[test]
     fn reads_are_shared_and_hedged_where_requests_travel() {
-        assert_eq!(around(Locality::InProcess, |_| {}), ["Metered"]);
-        assert_eq!(around(Locality::Shared, |_| {}), ["Coalesced", "Hedged", "Metered"]);
+        let remote = || MemoryStore::builder().remote().build();
+        assert_eq!(around(MemoryStore::new(), |_| {}), ["Metered"]);
+        assert_eq!(around(remote(), |_| {}), ["Coalesced", "Hedged", "Metered"]);
         let off = |settings: &mut Settings| settings.s3_hedge_reads = false;
-        assert_eq!(around(Locality::Shared, off), ["Coalesced", "Metered"]);
+        assert_eq!(around(remote(), off), ["Coalesced", "Metered"]);
     }
 
     #[test]
@@ -699,6 +699,6 @@ mod tests {
 
     #[test]
     fn the_default_settings_are_the_registrys_defaults() {
-        assert_eq!(registry_options(&Settings::default()), Options::default());
+        assert_eq!(registry_options(&Settings::default()), RegistryOptions::default());
     }
 }

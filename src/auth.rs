@@ -10,7 +10,6 @@
 //! says how, as values) and asks the policy. [`Open`] grants everything.
 
 mod challenge;
-pub mod command;
 mod cursor;
 mod failures;
 mod guard;
@@ -32,7 +31,7 @@ use async_trait::async_trait;
 use http::HeaderMap;
 use jreg_auth::{AccessToken, Certificate, Identity, Reason, Scope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
-use jreg_registry::{Registry, Usage};
+use jreg_registry::{Registry, RegistryUsage};
 
 use crate::network::Network;
 
@@ -381,7 +380,7 @@ impl Gate {
     }
 
     /// What the registry uses of its limits; that needs no right either.
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> RegistryUsage {
         self.registry.usage()
     }
 }

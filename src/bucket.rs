@@ -97,7 +97,7 @@ pub async fn open(
 ) -> Result<Arc<dyn Store>, BucketError> {
     let store = S3Store::open(options(settings, url)?)?;
     let probed = store.probe().await;
-    let found = probed.map_err(|source| unusable(url, store.clock_difference(), source))?;
+    let found = probed.map_err(|source| unusable(url, store.health().clock_difference, source))?;
     tracing::info!(bucket = %url, "the bucket honours {found}");
     if !found.is_shareable() && access == Access::Collect {
         return Err(BucketError::OnlyInServe { url: Box::new(url.clone()) });

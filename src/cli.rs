@@ -10,7 +10,6 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
-use jreg_bench::BenchArgs;
 use jreg_oci::{InvalidDigest, InvalidName};
 use jreg_registry::ExplainRequest;
 
@@ -39,8 +38,6 @@ Examples:
       show what garbage collection would delete
   jreg fsck --deep
       verify everything that is stored, including blob bytes
-  jreg bench http://127.0.0.1:5000
-      benchmark a registry whose content may be discarded
 
 With serve running, for example:
   docker tag alpine 127.0.0.1:5000/alpine
@@ -97,10 +94,6 @@ pub enum Action {
     /// Show why GC keeps a manifest or blob, or when it deletes it.
     #[command(long_about = EXPLAIN_ABOUT)]
     Explain(ExplainArgs),
-    /// Benchmark a registry.
-    #[command(about = "Benchmark an OCI registry: jreg or any other")]
-    #[command(long_about = jreg_bench::ABOUT)]
-    Bench(Box<BenchArgs>),
     /// Manage users and passwords in an htpasswd file.
     #[command(subcommand)]
     User(UserAction),

@@ -14,23 +14,21 @@ mod catalog;
 mod conditional;
 mod error;
 mod exchange;
-pub(crate) mod files;
 mod framing;
 mod headers;
 mod manifests;
 mod page;
 mod proxies;
+mod reading;
 mod record;
 mod redirect;
 mod referrers;
 mod request_id;
 mod service;
-pub(crate) mod slots;
 mod tags;
 mod token;
 mod uploads;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +39,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
-use jreg_auth::Certificate;
-use jreg_registry::Budget;
+use jreg_registry::MemoryBudget;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -62,17 +59,6 @@ pub use service::ROUTES as SERVICE_ROUTES;
 /// The chunk size that clients are asked for (`OCI-Chunk-Min-Length`), in bytes. Smaller chunks
 /// are taken too; each costs a few store requests.
 pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
-
-/// The other end of a request's connection. The server puts it among the request's extensions.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
-
-/// A request's connection is TLS. The server puts it among the request's extensions.
-#[derive(Clone, Debug)]
-pub struct Secured {
-    /// What the client's certificate says, if it showed one that names somebody.
-    pub certificate: Option<Arc<Certificate>>,
-}
 
 /// What an operator can set about HTTP.
 #[derive(Clone, Debug)]
@@ -137,8 +123,8 @@ impl HttpOptions {
 
 impl HttpOptions {
     /// Room for the manifests that are in memory at the same time.
-    pub fn manifest_room(&self) -> Budget {
-        Budget::new(self.manifest_buffer_bytes, self.manifest_bytes_max, self.buffer_wait_max)
+    pub fn manifest_room(&self) -> MemoryBudget {
+        MemoryBudget::new(self.manifest_buffer_bytes, self.manifest_bytes_max, self.buffer_wait_max)
     }
 }
 
@@ -165,7 +151,7 @@ pub struct Context {
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
     /// The memory that manifests share while they are received and stored.
-    pub manifest_room: Budget,
+    pub manifest_room: MemoryBudget,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
 }

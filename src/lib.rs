@@ -25,6 +25,7 @@ pub mod audit;
 pub mod auth;
 pub mod bucket;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod folder;
 pub mod http;

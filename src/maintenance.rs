@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use jreg_registry::{
     Action, BYTES_WAIT_MIN, CheckOptions, CheckPhase, CheckWatch, Checked, CollectOptions,
-    Collected, ExplainRequest, Explanation, Finding, Outcome, Phase, Registry, Watch,
+    Collected, ExplainReport, ExplainRequest, Finding, Outcome, Phase, Registry, Watch,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -142,7 +142,7 @@ pub enum Report {
     /// Of a check.
     Fsck(Checked),
     /// What keeps something.
-    Explain(Explanation),
+    Explain(ExplainReport),
     /// Of access tokens.
     Token(TokenReport),
 }

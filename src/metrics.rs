@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jreg_registry::{BudgetUsage, Checked, Collected, Tally, Usage};
+use jreg_registry::{BudgetUsage, Checked, Collected, RegistryUsage, Tally};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -591,7 +591,7 @@ impl Metrics {
         self.store_hedges.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
     }
 
-    /// Notes how a budget is used, other than those of [`Usage`].
+    /// Notes how a budget is used, other than those of [`RegistryUsage`].
     pub fn set_budget(&self, budget: &'static str, usage: BudgetUsage) {
         let label = ("budget", Word::Text(budget));
         self.waiting.get_or_create(&Labels([label])).set(saturated(usage.waiting));
@@ -619,7 +619,7 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads; `usage` is what the registry uses now.
-    pub fn render(&self, usage: &Usage) -> String {
+    pub fn render(&self, usage: &RegistryUsage) -> String {
         self.log_lines_dropped.inner().store(dropped_lines(), Ordering::Relaxed);
         self.upload_slots_free.set(saturated(usage.upload_slots_free));
         self.upload_buffer_free.set(saturated(usage.upload_buffer.bytes_free));
@@ -697,7 +697,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const USAGE: Usage = Usage {
+    const USAGE: RegistryUsage = RegistryUsage {
         upload_slots_free: 500,
         upload_buffer: BudgetUsage { bytes_free: 1024, waiting: 2, waits: 9, refused: 3 },
         cache_hits: 7,

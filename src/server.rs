@@ -10,9 +10,11 @@
 mod activity;
 mod addresses;
 mod connection;
+pub(crate) mod files;
 mod handshake;
 mod refusal;
 mod sending;
+pub(crate) mod slots;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use axum::Router;
 use ipnet::IpNet;
+use jreg_auth::Certificate;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +49,17 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const PER_ADDRESS_SHARE: usize = 4;
 /// It may have at least so many: browsers and build tools open dozens at once.
 const PER_ADDRESS_MIN: usize = 64;
+
+/// The other end of a request's connection. The server puts it among the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// A request's connection is TLS. The server puts it among the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// What the client's certificate says, if it showed one that names somebody.
+    pub certificate: Option<Arc<Certificate>>,
+}
 
 /// What an operator can set about connections.
 #[derive(Clone, Debug)]

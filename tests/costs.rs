@@ -12,13 +12,13 @@ use jreg::auth::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess,
 use jreg_auth::Reason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{
-    Chunk, EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, ManifestPush, Options, PROTECTING_RECORDS_MAX,
-    PROTECTING_TAGS_MAX, PageRequest, PushedManifest, REFERRERS_EXAMINED_MAX, Registry, Repository,
-    Touch,
+    EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
+    PROTECTING_TAGS_MAX, PageRequest, PushedManifest, REFERRERS_EXAMINED_MAX, Registry,
+    RegistryOptions, Repository, TouchPolicy, UploadChunk,
 };
 use jreg_storage::testing::{Call, Recording};
 use jreg_storage::{
-    ByteRange, FsOptions, FsStore, Locality, MemoryStore, PartRules, PutMode, Store, SystemClock,
+    ByteRange, FsOptions, FsStore, MemoryStore, PartRules, PutMode, Store, SystemClock,
 };
 use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
 use jreg_testkit::{Image, Manifest, Request, Response, ServerSpec, StoreKind, TestServer};
@@ -41,7 +41,7 @@ enum Home {
 impl Home {
     fn memory() -> Self {
         let rules = PartRules { part_bytes: 16 * 1024 * 1024, uniform: true, parts_max: 10_000 };
-        let store = MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build();
+        let store = MemoryStore::builder().remote().part_rules(rules).build();
         Self::Memory(Arc::new(Recording::new(Arc::new(store))))
     }
 
@@ -54,7 +54,9 @@ impl Home {
             Self::Memory(store) => store.clone(),
             Self::Bucket(server) => server.store(),
         };
-        Registry::open(store, Arc::new(SystemClock::new()), Options::default()).await.unwrap()
+        Registry::open(store, Arc::new(SystemClock::new()), RegistryOptions::default())
+            .await
+            .unwrap()
     }
 
     /// What was asked since the last time.
@@ -116,7 +118,10 @@ impl Bench {
 
     async fn push(&self, name: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
-        self.repository(name).blob_push(&digest(&bytes), Chunk::of(bytes.clone())).await.unwrap();
+        self.repository(name)
+            .blob_push(&digest(&bytes), UploadChunk::of(bytes.clone()))
+            .await
+            .unwrap();
     }
 
     async fn read(&self, bytes: &[u8]) {
@@ -185,15 +190,25 @@ fn upload_as_docker_does() {
         let repository = bench.repository("a");
         let id = repository.upload_start(None);
         bench.costs("begin", 0);
-        repository.upload_append(&id, Chunk { length: None, ..Chunk::of(BLOB) }).await.unwrap();
+        repository
+            .upload_append(&id, UploadChunk { length: None, ..UploadChunk::of(BLOB) })
+            .await
+            .unwrap();
         bench.costs("first chunk up to a part: bytes, session", 2);
-        repository.upload_finish(&id, &digest(BLOB), Chunk::empty()).await.unwrap();
+        repository.upload_finish(&id, &digest(BLOB), UploadChunk::empty()).await.unwrap();
         bench.costs("close at the same instance: swap, link", 2);
 
         let id = repository.upload_start(None);
-        repository.upload_append(&id, Chunk { length: None, ..Chunk::of(BLOB) }).await.unwrap();
+        repository
+            .upload_append(&id, UploadChunk { length: None, ..UploadChunk::of(BLOB) })
+            .await
+            .unwrap();
         bench.cold().await;
-        bench.repository("a").upload_finish(&id, &digest(BLOB), Chunk::empty()).await.unwrap();
+        bench
+            .repository("a")
+            .upload_finish(&id, &digest(BLOB), UploadChunk::empty())
+            .await
+            .unwrap();
         bench.costs("close at another: session, swap, link, that link, its bytes", 5);
     });
 }
@@ -204,7 +219,7 @@ fn upload_in_one_put() {
         bench.cold().await;
         let repository = bench.repository("a");
         let id = repository.upload_start(None);
-        repository.upload_finish(&id, &digest(BLOB), Chunk::of(BLOB)).await.unwrap();
+        repository.upload_finish(&id, &digest(BLOB), UploadChunk::of(BLOB)).await.unwrap();
         bench.costs("PUT with the whole body: session looked for beside bytes, link", 3);
     });
 }
@@ -214,14 +229,14 @@ fn reading_blobs() {
     on_each(async |mut bench| {
         bench.push("a", BLOB).await;
         bench.cold().await;
-        bench.repository("a").blob_stat(&digest(BLOB), Touch::IfOld).await.unwrap();
+        bench.repository("a").blob_stat(&digest(BLOB), TouchPolicy::IfOld).await.unwrap();
         bench.costs("HEAD: link", 1);
         bench.cold().await;
         bench.read(BLOB).await;
         bench.costs("GET: link, bytes", 2);
         bench.read(BLOB).await;
         bench.costs("GET with the link cached: bytes", 1);
-        bench.repository("a").blob_stat(&digest(b"absent"), Touch::IfOld).await.unwrap_err();
+        bench.repository("a").blob_stat(&digest(b"absent"), TouchPolicy::IfOld).await.unwrap_err();
         bench.costs("HEAD of what is absent: link", 1);
     });
 }
@@ -247,16 +262,16 @@ fn reading_manifests() {
         bench.push_image(&image, "v1").await;
         bench.cold().await;
         let repository = bench.repository("a");
-        repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await.unwrap();
+        repository.manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await.unwrap();
         bench.costs("by tag: tag, manifest", 2);
-        repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await.unwrap();
+        repository.manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await.unwrap();
         bench.costs("by tag, the manifest cached: tag", 1);
-        repository.manifest_get(&by_digest(&image.manifest), Touch::Never).await.unwrap();
+        repository.manifest_get(&by_digest(&image.manifest), TouchPolicy::Never).await.unwrap();
         bench.costs("by digest, cached", 0);
         bench.cold().await;
         bench
             .repository("a")
-            .manifest_get(&by_digest(&image.manifest), Touch::Never)
+            .manifest_get(&by_digest(&image.manifest), TouchPolicy::Never)
             .await
             .unwrap();
         bench.costs("by digest: manifest", 1);
@@ -393,18 +408,21 @@ fn deleting() {
 async fn syncs_of_a_push_to_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(FsStore::open(folder.path(), FsOptions::default()).unwrap());
-    let options = Options::default();
+    let options = RegistryOptions::default();
     let registry = Registry::open(store.clone(), Arc::new(SystemClock::new()), options);
     let repository = registry.await.unwrap().repository("app".parse().unwrap());
     let before = store.sync_counts();
-    repository.blob_push(&digest(BLOB), Chunk::of(BLOB)).await.unwrap();
+    repository.blob_push(&digest(BLOB), UploadChunk::of(BLOB)).await.unwrap();
     let known = store.sync_counts();
     assert_eq!((known.files, known.folders), (before.files, before.folders));
     assert_eq!(known.logs - before.logs, 1, "its bytes with its link");
     let other = &b"another small blob"[..];
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk { length: None, ..Chunk::of(other) }).await.unwrap();
-    repository.upload_finish(&id, &digest(other), Chunk::empty()).await.unwrap();
+    repository
+        .upload_append(&id, UploadChunk { length: None, ..UploadChunk::of(other) })
+        .await
+        .unwrap();
+    repository.upload_finish(&id, &digest(other), UploadChunk::empty()).await.unwrap();
     let streamed = store.sync_counts();
     assert_eq!((streamed.files, streamed.folders), (before.files, before.folders));
     assert_eq!(streamed.logs - known.logs, 2, "its bytes with its session, that with its link");

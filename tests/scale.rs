@@ -38,9 +38,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_oci::{Algorithm, Digest};
-use jreg_registry::{CollectOptions, Collected, Options, Registry, Unwatched};
+use jreg_registry::{CollectOptions, Collected, Registry, RegistryOptions, Unwatched};
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, Key, Locality, MemoryStore, PutMode, Result, Store};
+use jreg_storage::{ByteStream, Key, MemoryStore, PutMode, Result, Store};
 use jreg_testkit::s3::{Operation, S3Server, S3Spec};
 use jreg_testkit::{Rng, SmallPages};
 
@@ -429,7 +429,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
-        let store = MemoryStore::builder().locality(Locality::Shared).clock(clock.clone());
+        let store = MemoryStore::builder().remote().clock(clock.clone());
         let bare = Arc::new(store.build());
         let pages = Arc::new(SmallPages::new(bare.clone(), PAGE_ENTRIES));
         Self { clock, store: Arc::new(Intercepted::with(pages, Counter::default())), bare }
@@ -445,7 +445,7 @@ impl Home {
     /// Collects as an instance that has just been started.
     async fn collect(&self, what: &str, size: Size) -> (Collected, Requests) {
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        let registry = Registry::open(store, clock, Options::default()).await.unwrap();
+        let registry = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
         self.store.interceptor().take();
         let (memory, began) = (Memory::watch(), Instant::now());
         let done = registry.collect(&options(true), &Unwatched).await.unwrap();
@@ -528,7 +528,7 @@ fn in_a_bucket(requests: Requests, census: &Census) -> Requests {
 /// What a run asks of a bucket.
 async fn ask(server: &S3Server) -> Requests {
     let clock = Arc::new(server.clock().clone());
-    let registry = Registry::open(server.store(), clock, Options::default()).await.unwrap();
+    let registry = Registry::open(server.store(), clock, RegistryOptions::default()).await.unwrap();
     server.take_requests();
     registry.collect(&options(true), &Unwatched).await.unwrap();
     let requests = server.take_requests();

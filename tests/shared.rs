@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use jreg_storage::{Locality, MemoryStore, PartRules, Store};
+use jreg_storage::{MemoryStore, PartRules, Store};
 use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{
     Client, Image, Manifest, Request, Response, Rng, Scenario, ServerSpec, SmallPages, StoreKind,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// A store in memory with the habits of S3.
 fn shared() -> Arc<dyn Store> {
     let rules = PartRules { part_bytes: 16 * 1024, uniform: true, parts_max: 10_000 };
-    Arc::new(MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build())
+    Arc::new(MemoryStore::builder().remote().part_rules(rules).build())
 }
 
 async fn server(store: &Arc<dyn Store>) -> TestServer {

@@ -37,7 +37,7 @@ fn ids(path: &Path) -> Vec<String> {
 }
 
 fn counted(metrics: &Metrics, outcome: &str) -> u64 {
-    let text = metrics.render(&jreg_registry::Usage {
+    let text = metrics.render(&jreg_registry::RegistryUsage {
         upload_slots_free: 0,
         upload_buffer: Default::default(),
         cache_hits: 0,

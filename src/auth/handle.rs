@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, Identity, Reason, cursor_key_id};
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, Chunk, Condition, Error, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
-    PROTECTING_TAGS_MAX, Page, PageRequest, Protection, PushedManifest, Referrer, Repository,
-    StoredManifest, Touch, UploadId, UploadProgress, list_requests_max,
+    Blob, BlobReader, DeleteProtection, Error, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
+    PROTECTING_TAGS_MAX, PageRequest, PushedManifest, ReferencePrecondition, Referrer, Repository,
+    ResultPage, StoredManifest, TouchPolicy, UploadChunk, UploadId, UploadProgress,
+    list_requests_max,
 };
 
 use super::{Credentialed, Denied, Gate, RefusedAccess, Right, Session};
@@ -109,15 +110,15 @@ impl Authorized {
 
     /// What an existence check does to what it finds: someone who may push will skip an upload on
     /// the answer, so it must stay for a while.
-    fn touch(&self, name: &RepositoryName) -> Touch {
-        if self.may(&Right::Push(name.clone())) { Touch::IfOld } else { Touch::Never }
+    fn touch(&self, name: &RepositoryName) -> TouchPolicy {
+        if self.may(&Right::Push(name.clone())) { TouchPolicy::IfOld } else { TouchPolicy::Never }
     }
 
     /// The repositories; takes [`Right::List`]. Those that may not be pulled from are left out. A
     /// page looks at [`CATALOG_NAMES_EXAMINED_MAX`] names at the most: it may be short of its limit,
     /// or empty, and still have a next one. That begins after the last name that may be seen, or where
     /// none may, at a cursor that tells nothing.
-    pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
+    pub async fn catalog(&self, page: &PageRequest) -> Result<ResultPage<RepositoryName>> {
         if self.right != Right::List {
             return Err(self.forbidden());
         }
@@ -128,7 +129,7 @@ impl Authorized {
         let mut place = None;
         for _ in 0..list_requests_max(page.limit) {
             // Names are asked for one store request at a time: how many are needed is not known.
-            let Page { items: mut names, next } =
+            let ResultPage { items: mut names, next } =
                 self.gate.registry.catalog_within(&wanted, 1).await?;
             let more = next.is_some() || names.len() > examined_max - examined;
             names.truncate(examined_max - examined);
@@ -143,7 +144,7 @@ impl Authorized {
                 place = (more || index + 1 < count).then_some(name);
             }
             if !more {
-                return Ok(Page { items: visible, next: None });
+                return Ok(ResultPage { items: visible, next: None });
             }
             if examined == examined_max {
                 break;
@@ -163,14 +164,14 @@ impl Authorized {
         &self,
         items: Vec<RepositoryName>,
         place: Option<RepositoryName>,
-    ) -> Result<Page<RepositoryName>> {
+    ) -> Result<ResultPage<RepositoryName>> {
         // After the last name that may be seen, the hidden ones behind it are met again.
         let next = match (items.last(), place) {
             (Some(last), Some(_)) => Some(last.to_string()),
             (None, Some(place)) => Some(self.gate.authorizer.catalog_cursor(&place).await?),
             (_, None) => None,
         };
-        Ok(Page { items, next })
+        Ok(ResultPage { items, next })
     }
 
     /// Where a page of the catalog begins: after a name, or what a cursor stands for.
@@ -185,7 +186,7 @@ impl Authorized {
     }
 
     /// [`Repository::tags`]; takes [`Right::Pull`].
-    pub async fn tags(&self, page: &PageRequest) -> Result<Page<Tag>> {
+    pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
         Ok(self.pull()?.tags(page).await?)
     }
 
@@ -195,7 +196,7 @@ impl Authorized {
         subject: &Digest,
         artifact_type: Option<&str>,
         page: &PageRequest,
-    ) -> Result<Page<Referrer>> {
+    ) -> Result<ResultPage<Referrer>> {
         Ok(self.pull()?.referrers(subject, artifact_type, page).await?)
     }
 
@@ -220,7 +221,7 @@ impl Authorized {
     }
 
     /// [`Repository::blob_push`]; takes [`Right::Push`].
-    pub async fn blob_push(&self, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+    pub async fn blob_push(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         Ok(self.push()?.blob_push(digest, chunk).await?)
     }
 
@@ -260,7 +261,7 @@ impl Authorized {
     }
 
     /// [`Repository::upload_append`]; takes [`Right::Push`].
-    pub async fn upload_append(&self, id: &UploadId, chunk: Chunk) -> Result<UploadProgress> {
+    pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         Ok(self.push()?.upload_append(id, chunk).await?)
     }
 
@@ -269,7 +270,7 @@ impl Authorized {
         &self,
         id: &UploadId,
         digest: &Digest,
-        chunk: Chunk,
+        chunk: UploadChunk,
     ) -> Result<Blob> {
         Ok(self.push()?.upload_finish(id, digest, chunk).await?)
     }
@@ -281,7 +282,7 @@ impl Authorized {
 
     /// [`Repository::manifest_get`] to read it; takes [`Right::Pull`].
     pub async fn manifest_get(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
-        Ok(self.pull()?.manifest_get(reference, Touch::Never).await?)
+        Ok(self.pull()?.manifest_get(reference, TouchPolicy::Never).await?)
     }
 
     /// [`Repository::manifest_get`] to learn whether it exists; takes [`Right::Pull`].
@@ -302,7 +303,7 @@ impl Authorized {
     pub async fn manifest_delete(
         &self,
         reference: &Reference,
-        condition: Option<Condition>,
+        condition: Option<ReferencePrecondition>,
         removed: &mut Vec<Tag>,
     ) -> Result<()> {
         let repository = self.delete()?;
@@ -333,12 +334,12 @@ impl Authorized {
         };
         let protection = match denied {
             Some(tags) => repository.protection(digest, tags).await?,
-            None => Protection::TooMany,
+            None => DeleteProtection::TooMany,
         };
         match protection {
-            Protection::None => Ok(()),
-            Protection::Tag(tag) => Err(self.protected_by(&tag)),
-            Protection::TooMany => Err(self.refused(format!(
+            DeleteProtection::None => Ok(()),
+            DeleteProtection::Tag(tag) => Err(self.protected_by(&tag)),
+            DeleteProtection::TooMany => Err(self.refused(format!(
                 "the repository has more than {PROTECTING_TAGS_MAX} tags, or more than \
                  {PROTECTING_RECORDS_MAX} tags that may not be deleted and manifests below them, or \
                  rules with {CONDITIONS_EVALUATED_MAX} conditions or more on its tags; delete by tag"

@@ -19,7 +19,9 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use jreg_oci::{Algorithm, Digest, MountSource};
-use jreg_registry::{Chunk, Condition, ManifestPush, Options, PageRequest};
+use jreg_registry::{
+    ManifestPush, PageRequest, ReferencePrecondition, RegistryOptions, UploadChunk,
+};
 use jreg_storage::{MemoryStore, SystemClock};
 
 use super::*;
@@ -150,7 +152,7 @@ async fn health_and_metrics_need_no_right() {
 async fn handles() -> Vec<(Right, Authorized)> {
     let store = Arc::new(MemoryStore::new());
     let clock = Arc::new(SystemClock::new());
-    let registry = Registry::open(store, clock, Options::default()).await.unwrap();
+    let registry = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
     let gate = Gate::new(registry, Clerk::new(|_| true));
     let rights = [
         Right::Enter,
@@ -182,7 +184,7 @@ async fn a_handle_does_only_what_its_right_is_for() {
         tags: Vec::new(),
         media_type: None,
         bytes: "{}".into(),
-        condition: Some(Condition::Exists),
+        condition: Some(ReferencePrecondition::Exists),
     };
     let handles = handles().await;
     let id = &handles.iter().find_map(|(_, handle)| handle.upload_start(None).ok()).unwrap();
@@ -198,12 +200,12 @@ async fn a_handle_does_only_what_its_right_is_for() {
             !is_denied(handle.manifest_stat(reference).await),
         ];
         let pushes = [
-            !is_denied(handle.blob_push(digest, Chunk::of("x")).await),
+            !is_denied(handle.blob_push(digest, UploadChunk::of("x")).await),
             !is_denied(handle.blob_mount(digest, from).await),
             !is_denied(handle.upload_start(None)),
             !is_denied(handle.upload_status(id).await),
-            !is_denied(handle.upload_append(id, Chunk::empty()).await),
-            !is_denied(handle.upload_finish(id, digest, Chunk::of("x")).await),
+            !is_denied(handle.upload_append(id, UploadChunk::empty()).await),
+            !is_denied(handle.upload_finish(id, digest, UploadChunk::of("x")).await),
             !is_denied(handle.upload_cancel(id).await),
             !is_denied(handle.manifest_put(push.clone()).await),
         ];

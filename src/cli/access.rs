@@ -10,7 +10,7 @@ use jreg_auth::{AccessTokenId, AccessTokenPermission, Action, parse_permissions}
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::auth::command::PolicyQuestion;
+use crate::commands::policy::PolicyQuestion;
 use crate::config::{ConfigError, Settings};
 use crate::maintenance::{Command as Work, TokenRequest};
 

@@ -20,12 +20,12 @@ use tracing::Instrument;
 use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::{self, Exchange};
-use super::files::Files;
 use super::record::Record;
-use super::slots::Slots;
 use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::auth::{Asker, Authorized, Refused};
 use crate::limits::Account;
+use crate::server::files::Files;
+use crate::server::slots::Slots;
 
 /// An operation that was let in, with what the client sent.
 pub(super) struct Call {

@@ -13,9 +13,9 @@ use uuid::Uuid;
 use super::api::Call;
 use super::byteranges::Parts;
 use super::error::ApiError;
-use super::files::{self, FileBody, Files, SMALL_BYTES_MAX};
-use super::slots::Slots;
-use super::{conditional, headers};
+use super::{conditional, headers, reading};
+use crate::server::files::{FileBody, Files, SMALL_BYTES_MAX, read_resident};
+use crate::server::slots::Slots;
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
@@ -116,7 +116,7 @@ async fn file_body(
         // One response at a time takes memory here; an HTTP/2 connection may have hundreds.
         if range.len() <= SMALL_BYTES_MAX
             && files.is_some()
-            && let Some(bytes) = files::read_resident(&file, range)
+            && let Some(bytes) = read_resident(&file, range)
         {
             return Ok(Some(Body::from(bytes)));
         }
@@ -124,7 +124,7 @@ async fn file_body(
         if let Some(body) = sent {
             return Ok(Some(Body::new(body)));
         }
-        return Ok(Some(Body::from_stream(files::read(reader.clone(), range))));
+        return Ok(Some(Body::from_stream(reading::read(reader.clone(), range))));
     }
     Ok(None)
 }

@@ -19,7 +19,9 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use jreg_oci::ContentRange;
-use jreg_registry::{BodyError, Budget, Chunk, Error, HeldRoom, Reserved};
+use jreg_registry::{
+    BodyError, BudgetReservation, Error, MemoryBudget, ReservationGauge, UploadChunk,
+};
 use tokio::time::{Instant, Sleep};
 
 use super::HttpOptions;
@@ -86,9 +88,9 @@ impl ClientBody {
     }
 
     /// The body as a chunk of an upload.
-    pub(super) fn into_chunk(self, range: Option<ContentRange>) -> Chunk {
-        let (length, holding) = (self.length(), self.pace.holding.clone());
-        Chunk { range, length, body: self.boxed(), holding }
+    pub(super) fn into_chunk(self, range: Option<ContentRange>) -> UploadChunk {
+        let (length, gauge) = (self.length(), self.pace.gauge.clone());
+        UploadChunk { range, length, body: self.boxed(), gauge }
     }
 
     /// The whole body, if it is not larger than `max_bytes`, with the room it takes of `budget`: as
@@ -101,8 +103,8 @@ impl ClientBody {
     pub(super) async fn collect(
         mut self,
         max_bytes: u64,
-        budget: &Budget,
-    ) -> Result<(Bytes, Option<Reserved>), Error> {
+        budget: &MemoryBudget,
+    ) -> Result<(Bytes, Option<BudgetReservation>), Error> {
         let hint = self.body.size_hint();
         if hint.lower() > max_bytes {
             return Err(BodyError::TooLarge { max_bytes }.into());
@@ -115,7 +117,7 @@ impl ClientBody {
                 return Err(BodyError::TooLarge { max_bytes }.into());
             }
             let grown = grown(budget, room, length, target.max(length)).await?;
-            self.pace.holding.set(budget, grown.bytes());
+            self.pace.gauge.set(budget, grown.bytes());
             room = Some(grown);
             whole.extend_from_slice(&bytes);
         }
@@ -175,13 +177,13 @@ struct Pace {
     window: Duration,
     waited: Duration,
     came_bytes: u64,
-    holding: HeldRoom,
+    gauge: ReservationGauge,
 }
 
 impl Pace {
     fn new(rate_min: u64, window: Duration) -> Self {
-        let holding = HeldRoom::default();
-        Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0, holding }
+        let gauge = ReservationGauge::default();
+        Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0, gauge }
     }
 
     /// How much longer we may wait before the window is over.
@@ -199,7 +201,7 @@ impl Pace {
         if self.rate_min == 0 || self.waited < self.window {
             return Ok(());
         }
-        let rate_held = u128::from(self.holding.contended_bytes()) * 1000 / self.window.as_millis();
+        let rate_held = u128::from(self.gauge.contended_bytes()) * 1000 / self.window.as_millis();
         let rate_min = self.rate_min.max(u64::try_from(rate_held).unwrap_or(u64::MAX));
         let wanted = u128::from(rate_min) * self.waited.as_millis() / 1000;
         if u128::from(self.came_bytes) < wanted {
@@ -247,11 +249,11 @@ impl Stream for ClientBody {
 
 /// Room for so many bytes, of what may become `target`.
 async fn grown(
-    budget: &Budget,
-    room: Option<Reserved>,
+    budget: &MemoryBudget,
+    room: Option<BudgetReservation>,
     bytes: u64,
     target: u64,
-) -> Result<Reserved, Error> {
+) -> Result<BudgetReservation, Error> {
     let Some(mut room) = room else { return budget.begin(bytes, target).await };
     while room.bytes() < bytes {
         budget.grow(&mut room, target).await?;
@@ -388,10 +390,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fixed_body_that_holds_room_for_which_others_wait_fills_it_in_time() {
         const HELD_BYTES: u64 = 1 << 20;
-        let budget = Budget::new(HELD_BYTES, 0, LIMIT * 100);
+        let budget = MemoryBudget::new(HELD_BYTES, 0, LIMIT * 100);
         let _room = budget.take(HELD_BYTES).await.unwrap();
         let (sender, mut body) = fed(&[], 0);
-        body.pace.holding.set(&budget, HELD_BYTES);
+        body.pace.gauge.set(&budget, HELD_BYTES);
         let sending = tokio::spawn(async move {
             while sender.send(vec![0; 31 * 1024].into()).await.is_ok() {
                 tokio::time::sleep(LIMIT * 9 / 20).await;
@@ -417,7 +419,7 @@ mod tests {
         feed(&sender, "ab");
         feed(&sender, "cd");
         drop(sender);
-        let budget = Budget::new(8, 0, LIMIT);
+        let budget = MemoryBudget::new(8, 0, LIMIT);
         let (bytes, room) = body.collect(4, &budget).await.unwrap();
         assert_eq!((bytes, budget.usage().bytes_free), ("abcd".into(), 4));
         drop(room);

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, header};
 use jreg_oci::{Digest, ErrorCode};
-use jreg_registry::Condition;
+use jreg_registry::ReferencePrecondition;
 
 use super::error::ApiError;
 
@@ -42,16 +42,16 @@ pub(super) fn range_applies(headers: &HeaderMap, digest: &Digest) -> bool {
 }
 
 /// What must hold of a tag or manifest for a change to happen (`If-Match`, `If-None-Match: *`).
-pub(super) fn condition(headers: &HeaderMap) -> Result<Option<Condition>, ApiError> {
+pub(super) fn condition(headers: &HeaderMap) -> Result<Option<ReferencePrecondition>, ApiError> {
     let bad = |message| ApiError::bad_request(ErrorCode::Unsupported, message);
     let read = |name| {
         tags(headers, name).map_err(|()| bad("an entity tag must be * or a digest in quotes"))
     };
     match (read(header::IF_MATCH)?, read(header::IF_NONE_MATCH)?) {
         (None, None) => Ok(None),
-        (Some(Tags::Any), None) => Ok(Some(Condition::Exists)),
-        (Some(Tags::Some(tags)), None) => Ok(Some(Condition::IsOneOf(digests(&tags)))),
-        (None, Some(Tags::Any)) => Ok(Some(Condition::Absent)),
+        (Some(Tags::Any), None) => Ok(Some(ReferencePrecondition::Exists)),
+        (Some(Tags::Some(tags)), None) => Ok(Some(ReferencePrecondition::IsOneOf(digests(&tags)))),
+        (None, Some(Tags::Any)) => Ok(Some(ReferencePrecondition::Absent)),
         (None, Some(Tags::Some(_))) => Err(bad("if-none-match must be * in a write")),
         (Some(_), Some(_)) => Err(bad("if-match and if-none-match exclude each other")),
     }
@@ -152,10 +152,13 @@ mod tests {
     fn changes_take_conditions() {
         let of = |pairs: &[(&'static str, String)]| condition(&headers(pairs));
         assert_eq!(of(&[]).unwrap(), None);
-        assert_eq!(of(&[("if-none-match", "*".into())]).unwrap(), Some(Condition::Absent));
-        assert_eq!(of(&[("if-match", "*".into())]).unwrap(), Some(Condition::Exists));
+        assert_eq!(
+            of(&[("if-none-match", "*".into())]).unwrap(),
+            Some(ReferencePrecondition::Absent)
+        );
+        assert_eq!(of(&[("if-match", "*".into())]).unwrap(), Some(ReferencePrecondition::Exists));
         let one_of = |digests: &[&str]| {
-            Some(Condition::IsOneOf(digests.iter().map(|text| digest(text)).collect()))
+            Some(ReferencePrecondition::IsOneOf(digests.iter().map(|text| digest(text)).collect()))
         };
         let both = format!("\"{A}\", \"{B}\"");
         assert_eq!(of(&[("if-match", both)]).unwrap(), one_of(&[A, B]));

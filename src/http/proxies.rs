@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, Method, Request, Version};
 use ipnet::IpNet;
 use jreg_auth::{Certificate, Said};
 
-use super::{Peer, Secured};
 use crate::config::{ForwardedHeader, Settings};
+use crate::server::{Peer, Secured};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

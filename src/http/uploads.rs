@@ -4,7 +4,7 @@
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_oci::{Algorithm, ContentRange, Digest, ErrorCode, MountSource, RepositoryName};
-use jreg_registry::{Blob, Chunk, UploadId};
+use jreg_registry::{Blob, UploadChunk, UploadId};
 
 use super::api::Call;
 use super::body::ClientBody;
@@ -98,14 +98,14 @@ fn parse(id: &str) -> Result<UploadId, ApiError> {
 }
 
 /// The request's body with what the request says about it.
-fn chunk(headers: &HeaderMap, body: ClientBody) -> Result<Chunk, ApiError> {
+fn chunk(headers: &HeaderMap, body: ClientBody) -> Result<UploadChunk, ApiError> {
     let range = content_range(headers)?;
     Ok(body.into_chunk(range))
 }
 
 /// The same of the request that closes an upload. Some clients repeat the `Content-Range` of their last
 /// chunk there without a body: it says nothing of bytes that are not sent.
-fn last_chunk(headers: &HeaderMap, body: ClientBody) -> Result<Chunk, ApiError> {
+fn last_chunk(headers: &HeaderMap, body: ClientBody) -> Result<UploadChunk, ApiError> {
     if body.length() == Some(0) {
         return Ok(body.into_chunk(None));
     }

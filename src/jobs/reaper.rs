@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_registry::{Reaped, Registry};
+use jreg_registry::{ReaperReport, Registry};
 
 use super::Job;
 use crate::metrics::Metrics;
@@ -36,8 +36,8 @@ impl Job for Reaper {
 }
 
 impl Reaper {
-    fn report(&self, reaped: Reaped) {
-        let Reaped { unfinished, ended, failed } = reaped;
+    fn report(&self, reaped: ReaperReport) {
+        let ReaperReport { unfinished, ended, failed } = reaped;
         self.metrics.uploads_expired.inc_by(unfinished);
         if failed > 0 {
             tracing::warn!(unfinished, ended, failed, "cannot delete some expired uploads");

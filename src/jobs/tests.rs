@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 
-use jreg_registry::{BYTES_WAIT_MIN, Chunk, CollectOptions, Options, Registry};
+use jreg_registry::{BYTES_WAIT_MIN, CollectOptions, Registry, RegistryOptions, UploadChunk};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
 
@@ -19,7 +19,7 @@ const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 async fn reaps_again_and_again_until_it_is_stopped() {
     let clock = Arc::new(ManualClock::default());
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-    let options = Options::default();
+    let options = RegistryOptions::default();
     let registry = Registry::open(store.clone(), clock.clone(), options).await.unwrap();
     let metrics = Arc::new(Metrics::new());
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
@@ -28,7 +28,7 @@ async fn reaps_again_and_again_until_it_is_stopped() {
     let repository = registry.repository("a".parse().unwrap());
     for round in 1..=2 {
         let id = repository.upload_start(None);
-        repository.upload_append(&id, Chunk::of("x")).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of("x")).await.unwrap();
         clock.advance(WEEK);
         tokio::time::sleep(2 * HOUR).await;
         let left = store.list(&ListRequest::below("uploads/")).await.unwrap();
@@ -40,17 +40,18 @@ async fn reaps_again_and_again_until_it_is_stopped() {
     tasks.wait().await;
 }
 
-fn loose_blob() -> (jreg_oci::Digest, Chunk) {
-    (jreg_oci::Digest::of(jreg_oci::Algorithm::Sha256, b"x"), Chunk::of("x"))
+fn loose_blob() -> (jreg_oci::Digest, UploadChunk) {
+    (jreg_oci::Digest::of(jreg_oci::Algorithm::Sha256, b"x"), UploadChunk::of("x"))
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_several_instances_the_one_with_the_lease_collects() {
     let clock = Arc::new(ManualClock::default());
-    let memory = MemoryStore::builder().locality(jreg_storage::Locality::Shared);
+    let memory = MemoryStore::builder().remote();
     let store: Arc<dyn Store> = Arc::new(memory.clock(clock.clone()).build());
-    let open =
-        async || Registry::open(store.clone(), clock.clone(), Options::default()).await.unwrap();
+    let open = async || {
+        Registry::open(store.clone(), clock.clone(), RegistryOptions::default()).await.unwrap()
+    };
     let (one, other) = (open().await, open().await);
     let (digest, chunk) = loose_blob();
     one.repository("a".parse().unwrap()).blob_push(&digest, chunk).await.unwrap();
@@ -84,7 +85,8 @@ async fn removed_tags_are_in_the_audit_log() {
     const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
     let clock = Arc::new(ManualClock::default());
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-    let registry = Registry::open(store.clone(), clock.clone(), Options::default()).await.unwrap();
+    let registry =
+        Registry::open(store.clone(), clock.clone(), RegistryOptions::default()).await.unwrap();
     let push = jreg_registry::ManifestPush {
         reference: "v1".parse().unwrap(),
         tags: Vec::new(),

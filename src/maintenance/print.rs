@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jreg_registry::{
-    Action, ActionKind, Checked, Collected, ContentKind, Explanation, Finding, Holding, Outcome,
-    Reason, Repair, Severity, Tally,
+    Action, ActionKind, Checked, Collected, ContentKind, ExplainReport, ExplainedContent, Finding,
+    Outcome, Repair, RetentionReason, Severity, Tally,
 };
 use tokio::sync::mpsc;
 
@@ -276,7 +276,7 @@ fn check_summary(checked: &Checked) -> String {
     )
 }
 
-fn explained(explanation: &Explanation) -> String {
+fn explained(explanation: &ExplainReport) -> String {
     let digest = &explanation.request.digest;
     if explanation.holdings.is_empty() {
         return match &explanation.request.repository {
@@ -287,8 +287,8 @@ fn explained(explanation: &Explanation) -> String {
     explanation.holdings.iter().map(holding).collect()
 }
 
-fn holding(holding: &Holding) -> String {
-    let Holding { repository, kind, size_bytes, age_s, .. } = holding;
+fn holding(holding: &ExplainedContent) -> String {
+    let ExplainedContent { repository, kind, size_bytes, age_s, .. } = holding;
     let (kind, bytes) = match kind {
         ContentKind::Manifest => ("a manifest", ""),
         ContentKind::Blob => {
@@ -299,10 +299,12 @@ fn holding(holding: &Holding) -> String {
     let mut text = format!("{repository}: {kind} of {size}, touched {} ago\n", about(*age_s));
     for reason in &holding.reasons {
         text += &match reason {
-            Reason::Tag { tag } => format!("  kept by tag {tag}\n"),
-            Reason::Manifest { digest } => format!("  kept by manifest {digest}\n"),
-            Reason::Subject { digest } => format!("  kept by subject {digest}\n"),
-            Reason::UntaggedKept => "  kept without a tag (gc-untagged is off)\n".to_owned(),
+            RetentionReason::Tag { tag } => format!("  kept by tag {tag}\n"),
+            RetentionReason::Manifest { digest } => format!("  kept by manifest {digest}\n"),
+            RetentionReason::Subject { digest } => format!("  kept by subject {digest}\n"),
+            RetentionReason::UntaggedKept => {
+                "  kept without a tag (gc-untagged is off)\n".to_owned()
+            }
         };
     }
     if let Some(after) = holding.goes_after {

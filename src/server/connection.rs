@@ -25,11 +25,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::activity::{self, Activity, Stall, Watched};
+use super::files::Files;
 use super::sending::Sending;
-use super::{ServerOptions, Shared, handshake};
-use crate::http::files::Files;
-use crate::http::slots::{Slot, Slots};
-use crate::http::{Api, Peer, Secured};
+use super::slots::{Slot, Slots};
+use super::{Peer, Secured, ServerOptions, Shared, handshake};
+use crate::http::Api;
 use crate::metrics::Raised;
 use crate::tls;
 
@@ -438,7 +438,7 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
-    use crate::http::slots::EXTRA_MAX;
+    use crate::server::slots::EXTRA_MAX;
 
     /// The most that is read ahead for one answer while its client takes nothing.
     const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::http::files::{Files, is_placeholder};
+use super::files::{Files, is_placeholder};
 
 /// More follows at once, so that the head of an answer waits for the first bytes of its body
 /// (`MSG_MORE` of Linux, where alone there are placeholders).

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures::future::join_all;
 use jreg_oci::{Digest, Reference};
 use jreg_registry::{
-    CheckOptions, Chunk, CollectError, CollectOptions, Error, Finding, ManifestPush, Options,
-    Registry, Severity, Touch, Unwatched,
+    CheckOptions, CollectError, CollectOptions, Error, Finding, ManifestPush, Registry,
+    RegistryOptions, Severity, TouchPolicy, Unwatched, UploadChunk,
 };
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, Locality, MemoryStore, PartRules, Result};
+use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use jreg_testkit::{Image, Manifest, Rng, SmallPages, index_of};
 use tokio::sync::RwLock;
 
@@ -96,11 +96,12 @@ impl World {
     async fn new(seed: u64) -> Self {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: 512, uniform: true, parts_max: 100 };
-        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let memory = MemoryStore::builder().remote().part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
         let yields = Yields(Mutex::new(Rng::new(seed)));
         let store = Arc::new(SmallPages::new(Arc::new(Intercepted::with(memory, yields)), 3));
-        let registry = Registry::open(store, clock.clone(), Options::default()).await.unwrap();
+        let registry =
+            Registry::open(store, clock.clone(), RegistryOptions::default()).await.unwrap();
         Self {
             registry,
             clock,
@@ -135,7 +136,7 @@ impl World {
                 _ => {
                     let id = repository.upload_start(None);
                     let _time = self.time.read().await;
-                    repository.upload_append(&id, Chunk::of("never finished")).await.unwrap();
+                    repository.upload_append(&id, UploadChunk::of("never finished")).await.unwrap();
                 }
             }
         }
@@ -152,7 +153,7 @@ impl World {
                 continue;
             }
             let _time = self.time.read().await;
-            if repository.blob_stat(&digest, Touch::IfOld).await.is_err() {
+            if repository.blob_stat(&digest, TouchPolicy::IfOld).await.is_err() {
                 self.push_blob(repository, &digest, blob, rng.chance(1, 2)).await;
             }
         }
@@ -178,14 +179,14 @@ impl World {
         bytes: &Bytes,
         streams: bool,
     ) {
-        let bytes = Chunk::of(bytes.clone());
+        let bytes = UploadChunk::of(bytes.clone());
         if !streams {
             repository.blob_push(digest, bytes).await.unwrap();
             return;
         }
         let id = repository.upload_start(None);
         repository.upload_append(&id, bytes).await.unwrap();
-        repository.upload_finish(&id, digest, Chunk::empty()).await.unwrap();
+        repository.upload_finish(&id, digest, UploadChunk::empty()).await.unwrap();
     }
 
     async fn collector(&self, mut rng: Rng) {

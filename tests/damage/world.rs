@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, Reference};
 use jreg_registry::{
-    Chunk, ManifestPush, Options, PageRequest, Registry, Repository, Result, Touch,
+    ManifestPush, PageRequest, Registry, RegistryOptions, Repository, Result, TouchPolicy,
+    UploadChunk,
 };
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ByteRange, Clock, Durability, FsOptions, FsStore, ListRequest, Store};
@@ -90,16 +91,16 @@ async fn push(repository: &Repository, manifest: &Manifest, tag: Option<&str>) {
 /// As a client does: what is there is not pushed again.
 async fn push_blob(repository: &Repository, bytes: &Bytes, streams: bool) {
     let digest = sha256(bytes);
-    if repository.blob_stat(&digest, Touch::IfOld).await.is_ok() {
+    if repository.blob_stat(&digest, TouchPolicy::IfOld).await.is_ok() {
         return;
     }
     if !streams {
-        repository.blob_push(&digest, Chunk::of(bytes.clone())).await.unwrap();
+        repository.blob_push(&digest, UploadChunk::of(bytes.clone())).await.unwrap();
         return;
     }
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(bytes.clone())).await.unwrap();
-    repository.upload_finish(&id, &digest, Chunk::empty()).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(bytes.clone())).await.unwrap();
+    repository.upload_finish(&id, &digest, UploadChunk::empty()).await.unwrap();
 }
 
 pub(crate) async fn pull(repository: &Repository, digest: &Digest) -> Result<Bytes> {
@@ -128,7 +129,7 @@ impl World {
             }
         };
         // What is remembered would hide what is damaged.
-        let options = Options { cache_bytes: 0, ..Options::default() };
+        let options = RegistryOptions { cache_bytes: 0, ..RegistryOptions::default() };
         let registry = Registry::open(store.clone(), clock, options).await.unwrap();
         let (content, keys) = (content(), BTreeMap::new());
         let finished = Vec::new();
@@ -152,7 +153,7 @@ impl World {
         self.finished = before.iter().filter(is_session).cloned().collect();
         let repository = self.damaged();
         let id = repository.upload_start(None);
-        repository.upload_append(&id, Chunk::of(self.content.upload.clone())).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(self.content.upload.clone())).await.unwrap();
         let of_upload: Vec<_> =
             self.keys().await.into_iter().filter(|key| !before.contains(key)).collect();
         for object in Object::ALL.into_iter().chain([Object::IndexTag, Object::IndexHint]) {
@@ -295,7 +296,7 @@ impl World {
     ) {
         let repository = self.damaged();
         for (reference, manifest) in self.references() {
-            if let Ok(read) = repository.manifest_get(&reference, Touch::Never).await {
+            if let Ok(read) = repository.manifest_get(&reference, TouchPolicy::Never).await {
                 assert_eq!(read.bytes, manifest.bytes, "{context}: {reference}");
             }
         }
@@ -338,7 +339,7 @@ impl World {
     pub(crate) async fn everything_is_right(&self, context: &str) {
         let repository = self.damaged();
         for (reference, manifest) in self.references() {
-            let read = repository.manifest_get(&reference, Touch::Never).await;
+            let read = repository.manifest_get(&reference, TouchPolicy::Never).await;
             let read = read.unwrap_or_else(|error| panic!("{context}: {reference}: {error}"));
             assert_eq!(read.bytes, manifest.bytes, "{context}: {reference}");
         }
@@ -360,7 +361,8 @@ impl World {
 
     pub(crate) async fn other_repository_is_whole(&self, context: &str) {
         let (repository, good) = (self.good(), &self.content.good);
-        let read = repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await.unwrap();
+        let read =
+            repository.manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await.unwrap();
         assert_eq!(read.bytes, good.manifest.bytes, "{context}");
         for blob in &good.blobs {
             let read = pull(&repository, &sha256(&blob.bytes)).await.unwrap();

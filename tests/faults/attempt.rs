@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use futures::StreamExt;
 use jreg_oci::{Algorithm, ContentRange, Digest, Reference};
-use jreg_registry::{Chunk, Error, PageRequest, Result, Touch};
+use jreg_registry::{Error, PageRequest, Result, TouchPolicy, UploadChunk};
 use jreg_testkit::{Image, Manifest, Rng};
 
 use crate::bench::{Bench, read, sha256};
@@ -86,23 +86,23 @@ fn referrer() -> Image {
 }
 
 /// A body that comes in pieces.
-fn in_pieces(bytes: &Bytes) -> Chunk {
+fn in_pieces(bytes: &Bytes) -> UploadChunk {
     let pieces: Vec<_> = (0..bytes.len())
         .step_by(PIECE_BYTES)
         .map(|at| bytes.slice(at..bytes.len().min(at + PIECE_BYTES)))
         .collect();
-    Chunk {
+    UploadChunk {
         length: None,
-        ..Chunk {
+        ..UploadChunk {
             body: futures::stream::iter(pieces.into_iter().map(Ok)).boxed(),
-            ..Chunk::empty()
+            ..UploadChunk::empty()
         }
     }
 }
 
 async fn push(bench: &mut Bench, name: &'static str, bytes: Bytes) -> Result<()> {
     let digest = sha256(&bytes);
-    let chunk = Chunk { length: Some(bytes.len() as u64), ..in_pieces(&bytes) };
+    let chunk = UploadChunk { length: Some(bytes.len() as u64), ..in_pieces(&bytes) };
     bench.repository(name).blob_push(&digest, chunk).await?;
     bench.blobs.insert((name, digest), bytes);
     Ok(())
@@ -113,7 +113,7 @@ async fn upload(bench: &mut Bench, bytes: Bytes, digest: Digest) -> Result<()> {
     let id = repository.upload_start(None);
     let progress = repository.upload_append(&id, in_pieces(&bytes)).await?;
     assert_eq!(progress.offset, bytes.len() as u64);
-    repository.upload_finish(&id, &digest, Chunk::empty()).await?;
+    repository.upload_finish(&id, &digest, UploadChunk::empty()).await?;
     bench.blobs.insert(("a", digest), bytes);
     Ok(())
 }
@@ -121,9 +121,9 @@ async fn upload(bench: &mut Bench, bytes: Bytes, digest: Digest) -> Result<()> {
 async fn upload_chunks(bench: &mut Bench, bytes: Bytes) -> Result<()> {
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    let at = |start: usize, end: usize| Chunk {
+    let at = |start: usize, end: usize| UploadChunk {
         range: Some(ContentRange { start: start as u64, end_inclusive: end as u64 - 1 }),
-        ..Chunk::of(bytes.slice(start..end))
+        ..UploadChunk::of(bytes.slice(start..end))
     };
     let first = bytes.len() / 5 * 2;
     repository.upload_append(&id, at(0, first)).await?;
@@ -231,7 +231,8 @@ impl Attempt {
                 assert!(referrers(bench).await.is_empty(), "a deleted referrer is listed")
             }
             Self::DeleteBlob => {
-                let gone = bench.repository("a").blob_stat(&sha256(SMALL), Touch::Never).await;
+                let gone =
+                    bench.repository("a").blob_stat(&sha256(SMALL), TouchPolicy::Never).await;
                 assert!(matches!(gone, Err(Error::BlobUnknown { .. })), "{gone:?}");
             }
             _ => {}
@@ -328,13 +329,13 @@ impl Read {
         }
         Ok(match self {
             Self::Blob => words(read(&repository, &layer).await?),
-            Self::BlobStat => words(repository.blob_stat(&layer, Touch::IfOld).await?),
+            Self::BlobStat => words(repository.blob_stat(&layer, TouchPolicy::IfOld).await?),
             Self::ManifestByTag => {
-                words(repository.manifest_get(&"v1".parse().unwrap(), Touch::Never).await?)
+                words(repository.manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await?)
             }
-            Self::ManifestByDigest => {
-                words(repository.manifest_get(&Reference::Digest(manifest), Touch::Never).await?)
-            }
+            Self::ManifestByDigest => words(
+                repository.manifest_get(&Reference::Digest(manifest), TouchPolicy::Never).await?,
+            ),
             Self::Tags => words(repository.tags(&page).await?),
             Self::Catalog => words(bench.registry().catalog(&page).await?),
             Self::Referrers => words(repository.referrers(&manifest, None, &page).await?),

@@ -7,11 +7,11 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, Reference};
 use jreg_registry::{
-    Error, ManifestPush, Options, PageRequest, Registry, Repository, Result, Touch,
+    Error, ManifestPush, PageRequest, Registry, RegistryOptions, Repository, Result, TouchPolicy,
 };
 use jreg_storage::testing::Faulty;
 use jreg_storage::{
-    ByteRange, Durability, FsOptions, FsStore, Locality, MemoryStore, PartRules, Store, SystemClock,
+    ByteRange, Durability, FsOptions, FsStore, MemoryStore, PartRules, Store, SystemClock,
 };
 use jreg_testkit::Manifest;
 use serde_json::Value;
@@ -40,9 +40,7 @@ impl Shape {
                 let relaxed = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
                 Arc::new(FsStore::open(folder.path(), relaxed).unwrap())
             }
-            Self::Shared => Arc::new(
-                MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build(),
-            ),
+            Self::Shared => Arc::new(MemoryStore::builder().remote().part_rules(rules).build()),
         }
     }
 }
@@ -70,7 +68,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Digest {
 }
 
 async fn open(store: Arc<dyn Store>) -> Registry {
-    Registry::open(store, Arc::new(SystemClock::new()), Options::default()).await.unwrap()
+    Registry::open(store, Arc::new(SystemClock::new()), RegistryOptions::default()).await.unwrap()
 }
 
 impl Bench {
@@ -151,7 +149,7 @@ impl Bench {
         for ((name, digest), bytes) in &self.manifests {
             let found = self
                 .repository(name)
-                .manifest_get(&Reference::Digest(digest.clone()), Touch::Never)
+                .manifest_get(&Reference::Digest(digest.clone()), TouchPolicy::Never)
                 .await;
             let found = found
                 .unwrap_or_else(|error| panic!("{}: {name}@{digest}: {error:?}", self.context));
@@ -172,7 +170,7 @@ impl Bench {
 
     /// Where a tag points to; no manifest that can be seen lacks a blob.
     pub(crate) async fn stands_at(&self, name: &str, tag: &str) -> Option<Digest> {
-        match self.repository(name).manifest_get(&tag.parse().unwrap(), Touch::Never).await {
+        match self.repository(name).manifest_get(&tag.parse().unwrap(), TouchPolicy::Never).await {
             Ok(manifest) => Some(manifest.digest.clone()),
             Err(Error::ManifestUnknown { .. } | Error::NameUnknown { .. }) => None,
             Err(error) => panic!("{}: {name}:{tag}: {error:?}", self.context),
@@ -188,7 +186,7 @@ impl Bench {
         };
         for tag in tags {
             let reference = Reference::Tag(tag.clone());
-            let manifest = self.repository(name).manifest_get(&reference, Touch::Never).await;
+            let manifest = self.repository(name).manifest_get(&reference, TouchPolicy::Never).await;
             let manifest = manifest.unwrap_or_else(|error| {
                 panic!("{}: {name}:{tag} dangles: {error:?}", self.context)
             });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use jreg_registry::{CollectOptions, Options, Registry, Unwatched};
+use jreg_registry::{CollectOptions, Registry, RegistryOptions, Unwatched};
 use jreg_storage::SystemClock;
 use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
 use jreg_testkit::{Client, Process, Request, Response, Rng, sha256};
@@ -186,7 +186,7 @@ async fn kill_after(parts: usize) {
 /// has ever heard of that, and the sweep takes it.
 async fn assert_no_orphan_survives(bucket: &S3Server) {
     let clock = Arc::new(SystemClock::new());
-    let registry = Registry::open(bucket.store(), clock, Options::default()).await.unwrap();
+    let registry = Registry::open(bucket.store(), clock, RegistryOptions::default()).await.unwrap();
     assert_eq!(registry.reap_uploads().await.unwrap().unfinished, 0, "nothing is old yet");
     bucket.clock().advance(EXPIRY);
     let reaped = registry.reap_uploads().await.unwrap();

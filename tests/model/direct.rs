@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use jreg_oci::{ContentRange, Digest, Reference};
 use jreg_registry::{
-    Chunk, Condition, Error, ManifestPush, Options, PageRequest, Registry, Repository, Touch,
-    UploadId,
+    Error, ManifestPush, PageRequest, ReferencePrecondition, Registry, RegistryOptions, Repository,
+    TouchPolicy, UploadChunk, UploadId,
 };
 use jreg_storage::{ByteRange, Store, SystemClock};
 
@@ -42,7 +42,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
         self.registry = None;
         let clock = Arc::new(SystemClock::new());
         self.registry =
-            Some(Registry::open((self.open)(), clock, Options::default()).await.unwrap());
+            Some(Registry::open((self.open)(), clock, RegistryOptions::default()).await.unwrap());
     }
 
     fn registry(&self) -> &Registry {
@@ -58,12 +58,12 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
         let digest = |blob: &usize| -> Digest { world.blobs[*blob].digest.parse().unwrap() };
         match operation {
             PushBlob { repository, blob } => {
-                let chunk = Chunk::of(world.blobs[*blob].bytes.clone());
+                let chunk = UploadChunk::of(world.blobs[*blob].bytes.clone());
                 self.repository(*repository).blob_push(&digest(blob), chunk).await?;
             }
             PushWrongBytes { repository, blob } => {
                 self.repository(*repository)
-                    .blob_push(&digest(blob), Chunk::of("not these"))
+                    .blob_push(&digest(blob), UploadChunk::of("not these"))
                     .await?;
             }
             Mount { repository, from, blob } => {
@@ -123,7 +123,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                 } else {
                     jreg_testkit::sha256("something else")
                 };
-                let rest = Chunk::of(blob.bytes.slice(upload.offset..));
+                let rest = UploadChunk::of(blob.bytes.slice(upload.offset..));
                 repository.upload_finish(&upload.id, &digest.parse().unwrap(), rest).await?;
                 Ok(Outcome::Done)
             }
@@ -155,7 +155,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
             GetManifest { repository, by } => {
                 let found = self
                     .repository(*repository)
-                    .manifest_get(&reference(world, *by), Touch::Never)
+                    .manifest_get(&reference(world, *by), TouchPolicy::Never)
                     .await?;
                 Ok(Outcome::Bytes(found.bytes.clone()))
             }
@@ -229,16 +229,16 @@ async fn read(repository: &Repository, digest: &Digest, start: usize) -> Result<
     Ok(bytes.freeze())
 }
 
-fn chunk(bytes: Bytes, offset: usize, place: Place) -> Chunk {
+fn chunk(bytes: Bytes, offset: usize, place: Place) -> UploadChunk {
     let start = match place {
-        Place::Unsaid => return Chunk::of(bytes),
-        Place::Right if bytes.is_empty() => return Chunk::of(bytes),
+        Place::Unsaid => return UploadChunk::of(bytes),
+        Place::Right if bytes.is_empty() => return UploadChunk::of(bytes),
         Place::Right => offset as u64,
         Place::Wrong => offset as u64 + 1,
     };
     let bytes = if bytes.is_empty() { Bytes::from_static(b"x") } else { bytes };
     let range = ContentRange { start, end_inclusive: start + bytes.len() as u64 - 1 };
-    Chunk { range: Some(range), ..Chunk::of(bytes) }
+    UploadChunk { range: Some(range), ..UploadChunk::of(bytes) }
 }
 
 fn reference(world: &World, by: By) -> Reference {
@@ -248,14 +248,14 @@ fn reference(world: &World, by: By) -> Reference {
     }
 }
 
-fn condition_of(world: &World, condition: If) -> Option<Condition> {
+fn condition_of(world: &World, condition: If) -> Option<ReferencePrecondition> {
     match condition {
         If::Always => None,
-        If::Absent => Some(Condition::Absent),
-        If::Present => Some(Condition::Exists),
-        If::Is(manifest) => {
-            Some(Condition::IsOneOf(vec![world.manifests[manifest].digest.parse().unwrap()]))
-        }
+        If::Absent => Some(ReferencePrecondition::Absent),
+        If::Present => Some(ReferencePrecondition::Exists),
+        If::Is(manifest) => Some(ReferencePrecondition::IsOneOf(vec![
+            world.manifests[manifest].digest.parse().unwrap(),
+        ])),
     }
 }
 

@@ -13,7 +13,7 @@ mod world;
 
 use std::sync::Arc;
 
-use jreg_storage::{FsOptions, FsStore, Locality, MemoryStore, PartRules, Store};
+use jreg_storage::{FsOptions, FsStore, MemoryStore, PartRules, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
@@ -82,7 +82,7 @@ fn on_store(operations: &[Operation], store: impl Fn() -> Arc<dyn Store>) {
 /// A store with the habits of S3: shared, parts all of one size.
 fn shared() -> Arc<dyn Store> {
     let rules = PartRules { part_bytes: 16 * 1024, uniform: true, parts_max: 10_000 };
-    Arc::new(MemoryStore::builder().locality(Locality::Shared).part_rules(rules).build())
+    Arc::new(MemoryStore::builder().remote().part_rules(rules).build())
 }
 
 fn on_memory(operations: &[Operation]) {

@@ -143,7 +143,7 @@ impl Client {
     async fn retag(&mut self, repository: usize, from: usize) {
         let reference = Reference::Tag(World::tag(from));
         let found = self.ask(repository, |r| async move {
-            r.manifest_get(&reference, jreg_registry::Touch::IfOld).await
+            r.manifest_get(&reference, jreg_registry::TouchPolicy::IfOld).await
         });
         let Answer::Yes(found) = found.await else { return };
         let Some(manifest) = self.shared.world.manifest_of(&found.bytes) else {

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jreg_registry::{Limits, Options, Registry};
+use jreg_registry::{Registry, RegistryLimits, RegistryOptions};
 use jreg_storage::{
-    Coalesced, GATHER_MAX, Locality, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
+    Coalesced, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
 };
 use jreg_testkit::SmallPages;
 use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
@@ -63,7 +63,7 @@ impl Cluster {
             Place::Bucket => Some(Arc::new(server(removal, seed).await)),
         };
         let sky = Arc::new(Sky::new(seed, server.clone()));
-        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(MEMORY_PARTS);
+        let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);
         let memory = Arc::new(memory.clock(sky.clock.clone()).build());
         let memory = Arc::new(SmallPages::new(memory, PAGE));
         let instances = (0..INSTANCES).map(|_| Mutex::default()).collect();
@@ -144,9 +144,9 @@ impl Cluster {
     }
 }
 
-fn options(instance: usize) -> Options {
-    let limits = Limits { upload_age_max: UPLOAD_AGE_MAX, ..Limits::default() };
-    Options { cache_trust: TRUST[instance], limits, ..Options::default() }
+fn options(instance: usize) -> RegistryOptions {
+    let limits = RegistryLimits { upload_age_max: UPLOAD_AGE_MAX, ..RegistryLimits::default() };
+    RegistryOptions { cache_trust: TRUST[instance], limits, ..RegistryOptions::default() }
 }
 
 /// A bucket that fails by itself.

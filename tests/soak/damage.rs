@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::join;
-use jreg_registry::{Chunk, Error, Touch};
+use jreg_registry::{Error, TouchPolicy, UploadChunk};
 use jreg_storage::{ByteRange, ListRequest, PutMode};
 
 use crate::client::Shared;
@@ -57,7 +57,10 @@ async fn held(shared: &Shared) -> Vec<Held> {
         for (blob, found) in shared.world.blobs.iter().enumerate() {
             let digest = found.digest.clone();
             let stat = shared.cluster.at(0, |registry| async move {
-                registry.repository(World::name(repository)).blob_stat(&digest, Touch::IfOld).await
+                registry
+                    .repository(World::name(repository))
+                    .blob_stat(&digest, TouchPolicy::IfOld)
+                    .await
             });
             if stat.await.is_some_and(|stat| stat.is_ok()) {
                 held.push((repository, blob));
@@ -113,13 +116,13 @@ async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
     let is_streamed = shared.cluster.sky.chance(2);
     let pushed = shared.cluster.at(instance, |registry| async move {
         let repository = registry.repository(World::name(repository));
-        let chunk = Chunk::of(found.bytes);
+        let chunk = UploadChunk::of(found.bytes);
         if !is_streamed {
             return repository.blob_push(&found.digest, chunk).await;
         }
         let id = repository.upload_start(None);
         repository.upload_append(&id, chunk).await?;
-        repository.upload_finish(&id, &found.digest, Chunk::empty()).await
+        repository.upload_finish(&id, &found.digest, UploadChunk::empty()).await
     });
     if let Err(error) = pushed.await.expect("nobody dies any more") {
         shared.cluster.sky.violation(&format!("{repository} {blob}: {error}"), &[]);

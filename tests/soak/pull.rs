@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_oci::Reference;
-use jreg_registry::{Error, PageRequest, Repository, Result, Touch};
+use jreg_registry::{Error, PageRequest, Repository, Result, TouchPolicy};
 use jreg_storage::ByteRange;
 
 use crate::client::{Answer, Client};
@@ -216,7 +216,7 @@ impl Client {
         reference: Reference,
     ) -> Answer<usize> {
         let wanted = reference.clone();
-        let get = |r: Repository| async move { r.manifest_get(&wanted, Touch::Never).await };
+        let get = |r: Repository| async move { r.manifest_get(&wanted, TouchPolicy::Never).await };
         match self.ask_at(instance, repository, get).await {
             Answer::Yes(manifest) => match self.shared.world.manifest_of(&manifest.bytes) {
                 Some(number) => {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use jreg_oci::{ContentRange, Digest, Reference};
-use jreg_registry::{Blob, Chunk, Error, ManifestPush, Touch, UploadId};
+use jreg_registry::{Blob, Error, ManifestPush, TouchPolicy, UploadChunk, UploadId};
 
 use crate::client::{Answer, Client, RELY};
 use crate::ledger::{Reading, Register, THERE};
@@ -52,8 +52,9 @@ impl Client {
         for _ in 0..2 {
             let (began, reading) = (self.now(), self.shared.ledger.read(register));
             let reference = Reference::Digest(digest.clone());
-            let found = self
-                .ask(repository, |r| async move { r.manifest_get(&reference, Touch::IfOld).await });
+            let found = self.ask(repository, |r| async move {
+                r.manifest_get(&reference, TouchPolicy::IfOld).await
+            });
             if let Answer::Yes(_) = found.await {
                 self.hold_that(register, began);
                 return Some(Relied { digest, register, reading, began });
@@ -101,8 +102,9 @@ impl Client {
         let digest = self.shared.world.blobs[blob].digest.clone();
         let (began, reading) = (self.now(), self.shared.ledger.read(register));
         let asked = digest.clone();
-        let answer =
-            self.ask(repository, |r| async move { r.blob_stat(&asked, Touch::IfOld).await }).await;
+        let answer = self
+            .ask(repository, |r| async move { r.blob_stat(&asked, TouchPolicy::IfOld).await })
+            .await;
         let seen = self.shared.ledger.seen(reading);
         match answer {
             Answer::Yes(_) => {
@@ -176,7 +178,7 @@ impl Client {
     async fn push_known(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
         let found = self.shared.world.blobs[blob].clone();
         let pushing = |r: jreg_registry::Repository| async move {
-            r.blob_push(&found.digest, Chunk::of(found.bytes)).await
+            r.blob_push(&found.digest, UploadChunk::of(found.bytes)).await
         };
         self.ask(repository, pushing).await
     }
@@ -228,7 +230,7 @@ impl Client {
 
     async fn append(&mut self, repository: usize, id: &UploadId, offset: usize, bytes: Bytes) {
         let id = id.clone();
-        let chunk = Chunk { range: Some(range(offset, &bytes)), ..Chunk::of(bytes) };
+        let chunk = UploadChunk { range: Some(range(offset, &bytes)), ..UploadChunk::of(bytes) };
         self.ask(repository, |r| async move { r.upload_append(&id, chunk).await }).await;
     }
 
@@ -239,7 +241,7 @@ impl Client {
         digest: &Digest,
         bytes: Bytes,
     ) -> Answer<Blob> {
-        let chunk = if bytes.is_empty() { Chunk::empty() } else { Chunk::of(bytes) };
+        let chunk = if bytes.is_empty() { UploadChunk::empty() } else { UploadChunk::of(bytes) };
         self.close(repository, id, digest, chunk).await
     }
 
@@ -254,7 +256,7 @@ impl Client {
         if bytes.is_empty() {
             return self.finish(repository, id, digest, bytes).await;
         }
-        let chunk = Chunk { range: Some(range(offset, &bytes)), ..Chunk::of(bytes) };
+        let chunk = UploadChunk { range: Some(range(offset, &bytes)), ..UploadChunk::of(bytes) };
         self.close(repository, id, digest, chunk).await
     }
 
@@ -263,7 +265,7 @@ impl Client {
         repository: usize,
         id: &UploadId,
         digest: &Digest,
-        chunk: Chunk,
+        chunk: UploadChunk,
     ) -> Answer<Blob> {
         let closing = (id.clone(), digest.clone());
         let first = self.ask(repository, |r| async move {
@@ -278,7 +280,7 @@ impl Client {
         let closing = (id.clone(), digest.clone());
         let again = self.ask(repository, |r| async move {
             let (id, digest) = closing;
-            r.upload_finish(&id, &digest, Chunk::empty()).await
+            r.upload_finish(&id, &digest, UploadChunk::empty()).await
         });
         again.await
     }

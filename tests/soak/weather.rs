@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_storage::{
-    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
+    PairOutcome, Part, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
+    forward_store, put_in_sequence,
 };
 use tokio::sync::{Notify, watch};
 
@@ -258,25 +259,7 @@ fn unavailable(key: &str) -> Error {
 
 #[async_trait]
 impl Store for Weather {
-    fn locality(&self) -> Locality {
-        self.inner.locality()
-    }
-
-    fn part_rules(&self) -> PartRules {
-        self.inner.part_rules()
-    }
-
-    fn clock_difference(&self) -> Option<Duration> {
-        self.inner.clock_difference()
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        self.inner.longest_wait()
-    }
-
-    fn removes_versions(&self) -> bool {
-        self.inner.removes_versions()
-    }
+    forward_store! { inner: capabilities, health }
 
     async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
         self.ask("purge", &request.prefix, self.inner.purge(request, age_min)).await
@@ -306,9 +289,8 @@ impl Store for Weather {
         self.tell(name, &what, write).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
-        self.put(&first.key, first.bytes, first.mode).await?;
-        Ok(self.put(&then.key, then.bytes, then.mode).await)
+    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
+        put_in_sequence(self, first, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -1,9 +1,9 @@
-//! The command line of `jreg bench`.
+//! The command line of `jreg-bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::auth::Credentials;
 use crate::plan::{Amount, Plan};
@@ -24,17 +24,18 @@ pub(crate) const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Maximum workload results in one file, and maximum files of one report.
 pub(crate) const FILES_MAX: usize = 1000;
 
-/// The long help of `jreg bench`.
-pub const ABOUT: &str = "\
-Benchmark an OCI registry: jreg or any other
+const ABOUT: &str = "\
+Benchmark an OCI registry over HTTP/1.1: jreg or any other
 
 Pushes generated content to repositories below --namespace and deletes nothing: use a registry whose
 content may be discarded. All content is unique, so that nothing is deduplicated. Each workload starts
 with one operation whose bytes are verified, then warms up, then measures.
 Exit codes: 0 done, 1 something failed, 2 wrong command line.";
 
-/// Arguments of `jreg bench`.
-#[derive(Debug, Args)]
+/// Arguments of `jreg-bench`.
+#[derive(Debug, Parser)]
+#[command(name = "jreg-bench", version, about = "Benchmark an OCI registry over HTTP/1.1")]
+#[command(long_about = ABOUT)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -43,7 +44,7 @@ pub struct BenchArgs {
     pub(crate) run: RunArgs,
 }
 
-/// Subcommands of `jreg bench`.
+/// Subcommands of `jreg-bench`.
 #[derive(Debug, Subcommand)]
 pub enum BenchAction {
     /// Compare the results of runs: medians over all rounds, as Markdown and as a chart
@@ -239,25 +240,24 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use clap::Parser;
+    use clap::CommandFactory;
 
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        bench: BenchArgs,
-    }
-
     fn parse(args: &str) -> Result<BenchArgs, String> {
-        let args = std::iter::once("bench").chain(args.split_whitespace());
-        Line::try_parse_from(args).map(|line| line.bench).map_err(|error| error.to_string())
+        let args = std::iter::once("jreg-bench").chain(args.split_whitespace());
+        BenchArgs::try_parse_from(args).map_err(|error| error.to_string())
     }
 
     fn plan(args: &str) -> Plan {
         let mut run = parse(args).unwrap().run;
         let url = run.url.take().unwrap();
         run.plan(url)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        BenchArgs::command().debug_assert();
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub enum BenchError {
         source: io::Error,
     },
     /// A file holds no results.
-    #[error("{} holds no results of jreg bench", path.display())]
+    #[error("{} holds no results of jreg-bench", path.display())]
     NoResults {
         /// Which.
         path: PathBuf,

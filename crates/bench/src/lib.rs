@@ -1,7 +1,7 @@
-//! `jreg bench`: drives any OCI registry over HTTP/1.1 and measures it.
+//! `jreg-bench`: drives any OCI registry over HTTP/1.1 and measures it.
 //!
-//! It shares nothing with the server: not its types, not its HTTP. [`run`] is all that the command
-//! line calls.
+//! It shares nothing with the server: not its types, not its HTTP. The binary parses
+//! [`BenchArgs`] and calls [`run`].
 //!
 //! - What can be measured: [`WORKLOADS`]. A workload's content and repositories are those of one
 //!   run, so that no registry is flattered by what it has already.
@@ -10,7 +10,7 @@
 //!   says how busy it was ([`Measured::client_cpu_seconds`]).
 //! - What a registry answers is not trusted: each workload begins with an operation whose bytes are
 //!   checked, and each answer's status and length are.
-//! - Runs are kept as JSON ([`Run`]), and compared by `jreg bench report`.
+//! - Runs are kept as JSON ([`Run`]), and compared by `jreg-bench report`.
 
 mod args;
 mod auth;
@@ -37,7 +37,7 @@ mod url;
 mod wire;
 mod workload;
 
-pub use args::{ABOUT, BenchAction, BenchArgs, ReportArgs, RunArgs};
+pub use args::{BenchAction, BenchArgs, ReportArgs, RunArgs};
 pub use auth::{Credentials, InvalidCredentials};
 pub use error::BenchError;
 pub use failure::Failure;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
 
+use crate::attempts::SwapAttempts;
 use crate::cache::Seen;
 use crate::core::Core;
 use crate::keys;
@@ -28,7 +29,7 @@ pub struct Blob {
 /// Whether an existence check also keeps what it found from being collected for a while: for
 /// askers who may push, and will skip an upload on the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touch {
+pub enum TouchPolicy {
     /// Refresh it if it is old.
     IfOld,
     /// Only look.
@@ -120,8 +121,8 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::BlobUnknown`] only if it is definitely not there; [`Error::Damaged`] with
-    /// [`Touch::Never`] if its bytes are known to be missing; [`Error::Store`].
-    pub async fn blob_stat(&self, digest: &Digest, touch: Touch) -> Result<Blob> {
+    /// [`TouchPolicy::Never`] if its bytes are known to be missing; [`Error::Store`].
+    pub async fn blob_stat(&self, digest: &Digest, touch: TouchPolicy) -> Result<Blob> {
         let (core, name) = (&self.core, &self.name);
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
@@ -134,8 +135,8 @@ impl Repository {
             core.cache.forget(name, digest);
         }
         let location = match touch {
-            Touch::IfOld => core.hold_link(core.window(), name, digest).await?,
-            Touch::Never => self.find_location(digest).await?,
+            TouchPolicy::IfOld => core.hold_link(core.open_window(), name, digest).await?,
+            TouchPolicy::Never => self.find_location(digest).await?,
         };
         location.map(blob).ok_or_else(|| unknown(name, digest))
     }
@@ -168,7 +169,9 @@ impl Repository {
     /// [`Error::BlobUnknown`], [`Error::Busy`], [`Error::Store`].
     pub async fn blob_delete(&self, digest: &Digest) -> Result<()> {
         let key = keys::link(digest, &self.name);
-        for attempt in 0..crate::core::ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new("the blob is being changed by too many others");
+        loop {
+            attempts.next().await?;
             let read = self.core.read::<Link>(&key).await?;
             let Some(Versioned { value: Link::Live(_), etag, .. }) = read else {
                 return Err(unknown(&self.name, digest));
@@ -179,9 +182,7 @@ impl Repository {
             if swapped?.is_some() {
                 return Ok(());
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the blob is being changed by too many others" })
     }
 
     /// Repositories that hold a blob, for a mount without `from` (end-11); whether the asker may
@@ -209,10 +210,10 @@ impl Repository {
         source: &RepositoryName,
     ) -> Result<Option<Blob>> {
         let core = &self.core;
-        let window = core.window();
+        let window = core.open_window();
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
-        if core.rules.keep(Rule::TouchHeld)
+        if core.rules.keep(Rule::TouchDestination)
             && let Some(location) = core.hold_bytes(window, &self.name, digest).await?
         {
             return Ok(Some(blob(location)));

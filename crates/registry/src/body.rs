@@ -7,7 +7,7 @@ use futures::stream::{BoxStream, Fuse, StreamExt};
 use jreg_oci::ContentRange;
 
 use crate::Error;
-use crate::budget::{Budget, HeldRoom};
+use crate::budget::{MemoryBudget, ReservationGauge};
 
 /// A client's stream of bytes. An error ends it.
 pub type BodyStream = BoxStream<'static, Result<Bytes, BodyError>>;
@@ -39,7 +39,7 @@ pub enum BodyError {
 }
 
 /// A body with what the request said about it.
-pub struct Chunk {
+pub struct UploadChunk {
     /// Where the bytes belong, if the client said so (`Content-Range`).
     pub range: Option<ContentRange>,
     /// How many bytes will come, if the client said so (`Content-Length`).
@@ -47,10 +47,10 @@ pub struct Chunk {
     /// The bytes.
     pub body: BodyStream,
     /// Where the registry says how much room the body holds.
-    pub holding: HeldRoom,
+    pub gauge: ReservationGauge,
 }
 
-impl Chunk {
+impl UploadChunk {
     /// A chunk without a byte.
     pub fn empty() -> Self {
         Self::new(None, Some(0), futures::stream::empty().boxed())
@@ -58,7 +58,7 @@ impl Chunk {
 
     /// A chunk whose room is of no interest to its reader.
     pub fn new(range: Option<ContentRange>, length: Option<u64>, body: BodyStream) -> Self {
-        Self { range, length, body, holding: HeldRoom::default() }
+        Self { range, length, body, gauge: ReservationGauge::default() }
     }
 
     /// A chunk of bytes that are at hand.
@@ -78,21 +78,21 @@ pub(crate) struct Incoming {
     /// How many bytes have been handed out.
     came: u64,
     put_back: Option<Bytes>,
-    holding: HeldRoom,
+    gauge: ReservationGauge,
 }
 
 impl Incoming {
     /// # Errors
     ///
     /// [`Error::SizeMismatch`] if Content-Range and Content-Length contradict each other.
-    pub(crate) fn new(chunk: Chunk) -> Result<Self, Error> {
-        let Chunk { range, length, body, holding } = chunk;
+    pub(crate) fn new(chunk: UploadChunk) -> Result<Self, Error> {
+        let UploadChunk { range, length, body, gauge } = chunk;
         let announced = range.map(|range| range.len()).or(length);
         match (announced, length) {
             (Some(expected), Some(actual)) if expected != actual => {
                 Err(Error::SizeMismatch { expected, actual })
             }
-            _ => Ok(Self { body: body.fuse(), announced, came: 0, put_back: None, holding }),
+            _ => Ok(Self { body: body.fuse(), announced, came: 0, put_back: None, gauge }),
         }
     }
 
@@ -102,8 +102,8 @@ impl Incoming {
     }
 
     /// Says how much room of a budget is held while the next bytes are awaited.
-    pub(crate) fn holds(&self, budget: &Budget, bytes: u64) {
-        self.holding.set(budget, bytes);
+    pub(crate) fn holds(&self, budget: &MemoryBudget, bytes: u64) {
+        self.gauge.set(budget, bytes);
     }
 
     /// The next bytes; `None` at the end, if as many came as were announced.
@@ -136,9 +136,9 @@ impl Incoming {
     }
 }
 
-impl fmt::Debug for Chunk {
+impl fmt::Debug for UploadChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chunk")
+        f.debug_struct("UploadChunk")
             .field("range", &self.range)
             .field("length", &self.length)
             .finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! [`Budget`]: memory that all request bodies of one kind share: those of uploads, or those of
+//! [`MemoryBudget`]: memory that all request bodies of one kind share: those of uploads, or those of
 //! manifests.
 //!
 //! A body takes room for bytes that have arrived, never for bytes that are announced: a client that
@@ -43,7 +43,7 @@ const AHEAD_SHARE: u64 = 2;
 
 /// The bytes of bodies that may be in memory.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub struct MemoryBudget {
     /// A permit for each byte.
     bytes: Arc<Semaphore>,
     /// A permit for each byte of bodies that still grow.
@@ -64,7 +64,7 @@ struct Counts {
     refused: AtomicU64,
 }
 
-/// How a [`Budget`] is used.
+/// How a [`MemoryBudget`] is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BudgetUsage {
     /// Bytes that are free, those of the lane of small bodies among them.
@@ -94,9 +94,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Room of a [`Budget`], until this is dropped.
+/// Room of a [`MemoryBudget`], until this is dropped.
 #[derive(Debug)]
-pub struct Reserved {
+pub struct BudgetReservation {
     bytes: u64,
     /// A permit for each byte that is not of the lane; above 4 GiB, as many as one wait can take.
     permits: Option<OwnedSemaphorePermit>,
@@ -105,7 +105,7 @@ pub struct Reserved {
     lane: Option<OwnedSemaphorePermit>,
 }
 
-impl Reserved {
+impl BudgetReservation {
     /// How many bytes are reserved.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -117,22 +117,22 @@ impl Reserved {
     }
 }
 
-/// How much room of a [`Budget`] one body holds while its client is waited for, and whether others
+/// How much room of a [`MemoryBudget`] one body holds while its client is waited for, and whether others
 /// wait for room meanwhile. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct HeldRoom(Arc<Held>);
+pub struct ReservationGauge(Arc<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
-    budget: OnceLock<Budget>,
+    budget: OnceLock<MemoryBudget>,
     bytes: AtomicU64,
     /// How many requests had waited when this was last looked at.
     waits: AtomicU64,
 }
 
-impl HeldRoom {
+impl ReservationGauge {
     /// Says that so many bytes are held now.
-    pub fn set(&self, budget: &Budget, bytes: u64) {
+    pub fn set(&self, budget: &MemoryBudget, bytes: u64) {
         let of = self.0.budget.get_or_init(|| budget.clone());
         if self.0.bytes.swap(bytes, Ordering::Relaxed) != bytes {
             self.0.waits.store(of.counts.waits.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -165,7 +165,7 @@ fn merged(
     }
 }
 
-impl Budget {
+impl MemoryBudget {
     /// Room for so many bytes, or as many as can be counted, for which no request waits longer than
     /// `wait_max`. A body of `body_bytes_max` fits, if it is not larger than all of it.
     pub fn new(bytes: u64, body_bytes_max: u64, wait_max: Duration) -> Self {
@@ -207,7 +207,7 @@ impl Budget {
     /// # Errors
     ///
     /// [`Error::Busy`] if there will never be as many, or are not in time.
-    pub async fn take(&self, bytes: u64) -> Result<Reserved> {
+    pub async fn take(&self, bytes: u64) -> Result<BudgetReservation> {
         let bytes_max = self.bytes_max;
         if bytes > bytes_max {
             // Waiting for more than there will ever be would also keep all others waiting.
@@ -222,11 +222,11 @@ impl Budget {
             over => Some(self.wait(&self.growing, over).await?),
         };
         let permits = Some(self.wait(&self.bytes, bytes).await?);
-        Ok(Reserved { bytes, permits, growing, lane: None })
+        Ok(BudgetReservation { bytes, permits, growing, lane: None })
     }
 
     /// So many bytes at once, as long as no request waits for room and half of it stays free.
-    pub(crate) fn try_take(&self, bytes: u64) -> Option<Reserved> {
+    pub(crate) fn try_take(&self, bytes: u64) -> Option<BudgetReservation> {
         let free = self.bytes.available_permits() as u64;
         let is_waited_for = self.counts.waiting.load(Ordering::Relaxed) > 0;
         if is_waited_for || free < bytes.saturating_add(self.bytes_max / AHEAD_SHARE) {
@@ -234,7 +234,7 @@ impl Budget {
         }
         let permits = u32::try_from(bytes).ok()?;
         let permits = Arc::clone(&self.bytes).try_acquire_many_owned(permits).ok()?;
-        Some(Reserved { bytes, permits: Some(permits), growing: None, lane: None })
+        Some(BudgetReservation { bytes, permits: Some(permits), growing: None, lane: None })
     }
 
     /// Room for the first `taken` bytes of `target`, and some more: without waiting if there is
@@ -242,8 +242,8 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// As [`Budget::take`].
-    pub async fn begin(&self, taken: u64, target: u64) -> Result<Reserved> {
+    /// As [`MemoryBudget::take`].
+    pub async fn begin(&self, taken: u64, target: u64) -> Result<BudgetReservation> {
         let share = (target / FIRST_SHARE).max(self.first_bytes_min);
         let first = target.min(taken.saturating_add(share));
         if first == target {
@@ -251,7 +251,7 @@ impl Budget {
         }
         if let Some((permits, growing)) = self.grown(first, target) {
             let (permits, growing) = (Some(permits), Some(growing));
-            return Ok(Reserved { bytes: first, permits, growing, lane: None });
+            return Ok(BudgetReservation { bytes: first, permits, growing, lane: None });
         }
         match self.lane(first.min(LANE_BODY_BYTES_MAX).max(taken)) {
             Some(lane) => Ok(lane),
@@ -264,8 +264,8 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// As [`Budget::take`].
-    pub async fn grow(&self, reserved: &mut Reserved, target: u64) -> Result<()> {
+    /// As [`MemoryBudget::take`].
+    pub async fn grow(&self, reserved: &mut BudgetReservation, target: u64) -> Result<()> {
         let bytes = reserved.bytes();
         let left = target.saturating_sub(bytes);
         let growth = if bytes < GROWTH_SMALL_BYTES_MAX { GROWTH_SMALL } else { GROWTH };
@@ -283,10 +283,10 @@ impl Budget {
     }
 
     /// Room of the lane of small bodies, if the body is one and there is some.
-    fn lane(&self, bytes: u64) -> Option<Reserved> {
+    fn lane(&self, bytes: u64) -> Option<BudgetReservation> {
         let permits = u32::try_from(bytes).ok().filter(|_| bytes <= LANE_BODY_BYTES_MAX)?;
         let lane = Arc::clone(&self.lane).try_acquire_many_owned(permits).ok()?;
-        Some(Reserved { bytes, permits: None, growing: None, lane: Some(lane) })
+        Some(BudgetReservation { bytes, permits: None, growing: None, lane: Some(lane) })
     }
 
     /// Room for a body that will want more: none if its target could not be waited for then.
@@ -337,8 +337,8 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
     const WAIT_MAX: Duration = Duration::from_secs(30);
 
-    fn budget(bytes: u64) -> Budget {
-        Budget::new(bytes, 0, WAIT_MAX)
+    fn budget(bytes: u64) -> MemoryBudget {
+        MemoryBudget::new(bytes, 0, WAIT_MAX)
     }
 
     #[tokio::test]
@@ -364,7 +364,7 @@ mod tests {
         for _ in 0..512 {
             idle.push(budget.begin(0, 16 * MIB).await.unwrap());
         }
-        assert!(idle.iter().map(Reserved::bytes).sum::<u64>() <= 64 * MIB);
+        assert!(idle.iter().map(BudgetReservation::bytes).sum::<u64>() <= 64 * MIB);
         let part = budget.take(16 * MIB).now_or_never().expect("it waits").unwrap();
         assert_eq!((part.bytes(), budget.usage().waits), (16 * MIB, 0));
     }
@@ -441,7 +441,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_body_holds_is_contended_once_others_wait() {
         let budget = budget(2 * PART);
-        let holding = HeldRoom::default();
+        let holding = ReservationGauge::default();
         assert_eq!(holding.contended_bytes(), 0);
         let all = budget.take(2 * PART).await.unwrap();
         holding.set(&budget, all.bytes());

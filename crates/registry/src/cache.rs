@@ -14,13 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::Locality;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Lru;
 
-use crate::core::TOUCH_AGE;
 use crate::record::Location;
-use crate::{Options, StoredManifest};
+use crate::window::TOUCH_AGE;
+use crate::{RegistryOptions, StoredManifest};
 
 const SHARDS: usize = 16;
 /// What an entry is reckoned to take beside its payload.
@@ -108,16 +107,13 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(locality: Locality, options: &Options) -> Self {
+    pub(crate) fn new(is_exclusive: bool, options: &RegistryOptions) -> Self {
         let bytes = options.cache_bytes / SHARDS as u64;
         let shard = || {
             let entries = Lru::with_weighter(ENTRIES_ESTIMATE, bytes, Weigh);
             Mutex::new(Shard { entries, deletes: 0 })
         };
-        let trust = match locality {
-            Locality::InProcess => None,
-            Locality::Shared => Some(options.cache_trust),
-        };
+        let trust = (!is_exclusive).then_some(options.cache_trust);
         let enabled = options.cache_bytes > 0 && trust != Some(Duration::ZERO);
         let shards = (0..SHARDS).map(|_| shard()).collect();
         Self { shards, trust, enabled, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
@@ -266,8 +262,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1000);
 
-    fn cache(locality: Locality) -> Cache {
-        Cache::new(locality, &Options::default())
+    fn cache(is_exclusive: bool) -> Cache {
+        Cache::new(is_exclusive, &RegistryOptions::default())
     }
 
     fn name() -> RepositoryName {
@@ -287,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_was_read_before_a_delete_is_not_added_after_it() {
-        let cache = cache(Locality::InProcess);
+        let cache = cache(true);
         let ticket = cache.ticket(&name(), &digest());
         cache.forget(&name(), &digest());
         add(&cache, ticket);
@@ -302,20 +298,20 @@ mod tests {
 
     #[test]
     fn an_entry_is_trusted_for_a_limited_time_where_others_share_the_store() {
-        let shared = cache(Locality::Shared);
+        let shared = cache(false);
         add(&shared, shared.ticket(&name(), &digest()));
-        let trust = Options::default().cache_trust;
+        let trust = RegistryOptions::default().cache_trust;
         assert!(shared.link(NOW + trust - Duration::from_secs(1), &name(), &digest()).is_some());
         assert!(shared.link(NOW + trust, &name(), &digest()).is_none());
-        let own = cache(Locality::InProcess);
+        let own = cache(true);
         add(&own, own.ticket(&name(), &digest()));
         assert!(own.link(NOW + 1000 * trust, &name(), &digest()).is_some());
     }
 
     #[test]
     fn its_bytes_are_bounded() {
-        let options = Options { cache_bytes: 64 * 1024, ..Options::default() };
-        let cache = Cache::new(Locality::InProcess, &options);
+        let options = RegistryOptions { cache_bytes: 64 * 1024, ..RegistryOptions::default() };
+        let cache = Cache::new(true, &options);
         for n in 0..10_000_u32 {
             let digest = Digest::of(Algorithm::Sha256, &n.to_be_bytes());
             let key = "blobs/_/AA/01".parse().expect("a key");

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use futures::future::join;
 use jreg_oci::{ContentRange, Digest};
-use jreg_storage::{ErrorKind, Locality};
+use jreg_storage::ErrorKind;
 
 use crate::body::Incoming;
-use crate::core::Window;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::reaper::CLOSED_USE_MAX;
@@ -23,8 +22,9 @@ use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
 use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
 use crate::upload::{in_order, unknown};
+use crate::window::Window;
 use crate::writer::{OneStep, Purpose, Writer};
-use crate::{Blob, Chunk, Error, Repository, Result, UploadId};
+use crate::{Blob, Error, Repository, Result, UploadChunk, UploadId};
 
 /// What comes with a closing PUT.
 struct Ending {
@@ -58,13 +58,13 @@ impl Repository {
         &self,
         id: &UploadId,
         digest: &Digest,
-        chunk: Chunk,
+        chunk: UploadChunk,
     ) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         match self.finish(id, digest, chunk).await {
             Err(lost @ (Error::UploadSuperseded { .. } | Error::UploadUnknown { .. })) => {
                 // The same PUT, sent again while the first still ran, may have been faster.
-                let window = self.core.window();
+                let window = self.core.open_window();
                 match self.session(id).await? {
                     Some(session) if session.value.is_closed_with(digest) => {
                         self.finish_again(id, window, session, digest).await
@@ -81,7 +81,7 @@ impl Repository {
     /// # Errors
     ///
     /// As [`Repository::upload_finish`].
-    pub async fn blob_push(&self, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+    pub async fn blob_push(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         let id = self.upload_start(Some(digest.algorithm()));
         let incoming = Incoming::new(chunk)?;
@@ -98,7 +98,7 @@ impl Repository {
         }
     }
 
-    async fn finish(&self, id: &UploadId, digest: &Digest, chunk: Chunk) -> Result<Blob> {
+    async fn finish(&self, id: &UploadId, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let (range, incoming) = (chunk.range, Incoming::new(chunk)?);
         if self.may_begin(range) && incoming.left() != Some(0) {
             return self.finish_first(id, digest, range, incoming).await;
@@ -108,7 +108,7 @@ impl Repository {
         {
             return Ok(finished);
         }
-        let window = self.core.window();
+        let window = self.core.open_window();
         match self.session(id).await? {
             None => {
                 in_order(range, 0)?;
@@ -132,7 +132,7 @@ impl Repository {
             return Ok(None);
         }
         let writer = Writer::resume(&self.core, &self.name, id, Purpose::Last, open, etag)?;
-        let nothing = Incoming::new(Chunk::empty())?;
+        let nothing = Incoming::new(UploadChunk::empty())?;
         let finished = self.finish_open(id, writer, digest, nothing).await;
         match finished {
             Err(Error::UploadSuperseded { .. }) => Ok(None),
@@ -151,7 +151,7 @@ impl Repository {
         self.check_age(id)?;
         let mut writer = self.whole_writer(id, digest, incoming.left());
         let is_all = writer.fill(&mut incoming).await?;
-        let window = self.core.window();
+        let window = self.core.open_window();
         let (session, mut loose) = if is_all && writer.digest(digest.algorithm()).await? == *digest
         {
             let (session, loose) = join(self.session(id), writer.put_loose()).await;
@@ -162,7 +162,7 @@ impl Repository {
         let finished = match (session, &loose) {
             (Ok(None), Some(loose)) => {
                 let closed = Closed::new(digest.clone(), loose.clone(), None);
-                let window = self.core.since(window);
+                let window = self.core.window_since(window);
                 return self.settle(id, &closed, window, Settler::Alone).await;
             }
             (Ok(None), None) => return self.finish_whole(id, digest, writer, incoming).await,
@@ -232,7 +232,7 @@ impl Repository {
                     Error::DigestMismatch { .. }
                         if writer.offset() == 0 && self.may_be_over(id) =>
                     {
-                        return self.find_held(id, self.core.window(), digest).await;
+                        return self.find_held(id, self.core.open_window(), digest).await;
                     }
                     Error::DigestMismatch { .. } => writer.cancel().await?,
                     // The client may send it again: to an upload that has nothing yet.
@@ -279,7 +279,7 @@ impl Repository {
                 return Err(error);
             }
         };
-        self.settle(id, &closed, self.core.since(window), settler).await
+        self.settle(id, &closed, self.core.window_since(window), settler).await
     }
 
     async fn seal(&self, writer: &mut Writer, digest: &Digest) -> Result<OneStep> {
@@ -296,7 +296,7 @@ impl Repository {
     /// is a round trip, only for what is larger than a part: other duplicates are deduplicated by
     /// GC.
     fn is_worth_deduplicating(&self, writer: &Writer) -> bool {
-        self.core.store.locality() == Locality::InProcess || writer.has_parts()
+        !self.core.store.capabilities().is_remote || writer.has_parts()
     }
 
     async fn finish_open(
@@ -327,7 +327,7 @@ impl Repository {
         session: Versioned<Session>,
         digest: &Digest,
     ) -> Result<Blob> {
-        let (window, age) = (self.core.since(window), session.age());
+        let (window, age) = (self.core.window_since(window), session.age());
         let State::Closed(closed) = session.value.state else { return Err(unknown(id)) };
         if closed.digest != *digest {
             return Err(unknown(id));
@@ -352,8 +352,8 @@ impl Repository {
             Settler::Closer => Duration::ZERO,
             Settler::Replay(age) => age,
         };
-        match self.may_link(age + self.core.passed_since(window)) {
-            true => Ok(self.core.window()),
+        match self.may_link(age + window.elapsed(&*self.core.clock)) {
+            true => Ok(self.core.open_window()),
             false => {
                 Err(Error::Interrupted { what: "content that this request relies on may have" })
             }

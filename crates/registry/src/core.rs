@@ -13,17 +13,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_storage::{
-    Clock, ETag, Key, ListRequest, Listed, Locality, Put, PutMode, SendWindow, Stat, Store, Written,
-};
+use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, Put, PutMode, Stat, Store, Written};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use uuid::Uuid;
 
-use crate::budget::Budget;
+use crate::attempts::SwapAttempts;
+use crate::budget::MemoryBudget;
 use crate::cache::Cache;
 use crate::compute::Compute;
 use crate::fingerprint::Version;
@@ -35,30 +32,11 @@ use crate::referrer_cache::ReferrerCache;
 use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
 use crate::suspects::Suspects;
-use crate::{Error, Options, Result};
+use crate::window::{TOUCH_AGE, WINDOW, Window};
+use crate::{Error, RegistryOptions, Result};
 
-/// From what age on a record is written again before anything is made to depend on it: the
-/// format's constant T. A collector leaves alone what is younger than its grace, which is at
-/// least twice this.
-pub(crate) const TOUCH_AGE: Duration = Duration::from_secs(3600);
-
-/// How long after its first read a referencing write may still be handed to the store, which
-/// repeats it for a minute at most. With the 15 minutes that a signed request may travel, this is
-/// the format's bound B of 20 minutes.
-pub(crate) const WINDOW: Duration = Duration::from_secs(4 * 60);
-
-/// For how long the store repeats a write on a condition.
-const REPEATED_MAX: Duration = Duration::from_secs(60);
-
-/// For how long a referencing write may be on its way to the store, from its first read on: the
-/// format's bound B.
-pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20 * 60);
-
-/// How often a lost compare-and-swap is tried again before the client is asked to.
-pub(crate) const ATTEMPTS_MAX: u32 = 24;
-
-const BACKOFF_MIN_MS: u64 = 2;
-const BACKOFF_MAX_MS: u64 = 250;
+/// What a client is told to retry for, of the records that list a repository's content.
+const REPOSITORY_CONTENDED: &str = "the repository is being changed by too many others";
 /// So many that of some hundred tags that are written at the same time hardly any two share one.
 const TAG_LOCKS: usize = 4096;
 /// Maximum bytes of manifests in memory, over all requests, because something that is pushed relies on
@@ -72,7 +50,7 @@ const TOUCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: Options,
+    pub(crate) options: RegistryOptions,
     pub(crate) rules: Rules,
     pub(crate) cache: Arc<Cache>,
     pub(crate) referrers: Arc<ReferrerCache>,
@@ -81,7 +59,7 @@ pub(crate) struct Core {
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
-    pub(crate) upload_bytes: Budget,
+    pub(crate) upload_bytes: MemoryBudget,
     /// What those bytes are collected in.
     pub(crate) mappings: Mappings,
     /// Sessions of unfinished uploads that the reaper has read.
@@ -98,33 +76,30 @@ pub(crate) struct Core {
     pub(crate) compute: Compute,
 }
 
-/// The time in which the writes that rely on some reads must be sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
-    opened: Duration,
-    /// The same by a clock that goes on while the machine sleeps.
-    opened_at: SystemTime,
-}
-
 /// How a record is written over the version that was seen, or anew if none was.
 pub(crate) fn over(seen: Option<&ETag>) -> PutMode {
     seen.map_or(PutMode::Create, |etag| PutMode::Match(etag.clone()))
 }
 
 impl Core {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: Options) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: RegistryOptions,
+    ) -> Self {
         let limits = &options.limits;
         // One part must fit, or no upload could ever send.
-        let part_bytes = limits.part_bytes.unwrap_or_default().max(store.part_rules().part_bytes);
+        let part_bytes =
+            limits.part_bytes.unwrap_or_default().max(store.capabilities().parts.part_bytes);
         let budget = limits.upload_buffer_bytes.max(part_bytes);
         Self {
-            cache: Arc::new(Cache::new(store.locality(), &options)),
+            cache: Arc::new(Cache::new(store.capabilities().is_exclusive, &options)),
             referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
-            upload_bytes: Budget::new(budget, part_bytes, limits.buffer_wait_max),
+            upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),
             mappings: Mappings::new(budget),
             unfinished: Arc::default(),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
@@ -138,33 +113,24 @@ impl Core {
     }
 
     /// Opens the window for referencing writes; to be called before the first read.
-    pub(crate) fn window(&self) -> Window {
-        Window { opened: self.clock.monotonic(), opened_at: self.clock.now() }
+    pub(crate) fn open_window(&self) -> Window {
+        Window::open(&*self.clock)
     }
 
-    /// The window to write in, of which `opened` says that it opened before what is relied on was
-    /// read, or stored.
-    pub(crate) fn since(&self, opened: Window) -> Window {
-        if self.rules.keep(Rule::WindowFirst) { opened } else { self.window() }
+    /// The window to write in: `opened` opened before what is relied on was read, or stored.
+    pub(crate) fn window_since(&self, opened: Window) -> Window {
+        if self.rules.keep(Rule::WindowFirst) { opened } else { self.open_window() }
     }
 
-    /// Fails once the window has closed: what was read may by now be gone.
-    pub(crate) fn check(&self, window: Window) -> Result<()> {
-        if self.passed_since(window) < WINDOW || !self.rules.keep(Rule::Window) {
+    /// Fails once the window has closed: what was read may be gone by now.
+    pub(crate) fn check_window(&self, window: Window) -> Result<()> {
+        if window.elapsed(&*self.clock) < WINDOW || !self.rules.keep(Rule::Window) {
             return Ok(());
         }
         Err(Error::Interrupted { what: "content that this request relies on may have" })
     }
 
-    /// How long a window has been open, by the clock that shows more.
-    pub(crate) fn passed_since(&self, window: Window) -> Duration {
-        let awake = self.clock.monotonic().saturating_sub(window.opened);
-        let asleep = self.clock.now().duration_since(window.opened_at).unwrap_or_default();
-        awake.max(asleep)
-    }
-
-    /// Runs writes that must not be sent, nor repeated, after the window and the minute in which the
-    /// store repeats them.
+    /// Runs writes that must be sent within a window, if there is one.
     pub(crate) async fn send_within<T>(
         &self,
         window: Option<Window>,
@@ -172,10 +138,7 @@ impl Core {
     ) -> T {
         match window.filter(|_| self.rules.keep(Rule::WindowAtSend)) {
             None => writes.await,
-            Some(Window { opened, opened_at }) => {
-                let (clock, length) = (Arc::clone(&self.clock), WINDOW + REPEATED_MAX);
-                SendWindow::new(clock, opened, opened_at, length).scope(writes).await
-            }
+            Some(window) => window.scope(Arc::clone(&self.clock), writes).await,
         }
     }
 
@@ -187,7 +150,7 @@ impl Core {
         seen: Option<&ETag>,
         bytes: Bytes,
     ) -> Result<Option<Written>> {
-        self.check(window)?;
+        self.check_window(window)?;
         self.send_within(Some(window), self.swap(key, seen, bytes)).await
     }
 
@@ -225,15 +188,15 @@ impl Core {
         then: Put,
     ) -> Result<Option<Written>> {
         let open = || {
-            let window = unnamed.map(|window| self.since(window));
-            window.map_or(Ok(()), |window| self.check(window)).map(|()| window)
+            let window = unnamed.map(|window| self.window_since(window));
+            window.map_or(Ok(()), |window| self.check_window(window)).map(|()| window)
         };
-        let named = match self.store.locality() {
-            Locality::InProcess => {
+        let named = match self.store.capabilities().combines_puts {
+            true => {
                 let window = open()?;
-                self.send_within(window, self.store.put_both(first, then)).await?
+                self.send_within(window, self.store.put_both(first, then)).await?.second()
             }
-            Locality::Shared => {
+            false => {
                 self.store.put(&first.key, first.bytes, first.mode).await?;
                 let window = open()?;
                 let put = self.store.put(&then.key, then.bytes, then.mode);
@@ -264,7 +227,9 @@ impl Core {
         key: &Key,
         holds: impl Fn(&T) -> bool,
     ) -> Result<Option<Versioned<T>>> {
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new("the content is being changed by too many others");
+        loop {
+            attempts.next().await?;
             let Some(seen) = self.read::<T>(key).await? else { return Ok(None) };
             if !holds(&seen.value) {
                 return Ok(None);
@@ -272,9 +237,7 @@ impl Core {
             if let Some(young) = self.renew(window, key, seen).await? {
                 return Ok(Some(young));
             }
-            self.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the content is being changed by too many others" })
     }
 
     /// W1 for a record that was read: as it is if it is young, else written again. `None` if
@@ -303,7 +266,9 @@ impl Core {
         key: &Key,
         value: &T,
     ) -> Result<()> {
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(REPOSITORY_CONTENDED);
+        loop {
+            attempts.next().await?;
             if self.swap_within(window, key, None, value.encode()).await?.is_some() {
                 return Ok(());
             }
@@ -320,9 +285,7 @@ impl Core {
             if done {
                 return Ok(());
             }
-            self.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the repository is being changed by too many others" })
     }
 
     /// Writes a record that is a new version whatever is there: what is on its way to remove the
@@ -333,18 +296,14 @@ impl Core {
         key: &Key,
         value: &T,
     ) -> Result<()> {
+        let mut attempts = SwapAttempts::new(REPOSITORY_CONTENDED);
+        // Mostly there is none: that there is one is no other writer's doing, and no attempt lost.
         let mut seen = None;
-        for attempt in 0..ATTEMPTS_MAX {
-            if self.swap_within(window, key, seen.as_ref(), value.encode()).await?.is_some() {
-                return Ok(());
-            }
+        while self.swap_within(window, key, seen.as_ref(), value.encode()).await?.is_none() {
+            attempts.next().await?;
             seen = self.etag(key).await?;
-            // That something is there at first is no other writer's doing.
-            if attempt > 0 {
-                self.back_off(attempt).await;
-            }
         }
-        Err(Error::Busy { what: "the repository is being changed by too many others" })
+        Ok(())
     }
 
     /// The version of a record, whatever it holds.
@@ -412,7 +371,7 @@ impl Core {
         }
     }
 
-    /// Reads several records at a time, at most [`wave_reads_max`](crate::Limits) of them, in
+    /// Reads several records at a time, at most [`wave_reads_max`](crate::RegistryLimits) of them, in
     /// the order of the keys.
     pub(crate) async fn read_all<T: Stored>(
         &self,
@@ -430,14 +389,6 @@ impl Core {
     /// The lock under which this process writes a tag.
     pub(crate) fn tag_lock(&self, tag: &Key) -> &Mutex<()> {
         &self.tag_locks[stripe(tag, TAG_LOCKS)]
-    }
-
-    /// Waits a random while that grows with the attempts, so that writers of one record do not
-    /// keep in step.
-    pub(crate) async fn back_off(&self, attempt: u32) {
-        let limit = BACKOFF_MAX_MS.min(BACKOFF_MIN_MS << attempt.min(10));
-        let random = Uuid::new_v4().as_u64_pair().0;
-        tokio::time::sleep(Duration::from_millis(random % limit)).await;
     }
 }
 

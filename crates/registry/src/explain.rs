@@ -9,8 +9,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Manifest, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
-use crate::collect::{CLOCK_ERROR, CollectOptions};
 use crate::core::Core;
+use crate::gc::{CLOCK_ERROR, CollectOptions};
 use crate::keys::{self, Place};
 use crate::manifest::verified;
 use crate::record::{Link, ManifestRecord, TagTarget};
@@ -38,7 +38,7 @@ pub enum ContentKind {
 /// Why something stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "kebab-case")]
-pub enum Reason {
+pub enum RetentionReason {
     /// A tag points to it.
     Tag {
         /// The tag.
@@ -60,7 +60,7 @@ pub enum Reason {
 
 /// What keeps one holding of some content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct ExplainedContent {
     /// Where.
     pub repository: RepositoryName,
     /// As what.
@@ -73,7 +73,7 @@ pub struct Holding {
     /// How long ago it was last written or touched, in seconds.
     pub age_s: u64,
     /// What keeps it; empty: nothing does.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<RetentionReason>,
     /// If nothing keeps it: from when on a run may remove it, in seconds of the Unix epoch. What
     /// must first be seen by a run, such as a manifest without a tag, goes later.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -82,12 +82,12 @@ pub struct Holding {
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explanation {
+pub struct ExplainReport {
     /// What was asked for.
     #[serde(flatten)]
     pub request: ExplainRequest,
     /// Who holds it, in the order of the names; empty: nobody.
-    pub holdings: Vec<Holding>,
+    pub holdings: Vec<ExplainedContent>,
 }
 
 impl Registry {
@@ -100,7 +100,7 @@ impl Registry {
         &self,
         request: ExplainRequest,
         options: &CollectOptions,
-    ) -> Result<Explanation> {
+    ) -> Result<ExplainReport> {
         let core = self.core();
         let names = match &request.repository {
             Some(name) => vec![name.clone()],
@@ -110,7 +110,7 @@ impl Registry {
         for name in names {
             holdings.extend(core.explain_in(&name, &request.digest, options).await?);
         }
-        Ok(Explanation { request, holdings })
+        Ok(ExplainReport { request, holdings })
     }
 }
 
@@ -171,7 +171,7 @@ impl Core {
         name: &RepositoryName,
         digest: &Digest,
         options: &CollectOptions,
-    ) -> Result<Vec<Holding>> {
+    ) -> Result<Vec<ExplainedContent>> {
         let manifest = self.read::<ManifestRecord>(&keys::manifest(name, digest)).await?;
         let link = self.read::<Link>(&keys::link(digest, name)).await?;
         if manifest.is_none() && link.is_none() {
@@ -182,9 +182,9 @@ impl Core {
         if let Some(read) = manifest {
             let mut reasons = keepers.of_manifest(read.value.header.subject.as_ref());
             if reasons.is_empty() && options.untagged.is_none() {
-                reasons.push(Reason::UntaggedKept);
+                reasons.push(RetentionReason::UntaggedKept);
             }
-            let holding = Holding {
+            let holding = ExplainedContent {
                 repository: name.clone(),
                 kind: ContentKind::Manifest,
                 size_bytes: read.value.header.size,
@@ -198,7 +198,7 @@ impl Core {
         if let Some(read) = link
             && let Some(at) = read.value.live()
         {
-            let holding = Holding {
+            let holding = ExplainedContent {
                 repository: name.clone(),
                 kind: ContentKind::Blob,
                 size_bytes: at.size_bytes,
@@ -273,22 +273,22 @@ impl Core {
 }
 
 impl Keepers {
-    fn naming(&self) -> Vec<Reason> {
+    fn naming(&self) -> Vec<RetentionReason> {
         let digests = self.manifests.iter().cloned();
-        digests.map(|digest| Reason::Manifest { digest }).collect()
+        digests.map(|digest| RetentionReason::Manifest { digest }).collect()
     }
 
-    fn of_manifest(&self, subject: Option<&Digest>) -> Vec<Reason> {
-        let tags = self.tags.iter().cloned().map(|tag| Reason::Tag { tag });
+    fn of_manifest(&self, subject: Option<&Digest>) -> Vec<RetentionReason> {
+        let tags = self.tags.iter().cloned().map(|tag| RetentionReason::Tag { tag });
         let mut reasons: Vec<_> = tags.chain(self.naming()).collect();
         if let Some(subject) = subject.filter(|subject| self.present.contains(subject)) {
-            reasons.push(Reason::Subject { digest: subject.clone() });
+            reasons.push(RetentionReason::Subject { digest: subject.clone() });
         }
         reasons
     }
 }
 
-impl Holding {
+impl ExplainedContent {
     /// With the time from which on it may be removed, if nothing keeps it.
     fn going(mut self, last_modified: SystemTime, grace: Duration) -> Self {
         let after = last_modified + grace + CLOCK_ERROR;

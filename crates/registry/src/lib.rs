@@ -5,16 +5,18 @@
 //! so any number of registries may share one store.
 //!
 //! - `keys.rs`, `record.rs`: where everything lies in the store, and in which form
-//! - `core.rs`: the rules by which records are written so that a collector never takes what
-//!   somebody was just promised
+//! - `core.rs`: the rules by which records are written so that GC never removes what a client was
+//!   just promised
+//! - `window.rs`: in which time a write must be sent that relies on what was read
+//! - `attempts.rs`: how a lost compare-and-swap is retried
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
 //! - `commit.rs`: from the last bytes of an upload to a blob
 //! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `reaper.rs`: removes what uploads leave behind
-//! - `collect.rs`, `collect/`: removes what nothing keeps
+//! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
-//! - `check.rs`, `check/`: finds what is not as it should be, and mends it
+//! - `fsck.rs`, `fsck/`: verifies the store, and repairs it
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `protect.rs`: what tags protect from a delete by digest
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
@@ -24,18 +26,19 @@
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 //! - `suspects.rs`: locations whose bytes were seen to be missing or wrong
 
+mod attempts;
 mod blob;
 mod body;
 mod budget;
 mod cache;
-mod check;
-mod collect;
 mod commit;
 mod compute;
 mod core;
 mod error;
 mod explain;
 mod fingerprint;
+mod fsck;
+mod gc;
 mod keys;
 mod link;
 mod manifest;
@@ -58,32 +61,35 @@ mod suspects;
 mod tag;
 mod upload;
 mod upload_id;
+mod window;
 mod writer;
 
-pub use blob::{Blob, BlobReader, Touch};
-pub use body::{BodyError, BodyStream, Chunk};
-pub use budget::{Budget, BudgetUsage, HeldRoom, Reserved};
-pub use check::{
+pub use blob::{Blob, BlobReader, TouchPolicy};
+pub use body::{BodyError, BodyStream, UploadChunk};
+pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
+pub use error::{Error, Result};
+pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
+pub use fsck::{
     CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
 };
-pub use collect::{
+pub use gc::{
     Action, ActionKind, BYTES_WAIT_MIN, CollectError, CollectOptions, Collected, GRACE_MIN, Held,
     Lease, Outcome, Phase, REMOVALS_FREE, Tally, Unwatched, Watch,
 };
-pub use error::{Error, Result};
-pub use explain::{ContentKind, ExplainRequest, Explanation, Holding, Reason};
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
     acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
-pub use manifest::{Condition, ManifestPush, PushedManifest, StoredManifest};
-pub use options::{Limits, Options, ReferencePolicy};
-pub use page::{EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, Page, PageRequest, list_requests_max};
-pub use protect::{MayRemove, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection};
-pub use reaper::Reaped;
+pub use manifest::{ManifestPush, PushedManifest, ReferencePrecondition, StoredManifest};
+pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
+pub use page::{
+    EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
+};
+pub use protect::{DeleteProtection, MayRemoveTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use reaper::ReaperReport;
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX, Referrer};
-pub use registry::{FORMAT_VERSION, OpenError, Registry, Repository, Usage};
+pub use registry::{FORMAT_VERSION, OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};

@@ -3,13 +3,15 @@
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key, ListRequest, Listed};
 
+use crate::Result;
+use crate::attempts::SwapAttempts;
 use crate::cache::Seen;
-use crate::core::{ATTEMPTS_MAX, Core, Window};
+use crate::core::Core;
 use crate::keys;
 use crate::page::{LIST_KEYS_MAX, list_requests_max};
 use crate::record::{Link, Location, Stored};
 use crate::rules::Rule;
-use crate::{Error, Result};
+use crate::window::Window;
 
 /// How the bytes of a new link came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,20 +140,21 @@ impl Core {
         let key = keys::link(digest, name);
         let link = Link::Live(offer.clone());
         let mut seen = None;
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new("the blob is being changed by too many others");
+        loop {
+            attempts.next().await?;
             if self.write_link(window, &key, name, digest, seen.as_ref(), &link).await? {
                 return Ok(Linked::Here);
             }
             let Some(there) = self.read::<Link>(&key).await? else {
                 seen = None;
-                self.back_off(attempt).await;
                 continue;
             };
             match there.value.live().cloned() {
                 None if origin == Origin::Replay => return Ok(Linked::Deleted),
                 None => seen = Some(there.etag),
                 Some(at) if at != *offer && !self.has_bytes(&at).await? => seen = Some(there.etag),
-                Some(_) if !self.rules.keep(Rule::TouchHeld) => {
+                Some(_) if !self.rules.keep(Rule::TouchDestination) => {
                     return Ok(linked(there.value, offer));
                 }
                 Some(_) => {
@@ -160,9 +163,7 @@ impl Core {
                     }
                 }
             }
-            self.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the blob is being changed by too many others" })
     }
 
     /// `false`: another writer was first.
@@ -191,7 +192,7 @@ impl Core {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Option<Location> {
-        let window = self.window();
+        let window = self.open_window();
         let mut holders = self.holders(digest).await.ok()?;
         holders.sort_by_key(|holder| holder != name);
         for holder in holders {
@@ -209,7 +210,7 @@ impl Core {
         None
     }
 
-    /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::Limits).
+    /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
     pub(crate) async fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
         let limit = self.options.limits.mount_candidates_max.max(1);
         let mut request = ListRequest { limit, ..ListRequest::below(keys::links(digest)) };

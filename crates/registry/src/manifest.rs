@@ -23,8 +23,9 @@ use jreg_oci::{
 use jreg_storage::{ETag, Key, Record};
 use tokio::sync::Semaphore;
 
+use crate::attempts::SwapAttempts;
 use crate::cache;
-use crate::core::{ATTEMPTS_MAX, Core, Window};
+use crate::core::Core;
 use crate::keys;
 use crate::protect::TagRemoval;
 use crate::record::{
@@ -32,10 +33,13 @@ use crate::record::{
 };
 use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
-use crate::{Error, ReferencePolicy, Repository, Result, Touch};
+use crate::window::Window;
+use crate::{Error, ReferencePolicy, Repository, Result, TouchPolicy};
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
 const FOLLOWS_MAX: u32 = 8;
+
+const MANIFEST_CONTENDED: &str = "the manifest is being changed by too many others";
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub struct StoredManifest {
 
 /// A condition on what a tag or digest points to now (`If-Match`, `If-None-Match: *`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum ReferencePrecondition {
     /// It must exist and be one of these.
     IsOneOf(Vec<Digest>),
     /// It must exist.
@@ -59,7 +63,7 @@ pub enum Condition {
     Absent,
 }
 
-impl Condition {
+impl ReferencePrecondition {
     /// Holds the condition against what `reference` points to.
     pub(crate) fn check(&self, reference: &Reference, current: Option<&Digest>) -> Result<()> {
         let holds = match (self, current) {
@@ -88,7 +92,7 @@ pub struct ManifestPush {
     /// The exact bytes.
     pub bytes: Bytes,
     /// What must hold of `reference` for the push to happen.
-    pub condition: Option<Condition>,
+    pub condition: Option<ReferencePrecondition>,
 }
 
 /// What a push made.
@@ -110,7 +114,7 @@ struct Plan {
     /// The tags to set: that of the path, and the further ones.
     tags: Vec<Tag>,
     reference: Reference,
-    condition: Option<Condition>,
+    condition: Option<ReferencePrecondition>,
 }
 
 /// A version of the manifest that is pushed.
@@ -176,7 +180,7 @@ impl Repository {
     pub async fn manifest_get(
         &self,
         reference: &Reference,
-        touch: Touch,
+        touch: TouchPolicy,
     ) -> Result<Arc<StoredManifest>> {
         let found = match reference {
             Reference::Digest(digest) => self.find_manifest(digest, touch).await?,
@@ -188,7 +192,7 @@ impl Repository {
     /// What a tag leads to. A tag without its manifest, seen twice at the same version, counts as
     /// absent: a delete broke off, or the manifest is lost, or has yet to be restored. Nothing is
     /// removed here.
-    async fn follow(&self, tag: &Tag, touch: Touch) -> Result<Option<Arc<StoredManifest>>> {
+    async fn follow(&self, tag: &Tag, touch: TouchPolicy) -> Result<Option<Arc<StoredManifest>>> {
         let key = keys::tag(&self.name, tag);
         let mut dangling: Option<ETag> = None;
         for _ in 0..FOLLOWS_MAX {
@@ -208,20 +212,22 @@ impl Repository {
     pub(crate) async fn find_manifest(
         &self,
         digest: &Digest,
-        touch: Touch,
+        touch: TouchPolicy,
     ) -> Result<Option<Arc<StoredManifest>>> {
         let core = &self.core;
         let (now, at) = (core.clock.monotonic(), core.clock.now());
         if let Some(seen) = core.cache.manifest(now, &self.name, digest)
-            && (touch == Touch::Never || seen.is_young(at))
+            && (touch == TouchPolicy::Never || seen.is_young(at))
         {
             return Ok(Some(seen.value));
         }
         let key = keys::manifest(&self.name, digest);
         let ticket = core.cache.ticket(&self.name, digest);
         let read = match touch {
-            Touch::Never => core.read::<ManifestRecord>(&key).await?,
-            Touch::IfOld => core.hold::<ManifestRecord>(core.window(), &key, |_| true).await?,
+            TouchPolicy::Never => core.read::<ManifestRecord>(&key).await?,
+            TouchPolicy::IfOld => {
+                core.hold::<ManifestRecord>(core.open_window(), &key, |_| true).await?
+            }
         };
         let Some(read) = read else { return Ok(None) };
         let age = read.age();
@@ -243,17 +249,17 @@ impl Repository {
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         let further = push.tags.clone();
         let plan = self.plan(push).await?;
-        for attempt in 0..ATTEMPTS_MAX {
-            let window = self.core.window();
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
+            let window = self.core.open_window();
             let wave = self.read_wave(window, &plan).await?;
             // A delete got between the wave and this write: what the wave found is void.
             if self.write_manifest(window, &plan, wave).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 return Ok(PushedManifest { digest: plan.digest, subject, tags: further });
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the manifest is being changed by too many others" })
     }
 
     async fn plan(&self, push: ManifestPush) -> Result<Plan> {
@@ -365,7 +371,7 @@ impl Repository {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
         let _turn = core.manifest_locks.push(&key).await;
-        core.check(window)?;
+        core.check_window(window)?;
         let is_there = wave.manifest.is_some();
         let hints = plan.tags.iter().zip(&wave.tags).map(|(tag, seen)| async move {
             // A tag that points here already has its hint, as long as both are there.
@@ -410,7 +416,8 @@ impl Repository {
             return Ok(true);
         }
         let writing = core.manifest_locks.writing(key);
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        while attempts.try_next().await {
             if let Ok(_alone) = writing.try_lock() {
                 if self.swap_manifest(window, plan, key, seen).await? {
                     return Ok(true);
@@ -424,7 +431,6 @@ impl Repository {
                 None if seen.is_some() => return Ok(false),
                 None => {}
             }
-            core.back_off(attempt).await;
         }
         Ok(false)
     }
@@ -472,7 +478,7 @@ impl Repository {
     pub(crate) async fn delete_reference(
         &self,
         reference: &Reference,
-        condition: Option<Condition>,
+        condition: Option<ReferencePrecondition>,
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
         match reference {
@@ -490,12 +496,14 @@ impl Repository {
     async fn delete_manifest(
         &self,
         digest: &Digest,
-        condition: Option<&Condition>,
+        condition: Option<&ReferencePrecondition>,
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
         let key = keys::manifest(&self.name, digest);
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
             let Some(seen) = self.core.read::<ManifestRecord>(&key).await? else {
                 return Err(self.unknown(&reference));
             };
@@ -505,9 +513,7 @@ impl Repository {
             if self.delete_version(&key, digest, seen, removal).await? {
                 return Ok(());
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the manifest is being changed by too many others" })
     }
 
     /// Removes what leads to a manifest, then that version of it. `false`: it was pushed again.

@@ -8,13 +8,13 @@ use crate::{Error, Result};
 
 /// The registry's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct RegistryOptions {
     /// Which content a manifest may name that the repository does not hold.
     pub references: ReferencePolicy,
     /// The media types that a pushed manifest may have.
     pub manifest_media_types: Vec<MediaTypePattern>,
     /// The limits.
-    pub limits: Limits,
+    pub limits: RegistryLimits,
     /// The most bytes of manifests and links kept in memory for serving, and an eighth of it more
     /// of entries of lists of referrers; 0 keeps none.
     pub cache_bytes: u64,
@@ -22,7 +22,7 @@ pub struct Options {
     pub cache_trust: Duration,
 }
 
-impl Options {
+impl RegistryOptions {
     /// Whether a pushed manifest may have a media type.
     pub(crate) fn check_media_type(&self, media_type: &MediaType) -> Result<()> {
         let allowed = &self.manifest_media_types;
@@ -52,7 +52,7 @@ pub enum ReferencePolicy {
 
 /// The named limits of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RegistryLimits {
     /// The largest manifest, in bytes.
     pub manifest_bytes_max: u64,
     /// The most items in one page of a listing; more is clamped to this.
@@ -75,7 +75,7 @@ pub struct Limits {
     pub mount_candidates_max: usize,
 }
 
-impl Default for Limits {
+impl Default for RegistryLimits {
     fn default() -> Self {
         Self {
             manifest_bytes_max: 4 * 1024 * 1024,
@@ -92,12 +92,12 @@ impl Default for Limits {
     }
 }
 
-impl Default for Options {
+impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
             references: ReferencePolicy::default(),
             manifest_media_types: vec![MediaTypePattern::application()],
-            limits: Limits::default(),
+            limits: RegistryLimits::default(),
             cache_bytes: 64 * 1024 * 1024,
             cache_trust: Duration::from_secs(60),
         }

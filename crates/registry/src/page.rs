@@ -29,7 +29,7 @@ pub struct PageRequest {
 /// A page of a listing, in byte order. It may have fewer items than its limit, and none, though it
 /// has a next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
+pub struct ResultPage<T> {
     /// The items.
     pub items: Vec<T>,
     /// What the next page's [`PageRequest::last`] must be, if there is a next page.
@@ -51,8 +51,8 @@ impl Core {
         limit: usize,
         requests_max: usize,
         item: impl Fn(&Key) -> Option<(String, T)>,
-    ) -> Result<Page<T>> {
-        let mut page = Page { items: Vec::new(), next: None };
+    ) -> Result<ResultPage<T>> {
+        let mut page = ResultPage { items: Vec::new(), next: None };
         if limit == 0 {
             return Ok(page);
         }
@@ -71,7 +71,7 @@ impl Core {
                     return Ok(page);
                 }
             }
-            let Some(next) = listing.next else { return Ok(Page { next: None, ..page }) };
+            let Some(next) = listing.next else { return Ok(ResultPage { next: None, ..page }) };
             // Where the store stopped, also if a tombstone is there. A key that names nothing is no
             // place for a client to go on from; only keys that are not ours do not.
             let name = next.parse().ok().and_then(|key| item(&key)).map(|(name, _)| name);

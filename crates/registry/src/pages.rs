@@ -1,14 +1,10 @@
 //! [`Pages`]: a listing of everything below a prefix, page by page, for work that goes through it
 //! all.
 
-use jreg_storage::{ListPage, ListRequest, Locality};
+use jreg_storage::{ListPage, ListRequest};
 
 use crate::Result;
 use crate::core::Core;
-
-/// How many keys of a store in this process are listed at a time: a folder is read whole for each
-/// page of it, and nothing is written in it meanwhile.
-const PAGE_IN_PROCESS: usize = 10_000;
 
 /// A listing, page by page.
 pub(crate) struct Pages {
@@ -19,10 +15,8 @@ pub(crate) struct Pages {
 impl Core {
     /// Everything below a prefix, in pages as large as suits the store.
     pub(crate) fn pages(&self, prefix: impl Into<String>) -> Pages {
-        let mut request = ListRequest::below(prefix);
-        if self.store.locality() == Locality::InProcess {
-            request.limit = PAGE_IN_PROCESS;
-        }
+        let limit = self.store.capabilities().list_page_keys;
+        let request = ListRequest { limit, ..ListRequest::below(prefix) };
         Pages { core: self.clone(), request: Some(request) }
     }
 }

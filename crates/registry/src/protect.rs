@@ -17,7 +17,7 @@ use crate::keys;
 use crate::page::list_requests_max;
 use crate::record::TagTarget;
 use crate::tag::TagChange;
-use crate::{Condition, Error, Repository, Result, StoredManifest, Touch};
+use crate::{Error, ReferencePrecondition, Repository, Result, StoredManifest, TouchPolicy};
 
 /// Maximum number of tags of a repository for a delete by digest: their names are listed, in at most
 /// `list_requests_max(10,000)` = 17 store requests.
@@ -31,11 +31,11 @@ pub const PROTECTING_RECORDS_MAX: usize = jreg_oci::LOOKUPS_MAX;
 const MANIFEST_READS_MAX: usize = 8;
 
 /// Says whether the requester may remove a tag.
-pub type MayRemove<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
+pub type MayRemoveTag<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
 
 /// What protects some content from a delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Protection {
+pub enum DeleteProtection {
     /// Nothing.
     None,
     /// This tag, which the requester may not remove, points to it or to what refers to it.
@@ -46,7 +46,7 @@ pub enum Protection {
 
 /// The removal of a manifest's tags: which may be removed, and which were.
 pub(crate) struct TagRemoval<'a> {
-    may_remove: MayRemove<'a>,
+    may_remove: MayRemoveTag<'a>,
     removed: Mutex<Vec<Tag>>,
 }
 
@@ -90,7 +90,7 @@ impl Search<'_> {
 }
 
 impl<'a> TagRemoval<'a> {
-    fn new(may_remove: MayRemove<'a>) -> Self {
+    fn new(may_remove: MayRemoveTag<'a>) -> Self {
         Self { may_remove, removed: Mutex::default() }
     }
 
@@ -115,7 +115,7 @@ impl Repository {
     pub async fn manifest_delete(
         &self,
         reference: &Reference,
-        condition: Option<Condition>,
+        condition: Option<ReferencePrecondition>,
     ) -> Result<()> {
         self.manifest_delete_if(reference, condition, &|_| true, &mut Vec::new()).await
     }
@@ -130,8 +130,8 @@ impl Repository {
     pub async fn manifest_delete_if(
         &self,
         reference: &Reference,
-        condition: Option<Condition>,
-        may_remove: MayRemove<'_>,
+        condition: Option<ReferencePrecondition>,
+        may_remove: MayRemoveTag<'_>,
         removed: &mut Vec<Tag>,
     ) -> Result<()> {
         let removal = TagRemoval::new(may_remove);
@@ -183,9 +183,9 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::Store`], [`Error::Damaged`]: what cannot be read may protect it.
-    pub async fn protection(&self, digest: &Digest, tags: Vec<Tag>) -> Result<Protection> {
+    pub async fn protection(&self, digest: &Digest, tags: Vec<Tag>) -> Result<DeleteProtection> {
         let Some(left) = PROTECTING_RECORDS_MAX.checked_sub(tags.len()) else {
-            return Ok(Protection::TooMany);
+            return Ok(DeleteProtection::TooMany);
         };
         let records = tags.iter().map(|tag| keys::tag(&self.name, tag)).collect();
         let targets = self.core.read_all::<TagTarget>(records).await?;
@@ -196,10 +196,10 @@ impl Repository {
                 continue;
             };
             if digest == *search.digest {
-                return Ok(Protection::Tag(tag));
+                return Ok(DeleteProtection::Tag(tag));
             }
             if !search.add(&mut level, Protecting { tag, digest, size_bytes: Some(size) }) {
-                return Ok(Protection::TooMany);
+                return Ok(DeleteProtection::TooMany);
             }
         }
         while !level.is_empty() {
@@ -208,7 +208,7 @@ impl Repository {
                 Err(protection) => return Ok(protection),
             }
         }
-        Ok(Protection::None)
+        Ok(DeleteProtection::None)
     }
 
     /// Reads some manifests, and returns those below them, or why the search ends.
@@ -216,7 +216,7 @@ impl Repository {
         &self,
         level: Vec<Protecting>,
         search: &mut Search<'_>,
-    ) -> Result<Result<Vec<Protecting>, Protection>> {
+    ) -> Result<Result<Vec<Protecting>, DeleteProtection>> {
         let target = search.digest;
         let reads = level.into_iter().map(|protecting| async move {
             let followed = self.follow_references(&protecting, target).await?;
@@ -228,12 +228,12 @@ impl Repository {
         let mut next = Vec::new();
         while let Some((tag, followed)) = reads.try_next().await? {
             let Followed::Manifests(manifests) = followed else {
-                return Ok(Err(Protection::Tag(tag)));
+                return Ok(Err(DeleteProtection::Tag(tag)));
             };
             for digest in manifests {
                 let below = Protecting { tag: tag.clone(), digest, size_bytes: None };
                 if !search.add(&mut next, below) {
-                    return Ok(Err(Protection::TooMany));
+                    return Ok(Err(DeleteProtection::TooMany));
                 }
             }
         }
@@ -265,7 +265,7 @@ impl Repository {
         };
         let Some(size_bytes) = size_bytes else { return Ok((None, None)) };
         let room = self.core.room_to_touch(size_bytes).await?;
-        Ok((self.find_manifest(&of.digest, Touch::Never).await?, Some(room)))
+        Ok((self.find_manifest(&of.digest, TouchPolicy::Never).await?, Some(room)))
     }
 }
 

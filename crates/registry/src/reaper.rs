@@ -16,11 +16,12 @@ use futures::stream::{self, StreamExt};
 use jreg_storage::{Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
-use crate::core::{Core, WRITE_MAX};
+use crate::core::Core;
 use crate::fingerprint::Version;
 use crate::keys::{self, UploadKey};
 use crate::record::{Stored, Versioned};
 use crate::session::{Leftover, REPLAY_MAX, Session, State};
+use crate::window::WRITE_MAX;
 use crate::{Error, Registry, Result};
 
 /// For how long the record of a finished upload is of use: a retry may write the link, and that write
@@ -36,7 +37,7 @@ const REMOVALS_AT_ONCE: usize = 8;
 
 /// What a run of the reaper did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reaped {
+pub struct ReaperReport {
     /// Sessions of uploads that were never finished, which are gone with their bytes.
     pub unfinished: u64,
     /// Sessions of uploads that were finished or cancelled, which are gone.
@@ -71,15 +72,15 @@ impl Registry {
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error) if the sessions cannot be listed.
-    pub async fn reap_uploads(&self) -> Result<Reaped> {
+    pub async fn reap_uploads(&self) -> Result<ReaperReport> {
         self.core().reap_uploads().await
     }
 }
 
 impl Core {
-    pub(crate) async fn reap_uploads(&self) -> Result<Reaped> {
+    pub(crate) async fn reap_uploads(&self) -> Result<ReaperReport> {
         let core = self;
-        let mut reaped = Reaped::default();
+        let mut reaped = ReaperReport::default();
         let mut request = ListRequest::below(keys::UPLOADS);
         loop {
             let page = core.store.list(&request).await?;

@@ -57,23 +57,58 @@ pub(crate) fn versioned<T: Stored>(key: &Key, record: Record) -> Result<Versione
     Ok(Versioned { value, etag, last_modified, date })
 }
 
+/// A record that is one JSON object: a nonce, a version if the record has one, and its own fields.
+pub(crate) trait JsonRecord: Serialize + DeserializeOwned {
+    /// What errors call it, and the version that is read and written.
+    const VERSION: Option<(&'static str, u32)> = None;
+}
+
+/// The fields that are put before a record's own.
 #[derive(Serialize, Deserialize)]
-struct Noted<T> {
+struct RecordPreamble {
     nonce: Nonce,
-    #[serde(flatten)]
-    value: T,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    v: Option<u32>,
 }
 
 /// Reads one JSON object with a nonce.
-pub(crate) fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let noted: Noted<T> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Ok(noted.value)
+fn decode_json<T: JsonRecord>(bytes: &[u8]) -> Result<T, String> {
+    let wrong = |error: serde_json::Error| error.to_string();
+    let preamble: RecordPreamble = serde_json::from_slice(bytes).map_err(wrong)?;
+    if let Some((name, known)) = T::VERSION {
+        match preamble.v {
+            Some(v) if v == known => {}
+            Some(v) => return Err(format!("{name} version {v} is not known")),
+            None => return Err(format!("{name} has no version")),
+        }
+    }
+    serde_json::from_slice(bytes).map_err(wrong)
 }
 
-/// Writes one JSON object with a new nonce.
-pub(crate) fn encode_json<T: Serialize>(value: &T) -> Bytes {
-    let noted = Noted { nonce: Nonce::new(), value };
-    serde_json::to_vec(&noted).expect("a record has only string keys").into()
+/// Writes one JSON object with a new nonce. The text of a value is kept as it is, raw JSON in it
+/// included, which flattening could not do.
+fn encode_json<T: JsonRecord>(value: &T) -> Vec<u8> {
+    let preamble =
+        RecordPreamble { nonce: Nonce::new(), v: T::VERSION.map(|(_, version)| version) };
+    let to_json = "a record has only string keys";
+    let mut record = serde_json::to_vec(&preamble).expect(to_json);
+    let own = serde_json::to_vec(value).expect(to_json);
+    if own != b"{}" {
+        record.pop();
+        record.push(b',');
+        record.extend_from_slice(own.get(1..).unwrap_or_default());
+    }
+    record
+}
+
+impl<T: JsonRecord> Stored for T {
+    fn decode(bytes: &Bytes) -> Result<Self, String> {
+        decode_json(bytes)
+    }
+
+    fn encode(&self) -> Bytes {
+        encode_json(self).into()
+    }
 }
 
 /// A repository's hold on a blob.
@@ -96,24 +131,8 @@ pub(crate) struct Location {
     pub(crate) size_bytes: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct LinkForm {
-    v: u32,
-    #[serde(flatten)]
-    link: Link,
-}
-
-impl Stored for Link {
-    fn decode(bytes: &Bytes) -> Result<Self, String> {
-        match decode_json(bytes)? {
-            LinkForm { v: 1, link } => Ok(link),
-            LinkForm { v, .. } => Err(format!("link version {v} is not known")),
-        }
-    }
-
-    fn encode(&self) -> Bytes {
-        encode_json(&LinkForm { v: 1, link: self.clone() })
-    }
+impl JsonRecord for Link {
+    const VERSION: Option<(&'static str, u32)> = Some(("link", 1));
 }
 
 impl Link {
@@ -137,53 +156,19 @@ pub(crate) struct TagTarget {
 }
 
 /// The descriptor of one referrer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReferrerEntry {
     pub(crate) descriptor: Descriptor,
-}
-
-/// Spelled out, because annotations are kept as they were written, which flattening cannot do.
-#[derive(Serialize, Deserialize)]
-struct ReferrerForm<D> {
-    nonce: Nonce,
-    descriptor: D,
-}
-
-impl Stored for ReferrerEntry {
-    fn decode(bytes: &Bytes) -> Result<Self, String> {
-        let form: ReferrerForm<Descriptor> =
-            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        Ok(Self { descriptor: form.descriptor })
-    }
-
-    fn encode(&self) -> Bytes {
-        let form = ReferrerForm { nonce: Nonce::new(), descriptor: &self.descriptor };
-        serde_json::to_vec(&form).expect("a record has only string keys").into()
-    }
 }
 
 /// A record that says nothing but that it is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {}
 
-/// A record that is one JSON object with a nonce.
-macro_rules! stored_as_json {
-    ($($record:ty),*) => {$(
-        impl $crate::record::Stored for $record {
-            fn decode(bytes: &bytes::Bytes) -> std::result::Result<Self, String> {
-                $crate::record::decode_json(bytes)
-            }
-
-            fn encode(&self) -> bytes::Bytes {
-                $crate::record::encode_json(self)
-            }
-        }
-    )*};
-}
-
-pub(crate) use stored_as_json;
-
-stored_as_json!(TagTarget, Mark);
+impl JsonRecord for TagTarget {}
+impl JsonRecord for ReferrerEntry {}
+impl JsonRecord for Mark {}
+impl JsonRecord for ManifestHeader {}
 
 /// A manifest: a header line, then the bytes as they were pushed.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,7 +201,7 @@ impl Stored for ManifestRecord {
     }
 
     fn encode(&self) -> Bytes {
-        let mut bytes = Vec::from(encode_json(&self.header));
+        let mut bytes = encode_json(&self.header);
         bytes.push(b'\n');
         bytes.extend_from_slice(&self.bytes);
         bytes.into()

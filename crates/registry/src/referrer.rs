@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use crate::core::Core;
 use crate::keys;
 use crate::page::{LIST_KEYS_MAX, list_requests_max};
-use crate::{Error, Page, PageRequest, Repository, Result};
+use crate::{Error, PageRequest, Repository, Result, ResultPage};
 
 /// The most bytes of descriptors in one page: as much as a client must accept of a manifest. A page
 /// has at least one entry.
@@ -107,7 +107,7 @@ impl Repository {
         subject: &Digest,
         artifact_type: Option<&str>,
         page: &PageRequest,
-    ) -> Result<Page<Referrer>> {
+    ) -> Result<ResultPage<Referrer>> {
         let prefix = keys::referrers(&self.name, subject);
         let limit = page.limit.min(self.core.options.limits.page_items_max);
         let examined_max = match artifact_type {
@@ -115,7 +115,7 @@ impl Repository {
             None => limit,
         };
         let start_after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
-        let mut found = Page { items: Vec::new(), next: None };
+        let mut found = ResultPage { items: Vec::new(), next: None };
         if limit == 0 {
             return Ok(found);
         }
@@ -141,7 +141,7 @@ impl Repository {
             if fitting < listing.entries.len() {
                 return Ok(found);
             }
-            let Some(next) = listing.next else { return Ok(Page { next: None, ..found }) };
+            let Some(next) = listing.next else { return Ok(ResultPage { next: None, ..found }) };
             found.next = next.rsplit('/').next().map(str::to_owned);
             if room.is_full() {
                 return Ok(found);

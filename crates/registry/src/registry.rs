@@ -12,7 +12,7 @@ use crate::budget::BudgetUsage;
 use crate::core::Core;
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::{Options, Page, PageRequest, Result};
+use crate::{PageRequest, RegistryOptions, Result, ResultPage};
 
 /// The version of the store's format that this code reads and writes (docs/format.md).
 pub const FORMAT_VERSION: u32 = 1;
@@ -41,7 +41,7 @@ pub struct Repository {
 
 /// What a registry uses of its limits, and what its cache is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub struct RegistryUsage {
     /// Uploads that may still begin to send.
     pub upload_slots_free: usize,
     /// The memory that uploads share.
@@ -102,7 +102,7 @@ impl Registry {
     pub async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        options: Options,
+        options: RegistryOptions,
     ) -> Result<Self, OpenError> {
         match check_format(&*store).await {
             Err(OpenError::Absent) => create(&*store).await?,
@@ -119,7 +119,7 @@ impl Registry {
     pub async fn open_existing(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        options: Options,
+        options: RegistryOptions,
     ) -> Result<Self, OpenError> {
         check_format(&*store).await?;
         Ok(Self { core: Arc::new(Core::new(store, clock, options)) })
@@ -135,7 +135,7 @@ impl Registry {
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error).
-    pub async fn catalog(&self, page: &PageRequest) -> Result<Page<RepositoryName>> {
+    pub async fn catalog(&self, page: &PageRequest) -> Result<ResultPage<RepositoryName>> {
         let limit = page.limit.min(self.core.options.limits.page_items_max);
         let page = PageRequest { limit, last: page.last.clone() };
         self.catalog_within(&page, list_requests_max(limit)).await
@@ -151,7 +151,7 @@ impl Registry {
         &self,
         page: &PageRequest,
         requests_max: usize,
-    ) -> Result<Page<RepositoryName>> {
+    ) -> Result<ResultPage<RepositoryName>> {
         let start_after = page.last.as_deref().map(keys::catalog_after);
         let item = |key: &Key| keys::catalog_name(key).map(|name| (name.to_string(), name));
         self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item).await
@@ -166,14 +166,15 @@ impl Registry {
     pub async fn ready(&self) -> Result<()> {
         let (store, marker) = (&self.core.store, keys::format());
         store.head(&marker).await?;
-        let waited = store.longest_wait().unwrap_or_default();
+        let health = store.health();
+        let waited = health.longest_wait.unwrap_or_default();
         if waited > DISK_WAIT_MAX {
             let why = format!("a request has waited for the disk for {} s", waited.as_secs());
             return Err(
                 jreg_storage::Error::with_source(ErrorKind::Unavailable, marker, why).into()
             );
         }
-        let difference = store.clock_difference().unwrap_or_default();
+        let difference = health.clock_difference.unwrap_or_default();
         if difference <= CLOCK_DIFFERENCE_MAX {
             return Ok(());
         }
@@ -195,19 +196,19 @@ impl Registry {
     }
 
     /// The settings it was opened with.
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &RegistryOptions {
         &self.core.options
     }
 
     /// What it uses now, and how its cache has done since it was opened.
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> RegistryUsage {
         let (cache_hits, cache_misses) = self.core.cache.counts();
-        Usage {
+        RegistryUsage {
             upload_slots_free: self.core.upload_slots.available_permits(),
             upload_buffer: self.core.upload_bytes.usage(),
             cache_hits,
             cache_misses,
-            clock_difference: self.core.store.clock_difference().unwrap_or_default(),
+            clock_difference: self.core.store.health().clock_difference.unwrap_or_default(),
         }
     }
 }
@@ -274,27 +275,29 @@ mod tests {
         let store = Arc::new(MemoryStore::new());
         store.put(&keys::format(), marker.into(), PutMode::Create).await.unwrap();
         let clock = Arc::new(SystemClock::new());
-        Registry::open(store, clock, Options::default()).await.unwrap_err().to_string()
+        Registry::open(store, clock, RegistryOptions::default()).await.unwrap_err().to_string()
     }
 
     #[tokio::test]
     async fn a_registry_is_created_only_where_nothing_else_is() {
         let clock = || Arc::new(SystemClock::new());
         let store = Arc::new(MemoryStore::new());
-        let existing = Registry::open_existing(store.clone(), clock(), Options::default()).await;
+        let existing =
+            Registry::open_existing(store.clone(), clock(), RegistryOptions::default()).await;
         assert!(matches!(existing, Err(OpenError::Absent)));
         assert!(store.list(&ListRequest::below("")).await.unwrap().entries.is_empty());
         // What an interrupted start leaves is no obstacle.
         for key in ["auth/keys", "probe/1"] {
             store.put(&key.parse().unwrap(), "1".into(), PutMode::Create).await.unwrap();
         }
-        Registry::open(store.clone(), clock(), Options::default()).await.unwrap();
-        Registry::open_existing(store, clock(), Options::default()).await.unwrap();
+        Registry::open(store.clone(), clock(), RegistryOptions::default()).await.unwrap();
+        Registry::open_existing(store, clock(), RegistryOptions::default()).await.unwrap();
         let store = Arc::new(MemoryStore::new());
         for key in ["docker/registry/v2/x", "blobs/x", "a.txt"] {
             store.put(&key.parse().unwrap(), "1".into(), PutMode::Create).await.unwrap();
         }
-        let foreign = Registry::open(store.clone(), clock(), Options::default()).await.unwrap_err();
+        let foreign =
+            Registry::open(store.clone(), clock(), RegistryOptions::default()).await.unwrap_err();
         assert!(foreign.to_string().contains("it holds docker/, a.txt; name an"), "{foreign}");
         assert_eq!(store.list(&ListRequest::below("")).await.unwrap().entries.len(), 3);
     }

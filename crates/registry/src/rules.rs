@@ -8,7 +8,7 @@ pub enum Rule {
     /// W1: what is old is written again before anything relies on it.
     Touch,
     /// W1 holds for a link that a mount or a commit finds at its destination, too.
-    TouchHeld,
+    TouchDestination,
     /// W2: a referencing write is sent within its window.
     Window,
     /// W2 holds when the request leaves, however long its writer slept before.
@@ -57,9 +57,9 @@ pub enum Rule {
     /// Links that a repair has quarantined keep the bytes that they name.
     QuarantineKeeps,
     /// Whose location a folded link takes is made sure of first.
-    FoldHolds,
+    DeduplicateTouches,
     /// Deduplication hashes the bytes at a location before it makes a link name them.
-    FoldHashes,
+    DeduplicateHashes,
     /// A commit that does not link its own bytes first looks whether the others are complete.
     CheckBytes,
     /// The bytes of an upload are kept until a link names them or others.

@@ -21,14 +21,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use jreg_oci::{Digest, HashState, RepositoryName};
 use jreg_storage::{Key, Multipart};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::core::Core;
-use crate::record::{Location, Stored, decode_json, encode_json};
+use crate::record::{JsonRecord, Location};
 
 /// For how long after closing a session may still write its link (a client's retry of the
 /// closing PUT).
@@ -161,24 +160,8 @@ impl Session {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Form {
-    v: u32,
-    #[serde(flatten)]
-    session: Session,
-}
-
-impl Stored for Session {
-    fn decode(bytes: &Bytes) -> Result<Self, String> {
-        match decode_json(bytes)? {
-            Form { v: 1, session } => Ok(session),
-            Form { v, .. } => Err(format!("session version {v} is not known")),
-        }
-    }
-
-    fn encode(&self) -> Bytes {
-        encode_json(&Form { v: 1, session: self.clone() })
-    }
+impl JsonRecord for Session {
+    const VERSION: Option<(&'static str, u32)> = Some(("session", 1));
 }
 
 impl Open {
@@ -202,6 +185,7 @@ mod tests {
     use jreg_storage::Part;
 
     use super::*;
+    use crate::record::Stored;
 
     #[test]
     fn sessions_come_back_as_they_were() {

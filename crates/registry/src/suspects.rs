@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use jreg_storage::{ErrorKind, Key, Locality};
+use jreg_storage::{ErrorKind, Key};
 use quick_cache::unsync::Cache as Lru;
 
 use crate::Result;
@@ -118,7 +118,7 @@ impl Core {
     ///
     /// As [`Core::has_bytes`].
     pub(crate) async fn may_rely_on(&self, location: &Location) -> Result<bool> {
-        let is_cheap = self.store.locality() == Locality::InProcess;
+        let is_cheap = !self.store.capabilities().is_remote;
         match is_cheap || self.suspects.get(&location.key).is_some() {
             true => self.has_bytes(location).await,
             false => Ok(true),

@@ -4,12 +4,13 @@ use futures::future::join_all;
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::Key;
 
-use crate::core::{ATTEMPTS_MAX, Window};
+use crate::attempts::SwapAttempts;
 use crate::keys;
 use crate::page::list_requests_max;
 use crate::protect::TagRemoval;
 use crate::record::{Mark, Stored, TagTarget, Versioned};
-use crate::{Condition, Error, Page, PageRequest, Repository, Result};
+use crate::window::Window;
+use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
 
 /// How many hints are read at a time when the tags of a manifest are removed.
 const HINTS_PER_PAGE: usize = 1000;
@@ -34,7 +35,7 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::NameUnknown`] if no manifest was ever pushed here; [`Error::Store`].
-    pub async fn tags(&self, page: &PageRequest) -> Result<Page<Tag>> {
+    pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
         let prefix = keys::tags(&self.name);
         let start_after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
         let limit = page.limit.min(self.core.options.limits.page_items_max);
@@ -56,13 +57,15 @@ impl Repository {
     pub(crate) async fn change_tag(
         &self,
         tag: &Tag,
-        condition: Option<&Condition>,
+        condition: Option<&ReferencePrecondition>,
         mut known: Option<TagVersion>,
         change: TagChange<'_>,
     ) -> Result<bool> {
         let (core, key) = (&self.core, keys::tag(&self.name, tag));
         let _turn = core.tag_lock(&key).lock().await;
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new("the tag is being changed by too many others");
+        loop {
+            attempts.next().await?;
             let seen = match known.take() {
                 Some(known) => known,
                 None => core.read::<TagTarget>(&key).await?,
@@ -73,8 +76,8 @@ impl Repository {
             }
             let changed = match (change, &seen) {
                 (TagChange::Set(window, target), seen) => {
-                    core.check(window)?;
-                    if attempt > 0 {
+                    core.check_window(window)?;
+                    if attempts.is_retry() {
                         // The tag is not what it was when its hint was passed over.
                         let hint = keys::tag_hint(&self.name, &target.digest, tag);
                         core.ensure(window, &hint, &Mark {}).await?;
@@ -93,9 +96,7 @@ impl Repository {
             if changed {
                 return Ok(true);
             }
-            core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the tag is being changed by too many others" })
     }
 
     /// Removes every tag that points to a manifest, found by its hints, several at a time.

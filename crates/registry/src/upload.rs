@@ -6,14 +6,16 @@ use std::sync::Arc;
 use jreg_oci::{Algorithm, ContentRange};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::attempts::SwapAttempts;
 use crate::body::Incoming;
-use crate::core::ATTEMPTS_MAX;
 use crate::keys;
 use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
 use crate::session::{Leftover, Session, State};
 use crate::writer::{Purpose, Writer};
-use crate::{Chunk, Error, Repository, Result, UploadId};
+use crate::{Error, Repository, Result, UploadChunk, UploadId};
+
+const UPLOAD_CONTENDED: &str = "the upload is being changed by too many others";
 
 /// How far an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Repository {
     /// [`Error::ChunkOutOfOrder`], [`Error::UploadSuperseded`] (the upload lives on),
     /// [`Error::UploadUnknown`], [`Error::SizeMismatch`], [`Error::Body`] (what came is kept),
     /// [`Error::BlobTooLarge`], [`Error::Busy`], [`Error::Store`].
-    pub async fn upload_append(&self, id: &UploadId, chunk: Chunk) -> Result<UploadProgress> {
+    pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         let _slot = self.upload_slot()?;
         let range = chunk.range;
         if self.may_begin(range) {
@@ -125,7 +127,7 @@ impl Repository {
     /// Whether to take a chunk in before its session is looked for. Where a tail is an object of
     /// its own, a first chunk can be stored meanwhile; it mostly is the whole blob.
     pub(crate) fn may_begin(&self, range: Option<ContentRange>) -> bool {
-        self.core.store.part_rules().uniform && in_order(range, 0).is_ok()
+        self.core.store.capabilities().parts.uniform && in_order(range, 0).is_ok()
     }
 
     /// A writer of an upload that has not begun.
@@ -140,7 +142,9 @@ impl Repository {
     /// [`Error::UploadUnknown`] for one that is finished, too old or another repository's;
     /// [`Error::Busy`], [`Error::Store`].
     pub async fn upload_cancel(&self, id: &UploadId) -> Result<()> {
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(UPLOAD_CONTENDED);
+        loop {
+            attempts.next().await?;
             let (seen, leftover) = match self.session(id).await? {
                 None => (None, Leftover::default()),
                 Some(Versioned { value, etag, .. }) => match value.state {
@@ -156,9 +160,7 @@ impl Repository {
             if self.core.swap(&keys::upload(id), seen.as_ref(), cancelled).await?.is_some() {
                 return leftover.discard(&self.core).await;
             }
-            self.core.back_off(attempt).await;
         }
-        Err(Error::Busy { what: "the upload is being changed by too many others" })
     }
 
     /// One of the uploads that may send at the same time.
@@ -195,7 +197,9 @@ impl Repository {
         range: Option<ContentRange>,
         purpose: Purpose,
     ) -> Result<Writer> {
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = SwapAttempts::new(UPLOAD_CONTENDED);
+        attempts.next().await?;
+        loop {
             let State::Open(mut open) = seen.value.state else { return Err(unknown(id)) };
             in_order(range, open.offset)?;
             open.claim += 1;
@@ -208,10 +212,9 @@ impl Repository {
                 writer.take_over().await?;
                 return Ok(writer);
             }
-            self.core.back_off(attempt).await;
+            attempts.next().await?;
             seen = self.session(id).await?.ok_or_else(|| unknown(id))?;
         }
-        Err(Error::Busy { what: "the upload is being changed by too many others" })
     }
 }
 

@@ -18,19 +18,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, HashState, Hasher, RepositoryName};
-use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Locality, Multipart, Part, Put, PutMode};
+use jreg_storage::{ByteRange, ETag, ErrorKind, Key, Multipart, Part, Put, PutMode};
 use tokio::task::JoinHandle;
 
 use crate::body::Incoming;
-use crate::budget::Reserved;
+use crate::budget::BudgetReservation;
 use crate::commit::is_gone_or_done;
-use crate::core::{Core, Window, over};
+use crate::core::{Core, over};
 use crate::keys;
 use crate::pace::Pace;
 use crate::part_buffer::PartBuffer;
 use crate::record::{Link, Location, Stored};
 use crate::rules::Rule;
 use crate::session::{Closed, Leftover, Open, Session, State};
+use crate::window::Window;
 use crate::{Error, Result, UploadId};
 
 /// How many bytes of one stream go unrecorded at most (plus a part): where a dropped connection
@@ -112,7 +113,7 @@ pub(crate) struct Writer {
     tail: Option<Location>,
     buffer: PartBuffer,
     /// The part of the shared budget that the buffer takes.
-    reserved: Option<Reserved>,
+    reserved: Option<BudgetReservation>,
     /// Where the request's body ends, if that is known.
     end: Option<u64>,
     /// How many bytes were handed to the store as parts: where the buffer starts.
@@ -377,7 +378,7 @@ impl Writer {
         }
         let Some(upload) = &self.multipart else { return Err(Error::Stopped) };
         let parts = (upload.parts.len() + self.sending.len()) as u64;
-        let parts_max = store.part_rules().parts_max;
+        let parts_max = store.capabilities().parts.parts_max;
         if parts >= parts_max {
             let max_bytes = self.part_bytes.saturating_mul(parts_max);
             return Err(Error::BlobTooLarge { max_bytes });
@@ -468,7 +469,7 @@ impl Writer {
     /// must not be short, and where all that came is so little that it is mostly the whole blob.
     fn keeps_tail(&self) -> bool {
         let is_first = self.multipart.is_none();
-        match self.core.store.part_rules().uniform {
+        match self.core.store.capabilities().parts.uniform {
             true => self.part_room() > 0 || is_first,
             false => is_first && self.buffer.len() <= SMALL_BYTES,
         }
@@ -491,7 +492,7 @@ impl Writer {
         let (offset, hash) = (self.offset(), self.hasher.state());
         let saved = Saved { offset, hash, tail: Some(tail.clone()) };
         let state = State::Open(self.open(&saved, self.multipart.clone()));
-        let unnamed = self.multipart.is_none().then(|| self.core.window());
+        let unnamed = self.multipart.is_none().then(|| self.core.open_window());
         let first = Put { key: tail.key.clone(), bytes, mode: NEW_KEY };
         let recorded = self.core.put_then(unnamed, first, self.session_put(state)).await?;
         self.reserved = None;
@@ -507,7 +508,7 @@ impl Writer {
         let before = std::mem::replace(&mut self.saved, saved).tail;
         self.unnamed = None;
         let loose = before.filter(|before| self.saved.tail.as_ref() != Some(before));
-        if self.core.store.locality() == Locality::InProcess {
+        if !self.core.store.capabilities().is_remote {
             self.core.discard_loose(loose).await;
         }
     }
@@ -516,7 +517,7 @@ impl Writer {
         let bytes = self.buffer.take();
         let size_bytes = bytes.len() as u64;
         if self.multipart.is_none() {
-            self.unnamed = Some(self.core.window());
+            self.unnamed = Some(self.core.open_window());
         }
         self.core.store.put(&key, bytes, NEW_KEY).await?;
         self.reserved = None;
@@ -527,7 +528,7 @@ impl Writer {
     async fn record(&mut self, saved: Saved, multipart: Option<Multipart>) -> Result<()> {
         let state = State::Open(self.open(&saved, multipart));
         self.check_unnamed()?;
-        let unnamed = self.unnamed.map(|window| self.core.since(window));
+        let unnamed = self.unnamed.map(|window| self.core.window_since(window));
         self.recorded = Some(self.core.send_within(unnamed, self.swap(state)).await?);
         self.is_saved(saved).await;
         Ok(())
@@ -535,7 +536,7 @@ impl Writer {
 
     /// Fails if what was stored may be gone before the record names it.
     fn check_unnamed(&self) -> Result<()> {
-        self.unnamed.map_or(Ok(()), |window| self.core.check(self.core.since(window)))
+        self.unnamed.map_or(Ok(()), |window| self.core.check_window(self.core.window_since(window)))
     }
 
     fn open(&self, saved: &Saved, multipart: Option<Multipart>) -> Open {
@@ -554,7 +555,7 @@ impl Writer {
     pub(crate) fn remember(&self) {
         let core = &self.core;
         if let Some(etag) = &self.recorded
-            && core.store.locality() == Locality::Shared
+            && core.store.capabilities().is_remote
             && self.multipart.is_none()
         {
             let state = State::Open(self.open(&self.saved, None));
@@ -618,7 +619,7 @@ impl Writer {
     pub(crate) async fn close(&mut self, digest: &Digest) -> Result<(Closed, Window)> {
         let (location, multipart) = self.gather().await?;
         let closed = Closed::new(digest.clone(), location, multipart);
-        let now = self.core.window();
+        let now = self.core.open_window();
         if self.recorded.is_none() {
             return Ok((closed, self.unnamed.unwrap_or(now)));
         }
@@ -632,12 +633,12 @@ impl Writer {
     /// As [`Writer::close`], and links the bytes in the same step, where both are one.
     pub(crate) async fn close_and_link(&mut self, digest: &Digest) -> Result<OneStep> {
         let core = Arc::clone(&self.core);
-        let is_one_step = core.store.locality() == Locality::InProcess;
+        let is_one_step = core.store.capabilities().combines_puts;
         if !is_one_step || self.multipart.is_some() || !core.rules.keep(Rule::CloseFirst) {
             return Ok(OneStep::Apart);
         }
         self.check_unnamed()?;
-        let window = core.window();
+        let window = core.open_window();
         let (closed, first) = if self.recorded.is_some() {
             let (location, _) = self.gather().await?;
             let closed = Closed::new(digest.clone(), location, None);
@@ -827,7 +828,7 @@ fn is_definite(error: &Error) -> bool {
 /// The part size of a new upload: the configured one, or larger so that a blob of known length
 /// fits the number of parts.
 fn part_bytes(core: &Core, length: Option<u64>) -> u64 {
-    let rules = core.store.part_rules();
+    let rules = core.store.capabilities().parts;
     let configured = core.options.limits.part_bytes.unwrap_or(rules.part_bytes).max(1);
     let wanted = length.filter(|_| rules.uniform).map_or(0, |length| length.div_ceil(PARTS_AIM));
     if wanted <= configured {

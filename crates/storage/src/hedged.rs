@@ -19,15 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::{BoxFuture, Either, select};
 use tokio::time::{Instant, timeout};
 
-use crate::{
-    ByteRange, ByteStream, ETag, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    Observer, OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat,
-    Store, Written,
-};
+use crate::{ErrorKind, Key, Observer, Record, Result, Stat, Store, forward_store};
 
 /// No read is slow before this.
 const DELAY_MIN: Duration = Duration::from_millis(20);
@@ -173,28 +168,11 @@ impl Pace {
 
 #[async_trait]
 impl Store for Hedged {
-    fn locality(&self) -> Locality {
-        self.inner.locality()
-    }
-
-    fn part_rules(&self) -> PartRules {
-        self.inner.part_rules()
-    }
-
-    fn clock_difference(&self) -> Option<Duration> {
-        self.inner.clock_difference()
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        self.inner.longest_wait()
-    }
-
-    fn removes_versions(&self) -> bool {
-        self.inner.removes_versions()
-    }
-
-    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
-        self.inner.purge(request, age_min).await
+    forward_store! {
+        inner:
+        capabilities, health, purge, read, put, put_both, delete, delete_many, list,
+        create_multipart, resume_multipart, put_part, sync_parts, complete_multipart,
+        abort_multipart, file, presign,
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
@@ -203,61 +181,5 @@ impl Store for Hedged {
 
     async fn head(&self, key: &Key) -> Result<Stat> {
         self.hedged(|| self.inner.head(key)).await
-    }
-
-    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
-        self.inner.read(key, range).await
-    }
-
-    async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
-        self.inner.put(key, bytes, mode).await
-    }
-
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
-        self.inner.put_both(first, then).await
-    }
-
-    async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
-        self.inner.delete(key, version).await
-    }
-
-    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
-        self.inner.delete_many(keys).await
-    }
-
-    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.inner.list(request).await
-    }
-
-    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
-        self.inner.create_multipart(key, writer, part_bytes).await
-    }
-
-    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
-        self.inner.resume_multipart(upload, writer).await
-    }
-
-    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
-        self.inner.put_part(upload, offset, bytes).await
-    }
-
-    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
-        self.inner.sync_parts(upload).await
-    }
-
-    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
-        self.inner.complete_multipart(upload).await
-    }
-
-    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
-        self.inner.abort_multipart(upload).await
-    }
-
-    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
-        self.inner.file(key).await
-    }
-
-    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
-        self.inner.presign(key, presign).await
     }
 }

@@ -17,6 +17,7 @@ mod coalesced;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod error;
+mod forward;
 mod fs;
 mod hedged;
 mod key;
@@ -51,7 +52,8 @@ pub use s3::{
 pub use send_window::{SendWindow, SendWindowClosed};
 pub use single_writer::SingleWriter;
 pub use store::{
-    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Locality, Multipart, OpenFile,
-    Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Multipart, OpenFile, PairOutcome,
+    Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, Stat, Store,
+    StoreCapabilities, StoreFuture, StoreHealth, Written, put_in_sequence,
 };
 pub use tombstones::{TOMBSTONE_BYTES, Tombstones};

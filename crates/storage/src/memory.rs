@@ -15,8 +15,8 @@ use futures::StreamExt;
 
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed,
-    Locality, Multipart, OpenFile, Part, PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record,
-    Result, Stat, Store, SystemClock, Written,
+    Multipart, OpenFile, Part, PartRules, Presign, PutMode, RECORD_BYTES_MAX, Record, Result, Stat,
+    Store, StoreCapabilities, SystemClock, Written,
 };
 
 /// How many bytes a stream yields at a time.
@@ -29,8 +29,7 @@ const PART_RULES: PartRules =
 /// A store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
-    locality: Locality,
-    part_rules: PartRules,
+    capabilities: StoreCapabilities,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
@@ -38,8 +37,7 @@ pub struct MemoryStore {
 /// How a [`MemoryStore`] is to behave.
 #[derive(Clone, Debug)]
 pub struct MemoryBuilder {
-    locality: Locality,
-    part_rules: PartRules,
+    capabilities: StoreCapabilities,
     clock: Arc<dyn Clock>,
 }
 
@@ -84,16 +82,15 @@ impl MemoryStore {
     /// Starts from the habits of [`MemoryStore::new`].
     pub fn builder() -> MemoryBuilder {
         MemoryBuilder {
-            locality: Locality::InProcess,
-            part_rules: PART_RULES,
+            capabilities: StoreCapabilities::local(PART_RULES),
             clock: Arc::new(SystemClock::new()),
         }
     }
 
     /// A copy of it as it is now, which reads the time from `clock`.
     pub fn fork(&self, clock: Arc<dyn Clock>) -> Self {
-        let Self { locality, part_rules, .. } = *self;
-        Self { locality, part_rules, clock, state: Mutex::new(self.state().clone()) }
+        let capabilities = self.capabilities;
+        Self { capabilities, clock, state: Mutex::new(self.state().clone()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,17 +105,17 @@ impl Default for MemoryStore {
 }
 
 impl MemoryBuilder {
-    /// Sets what [`Store::locality`] answers. A [`Locality::Shared`] store does as S3 does: it
-    /// cannot shut a superseded claim out, and finds what such a claim spoiled at completion.
-    pub fn locality(mut self, locality: Locality) -> Self {
-        self.locality = locality;
+    /// Makes the store behave as S3 does: it cannot shut a superseded claim out, and finds what such
+    /// a claim spoiled at completion.
+    pub fn remote(mut self) -> Self {
+        self.capabilities = StoreCapabilities::remote(self.capabilities.parts);
         self
     }
 
-    /// Sets what [`Store::part_rules`] answers. With uniform parts the store names each part,
-    /// and refuses at completion an upload whose parts break the rules.
-    pub fn part_rules(mut self, rules: PartRules) -> Self {
-        self.part_rules = rules;
+    /// Sets the rules for parts. With uniform parts the store names each part, and refuses at
+    /// completion an upload whose parts break the rules.
+    pub fn part_rules(mut self, parts: PartRules) -> Self {
+        self.capabilities.parts = parts;
         self
     }
 
@@ -130,8 +127,8 @@ impl MemoryBuilder {
 
     /// Makes the empty store.
     pub fn build(self) -> MemoryStore {
-        let Self { locality, part_rules, clock } = self;
-        MemoryStore { locality, part_rules, clock, state: Mutex::default() }
+        let Self { capabilities, clock } = self;
+        MemoryStore { capabilities, clock, state: Mutex::default() }
     }
 }
 
@@ -242,12 +239,8 @@ fn slice(key: &Key, bytes: &Bytes, range: ByteRange) -> Result<Bytes> {
 
 #[async_trait]
 impl Store for MemoryStore {
-    fn locality(&self) -> Locality {
-        self.locality
-    }
-
-    fn part_rules(&self) -> PartRules {
-        self.part_rules
+    fn capabilities(&self) -> StoreCapabilities {
+        self.capabilities
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
@@ -357,7 +350,7 @@ impl Store for MemoryStore {
         if found.recorded(upload).is_none() {
             return Err(Error::new(ErrorKind::NotFound, &upload.key));
         }
-        if self.locality == Locality::InProcess {
+        if self.capabilities.fences_claims {
             found.writer = writer;
             found.truncate(upload.size_bytes());
         }
@@ -366,7 +359,7 @@ impl Store for MemoryStore {
 
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
         let mut state = self.state();
-        let etag = if self.part_rules.uniform { state.name() } else { String::new() };
+        let etag = if self.capabilities.parts.uniform { state.name() } else { String::new() };
         let found = state.upload(upload)?;
         if upload.writer < found.writer {
             return Err(Error::new(ErrorKind::Precondition, &upload.key));
@@ -383,8 +376,8 @@ impl Store for MemoryStore {
     async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
         let mut state = self.state();
         let found = state.upload(upload)?;
-        if self.part_rules.uniform {
-            check_rules(self.part_rules, upload)?;
+        if self.capabilities.parts.uniform {
+            check_rules(self.capabilities.parts, upload)?;
         }
         let whole =
             found.recorded(upload).ok_or_else(|| Error::new(ErrorKind::NotFound, &upload.key))?;

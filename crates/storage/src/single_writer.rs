@@ -9,16 +9,14 @@
 #![deny(clippy::missing_trait_methods)]
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
-    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
+    ETag, Error, ErrorKind, Key, PairOutcome, Put, PutMode, Result, Store, StoreCapabilities,
+    Written, forward_store, put_in_sequence,
 };
 
 /// How many writes can be under way at once; two keys rarely share a lock.
@@ -64,41 +62,15 @@ impl<S: Store> SingleWriter<S> {
 
 #[async_trait]
 impl<S: Store> Store for SingleWriter<S> {
-    fn locality(&self) -> Locality {
-        self.inner.locality()
+    /// A delete of a version looks, and then removes whatever is there.
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities { deletes_versions: true, ..self.inner.capabilities() }
     }
 
-    fn part_rules(&self) -> PartRules {
-        self.inner.part_rules()
-    }
-
-    fn clock_difference(&self) -> Option<Duration> {
-        self.inner.clock_difference()
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        self.inner.longest_wait()
-    }
-
-    /// It looks, and then removes whatever is there.
-    fn removes_versions(&self) -> bool {
-        true
-    }
-
-    async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
-        self.inner.purge(request, age_min).await
-    }
-
-    async fn get(&self, key: &Key) -> Result<Record> {
-        self.inner.get(key).await
-    }
-
-    async fn head(&self, key: &Key) -> Result<Stat> {
-        self.inner.head(key).await
-    }
-
-    async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
-        self.inner.read(key, range).await
+    forward_store! {
+        inner:
+        health, purge, get, head, read, delete_many, list, create_multipart, resume_multipart,
+        put_part, sync_parts, complete_multipart, abort_multipart, file, presign,
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
@@ -111,9 +83,8 @@ impl<S: Store> Store for SingleWriter<S> {
         self.inner.put(key, bytes, PutMode::Overwrite).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
-        self.put(&first.key, first.bytes, first.mode).await?;
-        Ok(self.put(&then.key, then.bytes, then.mode).await)
+    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
+        put_in_sequence(self, first, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
@@ -122,45 +93,5 @@ impl<S: Store> Store for SingleWriter<S> {
             self.check_version(key, etag).await?;
         }
         self.inner.delete(key, None).await
-    }
-
-    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
-        self.inner.delete_many(keys).await
-    }
-
-    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.inner.list(request).await
-    }
-
-    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
-        self.inner.create_multipart(key, writer, part_bytes).await
-    }
-
-    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
-        self.inner.resume_multipart(upload, writer).await
-    }
-
-    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
-        self.inner.put_part(upload, offset, bytes).await
-    }
-
-    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
-        self.inner.sync_parts(upload).await
-    }
-
-    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
-        self.inner.complete_multipart(upload).await
-    }
-
-    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
-        self.inner.abort_multipart(upload).await
-    }
-
-    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
-        self.inner.file(key).await
-    }
-
-    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
-        self.inner.presign(key, presign).await
     }
 }

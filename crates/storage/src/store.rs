@@ -11,14 +11,18 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, Result};
+use crate::{Error, Key, Result};
 
 /// The largest object that [`Store::get`] returns: a 4 MiB manifest with its header line, with
 /// room to spare.
 pub const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What an asynchronous method of [`Store`] returns.
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T>>;
 
 /// A stream of an object's bytes. An error ends it; the bytes before it are good.
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
@@ -89,6 +93,50 @@ pub struct Written {
     pub date: SystemTime,
 }
 
+/// What became of [`Store::put_both`] once its first object was written.
+#[derive(Debug)]
+#[must_use]
+pub enum PairOutcome {
+    /// The second object was written, too.
+    Both(Written),
+    /// Only the first object was written.
+    FirstOnly(Error),
+}
+
+impl PairOutcome {
+    /// The result of the second write.
+    ///
+    /// # Errors
+    ///
+    /// Why the second object was not written.
+    pub fn second(self) -> Result<Written> {
+        match self {
+            Self::Both(written) => Ok(written),
+            Self::FirstOnly(error) => Err(error),
+        }
+    }
+}
+
+impl From<Result<Written>> for PairOutcome {
+    fn from(second: Result<Written>) -> Self {
+        second.map_or_else(Self::FirstOnly, Self::Both)
+    }
+}
+
+/// [`Store::put_both`] as two calls of [`Store::put`], for stores and decorators that must see each.
+///
+/// # Errors
+///
+/// Why the first object was not written.
+pub async fn put_in_sequence(
+    store: &(impl Store + ?Sized),
+    first: Put,
+    then: Put,
+) -> Result<PairOutcome> {
+    store.put(&first.key, first.bytes, first.mode).await?;
+    Ok(store.put(&then.key, then.bytes, then.mode).await.into())
+}
+
 /// Which bytes of a bulk object to read. Ends are exclusive and must lie within the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteRange {
@@ -127,7 +175,7 @@ pub struct ListRequest {
 impl ListRequest {
     /// Every key below a prefix, from the start, one store page (1,000) at a time.
     pub fn below(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), start_after: None, delimiter: false, limit: 1000 }
+        Self { prefix: prefix.into(), start_after: None, delimiter: false, limit: LIST_PAGE_KEYS }
     }
 }
 
@@ -191,14 +239,71 @@ pub struct PartRules {
     pub parts_max: u64,
 }
 
-/// Where the store's state lives.
+/// What a caller may rely on, and what it should prefer, at one store. Constant for its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Locality {
-    /// Every change to the store passes through this value: a cache beside it can be exact, and
-    /// a listing costs little.
-    InProcess,
-    /// Others may change it: what was read is already old, and each request costs a round trip.
-    Shared,
+pub struct StoreCapabilities {
+    /// Sizes and number of the parts of a multipart upload.
+    pub parts: PartRules,
+    /// Every change passes through this value: a cache beside it can be exact. Otherwise other
+    /// processes may change the store, and what was read is already old.
+    pub is_exclusive: bool,
+    /// Each request is a round trip over a network: concurrent reads are worth sharing, slow ones
+    /// worth hedging, and a read that can be spared is.
+    pub is_remote: bool,
+    /// [`Store::put_both`] makes both objects durable at once.
+    pub combines_puts: bool,
+    /// [`Store::resume_multipart`] shuts out smaller claims, and finds lost parts, itself. Otherwise
+    /// the next part or the completion does.
+    pub fences_claims: bool,
+    /// [`Store::delete`] of a version works on every key. If not, it is
+    /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and what is
+    /// to go is swapped for something that stands for nothing.
+    pub deletes_versions: bool,
+    /// How many keys a page should have when everything below a prefix is listed.
+    pub list_page_keys: usize,
+}
+
+impl StoreCapabilities {
+    /// Those of a store in this process.
+    pub const fn local(parts: PartRules) -> Self {
+        Self {
+            parts,
+            is_exclusive: true,
+            is_remote: false,
+            combines_puts: true,
+            fences_claims: true,
+            deletes_versions: true,
+            // A folder is read whole for each page of it, and nothing is written in it meanwhile.
+            list_page_keys: 10_000,
+        }
+    }
+
+    /// Those of a store that is a service which others use as well.
+    pub const fn remote(parts: PartRules) -> Self {
+        Self {
+            parts,
+            is_exclusive: false,
+            is_remote: true,
+            combines_puts: false,
+            fences_claims: false,
+            deletes_versions: true,
+            list_page_keys: LIST_PAGE_KEYS,
+        }
+    }
+}
+
+/// How many keys a page of a listing has unless the request says otherwise.
+const LIST_PAGE_KEYS: usize = 1000;
+
+/// How a store is at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// How far the store's clock was from this machine's when it last answered, as far as the
+    /// response tells. `None` if it never has, or if there is but one clock.
+    pub clock_difference: Option<Duration>,
+    /// How long the oldest request that waits for the disk has waited: a read, or a write that is on
+    /// its way into the write-ahead log. `None` if none waits, or if the store has no disk.
+    pub longest_wait: Option<Duration>,
 }
 
 /// A multipart upload in progress: plain data, so that any instance can pick it up.
@@ -294,29 +399,12 @@ pub struct OpenFile {
 /// refuse the second ([`ErrorKind::Refused`](crate::ErrorKind)).
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
-    /// Where the state lives.
-    fn locality(&self) -> Locality;
+    /// What callers may rely on.
+    fn capabilities(&self) -> StoreCapabilities;
 
-    /// What this store wants of parts.
-    fn part_rules(&self) -> PartRules;
-
-    /// How far the store's clock was from this machine's when it last answered, as far as the
-    /// answer tells. `None` if it never has, or if there is but one clock.
-    fn clock_difference(&self) -> Option<Duration> {
-        None
-    }
-
-    /// How long the oldest request that waits for the disk has waited: a read, or a write that is on
-    /// its way into the write-ahead log. `None` if none waits, or if the store has no disk.
-    fn longest_wait(&self) -> Option<Duration> {
-        None
-    }
-
-    /// Whether [`Store::delete`] of a version works on every key. If not, it is
-    /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and what
-    /// is to go is swapped for something that stands for nothing.
-    fn removes_versions(&self) -> bool {
-        true
+    /// How the store is at the moment, for health checks and metrics.
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
     }
 
     /// Removes for good, in one page of the keys of `request`, what deletes have left behind and
@@ -342,12 +430,12 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written>;
 
     /// Writes objects at two keys one after the other, as two calls of [`Store::put`]: the second
-    /// only once the first is there, and others may see the first alone. A store that can makes both
-    /// durable at once. If the first was written, says what became of the second; of which version
-    /// the first is, only a read says: it may be large, and its writer has no use for it.
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
-        self.put(&first.key, first.bytes, first.mode).await?;
-        Ok(self.put(&then.key, then.bytes, then.mode).await)
+    /// only once the first is there, and others may see the first alone. A store that can
+    /// ([`StoreCapabilities::combines_puts`]) makes both durable at once. An error says that the
+    /// first was not written. Of which version the first is, only a read says: it may be large, and
+    /// its writer has no use for it.
+    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
+        put_in_sequence(self, first, then).await
     }
 
     /// Removes an object. With a version: only that version, otherwise `Precondition` (an absent

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed,
-    Locality, Multipart, OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, Record, Result,
-    Stat, Store, SystemClock, Written,
+    PairOutcome, Purged, Put, PutMode, Record, Result, Stat, Store, StoreCapabilities, SystemClock,
+    Written, forward_store, put_in_sequence,
 };
 
 /// The size of a tombstone. No record may have it.
@@ -143,24 +143,14 @@ fn tombstone() -> Bytes {
 
 #[async_trait]
 impl<S: Store> Store for Tombstones<S> {
-    fn locality(&self) -> Locality {
-        self.inner.locality()
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities { deletes_versions: self.removes, ..self.inner.capabilities() }
     }
 
-    fn part_rules(&self) -> PartRules {
-        self.inner.part_rules()
-    }
-
-    fn clock_difference(&self) -> Option<Duration> {
-        self.inner.clock_difference()
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        self.inner.longest_wait()
-    }
-
-    fn removes_versions(&self) -> bool {
-        self.removes
+    forward_store! {
+        inner:
+        health, delete_many, create_multipart, resume_multipart, put_part, sync_parts,
+        complete_multipart, abort_multipart, file, presign,
     }
 
     /// Removes old tombstones, where the store below can remove a version.
@@ -222,9 +212,8 @@ impl<S: Store> Store for Tombstones<S> {
         }
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
-        self.put(&first.key, first.bytes, first.mode).await?;
-        Ok(self.put(&then.key, then.bytes, then.mode).await)
+    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
+        put_in_sequence(self, first, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
@@ -238,46 +227,10 @@ impl<S: Store> Store for Tombstones<S> {
         }
     }
 
-    async fn delete_many(&self, keys: &[Key]) -> Result<()> {
-        self.inner.delete_many(keys).await
-    }
-
     /// A common prefix may stand for tombstones alone.
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         let mut page = self.inner.list(request).await?;
         page.entries.retain(|entry| !self.is_tombstone(entry));
         Ok(page)
-    }
-
-    async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
-        self.inner.create_multipart(key, writer, part_bytes).await
-    }
-
-    async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
-        self.inner.resume_multipart(upload, writer).await
-    }
-
-    async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
-        self.inner.put_part(upload, offset, bytes).await
-    }
-
-    async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
-        self.inner.sync_parts(upload).await
-    }
-
-    async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
-        self.inner.complete_multipart(upload).await
-    }
-
-    async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
-        self.inner.abort_multipart(upload).await
-    }
-
-    async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
-        self.inner.file(key).await
-    }
-
-    async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
-        self.inner.presign(key, presign).await
     }
 }

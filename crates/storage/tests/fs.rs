@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -683,4 +683,28 @@ fn slow_readers_hold_no_thread() {
             );
         }
     });
+}
+
+/// A blob was still served out of the damaged file after it had been restored from a backup, until the
+/// next start.
+#[tokio::test]
+async fn open_file_is_not_served_once_another_took_its_place() {
+    let root = tempfile::tempdir().unwrap();
+    let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+    let (key, path): (Key, _) = ("blobs/a".parse().unwrap(), root.path().join("blobs/a"));
+    store.put(&key, "right".into(), PutMode::Create).await.unwrap();
+    let served = || async {
+        let open = store.file(&key).await.ok().flatten()?;
+        let mut bytes = vec![0; usize::try_from(open.size_bytes).unwrap()];
+        open.file.read_exact_at(&mut bytes, 0).unwrap();
+        Some(String::from_utf8(bytes).unwrap())
+    };
+    assert_eq!(served().await.as_deref(), Some("right"));
+    fs::write(&path, "cut").unwrap();
+    assert_eq!(served().await.as_deref(), Some("cut"), "its length is told, so that it is refused");
+    fs::write(root.path().join("restored"), "right").unwrap();
+    fs::rename(root.path().join("restored"), &path).unwrap();
+    assert_eq!(served().await.as_deref(), Some("right"));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(served().await, None);
 }

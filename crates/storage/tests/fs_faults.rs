@@ -75,7 +75,7 @@ impl World<'_> {
         let done = self.store.put_both(put(first), put(then)).await;
         self.note(first, Some(bytes.clone()), &done);
         match done {
-            Ok(done) => self.note(then, Some(bytes), &done),
+            Ok(done) => self.note(then, Some(bytes), &done.second()),
             // If the first is ambiguous, so is the second.
             Err(error) => self.note::<()>(then, Some(bytes), &Err(error)),
         }
@@ -377,10 +377,10 @@ async fn log_does_not_grow_without_end_while_a_checkpoint_is_slow() {
         assert!(now <= 13 * MIB, "{now}");
     }
     assert!(!writing.is_finished());
-    assert!(store.longest_wait().is_some_and(|wait| wait > Duration::from_secs(1)));
+    assert!(store.health().longest_wait.is_some_and(|wait| wait > Duration::from_secs(1)));
     faults.heal();
     in_time(writing).await.unwrap();
-    assert!(store.longest_wait().is_none());
+    assert!(store.health().longest_wait.is_none());
     let store = Arc::into_inner(store).unwrap();
     put(&store, "b", "1").await.unwrap();
     drop(store);
@@ -416,7 +416,7 @@ async fn nothing_is_lost_when_a_checkpoint_fails_while_a_write_waits_for_it() {
         }
         acknowledged
     });
-    while store.longest_wait().is_none_or(|wait| wait < Duration::from_secs(2)) {
+    while store.health().longest_wait.is_none_or(|wait| wait < Duration::from_secs(2)) {
         assert!(!writing.is_finished());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -551,20 +551,63 @@ async fn what_frees_space_is_written_on_a_full_disk() {
     assert_eq!(put(&store, "a/3", "new").await, Err(ErrorKind::Full), "it is for others");
 }
 
+/// A file system that has space and no inode for one more file.
+#[derive(Debug, Default)]
+struct NoInode {
+    free: Mutex<Option<usize>>,
+}
+
+impl SyscallHook for NoInode {
+    fn before(&self, call: Syscall, _: SyscallTarget<'_>) -> io::Result<()> {
+        let mut free = self.free.lock().unwrap();
+        let Some(free) = &mut *free else { return Ok(()) };
+        match call {
+            Syscall::Create | Syscall::MakeFolder if *free == 0 => {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
+            Syscall::Create | Syscall::MakeFolder => *free -= 1,
+            Syscall::Unlink => *free += 1,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// GC ended at its first note, and a delete of a blob was refused.
+#[tokio::test]
+async fn what_frees_space_is_written_where_there_is_no_inode() {
+    let root = folder();
+    let disk = Arc::new(NoInode::default());
+    let options = FsOptions { reserved_for: vec!["notes/".to_owned()], ..FsOptions::default() };
+    let store = FsStore::open_with(root.path(), options, disk.clone()).unwrap();
+    let version = store.put(&key("a/0"), "live".into(), PutMode::Create).await.unwrap().etag;
+    *disk.free.lock().unwrap() = Some(0);
+    assert_eq!(put(&store, "a/1", "new").await, Err(ErrorKind::Full));
+    store.put(&key("a/0"), "dead".into(), PutMode::Match(version)).await.unwrap();
+    put(&store, "notes/new/1", "what goes").await.unwrap();
+    *disk.free.lock().unwrap() = Some(0);
+    assert_eq!(put(&store, "a/1", "new").await, Err(ErrorKind::Full), "it is for others");
+    *disk.free.lock().unwrap() = None;
+    store.delete(&key("a/0"), None).await.unwrap();
+    let names = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let spare = names.filter(|name| name.to_str().unwrap().starts_with(".reserve-")).count();
+    assert_eq!(spare, 16, "they are kept back again");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn read_that_does_not_return_is_seen_to_wait() {
     let (_root, faults, store) = held();
     put(&store, "a", "1").await.unwrap();
-    assert!(store.longest_wait().is_none());
+    assert!(store.health().longest_wait.is_none());
     faults.hold(Syscall::Open);
     let reading = store.clone();
     let reading = tokio::spawn(async move { reading.head(&key("a")).await });
     let held = faults.clone();
     assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
-    assert!(store.longest_wait().is_some());
+    assert!(store.health().longest_wait.is_some());
     faults.heal();
     in_time(reading).await.unwrap().unwrap();
-    assert!(store.longest_wait().is_none());
+    assert!(store.health().longest_wait.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -572,7 +615,7 @@ async fn write_and_listing_that_do_not_return_are_seen_to_wait() {
     let (_root, faults, store) = held();
     for call in [Syscall::Create, Syscall::ReadNames] {
         put(&store, "a/b", "1").await.unwrap();
-        assert!(store.longest_wait().is_none());
+        assert!(store.health().longest_wait.is_none());
         faults.hold(call);
         let working = store.clone();
         let working = tokio::spawn(async move {
@@ -583,7 +626,7 @@ async fn write_and_listing_that_do_not_return_are_seen_to_wait() {
         });
         let held = faults.clone();
         assert!(tokio::task::spawn_blocking(move || held.waits_for_held(1)).await.unwrap());
-        let wait = store.longest_wait();
+        let wait = store.health().longest_wait;
         faults.heal();
         assert!(in_time(working).await.unwrap());
         assert!(wait.is_some(), "{call:?}");

@@ -7,13 +7,15 @@ mod numbers;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use jreg_storage::{
-    Durability, FsOptions, FsStore, Key, ListRequest, Multipart, OpenError, Put, PutMode, Store,
-    SyncCounts,
+    Durability, ErrorKind, FsOptions, FsStore, Key, ListRequest, Multipart, OpenError, Put,
+    PutMode, Store, SyncCounts, Syscall, SyscallHook, SyscallTarget,
 };
 
 use numbers::Numbers;
@@ -101,7 +103,7 @@ impl World {
         let other = format!("pairs/{}", self.numbers.below(3));
         let put = |name: &str, mode| Put { key: key(name), bytes: bytes.clone(), mode };
         let first = put(&name, PutMode::Overwrite);
-        let then = self.store.put_both(first, put(&other, PutMode::Create)).await.unwrap();
+        let then = self.store.put_both(first, put(&other, PutMode::Create)).await.unwrap().second();
         self.objects.insert(name, bytes.clone());
         assert_eq!(then.is_ok(), !self.objects.contains_key(&other));
         self.objects.entry(other).or_insert(bytes);
@@ -272,7 +274,7 @@ async fn two_small_objects_share_a_sync() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let put = |name| Put { key: key(name), bytes: "1".into(), mode: PutMode::Create };
-    store.put_both(put("a/1"), put("b/1")).await.unwrap().unwrap();
+    store.put_both(put("a/1"), put("b/1")).await.unwrap().second().unwrap();
     assert_eq!(store.sync_counts(), SyncCounts { files: 0, folders: 0, logs: 1 });
 }
 
@@ -423,4 +425,77 @@ async fn last_batch_may_be_torn_and_a_copy_of_it_is_kept() {
     assert!(fs::read(found.path().join(".log-torn")).unwrap().starts_with(b"jregWAL"));
     let store = reopen(found.path(), &log).unwrap();
     assert_eq!(store.list(&ListRequest::below("a/")).await.unwrap().entries.len(), BATCHES);
+}
+
+/// A folder on another file system than the root's, where the machine has one.
+fn elsewhere(root: &Path) -> Option<tempfile::TempDir> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let other = tempfile::tempdir_in("/dev/shm").ok()?;
+    (device(other.path()) != device(root)).then_some(other)
+}
+
+/// The log is freed by a sync of the root's file system alone: 200 acknowledged blobs of a `blobs` folder
+/// that was a link to another disk were gone after a power cut, even after a clean stop.
+#[tokio::test]
+async fn part_on_another_file_system_does_not_rely_on_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(other) = elsewhere(root.path()) else { return };
+    fs::create_dir_all(root.path().join("a/b")).unwrap();
+    symlink(other.path(), root.path().join("a/b/c")).unwrap();
+    let store = open(root.path());
+    store.put(&key("a/b/c/1"), "1".into(), PutMode::Create).await.unwrap();
+    store.delete(&key("a/b/c/1"), None).await.unwrap();
+    let SyncCounts { files, folders, logs } = store.sync_counts();
+    assert_eq!((files, logs), (1, 0));
+    assert!(folders >= 2, "{folders}");
+}
+
+/// What the start does not see is refused before it is written.
+#[tokio::test]
+async fn folder_on_another_file_system_that_came_later_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(other) = elsewhere(root.path()) else { return };
+    let store = open(root.path());
+    store.put(&key("a/1"), "1".into(), PutMode::Create).await.unwrap();
+    symlink(other.path(), root.path().join("a/b")).unwrap();
+    fs::write(other.path().join("old"), "1").unwrap();
+    let refused =
+        |done: jreg_storage::Result<()>| assert_eq!(done.unwrap_err().kind(), ErrorKind::Refused);
+    refused(store.delete(&key("a/b/old"), None).await);
+    refused(store.put(&key("a/b/1"), "1".into(), PutMode::Create).await.map(drop));
+    refused(store.create_multipart(&key("a/b/2"), 1, 16).await.map(drop));
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
+}
+
+/// A log that was written before a part was moved to another file system.
+#[tokio::test]
+async fn replayed_part_on_another_file_system_is_synced_by_itself() {
+    let (before, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(other) = elsewhere(root.path()) else { return };
+    let store = open(before.path());
+    store.put(&key("a/1"), "1".into(), PutMode::Create).await.unwrap();
+    for name in [".run", ".log-0"] {
+        fs::copy(before.path().join(name), root.path().join(name)).unwrap();
+    }
+    symlink(other.path(), root.path().join("a")).unwrap();
+    let syncs = Arc::new(SyncCalls::default());
+    let options = FsOptions::default();
+    let replayed = FsStore::open_with(root.path(), options, syncs.clone()).unwrap();
+    assert_eq!(replayed.get(&key("a/1")).await.unwrap().bytes, "1");
+    let syncs = syncs.0.lock().unwrap();
+    assert!(!syncs.contains(&Syscall::SyncAll), "{syncs:?}");
+    assert!(syncs.iter().filter(|call| **call == Syscall::Sync).count() >= 2, "{syncs:?}");
+}
+
+/// The syncs of a store.
+#[derive(Debug, Default)]
+struct SyncCalls(Mutex<Vec<Syscall>>);
+
+impl SyscallHook for SyncCalls {
+    fn before(&self, call: Syscall, _: SyscallTarget<'_>) -> std::io::Result<()> {
+        if matches!(call, Syscall::Sync | Syscall::SyncAll) {
+            self.0.lock().unwrap().push(call);
+        }
+        Ok(())
+    }
 }

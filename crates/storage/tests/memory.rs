@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use jreg_storage::{ErrorKind, Key, Locality, MemoryStore, PartRules, Store};
+use jreg_storage::{ErrorKind, Key, MemoryStore, PartRules, Store};
 
 fn shared() -> MemoryStore {
     MemoryStore::builder()
-        .locality(Locality::Shared)
+        .remote()
         .part_rules(PartRules { part_bytes: 2048, uniform: true, parts_max: 4 })
         .build()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jreg_storage::testing::{Gate, ManualClock};
 use jreg_storage::{
-    ErrorKind, Key, ListRequest, Locality, MemoryStore, PutMode, Result, SingleWriter, Store,
+    ErrorKind, Key, ListRequest, MemoryStore, PutMode, Result, SingleWriter, Store,
     TOMBSTONE_BYTES, Tombstones,
 };
 
@@ -24,7 +24,7 @@ fn is_record(key: &Key) -> bool {
 }
 
 fn store() -> Tombstones<MemoryStore> {
-    Tombstones::new(MemoryStore::builder().locality(Locality::Shared).build(), is_record)
+    Tombstones::new(MemoryStore::builder().remote().build(), is_record)
 }
 
 mod contract_of_tombstones {
@@ -79,7 +79,7 @@ async fn a_plain_create_below_does_not_revive_a_tombstone_and_ours_does() {
 /// What the Create relies on may be gone by the time that the machine wakes.
 #[tokio::test]
 async fn a_tombstone_is_not_revived_after_the_machine_slept() {
-    let memory = MemoryStore::builder().locality(Locality::Shared).build();
+    let memory = MemoryStore::builder().remote().build();
     let (gate, clock) = (Gate::new(Arc::new(memory)), Arc::new(ManualClock::default()));
     let store = Tombstones::new(gate, is_record).with_clock(clock.clone());
     bury(&store, "a").await;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::guarded::{Registry, basic, bearer, hash_of, send};
 use crate::config::AuditTarget;
-use crate::http::Peer;
+use crate::server::Peer;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const RULES: &str = "[[rule]]\nname = 'alice works'\nsubjects = ['user:alice']\n\

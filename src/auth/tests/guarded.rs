@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::app::App;
 use crate::auth::{AccessTokenStore, Fetch, FetchError};
 use crate::config::Settings;
-use crate::http::{Peer, Secured};
+use crate::server::{Peer, Secured};
 
 /// The digest of bytes.
 pub(crate) fn hash_of(bytes: &[u8]) -> Digest {

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::guarded::{Registry, basic, bearer, send};
 use crate::config::Settings;
-use crate::http::Peer;
+use crate::server::Peer;
 
 const MANIFEST: &str = "/v2/open/app/manifests/latest";
 const UPLOADS: &str = "/v2/open/app/blobs/uploads/";

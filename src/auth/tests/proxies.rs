@@ -9,7 +9,7 @@ use jreg_auth::Certificate;
 
 use super::guarded::{Answer, Registry, send};
 use crate::config::ForwardedHeader;
-use crate::http::{Peer, Secured};
+use crate::server::{Peer, Secured};
 
 /// Whoever is in the office may pull, and whoever has the certificate of the proxy.
 const RULES: &str = "

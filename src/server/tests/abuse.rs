@@ -94,7 +94,7 @@ async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_
     assert!((ABANDONED_MAX..ABANDONED_MAX * 2).contains(&given_up), "{given_up}");
     ask(&mut other, "/", "").await;
     read_until(&mut other, "here").await;
-    let cut = server.metrics.render(&jreg_registry::Usage {
+    let cut = server.metrics.render(&jreg_registry::RegistryUsage {
         upload_slots_free: 0,
         upload_buffer: Default::default(),
         cache_hits: 0,

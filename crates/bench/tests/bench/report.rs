@@ -9,12 +9,6 @@ use jreg_bench::{BenchArgs, FORMAT, Latency, Measured, Run, Verdict};
 use crate::common::block_on;
 use crate::fake::{Fake, answer};
 
-#[derive(Debug, Parser)]
-struct Line {
-    #[command(flatten)]
-    bench: BenchArgs,
-}
-
 /// What the command prints, and how it goes.
 fn command(args: &[&str]) -> Result<(Verdict, String), String> {
     let mut out = Vec::new();
@@ -23,8 +17,9 @@ fn command(args: &[&str]) -> Result<(Verdict, String), String> {
 }
 
 fn command_to(args: &[&str], out: &mut Vec<u8>) -> Result<Verdict, String> {
-    let line = Line::try_parse_from(std::iter::once("bench").chain(args.iter().copied())).unwrap();
-    let verdict = jreg_bench::run(line.bench, out, &mut std::io::sink());
+    let args = std::iter::once("jreg-bench").chain(args.iter().copied());
+    let args = BenchArgs::try_parse_from(args).unwrap();
+    let verdict = jreg_bench::run(args, out, &mut std::io::sink());
     verdict.map_err(|error| error.to_string())
 }
 
@@ -159,7 +154,7 @@ fn files_that_are_no_results_are_named() {
         std::fs::write(&path, text).unwrap();
         command(&["report", path.to_str().unwrap()]).unwrap_err()
     };
-    assert!(report("{}").ends_with("x.json holds no results of jreg bench"));
+    assert!(report("{}").ends_with("x.json holds no results of jreg-bench"));
     assert!(report(r#"{"format":2}"#).ends_with("has format 2; this version of jreg reads 1"));
     let missing = folder.path().join("missing.json");
     let error = command(&["report", missing.to_str().unwrap()]).unwrap_err();

@@ -2,14 +2,14 @@
 //! for more than the part will hold.
 
 use super::{PARTS_AIM, Writer};
-use crate::budget::Reserved;
+use crate::budget::BudgetReservation;
 use crate::{Error, Result};
 
 impl Writer {
     /// Refuses what can never be stored before any of it is.
     pub(super) fn check_room(&self, left: Option<u64>) -> Result<()> {
         let budget = self.core.upload_bytes.bytes_max();
-        let parts_max = self.core.store.part_rules().parts_max;
+        let parts_max = self.core.store.capabilities().parts.parts_max;
         let max_bytes = if self.part_bytes > budget {
             budget.saturating_mul(PARTS_AIM)
         } else {
@@ -37,7 +37,7 @@ impl Writer {
 
     /// What is reserved, in bytes.
     pub(super) fn reserved_bytes(&self) -> u64 {
-        self.reserved.as_ref().map_or(0, Reserved::bytes)
+        self.reserved.as_ref().map_or(0, BudgetReservation::bytes)
     }
 
     /// Takes room for a part of which so many bytes are stored already, and for what follows them.
@@ -79,7 +79,7 @@ impl Writer {
         Ok(())
     }
 
-    fn make_room(&mut self, reserved: Reserved, target: u64) {
+    fn make_room(&mut self, reserved: BudgetReservation, target: u64) {
         let [bytes, target] =
             [reserved.bytes(), target].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         self.buffer.grow(bytes, target);

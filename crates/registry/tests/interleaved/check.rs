@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_oci::{Digest, Reference};
-use jreg_registry::{Registry, Touch};
+use jreg_registry::{Registry, TouchPolicy};
 use jreg_storage::ByteRange;
 
 use crate::content::digest;
@@ -180,7 +180,7 @@ pub(crate) async fn pull_all(view: &View, registry: &Registry) -> Checked {
         let repository = registry.repository(name.parse().unwrap());
         // One that leads nowhere is a collector's.
         let reference: Reference = tag.parse().unwrap();
-        let Ok(manifest) = repository.manifest_get(&reference, Touch::Never).await else {
+        let Ok(manifest) = repository.manifest_get(&reference, TouchPolicy::Never).await else {
             continue;
         };
         if digest(&manifest.bytes) != manifest.digest {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_oci::{Digest, Reference};
 use jreg_registry::{
-    Action, ActionKind, Chunk, CollectError, CollectOptions, Error, GRACE_MIN, ManifestPush,
-    Outcome, Phase, Registry, Repository, Result, Touch, UploadId, Watch,
+    Action, ActionKind, CollectError, CollectOptions, Error, GRACE_MIN, ManifestPush, Outcome,
+    Phase, Registry, Repository, Result, TouchPolicy, UploadChunk, UploadId, Watch,
 };
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ByteRange, Clock, Key, PutMode, Store};
@@ -67,14 +67,14 @@ impl Player {
     /// Asks for a blob, as one who will not push it if it is there.
     pub(crate) async fn has_blob(&self, name: &str, bytes: &Bytes) -> bool {
         let (of, repository) = (digest(bytes), self.repository(name));
-        let ask = async { repository.blob_stat(&of, Touch::IfOld).await.map(|_| ()) };
+        let ask = async { repository.blob_stat(&of, TouchPolicy::IfOld).await.map(|_| ()) };
         self.noted(blob(name, &of), &of, ask).await
     }
 
     /// Pushes a blob in one request.
     pub(crate) async fn push_blob(&self, name: &str, bytes: &Bytes) -> bool {
         let (of, repository) = (digest(bytes), self.repository(name));
-        let push = Box::pin(repository.blob_push(&of, Chunk::of(bytes.clone())));
+        let push = Box::pin(repository.blob_push(&of, UploadChunk::of(bytes.clone())));
         self.noted(blob(name, &of), &of, async { push.await.map(|_| ()) }).await
     }
 
@@ -82,14 +82,14 @@ impl Player {
     pub(crate) async fn upload(&self, name: &str, bytes: &Bytes) -> Option<UploadId> {
         let repository = self.repository(name);
         let id = repository.upload_start(None);
-        let sent = Box::pin(repository.upload_append(&id, Chunk::of(bytes.clone()))).await;
+        let sent = Box::pin(repository.upload_append(&id, UploadChunk::of(bytes.clone()))).await;
         sent.is_ok().then_some(id)
     }
 
     /// Closes an upload that has all its bytes.
     pub(crate) async fn close(&self, name: &str, id: &UploadId, bytes: &Bytes) -> bool {
         let (of, repository) = (digest(bytes), self.repository(name));
-        let close = Box::pin(repository.upload_finish(id, &of, Chunk::empty()));
+        let close = Box::pin(repository.upload_finish(id, &of, UploadChunk::empty()));
         self.noted(blob(name, &of), &of, async { close.await.map(|_| ()) }).await
     }
 
@@ -146,7 +146,7 @@ impl Player {
         let (repository, thing) =
             (self.repository(name), Thing::Manifest(name.to_owned(), of.clone()));
         let asked = Reference::Digest(of.clone());
-        let ask = async { repository.manifest_get(&asked, Touch::IfOld).await.map(|_| ()) };
+        let ask = async { repository.manifest_get(&asked, TouchPolicy::IfOld).await.map(|_| ()) };
         self.noted(thing, &of, ask).await
     }
 

@@ -22,7 +22,7 @@ fn caught(rule: Rule, scene: impl Future<Output = Scene>, deviations_max: usize)
 #[test]
 fn rules_of_writing() {
     caught(Rule::Touch, manifest_onto_old_blob(false), 2);
-    caught(Rule::TouchHeld, mount_onto_old_link(false), 2);
+    caught(Rule::TouchDestination, mount_onto_old_link(false), 2);
     caught(Rule::Window, slow_manifest(false), 2);
     caught(Rule::Rewrite, manifest_again(false), 2);
     caught(Rule::TouchChildren, index_onto_old_child(false), 2);
@@ -54,14 +54,14 @@ fn rules_of_collecting() {
     caught(Rule::SubjectKeeps, signed_image_again(false), 2);
     caught(Rule::SweepTwice, new_image(false), 2);
     caught(Rule::SweepSessions, close_and_sweep(Some(Rule::SweepSessions), false, 5), 2);
-    caught(Rule::FoldHolds, fold_while_holders_go(false), 1);
+    caught(Rule::DeduplicateTouches, fold_while_holders_go(false), 1);
 }
 
 #[test]
 fn rules_of_bytes() {
     caught(Rule::KeepOwnBytes, push_while_other_copy_goes(false), 1);
     caught(Rule::CheckBytes, push_over_missing_bytes(false), 1);
-    caught(Rule::FoldHashes, deduplication_of_wrong_bytes(false), 1);
+    caught(Rule::DeduplicateHashes, deduplication_of_wrong_bytes(false), 1);
     caught(Rule::ReplayWindow, slow_completion(false), 2);
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
-use jreg_registry::{Options, ReferencePolicy, Registry, Rule, may_come_back};
+use jreg_registry::{ReferencePolicy, Registry, RegistryOptions, Rule, may_come_back};
 use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
 use jreg_storage::{
-    ByteRange, Clock, ListRequest, Locality, MemoryStore, PartRules, PutMode, Store, Tombstones,
+    ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, Tombstones,
 };
 use tokio::task::JoinHandle;
 
@@ -90,7 +90,8 @@ fn memory(store: MemoryStore, stays: bool) -> Arc<Memory> {
 }
 
 async fn open(store: Arc<dyn Store>, clock: &Arc<ManualClock>) -> Registry {
-    let options = Options { references: ReferencePolicy::Strict, ..Options::default() };
+    let options =
+        RegistryOptions { references: ReferencePolicy::Strict, ..RegistryOptions::default() };
     Registry::open(store, clock.clone(), options).await.unwrap()
 }
 
@@ -148,7 +149,7 @@ impl Start {
     {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 100 };
-        let store = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let store = MemoryStore::builder().remote().part_rules(rules);
         let memory = memory(store.clock(clock.clone()).build(), stays);
         let registry = breaking(open(memory.clone(), &clock).await, broken);
         let ledger = Arc::new(Ledger::default());

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::channel::mpsc;
 use jreg_oci::{Algorithm, DESCRIPTORS_MAX, Digest};
-use jreg_registry::{Blob, Chunk, ManifestPush, Options, Registry, Repository, Result};
+use jreg_registry::{
+    Blob, ManifestPush, Registry, RegistryOptions, Repository, Result, UploadChunk,
+};
 use jreg_storage::testing::{Call, Faulty, Gate, ManualClock, Recording};
 use jreg_storage::{
-    ByteRange, ErrorKind, Key, ListRequest, Locality, MemoryStore, PartRules, PutMode, Store,
+    ByteRange, ErrorKind, Key, ListRequest, MemoryStore, PartRules, PutMode, Store,
 };
 
 /// Small, so that a few bytes are several parts.
@@ -36,9 +38,9 @@ pub(crate) fn bytes(length: usize) -> Bytes {
 }
 
 /// A body that the test sends piece by piece.
-pub(crate) fn open_body() -> (mpsc::Sender<Result<Bytes, jreg_registry::BodyError>>, Chunk) {
+pub(crate) fn open_body() -> (mpsc::Sender<Result<Bytes, jreg_registry::BodyError>>, UploadChunk) {
     let (sender, body) = mpsc::channel(8);
-    (sender, Chunk::new(None, None, Box::pin(body)))
+    (sender, UploadChunk::new(None, None, Box::pin(body)))
 }
 
 /// An image manifest with more layers than a push may have now. The last is this blob.
@@ -65,21 +67,32 @@ pub(crate) fn push_of(reference: &str, manifest: &str) -> ManifestPush {
     }
 }
 
+/// What the store of a [`Bench`] behaves like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Local,
+    Remote,
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
-        Self::with(Options::default()).await
+        Self::with(RegistryOptions::default()).await
     }
 
-    pub(crate) async fn with(options: Options) -> Self {
-        Self::at(Locality::Shared, options).await
+    pub(crate) async fn with(options: RegistryOptions) -> Self {
+        Self::at(StoreKind::Remote, options).await
     }
 
     /// On a store that behaves like a folder, or like a bucket.
-    pub(crate) async fn at(locality: Locality, options: Options) -> Self {
+    pub(crate) async fn at(kind: StoreKind, options: RegistryOptions) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let uniform = locality == Locality::Shared;
+        let uniform = kind == StoreKind::Remote;
         let rules = PartRules { part_bytes: PART as u64, uniform, parts_max: 100 };
-        let memory = MemoryStore::builder().locality(locality).part_rules(rules);
+        let memory = match kind {
+            StoreKind::Local => MemoryStore::builder(),
+            StoreKind::Remote => MemoryStore::builder().remote(),
+        };
+        let memory = memory.part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
         let faults = Arc::new(Faulty::new(memory));
         let calls = Arc::new(Recording::new(faults.clone()));
@@ -95,10 +108,10 @@ impl Bench {
 
     /// The same repository as another instance sees it, which remembers nothing.
     pub(crate) async fn another(&self, name: &str) -> Repository {
-        self.another_with(name, Options::default()).await
+        self.another_with(name, RegistryOptions::default()).await
     }
 
-    pub(crate) async fn another_with(&self, name: &str, options: Options) -> Repository {
+    pub(crate) async fn another_with(&self, name: &str, options: RegistryOptions) -> Repository {
         let (store, clock) = (self.gate.clone(), self.clock.clone());
         let registry = Registry::open(store, clock, options).await.unwrap();
         registry.repository(name.parse().unwrap())
@@ -106,7 +119,7 @@ impl Bench {
 
     pub(crate) async fn push(&self, name: &str, bytes: &Bytes) -> Blob {
         let repository = self.repository(name);
-        repository.blob_push(&digest(bytes), Chunk::of(bytes.clone())).await.unwrap()
+        repository.blob_push(&digest(bytes), UploadChunk::of(bytes.clone())).await.unwrap()
     }
 
     pub(crate) async fn put_manifest(&self, name: &str, tag: &str, manifest: &str) -> Result<()> {

@@ -9,9 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use jreg_registry::{BodyError, Chunk, Error, Limits, Options, Registry, Repository};
+use jreg_registry::{
+    BodyError, Error, Registry, RegistryLimits, RegistryOptions, Repository, UploadChunk,
+};
 use jreg_storage::testing::{Call, Gate, Intercepted, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, Locality, MemoryStore, PartRules, Result};
+use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use tokio::task::JoinHandle;
 
 use crate::bench::{PART, bytes, digest};
@@ -61,7 +63,7 @@ impl Meter {
 
     /// A body of these bytes, counted as they are taken, with others' turns between them; it then
     /// ends, breaks off, or stands still.
-    fn body(&self, bytes: &Bytes, length: Option<u64>, ending: Ending) -> Chunk {
+    fn body(&self, bytes: &Bytes, length: Option<u64>, ending: Ending) -> UploadChunk {
         let meter = self.clone();
         let frames: Vec<_> = (0..bytes.len()).map(|at| bytes.slice(at..=at)).collect();
         let frames = futures::stream::iter(frames).then(move |frame| {
@@ -73,7 +75,7 @@ impl Meter {
             Ending::Broken => frames.chain(futures::stream::iter([Err(BodyError::Broken)])).boxed(),
             Ending::Stalled => frames.chain(futures::stream::pending()).boxed(),
         };
-        Chunk::new(None, length, body)
+        UploadChunk::new(None, length, body)
     }
 }
 
@@ -124,17 +126,21 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        Self::with(Limits { upload_buffer_bytes: BUDGET_BYTES, ..Limits::default() }).await
+        Self::with(RegistryLimits {
+            upload_buffer_bytes: BUDGET_BYTES,
+            ..RegistryLimits::default()
+        })
+        .await
     }
 
-    async fn with(limits: Limits) -> Self {
+    async fn with(limits: RegistryLimits) -> Self {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 10_000 };
-        let memory = MemoryStore::builder().locality(Locality::Shared).part_rules(rules);
+        let memory = MemoryStore::builder().remote().part_rules(rules);
         let gate = Arc::new(Gate::new(Arc::new(memory.clock(clock.clone()).build())));
         let meter = Meter::default();
         let store = Arc::new(Intercepted::with(gate.clone(), meter.clone()));
-        let options = Options { limits, ..Options::default() };
+        let options = RegistryOptions { limits, ..RegistryOptions::default() };
         let registry = Registry::open(store, clock, options).await.unwrap();
         Self { meter, gate, registry }
     }
@@ -226,13 +232,13 @@ async fn fixed_uploads_that_have_sent_nothing_hold_nothing() {
 #[tokio::test]
 async fn fixed_uploads_that_find_no_room_are_refused() {
     let wait_max = Duration::from_millis(50);
-    let limits = Limits { buffer_wait_max: wait_max, ..Limits::default() };
-    let bench = Bench::with(Limits { upload_buffer_bytes: PART as u64, ..limits }).await;
+    let limits = RegistryLimits { buffer_wait_max: wait_max, ..RegistryLimits::default() };
+    let bench = Bench::with(RegistryLimits { upload_buffer_bytes: PART as u64, ..limits }).await;
     let stalled = bench.push(0, PART, Ending::Stalled);
     settle().await;
     let content = bytes(PART);
     let (second, whole) = (bench.repository(1), digest(&content));
-    let refused = second.blob_push(&whole, Chunk::of(content.clone()));
+    let refused = second.blob_push(&whole, UploadChunk::of(content.clone()));
     let refused = tokio::time::timeout(WAIT_MAX, refused).await.expect("it waits for ever");
     assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
     let usage = bench.registry.usage().upload_buffer;
@@ -240,7 +246,7 @@ async fn fixed_uploads_that_find_no_room_are_refused() {
     stalled.abort();
     stalled.await.unwrap_err();
     assert_eq!(bench.free(), PART as u64, "some is never given back");
-    second.blob_push(&whole, Chunk::of(content)).await.unwrap();
+    second.blob_push(&whole, UploadChunk::of(content)).await.unwrap();
 }
 
 /// Most streams are short. That they may become long must not keep the others waiting.
@@ -274,7 +280,8 @@ async fn streams_that_grow_at_the_same_time_do_not_starve_each_other() {
 async fn fixed_uploads_that_have_sent_a_part_hold_no_other_for_a_byte() {
     const STALLED: usize = 16;
     const PARTS: u64 = STALLED as u64;
-    let limits = Limits { upload_buffer_bytes: PARTS * PART as u64, ..Limits::default() };
+    let limits =
+        RegistryLimits { upload_buffer_bytes: PARTS * PART as u64, ..RegistryLimits::default() };
     let bench = Bench::with(limits).await;
     let mut stalled = Vec::new();
     for number in 0..STALLED {
@@ -336,7 +343,7 @@ async fn fixed_short_chunks_after_long_tails_fit_the_budget() {
     all(appends).await;
     assert_eq!(bench.free(), BUDGET_BYTES, "some is never given back");
     for (repository, id) in ids {
-        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
     }
 }
 
@@ -346,9 +353,9 @@ async fn fixed_upload_with_parts_above_the_budget_does_not_stop_the_others() {
     const MIB: u64 = 1024 * 1024;
     /// No whole number of MiB, to which the parts of long uploads are rounded.
     const ODD_BYTES: u64 = 3 * MIB + MIB / 2;
-    let limits = Limits { upload_buffer_bytes: ODD_BYTES, ..Limits::default() };
+    let limits = RegistryLimits { upload_buffer_bytes: ODD_BYTES, ..RegistryLimits::default() };
     let bench = Bench::with(limits).await;
-    let long = Chunk { length: Some(ODD_BYTES * 9_000), ..Chunk::of("some of it") };
+    let long = UploadChunk { length: Some(ODD_BYTES * 9_000), ..UploadChunk::of("some of it") };
     let repository = bench.repository(0);
     let id = repository.upload_start(None);
     let refused = tokio::time::timeout(WAIT_MAX, repository.upload_append(&id, long)).await;
@@ -356,16 +363,16 @@ async fn fixed_upload_with_parts_above_the_budget_does_not_stop_the_others() {
     assert!(matches!(refused, Error::SizeMismatch { .. }), "{refused}");
 
     // The session has parts of that size, and goes on where there is less room.
-    let less = Limits { upload_buffer_bytes: MIB, ..Limits::default() };
-    let options = Options { limits: less, ..Options::default() };
+    let less = RegistryLimits { upload_buffer_bytes: MIB, ..RegistryLimits::default() };
+    let options = RegistryOptions { limits: less, ..RegistryOptions::default() };
     let clock = Arc::new(ManualClock::default());
     let other = Registry::open(bench.gate.clone(), clock, options).await.unwrap();
     let other = other.repository("r0".parse().unwrap());
-    let refused = other.upload_append(&id, Chunk { length: None, ..Chunk::of("more") });
+    let refused = other.upload_append(&id, UploadChunk { length: None, ..UploadChunk::of("more") });
     let refused = tokio::time::timeout(WAIT_MAX, refused).await;
     let refused = refused.expect("it waits for what will never be").unwrap_err();
     assert!(matches!(refused, Error::Busy { .. }), "{refused}");
     let small = digest(b"x");
-    let pushed = other.blob_push(&small, Chunk::of("x"));
+    let pushed = other.blob_push(&small, UploadChunk::of("x"));
     tokio::time::timeout(WAIT_MAX, pushed).await.expect("others wait behind it").unwrap();
 }

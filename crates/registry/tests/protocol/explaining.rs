@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use jreg_registry::{CollectOptions, ContentKind, ExplainRequest, Holding, Reason, Unwatched};
+use jreg_registry::{
+    CollectOptions, ContentKind, ExplainRequest, ExplainedContent, RetentionReason, Unwatched,
+};
 use jreg_storage::Clock;
 
 use crate::bench::{Bench, HOUR, bytes, digest};
-use crate::collecting::{image, index, referrer};
+use crate::gc::{image, index, referrer};
 
 async fn explain(
     bench: &Bench,
     repository: Option<&str>,
     digest: jreg_oci::Digest,
-) -> Vec<Holding> {
+) -> Vec<ExplainedContent> {
     let repository = repository.map(|name| name.parse().unwrap());
     let request = ExplainRequest { digest, repository };
     bench.registry.explain(request, &CollectOptions::default()).await.unwrap().holdings
@@ -34,14 +36,14 @@ async fn every_reason_is_named() {
     bench.put_manifest("a", "multi", &index).await.unwrap();
     bench.put_manifest("a", &of(&signature).to_string(), &signature).await.unwrap();
     let held = explain(&bench, Some("a"), of(&child)).await;
-    let by_tag = Reason::Tag { tag: "v1".parse().unwrap() };
-    assert_eq!(held[0].reasons, [by_tag, Reason::Manifest { digest: of(&index) }]);
+    let by_tag = RetentionReason::Tag { tag: "v1".parse().unwrap() };
+    assert_eq!(held[0].reasons, [by_tag, RetentionReason::Manifest { digest: of(&index) }]);
     assert_eq!(held[0].goes_after, None);
     let held = explain(&bench, Some("a"), of(&signature)).await;
-    assert_eq!(held[0].reasons, [Reason::Subject { digest: of(&child) }]);
+    assert_eq!(held[0].reasons, [RetentionReason::Subject { digest: of(&child) }]);
     let mut naming = [of(&child), of(&signature)];
     naming.sort_by_key(ToString::to_string);
-    let naming = naming.map(|digest| Reason::Manifest { digest });
+    let naming = naming.map(|digest| RetentionReason::Manifest { digest });
     let held = explain(&bench, None, digest(&config)).await;
     assert_eq!(held.len(), 2);
     assert_eq!((held[0].kind, held[0].size_bytes), (ContentKind::Blob, 5));
@@ -77,7 +79,7 @@ async fn untagged_manifest_is_kept_by_the_settings_or_goes() {
     let digest = digest(manifest.as_bytes());
     bench.put_manifest("a", &digest.to_string(), &manifest).await.unwrap();
     let held = explain(&bench, None, digest.clone()).await;
-    assert_eq!(held[0].reasons, [Reason::UntaggedKept]);
+    assert_eq!(held[0].reasons, [RetentionReason::UntaggedKept]);
     let request = ExplainRequest { digest, repository: None };
     let untagged = CollectOptions { untagged: Some(HOUR), ..CollectOptions::default() };
     let held = bench.registry.explain(request, &untagged).await.unwrap().holdings;

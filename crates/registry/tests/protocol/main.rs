@@ -5,10 +5,10 @@
 
 mod bench;
 mod buffering;
-mod checking;
-mod checking_beside;
-mod collecting;
 mod explaining;
+mod fsck;
+mod fsck_concurrent;
+mod gc;
 mod pushing;
 mod reaping;
 mod repairing;

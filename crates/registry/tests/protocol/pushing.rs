@@ -6,21 +6,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::SinkExt;
 use jreg_registry::{
-    Blob, CheckOptions, Error, FindingKind, Options, ReferencePolicy, Registry, Repository, Result,
-    Touch, Unwatched, UploadId, UploadProgress,
+    Blob, CheckOptions, Error, FindingKind, ReferencePolicy, Registry, RegistryOptions, Repository,
+    Result, TouchPolicy, Unwatched, UploadId, UploadProgress,
 };
-use jreg_registry::{Chunk, Limits};
+use jreg_registry::{RegistryLimits, UploadChunk};
 use jreg_storage::testing::{Call, Fault, Faulty};
-use jreg_storage::{ErrorKind, FsOptions, FsStore, Locality, PutMode, Store, SystemClock};
+use jreg_storage::{ErrorKind, FsOptions, FsStore, PutMode, Store, SystemClock};
 
-use crate::bench::{Bench, HOUR, MINUTE, PART, bytes, digest, open_body};
-use crate::collecting::image;
+use crate::bench::{Bench, HOUR, MINUTE, PART, StoreKind, bytes, digest, open_body};
+use crate::gc::image;
 
-const BOTH: [Locality; 2] = [Locality::InProcess, Locality::Shared];
+const BOTH: [StoreKind; 2] = [StoreKind::Local, StoreKind::Remote];
 
-async fn bench(locality: Locality) -> Bench {
-    let options = Options { references: ReferencePolicy::Strict, ..Options::default() };
-    Bench::at(locality, options).await
+async fn bench(store: StoreKind) -> Bench {
+    let options =
+        RegistryOptions { references: ReferencePolicy::Strict, ..RegistryOptions::default() };
+    Bench::at(store, options).await
 }
 
 /// Each way in which a client pushes a blob.
@@ -37,14 +38,14 @@ enum Way {
 const WAYS: [Way; 3] = [Way::Single, Way::Put, Way::Streamed];
 
 async fn push(repository: &Repository, way: Way, content: &Bytes) -> Result<Blob> {
-    let (of, chunk) = (digest(content), Chunk::of(content.clone()));
+    let (of, chunk) = (digest(content), UploadChunk::of(content.clone()));
     let id = repository.upload_start(None);
     match way {
         Way::Single => repository.blob_push(&of, chunk).await,
         Way::Put => repository.upload_finish(&id, &of, chunk).await,
         Way::Streamed => {
-            repository.upload_append(&id, Chunk { length: None, ..chunk }).await?;
-            repository.upload_finish(&id, &of, Chunk::empty()).await
+            repository.upload_append(&id, UploadChunk { length: None, ..chunk }).await?;
+            repository.upload_finish(&id, &of, UploadChunk::empty()).await
         }
     }
 }
@@ -56,10 +57,10 @@ fn is_link_write(call: &Call) -> bool {
 /// The other copy is deleted at every store request of a push, in turn.
 #[tokio::test]
 async fn push_does_not_fail_when_another_copy_is_deleted_meanwhile() {
-    for (locality, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
+    for (store, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
         for len in [5, PART * 3 + 1] {
             for stop in 1.. {
-                let bench = bench(locality).await;
+                let bench = bench(store).await;
                 let content = bytes(len);
                 bench.push("b", &content).await;
                 let seen = Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -78,17 +79,18 @@ async fn push_does_not_fail_when_another_copy_is_deleted_meanwhile() {
                     }
                 };
                 if !is_stopped {
-                    assert!(stop > 2, "{locality:?} {way:?} {len}: it made {stop} requests");
+                    assert!(stop > 2, "{store:?} {way:?} {len}: it made {stop} requests");
                     break;
                 }
                 // Another instance, which is not held back.
                 let clock = bench.clock.clone();
-                let other = Registry::open(bench.calls.clone(), clock, Options::default()).await;
+                let other =
+                    Registry::open(bench.calls.clone(), clock, RegistryOptions::default()).await;
                 let other = other.unwrap().repository("b".parse().unwrap());
                 other.blob_delete(&digest(&content)).await.unwrap();
                 held.release();
                 let pushed = pushing.await.unwrap();
-                let named = format!("{locality:?} {way:?} {len} bytes, stop {stop}");
+                let named = format!("{store:?} {way:?} {len} bytes, stop {stop}");
                 assert!(pushed.is_ok(), "{named}: {pushed:?}");
                 assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content, "{named}");
             }
@@ -99,8 +101,8 @@ async fn push_does_not_fail_when_another_copy_is_deleted_meanwhile() {
 /// The copy is there when the first bytes come, and gone when the last do.
 #[tokio::test]
 async fn push_does_not_fail_when_another_copy_is_deleted_while_its_bytes_come() {
-    for locality in BOTH {
-        let bench = bench(locality).await;
+    for store in BOTH {
+        let bench = bench(store).await;
         let content = bytes(PART * 3 + 1);
         bench.push("b", &content).await;
         let (mut sender, chunk) = open_body();
@@ -123,7 +125,7 @@ async fn push_does_not_fail_when_the_search_for_other_copies_does() {
             || call.operation == "get" && call.key.ends_with("/b")
     };
     for n in 1..=2 {
-        let bench = bench(Locality::InProcess).await;
+        let bench = bench(StoreKind::Local).await;
         let content = bytes(PART * 3 + 1);
         bench.push("b", &content).await;
         bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_search).nth(n));
@@ -135,20 +137,20 @@ async fn push_does_not_fail_when_the_search_for_other_copies_does() {
 
 #[tokio::test]
 async fn duplicate_keeps_no_bytes_of_its_own() {
-    for (locality, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
-        let bench = bench(locality).await;
+    for (store, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
+        let bench = bench(store).await;
         let content = bytes(PART * 3 + 1);
         bench.push("b", &content).await;
         push(&bench.repository("a"), way, &content).await.unwrap();
-        assert_eq!(bench.keys("blobs/").await.len(), 1, "{locality:?} {way:?}");
+        assert_eq!(bench.keys("blobs/").await.len(), 1, "{store:?} {way:?}");
         assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
     }
 }
 
 #[tokio::test]
 async fn mount_of_a_source_that_vanishes_is_no_error() {
-    for locality in BOTH {
-        let bench = bench(locality).await;
+    for store in BOTH {
+        let bench = bench(store).await;
         let content = bytes(5);
         bench.push("b", &content).await;
         bench.clock.advance(2 * HOUR);
@@ -159,7 +161,8 @@ async fn mount_of_a_source_that_vanishes_is_no_error() {
             tokio::spawn(async move { repository.blob_mount(&of, &"b".parse().unwrap()).await });
         held.reached(1).await;
         let clock = bench.clock.clone();
-        let other = Registry::open(bench.calls.clone(), clock, Options::default()).await.unwrap();
+        let other =
+            Registry::open(bench.calls.clone(), clock, RegistryOptions::default()).await.unwrap();
         let other = other.repository("b".parse().unwrap());
         other.blob_delete(&digest(&content)).await.unwrap();
         held.release();
@@ -188,11 +191,11 @@ async fn damage(bench: &Bench, damage: Damage) {
 
 #[tokio::test]
 async fn push_heals_a_link_whose_bytes_are_missing() {
-    for (locality, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
+    for (store, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
         for (kind, len) in [(Damage::Removed, 6), (Damage::Cut, PART * 3 + 1)] {
-            let bench = bench(locality).await;
+            let bench = bench(store).await;
             let (content, of) = (bytes(len), digest(&bytes(len)));
-            let named = format!("{locality:?} {way:?} {kind:?}");
+            let named = format!("{store:?} {way:?} {kind:?}");
             bench.push("a", &content).await;
             bench.pull("a", &of).await.unwrap();
             damage(&bench, kind).await;
@@ -207,39 +210,39 @@ async fn push_heals_a_link_whose_bytes_are_missing() {
 
 #[tokio::test]
 async fn push_takes_no_copy_whose_bytes_are_missing() {
-    for (locality, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
-        let bench = bench(locality).await;
+    for (store, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
+        let bench = bench(store).await;
         let content = bytes(PART * 3 + 1);
         bench.push("b", &content).await;
         damage(&bench, Damage::Cut).await;
         push(&bench.repository("a"), way, &content).await.unwrap();
         let pulled = bench.pull("a", &digest(&content)).await.unwrap();
-        assert_eq!(pulled, content, "{locality:?} {way:?}");
+        assert_eq!(pulled, content, "{store:?} {way:?}");
     }
 }
 
 /// A client that may push is told to push again what is known to be missing.
 #[tokio::test]
 async fn missing_bytes_are_not_vouched_for() {
-    for locality in BOTH {
-        let bench = bench(locality).await;
+    for store in BOTH {
+        let bench = bench(store).await;
         let (content, of) = (bytes(5), digest(&bytes(5)));
         let (repository, manifest) = (bench.repository("a"), image(&content));
         bench.push("a", &content).await;
         damage(&bench, Damage::Removed).await;
         // In a bucket this is how the instance learns of it.
         assert!(bench.pull("a", &of).await.is_err());
-        let stat = repository.blob_stat(&of, Touch::IfOld).await;
-        assert!(matches!(stat, Err(Error::BlobUnknown { .. })), "{locality:?} {stat:?}");
-        let stat = repository.blob_stat(&of, Touch::Never).await;
-        assert!(matches!(stat, Err(Error::Damaged { .. })), "{locality:?} {stat:?}");
+        let stat = repository.blob_stat(&of, TouchPolicy::IfOld).await;
+        assert!(matches!(stat, Err(Error::BlobUnknown { .. })), "{store:?} {stat:?}");
+        let stat = repository.blob_stat(&of, TouchPolicy::Never).await;
+        assert!(matches!(stat, Err(Error::Damaged { .. })), "{store:?} {stat:?}");
         let put = bench.put_manifest("a", "v1", &manifest).await;
-        assert!(matches!(put, Err(Error::ReferencesUnknown { .. })), "{locality:?} {put:?}");
+        assert!(matches!(put, Err(Error::ReferencesUnknown { .. })), "{store:?} {put:?}");
         let from = "a".parse().unwrap();
         assert_eq!(bench.repository("b").blob_mount(&of, &from).await.unwrap(), None);
 
         bench.push("a", &content).await;
-        repository.blob_stat(&of, Touch::IfOld).await.unwrap();
+        repository.blob_stat(&of, TouchPolicy::IfOld).await.unwrap();
         bench.put_manifest("a", "v1", &manifest).await.unwrap();
         bench.repository("b").blob_mount(&of, &from).await.unwrap().unwrap();
         assert_eq!(bench.pull("b", &of).await.unwrap(), content);
@@ -249,7 +252,7 @@ async fn missing_bytes_are_not_vouched_for() {
 /// An instance that knows nothing of it asks the store before it mounts.
 #[tokio::test]
 async fn mount_asks_the_store_for_the_bytes() {
-    let bench = bench(Locality::Shared).await;
+    let bench = bench(StoreKind::Remote).await;
     let content = bytes(5);
     bench.push("b", &content).await;
     damage(&bench, Damage::Cut).await;
@@ -260,25 +263,25 @@ async fn mount_asks_the_store_for_the_bytes() {
 /// Bytes that come back, from a backup or a replica, are served and relied on again.
 #[tokio::test]
 async fn restored_bytes_are_relied_on_again() {
-    let bench = bench(Locality::Shared).await;
+    let bench = bench(StoreKind::Remote).await;
     let (content, of) = (bytes(5), digest(&bytes(5)));
     bench.push("a", &content).await;
     let key = bench.keys("blobs/").await.remove(0);
     bench.faults.delete(&key, None).await.unwrap();
     assert!(bench.pull("a", &of).await.is_err());
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap_err();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap_err();
     bench.faults.put(&key, content.clone(), PutMode::Overwrite).await.unwrap();
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap();
     assert_eq!(bench.pull("a", &of).await.unwrap(), content);
     bench.calls.take();
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap();
     assert_eq!(bench.calls.take().len(), 0, "it is no suspect any more");
 }
 
 /// What a deep fsck found wrong is healed by the next push, though the size is right.
 #[tokio::test]
 async fn push_heals_what_fsck_found_wrong() {
-    let bench = bench(Locality::Shared).await;
+    let bench = bench(StoreKind::Remote).await;
     let (content, of) = (bytes(5), digest(&bytes(5)));
     bench.push("a", &content).await;
     let key = bench.keys("blobs/").await.remove(0);
@@ -286,7 +289,7 @@ async fn push_heals_what_fsck_found_wrong() {
     let deep = CheckOptions { deep: true, ..CheckOptions::default() };
     let done = bench.registry.check(&deep, &Unwatched).await.unwrap();
     assert_eq!(done.damage, 1);
-    bench.repository("a").blob_stat(&of, Touch::IfOld).await.unwrap_err();
+    bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap_err();
     bench.push("a", &content).await;
     assert_eq!(bench.pull("a", &of).await.unwrap(), content);
 }
@@ -298,7 +301,7 @@ fn is_complete(call: &Call) -> bool {
 /// An upload of several parts whose bytes have all come.
 async fn filled(bench: &Bench, content: &Bytes) -> UploadId {
     let id = bench.repository("a").upload_start(None);
-    let chunk = Chunk::of(content.clone());
+    let chunk = UploadChunk::of(content.clone());
     bench.repository("a").upload_append(&id, chunk).await.unwrap();
     id
 }
@@ -308,17 +311,19 @@ async fn filled(bench: &Bench, content: &Bytes) -> UploadId {
 async fn completion_may_take_longer_than_a_window() {
     let content = bytes(PART * 3);
     for is_replay in [false, true] {
-        let bench = bench(Locality::Shared).await;
+        let bench = bench(StoreKind::Remote).await;
         let id = filled(&bench, &content).await;
         if is_replay {
             bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_complete));
             let (repository, of) = (bench.repository("a"), digest(&content));
-            repository.upload_finish(&id, &of, Chunk::empty()).await.unwrap_err();
+            repository.upload_finish(&id, &of, UploadChunk::empty()).await.unwrap_err();
         }
         let mut completed = bench.gate.hold_answer(is_complete);
         let (repository, of) = (bench.repository("a"), digest(&content));
         let closing =
-            tokio::spawn(async move { repository.upload_finish(&id, &of, Chunk::empty()).await });
+            tokio::spawn(
+                async move { repository.upload_finish(&id, &of, UploadChunk::empty()).await },
+            );
         completed.reached(1).await;
         bench.clock.advance(30 * MINUTE);
         completed.release();
@@ -330,13 +335,13 @@ async fn completion_may_take_longer_than_a_window() {
 /// The session protects its bytes for an hour and a half: a link written later might name nothing.
 #[tokio::test]
 async fn completion_that_takes_longer_than_an_hour_links_nothing() {
-    let bench = bench(Locality::Shared).await;
+    let bench = bench(StoreKind::Remote).await;
     let content = bytes(PART * 3);
     let id = filled(&bench, &content).await;
     let mut completed = bench.gate.hold_answer(is_complete);
     let (repository, of) = (bench.repository("a"), digest(&content));
     let closing =
-        tokio::spawn(async move { repository.upload_finish(&id, &of, Chunk::empty()).await });
+        tokio::spawn(async move { repository.upload_finish(&id, &of, UploadChunk::empty()).await });
     completed.reached(1).await;
     bench.clock.advance(HOUR + MINUTE);
     completed.release();
@@ -349,8 +354,8 @@ async fn completion_that_takes_longer_than_an_hour_links_nothing() {
 async fn full_at(folder: &std::path::Path, n: u64) -> (Arc<Faulty>, Registry) {
     let store = Arc::new(FsStore::open(folder, FsOptions::default()).unwrap());
     let store = Arc::new(Faulty::new(store));
-    let limits = Limits { part_bytes: Some(64 * 1024), ..Limits::default() };
-    let options = Options { limits, ..Options::default() };
+    let limits = RegistryLimits { part_bytes: Some(64 * 1024), ..RegistryLimits::default() };
+    let options = RegistryOptions { limits, ..RegistryOptions::default() };
     let registry = Registry::open(store.clone(), Arc::new(SystemClock::new()), options).await;
     let is_part = |call: &Call| call.operation == "put_part";
     store.inject(Fault::fail(ErrorKind::Full).on(is_part).nth(n).from_then_on());
@@ -392,12 +397,11 @@ async fn push_to_a_full_disk_frees_its_bytes_at_once() {
 async fn push_whose_link_has_no_room_frees_its_bytes_at_once() {
     let content = bytes(PART / 2);
     let of = digest(&content);
-    for (locality, way) in
-        BOTH.into_iter().flat_map(|at| [Way::Single, Way::Put].map(|way| (at, way)))
+    for (store, way) in BOTH.into_iter().flat_map(|at| [Way::Single, Way::Put].map(|way| (at, way)))
     {
         // The first write of the link finds one that was deleted, and the second replaces that.
         for nth in [1, 2] {
-            let bench = bench(locality).await;
+            let bench = bench(store).await;
             let repository = bench.repository("a");
             bench.push("a", &content).await;
             repository.blob_delete(&of).await.unwrap();
@@ -405,7 +409,7 @@ async fn push_whose_link_has_no_room_frees_its_bytes_at_once() {
             bench.faults.inject(Fault::fail(ErrorKind::Full).on(is_link_write).nth(nth));
             let failed = push(&repository, way, &content).await.unwrap_err();
             assert!(matches!(&failed, Error::Store(error) if error.kind() == ErrorKind::Full));
-            assert_eq!(bench.keys("blobs/").await, before, "{locality:?} {way:?} {nth}");
+            assert_eq!(bench.keys("blobs/").await, before, "{store:?} {way:?} {nth}");
             push(&repository, way, &content).await.unwrap();
             assert_eq!(bench.pull("a", &of).await.unwrap(), content);
         }
@@ -420,8 +424,8 @@ async fn upload_on_a_full_disk_goes_on_from_its_record() {
     let repository = registry.repository("a".parse().unwrap());
     let id = repository.upload_start(None);
     let first = content.slice(..200_000);
-    repository.upload_append(&id, Chunk::of(first.clone())).await.unwrap();
-    let rest = || Chunk::of(content.slice(200_000..));
+    repository.upload_append(&id, UploadChunk::of(first.clone())).await.unwrap();
+    let rest = || UploadChunk::of(content.slice(200_000..));
     for is_last in [false, true] {
         let failed = match is_last {
             false => repository.upload_append(&id, rest()).await.map(|_| ()),
@@ -435,14 +439,14 @@ async fn upload_on_a_full_disk_goes_on_from_its_record() {
     store.heal();
     repository.upload_finish(&id, &digest(&content), rest()).await.unwrap();
     assert_eq!(
-        repository.blob_stat(&digest(&content), Touch::Never).await.unwrap().size_bytes,
+        repository.blob_stat(&digest(&content), TouchPolicy::Never).await.unwrap().size_bytes,
         content.len() as u64
     );
 }
 
 /// One location of three is wrong: neither the pushes before nor deduplication may spread it.
 async fn three_copies(content: &Bytes, wrong: usize) -> (Bench, jreg_storage::Key) {
-    let bench = bench(Locality::Shared).await;
+    let bench = bench(StoreKind::Remote).await;
     for name in ["a", "b", "c"] {
         bench.push(name, content).await;
         bench.put_manifest(name, "v1", &image(content)).await.unwrap();
@@ -464,7 +468,7 @@ async fn deduplication_does_not_spread_wrong_bytes_and_heals_them() {
         }
         bench.clock.advance(48 * HOUR);
         let seen = crate::bench::Actions::default();
-        let done = bench.registry.collect(&crate::collecting::options(), &seen).await.unwrap();
+        let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
         assert_eq!((done.folded.removed, done.findings), (2, 1), "{which} {damage:?}");
         let found = seen.findings();
         let kind = match damage {
@@ -488,7 +492,7 @@ async fn deduplication_without_a_right_copy_only_reports() {
     }
     bench.clock.advance(48 * HOUR);
     let seen = crate::bench::Actions::default();
-    let done = bench.registry.collect(&crate::collecting::options(), &seen).await.unwrap();
+    let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
     assert_eq!((done.folded.scanned, done.findings), (0, 3));
 }
 
@@ -496,7 +500,7 @@ async fn deduplication_without_a_right_copy_only_reports() {
 #[tokio::test]
 async fn link_in_memory_to_damaged_bytes_is_read_again() {
     for kind in [Damage::Removed, Damage::Cut] {
-        let bench = bench(Locality::Shared).await;
+        let bench = bench(StoreKind::Remote).await;
         let (content, of) = (bytes(6), digest(&bytes(6)));
         bench.push("a", &content).await;
         bench.pull("a", &of).await.unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jreg_registry::{Chunk, Error, Options, Reaped, Registry, UploadId};
+use jreg_registry::{Error, ReaperReport, Registry, RegistryOptions, UploadChunk, UploadId};
 use jreg_storage::testing::{Fault, Gate};
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
@@ -11,13 +11,13 @@ use crate::bench::{Bench, MINUTE, PART, bytes, digest};
 
 /// Past the age limit and the time a write may be on its way.
 fn past_use() -> std::time::Duration {
-    Options::default().limits.upload_age_max + 21 * MINUTE
+    RegistryOptions::default().limits.upload_age_max + 21 * MINUTE
 }
 
 async fn begun(bench: &Bench, length: usize) -> UploadId {
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(bytes(length))).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(bytes(length))).await.unwrap();
     id
 }
 
@@ -30,13 +30,13 @@ async fn unfinished_uploads_go_with_their_bytes_once_they_are_past_use() {
     assert_eq!(sessions.len(), 3, "two sessions and a tail: {sessions:?}");
     let upload = bench.multipart().await;
 
-    bench.clock.advance(Options::default().limits.upload_age_max + 19 * MINUTE);
-    assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+    bench.clock.advance(RegistryOptions::default().limits.upload_age_max + 19 * MINUTE);
+    assert_eq!(bench.registry.reap_uploads().await.unwrap(), ReaperReport::default());
     assert_eq!(bench.keys("uploads/").await, sessions);
 
     bench.clock.advance(2 * MINUTE);
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 2, ended: 0, failed: 0 });
+    assert_eq!(reaped, ReaperReport { unfinished: 2, ended: 0, failed: 0 });
     assert_eq!(bench.keys("").await, bench.keys("jreg.json").await);
     assert!(bench.multipart_is_gone(&upload).await);
 }
@@ -46,11 +46,11 @@ async fn finished_uploads_leave_only_their_record() {
     let bench = Bench::new().await;
     let (content, repository) = (bytes(PART * 3), bench.repository("a"));
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
-    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
+    repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
     bench.clock.advance(past_use());
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 1, failed: 0 });
     assert_eq!(bench.keys("uploads/").await, []);
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
@@ -67,7 +67,7 @@ async fn cancelled_upload_whose_bytes_could_not_be_removed_is_cleaned_up_later()
 
     bench.clock.advance(past_use());
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 1, failed: 0 });
     assert!(bench.multipart_is_gone(&upload).await);
     assert_eq!(bench.keys("uploads/").await, []);
 }
@@ -95,9 +95,9 @@ async fn what_fails_is_counted_and_tried_again() {
     let removal = |call: &jreg_storage::testing::Call| call.operation == "delete";
     bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(removal));
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 1, ended: 0, failed: 1 });
+    assert_eq!(reaped, ReaperReport { unfinished: 1, ended: 0, failed: 1 });
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 1, failed: 0 });
     assert_eq!(bench.keys("blobs/").await, []);
 }
 
@@ -111,7 +111,7 @@ async fn what_is_not_understood_is_left_alone() {
     bench.faults.put(&stranger, Bytes::from_static(b"x"), PutMode::Create).await.unwrap();
     bench.clock.advance(past_use());
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 0, ended: 0, failed: 1 });
+    assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 0, failed: 1 });
     assert_eq!(bench.keys("uploads/").await, [session, stranger]);
 }
 
@@ -133,14 +133,14 @@ async fn upload_that_was_finished_at_the_last_moment_keeps_its_record_for_a_whil
     let bench = Bench::new().await;
     let (content, repository) = (bytes(PART * 3), bench.repository("a"));
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
-    bench.clock.advance(Options::default().limits.upload_age_max);
-    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
+    bench.clock.advance(RegistryOptions::default().limits.upload_age_max);
+    repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
     bench.clock.advance(80 * MINUTE);
-    assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+    assert_eq!(bench.registry.reap_uploads().await.unwrap(), ReaperReport::default());
     bench.clock.advance(MINUTE);
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 1, failed: 0 });
 }
 
 /// So long after it was finished, no retry of an upload can write its link.
@@ -156,35 +156,35 @@ async fn sessions_of_finished_uploads_go_early_and_unfinished_ones_are_read_once
     for length in [1, PART * 3] {
         let content = bytes(length);
         let id = repository.upload_start(None);
-        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
-        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
         contents.push(content);
     }
     let is_session = |key: &Key| !key.as_str().contains('.');
     let sessions = async || bench.keys("uploads/").await.into_iter().filter(is_session).count();
     bench.clock.advance(CLOSED_USE);
-    assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+    assert_eq!(bench.registry.reap_uploads().await.unwrap(), ReaperReport::default());
     assert_eq!(sessions().await, 3);
     bench.clock.advance(MINUTE);
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 0, ended: 2, failed: 0 });
+    assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 2, failed: 0 });
     assert_eq!(sessions().await, 1);
     for content in &contents {
         assert_eq!(bench.pull("a", &digest(content)).await.unwrap(), content);
     }
     bench.calls.take();
     for _ in 0..3 {
-        assert_eq!(bench.registry.reap_uploads().await.unwrap(), Reaped::default());
+        assert_eq!(bench.registry.reap_uploads().await.unwrap(), ReaperReport::default());
     }
     let calls: Vec<_> = bench.calls.take().into_iter().map(|call| call.operation).collect();
     assert_eq!(calls, ["list"; 3], "what is not finished was read before");
     // The upload goes on, and what became of it is seen.
-    repository.upload_append(&open, Chunk::of(bytes(1))).await.unwrap();
+    repository.upload_append(&open, UploadChunk::of(bytes(1))).await.unwrap();
     let content = Bytes::from([bytes(1), bytes(1)].concat());
-    repository.upload_finish(&open, &digest(&content), Chunk::empty()).await.unwrap();
+    repository.upload_finish(&open, &digest(&content), UploadChunk::empty()).await.unwrap();
     bench.clock.advance(CLOSED_USE + MINUTE);
     let reaped = bench.registry.reap_uploads().await.unwrap();
-    assert_eq!(reaped, Reaped { unfinished: 0, ended: 1, failed: 0 });
+    assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 1, failed: 0 });
     assert_eq!(bench.keys("uploads/").await, []);
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
@@ -196,8 +196,8 @@ async fn an_upload_that_begins_anew_after_its_session_went_is_whole() {
     let (content, repository) = (bytes(PART * 2), bench.repository("a"));
     let id = repository.upload_start(None);
     let push = async || {
-        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
-        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
     };
     push().await;
     bench.clock.advance(CLOSED_USE + MINUTE);
@@ -217,12 +217,12 @@ async fn a_slow_reaper_does_not_remove_an_upload_that_began_anew() {
         let bench = Bench::new().await;
         let (content, repository) = (bytes(PART * 2), bench.repository("a"));
         let id = repository.upload_start(None);
-        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
-        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
         bench.clock.advance(CLOSED_USE + MINUTE);
         let gate = Arc::new(Gate::new(bench.faults.clone()));
         let clock = bench.clock.clone();
-        let slow = Registry::open(gate.clone(), clock, Options::default()).await.unwrap();
+        let slow = Registry::open(gate.clone(), clock, RegistryOptions::default()).await.unwrap();
         let mut held = match is_read {
             true => gate.hold_answer(|call| call.operation == "get"),
             false => gate.hold(move |call| !call.is_read()),
@@ -230,12 +230,12 @@ async fn a_slow_reaper_does_not_remove_an_upload_that_began_anew() {
         let reaping = tokio::spawn(async move { slow.reap_uploads().await });
         held.reached(1).await;
         assert_eq!(bench.registry.reap_uploads().await.unwrap().ended, 1);
-        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
         held.release();
-        assert_eq!(reaping.await.unwrap().unwrap(), Reaped::default(), "{is_read}");
+        assert_eq!(reaping.await.unwrap().unwrap(), ReaperReport::default(), "{is_read}");
         let there = repository.upload_status(&id).await.unwrap();
         assert_eq!(there.offset, content.len() as u64, "{is_read}");
-        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
         assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
     }
 }
@@ -248,10 +248,10 @@ async fn a_closing_put_again_after_the_session_went_is_answered_by_the_blob() {
         let (content, repository) = (bytes(PART * 2), bench.repository("a"));
         let id = repository.upload_start(None);
         let close = async |of: &Bytes| {
-            let chunk = Chunk { length, ..Chunk::empty() };
+            let chunk = UploadChunk { length, ..UploadChunk::empty() };
             repository.upload_finish(&id, &digest(of), chunk).await
         };
-        repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
         close(&content).await.unwrap();
         bench.clock.advance(CLOSED_USE + MINUTE);
         assert_eq!(bench.registry.reap_uploads().await.unwrap().ended, 1);

@@ -1,10 +1,10 @@
 //! Repairs: what is said before them, and what they keep.
 
-use jreg_registry::{CheckOptions, Chunk, CollectOptions, FindingKind, Rule, Unwatched};
+use jreg_registry::{CheckOptions, CollectOptions, FindingKind, Rule, Unwatched, UploadChunk};
 use jreg_storage::{Key, Store};
 
 use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers};
-use crate::checking::{
+use crate::fsck::{
     Findings, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
     repairing, tag_key,
 };
@@ -90,8 +90,8 @@ async fn bytes_stay_while_a_link_of_their_digest_that_cannot_be_read_is_in_quara
         if is_chunked {
             let repository = bench.repository("a");
             let id = repository.upload_start(None);
-            repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
-            repository.upload_finish(&id, &blob, Chunk::empty()).await.unwrap();
+            repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
+            repository.upload_finish(&id, &blob, UploadChunk::empty()).await.unwrap();
         } else {
             bench.push("a", &content).await;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures::SinkExt;
 use jreg_oci::{Algorithm, ContentRange, Digest};
-use jreg_registry::{Chunk, Error, UploadId, UploadProgress};
+use jreg_registry::{Error, UploadChunk, UploadId, UploadProgress};
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, PutMode, Store};
 
@@ -24,7 +24,7 @@ fn is_link_write(call: &Call) -> bool {
 async fn filled(bench: &Bench, content: &Bytes) -> UploadId {
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(content.clone())).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
     id
 }
 
@@ -41,13 +41,17 @@ async fn newer_request_takes_an_upload_over_and_the_older_adds_nothing() {
     held.reached(1).await;
     held.release();
 
-    let rest = Chunk::of(content.slice(PART * 2..));
+    let rest = UploadChunk::of(content.slice(PART * 2..));
     let newer = bench.repository("a").upload_append(&id, rest).await.unwrap();
     assert_eq!(newer, UploadProgress { offset: PART as u64 * 4 });
     drop(sender);
     let older = older.await.unwrap();
     assert!(matches!(older, Err(Error::UploadSuperseded { .. })), "{older:?}");
-    bench.repository("a").upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    bench
+        .repository("a")
+        .upload_finish(&id, &digest(&content), UploadChunk::empty())
+        .await
+        .unwrap();
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
 
@@ -57,7 +61,7 @@ async fn an_upload_is_claimed_before_a_part_is_sent() {
     let content = bytes(PART * 5);
     let id = filled(&bench, &content.slice(..PART * 2)).await;
     bench.calls.take();
-    let rest = Chunk::of(content.slice(PART * 2..));
+    let rest = UploadChunk::of(content.slice(PART * 2..));
     bench.repository("a").upload_append(&id, rest).await.unwrap();
     let writes = bench.writes();
     let first = |what: &str| writes.iter().position(|write| write.starts_with(what)).unwrap();
@@ -70,9 +74,13 @@ async fn first_chunks_of_two_requests_follow_each_other() {
     let content = bytes(PART);
     let (first, second) = (content.slice(..3), content.slice(3..));
     let id = filled(&bench, &first).await;
-    let progress = bench.repository("a").upload_append(&id, Chunk::of(second)).await.unwrap();
+    let progress = bench.repository("a").upload_append(&id, UploadChunk::of(second)).await.unwrap();
     assert_eq!(progress.offset, PART as u64);
-    bench.repository("a").upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    bench
+        .repository("a")
+        .upload_finish(&id, &digest(&content), UploadChunk::empty())
+        .await
+        .unwrap();
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
 
@@ -84,9 +92,10 @@ async fn what_an_instance_remembers_of_an_upload_is_not_relied_on() {
     let (first, second) = (content.slice(..3), content.slice(3..));
     for right in [true, false] {
         let id = filled(&bench, &first).await;
-        bench.another("a").await.upload_append(&id, Chunk::of(second.clone())).await.unwrap();
+        bench.another("a").await.upload_append(&id, UploadChunk::of(second.clone())).await.unwrap();
         let wanted = if right { digest(&content) } else { digest(&first) };
-        let finished = bench.repository("a").upload_finish(&id, &wanted, Chunk::empty()).await;
+        let finished =
+            bench.repository("a").upload_finish(&id, &wanted, UploadChunk::empty()).await;
         if right {
             finished.unwrap();
             assert_eq!(bench.pull("a", &wanted).await.unwrap(), content);
@@ -104,7 +113,7 @@ async fn upload_that_another_instance_cancelled_cannot_be_closed_from_memory() {
     let id = filled(&bench, &content).await;
     bench.another("a").await.upload_cancel(&id).await.unwrap();
     let repository = bench.repository("a");
-    let finished = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await;
+    let finished = repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await;
     assert!(matches!(finished, Err(Error::UploadUnknown { .. })), "{finished:?}");
     assert!(bench.pull("a", &digest(&content)).await.is_err());
 }
@@ -116,11 +125,11 @@ async fn remembered_upload_is_still_of_one_repository_and_of_limited_age() {
     let wanted = digest(&content);
     let id = filled(&bench, &content).await;
     let repository = bench.repository("b");
-    let elsewhere = repository.upload_finish(&id, &wanted, Chunk::empty()).await;
+    let elsewhere = repository.upload_finish(&id, &wanted, UploadChunk::empty()).await;
     assert!(matches!(elsewhere, Err(Error::UploadUnknown { .. })), "{elsewhere:?}");
     let id = filled(&bench, &content).await;
     bench.clock.advance(HOUR * 24 * 7);
-    let late = bench.repository("a").upload_finish(&id, &wanted, Chunk::empty()).await;
+    let late = bench.repository("a").upload_finish(&id, &wanted, UploadChunk::empty()).await;
     assert!(matches!(late, Err(Error::UploadUnknown { .. })), "{late:?}");
 }
 
@@ -132,11 +141,11 @@ async fn fixed_whole_blob_that_closes_an_upload_is_told_where_it_stands() {
     let content = bytes(PART);
     let id = filled(&bench, &content.slice(..3)).await;
     let whole = ContentRange { start: 0, end_inclusive: PART as u64 - 1 };
-    let chunk = Chunk { range: Some(whole), ..Chunk::of(content.clone()) };
+    let chunk = UploadChunk { range: Some(whole), ..UploadChunk::of(content.clone()) };
     let repository = bench.repository("a");
     let refused = repository.upload_finish(&id, &digest(&content), chunk).await.unwrap_err();
     assert!(matches!(refused, Error::ChunkOutOfOrder { start: 0, offset: 3 }), "{refused}");
-    let rest = Chunk::of(content.slice(3..));
+    let rest = UploadChunk::of(content.slice(3..));
     repository.upload_finish(&id, &digest(&content), rest).await.unwrap();
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
@@ -147,7 +156,11 @@ async fn session_is_closed_before_its_parts_become_the_object() {
     let content = bytes(PART * 3);
     let id = filled(&bench, &content).await;
     bench.calls.take();
-    bench.repository("a").upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    bench
+        .repository("a")
+        .upload_finish(&id, &digest(&content), UploadChunk::empty())
+        .await
+        .unwrap();
     let writes = bench.writes();
     assert_eq!(writes[0], format!("put uploads/{id}"), "{writes:?}");
     assert!(writes[1].starts_with("complete_multipart "), "{writes:?}");
@@ -168,11 +181,11 @@ async fn whoever_finds_a_session_closed_makes_it_true() {
         let id = filled(&bench, &content).await;
         bench.faults.inject(fault);
         let repository = bench.repository("a");
-        let failed = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await;
+        let failed = repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await;
         assert!(matches!(failed, Err(Error::Store(_))), "{named}: {failed:?}");
         let cancelled = repository.upload_cancel(&id).await;
         assert!(matches!(cancelled, Err(Error::UploadUnknown { .. })), "{named}: {cancelled:?}");
-        repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
         assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content, "{named}");
     }
 }
@@ -185,9 +198,9 @@ async fn closing_again_links_again_only_within_an_hour() {
     let link_is_lost = Fault::fail(ErrorKind::Unavailable).on(is_link_write);
     bench.faults.inject(link_is_lost);
     let repository = bench.repository("a");
-    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap_err();
+    repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap_err();
     bench.clock.advance(HOUR + MINUTE);
-    let late = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await;
+    let late = repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await;
     assert!(matches!(late, Err(Error::UploadUnknown { .. })), "{late:?}");
     assert_eq!(bench.keys("links/").await, []);
 }
@@ -198,9 +211,11 @@ async fn closing_again_after_an_hour_is_fine_while_the_blob_is_there() {
     let content = bytes(PART * 3);
     let id = filled(&bench, &content).await;
     let repository = bench.repository("a");
-    let blob = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    let blob =
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
     bench.clock.advance(HOUR + MINUTE);
-    let again = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    let again =
+        repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
     assert_eq!(again, blob);
 }
 
@@ -210,9 +225,9 @@ async fn closing_again_never_brings_back_what_was_deleted() {
     let content = bytes(PART * 3);
     let id = filled(&bench, &content).await;
     let repository = bench.repository("a");
-    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
     repository.blob_delete(&digest(&content)).await.unwrap();
-    let again = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await;
+    let again = repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await;
     assert!(matches!(again, Err(Error::UploadUnknown { .. })), "{again:?}");
     let gone = repository.blob_open(&digest(&content)).await;
     assert!(matches!(gone, Err(Error::BlobUnknown { .. })), "{gone:?}");
@@ -227,13 +242,13 @@ async fn wrong_digest_gives_the_upload_up_before_its_bytes_go() {
     let id = filled(&bench, &bytes(PART * 2)).await;
     bench.calls.take();
     let repository = bench.repository("a");
-    let wrong = repository.upload_finish(&id, &digest(b"other"), Chunk::empty()).await;
+    let wrong = repository.upload_finish(&id, &digest(b"other"), UploadChunk::empty()).await;
     assert!(matches!(wrong, Err(Error::DigestMismatch { .. })), "{wrong:?}");
     let writes = bench.writes();
     let session = format!("put uploads/{id}");
     let swap = writes.iter().rposition(|write| *write == session).unwrap();
     assert!(writes[swap + 1].starts_with("abort_multipart "), "{writes:?}");
-    let after = repository.upload_append(&id, Chunk::of(bytes(1))).await;
+    let after = repository.upload_append(&id, UploadChunk::of(bytes(1))).await;
     assert!(matches!(after, Err(Error::UploadUnknown { .. })), "{after:?}");
     assert_eq!(bench.keys("blobs/").await, []);
 }
@@ -246,9 +261,9 @@ async fn cancelling_what_never_began_keeps_it_from_beginning() {
     repository.upload_cancel(&id).await.unwrap();
     repository.upload_cancel(&id).await.unwrap();
     let content = bytes(3);
-    let appended = repository.upload_append(&id, Chunk::of(content.clone())).await;
+    let appended = repository.upload_append(&id, UploadChunk::of(content.clone())).await;
     assert!(matches!(appended, Err(Error::UploadUnknown { .. })), "{appended:?}");
-    let finished = repository.upload_finish(&id, &digest(&content), Chunk::of(content)).await;
+    let finished = repository.upload_finish(&id, &digest(&content), UploadChunk::of(content)).await;
     assert!(matches!(finished, Err(Error::UploadUnknown { .. })), "{finished:?}");
     assert_eq!(bench.keys("blobs/").await, [], "what came too late is taken back");
 }
@@ -289,7 +304,7 @@ async fn own_bytes_stay_while_a_link_to_them_may_have_been_written() {
     let lost = Fault::lose_answer(ErrorKind::Unavailable).on(is_link_write);
     bench.faults.inject(lost);
     let repository = bench.repository("a");
-    let pushed = repository.blob_push(&digest(&content), Chunk::of(content.clone())).await;
+    let pushed = repository.blob_push(&digest(&content), UploadChunk::of(content.clone())).await;
     assert!(matches!(pushed, Err(Error::Store(_))), "{pushed:?}");
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
@@ -300,14 +315,14 @@ async fn bytes_that_a_session_named_stay_for_those_who_hold_them_since() {
     let (content, name) = (bytes(PART * 3), digest(&bytes(PART * 3)));
     let id = filled(&bench, &content).await;
     let repository = bench.repository("a");
-    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
     bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
     // The first link goes, and comes back with other bytes of the same digest.
     repository.blob_delete(&name).await.unwrap();
     bench.repository("c").blob_delete(&name).await.unwrap();
     bench.push("a", &content).await;
     bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
-    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
     for holder in ["a", "c"] {
         assert_eq!(bench.pull(holder, &name).await.unwrap(), content, "{holder}");
     }
@@ -319,14 +334,14 @@ async fn replay_never_takes_back_what_it_once_linked() {
     let (content, name) = (bytes(PART * 3), digest(&bytes(PART * 3)));
     let id = filled(&bench, &content).await;
     let repository = bench.repository("a");
-    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
     bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
     repository.blob_delete(&name).await.unwrap();
     // Pushed in one part, it is not looked for elsewhere: these are bytes of their own.
     let own = repository.upload_start(None);
-    repository.upload_append(&own, Chunk::of(content.clone())).await.unwrap();
-    repository.upload_finish(&own, &name, Chunk::empty()).await.unwrap();
-    repository.upload_finish(&id, &name, Chunk::empty()).await.unwrap();
+    repository.upload_append(&own, UploadChunk::of(content.clone())).await.unwrap();
+    repository.upload_finish(&own, &name, UploadChunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
     assert_eq!(bench.pull("c", &name).await.unwrap(), content);
 }
 
@@ -337,11 +352,11 @@ async fn replay_links_only_bytes_that_are_there() {
     let id = filled(&bench, &content).await;
     bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_link_write));
     let repository = bench.repository("a");
-    repository.upload_finish(&id, &digest(&content), Chunk::empty()).await.unwrap_err();
+    repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap_err();
     for lost in bench.keys("blobs/").await {
         bench.faults.delete(&lost, None).await.unwrap();
     }
-    let again = repository.upload_finish(&id, &digest(&content), Chunk::empty()).await;
+    let again = repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await;
     assert!(matches!(again, Err(Error::UploadUnknown { .. })), "{again:?}");
     assert_eq!(bench.keys("links/").await, []);
 }
@@ -355,7 +370,9 @@ async fn closing_twice_at_once_succeeds_twice() {
         bench.gate.hold(|call| call.operation == "put" && call.key.starts_with("uploads/"));
     let close = |repository: jreg_registry::Repository| {
         let (id, name) = (id.clone(), digest(&content));
-        tokio::spawn(async move { repository.upload_finish(&id, &name, Chunk::empty()).await })
+        tokio::spawn(
+            async move { repository.upload_finish(&id, &name, UploadChunk::empty()).await },
+        )
     };
     let both = [close(bench.repository("a")), close(bench.repository("a"))];
     held.reached(2).await;
@@ -378,9 +395,9 @@ async fn closing_with_another_algorithm_goes_on_after_a_lost_answer() {
         bench.faults.inject(fault);
         let long = Digest::of(Algorithm::Sha512, &content);
         let repository = bench.repository("a");
-        let failed = repository.upload_finish(&id, &long, Chunk::empty()).await;
+        let failed = repository.upload_finish(&id, &long, UploadChunk::empty()).await;
         assert!(matches!(failed, Err(Error::Store(_))), "{named}: {failed:?}");
-        repository.upload_finish(&id, &long, Chunk::empty()).await.unwrap();
+        repository.upload_finish(&id, &long, UploadChunk::empty()).await.unwrap();
         assert_eq!(bench.pull("a", &long).await.unwrap(), content, "{named}");
     }
 }
@@ -424,7 +441,10 @@ async fn closing_put_that_breaks_off_leaves_an_upload_without_bytes() {
     assert!(bench.multipart_is_gone(&upload).await);
     let repository = bench.repository("a");
     assert_eq!(repository.upload_status(&id).await.unwrap().offset, 0);
-    repository.upload_finish(&id, &digest(&content), Chunk::of(content.clone())).await.unwrap();
+    repository
+        .upload_finish(&id, &digest(&content), UploadChunk::of(content.clone()))
+        .await
+        .unwrap();
     assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
 }
 
@@ -435,7 +455,7 @@ async fn blob_that_can_never_be_stored_is_refused_before_its_first_byte() {
     let most = PART as u64 * 100 * 1024 * 1024 * 1024;
     for length in [most, u64::MAX] {
         let (_sender, chunk) = open_body();
-        let chunk = Chunk { length: Some(length), ..chunk };
+        let chunk = UploadChunk { length: Some(length), ..chunk };
         let refused = repository.blob_push(&digest(b""), chunk).await;
         assert!(matches!(refused, Err(Error::BlobTooLarge { .. })), "{refused:?}");
     }
@@ -448,11 +468,11 @@ async fn session_of_another_repository_is_unknown() {
     let id = filled(&bench, &bytes(3)).await;
     let other = bench.repository("b");
     for length in [0, 2] {
-        let appended = other.upload_append(&id, Chunk::of(bytes(length))).await;
+        let appended = other.upload_append(&id, UploadChunk::of(bytes(length))).await;
         assert!(matches!(appended, Err(Error::UploadUnknown { .. })), "{appended:?}");
     }
     let content = bytes(3);
-    let finished = other.upload_finish(&id, &digest(&content), Chunk::of(content)).await;
+    let finished = other.upload_finish(&id, &digest(&content), UploadChunk::of(content)).await;
     assert!(matches!(finished, Err(Error::UploadUnknown { .. })), "{finished:?}");
     assert_eq!(bench.keys("links/").await, []);
 }
@@ -502,7 +522,7 @@ async fn fixed_bytes_are_asked_for_before_the_digest_is_looked_for() {
             Ok(body)
         });
         let length = Some(content.len() as u64);
-        let chunk = Chunk::new(None, length, Box::pin(body));
+        let chunk = UploadChunk::new(None, length, Box::pin(body));
         bench.repository("a").blob_push(&digest(&content), chunk).await.unwrap();
         assert!(asked.load(Ordering::SeqCst));
     }

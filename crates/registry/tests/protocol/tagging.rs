@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use jreg_oci::{Digest, MediaType, Reference, Tag};
 use jreg_registry::{
-    Error, ManifestPush, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Protection, Repository,
-    Result, Touch,
+    DeleteProtection, Error, ManifestPush, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Repository,
+    Result, TouchPolicy,
 };
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
@@ -25,8 +25,8 @@ async fn protection_of(
     repository: &Repository,
     digest: &Digest,
     may_remove: impl Fn(&Tag) -> bool,
-) -> Result<Protection> {
-    let Some(tags) = repository.all_tags().await? else { return Ok(Protection::TooMany) };
+) -> Result<DeleteProtection> {
+    let Some(tags) = repository.all_tags().await? else { return Ok(DeleteProtection::TooMany) };
     let kept = tags.into_iter().filter(|tag| !may_remove(tag)).collect();
     repository.protection(digest, kept).await
 }
@@ -69,14 +69,14 @@ async fn c13_a_delete_stops_at_a_tag_that_may_not_be_removed() {
     let refused = repository.manifest_delete_if(&by_digest, None, &may_remove, &mut removed).await;
     assert!(matches!(refused, Err(Error::TagProtected { .. })), "{refused:?}");
     let v1 = "v1".parse().unwrap();
-    repository.manifest_get(&v1, Touch::Never).await.unwrap();
+    repository.manifest_get(&v1, TouchPolicy::Never).await.unwrap();
     let other = IMAGE.replace("[]", "[ ]");
     bench.put_manifest("a", "v1", &other).await.unwrap();
     bench.put_manifest("a", "dev", IMAGE).await.unwrap();
     removed.clear();
     repository.manifest_delete_if(&by_digest, None, &may_remove, &mut removed).await.unwrap();
     assert_eq!(removed, ["dev".parse().unwrap()]);
-    repository.manifest_get(&v1, Touch::Never).await.unwrap();
+    repository.manifest_get(&v1, TouchPolicy::Never).await.unwrap();
 }
 
 #[tokio::test]
@@ -127,14 +127,17 @@ async fn c13_protection_follows_tags_through_indexes() {
     let repository = bench.repository("a");
     let may_remove = |tag: &Tag| tag.as_str() == "x";
     for (manifest, protection) in [
-        (IMAGE, Protection::Tag("v1".parse().unwrap())),
-        (&*middle, Protection::Tag("v1".parse().unwrap())),
-        (&*top, Protection::Tag("v1".parse().unwrap())),
-        (&*other, Protection::None),
+        (IMAGE, DeleteProtection::Tag("v1".parse().unwrap())),
+        (&*middle, DeleteProtection::Tag("v1".parse().unwrap())),
+        (&*top, DeleteProtection::Tag("v1".parse().unwrap())),
+        (&*other, DeleteProtection::None),
     ] {
         let digest = digest(manifest.as_bytes());
         assert_eq!(protection_of(&repository, &digest, may_remove).await.unwrap(), protection);
-        assert_eq!(protection_of(&repository, &digest, |_| true).await.unwrap(), Protection::None);
+        assert_eq!(
+            protection_of(&repository, &digest, |_| true).await.unwrap(),
+            DeleteProtection::None
+        );
     }
 }
 
@@ -166,7 +169,7 @@ async fn c13_manifests_that_may_protect_take_bounded_memory() {
     assert!((1..=ROOM_BYTES / MANIFEST_BYTES / 2).contains(&reads), "{reads} manifests in memory");
     held.release();
     for delete in deletes {
-        assert_eq!(delete.await.unwrap().unwrap(), Protection::None);
+        assert_eq!(delete.await.unwrap().unwrap(), DeleteProtection::None);
     }
 }
 
@@ -182,7 +185,9 @@ async fn c13_a_repository_with_too_much_to_read_protects_everything() {
     };
     // A tag, its manifest, and what may be manifests below it.
     let most = PROTECTING_RECORDS_MAX - 2;
-    for (below, protection) in [(most, Protection::None), (most + 1, Protection::TooMany)] {
+    for (below, protection) in
+        [(most, DeleteProtection::None), (most + 1, DeleteProtection::TooMany)]
+    {
         bench.store_manifest("a", "v1", &image_with(below)).await;
         bench.calls.take();
         let found = protection_of(&repository, &digest(b"y"), |_| false).await.unwrap();
@@ -196,7 +201,7 @@ async fn c13_a_repository_with_too_much_to_read_protects_everything() {
     }
     bench.calls.take();
     let found = protection_of(&repository, &digest(b"y"), |_| false).await.unwrap();
-    assert_eq!(found, Protection::TooMany);
+    assert_eq!(found, DeleteProtection::TooMany);
     let calls = bench.calls.take();
     assert!(calls.iter().all(|call| call.operation == "list"), "{calls:?}");
 }
@@ -212,7 +217,7 @@ async fn c13_a_manifest_beyond_the_limits_of_a_push_protects_what_it_needs() {
     bench.store_manifest("a", "v1", &old).await;
     let repository = bench.repository("a");
     let protection = protection_of(&repository, &blob, |_| false).await.unwrap();
-    assert_eq!(protection, Protection::Tag("v1".parse().unwrap()));
+    assert_eq!(protection, DeleteProtection::Tag("v1".parse().unwrap()));
     bench.store_manifest("a", "v2", "[]").await;
     let unknown = protection_of(&repository, &digest(b"another"), |_| false).await;
     assert!(matches!(unknown, Err(Error::Damaged { .. })), "{unknown:?}");
@@ -227,7 +232,7 @@ async fn c13_a_repository_with_too_many_tags_protects_everything() {
     }
     let digest = digest(IMAGE.as_bytes());
     let protection = protection_of(&bench.repository("a"), &digest, |_| true).await.unwrap();
-    assert_eq!(protection, Protection::TooMany);
+    assert_eq!(protection, DeleteProtection::TooMany);
 }
 
 /// An index without `mediaType`, so that nothing but the push says what it is.
@@ -242,7 +247,7 @@ fn by_digest() -> Reference {
 }
 
 async fn media_type(repository: &jreg_registry::Repository) -> MediaType {
-    repository.manifest_get(&by_digest(), Touch::Never).await.unwrap().media_type.clone()
+    repository.manifest_get(&by_digest(), TouchPolicy::Never).await.unwrap().media_type.clone()
 }
 
 /// Whoever may push and not delete does not change what a tag of others is.
@@ -389,6 +394,7 @@ async fn a_large_manifest_does_not_keep_the_runtime() {
     assert_eq!(bench.calls.take().len(), 0, "it is not yet understood, and others may go on");
     push.await.unwrap();
     let pulled = bench.another("a").await;
-    let pulled = pulled.manifest_get(&reference.parse().unwrap(), Touch::Never).await.unwrap();
+    let pulled =
+        pulled.manifest_get(&reference.parse().unwrap(), TouchPolicy::Never).await.unwrap();
     assert_eq!(pulled.bytes, large);
 }

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use jreg_oci::Reference;
-use jreg_registry::{Chunk, Error, PageRequest, Rule, Touch};
+use jreg_registry::{Error, PageRequest, Rule, TouchPolicy, UploadChunk};
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, ETag, ErrorKind, PutMode, SendWindow, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest, push_of};
-use crate::collecting::{index, referrer};
+use crate::gc::{index, referrer};
 
 const ALL: PageRequest = PageRequest { last: None, limit: 100 };
 
@@ -88,7 +88,7 @@ async fn manifest_with_an_endless_artifact_type_can_be_read_and_deleted() {
     let manifest = format!("{start}{}\"}}", "a".repeat(4 * 1024 * 1024 - start.len() - 2));
     bench.put_manifest("a", "v1", &manifest).await.unwrap();
     let reference = Reference::Digest(digest(manifest.as_bytes()));
-    let read = bench.repository("a").manifest_get(&reference, Touch::IfOld).await.unwrap();
+    let read = bench.repository("a").manifest_get(&reference, TouchPolicy::IfOld).await.unwrap();
     assert_eq!(read.bytes, manifest);
     bench.repository("a").manifest_delete(&reference, None).await.unwrap();
 }
@@ -121,7 +121,7 @@ async fn manifest_is_not_written_after_its_window() {
     assert_eq!(bench.keys("repositories/").await, []);
     let reference: Reference = "v1".parse().unwrap();
     let repository = registry.repository("a".parse().unwrap());
-    repository.manifest_get(&reference, Touch::Never).await.unwrap_err();
+    repository.manifest_get(&reference, TouchPolicy::Never).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -134,11 +134,11 @@ async fn asking_before_a_push_keeps_what_is_there_young() {
     bench.clock.advance(2 * HOUR);
     let repository = bench.repository("a");
     let reference: Reference = "v1".parse().unwrap();
-    repository.blob_stat(&digest(&bytes(5)), Touch::Never).await.unwrap();
-    repository.manifest_get(&reference, Touch::Never).await.unwrap();
+    repository.blob_stat(&digest(&bytes(5)), TouchPolicy::Never).await.unwrap();
+    repository.manifest_get(&reference, TouchPolicy::Never).await.unwrap();
     assert_eq!((etag(&bench, link).await, etag(&bench, manifest).await), before);
-    repository.blob_stat(&digest(&bytes(5)), Touch::IfOld).await.unwrap();
-    repository.manifest_get(&reference, Touch::IfOld).await.unwrap();
+    repository.blob_stat(&digest(&bytes(5)), TouchPolicy::IfOld).await.unwrap();
+    repository.manifest_get(&reference, TouchPolicy::IfOld).await.unwrap();
     assert_ne!(etag(&bench, link).await, before.0);
     assert_ne!(etag(&bench, manifest).await, before.1);
 }
@@ -175,7 +175,7 @@ async fn push_onto_an_old_link_makes_it_young() {
     let before = etag(&bench, "links/").await;
     bench.clock.advance(2 * HOUR);
     let repository = bench.repository("a");
-    repository.blob_push(&digest(&content), Chunk::of(content)).await.unwrap();
+    repository.blob_push(&digest(&content), UploadChunk::of(content)).await.unwrap();
     assert_ne!(etag(&bench, "links/").await, before);
 }
 
@@ -192,13 +192,13 @@ async fn reading_a_tag_whose_manifest_is_absent_changes_nothing() {
     let reader = bench.another("a").await;
     bench.writes();
     let reference: Reference = "v1".parse().unwrap();
-    for touch in [Touch::Never, Touch::IfOld] {
+    for touch in [TouchPolicy::Never, TouchPolicy::IfOld] {
         let read = reader.manifest_get(&reference, touch).await;
         assert!(matches!(read, Err(Error::ManifestUnknown { .. })), "{read:?}");
     }
     assert_eq!(bench.writes(), [""; 0]);
     bench.faults.put(&manifest, saved.bytes, PutMode::Create).await.unwrap();
-    reader.manifest_get(&reference, Touch::Never).await.unwrap();
+    reader.manifest_get(&reference, TouchPolicy::Never).await.unwrap();
 }
 
 /// What an index names is looked at, and read only to be written again, a few at a time: six indexes
@@ -255,16 +255,15 @@ async fn tag_that_moved_while_it_was_followed_is_followed_again() {
         .gate
         .hold(|call| call.operation == "get" && call.key.starts_with("repositories/a/_manifests/"));
     let reader = bench.registry.repository("a".parse().unwrap());
-    let reading =
-        tokio::spawn(
-            async move { reader.manifest_get(&"v1".parse().unwrap(), Touch::Never).await },
-        );
+    let reading = tokio::spawn(async move {
+        reader.manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await
+    });
     read.reached(1).await;
     // Another instance, which is not held back.
     let other = jreg_registry::Registry::open(
         bench.calls.clone(),
         bench.clock.clone(),
-        jreg_registry::Options::default(),
+        jreg_registry::RegistryOptions::default(),
     );
     let other = other.await.unwrap().repository("a".parse().unwrap());
     let push = jreg_registry::ManifestPush {
@@ -322,7 +321,7 @@ async fn is_written_after_sleep(key: &'static str, broken: Option<Rule>) -> bool
     let count = async || bench.keys("").await.iter().filter(|of| of.as_str().contains(key)).count();
     let sleeper = Sleeper { clock: bench.clock.clone(), before: Mutex::new(Some(key)) };
     let store = Arc::new(Intercepted::with(bench.calls.clone(), sleeper));
-    let (clock, options) = (bench.clock.clone(), jreg_registry::Options::default());
+    let (clock, options) = (bench.clock.clone(), jreg_registry::RegistryOptions::default());
     let registry = jreg_registry::Registry::open(store.clone(), clock, options).await.unwrap();
     let registry = broken.map_or_else(|| registry.clone(), |rule| registry.without(rule));
     let (a, b) = (registry.repository("a".parse().unwrap()), "b".parse().unwrap());

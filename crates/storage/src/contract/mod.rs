@@ -2,7 +2,7 @@
 //!
 //! A function takes an empty store and panics if the clause does not hold.
 //! [`contract_tests!`](crate::contract_tests) makes a test of each. A clause that holds only
-//! where the state lives in one process says so and asks [`Store::locality`].
+//! where the state lives in one process says so and asks [`Store::capabilities`].
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,8 +23,7 @@ pub use reading::*;
 pub use records::*;
 
 use crate::{
-    ByteRange, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart, Part, Put, PutMode,
-    Result, Store,
+    ByteRange, ErrorKind, Key, ListPage, ListRequest, Multipart, Part, Put, PutMode, Result, Store,
 };
 
 /// A store for one test, with what must live as long as it (a temporary folder, a server).
@@ -183,8 +182,8 @@ where
 
 /// The bytes of part `index`, of a size that the store takes, different for each `seed`.
 fn part_bytes(store: &dyn Store, index: u64, seed: u8) -> Bytes {
-    let rules = store.part_rules();
-    let any_size = store.locality() == Locality::InProcess && !rules.uniform;
+    let rules = store.capabilities().parts;
+    let any_size = !rules.uniform;
     let size = if any_size { 1000 + index } else { rules.part_bytes };
     let byte = seed.wrapping_add(index.to_le_bytes()[0]);
     vec![byte; usize::try_from(size).unwrap()].into()

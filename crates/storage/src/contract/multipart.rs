@@ -3,7 +3,7 @@
 use super::*;
 
 async fn begin_at(store: &dyn Store, name: &str) -> Multipart {
-    let part_bytes = store.part_rules().part_bytes;
+    let part_bytes = store.capabilities().parts.part_bytes;
     store.create_multipart(&key(name), 1, part_bytes).await.unwrap()
 }
 
@@ -106,7 +106,7 @@ pub async fn superseded_claim_never_spoils_an_object_unnoticed(store: Arc<dyn St
     append(&*store, &mut new, part_bytes(&*store, 1, 2)).await;
     let spoiling = store.put_part(&old, old.size_bytes(), part_bytes(&*store, 1, 99)).await;
     let returning = store.resume_multipart(&old, 1).await;
-    if store.locality() == Locality::InProcess {
+    if store.capabilities().fences_claims {
         assert_eq!(kind(spoiling), ErrorKind::Precondition);
         assert_eq!(kind(returning), ErrorKind::Precondition);
     }
@@ -117,7 +117,7 @@ pub async fn superseded_claim_never_spoils_an_object_unnoticed(store: Arc<dyn St
         }
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::NotFound);
-            assert_eq!(store.locality(), Locality::Shared);
+            assert!(!store.capabilities().fences_claims);
         }
     }
 }
@@ -140,7 +140,7 @@ pub async fn resume_of_a_lost_part_is_not_found(store: Arc<dyn Store>) {
 
 async fn resumed_and_completed(store: &dyn Store, upload: &Multipart) -> Result<(), ErrorKind> {
     match store.resume_multipart(upload, 2).await.map_err(|error| error.kind()) {
-        Ok(resumed) if store.locality() == Locality::Shared => {
+        Ok(resumed) if !store.capabilities().fences_claims => {
             store.complete_multipart(&resumed).await.map_err(|error| error.kind())
         }
         answer => answer.map(|_| ()),
@@ -174,7 +174,7 @@ pub async fn completed_twice_is_not_found_and_the_object_intact(store: Arc<dyn S
     append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
     store.complete_multipart(&upload).await.unwrap();
     match store.complete_multipart(&upload).await {
-        Ok(()) => assert_eq!(store.locality(), Locality::Shared),
+        Ok(()) => assert!(!store.capabilities().fences_claims),
         Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound),
     }
     let late = store.put_part(&upload, 0, part_bytes(&*store, 0, 99)).await;

@@ -19,8 +19,10 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -110,6 +112,8 @@ pub(super) struct Folders {
     disk: Disk,
     even: Stripes,
     odd: Stripes,
+    /// The only file system (`st_dev`) on which a folder may be; `None`: any. The log is synced with it.
+    device: Option<u64>,
     /// Whether they are settled.
     known: Mutex<HashMap<String, bool>>,
     /// The names in those that have many.
@@ -122,9 +126,19 @@ pub(super) fn parent(name: &str) -> &str {
 }
 
 impl Folders {
-    pub(super) fn new(root: PathBuf, disk: Disk) -> Self {
+    pub(super) fn new(root: PathBuf, device: Option<u64>, disk: Disk) -> Self {
         let (even, odd) = (Stripes::new(FOLDER_STRIPES), Stripes::new(FOLDER_STRIPES));
-        Self { root, disk, even, odd, known: Mutex::default(), names: NamesCache::default() }
+        let (known, names) = (Mutex::default(), NamesCache::default());
+        Self { root, disk, even, odd, device, known, names }
+    }
+
+    /// Refuses what lies on another file system than the log.
+    pub(super) fn check_device(&self, name: &str, metadata: &Metadata) -> Result<()> {
+        if self.device.is_none_or(|device| device == metadata.dev()) {
+            return Ok(());
+        }
+        let why = "it is on another file system than the store, whose log is not synced with it";
+        Err(Error::with_source(ErrorKind::Refused, name, why))
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -254,9 +268,11 @@ impl Folders {
         let path = self.path(folder);
         match self.disk.create_folder(&path) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(failure::write(folder, io::ErrorKind::NotADirectory.into()));
+                match self.disk.metadata(&path) {
+                    Ok(found) if found.is_dir() => self.check_device(folder, &found)?,
+                    _ => return Err(failure::write(folder, io::ErrorKind::NotADirectory.into())),
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(failure::lookup(folder, error));

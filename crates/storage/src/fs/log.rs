@@ -168,8 +168,8 @@ impl Log {
             return Ok(None);
         }
         let folder = disk.open(root)?;
-        if !syncs_all(&folder)? {
-            tracing::warn!(folder = %root.display(), "syncfs is not known to work on this file system: each file is synced by itself, which is slower");
+        if !syncs_all(root, &folder)? {
+            tracing::warn!(folder = %root.display(), "syncfs is not known to work on this file system, or a part of the folder lies on another one: each file is synced by itself, which is slower");
             return Ok(None);
         }
         let shared = Arc::new(Shared {

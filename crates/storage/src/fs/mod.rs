@@ -17,9 +17,8 @@
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client. Writes and listings, which wait for syncs, have a number of these threads each
 //! at the most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
-//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory, once
-//! its file is seen to be the same, and a file that is open. Nobody but this store could have made
-//! that untrue, so the root is not looked at. So is what is absent, if the root is still ours.
+//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory and a
+//! file that is open, once the file at the path is seen to be the same, so the root is not looked at. So is what is absent, if the root is still ours.
 
 mod disk;
 mod failure;
@@ -60,9 +59,9 @@ use self::sync::Syncs;
 use self::uploads::{STAGING, Uploads};
 use self::watch::{WaitGuard, Watch};
 use crate::{
-    ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality,
-    Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
-    SystemClock, Written,
+    ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
+    OpenFile, PairOutcome, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
+    StoreCapabilities, StoreHealth, SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
@@ -201,17 +200,19 @@ impl FsStore {
         })?;
         let syncs = Arc::new(Syncs::new(durability, disk.clone()));
         let watch = Watch::default();
+        let log = Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?;
+        let device = log.as_ref().map(|_| root.device());
         let inner = Inner {
             clock,
             watch: watch.clone(),
             reserve: Reserve::open(root.path(), &disk),
             reserved_for,
-            log: Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?,
+            log,
             disk: disk.clone(),
             syncs,
             files: Files::default(),
             known: Known::new(cache_bytes),
-            folders: Folders::new(root.path().to_owned(), disk),
+            folders: Folders::new(root.path().to_owned(), device, disk),
             keys: Stripes::new(KEY_STRIPES),
             uploads: Uploads::default(),
             run: uuid::Uuid::new_v4().simple().to_string(),
@@ -363,16 +364,12 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl Store for FsStore {
-    fn locality(&self) -> Locality {
-        Locality::InProcess
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities::local(PART_RULES)
     }
 
-    fn part_rules(&self) -> PartRules {
-        PART_RULES
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        self.inner.watch.longest()
+    fn health(&self) -> StoreHealth {
+        StoreHealth { longest_wait: self.inner.watch.longest(), ..StoreHealth::default() }
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
@@ -409,7 +406,7 @@ impl Store for FsStore {
         .await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
+    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
         self.write_in(first.key.clone(), move |inner| inner.put_both(&first, &then)).await
     }
 
@@ -474,7 +471,7 @@ impl Store for FsStore {
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
-        if let Some(open) = self.inner.files.get(key) {
+        if let Some(open) = self.inner.files.get(key, &self.inner.path(key)) {
             return Ok(Some(open));
         }
         let key = key.clone();
@@ -524,7 +521,7 @@ mod tests {
             let written = store.put_both(put(&first, bytes), put(&then, "2".into())).await.unwrap();
             let kept = |key: &Key| store.inner.known.get(key, &store.inner.path(key)).flatten();
             assert!(kept(&first).is_none(), "{first}");
-            assert_eq!(kept(&then).unwrap().etag, written.unwrap().etag);
+            assert_eq!(kept(&then).unwrap().etag, written.second().unwrap().etag);
         }
     }
 

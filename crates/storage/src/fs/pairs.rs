@@ -10,17 +10,12 @@ use super::folders::parent;
 use super::log::{Change, LOGGED_BYTES_MAX, Log, Refused};
 use super::records::{Temporary, etag, taken};
 use super::{Inner, failure};
-use crate::{ETag, Put, Result, Written};
+use crate::{ETag, PairOutcome, Put, Result, Written};
 
 impl Inner {
     /// Puts one object, and then another.
-    pub(super) fn put_both(&self, first: &Put, then: &Put) -> Result<Result<Written>> {
-        let version = etag(&then.bytes);
-        let put = self.put_pair(first, then, &version)?;
-        Ok(put.map(|()| Written { etag: version, date: self.clock.now() }))
-    }
-
-    fn put_pair(&self, first: &Put, then: &Put, version: &ETag) -> Result<Result<()>> {
+    pub(super) fn put_both(&self, first: &Put, then: &Put) -> Result<PairOutcome> {
+        let version = &etag(&then.bytes);
         self.check_syncs(&first.key)?;
         self.check_mode(&first.key, &first.mode)?;
         let may_log = |put: &Put| put.bytes.len() as u64 <= LOGGED_BYTES_MAX;
@@ -28,12 +23,17 @@ impl Inner {
             && may_log(first)
             && may_log(then)
             && self.check_mode(&then.key, &then.mode).is_ok()
-            && let Some(put) = self.put_both_logged(log, [first, then], version)?
+            && let Some(outcome) = self.put_both_logged(log, [first, then], version)?
         {
-            return Ok(put);
+            return Ok(outcome);
         }
         self.put_object(&first.key, &first.bytes, &first.mode, None)?;
-        Ok(self.put_object(&then.key, &then.bytes, &then.mode, Some(version)))
+        Ok(self
+            .outcome(self.put_object(&then.key, &then.bytes, &then.mode, Some(version)), version))
+    }
+
+    fn outcome(&self, second: Result<()>, version: &ETag) -> PairOutcome {
+        second.map(|()| Written { etag: version.clone(), date: self.clock.now() }).into()
     }
 
     /// The same by way of the log. `None`, and nothing is done: that is full, or the second may
@@ -43,7 +43,7 @@ impl Inner {
         log: &Log,
         puts: [&Put; 2],
         version: &ETag,
-    ) -> Result<Option<Result<()>>> {
+    ) -> Result<Option<PairOutcome>> {
         let modified = self.clock.now();
         let [first, then] = puts;
         let temporaries = [self.stage(first, modified)?, self.stage(then, modified)?];
@@ -60,12 +60,13 @@ impl Inner {
             Err(Refused::Failed(error)) => return Err(failure::ambiguous(&first.key, error)),
         };
         let [of_first, of_then] = temporaries;
-        let shown =
-            self.show(first, of_first, None).map(|()| self.show(then, of_then, Some(version)));
+        let shown = self
+            .show(first, of_first, None)
+            .map(|()| self.outcome(self.show(then, of_then, Some(version)), version));
         drop(logged);
         let unshown: &[&str] = match &shown {
-            Ok(Ok(())) => &[],
-            Ok(Err(_)) => &[other],
+            Ok(PairOutcome::Both(_)) => &[],
+            Ok(PairOutcome::FirstOnly(_)) => &[other],
             Err(_) => &[one, other],
         };
         if !unshown.is_empty() {

@@ -1,13 +1,15 @@
 //! Streams of bulk objects: a chunk at a time, each by a thread that then goes back to the pool.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
+use super::known::Stamp;
 use super::watch::Watch;
 use super::{Inner, blocking, failure};
 use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
@@ -18,8 +20,12 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 /// How many files stay open. One that is removed is closed at once.
 const FILES_OPEN_MAX: usize = 128;
 
-/// Files that are open: opening one again takes longer than reading a small one.
-pub(super) struct Files(Mutex<quick_cache::unsync::Cache<Key, Arc<OpenFile>>>);
+/// Files that are open: opening one again takes longer than reading a small one. As of records, one is
+/// believed only while the file at its path is the same and has not changed: somebody may have put
+/// back what the disk had lost.
+pub(super) struct Files(Mutex<Open>);
+
+type Open = quick_cache::unsync::Cache<Key, (Stamp, Arc<OpenFile>)>;
 
 impl Default for Files {
     fn default() -> Self {
@@ -34,13 +40,16 @@ impl fmt::Debug for Files {
 }
 
 impl Files {
-    fn lock(&self) -> MutexGuard<'_, quick_cache::unsync::Cache<Key, Arc<OpenFile>>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         // It is whole between any two of its calls.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<OpenFile>> {
-        self.lock().get(key).cloned()
+    /// The open file of a key whose file is at `path`.
+    pub(super) fn get(&self, key: &Key, path: &Path) -> Option<Arc<OpenFile>> {
+        let (stamp, open) = self.lock().get(key).cloned()?;
+        let is_same = fs::metadata(path).is_ok_and(|metadata| stamp == Stamp::of(&metadata));
+        is_same.then_some(open)
     }
 
     /// The file of a key is another, or gone; the key is held exclusively.
@@ -53,9 +62,13 @@ impl Inner {
     /// Opens an object's file, and keeps it open.
     pub(super) fn open_file(&self, key: &Key) -> Result<Arc<OpenFile>> {
         let _held = self.keys.shared(key.as_str());
-        let (file, metadata) = self.open_held(key)?;
+        let opened = self.open_held(key);
+        if opened.is_err() {
+            self.files.forget(key);
+        }
+        let (file, metadata) = opened?;
         let open = Arc::new(OpenFile { file, size_bytes: metadata.len() });
-        self.files.lock().insert(key.clone(), Arc::clone(&open));
+        self.files.lock().insert(key.clone(), (Stamp::of(&metadata), Arc::clone(&open)));
         Ok(open)
     }
 

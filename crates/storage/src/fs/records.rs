@@ -375,6 +375,7 @@ impl Inner {
         let Some(log) = &self.log else { return Ok(None) };
         Ok(match self.there(key)? {
             Some(metadata) if !metadata.is_dir() => {
+                self.folders.check_device(key.as_str(), &metadata)?;
                 Some(log.submit(vec![Change::Delete { path: key.to_string() }]))
             }
             Some(_) | None => None,

@@ -3,16 +3,18 @@
 //! On a full disk a delete that writes a record first (a link that says that its blob is deleted, what
 //! garbage collection notes) could not free anything. Such a write takes space from here, a step at a
 //! time, and tries again. The space is allocated again once the write is done, as far as there is any.
+//! A file system may also have no inode left for one more file while it has space: so a few empty files
+//! are kept back, too.
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::disk::Disk;
 
-/// The file.
+/// The file; the names of the empty ones begin with this, and a number follows.
 const RESERVE: &str = ".reserve";
 /// How much is kept back.
 const RESERVE_BYTES: u64 = 1024 * 1024;
@@ -20,14 +22,24 @@ const RESERVE_BYTES: u64 = 1024 * 1024;
 const STEP_BYTES: u64 = 128 * 1024;
 /// The least that is taken back at a time: a block.
 const STEP_BYTES_MIN: u64 = 4 * 1024;
+/// How many empty files are kept back, of which one is given up at a time.
+const SPARE_FILES: usize = 16;
 
 /// The space that is kept back. There may be less of it: nothing fails for want of it alone.
 #[derive(Debug)]
 pub(super) struct Reserve {
     disk: Disk,
-    file: Mutex<Option<File>>,
+    root: PathBuf,
+    held: Mutex<Held>,
     /// Whether there may be less of it than there is to be.
     is_short: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Held {
+    file: Option<File>,
+    /// How many empty files there are: those with the smallest numbers.
+    spare_files: usize,
 }
 
 impl Reserve {
@@ -37,7 +49,8 @@ impl Reserve {
         let file = disk.open_for_writing(&path).or_else(|_| disk.create(&path));
         let reserve = Self {
             disk: disk.clone(),
-            file: Mutex::new(file.ok()),
+            root: root.to_owned(),
+            held: Mutex::new(Held { file: file.ok(), spare_files: 0 }),
             is_short: AtomicBool::new(true),
         };
         reserve.refill();
@@ -46,21 +59,34 @@ impl Reserve {
 
     /// Gives all of it up, for a start that finds no space.
     pub(super) fn remove(root: &Path, disk: &Disk) -> io::Result<()> {
-        disk.unlink(&root.join(RESERVE))
+        for number in 0..SPARE_FILES {
+            absent_is_fine(disk.unlink(&spare_file(root, number)))?;
+        }
+        absent_is_fine(disk.unlink(&root.join(RESERVE)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<File>> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a step of it up. `false`: there is none left.
     pub(super) fn release(&self) -> bool {
-        let held = self.lock();
-        let Some(file) = &*held else { return false };
-        let Ok(metadata) = self.disk.metadata_of(file) else { return false };
+        let mut held = self.lock();
         self.is_short.store(true, Ordering::Relaxed);
+        self.release_bytes(&held) || self.release_file(&mut held)
+    }
+
+    fn release_bytes(&self, held: &Held) -> bool {
+        let Some(file) = &held.file else { return false };
+        let Ok(metadata) = self.disk.metadata_of(file) else { return false };
         let left = metadata.len().saturating_sub(STEP_BYTES);
         metadata.len() > 0 && self.disk.set_length(file, left).is_ok()
+    }
+
+    fn release_file(&self, held: &mut Held) -> bool {
+        let Some(last) = held.spare_files.checked_sub(1) else { return false };
+        held.spare_files = last;
+        self.disk.unlink(&spare_file(&self.root, last)).is_ok()
     }
 
     /// Takes space back, as much as there is.
@@ -68,9 +94,26 @@ impl Reserve {
         if !self.is_short.load(Ordering::Relaxed) {
             return;
         }
-        let held = self.lock();
-        let Some(file) = &*held else { return };
-        let Ok(metadata) = self.disk.metadata_of(file) else { return };
+        let mut held = self.lock();
+        let is_whole = self.refill_files(&mut held) && self.refill_bytes(&held);
+        self.is_short.store(!is_whole, Ordering::Relaxed);
+    }
+
+    /// Whether all files are there.
+    fn refill_files(&self, held: &mut Held) -> bool {
+        while held.spare_files < SPARE_FILES {
+            match self.disk.create_new(&spare_file(&self.root, held.spare_files)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return false,
+                _ => held.spare_files += 1,
+            }
+        }
+        true
+    }
+
+    /// Whether all bytes are there.
+    fn refill_bytes(&self, held: &Held) -> bool {
+        let Some(file) = &held.file else { return false };
+        let Ok(metadata) = self.disk.metadata_of(file) else { return false };
         let (mut length, mut step) = (metadata.len(), STEP_BYTES);
         while length < RESERVE_BYTES && step >= STEP_BYTES_MIN {
             let bytes = step.min(RESERVE_BYTES - length);
@@ -79,7 +122,7 @@ impl Reserve {
                 Err(_) => step /= 2,
             }
         }
-        self.is_short.store(length < RESERVE_BYTES, Ordering::Relaxed);
+        length >= RESERVE_BYTES
     }
 
     /// Allocates so many bytes behind others, or nothing.
@@ -93,5 +136,16 @@ impl Reserve {
             self.disk.write_at(file, &zeros, length)
         });
         allocated.inspect_err(|_| drop(self.disk.set_length(file, length)))
+    }
+}
+
+fn spare_file(root: &Path, number: usize) -> PathBuf {
+    root.join(format!("{RESERVE}-{number}"))
+}
+
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

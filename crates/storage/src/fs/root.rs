@@ -127,6 +127,11 @@ impl Root {
         self.marks_end = false;
     }
 
+    /// The file system (`st_dev`) that it is on.
+    pub(super) fn device(&self) -> u64 {
+        self.identity.0
+    }
+
     pub(super) fn epoch(&self) -> &str {
         &self.epoch
     }

@@ -42,8 +42,9 @@ pub use url::{Encryption, InvalidS3Url, S3Url};
 use bucket::Bucket;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Locality, Multipart,
-    OpenFile, Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
+    Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, StoreCapabilities, StoreHealth,
+    Written,
 };
 
 /// The most parts of one upload.
@@ -86,17 +87,13 @@ impl S3Store {
 
 #[async_trait]
 impl Store for S3Store {
-    fn locality(&self) -> Locality {
-        Locality::Shared
-    }
-
-    fn part_rules(&self) -> PartRules {
+    fn capabilities(&self) -> StoreCapabilities {
         let part_bytes = self.bucket.options.part_bytes;
-        PartRules { part_bytes, uniform: true, parts_max: PARTS_MAX }
+        StoreCapabilities::remote(PartRules { part_bytes, uniform: true, parts_max: PARTS_MAX })
     }
 
-    fn clock_difference(&self) -> Option<Duration> {
-        self.bucket.clock.difference()
+    fn health(&self) -> StoreHealth {
+        StoreHealth { clock_difference: self.bucket.clock.difference(), ..StoreHealth::default() }
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

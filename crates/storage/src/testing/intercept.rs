@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Locality, Multipart, OpenFile, Part,
-    PartRules, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
+    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Multipart, OpenFile, PairOutcome,
+    Part, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written, forward_store,
+    put_in_sequence,
 };
 
 /// A call to a store.
@@ -94,25 +95,7 @@ impl<I: Interceptor> Intercepted<I> {
 
 #[async_trait]
 impl<I: Interceptor> Store for Intercepted<I> {
-    fn locality(&self) -> Locality {
-        self.inner.locality()
-    }
-
-    fn part_rules(&self) -> PartRules {
-        self.inner.part_rules()
-    }
-
-    fn clock_difference(&self) -> Option<Duration> {
-        self.inner.clock_difference()
-    }
-
-    fn longest_wait(&self) -> Option<Duration> {
-        self.inner.longest_wait()
-    }
-
-    fn removes_versions(&self) -> bool {
-        self.inner.removes_versions()
-    }
+    forward_store! { inner: capabilities, health }
 
     async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
         let call = Call::new("purge", &request.prefix, 0);
@@ -139,9 +122,8 @@ impl<I: Interceptor> Store for Intercepted<I> {
     }
 
     // One after the other: what watches this store sees both.
-    async fn put_both(&self, first: Put, then: Put) -> Result<Result<Written>> {
-        self.put(&first.key, first.bytes, first.mode).await?;
-        Ok(self.put(&then.key, then.bytes, then.mode).await)
+    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
+        put_in_sequence(self, first, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -19,7 +19,7 @@ use jreg_testkit::{Client, Image, ImageSpec, Process, Request};
 /// Compares the latency of pushes with and without a collector.
 #[derive(Debug, Parser)]
 #[command(name = "gc-latency")]
-struct Options {
+struct RegistryOptions {
     /// The binary.
     jreg: PathBuf,
     /// How many images are there before.
@@ -40,7 +40,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = RegistryOptions::parse();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let server = Process::start(&options.jreg.to_string_lossy(), folder.path());
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn measure(options: &Options, client: &Client, folder: &Path) {
+async fn measure(options: &RegistryOptions, client: &Client, folder: &Path) {
     round(options, client, 0, options.images).await;
     let mut seed = options.images;
     let mut ratios: [Vec<f64>; 2] = Default::default();
@@ -85,7 +85,7 @@ fn quantile(sorted_us: &[u64], percent: usize) -> f64 {
 }
 
 /// Pushes images, and gives the microseconds that each took.
-async fn round(options: &Options, client: &Client, seed: u64, images: u64) -> Vec<u64> {
+async fn round(options: &RegistryOptions, client: &Client, seed: u64, images: u64) -> Vec<u64> {
     let (next, end) = (AtomicU64::new(seed), seed + images);
     let work = (0..options.clients).map(|_| async {
         let mut latencies = Vec::new();

@@ -94,7 +94,7 @@ async fn a_clock_that_is_far_off_ends_the_probe_before_it_writes() {
     server.clock().advance(Duration::from_secs(100));
     let store = store(&server);
     assert_eq!(kind(store.probe().await), ErrorKind::Unavailable);
-    let difference = store.clock_difference().unwrap().as_secs();
+    let difference = store.health().clock_difference.unwrap().as_secs();
     assert!((98..=102).contains(&difference), "{difference}");
     let asked = server.take_requests();
     let [list] = asked.as_slice() else { panic!("{asked:?}") };

@@ -166,11 +166,12 @@ impl Replay<'_> {
         if self.is_there(target, modified, &bytes)? {
             return Ok(());
         }
-        let temporary = self.root.join(TEMPORARY);
+        self.make_folder_of(target)?;
+        // Beside it: the folder may be on another file system than the root.
+        let temporary = target.with_file_name(TEMPORARY);
         let file = self.disk.create(&temporary)?;
         self.disk.write_at(&file, &bytes, 0)?;
         self.disk.set_modified(&file, modified)?;
-        self.make_folder_of(target)?;
         self.disk.rename(&temporary, target)
     }
 
@@ -199,7 +200,7 @@ impl Replay<'_> {
     /// Makes the files durable as they are now.
     fn sync(&self, files: &Files) -> io::Result<()> {
         let root = self.disk.open(self.root)?;
-        if syncs_all(&root)? {
+        if syncs_all(self.root, &root)? {
             return self.disk.sync_all(&root);
         }
         let mut folders = BTreeSet::from([self.root.to_owned()]);

@@ -8,10 +8,10 @@ use super::mend::Remedy;
 use super::read::{Found, look};
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
 use crate::Result;
-use crate::core::WRITE_MAX;
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::record::{Mark, Stored, Versioned};
+use crate::window::WRITE_MAX;
 
 impl Run<'_> {
     /// Notes what is there.

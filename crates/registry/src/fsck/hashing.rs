@@ -21,7 +21,7 @@ use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::pace::Pace;
-use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
+use crate::record::{JsonRecord, Link, Location, Stored, Versioned};
 
 /// After how many links a run notes how far it is.
 const LINKS_PER_NOTE: usize = 64;
@@ -43,7 +43,7 @@ struct Position {
     bad: BTreeSet<Key>,
 }
 
-stored_as_json!(Position);
+impl JsonRecord for Position {}
 
 /// What reading some bytes has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]

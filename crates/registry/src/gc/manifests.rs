@@ -22,8 +22,32 @@ struct Unread<T> {
 
 type ManifestName = (RepositoryName, Digest);
 
-/// What a manifest names: the fingerprint of its subject, or 0, then those of its references.
-type Named = Vec<Fingerprint>;
+/// What a manifest names, as fingerprints.
+struct NamedContent {
+    subject: Option<Fingerprint>,
+    references: Vec<Fingerprint>,
+}
+
+impl NamedContent {
+    /// What a memo holds of a manifest: its subject, or 0, which no fingerprint is; then its
+    /// references.
+    fn from_memo(values: &[u64]) -> Option<Self> {
+        let (subject, references) = values.split_first()?;
+        let subject = (*subject != 0).then_some(*subject);
+        Some(Self { subject, references: references.to_vec() })
+    }
+
+    fn to_memo(&self) -> Vec<u64> {
+        let subject = self.subject.unwrap_or(0);
+        std::iter::once(subject).chain(self.references.iter().copied()).collect()
+    }
+}
+
+/// A manifest with a subject: kept, if that turns out to be there.
+struct PendingReferrer {
+    own: Fingerprint,
+    subject: Fingerprint,
+}
 
 impl Run<'_> {
     /// What tags point to is kept.
@@ -57,22 +81,22 @@ impl Run<'_> {
         self.watch.phase(Phase::Manifests);
         let core = self.core.clone();
         let mut memo = Memo::open(&core, Kind::Manifests, !self.options.dry_run).await?;
-        // Each with its subject: kept, if that turns out to be there.
-        let mut referrers: Vec<(Fingerprint, Fingerprint)> = Vec::new();
+        let mut referrers: Vec<PendingReferrer> = Vec::new();
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {
                 let Some(found) = self.note(entry)? else { continue };
                 let version = Version::of(entry, page.date);
-                match recall(&mut memo, &entry.key, version).await {
+                let values = recall(&mut memo, &entry.key, version).await;
+                match values.and_then(|values| NamedContent::from_memo(&values)) {
                     Some(named) => self.keep(&found, &named, &mut referrers),
                     None => unread.push(Unread { of: found, key: entry.key.clone(), version }),
                 }
             }
             self.done.manifests_read += unread.len() as u64;
             for (version, (found, named)) in self.read_each(unread, read_manifest).await? {
-                remember(&mut memo, version, &named);
+                remember(&mut memo, version, &named.to_memo());
                 self.keep(&found, &named, &mut referrers);
             }
             self.watch.progress(page.entries.len() as u64);
@@ -81,10 +105,11 @@ impl Run<'_> {
         memo.finish().await?;
         self.seen.manifests.seal();
         if self.core.rules.keep(Rule::SubjectKeeps) {
-            let is_there =
-                |(_, subject): &&(Fingerprint, Fingerprint)| self.seen.manifests.contains(*subject);
-            let kept: Vec<_> = referrers.iter().filter(is_there).map(|(own, _)| *own).collect();
-            kept.into_iter().for_each(|own| self.seen.kept.insert(own));
+            for referrer in referrers {
+                if self.seen.manifests.contains(referrer.subject) {
+                    self.seen.kept.insert(referrer.own);
+                }
+            }
         }
         Ok(())
     }
@@ -113,13 +138,12 @@ impl Run<'_> {
     fn keep(
         &mut self,
         (name, digest): &ManifestName,
-        named: &[Fingerprint],
-        referrers: &mut Vec<(Fingerprint, Fingerprint)>,
+        named: &NamedContent,
+        referrers: &mut Vec<PendingReferrer>,
     ) {
         let own = fingerprint::content(name, digest);
-        let Some((subject, references)) = named.split_first() else { return };
-        if *subject != 0 && self.options.untagged.is_some() {
-            referrers.push((own, *subject));
+        if let (Some(subject), Some(_)) = (named.subject, self.options.untagged) {
+            referrers.push(PendingReferrer { own, subject });
         }
         if !self.core.rules.keep(Rule::OneStep) {
             // As if what is to be removed in this run kept nothing.
@@ -128,7 +152,7 @@ impl Run<'_> {
                 return;
             }
         }
-        references.iter().for_each(|reference| self.seen.kept.insert(*reference));
+        named.references.iter().for_each(|reference| self.seen.kept.insert(*reference));
     }
 
     /// Reads several records at a time. One that is gone by now keeps nothing.
@@ -164,7 +188,7 @@ async fn read_manifest(
     core: crate::core::Core,
     key: Key,
     (name, digest): ManifestName,
-) -> Result<Option<(ManifestName, Named)>> {
+) -> Result<Option<(ManifestName, NamedContent)>> {
     let Some(record) = core.read::<ManifestRecord>(&key).await.map_err(damaged)? else {
         return Ok(None);
     };
@@ -183,19 +207,19 @@ fn named(
     key: &Key,
     stored: &crate::StoredManifest,
     every_reading: bool,
-) -> Result<Named> {
+) -> Result<NamedContent> {
     let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes);
     let manifest = manifest.map_err(|error| CollectError::Damaged {
         key: key.to_string(),
         reason: error.to_string(),
     })?;
     let subject = manifest.subject.as_ref();
-    let subject = subject.map_or(0, |subject| fingerprint::content(name, &subject.digest));
+    let subject = subject.map(|subject| fingerprint::content(name, &subject.digest));
     let is_kept =
         |reference: &&ManifestReference| every_reading || reference.kind != ReferenceKind::Any;
     let references = manifest.references.iter().filter(is_kept);
     let references = references.map(|reference| fingerprint::content(name, &reference.digest));
-    Ok(std::iter::once(subject).chain(references).collect())
+    Ok(NamedContent { subject, references: references.collect() })
 }
 
 /// A record that cannot be understood ends the run.

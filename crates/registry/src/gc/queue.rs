@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::action::{Action, ActionKind};
 use super::watch::Phase;
 use super::{Result, Run};
-use crate::check::QuarantinedPlaces;
-use crate::core::{Core, TOUCH_AGE};
+use crate::core::Core;
+use crate::fsck::QuarantinedPlaces;
 use crate::keys;
-use crate::record::{Link, Location, Stored, stored_as_json};
+use crate::record::{JsonRecord, Link, Location, Stored};
 use crate::rules::Rule;
+use crate::window::TOUCH_AGE;
 
 /// How many places one record names at most.
 const PLACES_MAX: usize = 1000;
@@ -34,7 +35,7 @@ struct QueuedPlace {
     at: Location,
 }
 
-stored_as_json!(Queued);
+impl JsonRecord for Queued {}
 
 impl Queued {
     pub(super) fn add(&mut self, digest: Digest, at: Location) {

@@ -21,10 +21,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt, stream};
 use http_body::{Body, Frame, SizeHint};
-use jreg_registry::{BlobReader, Error};
-use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile};
+use jreg_storage::{ByteRange, OpenFile};
 use tokio::task::JoinHandle;
 
 /// The most that one placeholder stands for.
@@ -32,10 +30,7 @@ const PART_BYTES_MAX: usize = 1024 * 1024;
 /// How much is read at a time of a part that is not in memory.
 const READ_BYTES: usize = 128 * 1024;
 /// A body that is not longer is read at once, if it is in memory.
-pub(super) const SMALL_BYTES_MAX: u64 = 64 * 1024;
-
-/// The most that is read at a time of a blob that the connection cannot take from its file.
-const PIECE_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
 /// Never read, and never written: it takes up addresses, no memory.
 static PLACEHOLDER: LazyLock<&'static [u8]> =
@@ -105,81 +100,9 @@ fn send_file(_: impl AsFd, _: &std::fs::File, _: u64, _: usize) -> io::Result<us
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Streams a range of a blob that is in a file. It is opened with the first piece that is asked
-/// for: a client that takes nothing costs no file and no memory. A file that has been removed since
-/// is read where its bytes are now.
-pub(super) fn read(
-    reader: BlobReader,
-    range: ByteRange,
-) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-    let reading = Reading { reader, rest: range, source: None };
-    stream::try_unfold(reading, Reading::next)
-}
-
-/// A blob that is read piece by piece.
-struct Reading {
-    reader: BlobReader,
-    rest: ByteRange,
-    source: Option<Source>,
-}
-
-enum Source {
-    File(Arc<OpenFile>),
-    Stream(ByteStream),
-}
-
-impl Reading {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
-        if self.rest.is_empty() {
-            return Ok(None);
-        }
-        let mut source = match self.source.take() {
-            Some(source) => source,
-            None => Source::open(&self.reader, self.rest).await?,
-        };
-        let Some(bytes) = source.next(self.rest).await? else { return Ok(None) };
-        self.rest.start += bytes.len() as u64;
-        self.source = Some(source);
-        Ok(Some((bytes, self)))
-    }
-}
-
-impl Source {
-    async fn open(reader: &BlobReader, range: ByteRange) -> Result<Self, Error> {
-        match reader.file().await? {
-            Some(file) if range.end <= file.size_bytes => Ok(Self::File(file)),
-            Some(_) | None => Ok(Self::Stream(reader.read(range).await?)),
-        }
-    }
-
-    async fn next(&mut self, rest: ByteRange) -> Result<Option<Bytes>, Error> {
-        let file = match self {
-            Self::Stream(stream) => return Ok(stream.try_next().await?),
-            Self::File(file) => Arc::clone(file),
-        };
-        let piece =
-            ByteRange { start: rest.start, end: rest.end.min(rest.start + PIECE_BYTES_MAX) };
-        if let Some(bytes) = read_resident(&file, piece) {
-            return Ok(Some(bytes));
-        }
-        let reading = tokio::task::spawn_blocking(move || read_piece(&file, piece));
-        let bytes = reading.await.map_err(io::Error::other).and_then(|read| read);
-        bytes.map(Some).map_err(|error| {
-            let key = "the file of a blob";
-            jreg_storage::Error::with_source(ErrorKind::Unavailable, key, error).into()
-        })
-    }
-}
-
-fn read_piece(file: &OpenFile, piece: ByteRange) -> io::Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(piece.len()).map_err(io::Error::other)?];
-    file.file.read_exact_at(&mut bytes, piece.start)?;
-    Ok(bytes.into())
-}
-
 /// Reads bytes of a file that are in memory. `None`: they are not all there, or this file system
 /// cannot tell.
-pub(super) fn read_resident(file: &OpenFile, range: ByteRange) -> Option<Bytes> {
+pub(crate) fn read_resident(file: &OpenFile, range: ByteRange) -> Option<Bytes> {
     let length = usize::try_from(range.len()).ok()?;
     let mut bytes = vec![0; length];
     let read = read_now(file, &mut bytes, range.start).ok()?;
@@ -200,7 +123,7 @@ fn read_now(_: &OpenFile, _: &mut [u8], _: u64) -> io::Result<usize> {
 
 /// A body whose bytes the connection takes from a file.
 #[derive(Debug)]
-pub(super) struct FileBody {
+pub(crate) struct FileBody {
     files: Arc<Files>,
     file: Arc<OpenFile>,
     rest: ByteRange,
@@ -211,7 +134,7 @@ pub(super) struct FileBody {
 impl FileBody {
     /// A range of a file, which lies within it, over the connection of `files`. `None`: this file
     /// system cannot tell what is in memory.
-    pub(super) fn new(files: &Arc<Files>, file: Arc<OpenFile>, rest: ByteRange) -> Option<Self> {
+    pub(crate) fn new(files: &Arc<Files>, file: Arc<OpenFile>, rest: ByteRange) -> Option<Self> {
         let known = !rest.is_empty() && rest.end <= file.size_bytes;
         let first = known.then(|| read_now(&file, &mut [0], rest.start))?;
         if first.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use jreg_oci::Reference;
 use jreg_registry::{
-    ActionKind, Chunk, CollectError, CollectOptions, Collected, Options, Registry, Touch, Unwatched,
+    ActionKind, CollectError, CollectOptions, Collected, Registry, RegistryOptions, TouchPolicy,
+    Unwatched, UploadChunk,
 };
 use jreg_storage::testing::{Call, Fault};
-use jreg_storage::{ErrorKind, Locality, MemoryStore, PutMode, Store, Tombstones};
+use jreg_storage::{ErrorKind, MemoryStore, PutMode, Store, Tombstones};
 
 use crate::bench::{Actions, Bench, HOUR, MINUTE, bytes, digest};
 
@@ -73,7 +74,7 @@ async fn what_a_manifest_names_stays_and_the_rest_goes_once_it_is_old() {
     assert_eq!((done.links.kept, done.links.removed, done.links.removed_bytes), (1, 1, 6));
     assert_eq!((done.queued, done.blobs.removed), (1, 0));
     assert_eq!(bench.pull("a", &digest(&kept)).await.unwrap(), kept);
-    bench.repository("a").blob_stat(&digest(&loose), Touch::Never).await.unwrap_err();
+    bench.repository("a").blob_stat(&digest(&loose), TouchPolicy::Never).await.unwrap_err();
     bench.clock.advance(HOUR - MINUTE);
     assert_eq!(collect(&bench).await.blobs.removed, 0, "bytes wait for an hour");
     bench.clock.advance(MINUTE);
@@ -98,7 +99,7 @@ async fn a_blob_stays_where_it_is_named_and_goes_where_it_is_not() {
     bench.clock.advance(2 * DAY);
     collect(&bench).await;
     assert_eq!(bench.pull("b", &digest(&shared)).await.unwrap(), shared);
-    bench.repository("a").blob_stat(&digest(&shared), Touch::Never).await.unwrap_err();
+    bench.repository("a").blob_stat(&digest(&shared), TouchPolicy::Never).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -260,13 +261,13 @@ async fn the_bytes_of_an_upload_that_goes_on_are_not_swept() {
     let bench = Bench::new().await;
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(bytes(5))).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(bytes(5))).await.unwrap();
     assert_eq!(bench.keys("blobs/").await.len(), 1);
     for _ in 0..3 {
         bench.clock.advance(DAY + MINUTE);
         assert_eq!(collect(&bench).await.blobs.removed, 0);
     }
-    repository.upload_finish(&id, &digest(&bytes(5)), Chunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &digest(&bytes(5)), UploadChunk::empty()).await.unwrap();
     assert_eq!(bench.pull("a", &digest(&bytes(5))).await.unwrap(), bytes(5));
 }
 
@@ -277,7 +278,7 @@ async fn nothing_is_swept_while_a_link_or_a_session_cannot_be_read() {
         bench.push("a", &bytes(5)).await;
         let repository = bench.repository("a");
         let id = repository.upload_start(None);
-        repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(bytes(4))).await.unwrap();
         bench.push("a", &bytes(6)).await;
         repository.blob_delete(&digest(&bytes(6))).await.unwrap();
         let key = &bench.keys(prefix).await[0];
@@ -521,7 +522,7 @@ async fn uploads_that_nobody_finishes_go_in_the_same_run() {
     let bench = Bench::new().await;
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(bytes(20))).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(bytes(20))).await.unwrap();
     let multipart = bench.multipart().await;
     bench.clock.advance(7 * DAY);
     assert_eq!(collect(&bench).await.uploads.unfinished, 1);
@@ -533,13 +534,14 @@ async fn uploads_that_nobody_finishes_go_in_the_same_run() {
 #[tokio::test]
 async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
     let clock = std::sync::Arc::new(jreg_storage::testing::ManualClock::default());
-    let memory = MemoryStore::builder().locality(Locality::Shared).clock(clock.clone()).build();
+    let memory = MemoryStore::builder().remote().clock(clock.clone()).build();
     let store = Tombstones::new(memory, jreg_registry::may_come_back).that_stay();
     let store = std::sync::Arc::new(store);
-    let registry = Registry::open(store.clone(), clock.clone(), Options::default()).await.unwrap();
+    let registry =
+        Registry::open(store.clone(), clock.clone(), RegistryOptions::default()).await.unwrap();
     let (repository, content) = (registry.repository("a".parse().unwrap()), bytes(6));
     let push = async || {
-        repository.blob_push(&digest(&content), Chunk::of(content.clone())).await.unwrap();
+        repository.blob_push(&digest(&content), UploadChunk::of(content.clone())).await.unwrap();
     };
     let collect = async |hours: u32| {
         clock.advance(HOUR * hours);
@@ -548,12 +550,12 @@ async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
     push().await;
     let done = collect(48).await;
     assert_eq!((done.links.removed, done.queued), (1, 1));
-    repository.blob_stat(&digest(&content), Touch::Never).await.unwrap_err();
+    repository.blob_stat(&digest(&content), TouchPolicy::Never).await.unwrap_err();
     let done = collect(48).await;
     assert_eq!((done.links.scanned, done.links.removed, done.blobs.removed), (1, 0, 1));
     // And it can be pushed again.
     push().await;
-    repository.blob_stat(&digest(&content), Touch::Never).await.unwrap();
+    repository.blob_stat(&digest(&content), TouchPolicy::Never).await.unwrap();
     assert_eq!(collect(48).await.links.removed, 1);
 }
 
@@ -561,7 +563,7 @@ async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
 async fn one_instance_has_the_lease_until_it_gives_it_back_or_does_not_renew_it() {
     let bench = Bench::new().await;
     let (store, clock) = (bench.gate.clone(), bench.clock.clone());
-    let other = Registry::open(store, clock, Options::default()).await.unwrap();
+    let other = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
     let ttl = 5 * MINUTE;
     let lease = bench.registry.take_lease("one", ttl).await.unwrap().unwrap();
     bench.clock.advance(MINUTE);

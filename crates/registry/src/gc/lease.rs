@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use jreg_storage::ETag;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Stored, stored_as_json};
+use crate::record::{JsonRecord, Stored};
 use crate::{Registry, Result, keys};
 
 /// A lease that was taken.
@@ -34,7 +34,7 @@ struct LeaseRecord {
     is_free: bool,
 }
 
-stored_as_json!(LeaseRecord);
+impl JsonRecord for LeaseRecord {}
 
 impl Registry {
     /// Takes the lease for `ttl` if it is free, or if whoever has it has not renewed it in time.

@@ -1,19 +1,19 @@
 //! Checking: one test for each thing that can be found, with what a repair makes of it. What goes
-//! on beside a check is in `checking_beside.rs`.
+//! on beside a check is in `fsck_concurrent.rs`.
 
 use std::sync::Mutex;
 
 use bytes::Bytes;
 use jreg_oci::{Digest, Reference};
 use jreg_registry::{
-    CheckOptions, CheckPhase, CheckWatch, Checked, Chunk, Finding, FindingKind, Options,
-    PageRequest, ReferencePolicy, Registry, Repair, Touch,
+    CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, PageRequest,
+    ReferencePolicy, Registry, RegistryOptions, Repair, TouchPolicy, UploadChunk,
 };
 use jreg_storage::testing::Fault;
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
-use crate::collecting::{image, index, referrer};
+use crate::gc::{image, index, referrer};
 
 /// Keeps what a check found.
 #[derive(Debug, Default)]
@@ -99,10 +99,10 @@ fn of(manifest: &str) -> Digest {
 /// A repository with a tagged image, a signature of it, and an index of another image; all of it
 /// old enough that no push can be about to add anything.
 pub(crate) async fn healthy() -> Bench {
-    healthy_with(Options::default()).await
+    healthy_with(RegistryOptions::default()).await
 }
 
-async fn healthy_with(options: Options) -> Bench {
+async fn healthy_with(options: RegistryOptions) -> Bench {
     let bench = Bench::with(options).await;
     bench.push("a", &bytes(CONFIG)).await;
     bench.push("a", &bytes(LOOSE)).await;
@@ -226,11 +226,11 @@ async fn what_was_just_pushed_and_what_goes_on_is_no_finding() {
     let repository = bench.repository("a");
     for length in [3, 20] {
         let id = repository.upload_start(None);
-        repository.upload_append(&id, Chunk::of(bytes(length))).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(bytes(length))).await.unwrap();
     }
     let done = repository.upload_start(None);
-    repository.upload_append(&done, Chunk::of(bytes(4))).await.unwrap();
-    repository.upload_finish(&done, &digest(&bytes(4)), Chunk::empty()).await.unwrap();
+    repository.upload_append(&done, UploadChunk::of(bytes(4))).await.unwrap();
+    repository.upload_finish(&done, &digest(&bytes(4)), UploadChunk::empty()).await.unwrap();
     expect(&check(&bench, &deep()).await.1, &[]);
     bench.clock.advance(3 * HOUR);
     expect(&check(&bench, &deep()).await.1, &[]);
@@ -353,7 +353,7 @@ async fn link_that_cannot_be_read_is_put_aside_and_the_blob_can_be_pushed_again(
         assert_eq!(done.left, 2);
         assert_eq!(quarantined(&bench).await, [link.as_str()]);
         assert_eq!(get(&bench, &bench.keys("quarantine/").await[0]).await, rubbish);
-        bench.repository("a").blob_stat(&content, Touch::Never).await.unwrap_err();
+        bench.repository("a").blob_stat(&content, TouchPolicy::Never).await.unwrap_err();
         bench.push("a", &bytes(CONFIG)).await;
         let (_, found) = check(&bench, &cheap()).await;
         let left: Vec<_> = found.iter().map(|found| found.kind).collect();
@@ -386,7 +386,7 @@ async fn bytes_that_are_missing_cut_or_too_many_are_let_go_and_can_be_pushed_aga
         expect(&found[..1], &[(kind, &at, Repair::Done)]);
         // Both manifests name it as their config.
         assert_eq!((done.repaired, done.left), (1, 2));
-        let seen = bench.repository("a").blob_stat(&blob, Touch::Never).await;
+        let seen = bench.repository("a").blob_stat(&blob, TouchPolicy::Never).await;
         assert!(matches!(seen, Err(jreg_registry::Error::BlobUnknown { .. })), "{seen:?}");
         bench.push("a", &bytes(CONFIG)).await;
         assert_eq!(bench.pull("a", &blob).await.unwrap(), bytes(CONFIG));
@@ -465,7 +465,7 @@ async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
         expect(&found[..1], &[(kind, &at, Repair::Done)]);
         assert_eq!(quarantined(&bench).await, [at.as_str()]);
         let reference = Reference::Digest(of(&child()));
-        let read = bench.repository("a").manifest_get(&reference, Touch::Never).await;
+        let read = bench.repository("a").manifest_get(&reference, TouchPolicy::Never).await;
         assert!(matches!(read, Err(jreg_registry::Error::ManifestUnknown { .. })), "{read:?}");
         bench.put_manifest("a", &reference.to_string(), &child()).await.unwrap();
         expect_nothing(&bench).await;
@@ -501,7 +501,8 @@ async fn header_line_alone_is_made_again_from_the_bytes() {
         put(&bench, &at, format!("{header}\n{}", manifest())).await;
         bench.clock.advance(HOUR);
         expect_mended(&bench, FindingKind::ManifestUnreadable, &at).await;
-        let read = bench.repository("a").manifest_get(&"v1".parse().unwrap(), Touch::Never).await;
+        let read =
+            bench.repository("a").manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await;
         let read = read.unwrap();
         assert_eq!(read.bytes, manifest());
         assert_eq!(read.media_type.as_str(), "application/vnd.oci.image.manifest.v1+json");
@@ -570,7 +571,8 @@ async fn child_that_an_index_names_is_missed_as_the_policy_says() {
         (ReferencePolicy::SparseIndex, FindingKind::SparseReference),
         (ReferencePolicy::Off, FindingKind::SparseReference),
     ] {
-        let bench = healthy_with(Options { references, ..Options::default() }).await;
+        let bench =
+            healthy_with(RegistryOptions { references, ..RegistryOptions::default() }).await;
         remove(&bench, &manifest_key(&child())).await;
         let at = manifest_key(&index(&[&child()]));
         expect(&check(&bench, &repairing()).await.1, &[(kind, &at, Repair::None)]);
@@ -752,7 +754,7 @@ async fn session_that_cannot_be_read_is_put_aside() {
     let bench = healthy().await;
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(bytes(4))).await.unwrap();
     let at = key(format!("uploads/{id}"));
     put(&bench, &at, "rubbish").await;
     bench.clock.advance(2 * HOUR);
@@ -772,7 +774,7 @@ async fn upload_that_has_lost_bytes_is_cancelled() {
         let id = repository.upload_start(None);
         let before = bench.keys("blobs/_/").await;
         assert_eq!(before, []);
-        repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+        repository.upload_append(&id, UploadChunk::of(bytes(4))).await.unwrap();
         let bytes_at = bench.keys("blobs/_/").await.remove(0);
         match content {
             None => remove(&bench, &bytes_at).await,
@@ -780,7 +782,7 @@ async fn upload_that_has_lost_bytes_is_cancelled() {
         }
         let at = key(format!("uploads/{id}"));
         expect_mended(&bench, FindingKind::UploadBytesMissing, &at).await;
-        let append = repository.upload_append(&id, Chunk::of(bytes(4))).await;
+        let append = repository.upload_append(&id, UploadChunk::of(bytes(4))).await;
         assert!(matches!(append, Err(jreg_registry::Error::UploadUnknown { .. })), "{append:?}");
     }
 }
@@ -790,9 +792,9 @@ async fn bytes_of_a_closed_session_that_nothing_links_are_only_noted() {
     let bench = healthy().await;
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, Chunk::of(bytes(4))).await.unwrap();
+    repository.upload_append(&id, UploadChunk::of(bytes(4))).await.unwrap();
     let blob = digest(&bytes(4));
-    repository.upload_finish(&id, &blob, Chunk::empty()).await.unwrap();
+    repository.upload_finish(&id, &blob, UploadChunk::empty()).await.unwrap();
     remove(&bench, &bench.keys("blobs/_/").await.remove(0)).await;
     remove(&bench, &link_key(&blob)).await;
     expect_nothing(&bench).await;
@@ -846,7 +848,8 @@ async fn repairs_on_a_store_that_cannot_remove_a_version() {
         )
         .that_stay(),
     );
-    let registry = Registry::open(store, bench.clock.clone(), Options::default()).await.unwrap();
+    let registry =
+        Registry::open(store, bench.clock.clone(), RegistryOptions::default()).await.unwrap();
     let id = bench.repository("a").upload_start(None);
     let session = key(format!("uploads/{id}"));
     let link = link_key(&digest(&bytes(LOOSE)));

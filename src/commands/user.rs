@@ -1,21 +1,21 @@
-//! `jreg user` and `jreg policy`: files of users, changed; rules, asked.
+//! `jreg user`: changes and lists a file of users.
 
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::process::ExitCode;
 
 use jreg_auth::{
-    Action, Certificate, Grants, Htpasswd, Identity, InvalidUser, Named, Policy, Query, Secret,
-    Source, Tagged, hash_password, random_hex, removed_user, with_user,
+    Htpasswd, InvalidUser, Secret, hash_password, random_hex, removed_user, with_user,
 };
-use jreg_oci::{RepositoryName, Tag};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
+
+use super::{fail, print};
+use crate::audit::command::{CommandEntry, Journal, Operator, Outcome};
+use crate::cli::UserAction;
 
 /// The longest password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -70,6 +70,57 @@ pub enum CommandError {
     /// Standard input or output failed.
     #[error("cannot use the terminal")]
     Terminal(#[from] io::Error),
+}
+
+/// Changes or prints a file of users.
+pub fn run(action: UserAction) -> ExitCode {
+    let (file, command) = match action {
+        UserAction::Add { name, password_stdin, file } => {
+            let password = password_stdin.then(|| password_from(std::io::stdin()));
+            match password.transpose() {
+                Ok(password) => (file, UserCommand::Add { name, password }),
+                Err(error) => return fail(1, &error),
+            }
+        }
+        UserAction::Remove { name, file } => (file, UserCommand::Remove { name }),
+        UserAction::List { file } => (file, UserCommand::List),
+    };
+    let (path, settings) = match file.resolve(std::env::vars_os()) {
+        Ok((Some(path), settings)) => (path, settings),
+        Ok((None, _)) => return fail(2, &CommandError::NoFile),
+        Err(error) => return fail(2, &error),
+    };
+    let done = match command.audited() {
+        None => user(&path, command),
+        Some(operation) => match Journal::open(&settings) {
+            Ok(journal) => audited(journal, operation, &path, command),
+            Err(error) => return fail(1, &error),
+        },
+    };
+    match done {
+        Ok(text) => print(&text, ExitCode::SUCCESS),
+        Err(error) => fail(1, &error),
+    }
+}
+
+/// Changes a file of users, and writes that down.
+fn audited(
+    journal: Option<Journal>,
+    operation: &'static str,
+    path: &Path,
+    command: UserCommand,
+) -> Result<String, CommandError> {
+    let asked = command.asked(path);
+    let done = user(path, command);
+    if let Some(mut journal) = journal {
+        let outcome = if done.is_ok() { Outcome::Done } else { Outcome::Failed };
+        let entry = CommandEntry::new(Operator::here(), operation, asked, None, outcome);
+        if let Err(error) = journal.write(&entry) {
+            // It is done, or not; that nobody wrote it down changes nothing of that.
+            let _ = writeln!(std::io::stderr(), "jreg: the audit log cannot be written: {error}");
+        }
+    }
+    done
 }
 
 /// What to do with a file of users.
@@ -164,7 +215,7 @@ pub fn password_from(input: impl Read) -> Result<Secret, CommandError> {
     is_fit.then(|| Secret::new(line)).ok_or(CommandError::Password)
 }
 
-fn read(path: &Path) -> Result<String, CommandError> {
+pub(super) fn read(path: &Path) -> Result<String, CommandError> {
     let what = "read";
     std::fs::read_to_string(path).map_err(|source| CommandError::File {
         what,
@@ -173,7 +224,7 @@ fn read(path: &Path) -> Result<String, CommandError> {
     })
 }
 
-fn wrong(path: &Path, why: String) -> CommandError {
+pub(super) fn wrong(path: &Path, why: String) -> CommandError {
     CommandError::Wrong { path: path.to_owned(), why }
 }
 
@@ -246,92 +297,6 @@ fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), CommandErr
         let _ = std::fs::remove_file(&new);
         CommandError::File { what: "write", path: path.to_owned(), source }
     })
-}
-
-/// What a policy is asked.
-#[derive(Clone, Debug)]
-pub struct PolicyQuestion {
-    /// The file; `None`: what holds without one.
-    pub file: Option<PathBuf>,
-    /// Whether everybody may pull.
-    pub anonymous_pull: bool,
-    /// Who asks; `None`: nobody in particular.
-    pub who: Option<String>,
-    /// Groups that their source names.
-    pub groups: Vec<String>,
-    /// What their source says besides: names and values.
-    pub claims: Vec<(String, String)>,
-    /// The common name of their certificate.
-    pub common_name: Option<String>,
-    /// The URIs of their certificate.
-    pub uris: Vec<String>,
-    /// What they want to do; `None`: everything there is.
-    pub action: Option<Action>,
-    /// With which repository.
-    pub repository: Option<RepositoryName>,
-    /// With which tag.
-    pub tag: Option<Tag>,
-    /// From where.
-    pub address: Option<IpAddr>,
-}
-
-/// Asks a policy; the text says what it answers and by which rule. True: it is allowed.
-///
-/// # Errors
-///
-/// [`CommandError`].
-pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), CommandError> {
-    let mut policy = match &question.file {
-        Some(path) => {
-            Policy::parse(&read(path)?).map_err(|error| wrong(path, error.to_string()))?
-        }
-        None => Policy::of_users(),
-    };
-    if question.anonymous_pull {
-        policy = policy.with_anonymous_pull();
-    }
-    let identity = identity(question);
-    let certificate = (question.common_name.is_some() || !question.uris.is_empty()).then(|| {
-        Certificate { common_name: question.common_name.clone(), uris: question.uris.clone() }
-    });
-    let actions: Vec<Action> = match question.action {
-        Some(action) => vec![action],
-        None => Action::ALL.into(),
-    };
-    let mut text = String::new();
-    let mut allowed = true;
-    for action in actions {
-        let query = Query {
-            identity: &identity,
-            certificate: certificate.as_ref(),
-            action,
-            repository: question.repository.as_ref().filter(|_| action.has_repository()),
-            tag: question.tag.as_ref().map_or(Tagged::No, |tag| Tagged::Is(tag.as_str())),
-            address: question.address,
-            now: SystemTime::now(),
-        };
-        let decision = policy.decide(&query, Grants::None);
-        allowed &= decision.allowed;
-        let word = if decision.allowed { "allowed" } else { "denied" };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{action}: {word}: {}", decision.reason);
-    }
-    Ok((allowed, text))
-}
-
-/// Names say where they come from: `access-token:ci`, `github:acme/app`; a user has no colon.
-fn identity(question: &PolicyQuestion) -> Identity {
-    let Some(name) = &question.who else { return Identity::Anonymous };
-    let source = match name.split_once(':') {
-        None => Source::Htpasswd,
-        Some(("access-token", id)) => Source::AccessToken(id.to_owned()),
-        Some(("certificate", _)) => Source::Certificate,
-        Some((issuer, _)) => Source::Issuer(issuer.to_owned()),
-    };
-    let claims = question.claims.iter();
-    let claims = claims.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-    let groups = question.groups.iter().cloned().collect();
-    Identity::Named(Box::new(Named { name: name.clone(), groups, claims, source }))
 }
 
 #[cfg(test)]
@@ -412,42 +377,5 @@ mod tests {
             assert!(read(text).is_err(), "{text:?}");
         }
         assert!(password_from(&b"\xff"[..]).is_err());
-    }
-
-    #[test]
-    fn a_policy_says_what_and_why() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("policy.toml");
-        std::fs::write(
-            &file,
-            "[groups]\ndev = ['alice']\n[[rule]]\nname = 'dev'\nsubjects = ['group:dev']\n\
-             repositories = ['team/**']\nactions = ['push']\ncondition = \"tag != 'latest'\"\n",
-        )
-        .unwrap();
-        let mut question = PolicyQuestion {
-            file: Some(file),
-            anonymous_pull: false,
-            who: Some("alice".to_owned()),
-            groups: Vec::new(),
-            claims: Vec::new(),
-            common_name: None,
-            uris: Vec::new(),
-            action: Some(Action::Push),
-            repository: "team/app".parse().ok(),
-            tag: "v1".parse().ok(),
-            address: None,
-        };
-        let yes = (true, "push: allowed: rule 1 (dev)\n".to_owned());
-        assert_eq!(policy(&question).unwrap(), yes);
-        question.tag = "latest".parse().ok();
-        let no = (false, "push: denied: no rule allows it\n".to_owned());
-        assert_eq!(policy(&question).unwrap(), no);
-        question.who = None;
-        question.action = None;
-        let (_, text) = policy(&question).unwrap();
-        assert_eq!(text.lines().count(), Action::ALL.len());
-        question.file = None;
-        question.who = Some("anybody".to_owned());
-        assert!(policy(&question).unwrap().0);
     }
 }

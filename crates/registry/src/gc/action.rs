@@ -156,7 +156,7 @@ impl Core {
     /// Removes the version of a link that was seen; where the store cannot, the link becomes one
     /// that stands for nothing.
     pub(crate) async fn retire(&self, key: &Key, seen: &ETag) -> Result<bool> {
-        match self.store.removes_versions() {
+        match self.store.capabilities().deletes_versions {
             true => self.remove(key, seen).await,
             false => {
                 let deleted = Link::Deleted.encode();

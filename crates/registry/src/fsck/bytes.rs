@@ -5,11 +5,11 @@ use jreg_storage::{Key, Listed};
 
 use super::mend::QuarantinedPlaces;
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
-use crate::core::WRITE_MAX;
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::record::Link;
 use crate::session::REPLAY_MAX;
+use crate::window::WRITE_MAX;
 use crate::{Error, Result};
 
 impl Run<'_> {

@@ -11,13 +11,13 @@ use serde::Deserialize;
 use super::mend::{Remedy, rewrite};
 use super::read::{Bad, Cause, Found, Raw, look, look_raw};
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
-use crate::core::WRITE_MAX;
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::manifest::{header, is_required, referrer_entry};
 use crate::record::{
     Link, ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, Versioned, versioned,
 };
+use crate::window::WRITE_MAX;
 use crate::{Error, Result};
 
 /// What is looked for.
@@ -349,7 +349,7 @@ impl Run<'_> {
         key: &Key,
         value: &T,
     ) -> Result<bool> {
-        let window = self.core.window();
+        let window = self.core.open_window();
         let _turn = self.core.manifest_locks.push(sound.of.key).await;
         if !self.is_still(sound).await? {
             return Ok(false);

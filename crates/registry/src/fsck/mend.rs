@@ -71,7 +71,7 @@ impl Run<'_> {
 /// Whether the store can remove the version of this record that was seen, or whether there is
 /// something to swap it for that stands for nothing.
 fn can_go(core: &Core, key: &Key) -> bool {
-    core.store.removes_versions() || !matches!(Place::of(key), Some(Place::Upload(_)))
+    core.store.capabilities().deletes_versions || !matches!(Place::of(key), Some(Place::Upload(_)))
 }
 
 /// Copies a record to a place of its own, then removes that version of it. `false`: there is

@@ -18,11 +18,11 @@ use super::action::{Action, ActionKind, Deed, Outcome};
 use super::memo::{Kind, Memo};
 use super::watch::Phase;
 use super::{Result, Run, last_key, seconds};
-use crate::core::{TOUCH_AGE, WRITE_MAX};
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
 use crate::record::{ManifestRecord, TagTarget, Versioned};
 use crate::rules::Rule;
+use crate::window::{TOUCH_AGE, WRITE_MAX};
 
 /// What earlier runs noted.
 struct Notes<'a, 'b> {
@@ -202,7 +202,7 @@ impl Run<'_> {
     }
 
     async fn tidy_catalog(&mut self) -> Result<()> {
-        if !self.core.store.removes_versions() {
+        if !self.core.store.capabilities().deletes_versions {
             return Ok(());
         }
         let mut pages = self.core.pages(keys::CATALOG);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, RepositoryName};
@@ -15,15 +16,15 @@ use super::queue::Queued;
 use super::sweep::Places;
 use super::watch::Phase;
 use super::{CLOCK_ERROR, REMOVALS_FREE, Result, Run, last_key};
-use crate::core::ATTEMPTS_MAX;
-use crate::fingerprint::{self, Version};
+use crate::attempts::ATTEMPTS_MAX;
+use crate::fingerprint::{self, Fingerprint, Version};
 use crate::keys::{self, Place};
 use crate::link::is_deleted;
-use crate::record::{Link, Location, Stored, Versioned, stored_as_json};
+use crate::record::{JsonRecord, Link, Location, Stored, Versioned};
 use crate::rules::Rule;
 
-/// How many digests whose bytes lie at several places one run looks at.
-const FOLDS_MAX: usize = 10_000;
+/// Maximum number of blobs at several locations that one run deduplicates.
+const DUPLICATES_MAX: usize = 10_000;
 
 /// After how many shards a run notes how far it is.
 const SHARDS_PER_NOTE: usize = 16;
@@ -47,13 +48,65 @@ struct LinkEntry {
     is_candidate: bool,
 }
 
-/// What became of the links of one digest.
-#[derive(Default)]
-struct GroupOutcome {
-    outcomes: Vec<(Outcome, u64)>,
-    read: u64,
-    /// The places of bytes that no link names any more.
-    free: Vec<Location>,
+/// What a link was found to name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkTarget {
+    /// The bytes at the location with this fingerprint.
+    Location(Fingerprint),
+    /// Nothing: the link is deleted, or gone.
+    Nothing,
+    /// The link cannot be read: it may name any location.
+    Unreadable,
+}
+
+impl LinkTarget {
+    /// What a memo holds of a link: no fingerprint is 0.
+    fn from_memo(values: &[u64]) -> Option<Self> {
+        match values {
+            [0] => Some(Self::Nothing),
+            [location] => Some(Self::Location(*location)),
+            _ => None,
+        }
+    }
+
+    fn to_memo(self) -> Option<[u64; 1]> {
+        match self {
+            Self::Location(location) => Some([location]),
+            Self::Nothing => Some([0]),
+            Self::Unreadable => None,
+        }
+    }
+}
+
+/// All links to one blob.
+struct LinkGroup {
+    digest: Digest,
+    links: Vec<LinkEntry>,
+}
+
+/// What became of one candidate.
+struct LinkRemoval {
+    outcome: Outcome,
+    /// What it named, if it was read.
+    location: Option<Location>,
+}
+
+impl LinkRemoval {
+    fn without_location(outcome: Outcome) -> Self {
+        Self { outcome, location: None }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.location.as_ref().map_or(0, |location| location.size_bytes)
+    }
+}
+
+/// What became of the links to one blob.
+struct LinkGroupOutcome {
+    digest: Digest,
+    removals: Vec<LinkRemoval>,
+    /// Locations of bytes that no link names any more.
+    unreferenced: Vec<Location>,
 }
 
 /// Where the next run begins to remove, so that one that is cut off, or that may remove only a
@@ -63,13 +116,13 @@ struct Position {
     shard: String,
 }
 
-stored_as_json!(Position);
+impl JsonRecord for Position {}
 
 impl Run<'_> {
     fn link_entry(&self, listed: Listed) -> Option<LinkEntry> {
         let Some(Place::Link(digest, name)) = Place::of(&listed.key) else { return None };
         let is_needless = match is_deleted(&listed) {
-            true => self.core.store.removes_versions(),
+            true => self.core.store.capabilities().deletes_versions,
             false => !self.seen.kept.contains(fingerprint::content(&name, &digest)),
         };
         let is_candidate = is_needless && self.is_old(listed.last_modified);
@@ -86,19 +139,19 @@ impl Run<'_> {
             None => None,
         };
         let mut census = Census::default();
-        let mut group = Group::default();
+        let mut search = DuplicateSearch::default();
         let mut pages = self.core.pages(keys::LINKS);
         while let Some(page) = pages.next().await? {
             let (last, listed) = (last_key(&page.entries).cloned(), page.entries.len() as u64);
             let links: Vec<_> =
                 page.entries.into_iter().filter_map(|listed| self.link_entry(listed)).collect();
             if let (Some(memo), Some(places)) = (&mut memo, places.as_deref_mut()) {
-                let named = self.read_places(&links, page.date, memo).await?;
+                let targets = self.read_targets(&links, page.date, memo).await?;
                 let mut moved = BTreeSet::new();
-                for (link, place) in links.iter().zip(named) {
-                    places.tick_off(place);
-                    group.add(link, place, &mut census.duplicates);
-                    if place == Some(0) && self.may_have_moved(link) {
+                for (link, target) in links.iter().zip(targets) {
+                    places.mark_target(target);
+                    search.add(link, target, &mut census.duplicates);
+                    if target == LinkTarget::Nothing && self.may_have_moved(link) {
                         moved.insert(&link.digest);
                     }
                 }
@@ -130,22 +183,23 @@ impl Run<'_> {
         }
     }
 
-    /// The place that each link names: `Some(0)` if it names none, `None` if it cannot be read.
-    async fn read_places(
+    /// What each link names.
+    async fn read_targets(
         &mut self,
         links: &[LinkEntry],
-        date: std::time::SystemTime,
+        date: SystemTime,
         memo: &mut Memo<'_>,
-    ) -> Result<Vec<Option<u64>>> {
-        let mut named = Vec::with_capacity(links.len());
+    ) -> Result<Vec<LinkTarget>> {
+        let mut targets = Vec::with_capacity(links.len());
         let mut unread = Vec::new();
         for (index, link) in links.iter().enumerate() {
             let version = Version::of(&link.listed, date);
-            let known = recall(memo, &link.listed.key, version).await;
-            named.push(known.as_ref().and_then(|values| values.first().copied()));
+            let values = recall(memo, &link.listed.key, version).await;
+            let known = values.and_then(|values| LinkTarget::from_memo(&values));
             if known.is_none() {
                 unread.push((index, version, link.listed.key.clone()));
             }
+            targets.push(known.unwrap_or(LinkTarget::Unreadable));
         }
         self.done.links_read += unread.len() as u64;
         let reads = unread.into_iter().map(|(index, version, key)| {
@@ -154,21 +208,15 @@ impl Run<'_> {
         });
         let mut reads = stream::iter(reads).buffer_unordered(self.width());
         while let Some((index, version, link)) = reads.next().await {
-            let place = match link {
-                Ok(Some(Versioned { value: Link::Live(location), .. })) => {
-                    fingerprint::key(&location.key)
-                }
-                Ok(_) => 0,
-                // It stays, and so do all bytes: nobody knows which it names.
-                Err(crate::Error::Damaged { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            remember(memo, version, &[place]);
-            if let Some(named) = named.get_mut(index) {
-                *named = Some(place);
+            let target = link_target(link)?;
+            if let Some(values) = target.to_memo() {
+                remember(memo, version, &values);
+            }
+            if let Some(slot) = targets.get_mut(index) {
+                *slot = target;
             }
         }
-        Ok(named)
+        Ok(targets)
     }
 
     /// Whether a link that names nothing may have done so since this run began: it may have been
@@ -186,21 +234,16 @@ impl Run<'_> {
             let mut pages = self.core.pages(keys::links(digest));
             while let Some(page) = pages.next().await? {
                 for listed in page.entries.iter().filter(|listed| !is_deleted(listed)) {
-                    match self.core.read::<Link>(&listed.key).await {
-                        Ok(Some(Versioned { value: Link::Live(at), .. })) => {
-                            places.tick_off(Some(fingerprint::key(&at.key)));
-                        }
-                        Ok(_) => has_moved = true,
-                        Err(crate::Error::Damaged { .. }) => places.tick_off(None),
-                        Err(error) => return Err(error.into()),
-                    }
+                    let target = link_target(self.core.read::<Link>(&listed.key).await)?;
+                    places.mark_target(target);
+                    has_moved |= target == LinkTarget::Nothing;
                 }
             }
             if !has_moved {
                 return Ok(());
             }
         }
-        places.tick_off(None);
+        places.mark_target(LinkTarget::Unreadable);
         Ok(())
     }
 
@@ -250,24 +293,21 @@ impl Run<'_> {
         let mut queued = Queued::default();
         let mut pages = self.core.pages(format!("{}{shard}/", keys::LINKS));
         // The links of one digest may go on in the next page.
-        let mut carried: Vec<LinkEntry> = Vec::new();
+        let mut carried: Option<LinkGroup> = None;
         let mut is_last = false;
         while !is_last {
             let page = pages.next().await?;
             is_last = page.is_none();
-            let mut groups: Vec<Vec<LinkEntry>> = Vec::new();
-            groups.extend((!carried.is_empty()).then(|| std::mem::take(&mut carried)));
+            let mut groups: Vec<LinkGroup> = carried.take().into_iter().collect();
             for listed in page.into_iter().flat_map(|page| page.entries) {
                 let Some(link) = self.link_entry(listed) else { continue };
                 match groups.last_mut() {
-                    Some(group) if group.first().is_some_and(|one| one.digest == link.digest) => {
-                        group.push(link);
-                    }
-                    _ => groups.push(vec![link]),
+                    Some(group) if group.digest == link.digest => group.links.push(link),
+                    _ => groups.push(LinkGroup { digest: link.digest.clone(), links: vec![link] }),
                 }
             }
             if !is_last {
-                carried = groups.pop().unwrap_or_default();
+                carried = groups.pop();
             }
             self.remove_groups(groups, room, &mut queued).await;
         }
@@ -279,74 +319,66 @@ impl Run<'_> {
 
     async fn remove_groups(
         &mut self,
-        groups: Vec<Vec<LinkEntry>>,
+        groups: Vec<LinkGroup>,
         room: &AtomicU64,
         queued: &mut Queued,
     ) {
-        let has_candidate = |group: &Vec<LinkEntry>| group.iter().any(|link| link.is_candidate);
-        let digests: Vec<_> =
-            groups.iter().map(|group| group.first().map(|l| l.digest.clone())).collect();
-        let outcomes: Vec<(usize, GroupOutcome)> = {
+        let has_candidate = |group: &LinkGroup| group.links.iter().any(|link| link.is_candidate);
+        let outcomes: Vec<LinkGroupOutcome> = {
             let run = &*self;
-            let works = groups.iter().enumerate().filter(|(_, group)| has_candidate(group));
-            let works: Vec<_> = works
-                .map(|(index, group)| async move { (index, run.remove_group(group, room).await) })
-                .collect();
+            let works = groups.into_iter().filter(has_candidate);
+            let works: Vec<_> = works.map(|group| run.remove_group(group, room)).collect();
             stream::iter(works).buffer_unordered(self.width()).collect().await
         };
-        for (index, outcome) in outcomes {
-            self.done.links_read += outcome.read;
-            for (outcome, bytes) in outcome.outcomes {
-                self.done.links.count(outcome, bytes);
+        for group in outcomes {
+            for removal in group.removals {
+                self.done.links_read += u64::from(removal.outcome != Outcome::Withheld);
+                self.done.links.count(removal.outcome, removal.size_bytes());
             }
-            let Some(Some(digest)) = digests.get(index) else { continue };
-            for location in outcome.free {
+            for location in group.unreferenced {
                 self.done.queued += 1;
                 self.done.queued_bytes += location.size_bytes;
-                queued.add(digest.clone(), location);
+                queued.add(group.digest.clone(), location);
             }
         }
     }
 
     /// C4 for the candidates among all links to one blob.
-    async fn remove_group(&self, group: &[LinkEntry], room: &AtomicU64) -> GroupOutcome {
-        let mut done = GroupOutcome::default();
-        let mut removed = 0;
-        let mut free: Vec<Location> = Vec::new();
-        for link in group.iter().filter(|link| link.is_candidate) {
+    async fn remove_group(&self, group: LinkGroup, room: &AtomicU64) -> LinkGroupOutcome {
+        let mut removals = Vec::new();
+        for link in group.links.iter().filter(|link| link.is_candidate) {
             let take = |room: u64| room.checked_sub(1);
-            if room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-                done.outcomes.push((Outcome::Withheld, 0));
-                continue;
-            }
-            done.read += 1;
-            let (outcome, location) = self.remove_link(link).await;
-            let bytes = location.as_ref().map_or(0, |location| location.size_bytes);
-            done.outcomes.push((outcome, bytes));
-            if outcome == Outcome::Done {
-                removed += 1;
-                free.extend(location.filter(|location| !free.contains(location)));
-            }
+            removals.push(match room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+                Ok(_) => self.remove_link(link).await,
+                Err(_) => LinkRemoval::without_location(Outcome::Withheld),
+            });
         }
+        let done = || removals.iter().filter(|removal| removal.outcome == Outcome::Done);
         // What other links name is not read for this: where some are left, and name other bytes,
         // a sweep finds those that nobody names.
-        if removed == group.len() || !self.core.rules.keep(Rule::EveryLink) {
-            done.free = free;
+        let is_all = done().count() == group.links.len();
+        let mut unreferenced: Vec<Location> = Vec::new();
+        if is_all || !self.core.rules.keep(Rule::EveryLink) {
+            for location in done().filter_map(|removal| removal.location.as_ref()) {
+                if !unreferenced.contains(location) {
+                    unreferenced.push(location.clone());
+                }
+            }
         }
-        done
+        LinkGroupOutcome { digest: group.digest, removals, unreferenced }
     }
 
     /// C4: reads a candidate again, looks at its age again, and removes that version.
-    async fn remove_link(&self, link: &LinkEntry) -> (Outcome, Option<Location>) {
+    async fn remove_link(&self, link: &LinkEntry) -> LinkRemoval {
         let key = &link.listed.key;
         let read = match self.core.read::<Link>(key).await {
             Ok(Some(read)) => read,
-            Ok(None) => return (Outcome::Changed, None),
-            Err(_) => return (Outcome::Failed, None),
+            Ok(None) => return LinkRemoval::without_location(Outcome::Changed),
+            Err(_) => return LinkRemoval::without_location(Outcome::Failed),
         };
         let was_deleted = is_deleted(&link.listed);
         if !self.is_old(read.last_modified) || was_deleted != (read.value == Link::Deleted) {
-            return (Outcome::Changed, None);
+            return LinkRemoval::without_location(Outcome::Changed);
         }
         let location = read.value.live().cloned();
         let action = Action {
@@ -358,27 +390,39 @@ impl Run<'_> {
         };
         let deed = Deed::Remove(&read.etag);
         let outcome = self.sink.perform(&self.core, self.watch, &action, key, deed).await;
-        (outcome, location)
+        LinkRemoval { outcome, location }
     }
 }
 
-/// Follows the links of one digest through the listing.
+/// What a read of a link says that it names. A failure of the store ends the run.
+fn link_target(read: crate::Result<Option<Versioned<Link>>>) -> Result<LinkTarget> {
+    match read {
+        Ok(Some(Versioned { value: Link::Live(location), .. })) => {
+            Ok(LinkTarget::Location(fingerprint::key(&location.key)))
+        }
+        Ok(_) => Ok(LinkTarget::Nothing),
+        // It stays, and so do all bytes: it may name any of them.
+        Err(crate::Error::Damaged { .. }) => Ok(LinkTarget::Unreadable),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Follows the links to one blob through the listing, to find blobs at several locations.
 #[derive(Debug, Default)]
-struct Group {
+struct DuplicateSearch {
     digest: Option<Digest>,
-    place: u64,
+    location: Option<Fingerprint>,
     is_noted: bool,
 }
 
-impl Group {
-    fn add(&mut self, link: &LinkEntry, place: Option<u64>, duplicates: &mut Vec<Digest>) {
+impl DuplicateSearch {
+    fn add(&mut self, link: &LinkEntry, target: LinkTarget, duplicates: &mut Vec<Digest>) {
         if self.digest.as_ref() != Some(&link.digest) {
             *self = Self { digest: Some(link.digest.clone()), ..Self::default() };
         }
-        let Some(place @ 1..) = place else { return };
-        if self.place == 0 {
-            self.place = place;
-        } else if self.place != place && !self.is_noted && duplicates.len() < FOLDS_MAX {
+        let LinkTarget::Location(location) = target else { return };
+        let is_other = *self.location.get_or_insert(location) != location;
+        if is_other && !self.is_noted && duplicates.len() < DUPLICATES_MAX {
             self.is_noted = true;
             duplicates.push(link.digest.clone());
         }

@@ -8,11 +8,12 @@ use super::mend::{Remedy, quarantine};
 use super::read::{Found, Raw, look, look_raw};
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
 use crate::Result;
-use crate::core::{Core, WRITE_MAX};
+use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, Mark, Stored, TagTarget, Versioned};
+use crate::window::WRITE_MAX;
 
 /// A record of a repository, as it was read.
 enum Entry {
@@ -120,7 +121,7 @@ impl Run<'_> {
             return Ok(());
         }
         let repair = self.mend(async {
-            self.core.ensure(self.core.window(), &hint, &Mark {}).await?;
+            self.core.ensure(self.core.open_window(), &hint, &Mark {}).await?;
             Ok(true)
         });
         let repair = repair.await;

@@ -13,11 +13,12 @@ use futures::stream::{self, StreamExt};
 use jreg_storage::Listed;
 
 use super::action::{Action, ActionKind};
+use super::links::LinkTarget;
 use super::manifests::{recall, remember};
 use super::memo::{Kind, Memo};
 use super::watch::Phase;
 use super::{Result, Run, last_key, seconds};
-use crate::fingerprint::{self, Fingerprints, Version};
+use crate::fingerprint::{self, Fingerprint, Fingerprints, Version};
 use crate::keys::{self, Place, UploadKey};
 use crate::record::Versioned;
 use crate::rules::Rule;
@@ -33,16 +34,25 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Something names this place: `Some(0)` none, `None` perhaps any.
-    pub(super) fn tick_off(&mut self, place: Option<u64>) {
-        match place {
-            None => self.is_uncertain = true,
-            Some(place) => {
-                let index = self.listed.index(place);
-                if let Some(named) = index.and_then(|index| self.named.get_mut(index)) {
-                    *named = true;
-                }
-            }
+    /// A record names this location.
+    fn mark_named(&mut self, location: Fingerprint) {
+        let index = self.listed.index(location);
+        if let Some(named) = index.and_then(|index| self.named.get_mut(index)) {
+            *named = true;
+        }
+    }
+
+    /// A record that may name any location cannot be read.
+    fn mark_uncertain(&mut self) {
+        self.is_uncertain = true;
+    }
+
+    /// A link names this.
+    pub(super) fn mark_target(&mut self, target: LinkTarget) {
+        match target {
+            LinkTarget::Location(location) => self.mark_named(location),
+            LinkTarget::Nothing => {}
+            LinkTarget::Unreadable => self.mark_uncertain(),
         }
     }
 
@@ -51,8 +61,8 @@ impl Places {
         !self.is_uncertain
     }
 
-    fn is_unnamed(&self, place: u64) -> bool {
-        let index = self.listed.index(place);
+    fn is_orphan(&self, location: Fingerprint) -> bool {
+        let index = self.listed.index(location);
         index.and_then(|index| self.named.get(index)).is_some_and(|named| !named)
     }
 }
@@ -91,7 +101,7 @@ impl Run<'_> {
                 let Some(UploadKey::Session(_)) = keys::upload_key(&entry.key) else { continue };
                 let version = Version::of(entry, page.date);
                 match recall(&mut memo, &entry.key, version).await {
-                    Some(named) => named.iter().for_each(|place| places.tick_off(Some(*place))),
+                    Some(named) => named.iter().for_each(|location| places.mark_named(*location)),
                     None => unread.push((entry.key.clone(), version)),
                 }
             }
@@ -104,11 +114,11 @@ impl Run<'_> {
                 match session {
                     Ok(Some(Versioned { value, .. })) => {
                         let named: Vec<_> = value.places().iter().map(fingerprint::key).collect();
-                        named.iter().for_each(|place| places.tick_off(Some(*place)));
+                        named.iter().for_each(|location| places.mark_named(*location));
                         remember(&mut memo, version, &named);
                     }
                     Ok(None) => {}
-                    Err(crate::Error::Damaged { .. }) => places.tick_off(None),
+                    Err(crate::Error::Damaged { .. }) => places.mark_uncertain(),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -127,7 +137,7 @@ impl Run<'_> {
         while let Some(page) = pages.next().await? {
             let mut free = Vec::new();
             for entry in &page.entries {
-                if !places.is_unnamed(fingerprint::key(&entry.key)) {
+                if !places.is_orphan(fingerprint::key(&entry.key)) {
                     continue;
                 }
                 let version = Version::of_key(&entry.key);

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use jreg_oci::Reference;
 use jreg_registry::{
-    CheckOptions, Checked, CollectOptions, Finding, FindingKind, Options, Registry, Repair,
+    CheckOptions, Checked, CollectOptions, Finding, FindingKind, Registry, RegistryOptions, Repair,
     Unwatched,
 };
 use jreg_storage::testing::{Call, Gate, ManualClock};
 use jreg_storage::{MemoryStore, PutMode, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
-use crate::checking::{Findings, cheap, check, deep, healthy, place};
-use crate::collecting::{image, referrer};
+use crate::fsck::{Findings, cheap, check, deep, healthy, place};
+use crate::gc::{image, referrer};
 
 /// Checks through a gate of its own, which is closed after the listing of `prefix` was answered (or
 /// before a call is made) until `meanwhile` is over.
@@ -24,7 +24,7 @@ async fn check_while(
     meanwhile: impl AsyncFnOnce(&Bench),
 ) -> Vec<Finding> {
     let gate = Arc::new(Gate::new(bench.faults.clone()));
-    let registry = Registry::open(gate.clone(), bench.clock.clone(), Options::default());
+    let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold_answer(stop);
     let found = Findings::default();
@@ -153,14 +153,14 @@ async fn an_upload_that_is_finished_while_a_check_goes_on_is_no_finding() {
         let mut uploads = Vec::new();
         for length in [3, 20] {
             let id = repository.upload_start(None);
-            let chunk = jreg_registry::Chunk::of(bytes(length));
+            let chunk = jreg_registry::UploadChunk::of(bytes(length));
             repository.upload_append(&id, chunk).await.unwrap();
             uploads.push((id, length));
         }
         bench.clock.advance(3 * HOUR);
         let finish = async |bench: &Bench| {
             for (id, length) in uploads {
-                let (blob, nothing) = (digest(&bytes(length)), jreg_registry::Chunk::empty());
+                let (blob, nothing) = (digest(&bytes(length)), jreg_registry::UploadChunk::empty());
                 bench.repository("a").upload_finish(&id, &blob, nothing).await.unwrap();
             }
         };
@@ -178,7 +178,7 @@ async fn a_repair_never_reverts_a_push() {
     bench.faults.delete(&at, None).await.unwrap();
     let repairs = CheckOptions { repair: true, ..cheap() };
     let gate = Arc::new(Gate::new(bench.faults.clone()));
-    let registry = Registry::open(gate.clone(), bench.clock.clone(), Options::default());
+    let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "put" && call.key.starts_with("links/"));
     let found = Findings::default();
@@ -204,7 +204,7 @@ async fn a_record_that_was_mended_meanwhile_is_not_put_aside() {
     bench.faults.put(&tag, "rubbish".into(), PutMode::Overwrite).await.unwrap();
     let repairs = CheckOptions { repair: true, ..cheap() };
     let gate = Arc::new(Gate::new(bench.faults.clone()));
-    let registry = Registry::open(gate.clone(), bench.clock.clone(), Options::default());
+    let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "delete" && call.key.contains("/_tags/"));
     let found = Findings::default();
@@ -232,7 +232,7 @@ async fn many() -> Bench {
 /// Begins a deep check, and cuts it off once it has read so many blobs.
 async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<Finding> {
     let gate = Arc::new(Gate::new(bench.faults.clone()));
-    let registry = Registry::open(gate.clone(), bench.clock.clone(), Options::default());
+    let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let read = std::sync::atomic::AtomicUsize::new(0);
     let mut held = gate.hold(move |call| {
@@ -307,7 +307,7 @@ async fn what_was_bad_before_the_cut_is_told_again() {
 async fn a_check_can_be_spawned() {
     let clock = Arc::new(ManualClock::default());
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
-    let registry = Registry::open(store, clock, Options::default()).await.unwrap();
+    let registry = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
     let check = tokio::spawn(async move { registry.check(&deep(), &Unwatched).await });
     assert_eq!(check.await.unwrap().unwrap().left, 0);
 }

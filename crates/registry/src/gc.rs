@@ -44,12 +44,13 @@ pub use watch::{Phase, Unwatched, Watch};
 
 use self::action::Sink;
 use self::sweep::Places;
-use crate::check::QuarantinedPlaces;
-use crate::core::{Core, TOUCH_AGE, WRITE_MAX};
+use crate::core::Core;
 use crate::fingerprint::Fingerprints;
-use crate::record::{Stored, stored_as_json};
+use crate::fsck::QuarantinedPlaces;
+use crate::record::{JsonRecord, Stored};
 use crate::rules::Rule;
-use crate::{Error, Reaped, Registry, keys};
+use crate::window::{TOUCH_AGE, WRITE_MAX};
+use crate::{Error, ReaperReport, Registry, keys};
 
 /// The shortest grace: T + B, and forty minutes for listings that are late.
 pub const GRACE_MIN: Duration = Duration::from_secs(2 * 3600);
@@ -170,7 +171,7 @@ pub struct Collected {
     /// Hints and referrer entries, and entries of the catalog.
     pub leftovers: Tally,
     /// The uploads that were removed.
-    pub uploads: Reaped,
+    pub uploads: ReaperReport,
     /// Tombstones that are gone for good.
     pub tombstones: u64,
     /// Whether this run also swept, folded and tidied.
@@ -255,7 +256,7 @@ impl Registry {
         let core = paced(self.core(), options.requests_per_second);
         watch.phase(Phase::Uploads);
         let uploads = match options.dry_run {
-            true => Reaped::default(),
+            true => ReaperReport::default(),
             false => core.reap_uploads().await?,
         };
         let mut run = Run::begin(core, options, watch).await?;
@@ -290,7 +291,7 @@ struct Swept {
     at: u64,
 }
 
-stored_as_json!(Swept);
+impl JsonRecord for Swept {}
 
 impl<'a> Run<'a> {
     /// C1.

@@ -12,8 +12,8 @@ use super::action::{Action, ActionKind, Deed, Outcome};
 use super::links::Census;
 use super::watch::Phase;
 use super::{Result, Run};
-use crate::check::{Finding, FindingKind, Repair};
 use crate::fingerprint;
+use crate::fsck::{Finding, FindingKind, Repair};
 use crate::keys;
 use crate::pace::Pace;
 use crate::record::{Link, Location, Versioned};
@@ -130,7 +130,7 @@ impl Run<'_> {
 
     /// Reads the bytes at a location; if they seem wrong, once more.
     async fn verify(&self, digest: &Digest, location: &Location, pace: &Pace) -> Verdict {
-        if !self.core.rules.keep(Rule::FoldHashes) {
+        if !self.core.rules.keep(Rule::DeduplicateHashes) {
             return Verdict::Right;
         }
         let hash = || self.core.hash_bytes(location, digest.algorithm(), pace);
@@ -185,8 +185,8 @@ impl Run<'_> {
         link: &HeldLink,
         keeper: &HeldLink,
     ) -> crate::Result<Outcome> {
-        let (window, target) = (self.core.window(), &keeper.location);
-        if !self.options.dry_run && self.core.rules.keep(Rule::FoldHolds) {
+        let (window, target) = (self.core.open_window(), &keeper.location);
+        if !self.options.dry_run && self.core.rules.keep(Rule::DeduplicateTouches) {
             let held = self.core.hold_link(window, &keeper.name, digest).await?;
             if held.as_ref() != Some(target) {
                 return Ok(Outcome::Changed);
@@ -199,7 +199,7 @@ impl Run<'_> {
             digest: Some(digest.clone()),
             size_bytes: target.size_bytes,
         };
-        self.core.check(window)?;
+        self.core.check_window(window)?;
         let deed = Deed::Fold(&link.etag, target);
         let swap = self.sink.perform(&self.core, self.watch, &action, &link.key, deed);
         Ok(self.core.send_within(Some(window), swap).await)

@@ -40,9 +40,9 @@ pub(crate) use mend::QuarantinedPlaces;
 pub use watch::{CheckPhase, CheckWatch};
 
 use self::manifests::Scope;
-use crate::collect::paced;
 use crate::core::Core;
 use crate::fingerprint::{Fingerprint, Fingerprints};
+use crate::gc::paced;
 use crate::{Registry, Result};
 
 /// How to check.

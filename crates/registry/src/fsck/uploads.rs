@@ -6,11 +6,11 @@ use jreg_storage::{Key, Listed};
 use super::mend::Remedy;
 use super::read::{Found, look};
 use super::{CheckPhase, FindingKind, Repair, Run, Subject};
-use crate::core::WRITE_MAX;
 use crate::fingerprint;
 use crate::keys::{self, UploadKey};
 use crate::record::{Link, Location, Stored, Versioned};
 use crate::session::{Closed, Open, REPLAY_MAX, Session, State};
+use crate::window::WRITE_MAX;
 use crate::{Result, UploadId};
 
 impl Run<'_> {

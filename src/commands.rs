@@ -1,0 +1,61 @@
+//! What `jreg` does, one file for each command: from the parsed command line to an exit code.
+
+pub mod explain;
+pub mod fsck;
+pub mod gc;
+pub mod policy;
+pub mod serve;
+pub mod token;
+pub mod user;
+pub mod version;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::cli::{self, Maintenance};
+use crate::config::ConfigError;
+use crate::logging::{self, chain};
+use crate::maintenance::command::{self, Verdict};
+
+/// Prints what the command line came to: help, or what is wrong with it.
+pub fn answer(answer: &clap::Error) -> ExitCode {
+    let failed = !cli::is_help(answer);
+    // There is nobody left to tell if the terminal is gone.
+    let _ = answer.print();
+    if failed { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}
+
+/// Runs a command that works on a store; `failed` is the exit code if it cannot be done.
+fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode {
+    let Maintenance { command, shown, resolved } = match resolved {
+        Ok(maintenance) => maintenance,
+        Err(error) => return fail(2, &error),
+    };
+    let _log = match logging::start(&resolved.settings) {
+        Ok(log) => log,
+        Err(error) => return fail(failed, &error),
+    };
+    for remark in resolved.remarks {
+        tracing::warn!("{remark}");
+    }
+    match command::run(resolved.settings, command, shown) {
+        Ok(Verdict::Well) => ExitCode::SUCCESS,
+        Ok(Verdict::Wrong) => ExitCode::from(1),
+        Ok(Verdict::Stopped) => ExitCode::from(130),
+        Err(error) => fail(failed, &error),
+    }
+}
+
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(error) => fail(1, &error),
+    }
+}
+
+/// Says on standard error why a command failed.
+pub fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    // There is nobody left to tell if standard error is gone.
+    let _ = writeln!(std::io::stderr(), "jreg: {}", chain(error));
+    ExitCode::from(code)
+}

@@ -1,0 +1,157 @@
+//! `jreg policy`: asks the rules what they say, and why.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use jreg_auth::{Action, Certificate, Grants, Identity, Named, Policy, Query, Source, Tagged};
+use jreg_oci::{RepositoryName, Tag};
+
+use super::user::{CommandError, read, wrong};
+use super::{fail, print};
+use crate::cli::PolicyAction;
+
+/// Asks the rules.
+pub fn run(action: PolicyAction) -> ExitCode {
+    let tests = matches!(action, PolicyAction::Test { .. });
+    let question = match action.resolve(std::env::vars_os()) {
+        Ok(question) => question,
+        Err(error) => return fail(2, &error),
+    };
+    match policy(&question) {
+        Ok((allowed, text)) if allowed || !tests => print(&text, ExitCode::SUCCESS),
+        Ok((_, text)) => print(&text, ExitCode::from(1)),
+        Err(error) => fail(3, &error),
+    }
+}
+
+/// What a policy is asked.
+#[derive(Clone, Debug)]
+pub struct PolicyQuestion {
+    /// The file; `None`: what holds without one.
+    pub file: Option<PathBuf>,
+    /// Whether everybody may pull.
+    pub anonymous_pull: bool,
+    /// Who asks; `None`: nobody in particular.
+    pub who: Option<String>,
+    /// Groups that their source names.
+    pub groups: Vec<String>,
+    /// What their source says besides: names and values.
+    pub claims: Vec<(String, String)>,
+    /// The common name of their certificate.
+    pub common_name: Option<String>,
+    /// The URIs of their certificate.
+    pub uris: Vec<String>,
+    /// What they want to do; `None`: everything there is.
+    pub action: Option<Action>,
+    /// With which repository.
+    pub repository: Option<RepositoryName>,
+    /// With which tag.
+    pub tag: Option<Tag>,
+    /// From where.
+    pub address: Option<IpAddr>,
+}
+
+/// Asks a policy; the text says what it answers and by which rule. True: it is allowed.
+///
+/// # Errors
+///
+/// [`CommandError`].
+pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), CommandError> {
+    let mut policy = match &question.file {
+        Some(path) => {
+            Policy::parse(&read(path)?).map_err(|error| wrong(path, error.to_string()))?
+        }
+        None => Policy::of_users(),
+    };
+    if question.anonymous_pull {
+        policy = policy.with_anonymous_pull();
+    }
+    let identity = identity(question);
+    let certificate = (question.common_name.is_some() || !question.uris.is_empty()).then(|| {
+        Certificate { common_name: question.common_name.clone(), uris: question.uris.clone() }
+    });
+    let actions: Vec<Action> = match question.action {
+        Some(action) => vec![action],
+        None => Action::ALL.into(),
+    };
+    let mut text = String::new();
+    let mut allowed = true;
+    for action in actions {
+        let query = Query {
+            identity: &identity,
+            certificate: certificate.as_ref(),
+            action,
+            repository: question.repository.as_ref().filter(|_| action.has_repository()),
+            tag: question.tag.as_ref().map_or(Tagged::No, |tag| Tagged::Is(tag.as_str())),
+            address: question.address,
+            now: SystemTime::now(),
+        };
+        let decision = policy.decide(&query, Grants::None);
+        allowed &= decision.allowed;
+        let word = if decision.allowed { "allowed" } else { "denied" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{action}: {word}: {}", decision.reason);
+    }
+    Ok((allowed, text))
+}
+
+/// Names say where they come from: `access-token:ci`, `github:acme/app`; a user has no colon.
+fn identity(question: &PolicyQuestion) -> Identity {
+    let Some(name) = &question.who else { return Identity::Anonymous };
+    let source = match name.split_once(':') {
+        None => Source::Htpasswd,
+        Some(("access-token", id)) => Source::AccessToken(id.to_owned()),
+        Some(("certificate", _)) => Source::Certificate,
+        Some((issuer, _)) => Source::Issuer(issuer.to_owned()),
+    };
+    let claims = question.claims.iter();
+    let claims = claims.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let groups = question.groups.iter().cloned().collect();
+    Identity::Named(Box::new(Named { name: name.clone(), groups, claims, source }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_policy_says_what_and_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policy.toml");
+        std::fs::write(
+            &file,
+            "[groups]\ndev = ['alice']\n[[rule]]\nname = 'dev'\nsubjects = ['group:dev']\n\
+             repositories = ['team/**']\nactions = ['push']\ncondition = \"tag != 'latest'\"\n",
+        )
+        .unwrap();
+        let mut question = PolicyQuestion {
+            file: Some(file),
+            anonymous_pull: false,
+            who: Some("alice".to_owned()),
+            groups: Vec::new(),
+            claims: Vec::new(),
+            common_name: None,
+            uris: Vec::new(),
+            action: Some(Action::Push),
+            repository: "team/app".parse().ok(),
+            tag: "v1".parse().ok(),
+            address: None,
+        };
+        let yes = (true, "push: allowed: rule 1 (dev)\n".to_owned());
+        assert_eq!(policy(&question).unwrap(), yes);
+        question.tag = "latest".parse().ok();
+        let no = (false, "push: denied: no rule allows it\n".to_owned());
+        assert_eq!(policy(&question).unwrap(), no);
+        question.who = None;
+        question.action = None;
+        let (_, text) = policy(&question).unwrap();
+        assert_eq!(text.lines().count(), Action::ALL.len());
+        question.file = None;
+        question.who = Some("anybody".to_owned());
+        assert!(policy(&question).unwrap().0);
+    }
+}

@@ -1,0 +1,37 @@
+//! `jreg serve`: the registry, until a signal ends it.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::fail;
+use crate::cli::{Resolved, ServeArgs};
+use crate::config::{LogFormat, Settings};
+use crate::server::Ending;
+use crate::{app, logging};
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(args: ServeArgs) -> ExitCode {
+    let Resolved { settings, remarks } = match args.resolve(std::env::vars_os()) {
+        Ok(resolved) => resolved,
+        Err(error) => return fail(2, &error),
+    };
+    let _log = match logging::start(&settings) {
+        Ok(log) => log,
+        Err(error) => return fail(1, &error),
+    };
+    for remark in remarks {
+        tracing::warn!("{remark}");
+    }
+    let announce = |settings: &Settings, address| {
+        app::log_start(settings, address);
+        if settings.log_format != LogFormat::Json {
+            // A registry serves whether or not somebody reads this.
+            let _ = writeln!(std::io::stdout(), "{}", app::greeting(settings, address));
+        }
+    };
+    match app::run(settings, announce) {
+        Ok(Ending::Whole) => ExitCode::SUCCESS,
+        Ok(Ending::CutOff) => ExitCode::from(1),
+        Err(error) => fail(1, &error),
+    }
+}
