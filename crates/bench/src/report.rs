@@ -80,7 +80,7 @@ impl Comparison {
             let peak = cells.filter_map(|cell| cell.peak_megabytes).max_by(f64::total_cmp);
             Cell { peak_megabytes: peak, ..Cell::default() }
         });
-        Row { workload: "all of these".to_owned(), is_bulk: false, cells: cells.collect() }
+        Row { workload: "all workloads".to_owned(), is_bulk: false, cells: cells.collect() }
     }
 }
 
@@ -149,7 +149,7 @@ struct Table {
 const TABLES: &[Table] = &[
     Table {
         title: "Speed",
-        about: "Operations a second, or megabytes (10⁶ bytes) a second; more is better.",
+        about: "Operations per second, or megabytes (10⁶ bytes) per second; more is better.",
         unit: Row::speed_unit,
         value: Row::speed,
         more_is_better: true,
@@ -157,22 +157,22 @@ const TABLES: &[Table] = &[
     },
     Table {
         title: "Latency",
-        about: "Milliseconds that 99 % of the operations do not exceed; less is better.",
+        about: "99th percentile in milliseconds; less is better.",
         unit: |_| "ms",
         value: |_, cell| cell.p99_ms,
         more_is_better: false,
         has_peak_row: false,
     },
     Table {
-        title: "The server's processor",
-        about: "Microseconds for an operation, or seconds for a gigabyte; less is better.",
+        title: "Processor time of the server",
+        about: "Microseconds per operation, or seconds per gigabyte; less is better.",
         unit: Row::cost_unit,
         value: Row::cost,
         more_is_better: false,
         has_peak_row: false,
     },
     Table {
-        title: "The server's memory",
+        title: "Memory of the server",
         about: "Megabytes at the peak; less is better.",
         unit: |_| "MB",
         value: |_, cell| cell.peak_megabytes,
@@ -205,7 +205,7 @@ fn write_table(text: &mut String, comparison: &Comparison, table: &Table) {
     let _ = writeln!(text, "### {}\n\n{}", table.title, table.about);
     let are = |subject: bool| comparison.registries.iter().any(|r| r.is_subject == subject);
     if are(true) && are(false) {
-        text.push_str("In brackets: the multiple of the best peer's figure.\n");
+        text.push_str("In brackets: the ratio to the best peer.\n");
     }
     text.push_str("\n| workload | |");
     for registry in &comparison.registries {
