@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn somebody_counts_by_name_and_nobody_by_address() {
-        let alice = Identity::named("alice", jreg_auth::Source::Htpasswd);
+        let alice = Identity::named("alice", jreg_auth::IdentitySource::Htpasswd);
         assert_eq!(Client::of(&alice, at(1)), Client::of(&alice, at(2)));
         assert_ne!(
             Client::of(&Identity::Anonymous, at(1)),

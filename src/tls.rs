@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use jreg_auth::Certificate;
+use jreg_auth::ClientCertificate;
 use jreg_storage::Store;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -347,7 +347,7 @@ fn unfit(error: &rustls::Error) -> String {
 ///
 /// - Of several common names none counts: it would not be clear whose it is.
 /// - What is longer than 1024 bytes, or more than 16 URIs, is not looked at.
-pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let is_fit = |name: &&str| !name.is_empty() && name.len() <= NAME_BYTES_MAX;
     let mut names = parsed.subject().iter_common_name();
@@ -361,7 +361,7 @@ pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<Certificate> {
         GeneralName::URI(uri) => Some(*uri).filter(is_fit).map(str::to_owned),
         _ => None,
     });
-    let certificate = Certificate { common_name, uris: uris.take(URIS_MAX).collect() };
+    let certificate = ClientCertificate { common_name, uris: uris.take(URIS_MAX).collect() };
     certificate.identity().is_some().then_some(certificate)
 }
 

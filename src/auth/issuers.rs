@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jreg_auth::{Issuer, JwkSet, JwksError, KeySource, Unverified};
+use jreg_auth::{Issuer, JwkSet, JwksError, KeySource, UnverifiedToken};
 use jreg_storage::Clock;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinError;
@@ -151,7 +151,7 @@ impl Issuers {
     pub(super) async fn keys(
         &self,
         issuer: &Issuer,
-        token: &Unverified<'_>,
+        token: &UnverifiedToken<'_>,
     ) -> Result<Arc<JwkSet>, FetchError> {
         let source = {
             let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);

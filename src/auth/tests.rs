@@ -50,21 +50,26 @@ impl Clerk {
 #[async_trait]
 impl Authorizer for Clerk {
     async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
-        let clerk = Identity::named("clerk", jreg_auth::Source::Htpasswd);
+        let clerk = Identity::named("clerk", jreg_auth::IdentitySource::Htpasswd);
         Ok(Session::new(Bearer::of(clerk), asker))
     }
 
-    fn grant(&self, _: &Session, right: &Right) -> Result<Reason, Denied> {
+    fn grant(&self, _: &Session, right: &Right) -> Result<DecisionReason, Denied> {
         self.asked.lock().unwrap().push(right.clone());
         if (self.grants)(right) {
-            return Ok(Reason::Open);
+            return Ok(DecisionReason::Open);
         }
         let reason = "the clerk says no".to_owned();
         let access = RefusedAccess::new(Credentialed::No, right);
         Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned(), access, reason })
     }
 
-    fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {
+    fn grant_tag(
+        &self,
+        session: &Session,
+        right: &Right,
+        _: &Tag,
+    ) -> Result<DecisionReason, Denied> {
         self.grant(session, right)
     }
 
@@ -165,7 +170,7 @@ async fn handles() -> Vec<(Right, Authorized)> {
     ];
     let handle = |right: Right| {
         let session = Session::new(Bearer::nobody(), Asker::default());
-        (right.clone(), Authorized::new(gate.clone(), session, right, Reason::Open))
+        (right.clone(), Authorized::new(gate.clone(), session, right, DecisionReason::Open))
     };
     rights.map(handle).into()
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_auth::{
-    Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified, random_hex,
+    Credentials, Identity, IdentitySource, NamedIdentity, Secret, TokenClaims, TokenKind,
+    TokenScope, UnverifiedToken, random_hex,
 };
 
 use super::guard::{Found, Guard, Refusal};
@@ -43,7 +44,7 @@ pub struct Exchange {
     /// What it brings.
     pub proof: Proof,
     /// What the token is to be good for.
-    pub scope: Scope,
+    pub scope: TokenScope,
     /// Whether scopes were asked for at all, understood or not.
     pub scoped: bool,
     /// Whether it wants a refresh token.
@@ -60,7 +61,7 @@ pub struct Token {
     /// The token.
     pub access: Secret,
     /// What it is good for.
-    pub scope: Scope,
+    pub scope: TokenScope,
     /// For getting the next.
     pub refresh: Option<Secret>,
     /// How long it is good.
@@ -105,12 +106,12 @@ pub enum TokenError {
 
 impl TokenError {
     /// Credentials are not valid.
-    pub(crate) fn invalid(reason: String, scope: &Scope) -> Self {
+    pub(crate) fn invalid(reason: String, scope: &TokenScope) -> Self {
         let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
         Self::Unauthenticated { access, reason }
     }
 
-    fn of(refusal: Refusal, scope: &Scope) -> Self {
+    fn of(refusal: Refusal, scope: &TokenScope) -> Self {
         match refusal {
             Refusal::Invalid(reason) => Self::invalid(reason, scope),
             Refusal::Busy => Self::Busy,
@@ -163,13 +164,13 @@ impl Guard {
         let left = found.expires.map_or(self.lifetime, |expires| {
             expires.duration_since(now).unwrap_or_default().min(self.lifetime)
         });
-        let access = self.sign(Kind::Access, &session.bearer, &narrow, now, left)?;
+        let access = self.sign(TokenKind::Access, &session.bearer, &narrow, now, left)?;
         let refresh = match refresh {
             Some(old) => Some(old),
             None if offline && is_refreshable(&session.bearer.identity) => Some(self.sign(
-                Kind::Refresh,
+                TokenKind::Refresh,
                 &session.bearer,
-                &Scope::default(),
+                &TokenScope::default(),
                 now,
                 self.refresh_lifetime,
             )?),
@@ -203,7 +204,7 @@ impl Guard {
             Proof::Subject(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 let is_issuers = matches!(&found.bearer.identity,
-                    Identity::Named(named) if matches!(named.source, Source::Issuer(_)));
+                    Identity::Named(named) if matches!(named.source, IdentitySource::Issuer(_)));
                 let is_ours = found.bearer.scope.is_some();
                 if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
                     let reason = "only tokens of issuers with an identity are exchanged";
@@ -222,30 +223,30 @@ impl Guard {
     }
 
     async fn refreshed(&self, token: &Secret) -> Result<Found, Refusal> {
-        let parsed = Unverified::parse(token.reveal());
+        let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
-        let claims = self.own_claims(&parsed, Kind::Refresh).await?;
+        let claims = self.own_claims(&parsed, TokenKind::Refresh).await?;
         self.standing(claims).await
     }
 
     /// Whether somebody without credentials gets a token: for a log-in they do not, nor for what
     /// is not open to everybody.
-    fn is_open_to_nobody(&self, narrow: &Scope, scoped: bool) -> bool {
+    fn is_open_to_nobody(&self, narrow: &TokenScope, scoped: bool) -> bool {
         self.policy().has_anonymous() && (!scoped || !narrow.is_empty())
     }
 
     fn sign(
         &self,
-        kind: Kind,
+        kind: TokenKind,
         bearer: &Bearer,
-        scope: &Scope,
+        scope: &TokenScope,
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<Secret, TokenError> {
         let unavailable = |reason: &str| TokenError::Unavailable { reason: reason.to_owned() };
         let signing = self.signing.as_ref().ok_or_else(|| unavailable("no tokens are issued"))?;
         let id = random_hex::<16>().ok_or_else(|| unavailable("no random numbers"))?;
-        let named: Option<Named> = match &bearer.identity {
+        let named: Option<NamedIdentity> = match &bearer.identity {
             Identity::Anonymous => None,
             Identity::Named(named) => Some((**named).clone()),
         };
@@ -256,8 +257,8 @@ impl Guard {
         let token = key.and_then(|key| key.sign(kind, &claims));
         let token = token.ok_or_else(|| unavailable("the signing key cannot be used"))?;
         self.metrics.count_token(match kind {
-            Kind::Access => "access",
-            Kind::Refresh => "refresh",
+            TokenKind::Access => "access",
+            TokenKind::Refresh => "refresh",
         });
         Ok(Secret::new(token))
     }
@@ -266,7 +267,9 @@ impl Guard {
 /// Users and access tokens can be looked up again; what an issuer said of somebody cannot.
 fn is_refreshable(identity: &Identity) -> bool {
     match identity {
-        Identity::Named(named) => matches!(named.source, Source::Htpasswd | Source::AccessToken(_)),
+        Identity::Named(named) => {
+            matches!(named.source, IdentitySource::Htpasswd | IdentitySource::AccessToken(_))
+        }
         Identity::Anonymous => false,
     }
 }

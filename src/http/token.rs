@@ -13,7 +13,7 @@ use axum::response::Response;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Scope, Secret};
+use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
 use jreg_oci::ErrorCode;
 use serde_json::json;
 
@@ -67,7 +67,7 @@ async fn issue(
     let Asked { proof, scopes, offline, is_workload } = asked;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
-    let scope = Scope::parse(scopes.iter().map(String::as_str));
+    let scope = TokenScope::parse(scopes.iter().map(String::as_str));
     let token = guard.exchange(auth::Exchange { proof, scope, scoped, offline, asker }).await;
     let token = token.map_err(|error| match is_workload {
         true => workload::refused(error),
@@ -220,5 +220,5 @@ fn bad(message: impl Into<String>) -> ApiError {
 }
 
 fn unauthorized(reason: String) -> ApiError {
-    TokenError::invalid(reason, &Scope::default()).into()
+    TokenError::invalid(reason, &TokenScope::default()).into()
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use jreg_auth::{Certificate, parse_permissions};
+use jreg_auth::{ClientCertificate, parse_permissions};
 use jreg_oci::{Algorithm, Digest};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{Clock, MemoryStore, Store};
@@ -245,8 +245,10 @@ impl Registry {
         target: &str,
         header: Option<&str>,
     ) -> Answer {
-        let certificate =
-            Certificate { common_name: Some(common_name.to_owned()), ..Certificate::default() };
+        let certificate = ClientCertificate {
+            common_name: Some(common_name.to_owned()),
+            ..ClientCertificate::default()
+        };
         let secured = Secured { certificate: Some(Arc::new(certificate)) };
         let mut request = Request::builder().method(method).uri(target).header("Host", "test");
         if let Some(header) = header {
