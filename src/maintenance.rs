@@ -16,27 +16,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    Action, BYTES_WAIT_MIN, CheckOptions, CheckPhase, CheckWatch, Checked, CollectOptions,
-    Collected, ExplainReport, ExplainRequest, Finding, Outcome, Phase, Registry, Watch,
+    ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
+    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, Registry,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use token::{TokenInfo, TokenReport, TokenRequest};
 
-use crate::audit::AuditLog;
-use crate::audit::command::{Operator, Outcome as Ending, Underway};
-use crate::auth::AccessTokenStore;
-use crate::config::Settings;
+use jreg_access::AccessTokenStore;
+use jreg_storage::error_chain;
+use jreg_telemetry::audit::AuditLog;
+use jreg_telemetry::audit::command::{Operator, Outcome as Ending, Underway};
+use jreg_telemetry::metrics::Metrics;
+
 use crate::jobs::report;
-use crate::logging::chain;
-use crate::metrics::Metrics;
 
 /// How many events may wait to be shown. What is beyond is counted, and that is said.
 pub const EVENTS_MAX: usize = 65_536;
 
 /// How many store requests of one command run at the same time.
-const REQUESTS_AT_ONCE: usize = 16;
+pub(crate) const REQUESTS_AT_ONCE: usize = 16;
 
 /// What a person asks for. What is not said is as the settings of the process that works say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ pub struct GcRequest {
 pub struct FsckRequest {
     /// Read and hash all bytes.
     pub deep: bool,
-    /// Mend what can be mended without loss.
+    /// Repair what can be repaired without losing data.
     pub repair: bool,
     /// Begin a deep check anew.
     pub restart: bool,
@@ -104,20 +104,20 @@ pub enum Event {
     Action {
         /// What.
         #[serde(flatten)]
-        action: Action,
+        action: GcAction,
         /// What became of it.
-        outcome: Outcome,
+        outcome: GcOutcome,
     },
     /// It is about to put something aside, or to mark it as deleted.
     Repairing {
         /// What was found.
         #[serde(flatten)]
-        finding: Finding,
+        finding: FsckFinding,
         /// The images that need it: `NAME:TAG`, or `NAME@DIGEST` without a tag.
         images: Vec<String>,
     },
     /// It found something.
-    Finding(Finding),
+    Finding(FsckFinding),
     /// So many events are not shown, because nobody took them.
     Omitted {
         /// How many.
@@ -138,9 +138,9 @@ pub enum Event {
 #[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Report {
     /// Of a collection.
-    Gc(Collected),
+    Gc(GcReport),
     /// Of a check.
-    Fsck(Checked),
+    Fsck(FsckReport),
     /// What keeps something.
     Explain(ExplainReport),
     /// Of access tokens.
@@ -154,8 +154,10 @@ pub struct Workshop {
     pub registry: Registry,
     /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// The settings of this process.
-    pub settings: Arc<Settings>,
+    /// How garbage is collected, where a command does not say otherwise.
+    pub gc: GcOptions,
+    /// How the store is verified, where a command does not say otherwise.
+    pub fsck: FsckOptions,
     /// The access tokens.
     pub(crate) access_tokens: Arc<AccessTokenStore>,
     /// Where it is written what was done.
@@ -178,8 +180,8 @@ impl Sender {
     }
 }
 
-impl Watch for Sender {
-    fn phase(&self, phase: Phase) {
+impl GcObserver for Sender {
+    fn phase(&self, phase: GcPhase) {
         self.send(Event::Phase { label: phase.label().to_owned() });
     }
 
@@ -187,17 +189,17 @@ impl Watch for Sender {
         self.send(Event::Progress { objects, bytes: 0 });
     }
 
-    fn action(&self, action: &Action, outcome: Outcome) {
+    fn action(&self, action: &GcAction, outcome: GcOutcome) {
         self.send(Event::Action { action: action.clone(), outcome });
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.send(Event::Finding(finding.clone()));
     }
 }
 
-impl CheckWatch for Sender {
-    fn phase(&self, phase: CheckPhase) {
+impl FsckObserver for Sender {
+    fn phase(&self, phase: FsckPhase) {
         self.send(Event::Phase { label: phase.label().to_owned() });
     }
 
@@ -205,11 +207,11 @@ impl CheckWatch for Sender {
         self.send(Event::Progress { objects, bytes });
     }
 
-    fn repairing(&self, finding: &Finding, images: &[String]) {
+    fn repairing(&self, finding: &FsckFinding, images: &[String]) {
         self.send(Event::Repairing { finding: finding.clone(), images: images.to_vec() });
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.send(Event::Finding(finding.clone()));
     }
 }
@@ -243,26 +245,25 @@ impl Workshop {
     async fn work(&self, command: Command, sender: &Sender) -> Result<Report, String> {
         match command {
             Command::Gc(request) => {
-                let (options, began) = (request.options(&self.settings), Instant::now());
-                let result = Box::pin(self.registry.collect(&options, sender)).await;
+                let (options, began) = (request.options(self.gc.clone()), Instant::now());
+                let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
                 }
-                result.map(Report::Gc).map_err(|error| chain(&error))
+                result.map(Report::Gc).map_err(|error| error_chain(&error))
             }
             Command::Fsck(request) => {
-                let options = request.options(&self.settings);
-                let checked = Box::pin(self.registry.check(&options, sender)).await;
-                checked.map(Report::Fsck).map_err(|error| chain(&error))
+                let options = request.options(&self.fsck);
+                let checked = Box::pin(self.registry.fsck(&options, sender)).await;
+                checked.map(Report::Fsck).map_err(|error| error_chain(&error))
             }
             Command::Explain(request) => {
-                let options = collect_options(&self.settings);
-                let answer = Box::pin(self.registry.explain(request, &options)).await;
-                answer.map(Report::Explain).map_err(|error| chain(&error))
+                let answer = Box::pin(self.registry.explain(request, &self.gc)).await;
+                answer.map(Report::Explain).map_err(|error| error_chain(&error))
             }
             Command::Token(request) => {
                 let done = token::run(&self.access_tokens, request).await;
-                done.map(Report::Token).map_err(|error| chain(&error))
+                done.map(Report::Token).map_err(|error| error_chain(&error))
             }
         }
     }
@@ -297,9 +298,8 @@ impl Report {
 }
 
 impl GcRequest {
-    fn options(self, settings: &Settings) -> CollectOptions {
-        let defaults = collect_options(settings);
-        CollectOptions {
+    fn options(self, defaults: GcOptions) -> GcOptions {
+        GcOptions {
             grace: self.grace.unwrap_or(defaults.grace),
             untagged: self.untagged.or(defaults.untagged),
             share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
@@ -312,9 +312,9 @@ impl GcRequest {
 }
 
 impl FsckRequest {
-    fn options(self, settings: &Settings) -> CheckOptions {
-        let rate = self.requests_per_second.unwrap_or(settings.gc_requests_per_second);
-        CheckOptions {
+    fn options(self, defaults: &FsckOptions) -> FsckOptions {
+        let rate = self.requests_per_second.unwrap_or(defaults.requests_per_second);
+        FsckOptions {
             deep: self.deep,
             repair: self.repair,
             restart: self.restart,
@@ -322,35 +322,6 @@ impl FsckRequest {
             bytes_per_second: self.bytes_per_second.unwrap_or(0),
             requests_at_once: REQUESTS_AT_ONCE,
         }
-    }
-}
-
-/// How the settings want it to be collected.
-pub(crate) fn collect_options(settings: &Settings) -> CollectOptions {
-    // So long may a client still read by an address that it was given, or an instance by what it
-    // has in memory.
-    let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
-    CollectOptions {
-        grace: settings.gc_grace,
-        untagged: settings.gc_untagged,
-        share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
-        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
-        requests_per_second: settings.gc_requests_per_second,
-        requests_at_once: REQUESTS_AT_ONCE,
-        dry_run: false,
-        sweep_now: false,
-    }
-}
-
-/// How the settings want it to be checked in the background.
-pub(crate) fn check_options(settings: &Settings) -> CheckOptions {
-    CheckOptions {
-        deep: true,
-        repair: false,
-        restart: false,
-        requests_per_second: settings.gc_requests_per_second,
-        bytes_per_second: settings.fsck_bytes_per_second,
-        requests_at_once: REQUESTS_AT_ONCE,
     }
 }
 

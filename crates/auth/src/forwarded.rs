@@ -14,6 +14,15 @@ pub const HOP_BYTES_MAX: usize = 1024;
 /// Maximum length of a host, in bytes (RFC 1035 section 2.3.4, and a port).
 pub const HOST_BYTES_MAX: usize = 261;
 
+/// The headers in which proxies send the client's address, scheme and host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// The client. Malformed values count as absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardedClient {

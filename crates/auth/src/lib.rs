@@ -23,6 +23,7 @@ mod identity;
 mod issuer;
 mod jws;
 mod keyring;
+mod network;
 mod pattern;
 mod policy;
 mod random;
@@ -38,7 +39,9 @@ pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MA
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
 pub use cursor::{cursor_key_id, decrypt_cursor, encrypt_cursor};
 pub use evaluation::{CONDITIONS_EVALUATED_MAX, PolicyEvaluation};
-pub use forwarded::{ForwardedClient, HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, is_host};
+pub use forwarded::{
+    ForwardedClient, ForwardedHeader, HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, is_host,
+};
 pub use htpasswd::{
     FILE_BYTES_MAX, HashMemory, Htpasswd, HtpasswdEntry, HtpasswdError, InvalidUser,
     PasswordComparison, USERS_MAX, hash_password, removed_user, with_user,
@@ -49,6 +52,7 @@ pub use issuer::{
 };
 pub use jws::{JwsError, KID_BYTES_MAX, TOKEN_BYTES_MAX, UnverifiedToken, VerifyingKey};
 pub use keyring::{Keyring, KeyringError, SigningKey};
+pub use network::Network;
 pub use pattern::{InvalidPattern, RepositoryPattern};
 pub use policy::{
     CredentialGrants, DecisionReason, POLICY_BYTES_MAX, Policy, PolicyDecision, PolicyError,

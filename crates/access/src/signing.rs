@@ -1,0 +1,123 @@
+//! [`Signing`]: the keys of our own tokens in the store, made by whichever instance comes first and
+//! replaced by compare-and-swap.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jreg_auth::{Keyring, KeyringError};
+use jreg_registry::signing_keys;
+use jreg_storage::{Clock, PutMode, Store};
+use tokio::sync::Mutex;
+
+/// How long after a read an unknown key leads to another: whoever invents key ids must not make
+/// an instance read all the time. A new key signs only minutes after it was stored, so one that is
+/// known to others is found by the read before.
+const REREAD_MIN: Duration = Duration::from_secs(1);
+/// How often it is tried again when another instance writes at the same time.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// The keys of our own tokens.
+#[derive(Debug)]
+pub(super) struct Signing {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    rotation: Duration,
+    /// How long a token may be good.
+    lifetime: Duration,
+    current: RwLock<Arc<Keyring>>,
+    /// When the keys were read last, on the clock that never goes back.
+    read: Mutex<Duration>,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum SigningError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] jreg_storage::Error),
+    /// The keys cannot be made or understood.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Other instances write them all the time.
+    #[error("the signing keys are being changed concurrently; try again")]
+    Contended,
+}
+
+impl Signing {
+    /// Reads the keys, or makes the first.
+    pub(super) async fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        rotation: Duration,
+        lifetime: Duration,
+    ) -> Result<Self, SigningError> {
+        let first = Self::fetch(&*store, &*clock, rotation, lifetime).await?;
+        let read = Mutex::new(clock.monotonic());
+        let current = RwLock::new(Arc::new(first));
+        Ok(Self { store, clock, rotation, lifetime, current, read })
+    }
+
+    /// The keys as they were last read.
+    pub(super) fn current(&self) -> Arc<Keyring> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads them, and replaces the one that signs if it is time.
+    pub(super) async fn refresh(&self) -> Result<(), SigningError> {
+        let mut read = self.read.lock().await;
+        self.read_again(&mut read).await
+    }
+
+    /// The keys, read again if none has this id and the last read was not just now.
+    pub(super) async fn with(&self, kid: Option<&str>) -> Result<Arc<Keyring>, SigningError> {
+        let current = self.current();
+        let is_known = |ring: &Keyring| kid.is_none_or(|kid| ring.has(kid));
+        if is_known(&current) {
+            return Ok(current);
+        }
+        // Who comes meanwhile waits for the same read.
+        let mut read = self.read.lock().await;
+        if !is_known(&self.current()) && self.clock.monotonic() >= *read + REREAD_MIN {
+            self.read_again(&mut read).await?;
+        }
+        Ok(self.current())
+    }
+
+    async fn read_again(&self, read: &mut Duration) -> Result<(), SigningError> {
+        *read = self.clock.monotonic();
+        let ring = Self::fetch(&*self.store, &*self.clock, self.rotation, self.lifetime).await?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        Ok(())
+    }
+
+    async fn fetch(
+        store: &dyn Store,
+        clock: &dyn Clock,
+        rotation: Duration,
+        lifetime: Duration,
+    ) -> Result<Keyring, SigningError> {
+        let key = signing_keys();
+        for _ in 0..ATTEMPTS_MAX {
+            let (next, mode) = match store.get(&key).await {
+                Ok(record) => {
+                    let ring = Keyring::of_bytes(&record.bytes)?;
+                    match ring.rotated(clock.now(), rotation, lifetime)? {
+                        None => return Ok(ring),
+                        Some(next) => (next, PutMode::Match(record.etag)),
+                    }
+                }
+                Err(error) if error.is_not_found() => (Keyring::new(clock.now())?, PutMode::Create),
+                Err(error) => return Err(error.into()),
+            };
+            match store.put(&key, next.to_bytes().into(), mode).await {
+                Ok(_) => {
+                    tracing::info!(keys = ?next, "created a token signing key");
+                    return Ok(next);
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(SigningError::Contended)
+    }
+}
