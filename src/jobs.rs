@@ -22,7 +22,7 @@ pub(crate) use collector::report;
 pub use reaper::Reaper;
 pub use reloader::Reloader;
 pub use renewer::Renewer;
-pub use scrubber::Scrubber;
+pub use scrubber::FsckJob;
 
 /// The first run comes after this part of an interval, so that a process that never lives for
 /// long does its part too.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_access::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
-use jreg_auth::Reason;
+use jreg_auth::DecisionReason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
@@ -437,17 +437,22 @@ impl Authorizer for Hides {
         Ok(Session::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, _: &Session, right: &Right) -> Result<Reason, Denied> {
+    fn grant(&self, _: &Session, right: &Right) -> Result<DecisionReason, Denied> {
         match right {
             Right::See(name) | Right::Mount(name) if name.as_str().starts_with("hidden/") => {
                 let access = RefusedAccess::new(Credentialed::No, right);
                 Err(Denied::Forbidden { access, reason: "it is hidden".to_owned() })
             }
-            _ => Ok(Reason::Open),
+            _ => Ok(DecisionReason::Open),
         }
     }
 
-    fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied> {
+    fn grant_tag(
+        &self,
+        session: &Session,
+        right: &Right,
+        tag: &Tag,
+    ) -> Result<DecisionReason, Denied> {
         if self.depends_on_tag(session, right) && tag.as_str().starts_with("kept") {
             let access = RefusedAccess::new(Credentialed::No, right);
             return Err(Denied::Forbidden { access, reason: "the tag stays".to_owned() });

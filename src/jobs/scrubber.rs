@@ -1,4 +1,4 @@
-//! [`Scrubber`]: checks what is stored, bytes included, slowly and in the background.
+//! [`FsckJob`]: checks what is stored, bytes included, slowly and in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::Job;
 
 /// The check of an instance.
 #[derive(Clone, Debug)]
-pub struct Scrubber {
+pub struct FsckJob {
     /// What to check.
     pub registry: Registry,
     /// Where to count.
@@ -30,7 +30,7 @@ struct Log;
 
 impl FsckObserver for Log {
     fn phase(&self, phase: FsckPhase) {
-        tracing::debug!(phase = phase.label(), "checking");
+        tracing::debug!(phase = phase.label(), "running fsck");
     }
 
     fn progress(&self, _objects: u64, _bytes: u64) {}
@@ -43,14 +43,14 @@ impl FsckObserver for Log {
                 tracing::error!(kind, key, detail, repairable, "damage in the store")
             }
             Severity::Untidy => {
-                tracing::warn!(kind, key, detail, repairable, "the store is untidy")
+                tracing::warn!(kind, key, detail, repairable, "inconsistency in the store")
             }
-            Severity::Note => tracing::debug!(kind, key, detail, "noticed"),
+            Severity::Note => tracing::debug!(kind, key, detail, "fsck note"),
         }
     }
 }
 
-impl Job for Scrubber {
+impl Job for FsckJob {
     fn interval(&self) -> Duration {
         self.interval
     }
@@ -61,11 +61,11 @@ impl Job for Scrubber {
                 self.metrics.count_check(&checked);
                 let (objects, damage) = (checked.objects, checked.damage);
                 let (untidy, bytes) = (checked.untidy, checked.hashed_bytes);
-                tracing::info!(objects, bytes, damage, untidy, "checked");
+                tracing::info!(objects, bytes, damage, untidy, "fsck completed");
             }
             Err(error) => {
                 self.metrics.count_failed_check(RunEnd::Failed);
-                tracing::warn!(error = error_chain(&error), "could not check; trying again later");
+                tracing::warn!(error = error_chain(&error), "fsck failed; retrying later");
             }
         }
     }

@@ -1,4 +1,4 @@
-"""The attacks. Each is a context manager: it begins, holds while the innocent client works, ends.
+"""The attacks. Each is a context manager: it starts, runs while the regular client works, ends.
 
 What an attack raises after its `yield` is a failure of the registry, like a bound that it exceeds.
 """
@@ -61,7 +61,7 @@ def attack(name, about, **more):
 
 @dataclass
 class Target:
-    """What an attack is told of the registry it attacks."""
+    """The registry under attack, as an attack sees it."""
 
     port: int
     full: bool
@@ -183,8 +183,8 @@ def open_http2(target, initial_window=None):
     return connection
 
 
-# Room is reserved before bytes come
-# ----------------------------------
+# Memory is reserved before bytes arrive
+# --------------------------------------
 
 
 def announce_uploads(target, count, *fields, first=b""):
@@ -240,8 +240,8 @@ def idle_manifests_http2(target):
     connection.close()
 
 
-# Readers that stall
-# ------------------
+# Stalled readers
+# ---------------
 
 STALLED_BYTES = 8 * MIB
 STALL_TIMEOUT_SECONDS = 4
@@ -313,7 +313,7 @@ def windows_before_login(target):
     with contextlib.ExitStack() as stack:
         for n, connection in enumerate(held):
             stack.callback(connection.close)
-            login = basic(f"nobody{n}", "guess")["Authorization"]
+            login = basic(f"unknown{n}", "guess")["Authorization"]
             for _ in range(8):
                 stream = connection.request(
                     "POST", "/v2/attacker/app/blobs/uploads/", [("authorization", login)], end=False
@@ -634,7 +634,7 @@ def unread_log(target):
             try:
                 client.repeat("GET", "/v2/attacker/" + "x" * 200 + "/tags/list")
             except OSError as error:
-                raise Failure(f"a request was not answered while nobody reads the log: {error!r}") from error
+                raise Failure(f"a request had no response while the log is not read: {error!r}") from error
         yield
 
 
@@ -796,7 +796,7 @@ class WriteLoad:
             self.last_response = time.monotonic()
 
     def watch(self, seconds):
-        """Waits, and raises Failure if no write is answered for a while."""
+        """Waits, and raises Failure if no write has a response for a while."""
         until = time.monotonic() + seconds
         while time.monotonic() < until or time.monotonic() - self.last_response > 1:
             if time.monotonic() - self.last_response > HANG_SECONDS:
@@ -804,7 +804,7 @@ class WriteLoad:
             time.sleep(0.1)
 
     def check_writes(self):
-        """Once the disk has room, every client is answered."""
+        """Once the disk has space, every client gets a response."""
         for thread in self.threads:
             thread.join(HANG_SECONDS)
             if thread.is_alive():

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use jreg_access::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
-use jreg_auth::Reason;
+use jreg_auth::DecisionReason;
 use jreg_oci::Tag;
 use jreg_testkit::{
     ServerSpec, delete, get, head, index_of, media, post, push_blob_to, put, sha256,
@@ -22,7 +22,7 @@ impl Authorizer for Rules {
         Ok(Session::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied> {
+    fn grant(&self, session: &Session, right: &Right) -> Result<DecisionReason, Denied> {
         let word = session.asker.headers.get("Authorization");
         let knows = word.is_some_and(|word| word == "word");
         let reason = "the rules of the test".to_owned();
@@ -37,11 +37,16 @@ impl Authorizer for Rules {
             Right::Delete(name) if name.as_str() == "kept" => {
                 Err(Denied::Forbidden { access, reason })
             }
-            _ => Ok(Reason::Open),
+            _ => Ok(DecisionReason::Open),
         }
     }
 
-    fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {
+    fn grant_tag(
+        &self,
+        session: &Session,
+        right: &Right,
+        _: &Tag,
+    ) -> Result<DecisionReason, Denied> {
         self.grant(session, right)
     }
 

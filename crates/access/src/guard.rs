@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use http::header;
 use jreg_auth::Network;
 use jreg_auth::{
-    Access, AccessToken, AccessTokenText, Action, CONDITIONS_EVALUATED_MAX, Credentials, Decision,
-    Evaluation, Fingerprints, Grants, Htpasswd, Identity, Kind, Named, Policy, Query, Reason,
-    Scope, Secret, Source, Tagged, TokenClaims, Unverified,
+    AccessAction, AccessToken, AccessTokenText, CONDITIONS_EVALUATED_MAX, CredentialGrants,
+    Credentials, DecisionReason, Fingerprints, Htpasswd, Identity, IdentitySource, IssuerAccess,
+    NamedIdentity, Policy, PolicyDecision, PolicyEvaluation, PolicyQuery, QueryTag, Secret,
+    TokenClaims, TokenKind, TokenScope, UnverifiedToken,
 };
 use jreg_oci::{RepositoryName, Tag};
 use jreg_reload::{FileError, Reload, Watched};
@@ -102,13 +103,13 @@ pub enum GuardError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The keys for tokens cannot be read or made.
-    #[error("cannot get the keys for tokens from the store")]
+    #[error("cannot read the token signing keys from the store")]
     Signing(#[from] SigningError),
     /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
     /// Nothing could be fetched.
-    #[error("cannot set up what fetches the keys of issuers")]
+    #[error("cannot set up the HTTP client for the keys of issuers")]
     Fetch(#[from] super::FetchError),
     /// A task ended.
     #[error("cannot read the files")]
@@ -222,7 +223,7 @@ impl Guard {
         // The token service and the cursors have the same keys.
         if let Err(error) = self.cursors.refresh_keys().await {
             let error = error_chain(&error);
-            tracing::warn!(error, "the keys for tokens could not be read; trying again later");
+            tracing::warn!(error, "cannot read the token signing keys; retrying later");
         }
     }
 
@@ -273,7 +274,7 @@ impl Guard {
     ) -> Result<Remembered, Refusal> {
         let found = self.recognise_in_time(credentials, from).await;
         if matches!(found, Err(Refusal::Delayed(_))) {
-            self.metrics.count_auth(kind_of(credentials), "delayed");
+            self.metrics.count_auth(kind_of(credentials), "throttled");
         }
         found
     }
@@ -293,7 +294,7 @@ impl Guard {
             self.sessions.get(&fingerprint, self.generation(), monotonic, now)
         };
         if let Some(remembered) = remembered() {
-            self.metrics.count_auth(kind_of(credentials), "remembered");
+            self.metrics.count_auth(kind_of(credentials), "cached");
             return Ok(remembered);
         }
         // Before the files are looked into: what changes meanwhile is not missed.
@@ -365,7 +366,7 @@ impl Guard {
         if !verified.map_err(|_| Refusal::Busy)? {
             return Err(wrong_password());
         }
-        let identity = Identity::named(user, Source::Htpasswd);
+        let identity = Identity::named(user, IdentitySource::Htpasswd);
         let bearer = Bearer { password: password_fingerprint, ..Bearer::of(identity) };
         Ok(Found { bearer, until: self.trusted_until(), expires: None })
     }
@@ -395,7 +396,7 @@ impl Guard {
             self.failures.count(from, UNKNOWN_TOKENS, guess);
             return Err(invalid("unknown access token"));
         };
-        if !access_token.is_good(self.clock.now()) {
+        if !access_token.is_valid(self.clock.now()) {
             return Err(invalid("the access token has expired or was revoked"));
         }
         let identity = access_token.identity(&token.id);
@@ -406,13 +407,13 @@ impl Guard {
     }
 
     async fn of_token(&self, token: &Secret) -> Result<Found, Refusal> {
-        let parsed = Unverified::parse(token.reveal());
+        let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
         if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
             return self.of_issuer(token).await;
         }
-        let claims = self.own_claims(&parsed, Kind::Access).await?;
-        let scope = Scope::of_entries(&claims.access);
+        let claims = self.own_claims(&parsed, TokenKind::Access).await?;
+        let scope = TokenScope::of_entries(&claims.access);
         let expires = moment(claims.exp);
         let found = self.standing(claims).await?;
         let bearer = Bearer { scope: Some(scope), ..found.bearer };
@@ -422,8 +423,8 @@ impl Guard {
     /// What a token of ours says.
     pub(super) async fn own_claims(
         &self,
-        token: &Unverified<'_>,
-        kind: Kind,
+        token: &UnverifiedToken<'_>,
+        kind: TokenKind,
     ) -> Result<TokenClaims, Refusal> {
         let Some(signing) = &self.signing else {
             return Err(Refusal::Invalid("no tokens are issued here".to_owned()));
@@ -435,23 +436,24 @@ impl Guard {
 
     /// Whether whoever got a token of ours would still be let in.
     pub(super) async fn standing(&self, claims: TokenClaims) -> Result<Found, Refusal> {
-        let gone = || Refusal::Invalid("whoever got the token is not let in any more".to_owned());
+        let gone =
+            || Refusal::Invalid("the identity of the token is not allowed any more".to_owned());
         let until = self.trusted_until();
         let Some(named) = claims.identity else {
             let bearer = Bearer { shown: true, ..Bearer::nobody() };
             return Ok(Found { bearer, until, expires: None });
         };
-        let Named { source, name, .. } = &named;
+        let NamedIdentity { source, name, .. } = &named;
         let mut found = Found { bearer: Bearer::nobody(), until, expires: None };
         match source {
-            Source::Htpasswd => {
+            IdentitySource::Htpasswd => {
                 let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
-                let now = users.get(name).map(jreg_auth::Entry::fingerprint);
+                let now = users.get(name).map(jreg_auth::HtpasswdEntry::fingerprint);
                 if now.is_none() || now != claims.password {
                     return Err(gone());
                 }
             }
-            Source::AccessToken(id) => {
+            IdentitySource::AccessToken(id) => {
                 let id = id.parse().map_err(|_| gone())?;
                 let known = self.access_tokens.get(&id).await.map_err(unavailable)?;
                 let is_same = |access_token: &AccessToken| {
@@ -459,17 +461,17 @@ impl Guard {
                 };
                 let access_token = known
                     .access_token
-                    .filter(|access_token| access_token.is_good(self.clock.now()));
+                    .filter(|access_token| access_token.is_valid(self.clock.now()));
                 let access_token = access_token.filter(|access_token| is_same(access_token));
                 found.bearer.grants = OwnGrants::AccessToken(access_token.ok_or_else(gone)?);
                 found.until = known.until;
             }
-            Source::Issuer(issuer) => {
+            IdentitySource::Issuer(issuer) => {
                 if !self.policy().issuers().iter().any(|of| of.name() == issuer) {
                     return Err(gone());
                 }
             }
-            Source::Certificate => {}
+            IdentitySource::Certificate => {}
         }
         let password = claims.password;
         let identity = Identity::Named(Box::new(named));
@@ -478,13 +480,12 @@ impl Guard {
     }
 
     async fn of_issuer(&self, token: &Secret) -> Result<Found, Refusal> {
-        let parsed = Unverified::parse(token.reveal());
+        let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
         let policy = self.policy();
         let issuer = policy.issuers().iter().find(|issuer| issuer.is_issuer_of(&parsed));
-        let issuer = issuer.ok_or_else(|| {
-            Refusal::Invalid("the token's issuer is not one that is believed".to_owned())
-        })?;
+        let issuer = issuer
+            .ok_or_else(|| Refusal::Invalid("the token's issuer is not trusted".to_owned()))?;
         let keys = self.issuers.keys(issuer, &parsed).await.map_err(unavailable)?;
         let verified = issuer.verify(&parsed, &keys, self.clock.now());
         let (identity, access, until) =
@@ -503,12 +504,12 @@ impl Guard {
     fn query<'a>(
         &self,
         session: &'a Session,
-        action: Action,
+        action: AccessAction,
         repository: Option<&'a RepositoryName>,
-        tag: Tagged<'a>,
-    ) -> Query<'a> {
+        tag: QueryTag<'a>,
+    ) -> PolicyQuery<'a> {
         let Session { bearer, asker } = session;
-        Query {
+        PolicyQuery {
             identity: &bearer.identity,
             certificate: asker.certificate.as_deref(),
             action,
@@ -520,23 +521,23 @@ impl Guard {
     }
 
     /// What a policy says of somebody, with what their credentials grant.
-    fn evaluation<'a>(&self, policy: &'a Policy, session: &'a Session) -> Evaluation<'a> {
+    fn evaluation<'a>(&self, policy: &'a Policy, session: &'a Session) -> PolicyEvaluation<'a> {
         let grants = match &session.bearer.grants {
-            OwnGrants::Nothing => Grants::None,
-            OwnGrants::AccessToken(access_token) => Grants::AccessToken(access_token),
-            OwnGrants::Access(scope) => Grants::Access(scope),
+            OwnGrants::Nothing => CredentialGrants::None,
+            OwnGrants::AccessToken(access_token) => CredentialGrants::AccessToken(access_token),
+            OwnGrants::Access(scope) => CredentialGrants::Access(scope),
         };
-        let query = self.query(session, Action::Pull, None, Tagged::No);
-        Evaluation::new(policy, query, grants)
+        let query = self.query(session, AccessAction::Pull, None, QueryTag::No);
+        PolicyEvaluation::new(policy, query, grants)
     }
 
     fn decide(
         &self,
         session: &Session,
-        action: Action,
+        action: AccessAction,
         repository: Option<&RepositoryName>,
-        tag: Tagged<'_>,
-    ) -> Decision {
+        tag: QueryTag<'_>,
+    ) -> PolicyDecision {
         self.evaluation(&self.policy(), session).decide(action, repository, tag)
     }
 
@@ -544,30 +545,30 @@ impl Guard {
     fn decide_all(
         &self,
         session: &Session,
-        action: Action,
+        action: AccessAction,
         repository: Option<&RepositoryName>,
-    ) -> Decision {
+    ) -> PolicyDecision {
         let policy = self.policy();
         let mut evaluation = self.evaluation(&policy, session);
         let mut last = None;
         for tag in &session.asker.tags {
-            let decision = evaluation.decide(action, repository, Tagged::Is(tag.as_str()));
+            let decision = evaluation.decide(action, repository, QueryTag::Is(tag.as_str()));
             if !decision.allowed {
                 return decision;
             }
             last = Some(decision);
         }
-        last.unwrap_or_else(|| evaluation.decide(action, repository, Tagged::No))
+        last.unwrap_or_else(|| evaluation.decide(action, repository, QueryTag::No))
     }
 
     /// What of a scope the policy allows, whatever the tags. Others get a turn between any two
     /// decisions.
-    pub(super) async fn narrowed(&self, session: &Session, scope: &Scope) -> Scope {
+    pub(super) async fn narrowed(&self, session: &Session, scope: &TokenScope) -> TokenScope {
         let policy = self.policy();
         let mut evaluation = self.evaluation(&policy, session);
-        let mut narrow = Scope::default();
+        let mut narrow = TokenScope::default();
         for (action, repository) in scope.wanted() {
-            if evaluation.allows(action, repository, Tagged::Unknown) {
+            if evaluation.allows(action, repository, QueryTag::Unknown) {
                 narrow.grant(action, repository);
             }
             tokio::task::yield_now().await;
@@ -575,7 +576,7 @@ impl Guard {
         narrow
     }
 
-    fn deny(&self, session: &Session, right: &Right, reason: &Reason) -> Denied {
+    fn deny(&self, session: &Session, right: &Right, reason: &DecisionReason) -> Denied {
         let reason = reason.to_string();
         let Bearer { identity, shown, .. } = &*session.bearer;
         if *identity == Identity::Anonymous {
@@ -645,25 +646,30 @@ impl Authorizer for Guard {
         self.cursors.decrypt(cursor).await
     }
 
-    fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied> {
+    fn grant(&self, session: &Session, right: &Right) -> Result<DecisionReason, Denied> {
         let Some((action, name)) = action_of(right) else {
             // Even where anybody may pull: clients learn only here that they can log in.
             return match session.bearer.shown {
-                true => Ok(Reason::Credentials("credentials were shown".to_owned())),
-                false => Err(self.deny(session, right, &Reason::NoRule)),
+                true => Ok(DecisionReason::Credentials("credentials were shown".to_owned())),
+                false => Err(self.deny(session, right, &DecisionReason::NoRule)),
             };
         };
         let decision = match right {
             // The tags of the request are not about another repository.
-            Right::See(_) | Right::Mount(_) => self.decide(session, action, name, Tagged::No),
+            Right::See(_) | Right::Mount(_) => self.decide(session, action, name, QueryTag::No),
             _ => self.decide_all(session, action, name),
         };
         self.settle(session, right, decision)
     }
 
-    fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied> {
+    fn grant_tag(
+        &self,
+        session: &Session,
+        right: &Right,
+        tag: &Tag,
+    ) -> Result<DecisionReason, Denied> {
         let Some((action, name)) = action_of(right) else { return self.grant(session, right) };
-        let decision = self.decide(session, action, name, Tagged::Is(tag.as_str()));
+        let decision = self.decide(session, action, name, QueryTag::Is(tag.as_str()));
         self.settle(session, right, decision)
     }
 
@@ -681,7 +687,7 @@ impl Authorizer for Guard {
         let mut evaluation = self.evaluation(&policy, session);
         let mut allowed = Vec::with_capacity(tags.len());
         for (index, tag) in tags.iter().enumerate() {
-            allowed.push(evaluation.allows(action, name, Tagged::Is(tag.as_str())));
+            allowed.push(evaluation.allows(action, name, QueryTag::Is(tag.as_str())));
             if evaluation.evaluated() >= CONDITIONS_EVALUATED_MAX {
                 return None;
             }
@@ -695,7 +701,7 @@ impl Authorizer for Guard {
     async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
         // A token for the catalog shows whatever its holder may pull.
         let scope = session.bearer.scope.as_ref();
-        if scope.is_some_and(|scope| !scope.allows(Action::List, None)) {
+        if scope.is_some_and(|scope| !scope.allows(AccessAction::List, None)) {
             return Vec::new();
         }
         let policy = self.policy();
@@ -703,7 +709,7 @@ impl Authorizer for Guard {
         let mut visible = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             evaluation.renew_budget();
-            visible.push(evaluation.allows(Action::Pull, Some(name), Tagged::No));
+            visible.push(evaluation.allows(AccessAction::Pull, Some(name), QueryTag::No));
             if index % DECISIONS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
@@ -713,7 +719,7 @@ impl Authorizer for Guard {
 
     fn depends_on_tag(&self, session: &Session, right: &Right) -> bool {
         action_of(right).is_some_and(|(action, name)| {
-            self.policy().depends_on_tag(&self.query(session, action, name, Tagged::No))
+            self.policy().depends_on_tag(&self.query(session, action, name, QueryTag::No))
         })
     }
 }
@@ -724,8 +730,8 @@ impl Guard {
         &self,
         session: &Session,
         right: &Right,
-        decision: Decision,
-    ) -> Result<Reason, Denied> {
+        decision: PolicyDecision,
+    ) -> Result<DecisionReason, Denied> {
         if !decision.allowed {
             return Err(self.deny(session, right, &decision.reason));
         }
@@ -733,7 +739,7 @@ impl Guard {
             return Ok(decision.reason);
         }
         let by = Credentialed::Narrowed(session.bearer.identity.to_string());
-        let reason = Reason::TokenScope.to_string();
+        let reason = DecisionReason::TokenScope.to_string();
         Err(self.challenged(&session.asker, right, TokenFault::Scope, by, reason))
     }
 }
@@ -743,7 +749,7 @@ fn is_within_scope(session: &Session, right: &Right) -> bool {
     match (&session.bearer.scope, right) {
         (None, _) => true,
         // A token for the catalog shows whatever its holder may pull.
-        (Some(scope), Right::See(_)) => scope.allows(Action::List, None),
+        (Some(scope), Right::See(_)) => scope.allows(AccessAction::List, None),
         (Some(scope), _) => {
             action_of(right).is_some_and(|(action, name)| scope.allows(action, name))
         }
@@ -751,14 +757,14 @@ fn is_within_scope(session: &Session, right: &Right) -> bool {
 }
 
 /// What a right is in the words of the policy; `None`: to enter, for which no rule is asked.
-fn action_of(right: &Right) -> Option<(Action, Option<&RepositoryName>)> {
+fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
     match right {
         Right::Enter => None,
-        Right::List => Some((Action::List, None)),
-        Right::See(name) | Right::Pull(name) => Some((Action::Pull, Some(name))),
-        Right::Mount(name) => Some((Action::Mount, Some(name))),
-        Right::Push(name) => Some((Action::Push, Some(name))),
-        Right::Delete(name) => Some((Action::Delete, Some(name))),
+        Right::List => Some((AccessAction::List, None)),
+        Right::See(name) | Right::Pull(name) => Some((AccessAction::Pull, Some(name))),
+        Right::Mount(name) => Some((AccessAction::Mount, Some(name))),
+        Right::Push(name) => Some((AccessAction::Push, Some(name))),
+        Right::Delete(name) => Some((AccessAction::Delete, Some(name))),
     }
 }
 
@@ -801,7 +807,7 @@ fn moment(seconds: u64) -> Option<SystemTime> {
 /// name, whatever the rules are about.
 fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, Refusal> {
     let is_certificates = matches!(&bearer.identity,
-        Identity::Named(named) if named.source == Source::Certificate);
+        Identity::Named(named) if named.source == IdentitySource::Certificate);
     let shown = asker.certificate.as_ref().and_then(|of| of.identity());
     if is_certificates && shown.as_ref().and_then(Identity::name) != bearer.identity.name() {
         let reason = "the token was issued for a client certificate that the connection lacks";
@@ -855,7 +861,7 @@ fn outcome(found: &Result<Found, Refusal>) -> &'static str {
         Ok(_) => "ok",
         Err(Refusal::Invalid(_)) => "refused",
         Err(Refusal::Busy) => "busy",
-        Err(Refusal::Delayed(_)) => "delayed",
+        Err(Refusal::Delayed(_)) => "throttled",
         Err(Refusal::Unavailable(_)) => "unavailable",
     }
 }
@@ -868,6 +874,6 @@ impl Guard {
 
     /// Whether an issuer of the policy has tokens that grant by themselves.
     pub fn believes_access(&self) -> bool {
-        self.policy().issuers().iter().any(|issuer| issuer.access() == Access::Claim)
+        self.policy().issuers().iter().any(|issuer| issuer.access() == IssuerAccess::Claim)
     }
 }

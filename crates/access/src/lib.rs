@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{AccessToken, Certificate, Identity, Reason, Scope};
+use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, TokenScope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, RegistryUsage};
 
@@ -130,7 +130,7 @@ pub struct Asker {
     /// Whether the client reached it by https.
     pub secure: bool,
     /// The client's certificate, if the connection has one that was verified.
-    pub certificate: Option<Arc<Certificate>>,
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The tags that the request names.
     pub tags: Vec<Tag>,
 }
@@ -152,7 +152,7 @@ pub struct Bearer {
     /// What they grant by themselves.
     pub grants: OwnGrants,
     /// What they are narrowed to; `None`: whatever the policy allows.
-    pub scope: Option<Scope>,
+    pub scope: Option<TokenScope>,
     /// Whether there were credentials at all.
     pub shown: bool,
     /// Tells the password that was given from others, if one was.
@@ -168,7 +168,7 @@ pub enum OwnGrants {
     /// What an access token says.
     AccessToken(Arc<AccessToken>),
     /// What the token of another token service says.
-    Access(Scope),
+    Access(TokenScope),
 }
 
 impl Asker {
@@ -196,7 +196,7 @@ impl Session {
     /// at then; but a token that was issued for a certificate is good only with it.
     pub fn new(bearer: impl Into<Arc<Bearer>>, mut asker: Asker) -> Self {
         let bearer = bearer.into();
-        let is_theirs = |certificate: &Arc<Certificate>| {
+        let is_theirs = |certificate: &Arc<ClientCertificate>| {
             !bearer.shown || certificate.identity().as_ref() == Some(&bearer.identity)
         };
         asker.certificate = asker.certificate.filter(is_theirs);
@@ -236,7 +236,7 @@ pub enum Denied {
         reason: String,
     },
     /// Too many passwords are being verified.
-    #[error("too many logins at the same time, try again")]
+    #[error("too many concurrent logins, try again")]
     Busy,
     /// Too many logins have failed.
     #[error("too many failed logins: try again in {} s", whole_seconds(*.wait))]
@@ -288,11 +288,16 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
     async fn identify(&self, asker: Asker, right: &Right) -> Result<Session, Denied>;
 
     /// Says whether they have a right, and by what.
-    fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied>;
+    fn grant(&self, session: &Session, right: &Right) -> Result<DecisionReason, Denied>;
 
     /// The same for one tag, which the request need not name: a manifest that is deleted by digest
     /// takes its tags with it.
-    fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied>;
+    fn grant_tag(
+        &self,
+        session: &Session,
+        right: &Right,
+        tag: &Tag,
+    ) -> Result<DecisionReason, Denied>;
 
     /// The tags among these for which somebody does not have a right. `None`: there are too many to
     /// decide, which is a refusal.
@@ -337,12 +342,12 @@ impl Authorizer for Open {
         Ok(Session::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, _: &Session, _: &Right) -> Result<Reason, Denied> {
-        Ok(Reason::Open)
+    fn grant(&self, _: &Session, _: &Right) -> Result<DecisionReason, Denied> {
+        Ok(DecisionReason::Open)
     }
 
-    fn grant_tag(&self, _: &Session, _: &Right, _: &Tag) -> Result<Reason, Denied> {
-        Ok(Reason::Open)
+    fn grant_tag(&self, _: &Session, _: &Right, _: &Tag) -> Result<DecisionReason, Denied> {
+        Ok(DecisionReason::Open)
     }
 
     fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {

@@ -34,7 +34,7 @@ async fn handles() -> Vec<(Right, Authorized)> {
     ];
     let handle = |right: Right| {
         let session = Session::new(Bearer::nobody(), Asker::default());
-        (right.clone(), Authorized::new(gate.clone(), session, right, Reason::Open))
+        (right.clone(), Authorized::new(gate.clone(), session, right, DecisionReason::Open))
     };
     rights.map(handle).into()
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_auth::{
-    Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified, random_hex,
+    Credentials, Identity, IdentitySource, NamedIdentity, Secret, TokenClaims, TokenKind,
+    TokenScope, UnverifiedToken, random_hex,
 };
 
 use super::guard::{Found, Guard, Refusal};
@@ -43,7 +44,7 @@ pub struct Exchange {
     /// What it brings.
     pub proof: Proof,
     /// What the token is to be good for.
-    pub scope: Scope,
+    pub scope: TokenScope,
     /// Whether scopes were asked for at all, understood or not.
     pub scoped: bool,
     /// Whether it wants a refresh token.
@@ -60,7 +61,7 @@ pub struct Token {
     /// The token.
     pub access: Secret,
     /// What it is good for.
-    pub scope: Scope,
+    pub scope: TokenScope,
     /// For getting the next.
     pub refresh: Option<Secret>,
     /// How long it is good.
@@ -84,10 +85,10 @@ pub enum TokenError {
     #[error("{0}")]
     BadRequest(String),
     /// Nothing of what was asked for is granted.
-    #[error("nothing of the scope is granted")]
+    #[error("no access of the requested scope is granted")]
     Scope,
     /// Too many passwords are being verified.
-    #[error("too many logins at the same time, try again")]
+    #[error("too many concurrent logins, try again")]
     Busy,
     /// Too many logins have failed.
     #[error("too many failed logins: try again in {} s", super::whole_seconds(*.wait))]
@@ -105,12 +106,12 @@ pub enum TokenError {
 
 impl TokenError {
     /// Credentials are not valid.
-    pub fn invalid(reason: String, scope: &Scope) -> Self {
+    pub fn invalid(reason: String, scope: &TokenScope) -> Self {
         let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
         Self::Unauthenticated { access, reason }
     }
 
-    fn of(refusal: Refusal, scope: &Scope) -> Self {
+    fn of(refusal: Refusal, scope: &TokenScope) -> Self {
         match refusal {
             Refusal::Invalid(reason) => Self::invalid(reason, scope),
             Refusal::Busy => Self::Busy,
@@ -152,7 +153,8 @@ impl Guard {
         let session = Session::new(found.bearer, asker);
         let narrow = self.narrowed(&session, &scope).await;
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
-            let reason = "no credentials, and nothing of it is open to everybody".to_owned();
+            let reason =
+                "no credentials, and anonymous clients may do nothing of the scope".to_owned();
             let access = RefusedAccess::of_scope(Credentialed::No, &scope);
             return Err(TokenError::Unauthenticated { access, reason });
         }
@@ -162,13 +164,13 @@ impl Guard {
         let left = found.expires.map_or(self.lifetime, |expires| {
             expires.duration_since(now).unwrap_or_default().min(self.lifetime)
         });
-        let access = self.sign(Kind::Access, &session.bearer, &narrow, now, left)?;
+        let access = self.sign(TokenKind::Access, &session.bearer, &narrow, now, left)?;
         let refresh = match refresh {
             Some(old) => Some(old),
             None if offline && is_refreshable(&session.bearer.identity) => Some(self.sign(
-                Kind::Refresh,
+                TokenKind::Refresh,
                 &session.bearer,
-                &Scope::default(),
+                &TokenScope::default(),
                 now,
                 self.refresh_lifetime,
             )?),
@@ -193,17 +195,19 @@ impl Guard {
             Proof::Credentials(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
-                    return Err(Refusal::Invalid("such a token is used as it is".to_owned()));
+                    return Err(Refusal::Invalid(
+                        "tokens of this kind are used directly, not exchanged".to_owned(),
+                    ));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }
             Proof::Subject(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 let is_issuers = matches!(&found.bearer.identity,
-                    Identity::Named(named) if matches!(named.source, Source::Issuer(_)));
+                    Identity::Named(named) if matches!(named.source, IdentitySource::Issuer(_)));
                 let is_ours = found.bearer.scope.is_some();
                 if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
-                    let reason = "only tokens of issuers that say who it is are exchanged";
+                    let reason = "only tokens of issuers with an identity are exchanged";
                     return Err(Refusal::Invalid(reason.to_owned()));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
@@ -219,30 +223,30 @@ impl Guard {
     }
 
     async fn refreshed(&self, token: &Secret) -> Result<Found, Refusal> {
-        let parsed = Unverified::parse(token.reveal());
+        let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
-        let claims = self.own_claims(&parsed, Kind::Refresh).await?;
+        let claims = self.own_claims(&parsed, TokenKind::Refresh).await?;
         self.standing(claims).await
     }
 
     /// Whether somebody without credentials gets a token: for a log-in they do not, nor for what
     /// is not open to everybody.
-    fn is_open_to_nobody(&self, narrow: &Scope, scoped: bool) -> bool {
+    fn is_open_to_nobody(&self, narrow: &TokenScope, scoped: bool) -> bool {
         self.policy().has_anonymous() && (!scoped || !narrow.is_empty())
     }
 
     fn sign(
         &self,
-        kind: Kind,
+        kind: TokenKind,
         bearer: &Bearer,
-        scope: &Scope,
+        scope: &TokenScope,
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<Secret, TokenError> {
         let unavailable = |reason: &str| TokenError::Unavailable { reason: reason.to_owned() };
         let signing = self.signing.as_ref().ok_or_else(|| unavailable("no tokens are issued"))?;
         let id = random_hex::<16>().ok_or_else(|| unavailable("no random numbers"))?;
-        let named: Option<Named> = match &bearer.identity {
+        let named: Option<NamedIdentity> = match &bearer.identity {
             Identity::Anonymous => None,
             Identity::Named(named) => Some((**named).clone()),
         };
@@ -253,8 +257,8 @@ impl Guard {
         let token = key.and_then(|key| key.sign(kind, &claims));
         let token = token.ok_or_else(|| unavailable("the signing key cannot be used"))?;
         self.metrics.count_token(match kind {
-            Kind::Access => "access",
-            Kind::Refresh => "refresh",
+            TokenKind::Access => "access",
+            TokenKind::Refresh => "refresh",
         });
         Ok(Secret::new(token))
     }
@@ -263,7 +267,9 @@ impl Guard {
 /// Users and access tokens can be looked up again; what an issuer said of somebody cannot.
 fn is_refreshable(identity: &Identity) -> bool {
     match identity {
-        Identity::Named(named) => matches!(named.source, Source::Htpasswd | Source::AccessToken(_)),
+        Identity::Named(named) => {
+            matches!(named.source, IdentitySource::Htpasswd | IdentitySource::AccessToken(_))
+        }
         Identity::Anonymous => false,
     }
 }

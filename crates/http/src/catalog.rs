@@ -8,7 +8,7 @@ use super::api::Call;
 use super::error::ApiError;
 use super::{headers, page};
 
-pub(super) async fn list(call: Call, page: jreg_oci::Page) -> Result<Response, ApiError> {
+pub(super) async fn list(call: Call, page: jreg_oci::PageParams) -> Result<Response, ApiError> {
     let options = &call.context.options;
     let request = page::request(page, options);
     let repositories = call.access.catalog(&request).await?;

@@ -64,7 +64,7 @@ impl Challenges {
                     tracing::warn!(
                         error = error_chain(&error),
                         name,
-                        "cannot answer the authority"
+                        "cannot answer the ACME challenge"
                     );
                 }
                 return None;
@@ -75,7 +75,7 @@ impl Challenges {
         match self.prove(name, proof) {
             Ok(config) => Some(Arc::new(config)),
             Err(error) => {
-                tracing::warn!(error, name, "cannot answer the authority");
+                tracing::warn!(error, name, "cannot answer the ACME challenge");
                 None
             }
         }

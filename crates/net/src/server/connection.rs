@@ -123,7 +123,7 @@ fn lock(window: &Window) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
 pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) {
     let _raised = Raised::new(&shared.parts.metrics.connections);
     if let Err(error) = tune(&stream) {
-        tracing::debug!(client = %address, %error, "connection is gone already");
+        tracing::debug!(client = %address, %error, "connection closed before it was served");
         return;
     }
     let mut service = Requests {
@@ -176,7 +176,7 @@ where
             () = shared.cut.cancelled() => return,
             () = activity.overrun() => {
                 shared.parts.metrics.count_cut("resets");
-                tracing::debug!(client = %address, "connection cut: too many requests given up");
+                tracing::debug!(client = %address, "connection closed: too many abandoned requests");
                 return;
             }
             () = shared.parts.stopping.cancelled(), if !leaving => true,
@@ -185,7 +185,7 @@ where
                 Verdict::Leave => true,
                 Verdict::Cut => {
                     shared.parts.metrics.count_cut("stalled");
-                    tracing::debug!(client = %address, "connection cut: the client takes nothing");
+                    tracing::debug!(client = %address, "connection closed: the client reads nothing");
                     return;
                 }
             },
