@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use jreg_registry::{Limits, Options, Registry, SECRET_FOLDERS};
 use jreg_storage::{
-    Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
-    MemoryStore, Metered, Observer, Store, SystemClock,
+    Clock, CoalescedStore, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge,
+    HedgedStore, MemoryStore, MeteredStore, Store, StoreObserver, SystemClock,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,7 +45,7 @@ pub enum StartError {
     Bucket(#[from] BucketError),
     /// The folder cannot be used.
     #[error(transparent)]
-    Folder(#[from] jreg_storage::OpenError),
+    Folder(#[from] jreg_storage::FsOpenError),
     /// The folder is another program's.
     #[error(transparent)]
     Foreign(#[from] ForeignFolder),
@@ -371,21 +371,21 @@ pub(crate) fn surrounded(
     metrics: &Arc<Metrics>,
 ) -> Arc<dyn Store> {
     let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
-    let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
+    let mut store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, observer.clone()));
     if !store.capabilities().is_remote {
         return store;
     }
     if settings.s3_hedge_reads {
-        store = Arc::new(Hedged::new(store, observer));
+        store = Arc::new(HedgedStore::new(store, observer));
     }
-    Arc::new(Coalesced::new(store, GATHER_MAX))
+    Arc::new(CoalescedStore::new(store, GATHER_MAX))
 }
 
 /// Counts the requests to the store.
 #[derive(Debug)]
 struct StoreMetrics(Arc<Metrics>);
 
-impl Observer for StoreMetrics {
+impl StoreObserver for StoreMetrics {
     fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
         let outcome = result.map_or_else(outcome, |()| "ok");
         self.0.count_store_request(operation, outcome, duration);
@@ -674,10 +674,10 @@ mod tests {
     #[test]
     fn reads_are_shared_and_hedged_where_requests_travel() {
         let remote = || MemoryStore::builder().remote().build();
-        assert_eq!(around(MemoryStore::new(), |_| {}), ["Metered"]);
-        assert_eq!(around(remote(), |_| {}), ["Coalesced", "Hedged", "Metered"]);
+        assert_eq!(around(MemoryStore::new(), |_| {}), ["MeteredStore"]);
+        assert_eq!(around(remote(), |_| {}), ["CoalescedStore", "HedgedStore", "MeteredStore"]);
         let off = |settings: &mut Settings| settings.s3_hedge_reads = false;
-        assert_eq!(around(remote(), off), ["Coalesced", "Metered"]);
+        assert_eq!(around(remote(), off), ["CoalescedStore", "MeteredStore"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_registry::Registry;
-use jreg_storage::{FsOptions, FsStore, OpenError, SystemClock};
+use jreg_storage::{FsOpenError, FsOptions, FsStore, SystemClock};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -237,7 +237,7 @@ async fn find_folder(
                 return workshop(settings, Arc::new(store), may_create, metrics, audit).await;
             }
             // It may be about to listen, or about to stop.
-            Err(OpenError::InUse { holder: process, .. }) => holder = process,
+            Err(FsOpenError::InUse { holder: process, .. }) => holder = process,
             Err(error) => return Err(StartError::from(error).into()),
         }
     }

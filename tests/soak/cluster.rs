@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jreg_registry::{Limits, Options, Registry};
 use jreg_storage::{
-    Coalesced, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
+    CoalescedStore, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, TombstoneStore,
 };
-use jreg_testkit::SmallPages;
+use jreg_testkit::SmallPagesStore;
 use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 
 use crate::sky::Sky;
@@ -65,7 +65,7 @@ impl Cluster {
         let sky = Arc::new(Sky::new(seed, server.clone()));
         let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);
         let memory = Arc::new(memory.clock(sky.clock.clone()).build());
-        let memory = Arc::new(SmallPages::new(memory, PAGE));
+        let memory = Arc::new(SmallPagesStore::new(memory, PAGE));
         let instances = (0..INSTANCES).map(|_| Mutex::default()).collect();
         Self { sky, removal, server, memory, instances }
     }
@@ -98,12 +98,12 @@ impl Cluster {
             let (sky, lived) = (Arc::clone(&self.sky), Arc::clone(&life));
             let store = Weather::new(self.bare(), sky, lived, number);
             // It must know of the hours that go by: what it sends late would land late.
-            let mut store = Tombstones::new(store, jreg_registry::may_come_back)
+            let mut store = TombstoneStore::new(store, jreg_registry::may_come_back)
                 .with_clock(self.sky.clock.clone());
             if self.removal == Removal::Never {
                 store = store.that_stay();
             }
-            let store = Arc::new(Coalesced::new(Arc::new(store), GATHER_MAX));
+            let store = Arc::new(CoalescedStore::new(Arc::new(store), GATHER_MAX));
             let opening = Registry::open(store, self.sky.clock.clone(), options(number));
             let opened = tokio::select! {
                 opened = opening => opened,

@@ -11,7 +11,7 @@ use futures::{FutureExt, TryStreamExt};
 use jreg_registry::{Options, ReferencePolicy, Registry, Rule, may_come_back};
 use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
 use jreg_storage::{
-    ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, Tombstones,
+    ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, TombstoneStore,
 };
 use tokio::task::JoinHandle;
 
@@ -38,7 +38,7 @@ const BETWEEN: Duration = Duration::from_secs(3 * 3600);
 /// the bytes, or what led to them.
 const COLLECTIONS_MAX: usize = 7;
 
-type Memory = Tombstones<MemoryStore>;
+type Memory = TombstoneStore<MemoryStore>;
 
 /// What an actor does.
 pub(crate) type Act = Arc<dyn Fn(Player) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -85,7 +85,7 @@ pub(crate) struct Start {
 }
 
 fn memory(store: MemoryStore, stays: bool) -> Arc<Memory> {
-    let store = Tombstones::new(store, may_come_back);
+    let store = TombstoneStore::new(store, may_come_back);
     Arc::new(if stays { store.that_stay() } else { store })
 }
 

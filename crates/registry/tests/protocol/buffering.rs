@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use jreg_registry::{BodyError, Chunk, Error, Limits, Options, Registry, Repository};
-use jreg_storage::testing::{Call, Gate, Intercepted, Interceptor, ManualClock};
+use jreg_storage::testing::{Call, Gate, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use tokio::task::JoinHandle;
 
@@ -133,7 +133,7 @@ impl Bench {
         let memory = MemoryStore::builder().remote().part_rules(rules);
         let gate = Arc::new(Gate::new(Arc::new(memory.clock(clock.clone()).build())));
         let meter = Meter::default();
-        let store = Arc::new(Intercepted::with(gate.clone(), meter.clone()));
+        let store = Arc::new(InterceptedStore::with(gate.clone(), meter.clone()));
         let options = Options { limits, ..Options::default() };
         let registry = Registry::open(store, clock, options).await.unwrap();
         Self { meter, gate, registry }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use super::watch::Watch;
-use super::{Inner, blocking, failure};
+use super::disk_waits::DiskWaits;
+use super::{FsInner, blocking, failure};
 use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
 
 /// How many bytes a stream reads at a time. One chunk is in memory for each open stream.
@@ -19,21 +19,21 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 const FILES_OPEN_MAX: usize = 128;
 
 /// Files that are open: opening one again takes longer than reading a small one.
-pub(super) struct Files(Mutex<quick_cache::unsync::Cache<Key, Arc<OpenFile>>>);
+pub(super) struct OpenFiles(Mutex<quick_cache::unsync::Cache<Key, Arc<OpenFile>>>);
 
-impl Default for Files {
+impl Default for OpenFiles {
     fn default() -> Self {
         Self(Mutex::new(quick_cache::unsync::Cache::new(FILES_OPEN_MAX)))
     }
 }
 
-impl fmt::Debug for Files {
+impl fmt::Debug for OpenFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Files").finish_non_exhaustive()
+        f.debug_struct("OpenFiles").finish_non_exhaustive()
     }
 }
 
-impl Files {
+impl OpenFiles {
     fn lock(&self) -> MutexGuard<'_, quick_cache::unsync::Cache<Key, Arc<OpenFile>>> {
         // It is whole between any two of its calls.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -49,7 +49,7 @@ impl Files {
     }
 }
 
-impl Inner {
+impl FsInner {
     /// Opens an object's file, and keeps it open.
     pub(super) fn open_file(&self, key: &Key) -> Result<Arc<OpenFile>> {
         let _held = self.keys.shared(key.as_str());
@@ -70,14 +70,14 @@ impl Inner {
 }
 
 /// Streams a range of an open file. A file that ends early is an error, never a short stream.
-pub(super) fn stream(key: Key, file: File, range: ByteRange, watch: &Watch) -> ByteStream {
+pub(super) fn stream(key: Key, file: File, range: ByteRange, watch: &DiskWaits) -> ByteStream {
     let (file, watch) = (Arc::new(file), watch.clone());
     let open = move || (key.clone(), file.clone(), watch.clone());
     futures::stream::try_unfold(range, move |rest| next(open(), rest)).into_stream().boxed()
 }
 
 async fn next(
-    (key, file, watch): (Key, Arc<File>, Watch),
+    (key, file, watch): (Key, Arc<File>, DiskWaits),
     rest: ByteRange,
 ) -> Result<Option<(Bytes, ByteRange)>> {
     if rest.is_empty() {

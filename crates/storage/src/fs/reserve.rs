@@ -1,4 +1,4 @@
-//! [`Reserve`]: space that is kept back for what frees space.
+//! [`DiskReserve`]: space that is kept back for what frees space.
 //!
 //! On a full disk a delete that writes a record first (a link that says that its blob is deleted, what
 //! garbage collection notes) could not free anything. Such a write takes space from here, a step at a
@@ -23,14 +23,14 @@ const STEP_BYTES_MIN: u64 = 4 * 1024;
 
 /// The space that is kept back. There may be less of it: nothing fails for want of it alone.
 #[derive(Debug)]
-pub(super) struct Reserve {
+pub(super) struct DiskReserve {
     disk: Disk,
     file: Mutex<Option<File>>,
     /// Whether there may be less of it than there is to be.
     is_short: AtomicBool,
 }
 
-impl Reserve {
+impl DiskReserve {
     /// Keeps space back in a folder.
     pub(super) fn open(root: &Path, disk: &Disk) -> Self {
         let path = root.join(RESERVE);
