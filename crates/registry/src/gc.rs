@@ -35,7 +35,7 @@ mod tidy;
 
 use std::time::{Duration, SystemTime};
 
-use jreg_storage::{Key, ListRequest, Listed, Paced};
+use jreg_storage::{Key, ListRequest, Listed, PacedStore};
 use serde::{Deserialize, Serialize};
 
 pub use action::{GcAction, GcActionKind, GcOutcome};
@@ -283,7 +283,7 @@ fn check(options: &GcOptions) -> Result<()> {
 pub(crate) fn paced(core: &Core, requests_per_second: u32) -> Core {
     let mut core = core.clone();
     if requests_per_second > 0 {
-        core.store = std::sync::Arc::new(Paced::new(core.store, requests_per_second));
+        core.store = std::sync::Arc::new(PacedStore::new(core.store, requests_per_second));
     }
     core
 }

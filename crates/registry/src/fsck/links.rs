@@ -41,6 +41,12 @@ pub(super) struct LiveLink {
     pub(super) etag: ETag,
 }
 
+impl LiveLink {
+    pub(super) fn names_same_bytes(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.location == other.location
+    }
+}
+
 impl FsckRun<'_> {
     /// Reads every link and compares it with the bytes that were listed.
     pub(super) async fn check_links(&mut self) -> Result<()> {

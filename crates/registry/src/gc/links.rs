@@ -130,7 +130,7 @@ impl GcRun<'_> {
     }
 
     /// C3, to count. With `locations` every link is also read, if it was not before, and what it
-    /// names is ticked off.
+    /// names is marked.
     pub(super) async fn list_links(
         &mut self,
         mut locations: Option<&mut BlobLocations>,
@@ -230,7 +230,7 @@ impl GcRun<'_> {
         (is_recent || !is_deleted(&link.listed)) && self.core.rules.keep(Rule::SweepAgain)
     }
 
-    /// Ticks off what the links to one blob name now, and once more if one of them went meanwhile.
+    /// Marks what the links to one blob name now, and once more if one of them went meanwhile.
     async fn reread_links(&self, digest: &Digest, locations: &mut BlobLocations) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let mut has_moved = false;

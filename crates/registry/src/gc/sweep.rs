@@ -10,7 +10,7 @@
 //! gone, all links to its blob are looked at again.
 
 use futures::stream::{self, StreamExt};
-use jreg_storage::Listed;
+use jreg_storage::{Key, Listed};
 
 use super::action::{GcAction, GcActionKind};
 use super::links::LinkTarget;
@@ -107,27 +107,36 @@ impl GcRun<'_> {
                     None => unread.push((entry.key.clone(), version)),
                 }
             }
-            let reads = unread.into_iter().map(|(key, version)| {
-                let core = self.core.clone();
-                async move { (version, core.read::<UploadSession>(&key).await) }
-            });
-            let mut reads = stream::iter(reads).buffer_unordered(self.width());
-            while let Some((version, session)) = reads.next().await {
-                match session {
-                    Ok(Some(Versioned { value, .. })) => {
-                        let named: Vec<_> =
-                            value.object_keys().iter().map(fingerprint::key).collect();
-                        named.iter().for_each(|location| locations.mark_named(*location));
-                        remember(&mut memo, version, &named);
-                    }
-                    Ok(None) => {}
-                    Err(crate::Error::Damaged { .. }) => locations.mark_uncertain(),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            self.read_unread_sessions(unread, locations, &mut memo).await?;
             memo.end_page(last_key(&page.entries)).await?;
         }
         Ok(memo.finish().await?)
+    }
+
+    async fn read_unread_sessions(
+        &self,
+        unread: Vec<(Key, Option<Version>)>,
+        locations: &mut BlobLocations,
+        memo: &mut Memo<'_>,
+    ) -> Result<()> {
+        let reads = unread.into_iter().map(|(key, version)| {
+            let core = self.core.clone();
+            async move { (version, core.read::<UploadSession>(&key).await) }
+        });
+        let mut reads = stream::iter(reads).buffer_unordered(self.width());
+        while let Some((version, session)) = reads.next().await {
+            match session {
+                Ok(Some(Versioned { value, .. })) => {
+                    let named: Vec<_> = value.object_keys().iter().map(fingerprint::key).collect();
+                    named.iter().for_each(|location| locations.mark_named(*location));
+                    remember(memo, version, &named);
+                }
+                Ok(None) => {}
+                Err(crate::Error::Damaged { .. }) => locations.mark_uncertain(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Removes the orphans that a sweep a grace ago or more has found as well; notes the others.
