@@ -8,11 +8,11 @@ use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
 
 use crate::attempts::SwapAttempts;
-use crate::cache::Seen;
+use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::keys;
-use crate::link::{Linked, Origin};
-use crate::record::{Link, Location, Stored, Versioned};
+use crate::link::{LinkOrigin, LinkOutcome};
+use crate::record::{Link, Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::suspects::{Suspicion, is_incomplete};
 use crate::{Error, Repository, Result};
@@ -126,16 +126,16 @@ impl Repository {
         let (core, name) = (&self.core, &self.name);
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
-        let is_fit = |link: &Seen<Location>| link.is_young(core.clock.now());
+        let is_fit = |link: &CachedRecord<Location>| link.is_young(core.clock.now());
         if let Some(link) = core.cached_link(name, digest).filter(is_fit) {
-            if core.may_rely_on(&link.value).await? {
+            if core.can_rely_on(&link.value).await? {
                 return Ok(blob(link.value));
             }
             // It may have been moved to other bytes by now.
             core.cache.forget(name, digest);
         }
         let location = match touch {
-            TouchPolicy::IfOld => core.hold_link(core.open_window(), name, digest).await?,
+            TouchPolicy::IfOld => core.touch_link(core.open_window(), name, digest).await?,
             TouchPolicy::Never => self.find_location(digest).await?,
         };
         location.map(blob).ok_or_else(|| unknown(name, digest))
@@ -143,7 +143,7 @@ impl Repository {
 
     async fn find_location(&self, digest: &Digest) -> Result<Option<Location>> {
         let Some(link) = self.core.find_link(&self.name, digest).await? else { return Ok(None) };
-        match self.core.may_rely_on(&link.value).await? {
+        match self.core.can_rely_on(&link.value).await? {
             true => Ok(Some(link.value)),
             false => Err(missing(&link.value)),
         }
@@ -173,7 +173,7 @@ impl Repository {
         loop {
             attempts.next().await?;
             let read = self.core.read::<Link>(&key).await?;
-            let Some(Versioned { value: Link::Live(_), etag, .. }) = read else {
+            let Some(VersionedRecord { value: Link::Live(_), etag, .. }) = read else {
                 return Err(unknown(&self.name, digest));
             };
             self.core.cache.forget(&self.name, digest);
@@ -192,7 +192,7 @@ impl Repository {
     ///
     /// [`Error::Store`].
     pub async fn mount_candidates(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
-        self.core.holders(digest).await
+        self.core.linking_repositories(digest).await
     }
 
     /// Makes the repository hold a blob that `source` holds (end-11). `None`: neither holds it, or
@@ -214,18 +214,18 @@ impl Repository {
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
         if core.rules.keep(Rule::TouchDestination)
-            && let Some(location) = core.hold_bytes(window, &self.name, digest).await?
+            && let Some(location) = core.touch_complete_link(window, &self.name, digest).await?
         {
             return Ok(Some(blob(location)));
         }
-        let Some(location) = core.hold_bytes(window, source, digest).await? else {
+        let Some(location) = core.touch_complete_link(window, source, digest).await? else {
             return Ok(None);
         };
-        match core.link(window, &self.name, digest, &location, Origin::Fresh).await? {
-            Linked::Elsewhere(there) => Ok(Some(blob(there))),
-            Linked::Here => Ok(Some(blob(location))),
+        match core.create_link(window, &self.name, digest, &location, LinkOrigin::Fresh).await? {
+            LinkOutcome::Elsewhere(there) => Ok(Some(blob(there))),
+            LinkOutcome::Here => Ok(Some(blob(location))),
             // Only a replay is kept from reviving a deleted link.
-            Linked::Deleted => Ok(None),
+            LinkOutcome::Deleted => Ok(None),
         }
     }
 }

@@ -87,7 +87,7 @@ pub(crate) fn new_blob(digest: &Digest) -> Key {
 }
 
 /// A new place for bytes whose digest will only be known after them.
-pub(crate) fn new_unnamed_blob() -> Key {
+pub(crate) fn new_blob_without_digest() -> Key {
     let ulid = Ulid::generate().to_string();
     let tail = ulid.get(24..).expect("a ulid has 26 characters");
     key(format!("blobs/_/{tail}/{ulid}"))
@@ -104,7 +104,7 @@ pub(crate) fn links(digest: &Digest) -> String {
 }
 
 /// The holder that a key below [`links`] names.
-pub(crate) fn link_holder(link: &Key) -> Option<RepositoryName> {
+pub(crate) fn linking_repository(link: &Key) -> Option<RepositoryName> {
     last(link).and_then(decode)
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Diges
 
 /// What lies at a key of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ParsedKey {
     /// The format's version.
     Format,
     /// The bytes of a blob; with its digest, if that was known before them.
@@ -186,9 +186,9 @@ pub(crate) enum Place {
     Auth,
 }
 
-impl Place {
+impl ParsedKey {
     /// What lies at a key; `None`: nothing that this version knows.
-    pub(crate) fn of(key: &Key) -> Option<Self> {
+    pub(crate) fn parse(key: &Key) -> Option<Self> {
         let parts: Vec<&str> = key.as_str().split('/').collect();
         match *parts.as_slice() {
             ["jreg.json"] => Some(Self::Format),
@@ -436,7 +436,7 @@ mod tests {
         assert_eq!(super::tag(&app, &tag).as_str(), "repositories/team/app-1.x/_tags/v1");
         assert_eq!(catalog(&app).as_str(), "catalog/team.app!1-x");
         assert!(new_blob(&digest).as_str().starts_with(&format!("blobs/sha256/e3/{hex}/")));
-        let unnamed = new_unnamed_blob();
+        let unnamed = new_blob_without_digest();
         let parts: Vec<_> = unnamed.as_str().split('/').collect();
         assert!(matches!(parts[..], ["blobs", "_", aa, ulid] if ulid.ends_with(aa)), "{parts:?}");
     }
@@ -494,29 +494,29 @@ mod tests {
         let tag: Tag = "v1".parse().expect("a tag");
         let id = UploadId::new(std::time::SystemTime::now(), None);
         for (key, place) in [
-            (format(), Place::Format),
-            (new_blob(&digest), Place::Blob(Some(digest.clone()))),
-            (new_unnamed_blob(), Place::Blob(None)),
-            (link(&subject, &app), Place::Link(subject.clone(), app.clone())),
-            (manifest(&app, &digest), Place::Manifest(app.clone(), digest.clone())),
-            (super::tag(&app, &tag), Place::Tag(app.clone(), tag.clone())),
-            (tag_hint(&app, &digest, &tag), Place::Hint(app.clone(), digest.clone(), tag)),
+            (format(), ParsedKey::Format),
+            (new_blob(&digest), ParsedKey::Blob(Some(digest.clone()))),
+            (new_blob_without_digest(), ParsedKey::Blob(None)),
+            (link(&subject, &app), ParsedKey::Link(subject.clone(), app.clone())),
+            (manifest(&app, &digest), ParsedKey::Manifest(app.clone(), digest.clone())),
+            (super::tag(&app, &tag), ParsedKey::Tag(app.clone(), tag.clone())),
+            (tag_hint(&app, &digest, &tag), ParsedKey::Hint(app.clone(), digest.clone(), tag)),
             (
                 referrer(&app, &subject, &digest),
-                Place::Referrer(app.clone(), subject.clone(), digest.clone()),
+                ParsedKey::Referrer(app.clone(), subject.clone(), digest.clone()),
             ),
-            (catalog(&app), Place::Catalog(app.clone())),
-            (upload(&id), Place::Upload(UploadKey::Session(id.clone()))),
-            (note("lease"), Place::Note),
-            (signing_keys(), Place::Auth),
-            (access_token_key("0123456789abcdef").expect("an id"), Place::Auth),
-            (legacy_access_token_key("0123456789abcdef").expect("an id"), Place::Auth),
-            (acme_account(), Place::Auth),
-            (acme_certificate(), Place::Auth),
-            (acme_order(), Place::Auth),
-            (quarantined(&link(&subject, &app)), Place::Quarantined),
+            (catalog(&app), ParsedKey::Catalog(app.clone())),
+            (upload(&id), ParsedKey::Upload(UploadKey::Session(id.clone()))),
+            (note("lease"), ParsedKey::Note),
+            (signing_keys(), ParsedKey::Auth),
+            (access_token_key("0123456789abcdef").expect("an id"), ParsedKey::Auth),
+            (legacy_access_token_key("0123456789abcdef").expect("an id"), ParsedKey::Auth),
+            (acme_account(), ParsedKey::Auth),
+            (acme_certificate(), ParsedKey::Auth),
+            (acme_order(), ParsedKey::Auth),
+            (quarantined(&link(&subject, &app)), ParsedKey::Quarantined),
         ] {
-            assert_eq!(Place::of(&key), Some(place), "{key}");
+            assert_eq!(ParsedKey::parse(&key), Some(place), "{key}");
         }
         for other in [
             "x",
@@ -537,7 +537,7 @@ mod tests {
             "auth/acme",
             "auth/acme/x",
         ] {
-            assert_eq!(Place::of(&super::key(other.to_owned())), None, "{other}");
+            assert_eq!(ParsedKey::parse(&super::key(other.to_owned())), None, "{other}");
         }
         assert_eq!(shard(&link(&digest, &app)), Some("sha256/e3"));
     }

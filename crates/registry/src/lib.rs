@@ -42,6 +42,7 @@ mod explain;
 mod fingerprint;
 mod fsck;
 mod gc;
+mod key_pages;
 mod keys;
 mod link;
 mod manifest;
@@ -49,7 +50,7 @@ mod manifest_locks;
 mod options;
 mod pace;
 mod page;
-mod pages;
+
 mod part_buffer;
 mod protect;
 mod reaper;

@@ -70,7 +70,7 @@ pub struct RegistryLimits {
     /// The most parts of one upload that are sent to the store at the same time.
     pub parts_in_flight: usize,
     /// The most store reads that one manifest push makes at the same time.
-    pub wave_reads_max: usize,
+    pub manifest_reads_in_flight: usize,
     /// The most holders of a digest that a mount without `from` looks at.
     pub mount_candidates_max: usize,
 }
@@ -86,7 +86,7 @@ impl Default for RegistryLimits {
             buffer_wait_max: Duration::from_secs(30),
             part_bytes: None,
             parts_in_flight: 4,
-            wave_reads_max: 64,
+            manifest_reads_in_flight: 64,
             mount_candidates_max: 16,
         }
     }

@@ -44,7 +44,7 @@ pub fn list_requests_max(limit: usize) -> usize {
 impl Core {
     /// One page of the items that the keys below a prefix name, in at most `requests_max` store
     /// requests. `item` gives the name of a key and what it stands for; other keys are passed over.
-    pub(crate) async fn page<T>(
+    pub(crate) async fn list_items<T>(
         &self,
         prefix: String,
         start_after: Option<String>,

@@ -154,7 +154,9 @@ impl Registry {
     ) -> Result<ResultPage<RepositoryName>> {
         let start_after = page.last.as_deref().map(keys::catalog_after);
         let item = |key: &Key| keys::catalog_name(key).map(|name| (name.to_string(), name));
-        self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item).await
+        self.core
+            .list_items(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item)
+            .await
     }
 
     /// Asks the store whether it answers, whether no request hangs in it, and whether it takes writes from
@@ -202,7 +204,7 @@ impl Registry {
 
     /// What it uses now, and how its cache has done since it was opened.
     pub fn usage(&self) -> RegistryUsage {
-        let (cache_hits, cache_misses) = self.core.cache.counts();
+        let (cache_hits, cache_misses) = self.core.cache.hit_counts();
         RegistryUsage {
             upload_slots_free: self.core.upload_slots.available_permits(),
             upload_buffer: self.core.upload_bytes.usage(),

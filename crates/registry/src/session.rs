@@ -204,7 +204,7 @@ mod tests {
     use jreg_storage::Part;
 
     use super::*;
-    use crate::record::Stored;
+    use crate::record::StoredRecord;
 
     #[test]
     fn sessions_come_back_as_they_were() {

@@ -58,7 +58,7 @@ impl Suspects {
     }
 
     /// The object is there and has the right size.
-    fn is_complete(&self, key: &Key) {
+    fn clear_incomplete(&self, key: &Key) {
         if self.get(key) == Some(Suspicion::Incomplete) {
             let mut known = self.known();
             known.remove(key);
@@ -105,7 +105,7 @@ impl Core {
             Err(error) => return Err(error.into()),
         };
         match is_complete {
-            true => self.suspects.is_complete(&location.key),
+            true => self.suspects.clear_incomplete(&location.key),
             false => self.suspects.add(&location.key, Suspicion::Incomplete),
         }
         Ok(is_complete)
@@ -117,7 +117,7 @@ impl Core {
     /// # Errors
     ///
     /// As [`Core::has_bytes`].
-    pub(crate) async fn may_rely_on(&self, location: &Location) -> Result<bool> {
+    pub(crate) async fn can_rely_on(&self, location: &Location) -> Result<bool> {
         let is_cheap = !self.store.capabilities().is_remote;
         match is_cheap || self.suspects.get(&location.key).is_some() {
             true => self.has_bytes(location).await,
@@ -150,8 +150,8 @@ mod tests {
         suspects.add(&key(1), Suspicion::Incomplete);
         suspects.add(&key(2), Suspicion::Wrong);
         suspects.add(&key(2), Suspicion::Incomplete);
-        suspects.is_complete(&key(1));
-        suspects.is_complete(&key(2));
+        suspects.clear_incomplete(&key(1));
+        suspects.clear_incomplete(&key(2));
         assert_eq!((suspects.get(&key(1)), suspects.get(&key(2))), (None, Some(Suspicion::Wrong)));
     }
 }

@@ -7,7 +7,7 @@
 use crate::Result;
 use crate::body::IncomingBody;
 use crate::core::Core;
-use crate::record::{Location, Versioned};
+use crate::record::{Location, VersionedRecord};
 use crate::session::UploadSession;
 use crate::writer::UploadWriter;
 use crate::{Error, UploadChunk};
@@ -28,7 +28,7 @@ pub(crate) enum EarlyBody {
     /// The upload has no session, and the writer has what came so far.
     Begins(Box<UploadWriter>, UploadBody),
     /// The upload has begun.
-    Continues(Versioned<UploadSession>, UploadBody),
+    Continues(VersionedRecord<UploadSession>, UploadBody),
 }
 
 impl UploadBody {
@@ -79,7 +79,7 @@ impl UploadBody {
     pub(crate) async fn meet_session(
         mut self,
         core: &Core,
-        session: Result<Option<Versioned<UploadSession>>>,
+        session: Result<Option<VersionedRecord<UploadSession>>>,
         mut writer: UploadWriter,
     ) -> Result<EarlyBody> {
         match session {

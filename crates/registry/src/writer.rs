@@ -388,7 +388,7 @@ impl UploadWriter {
     /// For bytes short of a part: an object of their own, which may turn out to be the whole blob.
     fn tail_key(&self) -> Key {
         match self.has_parts() {
-            false => keys::new_unnamed_blob(),
+            false => keys::new_blob_without_digest(),
             true => keys::new_upload_tail(self.record.id()),
         }
     }
@@ -432,7 +432,7 @@ impl UploadWriter {
     fn new_key(&self) -> Key {
         match &self.purpose {
             WritePurpose::Whole(digest) => keys::new_blob(digest),
-            WritePurpose::Append | WritePurpose::Last => keys::new_unnamed_blob(),
+            WritePurpose::Append | WritePurpose::Last => keys::new_blob_without_digest(),
         }
     }
 }

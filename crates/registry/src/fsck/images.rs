@@ -8,7 +8,7 @@ use jreg_oci::{Digest, Manifest, RepositoryName};
 use super::read::{RecordState, read_state};
 use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
-use crate::keys::{self, Place};
+use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};
 
@@ -42,8 +42,8 @@ impl FsckRun<'_> {
         if !self.options.repair {
             return Ok(());
         }
-        let images = match (Place::of(of.key), of.repository, of.digest) {
-            (Some(Place::Tag(name, tag)), ..) => vec![format!("{name}:{tag}")],
+        let images = match (ParsedKey::parse(of.key), of.repository, of.digest) {
+            (Some(ParsedKey::Tag(name, tag)), ..) => vec![format!("{name}:{tag}")],
             (_, Some(name), Some(digest)) => self.images(name, digest).await?,
             _ => Vec::new(),
         };
@@ -76,7 +76,7 @@ impl FsckRun<'_> {
     /// Reads the manifests and the tags of a repository. What cannot be decoded references nothing.
     async fn references(&self, name: &RepositoryName) -> Result<RepositoryReferences> {
         let mut references = RepositoryReferences::default();
-        let mut pages = self.core.pages(keys::manifests(name));
+        let mut pages = self.core.list_pages(keys::manifests(name));
         while let Some(page) = pages.next().await? {
             let reads = page
                 .entries
@@ -86,7 +86,9 @@ impl FsckRun<'_> {
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
                 let Some(found) = reads.next().await else { break };
-                let Some(Place::Manifest(_, digest)) = Place::of(&entry.key) else { continue };
+                let Some(ParsedKey::Manifest(_, digest)) = ParsedKey::parse(&entry.key) else {
+                    continue;
+                };
                 let named = match found? {
                     RecordState::Valid(read) => verified(&entry.key, &digest, read.value)
                         .ok()
@@ -101,7 +103,7 @@ impl FsckRun<'_> {
                 references.manifests.push((digest, named.unwrap_or_default()));
             }
         }
-        let mut pages = self.core.pages(keys::tags(name));
+        let mut pages = self.core.list_pages(keys::tags(name));
         while let Some(page) = pages.next().await? {
             let reads =
                 page.entries.iter().map(|entry| read_state::<TagTarget>(&self.core, &entry.key));
@@ -109,8 +111,8 @@ impl FsckRun<'_> {
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
                 let Some(found) = reads.next().await else { break };
-                if let (Some(Place::Tag(_, tag)), RecordState::Valid(read)) =
-                    (Place::of(&entry.key), found?)
+                if let (Some(ParsedKey::Tag(_, tag)), RecordState::Valid(read)) =
+                    (ParsedKey::parse(&entry.key), found?)
                 {
                     references.tags.push((tag.to_string(), read.value.digest));
                 }
