@@ -1,38 +1,37 @@
-//! The only wiring: settings become a store, a registry, a router and a server.
+//! The wiring: settings become a store (`store.rs`), the options of each component (`options.rs`), a
+//! registry and a server.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use jreg_registry::{Registry, RegistryLimits, RegistryOptions, SECRET_FOLDERS};
-use jreg_storage::{
-    Clock, Coalesced, ErrorKind, FS_THREADS, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged,
-    MemoryStore, Metered, Observer, Store, SystemClock,
+use jreg_access::limits::Limits;
+use jreg_access::{
+    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
 };
+use jreg_config::{Settings, StorageLocation};
+use jreg_http::{Api, Context};
+use jreg_net::acme::{Acme, AcmeError};
+use jreg_net::descriptors;
+use jreg_net::server::{Ending, Parts, Running, ServerOptions, listen, serve};
+use jreg_net::tls::{Tls, TlsError};
+use jreg_registry::Registry;
+use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
+use jreg_telemetry::audit::{AuditError, AuditLog};
+use jreg_telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::acme::{Acme, AcmeError};
-use crate::audit::{AuditError, AuditLog};
-use crate::auth::{
-    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
-};
-use crate::bucket::{self, BucketError};
-use crate::config::{Settings, StorageLocation};
-use crate::folder::{self, FolderContent, ForeignFolder};
-use crate::http::{Api, Context, HttpOptions, router};
+use crate::bucket::BucketError;
+use crate::folder::ForeignFolder;
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
-use crate::limits;
+use crate::maintenance::Workshop;
 use crate::maintenance::socket::ControlSocket;
-use crate::maintenance::{Workshop, check_options, collect_options};
-use crate::metrics::Metrics;
-use crate::server::{Ending, Parts, Running, ServerOptions, listen, serve};
-use crate::tls::{Tls, TlsError};
+use crate::options;
+use crate::store::{open_store, surrounded};
 
 /// How long work that nobody waits for any more may take after the server has stopped.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
@@ -90,7 +89,6 @@ pub enum StartError {
 /// A registry that is ready to serve.
 #[derive(Debug)]
 pub struct App {
-    router: Router,
     context: Arc<Context>,
     jobs: Jobs,
     workshop: Workshop,
@@ -136,13 +134,14 @@ impl App {
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let is_shared = !store.capabilities().is_exclusive;
-        let store = surrounded(store, &settings, &metrics);
+        let store = surrounded(store, settings.s3_hedge_reads, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
-        let options = registry_options(&settings);
-        let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), options).await?;
+        let registry = options::registry(&settings);
+        let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
-        let limits = limits::Limits::new(&settings, Arc::clone(&clock), Arc::clone(&metrics));
+        let limits = options::limits(&settings);
+        let limits = Limits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
             Keeper::Settings(_) if !settings.requires_authentication() => {
@@ -150,13 +149,13 @@ impl App {
             }
             Keeper::Settings(fetch) => {
                 let counts = Arc::clone(&metrics);
-                let guard =
-                    Guard::open(&settings, store, clock, counts, fetch, Arc::clone(&access_tokens));
+                let (options, tokens) = (options::guard(&settings), Arc::clone(&access_tokens));
+                let guard = Guard::open(options, store, clock, counts, fetch, tokens);
                 let guard = Arc::new(Box::pin(guard).await?);
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
         };
-        let (chosen, counts) = (settings.clone(), Arc::clone(&metrics));
+        let (chosen, counts) = (options::audit(&settings), Arc::clone(&metrics));
         let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
         let audit = opening.await.map_err(io::Error::other)??;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
@@ -165,21 +164,21 @@ impl App {
         let workshop = Workshop {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
-            settings: Arc::new(settings.clone()),
+            gc: options::gc(&settings),
+            fsck: options::fsck(&settings),
             access_tokens,
             audit: audit.clone(),
         };
-        let server = ServerOptions::of(&settings);
+        let server = options::server(&settings);
         if server.connections_max < settings.connections_max {
-            let (connections_max, descriptors) =
-                (server.connections_max, limits::descriptors::limit());
+            let (connections_max, descriptors) = (server.connections_max, descriptors::limit());
             tracing::warn!(
                 connections_max,
                 descriptors,
                 "connections-max is lowered: the limit of open files (RLIMIT_NOFILE) allows no more"
             );
         }
-        let options = HttpOptions::of(&settings);
+        let options = options::http(&settings);
         let context = Arc::new(Context {
             gate: Gate::new(registry, authorizer),
             guard,
@@ -193,8 +192,7 @@ impl App {
             stopping: CancellationToken::new(),
             readiness: Default::default(),
         });
-        let router = router(Arc::clone(&context));
-        Ok(Self { router, context, jobs, workshop, server, acme })
+        Ok(Self { context, jobs, workshop, server, acme })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -212,12 +210,7 @@ impl App {
         self.acme.as_ref()
     }
 
-    /// The router, for callers that bring their own server.
-    pub fn router(&self) -> Router {
-        self.router.clone()
-    }
-
-    /// The API without a way through the router.
+    /// Everything that it serves, also for callers that bring their own server.
     pub fn api(&self) -> Api {
         Api::new(Arc::clone(&self.context))
     }
@@ -250,8 +243,7 @@ impl App {
         let api = self.api();
         self.jobs.spawn(&self.context.tasks, &self.context.stopping);
         let parts = Parts {
-            router: self.router,
-            api: Some(api),
+            handler: Arc::new(api),
             tls: self.context.tls.clone(),
             metrics: Arc::clone(&self.context.metrics),
             tasks: self.context.tasks.clone(),
@@ -267,9 +259,10 @@ async fn open_tls(
     store: &Arc<dyn Store>,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Arc<Tls>>, StartError> {
-    let (settings, store, metrics) = (settings.clone(), Arc::clone(store), Arc::clone(metrics));
-    let opening = tokio::task::spawn_blocking(move || Tls::open(&settings, store, metrics));
-    Ok(opening.await.map_err(io::Error::other)??.map(Arc::new))
+    let Some((options, source)) = options::tls(settings, store) else { return Ok(None) };
+    let metrics = Arc::clone(metrics);
+    let opening = tokio::task::spawn_blocking(move || Tls::open(options, source, metrics));
+    Ok(Some(Arc::new(opening.await.map_err(io::Error::other)??)))
 }
 
 /// What gets the certificate, if the settings say so.
@@ -280,15 +273,14 @@ async fn open_acme(
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
 ) -> Result<Option<Arc<Acme>>, AcmeError> {
-    let Some(tls) = tls else { return Ok(None) };
-    if !settings.acme_domains.is_empty() && settings.storage == StorageLocation::Memory {
+    let (Some(tls), Some(options)) = (tls, options::acme(settings)) else { return Ok(None) };
+    if settings.storage == StorageLocation::Memory {
         tracing::warn!(
             "each start asks for a certificate, as memory keeps none: authorities limit that"
         );
     }
     let (store, clock, metrics) = (Arc::clone(store), Arc::clone(clock), Arc::clone(metrics));
-    let acme = Acme::open(settings, tls, store, clock, metrics).await?;
-    Ok(acme.map(Arc::new))
+    Ok(Some(Arc::new(Acme::open(options, tls, store, clock, metrics).await?)))
 }
 
 /// Who says who may come in.
@@ -335,7 +327,7 @@ impl Jobs {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             audit: audit.clone(),
-            options: collect_options(settings),
+            options: options::gc(settings),
             interval,
             holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
             is_shared,
@@ -343,7 +335,7 @@ impl Jobs {
         let scrubber = settings.fsck_interval.map(|interval| Scrubber {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
-            options: check_options(settings),
+            options: options::fsck(settings),
             interval,
         });
         Self { reaper, collector, scrubber, reloader: None, renewer: None }
@@ -366,78 +358,6 @@ impl Jobs {
     }
 }
 
-/// A store with what is put around every one, and around those whose requests travel.
-pub(crate) fn surrounded(
-    store: Arc<dyn Store>,
-    settings: &Settings,
-    metrics: &Arc<Metrics>,
-) -> Arc<dyn Store> {
-    let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
-    let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
-    if !store.capabilities().is_remote {
-        return store;
-    }
-    if settings.s3_hedge_reads {
-        store = Arc::new(Hedged::new(store, observer));
-    }
-    Arc::new(Coalesced::new(store, GATHER_MAX))
-}
-
-/// Counts the requests to the store.
-#[derive(Debug)]
-struct StoreMetrics(Arc<Metrics>);
-
-impl Observer for StoreMetrics {
-    fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
-        let outcome = result.map_or_else(outcome, |()| "ok");
-        self.0.count_store_request(operation, outcome, duration);
-    }
-
-    fn hedge(&self, hedge: Hedge) {
-        self.0.count_hedge(match hedge {
-            Hedge::Won => "won",
-            Hedge::Lost => "lost",
-            Hedge::Withheld => "withheld",
-        });
-    }
-}
-
-fn outcome(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::NotFound => "not_found",
-        ErrorKind::AlreadyExists => "already_exists",
-        ErrorKind::Precondition => "precondition",
-        ErrorKind::OutOfRange => "out_of_range",
-        ErrorKind::TooLarge => "too_large",
-        ErrorKind::Throttled => "throttled",
-        ErrorKind::Unavailable => "unavailable",
-        ErrorKind::Refused => "refused",
-        ErrorKind::Full => "full",
-        _ => "other",
-    }
-}
-
-pub(crate) fn registry_options(settings: &Settings) -> RegistryOptions {
-    RegistryOptions {
-        references: settings.references,
-        manifest_media_types: settings.manifest_media_types.clone(),
-        limits: RegistryLimits {
-            manifest_bytes_max: settings.manifest_bytes_max,
-            page_items_max: settings.page_items_max,
-            upload_age_max: settings.upload_age_max,
-            uploads_max: settings.uploads_max,
-            upload_buffer_bytes: settings.upload_buffer_bytes,
-            buffer_wait_max: settings.buffer_wait_max,
-            part_bytes: settings.part_bytes,
-            parts_in_flight: settings.parts_in_flight,
-            manifest_reads_in_flight: settings.manifest_reads_in_flight,
-            mount_candidates_max: settings.mount_candidates_max,
-        },
-        cache_bytes: settings.cache_bytes,
-        cache_trust: settings.cache_age_max,
-    }
-}
-
 /// Number of threads beside those of the folder: for the hashes of passwords, for files that are
 /// looked at, and for bytes that are read ahead.
 const OTHER_THREADS: usize = 16;
@@ -445,51 +365,13 @@ const OTHER_THREADS: usize = 16;
 /// Maximum number of blocking calls under way. Each has a stack.
 const BLOCKING_THREADS_MAX: usize = FS_THREADS + OTHER_THREADS;
 
-/// What part of `cache-bytes` the records of a folder may take, beside what is made of them.
-const RECORDS_SHARE: u64 = 4;
-
-/// How a folder is opened as the settings say.
-pub(crate) fn folder_options(settings: &Settings) -> FsOptions {
-    FsOptions {
-        durability: settings.durability,
-        cache_bytes: settings.cache_bytes / RECORDS_SHARE,
-        private_folders: SECRET_FOLDERS,
-        reserved_for: vec![jreg_registry::FREES_SPACE.to_owned()],
-        ..FsOptions::default()
-    }
-}
-
-/// Opens the place where the settings want everything to be kept.
-async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
-    let path = match &settings.storage {
-        StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
-        StorageLocation::Bucket(url) => {
-            return Ok(bucket::open(settings, url, bucket::Access::Serve).await?);
-        }
-        StorageLocation::Folder(path) => path.clone(),
-    };
-    let options = folder_options(settings);
-    let opening = tokio::task::spawn_blocking(move || open_folder(&path, options));
-    let store = opening.await.map_err(io::Error::other)??;
-    Ok(Arc::new(store))
-}
-
-/// Opens a folder, unless it is another program's.
-fn open_folder(path: &Path, options: FsOptions) -> Result<FsStore, StartError> {
-    // What cannot be read is told when it is opened, with what to do about it.
-    if let Ok(FolderContent::Foreign(foreign)) = folder::look(path) {
-        return Err(foreign.into());
-    }
-    Ok(FsStore::open(path, options)?)
-}
-
 /// `jreg serve`: serves until SIGTERM or SIGINT, then finishes what runs. A second signal ends
 /// the process at once. `announce` is told where the registry listens.
 pub fn run(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
 ) -> Result<Ending, StartError> {
-    limits::descriptors::raise_limit();
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -515,7 +397,7 @@ async fn serve_until_signal(
             Ok(socket) => app.control(socket),
             // Some file systems have no sockets.
             Err(error) => tracing::warn!(
-                error = crate::logging::chain(&error),
+                error = jreg_storage::error_chain(&error),
                 "no control socket: jreg gc, fsck and explain need the folder to themselves"
             ),
         }
@@ -664,24 +546,6 @@ mod tests {
         assert!(text.contains("docker push registry.test:5000/alpine"), "{text}");
     }
 
-    /// What is around a store, outermost first.
-    fn around(store: MemoryStore, change: impl FnOnce(&mut Settings)) -> Vec<String> {
-        let mut settings = Settings::default();
-        change(&mut settings);
-        let text = format!("{:?}", surrounded(Arc::new(store), &settings, &Arc::default()));
-        let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());
-        names.take_while(|name| *name != "MemoryStore").map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn reads_are_shared_and_hedged_where_requests_travel() {
-        let remote = || MemoryStore::builder().remote().build();
-        assert_eq!(around(MemoryStore::new(), |_| {}), ["Metered"]);
-        assert_eq!(around(remote(), |_| {}), ["Coalesced", "Hedged", "Metered"]);
-        let off = |settings: &mut Settings| settings.s3_hedge_reads = false;
-        assert_eq!(around(remote(), off), ["Coalesced", "Metered"]);
-    }
-
     #[test]
     fn an_open_registry_is_for_this_machine() {
         let start = |listen: &str, change: fn(&mut Settings)| {
@@ -698,10 +562,5 @@ mod tests {
             assert!(start(listen, |settings| settings.insecure_open = true).is_ok());
             assert!(start(listen, |settings| settings.authentication = true).is_ok());
         }
-    }
-
-    #[test]
-    fn the_default_settings_are_the_registrys_defaults() {
-        assert_eq!(registry_options(&Settings::default()), RegistryOptions::default());
     }
 }

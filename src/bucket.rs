@@ -12,7 +12,7 @@ use jreg_storage::{
     SingleWriter, Store, Tombstones,
 };
 
-use crate::config::{Secret, Settings};
+use jreg_config::{Secret, Settings};
 
 /// The longest secret in a file, in bytes. Session tokens have about 1 KiB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;

@@ -10,12 +10,12 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
+use jreg_config::{
+    Assignment, ConfigError, KEYS, Key, Origin, Settings, VARIABLE_PREFIX, nearest, read_file,
+};
 use jreg_oci::{InvalidDigest, InvalidName};
 use jreg_registry::ExplainRequest;
 
-use crate::config::{
-    Assignment, ConfigError, KEYS, Key, Origin, Settings, VARIABLE_PREFIX, nearest, read_file,
-};
 use crate::maintenance::print::Shown;
 use crate::maintenance::{Command as Work, FsckRequest, GcRequest};
 
@@ -183,12 +183,12 @@ pub struct ExplainArgs {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let read = <Duration as crate::config::Value>::parse(text);
+    let read = <Duration as jreg_config::Value>::parse(text);
     read.ok_or_else(|| "it must be a duration such as 90m, 36h or 7d".to_owned())
 }
 
 fn size(text: &str) -> Result<u64, String> {
-    let read = <u64 as crate::config::Value>::parse(text);
+    let read = <u64 as jreg_config::Value>::parse(text);
     read.ok_or_else(|| "it must be a size such as 512KiB or 50MiB".to_owned())
 }
 

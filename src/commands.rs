@@ -12,9 +12,11 @@ pub mod version;
 use std::io::Write;
 use std::process::ExitCode;
 
+use jreg_config::ConfigError;
+use jreg_storage::error_chain;
+use jreg_telemetry::logging;
+
 use crate::cli::{self, Maintenance};
-use crate::config::ConfigError;
-use crate::logging::{self, chain};
 use crate::maintenance::command::{self, Verdict};
 
 /// Prints what the command line came to: help, or what is wrong with it.
@@ -31,7 +33,7 @@ fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode 
         Ok(maintenance) => maintenance,
         Err(error) => return fail(2, &error),
     };
-    let _log = match logging::start(&resolved.settings) {
+    let _log = match logging::start(&resolved.settings.log, resolved.settings.log_format) {
         Ok(log) => log,
         Err(error) => return fail(failed, &error),
     };
@@ -56,6 +58,6 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
 /// Says on standard error why a command failed.
 pub fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     // There is nobody left to tell if standard error is gone.
-    let _ = writeln!(std::io::stderr(), "jreg: {}", chain(error));
+    let _ = writeln!(std::io::stderr(), "jreg: {}", error_chain(error));
     ExitCode::from(code)
 }

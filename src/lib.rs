@@ -8,8 +8,8 @@
 //! use std::sync::Arc;
 //!
 //! use jreg::app::App;
-//! use jreg::config::Settings;
-//! use jreg::server::listen;
+//! use jreg_config::Settings;
+//! use jreg_net::server::listen;
 //! use jreg_storage::MemoryStore;
 //!
 //! let app = App::build(Settings::default(), Arc::new(MemoryStore::new())).await.unwrap();
@@ -19,22 +19,15 @@
 //! # });
 //! ```
 
-pub mod acme;
 pub mod app;
-pub mod audit;
-pub mod auth;
 pub mod bucket;
 pub mod cli;
 pub mod commands;
-pub mod config;
 pub mod folder;
-pub mod http;
 pub mod jobs;
-pub mod limits;
-pub mod logging;
 pub mod maintenance;
-pub mod metrics;
-pub mod network;
-pub mod server;
-pub mod tls;
-mod watched;
+pub mod options;
+mod store;
+
+#[cfg(test)]
+mod tests;

@@ -16,27 +16,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    BYTES_WAIT_MIN, ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions,
-    FsckPhase, FsckReport, GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, Registry,
+    ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
+    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, Registry,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use token::{TokenInfo, TokenReport, TokenRequest};
 
-use crate::audit::AuditLog;
-use crate::audit::command::{Operator, Outcome as Ending, Underway};
-use crate::auth::AccessTokenStore;
-use crate::config::Settings;
+use jreg_access::AccessTokenStore;
+use jreg_storage::error_chain;
+use jreg_telemetry::audit::AuditLog;
+use jreg_telemetry::audit::command::{Operator, Outcome as Ending, Underway};
+use jreg_telemetry::metrics::Metrics;
+
 use crate::jobs::report;
-use crate::logging::chain;
-use crate::metrics::Metrics;
 
 /// How many events may wait to be shown. What is beyond is counted, and that is said.
 pub const EVENTS_MAX: usize = 65_536;
 
 /// How many store requests of one command run at the same time.
-const REQUESTS_AT_ONCE: usize = 16;
+pub(crate) const REQUESTS_AT_ONCE: usize = 16;
 
 /// What a person asks for. What is not said is as the settings of the process that works say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,8 +154,10 @@ pub struct Workshop {
     pub registry: Registry,
     /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// The settings of this process.
-    pub settings: Arc<Settings>,
+    /// How garbage is collected, where a command does not say otherwise.
+    pub gc: GcOptions,
+    /// How the store is verified, where a command does not say otherwise.
+    pub fsck: FsckOptions,
     /// The access tokens.
     pub(crate) access_tokens: Arc<AccessTokenStore>,
     /// Where it is written what was done.
@@ -243,26 +245,25 @@ impl Workshop {
     async fn work(&self, command: Command, sender: &Sender) -> Result<Report, String> {
         match command {
             Command::Gc(request) => {
-                let (options, began) = (request.options(&self.settings), Instant::now());
+                let (options, began) = (request.options(self.gc.clone()), Instant::now());
                 let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
                 }
-                result.map(Report::Gc).map_err(|error| chain(&error))
+                result.map(Report::Gc).map_err(|error| error_chain(&error))
             }
             Command::Fsck(request) => {
-                let options = request.options(&self.settings);
+                let options = request.options(&self.fsck);
                 let checked = Box::pin(self.registry.fsck(&options, sender)).await;
-                checked.map(Report::Fsck).map_err(|error| chain(&error))
+                checked.map(Report::Fsck).map_err(|error| error_chain(&error))
             }
             Command::Explain(request) => {
-                let options = collect_options(&self.settings);
-                let answer = Box::pin(self.registry.explain(request, &options)).await;
-                answer.map(Report::Explain).map_err(|error| chain(&error))
+                let answer = Box::pin(self.registry.explain(request, &self.gc)).await;
+                answer.map(Report::Explain).map_err(|error| error_chain(&error))
             }
             Command::Token(request) => {
                 let done = token::run(&self.access_tokens, request).await;
-                done.map(Report::Token).map_err(|error| chain(&error))
+                done.map(Report::Token).map_err(|error| error_chain(&error))
             }
         }
     }
@@ -297,8 +298,7 @@ impl Report {
 }
 
 impl GcRequest {
-    fn options(self, settings: &Settings) -> GcOptions {
-        let defaults = collect_options(settings);
+    fn options(self, defaults: GcOptions) -> GcOptions {
         GcOptions {
             grace: self.grace.unwrap_or(defaults.grace),
             untagged: self.untagged.or(defaults.untagged),
@@ -312,8 +312,8 @@ impl GcRequest {
 }
 
 impl FsckRequest {
-    fn options(self, settings: &Settings) -> FsckOptions {
-        let rate = self.requests_per_second.unwrap_or(settings.gc_requests_per_second);
+    fn options(self, defaults: &FsckOptions) -> FsckOptions {
+        let rate = self.requests_per_second.unwrap_or(defaults.requests_per_second);
         FsckOptions {
             deep: self.deep,
             repair: self.repair,
@@ -322,35 +322,6 @@ impl FsckRequest {
             bytes_per_second: self.bytes_per_second.unwrap_or(0),
             requests_at_once: REQUESTS_AT_ONCE,
         }
-    }
-}
-
-/// How the settings want it to be collected.
-pub(crate) fn collect_options(settings: &Settings) -> GcOptions {
-    // So long may a client still read by an address that it was given, or an instance by what it
-    // has in memory.
-    let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
-    GcOptions {
-        grace: settings.gc_grace,
-        untagged: settings.gc_untagged,
-        share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
-        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
-        requests_per_second: settings.gc_requests_per_second,
-        requests_at_once: REQUESTS_AT_ONCE,
-        dry_run: false,
-        sweep_now: false,
-    }
-}
-
-/// How the settings want it to be checked in the background.
-pub(crate) fn check_options(settings: &Settings) -> FsckOptions {
-    FsckOptions {
-        deep: true,
-        repair: false,
-        restart: false,
-        requests_per_second: settings.gc_requests_per_second,
-        bytes_per_second: settings.fsck_bytes_per_second,
-        requests_at_once: REQUESTS_AT_ONCE,
     }
 }
 

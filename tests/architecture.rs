@@ -100,6 +100,39 @@ fn manifests() -> Vec<PathBuf> {
     manifests
 }
 
+/// Which crates of the workspace a crate may use. What is not among them it does not know.
+const LAYERS: [(&str, &[&str]); 10] = [
+    ("oci", &[]),
+    ("storage", &[]),
+    ("auth", &["oci"]),
+    ("registry", &["oci", "storage"]),
+    ("telemetry", &["registry"]),
+    ("reload", &["telemetry"]),
+    ("config", &["auth", "oci", "registry", "storage", "telemetry"]),
+    ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
+    ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
+    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
+];
+
+#[test]
+fn crates_know_only_those_below_them() {
+    for (krate, allowed) in LAYERS {
+        let ours = dependencies(krate).into_iter();
+        let ours = ours.filter_map(|name| name.strip_prefix("jreg-").map(str::to_owned));
+        let others: Vec<_> = ours.filter(|name| !allowed.contains(&name.as_str())).collect();
+        assert!(others.is_empty(), "crates/{krate} depends on {others:?}");
+        depends_on_none_of(krate, &["jreg", "axum", "clap"]);
+    }
+}
+
+/// Only the wiring and the command line know the settings: components have options.
+#[test]
+fn components_know_no_settings() {
+    for krate in ["telemetry", "reload", "net", "access", "http"] {
+        depends_on_none_of(krate, &["jreg-config", "toml"]);
+    }
+}
+
 struct Source {
     path: PathBuf,
     text: String,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jreg::bucket::{self, BucketError};
-use jreg::config::{Assignment, Origin, Settings, StorageLocation};
+use jreg_config::{Assignment, Origin, Settings, StorageLocation};
 use jreg_storage::{S3OpenError, Store, error_chain};
 use jreg_testkit::s3::{Conditions, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 use jreg_testkit::{

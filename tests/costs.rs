@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use jreg::auth::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
+use jreg_access::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
 use jreg_auth::Reason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{

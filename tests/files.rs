@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jreg::config::Settings;
+use jreg_config::Settings;
 use jreg_oci::{Algorithm, Digest};
 use jreg_storage::{FsOptions, FsStore};
 use jreg_testkit::{Client, Request, Rng, ServerSpec, StoreKind, TestServer};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jreg_auth::{AccessTokenId, AccessTokenPermission, Action, parse_permissions};
+use jreg_config::{ConfigError, Settings};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
 use crate::commands::policy::PolicyQuestion;
-use crate::config::{ConfigError, Settings};
 use crate::maintenance::{Command as Work, TokenRequest};
 
 /// Subcommands of `jreg user`.

@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use jreg_config::{LogFormat, Settings};
+use jreg_net::server::Ending;
+use jreg_telemetry::logging;
+
 use super::fail;
+use crate::app;
 use crate::cli::{Resolved, ServeArgs};
-use crate::config::{LogFormat, Settings};
-use crate::server::Ending;
-use crate::{app, logging};
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: ServeArgs) -> ExitCode {
@@ -15,7 +17,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(resolved) => resolved,
         Err(error) => return fail(2, &error),
     };
-    let _log = match logging::start(&settings) {
+    let _log = match logging::start(&settings.log, settings.log_format) {
         Ok(log) => log,
         Err(error) => return fail(1, &error),
     };

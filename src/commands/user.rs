@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use jreg_auth::{
     Htpasswd, InvalidUser, Secret, hash_password, random_hex, removed_user, with_user,
 };
+use jreg_telemetry::audit::command::{CommandEntry, Journal, Operator, Outcome};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::{fail, print};
-use crate::audit::command::{CommandEntry, Journal, Operator, Outcome};
 use crate::cli::UserAction;
 
 /// The longest password, in bytes.
@@ -92,7 +92,7 @@ pub fn run(action: UserAction) -> ExitCode {
     };
     let done = match command.audited() {
         None => user(&path, command),
-        Some(operation) => match Journal::open(&settings) {
+        Some(operation) => match Journal::open(&settings.audit_log) {
             Ok(journal) => audited(journal, operation, &path, command),
             Err(error) => return fail(1, &error),
         },

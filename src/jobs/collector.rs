@@ -10,12 +10,12 @@ use jreg_registry::{
     FsckFinding, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions, GcOutcome,
     GcPhase, GcReport, Registry,
 };
+use jreg_storage::error_chain;
+use jreg_telemetry::audit::{AuditLog, GcEntry};
+use jreg_telemetry::metrics::{Metrics, Raised, RunEnd};
 use tokio::time::sleep;
 
 use super::Job;
-use crate::audit::{AuditLog, GcEntry};
-use crate::logging::chain;
-use crate::metrics::{Metrics, Raised, RunEnd};
 
 /// For how long the lease is taken.
 const LEASE: Duration = Duration::from_secs(600);
@@ -91,7 +91,7 @@ impl Job for Collector {
                 tracing::debug!(holder = held.holder, "another instance collects");
             }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "cannot collect; trying again later");
+                tracing::warn!(error = error_chain(&error), "cannot collect; trying again later");
             }
         }
     }
@@ -114,11 +114,13 @@ impl Collector {
                     return;
                 }
                 // No reason to stop: nothing depends on the lease.
-                Err(error) => tracing::debug!(error = chain(&error), "the lease is not renewed"),
+                Err(error) => {
+                    tracing::debug!(error = error_chain(&error), "the lease is not renewed")
+                }
             }
         }
         if let Err(error) = self.registry.free_lease(lease).await {
-            tracing::debug!(error = chain(&error), "the lease ends by itself");
+            tracing::debug!(error = error_chain(&error), "the lease ends by itself");
         }
     }
 
@@ -159,12 +161,12 @@ pub(crate) fn report(metrics: &Metrics, result: &Result<GcReport, GcError>, dura
         }
         Err(error @ GcError::Damaged { .. }) => {
             metrics.count_failed_collection(RunEnd::Damaged);
-            tracing::error!(error = chain(error), duration_s, "collected nothing");
+            tracing::error!(error = error_chain(error), duration_s, "collected nothing");
         }
         Err(error) => {
             metrics.count_failed_collection(RunEnd::Failed);
             tracing::warn!(
-                error = chain(error),
+                error = error_chain(error),
                 duration_s,
                 "could not collect; trying again later"
             );

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_registry::{ReaperReport, Registry};
+use jreg_telemetry::metrics::Metrics;
 
 use super::Job;
-use crate::metrics::Metrics;
 
 /// The reaper of uploads.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl Job for Reaper {
         match self.registry.reap_uploads().await {
             Ok(reaped) => self.report(reaped),
             Err(error) => {
-                let error = crate::logging::chain(&error);
+                let error = jreg_storage::error_chain(&error);
                 tracing::warn!(error, "old uploads could not be listed; trying again later");
             }
         }

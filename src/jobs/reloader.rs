@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use jreg_access::{Guard, RELOAD_INTERVAL};
+use jreg_net::tls::Tls;
+
 use super::Job;
-use crate::auth::{Guard, RELOAD_INTERVAL};
-use crate::tls::Tls;
 
 /// After how many looks at the files the keys are read again: about once in a minute.
 const LOOKS_PER_KEYS: u32 = 30;

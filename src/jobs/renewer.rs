@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_net::acme::{Acme, LOOK_INTERVAL};
+
 use super::Job;
-use crate::acme::{Acme, LOOK_INTERVAL};
 
 /// What looks after the certificate.
 #[derive(Clone, Debug)]

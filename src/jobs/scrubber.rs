@@ -6,10 +6,10 @@ use std::time::Duration;
 use jreg_registry::{
     FsckFinding, FsckObserver, FsckOptions, FsckPhase, Registry, RepairStatus, Severity,
 };
+use jreg_storage::error_chain;
+use jreg_telemetry::metrics::{Metrics, RunEnd};
 
 use super::Job;
-use crate::logging::chain;
-use crate::metrics::{Metrics, RunEnd};
 
 /// The check of an instance.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Job for Scrubber {
             }
             Err(error) => {
                 self.metrics.count_failed_check(RunEnd::Failed);
-                tracing::warn!(error = chain(&error), "could not check; trying again later");
+                tracing::warn!(error = error_chain(&error), "could not check; trying again later");
             }
         }
     }

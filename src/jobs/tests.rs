@@ -6,11 +6,10 @@ use std::sync::Arc;
 use jreg_registry::{BYTES_WAIT_MIN, GcOptions, Registry, RegistryOptions, UploadChunk};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
+use jreg_telemetry::audit::{AuditLog, AuditOptions, AuditTarget};
+use jreg_telemetry::metrics::Metrics;
 
 use super::*;
-use crate::audit::AuditLog;
-use crate::config::{AuditTarget, Settings};
-use crate::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -99,9 +98,9 @@ async fn removed_tags_are_in_the_audit_log() {
     store.delete(&manifests.entries[0].key, None).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
-    let settings = Settings { audit_log: AuditTarget::File(path.clone()), ..Settings::default() };
+    let options = AuditOptions { target: AuditTarget::File(path.clone()), reads: true };
     let metrics = Arc::new(Metrics::new());
-    let audit = AuditLog::open(&settings, &metrics).unwrap();
+    let audit = AuditLog::open(&options, &metrics).unwrap();
     let job = Collector {
         registry,
         metrics,

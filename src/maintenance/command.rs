@@ -5,22 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_access::AccessTokenStore;
+use jreg_config::{Settings, StorageLocation};
 use jreg_registry::Registry;
 use jreg_storage::{FsOptions, FsStore, OpenError, SystemClock};
+use jreg_telemetry::audit::command::Operator;
+use jreg_telemetry::audit::{AuditError, AuditLog};
+use jreg_telemetry::metrics::Metrics;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::print::{End, Shown, show};
 use super::{Command, EVENTS_MAX, Report, Workshop, socket};
-use crate::app::{StartError, folder_options, registry_options, surrounded};
-use crate::audit::command::Operator;
-use crate::audit::{AuditError, AuditLog};
-use crate::auth::AccessTokenStore;
+use crate::app::StartError;
 use crate::bucket;
-use crate::config::{Settings, StorageLocation};
 use crate::folder::{self, FolderContent, ForeignFolder};
-use crate::metrics::Metrics;
+use crate::options;
+use crate::store::surrounded;
 
 /// How long to wait for a process that is about to let a folder go, and for one that is about to
 /// listen.
@@ -107,7 +109,7 @@ pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict
     let runtime = runtime.map_err(system("start"))?;
     let metrics = Arc::new(Metrics::new());
     let audit = match command.audited() {
-        Some(_) => AuditLog::open_for_command(&settings, &metrics)?,
+        Some(_) => AuditLog::open_for_command(&options::audit(&settings), &metrics)?,
         None => AuditLog::off(),
     };
     let verdict = runtime.block_on(async {
@@ -229,7 +231,7 @@ async fn find_folder(
         if let Some(stream) = connected {
             return Ok(Place::There(stream));
         }
-        let options = FsOptions { lock_wait: LOCK_WAIT, ..folder_options(&settings) };
+        let options = FsOptions { lock_wait: LOCK_WAIT, ..options::folder(&settings) };
         let path = path.to_owned();
         let opening = tokio::task::spawn_blocking(move || FsStore::open(path, options));
         match opening.await.map_err(io::Error::other).map_err(StartError::from)? {
@@ -251,8 +253,8 @@ async fn workshop(
     metrics: Arc<Metrics>,
     audit: AuditLog,
 ) -> Result<Place, CommandError> {
-    let store = surrounded(store, &settings, &metrics);
-    let options = registry_options(&settings);
+    let store = surrounded(store, settings.s3_hedge_reads, &metrics);
+    let options = options::registry(&settings);
     let clock = Arc::new(SystemClock::new());
     let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), clock.clone()));
     let registry = match may_create {
@@ -260,8 +262,8 @@ async fn workshop(
         false => Registry::open_existing(store, clock, options).await,
     };
     let registry = registry.map_err(StartError::from)?;
-    let settings = Arc::new(settings);
-    Ok(Place::Here(Box::new(Workshop { registry, metrics, settings, access_tokens, audit })))
+    let (gc, fsck) = (options::gc(&settings), options::fsck(&settings));
+    Ok(Place::Here(Box::new(Workshop { registry, metrics, gc, fsck, access_tokens, audit })))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::command::Operator;
+use jreg_telemetry::audit::command::Operator;
 
 use super::{Command, EVENTS_MAX, Event, Workshop};
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_auth::{AccessToken, AccessTokenId, AccessTokenPermission};
 use serde::{Deserialize, Serialize};
 
-use crate::auth::{AccessTokenStore, AccessTokenStoreError};
+use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 
 /// What is to be done with access tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use jreg::acme::{BACKOFF_MIN, PAUSE};
+use jreg_net::acme::{BACKOFF_MIN, PAUSE};
 use jreg_registry::{acme_certificate, acme_order};
 use jreg_storage::PutMode;
 use jreg_testkit::acme::Mood;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use jreg::acme::PAUSE;
+use jreg_net::acme::PAUSE;
 use jreg_storage::{FsOptions, FsStore};
 use serde_json::json;
 use std::sync::Arc;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use jreg::acme::Acme;
 use jreg::app::{App, StartError};
-use jreg::auth::{Fetch, FetchError};
-use jreg::config::Settings;
-use jreg::server::{Parts, Running, ServerOptions, listen, serve};
+use jreg_access::{Fetch, FetchError};
+use jreg_config::Settings;
+use jreg_net::acme::Acme;
+use jreg_net::server::{Parts, Running, listen, serve};
 use jreg_registry::acme_order;
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{MemoryStore, Store};
@@ -85,14 +85,13 @@ impl World {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let parts = Parts {
-            router: app.router(),
-            api: None,
+            handler: Arc::new(app.api()),
             tls: app.tls().cloned(),
             metrics: Arc::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         };
-        let running = serve(listener, address, parts, ServerOptions::of(&self.settings));
+        let running = serve(listener, address, parts, jreg::options::server(&self.settings));
         Instance { address, running, acme: Arc::clone(app.acme().unwrap()) }
     }
 

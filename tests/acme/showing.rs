@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use jreg::config::TlsVersion;
+use jreg_config::TlsVersion;
 use jreg_testkit::{Authority, TlsClient};
 
 use super::{DAY, Instance, NAME, World, get};

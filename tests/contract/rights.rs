@@ -2,7 +2,7 @@
 //! what may not be read.
 
 use async_trait::async_trait;
-use jreg::auth::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
+use jreg_access::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
 use jreg_auth::Reason;
 use jreg_oci::Tag;
 use jreg_testkit::{

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jreg::config::Settings;
+use jreg_config::Settings;
 use jreg_storage::{S3Options, S3Store, Store, Tombstones};
 use jreg_testkit::s3::{
     Fault, Gate, Injected, Operation, Refusal, Rule, S3Clock, S3Server, S3Spec,

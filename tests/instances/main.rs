@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use jreg::config::Settings;
+use jreg_config::Settings;
 use jreg_testkit::{Client, Request, Rng};
 
 use cluster::{Chaos, Cluster};

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jreg::app::{App, StartError};
-use jreg::config::Settings;
-use jreg::server::Running;
-use jreg::tls::Tls;
+use jreg_config::Settings;
+use jreg_net::server::Running;
+use jreg_net::tls::Tls;
 use jreg_storage::{FsOptions, FsStore};
 use jreg_testkit::{Authority, Issued, TlsClient, TlsStream};
 use tempfile::TempDir;
@@ -74,7 +74,7 @@ impl World {
     async fn serve(&self) -> Server {
         let app = self.build().await.unwrap();
         let tls = Arc::clone(app.tls().unwrap());
-        let listener = jreg::server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = jreg_net::server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let running = app.serve(listener).unwrap();
         Server { address: running.local_addr(), running, tls }
     }

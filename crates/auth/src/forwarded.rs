@@ -14,6 +14,15 @@ pub const HOP_BYTES_MAX: usize = 1024;
 /// The longest host, in bytes (RFC 1035 section 2.3.4, and a port).
 pub const HOST_BYTES_MAX: usize = 261;
 
+/// The headers by which proxies say whose request they pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// What was said. What cannot be understood counts as not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {

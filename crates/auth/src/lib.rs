@@ -20,6 +20,7 @@ mod identity;
 mod issuer;
 mod jws;
 mod keyring;
+mod network;
 mod pattern;
 mod policy;
 mod random;
@@ -35,7 +36,7 @@ pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MA
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
 pub use cursor::{cursor_key_id, decrypt_cursor, encrypt_cursor};
 pub use evaluation::{CONDITIONS_EVALUATED_MAX, Evaluation};
-pub use forwarded::{HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
+pub use forwarded::{ForwardedHeader, HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
 pub use htpasswd::{
     Comparison, Entry, FILE_BYTES_MAX, HashMemory, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX,
     hash_password, removed_user, with_user,
@@ -44,6 +45,7 @@ pub use identity::{Certificate, Claims, Identity, Named, Source};
 pub use issuer::{Access, Issuer, IssuerSpec, JwkSet, JwksError, KeySource, TokenRefused};
 pub use jws::{JwsError, KID_BYTES_MAX, TOKEN_BYTES_MAX, Unverified, VerifyingKey};
 pub use keyring::{Keyring, KeyringError, SigningKey};
+pub use network::Network;
 pub use pattern::{InvalidPattern, Pattern};
 pub use policy::{Decision, Grants, POLICY_BYTES_MAX, Policy, PolicyError, Query, Reason, Tagged};
 pub use random::{Fingerprints, random_bytes, random_hex};

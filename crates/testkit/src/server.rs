@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jreg::app::App;
-use jreg::auth::{Authorizer, Open};
-use jreg::config::Settings;
-use jreg::server::{Ending, Running};
+use jreg_access::{Authorizer, Open};
+use jreg_config::Settings;
+use jreg_net::server::{Ending, Running};
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;

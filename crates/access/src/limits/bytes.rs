@@ -1,0 +1,266 @@
+//! [`Account`]: how many bytes of bodies one client has in flight.
+//!
+//! A body is in flight from the moment that its first byte may come or go until it is done with. It
+//! counts with the length that was announced, from the beginning to the end; without one, with what has
+//! come so far. A client that has nothing in flight may always begin one body, however long: otherwise
+//! what is longer than the limit could not be moved at all. What has begun is never cut off.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jreg_auth::Identity;
+use jreg_auth::Network;
+use jreg_telemetry::metrics::Metrics;
+
+use super::{Client, Exceeded};
+
+/// The limits of bytes in flight, where there are any.
+#[derive(Debug)]
+pub(super) struct Bytes {
+    addresses: Option<Arc<InFlight<Network>>>,
+    clients: Option<Arc<InFlight<Client>>>,
+}
+
+impl Bytes {
+    /// `None`: no limit. 0 bytes are none.
+    pub(super) fn new(per_address: u64, per_client: u64) -> Option<Self> {
+        let (addresses, clients) = (InFlight::new(per_address), InFlight::new(per_client));
+        (addresses.is_some() || clients.is_some()).then_some(Self { addresses, clients })
+    }
+
+    pub(super) fn account(
+        &self,
+        identity: &Identity,
+        address: Option<Network>,
+        metrics: &Arc<Metrics>,
+    ) -> Account {
+        let client = Client::of(identity, address);
+        Account {
+            address: self.addresses.clone().zip(address),
+            client: self.clients.clone().zip(client),
+            metrics: Arc::clone(metrics),
+        }
+    }
+}
+
+/// What the bodies of one request are counted to.
+#[derive(Debug)]
+pub struct Account {
+    address: Option<(Arc<InFlight<Network>>, Network)>,
+    client: Option<(Arc<InFlight<Client>>, Client)>,
+    metrics: Arc<Metrics>,
+}
+
+impl Account {
+    /// Counts a body for as long as the returned value lives. `announced` is its length in bytes,
+    /// `None` if nobody knows it yet. One without a byte does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`Exceeded::Bytes`].
+    pub fn begin(&self, announced: Option<u64>) -> Result<Option<Moving>, Exceeded> {
+        if announced == Some(0) {
+            return Ok(None);
+        }
+        let address = self.counted("address_bytes", begun(self.address.as_ref(), announced))?;
+        let client = self.counted("identity_bytes", begun(self.client.as_ref(), announced))?;
+        Ok(Some(Moving { address, client, is_announced: announced.is_some() }))
+    }
+
+    fn counted<T>(&self, kind: &'static str, result: Result<T, Exceeded>) -> Result<T, Exceeded> {
+        if result.is_err() {
+            self.metrics.count_limited(kind);
+        }
+        result
+    }
+}
+
+/// A body that is counted until this is dropped.
+#[derive(Debug)]
+pub struct Moving {
+    address: Option<Share<Network>>,
+    client: Option<Share<Client>>,
+    is_announced: bool,
+}
+
+impl Moving {
+    /// So many more bytes have come. They count if they were not announced.
+    pub fn came(&mut self, bytes: usize) {
+        if self.is_announced {
+            return;
+        }
+        if let Some(share) = &mut self.address {
+            share.grow(bytes as u64);
+        }
+        if let Some(share) = &mut self.client {
+            share.grow(bytes as u64);
+        }
+    }
+}
+
+/// How many bytes each of those has in flight who have any.
+#[derive(Debug)]
+struct InFlight<K> {
+    max: u64,
+    running: Mutex<HashMap<K, Running>>,
+}
+
+/// What one has in flight.
+#[derive(Debug, Default)]
+struct Running {
+    bodies: usize,
+    bytes: u64,
+}
+
+impl<K: Clone + Eq + Hash> InFlight<K> {
+    fn new(max: u64) -> Option<Arc<Self>> {
+        (max > 0).then(|| Arc::new(Self { max, running: Mutex::default() }))
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<K, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn begun<K: Clone + Eq + Hash>(
+    of: Option<&(Arc<InFlight<K>>, K)>,
+    announced: Option<u64>,
+) -> Result<Option<Share<K>>, Exceeded> {
+    let Some((of, key)) = of else { return Ok(None) };
+    let mut all = of.running();
+    let found = all.entry(key.clone()).or_default();
+    // A body of unknown length has at least one byte.
+    let sum = found.bytes.saturating_add(announced.unwrap_or(1));
+    if found.bodies > 0 && sum > of.max {
+        return Err(Exceeded::Bytes { max: of.max });
+    }
+    let bytes = announced.unwrap_or_default();
+    found.bodies += 1;
+    found.bytes = found.bytes.saturating_add(bytes);
+    drop(all);
+    Ok(Some(Share { of: Arc::clone(of), key: key.clone(), bytes }))
+}
+
+/// What one body has of it.
+#[derive(Debug)]
+struct Share<K: Clone + Eq + Hash> {
+    of: Arc<InFlight<K>>,
+    key: K,
+    bytes: u64,
+}
+
+impl<K: Clone + Eq + Hash> Share<K> {
+    fn grow(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if let Some(found) = self.of.running().get_mut(&self.key) {
+            found.bytes = found.bytes.saturating_add(bytes);
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut all = self.of.running();
+        if let Entry::Occupied(mut found) = all.entry(self.key.clone()) {
+            let running = found.get_mut();
+            running.bodies = running.bodies.saturating_sub(1);
+            running.bytes = running.bytes.saturating_sub(self.bytes);
+            if running.bodies == 0 {
+                found.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::IpAddr;
+
+    use jreg_auth::Source;
+
+    use super::*;
+
+    fn bytes(per_address: u64, per_client: u64) -> impl Fn(&str, u8) -> Account {
+        let bytes = Bytes::new(per_address, per_client).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        move |name, last| {
+            let identity = match name {
+                "" => Identity::Anonymous,
+                name => Identity::named(name, Source::Htpasswd),
+            };
+            let address = Network::of(IpAddr::from([10, 0, 0, last]));
+            bytes.account(&identity, Some(address), &metrics)
+        }
+    }
+
+    const OVER: Exceeded = Exceeded::Bytes { max: 10 };
+
+    #[test]
+    fn announced_bytes_count_from_the_beginning_to_the_end() {
+        let account = bytes(0, 10);
+        let (alice, bob) = (account("alice", 1), account("bob", 1));
+        let first = alice.begin(Some(6)).unwrap();
+        assert_eq!(alice.begin(Some(5)).unwrap_err(), OVER);
+        assert_eq!(account("alice", 2).begin(Some(5)).unwrap_err(), OVER, "wherever from");
+        let second = alice.begin(Some(4)).unwrap();
+        assert_eq!(alice.begin(None).unwrap_err(), OVER);
+        assert!(alice.begin(Some(0)).unwrap().is_none(), "nothing is always possible");
+        let other = bob.begin(Some(10)).unwrap();
+        drop(first);
+        let third = alice.begin(Some(6)).unwrap();
+        drop((second, third, other));
+        assert!(alice.client.as_ref().unwrap().0.running().is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn bytes_that_nobody_announced_count_as_they_come() {
+        let account = bytes(0, 10);
+        let alice = account("alice", 1);
+        let mut stream = alice.begin(None).unwrap().unwrap();
+        let mut announced = alice.begin(Some(5)).unwrap().unwrap();
+        announced.came(5);
+        stream.came(4);
+        drop(alice.begin(Some(1)).unwrap());
+        stream.came(100);
+        assert_eq!(alice.begin(Some(1)).unwrap_err(), OVER, "it goes on, and nothing beside it");
+        drop((stream, announced));
+        assert!(alice.client.as_ref().unwrap().0.running().is_empty());
+    }
+
+    #[test]
+    fn one_body_is_always_possible_however_long() {
+        let account = bytes(10, 10);
+        let alice = account("alice", 1);
+        let long = alice.begin(Some(u64::MAX)).unwrap();
+        assert_eq!(alice.begin(Some(1)).unwrap_err(), OVER);
+        drop(long);
+        drop(alice.begin(Some(u64::MAX)).unwrap());
+    }
+
+    #[test]
+    fn an_address_counts_whoever_asks_and_a_refusal_takes_nothing_up() {
+        let account = bytes(10, 5);
+        let first = account("alice", 1).begin(Some(5)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(account("alice", 1).begin(Some(1)).unwrap_err(), Exceeded::Bytes { max: 5 });
+        }
+        let second = account("bob", 1).begin(Some(5)).unwrap();
+        assert_eq!(account("carol", 1).begin(Some(1)).unwrap_err(), OVER);
+        let third = account("carol", 2).begin(Some(1)).unwrap();
+        drop((first, second, third));
+        assert!(account("", 1).address.unwrap().0.running().is_empty());
+    }
+
+    #[test]
+    fn nobody_in_particular_counts_by_address() {
+        let account = bytes(0, 10);
+        let first = account("", 1).begin(Some(10)).unwrap();
+        assert!(account("", 1).begin(Some(1)).is_err());
+        drop(account("", 2).begin(Some(10)).unwrap());
+        drop(first);
+        assert!(Bytes::new(0, 0).is_none());
+    }
+}

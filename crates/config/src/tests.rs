@@ -1,0 +1,341 @@
+//! Tests of the settings.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use super::*;
+
+fn assignment(name: &str, value: &str, origin: Origin) -> Assignment {
+    Assignment { name: name.to_owned(), values: vec![value.to_owned()], origin }
+}
+
+fn from_file(text: &str) -> Result<Settings, ConfigError> {
+    Settings::resolve(read_file(Path::new("jreg.toml"), text)?)
+}
+
+#[test]
+fn every_default_is_an_allowed_value_and_reads_back() {
+    for key in KEYS {
+        let texts = key.show(&Settings::default());
+        let mut settings = Settings::default();
+        assert!((key.set)(&mut settings, &texts), "{}: {texts:?}", key.name());
+        assert_eq!(settings, Settings::default(), "{}", key.name());
+    }
+}
+
+#[test]
+fn later_assignments_win() {
+    let settings = Settings::resolve([
+        assignment("uploads-max", "1", Origin::File("f".into())),
+        assignment("uploads-max", "2", Origin::Variable),
+        assignment("uploads-max", "3", Origin::Flag),
+    ]);
+    assert_eq!(settings.unwrap().uploads_max, 3);
+}
+
+#[test]
+fn a_file_takes_texts_numbers_flags_and_lists() {
+    let settings = from_file(
+        r#"
+        listen = "0.0.0.0:80"
+        storage = "file:/srv/registry"
+        deletes = false
+        uploads-max = 7
+        manifest-bytes-max = 5242880
+        upload-age-max = "90m"
+        warning = ["moving soon", "read only on Friday"]
+        "#,
+    )
+    .unwrap();
+    assert_eq!(settings.listen.to_string(), "0.0.0.0:80");
+    assert_eq!(settings.storage, StorageLocation::Folder("/srv/registry".into()));
+    assert!(!settings.deletes);
+    assert_eq!(settings.uploads_max, 7);
+    assert_eq!(settings.manifest_bytes_max, 5 * MIB);
+    assert_eq!(settings.upload_age_max, Duration::from_secs(5400));
+    assert_eq!(settings.warning, ["moving soon", "read only on Friday"]);
+}
+
+#[test]
+fn a_bucket_is_a_place_to_keep_things_and_its_secret_is_not_printed() {
+    let settings = from_file(
+        r#"
+        storage = "s3://bucket/jreg?endpoint=http://127.0.0.1:9000"
+        s3-access-key-id = "id"
+        s3-secret-access-key = "hush"
+        s3-header = ["X-One: 1", "X-Two: 2"]
+        "#,
+    )
+    .unwrap();
+    assert!(matches!(&settings.storage, StorageLocation::Bucket(url) if url.prefix == "jreg"));
+    assert_eq!(settings.s3_access_key_id.as_deref(), Some("id"));
+    assert_eq!(settings.s3_secret_access_key.as_ref().map(Secret::reveal), Some("hush"));
+    assert_eq!(settings.s3_header.len(), 2);
+    assert!(!format!("{settings:?}").contains("hush"));
+    let shown: Vec<_> = KEYS.iter().flat_map(|key| key.show(&settings)).collect();
+    assert!(!shown.concat().contains("hush"));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_known_one() {
+    let message = |text| from_file(text).unwrap_err().to_string();
+    assert_eq!(
+        message("log_format = 'json'"),
+        "jreg.toml: unknown key `log_format`, did you mean `log-format`?"
+    );
+    assert_eq!(
+        message("lisen = '127.0.0.1:1'"),
+        "jreg.toml: unknown key `lisen`, did you mean `listen`?"
+    );
+    assert_eq!(message("[tables]\nx = 1"), "jreg.toml: unknown key `tables`");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
+    let message = |name: &str, value: &str, origin| {
+        Settings::resolve([assignment(name, value, origin)]).unwrap_err().to_string()
+    };
+    assert_eq!(
+        message("durability", "lax", Origin::Flag),
+        r#"--durability cannot be "lax": it must be strict or relaxed"#
+    );
+    assert_eq!(
+        message("log-format", "xml", Origin::Variable),
+        r#"JREG_LOG_FORMAT cannot be "xml": it must be auto, json or pretty"#
+    );
+    assert_eq!(
+        message("uploads-max", "0", Origin::File("f.toml".into())),
+        r#"f.toml: `uploads-max` cannot be "0": it must be a number from 1 to 100000"#
+    );
+    assert_eq!(
+        message("storage", "s3://bucket?endpiont=http://h", Origin::Flag),
+        r#"--storage cannot be "s3://bucket?endpiont=http://h": unknown key `endpiont`, did you mean `endpoint`?"#
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_refused_by_its_key() {
+    let message = from_file("uploads-max = 1.5").unwrap_err().to_string();
+    assert_eq!(
+        message,
+        r#"jreg.toml: `uploads-max` cannot be "1.5": it must be a number from 1 to 100000"#
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_refused_with_its_place() {
+    let error = from_file("listen = \n").unwrap_err();
+    assert!(matches!(error, ConfigError::Syntax { .. }));
+    assert!(error.to_string().contains("line 1"), "{error}");
+}
+
+/// A table would be taken for its text.
+#[test]
+fn fixed_a_table_is_no_text() {
+    for text in ["htpasswd = { a = 1 }", "[log]\nx = 1", "warning = [[1]]"] {
+        assert!(matches!(from_file(text), Err(ConfigError::NotAllowed { .. })), "{text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_repeated_without_passwords() {
+    let message = |text: &str| from_file(text).unwrap_err().to_string();
+    for (text, due) in [
+        (
+            "s3-session-token = ['HUSH', 'x']",
+            "jreg.toml: `s3-session-token` cannot be \"[redacted]\": it must be none, or a token",
+        ),
+        ("s3-session-token = 'HUSH", "jreg.toml is not a TOML file: line 1, column 25: "),
+        (
+            "public-url = 'https://u:HUSH@[::1]/a@b'",
+            "jreg.toml: `public-url` cannot be \"https://[redacted]@[::1]/a@b\": ",
+        ),
+        ("listen = 'a://b@c'", "jreg.toml: `listen` cannot be \"a://[redacted]@c\": "),
+        ("listen = 'a://b/@c'", "jreg.toml: `listen` cannot be \"a://b/@c\": "),
+    ] {
+        let message = message(text);
+        assert!(message.starts_with(due) && !message.contains("HUSH"), "{message}");
+    }
+}
+
+#[test]
+fn warnings_are_printable_and_short() {
+    let set = |values: &[&str]| {
+        let values = values.iter().map(|&value| value.to_owned()).collect();
+        Settings::resolve([Assignment { name: "warning".into(), values, origin: Origin::Flag }])
+    };
+    assert!(set(&["fine", "fine too"]).is_ok());
+    assert!(set(&["two\nlines"]).is_err());
+    assert!(set(&["a \"quote\""]).is_err());
+    assert!(set(&[&"x".repeat(2048), &"x".repeat(2048)]).is_ok());
+    assert!(set(&[&"x".repeat(2048), &"x".repeat(2049)]).is_err());
+}
+
+#[test]
+fn log_filters_are_levels() {
+    for filter in ["info", "WARN", "off", "info,jreg=debug,jreg::request=off"] {
+        assert!(is_log_filter(filter), "{filter}");
+    }
+    for filter in ["", "loud", "info,", "jreg=loud", "=info", "jreg"] {
+        assert!(!is_log_filter(filter), "{filter}");
+    }
+}
+
+#[test]
+fn sizes_and_durations_are_read_and_written_in_units() {
+    for (text, value) in [("0", 0), ("17", 17), ("4MiB", 4 * MIB), ("1 GiB", KIB * MIB)] {
+        assert_eq!(<u64 as Value>::parse(text), Some(value), "{text}");
+    }
+    for text in ["", "MiB", "4MB", "-1", "4.5MiB", "99999999TiB"] {
+        assert_eq!(<u64 as Value>::parse(text), None, "{text}");
+    }
+    assert_eq!((4 * MIB).show(), "4MiB");
+    for (text, seconds) in [("30s", 30), ("6d", 518_400), ("90m", 5400), ("1h", 3600)] {
+        assert_eq!(<Duration as Value>::parse(text), Some(Duration::from_secs(seconds)), "{text}");
+    }
+    for text in ["30", "s", "1w", "-1s"] {
+        assert_eq!(<Duration as Value>::parse(text), None, "{text}");
+    }
+    assert_eq!((6 * DAY).show(), "6d");
+    assert_eq!(Duration::from_millis(250).show(), "250ms");
+}
+
+#[test]
+fn storage_locations_are_paths_or_known_kinds() {
+    let folder = |path: &str| Some(StorageLocation::Folder(path.into()));
+    for (text, location) in [
+        ("memory:", Some(StorageLocation::Memory)),
+        ("/srv/jreg", folder("/srv/jreg")),
+        ("file:data", folder("data")),
+        ("file:///srv/jreg", folder("/srv/jreg")),
+        ("./s3:odd", folder("./s3:odd")),
+        (
+            "s3://bucket/prefix",
+            Some(StorageLocation::Bucket("s3://bucket/prefix".parse().unwrap())),
+        ),
+        ("s3://", None),
+        ("memory:x", None),
+        ("gs://bucket", None),
+        ("file:", None),
+        ("", None),
+    ] {
+        assert_eq!(StorageLocation::parse(text), location, "{text}");
+    }
+}
+
+#[test]
+fn public_urls_are_plain_addresses() {
+    for text in ["https://registry.example.com", "http://[::1]:5000", "https://example.com/base"] {
+        assert_eq!(PublicUrl::parse(text).unwrap().as_str(), text);
+    }
+    assert_eq!(PublicUrl::parse("https://a.example/").unwrap().as_str(), "https://a.example");
+    for text in ["registry.example.com", "ftp://a", "https://u:p@a", "https://a?x", "https://a#b"] {
+        assert_eq!(PublicUrl::parse(text), None, "{text}");
+    }
+}
+
+#[test]
+fn settings_of_tls_are_given_together_or_not_at_all() {
+    for (text, given, missing) in [
+        ("tls-cert = 'c'", "tls-cert", "tls-key"),
+        ("tls-key = 'k'", "tls-key", "tls-cert"),
+        ("tls-client-ca = 'a'", "tls-client-ca", "tls-cert"),
+        (
+            "tls-cert = 'c'\ntls-key = 'k'\ntls-client-cert-required = true",
+            "tls-client-cert-required",
+            "tls-client-ca",
+        ),
+    ] {
+        let message = from_file(text).unwrap_err().to_string();
+        let expected = format!("`{given}` is of no use without `{missing}`: give both, or none");
+        assert_eq!(message, expected);
+    }
+    let whole = "tls-cert = 'c'\ntls-key = 'k'\ntls-client-ca = 'a'\ntls-min-version = 1.3";
+    assert_eq!(from_file(whole).unwrap().tls_min_version, TlsVersion::Tls13);
+    assert!(from_file("tls-min-version = 1.1").is_err());
+}
+
+#[test]
+fn a_certificate_comes_from_a_file_or_from_an_authority() {
+    for (text, message) in [
+        (
+            "acme-domains = ['a.example']\ntls-cert = 'c'\ntls-key = 'k'",
+            "`acme-domains` cannot be given with `tls-cert`: the certificate comes from a file, or from \
+             an authority by ACME",
+        ),
+        ("acme-contact = 'a@b'", "`acme-contact` is of no use without `acme-domains`"),
+        ("acme-ca-file = 'f'", "`acme-ca-file` is of no use without `acme-domains`"),
+        ("acme-directory = 'https://ca'", "`acme-directory` is of no use without `acme-domains`"),
+    ] {
+        let said = from_file(text).unwrap_err().to_string();
+        assert!(said.starts_with(message), "{said}");
+    }
+    let whole = "acme-domains = ['a.example', 'b']\nacme-directory = 'https://ca:1/acme?x'\n\
+                 acme-contact = 'a@b.example'\nacme-ca-file = 'f'\ntls-client-ca = 'c'\n\
+                 tls-client-cert-required = true\ntls-min-version = 1.3";
+    assert!(from_file(whole).unwrap().has_tls());
+    let long = "a".repeat(64);
+    for name in ["", "*.a.example", "A.example", "a.example.", "a b", "1.2.3.4", "::1", "-a", &long]
+    {
+        let error = from_file(&format!("acme-domains = ['{name}']")).unwrap_err().to_string();
+        assert!(
+            error.contains("`acme-domains` cannot be") && error.contains("wildcards"),
+            "{error}"
+        );
+    }
+    assert!(from_file("acme-domains = ['a.example', 'a.example']").is_err(), "twice");
+    let names = |count: usize| {
+        let all: Vec<_> = (0..count).map(|number| format!("'n{number}.example'")).collect();
+        from_file(&format!("acme-domains = [{}]", all.join(", ")))
+    };
+    assert!(names(100).is_ok() && names(101).is_err());
+    for wrong in [
+        "acme-directory = 'http://ca'",
+        "acme-directory = 'https://u:p@ca'",
+        "acme-directory = 'https://'",
+        "acme-contact = 'nobody'",
+        "acme-contact = 'a@b, c@d'",
+        "acme-contact = 'a@b?cc=c@d'",
+    ] {
+        assert!(from_file(&format!("acme-domains = ['a.example']\n{wrong}")).is_err(), "{wrong}");
+    }
+}
+
+/// The sample file has each key once, commented out, at its default, below its help text.
+#[test]
+fn the_sample_file_is_the_defaults() {
+    let sample = include_str!("../../../docs/jreg.toml");
+    let uncommented: Vec<&str> = sample
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
+        .collect();
+    let assignments = read_file(Path::new("docs/jreg.toml"), &uncommented.join("\n")).unwrap();
+    let mut names: Vec<String> = assignments.iter().map(|a| a.name.clone()).collect();
+    let mut known: Vec<String> = KEYS.iter().map(Key::name).collect();
+    names.sort();
+    known.sort();
+    assert_eq!(names, known);
+    let prose: Vec<&str> = sample.lines().map(|line| line.trim_start_matches("# ")).collect();
+    let prose = prose.join(" ");
+    for key in KEYS {
+        let line = uncommented.iter().find(|line| line.starts_with(&format!("{} =", key.name())));
+        let settings = from_file(line.unwrap()).unwrap();
+        assert_eq!(key.show(&settings), key.show(&Settings::default()), "{}", key.name());
+        let help = format!("{} Allowed: {}. #{} =", key.doc.trim(), key.allowed, key.name());
+        assert!(prose.contains(&help), "no help text before {}: {help}", key.name());
+    }
+    assert!(from_file(sample).unwrap() == Settings::default());
+}
+
+/// The page on configuration has a row for each key, with the help text.
+#[test]
+fn the_page_on_configuration_describes_every_key() {
+    let page = include_str!("../../../docs/configuration.md");
+    for key in KEYS {
+        let default = format!("`{}`", key.show(&Settings::default()).join(""));
+        let default = if default == "``" { String::new() } else { format!("{default} ") };
+        let (allowed, doc) = (key.allowed, key.doc.trim());
+        let row = format!("| `{}` | {default}| {allowed} | {doc} |\n", key.name());
+        assert!(page.contains(&row), "there is no row {row}");
+    }
+}

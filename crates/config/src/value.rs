@@ -1,0 +1,414 @@
+//! The kinds of value that a setting can have, each with one way to read and to write it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jreg_auth::ForwardedHeader;
+use jreg_oci::MediaTypePattern;
+use jreg_registry::ReferencePolicy;
+use jreg_storage::{Durability, S3Url};
+
+use jreg_telemetry::audit::AuditTarget;
+use jreg_telemetry::logging::LogFormat;
+
+/// A value that can be written in a flag, a variable or the file.
+pub trait Value: Sized {
+    /// Whether what is given for it must not be repeated.
+    const IS_SECRET: bool = false;
+
+    /// Reads one text.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// Writes it so that [`Value::parse`] reads it back.
+    fn show(&self) -> String;
+
+    /// Says what is wrong with a text, where that is more than that it is not allowed.
+    fn refusal(_text: &str) -> Option<String> {
+        None
+    }
+
+    /// Reads all texts that were given: just one, unless the kind takes several.
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        match texts {
+            [text] => Self::parse(text.trim()),
+            _ => None,
+        }
+    }
+
+    /// Writes all texts that [`Value::parse_all`] reads back.
+    fn show_all(&self) -> Vec<String> {
+        vec![self.show()]
+    }
+}
+
+/// Where a registry keeps its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageLocation {
+    /// In this folder, which is made if it is not there.
+    Folder(PathBuf),
+    /// In a bucket of S3, or of a store like it.
+    Bucket(S3Url),
+    /// In memory, for tests and trials.
+    Memory,
+}
+
+/// What is printed in the place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// A text that was not taken, as it may be repeated: without what stands before the host of an
+/// address, which can be a password.
+pub(super) fn repeatable(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest.split_at_checked(end).and_then(|(authority, _)| authority.rfind('@')) {
+        Some(at) => {
+            let host = rest.get(at..).unwrap_or_default();
+            format!("{scheme}://{REDACTED}{host}")
+        }
+        None => text.to_owned(),
+    }
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value, to be used and not shown.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// The address by which clients reach the registry.
+///
+/// - `http://` or `https://`, a host, perhaps a port and a path;
+/// - no user, query or fragment, and no slash at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// The address, without a slash at the end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StorageLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::Bucket(url) => write!(f, "{url}"),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+impl Value for StorageLocation {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "memory:" {
+            return Some(Self::Memory);
+        }
+        if text.starts_with(S3_SCHEME) {
+            return text.parse().ok().map(Self::Bucket);
+        }
+        let path = match text.split_once(':') {
+            Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
+            // A word and a colon name a kind of store; a path with a colon can be written `./a:b`.
+            Some((kind, _)) if kind.bytes().all(|b| b.is_ascii_alphanumeric()) => return None,
+            _ => text,
+        };
+        (!path.is_empty()).then(|| Self::Folder(PathBuf::from(path)))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+
+    fn refusal(text: &str) -> Option<String> {
+        let url = text.starts_with(S3_SCHEME).then(|| text.parse::<S3Url>())?;
+        url.err().map(|error| error.to_string())
+    }
+}
+
+const S3_SCHEME: &str = "s3://";
+
+impl Value for PublicUrl {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_end_matches('/');
+        let uri: http::Uri = text.parse().ok()?;
+        let authority = uri.authority()?;
+        let plain = matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.query().is_none()
+            && !text.contains('#')
+            && !authority.as_str().contains('@')
+            && !authority.host().is_empty();
+        plain.then(|| Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Value for AuditTarget {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" | "false" => Some(Self::Off),
+            "stdout" => Some(Self::Stdout),
+            "stderr" => Some(Self::Stderr),
+            "" | "on" | "true" => None,
+            path => Some(Self::File(PathBuf::from(path))),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Gives a closed set of words its one table.
+macro_rules! words {
+    ($type:ty { $($value:path => $word:literal),+ $(,)? }) => {
+        impl Value for $type {
+            fn parse(text: &str) -> Option<Self> {
+                match text { $($word => Some($value),)+ _ => None }
+            }
+
+            fn show(&self) -> String {
+                match self { $($value => $word,)+ }.to_owned()
+            }
+        }
+    };
+}
+
+words!(Durability { Durability::Strict => "strict", Durability::Relaxed => "relaxed" });
+words!(LogFormat {
+    LogFormat::Auto => "auto",
+    LogFormat::Json => "json",
+    LogFormat::Pretty => "pretty",
+});
+words!(ForwardedHeader {
+    ForwardedHeader::XForwarded => "x-forwarded",
+    ForwardedHeader::Forwarded => "forwarded",
+});
+words!(TlsVersion { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
+words!(ReferencePolicy {
+    ReferencePolicy::Strict => "strict",
+    ReferencePolicy::SparseIndex => "sparse-index",
+    ReferencePolicy::Off => "off",
+});
+
+impl Value for bool {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "on" | "true" => Some(true),
+            "off" | "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        if *self { "on" } else { "off" }.to_owned()
+    }
+}
+
+/// Values that read and write themselves.
+macro_rules! plain {
+    ($($type:ty),+) => {$(
+        impl Value for $type {
+            fn parse(text: &str) -> Option<Self> {
+                Self::from_str(text).ok()
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
+}
+
+plain!(SocketAddr, usize, u32, String);
+
+const SIZE_UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
+
+/// A size in bytes: a number with `KiB`, `MiB`, `GiB`, `TiB` or nothing behind it.
+impl Value for u64 {
+    fn parse(text: &str) -> Option<Self> {
+        with_unit(text, &SIZE_UNITS)
+    }
+
+    fn show(&self) -> String {
+        show_with_unit(*self, &SIZE_UNITS)
+    }
+}
+
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1000)];
+
+/// A duration: a number with `ms`, `s`, `m`, `h` or `d` behind it.
+impl Value for Duration {
+    fn parse(text: &str) -> Option<Self> {
+        with_unit(text, &DURATION_UNITS).map(Self::from_millis)
+    }
+
+    fn show(&self) -> String {
+        let millis = u64::try_from(self.as_millis()).unwrap_or(u64::MAX);
+        // Whole seconds are written as such up to two minutes, as people write them.
+        match millis {
+            0..120_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+            _ => show_with_unit(millis, &DURATION_UNITS),
+        }
+    }
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn show_with_unit(value: u64, units: &[(&str, u64)]) -> String {
+    let fits = |(_, factor): &&(&str, u64)| value != 0 && value.is_multiple_of(*factor);
+    match units.iter().filter(fits).max_by_key(|(_, factor)| *factor) {
+        Some((unit, factor)) => format!("{}{unit}", value / factor),
+        None => "0".to_owned(),
+    }
+}
+
+impl Value for Option<u64> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "auto" { Some(None) } else { u64::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "auto".to_owned(), Value::show)
+    }
+}
+
+impl Value for Option<usize> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "auto" { Some(None) } else { usize::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "auto".to_owned(), Value::show)
+    }
+}
+
+impl Value for Option<Duration> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "off" { Some(None) } else { Duration::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "off".to_owned(), Value::show)
+    }
+}
+
+impl Value for Option<String> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { Some(Some(text.to_owned())) }
+    }
+
+    fn show(&self) -> String {
+        self.clone().unwrap_or_else(|| "none".to_owned())
+    }
+}
+
+impl Value for Option<Secret> {
+    const IS_SECRET: bool = true;
+
+    fn parse(text: &str) -> Option<Self> {
+        Option::<String>::parse(text).map(|text| text.map(Secret))
+    }
+
+    fn show(&self) -> String {
+        if self.is_some() { REDACTED } else { "none" }.to_owned()
+    }
+}
+
+impl Value for Option<PublicUrl> {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { PublicUrl::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "none".to_owned(), Value::show)
+    }
+}
+
+impl Value for Vec<IpNet> {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(|network| vec![network])
+    }
+
+    fn show(&self) -> String {
+        self.show_all().join(", ")
+    }
+
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        texts.iter().map(|text| text.trim().parse().ok()).collect()
+    }
+
+    fn show_all(&self) -> Vec<String> {
+        self.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Value for Vec<MediaTypePattern> {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(|pattern| vec![pattern])
+    }
+
+    fn show(&self) -> String {
+        self.show_all().join(", ")
+    }
+
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        texts.iter().map(|text| text.trim().parse().ok()).collect()
+    }
+
+    fn show_all(&self) -> Vec<String> {
+        self.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Value for Vec<String> {
+    fn parse(text: &str) -> Option<Self> {
+        Some(vec![text.to_owned()])
+    }
+
+    fn show(&self) -> String {
+        self.join(", ")
+    }
+
+    fn parse_all(texts: &[String]) -> Option<Self> {
+        Some(texts.to_vec())
+    }
+
+    fn show_all(&self) -> Vec<String> {
+        self.clone()
+    }
+}

@@ -1,0 +1,10 @@
+//! `/v2/`: this is a registry (end-1).
+
+use jreg_net::server::Response;
+use serde_json::json;
+
+use super::headers;
+
+pub(super) fn ping() -> Response {
+    headers::json(headers::JSON, &json!({}))
+}

@@ -1,0 +1,227 @@
+//! Blobs: pull, look, delete (end-2, end-10). They are never compressed.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use jreg_net::server::files::{FileBody, Files, SMALL_BYTES_MAX, read_resident};
+use jreg_net::server::slots::Slots;
+use jreg_net::server::{Body, Response};
+use jreg_oci::{Digest, ErrorCode, RangeHeader, Ranges};
+use jreg_registry::BlobReader;
+use jreg_storage::ByteRange;
+use uuid::Uuid;
+
+use super::api::Call;
+use super::byteranges::Parts;
+use super::error::ApiError;
+use super::{conditional, headers, reading};
+
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+
+pub(super) async fn head(call: Call, digest: &Digest) -> Result<Response, ApiError> {
+    let blob = call.access.blob_stat(digest).await?;
+    if conditional::is_known(&call.headers, digest) {
+        return Ok(not_modified(digest));
+    }
+    Ok(whole(digest, blob.size_bytes, Body::empty()))
+}
+
+pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiError> {
+    let reader = call.access.blob_open(digest).await?;
+    if conditional::is_known(&call.headers, digest) {
+        return Ok(not_modified(digest));
+    }
+    let redirects = &call.context.options.redirects;
+    if can_be_redirected(&call.headers)
+        && let Some(elsewhere) = redirects.answer(&reader, call.peer, &call.headers).await?
+    {
+        return Ok(elsewhere);
+    }
+    let size = reader.blob().size_bytes;
+    let (files, slots) = (call.files.as_ref(), call.slots.as_ref());
+    match ranges(&call.headers, digest, size) {
+        Ranges::Whole => {
+            let whole = |body| whole(digest, size, body);
+            respond(&reader, files, slots, (0, size), whole).await
+        }
+        Ranges::Single(start, end) => {
+            let part = |body| part(digest, (start, end), size, body);
+            respond(&reader, files, slots, (start, end), part).await
+        }
+        Ranges::Multi(parts) => Ok(parts_of(reader, digest, parts)),
+        Ranges::Unsatisfiable => Err(unsatisfiable(size)),
+    }
+}
+
+pub(super) async fn delete(call: Call, digest: &Digest) -> Result<Response, ApiError> {
+    call.access.blob_delete(digest).await?;
+    Ok(headers::empty(StatusCode::ACCEPTED))
+}
+
+/// Whether a bucket sends what is asked for. It does not serve several ranges: some send the whole
+/// object, others an error.
+fn can_be_redirected(request: &HeaderMap) -> bool {
+    !range_header(request).is_some_and(|ranges| ranges.is_multiple())
+}
+
+fn range_header(request: &HeaderMap) -> Option<RangeHeader> {
+    let header = request.get(header::RANGE).and_then(|value| value.to_str().ok());
+    header.and_then(RangeHeader::parse)
+}
+
+/// Which bytes to send. A `Range` that cannot be read, or that is about other content, is as
+/// good as none (RFC 9110 section 14.2).
+fn ranges(request: &HeaderMap, digest: &Digest, size: u64) -> Ranges {
+    match range_header(request) {
+        Some(ranges) if conditional::range_applies(request, digest) => ranges.resolve(size),
+        Some(_) | None => Ranges::Whole,
+    }
+}
+
+/// Responds with a range of a blob. A read that begins before the response, so that its failure has a
+/// status, waits for a slot first: else a client that takes nothing would have a request to the bucket
+/// open for each of its streams.
+async fn respond(
+    reader: &BlobReader,
+    files: Option<&Arc<Files>>,
+    slots: Option<&Slots>,
+    (start, end): (u64, u64),
+    response: impl FnOnce(Body) -> Response,
+) -> Result<Response, ApiError> {
+    let range = ByteRange { start, end };
+    if let Some(body) = file_body(reader, files, range).await? {
+        return Ok(response(body));
+    }
+    let slot = match slots {
+        Some(slots) => slots.clone().take().await,
+        None => None,
+    };
+    let mut response = response(Body::from_stream(reader.read(range).await?));
+    if let Some(slot) = slot {
+        response.extensions_mut().insert(Arc::new(slot));
+    }
+    Ok(response)
+}
+
+/// A range of a blob out of its file. `None`: there is none, or it is too short.
+async fn file_body(
+    reader: &BlobReader,
+    files: Option<&Arc<Files>>,
+    range: ByteRange,
+) -> Result<Option<Body>, ApiError> {
+    if let Some(file) = reader.file().await?
+        && range.end <= file.size_bytes
+    {
+        // One response at a time takes memory here; an HTTP/2 connection may have hundreds.
+        if range.len() <= SMALL_BYTES_MAX
+            && files.is_some()
+            && let Some(bytes) = read_resident(&file, range)
+        {
+            return Ok(Some(Body::from(bytes)));
+        }
+        let sent = files.and_then(|files| FileBody::new(files, file, range));
+        if let Some(body) = sent {
+            return Ok(Some(Body::new(body)));
+        }
+        return Ok(Some(Body::from_stream(reading::read(reader.clone(), range))));
+    }
+    Ok(None)
+}
+
+fn common(status: StatusCode, digest: &Digest, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let answer = response.headers_mut();
+    answer.insert(headers::DIGEST, headers::digest(digest));
+    answer.insert(header::ETAG, headers::etag(digest));
+    answer.insert(header::CACHE_CONTROL, headers::IMMUTABLE);
+    answer.insert(header::ACCEPT_RANGES, BYTES);
+    answer.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
+    response
+}
+
+fn not_modified(digest: &Digest) -> Response {
+    common(StatusCode::NOT_MODIFIED, digest, Body::empty())
+}
+
+fn whole(digest: &Digest, size: u64, body: Body) -> Response {
+    let mut response = common(StatusCode::OK, digest, body);
+    let answer = response.headers_mut();
+    answer.insert(header::CONTENT_TYPE, headers::OCTET_STREAM);
+    answer.insert(header::CONTENT_LENGTH, size.into());
+    response
+}
+
+fn part(digest: &Digest, (start, end): (u64, u64), size: u64, body: Body) -> Response {
+    let mut response = common(StatusCode::PARTIAL_CONTENT, digest, body);
+    let answer = response.headers_mut();
+    answer.insert(header::CONTENT_TYPE, headers::OCTET_STREAM);
+    answer.insert(header::CONTENT_LENGTH, (end - start).into());
+    answer.insert(header::CONTENT_RANGE, headers::value(&content_range(start, end, size)));
+    response
+}
+
+/// The value of `Content-Range` for bytes from `start` to before `end`.
+pub(super) fn content_range(start: u64, end: u64, size: u64) -> String {
+    format!("bytes {start}-{}/{size}", end - 1)
+}
+
+fn unsatisfiable(size: u64) -> ApiError {
+    let message = format!("the range lies outside the blob, which has {size} bytes");
+    ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message)
+        .with_header(header::CONTENT_RANGE, headers::value(&format!("bytes */{size}")))
+        .with_header(header::ACCEPT_RANGES, BYTES)
+}
+
+fn parts_of(reader: BlobReader, digest: &Digest, ranges: Vec<(u64, u64)>) -> Response {
+    let boundary = Uuid::new_v4().simple().to_string();
+    let content_type = format!("multipart/byteranges; boundary={boundary}");
+    let parts = Parts::new(boundary, ranges, reader.blob().size_bytes);
+    let length = parts.length();
+    let mut response = common(StatusCode::PARTIAL_CONTENT, digest, parts.into_body(reader));
+    response.headers_mut().insert(header::CONTENT_TYPE, headers::value(&content_type));
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_what_a_bucket_can_serve_is_redirected() {
+        for (range, expected) in [
+            (None, true),
+            (Some("bytes=1-2"), true),
+            (Some("bytes=1-"), true),
+            (Some("garbage"), true),
+            (Some("bytes=0-1,4-5"), false),
+            (Some("bytes=0-,0-"), false),
+        ] {
+            let range = range.map(|range| (header::RANGE, HeaderValue::from_static(range)));
+            assert_eq!(
+                can_be_redirected(&range.clone().into_iter().collect()),
+                expected,
+                "{range:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_range_of_other_content_is_ignored() {
+        let digest = Digest::of(jreg_oci::Algorithm::Sha256, b"x");
+        let request = |range: &str, condition: Option<&str>| {
+            let mut request = HeaderMap::new();
+            request.insert(header::RANGE, range.parse().unwrap());
+            if let Some(condition) = condition {
+                request.insert(header::IF_RANGE, condition.parse().unwrap());
+            }
+            ranges(&request, &digest, 10)
+        };
+        assert_eq!(request("bytes=1-2", None), Ranges::Single(1, 3));
+        assert_eq!(request("bytes=50-", Some("\"other\"")), Ranges::Whole);
+        assert_eq!(request("garbage", None), Ranges::Whole);
+        assert_eq!(request("bytes=50-", None), Ranges::Unsatisfiable);
+    }
+}

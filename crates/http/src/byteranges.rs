@@ -1,0 +1,199 @@
+//! [`Parts`]: several parts of a blob in one body (RFC 9110 section 14.6).
+//!
+//! Clients of zstd:chunked layers ask for up to 1,024 parts that lie close together. Parts that follow
+//! each other closely are read with one store request, and what lies between them is dropped. The body
+//! is made as it is sent: in memory are the ranges and one chunk of the store's.
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use jreg_net::server::Body;
+use jreg_registry::{BlobReader, Error};
+use jreg_storage::{ByteRange, ByteStream};
+
+use super::blobs::content_range;
+
+/// The most bytes between two parts that are read to spare a store request: they take less time than
+/// the way there and back.
+const GAP_BYTES_MAX: u64 = 64 * 1024;
+
+/// Parts of a blob, in the order in which they are sent.
+pub(super) struct Parts {
+    boundary: String,
+    ranges: Vec<(u64, u64)>,
+    size_bytes: u64,
+    /// The longest gap between two parts that is read with them.
+    gap_bytes_max: u64,
+}
+
+/// A body of parts on its way.
+struct Sending {
+    parts: Parts,
+    reader: BlobReader,
+    /// The part whose head comes next.
+    next: usize,
+    /// What is still to come of the part before.
+    left: ByteRange,
+    source: Option<Source>,
+    is_closed: bool,
+}
+
+/// Bytes of the store as they come.
+struct Source {
+    stream: ByteStream,
+    /// Where the first byte of `chunk` lies in the blob.
+    position: u64,
+    /// Where the stream ends.
+    end: u64,
+    chunk: Bytes,
+}
+
+impl Parts {
+    /// Parts of a blob of `size_bytes`: start, end (exclusive), each within the blob and not empty.
+    pub(super) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Self {
+        // Out of order, a gap could be read again and again: the whole blob for each pair of bytes.
+        let gap_bytes_max = if ranges.is_sorted() { GAP_BYTES_MAX } else { 0 };
+        Self { boundary, ranges, size_bytes, gap_bytes_max }
+    }
+
+    /// The length of the body.
+    pub(super) fn length(&self) -> u64 {
+        let part = |&(start, end): &(u64, u64)| self.head(start, end).len() as u64 + end - start;
+        self.ranges.iter().map(part).sum::<u64>() + self.closing().len() as u64
+    }
+
+    /// The body, out of the blob.
+    pub(super) fn into_body(self, reader: BlobReader) -> Body {
+        let left = ByteRange { start: 0, end: 0 };
+        let sending =
+            Sending { parts: self, reader, next: 0, left, source: None, is_closed: false };
+        Body::from_stream(stream::try_unfold(sending, |mut sending| async move {
+            let piece = sending.next_piece().await?;
+            Ok::<_, Error>(piece.map(|piece| (piece, sending)))
+        }))
+    }
+
+    fn head(&self, start: u64, end: u64) -> String {
+        let (boundary, range) = (&self.boundary, content_range(start, end, self.size_bytes));
+        format!(
+            "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n\
+             Content-Range: {range}\r\n\r\n"
+        )
+    }
+
+    fn closing(&self) -> String {
+        format!("\r\n--{}--\r\n", self.boundary)
+    }
+
+    /// What to read for a part: as far as parts follow closely.
+    fn run(&self, index: usize) -> ByteRange {
+        let mut later = self.ranges.iter().skip(index);
+        let (start, mut end) = later.next().copied().unwrap_or_default();
+        for (next_start, next_end) in later {
+            if !(end..=end.saturating_add(self.gap_bytes_max)).contains(next_start) {
+                break;
+            }
+            end = *next_end;
+        }
+        ByteRange { start, end }
+    }
+}
+
+impl Sending {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
+        if !self.left.is_empty() {
+            let bytes = self.bytes().await?;
+            self.left.start += bytes.len() as u64;
+            return Ok(Some(bytes));
+        }
+        if let Some(&(start, end)) = self.parts.ranges.get(self.next) {
+            self.left = ByteRange { start, end };
+            self.next += 1;
+            return Ok(Some(self.parts.head(start, end).into()));
+        }
+        let closing = (!self.is_closed).then(|| self.parts.closing().into());
+        self.is_closed = true;
+        Ok(closing)
+    }
+
+    /// Some of the bytes that are left of a part, one at least.
+    async fn bytes(&mut self) -> Result<Bytes, Error> {
+        let ByteRange { start, end } = self.left;
+        let fits = |source: &Source| (source.position..source.end).contains(&start);
+        let mut source = match self.source.take().filter(fits) {
+            Some(source) => source,
+            None => {
+                let run = self.parts.run(self.next.saturating_sub(1));
+                // After its first bytes a part is never asked for from another place.
+                let run = ByteRange { start, end: run.end.max(end) };
+                let stream = self.reader.read(run).await?;
+                Source { stream, position: start, end: run.end, chunk: Bytes::new() }
+            }
+        };
+        let bytes = source.take(start, end).await?;
+        self.source = Some(source);
+        bytes.ok_or_else(|| Error::Damaged {
+            key: self.reader.blob().digest.to_string(),
+            reason: "the bytes of a blob end early".to_owned(),
+        })
+    }
+}
+
+impl Source {
+    /// The bytes of the blob from `start` on, as many as have come, but none from `end` on; `None` if
+    /// the stream has ended.
+    async fn take(&mut self, start: u64, end: u64) -> Result<Option<Bytes>, Error> {
+        loop {
+            let skipped = usize::try_from(start - self.position).unwrap_or(usize::MAX);
+            if skipped < self.chunk.len() {
+                let wanted = usize::try_from(end - start).unwrap_or(usize::MAX);
+                drop(self.chunk.split_to(skipped));
+                let bytes = self.chunk.split_to(wanted.min(self.chunk.len()));
+                self.position = start + bytes.len() as u64;
+                return Ok(Some(bytes));
+            }
+            self.position += self.chunk.len() as u64;
+            let Some(chunk) = self.stream.next().await else { return Ok(None) };
+            self.chunk = chunk?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(ranges: &[(u64, u64)]) -> Parts {
+        Parts::new("B".to_owned(), ranges.to_vec(), 10)
+    }
+
+    #[test]
+    fn parts_have_heads_of_the_length_that_is_announced() {
+        let parts = parts(&[(0, 2), (4, 5)]);
+        let heads = [parts.head(0, 2), parts.head(4, 5)];
+        assert_eq!(
+            heads[0],
+            "\r\n--B\r\nContent-Type: application/octet-stream\r\n\
+             Content-Range: bytes 0-1/10\r\n\r\n"
+        );
+        assert!(heads[1].contains("Content-Range: bytes 4-4/10\r\n"));
+        let length = heads[0].len() + 2 + heads[1].len() + 1 + "\r\n--B--\r\n".len();
+        assert_eq!(parts.length(), length as u64);
+    }
+
+    #[test]
+    fn parts_that_follow_each_other_closely_are_read_at_once() {
+        let far = 20 + GAP_BYTES_MAX;
+        for (ranges, index, expected) in [
+            (&[(0, 10)][..], 0, (0, 10)),
+            (&[(0, 10), (10, 20), (20, 30)], 0, (0, 30)),
+            (&[(0, 10), (15, 20), (far, far + 1)], 0, (0, far + 1)),
+            (&[(0, 10), (15, 20), (far + 1, far + 2)], 0, (0, 20)),
+            (&[(0, 10), (15, 20), (far + 1, far + 2)], 1, (15, 20)),
+            (&[(15, 20), (0, 10)], 0, (15, 20)),
+            (&[(15, 20), (25, 30), (0, 10)], 0, (15, 20)),
+        ] {
+            let run = parts(ranges).run(index);
+            assert_eq!((run.start, run.end), expected, "{ranges:?} from {index}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Manifests: pull, push, delete (end-3, end-7, end-9).
+
+use http::{HeaderValue, StatusCode, header};
+use jreg_net::server::{Body, Response};
+use jreg_oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
+use jreg_registry::{BodyError, Error, ManifestPush, StoredManifest};
+
+use super::api::Call;
+use super::error::ApiError;
+use super::record::Outcome;
+use super::{conditional, headers};
+
+/// Answers with the stored bytes and the stored type. `Accept` is not asked: a manifest that is
+/// there is never "not found" because a client did not think of its type.
+pub(super) async fn get(call: Call, reference: &Reference) -> Result<Response, ApiError> {
+    let manifest = call.access.manifest_get(reference).await?;
+    let body = Body::from(manifest.bytes.clone());
+    Ok(found(&call, reference, &manifest, body))
+}
+
+pub(super) async fn head(call: Call, reference: &Reference) -> Result<Response, ApiError> {
+    let manifest = call.access.manifest_stat(reference).await?;
+    Ok(found(&call, reference, &manifest, Body::empty()))
+}
+
+fn found(call: &Call, reference: &Reference, manifest: &StoredManifest, body: Body) -> Response {
+    let mut response = if conditional::is_known(&call.headers, &manifest.digest) {
+        headers::empty(StatusCode::NOT_MODIFIED)
+    } else {
+        let mut response = Response::new(body);
+        let content_type = headers::value(manifest.media_type.as_str());
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response.headers_mut().insert(header::CONTENT_LENGTH, manifest.bytes.len().into());
+        response
+    };
+    let answer = response.headers_mut();
+    answer.insert(headers::DIGEST, headers::digest(&manifest.digest));
+    answer.insert(header::ETAG, headers::etag(&manifest.digest));
+    answer.insert(header::CACHE_CONTROL, cache_control(reference));
+    answer.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
+    response
+}
+
+fn cache_control(reference: &Reference) -> HeaderValue {
+    match reference {
+        Reference::Tag(_) => headers::REVALIDATE,
+        Reference::Digest(_) => headers::IMMUTABLE,
+    }
+}
+
+pub(super) async fn put(
+    call: Call,
+    name: &RepositoryName,
+    reference: Reference,
+    tags: Vec<Tag>,
+) -> Result<Response, ApiError> {
+    let condition = conditional::condition(&call.headers)?;
+    let media_type = media_type(&call)?;
+    let max_bytes = call.context.options.manifest_bytes_max;
+    // The room is held until the manifest is stored: it is in memory until then.
+    let collected = call.body.collect(max_bytes, &call.context.manifest_room).await;
+    let (bytes, _room) = collected.map_err(|error| match error {
+        Error::Body(BodyError::TooLarge { max_bytes }) => Error::ManifestTooLarge { max_bytes },
+        error => error,
+    })?;
+    let push = ManifestPush { reference, tags, media_type, bytes, condition };
+    let pushed = call.access.manifest_put(push).await?;
+    let mut response = headers::empty(StatusCode::CREATED);
+    let answer = response.headers_mut();
+    // By digest, also where a tag was pushed: some clients read the digest of a push from it.
+    let location = format!("{}/v2/{name}/manifests/{}", call.base_url, pushed.digest);
+    answer.insert(header::LOCATION, headers::value(&location));
+    answer.insert(headers::DIGEST, headers::digest(&pushed.digest));
+    answer.insert(header::ETAG, headers::etag(&pushed.digest));
+    if let Some(subject) = &pushed.subject {
+        answer.insert(headers::SUBJECT, headers::digest(subject));
+    }
+    for tag in &pushed.tags {
+        answer.append(headers::TAG, headers::value(tag.as_str()));
+    }
+    Ok(response)
+}
+
+/// The Content-Type without its parameters, which clients add and must not get back.
+fn media_type(call: &Call) -> Result<Option<MediaType>, ApiError> {
+    let Some(value) = call.headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let media_type = MediaType::from_content_type(&text);
+    media_type
+        .map(Some)
+        .map_err(|error| ApiError::bad_request(ErrorCode::ManifestInvalid, error.to_string()))
+}
+
+pub(super) async fn delete(call: Call, reference: &Reference) -> Result<Response, ApiError> {
+    let condition = conditional::condition(&call.headers)?;
+    let mut tags = Vec::new();
+    let deleted = call.access.manifest_delete(reference, condition, &mut tags).await;
+    let outcome = (!tags.is_empty()).then_some(Outcome::TagsRemoved(tags));
+    match deleted {
+        Ok(()) => {
+            let mut response = headers::empty(StatusCode::ACCEPTED);
+            if let Some(outcome) = outcome {
+                response.extensions_mut().insert(outcome);
+            }
+            Ok(response)
+        }
+        Err(error) => Err(ApiError::from(error).with_outcome(outcome)),
+    }
+}

@@ -1,0 +1,87 @@
+//! A blob out of a file, read piece by piece as its client takes it.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt, stream};
+use jreg_registry::{BlobReader, Error};
+use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile};
+
+use jreg_net::server::files::read_resident;
+
+/// The most that is read at a time of a blob that the connection cannot take from its file.
+const PIECE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Streams a range of a blob that is in a file. It is opened with the first piece that is asked
+/// for: a client that takes nothing costs no file and no memory. A file that has been removed since
+/// is read where its bytes are now.
+pub(super) fn read(
+    reader: BlobReader,
+    range: ByteRange,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    let reading = Reading { reader, rest: range, source: None };
+    stream::try_unfold(reading, Reading::next)
+}
+
+/// A blob that is read piece by piece.
+struct Reading {
+    reader: BlobReader,
+    rest: ByteRange,
+    source: Option<Source>,
+}
+
+enum Source {
+    File(Arc<OpenFile>),
+    Stream(ByteStream),
+}
+
+impl Reading {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let mut source = match self.source.take() {
+            Some(source) => source,
+            None => Source::open(&self.reader, self.rest).await?,
+        };
+        let Some(bytes) = source.next(self.rest).await? else { return Ok(None) };
+        self.rest.start += bytes.len() as u64;
+        self.source = Some(source);
+        Ok(Some((bytes, self)))
+    }
+}
+
+impl Source {
+    async fn open(reader: &BlobReader, range: ByteRange) -> Result<Self, Error> {
+        match reader.file().await? {
+            Some(file) if range.end <= file.size_bytes => Ok(Self::File(file)),
+            Some(_) | None => Ok(Self::Stream(reader.read(range).await?)),
+        }
+    }
+
+    async fn next(&mut self, rest: ByteRange) -> Result<Option<Bytes>, Error> {
+        let file = match self {
+            Self::Stream(stream) => return Ok(stream.try_next().await?),
+            Self::File(file) => Arc::clone(file),
+        };
+        let piece =
+            ByteRange { start: rest.start, end: rest.end.min(rest.start + PIECE_BYTES_MAX) };
+        if let Some(bytes) = read_resident(&file, piece) {
+            return Ok(Some(bytes));
+        }
+        let reading = tokio::task::spawn_blocking(move || read_piece(&file, piece));
+        let bytes = reading.await.map_err(io::Error::other).and_then(|read| read);
+        bytes.map(Some).map_err(|error| {
+            let key = "the file of a blob";
+            jreg_storage::Error::with_source(ErrorKind::Unavailable, key, error).into()
+        })
+    }
+}
+
+fn read_piece(file: &OpenFile, piece: ByteRange) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(piece.len()).map_err(io::Error::other)?];
+    file.file.read_exact_at(&mut bytes, piece.start)?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,72 @@
+//! What refers to a manifest (end-12).
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, header};
+use jreg_net::server::{Body, Response};
+use jreg_oci::{Digest, RepositoryName, media_type};
+use jreg_registry::Referrer;
+
+use super::api::Call;
+use super::error::ApiError;
+use super::{headers, page};
+
+/// What is asked for.
+pub(super) struct Query {
+    pub(super) name: RepositoryName,
+    pub(super) subject: Digest,
+    pub(super) artifact_type: Option<String>,
+    pub(super) page: jreg_oci::Page,
+}
+
+const ARTIFACT_TYPE: &str = "artifactType";
+/// Larger bodies are sent in pieces that the cache shares with other responses.
+const JOINED_BYTES_MAX: usize = 64 * 1024;
+
+pub(super) async fn list(call: Call, query: Query) -> Result<Response, ApiError> {
+    let Query { name, subject, artifact_type, page } = query;
+    let options = &call.context.options;
+    let artifact_type = artifact_type.as_deref();
+    let request = page::request(page, options);
+    let referrers = call.access.referrers(&subject, artifact_type, &request).await?;
+    let mut response = index(referrers.items);
+    let answer = response.headers_mut();
+    if artifact_type.is_some() {
+        answer.insert(headers::FILTERS_APPLIED, HeaderValue::from_static(ARTIFACT_TYPE));
+    }
+    if let Some(last) = referrers.next {
+        let path = format!("/v2/{name}/referrers/{subject}");
+        let filter = artifact_type.map(|value| (ARTIFACT_TYPE, value));
+        answer.insert(header::LINK, page::link(options, &path, request.limit, &last, filter));
+    }
+    Ok(response)
+}
+
+/// An image index (image-spec, "Image Index") of the referrers. Their descriptors are JSON already.
+fn index(referrers: Vec<Referrer>) -> Response {
+    let start = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":["#,
+        media_type::OCI_IMAGE_INDEX
+    );
+    let mut pieces = vec![Bytes::from(start)];
+    for (index, referrer) in referrers.into_iter().enumerate() {
+        if index > 0 {
+            pieces.push(Bytes::from_static(b","));
+        }
+        pieces.push(referrer.json);
+    }
+    pieces.push(Bytes::from_static(b"]}"));
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    let body = match length {
+        ..=JOINED_BYTES_MAX => Body::from(pieces.concat()),
+        _ => Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>))),
+    };
+    let mut response = Response::new(body);
+    let answer = response.headers_mut();
+    // Some clients compare the type byte for byte: no parameters.
+    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_IMAGE_INDEX));
+    answer.insert(header::CONTENT_LENGTH, length.into());
+    response
+}

@@ -1,0 +1,223 @@
+//! `/token`: credentials in, a token out. GET with Basic, and POST with a form, as docker,
+//! containerd, podman, helm, oras and crane send them; and the token exchange of OAuth 2.0.
+
+mod workload;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use jreg_access::{Guard, Proof, Token, TokenError};
+use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Scope, Secret};
+use jreg_net::server::{Body, Request, Response};
+use jreg_oci::ErrorCode;
+use serde_json::json;
+
+use super::error::{ApiError, OauthError};
+use super::exchange::Exchange;
+use super::record::Record;
+use super::{Context, api, headers};
+
+/// The most bytes of a form: a token of another service, scopes, and room.
+const FORM_BYTES_MAX: usize = 64 * 1024;
+/// The most parameters of a request. The rest is not read.
+const PARAMETERS_MAX: usize = 128;
+
+/// Responds to `/token`.
+pub(super) async fn respond(
+    context: &Arc<Context>,
+    exchange: &Exchange,
+    request: Request,
+) -> Response {
+    let mut record = None;
+    let result = issue(context, exchange, request, &mut record).await;
+    if let Some(record) = record {
+        record.settle(None, &result).await;
+    }
+    result.unwrap_or_else(|error| error.render(context, exchange))
+}
+
+async fn issue(
+    context: &Arc<Context>,
+    exchange: &Exchange,
+    request: Request,
+    record: &mut Option<Record>,
+) -> Result<Response, ApiError> {
+    let guard = context.guard.as_ref().filter(|guard| guard.issues_tokens());
+    let guard = guard.ok_or_else(ApiError::not_found)?;
+    context.limits.count_address(exchange.network())?;
+    let (parts, body) = request.into_parts();
+    *record = Record::of_token(context, exchange, &parts.headers);
+    let asked = match parts.method {
+        Method::POST => {
+            let form = form(&parts.headers, body, context.options.body_idle_timeout).await?;
+            Asked::of_form(&form, guard)?
+        }
+        _ => {
+            let query = parts.uri.query().unwrap_or_default();
+            Asked::of_query(query, &parts.headers, guard)?
+        }
+    };
+    let asker = api::asker(&parts, exchange);
+    let Asked { proof, scopes, offline, is_workload } = asked;
+    *record = record.take().map(|record| record.claimed_by(proof.user()));
+    let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
+    let scope = Scope::parse(scopes.iter().map(String::as_str));
+    let token =
+        guard.exchange(jreg_access::Exchange { proof, scope, scoped, offline, asker }).await;
+    let token = token.map_err(|error| match is_workload {
+        true => workload::refused(error),
+        false => error.into(),
+    })?;
+    exchange.is_by(token.identity.to_string(), None);
+    context.limits.count_identity(&token.identity, exchange.network())?;
+    *record = record.take().map(|record| record.by(&token.identity));
+    Ok(rendered(&token, is_workload))
+}
+
+fn rendered(token: &Token, is_workload: bool) -> Response {
+    let issued: DateTime<Utc> = token.issued.into();
+    let access = token.access.reveal();
+    let mut answer = json!({
+        "token": access,
+        "access_token": access,
+        "token_type": "Bearer",
+        "expires_in": token.lifetime.as_secs(),
+        "issued_at": issued.to_rfc3339_opts(SecondsFormat::Secs, true),
+    });
+    if let Some(refresh) = &token.refresh {
+        answer["refresh_token"] = refresh.reveal().into();
+    }
+    if is_workload {
+        workload::complete(&mut answer, token);
+    }
+    let mut response = headers::json(headers::JSON, &answer);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The form, which is small: all of it must come in the time in which a blob must go on.
+async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<String, ApiError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_form = kind
+        .and_then(|kind| kind.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+    if !is_form {
+        let message = "the body must be application/x-www-form-urlencoded";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(ApiError::new(status, ErrorCode::Unsupported, message));
+    }
+    let reading = Limited::new(body, FORM_BYTES_MAX).collect();
+    let read = tokio::time::timeout(time_max, reading).await.map_err(|_| {
+        let message = format!("the form must come within {} s", time_max.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
+    })?;
+    let read = read.map_err(|_| {
+        let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
+    })?;
+    String::from_utf8(read.to_bytes().into()).map_err(|_| bad("the form must be UTF-8"))
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+struct Asked {
+    proof: Proof,
+    scopes: Vec<String>,
+    offline: bool,
+    /// Whether it is the token exchange of OAuth 2.0.
+    is_workload: bool,
+}
+
+/// The parameters of a query or form.
+struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Parameters<'a> {
+    fn of(text: &'a str) -> Self {
+        Self(form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX).collect())
+    }
+
+    fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
+    fn get(&self, name: &'static str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    fn scopes(&self) -> Vec<String> {
+        let mut room = SCOPE_BYTES_MAX;
+        let fits = |scope: &&str| {
+            room = room.saturating_sub(scope.len());
+            room > 0
+        };
+        self.all("scope").take_while(fits).map(str::to_owned).collect()
+    }
+
+    /// A token is for the registry that issues it, and for no other.
+    fn check_service(&self, guard: &Guard) -> Result<(), ApiError> {
+        match self.get("service") {
+            None => Ok(()),
+            Some(service) if service.is_empty() || service == guard.service() => Ok(()),
+            Some(_) => Err(bad(format!("the service must be {}", guard.service()))),
+        }
+    }
+}
+
+impl Asked {
+    fn of_query(query: &str, headers: &HeaderMap, guard: &Guard) -> Result<Self, ApiError> {
+        let parameters = Parameters::of(query);
+        parameters.check_service(guard)?;
+        let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+        let proof = match (authorization.next(), authorization.next()) {
+            (None, _) => Proof::Nothing,
+            (Some(header), None) => match Credentials::parse(header.as_bytes()) {
+                Ok(credentials) => Proof::Credentials(credentials),
+                Err(error) => return Err(unauthorized(error.to_string())),
+            },
+            (Some(_), Some(_)) => {
+                return Err(unauthorized("there are several Authorization headers".to_owned()));
+            }
+        };
+        let offline = parameters.get("offline_token") == Some("true");
+        Ok(Self { proof, scopes: parameters.scopes(), offline, is_workload: false })
+    }
+
+    fn of_form(form: &str, guard: &Guard) -> Result<Self, ApiError> {
+        let parameters = Parameters::of(form);
+        if parameters.get("grant_type") == Some(workload::GRANT_TYPE) {
+            return workload::asked(&parameters, guard);
+        }
+        parameters.check_service(guard)?;
+        let need = |name: &'static str| {
+            let value = parameters.get(name).filter(|value| !value.is_empty());
+            value.ok_or_else(|| bad(format!("the parameter {name} is missing")))
+        };
+        let proof = match need("grant_type")? {
+            "password" => {
+                let user = parameters.get("username").unwrap_or_default();
+                let credentials = Credentials::basic(user, need("password")?);
+                Proof::Credentials(credentials.map_err(|error| unauthorized(error.to_string()))?)
+            }
+            "refresh_token" => Proof::Refresh(Secret::new(need("refresh_token")?)),
+            _ => {
+                let exchange = workload::GRANT_TYPE;
+                let message = format!("grant_type must be password, refresh_token or {exchange}");
+                return Err(bad(message).with_oauth(OauthError::UnsupportedGrantType));
+            }
+        };
+        let offline = parameters.get("access_type") == Some("offline");
+        Ok(Self { proof, scopes: parameters.scopes(), offline, is_workload: false })
+    }
+}
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::bad_request(ErrorCode::Unsupported, message)
+}
+
+fn unauthorized(reason: String) -> ApiError {
+    TokenError::invalid(reason, &Scope::default()).into()
+}

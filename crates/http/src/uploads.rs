@@ -1,0 +1,160 @@
+//! Uploads: begin, append, close, look, cancel; and mounting (end-4 to end-6, end-11, end-13,
+//! end-14).
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use jreg_net::server::Response;
+use jreg_oci::{Algorithm, ContentRange, Digest, ErrorCode, MountSource, RepositoryName};
+use jreg_registry::{Blob, UploadChunk, UploadId};
+use jreg_telemetry::metrics::Raised;
+
+use super::api::Call;
+use super::body::ClientBody;
+use super::error::ApiError;
+use super::record::Outcome;
+use super::{CHUNK_BYTES_MIN, headers};
+
+/// What a POST asks for.
+pub(super) struct Start {
+    pub(super) name: RepositoryName,
+    pub(super) digest: Option<Digest>,
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) mount: Option<Digest>,
+    pub(super) from: MountSource,
+}
+
+/// Mounts the blob, or stores the body as the blob, or begins an upload: a mount that finds
+/// nothing to mount is an upload, never an error.
+pub(super) async fn start(call: Call, start: Start) -> Result<Response, ApiError> {
+    let Start { name, digest, algorithm, mount, from } = start;
+    if let Some(digest) = &mount
+        && let Some((blob, source)) = call.access.blob_mount(digest, &from).await?
+    {
+        let mut response = created(&call.base_url, &name, &blob);
+        response.extensions_mut().insert(Outcome::Mounted(source));
+        return Ok(response);
+    }
+    if let Some(digest) = &digest {
+        let _raised = Raised::new(&call.context.metrics.uploads);
+        let chunk = chunk(&call.headers, call.body)?;
+        let blob = call.access.blob_push(digest, chunk).await?;
+        return Ok(created(&call.base_url, &name, &blob));
+    }
+    let algorithm = algorithm.or(mount.map(|digest| digest.algorithm()));
+    let id = call.access.upload_start(algorithm)?;
+    let mut response = headers::empty(StatusCode::ACCEPTED);
+    let answer = response.headers_mut();
+    answer.extend(place(&call.base_url, &name, &id));
+    answer.insert(header::RANGE, headers::upload_range(0));
+    answer.insert(headers::CHUNK_MIN_LENGTH, HeaderValue::from(CHUNK_BYTES_MIN));
+    Ok(response)
+}
+
+pub(super) async fn status(
+    call: Call,
+    name: &RepositoryName,
+    id: &str,
+) -> Result<Response, ApiError> {
+    let id = parse(id)?;
+    let progress = call.access.upload_status(&id).await?;
+    Ok(going_on(StatusCode::NO_CONTENT, &call.base_url, name, &id, progress.offset))
+}
+
+pub(super) async fn patch(
+    call: Call,
+    name: &RepositoryName,
+    id: &str,
+) -> Result<Response, ApiError> {
+    let id = parse(id)?;
+    let _raised = Raised::new(&call.context.metrics.uploads);
+    let chunk = chunk(&call.headers, call.body)?;
+    let base_url = &call.base_url;
+    let progress = call.access.upload_append(&id, chunk).await;
+    let progress = progress.map_err(|error| with_place(error.into(), base_url, name, &id))?;
+    Ok(going_on(StatusCode::ACCEPTED, base_url, name, &id, progress.offset))
+}
+
+pub(super) async fn put(
+    call: Call,
+    name: &RepositoryName,
+    id: &str,
+    digest: &Digest,
+) -> Result<Response, ApiError> {
+    let id = parse(id)?;
+    let _raised = Raised::new(&call.context.metrics.uploads);
+    let chunk = last_chunk(&call.headers, call.body)?;
+    let base_url = &call.base_url;
+    let blob = call.access.upload_finish(&id, digest, chunk).await;
+    let blob = blob.map_err(|error| with_place(error.into(), base_url, name, &id))?;
+    Ok(created(base_url, name, &blob))
+}
+
+pub(super) async fn cancel(call: Call, id: &str) -> Result<Response, ApiError> {
+    call.access.upload_cancel(&parse(id)?).await?;
+    Ok(headers::empty(StatusCode::NO_CONTENT))
+}
+
+fn parse(id: &str) -> Result<UploadId, ApiError> {
+    id.parse().map_err(|_| ApiError::upload_unknown(id))
+}
+
+/// The request's body with what the request says about it.
+fn chunk(headers: &HeaderMap, body: ClientBody) -> Result<UploadChunk, ApiError> {
+    let range = content_range(headers)?;
+    Ok(body.into_chunk(range))
+}
+
+/// The same of the request that closes an upload. Some clients repeat the `Content-Range` of their last
+/// chunk there without a body: it says nothing of bytes that are not sent.
+fn last_chunk(headers: &HeaderMap, body: ClientBody) -> Result<UploadChunk, ApiError> {
+    if body.length() == Some(0) {
+        return Ok(body.into_chunk(None));
+    }
+    chunk(headers, body)
+}
+
+fn content_range(headers: &HeaderMap) -> Result<Option<ContentRange>, ApiError> {
+    let Some(value) = headers.get(header::CONTENT_RANGE) else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let range = ContentRange::parse(&text);
+    range
+        .map(Some)
+        .map_err(|error| ApiError::bad_request(ErrorCode::BlobUploadInvalid, error.to_string()))
+}
+
+/// Says where the blob is.
+fn created(base_url: &str, name: &RepositoryName, blob: &Blob) -> Response {
+    let mut response = headers::empty(StatusCode::CREATED);
+    let location = format!("{base_url}{}", headers::blob_path(name, &blob.digest));
+    response.headers_mut().insert(header::LOCATION, headers::value(&location));
+    response.headers_mut().insert(headers::DIGEST, headers::digest(&blob.digest));
+    response
+}
+
+/// Says where the upload goes on.
+fn going_on(
+    status: StatusCode,
+    base_url: &str,
+    name: &RepositoryName,
+    id: &UploadId,
+    offset: u64,
+) -> Response {
+    let mut response = headers::empty(status);
+    let answer = response.headers_mut();
+    answer.extend(place(base_url, name, id));
+    answer.insert(header::RANGE, headers::upload_range(offset));
+    response
+}
+
+/// A refused chunk is told where the upload goes on, so that the client can.
+fn with_place(error: ApiError, base_url: &str, name: &RepositoryName, id: &UploadId) -> ApiError {
+    error.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, place(base_url, name, id))
+}
+
+/// The location and the id of an upload.
+fn place(base_url: &str, name: &RepositoryName, id: &UploadId) -> [(HeaderName, HeaderValue); 2] {
+    let location = format!("{base_url}/v2/{name}/blobs/uploads/{id}");
+    [
+        (header::LOCATION, headers::value(&location)),
+        (headers::UPLOAD_ID, headers::value(&id.to_string())),
+    ]
+}

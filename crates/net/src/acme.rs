@@ -1,0 +1,402 @@
+//! [`Acme`]: the certificate of TLS, got from an authority (RFC 8555) and renewed.
+//!
+//! What is known lies in the store, where every instance reads it: the account, the certificate with
+//! its key, and the order that runs. Whichever instance finds first that a certificate is due claims
+//! the order; the others wait, show what there is, and take the new one at their next look. The
+//! authority looks at the names by TLS-ALPN-01 (RFC 8737), on the port of everything else, and
+//! whichever instance it reaches can answer.
+//!
+//! What fails is tried again ever later, by one instance for all of them: authorities count failures.
+//! Until then the old certificate is shown, even when it is over.
+
+mod authority;
+mod challenges;
+mod client;
+mod records;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jreg_registry::{acme_certificate, acme_order};
+use jreg_storage::{Clock, ETag, PutMode, Store, error_chain};
+use jreg_telemetry::metrics::Metrics;
+use rustls::crypto::CryptoProvider;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::tls::{Issued, Tls, written};
+
+use authority::{Authority, Pair};
+pub use challenges::Challenges;
+pub use client::ClientError;
+use records::{CertificateRecord, OrderRecord};
+
+/// How often an instance looks at the certificate in the store.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+/// How long an order may take.
+const ORDER_TIME_MAX: Duration = Duration::from_secs(180);
+/// For how long an order is claimed: an instance that dies on the way keeps it from the others so
+/// long.
+const CLAIM: Duration = Duration::from_secs(240);
+/// How long it waits after a failure, which each further one doubles. With this, a first hour has
+/// five at the most: more would be refused by Let's Encrypt.
+pub const BACKOFF_MIN: Duration = Duration::from_secs(120);
+/// The longest that it waits by itself.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(6 * 3600);
+/// The longest that it waits because the authority says so.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long after a certificate no other is ordered: who looked just before it came must not, and
+/// instances whose settings differ must not take turns.
+pub const PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum AcmeError {
+    /// The authority cannot be asked at all.
+    #[error("cannot ask for certificates (acme-domains)")]
+    Client(#[from] ClientError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] jreg_storage::Error),
+    /// The authority cannot be reached, or cannot be understood.
+    #[error("the authority cannot be asked")]
+    Asking(#[source] instant_acme::Error),
+    /// It refuses.
+    #[error("the authority refuses: {0}")]
+    Refused(String),
+    /// It took too long.
+    #[error("the order is not done after {} s", ORDER_TIME_MAX.as_secs())]
+    Timeout,
+    /// What it wants to look at is not what can be shown.
+    #[error("the authority does not offer tls-alpn-01 for {0}")]
+    Challenge(String),
+    /// What it answers makes no sense.
+    #[error("the authority's answer cannot be used: {0}")]
+    Unusable(String),
+    /// No key can be made.
+    #[error("cannot make a key")]
+    Key(#[from] rcgen::Error),
+    /// Another instance has taken over.
+    #[error("another instance has taken the order over")]
+    Superseded,
+}
+
+/// What an operator can set about certificates by ACME.
+#[derive(Clone, Debug)]
+pub struct AcmeOptions {
+    /// The names that the certificate is for.
+    pub domains: Vec<String>,
+    /// The address of the authority's directory.
+    pub directory: String,
+    /// Whom the authority writes to.
+    pub contact: Option<String>,
+    /// PEM bundle of the CAs that the authority's own certificate is checked with.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Keeps the certificate good.
+pub struct Acme {
+    authority: Authority,
+    domains: Vec<String>,
+    tls: Arc<Tls>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    provider: CryptoProvider,
+    /// The name of this instance in a claim.
+    holder: String,
+    seen: Mutex<Seen>,
+}
+
+/// The certificate in the store, as it was last read.
+#[derive(Debug, Default)]
+struct Seen {
+    etag: Option<ETag>,
+    known: Option<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    directory: String,
+    issued: Issued,
+}
+
+/// The order that is ours.
+#[derive(Debug)]
+struct Claim {
+    etag: ETag,
+    record: OrderRecord,
+}
+
+impl fmt::Debug for Acme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acme").field("domains", &self.domains).finish_non_exhaustive()
+    }
+}
+
+impl Acme {
+    /// For these names. What the store has already is shown from now on.
+    ///
+    /// # Errors
+    ///
+    /// The authority cannot be asked with what there is. That the store fails is no error: it is
+    /// asked again.
+    pub async fn open(
+        options: AcmeOptions,
+        tls: &Arc<Tls>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, AcmeError> {
+        let acme = Self {
+            domains: options.domains.clone(),
+            authority: Authority::open(options, Arc::clone(&store)).await?,
+            tls: Arc::clone(tls),
+            store,
+            clock,
+            metrics,
+            provider: rustls::crypto::ring::default_provider(),
+            holder: Uuid::new_v4().simple().to_string(),
+            seen: Mutex::default(),
+        };
+        let mut seen = acme.seen.lock().await;
+        if let Err(error) = acme.read(&mut seen).await {
+            tracing::warn!(error = error_chain(&error), "the certificate cannot be read now");
+        }
+        drop(seen);
+        Ok(acme)
+    }
+
+    /// Looks at the certificate in the store, shows it, and orders the next if it is time and nobody
+    /// else does.
+    pub async fn look(&self) {
+        // What comes meanwhile waits for the same order.
+        let mut seen = self.seen.lock().await;
+        if let Err(error) = Box::pin(self.attend(&mut seen)).await {
+            tracing::warn!(error = error_chain(&error), "cannot look after the certificate now");
+        }
+    }
+
+    async fn attend(&self, seen: &mut Seen) -> Result<(), AcmeError> {
+        self.read(seen).await?;
+        let now = self.clock.now();
+        let Some(reason) = self.due(seen, now) else { return Ok(()) };
+        let Some(mut claim) = self.claim(now).await? else { return Ok(()) };
+        let directory = self.authority.directory();
+        let domains = self.domains.join(" ");
+        tracing::info!(domains, directory, reason, "ordering a certificate");
+        let ordering = Box::pin(self.order(&mut claim));
+        let result = tokio::time::timeout(ORDER_TIME_MAX, ordering).await;
+        let result = match result.unwrap_or(Err(AcmeError::Timeout)) {
+            Ok(pair) => self.install(pair, seen).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => self.succeeded(claim).await,
+            // It counts the result.
+            Err(AcmeError::Superseded) => tracing::info!("another instance orders"),
+            Err(error) => self.failed(claim, &error).await,
+        }
+        Ok(())
+    }
+
+    /// Reads the certificate, and shows it if it is another one.
+    async fn read(&self, seen: &mut Seen) -> Result<(), AcmeError> {
+        let record = match self.store.get(&acme_certificate()).await {
+            Ok(record) => record,
+            Err(error) if error.is_not_found() => {
+                *seen = Seen::default();
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if seen.etag.as_ref() == Some(&record.etag) {
+            return Ok(());
+        }
+        seen.etag = Some(record.etag);
+        seen.known = match self.known(&record.bytes) {
+            Ok(known) => {
+                self.tls.show(known.issued.clone());
+                let expires = written(known.issued.expires);
+                tracing::info!(expires, names = known.issued.names.join(" "), "took a certificate");
+                Some(known)
+            }
+            Err(error) => {
+                self.metrics.count_tls_reload("failed");
+                tracing::error!(error, "the record of the certificate cannot be used");
+                None
+            }
+        };
+        Ok(())
+    }
+
+    fn known(&self, bytes: &[u8]) -> Result<Known, String> {
+        let record = CertificateRecord::of_bytes(bytes)?;
+        let issued = Issued::read(&record.chain, &record.key, &self.provider)?;
+        Ok(Known { directory: record.directory, issued })
+    }
+
+    /// Why another certificate is needed, if it is.
+    fn due(&self, seen: &Seen, now: SystemTime) -> Option<&'static str> {
+        let Some(Known { directory, issued }) = &seen.known else {
+            return Some("there is none");
+        };
+        if directory != self.authority.directory() {
+            return Some("the one that there is comes from another authority");
+        }
+        if !self.domains.iter().all(|name| issued.names.contains(name)) {
+            return Some("the one that there is lacks a name");
+        }
+        (now >= renewal(issued)).then_some("two thirds of the life of the last one are over")
+    }
+
+    /// Takes the order, unless somebody else has it or it is too early.
+    async fn claim(&self, now: SystemTime) -> Result<Option<Claim>, AcmeError> {
+        let key = acme_order();
+        let (before, mode) = match self.store.get(&key).await {
+            // One that cannot be read is replaced.
+            Ok(record) => (OrderRecord::of_bytes(&record.bytes), PutMode::Match(record.etag)),
+            Err(error) if error.is_not_found() => (None, PutMode::Create),
+            Err(error) => return Err(error.into()),
+        };
+        let before = before.unwrap_or_default();
+        let directory = self.authority.directory();
+        let is_same = before.directory == directory && before.domains == self.domains;
+        let is_others = before.holder.as_ref().is_some_and(|holder| *holder != self.holder);
+        // What lies further ahead than it can was written by a clock that was wrong.
+        let is_ahead = |at: u64, max: Duration| {
+            let (now, max) = (seconds(now), max.as_secs());
+            now < at && at <= now.saturating_add(max)
+        };
+        if (is_others && is_ahead(before.until, CLAIM))
+            || is_ahead(before.done.saturating_add(PAUSE.as_secs()), PAUSE)
+            || (is_same && is_ahead(before.not_before, RETRY_AFTER_MAX))
+        {
+            tracing::debug!(holder = ?before.holder, "no certificate is ordered now");
+            return Ok(None);
+        }
+        let record = OrderRecord {
+            directory: directory.to_owned(),
+            domains: self.domains.clone(),
+            holder: Some(self.holder.clone()),
+            until: seconds(now + CLAIM),
+            failures: if is_same { before.failures } else { 0 },
+            done: before.done,
+            ..OrderRecord::default()
+        };
+        match self.store.put(&key, record.to_bytes(), mode).await {
+            Ok(written) => Ok(Some(Claim { etag: written.etag, record })),
+            Err(error) if error.is_conflict() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes what has become of the order, as long as it is ours.
+    async fn keep(&self, claim: &mut Claim) -> Result<(), AcmeError> {
+        let mode = PutMode::Match(claim.etag.clone());
+        match self.store.put(&acme_order(), claim.record.to_bytes(), mode).await {
+            Ok(written) => {
+                claim.etag = written.etag;
+                Ok(())
+            }
+            Err(error) if error.is_conflict() => Err(AcmeError::Superseded),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn order(&self, claim: &mut Claim) -> Result<Pair, AcmeError> {
+        let (order, challenges) = self.authority.begin(&self.domains).await?;
+        if !challenges.is_empty() {
+            claim.record.challenges = challenges;
+            self.keep(claim).await?;
+        }
+        self.authority.finish(order, &self.domains).await
+    }
+
+    /// Stores what was issued, and shows it.
+    async fn install(&self, pair: Pair, seen: &mut Seen) -> Result<(), AcmeError> {
+        let Pair { chain, key } = pair;
+        let issued = Issued::read(&chain, &key, &self.provider).map_err(AcmeError::Unusable)?;
+        if issued.expires <= self.clock.now() {
+            let why = format!("the certificate expired at {}", written(issued.expires));
+            return Err(AcmeError::Unusable(why));
+        }
+        if let Some(name) = self.domains.iter().find(|name| !issued.names.contains(name)) {
+            return Err(AcmeError::Unusable(format!("the certificate is not for {name}")));
+        }
+        let directory = self.authority.directory().to_owned();
+        let record = CertificateRecord { directory: directory.clone(), chain, key };
+        let mode = seen.etag.clone().map_or(PutMode::Create, PutMode::Match);
+        match self.store.put(&acme_certificate(), record.to_bytes(), mode).await {
+            Ok(written) => seen.etag = Some(written.etag),
+            Err(error) if error.is_conflict() => return Err(AcmeError::Superseded),
+            Err(error) => return Err(error.into()),
+        }
+        self.tls.show(issued.clone());
+        tracing::info!(
+            expires = written(issued.expires),
+            renewal = written(renewal(&issued)),
+            names = issued.names.join(" "),
+            "the authority has issued a certificate"
+        );
+        seen.known = Some(Known { directory, issued });
+        Ok(())
+    }
+
+    async fn succeeded(&self, mut claim: Claim) {
+        self.metrics.count_acme_order("ok");
+        let done = seconds(self.clock.now());
+        let OrderRecord { directory, domains, .. } = claim.record;
+        claim.record = OrderRecord { directory, domains, done, ..OrderRecord::default() };
+        if let Err(error) = self.keep(&mut claim).await {
+            tracing::debug!(error = error_chain(&error), "the claim ends by itself");
+        }
+    }
+
+    async fn failed(&self, mut claim: Claim, error: &AcmeError) {
+        self.metrics.count_acme_order("failed");
+        let OrderRecord { directory, domains, failures, done, .. } = claim.record;
+        let asked = self.authority.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
+        let wait = backoff(failures).max(asked);
+        let (failures, next) = (failures.saturating_add(1), self.clock.now() + wait);
+        tracing::warn!(
+            error = error_chain(error),
+            failures,
+            next = written(next),
+            domains = self.domains.join(" "),
+            "no certificate: what there is stays, and it is tried again"
+        );
+        claim.record = OrderRecord {
+            directory,
+            domains,
+            failures,
+            reason: Some(error_chain(error)),
+            not_before: seconds(next),
+            done,
+            ..OrderRecord::default()
+        };
+        if let Err(error) = self.keep(&mut claim).await {
+            tracing::debug!(error = error_chain(&error), "the claim ends by itself");
+        }
+    }
+}
+
+/// When a certificate is to be replaced.
+fn renewal(issued: &Issued) -> SystemTime {
+    let life = issued.expires.duration_since(issued.begins).unwrap_or_default();
+    issued.expires - life / 3
+}
+
+/// How long to wait after so many failures before the last.
+fn backoff(failures: u32) -> Duration {
+    BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! [`Body`]: the bytes of a request or response, whatever they come from.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::{TryStream, TryStreamExt};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+
+/// Why a body ended early.
+pub type BodyFailure = Box<dyn Error + Send + Sync>;
+
+/// The body of a request or response.
+pub struct Body(Source);
+
+/// What most bodies are needs no allocation.
+enum Source {
+    /// All that is left of a body in memory.
+    Memory(Bytes),
+    /// What a client sends.
+    Client(Incoming),
+    Other(UnsyncBoxBody<Bytes, BodyFailure>),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Body").finish_non_exhaustive()
+    }
+}
+
+impl Body {
+    /// A body without a byte.
+    pub const fn empty() -> Self {
+        Self(Source::Memory(Bytes::new()))
+    }
+
+    /// What a client sends.
+    pub fn of_client(body: Incoming) -> Self {
+        Self(Source::Client(body))
+    }
+
+    /// Any other body.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyFailure>,
+    {
+        Self(Source::Other(body.map_err(Into::into).boxed_unsync()))
+    }
+
+    /// The pieces of a stream.
+    pub fn from_stream<S>(stream: S) -> Self
+    where
+        S: TryStream<Ok = Bytes> + Send + 'static,
+        S::Error: Into<BodyFailure>,
+    {
+        Self::new(StreamBody::new(stream.map_ok(Frame::data).err_into::<BodyFailure>()))
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        Self(Source::Memory(bytes.into()))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyFailure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
+        match &mut self.0 {
+            Source::Memory(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Source::Client(body) => {
+                Pin::new(body).poll_frame(task).map(|frame| Some(frame?.map_err(Into::into)))
+            }
+            Source::Other(body) => Pin::new(body).poll_frame(task),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Memory(bytes) => bytes.is_empty(),
+            Source::Client(body) => body.is_end_stream(),
+            Source::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Client(body) => body.size_hint(),
+            Source::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn length_is_known_of_what_is_in_memory() {
+        let [empty, memory] = [Body::empty(), Body::from("text")];
+        assert_eq!((empty.size_hint().exact(), empty.is_end_stream()), (Some(0), true));
+        assert_eq!((memory.size_hint().exact(), memory.is_end_stream()), (Some(4), false));
+        assert_eq!(memory.collect().await.unwrap().to_bytes(), "text");
+        let pieces = ["a", "b"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
+        let streamed = Body::from_stream(stream::iter(pieces));
+        assert_eq!(streamed.size_hint().exact(), None);
+        assert_eq!(streamed.collect().await.unwrap().to_bytes(), "ab");
+    }
+
+    #[tokio::test]
+    async fn failure_of_a_stream_is_kept() {
+        let failing = stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
+        let error = Body::from_stream(failing).collect().await.unwrap_err();
+        assert_eq!(error.to_string(), "gone");
+    }
+}

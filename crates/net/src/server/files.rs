@@ -1,0 +1,207 @@
+//! Bodies out of files: the connection takes their bytes from the file itself (`sendfile(2)`), and
+//! they never pass through this process.
+//!
+//! hyper writes bodies as buffers. A [`FileBody`] gives it *placeholders*, buffers with an address
+//! that belongs to nothing else and bytes that nobody reads, and queues beside each of them the
+//! part of the file that it stands for ([`Files`]). The connection recognises a placeholder by its
+//! address and sends what is next in the queue instead. That holds for HTTP/1.1 without TLS, where
+//! the buffers of a body reach the connection as they are and in their order; everywhere else
+//! nobody offers the queue, and bodies are read.
+//!
+//! A file that is not in memory would make the thread wait for the disk, which serves other
+//! connections meanwhile. So each part is looked at first, and read on a thread that may wait if it
+//! is not there.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use jreg_storage::{ByteRange, OpenFile};
+use tokio::task::JoinHandle;
+
+/// The most that one placeholder stands for.
+const PART_BYTES_MAX: usize = 1024 * 1024;
+/// How much is read at a time of a part that is not in memory.
+const READ_BYTES: usize = 128 * 1024;
+/// A body that is not longer is read at once, if it is in memory.
+pub const SMALL_BYTES_MAX: u64 = 64 * 1024;
+
+/// Never read, and never written: it takes up addresses, no memory.
+static PLACEHOLDER: LazyLock<&'static [u8]> =
+    LazyLock::new(|| Box::leak(vec![0; PART_BYTES_MAX].into_boxed_slice()));
+
+/// Whether a buffer stands for bytes of a file.
+pub fn is_placeholder(buffer: &[u8]) -> bool {
+    !buffer.is_empty() && PLACEHOLDER.as_ptr_range().contains(&buffer.as_ptr())
+}
+
+/// A part of a file.
+#[derive(Debug)]
+struct Part {
+    file: Arc<OpenFile>,
+    range: ByteRange,
+}
+
+/// What the placeholders on their way to a connection stand for, in their order.
+#[derive(Debug, Default)]
+pub struct Files(Mutex<VecDeque<Part>>);
+
+impl Files {
+    /// The queue of a connection over which files can be sent, if this system can do that.
+    pub fn offered() -> Option<Arc<Self>> {
+        cfg!(target_os = "linux").then(Arc::default)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Part>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends some of what the next placeholder stands for: `length` bytes of it are left.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system, `WouldBlock` among them; `UnexpectedEof` if the file has become shorter.
+    pub fn send(&self, connection: impl AsFd, length: usize) -> io::Result<usize> {
+        let mut parts = self.lock();
+        let Some(part) = parts.front_mut() else {
+            return Err(io::Error::other("a placeholder stands for nothing"));
+        };
+        let wanted = usize::try_from(part.range.len()).unwrap_or(usize::MAX).min(length);
+        let sent = send_file(connection, &part.file.file, part.range.start, wanted)?;
+        if sent == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        part.range.start += sent as u64;
+        if part.range.is_empty() {
+            parts.pop_front();
+        }
+        Ok(sent)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn send_file(
+    connection: impl AsFd,
+    file: &std::fs::File,
+    mut offset: u64,
+    count: usize,
+) -> io::Result<usize> {
+    Ok(rustix::fs::sendfile(connection, file, Some(&mut offset), count)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_file(_: impl AsFd, _: &std::fs::File, _: u64, _: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Reads bytes of a file that are in memory. `None`: they are not all there, or this file system
+/// cannot tell.
+pub fn read_resident(file: &OpenFile, range: ByteRange) -> Option<Bytes> {
+    let length = usize::try_from(range.len()).ok()?;
+    let mut bytes = vec![0; length];
+    let read = read_now(file, &mut bytes, range.start).ok()?;
+    (read == length).then(|| bytes.into())
+}
+
+#[cfg(target_os = "linux")]
+fn read_now(file: &OpenFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut buffers = [io::IoSliceMut::new(bytes)];
+    let flags = rustix::io::ReadWriteFlags::NOWAIT;
+    Ok(rustix::io::preadv2(&file.file, &mut buffers, offset, flags)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_now(_: &OpenFile, _: &mut [u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A body whose bytes the connection takes from a file.
+#[derive(Debug)]
+pub struct FileBody {
+    files: Arc<Files>,
+    file: Arc<OpenFile>,
+    rest: ByteRange,
+    /// Reads the next part into memory.
+    reading: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl FileBody {
+    /// A range of a file, which lies within it, over the connection of `files`. `None`: this file
+    /// system cannot tell what is in memory.
+    pub fn new(files: &Arc<Files>, file: Arc<OpenFile>, rest: ByteRange) -> Option<Self> {
+        let known = !rest.is_empty() && rest.end <= file.size_bytes;
+        let first = known.then(|| read_now(&file, &mut [0], rest.start))?;
+        if first.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+            return None;
+        }
+        Some(Self { files: Arc::clone(files), file, rest, reading: None })
+    }
+
+    fn next_part(&self) -> ByteRange {
+        let end = self.rest.end.min(self.rest.start + PART_BYTES_MAX as u64);
+        ByteRange { start: self.rest.start, end }
+    }
+
+    fn is_resident(&self, part: ByteRange) -> bool {
+        let is_there = |offset| !matches!(read_now(&self.file, &mut [0], offset), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        is_there(part.start) && is_there(part.end - 1)
+    }
+}
+
+fn read_through(file: &OpenFile, part: ByteRange) -> io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = part.start;
+    while offset < part.end {
+        match file.file.read_at(&mut buffer, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => offset += read as u64,
+        }
+    }
+    Ok(())
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let part = self.next_part();
+        if self.reading.is_none() && !self.is_resident(part) {
+            let file = Arc::clone(&self.file);
+            self.reading = Some(tokio::task::spawn_blocking(move || read_through(&file, part)));
+        }
+        if let Some(reading) = &mut self.reading {
+            let read = ready!(Pin::new(reading).poll(task));
+            self.reading = None;
+            if let Err(error) = read.map_err(io::Error::other).and_then(|read| read) {
+                self.rest.start = self.rest.end;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        self.rest.start = part.end;
+        let length = usize::try_from(part.len()).unwrap_or(PART_BYTES_MAX);
+        self.files.lock().push_back(Part { file: Arc::clone(&self.file), range: part });
+        let placeholder = PLACEHOLDER.get(..length).unwrap_or_default();
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(placeholder)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len())
+    }
+}

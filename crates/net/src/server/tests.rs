@@ -1,0 +1,358 @@
+//! Tests of the server with a handler of its own: what holds for connections, whatever is served.
+#![allow(clippy::unwrap_used)]
+
+mod abuse;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::testing::handler;
+use super::*;
+
+/// More than the system keeps for a client that does not read.
+const LARGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What the routes tell the test.
+struct Told {
+    /// A request of `/held` has begun.
+    held: mpsc::Receiver<()>,
+    /// The body of a request of `/endless` is gone.
+    dropped: mpsc::Receiver<()>,
+}
+
+struct Fixture {
+    running: Running,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    /// Cancelled: `/held` answers.
+    release: CancellationToken,
+    told: Told,
+}
+
+fn options() -> ServerOptions {
+    ServerOptions { shutdown_deadline: Duration::from_secs(30), ..ServerOptions::default() }
+}
+
+/// Sends when it is dropped.
+struct Farewell(mpsc::Sender<()>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(());
+    }
+}
+
+fn routes(release: CancellationToken) -> (Arc<dyn RequestHandler>, Told) {
+    let (held_sender, held) = mpsc::channel(8);
+    let (dropped_sender, dropped) = mpsc::channel(8);
+    let endless = move || {
+        let farewell = Farewell(dropped_sender.clone());
+        let bytes = stream::repeat(Bytes::from(vec![0; 65_536])).map(move |bytes| {
+            let _ = &farewell;
+            Ok::<_, std::io::Error>(bytes)
+        });
+        Body::from_stream(bytes)
+    };
+    let handler = handler(move |request| {
+        let body = match request.uri().path() {
+            "/" => Body::from("here"),
+            "/held" => Body::from("released"),
+            "/large" => Body::from(vec![0; LARGE_BYTES]),
+            "/endless" => endless(),
+            path => panic!("{path}"),
+        };
+        let is_held = request.uri().path() == "/held";
+        let (held_sender, release) = (held_sender.clone(), release.clone());
+        async move {
+            if is_held {
+                held_sender.try_send(()).unwrap();
+                release.cancelled().await;
+            }
+            Response::new(body)
+        }
+    });
+    (handler, Told { held, dropped })
+}
+
+fn start_with<A: Acceptor>(
+    options: ServerOptions,
+    acceptor: impl FnOnce(TcpListener) -> A,
+) -> Fixture {
+    let release = CancellationToken::new();
+    let (handler, told) = routes(release.clone());
+    let metrics = Arc::new(Metrics::new());
+    let tasks = TaskTracker::new();
+    let parts = Parts {
+        handler,
+        tls: None,
+        metrics: Arc::clone(&metrics),
+        tasks: tasks.clone(),
+        stopping: CancellationToken::new(),
+    };
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let running = serve(acceptor(listener), address, parts, options);
+    Fixture { running, metrics, tasks, release, told }
+}
+
+fn start(options: ServerOptions) -> Fixture {
+    start_with(options, |listener| listener)
+}
+
+impl Fixture {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.running.local_addr()).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let mut stream = self.connect().await;
+        ask(&mut stream, path, "connection: close\r\n").await;
+        read_all(&mut stream).await
+    }
+
+    /// Shuts down in a task, once that has begun.
+    async fn shut_down(self) -> JoinHandle<Ending> {
+        let stopping = self.running.shared.parts.stopping.clone();
+        let ending = tokio::spawn(self.running.shutdown());
+        stopping.cancelled().await;
+        ending
+    }
+}
+
+async fn ask(stream: &mut TcpStream, path: &str, headers: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+}
+
+async fn read_all(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// Reads until the answer of `/`, `/held` or the like is there, and leaves the connection open.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut answer = String::new();
+    let mut buffer = [0; 1024];
+    while !answer.ends_with(end) {
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "closed after {answer:?}");
+        answer.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+    }
+    answer
+}
+
+#[tokio::test]
+async fn requests_are_answered_until_the_server_is_dropped() {
+    let server = start(options());
+    assert!(server.get("/").await.starts_with("HTTP/1.1 200 OK\r\n"));
+    let address = server.running.local_addr();
+    let mut open = server.connect().await;
+    ask(&mut open, "/", "").await;
+    read_until(&mut open, "here").await;
+    drop(server);
+    assert_eq!(open.read(&mut [0; 1]).await.unwrap_or(0), 0, "the connection is closed");
+    // The listener goes when its task is next run.
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_to_those_who_begin_with_it() {
+    let server = start(options());
+    let io = TokioIo::new(server.connect().await);
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        let request = http::Request::get("http://test/").body(Empty::<Bytes>::new()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.version(), http::Version::HTTP_2);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "here");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_to_try_again() {
+    check_one_at_a_time(ServerOptions { connections_max: 1, ..options() }).await;
+}
+
+/// Checks a server that takes one connection of this machine.
+async fn check_one_at_a_time(options: ServerOptions) {
+    let server = start(options);
+    let mut first = server.connect().await;
+    ask(&mut first, "/", "").await;
+    read_until(&mut first, "here").await;
+    let refusal = server.get("/").await;
+    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+    assert!(refusal.contains("\r\nretry-after: 5\r\n"), "{refusal}");
+    let body = refusal.split_once("\r\n\r\n").unwrap().1;
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["errors"][0]["code"], "UNAVAILABLE");
+    assert_eq!(server.metrics.connections_refused.get(), 1);
+    // The first connection is still served, and its place is free when it is gone.
+    ask(&mut first, "/", "connection: close\r\n").await;
+    assert!(read_all(&mut first).await.ends_with("here"));
+    while !server.get("/").await.starts_with("HTTP/1.1 200 ") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_holds_nobody_up() {
+    let server = start(options());
+    let _silent = server.connect().await;
+    let mut stalled = server.connect().await;
+    stalled.write_all(b"GET / HT").await.unwrap();
+    assert!(server.get("/").await.ends_with("here"));
+}
+
+/// An acceptor that fails first.
+struct Failing {
+    errors: VecDeque<io::Error>,
+    listener: TcpListener,
+}
+
+#[async_trait]
+impl Acceptor for Failing {
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self.errors.pop_front() {
+            Some(error) => Err(error),
+            None => self.listener.accept().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn fixed_too_many_open_files_do_not_end_the_listener() {
+    const EMFILE: i32 = 24;
+    let errors = [
+        io::Error::from_raw_os_error(EMFILE),
+        io::Error::from(io::ErrorKind::ConnectionAborted),
+        io::Error::from_raw_os_error(EMFILE),
+    ];
+    let errors = VecDeque::from(errors);
+    let server = start_with(options(), |listener| Failing { errors, listener });
+    assert!(server.get("/").await.ends_with("here"));
+    assert_eq!(server.metrics.accept_errors.get(), 2, "an aborted connection is no error of ours");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed() {
+    let timeout = Duration::from_millis(100);
+    let server = start(ServerOptions { header_read_timeout: timeout, ..options() });
+    for beginning in ["", "GET / HT", "PRI * HTTP"] {
+        let mut stream = server.connect().await;
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Closed with unread bytes it may also be reset.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{beginning:?}");
+    }
+    let mut used = server.connect().await;
+    ask(&mut used, "/", "").await;
+    read_until(&mut used, "here").await;
+    assert_eq!(used.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_off() {
+    let timeout = Duration::from_millis(100);
+    let mut server = start(ServerOptions { write_stall_timeout: timeout, ..options() });
+    let mut stream = server.connect().await;
+    ask(&mut stream, "/endless", "").await;
+    server.told.dropped.recv().await.unwrap();
+    assert!(server.get("/").await.ends_with("here"));
+}
+
+#[tokio::test]
+async fn an_http_2_client_that_takes_nothing_is_cut_off() {
+    let timeout = Duration::from_millis(100);
+    let mut server = start(ServerOptions { write_stall_timeout: timeout, ..options() });
+    let io = TokioIo::new(server.connect().await);
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://test/endless").body(Empty::<Bytes>::new()).unwrap();
+    // The body is kept and not read: the stream's window fills, while pings are still answered.
+    let _unread = client.send_request(request).await.unwrap();
+    server.told.dropped.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_what_runs_finish() {
+    let mut server = start(options());
+    let mut busy = server.connect().await;
+    ask(&mut busy, "/held", "").await;
+    server.told.held.recv().await.unwrap();
+    let mut idle = server.connect().await;
+    ask(&mut idle, "/", "").await;
+    read_until(&mut idle, "here").await;
+    let (address, release) = (server.running.local_addr(), server.release.clone());
+    let ending = server.shut_down().await;
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed at once");
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!ending.is_finished());
+    release.cancel();
+    assert!(read_all(&mut busy).await.ends_with("released"));
+    assert_eq!(ending.await.unwrap(), Ending::Whole);
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_half_a_request() {
+    let server = start(options());
+    let mut half = server.connect().await;
+    half.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
+    assert!(server.get("/").await.ends_with("here"), "the server has had its turn");
+    assert_eq!(server.shut_down().await.await.unwrap(), Ending::Whole);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_an_answer_that_is_on_its_way() {
+    let server = start(options());
+    let mut slow = server.connect().await;
+    ask(&mut slow, "/large", "").await;
+    let mut answer = vec![0; 1024];
+    slow.read_exact(&mut answer).await.unwrap();
+    let ending = server.shut_down().await;
+    // Longer than a connection without an answer is given.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!ending.is_finished());
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.len() > LARGE_BYTES);
+    assert_eq!(ending.await.unwrap(), Ending::Whole);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_operations_whose_client_is_gone() {
+    let server = start(options());
+    let (tasks, release) = (server.tasks.clone(), CancellationToken::new());
+    let held = release.clone();
+    tasks.spawn(async move { held.cancelled().await });
+    let ending = server.shut_down().await;
+    tokio::task::yield_now().await;
+    assert!(!ending.is_finished());
+    release.cancel();
+    assert_eq!(ending.await.unwrap(), Ending::Whole);
+}
+
+#[tokio::test]
+async fn a_shutdown_cuts_off_at_its_deadline() {
+    let deadline = Duration::from_millis(50);
+    let mut server = start(ServerOptions { shutdown_deadline: deadline, ..options() });
+    let mut busy = server.connect().await;
+    ask(&mut busy, "/held", "").await;
+    server.told.held.recv().await.unwrap();
+    assert_eq!(server.shut_down().await.await.unwrap(), Ending::CutOff);
+    assert_eq!(read_all(&mut busy).await, "");
+}

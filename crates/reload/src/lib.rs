@@ -1,0 +1,239 @@
+//! [`Watched`]: files that are read again when they change. What is wrong never takes the place of
+//! what was right.
+//!
+//! Usually it is one file. Files that are only right together, as a certificate and its key are, are
+//! read together.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use jreg_storage::error_chain;
+
+/// Makes a value of the files' texts, or says what is wrong with one.
+type Parse<T> = Box<dyn Fn(&[String]) -> Result<T, Fault> + Send + Sync>;
+
+/// Files, and what they say together.
+pub struct Watched<T> {
+    paths: Vec<PathBuf>,
+    bytes_max: usize,
+    parse: Parse<T>,
+    current: RwLock<Arc<T>>,
+    /// How the files looked when they were last read, whether they were right or not.
+    seen: Mutex<Vec<Option<Stamp>>>,
+    generation: AtomicU64,
+}
+
+/// What is wrong with one of several files.
+#[derive(Debug)]
+pub struct Fault {
+    /// Its place among them.
+    pub file: usize,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What changes with a file. Writing in place changes the time, replacing it the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    bytes: u64,
+    file: u64,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It does not say what it should.
+    #[error("{}: {why}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// What came of looking at a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// None has changed.
+    Unchanged,
+    /// What they say now holds.
+    Done,
+    /// What they said before still holds.
+    Failed,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+impl<T> Watched<T> {
+    /// Reads a file for the first time.
+    pub fn open(
+        path: impl Into<PathBuf>,
+        bytes_max: usize,
+        parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Self, FileError> {
+        let parse = move |texts: &[String]| {
+            let text = texts.first().map_or("", String::as_str);
+            parse(text).map_err(|why| Fault { file: 0, why })
+        };
+        Self::open_all(vec![path.into()], bytes_max, parse)
+    }
+
+    /// Reads several files for the first time. `bytes_max` is for each of them.
+    pub fn open_all(
+        paths: Vec<PathBuf>,
+        bytes_max: usize,
+        parse: impl Fn(&[String]) -> Result<T, Fault> + Send + Sync + 'static,
+    ) -> Result<Self, FileError> {
+        let seen = stamps(&paths);
+        let current = read(&paths, bytes_max, &parse)?;
+        Ok(Self {
+            paths,
+            bytes_max,
+            parse: Box::new(parse),
+            current: RwLock::new(Arc::new(current)),
+            seen: Mutex::new(seen),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// What the files said when they were last right.
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts the changes.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Looks at the files, and reads them if one looks different. Blocks as a disk does.
+    pub fn reload(&self) -> Reload {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before they are read: what changes meanwhile is seen the next time.
+        let stamps = stamps(&self.paths);
+        if stamps == *seen {
+            return Reload::Unchanged;
+        }
+        let changed = stamps.iter().zip(&*seen).position(|(new, old)| new != old);
+        let path = changed.and_then(|place| self.paths.get(place));
+        let path = path.map(|path| path.display().to_string()).unwrap_or_default();
+        *seen = stamps;
+        match read(&self.paths, self.bytes_max, &self.parse) {
+            Ok(value) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+                self.generation.fetch_add(1, Ordering::Release);
+                tracing::info!(path, "read again");
+                Reload::Done
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::error!(error, "the file is not used; what it said before still holds");
+                Reload::Failed
+            }
+        }
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path)?;
+    let modified = metadata.modified()?;
+    Ok(Stamp { modified, bytes: metadata.len(), file: metadata.ino() })
+}
+
+fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    paths.iter().map(|path| stamp(path).ok()).collect()
+}
+
+fn read<T>(
+    paths: &[PathBuf],
+    bytes_max: usize,
+    parse: impl Fn(&[String]) -> Result<T, Fault>,
+) -> Result<T, FileError> {
+    let texts: Result<Vec<_>, _> = paths.iter().map(|path| text(path, bytes_max)).collect();
+    parse(&texts?).map_err(|Fault { file, why }| FileError::Wrong {
+        path: paths.get(file).cloned().unwrap_or_default(),
+        why,
+    })
+}
+
+fn text(path: &Path, bytes_max: usize) -> Result<String, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > bytes_max as u64 {
+        let why = format!("it is larger than {bytes_max} bytes");
+        return Err(FileError::Wrong { path: path.to_owned(), why });
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_never_replaces_what_was_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("number");
+        let parse = |text: &str| text.trim().parse::<u32>().map_err(|error| error.to_string());
+        assert!(matches!(Watched::open(&path, 10, parse), Err(FileError::Unreadable { .. })));
+        std::fs::write(&path, "1").unwrap();
+        let file = Watched::open(&path, 10, parse).unwrap();
+        assert_eq!((file.reload(), *file.get(), file.generation()), (Reload::Unchanged, 1, 0));
+        for (text, reload, value) in [
+            ("22", Reload::Done, 22),
+            ("xyz", Reload::Failed, 22),
+            ("9999999999999", Reload::Failed, 22),
+            ("3333", Reload::Done, 3333),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!((file.reload(), *file.get()), (reload, value), "{text}");
+            assert_eq!(file.reload(), Reload::Unchanged, "said once");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((file.reload(), *file.get()), (Reload::Failed, 3333));
+        let other = folder.path().join("other");
+        std::fs::write(&other, "4444").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!((file.reload(), *file.get(), file.generation()), (Reload::Done, 4444, 3));
+    }
+    #[test]
+    fn files_that_belong_together_are_right_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = vec![folder.path().join("a"), folder.path().join("b")];
+        let equal = |texts: &[String]| match texts {
+            [a, b] if a == b => Ok(a.clone()),
+            _ => Err(Fault { file: 1, why: "it is not like the other".to_owned() }),
+        };
+        std::fs::write(&paths[0], "1").unwrap();
+        std::fs::write(&paths[1], "22").unwrap();
+        let error = Watched::open_all(paths.clone(), 10, equal).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: it is not like the other", paths[1].display()));
+        std::fs::write(&paths[0], "22").unwrap();
+        let files = Watched::open_all(paths.clone(), 10, equal).unwrap();
+        std::fs::write(&paths[0], "333").unwrap();
+        assert_eq!((files.reload(), &**files.get()), (Reload::Failed, "22"), "half a change");
+        std::fs::write(&paths[1], "333").unwrap();
+        assert_eq!((files.reload(), &**files.get()), (Reload::Done, "333"));
+        assert_eq!(files.reload(), Reload::Unchanged);
+    }
+}

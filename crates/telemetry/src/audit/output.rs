@@ -1,0 +1,220 @@
+//! [`Output`]: where the lines go. A file is appended to, and followed when it is rotated.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::AuditTarget;
+
+/// What its owner and group may do with a new file.
+const MODE: u32 = 0o640;
+
+/// What takes the lines.
+#[derive(Debug)]
+pub(super) struct Output {
+    target: Target,
+    /// The last line could be written in part only.
+    is_torn: bool,
+}
+
+#[derive(Debug)]
+enum Target {
+    Stdout,
+    Stderr,
+    File(Rotated),
+}
+
+/// A file that others may rename or remove at any time.
+#[derive(Debug)]
+pub(super) struct Rotated {
+    path: PathBuf,
+    file: File,
+    identity: (u64, u64),
+}
+
+impl Output {
+    /// What a setting names; `None`: nothing. A file is made if it is not there.
+    pub(super) fn open(target: &AuditTarget) -> io::Result<Option<Self>> {
+        let target = match target {
+            AuditTarget::Off => return Ok(None),
+            AuditTarget::Stdout => Target::Stdout,
+            AuditTarget::Stderr => Target::Stderr,
+            AuditTarget::File(path) => {
+                let (file, identity) = open(path)?;
+                Target::File(Rotated { path: path.clone(), file, identity })
+            }
+        };
+        Ok(Some(Self { target, is_torn: false }))
+    }
+
+    /// Writes lines, and says how many of them were written whole.
+    pub(super) fn write(&mut self, lines: &[Vec<u8>], reopens: bool) -> (usize, io::Result<()>) {
+        let is_torn = &mut self.is_torn;
+        match &mut self.target {
+            Target::Stdout => write_lines(&mut io::stdout().lock(), lines, is_torn),
+            Target::Stderr => write_lines(&mut io::stderr().lock(), lines, is_torn),
+            Target::File(rotated) => {
+                // If that fails, the file that is open still takes the lines.
+                let followed = rotated.follow(reopens);
+                let (written, result) = write_lines(&mut rotated.file, lines, is_torn);
+                (written, result.and(followed))
+            }
+        }
+    }
+}
+
+impl Rotated {
+    /// Opens the file again if the path leads to another one, or to none.
+    fn follow(&mut self, reopens: bool) -> io::Result<()> {
+        let is_same =
+            std::fs::metadata(&self.path).is_ok_and(|now| identity(&now) == self.identity);
+        if is_same && !reopens {
+            return Ok(());
+        }
+        (self.file, self.identity) = open(&self.path)?;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
+    let mut options = OpenOptions::new();
+    options.append(true).mode(MODE);
+    let file = match options.create_new(true).open(path) {
+        Ok(file) => {
+            belong(&file, path);
+            file
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            check_link(path)?;
+            options.create_new(false).create(true).open(path)?
+        }
+        Err(error) => return Err(error),
+    };
+    let identity = identity(&file.metadata()?);
+    Ok((file, identity))
+}
+
+/// Refuses a symbolic link of another user: it would choose which file is appended to. Links of root
+/// and of the user that runs this are followed: operators use them, for example to `/dev/stdout`.
+fn check_link(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    let own = rustix::process::geteuid().as_raw();
+    if !metadata.is_symlink() || is_trusted_owner(metadata.uid(), own) {
+        return Ok(());
+    }
+    let (path, owner) = (path.display(), metadata.uid());
+    let why = format!("{path} is a symbolic link of user {owner}: name the file itself");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+fn is_trusted_owner(owner: u32, own: u32) -> bool {
+    owner == own || owner == 0
+}
+
+/// Gives a new file to whoever its folder belongs to: a command that root gives must not leave one that
+/// the server cannot open.
+fn belong(file: &File, path: &Path) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Ok(folder) = std::fs::metadata(folder.unwrap_or(Path::new("."))) {
+        // Only root may; for all others it is theirs already.
+        let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
+    }
+}
+
+fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Writes lines with as few calls as the output takes, so that those of several processes never
+/// mix. A line that could be written in part only is ended before the next one.
+fn write_lines(
+    output: &mut impl Write,
+    lines: &[Vec<u8>],
+    is_torn: &mut bool,
+) -> (usize, io::Result<()>) {
+    let mut bytes = lines.concat();
+    let end = usize::from(*is_torn && !bytes.is_empty());
+    bytes.splice(..0, std::iter::repeat_n(b'\n', end));
+    let mut rest = bytes.as_slice();
+    let result = loop {
+        if rest.is_empty() {
+            break output.flush();
+        }
+        match output.write(rest) {
+            Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    let mut room = (bytes.len() - rest.len()).saturating_sub(end);
+    if rest.len() < bytes.len() {
+        let last = bytes.get(bytes.len() - rest.len() - 1);
+        *is_torn = last.is_some_and(|last| *last != b'\n');
+    }
+    let whole = |line: &&Vec<u8>| {
+        let fits = line.len() <= room;
+        room = if fits { room - line.len() } else { room };
+        fits
+    };
+    let written = lines.iter().take_while(whole).count();
+    (written, result)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A disk with little room.
+    struct Small(Vec<u8>, usize);
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.1.saturating_sub(self.0.len()));
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.extend(bytes.iter().take(count));
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn links_of_root_and_of_the_own_user_are_followed() {
+        assert!(
+            is_trusted_owner(0, 1000) && is_trusted_owner(1000, 1000) && is_trusted_owner(0, 0)
+        );
+        assert!(!is_trusted_owner(1000, 0) && !is_trusted_owner(1001, 1000));
+        let folder = tempfile::tempdir().unwrap();
+        let (log, link) = (folder.path().join("log"), folder.path().join("link"));
+        std::fs::write(&log, "").unwrap();
+        std::os::unix::fs::symlink(&log, &link).unwrap();
+        assert!(open(&link).is_ok());
+        // Only root can make a link of another user.
+        if std::os::unix::fs::lchown(&link, Some(1), None).is_ok() {
+            let refused = open(&link).unwrap_err().to_string();
+            assert!(refused.contains("symbolic link of user 1"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn half_a_line_is_ended_before_the_next_one() {
+        let lines = [b"one\n".to_vec(), b"two\n".to_vec()];
+        let (mut disk, mut is_torn) = (Small(Vec::new(), 6), false);
+        let (written, result) = write_lines(&mut disk, &lines, &mut is_torn);
+        assert!(result.is_err());
+        assert_eq!((written, is_torn, disk.0.as_slice()), (1, true, &b"one\ntw"[..]));
+        let (written, _) = write_lines(&mut disk, &lines, &mut is_torn);
+        assert_eq!((written, is_torn), (0, true), "still full");
+        disk.1 = 100;
+        let (written, result) = write_lines(&mut disk, &lines, &mut is_torn);
+        assert!(result.is_ok());
+        assert_eq!((written, is_torn, disk.0.as_slice()), (2, false, &b"one\ntw\none\ntwo\n"[..]));
+    }
+}

@@ -1,0 +1,763 @@
+//! What the process counts, and how Prometheus reads it.
+//!
+//! Labels take only values from closed sets (endpoints, statuses, operations): no name of a
+//! repository or client ever becomes one, so their number is bounded.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jreg_registry::{BudgetUsage, FsckReport, GcReport, GcTally, RegistryUsage};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::logging::dropped_lines;
+
+/// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
+/// which older readers understand too: no family here has a type that only OpenMetrics knows.
+pub const OPENMETRICS: &str = "application/openmetrics-text";
+
+/// Upper bounds of the latency histograms, in seconds: from a memory read to a slow upload.
+const LATENCY_BOUNDS_S: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+/// A label set that is one or two pairs of a fixed name and a value of a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Labels<const N: usize>([(&'static str, Word); N]);
+
+/// By the values alone: the names are the same wherever two are compared, and each request is counted
+/// several times.
+impl<const N: usize> Hash for Labels<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for (_, value) in self.0 {
+            match value {
+                Word::Text(text) => state.write(text.as_bytes()),
+                Word::Number(number) => state.write_u16(number),
+            }
+        }
+    }
+}
+
+/// A value of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Text(&'static str),
+    Number(u16),
+}
+
+impl<const N: usize> EncodeLabelSet for Labels<N> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        use prometheus_client::encoding::EncodeLabel;
+        for (name, value) in self.0 {
+            match value {
+                Word::Text(text) => (name, text).encode(encoder.encode_label())?,
+                Word::Number(number) => (name, number).encode(encoder.encode_label())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Counters<2>,
+    request_seconds: Histograms,
+    received_bytes: Counters<1>,
+    sent_bytes: Counters<1>,
+    /// Requests that are being answered.
+    pub in_flight: Gauge,
+    /// Connections that are open.
+    pub connections: Gauge,
+    /// Connections that were refused because too many were open.
+    pub connections_refused: Counter,
+    /// Connections that could not be accepted, for want of file descriptors for example.
+    pub accept_errors: Counter,
+    /// Uploads whose bytes are coming in.
+    pub uploads: Gauge,
+    /// Uploads that were never finished and are removed.
+    pub uploads_expired: Counter,
+    upload_slots_free: Gauge,
+    upload_buffer_free: Gauge,
+    manifest_buffer_free: Gauge,
+    waiting: Family<Labels<1>, Gauge>,
+    waits: Counters<2>,
+    log_lines_dropped: Counter,
+    cache_lookups: Counters<1>,
+    store_requests: Counters<2>,
+    store_seconds: Histograms,
+    clock_difference: Gauge<f64, AtomicU64>,
+    store_hedges: Counters<1>,
+    /// Collections that run now.
+    pub gc_running: Gauge,
+    gc_runs: Counters<1>,
+    gc_seconds: Counter<f64, AtomicU64>,
+    gc_last_success: Gauge<f64, AtomicU64>,
+    gc_objects: Counters<2>,
+    gc_removed_bytes: Counters<1>,
+    gc_queued_bytes: Counter,
+    scrub_runs: Counters<1>,
+    scrub_last_success: Gauge<f64, AtomicU64>,
+    scrub_findings: Family<Labels<1>, Gauge>,
+    scrub_hashed_bytes: Counter,
+    auth_attempts: Counters<2>,
+    auth_tokens: Counters<1>,
+    auth_reloads: Counters<2>,
+    tls_handshakes: Counters<1>,
+    tls_reloads: Counters<1>,
+    tls_expiry: Gauge<f64, AtomicU64>,
+    acme_orders: Counters<1>,
+    audit_lines: Counters<1>,
+    limited: Counters<1>,
+    connections_cut: Counters<1>,
+}
+
+/// How a run of a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// It did all that there was to do.
+    Ok,
+    /// The store failed.
+    Failed,
+    /// Something in the store could not be understood.
+    Damaged,
+}
+
+impl RunEnd {
+    fn word(self) -> Word {
+        Word::Text(match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Damaged => "damaged",
+        })
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn latency() -> Histogram {
+    Histogram::new(LATENCY_BOUNDS_S)
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("jreg"),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(latency),
+            received_bytes: Family::default(),
+            sent_bytes: Family::default(),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            accept_errors: Counter::default(),
+            uploads: Gauge::default(),
+            uploads_expired: Counter::default(),
+            upload_slots_free: Gauge::default(),
+            upload_buffer_free: Gauge::default(),
+            manifest_buffer_free: Gauge::default(),
+            waiting: Family::default(),
+            waits: Family::default(),
+            log_lines_dropped: Counter::default(),
+            cache_lookups: Family::default(),
+            store_requests: Family::default(),
+            store_seconds: Family::new_with_constructor(latency),
+            clock_difference: Gauge::default(),
+            store_hedges: Family::default(),
+            gc_running: Gauge::default(),
+            gc_runs: Family::default(),
+            gc_seconds: Counter::default(),
+            gc_last_success: Gauge::default(),
+            gc_objects: Family::default(),
+            gc_removed_bytes: Family::default(),
+            gc_queued_bytes: Counter::default(),
+            scrub_runs: Family::default(),
+            scrub_last_success: Gauge::default(),
+            scrub_findings: Family::default(),
+            scrub_hashed_bytes: Counter::default(),
+            auth_attempts: Family::default(),
+            auth_tokens: Family::default(),
+            auth_reloads: Family::default(),
+            tls_handshakes: Family::default(),
+            tls_reloads: Family::default(),
+            tls_expiry: Gauge::default(),
+            acme_orders: Family::default(),
+            audit_lines: Family::default(),
+            limited: Family::default(),
+            connections_cut: Family::default(),
+        };
+        metrics.register_http();
+        metrics.register_process();
+        metrics.register_registry();
+        metrics.register_store();
+        metrics.register_collection();
+        metrics.register_check();
+        metrics.register_auth();
+        metrics.register_tls();
+        metrics
+    }
+
+    fn register_http(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "http_requests",
+            "Requests answered, by endpoint and status (499: the client went away first)",
+            self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from a request's head to the end of its answer, by endpoint",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "http_received",
+            "Bytes of request bodies, by endpoint",
+            Unit::Bytes,
+            self.received_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "http_sent",
+            "Bytes of answer bodies, by endpoint",
+            Unit::Bytes,
+            self.sent_bytes.clone(),
+        );
+        let text = "Requests being answered";
+        registry.register("http_requests_in_flight", text, self.in_flight.clone());
+    }
+
+    fn register_process(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("connections", "Open connections", self.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections refused because too many were open, over all or from one address",
+            self.connections_refused.clone(),
+        );
+        let text = "Connections cut off, by reason (stalled, resets)";
+        registry.register("connections_cut", text, self.connections_cut.clone());
+        registry.register(
+            "accept_errors",
+            "Connections that could not be accepted",
+            self.accept_errors.clone(),
+        );
+        registry.register(
+            "log_lines_dropped",
+            "Lines of the log that were dropped because standard error did not take them in time",
+            self.log_lines_dropped.clone(),
+        );
+        let build: Family<Labels<1>, Gauge> = Family::default();
+        let version = Labels([("version", Word::Text(env!("CARGO_PKG_VERSION")))]);
+        build.get_or_create(&version).set(1);
+        registry.register("build_info", "The version of jreg", build);
+    }
+
+    fn register_registry(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("uploads_in_progress", "Uploads being received", self.uploads.clone());
+        registry.register(
+            "uploads_expired",
+            "Uploads that were never finished and are removed",
+            self.uploads_expired.clone(),
+        );
+        registry.register(
+            "upload_slots_free",
+            "Uploads that may still begin to send (uploads-max)",
+            self.upload_slots_free.clone(),
+        );
+        registry.register_with_unit(
+            "upload_buffer_free",
+            "What uploads may still take into memory (upload-buffer-bytes)",
+            Unit::Bytes,
+            self.upload_buffer_free.clone(),
+        );
+        registry.register_with_unit(
+            "manifest_buffer_free",
+            "Memory that manifests may still take (manifest-buffer-bytes)",
+            Unit::Bytes,
+            self.manifest_buffer_free.clone(),
+        );
+        registry.register(
+            "budget_waiting",
+            "Requests that wait for a budget now, by budget",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "budget_waits",
+            "Requests that have waited for a budget, by budget and outcome (served or refused)",
+            self.waits.clone(),
+        );
+        registry.register(
+            "cache_lookups",
+            "Manifests and links looked for in memory, by outcome (hit or miss)",
+            self.cache_lookups.clone(),
+        );
+    }
+
+    fn register_store(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "store_requests",
+            "Store requests, by operation and outcome",
+            self.store_requests.clone(),
+        );
+        registry.register_with_unit(
+            "store_request_duration",
+            "Time of store requests, by operation",
+            Unit::Seconds,
+            self.store_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "store_clock_difference",
+            "How far the bucket's clock is from this machine's; above 60 nothing is written",
+            Unit::Seconds,
+            self.clock_difference.clone(),
+        );
+        registry.register(
+            "store_hedges",
+            "Slow reads that were asked for twice, by outcome (won, lost or withheld)",
+            self.store_hedges.clone(),
+        );
+    }
+
+    fn register_collection(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("gc_running", "Collections that run now", self.gc_running.clone());
+        registry.register(
+            "gc_runs",
+            "Collections, by outcome (ok, failed, damaged)",
+            self.gc_runs.clone(),
+        );
+        registry.register_with_unit(
+            "gc_duration",
+            "Time spent collecting, by runs that ended well",
+            Unit::Seconds,
+            self.gc_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "gc_last_success_timestamp",
+            "When the last collection ended well, in seconds of the Unix epoch",
+            Unit::Seconds,
+            self.gc_last_success.clone(),
+        );
+        registry.register(
+            "gc_objects",
+            "What collections looked at, by kind and by what became of it",
+            self.gc_objects.clone(),
+        );
+        registry.register_with_unit(
+            "gc_removed",
+            "What collections removed, by kind",
+            Unit::Bytes,
+            self.gc_removed_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "gc_queued",
+            "Blob bytes that lost their last link and wait for their removal",
+            Unit::Bytes,
+            self.gc_queued_bytes.clone(),
+        );
+    }
+
+    fn register_check(&mut self) {
+        let registry = &mut self.registry;
+        let text = "Checks of what is stored, by outcome (ok, failed)";
+        registry.register("scrub_runs", text, self.scrub_runs.clone());
+        registry.register_with_unit(
+            "scrub_last_success_timestamp",
+            "When the last check came to its end, in seconds of the Unix epoch",
+            Unit::Seconds,
+            self.scrub_last_success.clone(),
+        );
+        registry.register(
+            "scrub_findings",
+            "What the last check found, by severity (damage, untidy, note)",
+            self.scrub_findings.clone(),
+        );
+        registry.register_with_unit(
+            "scrub_hashed",
+            "Blob bytes that checks have read and hashed",
+            Unit::Bytes,
+            self.scrub_hashed_bytes.clone(),
+        );
+    }
+
+    fn register_auth(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "auth_attempts",
+            "Credentials that were looked at, by kind and outcome",
+            self.auth_attempts.clone(),
+        );
+        let text = "Tokens that were issued, by kind (access or refresh)";
+        registry.register("auth_tokens_issued", text, self.auth_tokens.clone());
+        registry.register(
+            "auth_reloads",
+            "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
+            self.auth_reloads.clone(),
+        );
+        let text = "Requests that were refused as too many, by kind (address, identity, uploads, \
+                    address_bytes, identity_bytes)";
+        registry.register("limited_requests", text, self.limited.clone());
+        let text = "Lines of the audit log, by outcome (written, failed)";
+        registry.register("audit_lines", text, self.audit_lines.clone());
+    }
+
+    /// Counts a connection that was cut off.
+    pub fn count_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&Labels([("reason", Word::Text(reason))])).inc();
+    }
+
+    /// Counts a request that was refused as one too many.
+    pub fn count_limited(&self, kind: &'static str) {
+        self.limited.get_or_create(&Labels([("kind", Word::Text(kind))])).inc();
+    }
+
+    /// Counts lines of the audit log.
+    pub fn count_audit(&self, outcome: &'static str, lines: usize) {
+        let labels = Labels([("outcome", Word::Text(outcome))]);
+        self.audit_lines.get_or_create(&labels).inc_by(lines as u64);
+    }
+
+    fn register_tls(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "tls_handshakes",
+            "TLS handshakes, by outcome (ok, failed, timeout, plain, challenge, no_certificate)",
+            self.tls_handshakes.clone(),
+        );
+        registry.register(
+            "tls_reloads",
+            "Times that the files or the certificate of TLS were read again, by outcome (ok, failed)",
+            self.tls_reloads.clone(),
+        );
+        registry.register_with_unit(
+            "tls_certificate_expiry_timestamp",
+            "When the server's certificate expires, in seconds of the Unix epoch",
+            Unit::Seconds,
+            self.tls_expiry.clone(),
+        );
+        registry.register(
+            "acme_orders",
+            "Certificates that this process asked an authority for, by outcome (ok, failed)",
+            self.acme_orders.clone(),
+        );
+    }
+
+    /// Counts that an authority was asked for a certificate.
+    pub fn count_acme_order(&self, outcome: &'static str) {
+        self.acme_orders.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+    }
+
+    /// Counts a handshake.
+    pub fn count_tls_handshake(&self, outcome: &'static str) {
+        self.tls_handshakes.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+    }
+
+    /// Counts that the files of TLS were read again.
+    pub fn count_tls_reload(&self, outcome: &'static str) {
+        self.tls_reloads.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+    }
+
+    /// Notes when the server's certificate expires.
+    pub fn tls_expires(&self, at: std::time::SystemTime) {
+        let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.tls_expiry.set(since.as_secs_f64());
+    }
+
+    /// Counts credentials that were looked at.
+    pub fn count_auth(&self, kind: &'static str, outcome: &'static str) {
+        let kind = ("kind", Word::Text(kind));
+        let labels = Labels([kind, ("outcome", Word::Text(outcome))]);
+        self.auth_attempts.get_or_create(&labels).inc();
+    }
+
+    /// Counts a token that was issued.
+    pub fn count_token(&self, kind: &'static str) {
+        self.auth_tokens.get_or_create(&Labels([("kind", Word::Text(kind))])).inc();
+    }
+
+    /// Counts a file that was read again.
+    pub fn count_auth_reload(&self, file: &'static str, outcome: &'static str) {
+        let file = ("file", Word::Text(file));
+        let labels = Labels([file, ("outcome", Word::Text(outcome))]);
+        self.auth_reloads.get_or_create(&labels).inc();
+    }
+
+    /// Counts a collection that ended well.
+    pub fn count_collection(&self, done: &GcReport, duration: Duration) {
+        self.gc_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
+        self.gc_seconds.inc_by(duration.as_secs_f64());
+        self.gc_last_success.set(unix_time());
+        self.gc_queued_bytes.inc_by(done.queued_bytes);
+        self.uploads_expired.inc_by(done.uploads.unfinished);
+        for (kind, tally) in [
+            ("manifest", &done.manifests),
+            ("link", &done.links),
+            ("blob", &done.blobs),
+            ("leftover", &done.leftovers),
+            ("fold", &done.deduplicated),
+        ] {
+            self.count_tally(kind, tally);
+        }
+    }
+
+    fn count_tally(&self, kind: &'static str, tally: &GcTally) {
+        let kind = ("kind", Word::Text(kind));
+        for (fate, count) in [
+            ("scanned", tally.scanned),
+            ("kept", tally.kept),
+            ("young", tally.young),
+            ("removed", tally.removed),
+            ("changed", tally.changed),
+            ("withheld", tally.withheld),
+            ("failed", tally.failed),
+        ] {
+            let labels = Labels([kind, ("fate", Word::Text(fate))]);
+            self.gc_objects.get_or_create(&labels).inc_by(count);
+        }
+        self.gc_removed_bytes.get_or_create(&Labels([kind])).inc_by(tally.removed_bytes);
+    }
+
+    /// Counts a collection that was given up.
+    pub fn count_failed_collection(&self, end: RunEnd) {
+        self.gc_runs.get_or_create(&Labels([("outcome", end.word())])).inc();
+    }
+
+    /// Counts a check that came to its end.
+    pub fn count_check(&self, checked: &FsckReport) {
+        self.scrub_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
+        self.scrub_last_success.set(unix_time());
+        self.scrub_hashed_bytes.inc_by(checked.hashed_bytes);
+        for (severity, count) in
+            [("damage", checked.damage), ("untidy", checked.untidy), ("note", checked.notes)]
+        {
+            let labels = Labels([("severity", Word::Text(severity))]);
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.scrub_findings.get_or_create(&labels).set(count);
+        }
+    }
+
+    /// Counts a check that was given up.
+    pub fn count_failed_check(&self, end: RunEnd) {
+        self.scrub_runs.get_or_create(&Labels([("outcome", end.word())])).inc();
+    }
+
+    /// Counts an answered request.
+    pub fn count_request(&self, request: &AnsweredRequest) {
+        let endpoint = ("endpoint", Word::Text(request.endpoint));
+        let status = ("status", Word::Number(request.status));
+        self.requests.get_or_create(&Labels([endpoint, status])).inc();
+        let by_endpoint = Labels([endpoint]);
+        self.request_seconds.get_or_create(&by_endpoint).observe(request.duration.as_secs_f64());
+        self.received_bytes.get_or_create(&by_endpoint).inc_by(request.received_bytes);
+        self.sent_bytes.get_or_create(&by_endpoint).inc_by(request.sent_bytes);
+    }
+
+    /// Counts a store request; `outcome` is `ok` or the kind of failure.
+    pub fn count_store_request(
+        &self,
+        operation: &'static str,
+        outcome: &'static str,
+        duration: Duration,
+    ) {
+        let operation = ("operation", Word::Text(operation));
+        let labels = Labels([operation, ("outcome", Word::Text(outcome))]);
+        self.store_requests.get_or_create(&labels).inc();
+        self.store_seconds.get_or_create(&Labels([operation])).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a slow read; `outcome` says what became of the second request for it.
+    pub fn count_hedge(&self, outcome: &'static str) {
+        self.store_hedges.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+    }
+
+    /// Notes how a budget is used, other than those of [`RegistryUsage`].
+    pub fn set_budget(&self, budget: &'static str, usage: BudgetUsage) {
+        let label = ("budget", Word::Text(budget));
+        self.waiting.get_or_create(&Labels([label])).set(saturated(usage.waiting));
+        let served = usage.waits.saturating_sub(usage.refused + usage.waiting as u64);
+        for (outcome, count) in [("served", served), ("refused", usage.refused)] {
+            let labels = Labels([label, ("outcome", Word::Text(outcome))]);
+            self.waits.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// What counts who waits for a budget that keeps no count itself.
+    pub fn budget(&self, budget: &'static str) -> WaitCounts {
+        let label = ("budget", Word::Text(budget));
+        let served = Labels([label, ("outcome", Word::Text("served"))]);
+        WaitCounts {
+            waiting: self.waiting.get_or_create_owned(&Labels([label])),
+            served: self.waits.get_or_create_owned(&served),
+        }
+    }
+
+    /// Notes how the memory of manifests is used.
+    pub fn set_manifest_buffer(&self, usage: BudgetUsage) {
+        self.manifest_buffer_free.set(saturated(usage.bytes_free));
+        self.set_budget("manifest_buffer", usage);
+    }
+
+    /// The text that Prometheus reads; `usage` is what the registry uses now.
+    pub fn render(&self, usage: &RegistryUsage) -> String {
+        self.log_lines_dropped.inner().store(dropped_lines(), Ordering::Relaxed);
+        self.upload_slots_free.set(saturated(usage.upload_slots_free));
+        self.upload_buffer_free.set(saturated(usage.upload_buffer.bytes_free));
+        self.set_budget("upload_buffer", usage.upload_buffer);
+        self.clock_difference.set(usage.clock_difference.as_secs_f64());
+        for (outcome, count) in [("hit", usage.cache_hits), ("miss", usage.cache_misses)] {
+            let labels = Labels([("outcome", Word::Text(outcome))]);
+            self.cache_lookups.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+fn unix_time() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+fn saturated(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What is counted of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct AnsweredRequest {
+    /// The endpoint's id.
+    pub endpoint: &'static str,
+    /// The status of the answer.
+    pub status: u16,
+    /// From the request's head to the end of the answer.
+    pub duration: Duration,
+    /// Bytes of the request's body that were read.
+    pub received_bytes: u64,
+    /// Bytes of the answer's body that were handed over.
+    pub sent_bytes: u64,
+}
+
+/// Counts who waits for a budget.
+#[derive(Clone, Debug, Default)]
+pub struct WaitCounts {
+    waiting: Gauge,
+    served: Counter,
+}
+
+impl WaitCounts {
+    /// Counts one that waits for as long as the returned value lives.
+    pub fn wait(&self) -> Raised {
+        self.served.inc();
+        Raised::new(&self.waiting)
+    }
+}
+
+/// A gauge that is one higher for as long as this lives.
+#[derive(Debug)]
+pub struct Raised(Gauge);
+
+impl Raised {
+    /// Raises a gauge by one.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const USAGE: RegistryUsage = RegistryUsage {
+        upload_slots_free: 500,
+        upload_buffer: BudgetUsage { bytes_free: 1024, waiting: 2, waits: 9, refused: 3 },
+        cache_hits: 7,
+        cache_misses: 3,
+        clock_difference: Duration::from_millis(1500),
+    };
+
+    fn has_line(text: &str, line: &str) {
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
+    }
+
+    #[test]
+    fn the_text_names_every_family_with_its_labels() {
+        let metrics = Metrics::new();
+        metrics.count_request(&AnsweredRequest {
+            endpoint: "blob_get",
+            status: 206,
+            duration: Duration::from_millis(3),
+            received_bytes: 0,
+            sent_bytes: 512,
+        });
+        metrics.count_store_request("get", "not_found", Duration::from_secs(2));
+        metrics.count_hedge("won");
+        let text = metrics.render(&USAGE);
+        has_line(&text, "jreg_upload_slots_free 500");
+        has_line(&text, "jreg_store_clock_difference_seconds 1.5");
+        has_line(&text, "jreg_upload_buffer_free_bytes 1024");
+        has_line(&text, r#"jreg_budget_waiting{budget="upload_buffer"} 2"#);
+        has_line(&text, r#"jreg_budget_waits_total{budget="upload_buffer",outcome="served"} 4"#);
+        has_line(&text, r#"jreg_budget_waits_total{budget="upload_buffer",outcome="refused"} 3"#);
+        has_line(&text, r#"jreg_cache_lookups_total{outcome="hit"} 7"#);
+        has_line(&text, r#"jreg_cache_lookups_total{outcome="miss"} 3"#);
+        has_line(&text, r#"jreg_http_requests_total{endpoint="blob_get",status="206"} 1"#);
+        has_line(&text, r#"jreg_http_sent_bytes_total{endpoint="blob_get"} 512"#);
+        let bucket =
+            r#"jreg_http_request_duration_seconds_bucket{le="0.005",endpoint="blob_get"} 1"#;
+        has_line(&text, bucket);
+        has_line(&text, r#"jreg_store_requests_total{operation="get",outcome="not_found"} 1"#);
+        has_line(&text, r#"jreg_store_request_duration_seconds_sum{operation="get"} 2.0"#);
+        has_line(&text, r#"jreg_store_hedges_total{outcome="won"} 1"#);
+        let version = env!("CARGO_PKG_VERSION");
+        has_line(&text, &format!(r#"jreg_build_info{{version="{version}"}} 1"#));
+        has_line(&text, "jreg_connections_refused_total 0");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_page_on_metrics_names_every_family() {
+        let page = include_str!("../../../docs/metrics.md");
+        for line in Metrics::new().render(&USAGE).lines() {
+            let Some(family) = line.strip_prefix("# TYPE ") else { continue };
+            let (name, kind) = family.split_once(' ').unwrap();
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let row = format!("\n| `{name}{suffix}` |");
+            assert!(page.contains(&row), "no row of {name}{suffix}");
+        }
+    }
+
+    #[test]
+    fn a_raised_gauge_falls_when_its_guard_goes() {
+        let metrics = Metrics::new();
+        let guard = Raised::new(&metrics.uploads);
+        has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 1");
+        drop(guard);
+        has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 0");
+    }
+}

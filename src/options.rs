@@ -1,0 +1,241 @@
+//! From settings to the options of each component. Components know their options and no settings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use jreg_access::GuardOptions;
+use jreg_access::limits::LimitOptions;
+use jreg_config::{PublicUrl, Settings, TlsVersion};
+use jreg_http::{HttpOptions, Proxies, Redirects};
+use jreg_net::acme::{AcmeOptions, Challenges};
+use jreg_net::descriptors::{self, Allowance};
+use jreg_net::server::ServerOptions;
+use jreg_net::tls::{CertificateSource, TlsOptions};
+use jreg_registry::{
+    BYTES_WAIT_MIN, FsckOptions, GcOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
+};
+use jreg_storage::{FsOptions, Store};
+use jreg_telemetry::audit::AuditOptions;
+
+use crate::maintenance::REQUESTS_AT_ONCE;
+
+/// The API.
+pub fn http(settings: &Settings) -> HttpOptions {
+    let warning = |text: &String| {
+        HeaderValue::from_str(&format!("299 - \"{text}\""))
+            .expect("the settings hold only printable warnings")
+    };
+    HttpOptions {
+        deletes: settings.deletes,
+        public_url: public_url(settings).unwrap_or_default(),
+        warnings: settings.warning.iter().map(warning).collect(),
+        manifest_bytes_max: settings.manifest_bytes_max,
+        manifest_buffer_bytes: settings.manifest_buffer_bytes,
+        page_items_max: settings.page_items_max,
+        body_idle_timeout: settings.body_idle_timeout,
+        body_rate_min: settings.body_rate_min,
+        body_rate_grace: settings.body_rate_grace,
+        buffer_wait_max: settings.buffer_wait_max,
+        drain_bytes_max: settings.drain_bytes_max,
+        retry_after: settings.retry_after,
+        redirects: Redirects {
+            is_on: settings.redirect,
+            bytes_min: settings.redirect_bytes_min,
+            networks: settings.redirect_networks.clone(),
+            agents_except: settings.redirect_agents_except.clone(),
+            expiry: settings.redirect_expiry,
+        },
+        proxies: Proxies {
+            trusted: settings.trusted_proxies.clone(),
+            header: settings.forwarded_header,
+        },
+    }
+}
+
+fn public_url(settings: &Settings) -> Option<String> {
+    settings.public_url.as_ref().map(|url| url.as_str().to_owned())
+}
+
+/// Connections, as far as this process's file descriptors allow them.
+pub fn server(settings: &Settings) -> ServerOptions {
+    server_within(settings, Allowance::of(descriptors::limit()))
+}
+
+fn server_within(settings: &Settings, allowance: Allowance) -> ServerOptions {
+    let options = ServerOptions {
+        connections_max: settings.connections_max,
+        h2_window_bytes: settings.h2_window_bytes,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        h2_streams_max: settings.h2_streams_max,
+        header_read_timeout: settings.header_read_timeout,
+        write_stall_timeout: settings.write_stall_timeout,
+        retry_after: settings.retry_after,
+        shutdown_deadline: settings.shutdown_deadline,
+        ..ServerOptions::default()
+    };
+    let options = options.within(allowance);
+    match settings.connections_per_address_max {
+        Some(connections_per_address_max) => {
+            ServerOptions { connections_per_address_max, ..options }
+        }
+        None => options.with_usual_share(),
+    }
+}
+
+/// TLS, if it is spoken, and where its certificate comes from. What proves names to an authority is
+/// looked up in `store`.
+pub fn tls(settings: &Settings, store: &Arc<dyn Store>) -> Option<(TlsOptions, CertificateSource)> {
+    let options = TlsOptions {
+        client_ca: settings.tls_client_ca.as_ref().map(PathBuf::from),
+        client_cert_required: settings.tls_client_cert_required,
+        allows_tls12: settings.tls_min_version == TlsVersion::Tls12,
+    };
+    let source = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(cert), Some(key)) => CertificateSource::Files { cert: cert.into(), key: key.into() },
+        _ if settings.acme_domains.is_empty() => return None,
+        _ => {
+            let (domains, store) = (settings.acme_domains.clone(), Arc::clone(store));
+            let challenges = Challenges::new(domains, store, options.allows_tls12);
+            CertificateSource::Acme(Arc::new(challenges))
+        }
+    };
+    Some((options, source))
+}
+
+/// Certificates by ACME, if an authority issues them.
+pub fn acme(settings: &Settings) -> Option<AcmeOptions> {
+    (!settings.acme_domains.is_empty()).then(|| AcmeOptions {
+        domains: settings.acme_domains.clone(),
+        directory: settings.acme_directory.clone(),
+        contact: settings.acme_contact.clone(),
+        ca_file: settings.acme_ca_file.as_ref().map(PathBuf::from),
+    })
+}
+
+/// Authentication and authorization.
+pub fn guard(settings: &Settings) -> GuardOptions {
+    let realm = settings.token_realm.as_ref();
+    GuardOptions {
+        htpasswd: settings.htpasswd.as_ref().map(PathBuf::from),
+        policy: settings.policy.as_ref().map(PathBuf::from),
+        anonymous_pull: settings.anonymous_pull,
+        token_service: settings.token_service,
+        token_realm: realm.map(PublicUrl::as_str).map(str::to_owned),
+        token_audience: settings.token_audience.clone(),
+        token_lifetime: settings.token_lifetime,
+        refresh_lifetime: settings.refresh_lifetime,
+        key_rotation: settings.key_rotation,
+        public_url: public_url(settings),
+        login_failures_free: settings.login_failures_free,
+        login_delay_max: settings.login_delay_max,
+    }
+}
+
+/// Rates and bytes in flight.
+pub fn limits(settings: &Settings) -> LimitOptions {
+    LimitOptions {
+        address_requests: settings.rate_limit_address_requests,
+        identity_requests: settings.rate_limit_requests,
+        burst: settings.rate_limit_burst,
+        uploads: settings.rate_limit_uploads,
+        address_bytes: settings.rate_limit_address_bytes_in_flight,
+        identity_bytes: settings.rate_limit_bytes_in_flight,
+    }
+}
+
+/// The audit log.
+pub fn audit(settings: &Settings) -> AuditOptions {
+    AuditOptions { target: settings.audit_log.clone(), reads: settings.audit_reads }
+}
+
+/// How a registry is opened.
+pub fn registry(settings: &Settings) -> RegistryOptions {
+    RegistryOptions {
+        references: settings.references,
+        manifest_media_types: settings.manifest_media_types.clone(),
+        limits: RegistryLimits {
+            manifest_bytes_max: settings.manifest_bytes_max,
+            page_items_max: settings.page_items_max,
+            upload_age_max: settings.upload_age_max,
+            uploads_max: settings.uploads_max,
+            upload_buffer_bytes: settings.upload_buffer_bytes,
+            buffer_wait_max: settings.buffer_wait_max,
+            part_bytes: settings.part_bytes,
+            parts_in_flight: settings.parts_in_flight,
+            manifest_reads_in_flight: settings.manifest_reads_in_flight,
+            mount_candidates_max: settings.mount_candidates_max,
+        },
+        cache_bytes: settings.cache_bytes,
+        cache_trust: settings.cache_age_max,
+    }
+}
+
+/// What part of `cache-bytes` the records of a folder may take, beside what is made of them.
+const RECORDS_SHARE: u64 = 4;
+
+/// How a folder is opened as the settings say.
+pub fn folder(settings: &Settings) -> FsOptions {
+    FsOptions {
+        durability: settings.durability,
+        cache_bytes: settings.cache_bytes / RECORDS_SHARE,
+        private_folders: SECRET_FOLDERS,
+        reserved_for: vec![jreg_registry::FREES_SPACE.to_owned()],
+        ..FsOptions::default()
+    }
+}
+
+/// How the settings want it to be collected.
+pub fn gc(settings: &Settings) -> GcOptions {
+    // So long may a client still read by an address that it was given, or an instance by what it
+    // has in memory.
+    let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
+    GcOptions {
+        grace: settings.gc_grace,
+        untagged: settings.gc_untagged,
+        share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
+        bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
+        requests_per_second: settings.gc_requests_per_second,
+        requests_at_once: REQUESTS_AT_ONCE,
+        dry_run: false,
+        sweep_now: false,
+    }
+}
+
+/// How the settings want it to be checked in the background.
+pub fn fsck(settings: &Settings) -> FsckOptions {
+    FsckOptions {
+        deep: true,
+        repair: false,
+        restart: false,
+        requests_per_second: settings.gc_requests_per_second,
+        bytes_per_second: settings.fsck_bytes_per_second,
+        requests_at_once: REQUESTS_AT_ONCE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_settings_are_the_defaults_of_the_components() {
+        let settings = Settings::default();
+        assert_eq!(registry(&settings), RegistryOptions::default());
+        assert_eq!(http(&settings), HttpOptions::default());
+        let allowance = Allowance { connections: 100_000, responses: 1024 };
+        assert_eq!(server_within(&settings, allowance), ServerOptions::default());
+    }
+
+    #[test]
+    fn connections_of_an_address_are_a_share_unless_set() {
+        let of = |settings: Settings| {
+            let allowance = Allowance { connections: 100_000, responses: 1024 };
+            server_within(&settings, allowance).connections_per_address_max
+        };
+        assert_eq!(of(Settings { connections_max: 300, ..Settings::default() }), 75);
+        let all = Settings { connections_per_address_max: Some(0), ..Settings::default() };
+        assert_eq!(of(all), 0);
+    }
+}

@@ -1,0 +1,113 @@
+//! The store that the settings name, with what is put around it. Serving and maintenance share this.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jreg_config::{Settings, StorageLocation};
+use jreg_storage::{
+    Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, MemoryStore, Metered,
+    Observer, Store,
+};
+use jreg_telemetry::metrics::Metrics;
+
+use crate::app::StartError;
+use crate::bucket;
+use crate::folder::{self, FolderContent};
+use crate::options;
+
+/// Opens the place where the settings want everything to be kept.
+pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    let path = match &settings.storage {
+        StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
+        StorageLocation::Bucket(url) => {
+            return Ok(bucket::open(settings, url, bucket::Access::Serve).await?);
+        }
+        StorageLocation::Folder(path) => path.clone(),
+    };
+    let options = options::folder(settings);
+    let opening = tokio::task::spawn_blocking(move || open_folder(&path, options));
+    let store = opening.await.map_err(io::Error::other)??;
+    Ok(Arc::new(store))
+}
+
+/// Opens a folder, unless it is another program's.
+fn open_folder(path: &Path, options: FsOptions) -> Result<FsStore, StartError> {
+    // What cannot be read is told when it is opened, with what to do about it.
+    if let Ok(FolderContent::Foreign(foreign)) = folder::look(path) {
+        return Err(foreign.into());
+    }
+    Ok(FsStore::open(path, options)?)
+}
+
+/// A store with what is put around every one, and around those whose requests travel.
+pub(crate) fn surrounded(
+    store: Arc<dyn Store>,
+    hedges_reads: bool,
+    metrics: &Arc<Metrics>,
+) -> Arc<dyn Store> {
+    let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
+    let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
+    if !store.capabilities().is_remote {
+        return store;
+    }
+    if hedges_reads {
+        store = Arc::new(Hedged::new(store, observer));
+    }
+    Arc::new(Coalesced::new(store, GATHER_MAX))
+}
+
+/// Counts the requests to the store.
+#[derive(Debug)]
+struct StoreMetrics(Arc<Metrics>);
+
+impl Observer for StoreMetrics {
+    fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
+        let outcome = result.map_or_else(outcome, |()| "ok");
+        self.0.count_store_request(operation, outcome, duration);
+    }
+
+    fn hedge(&self, hedge: Hedge) {
+        self.0.count_hedge(match hedge {
+            Hedge::Won => "won",
+            Hedge::Lost => "lost",
+            Hedge::Withheld => "withheld",
+        });
+    }
+}
+
+fn outcome(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::AlreadyExists => "already_exists",
+        ErrorKind::Precondition => "precondition",
+        ErrorKind::OutOfRange => "out_of_range",
+        ErrorKind::TooLarge => "too_large",
+        ErrorKind::Throttled => "throttled",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::Refused => "refused",
+        ErrorKind::Full => "full",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is around a store, outermost first.
+    fn around(store: MemoryStore, hedges_reads: bool) -> Vec<String> {
+        let text = format!("{:?}", surrounded(Arc::new(store), hedges_reads, &Arc::default()));
+        let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());
+        names.take_while(|name| *name != "MemoryStore").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn reads_are_shared_and_hedged_where_requests_travel() {
+        let remote = || MemoryStore::builder().remote().build();
+        assert_eq!(around(MemoryStore::new(), true), ["Metered"]);
+        assert_eq!(around(remote(), true), ["Coalesced", "Hedged", "Metered"]);
+        assert_eq!(around(remote(), false), ["Coalesced", "Metered"]);
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of what only the wired registry shows.
+
+mod access;
+mod api;

@@ -1,0 +1,340 @@
+//! A guarded registry in a value: users, access tokens, issuers, and a clock that a test turns.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use jreg_access::{AccessTokenStore, Fetch, FetchError};
+use jreg_auth::{Certificate, parse_permissions};
+use jreg_config::Settings;
+use jreg_net::server::{Body, Peer, Secured};
+use jreg_oci::{Algorithm, Digest};
+use jreg_storage::testing::ManualClock;
+use jreg_storage::{Clock, MemoryStore, Store};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::app::App;
+
+/// The digest of bytes.
+pub(crate) fn hash_of(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+/// A header with a name and a password.
+pub(crate) fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// A header with a token.
+pub(crate) fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
+
+/// Somebody else who signs tokens, and publishes keys.
+#[derive(Debug)]
+pub(crate) struct Forge {
+    keys: Mutex<Vec<(String, EcdsaKeyPair)>>,
+    /// What the address of the keys answers, if not the keys.
+    pub(crate) outage: Mutex<Option<u16>>,
+    /// How often the keys were asked for.
+    pub(crate) fetches: AtomicUsize,
+    /// Holds every fetch for as long as a test has it for writing.
+    pub(crate) slow: tokio::sync::RwLock<()>,
+}
+
+fn new_pair() -> EcdsaKeyPair {
+    let (random, algorithm) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+    EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap()
+}
+
+impl Forge {
+    fn new() -> Self {
+        let keys = Mutex::new(vec![("k0".to_owned(), new_pair())]);
+        let (outage, fetches, slow) = Default::default();
+        Self { keys, outage, fetches, slow }
+    }
+
+    /// Signs with another key from now on, and publishes that alone.
+    pub(crate) fn rotate(&self) {
+        let mut keys = self.keys.lock().unwrap();
+        let kid = format!("k{}", keys.len());
+        keys.push((kid, new_pair()));
+    }
+
+    fn published(&self) -> Value {
+        let keys = self.keys.lock().unwrap();
+        let (kid, pair) = keys.last().unwrap();
+        let point = pair.public_key().as_ref();
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (x, y) = (part(&point[1..33]), part(&point[33..]));
+        json!({ "keys": [{ "kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y }] })
+    }
+
+    /// A token with these claims.
+    pub(crate) fn sign(&self, claims: &Value) -> String {
+        let keys = self.keys.lock().unwrap();
+        let (kid, pair) = keys.last().unwrap();
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(&json!({ "alg": "ES256", "kid": kid })), part(claims));
+        let signature = pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+#[async_trait::async_trait]
+impl Fetch for Forge {
+    async fn fetch(&self, _: &str) -> Result<Vec<u8>, FetchError> {
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        let _held = self.slow.read().await;
+        match *self.outage.lock().unwrap() {
+            Some(status) => Err(FetchError::Status(status)),
+            None => Ok(self.published().to_string().into_bytes()),
+        }
+    }
+}
+
+/// What the registry answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    pub(crate) fn challenge(&self) -> &str {
+        self.headers.get("www-authenticate").map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Sends a request to an instance.
+pub(crate) async fn send(app: &App, request: Request<Body>) -> Answer {
+    let answer = app.api().respond(request).await;
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+/// Three instances of a registry that ask who it is.
+pub(crate) struct Registry {
+    pub(crate) apps: Vec<App>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) forge: Arc<Forge>,
+    pub(crate) folder: TempDir,
+    /// An access token that may do everything below `open` and `closed`.
+    pub(crate) access_token: String,
+    /// One that was revoked.
+    pub(crate) revoked: String,
+    /// A token of the issuer `ci`.
+    pub(crate) workload: String,
+}
+
+const INSTANCES: usize = 3;
+
+impl Registry {
+    /// Two issuers: one says who it is, one what they may do.
+    pub(crate) fn issuers() -> String {
+        let issuer = |name: &str, more: &str| {
+            format!(
+                "[[issuer]]\nname = '{name}'\nissuer = 'https://{name}'\naudience = 'us'\n\
+                 jwks-url = 'https://{name}/keys'\n{more}\n"
+            )
+        };
+        issuer("ci", "identity = '{repository}'") + &issuer("hub", "access = 'claim'")
+    }
+
+    /// With alice, whose password is `secret`, and these rules.
+    pub(crate) async fn with_policy(rules: &str) -> Self {
+        Self::with(Some(rules), |_| {}).await
+    }
+
+    /// The same with other settings; without rules if there are none.
+    pub(crate) async fn with(rules: Option<&str>, change: impl FnOnce(&mut Settings)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let users = folder.path().join("users");
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        std::fs::write(&users, format!("alice:{hash}\n")).unwrap();
+        let mut settings =
+            Settings { htpasswd: Some(users.display().to_string()), ..Settings::default() };
+        if let Some(rules) = rules {
+            let policy = folder.path().join("policy.toml");
+            std::fs::write(&policy, rules).unwrap();
+            settings.policy = Some(policy.display().to_string());
+        }
+        change(&mut settings);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        seed(&store).await;
+        let clock = Arc::new(ManualClock::default());
+        let forge = Arc::new(Forge::new());
+        let access_tokens = AccessTokenStore::new(Arc::clone(&store), clock.clone());
+        let all =
+            || parse_permissions("pull,push,delete:open/** pull,push,delete:closed/**").unwrap();
+        let (access_token, _, _) = access_tokens.create("ci", all(), None).await.unwrap();
+        let (revoked, id, _) = access_tokens.create("old", all(), None).await.unwrap();
+        access_tokens.revoke(&id).await.unwrap();
+        let mut apps = Vec::new();
+        for _ in 0..INSTANCES {
+            let app = App::build_with(
+                settings.clone(),
+                Arc::clone(&store),
+                clock.clone(),
+                Arc::clone(&forge) as Arc<dyn Fetch>,
+            );
+            apps.push(app.await.unwrap());
+        }
+        let workload = forge.sign(&claims("ci", &*clock, &json!({ "repository": "acme/app" })));
+        Self { apps, store, clock, forge, folder, access_token, revoked, workload }
+    }
+
+    /// A token of the token service `hub`.
+    pub(crate) fn access(&self, name: &str, actions: &[String]) -> String {
+        let access = json!([
+            { "type": "repository", "name": name, "actions": actions },
+            { "type": "registry", "name": "catalog", "actions": ["*"] },
+        ]);
+        let claims = claims("hub", &*self.clock, &json!({ "sub": "somebody", "access": access }));
+        self.forge.sign(&claims)
+    }
+
+    /// Sends a request to the first instance.
+    pub(crate) async fn send(&self, method: &str, target: &str, header: Option<&str>) -> Answer {
+        self.send_to(0, method, target, header).await
+    }
+
+    /// Sends a request to one of the instances.
+    pub(crate) async fn send_to(
+        &self,
+        instance: usize,
+        method: &str,
+        target: &str,
+        header: Option<&str>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(target).header("Host", "test");
+        if let Some(header) = header {
+            request = request.header("Authorization", header);
+        }
+        send(&self.apps[instance], request.body(Body::from("x")).unwrap()).await
+    }
+
+    /// Sends a request to the first instance over TLS, as a client whose certificate has a name.
+    pub(crate) async fn send_as(
+        &self,
+        common_name: &str,
+        method: &str,
+        target: &str,
+        header: Option<&str>,
+    ) -> Answer {
+        let certificate =
+            Certificate { common_name: Some(common_name.to_owned()), ..Certificate::default() };
+        let secured = Secured { certificate: Some(Arc::new(certificate)) };
+        let mut request = Request::builder().method(method).uri(target).header("Host", "test");
+        if let Some(header) = header {
+            request = request.header("Authorization", header);
+        }
+        send(&self.apps[0], request.extension(secured).body(Body::from("x")).unwrap()).await
+    }
+
+    /// Sends a GET to the first instance from an address.
+    pub(crate) async fn send_from(
+        &self,
+        address: &str,
+        target: &str,
+        header: Option<&str>,
+    ) -> Answer {
+        let peer = Peer((address.parse::<IpAddr>().unwrap(), 1234).into());
+        let mut request = Request::builder().uri(target).header("Host", "test").extension(peer);
+        if let Some(header) = header {
+            request = request.header("Authorization", header);
+        }
+        send(&self.apps[0], request.body(Body::empty()).unwrap()).await
+    }
+
+    /// Sends a form to `/token` of one of the instances.
+    pub(crate) async fn post(&self, instance: usize, form: &str) -> Answer {
+        let request = Request::builder().method("POST").uri("/token").header("Host", "test");
+        let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+        send(&self.apps[instance], request.body(Body::from(form.to_owned())).unwrap()).await
+    }
+
+    /// A token from the first instance, or the status of its refusal.
+    pub(crate) async fn token(&self, header: Option<&str>, scope: &str) -> Result<String, u16> {
+        let answer = self.send("GET", &token_target(scope), header).await;
+        match answer.json()["token"].as_str() {
+            Some(token) => Ok(token.to_owned()),
+            None => Err(answer.status.as_u16()),
+        }
+    }
+
+    /// What a file of this registry is to say from now on.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let path = self.folder.path().join(file);
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        self.reload();
+    }
+
+    /// Lets every instance look at its files.
+    pub(crate) fn reload(&self) {
+        self.apps.iter().for_each(|app| app.guard().unwrap().reload());
+    }
+}
+
+/// Where a token is asked for.
+pub(crate) fn token_target(scope: &str) -> String {
+    let scopes: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("service", "jreg")
+        .append_pair("scope", scope)
+        .finish();
+    format!("/token?{scopes}")
+}
+
+/// The claims of a token of an issuer, good for ten minutes, with more.
+pub(crate) fn claims(issuer: &str, clock: &dyn Clock, more: &Value) -> Value {
+    let now = seconds(clock.now());
+    let mut claims =
+        json!({ "iss": format!("https://{issuer}"), "aud": "us", "exp": now + 600, "sub": "s" });
+    for (name, value) in more.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims
+}
+
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+const INDEX: &str =
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+/// Something to pull, in what is open and what is not.
+async fn seed(store: &Arc<dyn Store>) {
+    let app = App::build(Settings::default(), Arc::clone(store)).await.unwrap();
+    for name in ["open/app", "closed/app", "always/open"] {
+        let blob = format!("/v2/{name}/blobs/uploads/?digest={}", hash_of(b"x"));
+        let manifest = format!("/v2/{name}/manifests/latest");
+        for (method, target, body) in [("POST", blob, "x"), ("PUT", manifest, INDEX)] {
+            let request = Request::builder().method(method).uri(target).header("Host", "test");
+            let answer = send(&app, request.body(Body::from(body)).unwrap()).await;
+            assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Every operation, asked by every kind of identity, allowed and not, against the answer that is
+//! due. Neither is written out: an operation or kind that is added has to be added here, or this
+//! does not compile.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use jreg_access::{Right, right_of};
+use jreg_config::Settings;
+use jreg_oci::{Digest, Endpoint, MountSource, Page, Reference, RepositoryName};
+
+use super::guarded::{Registry, hash_of, send, token_target};
+use super::tokens::turns_during;
+use crate::app::App;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Anonymous,
+    AnonymousToken,
+    WrongPassword,
+    User,
+    UserToken,
+    NarrowToken,
+    AccessToken,
+    ExchangedAccessToken,
+    RevokedAccessToken,
+    Workload,
+    WorkloadToken,
+    TokenService,
+    Certificate,
+    CertificateToken,
+}
+
+impl Who {
+    /// Each kind, with the one after it: so that none is forgotten.
+    fn all() -> Vec<Self> {
+        let mut all = vec![Self::Anonymous];
+        loop {
+            let next = match all.last().unwrap() {
+                Self::Anonymous => Self::AnonymousToken,
+                Self::AnonymousToken => Self::WrongPassword,
+                Self::WrongPassword => Self::User,
+                Self::User => Self::UserToken,
+                Self::UserToken => Self::NarrowToken,
+                Self::NarrowToken => Self::AccessToken,
+                Self::AccessToken => Self::ExchangedAccessToken,
+                Self::ExchangedAccessToken => Self::RevokedAccessToken,
+                Self::RevokedAccessToken => Self::Workload,
+                Self::Workload => Self::WorkloadToken,
+                Self::WorkloadToken => Self::TokenService,
+                Self::TokenService => Self::Certificate,
+                Self::Certificate => Self::CertificateToken,
+                Self::CertificateToken => return all,
+            };
+            all.push(next);
+        }
+    }
+
+    /// Whether they show a certificate.
+    fn has_certificate(self) -> bool {
+        matches!(self, Self::Certificate | Self::CertificateToken)
+    }
+
+    /// Whether they are somebody.
+    fn is_named(self) -> bool {
+        !matches!(
+            self,
+            Self::Anonymous | Self::AnonymousToken | Self::WrongPassword | Self::RevokedAccessToken
+        )
+    }
+
+    /// Whether their credentials are good.
+    fn is_good(self) -> bool {
+        !matches!(self, Self::WrongPassword | Self::RevokedAccessToken)
+    }
+}
+
+/// Every operation once, in a repository.
+fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
+    let digest: Digest = hash_of(b"x");
+    let reference = || Reference::Tag("latest".parse().unwrap());
+    let name = || name.clone();
+    let id = || "none".to_owned();
+    let mut all = vec![Endpoint::Ping];
+    loop {
+        let next = match all.last().unwrap() {
+            Endpoint::Ping => Endpoint::Catalog { page: Page::default() },
+            Endpoint::Catalog { .. } => Endpoint::BlobGet { name: name(), digest: digest.clone() },
+            Endpoint::BlobGet { .. } => Endpoint::BlobHead { name: name(), digest: digest.clone() },
+            Endpoint::BlobHead { .. } => {
+                Endpoint::BlobDelete { name: name(), digest: digest.clone() }
+            }
+            Endpoint::BlobDelete { .. } => Endpoint::UploadStart {
+                name: name(),
+                digest: None,
+                algorithm: None,
+                mount: None,
+                from: MountSource::Any,
+            },
+            Endpoint::UploadStart { .. } => Endpoint::UploadStatus { name: name(), id: id() },
+            Endpoint::UploadStatus { .. } => Endpoint::UploadPatch { name: name(), id: id() },
+            Endpoint::UploadPatch { .. } => {
+                Endpoint::UploadPut { name: name(), id: id(), digest: digest.clone() }
+            }
+            Endpoint::UploadPut { .. } => Endpoint::UploadCancel { name: name(), id: id() },
+            Endpoint::UploadCancel { .. } => {
+                Endpoint::ManifestGet { name: name(), reference: reference() }
+            }
+            Endpoint::ManifestGet { .. } => {
+                Endpoint::ManifestHead { name: name(), reference: reference() }
+            }
+            Endpoint::ManifestHead { .. } => {
+                Endpoint::ManifestPut { name: name(), reference: reference(), tags: Vec::new() }
+            }
+            Endpoint::ManifestPut { .. } => {
+                Endpoint::ManifestDelete { name: name(), reference: reference() }
+            }
+            Endpoint::ManifestDelete { .. } => {
+                Endpoint::TagList { name: name(), page: Page::default() }
+            }
+            Endpoint::TagList { .. } => Endpoint::Referrers {
+                name: name(),
+                subject: digest.clone(),
+                artifact_type: None,
+                page: Page::default(),
+            },
+            Endpoint::Referrers { .. } => return all,
+        };
+        all.push(next);
+    }
+}
+
+/// The request that is read as an operation.
+fn request_of(endpoint: &Endpoint) -> (&'static str, String) {
+    let info = Endpoint::ALL.iter().find(|info| info.id == endpoint.id()).unwrap();
+    let name = endpoint.name().map(ToString::to_string).unwrap_or_default();
+    let digest = hash_of(b"x").to_string();
+    let path = info.template.replace("{name}", &name).replace("{digest}", &digest);
+    let path = path.replace("{reference}", "latest").replace("{id}", "none");
+    let query = if info.id == "upload_put" { format!("?digest={digest}") } else { String::new() };
+    let method = info.methods[0];
+    let target = format!("{path}{query}");
+    let (path, query) =
+        target.split_once('?').map_or((target.as_str(), None), |(p, q)| (p, Some(q)));
+    assert_eq!(Endpoint::parse(method, path, query).unwrap(), *endpoint, "{}", info.id);
+    (method, target)
+}
+
+fn action_of(right: &Right) -> &'static str {
+    match right {
+        Right::Enter | Right::List => "list",
+        Right::See(_) | Right::Pull(_) => "pull",
+        Right::Mount(_) => "mount",
+        Right::Push(_) => "push",
+        Right::Delete(_) => "delete",
+    }
+}
+
+/// What is due. `None`: whatever the operation answers once it is let in.
+fn due(who: Who, right: &Right, granted: bool) -> Option<u16> {
+    let within = match right {
+        // This one token is for nothing.
+        Right::Enter => true,
+        _ => who != Who::NarrowToken,
+    };
+    match (who.is_good(), who.is_named(), right) {
+        (false, _, _) => Some(401),
+        // Credentials are all that is needed; without any, everybody is told how to get in.
+        (true, _, Right::Enter) => (who == Who::Anonymous).then_some(401),
+        (true, true, _) if granted && within => None,
+        (true, true, _) if granted => Some(401),
+        (true, true, Right::Pull(_) | Right::See(_) | Right::Mount(_)) => Some(404),
+        (true, true, _) => Some(403),
+        (true, false, _) if granted => None,
+        (true, false, _) => Some(401),
+    }
+}
+
+/// Lets everybody do one thing, in repositories below `open`, and has one thing that everybody may
+/// do, so that there are tokens for nobody.
+fn policy(action: &str, issuers: &str) -> String {
+    format!(
+        "{issuers}\n[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**']\nactions = \
+         ['{action}']\n[[rule]]\nsubjects = ['everyone']\nrepositories = ['always/open']\nactions = \
+         ['pull', 'push', 'delete']\n"
+    )
+}
+
+/// The header that somebody sends.
+async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<String> {
+    let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("alice:{password}")));
+    let scope = format!(
+        "repository:{name}:pull,push,delete registry:catalog:* repository:always/open:pull"
+    );
+    let exchanged = async |header: Option<String>| {
+        let token = registry.token(header.as_deref(), &scope).await;
+        Some(format!("Bearer {}", token.unwrap()))
+    };
+    match who {
+        Who::Anonymous => None,
+        Who::AnonymousToken => exchanged(None).await,
+        Who::WrongPassword => Some(basic("wrong")),
+        Who::User => Some(basic("secret")),
+        Who::UserToken => exchanged(Some(basic("secret"))).await,
+        Who::NarrowToken => {
+            let token = registry.token(Some(&basic("secret")), "").await;
+            Some(format!("Bearer {}", token.unwrap()))
+        }
+        Who::AccessToken => Some(basic(&registry.access_token)),
+        Who::ExchangedAccessToken => exchanged(Some(basic(&registry.access_token))).await,
+        Who::RevokedAccessToken => Some(basic(&registry.revoked)),
+        Who::Workload => Some(basic(&registry.workload)),
+        Who::WorkloadToken => exchanged(Some(basic(&registry.workload))).await,
+        Who::TokenService => {
+            let all = ["pull", "push", "delete"].map(str::to_owned);
+            Some(format!("Bearer {}", registry.access(name.as_str(), &all)))
+        }
+        Who::Certificate => None,
+        Who::CertificateToken => {
+            let answer = registry.send_as("builder", "GET", &token_target(&scope), None).await;
+            Some(format!("Bearer {}", answer.json()["token"].as_str().unwrap()))
+        }
+    }
+}
+
+/// The access_token and the other token service grant by themselves, whatever the rules allow: what is
+/// closed is closed to them by a rule that denies.
+fn denying(name: &str, action: &str) -> String {
+    format!(
+        "[[rule]]\nname = 'closed'\neffect = 'deny'\nsubjects = ['everyone']\nrepositories = \
+         ['{name}']\nactions = ['{action}']\n"
+    )
+}
+
+#[tokio::test]
+async fn c11_every_operation_answers_every_kind_as_is_due() {
+    let (open, closed): (RepositoryName, RepositoryName) =
+        ("open/app".parse().unwrap(), "closed/app".parse().unwrap());
+    let mut cells = 0;
+    for action in ["list", "pull", "push", "delete"] {
+        for granted in [true, false] {
+            // What is listed has no repository that could be closed.
+            let rules = match (action, granted) {
+                ("list", true) => policy(action, &Registry::issuers()),
+                ("list", false) => policy("mount", &Registry::issuers()) + &denying("**", "list"),
+                _ => policy(action, &Registry::issuers()) + &denying("closed/**", action),
+            };
+            let registry = Arc::new(Registry::with_policy(&rules).await);
+            let name = if granted { &open } else { &closed };
+            let asked: Vec<_> = endpoints(name)
+                .into_iter()
+                .filter(|endpoint| action_of(&right_of(endpoint)) == action)
+                .collect();
+            for who in Who::all() {
+                let header = header(&registry, who, name).await;
+                for endpoint in &asked {
+                    let right = right_of(endpoint);
+                    let (method, target) = request_of(endpoint);
+                    let header = header.as_deref();
+                    let answer = match who.has_certificate() {
+                        true => registry.send_as("builder", method, &target, header).await,
+                        false => registry.send(method, &target, header).await,
+                    };
+                    let status = answer.status;
+                    let context = format!("{who:?} {method} {target} granted: {granted}");
+                    match due(who, &right, granted) {
+                        Some(due) => {
+                            assert_eq!(status.as_u16(), due, "{context}: {}", answer.text());
+                            let challenged = answer.headers.contains_key("www-authenticate");
+                            assert_eq!(challenged, due == 401, "{context}");
+                        }
+                        // What is there to be pulled is pulled.
+                        None if action == "pull" => {
+                            assert_eq!(status, StatusCode::OK, "{context}: {}", answer.text());
+                        }
+                        None => assert!(
+                            status != StatusCode::UNAUTHORIZED
+                                && status != StatusCode::FORBIDDEN
+                                && !status.is_server_error(),
+                            "{context}: {status} {}",
+                            answer.text()
+                        ),
+                    }
+                    cells += 1;
+                }
+            }
+        }
+    }
+    // Every operation, allowed and not, for every kind.
+    assert_eq!(cells, endpoints(&open).len() * 2 * Who::all().len());
+}
+
+/// What the rows of [`c13_a_tag_that_may_not_be_deleted_protects_what_it_needs`] are about.
+struct Content {
+    app: App,
+    name: &'static str,
+}
+
+impl Content {
+    /// Pushes without being asked who it is.
+    async fn push(&self, method: &str, path: &str, media: &str, bytes: &[u8]) -> Digest {
+        let target = format!("/v2/{}/{path}", self.name);
+        let request = http::Request::builder().method(method).uri(target).header("Host", "test");
+        let request = request.header("Content-Type", media).body(bytes.to_vec().into()).unwrap();
+        let answer = send(&self.app, request).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        hash_of(bytes)
+    }
+
+    async fn blob(&self, bytes: &'static str) -> Digest {
+        let path = format!("blobs/uploads/?digest={}", hash_of(bytes.as_bytes()));
+        self.push("POST", &path, "application/octet-stream", bytes.as_bytes()).await
+    }
+
+    /// An image with one layer; returns its digest and the layer's.
+    async fn image(&self, reference: Option<&str>, layer: &'static str) -> (Digest, Digest) {
+        let (config, layer) = (self.blob("{}").await, self.blob(layer).await);
+        let of = |kind: &str, digest: &Digest| {
+            let media = format!("application/vnd.oci.image.{kind}");
+            serde_json::json!({ "mediaType": media, "digest": digest, "size": 2 })
+        };
+        let media = "application/vnd.oci.image.manifest.v1+json";
+        let bytes = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": media,
+            "config": of("config.v1+json", &config),
+            "layers": [of("layer.v1.tar", &layer)],
+        });
+        let bytes = bytes.to_string();
+        let digest = hash_of(bytes.as_bytes()).to_string();
+        let path = format!("manifests/{}", reference.unwrap_or(&digest));
+        (self.push("PUT", &path, media, bytes.as_bytes()).await, layer)
+    }
+
+    async fn index(&self, reference: &str, child: &Digest) -> Digest {
+        let media = "application/vnd.oci.image.index.v1+json";
+        let child = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": child, "size": 2,
+        });
+        let bytes = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media, "manifests": [child],
+        });
+        let path = format!("manifests/{reference}");
+        self.push("PUT", &path, media, bytes.to_string().as_bytes()).await
+    }
+}
+
+const RELEASES: &str = "
+    [[rule]]\nname = 'alice works'\nsubjects = ['user:alice']\nrepositories = ['open/**']\n\
+    actions = ['pull', 'push', 'delete']\n\
+    [[rule]]\nname = 'released tags stay'\neffect = 'deny'\nsubjects = ['everyone']\n\
+    repositories = ['open/**']\nactions = ['push', 'delete']\ncondition = \"tag.startsWith('v')\"\n";
+
+#[tokio::test]
+async fn c13_a_tag_that_may_not_be_deleted_protects_what_it_needs() {
+    let registry = Registry::with_policy(RELEASES).await;
+    let app = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+    let content = Content { app, name: "open/releases" };
+    let (one, one_layer) = content.image(Some("v1"), "one").await;
+    content.image(Some("dev-1"), "one").await;
+    let (child, child_layer) = content.image(None, "child").await;
+    let index = content.index("v2", &child).await;
+    let (other, other_layer) = content.image(Some("dev-2"), "other").await;
+    let (moved, _) = content.image(Some("v3"), "moved").await;
+    content.index("v3", &child).await;
+    let config = hash_of(b"{}");
+    for (method, path, due) in [
+        ("PUT", "manifests/v1".to_owned(), 403),
+        ("PUT", format!("manifests/{one}?tag=v2"), 403),
+        ("PUT", format!("manifests/{one}?tag=dev-3&tag=v2"), 403),
+        ("DELETE", "manifests/v1".to_owned(), 403),
+        ("DELETE", format!("manifests/{one}"), 403),
+        ("DELETE", format!("manifests/{index}"), 403),
+        ("DELETE", format!("manifests/{child}"), 403),
+        ("DELETE", format!("blobs/{one_layer}"), 403),
+        ("DELETE", format!("blobs/{child_layer}"), 403),
+        ("DELETE", format!("blobs/{config}"), 403),
+        ("DELETE", format!("blobs/{index}"), 403),
+        ("GET", "manifests/dev-1".to_owned(), 200),
+        ("GET", format!("manifests/{one}"), 200),
+        ("GET", format!("blobs/{one_layer}"), 200),
+        ("GET", format!("blobs/{child_layer}"), 200),
+        ("DELETE", format!("blobs/{other_layer}"), 202),
+        ("DELETE", format!("manifests/{other}"), 202),
+        ("GET", "manifests/dev-2".to_owned(), 404),
+        ("DELETE", format!("manifests/{moved}"), 202),
+        ("GET", "manifests/v3".to_owned(), 200),
+        ("DELETE", "manifests/dev-1".to_owned(), 202),
+        ("GET", "manifests/v1".to_owned(), 200),
+    ] {
+        let alice = format!("Basic {}", STANDARD.encode("alice:secret"));
+        let target = format!("/v2/open/releases/{path}");
+        let answer = registry.send(method, &target, Some(&alice)).await;
+        assert_eq!(answer.status.as_u16(), due, "{method} {path}: {}", answer.text());
+    }
+}
+
+/// Rules of which a tag may fulfil any.
+fn releases_by_many_rules(rules: usize) -> String {
+    let rule = |number: usize| {
+        format!(
+            "[[rule]]\neffect = 'deny'\nsubjects = ['everyone']\nrepositories = ['open/**']\n\
+             actions = ['delete']\ncondition = \"tag == 'release-{number}'\"\n"
+        )
+    };
+    RELEASES.to_owned() + &(0..rules).map(rule).collect::<String>()
+}
+
+/// One request has one budget for the conditions of all tags, and others get a turn meanwhile.
+#[tokio::test]
+async fn c13_conditions_of_a_delete_by_digest_are_bounded() {
+    const RULES: usize = 900;
+    let registry = Registry::with_policy(&releases_by_many_rules(RULES)).await;
+    let alice = format!("Basic {}", STANDARD.encode("alice:secret"));
+    registry.send("GET", "/v2/", Some(&alice)).await;
+    for (name, tags, due) in [("open/few", 10, 202), ("open/many", 30, 403)] {
+        let app = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+        let content = Content { app, name };
+        let mut image = None;
+        for tag in 0..tags {
+            image = Some(content.image(Some(&format!("dev-{tag}")), "layer").await.0);
+        }
+        let target = format!("/v2/{name}/manifests/{}", image.unwrap());
+        let (answer, turns) = turns_during(registry.send("DELETE", &target, Some(&alice))).await;
+        assert_eq!(answer.status.as_u16(), due, "{name}: {}", answer.text());
+        let is_refused = answer.text().contains("20000 conditions");
+        assert_eq!(is_refused, due == 403, "{name}: {}", answer.text());
+        assert!(turns >= 2, "{name}: {turns}");
+    }
+}
