@@ -17,26 +17,23 @@ use crate::rules::Rule;
 use crate::suspects::{Suspicion, is_incomplete};
 use crate::{Error, Repository, Result};
 
-/// A blob that a repository holds.
+/// A blob of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
-    /// Its digest.
     pub digest: Digest,
-    /// Its length.
     pub size_bytes: u64,
 }
 
-/// Whether an existence check also keeps what it found from being collected for a while: for
-/// askers who may push, and will skip an upload on the answer.
+/// Whether an existence check also keeps what it found from GC for a while: for clients that may
+/// push, and skip an upload on the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchPolicy {
-    /// Refresh it if it is old.
+    /// Touch it if it is old.
     IfOld,
     /// Only look.
     Never,
 }
 
-/// An open blob.
 #[derive(Clone, Debug)]
 pub struct BlobReader {
     core: Arc<Core>,
@@ -46,7 +43,6 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
-    /// The blob.
     pub fn blob(&self) -> &Blob {
         &self.blob
     }
@@ -89,7 +85,7 @@ impl BlobReader {
     }
 
     /// A URL by which anyone can GET the whole of it from the store for a while, where the store
-    /// has such a thing. The store answers with this Content-Type.
+    /// has such a thing. The store responds with this Content-Type.
     ///
     /// # Errors
     ///
@@ -114,9 +110,9 @@ impl BlobReader {
 }
 
 impl Repository {
-    /// Says whether the repository holds a blob (end-2, HEAD). A client that may push, and skips
-    /// the upload on the answer, is told of bytes that are known to be missing that they are not
-    /// there, so that it pushes them again.
+    /// Says whether the repository has a blob (end-2, HEAD). To a client that may push, and skips
+    /// the upload on the response, a blob whose bytes are known to be missing is absent, so that it
+    /// pushes them again.
     ///
     /// # Errors
     ///
@@ -185,7 +181,7 @@ impl Repository {
         }
     }
 
-    /// Repositories that hold a blob, for a mount without `from` (end-11); whether the asker may
+    /// Repositories that link a blob, for a mount without `from` (end-11); whether the client may
     /// read them is for the caller to check.
     ///
     /// # Errors
@@ -195,11 +191,11 @@ impl Repository {
         self.core.linking_repositories(digest).await
     }
 
-    /// Makes the repository hold a blob that `source` holds (end-11). `None`: neither holds it, or
+    /// Links a blob that `source` links to the repository (end-11). `None`: neither links it, or
     /// not with all its bytes.
     ///
-    /// The destination is made sure of before the source: a mount onto a link that is there
-    /// already, but old, must keep that one from being collected.
+    /// The destination is touched before the source: a mount onto a link that is there already, but
+    /// old, must keep that one from GC.
     ///
     /// # Errors
     ///

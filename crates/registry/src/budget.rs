@@ -2,13 +2,13 @@
 //! manifests.
 //!
 //! A body takes room for bytes that have arrived, never for bytes that are announced: a client that
-//! sends nothing holds nothing. It begins with a small share of what it may need (its target: a
+//! sends nothing takes nothing. It begins with a small share of what it may need (its target: a
 //! part, or all of it if that is less) and multiplies it as bytes arrive.
 //!
 //! If all room went to bodies that are half full, none of them could ever be stored. So those that
 //! still grow have no more than a quarter of the room together, and a body that gets no more of that
 //! waits for the rest of its target: it is free as soon as those that have theirs have stored it,
-//! and they wait for nobody but their client.
+//! and they wait for their client alone.
 //!
 //! - A small body has a lane of its own, which large ones never take.
 //! - No wait is longer than `wait_max`: then the request is refused ([`Error::Busy`]).
@@ -117,8 +117,8 @@ impl BudgetReservation {
     }
 }
 
-/// How much room of a [`MemoryBudget`] one body holds while its client is waited for, and whether others
-/// wait for room meanwhile. Clones share it.
+/// How much of a [`MemoryBudget`] is reserved for one body while its client is waited for, and whether
+/// other requests are queued for room meanwhile. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct ReservationGauge(Arc<GaugeState>);
 
@@ -131,7 +131,7 @@ struct GaugeState {
 }
 
 impl ReservationGauge {
-    /// Says that so many bytes are held now.
+    /// Says that so many bytes are reserved now.
     pub fn set(&self, budget: &MemoryBudget, bytes: u64) {
         let of = self.0.budget.get_or_init(|| budget.clone());
         if self.0.bytes.swap(bytes, Ordering::Relaxed) != bytes {
@@ -139,8 +139,8 @@ impl ReservationGauge {
         }
     }
 
-    /// How many bytes are held for which others wait, or have waited since this was last asked or the
-    /// room last changed; 0 if nobody has.
+    /// How many bytes are reserved for which others are queued, or have been since the last call or
+    /// the last change of the room; 0 if none has.
     pub fn contended_bytes(&self) -> u64 {
         let Some(budget) = self.0.budget.get() else { return 0 };
         let usage = budget.usage();
@@ -409,7 +409,7 @@ mod tests {
         drop(second);
         budget.grow(&mut first, PART).now_or_never().expect("it waits for all").unwrap();
         drop(first);
-        let all = all.now_or_never().expect("nobody has any").unwrap();
+        let all = all.now_or_never().expect("none is reserved").unwrap();
         assert_eq!((all.bytes(), budget.usage().bytes_free), (2 * PART, 0));
     }
 

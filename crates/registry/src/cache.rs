@@ -39,7 +39,7 @@ enum CachedKind {
     Manifest,
 }
 
-/// Something that the store was seen to hold.
+/// A record as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedRecord<T> {
     pub(crate) value: T,

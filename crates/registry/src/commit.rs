@@ -1,4 +1,4 @@
-//! Commits: from the last bytes of an upload to a blob that the repository holds.
+//! Commits: from the last bytes of an upload to a blob of the repository.
 //!
 //! The bytes are at a key that is never used again. Committing is two small writes: the session is
 //! closed, then a link names the bytes; nothing is copied. What came whole in one part needs no
@@ -60,7 +60,7 @@ impl Repository {
         let _slot = self.upload_slot()?;
         match self.finish(id, digest, chunk).await {
             Err(lost @ (Error::UploadSuperseded { .. } | Error::UploadUnknown { .. })) => {
-                // The same PUT, sent again while the first still ran, may have been faster.
+                // A retry of the same PUT, sent while the first still ran, may have been faster.
                 let window = self.core.open_window();
                 match self.read_session(id).await? {
                     Some(session) if session.value.is_closed_with(digest) => {
@@ -120,7 +120,7 @@ impl Repository {
     }
 
     /// Finishes an upload whose bytes have all come, if this process remembers it as it still
-    /// stands. `None`: it does not, or somebody went on with it, and nothing has been done.
+    /// stands. `None`: it does not, or another request went on with it, and nothing has been done.
     async fn finish_remembered(&self, id: &UploadId, digest: &Digest) -> Result<Option<Blob>> {
         self.check_age(id)?;
         let Some((session, etag)) = self.core.sessions.take(id) else { return Ok(None) };
@@ -252,7 +252,7 @@ impl Repository {
         id.is_older_than(CLOSED_USE_MAX, self.core.clock.now())
     }
 
-    /// The blob that an upload made, if the repository holds it.
+    /// The blob that an upload made, if the repository links it.
     async fn find_linked_blob(
         &self,
         id: &UploadId,
@@ -323,7 +323,7 @@ impl Repository {
         self.close_and_commit(id, digest, writer).await
     }
 
-    /// A closing PUT that comes again, because its answer was lost or its process died.
+    /// A retry of a closing PUT whose response was lost or whose process died.
     async fn replay_finish(
         &self,
         id: &UploadId,
@@ -368,7 +368,7 @@ impl Repository {
         }
     }
 
-    /// Makes true what a closed session says: the bytes at their place, and a link to them.
+    /// Makes true what a closed session says: the bytes at their location, and a link to them.
     async fn commit_closed(
         &self,
         id: &UploadId,
@@ -408,8 +408,8 @@ impl Repository {
         Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
     }
 
-    /// Makes sure that the bytes of a closed session are at their place, and puts its parts
-    /// together if nobody has.
+    /// Makes sure that the bytes of a closed session are at their location: puts its parts together
+    /// unless another request has.
     async fn complete(&self, id: &UploadId, closed: &ClosedUpload, role: CommitRole) -> Result<()> {
         let store = &self.core.store;
         match &closed.multipart {
@@ -453,7 +453,7 @@ async fn take_whole(
     check_digest(digest, writer).await
 }
 
-/// Holds what has come against the digest that it should have.
+/// Compares what has come with the digest that it should have.
 async fn check_digest(expected: &Digest, writer: &mut UploadWriter) -> Result<()> {
     let actual = writer.digest(expected.algorithm()).await?;
     if actual == *expected {

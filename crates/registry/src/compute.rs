@@ -64,7 +64,7 @@ mod tests {
         let alone = Arc::new(Mutex::new(()));
         let work = |alone: Arc<Mutex<()>>| {
             move || {
-                let _alone = alone.try_lock().expect("nobody else works");
+                let _alone = alone.try_lock().expect("no other work runs");
                 (0..100_000).for_each(|_| std::hint::spin_loop());
                 thread::current().id()
             }

@@ -4,7 +4,7 @@
 //! depend on records that a collector may be about to remove. The rules that keep this safe
 //! without a lock (docs/format.md has the records they are about):
 //!
-//! - W1 read every record that will be depended on; one older than [`TOUCH_AGE`] is written again
+//! - W1 read every record that will be depended on; one older than [`TOUCH_AGE`] is touched: written
 //!   with a new nonce, on the version just read. What a collector judged old is then a version
 //!   that no longer exists, and its delete, which names that version, fails.
 //! - W2 send the referencing write before the [`WriteWindow`] that opened before the first such read
@@ -70,13 +70,13 @@ pub(crate) struct Core {
     /// In this process a manifest is not deleted between a push of it and its tags. Between processes
     /// such a tag may be left without its manifest, until a collector removes it.
     pub(crate) manifest_locks: ManifestLocks,
-    /// The memory for manifests that are written again because something relies on them, in KiB.
+    /// The memory for manifests that are touched because something relies on them, in KiB.
     touch_room: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
     pub(crate) compute: ComputePool,
 }
 
-/// How a record is written over the version that was seen, or anew if none was.
+/// How a record is written over the version that was read, or created if none was.
 pub(crate) fn swap_mode(seen: Option<&ETag>) -> PutMode {
     seen.map_or(PutMode::Create, |etag| PutMode::Match(etag.clone()))
 }
@@ -166,7 +166,7 @@ impl Core {
         }
     }
 
-    /// Writes a record over the version that was seen, or anew if none was. `None` if another
+    /// Writes a record over the version that was read, or creates it if none was. `None` if another
     /// writer was first.
     pub(crate) async fn swap(
         &self,
@@ -181,17 +181,17 @@ impl Core {
         }
     }
 
-    /// Stores an object, and then swaps a record, over the version that was seen, that names it.
-    /// `None` for the record: another writer was first. In `unnamed` nothing else names the
-    /// object, so the record must be sent before that closes.
+    /// Stores an object, and then swaps a record, over the version that was read, that names it.
+    /// `None` for the record: another writer was first. If nothing else names the object, the record
+    /// must be sent before `window` closes.
     pub(crate) async fn put_then(
         &self,
-        unnamed: Option<WriteWindow>,
+        window: Option<WriteWindow>,
         first: Put,
         then: Put,
     ) -> Result<Option<Written>> {
         let open = || {
-            let window = unnamed.map(|window| self.window_since(window));
+            let window = window.map(|window| self.window_since(window));
             window.map_or(Ok(()), |window| self.check_window(window)).map(|()| window)
         };
         let named = match self.store.capabilities().combines_puts {
@@ -223,18 +223,18 @@ impl Core {
     }
 
     /// W1 for one record: returns it once it is young, writing it again if it is old. `None` if
-    /// it is absent, or if `holds` says that it stands for nothing.
+    /// it is absent, or if `is_valid` says that it stands for nothing.
     pub(crate) async fn touch_record<T: StoredRecord>(
         &self,
         window: WriteWindow,
         key: &Key,
-        holds: impl Fn(&T) -> bool,
+        is_valid: impl Fn(&T) -> bool,
     ) -> Result<Option<VersionedRecord<T>>> {
         let mut attempts = SwapAttempts::new("the content is being changed by too many others");
         loop {
             attempts.next().await?;
             let Some(seen) = self.read::<T>(key).await? else { return Ok(None) };
-            if !holds(&seen.value) {
+            if !is_valid(&seen.value) {
                 return Ok(None);
             }
             if let Some(young) = self.touch_version(window, key, seen).await? {
@@ -243,7 +243,7 @@ impl Core {
         }
     }
 
-    /// W1 for a record that was read: as it is if it is young, else written again. `None` if
+    /// W1 for a record that was read: as it is if it is young, else touched. `None` if
     /// another writer was first.
     pub(crate) async fn touch_version<T: StoredRecord>(
         &self,
@@ -291,8 +291,8 @@ impl Core {
         }
     }
 
-    /// Writes a record that is a new version whatever is there: what is on its way to remove the
-    /// one before will miss.
+    /// Writes a record that is a new version whatever is there: a delete in flight of the one before
+    /// will miss.
     pub(crate) async fn write_new_version<T: StoredRecord>(
         &self,
         window: WriteWindow,
@@ -309,7 +309,7 @@ impl Core {
         Ok(())
     }
 
-    /// The version of a record, whatever it holds.
+    /// The version of a record, whatever its content.
     pub(crate) async fn read_etag(&self, key: &Key) -> Result<Option<ETag>> {
         match self.store.get(key).await {
             Ok(record) => Ok(Some(record.etag)),
@@ -332,7 +332,7 @@ impl Core {
         }
     }
 
-    /// W1 for a record that may be large and is mostly young: it is read only to be written again.
+    /// W1 for a record that may be large and is mostly young: it is read only to be touched.
     /// `false` if it is absent.
     pub(crate) async fn touch_large_record<T: StoredRecord>(
         &self,

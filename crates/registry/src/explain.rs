@@ -1,6 +1,6 @@
-//! Explaining: everything that keeps some content, or when it will go.
+//! Explaining: everything that references some content, or when GC may remove it.
 //!
-//! The answer is what a collector would find now. It is put together from the records themselves,
+//! The report is what GC would find now. It is put together from the records themselves,
 //! not from hints or memory, so it costs a read of every manifest of the repositories concerned.
 
 use std::time::{Duration, SystemTime};
@@ -21,17 +21,15 @@ use crate::{Registry, Result};
 pub struct ExplainRequest {
     /// The manifest or blob.
     pub digest: Digest,
-    /// In this repository; `None`: wherever it is held.
+    /// In this repository; `None`: in every repository that has it.
     pub repository: Option<RepositoryName>,
 }
 
-/// As what a repository holds some content.
+/// As what a repository has some content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContentKind {
-    /// As a manifest.
     Manifest,
-    /// As a blob.
     Blob,
 }
 
@@ -40,32 +38,22 @@ pub enum ContentKind {
 #[serde(tag = "by", rename_all = "kebab-case")]
 pub enum RetentionReason {
     /// A tag points to it.
-    Tag {
-        /// The tag.
-        tag: Tag,
-    },
+    Tag { tag: Tag },
     /// A manifest names it: an index its child, an image its config or layer.
-    Manifest {
-        /// The manifest.
-        digest: Digest,
-    },
+    Manifest { digest: Digest },
     /// It is a referrer of this manifest, which is there.
-    Subject {
-        /// The manifest.
-        digest: Digest,
-    },
-    /// Manifests without a tag are kept: the settings do not ask for anything else.
+    Subject { digest: Digest },
+    /// Manifests without a tag are kept by the settings.
     UntaggedKept,
 }
 
-/// What keeps one holding of some content.
+/// Some content in one repository, and what keeps it from GC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedContent {
     /// Where.
     pub repository: RepositoryName,
     /// As what.
     pub kind: ContentKind,
-    /// Its size, in bytes.
     pub size_bytes: u64,
     /// The store key of its bytes, of a blob.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -74,19 +62,18 @@ pub struct ExplainedContent {
     pub age_s: u64,
     /// What keeps it; empty: nothing does.
     pub reasons: Vec<RetentionReason>,
-    /// If nothing keeps it: from when on a run may remove it, in seconds of the Unix epoch. What
+    /// If it is unreferenced: from when on a run may remove it, in seconds of the Unix epoch. What
     /// must first be seen by a run, such as a manifest without a tag, goes later.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub goes_after: Option<u64>,
 }
 
-/// The answer.
+/// What keeps some content from GC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainReport {
-    /// What was asked for.
     #[serde(flatten)]
     pub request: ExplainRequest,
-    /// Who holds it, in the order of the names; empty: nobody.
+    /// The content in each repository that has it, in the order of the names.
     pub holdings: Vec<ExplainedContent>,
 }
 
@@ -124,7 +111,7 @@ struct FoundReferences {
 }
 
 impl Core {
-    /// The repositories that hold a digest as a blob or as a manifest.
+    /// The repositories that have a digest as a blob or as a manifest.
     async fn repositories_with(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
         let mut names = Vec::new();
         self.each_key(keys::links(digest), |place| {
@@ -289,7 +276,7 @@ impl FoundReferences {
 }
 
 impl ExplainedContent {
-    /// With the time from which on it may be removed, if nothing keeps it.
+    /// With the time from which on it may be removed, if it is unreferenced.
     fn with_expiry(mut self, last_modified: SystemTime, grace: Duration) -> Self {
         let after = last_modified + grace + CLOCK_ERROR;
         let after = after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

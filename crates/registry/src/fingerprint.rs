@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 /// clock of a file system is fine look alike.
 const RACY: Duration = Duration::from_secs(10);
 
-/// The fingerprint of some content in a repository, of a tag or of a place for bytes.
+/// The fingerprint of some content in a repository, of a tag or of a location.
 pub(crate) type Fingerprint = u64;
 
 /// The fingerprint of one version of a record.
@@ -59,7 +59,7 @@ pub(crate) fn sized(key: &Key, size_bytes: u64) -> Fingerprint {
 }
 
 impl ListedVersion {
-    /// Of a record as a listing that was answered at `date` shows it; `None` if it cannot be told
+    /// Of a record as a listing of `date` shows it; `None` if it cannot be told
     /// from one that is written a moment later.
     pub(crate) fn of(listed: &Listed, date: SystemTime) -> Option<Self> {
         let version = match &listed.etag {
@@ -74,7 +74,7 @@ impl ListedVersion {
         Some(Self::named(&listed.key, &version))
     }
 
-    /// Of a key alone, for what is never written again.
+    /// Of a key alone, for an object that is written once.
     pub(crate) fn of_key(key: &Key) -> Self {
         Self::named(key, "")
     }
@@ -119,7 +119,7 @@ impl FingerprintSet {
         self.index(fingerprint).is_some()
     }
 
-    /// The place of one among all.
+    /// The index of one among all.
     pub(crate) fn index(&self, fingerprint: Fingerprint) -> Option<usize> {
         self.sorted.binary_search(&fingerprint).ok()
     }

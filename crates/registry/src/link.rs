@@ -1,4 +1,4 @@
-//! Links: which repository holds which blob, and where its bytes lie.
+//! Links: which repository has which blob, and the location of its bytes.
 
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key, ListRequest, Listed};
@@ -16,10 +16,10 @@ use crate::window::WriteWindow;
 /// How the bytes of a new link came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOrigin {
-    /// They were pushed by this request, or are held by another live link: they may revive a
+    /// They were pushed by this request, or another live link names them: they may revive a
     /// link that was deleted.
     Fresh,
-    /// They were pushed by a request that may have been answered long ago: a link that was
+    /// They were pushed by a request that may have ended long ago: a link that was
     /// deleted since stays so.
     Replay,
 }
@@ -29,7 +29,7 @@ pub(crate) enum LinkOrigin {
 pub(crate) enum LinkOutcome {
     /// It names the location that was offered.
     Here,
-    /// The repository held the blob already, at another location: what was offered is not named
+    /// The repository linked the blob already, at another location: what was offered is not named
     /// by this link, and never was.
     Elsewhere(Location),
     /// It was deleted, and the offer was a replay.
@@ -72,7 +72,7 @@ impl Core {
         Ok(Some(link))
     }
 
-    /// Where a repository's blob lies, as far as it is known without asking the store.
+    /// The location of a repository's blob, if it is cached.
     pub(crate) fn cached_link(
         &self,
         name: &RepositoryName,
@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// The same for a link to which another is about to be added, or which is acknowledged as if it
-    /// had just been written: the store is asked for the bytes.
+    /// had just been written: checks in the store that the bytes are there.
     pub(crate) async fn touch_complete_link(
         &self,
         window: WriteWindow,
@@ -132,7 +132,7 @@ impl Core {
         Ok(Some(location))
     }
 
-    /// Makes a repository hold a blob at `offer`, unless it holds it already and those bytes are
+    /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
     /// complete. The caller has made sure that the bytes of the offer are there and stay there until
     /// the window closes.
     pub(crate) async fn create_link(
@@ -190,8 +190,8 @@ impl Core {
         Ok(swapped?.is_some())
     }
 
-    /// Makes a repository hold a blob at a location where it or another repository holds it
-    /// already, and says where. `None`: no complete copy is known, or another request changed it meanwhile,
+    /// Links a blob to a repository at a location that it or another repository links already, and
+    /// says where. `None`: no complete copy is known, or another request changed it meanwhile,
     /// or the store failed. Deduplication never fails a push: the caller has bytes of its own.
     pub(crate) async fn deduplicate(
         &self,
@@ -216,7 +216,7 @@ impl Core {
         None
     }
 
-    /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
+    /// Some repositories that link a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
     pub(crate) async fn linking_repositories(
         &self,
         digest: &Digest,

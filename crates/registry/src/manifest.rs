@@ -1,10 +1,10 @@
 //! Manifests: reading, pushing and deleting.
 //!
 //! A push writes in the order in which things depend on each other: what the manifest refers to
-//! is made sure of (W1), then the manifest is written with the hints beside it, then its tags and
+//! is touched (W1), then the manifest is written with the hints beside it, then its tags and
 //! its referrer entry. So a tag that can be seen has its manifest, and a manifest that was
 //! acknowledged has its blobs. A delete goes the other way round. Reading changes nothing: a tag whose
-//! manifest is absent is answered as absent and stays, since a backup may be restored in two steps and
+//! manifest is absent counts as absent and stays, since a backup may be restored in two steps and
 //! a bucket replicated in any order; a collector removes it once it was so for a grace.
 //!
 //! A manifest keeps the media type that it was first pushed with, until it is deleted: a client that
@@ -45,7 +45,6 @@ const MANIFEST_CONTENDED: &str = "the manifest is being changed by too many othe
 /// A manifest as it was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredManifest {
-    /// Its digest.
     pub digest: Digest,
     /// Its media type as pushed.
     pub media_type: MediaType,
@@ -90,7 +89,6 @@ pub struct ManifestPush {
     pub tags: Vec<Tag>,
     /// The Content-Type, if one was given.
     pub media_type: Option<MediaType>,
-    /// The exact bytes.
     pub bytes: Bytes,
     /// What must hold of `reference` for the push to happen.
     pub condition: Option<ReferencePrecondition>,
@@ -99,7 +97,6 @@ pub struct ManifestPush {
 /// What a push made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedManifest {
-    /// The manifest's digest.
     pub digest: Digest,
     /// Its subject, if it has one (`OCI-Subject`).
     pub subject: Option<Digest>,
@@ -290,7 +287,7 @@ impl Repository {
 
     /// All reads of a push, at the same time: W1 for what the manifest refers to and for the
     /// catalog's entry, and the versions of what will be written over. Hints and entries are
-    /// mostly new, so they are not looked for.
+    /// mostly new, so they are not read.
     async fn read_for_push(&self, window: WriteWindow, plan: &PushPlan) -> Result<PushReads> {
         let core = &self.core;
         let catalog_key = keys::catalog(&self.name);
@@ -316,7 +313,7 @@ impl Repository {
     }
 
     /// The version of a manifest that is there, and its type as far as that can be read: a push
-    /// mends what is damaged.
+    /// repairs what is damaged.
     async fn look_up(&self, key: &Key) -> Result<Option<SeenManifest>> {
         match self.core.store.get(key).await {
             Ok(Record { bytes, etag, .. }) => {
@@ -416,7 +413,7 @@ impl Repository {
     }
 
     /// Writes the manifest over the version that was seen. A version that another push has written
-    /// since serves this push, too: what it refers to was made sure of by the other push, and it is as
+    /// since serves this push, too: what it refers to was touched by the other push, and it is as
     /// young as ours would be. `false`: it is gone, or something else by now; start over.
     ///
     /// In this process one writes at a time, and those who waited for that look first.

@@ -36,7 +36,7 @@ pub(crate) struct PushGuard<'a> {
 }
 
 impl Drop for PushGuard<'_> {
-    /// Counted while the turn still lasts: whoever has the lock alone next sees it.
+    /// Counted while the turn still lasts: the request that has the lock alone next sees it.
     fn drop(&mut self) {
         self.lock.pushes.fetch_add(1, Ordering::SeqCst);
     }
@@ -65,7 +65,7 @@ impl ManifestLocks {
         self.lock_of(manifest).turn.write().await
     }
 
-    /// How many pushes have ended: if it is the same later, when nobody else has a turn, no push has
+    /// How many pushes have ended: if it is the same later, while no other request has a turn, no push has
     /// set a tag meanwhile.
     pub(crate) fn ended_pushes(&self, manifest: &Key) -> u64 {
         self.lock_of(manifest).pushes.load(Ordering::SeqCst)

@@ -9,11 +9,10 @@ use crate::{Error, Result};
 /// The registry's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryOptions {
-    /// Which content a manifest may name that the repository does not hold.
+    /// Which content a manifest may reference that the repository does not have.
     pub references: ReferencePolicy,
     /// The media types that a pushed manifest may have.
     pub manifest_media_types: Vec<MediaTypePattern>,
-    /// The limits.
     pub limits: RegistryLimits,
     /// The most bytes of manifests and links kept in memory for serving, and an eighth of it more
     /// of entries of lists of referrers; 0 keeps none.
@@ -37,7 +36,7 @@ impl RegistryOptions {
     }
 }
 
-/// Which content a manifest may name that the repository does not hold (distribution-spec,
+/// Which content a manifest may reference that the repository does not have (distribution-spec,
 /// "Pushing Manifests": a registry may refuse).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReferencePolicy {

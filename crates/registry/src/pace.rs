@@ -16,7 +16,7 @@ use crate::record::Location;
 #[derive(Debug)]
 pub(crate) struct ReadPace {
     bytes_per_second: u64,
-    /// When the next bytes may be asked for.
+    /// When the next bytes may be read.
     next: Mutex<Option<Instant>>,
 }
 

@@ -57,7 +57,6 @@ impl MappingPool {
         Self(Arc::new(Mutex::new(SpareMappings { spare_bytes_max, ..SpareMappings::default() })))
     }
 
-    /// An empty buffer.
     pub(crate) fn buffer(&self) -> PartBuffer {
         PartBuffer { memory: BufferMemory::default(), mappings: self.clone() }
     }

@@ -1,7 +1,7 @@
-//! The reaper: removes what uploads leave behind once nobody can go on with them.
+//! The reaper: removes expired upload sessions and their bytes.
 //!
 //! An upload that was cut off leaves a session and bytes, which go when the upload's age is past its
-//! limit and past the time that a write of it may still be on its way ([`WRITE_MAX`]). One that was
+//! limit and past the time that a write of it may still be in flight ([`WRITE_MAX`]). One that was
 //! finished leaves its session, for a client's retry, which goes as soon as no retry can write the
 //! link any more ([`CLOSED_USE_MAX`]): so there are no more sessions than uploads of an hour or two,
 //! and those that were cut off. Any number of reapers may run
@@ -25,7 +25,7 @@ use crate::window::WRITE_MAX;
 use crate::{Error, Registry, Result};
 
 /// For how long the record of a finished upload is of use: a retry may write the link, and that write
-/// may be on its way.
+/// may be in flight.
 pub(crate) const CLOSED_USE_MAX: Duration =
     Duration::from_secs(REPLAY_MAX.as_secs() + WRITE_MAX.as_secs());
 
@@ -50,7 +50,7 @@ pub struct ReaperReport {
 enum ReapOutcome {
     Unfinished,
     Ended,
-    /// It was a tail, or somebody else gave it up first.
+    /// It was a tail, or another reaper or request gave it up first.
     Nothing,
     /// This version of a session is that of an upload that is not finished.
     Stays(Option<ListedVersion>),
@@ -174,7 +174,7 @@ impl Core {
     }
 
     /// Gives up the version of a session that was read, and removes it. One of an upload that may still
-    /// begin anew under its id is removed by nobody but the reaper that gave it up: a session that
+    /// begin anew under its id is removed only by the reaper that gave it up: a session that
     /// comes after is another.
     async fn reap_version(
         &self,
@@ -184,7 +184,7 @@ impl Core {
         let age = session.age();
         let UploadSession { repository, state } = session.value;
         let (leftover, outcome, is_given_up) = match state {
-            // Its link may still be on its way, and a sweep must see until then that it names
+            // Its link may still be in flight, and a sweep must see until then that it names
             // bytes.
             SessionState::Closed(_) if age <= CLOSED_USE_MAX => return Ok(ReapOutcome::Nothing),
             SessionState::Open(open) => (open.into_abandoned(), ReapOutcome::Unfinished, false),
@@ -204,7 +204,7 @@ impl Core {
             }
         }
         leftover.discard(self).await?;
-        // Nobody writes this one any more, and no upload begins anew under its id before it is gone.
+        // No request writes this one any more, and no upload begins anew under its id before it is gone.
         self.store.delete(key, None).await?;
         Ok(outcome)
     }

@@ -114,18 +114,18 @@ impl<T: JsonRecord> StoredRecord for T {
     }
 }
 
-/// A repository's hold on a blob.
+/// The link of a repository to a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub(crate) enum Link {
-    /// It holds the blob.
+    /// The repository has the blob, there.
     Live(Location),
-    /// It held the blob until somebody deleted it: nobody's hold, named here so that a late
-    /// replay of an old write cannot bring it back.
+    /// The blob was deleted from the repository. The record stays so that a late replay of an old
+    /// write cannot bring it back.
     Deleted,
 }
 
-/// Where a blob's bytes lie.
+/// The object that has a blob's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Location {
     #[serde(rename = "location")]

@@ -1,7 +1,7 @@
 //! Referrers: which manifests have a given subject.
 //!
 //! A descriptor repeats the annotations of its manifest, which may be megabytes of tiny ones. So it is
-//! handed on as the JSON text that its record holds and never built in memory, and a page is bounded in
+//! handed on as the JSON text of its record and never built in memory, and a page is bounded in
 //! bytes.
 
 use bytes::Bytes;

@@ -1,8 +1,8 @@
 //! [`ReferrerCache`]: entries of lists of referrers that were read before.
 //!
-//! What a list holds is always the store's to say. Only an entry that its listing shows as it was
+//! Which entries a list has is always read from the store. Only an entry that its listing shows as it was
 //! when it was read is not read again: so a cached one is not stale, whichever instance wrote, unless
-//! somebody gives other bytes of the same length the same time in a folder. What an entry says follows
+//! other bytes of the same length are given the same time in a folder by hand. What an entry says follows
 //! from its digest, so that is for those who repair files by hand.
 
 use std::fmt;

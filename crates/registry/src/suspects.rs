@@ -86,7 +86,7 @@ pub(crate) fn is_incomplete(error: &jreg_storage::Error) -> bool {
 
 impl Core {
     /// Whether the object at a location exists with the size that was stored, and is not known to
-    /// be wrong. Costs a HEAD. To be asked before a request acknowledges bytes that it did not
+    /// be wrong. Costs a HEAD. To be called before a request acknowledges bytes that it did not
     /// store.
     ///
     /// # Errors
@@ -111,8 +111,8 @@ impl Core {
         Ok(is_complete)
     }
 
-    /// The same for a request that only says that a blob is there: asks a store that is a round
-    /// trip away only about a location that is suspect.
+    /// The same for a request that only says that a blob is there: a store that is a round trip away
+    /// gets a HEAD only for a suspect location.
     ///
     /// # Errors
     ///

@@ -31,7 +31,7 @@ impl Repository {
     }
 
     /// How far an upload is (end-13). One that was finished is known for 80 minutes; after that, its id
-    /// may begin an upload anew, and is answered like one that has nothing yet.
+    /// may begin an upload anew, and counts as one that has nothing yet.
     ///
     /// # Errors
     ///

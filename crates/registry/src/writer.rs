@@ -319,7 +319,7 @@ impl UploadWriter {
         self.pipeline.send(part).await.map_err(|error| self.record.part_error(error))
     }
 
-    /// Begins the multipart upload, and records its id at once: whoever cleans up must know it.
+    /// Begins the multipart upload, and records its id at once, so that it can be cleaned up.
     async fn begin_parts(&mut self) -> Result<()> {
         let (claim, part_bytes) = (self.record.claim, self.record.part_bytes);
         let upload = self.core.store.create_multipart(&self.new_key(), claim, part_bytes).await?;
