@@ -164,10 +164,10 @@ impl Repository {
                 let window = self.core.window_since(window);
                 self.commit_closed(id, &closed, window, CommitRole::Sessionless).await
             }
-            EarlyBody::Begins(writer, body) => self.finish_whole(id, digest, *writer, body).await,
+            EarlyBody::Begins(writer, body) => self.finish_whole(id, digest, *writer, *body).await,
             EarlyBody::Continues(session, body) => {
-                let closing = ClosingRequest { window, range, body };
-                self.finish_session(id, digest, session, closing).await
+                let closing = ClosingRequest { window, range, body: *body };
+                self.finish_session(id, digest, *session, closing).await
             }
         }
     }

@@ -91,9 +91,9 @@ impl Repository {
                 // The request that began it did so long ago that the session is gone.
                 Err(unknown(id))
             }
-            EarlyBody::Begins(mut writer, body) => append(&mut writer, body).await,
+            EarlyBody::Begins(mut writer, body) => append(&mut writer, *body).await,
             EarlyBody::Continues(session, body) => {
-                self.append_to_session(id, session, range, body).await
+                self.append_to_session(id, *session, range, *body).await
             }
         }
     }

@@ -264,7 +264,8 @@ impl GcRun<'_> {
             _ => share.max(REMOVALS_FREE),
         };
         let room = AtomicU64::new(may_remove);
-        let shards = self.from_last_position(census.candidates.keys().cloned().collect()).await;
+        let shards =
+            self.resume_from_last_position(census.candidates.keys().cloned().collect()).await;
         for (index, shard) in shards.iter().enumerate() {
             if index % SHARDS_PER_NOTE == 0 || room.load(Ordering::Relaxed) == 0 {
                 self.note_position(shard).await?;
@@ -275,7 +276,7 @@ impl GcRun<'_> {
     }
 
     /// The shards from the one on at which the last run stopped, then those before it.
-    async fn from_last_position(&self, mut shards: Vec<String>) -> Vec<String> {
+    async fn resume_from_last_position(&self, mut shards: Vec<String>) -> Vec<String> {
         let position =
             self.core.read::<RemovalPosition>(&keys::note("position")).await.ok().flatten();
         if let Some(position) = position {
