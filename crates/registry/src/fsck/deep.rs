@@ -19,9 +19,9 @@ use super::{FindingKind, FsckObserver, FsckPhase, FsckRun, RepairStatus};
 use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
-use crate::keys::{self, Place};
-use crate::pace::Pace;
-use crate::record::{JsonRecord, Link, Location, Stored, Versioned};
+use crate::keys::{self, ParsedKey};
+use crate::pace::ReadPace;
+use crate::record::{JsonRecord, Link, Location, StoredRecord, VersionedRecord};
 
 /// After how many links a run notes how far it is.
 const LINKS_PER_NOTE: usize = 64;
@@ -78,7 +78,7 @@ impl VerdictCache {
 
 struct DeepPass {
     core: Core,
-    pace: Pace,
+    pace: ReadPace,
     known: VerdictCache,
     position: DeepPosition,
     /// The version of the note that this pass resumes from.
@@ -95,7 +95,7 @@ impl FsckRun<'_> {
         for links in bad.chunks(LINKS_PER_NOTE) {
             self.hash_links(&mut pass, links).await?;
         }
-        let mut pages = self.core.pages(keys::LINKS);
+        let mut pages = self.core.list_pages(keys::LINKS);
         if let Some(after) = &pass.position.after {
             pages = pages.after(after.clone());
         }
@@ -129,7 +129,7 @@ impl FsckRun<'_> {
                 (DeepPosition::default(), bad.record.map(|record| record.etag))
             }
         };
-        let pace = Pace::new(self.options.bytes_per_second);
+        let pace = ReadPace::new(self.options.bytes_per_second);
         Ok(DeepPass { core, pace, known: VerdictCache::default(), position, noted })
     }
 
@@ -217,9 +217,9 @@ impl FsckRun<'_> {
 }
 
 async fn read_link(core: &Core, key: &Key) -> Result<Option<LiveLink>> {
-    let Some(Place::Link(digest, name)) = Place::of(key) else { return Ok(None) };
+    let Some(ParsedKey::Link(digest, name)) = ParsedKey::parse(key) else { return Ok(None) };
     Ok(match read_state::<Link>(core, key).await? {
-        RecordState::Valid(Versioned { value: Link::Live(location), etag, .. }) => {
+        RecordState::Valid(VersionedRecord { value: Link::Live(location), etag, .. }) => {
             Some(LiveLink { name, digest, location, etag })
         }
         _ => None,
@@ -236,7 +236,7 @@ impl DeepPass {
         let record = self.position.encode();
         self.noted = match self.core.swap(&key, self.noted.as_ref(), record).await? {
             Some(written) => Some(written.etag),
-            None => self.core.etag(&key).await?,
+            None => self.core.read_etag(&key).await?,
         };
         Ok(())
     }
@@ -246,7 +246,7 @@ impl DeepPass {
 async fn verify(
     core: &Core,
     held: &LiveLink,
-    pace: &Pace,
+    pace: &ReadPace,
     watch: &dyn FsckObserver,
 ) -> Result<BlobVerdict> {
     let mut patience = ReadRetries::new();
@@ -282,7 +282,7 @@ fn is_gone(error: &jreg_storage::Error) -> bool {
 async fn hash(
     core: &Core,
     held: &LiveLink,
-    pace: &Pace,
+    pace: &ReadPace,
     watch: &dyn FsckObserver,
 ) -> jreg_storage::Result<Digest> {
     let range = ByteRange { start: 0, end: held.location.size_bytes };

@@ -9,7 +9,7 @@ use jreg_storage::Key;
 use super::read::{RecordState, read_state};
 use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
-use crate::keys::{self, Place};
+use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};
 
@@ -49,8 +49,8 @@ impl FsckRun<'_> {
         if !self.options.repair {
             return Ok(());
         }
-        let images = match (Place::of(of.key), of.repository, of.digest) {
-            (Some(Place::Tag(name, tag)), ..) => vec![format!("{name}:{tag}")],
+        let images = match (ParsedKey::parse(of.key), of.repository, of.digest) {
+            (Some(ParsedKey::Tag(name, tag)), ..) => vec![format!("{name}:{tag}")],
             (_, Some(name), Some(digest)) => self.images(name, digest).await?,
             _ => Vec::new(),
         };
@@ -88,14 +88,16 @@ impl FsckRun<'_> {
 
     async fn manifest_references(&self, name: &RepositoryName) -> Result<Vec<ManifestDigests>> {
         let mut manifests = Vec::new();
-        let mut pages = self.core.pages(keys::manifests(name));
+        let mut pages = self.core.list_pages(keys::manifests(name));
         while let Some(page) = pages.next().await? {
             let reads = page.entries.iter().map(|entry| read_state(&self.core, &entry.key));
             let reads: Vec<_> = reads.collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
                 let Some(state) = reads.next().await else { break };
-                let Some(Place::Manifest(_, digest)) = Place::of(&entry.key) else { continue };
+                let Some(ParsedKey::Manifest(_, digest)) = ParsedKey::parse(&entry.key) else {
+                    continue;
+                };
                 let references = referenced(&entry.key, &digest, state?).unwrap_or_default();
                 manifests.push(ManifestDigests { digest, references });
             }
@@ -105,7 +107,7 @@ impl FsckRun<'_> {
 
     async fn tag_targets(&self, name: &RepositoryName) -> Result<Vec<(String, Digest)>> {
         let mut tags = Vec::new();
-        let mut pages = self.core.pages(keys::tags(name));
+        let mut pages = self.core.list_pages(keys::tags(name));
         while let Some(page) = pages.next().await? {
             let reads = page.entries.iter().map(|entry| read_state(&self.core, &entry.key));
             let reads: Vec<_> = reads.collect();
@@ -113,8 +115,8 @@ impl FsckRun<'_> {
             for entry in &page.entries {
                 let Some(state) = reads.next().await else { break };
                 let state: RecordState<TagTarget> = state?;
-                if let (Some(Place::Tag(_, tag)), RecordState::Valid(read)) =
-                    (Place::of(&entry.key), state)
+                if let (Some(ParsedKey::Tag(_, tag)), RecordState::Valid(read)) =
+                    (ParsedKey::parse(&entry.key), state)
                 {
                     tags.push((tag.to_string(), read.value.digest));
                 }
