@@ -1,0 +1,81 @@
+//! [`LinkedFolders`]: the folders of a store that are mount points or symbolic links to elsewhere.
+//!
+//! They may go away without the root, and then look like folders with nothing in them: GC would take
+//! the images there for deleted. So they are found at the start, and each operation looks whether they
+//! are still what they were, as it does of the root.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::root::identity;
+
+/// Maximum number of names in one folder, and of folders in all, that a start looks at.
+const NAMES_MAX: usize = 1000;
+const FOLDERS_MAX: usize = 4000;
+
+/// The folders, each with the device and inode of what it leads to.
+#[derive(Debug)]
+pub(super) struct LinkedFolders {
+    device: u64,
+    folders: Vec<(PathBuf, (u64, u64))>,
+}
+
+impl LinkedFolders {
+    /// Finds them, in the outermost folders first.
+    ///
+    /// # Errors
+    ///
+    /// A link leads nowhere, or the root cannot be read.
+    pub(super) fn find(root: &Path) -> io::Result<Self> {
+        let (device, inode) = identity(&fs::metadata(root)?);
+        let mut found = Self { device, folders: Vec::new() };
+        let mut seen = HashSet::from([(device, inode)]);
+        let mut coming = VecDeque::from([(root.to_owned(), device)]);
+        while let Some((folder, device)) = coming.pop_front() {
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten().take(NAMES_MAX) {
+                let kind = entry.file_type()?;
+                let is_key = entry.file_name().to_str().is_some_and(|name| !name.starts_with('.'));
+                if !is_key || !(kind.is_dir() || kind.is_symlink()) || seen.len() > FOLDERS_MAX {
+                    continue;
+                }
+                let path = entry.path();
+                let metadata = fs::metadata(&path).map_err(|error| leads_nowhere(&path, error))?;
+                if !metadata.is_dir() {
+                    continue;
+                }
+                let identity = identity(&metadata);
+                if kind.is_symlink() || identity.0 != device {
+                    found.folders.push((path.clone(), identity));
+                }
+                if seen.insert(identity) {
+                    coming.push_back((path, identity.0));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether all of them are on the root's file system.
+    pub(super) fn are_on_one_file_system(&self) -> bool {
+        self.folders.iter().all(|(_, (device, _))| *device == self.device)
+    }
+
+    /// Checks that each leads where it led.
+    pub(super) fn check(&self) -> io::Result<()> {
+        for (path, expected) in &self.folders {
+            let found = fs::metadata(path).map_err(|error| leads_nowhere(path, error))?;
+            if identity(&found) != *expected {
+                return Err(io::Error::other(format!("{path:?} leads to another folder")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn leads_nowhere(path: &Path, error: io::Error) -> io::Error {
+    let text = format!("{path:?} leads nowhere ({error}): mount what it leads to, or remove it");
+    io::Error::new(error.kind(), text)
+}
