@@ -407,6 +407,20 @@ async fn damage_before_the_last_batch_stops_the_start_and_changes_nothing() {
     assert!(reopen(found.path(), &older).is_err(), "another version");
 }
 
+/// A copy that broke off was taken for a torn last batch: all that followed was lost, and the log removed.
+#[tokio::test]
+async fn log_that_is_cut_stops_the_start_and_stays() {
+    let (found, log, starts) = batches().await;
+    let last = starts[BATCHES - 1];
+    let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for length in (1..end).filter(|place| *place < starts[2] || *place >= last || place % 13 == 0) {
+        let refused = reopen(found.path(), &log[..length]).unwrap_err();
+        assert!(matches!(refused, OpenError::DamagedLog { .. }), "{length}: {refused}");
+        assert_eq!(fs::read(found.path().join(SEGMENTS[0])).unwrap().len(), length);
+        assert!(!found.path().join("a").exists(), "{length}");
+    }
+}
+
 #[tokio::test]
 async fn last_batch_may_be_torn_and_a_copy_of_it_is_kept() {
     let (found, log, starts) = batches().await;
