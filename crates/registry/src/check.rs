@@ -36,7 +36,7 @@ use jreg_storage::{Key, ListPage};
 use serde::{Deserialize, Serialize};
 
 pub use finding::{Finding, FindingKind, Repair, Severity};
-pub(crate) use mend::QuarantinedPlaces;
+pub(crate) use mend::{LostBytes, QuarantinedPlaces};
 pub use watch::{CheckPhase, CheckWatch};
 
 use self::manifests::Scope;

@@ -147,11 +147,37 @@ pub(crate) struct QuarantinedPlaces {
     /// Digests of which a link was quarantined that cannot be read: it may name any place of its digest,
     /// or one whose key has no digest.
     unreadable: HashSet<Digest>,
+    lost: LostBytes,
+}
+
+/// What links say of bytes that are not where they say. A link may have rotted and still read as one, and
+/// its bytes lie elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct LostBytes {
+    digests: HashSet<Digest>,
+    sizes: HashSet<u64>,
+}
+
+impl LostBytes {
+    pub(crate) fn add(&mut self, digest: Digest, size_bytes: u64) {
+        self.digests.insert(digest);
+        self.sizes.insert(size_bytes);
+    }
+
+    /// Whether an object may be some of them: by its digest or, where its key has none, by its size.
+    pub(crate) fn may_be(&self, place: &Key, size_bytes: u64) -> bool {
+        match Place::of(place) {
+            Some(Place::Blob(Some(digest))) => self.digests.contains(&digest),
+            _ => self.sizes.contains(&size_bytes),
+        }
+    }
 }
 
 impl QuarantinedPlaces {
-    pub(crate) fn may_name(&self, place: &Key) -> bool {
-        self.named.contains(place) || self.may_be_unreadable(place)
+    pub(crate) fn may_name(&self, place: &Key, size_bytes: u64) -> bool {
+        self.named.contains(place)
+            || self.may_be_unreadable(place)
+            || self.lost.may_be(place, size_bytes)
     }
 
     fn may_be_unreadable(&self, place: &Key) -> bool {
@@ -176,7 +202,11 @@ impl Core {
                 match self.read::<Link>(&entry.key).await {
                     Ok(link) => {
                         let named = link.as_ref().and_then(|link| link.value.live());
-                        places.named.extend(named.map(|at| at.key.clone()));
+                        let Some(at) = named else { continue };
+                        if !self.exists(&at.key).await? {
+                            places.lost.add(digest, at.size_bytes);
+                        }
+                        places.named.insert(at.key.clone());
                     }
                     Err(Error::Damaged { .. }) => {
                         places.unreadable.insert(digest);

@@ -94,9 +94,12 @@ impl Run<'_> {
                 page.entries.into_iter().filter_map(|listed| self.link_entry(listed)).collect();
             if let (Some(memo), Some(places)) = (&mut memo, places.as_deref_mut()) {
                 let named = self.read_places(&links, page.date, memo).await?;
-                let mut moved = BTreeSet::new();
+                let (mut moved, mut lost) = (BTreeSet::new(), Vec::new());
                 for (link, place) in links.iter().zip(named) {
                     places.tick_off(place);
+                    if place.is_some_and(|place| places.lacks(place)) && self.was_before(link) {
+                        lost.push(link);
+                    }
                     group.add(link, place, &mut census.duplicates);
                     if place == Some(0) && self.may_have_moved(link) {
                         moved.insert(&link.digest);
@@ -104,6 +107,9 @@ impl Run<'_> {
                 }
                 for digest in moved {
                     self.look_again(digest, places).await?;
+                }
+                for link in lost {
+                    self.note_lost(link, places).await?;
                 }
                 memo.end_page(last.as_ref()).await?;
             }
@@ -177,6 +183,30 @@ impl Run<'_> {
         let since = self.began.checked_sub(CLOCK_ERROR);
         let is_recent = since.is_none_or(|since| link.listed.last_modified >= since);
         (is_recent || !is_deleted(&link.listed)) && self.core.rules.keep(Rule::SweepAgain)
+    }
+
+    /// Whether a link was last written before this run began: then its bytes were there.
+    fn was_before(&self, link: &LinkEntry) -> bool {
+        let began = self.began.checked_sub(CLOCK_ERROR);
+        began.is_some_and(|began| link.listed.last_modified < began)
+    }
+
+    /// Notes what a link says of bytes that are not where it says.
+    async fn note_lost(&self, link: &LinkEntry, places: &mut Places) -> Result<()> {
+        match self.core.read::<Link>(&link.listed.key).await {
+            Ok(Some(Versioned { value: Link::Live(at), .. })) => {
+                if places.lacks(fingerprint::key(&at.key)) {
+                    places.lost.add(link.digest.clone(), at.size_bytes);
+                }
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(crate::Error::Damaged { .. }) => {
+                places.tick_off(None);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Ticks off what the links to one blob name now, and once more if one of them went meanwhile.

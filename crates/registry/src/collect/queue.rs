@@ -99,7 +99,7 @@ impl Run<'_> {
     async fn remove_places(&mut self, mut places: Vec<QueuedPlace>) -> Result<()> {
         if !places.is_empty() {
             let quarantined = self.quarantined().await?;
-            places.retain(|place| !quarantined.may_name(&place.at.key));
+            places.retain(|place| !quarantined.may_name(&place.at.key, place.at.size_bytes));
         }
         let actions: Vec<_> = places
             .iter()

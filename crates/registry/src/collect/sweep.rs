@@ -7,7 +7,8 @@
 //! listed first, then sessions, then links: a link that is written while that goes on names bytes
 //! that were listed before and a session that was. A blob may also be handed on: mounted to where
 //! the listing of the links has passed, then deleted where it has not. So where a link has just
-//! gone, all links to its blob are looked at again.
+//! gone, all links to its blob are looked at again. And where a link names bytes that are not there, it
+//! may have rotted: what may be its bytes stays.
 
 use futures::stream::{self, StreamExt};
 use jreg_storage::Listed;
@@ -17,6 +18,7 @@ use super::manifests::{recall, remember};
 use super::memo::{Kind, Memo};
 use super::watch::Phase;
 use super::{Result, Run, last_key, seconds};
+use crate::check::LostBytes;
 use crate::fingerprint::{self, Fingerprints, Version};
 use crate::keys::{self, Place, UploadKey};
 use crate::record::Versioned;
@@ -30,6 +32,8 @@ pub(super) struct Places {
     named: Vec<bool>,
     /// Something could not be read that may name any of them: nothing is removed.
     is_uncertain: bool,
+    /// What links name that was not listed.
+    pub(super) lost: LostBytes,
 }
 
 impl Places {
@@ -44,6 +48,11 @@ impl Places {
                 }
             }
         }
+    }
+
+    /// Whether a place is named that was not listed.
+    pub(super) fn lacks(&self, place: u64) -> bool {
+        place != 0 && self.listed.index(place).is_none()
     }
 
     /// Whether everything that may name bytes could be read.
@@ -144,7 +153,9 @@ impl Run<'_> {
             }
             if !free.is_empty() {
                 let quarantined = self.quarantined().await?;
-                free.retain(|entry| !quarantined.may_name(&entry.key));
+                free.retain(|Listed { key, size_bytes, .. }| {
+                    !quarantined.may_name(key, *size_bytes) && !places.lost.may_be(key, *size_bytes)
+                });
             }
             self.remove_unnamed(&free).await;
             self.watch.progress(page.entries.len() as u64);
