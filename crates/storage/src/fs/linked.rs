@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use super::root::identity;
 
-/// Maximum number of names in one folder, and of folders in all, that a start looks at.
-const NAMES_MAX: usize = 1000;
-const FOLDERS_MAX: usize = 4000;
+/// How deep the folders lie that a start looks at, and how many it looks at: on a disk that has not read
+/// them before each may take milliseconds.
+const DEPTH_MAX: usize = 2;
+const FOLDERS_MAX: usize = 1000;
 
 /// The folders, each with the device and inode of what it leads to.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(super) struct LinkedFolders {
 }
 
 impl LinkedFolders {
-    /// Finds them, in the outermost folders first.
+    /// Finds them among the outermost folders.
     ///
     /// # Errors
     ///
@@ -32,10 +33,10 @@ impl LinkedFolders {
         let (device, inode) = identity(&fs::metadata(root)?);
         let mut found = Self { device, folders: Vec::new() };
         let mut seen = HashSet::from([(device, inode)]);
-        let mut coming = VecDeque::from([(root.to_owned(), device)]);
-        while let Some((folder, device)) = coming.pop_front() {
+        let mut coming = VecDeque::from([(root.to_owned(), device, 1)]);
+        while let Some((folder, device, depth)) = coming.pop_front() {
             let Ok(entries) = fs::read_dir(&folder) else { continue };
-            for entry in entries.flatten().take(NAMES_MAX) {
+            for entry in entries.flatten().take(FOLDERS_MAX) {
                 let kind = entry.file_type()?;
                 let is_key = entry.file_name().to_str().is_some_and(|name| !name.starts_with('.'));
                 if !is_key || !(kind.is_dir() || kind.is_symlink()) || seen.len() > FOLDERS_MAX {
@@ -50,8 +51,8 @@ impl LinkedFolders {
                 if kind.is_symlink() || identity.0 != device {
                     found.folders.push((path.clone(), identity));
                 }
-                if seen.insert(identity) {
-                    coming.push_back((path, identity.0));
+                if seen.insert(identity) && depth < DEPTH_MAX {
+                    coming.push_back((path, identity.0, depth + 1));
                 }
             }
         }
