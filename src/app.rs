@@ -14,10 +14,10 @@ use jreg_http::{Api, Context};
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{Ending, Parts, Running, ServerOptions, listen, serve};
-use jreg_net::tls::{Tls, TlsError};
+use jreg_net::tls::Tls;
 use jreg_registry::Registry;
 use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
-use jreg_telemetry::audit::{AuditError, AuditLog};
+use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,8 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::bucket::BucketError;
-use crate::folder::ForeignFolder;
+use crate::error::StartError;
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
 use crate::maintenance::Workshop;
 use crate::maintenance::socket::ControlSocket;
@@ -35,56 +34,6 @@ use crate::store::{open_store, surrounded};
 
 /// How long work that nobody waits for any more may take after the server has stopped.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
-
-/// Why the registry cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The bucket cannot be used.
-    #[error(transparent)]
-    Bucket(#[from] BucketError),
-    /// The folder cannot be used.
-    #[error(transparent)]
-    Folder(#[from] jreg_storage::OpenError),
-    /// The folder is another program's.
-    #[error(transparent)]
-    Foreign(#[from] ForeignFolder),
-    /// The store cannot be used as a registry.
-    #[error(transparent)]
-    Registry(#[from] jreg_registry::OpenError),
-    /// Clients cannot be asked who they are.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-    /// TLS cannot be spoken.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// No certificate can be asked for.
-    #[error(transparent)]
-    Acme(#[from] AcmeError),
-    /// Decisions cannot be written down.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// Everybody could reach it, and nobody would be asked who they are.
-    #[error(
-        "{address} can be reached from other machines, and nobody would be asked who they are: \
-         give htpasswd or policy (docs/authentication.md), listen on 127.0.0.1, or accept that with \
-         --insecure-open"
-    )]
-    Insecure {
-        /// Where it would listen.
-        address: std::net::SocketAddr,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The operating system refused what every server needs.
-    #[error("cannot start")]
-    System(#[from] io::Error),
-}
 
 /// A registry that is ready to serve.
 #[derive(Debug)]

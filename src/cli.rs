@@ -19,7 +19,7 @@ use jreg_registry::ExplainRequest;
 use crate::maintenance::print::Shown;
 use crate::maintenance::{Command as Work, FsckRequest, GcRequest};
 
-pub use access::{PolicyAction, TokenAction, UserAction};
+pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
 
 const EXAMPLES: &str = "\
 Examples:

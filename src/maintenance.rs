@@ -35,9 +35,6 @@ use crate::jobs::report;
 /// How many events may wait to be shown. What is beyond is counted, and that is said.
 pub const EVENTS_MAX: usize = 65_536;
 
-/// How many store requests of one command run at the same time.
-pub(crate) const REQUESTS_AT_ONCE: usize = 16;
-
 /// What a person asks for. What is not said is as the settings of the process that works say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
@@ -320,7 +317,7 @@ impl FsckRequest {
             restart: self.restart,
             requests_per_second: rate,
             bytes_per_second: self.bytes_per_second.unwrap_or(0),
-            requests_at_once: REQUESTS_AT_ONCE,
+            requests_at_once: defaults.requests_at_once,
         }
     }
 }

@@ -19,7 +19,8 @@ use jreg_registry::{
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
 
-use crate::maintenance::REQUESTS_AT_ONCE;
+/// How many store requests of one command run at the same time.
+const REQUESTS_AT_ONCE: usize = 16;
 
 /// The API.
 pub fn http(settings: &Settings) -> HttpOptions {

@@ -12,8 +12,8 @@ use jreg_storage::{
 };
 use jreg_telemetry::metrics::Metrics;
 
-use crate::app::StartError;
 use crate::bucket;
+use crate::error::StartError;
 use crate::folder::{self, FolderContent};
 use crate::options;
 

@@ -11,7 +11,6 @@ use jreg_config::{ConfigError, Settings};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::commands::policy::PolicyQuestion;
 use crate::maintenance::{Command as Work, TokenRequest};
 
 /// Subcommands of `jreg user`.
@@ -207,6 +206,33 @@ pub struct Asked {
     /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// What a policy is asked.
+#[derive(Clone, Debug)]
+pub struct PolicyQuestion {
+    /// The file; `None`: what holds without one.
+    pub file: Option<PathBuf>,
+    /// Whether everybody may pull.
+    pub anonymous_pull: bool,
+    /// Who asks; `None`: nobody in particular.
+    pub who: Option<String>,
+    /// Groups that their source names.
+    pub groups: Vec<String>,
+    /// What their source says besides: names and values.
+    pub claims: Vec<(String, String)>,
+    /// The common name of their certificate.
+    pub common_name: Option<String>,
+    /// The URIs of their certificate.
+    pub uris: Vec<String>,
+    /// What they want to do; `None`: everything there is.
+    pub action: Option<Action>,
+    /// With which repository.
+    pub repository: Option<RepositoryName>,
+    /// With which tag.
+    pub tag: Option<Tag>,
+    /// From where.
+    pub address: Option<IpAddr>,
 }
 
 impl PolicyAction {

@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 
 use super::print::{End, Shown, show};
 use super::{Command, EVENTS_MAX, Report, Workshop, socket};
-use crate::app::StartError;
 use crate::bucket;
+use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
 use crate::options;
 use crate::store::surrounded;

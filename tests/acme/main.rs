@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use jreg::app::{App, StartError};
+use jreg::app::App;
+use jreg::error::StartError;
 use jreg_access::{Fetch, FetchError};
 use jreg_config::Settings;
 use jreg_net::acme::Acme;

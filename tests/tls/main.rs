@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jreg::app::{App, StartError};
+use jreg::app::App;
+use jreg::error::StartError;
 use jreg_config::Settings;
 use jreg_net::server::Running;
 use jreg_net::tls::Tls;
