@@ -46,26 +46,26 @@ impl Clerk {
 
 #[async_trait]
 impl Authorizer for Clerk {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
         let clerk = Identity::named("clerk", jreg_auth::Source::Htpasswd);
-        Ok(Session::new(Bearer::of(clerk), asker))
+        Ok(AuthContext::new(Bearer::of(clerk), asker))
     }
 
-    fn grant(&self, _: &Session, right: &Right) -> Result<Reason, Denied> {
+    fn grant(&self, _: &AuthContext, right: &Right) -> Result<Reason, AuthError> {
         self.asked.lock().unwrap().push(right.clone());
         if (self.grants)(right) {
             return Ok(Reason::Open);
         }
         let reason = "the clerk says no".to_owned();
         let access = RefusedAccess::new(Credentialed::No, right);
-        Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned(), access, reason })
+        Err(AuthError::Unauthenticated { challenge: Some(CHALLENGE.to_owned()), access, reason })
     }
 
-    fn grant_tag(&self, session: &Session, right: &Right, _: &Tag) -> Result<Reason, Denied> {
-        self.grant(session, right)
+    fn grant_tag(&self, auth: &AuthContext, right: &Right, _: &Tag) -> Result<Reason, AuthError> {
+        self.grant(auth, right)
     }
 
-    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+    fn depends_on_tag(&self, _: &AuthContext, _: &Right) -> bool {
         false
     }
 }

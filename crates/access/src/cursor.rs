@@ -15,7 +15,7 @@ use jreg_storage::{Clock, Store};
 use jreg_telemetry::logging::chain;
 use tokio::sync::OnceCell;
 
-use super::Denied;
+use super::AuthError;
 use super::signing::{Signing, SigningError};
 
 /// Encrypts and decrypts cursors. The keys are read, or made, when they are needed first.
@@ -42,14 +42,14 @@ impl CatalogCursors {
     }
 
     /// A cursor to the place after a repository.
-    pub(super) async fn encrypt(&self, name: &RepositoryName) -> Result<String, Denied> {
+    pub(super) async fn encrypt(&self, name: &RepositoryName) -> Result<String, AuthError> {
         let cursor = encrypt_cursor(&*self.keyring(None).await?, name);
         let reason = || "no cursor of the catalog can be made".to_owned();
-        cursor.ok_or_else(|| Denied::Unavailable { reason: reason() })
+        cursor.ok_or_else(|| AuthError::Unavailable { reason: reason() })
     }
 
     /// The repository that a cursor leads to; `None` if the text is none of ours, or its key is gone.
-    pub(super) async fn decrypt(&self, cursor: &str) -> Result<Option<RepositoryName>, Denied> {
+    pub(super) async fn decrypt(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
         let Some(kid) = cursor_key_id(cursor) else { return Ok(None) };
         Ok(decrypt_cursor(&*self.keyring(Some(kid)).await?, cursor))
     }
@@ -62,8 +62,8 @@ impl CatalogCursors {
         }
     }
 
-    async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, Denied> {
-        let unavailable = |error| Denied::Unavailable { reason: chain(&error) };
+    async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, AuthError> {
+        let unavailable = |error| AuthError::Unavailable { reason: chain(&error) };
         let open = || {
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
             async { Signing::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new) }

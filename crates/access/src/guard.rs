@@ -20,15 +20,16 @@ use jreg_telemetry::logging::chain;
 use jreg_telemetry::metrics::Metrics;
 
 use super::challenge::{Scheme, TokenFault};
+use super::credential_cache::{CachedCredentials, CredentialCache, TRUST_MAX};
 use super::cursor::CatalogCursors;
 use super::failures::{Early, Failures, Guess};
 use super::hasher::Hasher;
 use super::issuers::{Fetch, Issuers};
 use super::robots::AccessTokenStore;
-use super::sessions::{Remembered, Sessions, TRUST_MAX};
 use super::signing::{Signing, SigningError};
 use super::{
-    Asker, Authorizer, Bearer, Credentialed, Denied, OwnGrants, RefusedAccess, Right, Session,
+    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, OwnGrants, RefusedAccess,
+    Right,
 };
 
 /// How often the files are looked at.
@@ -82,7 +83,7 @@ pub struct Guard {
     pub(super) signing: Option<Arc<Signing>>,
     cursors: CatalogCursors,
     issuers: Issuers,
-    sessions: Sessions,
+    credentials: CredentialCache,
     hasher: Hasher,
     failures: Failures,
     pub(super) clock: Arc<dyn Clock>,
@@ -115,19 +116,6 @@ pub enum GuardError {
     Task(#[source] io::Error),
 }
 
-/// Why credentials are not taken.
-#[derive(Clone, Debug)]
-pub(super) enum Refusal {
-    /// They are not good.
-    Invalid(String),
-    /// Too many are being verified.
-    Busy,
-    /// Too many have failed.
-    Delayed(Duration),
-    /// It cannot be found out now.
-    Unavailable(String),
-}
-
 /// What credentials turned out to be, and how long that is good.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
@@ -136,9 +124,9 @@ pub(super) struct Found {
     pub(super) expires: Option<SystemTime>,
 }
 
-impl From<Early> for Refusal {
+impl From<Early> for AuthError {
     fn from(early: Early) -> Self {
-        Self::Delayed(early.wait)
+        Self::Throttled { wait: early.wait }
     }
 }
 
@@ -186,7 +174,7 @@ impl Guard {
             access_tokens,
             signing,
             issuers: Issuers::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
-            sessions: Sessions::new(Fingerprints::new().ok_or(GuardError::Random)?),
+            credentials: CredentialCache::new(Fingerprints::new().ok_or(GuardError::Random)?),
             hasher: Hasher::new(),
             failures: Failures::new(
                 options.login_failures_free,
@@ -255,11 +243,15 @@ impl Guard {
     }
 
     /// What a header says.
-    async fn verified(&self, header: &[u8], from: Option<Network>) -> Result<Arc<Bearer>, Refusal> {
+    async fn verified(
+        &self,
+        header: &[u8],
+        from: Option<Network>,
+    ) -> Result<Arc<Bearer>, AuthError> {
         let credentials = Credentials::parse(header);
         let credentials = credentials.map_err(|error| {
             self.metrics.count_auth("none", "malformed");
-            Refusal::Invalid(error.to_string())
+            AuthError::invalid(error.to_string())
         })?;
         self.recognise(&credentials, from).await.map(|remembered| remembered.bearer)
     }
@@ -270,9 +262,9 @@ impl Guard {
         &self,
         credentials: &Credentials,
         from: Option<Network>,
-    ) -> Result<Remembered, Refusal> {
+    ) -> Result<CachedCredentials, AuthError> {
         let found = self.recognise_in_time(credentials, from).await;
-        if matches!(found, Err(Refusal::Delayed(_))) {
+        if matches!(found, Err(AuthError::Throttled { .. })) {
             self.metrics.count_auth(kind_of(credentials), "delayed");
         }
         found
@@ -282,15 +274,15 @@ impl Guard {
         &self,
         credentials: &Credentials,
         from: Option<Network>,
-    ) -> Result<Remembered, Refusal> {
+    ) -> Result<CachedCredentials, AuthError> {
         let guessed = guessed_name(credentials, &self.policy());
         if let Some(name) = guessed {
             self.failures.check(from, name)?;
         }
-        let fingerprint = self.sessions.fingerprint(credentials);
+        let fingerprint = self.credentials.fingerprint(credentials);
         let remembered = || {
             let (monotonic, now) = (self.clock.monotonic(), self.clock.now());
-            self.sessions.get(&fingerprint, self.generation(), monotonic, now)
+            self.credentials.get(&fingerprint, self.generation(), monotonic, now)
         };
         if let Some(remembered) = remembered() {
             self.metrics.count_auth(kind_of(credentials), "remembered");
@@ -314,7 +306,9 @@ impl Guard {
         let found = self.find(credentials, from, fingerprint, known).await;
         match (attempt, &found) {
             (Some(attempt), Ok(_)) => attempt.succeeded(),
-            (Some(attempt), Err(Refusal::Busy | Refusal::Unavailable(_))) => attempt.given_up(),
+            (Some(attempt), Err(AuthError::Busy | AuthError::Unavailable { .. })) => {
+                attempt.given_up()
+            }
             (attempt, _) => drop(attempt),
         }
         let found = found?;
@@ -322,8 +316,8 @@ impl Guard {
             return Ok(remembered);
         }
         let Found { bearer, until, expires } = found;
-        let remembered = Remembered { bearer: Arc::new(bearer), generation, until, expires };
-        self.sessions.remember(fingerprint, remembered.clone());
+        let remembered = CachedCredentials { bearer: Arc::new(bearer), generation, until, expires };
+        self.credentials.remember(fingerprint, remembered.clone());
         Ok(remembered)
     }
 
@@ -334,7 +328,7 @@ impl Guard {
         from: Option<Network>,
         fingerprint: [u8; 32],
         known: impl Fn() -> bool + Send,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Found, AuthError> {
         let secret = match credentials {
             Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret) => secret,
         };
@@ -354,7 +348,7 @@ impl Guard {
         user: &str,
         password: &Secret,
         known: impl Fn() -> bool + Send,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Found, AuthError> {
         if is_like_jwt(password.reveal()) && !self.policy().issuers().is_empty() {
             return self.of_issuer(password).await;
         }
@@ -362,7 +356,7 @@ impl Guard {
         let comparison = users.to_compare(user);
         let password_fingerprint = comparison.fingerprint();
         let verified = self.hasher.verify(comparison, password.clone(), known).await;
-        if !verified.map_err(|_| Refusal::Busy)? {
+        if !verified.map_err(|_| AuthError::Busy)? {
             return Err(wrong_password());
         }
         let identity = Identity::named(user, Source::Htpasswd);
@@ -377,17 +371,20 @@ impl Guard {
         token: &Secret,
         from: Option<Network>,
         fingerprint: [u8; 32],
-    ) -> Result<Found, Refusal> {
+    ) -> Result<Found, AuthError> {
         let token = AccessTokenText::parse(token.reveal());
-        let token = token.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let token = token.map_err(|error| AuthError::invalid(error.to_string()))?;
         let known = match self.access_tokens.cached(&token.id) {
             Some(known) => known,
             None => {
                 self.failures.check(from, UNKNOWN_TOKENS)?;
-                self.access_tokens.get(&token.id).await.map_err(unavailable)?
+                self.access_tokens
+                    .get(&token.id)
+                    .await
+                    .map_err(|error| AuthError::unavailable(&error))?
             }
         };
-        let invalid = |why: &str| Refusal::Invalid(why.to_owned());
+        let invalid = |why: &str| AuthError::invalid(why);
         let Some(access_token) =
             known.access_token.filter(|access_token| access_token.is_token(&token))
         else {
@@ -405,9 +402,9 @@ impl Guard {
         Ok(Found { bearer, until: known.until, expires })
     }
 
-    async fn of_token(&self, token: &Secret) -> Result<Found, Refusal> {
+    async fn of_token(&self, token: &Secret) -> Result<Found, AuthError> {
         let parsed = Unverified::parse(token.reveal());
-        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
             return self.of_issuer(token).await;
         }
@@ -424,18 +421,19 @@ impl Guard {
         &self,
         token: &Unverified<'_>,
         kind: Kind,
-    ) -> Result<TokenClaims, Refusal> {
+    ) -> Result<TokenClaims, AuthError> {
         let Some(signing) = &self.signing else {
-            return Err(Refusal::Invalid("no tokens are issued here".to_owned()));
+            return Err(AuthError::invalid("no tokens are issued here"));
         };
-        let keys = signing.with(token.kid()).await.map_err(unavailable)?;
+        let keys =
+            signing.with(token.kid()).await.map_err(|error| AuthError::unavailable(&error))?;
         let claims = keys.verify(token, kind, &self.service, self.clock.now());
-        claims.map_err(|error| Refusal::Invalid(error.to_string()))
+        claims.map_err(|error| AuthError::invalid(error.to_string()))
     }
 
     /// Whether whoever got a token of ours would still be let in.
-    pub(super) async fn standing(&self, claims: TokenClaims) -> Result<Found, Refusal> {
-        let gone = || Refusal::Invalid("whoever got the token is not let in any more".to_owned());
+    pub(super) async fn standing(&self, claims: TokenClaims) -> Result<Found, AuthError> {
+        let gone = || AuthError::invalid("whoever got the token is not let in any more");
         let until = self.trusted_until();
         let Some(named) = claims.identity else {
             let bearer = Bearer { shown: true, ..Bearer::nobody() };
@@ -453,7 +451,11 @@ impl Guard {
             }
             Source::AccessToken(id) => {
                 let id = id.parse().map_err(|_| gone())?;
-                let known = self.access_tokens.get(&id).await.map_err(unavailable)?;
+                let known = self
+                    .access_tokens
+                    .get(&id)
+                    .await
+                    .map_err(|error| AuthError::unavailable(&error))?;
                 let is_same = |access_token: &AccessToken| {
                     access_token.identity(&id).name() == Some(name.as_str())
                 };
@@ -477,18 +479,21 @@ impl Guard {
         Ok(found)
     }
 
-    async fn of_issuer(&self, token: &Secret) -> Result<Found, Refusal> {
+    async fn of_issuer(&self, token: &Secret) -> Result<Found, AuthError> {
         let parsed = Unverified::parse(token.reveal());
-        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let policy = self.policy();
         let issuer = policy.issuers().iter().find(|issuer| issuer.is_issuer_of(&parsed));
-        let issuer = issuer.ok_or_else(|| {
-            Refusal::Invalid("the token's issuer is not one that is believed".to_owned())
-        })?;
-        let keys = self.issuers.keys(issuer, &parsed).await.map_err(unavailable)?;
+        let issuer = issuer
+            .ok_or_else(|| AuthError::invalid("the token's issuer is not one that is believed"))?;
+        let keys = self
+            .issuers
+            .keys(issuer, &parsed)
+            .await
+            .map_err(|error| AuthError::unavailable(&error))?;
         let verified = issuer.verify(&parsed, &keys, self.clock.now());
         let (identity, access, until) =
-            verified.map_err(|error| Refusal::Invalid(error.to_string()))?;
+            verified.map_err(|error| AuthError::invalid(error.to_string()))?;
         let grants = access.map_or(OwnGrants::Nothing, OwnGrants::Access);
         let bearer = Bearer { grants, ..Bearer::of(identity) };
         let expires = moment(until);
@@ -502,12 +507,12 @@ impl Guard {
     /// What the policy is asked of somebody.
     fn query<'a>(
         &self,
-        session: &'a Session,
+        auth: &'a AuthContext,
         action: Action,
         repository: Option<&'a RepositoryName>,
         tag: Tagged<'a>,
     ) -> Query<'a> {
-        let Session { bearer, asker } = session;
+        let AuthContext { bearer, asker } = auth;
         Query {
             identity: &bearer.identity,
             certificate: asker.certificate.as_deref(),
@@ -520,37 +525,37 @@ impl Guard {
     }
 
     /// What a policy says of somebody, with what their credentials grant.
-    fn evaluation<'a>(&self, policy: &'a Policy, session: &'a Session) -> Evaluation<'a> {
-        let grants = match &session.bearer.grants {
+    fn evaluation<'a>(&self, policy: &'a Policy, auth: &'a AuthContext) -> Evaluation<'a> {
+        let grants = match &auth.bearer.grants {
             OwnGrants::Nothing => Grants::None,
             OwnGrants::AccessToken(access_token) => Grants::AccessToken(access_token),
             OwnGrants::Access(scope) => Grants::Access(scope),
         };
-        let query = self.query(session, Action::Pull, None, Tagged::No);
+        let query = self.query(auth, Action::Pull, None, Tagged::No);
         Evaluation::new(policy, query, grants)
     }
 
     fn decide(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         action: Action,
         repository: Option<&RepositoryName>,
         tag: Tagged<'_>,
     ) -> Decision {
-        self.evaluation(&self.policy(), session).decide(action, repository, tag)
+        self.evaluation(&self.policy(), auth).decide(action, repository, tag)
     }
 
     /// The same for every tag that the request names: all must be allowed.
     fn decide_all(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Decision {
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut last = None;
-        for tag in &session.asker.tags {
+        for tag in &auth.asker.tags {
             let decision = evaluation.decide(action, repository, Tagged::Is(tag.as_str()));
             if !decision.allowed {
                 return decision;
@@ -562,9 +567,9 @@ impl Guard {
 
     /// What of a scope the policy allows, whatever the tags. Others get a turn between any two
     /// decisions.
-    pub(super) async fn narrowed(&self, session: &Session, scope: &Scope) -> Scope {
+    pub(super) async fn narrowed(&self, auth: &AuthContext, scope: &Scope) -> Scope {
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut narrow = Scope::default();
         for (action, repository) in scope.wanted() {
             if evaluation.allows(action, repository, Tagged::Unknown) {
@@ -575,23 +580,23 @@ impl Guard {
         narrow
     }
 
-    fn deny(&self, session: &Session, right: &Right, reason: &Reason) -> Denied {
+    fn deny(&self, auth: &AuthContext, right: &Right, reason: &Reason) -> AuthError {
         let reason = reason.to_string();
-        let Bearer { identity, shown, .. } = &*session.bearer;
+        let Bearer { identity, shown, .. } = &*auth.bearer;
         if *identity == Identity::Anonymous {
             let (fault, by) = match shown {
                 true => (TokenFault::Scope, Credentialed::as_identity(identity)),
                 false => (TokenFault::Missing, Credentialed::No),
             };
-            return self.challenged(&session.asker, right, fault, by, reason);
+            return self.challenged(&auth.asker, right, fault, by, reason);
         }
         let access = RefusedAccess::new(Credentialed::as_identity(identity), right);
         match right {
             Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
-                Denied::Hidden { name: name.clone(), access, reason }
+                AuthError::Hidden { name: name.clone(), access, reason }
             }
             Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => {
-                Denied::Forbidden { access, reason }
+                AuthError::Forbidden { access, reason }
             }
         }
     }
@@ -604,16 +609,16 @@ impl Guard {
         fault: TokenFault,
         by: Credentialed,
         reason: String,
-    ) -> Denied {
+    ) -> AuthError {
         let access = RefusedAccess::new(by, right);
         let challenge = self.scheme.challenge(asker, right, fault, &access.to_string());
-        Denied::Unauthenticated { challenge, access, reason }
+        AuthError::Unauthenticated { challenge: Some(challenge), access, reason }
     }
 }
 
 #[async_trait]
 impl Authorizer for Guard {
-    async fn identify(&self, asker: Asker, right: &Right) -> Result<Session, Denied> {
+    async fn identify(&self, asker: Asker, right: &Right) -> Result<AuthContext, AuthError> {
         let mut headers = asker.headers.get_all(header::AUTHORIZATION).iter();
         let verified = match (headers.next(), headers.next()) {
             (None, _) => {
@@ -622,63 +627,59 @@ impl Authorizer for Guard {
             }
             (Some(header), None) => self.verified(header.as_bytes(), asker.network()).await,
             (Some(_), Some(_)) => {
-                Err(Refusal::Invalid("there are several Authorization headers".to_owned()))
+                Err(AuthError::invalid("there are several Authorization headers"))
             }
         };
         match verified.and_then(|bearer| with_certificate(bearer, &asker)) {
-            Ok(bearer) => Ok(Session::new(bearer, asker)),
-            Err(Refusal::Invalid(reason)) => {
+            Ok(bearer) => Ok(AuthContext::new(bearer, asker)),
+            Err(error) => Err(error.needed_for(|reason| {
                 let (fault, by) = (TokenFault::Invalid, Credentialed::Invalid);
-                Err(self.challenged(&asker, right, fault, by, reason))
-            }
-            Err(Refusal::Busy) => Err(Denied::Busy),
-            Err(Refusal::Delayed(wait)) => Err(Denied::Delayed { wait }),
-            Err(Refusal::Unavailable(reason)) => Err(Denied::Unavailable { reason }),
+                self.challenged(&asker, right, fault, by, reason)
+            })),
         }
     }
 
-    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, Denied> {
+    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, AuthError> {
         self.cursors.encrypt(name).await
     }
 
-    async fn catalog_place(&self, cursor: &str) -> Result<Option<RepositoryName>, Denied> {
+    async fn catalog_place(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
         self.cursors.decrypt(cursor).await
     }
 
-    fn grant(&self, session: &Session, right: &Right) -> Result<Reason, Denied> {
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<Reason, AuthError> {
         let Some((action, name)) = action_of(right) else {
             // Even where anybody may pull: clients learn only here that they can log in.
-            return match session.bearer.shown {
+            return match auth.bearer.shown {
                 true => Ok(Reason::Credentials("credentials were shown".to_owned())),
-                false => Err(self.deny(session, right, &Reason::NoRule)),
+                false => Err(self.deny(auth, right, &Reason::NoRule)),
             };
         };
         let decision = match right {
             // The tags of the request are not about another repository.
-            Right::See(_) | Right::Mount(_) => self.decide(session, action, name, Tagged::No),
-            _ => self.decide_all(session, action, name),
+            Right::See(_) | Right::Mount(_) => self.decide(auth, action, name, Tagged::No),
+            _ => self.decide_all(auth, action, name),
         };
-        self.settle(session, right, decision)
+        self.settle(auth, right, decision)
     }
 
-    fn grant_tag(&self, session: &Session, right: &Right, tag: &Tag) -> Result<Reason, Denied> {
-        let Some((action, name)) = action_of(right) else { return self.grant(session, right) };
-        let decision = self.decide(session, action, name, Tagged::Is(tag.as_str()));
-        self.settle(session, right, decision)
+    fn grant_tag(&self, auth: &AuthContext, right: &Right, tag: &Tag) -> Result<Reason, AuthError> {
+        let Some((action, name)) = action_of(right) else { return self.grant(auth, right) };
+        let decision = self.decide(auth, action, name, Tagged::Is(tag.as_str()));
+        self.settle(auth, right, decision)
     }
 
     async fn denied_tags(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         tags: Vec<Tag>,
     ) -> Option<Vec<Tag>> {
-        let (Some((action, name)), true) = (action_of(right), is_within_scope(session, right))
-        else {
+        let (Some((action, name)), true) = (action_of(right), is_within_scope(auth, right)) else {
             return Some(tags);
         };
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut allowed = Vec::with_capacity(tags.len());
         for (index, tag) in tags.iter().enumerate() {
             allowed.push(evaluation.allows(action, name, Tagged::Is(tag.as_str())));
@@ -692,14 +693,14 @@ impl Authorizer for Guard {
         Some(tags.into_iter().zip(allowed).filter_map(|(tag, may)| (!may).then_some(tag)).collect())
     }
 
-    async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
+    async fn visible(&self, auth: &AuthContext, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
         // A token for the catalog shows whatever its holder may pull.
-        let scope = session.bearer.scope.as_ref();
+        let scope = auth.bearer.scope.as_ref();
         if scope.is_some_and(|scope| !scope.allows(Action::List, None)) {
             return Vec::new();
         }
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut visible = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             evaluation.renew_budget();
@@ -711,9 +712,9 @@ impl Authorizer for Guard {
         names.into_iter().zip(visible).filter_map(|(name, seen)| seen.then_some(name)).collect()
     }
 
-    fn depends_on_tag(&self, session: &Session, right: &Right) -> bool {
+    fn depends_on_tag(&self, auth: &AuthContext, right: &Right) -> bool {
         action_of(right).is_some_and(|(action, name)| {
-            self.policy().depends_on_tag(&self.query(session, action, name, Tagged::No))
+            self.policy().depends_on_tag(&self.query(auth, action, name, Tagged::No))
         })
     }
 }
@@ -722,25 +723,25 @@ impl Guard {
     /// What a decision of the policy comes to with what the credentials are narrowed to.
     fn settle(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         decision: Decision,
-    ) -> Result<Reason, Denied> {
+    ) -> Result<Reason, AuthError> {
         if !decision.allowed {
-            return Err(self.deny(session, right, &decision.reason));
+            return Err(self.deny(auth, right, &decision.reason));
         }
-        if is_within_scope(session, right) {
+        if is_within_scope(auth, right) {
             return Ok(decision.reason);
         }
-        let by = Credentialed::Narrowed(session.bearer.identity.to_string());
+        let by = Credentialed::Narrowed(auth.bearer.identity.to_string());
         let reason = Reason::TokenScope.to_string();
-        Err(self.challenged(&session.asker, right, TokenFault::Scope, by, reason))
+        Err(self.challenged(&auth.asker, right, TokenFault::Scope, by, reason))
     }
 }
 
 /// Whether what the credentials are narrowed to has a right.
-fn is_within_scope(session: &Session, right: &Right) -> bool {
-    match (&session.bearer.scope, right) {
+fn is_within_scope(auth: &AuthContext, right: &Right) -> bool {
+    match (&auth.bearer.scope, right) {
         (None, _) => true,
         // A token for the catalog shows whatever its holder may pull.
         (Some(scope), Right::See(_)) => scope.allows(Action::List, None),
@@ -799,23 +800,19 @@ fn moment(seconds: u64) -> Option<SystemTime> {
 
 /// A token that was issued for a client certificate is good only on connections with one of the same
 /// name, whatever the rules are about.
-fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, Refusal> {
+fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, AuthError> {
     let is_certificates = matches!(&bearer.identity,
         Identity::Named(named) if named.source == Source::Certificate);
     let shown = asker.certificate.as_ref().and_then(|of| of.identity());
     if is_certificates && shown.as_ref().and_then(Identity::name) != bearer.identity.name() {
         let reason = "the token was issued for a client certificate that the connection lacks";
-        return Err(Refusal::Invalid(reason.to_owned()));
+        return Err(AuthError::invalid(reason));
     }
     Ok(bearer)
 }
 
-fn wrong_password() -> Refusal {
-    Refusal::Invalid("unknown user or wrong password".to_owned())
-}
-
-fn unavailable(error: impl std::error::Error) -> Refusal {
-    Refusal::Unavailable(chain(&error))
+fn wrong_password() -> AuthError {
+    AuthError::invalid("unknown user or wrong password")
 }
 
 /// Three parts of base64url of which the first begins like a JSON object.
@@ -850,13 +847,19 @@ fn kind_of(credentials: &Credentials) -> &'static str {
     }
 }
 
-fn outcome(found: &Result<Found, Refusal>) -> &'static str {
+fn outcome(found: &Result<Found, AuthError>) -> &'static str {
     match found {
         Ok(_) => "ok",
-        Err(Refusal::Invalid(_)) => "refused",
-        Err(Refusal::Busy) => "busy",
-        Err(Refusal::Delayed(_)) => "delayed",
-        Err(Refusal::Unavailable(_)) => "unavailable",
+        Err(AuthError::Busy) => "busy",
+        Err(AuthError::Throttled { .. }) => "delayed",
+        Err(AuthError::Unavailable { .. }) => "unavailable",
+        Err(
+            AuthError::Invalid { .. }
+            | AuthError::Unauthenticated { .. }
+            | AuthError::Forbidden { .. }
+            | AuthError::Hidden { .. }
+            | AuthError::ScopeNotGranted,
+        ) => "refused",
     }
 }
 

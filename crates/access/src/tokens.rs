@@ -8,8 +8,8 @@ use jreg_auth::{
     Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified, random_hex,
 };
 
-use super::guard::{Found, Guard, Refusal};
-use super::{Asker, Bearer, Credentialed, RefusedAccess, Session};
+use super::guard::{Found, Guard};
+use super::{Asker, AuthContext, AuthError, Bearer, Credentialed, RefusedAccess};
 
 /// What a client brings to get a token.
 #[derive(Clone, Debug)]
@@ -69,57 +69,6 @@ pub struct Token {
     pub issued: SystemTime,
 }
 
-/// Why there is no token.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    /// The credentials are missing or wrong.
-    #[error("{access}")]
-    Unauthenticated {
-        /// What the token was wanted for.
-        access: RefusedAccess,
-        /// Why, for the log.
-        reason: String,
-    },
-    /// The request is not one.
-    #[error("{0}")]
-    BadRequest(String),
-    /// Nothing of what was asked for is granted.
-    #[error("nothing of the scope is granted")]
-    Scope,
-    /// Too many passwords are being verified.
-    #[error("too many logins at the same time, try again")]
-    Busy,
-    /// Too many logins have failed.
-    #[error("too many failed logins: try again in {} s", super::whole_seconds(*.wait))]
-    Delayed {
-        /// How long to wait.
-        wait: Duration,
-    },
-    /// It cannot be found out now.
-    #[error("the token service is unavailable, try again later")]
-    Unavailable {
-        /// Why, for the log.
-        reason: String,
-    },
-}
-
-impl TokenError {
-    /// Credentials are not valid.
-    pub fn invalid(reason: String, scope: &Scope) -> Self {
-        let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
-        Self::Unauthenticated { access, reason }
-    }
-
-    fn of(refusal: Refusal, scope: &Scope) -> Self {
-        match refusal {
-            Refusal::Invalid(reason) => Self::invalid(reason, scope),
-            Refusal::Busy => Self::Busy,
-            Refusal::Delayed(wait) => Self::Delayed { wait },
-            Refusal::Unavailable(reason) => Self::Unavailable { reason },
-        }
-    }
-}
-
 /// Who was found to ask for a token, and until when they may.
 struct Proved {
     bearer: Arc<Bearer>,
@@ -141,40 +90,41 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// [`TokenError`].
-    pub async fn exchange(&self, exchange: Exchange) -> Result<Token, TokenError> {
+    /// [`AuthError`].
+    pub async fn exchange(&self, exchange: Exchange) -> Result<Token, AuthError> {
         let Exchange { proof, scope, scoped, offline, asker } = exchange;
         let is_subject = matches!(proof, Proof::Subject(_));
         let proved = self.prove(proof, &asker).await;
-        let (found, refresh) = proved.map_err(|refusal| TokenError::of(refusal, &scope))?;
+        let (found, refresh) = proved
+            .map_err(|error| error.needed_for(|reason| AuthError::invalid_for(reason, &scope)))?;
         let nothing = !found.bearer.shown;
         let now = self.clock.now();
-        let session = Session::new(found.bearer, asker);
-        let narrow = self.narrowed(&session, &scope).await;
+        let auth = AuthContext::new(found.bearer, asker);
+        let narrow = self.narrowed(&auth, &scope).await;
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
             let reason = "no credentials, and nothing of it is open to everybody".to_owned();
             let access = RefusedAccess::of_scope(Credentialed::No, &scope);
-            return Err(TokenError::Unauthenticated { access, reason });
+            return Err(AuthError::Unauthenticated { challenge: None, access, reason });
         }
         if is_subject && scoped && narrow.is_empty() {
-            return Err(TokenError::Scope);
+            return Err(AuthError::ScopeNotGranted);
         }
         let left = found.expires.map_or(self.lifetime, |expires| {
             expires.duration_since(now).unwrap_or_default().min(self.lifetime)
         });
-        let access = self.sign(Kind::Access, &session.bearer, &narrow, now, left)?;
+        let access = self.sign(Kind::Access, &auth.bearer, &narrow, now, left)?;
         let refresh = match refresh {
             Some(old) => Some(old),
-            None if offline && is_refreshable(&session.bearer.identity) => Some(self.sign(
+            None if offline && is_refreshable(&auth.bearer.identity) => Some(self.sign(
                 Kind::Refresh,
-                &session.bearer,
+                &auth.bearer,
                 &Scope::default(),
                 now,
                 self.refresh_lifetime,
             )?),
             None => None,
         };
-        let identity = session.bearer.identity.clone();
+        let identity = auth.bearer.identity.clone();
         Ok(Token { identity, access, scope: narrow, refresh, lifetime: left, issued: now })
     }
 
@@ -183,7 +133,7 @@ impl Guard {
         &self,
         proof: Proof,
         asker: &Asker,
-    ) -> Result<(Proved, Option<Secret>), Refusal> {
+    ) -> Result<(Proved, Option<Secret>), AuthError> {
         match proof {
             Proof::Nothing => {
                 let identity = asker.certificate.as_ref().and_then(|of| of.identity());
@@ -193,7 +143,7 @@ impl Guard {
             Proof::Credentials(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
-                    return Err(Refusal::Invalid("such a token is used as it is".to_owned()));
+                    return Err(AuthError::invalid("such a token is used as it is"));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }
@@ -204,7 +154,7 @@ impl Guard {
                 let is_ours = found.bearer.scope.is_some();
                 if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
                     let reason = "only tokens of issuers that say who it is are exchanged";
-                    return Err(Refusal::Invalid(reason.to_owned()));
+                    return Err(AuthError::invalid(reason));
                 }
                 Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
             }
@@ -218,9 +168,9 @@ impl Guard {
         }
     }
 
-    async fn refreshed(&self, token: &Secret) -> Result<Found, Refusal> {
+    async fn refreshed(&self, token: &Secret) -> Result<Found, AuthError> {
         let parsed = Unverified::parse(token.reveal());
-        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let claims = self.own_claims(&parsed, Kind::Refresh).await?;
         self.standing(claims).await
     }
@@ -238,8 +188,8 @@ impl Guard {
         scope: &Scope,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<Secret, TokenError> {
-        let unavailable = |reason: &str| TokenError::Unavailable { reason: reason.to_owned() };
+    ) -> Result<Secret, AuthError> {
+        let unavailable = |reason: &str| AuthError::Unavailable { reason: reason.to_owned() };
         let signing = self.signing.as_ref().ok_or_else(|| unavailable("no tokens are issued"))?;
         let id = random_hex::<16>().ok_or_else(|| unavailable("no random numbers"))?;
         let named: Option<Named> = match &bearer.identity {

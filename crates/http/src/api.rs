@@ -13,7 +13,7 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use jreg_access::limits::Account;
-use jreg_access::{Asker, Authorized, Refused};
+use jreg_access::{Asker, Authorized, RefusedRequest};
 use jreg_net::server::files::Files;
 use jreg_net::server::slots::Slots;
 use jreg_net::server::{Request, Response};
@@ -137,14 +137,14 @@ async fn refuse(
     context: &Context,
     exchange: &Exchange,
     record: Option<Record>,
-    Refused { denied, session }: Refused,
+    RefusedRequest { error, auth }: RefusedRequest,
 ) -> Result<Response, ApiError> {
-    let identity = session.map(|session| session.bearer.identity.clone());
+    let identity = auth.map(|auth| auth.bearer.identity.clone());
     if let Some(identity) = &identity {
         exchange.is_by(identity.to_string(), None);
         context.limits.count_identity(identity, exchange.network())?;
     }
-    let result = Err(denied.into());
+    let result = Err(error.into());
     if let Some(record) = record {
         let record = match &identity {
             Some(identity) => record.by(identity),

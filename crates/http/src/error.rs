@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use jreg_access::limits::Exceeded;
-use jreg_access::{AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds};
+use jreg_access::{AccessError, AuthError, BASIC_CHALLENGE, RefusedAccess, whole_seconds};
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
@@ -321,53 +321,36 @@ fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD || method == Method::DELETE
 }
 
-impl From<Denied> for ApiError {
-    fn from(denied: Denied) -> Self {
-        let message = denied.to_string();
-        let reason = denied.reason().to_owned();
-        let error = match denied {
-            Denied::Unauthenticated { challenge, access, .. } => {
-                Self::unauthorized(&access, &challenge)
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        let message = error.to_string();
+        let reason = error.reason().to_owned();
+        let error = match error {
+            AuthError::Invalid { .. } => {
+                let challenge = HeaderValue::from_static(BASIC_CHALLENGE);
+                Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+                    .with_header(header::WWW_AUTHENTICATE, challenge)
             }
-            Denied::Forbidden { access, .. } => {
+            AuthError::Unauthenticated { challenge, access, .. } => {
+                Self::unauthorized(&access, challenge.as_deref().unwrap_or(BASIC_CHALLENGE))
+            }
+            AuthError::Forbidden { access, .. } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
                     .with_detail(access.detail())
             }
             // As if it was not there.
-            Denied::Hidden { access, .. } => {
+            AuthError::Hidden { access, .. } => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
                     .with_detail(access.detail())
             }
-            Denied::Busy => Self::busy(message),
-            Denied::Delayed { wait } => Self::delayed(message, wait),
-            Denied::Unavailable { reason } => Self::unavailable(reason),
+            AuthError::ScopeNotGranted => {
+                Self::bad_request(ErrorCode::Denied, message).with_oauth(OauthError::InvalidScope)
+            }
+            AuthError::Busy => Self::busy(message),
+            AuthError::Throttled { wait } => Self::delayed(message, wait),
+            AuthError::Unavailable { reason } => Self::unavailable(reason),
         };
         error.with_denied(reason)
-    }
-}
-
-impl From<TokenError> for ApiError {
-    fn from(error: TokenError) -> Self {
-        let message = error.to_string();
-        match error {
-            TokenError::Unauthenticated { access, reason } => {
-                let error = Self::unauthorized(&access, BASIC_CHALLENGE);
-                error.with_denied(reason)
-            }
-            TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
-            TokenError::Scope => {
-                let error = Self::bad_request(ErrorCode::Denied, &*message);
-                error.with_oauth(OauthError::InvalidScope).with_denied(message)
-            }
-            TokenError::Busy => {
-                let reason = Denied::Busy.reason().to_owned();
-                Self::busy(message).with_denied(reason)
-            }
-            TokenError::Delayed { wait } => Denied::Delayed { wait }.into(),
-            TokenError::Unavailable { reason } => {
-                Self::unavailable(reason.clone()).with_denied(reason)
-            }
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use jreg_access::{Guard, Proof, Token, TokenError};
+use jreg_access::{AuthError, Guard, Proof, Token};
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Scope, Secret};
 use jreg_net::server::{Body, Request, Response};
 use jreg_oci::ErrorCode;
@@ -219,5 +219,5 @@ fn bad(message: impl Into<String>) -> ApiError {
 }
 
 fn unauthorized(reason: String) -> ApiError {
-    TokenError::invalid(reason, &Scope::default()).into()
+    AuthError::invalid_for(reason, &Scope::default()).into()
 }

@@ -3,7 +3,7 @@
 //! The token is verified as if it came as a password. Nobody acts for anybody else here, so there is no
 //! actor; and there is one registry to be good for, which is named by `audience` or `service`.
 
-use jreg_access::{Guard, Proof, Token, TokenError};
+use jreg_access::{AuthError, Guard, Proof, Token};
 use jreg_auth::{Credentials, ScopeEntry, TOKEN_BYTES_MAX};
 use jreg_oci::ErrorCode;
 use serde_json::Value;
@@ -84,9 +84,9 @@ pub(super) fn complete(answer: &mut Value, token: &Token) {
 }
 
 /// Why there is no token. One that is not good is an invalid request (RFC 8693 section 2.2.2).
-pub(super) fn refused(error: TokenError) -> ApiError {
+pub(super) fn refused(error: AuthError) -> ApiError {
     match error {
-        TokenError::Unauthenticated { reason, .. } => {
+        AuthError::Invalid { reason } | AuthError::Unauthenticated { reason, .. } => {
             let message = "subject_token must be one that an issuer of the policy signed, for its \
                            audience, and not over; the log says what is wrong with it";
             invalid(message).with_denied(reason)
