@@ -346,7 +346,7 @@ async fn serve_until_signal(
             Ok(socket) => app.control(socket),
             // Some file systems have no sockets.
             Err(error) => tracing::warn!(
-                error = jreg_telemetry::logging::chain(&error),
+                error = jreg_storage::error_chain(&error),
                 "no control socket: jreg gc, fsck and explain need the folder to themselves"
             ),
         }

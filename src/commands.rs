@@ -13,7 +13,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use jreg_config::ConfigError;
-use jreg_telemetry::logging::{self, chain};
+use jreg_storage::error_chain;
+use jreg_telemetry::logging;
 
 use crate::cli::{self, Maintenance};
 use crate::maintenance::command::{self, Verdict};
@@ -57,6 +58,6 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
 /// Says on standard error why a command failed.
 pub fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     // There is nobody left to tell if standard error is gone.
-    let _ = writeln!(std::io::stderr(), "jreg: {}", chain(error));
+    let _ = writeln!(std::io::stderr(), "jreg: {}", error_chain(error));
     ExitCode::from(code)
 }

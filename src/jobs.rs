@@ -13,9 +13,9 @@ mod scrubber;
 
 use std::time::Duration;
 
+use jreg_storage::full_jitter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 pub use collector::Collector;
 pub(crate) use collector::report;
@@ -43,17 +43,16 @@ pub(crate) fn spawn(job: impl Job, tasks: &TaskTracker, stopping: CancellationTo
 }
 
 async fn again(job: &impl Job) {
-    tokio::time::sleep(job.interval().mul_f64(FIRST * spread())).await;
+    tokio::time::sleep(spread(job.interval().mul_f64(FIRST))).await;
     loop {
         job.run().await;
-        tokio::time::sleep(job.interval().mul_f64(spread())).await;
+        tokio::time::sleep(spread(job.interval())).await;
     }
 }
 
-/// A random factor around 1.
-fn spread() -> f64 {
-    let random = u32::try_from(Uuid::new_v4().as_u64_pair().1 & 0xffff).unwrap_or_default();
-    0.5 + f64::from(random) / 65536.0
+/// A random duration between half and one and a half times a mean.
+fn spread(mean: Duration) -> Duration {
+    mean / 2 + full_jitter(mean)
 }
 
 #[cfg(test)]

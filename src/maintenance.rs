@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    Action, CheckOptions, CheckPhase, CheckWatch, Checked, CollectOptions, Collected,
-    ExplainReport, ExplainRequest, Finding, Outcome, Phase, Registry, Watch,
+    ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
+    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, Registry,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -25,9 +25,9 @@ use tokio::sync::mpsc;
 pub use token::{TokenInfo, TokenReport, TokenRequest};
 
 use jreg_access::AccessTokenStore;
+use jreg_storage::error_chain;
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::audit::command::{Operator, Outcome as Ending, Underway};
-use jreg_telemetry::logging::chain;
 use jreg_telemetry::metrics::Metrics;
 
 use crate::jobs::report;
@@ -71,7 +71,7 @@ pub struct GcRequest {
 pub struct FsckRequest {
     /// Read and hash all bytes.
     pub deep: bool,
-    /// Mend what can be mended without loss.
+    /// Repair what can be repaired without losing data.
     pub repair: bool,
     /// Begin a deep check anew.
     pub restart: bool,
@@ -101,20 +101,20 @@ pub enum Event {
     Action {
         /// What.
         #[serde(flatten)]
-        action: Action,
+        action: GcAction,
         /// What became of it.
-        outcome: Outcome,
+        outcome: GcOutcome,
     },
     /// It is about to put something aside, or to mark it as deleted.
     Repairing {
         /// What was found.
         #[serde(flatten)]
-        finding: Finding,
+        finding: FsckFinding,
         /// The images that need it: `NAME:TAG`, or `NAME@DIGEST` without a tag.
         images: Vec<String>,
     },
     /// It found something.
-    Finding(Finding),
+    Finding(FsckFinding),
     /// So many events are not shown, because nobody took them.
     Omitted {
         /// How many.
@@ -135,9 +135,9 @@ pub enum Event {
 #[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Report {
     /// Of a collection.
-    Gc(Collected),
+    Gc(GcReport),
     /// Of a check.
-    Fsck(Checked),
+    Fsck(FsckReport),
     /// What keeps something.
     Explain(ExplainReport),
     /// Of access tokens.
@@ -152,9 +152,9 @@ pub struct Workshop {
     /// Where to count.
     pub metrics: Arc<Metrics>,
     /// How garbage is collected, where a command does not say otherwise.
-    pub gc: CollectOptions,
+    pub gc: GcOptions,
     /// How the store is verified, where a command does not say otherwise.
-    pub fsck: CheckOptions,
+    pub fsck: FsckOptions,
     /// The access tokens.
     pub(crate) access_tokens: Arc<AccessTokenStore>,
     /// Where it is written what was done.
@@ -177,8 +177,8 @@ impl Sender {
     }
 }
 
-impl Watch for Sender {
-    fn phase(&self, phase: Phase) {
+impl GcObserver for Sender {
+    fn phase(&self, phase: GcPhase) {
         self.send(Event::Phase { label: phase.label().to_owned() });
     }
 
@@ -186,17 +186,17 @@ impl Watch for Sender {
         self.send(Event::Progress { objects, bytes: 0 });
     }
 
-    fn action(&self, action: &Action, outcome: Outcome) {
+    fn action(&self, action: &GcAction, outcome: GcOutcome) {
         self.send(Event::Action { action: action.clone(), outcome });
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.send(Event::Finding(finding.clone()));
     }
 }
 
-impl CheckWatch for Sender {
-    fn phase(&self, phase: CheckPhase) {
+impl FsckObserver for Sender {
+    fn phase(&self, phase: FsckPhase) {
         self.send(Event::Phase { label: phase.label().to_owned() });
     }
 
@@ -204,11 +204,11 @@ impl CheckWatch for Sender {
         self.send(Event::Progress { objects, bytes });
     }
 
-    fn repairing(&self, finding: &Finding, images: &[String]) {
+    fn repairing(&self, finding: &FsckFinding, images: &[String]) {
         self.send(Event::Repairing { finding: finding.clone(), images: images.to_vec() });
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.send(Event::Finding(finding.clone()));
     }
 }
@@ -243,24 +243,24 @@ impl Workshop {
         match command {
             Command::Gc(request) => {
                 let (options, began) = (request.options(self.gc.clone()), Instant::now());
-                let result = Box::pin(self.registry.collect(&options, sender)).await;
+                let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
                 }
-                result.map(Report::Gc).map_err(|error| chain(&error))
+                result.map(Report::Gc).map_err(|error| error_chain(&error))
             }
             Command::Fsck(request) => {
                 let options = request.options(&self.fsck);
-                let checked = Box::pin(self.registry.check(&options, sender)).await;
-                checked.map(Report::Fsck).map_err(|error| chain(&error))
+                let checked = Box::pin(self.registry.fsck(&options, sender)).await;
+                checked.map(Report::Fsck).map_err(|error| error_chain(&error))
             }
             Command::Explain(request) => {
                 let answer = Box::pin(self.registry.explain(request, &self.gc)).await;
-                answer.map(Report::Explain).map_err(|error| chain(&error))
+                answer.map(Report::Explain).map_err(|error| error_chain(&error))
             }
             Command::Token(request) => {
                 let done = token::run(&self.access_tokens, request).await;
-                done.map(Report::Token).map_err(|error| chain(&error))
+                done.map(Report::Token).map_err(|error| error_chain(&error))
             }
         }
     }
@@ -295,8 +295,8 @@ impl Report {
 }
 
 impl GcRequest {
-    fn options(self, defaults: CollectOptions) -> CollectOptions {
-        CollectOptions {
+    fn options(self, defaults: GcOptions) -> GcOptions {
+        GcOptions {
             grace: self.grace.unwrap_or(defaults.grace),
             untagged: self.untagged.or(defaults.untagged),
             share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
@@ -309,9 +309,9 @@ impl GcRequest {
 }
 
 impl FsckRequest {
-    fn options(self, defaults: &CheckOptions) -> CheckOptions {
+    fn options(self, defaults: &FsckOptions) -> FsckOptions {
         let rate = self.requests_per_second.unwrap_or(defaults.requests_per_second);
-        CheckOptions {
+        FsckOptions {
             deep: self.deep,
             repair: self.repair,
             restart: self.restart,

@@ -14,7 +14,7 @@ use jreg_net::descriptors::{self, Allowance};
 use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
 use jreg_registry::{
-    BYTES_WAIT_MIN, CheckOptions, CollectOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
+    BYTES_WAIT_MIN, FsckOptions, GcOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
 };
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
@@ -188,11 +188,11 @@ pub fn folder(settings: &Settings) -> FsOptions {
 }
 
 /// How the settings want it to be collected.
-pub fn gc(settings: &Settings) -> CollectOptions {
+pub fn gc(settings: &Settings) -> GcOptions {
     // So long may a client still read by an address that it was given, or an instance by what it
     // has in memory.
     let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
-    CollectOptions {
+    GcOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
@@ -205,8 +205,8 @@ pub fn gc(settings: &Settings) -> CollectOptions {
 }
 
 /// How the settings want it to be checked in the background.
-pub fn fsck(settings: &Settings) -> CheckOptions {
-    CheckOptions {
+pub fn fsck(settings: &Settings) -> FsckOptions {
+    FsckOptions {
         deep: true,
         repair: false,
         restart: false,

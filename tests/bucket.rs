@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jreg::bucket::{self, BucketError};
 use jreg_config::{Assignment, Origin, Settings, StorageLocation};
-use jreg_storage::{S3OpenError, Store};
+use jreg_storage::{S3OpenError, Store, error_chain};
 use jreg_testkit::s3::{Conditions, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 use jreg_testkit::{
     Authority, Image, Request, Response, Rng, Scenario, ServerSpec, StoreKind, TestServer,
@@ -379,7 +379,7 @@ async fn a_bucket_whose_certificate_nobody_vouches_for_is_refused() {
     for file in [None, Some("other.pem")] {
         let refused = bucket.refused(file).await;
         assert!(matches!(refused, BucketError::Unusable { .. }), "{refused}");
-        let text = chain(&refused);
+        let text = error_chain(&refused);
         assert!(text.contains("certificate"), "{text}");
         assert!(bucket.server.keys().is_empty());
     }
@@ -394,18 +394,10 @@ async fn a_file_without_certificates_is_refused_by_name() {
     for file in ["missing.pem", "empty.pem", "broken.pem"] {
         let refused = bucket.refused(Some(file)).await;
         let open = matches!(refused, BucketError::Open(S3OpenError::Certificates { .. }));
-        let text = chain(&refused);
+        let text = error_chain(&refused);
         assert!(open && text.contains(file), "{text}");
     }
     assert!(bucket.server.take_requests().is_empty());
-}
-
-/// An error with all that lies under it.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }
 
 /// The program itself, with the keys where the AWS tools have theirs.

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_oci::{Algorithm, Digest};
-use jreg_registry::{CollectOptions, Collected, Registry, RegistryOptions, Unwatched};
+use jreg_registry::{GcOptions, GcReport, NoObserver, Registry, RegistryOptions};
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, Key, MemoryStore, PutMode, Result, Store};
 use jreg_testkit::s3::{Operation, S3Server, S3Spec};
@@ -252,8 +252,8 @@ fn changes(size: Size) -> impl Iterator<Item = Written> {
     links.chain(manifests.map(|[manifest, ..]| manifest))
 }
 
-fn options(sweep_now: bool) -> CollectOptions {
-    CollectOptions { sweep_now, ..CollectOptions::default() }
+fn options(sweep_now: bool) -> GcOptions {
+    GcOptions { sweep_now, ..GcOptions::default() }
 }
 
 /// What the formula needs to know, by looking at the keys.
@@ -443,12 +443,12 @@ impl Home {
     }
 
     /// Collects as an instance that has just been started.
-    async fn collect(&self, what: &str, size: Size) -> (Collected, Requests) {
+    async fn collect(&self, what: &str, size: Size) -> (GcReport, Requests) {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let registry = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
         self.store.interceptor().take();
         let (memory, began) = (Memory::watch(), Instant::now());
-        let done = registry.collect(&options(true), &Unwatched).await.unwrap();
+        let done = registry.collect_garbage(&options(true), &NoObserver).await.unwrap();
         let took = began.elapsed();
         let requests = self.store.interceptor().take();
         let Some(peak) = memory.and_then(Memory::peak) else {
@@ -530,7 +530,7 @@ async fn ask(server: &S3Server) -> Requests {
     let clock = Arc::new(server.clock().clone());
     let registry = Registry::open(server.store(), clock, RegistryOptions::default()).await.unwrap();
     server.take_requests();
-    registry.collect(&options(true), &Unwatched).await.unwrap();
+    registry.collect_garbage(&options(true), &NoObserver).await.unwrap();
     let requests = server.take_requests();
     let of =
         |operation| requests.iter().filter(|request| request.operation == operation).count() as u64;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    Action, ActionKind, CollectError, CollectOptions, Collected, Finding, Lease, Outcome, Phase,
-    Registry, Watch,
+    FsckFinding, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions, GcOutcome,
+    GcPhase, GcReport, Registry,
 };
+use jreg_storage::error_chain;
 use jreg_telemetry::audit::{AuditLog, GcEntry};
-use jreg_telemetry::logging::chain;
 use jreg_telemetry::metrics::{Metrics, Raised, RunEnd};
 use tokio::time::sleep;
 
@@ -33,7 +33,7 @@ pub struct Collector {
     /// Where removed tags are written.
     pub audit: AuditLog,
     /// How to collect.
-    pub options: CollectOptions,
+    pub options: GcOptions,
     /// The mean time between two runs.
     pub interval: Duration,
     /// The name of this instance in the lease.
@@ -48,16 +48,16 @@ struct Log<'a> {
     audit: &'a AuditLog,
 }
 
-impl Watch for Log<'_> {
-    fn phase(&self, phase: Phase) {
+impl GcObserver for Log<'_> {
+    fn phase(&self, phase: GcPhase) {
         tracing::debug!(phase = phase.label(), "collecting");
     }
 
     fn progress(&self, _objects: u64) {}
 
-    fn action(&self, action: &Action, outcome: Outcome) {
-        let Action { kind, key, digest, .. } = action;
-        if *kind == ActionKind::RemoveTag && outcome == Outcome::Done {
+    fn action(&self, action: &GcAction, outcome: GcOutcome) {
+        let GcAction { kind, key, digest, .. } = action;
+        if *kind == GcActionKind::RemoveTag && outcome == GcOutcome::Done {
             self.audit.record_later(&GcEntry::tag_removed(action));
             let digest = digest.as_ref().map(tracing::field::display);
             tracing::warn!(
@@ -70,7 +70,7 @@ impl Watch for Log<'_> {
         tracing::debug!(?kind, key, ?outcome, "collecting");
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
         tracing::error!(kind, key, detail, "damage in the store");
     }
@@ -91,7 +91,7 @@ impl Job for Collector {
                 tracing::debug!(holder = held.holder, "another instance collects");
             }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "cannot collect; trying again later");
+                tracing::warn!(error = error_chain(&error), "cannot collect; trying again later");
             }
         }
     }
@@ -99,7 +99,7 @@ impl Job for Collector {
 
 impl Collector {
     /// Collects for as long as the lease can be renewed.
-    async fn collect_under(&self, mut lease: Lease) {
+    async fn collect_under(&self, mut lease: GcLease) {
         let collecting = self.collect();
         tokio::pin!(collecting);
         loop {
@@ -114,27 +114,26 @@ impl Collector {
                     return;
                 }
                 // No reason to stop: nothing depends on the lease.
-                Err(error) => tracing::debug!(error = chain(&error), "the lease is not renewed"),
+                Err(error) => {
+                    tracing::debug!(error = error_chain(&error), "the lease is not renewed")
+                }
             }
         }
         if let Err(error) = self.registry.free_lease(lease).await {
-            tracing::debug!(error = chain(&error), "the lease ends by itself");
+            tracing::debug!(error = error_chain(&error), "the lease ends by itself");
         }
     }
 
     async fn collect(&self) {
         let (_running, began) = (Raised::new(&self.metrics.gc_running), Instant::now());
-        let result = self.registry.collect(&self.options, &Log { audit: &self.audit }).await;
+        let result =
+            self.registry.collect_garbage(&self.options, &Log { audit: &self.audit }).await;
         report(&self.metrics, &result, began.elapsed());
     }
 }
 
 /// Counts and logs what a run did, wherever it was asked for.
-pub(crate) fn report(
-    metrics: &Metrics,
-    result: &Result<Collected, CollectError>,
-    duration: Duration,
-) {
+pub(crate) fn report(metrics: &Metrics, result: &Result<GcReport, GcError>, duration: Duration) {
     let duration_s = duration.as_secs_f64();
     match result {
         Ok(done) => {
@@ -149,7 +148,7 @@ pub(crate) fn report(
                 blobs_removed = done.blobs.removed,
                 bytes_removed = done.blobs.removed_bytes,
                 bytes_queued = done.queued_bytes,
-                folded = done.folded.removed,
+                deduplicated = done.deduplicated.removed,
                 uploads_removed = done.uploads.unfinished + done.uploads.ended,
                 "collected"
             );
@@ -160,14 +159,14 @@ pub(crate) fn report(
                 );
             }
         }
-        Err(error @ CollectError::Damaged { .. }) => {
+        Err(error @ GcError::Damaged { .. }) => {
             metrics.count_failed_collection(RunEnd::Damaged);
-            tracing::error!(error = chain(error), duration_s, "collected nothing");
+            tracing::error!(error = error_chain(error), duration_s, "collected nothing");
         }
         Err(error) => {
             metrics.count_failed_collection(RunEnd::Failed);
             tracing::warn!(
-                error = chain(error),
+                error = error_chain(error),
                 duration_s,
                 "could not collect; trying again later"
             );

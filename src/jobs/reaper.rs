@@ -28,7 +28,7 @@ impl Job for Reaper {
         match self.registry.reap_uploads().await {
             Ok(reaped) => self.report(reaped),
             Err(error) => {
-                let error = jreg_telemetry::logging::chain(&error);
+                let error = jreg_storage::error_chain(&error);
                 tracing::warn!(error, "old uploads could not be listed; trying again later");
             }
         }

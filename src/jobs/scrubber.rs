@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_registry::{CheckOptions, CheckPhase, CheckWatch, Finding, Registry, Repair, Severity};
-use jreg_telemetry::logging::chain;
+use jreg_registry::{
+    FsckFinding, FsckObserver, FsckOptions, FsckPhase, Registry, RepairStatus, Severity,
+};
+use jreg_storage::error_chain;
 use jreg_telemetry::metrics::{Metrics, RunEnd};
 
 use super::Job;
@@ -16,8 +18,8 @@ pub struct Scrubber {
     pub registry: Registry,
     /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// How to check; nothing is mended in the background.
-    pub options: CheckOptions,
+    /// How to check; nothing is repaired in the background.
+    pub options: FsckOptions,
     /// The mean time between two runs.
     pub interval: Duration,
 }
@@ -26,19 +28,23 @@ pub struct Scrubber {
 #[derive(Debug)]
 struct Log;
 
-impl CheckWatch for Log {
-    fn phase(&self, phase: CheckPhase) {
+impl FsckObserver for Log {
+    fn phase(&self, phase: FsckPhase) {
         tracing::debug!(phase = phase.label(), "checking");
     }
 
     fn progress(&self, _objects: u64, _bytes: u64) {}
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
-        let mendable = finding.repair == Repair::Possible;
+        let repairable = finding.repair == RepairStatus::Possible;
         match finding.kind.severity() {
-            Severity::Damage => tracing::error!(kind, key, detail, mendable, "damage in the store"),
-            Severity::Untidy => tracing::warn!(kind, key, detail, mendable, "the store is untidy"),
+            Severity::Damage => {
+                tracing::error!(kind, key, detail, repairable, "damage in the store")
+            }
+            Severity::Untidy => {
+                tracing::warn!(kind, key, detail, repairable, "the store is untidy")
+            }
             Severity::Note => tracing::debug!(kind, key, detail, "noticed"),
         }
     }
@@ -50,7 +56,7 @@ impl Job for Scrubber {
     }
 
     async fn run(&self) {
-        match self.registry.check(&self.options, &Log).await {
+        match self.registry.fsck(&self.options, &Log).await {
             Ok(checked) => {
                 self.metrics.count_check(&checked);
                 let (objects, damage) = (checked.objects, checked.damage);
@@ -59,7 +65,7 @@ impl Job for Scrubber {
             }
             Err(error) => {
                 self.metrics.count_failed_check(RunEnd::Failed);
-                tracing::warn!(error = chain(&error), "could not check; trying again later");
+                tracing::warn!(error = error_chain(&error), "could not check; trying again later");
             }
         }
     }

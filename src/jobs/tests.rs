@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 
-use jreg_registry::{BYTES_WAIT_MIN, CollectOptions, Registry, RegistryOptions, UploadChunk};
+use jreg_registry::{BYTES_WAIT_MIN, GcOptions, Registry, RegistryOptions, UploadChunk};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
 use jreg_telemetry::audit::{AuditLog, AuditOptions, AuditTarget};
@@ -60,7 +60,7 @@ async fn of_several_instances_the_one_with_the_lease_collects() {
         registry: registry.clone(),
         metrics: metrics.clone(),
         audit: AuditLog::off(),
-        options: CollectOptions { bytes_wait: BYTES_WAIT_MIN, ..CollectOptions::default() },
+        options: GcOptions { bytes_wait: BYTES_WAIT_MIN, ..GcOptions::default() },
         interval: HOUR,
         holder: holder.to_owned(),
         is_shared: true,
@@ -105,7 +105,7 @@ async fn removed_tags_are_in_the_audit_log() {
         registry,
         metrics,
         audit: audit.clone(),
-        options: CollectOptions::default(),
+        options: GcOptions::default(),
         interval: HOUR,
         holder: "one".to_owned(),
         is_shared: false,

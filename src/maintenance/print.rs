@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jreg_registry::{
-    Action, ActionKind, Checked, Collected, ContentKind, ExplainReport, ExplainedContent, Finding,
-    Outcome, Repair, RetentionReason, Severity, Tally,
+    ContentKind, ExplainReport, ExplainedContent, FsckFinding, FsckReport, GcAction, GcActionKind,
+    GcOutcome, GcReport, GcTally, RepairStatus, RetentionReason, Severity,
 };
 use tokio::sync::mpsc;
 
@@ -149,34 +149,34 @@ fn plain(event: &Event) -> String {
     }
 }
 
-fn action_line(action: &Action, outcome: Outcome) -> String {
+fn action_line(action: &GcAction, outcome: GcOutcome) -> String {
     let what = match &action.kind {
-        ActionKind::RemoveLink => "remove link",
-        ActionKind::FoldLink { .. } => "fold link",
-        ActionKind::RemoveBytes => "remove bytes",
-        ActionKind::RemoveManifest => "remove manifest",
-        ActionKind::RemoveTag => "remove tag",
-        ActionKind::RemoveHint => "remove hint",
-        ActionKind::RemoveReferrer => "remove referrer entry",
-        ActionKind::RemoveCatalogEntry => "remove catalog entry",
+        GcActionKind::RemoveLink => "remove link",
+        GcActionKind::DeduplicateLink { .. } => "deduplicate link",
+        GcActionKind::RemoveBytes => "remove bytes",
+        GcActionKind::RemoveManifest => "remove manifest",
+        GcActionKind::RemoveTag => "remove tag",
+        GcActionKind::RemoveHint => "remove hint",
+        GcActionKind::RemoveReferrer => "remove referrer entry",
+        GcActionKind::RemoveCatalogEntry => "remove catalog entry",
     };
     let outcome = match outcome {
-        Outcome::Done => "",
-        Outcome::Changed => " (changed meanwhile, stays)",
-        Outcome::Withheld => " (withheld)",
-        Outcome::Failed => " (failed)",
+        GcOutcome::Done => "",
+        GcOutcome::Changed => " (changed meanwhile, stays)",
+        GcOutcome::Withheld => " (withheld)",
+        GcOutcome::Failed => " (failed)",
     };
     let mut line = format!("{what:<21} {:>10}  {}", size(action.size_bytes), action.key);
-    if let ActionKind::FoldLink { to } = &action.kind {
+    if let GcActionKind::DeduplicateLink { to } = &action.kind {
         line = format!("{line} -> {to}");
     }
-    if let (ActionKind::RemoveTag, Some(digest)) = (&action.kind, &action.digest) {
+    if let (GcActionKind::RemoveTag, Some(digest)) = (&action.kind, &action.digest) {
         line = format!("{line} (named {digest}, which is absent)");
     }
     format!("{line}{outcome}\n")
 }
 
-fn repairing_lines(finding: &Finding, images: &[String]) -> String {
+fn repairing_lines(finding: &FsckFinding, images: &[String]) -> String {
     let images = match images {
         [] => "no image references it".to_owned(),
         images => format!("affected images: {}", images.join(", ")),
@@ -188,23 +188,23 @@ fn repairing_lines(finding: &Finding, images: &[String]) -> String {
     )
 }
 
-fn finding_lines(finding: &Finding) -> String {
+fn finding_lines(finding: &FsckFinding) -> String {
     let severity = match finding.kind.severity() {
         Severity::Damage => "DAMAGE",
         Severity::Untidy => "untidy",
         Severity::Note => "note",
     };
     let repair = match finding.repair {
-        Repair::None => "",
-        Repair::Possible => " [--repair mends it]",
-        Repair::Done => " [mended]",
-        Repair::Failed => " [could not be mended]",
+        RepairStatus::None => "",
+        RepairStatus::Possible => " [--repair repairs it]",
+        RepairStatus::Done => " [repaired]",
+        RepairStatus::Failed => " [repair failed]",
     };
     let (kind, key, detail) = (finding.kind.name(), &finding.key, &finding.detail);
     format!("{severity:<6}  {kind}  {key}\n        {detail}{repair}\n")
 }
 
-fn row(name: &str, tally: &Tally, removed: &str) -> String {
+fn row(name: &str, tally: &GcTally, removed: &str) -> String {
     let mut parts = vec![format!("{} looked at", number(tally.scanned))];
     for (count, what) in [
         (tally.kept, "kept"),
@@ -225,7 +225,7 @@ fn row(name: &str, tally: &Tally, removed: &str) -> String {
     format!("{name:<11} {}\n", parts.join(", "))
 }
 
-fn collected(done: &Collected) -> String {
+fn collected(done: &GcReport) -> String {
     let mut text = row("manifests", &done.manifests, "removed");
     text += &row("links", &done.links, "removed");
     if done.swept || done.blobs.removed > 0 {
@@ -238,8 +238,8 @@ fn collected(done: &Collected) -> String {
             "waiting"
         );
     }
-    if done.folded.scanned > 0 {
-        text += &row("duplicates", &done.folded, "folded");
+    if done.deduplicated.scanned > 0 {
+        text += &row("duplicates", &done.deduplicated, "deduplicated");
     }
     if done.leftovers.scanned > 0 {
         text += &row("leftovers", &done.leftovers, "removed");
@@ -257,15 +257,15 @@ fn collected(done: &Collected) -> String {
     text
 }
 
-fn check_summary(checked: &Checked) -> String {
-    let Checked { objects, bytes, hashed_bytes, notes, untidy, damage, repaired, left, .. } =
+fn check_summary(checked: &FsckReport) -> String {
+    let FsckReport { objects, bytes, hashed_bytes, notes, untidy, damage, repaired, left, .. } =
         *checked;
     let hashed = match hashed_bytes {
         0 => String::new(),
         read => format!(", {} of them read and hashed", size(read)),
     };
     format!(
-        "{} objects of {} looked at{hashed}\n{} damaged, {} untidy, {} noted; {} mended, {} left\n",
+        "{} objects of {} checked{hashed}\n{} damaged, {} untidy, {} noted; {} repaired, {} left\n",
         number(objects),
         size(bytes),
         number(damage),
@@ -368,9 +368,9 @@ mod tests {
 
     #[test]
     fn a_report_says_what_was_done() {
-        let links = Tally { scanned: 1200, kept: 1100, removed: 100, ..Tally::default() };
-        let links = Tally { removed_bytes: 2048, withheld: 7, ..links };
-        let done = Collected { links, queued: 2, queued_bytes: 10, ..Collected::default() };
+        let links = GcTally { scanned: 1200, kept: 1100, removed: 100, ..GcTally::default() };
+        let links = GcTally { removed_bytes: 2048, withheld: 7, ..links };
+        let done = GcReport { links, queued: 2, queued_bytes: 10, ..GcReport::default() };
         assert_eq!(
             collected(&done),
             "manifests   0 looked at, 0 removed\n\
@@ -383,8 +383,8 @@ mod tests {
     #[tokio::test]
     async fn json_is_one_object_a_line_and_reads_back() {
         let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        let action = Action {
-            kind: ActionKind::FoldLink { to: "blobs/_/AA/01".to_owned() },
+        let action = GcAction {
+            kind: GcActionKind::DeduplicateLink { to: "blobs/_/AA/01".to_owned() },
             key: "links/x".to_owned(),
             repository: Some("a".parse().unwrap()),
             digest: Some(digest.parse().unwrap()),
@@ -392,9 +392,9 @@ mod tests {
         };
         let sent = [
             Event::Phase { label: "links".to_owned() },
-            Event::Action { action, outcome: Outcome::Done },
+            Event::Action { action, outcome: GcOutcome::Done },
             Event::Omitted { events: 3 },
-            Event::Done(Box::new(Report::Gc(Collected::default()))),
+            Event::Done(Box::new(Report::Gc(GcReport::default()))),
         ];
         let (sender, events) = mpsc::channel(8);
         for event in sent.clone() {
@@ -402,11 +402,13 @@ mod tests {
         }
         let mut out = Vec::new();
         let end = show(events, Shown { json: true, actions: false }, &mut out).await.unwrap();
-        assert_eq!(end, End::Done(Box::new(Report::Gc(Collected::default()))));
+        assert_eq!(end, End::Done(Box::new(Report::Gc(GcReport::default()))));
         let text = String::from_utf8(out).unwrap();
         let read: Vec<Event> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(read, sent[1..]);
-        assert!(text.starts_with(r#"{"event":"action","do":"fold-link","to":"blobs/_/AA/01","#));
+        assert!(
+            text.starts_with(r#"{"event":"action","do":"deduplicate-link","to":"blobs/_/AA/01","#)
+        );
     }
 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use jreg_oci::{Digest, Reference};
 use jreg_registry::{
-    CheckOptions, CollectError, CollectOptions, Error, Finding, ManifestPush, Registry,
-    RegistryOptions, Severity, TouchPolicy, Unwatched, UploadChunk,
+    Error, FsckFinding, FsckOptions, GcError, GcOptions, ManifestPush, NoObserver, Registry,
+    RegistryOptions, Severity, TouchPolicy, UploadChunk,
 };
 use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
@@ -191,16 +191,16 @@ impl World {
 
     async fn collector(&self, mut rng: Rng) {
         while !self.is_over.load(Ordering::Relaxed) {
-            let options = CollectOptions {
+            let options = GcOptions {
                 grace: Duration::from_secs(2 * 3600),
                 share_max_percent: 100,
                 sweep_now: true,
                 untagged: rng.chance(1, 2).then_some(Duration::ZERO),
-                ..CollectOptions::default()
+                ..GcOptions::default()
             };
-            match self.registry.collect(&options, &Unwatched).await {
+            match self.registry.collect_garbage(&options, &NoObserver).await {
                 // Time has passed while it moved a link, and it gives up.
-                Ok(_) | Err(CollectError::Registry(Error::Interrupted { .. })) => {}
+                Ok(_) | Err(GcError::Registry(Error::Interrupted { .. })) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -217,10 +217,10 @@ impl World {
     }
 
     /// What a check finds that is no note.
-    async fn wrong(&self) -> Vec<Finding> {
-        let options = CheckOptions { deep: true, ..CheckOptions::default() };
+    async fn wrong(&self) -> Vec<FsckFinding> {
+        let options = FsckOptions { deep: true, ..FsckOptions::default() };
         let found = Findings::default();
-        self.registry.check(&options, &found).await.unwrap();
+        self.registry.fsck(&options, &found).await.unwrap();
         let found = found.0.into_inner().unwrap().into_iter();
         found.filter(|finding| finding.severity() > Severity::Note).collect()
     }

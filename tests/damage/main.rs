@@ -11,7 +11,7 @@ mod serving;
 mod world;
 
 use jreg_registry::{
-    CheckOptions, CheckPhase, CheckWatch, CollectError, CollectOptions, Finding, Unwatched,
+    FsckFinding, FsckObserver, FsckOptions, FsckPhase, GcError, GcOptions, NoObserver,
 };
 
 use self::object::{Damage, Object};
@@ -23,22 +23,22 @@ fn block_on(test: impl Future<Output = ()>) {
 
 /// Keeps what a check found.
 #[derive(Debug, Default)]
-struct Findings(std::sync::Mutex<Vec<Finding>>);
+struct Findings(std::sync::Mutex<Vec<FsckFinding>>);
 
-impl CheckWatch for Findings {
-    fn phase(&self, _: CheckPhase) {}
+impl FsckObserver for Findings {
+    fn phase(&self, _: FsckPhase) {}
 
     fn progress(&self, _: u64, _: u64) {}
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.0.lock().unwrap().push(finding.clone());
     }
 }
 
-async fn check(world: &World, repair: bool) -> Vec<Finding> {
-    let options = CheckOptions { deep: true, repair, ..CheckOptions::default() };
+async fn check(world: &World, repair: bool) -> Vec<FsckFinding> {
+    let options = FsckOptions { deep: true, repair, ..FsckOptions::default() };
     let found = Findings::default();
-    world.registry.check(&options, &found).await.unwrap();
+    world.registry.fsck(&options, &found).await.unwrap();
     found.0.into_inner().unwrap()
 }
 
@@ -51,22 +51,22 @@ async fn is_named(world: &World, object: Object, damage: Damage, context: &str) 
         None | Some((_, None)) => assert_eq!(named, [], "{context}"),
         Some((kind, Some(at))) => assert!(named.contains(&(kind, at)), "{context}: {found:#?}"),
     }
-    let is_of_other =
-        |found: &&Finding| found.repository.as_ref().is_some_and(|name| name.as_str() == "good");
+    let is_of_other = |found: &&FsckFinding| {
+        found.repository.as_ref().is_some_and(|name| name.as_str() == "good")
+    };
     assert_eq!(found.iter().find(is_of_other), None, "{context}");
 }
 
 /// Collects again and again, with everything older than any grace. Nothing goes but the damaged
 /// object, and what nothing keeps any more when it is gone.
 async fn nothing_good_is_collected(world: &World, object: Object, damage: Damage, context: &str) {
-    let options =
-        CollectOptions { share_max_percent: 100, sweep_now: true, ..CollectOptions::default() };
+    let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
     let before = world.keys().await;
     for _ in 0..3 {
         world.advance(26 * HOUR);
-        let outcome = world.registry.collect(&options, &Unwatched).await;
+        let outcome = world.registry.collect_garbage(&options, &NoObserver).await;
         match outcome {
-            Err(CollectError::Damaged { key, .. }) => {
+            Err(GcError::Damaged { key, .. }) => {
                 assert!(object.stops_collections(damage), "{context}");
                 assert_eq!(Some(key.as_str()), world.key(object), "{context}");
             }
@@ -98,7 +98,8 @@ async fn one(home: Home, object: Object, damage: Damage) {
     check(&world, true).await;
     world.push_again().await;
     world.everything_is_right(context).await;
-    let left: Vec<_> = check(&world, false).await.into_iter().filter(Finding::is_left).collect();
+    let left: Vec<_> =
+        check(&world, false).await.into_iter().filter(FsckFinding::is_left).collect();
     assert_eq!(left, [], "{context}");
 }
 

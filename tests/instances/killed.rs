@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use jreg_registry::{CollectOptions, Registry, RegistryOptions, Unwatched};
+use jreg_registry::{GcOptions, NoObserver, Registry, RegistryOptions};
 use jreg_storage::SystemClock;
 use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
 use jreg_testkit::{Client, Process, Request, Response, Rng, sha256};
@@ -210,12 +210,11 @@ async fn assert_no_orphan_survives(bucket: &S3Server) {
     for key in &loose {
         assert_eq!(bucket.object(key).unwrap().bytes.len(), PART_BYTES, "{key}");
     }
-    let sweep =
-        CollectOptions { sweep_now: true, share_max_percent: 100, ..CollectOptions::default() };
+    let sweep = GcOptions { sweep_now: true, share_max_percent: 100, ..GcOptions::default() };
     // The first notes them, one a grace later removes them.
-    registry.collect(&sweep, &Unwatched).await.unwrap();
+    registry.collect_garbage(&sweep, &NoObserver).await.unwrap();
     bucket.clock().advance(EXPIRY);
-    registry.collect(&sweep, &Unwatched).await.unwrap();
+    registry.collect_garbage(&sweep, &NoObserver).await.unwrap();
     for key in loose {
         assert!(bucket.object(key).is_none(), "{key} was not swept");
     }

@@ -31,7 +31,7 @@ pub(crate) async fn audit(shared: &Shared) {
     for run in 0..RUNS {
         cluster.sky.advance(3 * HOUR).await;
         let done = collect(cluster, run % INSTANCES, Duration::ZERO).await.unwrap();
-        let left = [done.links, done.manifests, done.leftovers, done.blobs, done.folded];
+        let left = [done.links, done.manifests, done.leftovers, done.blobs, done.deduplicated];
         assert!(left.iter().all(|tally| tally.failed + tally.withheld == 0), "{done:?}");
         if run == RUNS - 1 {
             let removed: u64 = left.iter().map(|tally| tally.removed).sum();

@@ -5,23 +5,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jreg_registry::{
-    Action, ActionKind, BYTES_WAIT_MIN, CollectError, CollectOptions, Collected, GRACE_MIN,
-    Outcome, Phase, Watch,
+    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome,
+    GcPhase, GcReport,
 };
 
 use crate::cluster::Cluster;
 use crate::sky::{Sky, count};
 
 /// How manifests that nothing keeps are collected.
-pub(crate) fn options(untagged: Duration) -> CollectOptions {
-    CollectOptions {
+pub(crate) fn options(untagged: Duration) -> GcOptions {
+    GcOptions {
         grace: GRACE_MIN,
         untagged: Some(untagged),
         share_max_percent: 100,
         bytes_wait: BYTES_WAIT_MIN,
         requests_at_once: 3,
         sweep_now: true,
-        ..CollectOptions::default()
+        ..GcOptions::default()
     }
 }
 
@@ -32,21 +32,21 @@ struct Noting {
     instance: usize,
 }
 
-impl Watch for Noting {
-    fn phase(&self, phase: Phase) {
+impl GcObserver for Noting {
+    fn phase(&self, phase: GcPhase) {
         self.sky.note(|| format!("{} collects: {}", self.instance, phase.label()));
     }
 
     fn progress(&self, _objects: u64) {}
 
-    fn action(&self, action: &Action, outcome: Outcome) {
-        if outcome == Outcome::Done {
+    fn action(&self, action: &GcAction, outcome: GcOutcome) {
+        if outcome == GcOutcome::Done {
             count(match action.kind {
-                ActionKind::FoldLink { .. } => &self.sky.counts.folded,
+                GcActionKind::DeduplicateLink { .. } => &self.sky.counts.folded,
                 _ => &self.sky.counts.removed,
             });
         }
-        let Action { kind, key, .. } = action;
+        let GcAction { kind, key, .. } = action;
         self.sky.note(|| format!("{} {kind:?} {key}: {outcome:?}", self.instance));
     }
 }
@@ -56,17 +56,17 @@ pub(crate) async fn collect(
     cluster: &Cluster,
     instance: usize,
     untagged: Duration,
-) -> Option<Collected> {
+) -> Option<GcReport> {
     let (options, sky) = (options(untagged), Arc::clone(&cluster.sky));
     let watch = Noting { sky, instance };
-    let run =
-        cluster.at(instance, |registry| async move { registry.collect(&options, &watch).await });
+    let run = cluster
+        .at(instance, |registry| async move { registry.collect_garbage(&options, &watch).await });
     match run.await {
         Some(Ok(done)) => {
             count(&cluster.sky.counts.collections);
             Some(done)
         }
-        Some(Err(CollectError::Registry(jreg_registry::Error::Store(_)))) | None => {
+        Some(Err(GcError::Registry(jreg_registry::Error::Store(_)))) | None => {
             count(&cluster.sky.counts.collections_cut);
             None
         }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use jreg_auth::{Keyring, cursor_key_id, decrypt_cursor, encrypt_cursor};
 use jreg_oci::RepositoryName;
 use jreg_storage::{Clock, Store};
-use jreg_telemetry::logging::chain;
 use tokio::sync::OnceCell;
 
 use super::AuthError;
@@ -63,7 +62,7 @@ impl CatalogCursors {
     }
 
     async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, AuthError> {
-        let unavailable = |error| AuthError::Unavailable { reason: chain(&error) };
+        let unavailable = |error| AuthError::unavailable(&error);
         let open = || {
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
             async { Signing::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new) }

@@ -15,8 +15,8 @@ use jreg_auth::{
 };
 use jreg_oci::{RepositoryName, Tag};
 use jreg_reload::{FileError, Reload, Watched};
+use jreg_storage::error_chain;
 use jreg_storage::{Clock, Store};
-use jreg_telemetry::logging::chain;
 use jreg_telemetry::metrics::Metrics;
 
 use super::challenge::{Scheme, TokenFault};
@@ -209,7 +209,7 @@ impl Guard {
     pub async fn refresh_keys(&self) {
         // The token service and the cursors have the same keys.
         if let Err(error) = self.cursors.refresh_keys().await {
-            let error = chain(&error);
+            let error = error_chain(&error);
             tracing::warn!(error, "the keys for tokens could not be read; trying again later");
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinError;
 use tracing::Instrument;
 
-use jreg_telemetry::logging::chain;
+use jreg_storage::error_chain;
 use jreg_telemetry::metrics::Metrics;
 
 /// How old keys are before they are fetched again.
@@ -226,7 +226,7 @@ impl Issuers {
             }
             Err(error) => {
                 self.metrics.count_auth_reload("jwks", "failed");
-                let text = chain(&error);
+                let text = error_chain(&error);
                 tracing::warn!(issuer = issuer.name(), error = text, "no keys of the issuer");
                 Err(error)
             }

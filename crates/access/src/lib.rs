@@ -33,7 +33,7 @@ use http::HeaderMap;
 use jreg_auth::{AccessToken, Certificate, Identity, Reason, Scope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, RegistryUsage};
-use jreg_telemetry::logging::chain;
+use jreg_storage::error_chain;
 
 use jreg_auth::Network;
 
@@ -270,7 +270,7 @@ impl AuthError {
     }
 
     pub(crate) fn unavailable(error: &dyn std::error::Error) -> Self {
-        Self::Unavailable { reason: chain(error) }
+        Self::Unavailable { reason: error_chain(error) }
     }
 
     /// Invalid credentials for a token.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jreg_auth::{Keyring, KeyringError};
 use jreg_registry::signing_keys;
-use jreg_storage::{Clock, ErrorKind, PutMode, Store};
+use jreg_storage::{Clock, PutMode, Store};
 use tokio::sync::Mutex;
 
 /// How long after a read an unknown key leads to another: whoever invents key ids must not make
@@ -114,14 +114,10 @@ impl Signing {
                     tracing::info!(keys = ?next, "made a new key for tokens");
                     return Ok(next);
                 }
-                Err(error) if is_conflict(error.kind()) => {}
+                Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(SigningError::Contended)
     }
-}
-
-fn is_conflict(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::AlreadyExists | ErrorKind::Precondition)
 }

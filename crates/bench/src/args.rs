@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::auth::Credentials;
-use crate::plan::{Amount, Plan};
+use crate::auth::BenchCredentials;
+use crate::plan::{PlanAmount, RunPlan};
 use crate::rng::Rng;
 use crate::url::{InvalidUrl, Url};
 use crate::workload::{Workload, select};
@@ -118,7 +118,7 @@ pub struct RunArgs {
     timeout: Duration,
     /// User name and password, used if the registry requires authentication
     #[arg(long, value_name = "NAME:PASSWORD")]
-    user: Option<Credentials>,
+    user: Option<BenchCredentials>,
     /// PEM bundle of additional CAs to trust
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -156,14 +156,14 @@ impl RunArgs {
     }
 
     /// The plan for that registry.
-    pub(crate) fn plan(self, url: Url) -> Plan {
+    pub(crate) fn plan(self, url: Url) -> RunPlan {
         let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-        Plan {
+        RunPlan {
             label: self.label.unwrap_or_else(|| url.authority.host_header()),
             url,
             workloads: select(&self.only, &self.skip, self.gc_command.is_some()),
             concurrency: number(self.concurrency),
-            amount: self.count.map_or(Amount::Duration(self.duration), Amount::Count),
+            amount: self.count.map_or(PlanAmount::Duration(self.duration), PlanAmount::Count),
             warmup: self.warmup,
             rounds: self.rounds,
             namespace: self.namespace,
@@ -249,7 +249,7 @@ mod tests {
         BenchArgs::try_parse_from(args).map_err(|error| error.to_string())
     }
 
-    fn plan(args: &str) -> Plan {
+    fn plan(args: &str) -> RunPlan {
         let mut run = parse(args).unwrap().run;
         let url = run.url.take().unwrap();
         run.plan(url)
@@ -264,7 +264,7 @@ mod tests {
     fn a_url_is_enough() {
         let plan = plan("http://127.0.0.1:5000");
         assert_eq!((plan.concurrency, plan.rounds, plan.tags), (16, 1, 600));
-        assert_eq!(plan.amount, Amount::Duration(Duration::from_secs(5)));
+        assert_eq!(plan.amount, PlanAmount::Duration(Duration::from_secs(5)));
         assert_eq!(plan.label, "127.0.0.1:5000");
         assert_eq!(plan.workloads, select(&[], &[], false));
     }

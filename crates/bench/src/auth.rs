@@ -17,7 +17,7 @@ const TOKENS_MAX: usize = 4096;
 
 /// A name and a password.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Credentials {
+pub struct BenchCredentials {
     name: String,
     password: String,
 }
@@ -27,7 +27,7 @@ pub struct Credentials {
 #[error("it must be NAME:PASSWORD")]
 pub struct InvalidCredentials;
 
-impl FromStr for Credentials {
+impl FromStr for BenchCredentials {
     type Err = InvalidCredentials;
 
     fn from_str(text: &str) -> Result<Self, InvalidCredentials> {
@@ -40,13 +40,13 @@ impl FromStr for Credentials {
     }
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for BenchCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Credentials {
+impl BenchCredentials {
     /// The value of the header `Authorization`.
     pub(crate) fn basic(&self) -> String {
         format!("Basic {}", STANDARD.encode(format!("{}:{}", self.name, self.password)))
@@ -55,7 +55,7 @@ impl Credentials {
 
 /// What a request needs the right to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Access<'a> {
+pub(crate) enum RequestedAccess<'a> {
     /// To read a repository.
     Pull(&'a str),
     /// To write to it.
@@ -64,7 +64,7 @@ pub(crate) enum Access<'a> {
     Catalog,
 }
 
-impl Access<'_> {
+impl RequestedAccess<'_> {
     /// The scope of a token for it.
     pub(crate) fn scope(self) -> String {
         match self {
@@ -77,12 +77,12 @@ impl Access<'_> {
 
 /// What a 401 asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Challenge {
+pub(crate) enum AuthChallenge {
     Basic,
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
-impl Challenge {
+impl AuthChallenge {
     pub(crate) fn read(header: &str) -> Option<Self> {
         let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
         if scheme.eq_ignore_ascii_case("basic") {
@@ -128,27 +128,27 @@ pub(crate) fn token_target(target: &str, service: Option<&str>, scope: &str) -> 
     format!("{target}{joint}{}", query.finish())
 }
 
-/// The token in the answer of its server.
-pub(crate) fn token(answer: &[u8]) -> Option<String> {
+/// The token in the response of its server.
+pub(crate) fn token(response: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct TokenResponse {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let Answer { token, access_token } = serde_json::from_slice(answer).ok()?;
+    let TokenResponse { token, access_token } = serde_json::from_slice(response).ok()?;
     token.or(access_token).filter(|token| !token.is_empty())
 }
 
 /// The values of `Authorization` that were good before, shared by all connections.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens {
+pub(crate) struct TokenCache {
     needed: AtomicBool,
     by_scope: Mutex<HashMap<String, Arc<str>>>,
 }
 
-impl Tokens {
+impl TokenCache {
     /// What was good for this, if anything was ever needed.
-    pub(crate) fn get(&self, access: Access<'_>) -> Option<Arc<str>> {
+    pub(crate) fn get(&self, access: RequestedAccess<'_>) -> Option<Arc<str>> {
         if !self.needed.load(Ordering::Relaxed) {
             return None;
         }
@@ -156,7 +156,7 @@ impl Tokens {
         tokens.get(&access.scope()).cloned()
     }
 
-    pub(crate) fn put(&self, access: Access<'_>, authorization: Arc<str>) {
+    pub(crate) fn put(&self, access: RequestedAccess<'_>, authorization: Arc<str>) {
         let mut tokens = self.by_scope.lock().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= TOKENS_MAX {
             tokens.clear();
@@ -174,24 +174,24 @@ mod tests {
     #[test]
     fn challenges_are_read() {
         let header = r#"Bearer realm="http://auth/token?x=y",service="reg, the", scope="repository:a:pull,push""#;
-        let expected = Challenge::Bearer {
+        let expected = AuthChallenge::Bearer {
             realm: "http://auth/token?x=y".to_owned(),
             service: Some("reg, the".to_owned()),
             scope: Some("repository:a:pull,push".to_owned()),
         };
-        assert_eq!(Challenge::read(header), Some(expected));
-        assert_eq!(Challenge::read("basic"), Some(Challenge::Basic));
-        assert_eq!(Challenge::read(r#"Basic realm="x""#), Some(Challenge::Basic));
-        let bare = Challenge::Bearer { realm: "x".to_owned(), service: None, scope: None };
-        assert_eq!(Challenge::read("bearer realm=x"), Some(bare));
+        assert_eq!(AuthChallenge::read(header), Some(expected));
+        assert_eq!(AuthChallenge::read("basic"), Some(AuthChallenge::Basic));
+        assert_eq!(AuthChallenge::read(r#"Basic realm="x""#), Some(AuthChallenge::Basic));
+        let bare = AuthChallenge::Bearer { realm: "x".to_owned(), service: None, scope: None };
+        assert_eq!(AuthChallenge::read("bearer realm=x"), Some(bare));
         for unknown in ["Bearer service=x", "Negotiate", ""] {
-            assert_eq!(Challenge::read(unknown), None, "{unknown}");
+            assert_eq!(AuthChallenge::read(unknown), None, "{unknown}");
         }
     }
 
     #[test]
     fn a_token_is_asked_for_by_service_and_scope() {
-        let scope = Access::Push("a/b").scope();
+        let scope = RequestedAccess::Push("a/b").scope();
         let target = token_target("/token", Some("r s"), &scope);
         assert_eq!(target, "/token?service=r+s&scope=repository%3Aa%2Fb%3Apull%2Cpush");
         assert_eq!(token_target("/t?x=y", None, "s"), "/t?x=y&scope=s");
@@ -207,19 +207,19 @@ mod tests {
 
     #[test]
     fn credentials_are_a_name_and_a_password_and_not_shown() {
-        let credentials: Credentials = "me:a:b".parse().unwrap();
+        let credentials: BenchCredentials = "me:a:b".parse().unwrap();
         assert_eq!(credentials.basic(), "Basic bWU6YTpi");
         assert!(!format!("{credentials:?}").contains("a:b"));
         for wrong in ["me", ":x", ""] {
-            assert_eq!(wrong.parse::<Credentials>(), Err(InvalidCredentials));
+            assert_eq!(wrong.parse::<BenchCredentials>(), Err(InvalidCredentials));
         }
     }
 
     #[test]
     fn no_more_tokens_are_remembered_than_may_be() {
-        let tokens = Tokens::default();
+        let tokens = TokenCache::default();
         for number in 0..=TOKENS_MAX {
-            tokens.put(Access::Pull(&number.to_string()), "x".into());
+            tokens.put(RequestedAccess::Pull(&number.to_string()), "x".into());
         }
         assert_eq!(tokens.by_scope.lock().unwrap().len(), 1);
     }

@@ -1,4 +1,4 @@
-//! [`Collector`]: a command that runs again and again beside a workload, such as `jreg gc`.
+//! [`GcCommand`]: a command that runs again and again beside a workload, such as `jreg gc`.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -15,21 +15,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// A command that is being run again and again.
 #[derive(Debug)]
-pub(crate) struct Collector {
+pub(crate) struct GcCommand {
     stop: oneshot::Sender<()>,
-    runs: JoinHandle<io::Result<Runs>>,
+    runs: JoinHandle<io::Result<GcRuns>>,
 }
 
 /// How often it ran.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Runs {
+pub(crate) struct GcRuns {
     /// Runs that ended well.
     pub(crate) done: u64,
     /// Runs that did not.
     pub(crate) failed: u64,
 }
 
-impl Collector {
+impl GcCommand {
     /// Begins to run a line of the shell.
     pub(crate) fn start(line: &str) -> Self {
         let (stop, stopped) = oneshot::channel();
@@ -38,7 +38,7 @@ impl Collector {
     }
 
     /// Waits until the run that is under way has ended; it is ended itself after some time.
-    pub(crate) async fn stop(self, timeout: Duration) -> Result<Runs, BenchError> {
+    pub(crate) async fn stop(self, timeout: Duration) -> Result<GcRuns, BenchError> {
         // If nobody listens, it has ended.
         self.stop.send(()).ok();
         let abort = self.runs.abort_handle();
@@ -53,8 +53,8 @@ impl Collector {
     }
 }
 
-async fn repeat(line: &str, mut stopped: oneshot::Receiver<()>) -> io::Result<Runs> {
-    let mut runs = Runs::default();
+async fn repeat(line: &str, mut stopped: oneshot::Receiver<()>) -> io::Result<GcRuns> {
+    let mut runs = GcRuns::default();
     loop {
         match run(line).await?.success() {
             true => runs.done += 1,
@@ -85,9 +85,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (begun, ended) = (folder.path().join("begun"), folder.path().join("ended"));
         let line = format!("touch {} && sleep 0.05 && touch {}", begun.display(), ended.display());
-        let collector = Collector::start(&line);
+        let collector = GcCommand::start(&line);
         let runs = collector.stop(WAIT_MAX).await.unwrap();
-        assert_eq!(runs, Runs { done: 1, failed: 0 });
+        assert_eq!(runs, GcRuns { done: 1, failed: 0 });
         assert!(begun.exists() && ended.exists());
     }
 
@@ -96,7 +96,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let line =
             format!("cd {} && mkdir first || {{ touch second; exit 1; }}", folder.path().display());
-        let collector = Collector::start(&line);
+        let collector = GcCommand::start(&line);
         while !folder.path().join("second").exists() {
             tokio::task::yield_now().await;
         }
@@ -107,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_does_not_end_is_given_up() {
-        let collector = Collector::start("exec sleep 1000");
+        let collector = GcCommand::start("exec sleep 1000");
         let error = collector.stop(Duration::ZERO).await.unwrap_err();
         assert!(format!("{error:?}").contains("does not end"), "{error:?}");
     }

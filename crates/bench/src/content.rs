@@ -45,13 +45,13 @@ pub(crate) fn written(hash: Sha256) -> String {
 
 /// What all content of a run is made from.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct ContentSource {
     seed: u64,
     base: Vec<u8>,
     made: AtomicU64,
 }
 
-impl Source {
+impl ContentSource {
     /// For content up to this size.
     pub(crate) fn new(seed: u64, size_max: usize) -> Self {
         Self { seed, base: Rng::new(seed, 0).bytes(size_max), made: AtomicU64::new(0) }
@@ -75,14 +75,14 @@ impl Source {
 
 /// Content of one size, ready to be made unique.
 #[derive(Debug)]
-pub(crate) struct Template {
+pub(crate) struct ContentTemplate {
     shared: usize,
     hash: Sha256,
 }
 
-impl Template {
+impl ContentTemplate {
     /// Content that is this long, but no shorter than its trailer and no longer than the source.
-    pub(crate) fn new(source: &Source, size: usize) -> Self {
+    pub(crate) fn new(source: &ContentSource, size: usize) -> Self {
         let shared = size.saturating_sub(TRAILER_BYTES).min(source.base.len());
         let hash = Sha256::new_with_prefix(source.base.get(..shared).unwrap_or_default());
         Self { shared, hash }
@@ -94,16 +94,16 @@ impl Template {
     }
 
     /// Content that there never was before.
-    pub(crate) fn make<'a>(&self, source: &'a Source) -> Content<'a> {
+    pub(crate) fn make<'a>(&self, source: &'a ContentSource) -> ContentSpec<'a> {
         let trailer = Rng::new(source.seed, source.number()).bytes(TRAILER_BYTES);
         let digest = written(self.hash.clone().chain_update(&trailer));
-        Content { shared: source.base.get(..self.shared).unwrap_or_default(), trailer, digest }
+        ContentSpec { shared: source.base.get(..self.shared).unwrap_or_default(), trailer, digest }
     }
 }
 
 /// A blob to push.
 #[derive(Debug)]
-pub(crate) struct Content<'a> {
+pub(crate) struct ContentSpec<'a> {
     pub(crate) shared: &'a [u8],
     pub(crate) trailer: Vec<u8>,
     pub(crate) digest: String,
@@ -111,25 +111,28 @@ pub(crate) struct Content<'a> {
 
 /// What a manifest says of something.
 #[derive(Clone, Debug)]
-pub(crate) struct Descriptor {
+pub(crate) struct ContentDescriptor {
     pub(crate) digest: String,
     pub(crate) size: usize,
 }
 
-impl Descriptor {
+impl ContentDescriptor {
     fn json(&self, media_type: &str) -> Value {
         json!({"mediaType": media_type, "digest": self.digest, "size": self.size})
     }
 }
 
-impl Content<'_> {
-    pub(crate) fn descriptor(&self) -> Descriptor {
-        Descriptor { digest: self.digest.clone(), size: self.shared.len() + self.trailer.len() }
+impl ContentSpec<'_> {
+    pub(crate) fn descriptor(&self) -> ContentDescriptor {
+        ContentDescriptor {
+            digest: self.digest.clone(),
+            size: self.shared.len() + self.trailer.len(),
+        }
     }
 }
 
 /// An image configuration that there never was before.
-pub(crate) fn config(source: &Source, layers: &[Descriptor]) -> Vec<u8> {
+pub(crate) fn config(source: &ContentSource, layers: &[ContentDescriptor]) -> Vec<u8> {
     let layers: Vec<_> = layers.iter().map(|layer| layer.digest.as_str()).collect();
     let config = json!({
         "architecture": "amd64",
@@ -142,10 +145,10 @@ pub(crate) fn config(source: &Source, layers: &[Descriptor]) -> Vec<u8> {
 
 /// A manifest that there never was before.
 pub(crate) fn manifest(
-    source: &Source,
-    config: &Descriptor,
-    layers: &[Descriptor],
-    subject: Option<&Descriptor>,
+    source: &ContentSource,
+    config: &ContentDescriptor,
+    layers: &[ContentDescriptor],
+    subject: Option<&ContentDescriptor>,
 ) -> Vec<u8> {
     let mut manifest = json!({
         "schemaVersion": 2,
@@ -161,7 +164,7 @@ pub(crate) fn manifest(
     manifest.to_string().into_bytes()
 }
 
-fn mark(source: &Source) -> String {
+fn mark(source: &ContentSource) -> String {
     format!("{:016x}-{}", source.seed, source.number())
 }
 
@@ -173,10 +176,10 @@ mod tests {
 
     #[test]
     fn each_content_has_the_digest_of_its_bytes_and_of_no_other() {
-        let source = Source::new(7, 5000);
+        let source = ContentSource::new(7, 5000);
         let mut digests = HashSet::new();
         for size in [TRAILER_BYTES, 100, 5000] {
-            let template = Template::new(&source, size);
+            let template = ContentTemplate::new(&source, size);
             for _ in 0..10 {
                 let content = template.make(&source);
                 let bytes = [content.shared, &content.trailer].concat();
@@ -190,9 +193,9 @@ mod tests {
     #[test]
     fn another_run_has_other_content() {
         let made = |seed| {
-            let source = Source::new(seed, 100);
+            let source = ContentSource::new(seed, 100);
             (
-                Template::new(&source, 100).make(&source).digest,
+                ContentTemplate::new(&source, 100).make(&source).digest,
                 config(&source, &[]),
                 source.missing_digest(),
             )
@@ -204,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_manifest_names_what_it_is_made_of() {
-        let source = Source::new(7, 0);
-        let part = |digest: &str| Descriptor { digest: digest.to_owned(), size: 3 };
+        let source = ContentSource::new(7, 0);
+        let part = |digest: &str| ContentDescriptor { digest: digest.to_owned(), size: 3 };
         let bytes = manifest(&source, &part("c"), &[part("l")], Some(&part("s")));
         let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let digests = ["/config/digest", "/layers/0/digest", "/subject/digest"]

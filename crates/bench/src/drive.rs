@@ -7,17 +7,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 
-use crate::client::Traffic;
-use crate::collector::Collector;
+use crate::client::ByteCounter;
+use crate::collector::GcCommand;
 use crate::error::BenchError;
-use crate::failure::Failure;
+use crate::failure::OperationError;
 use crate::fixtures::Fixtures;
 use crate::histogram::Histogram;
-use crate::job::Job;
-use crate::measured::{FORMAT, Latency, Measured, Run};
-use crate::operation::Worker;
-use crate::plan::{Amount, Plan, Setup};
-use crate::process::Watched;
+use crate::job::WorkloadJob;
+use crate::measured::{BenchRun, FORMAT, Latency, WorkloadResult};
+use crate::operation::LoadWorker;
+use crate::plan::{PlanAmount, RunPlan, RunSetup};
+use crate::process::WatchedProcess;
 use crate::workload::Workload;
 
 /// A worker whose operations fail so often in a row does no more of a workload: a server that is
@@ -28,17 +28,20 @@ const FAILURES_IN_A_ROW_MAX: u32 = 20;
 const WARMUP_BYTES_SHARE: u64 = 8;
 
 /// Does what was planned. `tell` is told what is being done.
-pub(crate) async fn run(setup: Setup, tell: &mut dyn FnMut(&str)) -> Result<Run, BenchError> {
-    let Setup { plan, server, source } = setup;
+pub(crate) async fn run(
+    setup: RunSetup,
+    tell: &mut dyn FnMut(&str),
+) -> Result<BenchRun, BenchError> {
+    let RunSetup { plan, server, source } = setup;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let workers = 0..u64::try_from(plan.concurrency).unwrap_or(1);
-    let mut workers: Vec<_> = workers.map(|n| Worker::new(&server, &source, n)).collect();
+    let mut workers: Vec<_> = workers.map(|n| LoadWorker::new(&server, &source, n)).collect();
     let says = greet(&mut workers).await.map_err(BenchError::Unreachable)?;
     let repository = format!("{}/{:016x}", plan.namespace, source.seed());
-    let mut driver = Driver {
+    let mut driver = LoadDriver {
         fixtures: Fixtures::new(repository, plan.tags, plan.repositories),
-        watched: plan.pid.map(Watched::new).transpose()?,
-        own: Watched::own(),
+        watched: plan.pid.map(WatchedProcess::new).transpose()?,
+        own: WatchedProcess::own(),
         workers,
         plan: &plan,
     };
@@ -47,10 +50,10 @@ pub(crate) async fn run(setup: Setup, tell: &mut dyn FnMut(&str)) -> Result<Run,
         for workload in &plan.workloads {
             tell(&format!("round {round} of {}: {workload}", plan.rounds));
             let measured = driver.measure(*workload).await?;
-            results.push(Measured { workload: workload.name.to_owned(), round, ..measured });
+            results.push(WorkloadResult { workload: workload.name.to_owned(), round, ..measured });
         }
     }
-    Ok(Run {
+    Ok(BenchRun {
         format: FORMAT,
         label: plan.label.clone(),
         url: server.authority.to_string(),
@@ -68,26 +71,27 @@ pub(crate) async fn run(setup: Setup, tell: &mut dyn FnMut(&str)) -> Result<Run,
 }
 
 /// Asks whether there is a registry, and who it says it is.
-async fn greet(workers: &mut [Worker]) -> Result<Option<String>, Failure> {
+async fn greet(workers: &mut [LoadWorker]) -> Result<Option<String>, OperationError> {
     let Some(worker) = workers.first_mut() else { return Ok(None) };
-    let request = crate::client::Request::new("GET", "/v2/", crate::auth::Access::Catalog);
-    let answer = worker.client.send(request, &mut crate::wire::Sink::Count).await?;
-    match answer.status {
-        200 => Ok(answer.server),
-        status => Err(Failure::Status(status)),
+    let request =
+        crate::client::BenchRequest::new("GET", "/v2/", crate::auth::RequestedAccess::Catalog);
+    let response = worker.client.send(request, &mut crate::wire::BodySink::Count).await?;
+    match response.status {
+        200 => Ok(response.server),
+        status => Err(OperationError::Status(status)),
     }
 }
 
-struct Driver<'a> {
-    plan: &'a Plan,
+struct LoadDriver<'a> {
+    plan: &'a RunPlan,
     fixtures: Fixtures,
-    workers: Vec<Worker>,
-    watched: Option<Watched>,
-    own: Option<Watched>,
+    workers: Vec<LoadWorker>,
+    watched: Option<WatchedProcess>,
+    own: Option<WatchedProcess>,
 }
 
-impl Driver<'_> {
-    async fn measure(&mut self, workload: Workload) -> Result<Measured, BenchError> {
+impl LoadDriver<'_> {
+    async fn measure(&mut self, workload: Workload) -> Result<WorkloadResult, BenchError> {
         let job = match self.prepare(workload).await {
             Ok(job) => Arc::new(job),
             Err(failure) => return Ok(unmeasured(workload, &failure)),
@@ -98,7 +102,7 @@ impl Driver<'_> {
         self.verify(true);
         if !self.plan.warmup.is_zero() {
             let bytes = self.plan.push_bytes_max / WARMUP_BYTES_SHARE;
-            self.phase(&job, &Gate::for_time(self.plan.warmup, bytes)).await;
+            self.phase(&job, &StartGate::for_time(self.plan.warmup, bytes)).await;
         }
         self.verify(self.plan.verify);
         self.connect().await;
@@ -108,15 +112,15 @@ impl Driver<'_> {
         let (server, own) = (Stopwatch::start(self.watched)?, Stopwatch::start(self.own)?);
         let began = Instant::now();
         let command = self.plan.gc_command.as_deref().filter(|_| workload.runs_gc);
-        let collector = command.map(Collector::start);
-        let gate = Gate::new(&self.plan.amount, self.plan.push_bytes_max);
+        let collector = command.map(GcCommand::start);
+        let gate = StartGate::new(&self.plan.amount, self.plan.push_bytes_max);
         let mut tally = self.phase(&job, &gate).await;
         let seconds = began.elapsed().as_secs_f64();
         let collections = match collector {
             Some(collector) => Some(tally.end(collector, self.plan.timeout).await?),
             None => None,
         };
-        Ok(Measured {
+        Ok(WorkloadResult {
             operations: tally.latencies.count(),
             seconds,
             requests: tally.traffic.requests,
@@ -127,14 +131,14 @@ impl Driver<'_> {
             collections,
             latency: Latency::from(&tally.latencies),
             server_cpu_seconds: server.stop()?,
-            server_peak_bytes: self.watched.map(Watched::peak_bytes).transpose()?,
+            server_peak_bytes: self.watched.map(WatchedProcess::peak_bytes).transpose()?,
             client_cpu_seconds: own.stop()?,
-            ..Measured::default()
+            ..WorkloadResult::default()
         })
     }
 
     /// Pushes what the workload needs, and does it once, with every byte checked.
-    async fn prepare(&mut self, workload: Workload) -> Result<Job, Failure> {
+    async fn prepare(&mut self, workload: Workload) -> Result<WorkloadJob, OperationError> {
         let job = self.fixtures.prepare(workload.kind, &mut self.workers).await?;
         if let Some(worker) = self.workers.first_mut() {
             worker.verifies = true;
@@ -151,20 +155,20 @@ impl Driver<'_> {
 
     /// Connects before the time runs. Whoever cannot will find out when it does.
     async fn connect(&mut self) {
-        join_all(self.workers.iter_mut().map(async |worker: &mut Worker| {
+        join_all(self.workers.iter_mut().map(async |worker: &mut LoadWorker| {
             worker.client.connect().await.ok();
             worker.take_traffic();
         }))
         .await;
     }
 
-    async fn phase(&mut self, job: &Arc<Job>, gate: &Arc<Gate>) -> Tally {
+    async fn phase(&mut self, job: &Arc<WorkloadJob>, gate: &Arc<StartGate>) -> RunTally {
         let workers = std::mem::take(&mut self.workers);
         let tasks = workers.into_iter().map(|worker| {
             let (job, gate) = (Arc::clone(job), Arc::clone(gate));
             tokio::spawn(async move { work(worker, &job, &gate).await })
         });
-        let mut sum = Tally::default();
+        let mut sum = RunTally::default();
         for (worker, tally) in join_all(tasks).await.into_iter().flatten() {
             sum.add(tally);
             self.workers.push(worker);
@@ -173,21 +177,25 @@ impl Driver<'_> {
     }
 }
 
-fn unmeasured(workload: Workload, failure: &Failure) -> Measured {
+fn unmeasured(workload: Workload, failure: &OperationError) -> WorkloadResult {
     let name = failure.name();
     let unsupported = match failure {
-        Failure::Unpaged => true,
+        OperationError::Unpaged => true,
         failure => workload.kind.is_optional() && failure.is_absence(),
     };
     if unsupported {
-        return Measured { unsupported: Some(name), ..Measured::default() };
+        return WorkloadResult { unsupported: Some(name), ..WorkloadResult::default() };
     }
-    Measured { errors: BTreeMap::from([(name, 1)]), ..Measured::default() }
+    WorkloadResult { errors: BTreeMap::from([(name, 1)]), ..WorkloadResult::default() }
 }
 
 /// Does operations for as long as the gate lets it.
-async fn work(mut worker: Worker, job: &Job, gate: &Gate) -> (Worker, Tally) {
-    let mut tally = Tally::default();
+async fn work(
+    mut worker: LoadWorker,
+    job: &WorkloadJob,
+    gate: &StartGate,
+) -> (LoadWorker, RunTally) {
+    let mut tally = RunTally::default();
     let mut failures = 0;
     while failures < FAILURES_IN_A_ROW_MAX && gate.admits(job.leaves_bytes()) {
         let began = Instant::now();
@@ -209,13 +217,13 @@ async fn work(mut worker: Worker, job: &Job, gate: &Gate) -> (Worker, Tally) {
 
 /// What workers did.
 #[derive(Debug, Default)]
-struct Tally {
+struct RunTally {
     latencies: Histogram,
     errors: BTreeMap<String, u64>,
-    traffic: Traffic,
+    traffic: ByteCounter,
 }
 
-impl Tally {
+impl RunTally {
     fn add(&mut self, other: Self) {
         self.latencies.merge(&other.latencies);
         for (name, count) in other.errors {
@@ -225,7 +233,7 @@ impl Tally {
     }
 
     /// Says how often a collector ran to its end. Runs that failed are errors as others are.
-    async fn end(&mut self, collector: Collector, timeout: Duration) -> Result<u64, BenchError> {
+    async fn end(&mut self, collector: GcCommand, timeout: Duration) -> Result<u64, BenchError> {
         let runs = collector.stop(timeout).await?;
         if runs.failed > 0 {
             self.errors.insert("collect".to_owned(), runs.failed);
@@ -236,17 +244,17 @@ impl Tally {
 
 /// Says whether another operation may begin.
 #[derive(Debug)]
-struct Gate {
+struct StartGate {
     until: Option<Instant>,
     operations_left: AtomicU64,
     bytes_left: AtomicU64,
 }
 
-impl Gate {
-    fn new(amount: &Amount, bytes: u64) -> Arc<Self> {
+impl StartGate {
+    fn new(amount: &PlanAmount, bytes: u64) -> Arc<Self> {
         match *amount {
-            Amount::Duration(duration) => Self::for_time(duration, bytes),
-            Amount::Count(count) => Arc::new(Self {
+            PlanAmount::Duration(duration) => Self::for_time(duration, bytes),
+            PlanAmount::Count(count) => Arc::new(Self {
                 until: None,
                 operations_left: count.into(),
                 bytes_left: bytes.into(),
@@ -275,10 +283,10 @@ fn take(left: &AtomicU64, wanted: u64) -> bool {
 }
 
 /// Processor time of a process from a moment on.
-struct Stopwatch(Option<(Watched, f64)>);
+struct Stopwatch(Option<(WatchedProcess, f64)>);
 
 impl Stopwatch {
-    fn start(process: Option<Watched>) -> Result<Self, BenchError> {
+    fn start(process: Option<WatchedProcess>) -> Result<Self, BenchError> {
         let started = process.map(|process| Ok::<_, BenchError>((process, process.cpu_seconds()?)));
         started.transpose().map(Self)
     }
@@ -307,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_gate_counts_operations_and_bytes() {
-        let gate = Gate::new(&Amount::Count(3), 10);
+        let gate = StartGate::new(&PlanAmount::Count(3), 10);
         assert!(gate.admits(4) && gate.admits(4));
         assert!(!gate.admits(4), "the bytes are spent");
         assert!(gate.admits(0) && !gate.admits(0), "the operations are");
@@ -315,8 +323,8 @@ mod tests {
 
     #[test]
     fn a_gate_closes_when_the_time_is_over() {
-        assert!(!Gate::for_time(Duration::ZERO, u64::MAX).admits(0));
-        assert!(Gate::for_time(Duration::from_secs(3600), u64::MAX).admits(0));
+        assert!(!StartGate::for_time(Duration::ZERO, u64::MAX).admits(0));
+        assert!(StartGate::for_time(Duration::from_secs(3600), u64::MAX).admits(0));
     }
 
     #[test]
@@ -325,9 +333,9 @@ mod tests {
             let workload = crate::workload::WORKLOADS.iter().find(|w| w.name == name);
             workload.map(|workload| unmeasured(*workload, &failure)).unwrap_or_default()
         };
-        let without = measured("catalog", Failure::Status(404));
+        let without = measured("catalog", OperationError::Status(404));
         assert_eq!((without.unsupported.as_deref(), without.failed()), (Some("status 404"), 0));
-        assert_eq!(measured("catalog", Failure::Status(500)).failed(), 1);
-        assert_eq!(measured("blob-head", Failure::Status(404)).failed(), 1);
+        assert_eq!(measured("catalog", OperationError::Status(500)).failed(), 1);
+        assert_eq!(measured("blob-head", OperationError::Status(404)).failed(), 1);
     }
 }

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::failure::Failure;
+use crate::failure::OperationError;
 use crate::process::WatchError;
-use crate::stream::TlsError;
+use crate::stream::TlsClientError;
 
 /// Why a run, or a report of runs, cannot be made.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// There is no registry.
     #[error("there is no registry that answers GET /v2/ with 200")]
-    Unreachable(#[source] Failure),
+    Unreachable(#[source] OperationError),
     /// TLS cannot be spoken.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    TlsClient(#[from] TlsClientError),
     /// The process of `--pid` cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),

@@ -6,18 +6,18 @@ use thiserror::Error;
 
 /// Why an operation failed.
 #[derive(Debug, Error)]
-pub enum Failure {
+pub enum OperationError {
     /// No connection was made.
     #[error("cannot connect")]
     Connect(#[source] io::Error),
-    /// The connection broke before the answer was whole.
+    /// The connection broke before the response was whole.
     #[error("the connection broke")]
     Broken(#[source] io::Error),
-    /// No answer within the time of `--timeout`.
-    #[error("no answer in time")]
+    /// No response within the time of `--timeout`.
+    #[error("no response in time")]
     TimedOut,
     /// What came is no HTTP/1.1, or exceeds a limit.
-    #[error("the answer has {0}")]
+    #[error("the response has {0}")]
     Protocol(&'static str),
     /// A status that the specification does not have for what was asked.
     #[error("status {0}")]
@@ -36,7 +36,7 @@ pub enum Failure {
     /// A list without what must be in it.
     #[error("a list that is not what was stored")]
     List,
-    /// A whole list where a page of it was asked for, which a registry may answer.
+    /// A whole list where a page of it was asked for, which a registry may send.
     #[error("a whole list instead of a page")]
     Unpaged,
     /// The server of tokens gave none.
@@ -44,7 +44,7 @@ pub enum Failure {
     Token(&'static str),
 }
 
-impl Failure {
+impl OperationError {
     /// What it is counted as. There are as many as there are statuses, and a few more.
     pub fn name(&self) -> String {
         match self {

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::try_join_all;
 
-use crate::content::{Content, Descriptor, Source, Template, config, digest_of, manifest};
-use crate::failure::Failure;
-use crate::job::{Job, Manifest, Work};
-use crate::operation::{Image, Stored, Worker, push, push_image, put_manifest};
-use crate::workload::{Kind, Style};
+use crate::content::{
+    ContentDescriptor, ContentSource, ContentSpec, ContentTemplate, config, digest_of, manifest,
+};
+use crate::failure::OperationError;
+use crate::job::{BenchManifest, JobWork, WorkloadJob};
+use crate::operation::{LoadWorker, StoredContent, StoredImage, push, push_image, put_manifest};
+use crate::workload::{PushStyle, WorkloadKind};
 
 /// How many manifests are read in turns.
 const MANIFESTS: usize = 64;
@@ -41,15 +43,15 @@ pub(crate) struct Fixtures {
     repository: String,
     tags: usize,
     repositories: usize,
-    manifests: Vec<Manifest>,
-    images: Vec<(usize, Vec<Image>)>,
+    manifests: Vec<BenchManifest>,
+    images: Vec<(usize, Vec<StoredImage>)>,
 }
 
 /// How much content a workload makes at a time at the most, in bytes.
-pub(crate) fn content_bytes_max(kind: Kind) -> usize {
+pub(crate) fn content_bytes_max(kind: WorkloadKind) -> usize {
     match kind {
-        Kind::BlobGet { size } | Kind::Push { size, .. } => size,
-        Kind::BlobRange => RANGED_BYTES,
+        WorkloadKind::BlobGet { size } | WorkloadKind::Push { size, .. } => size,
+        WorkloadKind::BlobRange => RANGED_BYTES,
         _ => LAYER_BYTES,
     }
 }
@@ -62,57 +64,70 @@ impl Fixtures {
     /// Pushes what is not there yet.
     pub(crate) async fn prepare(
         &mut self,
-        kind: Kind,
-        workers: &mut [Worker],
-    ) -> Result<Job, Failure> {
+        kind: WorkloadKind,
+        workers: &mut [LoadWorker],
+    ) -> Result<WorkloadJob, OperationError> {
         let source = match workers.first() {
             Some(worker) => std::sync::Arc::clone(&worker.source),
-            None => return Err(Failure::List),
+            None => return Err(OperationError::List),
         };
-        let template = |size| Template::new(&source, size);
+        let template = |size| ContentTemplate::new(&source, size);
         let work = match kind {
-            Kind::Manifest { head, by_tag } => {
+            WorkloadKind::BenchManifest { head, by_tag } => {
                 let manifests = self.manifests(workers).await?;
                 let stored = manifests.iter().map(|manifest| {
                     let reference = if by_tag { &manifest.tag } else { &manifest.digest };
                     let (digest, size) = (manifest.digest.clone(), manifest.bytes.len());
-                    Stored::manifest(&self.repository, reference, &Descriptor { digest, size })
+                    StoredContent::manifest(
+                        &self.repository,
+                        reference,
+                        &ContentDescriptor { digest, size },
+                    )
                 });
                 let stored = stored.collect();
-                if head { Work::Look(stored) } else { Work::Fetch(stored) }
+                if head { JobWork::Look(stored) } else { JobWork::Fetch(stored) }
             }
-            Kind::BlobHead => Work::Look(self.blobs(workers, template(SMALL_BYTES)).await?),
-            Kind::BlobHeadMissing => Work::Miss,
-            Kind::BlobGet { size } => Work::Fetch(self.blobs(workers, template(size)).await?),
-            Kind::BlobRange => Work::Range(self.blobs(workers, template(RANGED_BYTES)).await?),
-            Kind::Push { size, style } => Work::Push { template: template(size), style },
-            Kind::ImagePush { layers } => {
-                Work::PushImage { template: template(LAYER_BYTES), layers }
+            WorkloadKind::BlobHead => {
+                JobWork::Look(self.blobs(workers, template(SMALL_BYTES)).await?)
             }
-            Kind::ImagePull { layers } => {
-                Work::PullImage(self.images(workers, template(LAYER_BYTES), layers).await?)
+            WorkloadKind::BlobHeadMissing => JobWork::Miss,
+            WorkloadKind::BlobGet { size } => {
+                JobWork::Fetch(self.blobs(workers, template(size)).await?)
             }
-            Kind::Mix => {
+            WorkloadKind::BlobRange => {
+                JobWork::Range(self.blobs(workers, template(RANGED_BYTES)).await?)
+            }
+            WorkloadKind::Push { size, style } => JobWork::Push { template: template(size), style },
+            WorkloadKind::ImagePush { layers } => {
+                JobWork::PushImage { template: template(LAYER_BYTES), layers }
+            }
+            WorkloadKind::ImagePull { layers } => {
+                JobWork::PullImage(self.images(workers, template(LAYER_BYTES), layers).await?)
+            }
+            WorkloadKind::Mix => {
                 let images = self.images(workers, template(LAYER_BYTES), MIX_LAYERS).await?;
-                Work::Mix { template: template(LAYER_BYTES), layers: MIX_LAYERS, images }
+                JobWork::Mix { template: template(LAYER_BYTES), layers: MIX_LAYERS, images }
             }
-            Kind::TagPut => Work::PutTag(self.manifests(workers).await?),
-            Kind::TagPage => return self.tags(workers).await,
-            Kind::Catalog => Work::Catalog(self.catalog(workers).await?),
-            Kind::Referrers => self.referrers(workers).await?,
+            WorkloadKind::TagPut => JobWork::PutTag(self.manifests(workers).await?),
+            WorkloadKind::TagPage => return self.tags(workers).await,
+            WorkloadKind::Catalog => JobWork::Catalog(self.catalog(workers).await?),
+            WorkloadKind::Referrers => self.referrers(workers).await?,
         };
-        Ok(Job { repository: self.repository.clone(), work })
+        Ok(WorkloadJob { repository: self.repository.clone(), work })
     }
 
-    async fn manifests(&mut self, workers: &mut [Worker]) -> Result<Vec<Manifest>, Failure> {
+    async fn manifests(
+        &mut self,
+        workers: &mut [LoadWorker],
+    ) -> Result<Vec<BenchManifest>, OperationError> {
         if self.manifests.is_empty() {
             let repository = self.repository.as_str();
-            let parts = Parts::push(workers, repository, MANIFEST_LAYERS).await?;
-            self.manifests = spread(workers, MANIFESTS, async |worker: &mut Worker, number| {
+            let parts = FixtureParts::push(workers, repository, MANIFEST_LAYERS).await?;
+            self.manifests = spread(workers, MANIFESTS, async |worker: &mut LoadWorker, number| {
                 let bytes = manifest(&worker.source, &parts.config, &parts.layers, None);
                 let tag = format!("v{number}");
                 put_manifest(&mut worker.client, repository, &tag, &bytes).await?;
-                Ok(Manifest { tag, digest: digest_of(&bytes), bytes })
+                Ok(BenchManifest { tag, digest: digest_of(&bytes), bytes })
             })
             .await?;
         }
@@ -121,29 +136,29 @@ impl Fixtures {
 
     async fn blobs(
         &self,
-        workers: &mut [Worker],
-        template: Template,
-    ) -> Result<Vec<Stored>, Failure> {
+        workers: &mut [LoadWorker],
+        template: ContentTemplate,
+    ) -> Result<Vec<StoredContent>, OperationError> {
         let repository = self.repository.as_str();
         let count = (BLOBS_BYTES_MAX / template.size()).clamp(1, BLOBS_MAX);
-        spread(workers, count, async |worker: &mut Worker, _| {
+        spread(workers, count, async |worker: &mut LoadWorker, _| {
             let content = push_one(worker, repository, &template).await?;
-            Ok(Stored::blob(repository, &content))
+            Ok(StoredContent::blob(repository, &content))
         })
         .await
     }
 
     async fn images(
         &mut self,
-        workers: &mut [Worker],
-        template: Template,
+        workers: &mut [LoadWorker],
+        template: ContentTemplate,
         layers: usize,
-    ) -> Result<Vec<Image>, Failure> {
+    ) -> Result<Vec<StoredImage>, OperationError> {
         if let Some((_, images)) = self.images.iter().find(|(made_of, _)| *made_of == layers) {
             return Ok(images.clone());
         }
         let repository = self.repository.as_str();
-        let images = spread(workers, IMAGES, async |worker: &mut Worker, _| {
+        let images = spread(workers, IMAGES, async |worker: &mut LoadWorker, _| {
             push_image(worker, repository, layers, &template).await
         })
         .await?;
@@ -152,96 +167,100 @@ impl Fixtures {
     }
 
     /// A repository of its own, so that nothing else is among the tags.
-    async fn tags(&self, workers: &mut [Worker]) -> Result<Job, Failure> {
+    async fn tags(&self, workers: &mut [LoadWorker]) -> Result<WorkloadJob, OperationError> {
         let repository = format!("{}/tags", self.repository);
-        let parts = Parts::push(workers, &repository, 1).await?;
+        let parts = FixtureParts::push(workers, &repository, 1).await?;
         let bytes = parts.manifest(workers)?;
-        let mut names = spread(workers, self.tags, async |worker: &mut Worker, number| {
+        let mut names = spread(workers, self.tags, async |worker: &mut LoadWorker, number| {
             let tag = format!("t{number:07}");
             put_manifest(&mut worker.client, &repository, &tag, &bytes).await?;
             Ok(tag)
         })
         .await?;
         names.sort();
-        Ok(Job { repository, work: Work::Tags(names) })
+        Ok(WorkloadJob { repository, work: JobWork::Tags(names) })
     }
 
-    async fn catalog(&self, workers: &mut [Worker]) -> Result<Vec<String>, Failure> {
+    async fn catalog(&self, workers: &mut [LoadWorker]) -> Result<Vec<String>, OperationError> {
         let below = self.repository.as_str();
-        let mut names = spread(workers, self.repositories, async |worker: &mut Worker, number| {
-            let repository = format!("{below}/r{number:06}");
-            let parts = Parts::push(std::slice::from_mut(worker), &repository, 1).await?;
-            let bytes = parts.manifest(std::slice::from_ref(worker))?;
-            put_manifest(&mut worker.client, &repository, "latest", &bytes).await?;
-            Ok(repository)
-        })
-        .await?;
+        let mut names =
+            spread(workers, self.repositories, async |worker: &mut LoadWorker, number| {
+                let repository = format!("{below}/r{number:06}");
+                let parts =
+                    FixtureParts::push(std::slice::from_mut(worker), &repository, 1).await?;
+                let bytes = parts.manifest(std::slice::from_ref(worker))?;
+                put_manifest(&mut worker.client, &repository, "latest", &bytes).await?;
+                Ok(repository)
+            })
+            .await?;
         names.sort();
         Ok(names)
     }
 
-    async fn referrers(&mut self, workers: &mut [Worker]) -> Result<Work, Failure> {
+    async fn referrers(&mut self, workers: &mut [LoadWorker]) -> Result<JobWork, OperationError> {
         let manifests = self.manifests(workers).await?;
         let repository = self.repository.as_str();
-        let parts = Parts::push(workers, repository, 0).await?;
-        let Some(subject) = manifests.first() else { return Err(Failure::List) };
-        let described = Descriptor { digest: subject.digest.clone(), size: subject.bytes.len() };
-        spread(workers, REFERRERS, async |worker: &mut Worker, _| {
+        let parts = FixtureParts::push(workers, repository, 0).await?;
+        let Some(subject) = manifests.first() else { return Err(OperationError::List) };
+        let described =
+            ContentDescriptor { digest: subject.digest.clone(), size: subject.bytes.len() };
+        spread(workers, REFERRERS, async |worker: &mut LoadWorker, _| {
             let bytes = manifest(&worker.source, &parts.config, &[], Some(&described));
             put_manifest(&mut worker.client, repository, &digest_of(&bytes), &bytes).await
         })
         .await?;
-        Ok(Work::Referrers { subject: described.digest, count: REFERRERS })
+        Ok(JobWork::Referrers { subject: described.digest, count: REFERRERS })
     }
 }
 
 /// A configuration and layers that manifests can be made of.
-struct Parts {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
+struct FixtureParts {
+    config: ContentDescriptor,
+    layers: Vec<ContentDescriptor>,
 }
 
-impl Parts {
+impl FixtureParts {
     async fn push(
-        workers: &mut [Worker],
+        workers: &mut [LoadWorker],
         repository: &str,
         layers: usize,
-    ) -> Result<Self, Failure> {
-        let Some(worker) = workers.first_mut() else { return Err(Failure::List) };
-        let template = Template::new(&worker.source, SMALL_BYTES);
+    ) -> Result<Self, OperationError> {
+        let Some(worker) = workers.first_mut() else { return Err(OperationError::List) };
+        let template = ContentTemplate::new(&worker.source, SMALL_BYTES);
         let mut pushed = Vec::new();
         for _ in 0..layers {
             pushed.push(push_one(worker, repository, &template).await?);
         }
         let bytes = config(&worker.source, &pushed);
-        let content = Content { shared: &bytes, trailer: Vec::new(), digest: digest_of(&bytes) };
-        push(&mut worker.client, repository, &content, Style::Known).await?;
+        let content =
+            ContentSpec { shared: &bytes, trailer: Vec::new(), digest: digest_of(&bytes) };
+        push(&mut worker.client, repository, &content, PushStyle::Known).await?;
         Ok(Self { config: content.descriptor(), layers: pushed })
     }
 
-    fn manifest(&self, workers: &[Worker]) -> Result<Vec<u8>, Failure> {
-        let worker = workers.first().ok_or(Failure::List)?;
+    fn manifest(&self, workers: &[LoadWorker]) -> Result<Vec<u8>, OperationError> {
+        let worker = workers.first().ok_or(OperationError::List)?;
         Ok(manifest(&worker.source, &self.config, &self.layers, None))
     }
 }
 
 async fn push_one(
-    worker: &mut Worker,
+    worker: &mut LoadWorker,
     repository: &str,
-    template: &Template,
-) -> Result<Descriptor, Failure> {
-    let source: std::sync::Arc<Source> = std::sync::Arc::clone(&worker.source);
+    template: &ContentTemplate,
+) -> Result<ContentDescriptor, OperationError> {
+    let source: std::sync::Arc<ContentSource> = std::sync::Arc::clone(&worker.source);
     let content = template.make(&source);
-    push(&mut worker.client, repository, &content, Style::Known).await?;
+    push(&mut worker.client, repository, &content, PushStyle::Known).await?;
     Ok(content.descriptor())
 }
 
 /// Does something so many times, all workers beside each other, and gives what came of it.
 async fn spread<T>(
-    workers: &mut [Worker],
+    workers: &mut [LoadWorker],
     count: usize,
-    work: impl AsyncFn(&mut Worker, usize) -> Result<T, Failure>,
-) -> Result<Vec<T>, Failure> {
+    work: impl AsyncFn(&mut LoadWorker, usize) -> Result<T, OperationError>,
+) -> Result<Vec<T>, OperationError> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
     try_join_all(workers.iter_mut().map(async |worker| {
         loop {

@@ -2,14 +2,14 @@
 
 use serde::Deserialize;
 
-use crate::auth::Access;
-use crate::content::Template;
-use crate::failure::Failure;
+use crate::auth::RequestedAccess;
+use crate::content::ContentTemplate;
+use crate::failure::OperationError;
 use crate::operation::{
-    Image, Stored, Worker, fetch, fetch_range, list, look, miss, pull_image, push, push_image,
-    put_manifest,
+    LoadWorker, StoredContent, StoredImage, fetch, fetch_range, list, look, miss, pull_image, push,
+    push_image, put_manifest,
 };
-use crate::workload::Style;
+use crate::workload::PushStyle;
 
 /// How many entries a page of a list is asked to have.
 pub(crate) const PAGE_ENTRIES: usize = 100;
@@ -22,7 +22,7 @@ const MIX_OF: u64 = 4;
 
 /// A manifest that was pushed.
 #[derive(Clone, Debug)]
-pub(crate) struct Manifest {
+pub(crate) struct BenchManifest {
     pub(crate) tag: String,
     pub(crate) digest: String,
     pub(crate) bytes: Vec<u8>,
@@ -30,33 +30,33 @@ pub(crate) struct Manifest {
 
 /// What is done in a repository.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct WorkloadJob {
     pub(crate) repository: String,
-    pub(crate) work: Work,
+    pub(crate) work: JobWork,
 }
 
 /// What is done.
 #[derive(Debug)]
-pub(crate) enum Work {
-    Fetch(Vec<Stored>),
-    Look(Vec<Stored>),
+pub(crate) enum JobWork {
+    Fetch(Vec<StoredContent>),
+    Look(Vec<StoredContent>),
     Miss,
-    Range(Vec<Stored>),
+    Range(Vec<StoredContent>),
     Push {
-        template: Template,
-        style: Style,
+        template: ContentTemplate,
+        style: PushStyle,
     },
     PushImage {
-        template: Template,
+        template: ContentTemplate,
         layers: usize,
     },
-    PullImage(Vec<Image>),
+    PullImage(Vec<StoredImage>),
     Mix {
-        template: Template,
+        template: ContentTemplate,
         layers: usize,
-        images: Vec<Image>,
+        images: Vec<StoredImage>,
     },
-    PutTag(Vec<Manifest>),
+    PutTag(Vec<BenchManifest>),
     /// Tags of the repository, in their order.
     Tags(Vec<String>),
     /// Repositories, in their order.
@@ -67,12 +67,12 @@ pub(crate) enum Work {
     },
 }
 
-impl Job {
+impl WorkloadJob {
     /// How many bytes an operation leaves in the registry at the most.
     pub(crate) fn leaves_bytes(&self) -> u64 {
         let bytes = match &self.work {
-            Work::Push { template, .. } => template.size(),
-            Work::PushImage { template, layers } | Work::Mix { template, layers, .. } => {
+            JobWork::Push { template, .. } => template.size(),
+            JobWork::PushImage { template, layers } | JobWork::Mix { template, layers, .. } => {
                 template.size() * layers
             }
             _ => 0,
@@ -81,52 +81,55 @@ impl Job {
     }
 
     /// Does it once.
-    pub(crate) async fn run(&self, worker: &mut Worker) -> Result<(), Failure> {
+    pub(crate) async fn run(&self, worker: &mut LoadWorker) -> Result<(), OperationError> {
         let repository = self.repository.as_str();
         match &self.work {
-            Work::Fetch(stored) => {
+            JobWork::Fetch(stored) => {
                 let stored = one(worker.rng.pick(stored))?;
                 fetch(&mut worker.client, repository, stored, worker.verifies).await
             }
-            Work::Look(stored) => {
+            JobWork::Look(stored) => {
                 let stored = one(worker.rng.pick(stored))?;
                 look(&mut worker.client, repository, stored).await
             }
-            Work::Miss => {
+            JobWork::Miss => {
                 let digest = worker.source.missing_digest();
-                miss(&mut worker.client, Access::Pull(repository), repository, &digest).await
+                miss(&mut worker.client, RequestedAccess::Pull(repository), repository, &digest)
+                    .await
             }
-            Work::Range(stored) => {
+            JobWork::Range(stored) => {
                 let stored = one(worker.rng.pick(stored))?;
                 let start = worker.rng.below(stored.size.saturating_sub(RANGE_BYTES) + 1);
                 let range = start..stored.size.min(start + RANGE_BYTES);
                 fetch_range(&mut worker.client, repository, stored, range).await
             }
-            Work::Push { template, style } => {
+            JobWork::Push { template, style } => {
                 let source = std::sync::Arc::clone(&worker.source);
                 push(&mut worker.client, repository, &template.make(&source), *style).await
             }
-            Work::PushImage { template, layers } => {
+            JobWork::PushImage { template, layers } => {
                 push_image(worker, repository, *layers, template).await.map(drop)
             }
-            Work::PullImage(images) => {
+            JobWork::PullImage(images) => {
                 let image = one(worker.rng.pick(images))?;
                 pull_image(worker, repository, image).await
             }
-            Work::Mix { template, layers, images } => match worker.rng.below(MIX_OF) {
+            JobWork::Mix { template, layers, images } => match worker.rng.below(MIX_OF) {
                 0 => push_image(worker, repository, *layers, template).await.map(drop),
                 _ => {
                     let image = one(worker.rng.pick(images))?;
                     pull_image(worker, repository, image).await
                 }
             },
-            Work::PutTag(manifests) => put_tag(worker, repository, manifests).await,
-            Work::Tags(names) => {
+            JobWork::PutTag(manifests) => put_tag(worker, repository, manifests).await,
+            JobWork::Tags(names) => {
                 let asked = format!("/v2/{repository}/tags/list");
-                page(worker, Access::Pull(repository), &asked, names).await
+                page(worker, RequestedAccess::Pull(repository), &asked, names).await
             }
-            Work::Catalog(names) => page(worker, Access::Catalog, "/v2/_catalog", names).await,
-            Work::Referrers { subject, count } => {
+            JobWork::Catalog(names) => {
+                page(worker, RequestedAccess::Catalog, "/v2/_catalog", names).await
+            }
+            JobWork::Referrers { subject, count } => {
                 referrers(worker, repository, subject, *count).await
             }
         }
@@ -134,16 +137,16 @@ impl Job {
 }
 
 /// What was to be picked from something that holds one at least.
-fn one<T>(picked: Option<&T>) -> Result<&T, Failure> {
-    picked.ok_or(Failure::List)
+fn one<T>(picked: Option<&T>) -> Result<&T, OperationError> {
+    picked.ok_or(OperationError::List)
 }
 
 /// Moves one of the tags from one manifest to another.
 async fn put_tag(
-    worker: &mut Worker,
+    worker: &mut LoadWorker,
     repository: &str,
-    manifests: &[Manifest],
-) -> Result<(), Failure> {
+    manifests: &[BenchManifest],
+) -> Result<(), OperationError> {
     let number = worker.source.number();
     let tag = format!("moved-{}", number % MOVED_TAGS);
     // Each round through the tags goes on to the next manifest, so that every PUT changes its tag.
@@ -156,11 +159,11 @@ async fn put_tag(
 
 /// GET of the page after one of the names.
 async fn page(
-    worker: &mut Worker,
-    access: Access<'_>,
+    worker: &mut LoadWorker,
+    access: RequestedAccess<'_>,
     list_target: &str,
     names: &[String],
-) -> Result<(), Failure> {
+) -> Result<(), OperationError> {
     let starts = names.len().saturating_sub(PAGE_ENTRIES).max(1);
     let start =
         usize::try_from(worker.rng.below(u64::try_from(starts).unwrap_or(1))).unwrap_or_default();
@@ -175,38 +178,38 @@ async fn page(
     match named(&body) {
         // A catalog goes on with what others pushed.
         Some(found) if found.starts_with(expected) => Ok(()),
-        Some(found) if found.len() > PAGE_ENTRIES => Err(Failure::Unpaged),
-        _ => Err(Failure::List),
+        Some(found) if found.len() > PAGE_ENTRIES => Err(OperationError::Unpaged),
+        _ => Err(OperationError::List),
     }
 }
 
 fn named(body: &[u8]) -> Option<Vec<String>> {
     #[derive(Deserialize)]
-    struct Page {
+    struct TagsPage {
         tags: Option<Vec<String>>,
         repositories: Option<Vec<String>>,
     }
-    let Page { tags, repositories } = serde_json::from_slice(body).ok()?;
+    let TagsPage { tags, repositories } = serde_json::from_slice(body).ok()?;
     tags.or(repositories)
 }
 
 async fn referrers(
-    worker: &mut Worker,
+    worker: &mut LoadWorker,
     repository: &str,
     subject: &str,
     count: usize,
-) -> Result<(), Failure> {
+) -> Result<(), OperationError> {
     #[derive(Deserialize)]
-    struct Index {
+    struct ReferrersIndex {
         manifests: Vec<serde_json::Value>,
     }
     let target = format!("/v2/{repository}/referrers/{subject}");
-    let body = list(&mut worker.client, Access::Pull(repository), &target).await?;
+    let body = list(&mut worker.client, RequestedAccess::Pull(repository), &target).await?;
     if !worker.verifies {
         return Ok(());
     }
-    match serde_json::from_slice::<Index>(&body) {
+    match serde_json::from_slice::<ReferrersIndex>(&body) {
         Ok(index) if index.manifests.len() == count => Ok(()),
-        _ => Err(Failure::List),
+        _ => Err(OperationError::List),
     }
 }

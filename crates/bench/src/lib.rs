@@ -7,10 +7,10 @@
 //!   run, so that no registry is flattered by what it has already.
 //! - The client must not be what is measured. It writes HTTP itself, on one thread, keeps one
 //!   connection a worker, copies nothing that it sends and throws away what it reads; each result
-//!   says how busy it was ([`Measured::client_cpu_seconds`]).
-//! - What a registry answers is not trusted: each workload begins with an operation whose bytes are
-//!   checked, and each answer's status and length are.
-//! - Runs are kept as JSON ([`Run`]), and compared by `jreg-bench report`.
+//!   says how busy it was ([`WorkloadResult::client_cpu_seconds`]).
+//! - Responses of a registry are not trusted: each workload begins with an operation whose bytes are
+//!   checked, and each response's status and length are.
+//! - Runs are kept as JSON ([`BenchRun`]), and compared by `jreg-bench report`.
 
 mod args;
 mod auth;
@@ -38,14 +38,14 @@ mod wire;
 mod workload;
 
 pub use args::{BenchAction, BenchArgs, ReportArgs, RunArgs};
-pub use auth::{Credentials, InvalidCredentials};
+pub use auth::{BenchCredentials, InvalidCredentials};
 pub use error::BenchError;
-pub use failure::Failure;
+pub use failure::OperationError;
 pub use histogram::Histogram;
-pub use measured::{FORMAT, Latency, Measured, Run};
-pub use plan::{Amount, Plan};
+pub use measured::{BenchRun, FORMAT, Latency, WorkloadResult};
+pub use plan::{PlanAmount, RunPlan};
 pub use process::WatchError;
-pub use run::{Verdict, measure, run};
-pub use stream::TlsError;
-pub use url::{Authority, InvalidUrl, Url};
+pub use run::{BenchOutcome, measure, run};
+pub use stream::TlsClientError;
+pub use url::{InvalidUrl, Url, UrlAuthority};
 pub use workload::{UnknownWorkload, WORKLOADS, Workload};

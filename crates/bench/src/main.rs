@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use jreg_bench::{BenchArgs, Verdict};
+use jreg_bench::{BenchArgs, BenchOutcome};
 
 fn main() -> ExitCode {
     let args = match BenchArgs::try_parse() {
@@ -17,8 +17,8 @@ fn main() -> ExitCode {
         }
     };
     match jreg_bench::run(args, &mut std::io::stdout(), &mut std::io::stderr()) {
-        Ok(Verdict::Done) => ExitCode::SUCCESS,
-        Ok(Verdict::Failed) => ExitCode::from(1),
+        Ok(BenchOutcome::Done) => ExitCode::SUCCESS,
+        Ok(BenchOutcome::Failed) => ExitCode::from(1),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "jreg-bench: {}", with_sources(&error));
             ExitCode::from(1)

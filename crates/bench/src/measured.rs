@@ -12,14 +12,14 @@ pub const FORMAT: u32 = 1;
 /// A run: one registry, some workloads, one round or several.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Run {
+pub struct BenchRun {
     /// [`FORMAT`].
     pub format: u32,
     /// What the registry is called in tables.
     pub label: String,
     /// Where it is.
     pub url: String,
-    /// What it says that it is (the header `Server`).
+    /// What it says that it is (the header `BenchTarget`).
     pub server: Option<String>,
     /// What measured it.
     pub client: String,
@@ -38,13 +38,13 @@ pub struct Run {
     /// Repositories that `catalog` pushed.
     pub repositories: usize,
     /// What was measured, in the order of time.
-    pub results: Vec<Measured>,
+    pub results: Vec<WorkloadResult>,
 }
 
 /// What a workload came to, in one round.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measured {
+pub struct WorkloadResult {
     /// Its name.
     pub workload: String,
     /// Which round it was, from 1.
@@ -107,7 +107,7 @@ impl From<&Histogram> for Latency {
     }
 }
 
-impl Measured {
+impl WorkloadResult {
     /// Operations a second; nothing if none was done.
     pub fn rate(&self) -> Option<f64> {
         self.per_second(self.operations as f64)
@@ -155,14 +155,14 @@ mod tests {
 
     #[test]
     fn figures_follow_from_what_was_counted() {
-        let measured = Measured {
+        let measured = WorkloadResult {
             operations: 200,
             seconds: 2.0,
             received_bytes: 3_000_000_000,
             sent_bytes: 1_000_000_000,
             server_cpu_seconds: Some(1.0),
             client_cpu_seconds: Some(0.5),
-            ..Measured::default()
+            ..WorkloadResult::default()
         };
         assert_eq!(measured.rate(), Some(100.0));
         assert_eq!(measured.megabytes_per_second(), Some(2000.0));
@@ -173,7 +173,11 @@ mod tests {
 
     #[test]
     fn nothing_done_has_no_figures() {
-        let none = Measured { seconds: 1.0, server_cpu_seconds: Some(1.0), ..Measured::default() };
+        let none = WorkloadResult {
+            seconds: 1.0,
+            server_cpu_seconds: Some(1.0),
+            ..WorkloadResult::default()
+        };
         assert_eq!(none.rate(), None);
         assert_eq!(none.megabytes_per_second(), None);
         assert_eq!(none.server_cpu_us_per_operation(), None);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Credentials, Tokens};
-use crate::client::Server;
-use crate::content::Source;
+use crate::auth::{BenchCredentials, TokenCache};
+use crate::client::BenchTarget;
+use crate::content::ContentSource;
 use crate::error::BenchError;
 use crate::fixtures::content_bytes_max;
 use crate::stream::connector;
@@ -14,7 +14,7 @@ use crate::workload::Workload;
 
 /// How much of a workload is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Amount {
+pub enum PlanAmount {
     /// What begins within this time.
     Duration(Duration),
     /// So many operations.
@@ -23,7 +23,7 @@ pub enum Amount {
 
 /// What a run is to be.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct RunPlan {
     /// The registry.
     pub url: Url,
     /// What it is called.
@@ -33,7 +33,7 @@ pub struct Plan {
     /// How many operations run at a time.
     pub concurrency: usize,
     /// How much of each workload.
-    pub amount: Amount,
+    pub amount: PlanAmount,
     /// For how long each is done first without counting.
     pub warmup: Duration,
     /// How often all of it is done.
@@ -57,7 +57,7 @@ pub struct Plan {
     /// The process of the server.
     pub pid: Option<u32>,
     /// Who the client is.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<BenchCredentials>,
     /// Certificates to trust beside those of the machine.
     pub ca: Option<std::path::PathBuf>,
     /// What all content follows from.
@@ -65,43 +65,43 @@ pub struct Plan {
 }
 
 /// A plan with what it needs.
-pub(crate) struct Setup {
-    pub(crate) plan: Plan,
-    pub(crate) server: Arc<Server>,
-    pub(crate) source: Arc<Source>,
+pub(crate) struct RunSetup {
+    pub(crate) plan: RunPlan,
+    pub(crate) server: Arc<BenchTarget>,
+    pub(crate) source: Arc<ContentSource>,
 }
 
-impl Plan {
+impl RunPlan {
     pub(crate) fn duration(&self) -> Duration {
         match self.amount {
-            Amount::Duration(duration) => duration,
-            Amount::Count(_) => Duration::ZERO,
+            PlanAmount::Duration(duration) => duration,
+            PlanAmount::Count(_) => Duration::ZERO,
         }
     }
 
     pub(crate) fn count(&self) -> Option<u64> {
         match self.amount {
-            Amount::Count(count) => Some(count),
-            Amount::Duration(_) => None,
+            PlanAmount::Count(count) => Some(count),
+            PlanAmount::Duration(_) => None,
         }
     }
 
-    pub(crate) fn set_up(self) -> Result<Setup, BenchError> {
+    pub(crate) fn set_up(self) -> Result<RunSetup, BenchError> {
         let size = self.workloads.iter().map(|workload| content_bytes_max(workload.kind)).max();
-        let source = Source::new(self.seed, size.unwrap_or_default());
+        let source = ContentSource::new(self.seed, size.unwrap_or_default());
         // A registry without TLS may still redirect to a store that has it.
         let tls = match connector(self.ca.as_deref()) {
             Ok(tls) => Some(tls),
             Err(_) if !self.url.authority.tls && self.ca.is_none() => None,
             Err(error) => return Err(error.into()),
         };
-        let server = Server {
+        let server = BenchTarget {
             authority: self.url.authority.clone(),
             tls,
             credentials: self.credentials.clone(),
-            tokens: Tokens::default(),
+            tokens: TokenCache::default(),
             timeout: self.timeout,
         };
-        Ok(Setup { plan: self, server: Arc::new(server), source: Arc::new(source) })
+        Ok(RunSetup { plan: self, server: Arc::new(server), source: Arc::new(source) })
     }
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// A process, by its id.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedProcess {
     pid: u32,
 }
 
@@ -42,7 +42,7 @@ pub enum WatchError {
 /// the kernel counts in itself (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-impl Watched {
+impl WatchedProcess {
     /// Fails if it cannot be watched.
     pub(crate) fn new(pid: u32) -> Result<Self, WatchError> {
         if !cfg!(target_os = "linux") {
@@ -122,9 +122,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_is_watched_and_one_that_is_not_there_is_not() {
-        let own = Watched::own().unwrap();
+        let own = WatchedProcess::own().unwrap();
         assert!(own.peak_bytes().unwrap() > 0);
-        let error = Watched::new(u32::MAX).unwrap_err();
+        let error = WatchedProcess::new(u32::MAX).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /proc/4294967295/stat");
     }
 }

@@ -2,20 +2,20 @@
 
 use std::fmt::Write;
 
-use crate::measured::{Measured, Run};
+use crate::measured::{BenchRun, WorkloadResult};
 use crate::text::{figure, is_bulk, is_client_bound};
 use crate::workload::WORKLOADS;
 
 /// Registries side by side.
 #[derive(Debug)]
-pub(crate) struct Comparison {
-    pub(crate) registries: Vec<Registry>,
-    pub(crate) rows: Vec<Row>,
+pub(crate) struct BenchComparison {
+    pub(crate) registries: Vec<RegistryRuns>,
+    pub(crate) rows: Vec<ReportRow>,
 }
 
 /// A registry: all runs with its label.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Registry {
+pub(crate) struct RegistryRuns {
     pub(crate) label: String,
     /// Whether it is held against the best of the others.
     pub(crate) is_subject: bool,
@@ -23,15 +23,15 @@ pub(crate) struct Registry {
 
 /// A workload, with a cell for each registry.
 #[derive(Debug)]
-pub(crate) struct Row {
+pub(crate) struct ReportRow {
     pub(crate) workload: String,
     pub(crate) is_bulk: bool,
-    pub(crate) cells: Vec<Cell>,
+    pub(crate) cells: Vec<ReportCell>,
 }
 
 /// What a registry came to in a workload: medians over its rounds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Cell {
+pub(crate) struct ReportCell {
     pub(crate) rounds: usize,
     pub(crate) unsupported: bool,
     pub(crate) failed: u64,
@@ -45,14 +45,14 @@ pub(crate) struct Cell {
     pub(crate) peak_megabytes: Option<f64>,
 }
 
-impl Comparison {
+impl BenchComparison {
     /// Of these runs; those whose label begins with `subject` are held against the others.
-    pub(crate) fn of(runs: &[Run], subject: &str) -> Self {
-        let mut registries: Vec<Registry> = Vec::new();
-        for Run { label, .. } in runs {
+    pub(crate) fn of(runs: &[BenchRun], subject: &str) -> Self {
+        let mut registries: Vec<RegistryRuns> = Vec::new();
+        for BenchRun { label, .. } in runs {
             if registries.iter().all(|registry| registry.label != *label) {
                 let is_subject = !subject.is_empty() && label.starts_with(subject);
-                registries.push(Registry { label: label.clone(), is_subject });
+                registries.push(RegistryRuns { label: label.clone(), is_subject });
             }
         }
         // Peers first, so that what is held against them stands together.
@@ -61,10 +61,10 @@ impl Comparison {
             let results = runs.iter().filter(|run| run.label == label).flat_map(|run| &run.results);
             results.filter(|measured| measured.workload == workload).collect()
         };
-        let row = |workload: &str| Row {
+        let row = |workload: &str| ReportRow {
             workload: workload.to_owned(),
             is_bulk: is_bulk(workload),
-            cells: registries.iter().map(|r| Cell::of(&of(&r.label, workload))).collect(),
+            cells: registries.iter().map(|r| ReportCell::of(&of(&r.label, workload))).collect(),
         };
         let rows = WORKLOADS.iter().map(|workload| row(workload.name));
         let rows = rows.filter(|row| row.cells.iter().any(|cell| cell.rounds > 0)).collect();
@@ -72,35 +72,35 @@ impl Comparison {
     }
 }
 
-impl Comparison {
+impl BenchComparison {
     /// The most memory of each registry in any workload.
-    fn peak(&self) -> Row {
+    fn peak(&self) -> ReportRow {
         let cells = (0..self.registries.len()).map(|number| {
             let cells = self.rows.iter().filter_map(|row| row.cells.get(number));
             let peak = cells.filter_map(|cell| cell.peak_megabytes).max_by(f64::total_cmp);
-            Cell { peak_megabytes: peak, ..Cell::default() }
+            ReportCell { peak_megabytes: peak, ..ReportCell::default() }
         });
-        Row { workload: "all of these".to_owned(), is_bulk: false, cells: cells.collect() }
+        ReportRow { workload: "all of these".to_owned(), is_bulk: false, cells: cells.collect() }
     }
 }
 
-impl Cell {
-    fn of(rounds: &[&Measured]) -> Self {
-        let median_of = |value: &dyn Fn(&Measured) -> Option<f64>| {
+impl ReportCell {
+    fn of(rounds: &[&WorkloadResult]) -> Self {
+        let median_of = |value: &dyn Fn(&WorkloadResult) -> Option<f64>| {
             median(rounds.iter().filter_map(|measured| value(measured)).collect())
         };
-        let done = |measured: &Measured| measured.operations > 0;
+        let done = |measured: &WorkloadResult| measured.operations > 0;
         Self {
             rounds: rounds.len(),
             unsupported: rounds.iter().any(|measured| measured.unsupported.is_some()),
             failed: rounds.iter().map(|measured| measured.failed()).sum(),
             client_bound: rounds.iter().any(|measured| is_client_bound(measured)),
-            rate: median_of(&Measured::rate),
-            megabytes_per_second: median_of(&Measured::megabytes_per_second),
+            rate: median_of(&WorkloadResult::rate),
+            megabytes_per_second: median_of(&WorkloadResult::megabytes_per_second),
             p50_ms: median_of(&|measured| done(measured).then_some(measured.latency.p50_ms)),
             p99_ms: median_of(&|measured| done(measured).then_some(measured.latency.p99_ms)),
-            cpu_us_per_operation: median_of(&Measured::server_cpu_us_per_operation),
-            cpu_s_per_gigabyte: median_of(&Measured::server_cpu_s_per_gigabyte),
+            cpu_us_per_operation: median_of(&WorkloadResult::server_cpu_us_per_operation),
+            cpu_s_per_gigabyte: median_of(&WorkloadResult::server_cpu_s_per_gigabyte),
             peak_megabytes: median_of(&|m| m.server_peak_bytes.map(|bytes| bytes as f64 / 1e6)),
         }
     }
@@ -116,9 +116,9 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-impl Row {
+impl ReportRow {
     /// What counts in this workload, and its unit.
-    pub(crate) fn speed(&self, cell: &Cell) -> Option<f64> {
+    pub(crate) fn speed(&self, cell: &ReportCell) -> Option<f64> {
         if self.is_bulk { cell.megabytes_per_second } else { cell.rate }
     }
 
@@ -126,7 +126,7 @@ impl Row {
         if self.is_bulk { "MB/s" } else { "/s" }
     }
 
-    fn cost(&self, cell: &Cell) -> Option<f64> {
+    fn cost(&self, cell: &ReportCell) -> Option<f64> {
         if self.is_bulk { cell.cpu_s_per_gigabyte } else { cell.cpu_us_per_operation }
     }
 
@@ -136,26 +136,26 @@ impl Row {
 }
 
 /// A table of the comparison.
-struct Table {
+struct ReportTable {
     title: &'static str,
     about: &'static str,
-    unit: fn(&Row) -> &'static str,
-    value: fn(&Row, &Cell) -> Option<f64>,
+    unit: fn(&ReportRow) -> &'static str,
+    value: fn(&ReportRow, &ReportCell) -> Option<f64>,
     more_is_better: bool,
     /// Whether it ends with the peak through all workloads.
     has_peak_row: bool,
 }
 
-const TABLES: &[Table] = &[
-    Table {
+const TABLES: &[ReportTable] = &[
+    ReportTable {
         title: "Speed",
         about: "Operations a second, or megabytes (10⁶ bytes) a second; more is better.",
-        unit: Row::speed_unit,
-        value: Row::speed,
+        unit: ReportRow::speed_unit,
+        value: ReportRow::speed,
         more_is_better: true,
         has_peak_row: false,
     },
-    Table {
+    ReportTable {
         title: "Latency",
         about: "Milliseconds that 99 % of the operations do not exceed; less is better.",
         unit: |_| "ms",
@@ -163,15 +163,15 @@ const TABLES: &[Table] = &[
         more_is_better: false,
         has_peak_row: false,
     },
-    Table {
+    ReportTable {
         title: "The server's processor",
         about: "Microseconds for an operation, or seconds for a gigabyte; less is better.",
-        unit: Row::cost_unit,
-        value: Row::cost,
+        unit: ReportRow::cost_unit,
+        value: ReportRow::cost,
         more_is_better: false,
         has_peak_row: false,
     },
-    Table {
+    ReportTable {
         title: "The server's memory",
         about: "Megabytes at the peak; less is better.",
         unit: |_| "MB",
@@ -182,10 +182,11 @@ const TABLES: &[Table] = &[
 ];
 
 /// The comparison as Markdown.
-pub(crate) fn markdown(comparison: &Comparison) -> String {
+pub(crate) fn markdown(comparison: &BenchComparison) -> String {
     let mut text = String::new();
     for table in TABLES {
-        let filled = |row: &Row| row.cells.iter().any(|cell| (table.value)(row, cell).is_some());
+        let filled =
+            |row: &ReportRow| row.cells.iter().any(|cell| (table.value)(row, cell).is_some());
         if comparison.rows.iter().any(filled) {
             write_table(&mut text, comparison, table);
         }
@@ -200,7 +201,7 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
     text
 }
 
-fn write_table(text: &mut String, comparison: &Comparison, table: &Table) {
+fn write_table(text: &mut String, comparison: &BenchComparison, table: &ReportTable) {
     // Writing to a string cannot fail, here and below.
     let _ = writeln!(text, "### {}\n\n{}", table.title, table.about);
     let are = |subject: bool| comparison.registries.iter().any(|r| r.is_subject == subject);
@@ -221,7 +222,12 @@ fn write_table(text: &mut String, comparison: &Comparison, table: &Table) {
     text.push('\n');
 }
 
-fn write_row(text: &mut String, comparison: &Comparison, table: &Table, row: &Row) {
+fn write_row(
+    text: &mut String,
+    comparison: &BenchComparison,
+    table: &ReportTable,
+    row: &ReportRow,
+) {
     let _ = write!(text, "| {} | {} |", row.workload, (table.unit)(row));
     let best = best_peer(comparison, table, row);
     for (registry, cell) in comparison.registries.iter().zip(&row.cells) {
@@ -247,7 +253,7 @@ fn write_row(text: &mut String, comparison: &Comparison, table: &Table, row: &Ro
     text.push('\n');
 }
 
-fn best_peer(comparison: &Comparison, table: &Table, row: &Row) -> Option<f64> {
+fn best_peer(comparison: &BenchComparison, table: &ReportTable, row: &ReportRow) -> Option<f64> {
     let peers = comparison.registries.iter().zip(&row.cells).filter(|(r, _)| !r.is_subject);
     let values = peers.filter_map(|(_, cell)| (table.value)(row, cell));
     match table.more_is_better {

@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::args::{BenchAction, BenchArgs, FILES_MAX, ReportArgs, RunArgs};
 use crate::drive;
 use crate::error::BenchError;
-use crate::measured::{FORMAT, Run};
-use crate::plan::Plan;
+use crate::measured::{BenchRun, FORMAT};
+use crate::plan::RunPlan;
 use crate::{report, svg, text};
 
 /// The longest file of results that is read.
@@ -16,7 +16,7 @@ const RESULTS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// How it went.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum BenchOutcome {
     /// All that was asked.
     Done,
     /// Some operations failed.
@@ -29,12 +29,12 @@ pub enum Verdict {
 /// # Errors
 ///
 /// [`BenchError`] if nothing can be measured or written at all. Operations that fail are counted
-/// and make the verdict [`Verdict::Failed`].
+/// and make the verdict [`BenchOutcome::Failed`].
 pub fn run(
     args: BenchArgs,
     out: &mut dyn Write,
     aside: &mut dyn Write,
-) -> Result<Verdict, BenchError> {
+) -> Result<BenchOutcome, BenchError> {
     match args {
         BenchArgs { action: Some(BenchAction::Report(args)), .. } => compare(&args, out),
         BenchArgs { action: None, run } => run_workloads(run, out, aside),
@@ -45,10 +45,10 @@ fn run_workloads(
     mut args: RunArgs,
     out: &mut dyn Write,
     aside: &mut dyn Write,
-) -> Result<Verdict, BenchError> {
+) -> Result<BenchOutcome, BenchError> {
     let url = match args.url.take() {
         Some(url) if !args.list => url,
-        _ => return print(out, &text::workloads()).map(|()| Verdict::Done),
+        _ => return print(out, &text::workloads()).map(|()| BenchOutcome::Done),
     };
     if let Some(workload) = args.lacks_gc_command() {
         return Err(BenchError::NoCollector(workload.name));
@@ -71,12 +71,12 @@ fn run_workloads(
     }
     let failed = measured.results.iter().any(|measured| measured.failed() > 0);
     if let Some(path) = chart {
-        write(&path, &svg::chart(&report::Comparison::of(&[measured], "")))?;
+        write(&path, &svg::chart(&report::BenchComparison::of(&[measured], "")))?;
     }
-    Ok(if failed { Verdict::Failed } else { Verdict::Done })
+    Ok(if failed { BenchOutcome::Failed } else { BenchOutcome::Done })
 }
 
-fn as_json(run: &Run) -> String {
+fn as_json(run: &BenchRun) -> String {
     // Nothing in it has a key that is no string, so it can be written.
     serde_json::to_string(run).unwrap_or_default() + "\n"
 }
@@ -86,22 +86,22 @@ fn as_json(run: &Run) -> String {
 /// # Errors
 ///
 /// [`BenchError`] if nothing can be measured at all.
-pub async fn measure(plan: Plan, tell: &mut dyn FnMut(&str)) -> Result<Run, BenchError> {
+pub async fn measure(plan: RunPlan, tell: &mut dyn FnMut(&str)) -> Result<BenchRun, BenchError> {
     Box::pin(drive::run(plan.set_up()?, tell)).await
 }
 
-fn compare(args: &ReportArgs, out: &mut dyn Write) -> Result<Verdict, BenchError> {
+fn compare(args: &ReportArgs, out: &mut dyn Write) -> Result<BenchOutcome, BenchError> {
     let files = args.files.iter().take(FILES_MAX);
     let runs = files.map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let comparison = report::Comparison::of(&runs, &args.subject);
+    let comparison = report::BenchComparison::of(&runs, &args.subject);
     print(out, &report::markdown(&comparison))?;
     if let Some(path) = &args.svg {
         write(path, &svg::chart(&comparison))?;
     }
-    Ok(Verdict::Done)
+    Ok(BenchOutcome::Done)
 }
 
-fn read(path: &Path) -> Result<Run, BenchError> {
+fn read(path: &Path) -> Result<BenchRun, BenchError> {
     let failed = |source| BenchError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     let file = fs::File::open(path).map_err(failed)?;
@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<Run, BenchError> {
         return Err(BenchError::TooLarge { path: path.to_owned(), max: RESULTS_BYTES_MAX });
     }
     let nothing = |source| BenchError::NoResults { path: path.to_owned(), source };
-    let version: Version = serde_json::from_str(&text).map_err(nothing)?;
+    let version: ResultVersion = serde_json::from_str(&text).map_err(nothing)?;
     if version.format != FORMAT {
         return Err(BenchError::Format { path: path.to_owned(), format: version.format });
     }
@@ -119,7 +119,7 @@ fn read(path: &Path) -> Result<Run, BenchError> {
 
 /// What every version of the format has.
 #[derive(serde::Deserialize)]
-struct Version {
+struct ResultVersion {
     format: u32,
 }
 

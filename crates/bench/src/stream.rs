@@ -18,20 +18,20 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::url::Authority;
+use crate::url::UrlAuthority;
 
 /// A connection's bytes.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(crate) enum ByteStream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    TlsClient(Box<TlsStream<TcpStream>>),
 }
 
 /// What speaks TLS.
 #[derive(Clone)]
-pub(crate) struct Tls(TlsConnector);
+pub(crate) struct TlsClient(TlsConnector);
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
     }
@@ -39,7 +39,7 @@ impl fmt::Debug for Tls {
 
 /// Why TLS cannot be spoken.
 #[derive(Debug, Error)]
-pub enum TlsError {
+pub enum TlsClientError {
     /// The file of `--ca` cannot be read, or holds no certificate.
     #[error("cannot read certificates from {file}")]
     Certificates {
@@ -55,9 +55,9 @@ pub enum TlsError {
 }
 
 /// Trusts what this machine trusts, and the authorities of a PEM file.
-pub(crate) fn connector(ca: Option<&Path>) -> Result<Tls, TlsError> {
+pub(crate) fn connector(ca: Option<&Path>) -> Result<TlsClient, TlsClientError> {
     let extra = match ca {
-        Some(file) => certificates(file).map_err(|source| TlsError::Certificates {
+        Some(file) => certificates(file).map_err(|source| TlsClientError::Certificates {
             file: file.display().to_string(),
             source,
         })?,
@@ -65,10 +65,13 @@ pub(crate) fn connector(ca: Option<&Path>) -> Result<Tls, TlsError> {
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider))?;
-    Ok(Tls(TlsConnector::from(Arc::new(config(provider, verifier)?))))
+    Ok(TlsClient(TlsConnector::from(Arc::new(config(provider, verifier)?))))
 }
 
-fn config(provider: Arc<CryptoProvider>, verifier: Verifier) -> Result<ClientConfig, TlsError> {
+fn config(
+    provider: Arc<CryptoProvider>,
+    verifier: Verifier,
+) -> Result<ClientConfig, TlsClientError> {
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let verified = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
@@ -85,23 +88,26 @@ fn certificates(
     }
 }
 
-impl Stream {
-    pub(crate) async fn connect(authority: &Authority, tls: Option<&Tls>) -> io::Result<Self> {
+impl ByteStream {
+    pub(crate) async fn connect(
+        authority: &UrlAuthority,
+        tls: Option<&TlsClient>,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
         stream.set_nodelay(true)?;
         match tls {
             None if authority.tls => Err(io::Error::other("no certificates to trust were found")),
-            Some(Tls(tls)) if authority.tls => {
+            Some(TlsClient(tls)) if authority.tls => {
                 let name =
                     ServerName::try_from(authority.host.clone()).map_err(io::Error::other)?;
-                Ok(Self::Tls(Box::new(tls.connect(name, stream).await?)))
+                Ok(Self::TlsClient(Box::new(tls.connect(name, stream).await?)))
             }
             _ => Ok(Self::Plain(stream)),
         }
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ByteStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -109,12 +115,12 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::TlsClient(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ByteStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -122,7 +128,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::TlsClient(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -133,7 +139,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::TlsClient(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -144,14 +150,14 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::TlsClient(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::TlsClient(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

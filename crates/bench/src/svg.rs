@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Cell, Comparison, Row};
+use crate::report::{BenchComparison, ReportCell, ReportRow};
 use crate::text::figure;
 
 /// Panels beside each other.
@@ -21,7 +21,7 @@ const PEER_COLOURS: [&str; 5] = ["#8c96a3", "#b0b8c1", "#6d8fb3", "#9ab3cc", "#5
 const SUBJECT_COLOURS: [&str; 3] = ["#d9541e", "#f0934e", "#a83c10"];
 
 /// The chart.
-pub(crate) fn chart(comparison: &Comparison) -> String {
+pub(crate) fn chart(comparison: &BenchComparison) -> String {
     let height = TITLE_HEIGHT + comparison.registries.len() * BAR_STEP + GAP;
     let lines = comparison.rows.len().div_ceil(COLUMNS);
     let (width, total) = (COLUMNS * PANEL_WIDTH + GAP, lines * height + GAP);
@@ -44,7 +44,7 @@ pub(crate) fn chart(comparison: &Comparison) -> String {
     svg
 }
 
-fn panel(svg: &mut String, comparison: &Comparison, row: &Row) {
+fn panel(svg: &mut String, comparison: &BenchComparison, row: &ReportRow) {
     let _ = writeln!(
         svg,
         "<text y=\"12\" font-weight=\"bold\" fill=\"#222222\">{} ({})</text>",
@@ -55,7 +55,7 @@ fn panel(svg: &mut String, comparison: &Comparison, row: &Row) {
     let (mut peers, mut subjects) = (PEER_COLOURS.iter().cycle(), SUBJECT_COLOURS.iter().cycle());
     for (number, (registry, cell)) in comparison.registries.iter().zip(&row.cells).enumerate() {
         let colour = if registry.is_subject { subjects.next() } else { peers.next() };
-        let bar = Bar {
+        let bar = ChartBar {
             y: TITLE_HEIGHT + number * BAR_STEP,
             label: &registry.label,
             colour: colour.copied().unwrap_or("#000000"),
@@ -66,7 +66,7 @@ fn panel(svg: &mut String, comparison: &Comparison, row: &Row) {
     }
 }
 
-fn says(row: &Row, cell: &Cell) -> String {
+fn says(row: &ReportRow, cell: &ReportCell) -> String {
     match row.speed(cell) {
         Some(speed) => figure(Some(speed)),
         None if cell.unsupported => "not supported".to_owned(),
@@ -75,7 +75,7 @@ fn says(row: &Row, cell: &Cell) -> String {
     }
 }
 
-struct Bar<'a> {
+struct ChartBar<'a> {
     y: usize,
     label: &'a str,
     colour: &'a str,
@@ -84,7 +84,7 @@ struct Bar<'a> {
     figure: String,
 }
 
-impl Bar<'_> {
+impl ChartBar<'_> {
     fn write(&self, svg: &mut String) {
         let Self { y, label, colour, share, figure } = self;
         let width = (PANEL_WIDTH - LABEL_WIDTH - FIGURE_WIDTH - GAP) as f64;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::measured::{Measured, Run};
+use crate::measured::{BenchRun, WorkloadResult};
 use crate::workload::WORKLOADS;
 
 /// From here on the client was busy all the time, and what was measured is the client.
@@ -33,7 +33,7 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
 }
 
 /// What a run measured.
-pub(crate) fn table(run: &Run) -> String {
+pub(crate) fn table(run: &BenchRun) -> String {
     let watched = run.results.iter().any(|measured| measured.server_cpu_seconds.is_some());
     let mut head =
         vec!["workload", "operations", "rate/s", "MB/s", "p50 ms", "p95 ms", "p99 ms", "max ms"];
@@ -53,7 +53,7 @@ pub(crate) fn table(run: &Run) -> String {
     text
 }
 
-fn row(run: &Run, measured: &Measured, watched: bool) -> Vec<String> {
+fn row(run: &BenchRun, measured: &WorkloadResult, watched: bool) -> Vec<String> {
     let name = match run.results.iter().any(|measured| measured.round > 1) {
         true => format!("{} {}", measured.workload, measured.round),
         false => measured.workload.clone(),
@@ -79,7 +79,7 @@ fn row(run: &Run, measured: &Measured, watched: bool) -> Vec<String> {
     row
 }
 
-fn failures(run: &Run) -> String {
+fn failures(run: &BenchRun) -> String {
     let mut text = String::new();
     for measured in run.results.iter().filter(|measured| measured.failed() > 0) {
         let counts = measured.errors.iter().map(|(name, count)| format!("{count} × {name}"));
@@ -97,7 +97,7 @@ fn failures(run: &Run) -> String {
 const CLIENT_BOUND_SECONDS_MIN: f64 = 0.2;
 
 /// Whether it was the client that was measured.
-pub(crate) fn is_client_bound(measured: &Measured) -> bool {
+pub(crate) fn is_client_bound(measured: &WorkloadResult) -> bool {
     measured.seconds >= CLIENT_BOUND_SECONDS_MIN
         && measured.client_share().is_some_and(|share| share >= CLIENT_BOUND_SHARE)
 }
@@ -156,16 +156,20 @@ mod tests {
     fn a_client_is_bound_where_it_was_busy_for_long_enough_to_tell() {
         let bound = |seconds: f64, busy: f64| {
             let client_cpu_seconds = Some(seconds * busy);
-            is_client_bound(&Measured {
+            is_client_bound(&WorkloadResult {
                 operations: 1,
                 seconds,
                 client_cpu_seconds,
-                ..Measured::default()
+                ..WorkloadResult::default()
             })
         };
         assert!(bound(1.0, 0.96) && !bound(1.0, 0.94));
         assert!(!bound(0.01, 2.0));
-        assert!(!is_client_bound(&Measured { operations: 1, seconds: 1.0, ..Measured::default() }));
+        assert!(!is_client_bound(&WorkloadResult {
+            operations: 1,
+            seconds: 1.0,
+            ..WorkloadResult::default()
+        }));
     }
 
     #[test]

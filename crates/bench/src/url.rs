@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// A host, its port, and whether TLS is spoken with it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Authority {
+pub struct UrlAuthority {
     /// Whether it is `https`.
     pub tls: bool,
     /// A name or an address; IPv6 without its brackets.
@@ -21,7 +21,7 @@ pub struct Authority {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Url {
     /// The host.
-    pub authority: Authority,
+    pub authority: UrlAuthority,
     /// Path and query, with the first slash.
     pub target: String,
 }
@@ -33,7 +33,7 @@ pub struct InvalidUrl {
     text: String,
 }
 
-impl Authority {
+impl UrlAuthority {
     /// What the header `Host` says: without a port that the scheme implies.
     pub fn host_header(&self) -> String {
         let host = match self.host.contains(':') {
@@ -45,7 +45,7 @@ impl Authority {
     }
 }
 
-impl fmt::Display for Authority {
+impl fmt::Display for UrlAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.host_header())
@@ -75,16 +75,16 @@ fn read(text: &str) -> Option<Url> {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    Some(Url { authority: Authority { tls, host, port }, target })
+    Some(Url { authority: UrlAuthority { tls, host, port }, target })
 }
 
 impl Url {
-    /// Where a `Location` leads that came in an answer of this host.
+    /// Where a `Location` leads that came in a response of this host.
     ///
     /// # Errors
     ///
     /// [`InvalidUrl`] for what is neither absolute nor begins with a slash.
-    pub fn resolve(authority: &Authority, location: &str) -> Result<Self, InvalidUrl> {
+    pub fn resolve(authority: &UrlAuthority, location: &str) -> Result<Self, InvalidUrl> {
         if location.starts_with('/') && !location.starts_with("//") {
             return Ok(Self { authority: authority.clone(), target: location.to_owned() });
         }

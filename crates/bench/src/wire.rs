@@ -9,12 +9,12 @@ use std::io::{self, IoSlice};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::failure::Failure;
-use crate::stream::Stream;
+use crate::failure::OperationError;
+use crate::stream::ByteStream;
 
-/// What is read at once; also the longest head of an answer.
+/// What is read at once; also the longest head of a response.
 const READ_BYTES: usize = 128 * 1024;
-/// The most headers of an answer.
+/// The most headers of a response.
 const HEADERS_MAX: usize = 64;
 /// The longest body that is kept rather than thrown away: a page of a list, a token.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -23,7 +23,7 @@ pub(crate) const CHUNK_BYTES: usize = 32 * 1024;
 
 /// The body of a request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Body<'a> {
+pub(crate) enum RequestBody<'a> {
     /// None, and nothing said of it.
     None,
     /// Both one after the other, their length in the head.
@@ -32,9 +32,9 @@ pub(crate) enum Body<'a> {
     Chunked(&'a [u8], &'a [u8]),
 }
 
-/// What becomes of the body of an answer.
+/// What becomes of the body of a response.
 #[derive(Debug, Default)]
-pub(crate) enum Sink {
+pub(crate) enum BodySink {
     /// It is counted.
     #[default]
     Count,
@@ -44,8 +44,8 @@ pub(crate) enum Sink {
     Keep(Vec<u8>),
 }
 
-impl Sink {
-    /// Forgets what came: the answer that is to be read is another one.
+impl BodySink {
+    /// Forgets what came: the response that is to be read is another one.
     pub(crate) fn restart(&mut self) {
         match self {
             Self::Count => {}
@@ -54,12 +54,12 @@ impl Sink {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), OperationError> {
         match self {
             Self::Count => {}
             Self::Hash(hash) => hash.update(bytes),
             Self::Keep(kept) if kept.len() + bytes.len() > KEPT_BYTES_MAX => {
-                return Err(Failure::Protocol("a list that is too long"));
+                return Err(OperationError::Protocol("a list that is too long"));
             }
             Self::Keep(kept) => kept.extend_from_slice(bytes),
         }
@@ -67,9 +67,9 @@ impl Sink {
     }
 }
 
-/// An answer, whose body is in the sink.
+/// A response, whose body is in the sink.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: u16,
     /// The length that its head gives, also to HEAD.
     pub(crate) length: Option<u64>,
@@ -80,17 +80,17 @@ pub(crate) struct Answer {
     pub(crate) server: Option<String>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
-pub(crate) struct Broken {
-    pub(crate) failure: Failure,
-    /// Whether nothing of an answer came.
+pub(crate) struct BrokenConnection {
+    pub(crate) failure: OperationError,
+    /// Whether nothing of a response came.
     pub(crate) silent: bool,
 }
 
-/// Where the body of an answer ends.
+/// Where the body of a response ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Framing {
+enum BodyFraming {
     Length(u64),
     Chunked,
     UntilClosed,
@@ -98,28 +98,28 @@ enum Framing {
 
 /// A head that was read.
 #[derive(Debug)]
-struct Head {
-    answer: Answer,
-    framing: Framing,
+struct ResponseHead {
+    response: HttpResponse,
+    framing: BodyFraming,
     bytes: usize,
     keeps: bool,
 }
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    stream: Stream,
+pub(crate) struct HttpConnection {
+    stream: ByteStream,
     buffer: Vec<u8>,
     from: usize,
     to: usize,
     /// Whether another request may follow.
     usable: bool,
-    /// Whether an answer came on it before.
+    /// Whether a response came on it before.
     used: bool,
 }
 
-impl Connection {
-    pub(crate) fn new(stream: Stream) -> Self {
+impl HttpConnection {
+    pub(crate) fn new(stream: ByteStream) -> Self {
         Self { stream, buffer: vec![0; READ_BYTES], from: 0, to: 0, usable: true, used: false }
     }
 
@@ -131,43 +131,43 @@ impl Connection {
         self.used
     }
 
-    /// Sends a request and reads the whole answer. Whatever fails, the connection is not usable
+    /// Sends a request and reads the whole response. Whatever fails, the connection is not usable
     /// any more.
     pub(crate) async fn exchange(
         &mut self,
         head: &[u8],
-        body: Body<'_>,
+        body: RequestBody<'_>,
         to_head: bool,
-        sink: &mut Sink,
-    ) -> Result<Answer, Broken> {
+        sink: &mut BodySink,
+    ) -> Result<HttpResponse, BrokenConnection> {
         self.usable = false;
-        // A server that refuses a body may answer and close before it is whole: the answer counts.
+        // A server that refuses a body may respond and close before the body is whole: the response counts.
         let sent = self.send(head, body).await;
         let head = match self.read_head(to_head).await {
             Ok(head) => head,
             Err(failure) => {
-                let failure = sent.err().map_or(failure, Failure::Broken);
-                return Err(Broken { failure, silent: self.to == 0 });
+                let failure = sent.err().map_or(failure, OperationError::Broken);
+                return Err(BrokenConnection { failure, silent: self.to == 0 });
             }
         };
-        let Head { mut answer, framing, keeps, .. } = head;
-        answer.received = self
+        let ResponseHead { mut response, framing, keeps, .. } = head;
+        response.received = self
             .read_body(framing, sink)
             .await
-            .map_err(|failure| Broken { failure, silent: false })?;
+            .map_err(|failure| BrokenConnection { failure, silent: false })?;
         self.usable = keeps && sent.is_ok() && self.from == self.to;
         self.used = true;
-        Ok(answer)
+        Ok(response)
     }
 
-    async fn send(&mut self, head: &[u8], body: Body<'_>) -> io::Result<()> {
+    async fn send(&mut self, head: &[u8], body: RequestBody<'_>) -> io::Result<()> {
         match body {
-            Body::None => self.stream.write_all(head).await?,
-            Body::Sized(first, last) => {
+            RequestBody::None => self.stream.write_all(head).await?,
+            RequestBody::Sized(first, last) => {
                 let mut slices = [IoSlice::new(head), IoSlice::new(first), IoSlice::new(last)];
                 write_all(&mut self.stream, &mut slices).await?;
             }
-            Body::Chunked(first, last) => {
+            RequestBody::Chunked(first, last) => {
                 let mut slices = vec![IoSlice::new(head)];
                 let ends = [chunk_head(first.len() % CHUNK_BYTES), chunk_head(last.len())];
                 chunked(first, &ends[0], &mut slices);
@@ -179,13 +179,13 @@ impl Connection {
         self.stream.flush().await
     }
 
-    /// Reads the head of an answer, past those that only say that one will come.
-    async fn read_head(&mut self, to_head: bool) -> Result<Head, Failure> {
+    /// Reads the head of a response, past those that only say that one will come.
+    async fn read_head(&mut self, to_head: bool) -> Result<ResponseHead, OperationError> {
         (self.from, self.to) = (0, 0);
         loop {
             if let Some(head) = parse(self.unread(), to_head)? {
                 self.from += head.bytes;
-                if head.answer.status >= 200 {
+                if head.response.status >= 200 {
                     return Ok(head);
                 }
             } else {
@@ -194,11 +194,15 @@ impl Connection {
         }
     }
 
-    async fn read_body(&mut self, framing: Framing, sink: &mut Sink) -> Result<u64, Failure> {
+    async fn read_body(
+        &mut self,
+        framing: BodyFraming,
+        sink: &mut BodySink,
+    ) -> Result<u64, OperationError> {
         match framing {
-            Framing::Length(length) => self.read_sized(length, sink).await,
-            Framing::Chunked => self.read_chunked(sink).await,
-            Framing::UntilClosed => {
+            BodyFraming::Length(length) => self.read_sized(length, sink).await,
+            BodyFraming::Chunked => self.read_chunked(sink).await,
+            BodyFraming::UntilClosed => {
                 let mut received = 0;
                 loop {
                     let unread = self.unread();
@@ -206,7 +210,7 @@ impl Connection {
                     received += u64::try_from(unread.len()).unwrap_or(u64::MAX);
                     self.from = self.to;
                     match self.fill().await {
-                        Err(Failure::Broken(error))
+                        Err(OperationError::Broken(error))
                             if error.kind() == io::ErrorKind::UnexpectedEof =>
                         {
                             return Ok(received);
@@ -218,7 +222,11 @@ impl Connection {
         }
     }
 
-    async fn read_sized(&mut self, length: u64, sink: &mut Sink) -> Result<u64, Failure> {
+    async fn read_sized(
+        &mut self,
+        length: u64,
+        sink: &mut BodySink,
+    ) -> Result<u64, OperationError> {
         let mut missing = length;
         loop {
             let unread = self.unread();
@@ -233,7 +241,7 @@ impl Connection {
         }
     }
 
-    async fn read_chunked(&mut self, sink: &mut Sink) -> Result<u64, Failure> {
+    async fn read_chunked(&mut self, sink: &mut BodySink) -> Result<u64, OperationError> {
         let mut received = 0;
         loop {
             let size = loop {
@@ -243,7 +251,7 @@ impl Connection {
                         break size;
                     }
                     Ok(httparse::Status::Partial) => self.fill().await?,
-                    Err(_) => return Err(Failure::Protocol("a chunk size that is none")),
+                    Err(_) => return Err(OperationError::Protocol("a chunk size that is none")),
                 }
             };
             if size == 0 {
@@ -251,11 +259,11 @@ impl Connection {
                 return Ok(received);
             }
             received += self.read_sized(size, sink).await?;
-            self.read_sized(2, &mut Sink::Count).await?;
+            self.read_sized(2, &mut BodySink::Count).await?;
         }
     }
 
-    async fn read_trailers(&mut self) -> Result<(), Failure> {
+    async fn read_trailers(&mut self) -> Result<(), OperationError> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
             match httparse::parse_headers(self.unread(), &mut headers) {
@@ -264,7 +272,7 @@ impl Connection {
                     return Ok(());
                 }
                 Ok(httparse::Status::Partial) => self.fill().await?,
-                Err(_) => return Err(Failure::Protocol("trailers that are none")),
+                Err(_) => return Err(OperationError::Protocol("trailers that are none")),
             }
         }
     }
@@ -274,7 +282,7 @@ impl Connection {
     }
 
     /// Reads more.
-    async fn fill(&mut self) -> Result<(), Failure> {
+    async fn fill(&mut self) -> Result<(), OperationError> {
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
         } else if self.to == self.buffer.len() && self.from > 0 {
@@ -283,10 +291,10 @@ impl Connection {
         }
         let room = self.buffer.get_mut(self.to..).unwrap_or_default();
         if room.is_empty() {
-            return Err(Failure::Protocol("a head that is too long"));
+            return Err(OperationError::Protocol("a head that is too long"));
         }
-        match self.stream.read(room).await.map_err(Failure::Broken)? {
-            0 => Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
+        match self.stream.read(room).await.map_err(OperationError::Broken)? {
+            0 => Err(OperationError::Broken(io::ErrorKind::UnexpectedEof.into())),
             read => {
                 self.to += read;
                 Ok(())
@@ -295,7 +303,7 @@ impl Connection {
     }
 }
 
-async fn write_all(stream: &mut Stream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+async fn write_all(stream: &mut ByteStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         match stream.write_vectored(slices).await? {
@@ -319,43 +327,44 @@ fn chunked<'a>(bytes: &'a [u8], end: &'a str, slices: &mut Vec<IoSlice<'a>>) {
 }
 
 /// The head at the beginning of these bytes, if it is whole.
-fn parse(bytes: &[u8], to_head: bool) -> Result<Option<Head>, Failure> {
+fn parse(bytes: &[u8], to_head: bool) -> Result<Option<ResponseHead>, OperationError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let size = match response.parse(bytes) {
+    let mut parsed = httparse::Response::new(&mut headers);
+    let size = match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(size)) => size,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(Failure::Protocol("a head that is not HTTP/1.1")),
+        Err(_) => return Err(OperationError::Protocol("a head that is not HTTP/1.1")),
     };
-    let mut answer = Answer { status: response.code.unwrap_or_default(), ..Answer::default() };
-    let (mut chunked, mut keeps) = (false, response.version == Some(1));
-    for httparse::Header { name, value } in response.headers.iter() {
+    let mut response =
+        HttpResponse { status: parsed.code.unwrap_or_default(), ..HttpResponse::default() };
+    let (mut chunked, mut keeps) = (false, parsed.version == Some(1));
+    for httparse::Header { name, value } in parsed.headers.iter() {
         let text = || std::str::from_utf8(value).ok().map(|text| text.trim().to_owned());
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
-            14 if is("content-length") => answer.length = length(value)?,
+            14 if is("content-length") => response.length = length(value)?,
             17 if is("transfer-encoding") => chunked = true,
             10 if is("connection") => keeps = keeps && !value.eq_ignore_ascii_case(b"close"),
-            8 if is("location") => answer.location = text(),
-            16 if is("www-authenticate") => answer.challenge = choose(answer.challenge, text()),
-            6 if is("server") => answer.server = text(),
+            8 if is("location") => response.location = text(),
+            16 if is("www-authenticate") => response.challenge = choose(response.challenge, text()),
+            6 if is("server") => response.server = text(),
             _ => {}
         }
     }
-    let framing = match (answer.status, answer.length) {
-        (100..200 | 204 | 304, _) => Framing::Length(0),
-        _ if to_head => Framing::Length(0),
-        _ if chunked => Framing::Chunked,
-        (_, Some(length)) => Framing::Length(length),
-        (_, None) => Framing::UntilClosed,
+    let framing = match (response.status, response.length) {
+        (100..200 | 204 | 304, _) => BodyFraming::Length(0),
+        _ if to_head => BodyFraming::Length(0),
+        _ if chunked => BodyFraming::Chunked,
+        (_, Some(length)) => BodyFraming::Length(length),
+        (_, None) => BodyFraming::UntilClosed,
     };
-    keeps = keeps && framing != Framing::UntilClosed;
-    Ok(Some(Head { answer, framing, bytes: size, keeps }))
+    keeps = keeps && framing != BodyFraming::UntilClosed;
+    Ok(Some(ResponseHead { response, framing, bytes: size, keeps }))
 }
 
-fn length(value: &[u8]) -> Result<Option<u64>, Failure> {
+fn length(value: &[u8]) -> Result<Option<u64>, OperationError> {
     let length = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
-    length.map(Some).ok_or(Failure::Protocol("a length that is no number"))
+    length.map(Some).ok_or(OperationError::Protocol("a length that is no number"))
 }
 
 /// Of several challenges the one for a token.
@@ -372,34 +381,34 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn head(text: &str, to_head: bool) -> Option<(u16, Framing, bool)> {
+    fn head(text: &str, to_head: bool) -> Option<(u16, BodyFraming, bool)> {
         let head = parse(text.as_bytes(), to_head).unwrap()?;
         assert_eq!(head.bytes, text.find("\r\n\r\n").unwrap() + 4);
-        Some((head.answer.status, head.framing, head.keeps))
+        Some((head.response.status, head.framing, head.keeps))
     }
 
     #[test]
     fn where_a_body_ends_follows_from_the_head() {
         let ok = "HTTP/1.1 200 OK\r\n";
         for (rest, to_head, expected) in [
-            ("Content-Length: 5\r\n\r\nhello", false, (200, Framing::Length(5), true)),
-            ("content-length: 5\r\n\r\n", true, (200, Framing::Length(0), true)),
-            ("Transfer-Encoding: chunked\r\n\r\n", false, (200, Framing::Chunked, true)),
-            ("\r\n", false, (200, Framing::UntilClosed, false)),
+            ("Content-Length: 5\r\n\r\nhello", false, (200, BodyFraming::Length(5), true)),
+            ("content-length: 5\r\n\r\n", true, (200, BodyFraming::Length(0), true)),
+            ("Transfer-Encoding: chunked\r\n\r\n", false, (200, BodyFraming::Chunked, true)),
+            ("\r\n", false, (200, BodyFraming::UntilClosed, false)),
             (
                 "Connection: close\r\nContent-Length: 0\r\n\r\n",
                 false,
-                (200, Framing::Length(0), false),
+                (200, BodyFraming::Length(0), false),
             ),
         ] {
             assert_eq!(head(&format!("{ok}{rest}"), to_head), Some(expected), "{rest}");
         }
         assert_eq!(
             head("HTTP/1.1 204 No Content\r\n\r\n", false),
-            Some((204, Framing::Length(0), true))
+            Some((204, BodyFraming::Length(0), true))
         );
         let old = "HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n";
-        assert_eq!(head(old, false), Some((200, Framing::Length(1), false)));
+        assert_eq!(head(old, false), Some((200, BodyFraming::Length(1), false)));
     }
 
     #[test]

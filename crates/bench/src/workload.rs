@@ -17,20 +17,20 @@ pub struct Workload {
     pub name: &'static str,
     /// What one operation is.
     pub about: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: WorkloadKind,
     /// Whether it is done while the command of `--gc-command` runs.
     pub(crate) runs_gc: bool,
 }
 
 /// What an operation of a workload is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Kind {
-    Manifest { head: bool, by_tag: bool },
+pub(crate) enum WorkloadKind {
+    BenchManifest { head: bool, by_tag: bool },
     BlobHead,
     BlobHeadMissing,
     BlobGet { size: usize },
     BlobRange,
-    Push { size: usize, style: Style },
+    Push { size: usize, style: PushStyle },
     ImagePush { layers: usize },
     ImagePull { layers: usize },
     TagPut,
@@ -42,14 +42,14 @@ pub(crate) enum Kind {
 
 /// How the bytes of a blob are sent.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Style {
+pub(crate) enum PushStyle {
     /// POST, PUT with the bytes and the digest: containerd, buildkit, crane.
     Known,
     /// POST, PATCH of unknown length, empty PUT with the digest: docker, podman, skopeo.
     Docker,
 }
 
-impl Kind {
+impl WorkloadKind {
     /// Whether an operation moves so many bytes that bytes a second are what counts.
     pub(crate) fn is_bulk(self) -> bool {
         match self {
@@ -65,22 +65,22 @@ impl Kind {
 }
 
 const fn manifest(name: &'static str, about: &'static str, head: bool, by_tag: bool) -> Workload {
-    other(name, about, Kind::Manifest { head, by_tag })
+    other(name, about, WorkloadKind::BenchManifest { head, by_tag })
 }
 
 const fn get(name: &'static str, about: &'static str, size: usize) -> Workload {
-    other(name, about, Kind::BlobGet { size })
+    other(name, about, WorkloadKind::BlobGet { size })
 }
 
-const fn push(name: &'static str, about: &'static str, size: usize, style: Style) -> Workload {
-    other(name, about, Kind::Push { size, style })
+const fn push(name: &'static str, about: &'static str, size: usize, style: PushStyle) -> Workload {
+    other(name, about, WorkloadKind::Push { size, style })
 }
 
-const fn other(name: &'static str, about: &'static str, kind: Kind) -> Workload {
+const fn other(name: &'static str, about: &'static str, kind: WorkloadKind) -> Workload {
     Workload { name, about, kind, runs_gc: false }
 }
 
-const fn with_gc(name: &'static str, about: &'static str, kind: Kind) -> Workload {
+const fn with_gc(name: &'static str, about: &'static str, kind: WorkloadKind) -> Workload {
     Workload { name, about, kind, runs_gc: true }
 }
 
@@ -93,50 +93,58 @@ pub const WORKLOADS: &[Workload] = &[
     manifest("manifest-get-digest", "GET of a manifest by digest", false, false),
     manifest("manifest-head-tag", "HEAD of a manifest by tag", true, true),
     manifest("manifest-head-digest", "HEAD of a manifest by digest", true, false),
-    other("blob-head", "HEAD of an existing blob", Kind::BlobHead),
-    other("blob-head-missing", "HEAD of a missing blob", Kind::BlobHeadMissing),
+    other("blob-head", "HEAD of an existing blob", WorkloadKind::BlobHead),
+    other("blob-head-missing", "HEAD of a missing blob", WorkloadKind::BlobHeadMissing),
     get("blob-get-4k", "GET of a blob of 4 KiB", KIB_4),
     get("blob-get-1m", "GET of a blob of 1 MiB", MIB),
     get("blob-get-100m", "GET of a blob of 100 MiB", 100 * MIB),
-    other("blob-get-range", "GET of a random 64 KiB range of a blob of 10 MiB", Kind::BlobRange),
-    other("tag-page", "GET of a page of 100 tags out of --tags", Kind::TagPage),
-    other("catalog", "GET of a page of 100 repositories out of --repositories", Kind::Catalog),
-    other("referrers", "GET of the 20 referrers of a manifest", Kind::Referrers),
+    other(
+        "blob-get-range",
+        "GET of a random 64 KiB range of a blob of 10 MiB",
+        WorkloadKind::BlobRange,
+    ),
+    other("tag-page", "GET of a page of 100 tags out of --tags", WorkloadKind::TagPage),
+    other(
+        "catalog",
+        "GET of a page of 100 repositories out of --repositories",
+        WorkloadKind::Catalog,
+    ),
+    other("referrers", "GET of the 20 referrers of a manifest", WorkloadKind::Referrers),
     other(
         "image-pull-5",
         "an image of 5 layers of 100 KiB, as containerd pulls it",
-        Kind::ImagePull { layers: 5 },
+        WorkloadKind::ImagePull { layers: 5 },
     ),
     other(
         "image-pull-50",
         "an image of 50 layers of 100 KiB, as containerd pulls it",
-        Kind::ImagePull { layers: 50 },
+        WorkloadKind::ImagePull { layers: 50 },
     ),
     other(
         "tag-put",
         "PUT of an existing manifest, so that a tag points to another one",
-        Kind::TagPut,
+        WorkloadKind::TagPut,
     ),
-    push("push-known-4k", KNOWN, KIB_4, Style::Known),
-    push("push-docker-4k", DOCKER, KIB_4, Style::Docker),
+    push("push-known-4k", KNOWN, KIB_4, PushStyle::Known),
+    push("push-docker-4k", DOCKER, KIB_4, PushStyle::Docker),
     other(
         "image-push-5",
         "an image of 5 layers of 100 KiB, as docker pushes it",
-        Kind::ImagePush { layers: 5 },
+        WorkloadKind::ImagePush { layers: 5 },
     ),
     other(
         "image-push-50",
         "an image of 50 layers of 100 KiB, as docker pushes it",
-        Kind::ImagePush { layers: 50 },
+        WorkloadKind::ImagePush { layers: 50 },
     ),
-    other("mix", "75 % image-pull-5, 25 % image-push-5", Kind::Mix),
-    with_gc("mix-gc", "mix, while the command of --gc-command runs in a loop", Kind::Mix),
-    push("push-known-1m", KNOWN, MIB, Style::Known),
-    push("push-docker-1m", DOCKER, MIB, Style::Docker),
-    push("push-known-10m", KNOWN, 10 * MIB, Style::Known),
-    push("push-docker-10m", DOCKER, 10 * MIB, Style::Docker),
-    push("push-known-100m", KNOWN, 100 * MIB, Style::Known),
-    push("push-docker-100m", DOCKER, 100 * MIB, Style::Docker),
+    other("mix", "75 % image-pull-5, 25 % image-push-5", WorkloadKind::Mix),
+    with_gc("mix-gc", "mix, while the command of --gc-command runs in a loop", WorkloadKind::Mix),
+    push("push-known-1m", KNOWN, MIB, PushStyle::Known),
+    push("push-docker-1m", DOCKER, MIB, PushStyle::Docker),
+    push("push-known-10m", KNOWN, 10 * MIB, PushStyle::Known),
+    push("push-docker-10m", DOCKER, 10 * MIB, PushStyle::Docker),
+    push("push-known-100m", KNOWN, 100 * MIB, PushStyle::Known),
+    push("push-docker-100m", DOCKER, 100 * MIB, PushStyle::Docker),
 ];
 
 /// A name that no workload has.

@@ -19,7 +19,7 @@ use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
 use jreg_storage::ErrorKind;
-use jreg_telemetry::logging::chain;
+use jreg_storage::error_chain;
 use serde_json::{Value, json};
 
 use super::exchange::Exchange;
@@ -448,19 +448,19 @@ fn is_passing(kind: ErrorKind) -> bool {
 }
 
 fn unavailable(error: &Error) -> ApiError {
-    ApiError::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, chain(error))
+    ApiError::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, error_chain(error))
 }
 
 /// The client can do nothing about it, but learns that somebody must make room (RFC 4918
 /// section 11.5).
 fn full(error: &Error) -> ApiError {
     let status = StatusCode::INSUFFICIENT_STORAGE;
-    let failure = ApiError::internal(status, ErrorCode::Unavailable, chain(error));
+    let failure = ApiError::internal(status, ErrorCode::Unavailable, error_chain(error));
     ApiError { message: "the storage is full".to_owned(), ..failure }
 }
 
 fn broken(error: &Error) -> ApiError {
-    ApiError::internal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, chain(error))
+    ApiError::internal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, error_chain(error))
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use jreg_access::limits::Moving;
 use jreg_auth::Network;
 use jreg_net::server::{Body, BodyFailure, Request, Response};
 use jreg_oci::{Endpoint, ErrorCode};
-use jreg_telemetry::logging::{chain, shortened};
+use jreg_storage::error_chain;
+use jreg_telemetry::logging::shortened;
 use jreg_telemetry::metrics::{AnsweredRequest, Raised};
 use tracing::{Instrument, Level};
 
@@ -365,7 +366,7 @@ impl http_body::Body for Watched {
             (Some(Ok(frame)), Some(watch)) => watch.sent(frame.data_ref().map_or(0, Bytes::len)),
             (Some(Err(error)), Some(watch)) => {
                 let request_id = &watch.exchange.request_id;
-                tracing::error!(%request_id, error = chain(&**error), "an answer broke off");
+                tracing::error!(%request_id, error = error_chain(&**error), "an answer broke off");
             }
             (None, Some(watch)) => {
                 watch.ended = true;

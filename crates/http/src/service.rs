@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jreg_net::server::{Body, Request, Response};
 use jreg_oci::ErrorCode;
-use jreg_telemetry::logging::chain;
+use jreg_storage::error_chain;
 use jreg_telemetry::metrics::OPENMETRICS;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -192,7 +192,7 @@ async fn ask(context: &Context) -> Result<(), String> {
     }
     match tokio::time::timeout(READINESS_WAIT_MAX, context.gate.ready()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(chain(&error)),
+        Ok(Err(error)) => Err(error_chain(&error)),
         Err(_) => Err("the store does not answer".to_owned()),
     }
 }

@@ -20,8 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_registry::{acme_certificate, acme_order};
-use jreg_storage::{Clock, ETag, ErrorKind, PutMode, Store};
-use jreg_telemetry::logging::chain;
+use jreg_storage::{Clock, ETag, PutMode, Store, error_chain};
 use jreg_telemetry::metrics::Metrics;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
@@ -164,7 +163,7 @@ impl Acme {
         };
         let mut seen = acme.seen.lock().await;
         if let Err(error) = acme.read(&mut seen).await {
-            tracing::warn!(error = chain(&error), "the certificate cannot be read now");
+            tracing::warn!(error = error_chain(&error), "the certificate cannot be read now");
         }
         drop(seen);
         Ok(acme)
@@ -176,7 +175,7 @@ impl Acme {
         // What comes meanwhile waits for the same order.
         let mut seen = self.seen.lock().await;
         if let Err(error) = Box::pin(self.attend(&mut seen)).await {
-            tracing::warn!(error = chain(&error), "cannot look after the certificate now");
+            tracing::warn!(error = error_chain(&error), "cannot look after the certificate now");
         }
     }
 
@@ -289,7 +288,7 @@ impl Acme {
         };
         match self.store.put(&key, record.to_bytes(), mode).await {
             Ok(written) => Ok(Some(Claim { etag: written.etag, record })),
-            Err(error) if is_conflict(error.kind()) => Ok(None),
+            Err(error) if error.is_conflict() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -302,7 +301,7 @@ impl Acme {
                 claim.etag = written.etag;
                 Ok(())
             }
-            Err(error) if is_conflict(error.kind()) => Err(AcmeError::Superseded),
+            Err(error) if error.is_conflict() => Err(AcmeError::Superseded),
             Err(error) => Err(error.into()),
         }
     }
@@ -332,7 +331,7 @@ impl Acme {
         let mode = seen.etag.clone().map_or(PutMode::Create, PutMode::Match);
         match self.store.put(&acme_certificate(), record.to_bytes(), mode).await {
             Ok(written) => seen.etag = Some(written.etag),
-            Err(error) if is_conflict(error.kind()) => return Err(AcmeError::Superseded),
+            Err(error) if error.is_conflict() => return Err(AcmeError::Superseded),
             Err(error) => return Err(error.into()),
         }
         self.tls.show(issued.clone());
@@ -352,7 +351,7 @@ impl Acme {
         let OrderRecord { directory, domains, .. } = claim.record;
         claim.record = OrderRecord { directory, domains, done, ..OrderRecord::default() };
         if let Err(error) = self.keep(&mut claim).await {
-            tracing::debug!(error = chain(&error), "the claim ends by itself");
+            tracing::debug!(error = error_chain(&error), "the claim ends by itself");
         }
     }
 
@@ -363,7 +362,7 @@ impl Acme {
         let wait = backoff(failures).max(asked);
         let (failures, next) = (failures.saturating_add(1), self.clock.now() + wait);
         tracing::warn!(
-            error = chain(error),
+            error = error_chain(error),
             failures,
             next = written(next),
             domains = self.domains.join(" "),
@@ -373,13 +372,13 @@ impl Acme {
             directory,
             domains,
             failures,
-            reason: Some(chain(error)),
+            reason: Some(error_chain(error)),
             not_before: seconds(next),
             done,
             ..OrderRecord::default()
         };
         if let Err(error) = self.keep(&mut claim).await {
-            tracing::debug!(error = chain(&error), "the claim ends by itself");
+            tracing::debug!(error = error_chain(&error), "the claim ends by itself");
         }
     }
 }
@@ -397,10 +396,6 @@ fn backoff(failures: u32) -> Duration {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn is_conflict(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::AlreadyExists | ErrorKind::Precondition)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use jreg_storage::full_jitter;
+
 use crate::{Error, Result};
 
 /// Maximum number of attempts before the client is asked to retry.
@@ -46,7 +48,7 @@ impl SwapAttempts {
         }
         if let Some(lost) = self.begun.checked_sub(1) {
             let limit_ms = BACKOFF_MAX_MS.min(BACKOFF_MIN_MS << lost.min(10));
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(..limit_ms))).await;
+            tokio::time::sleep(full_jitter(Duration::from_millis(limit_ms))).await;
         }
         self.begun += 1;
         true

@@ -71,7 +71,7 @@ impl UploadChunk {
 }
 
 /// A chunk that is being read, held against what the request announced.
-pub(crate) struct Incoming {
+pub(crate) struct IncomingBody {
     body: Fuse<BodyStream>,
     /// How many bytes must come, if the request said so.
     announced: Option<u64>,
@@ -81,7 +81,7 @@ pub(crate) struct Incoming {
     gauge: ReservationGauge,
 }
 
-impl Incoming {
+impl IncomingBody {
     /// # Errors
     ///
     /// [`Error::SizeMismatch`] if Content-Range and Content-Length contradict each other.
@@ -101,8 +101,8 @@ impl Incoming {
         self.announced.map(|announced| announced.saturating_sub(self.came))
     }
 
-    /// Says how much room of a budget is held while the next bytes are awaited.
-    pub(crate) fn holds(&self, budget: &MemoryBudget, bytes: u64) {
+    /// Says how much of a budget is reserved while the next bytes are awaited.
+    pub(crate) fn note_reserved(&self, budget: &MemoryBudget, bytes: u64) {
         self.gauge.set(budget, bytes);
     }
 

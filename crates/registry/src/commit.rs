@@ -12,35 +12,32 @@ use std::time::Duration;
 
 use futures::future::join;
 use jreg_oci::{ContentRange, Digest};
-use jreg_storage::ErrorKind;
 
-use crate::body::Incoming;
 use crate::keys;
 use crate::link::{Linked, Origin};
 use crate::reaper::CLOSED_USE_MAX;
 use crate::record::{Location, Stored, Versioned};
 use crate::rules::Rule;
-use crate::session::{Closed, Leftover, REPLAY_MAX, Session, State};
+use crate::session::{AbandonedBytes, ClosedUpload, REPLAY_MAX, SessionState, UploadSession};
 use crate::upload::{in_order, unknown};
+use crate::upload_body::{EarlyBody, UploadBody};
 use crate::window::Window;
-use crate::writer::{OneStep, Purpose, Writer};
+use crate::writer::{CloseOutcome, UploadWriter, WritePurpose};
 use crate::{Blob, Error, Repository, Result, UploadChunk, UploadId};
 
-/// What comes with a closing PUT.
-struct Ending {
+/// A closing PUT.
+struct ClosingRequest {
     /// Opened before the session was read.
     window: Window,
     range: Option<ContentRange>,
-    /// What was taken in, and stored, before the session was found.
-    loose: Option<Location>,
-    incoming: Incoming,
+    body: UploadBody,
 }
 
-/// Who makes a closed upload true.
+/// Which request links the bytes of a closed upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settler {
+enum CommitRole {
     /// The only request that has ever heard of the bytes: there is no session.
-    Alone,
+    Sessionless,
     /// The request that closed the session.
     Closer,
     /// One that found it closed this long ago.
@@ -84,9 +81,9 @@ impl Repository {
     pub async fn blob_push(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         let id = self.upload_start(Some(digest.algorithm()));
-        let incoming = Incoming::new(chunk)?;
-        let mut writer = self.whole_writer(&id, digest, incoming.left());
-        match take_whole(digest, &mut writer, incoming).await {
+        let mut body = UploadBody::new(chunk)?;
+        let mut writer = self.whole_writer(&id, digest, body.left());
+        match take_whole(digest, &mut writer, &mut body).await {
             Ok(()) => self.close(&id, digest, writer).await,
             Err(error) => {
                 if writer.is_recorded() {
@@ -99,11 +96,11 @@ impl Repository {
     }
 
     async fn finish(&self, id: &UploadId, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
-        let (range, incoming) = (chunk.range, Incoming::new(chunk)?);
-        if self.may_begin(range) && incoming.left() != Some(0) {
-            return self.finish_first(id, digest, range, incoming).await;
+        let (range, body) = (chunk.range, UploadBody::new(chunk)?);
+        if self.may_take_early(range) && !body.is_empty() {
+            return self.finish_first(id, digest, range, body).await;
         }
-        if incoming.left() == Some(0)
+        if body.is_empty()
             && let Some(finished) = self.finish_remembered(id, digest).await?
         {
             return Ok(finished);
@@ -112,12 +109,12 @@ impl Repository {
         match self.session(id).await? {
             None => {
                 in_order(range, 0)?;
-                let writer = self.whole_writer(id, digest, incoming.left());
-                self.finish_whole(id, digest, writer, incoming).await
+                let writer = self.whole_writer(id, digest, body.left());
+                self.finish_whole(id, digest, writer, body).await
             }
             Some(session) => {
-                let ending = Ending { window, range, loose: None, incoming };
-                self.finish_session(id, digest, session, ending).await
+                let closing = ClosingRequest { window, range, body };
+                self.finish_session(id, digest, session, closing).await
             }
         }
     }
@@ -127,13 +124,14 @@ impl Repository {
     async fn finish_remembered(&self, id: &UploadId, digest: &Digest) -> Result<Option<Blob>> {
         self.check_age(id)?;
         let Some((session, etag)) = self.core.sessions.take(id) else { return Ok(None) };
-        let State::Open(open) = session.state else { return Ok(None) };
+        let SessionState::Open(open) = session.state else { return Ok(None) };
         if session.repository != self.name || !open.is_whole_for(digest) {
             return Ok(None);
         }
-        let writer = Writer::resume(&self.core, &self.name, id, Purpose::Last, open, etag)?;
-        let nothing = Incoming::new(UploadChunk::empty())?;
-        let finished = self.finish_open(id, writer, digest, nothing).await;
+        let writer =
+            UploadWriter::resume(&self.core, &self.name, id, WritePurpose::Last, open, etag)?;
+        let mut nothing = UploadBody::new(UploadChunk::empty())?;
+        let finished = self.finish_open(id, writer, digest, &mut nothing).await;
         match finished {
             Err(Error::UploadSuperseded { .. }) => Ok(None),
             finished => finished.map(Some),
@@ -146,39 +144,32 @@ impl Repository {
         id: &UploadId,
         digest: &Digest,
         range: Option<ContentRange>,
-        mut incoming: Incoming,
+        mut body: UploadBody,
     ) -> Result<Blob> {
         self.check_age(id)?;
-        let mut writer = self.whole_writer(id, digest, incoming.left());
-        let is_all = writer.fill(&mut incoming).await?;
+        let mut writer = self.whole_writer(id, digest, body.left());
+        let is_all = body.fill(&mut writer).await;
+        body.check_end()?;
         let window = self.core.open_window();
-        let (session, mut loose) = if is_all && writer.digest(digest.algorithm()).await? == *digest
-        {
-            let (session, loose) = join(self.session(id), writer.put_loose()).await;
-            (session, Some(loose?))
+        let session = if is_all && writer.digest(digest.algorithm()).await? == *digest {
+            let (session, orphan) = join(self.session(id), writer.put_orphan()).await;
+            body.set_orphan(orphan?);
+            session
         } else {
-            (self.session(id).await, None)
+            self.session(id).await
         };
-        let finished = match (session, &loose) {
-            (Ok(None), Some(loose)) => {
-                let closed = Closed::new(digest.clone(), loose.clone(), None);
+        match body.meet_session(&self.core, session, writer).await? {
+            EarlyBody::Stored(location) => {
+                let closed = ClosedUpload::new(digest.clone(), location, None);
                 let window = self.core.window_since(window);
-                return self.settle(id, &closed, window, Settler::Alone).await;
+                self.commit_closed(id, &closed, window, CommitRole::Sessionless).await
             }
-            (Ok(None), None) => return self.finish_whole(id, digest, writer, incoming).await,
-            (Ok(Some(session)), _) => {
-                if loose.is_none() && writer.offset() > 0 {
-                    loose = Some(writer.put_loose().await?);
-                }
-                // With its place in the budget, for which the next one may have to wait.
-                drop(writer);
-                let ending = Ending { window, range, loose: loose.clone(), incoming };
-                self.finish_session(id, digest, session, ending).await
+            EarlyBody::Begins(writer, body) => self.finish_whole(id, digest, *writer, body).await,
+            EarlyBody::Continues(session, body) => {
+                let closing = ClosingRequest { window, range, body };
+                self.finish_session(id, digest, session, closing).await
             }
-            (Err(error), _) => Err(error),
-        };
-        self.core.discard_loose(loose).await;
-        finished
+        }
     }
 
     /// Finishes an upload that has begun, or was finished before.
@@ -186,35 +177,40 @@ impl Repository {
         &self,
         id: &UploadId,
         digest: &Digest,
-        session: Versioned<Session>,
-        ending: Ending,
+        session: Versioned<UploadSession>,
+        mut closing: ClosingRequest,
     ) -> Result<Blob> {
-        let Ending { window, range, loose, incoming } = ending;
-        match &session.value.state {
+        let finished = match &session.value.state {
+            SessionState::Open(_) => self.finish_begun(id, digest, session, &mut closing).await,
+            SessionState::Closed(_) => self.finish_again(id, closing.window, session, digest).await,
+            SessionState::Cancelled(_) => Err(unknown(id)),
+        };
+        closing.body.discard_orphan(&self.core).await;
+        finished
+    }
+
+    async fn finish_begun(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        session: Versioned<UploadSession>,
+        closing: &mut ClosingRequest,
+    ) -> Result<Blob> {
+        let writer = match &session.value.state {
             // Nothing is to be written but the record, and that is a claim of its own.
-            State::Open(open)
-                if loose.is_none() && incoming.left() == Some(0) && open.is_whole_for(digest) =>
-            {
+            SessionState::Open(open) if closing.body.is_empty() && open.is_whole_for(digest) => {
                 let (core, name, open) = (&self.core, &self.name, open.clone());
-                let writer = Writer::resume(core, name, id, Purpose::Last, open, session.etag)?;
-                self.finish_open(id, writer, digest, incoming).await
+                UploadWriter::resume(core, name, id, WritePurpose::Last, open, session.etag)?
             }
-            State::Open(_) => {
-                let mut writer = self.claim(id, session, range, Purpose::Last).await?;
-                if let Some(loose) = loose {
-                    writer.adopt(&loose, incoming.left()).await?;
-                }
-                self.finish_open(id, writer, digest, incoming).await
-            }
-            State::Closed(_) => self.finish_again(id, window, session, digest).await,
-            State::Cancelled(_) => Err(unknown(id)),
-        }
+            _ => self.claim(id, session, closing.range, WritePurpose::Last).await?,
+        };
+        self.finish_open(id, writer, digest, &mut closing.body).await
     }
 
     /// A writer of a blob that comes whole.
-    fn whole_writer(&self, id: &UploadId, digest: &Digest, length: Option<u64>) -> Writer {
-        let (algorithm, purpose) = (digest.algorithm(), Purpose::Whole(digest.clone()));
-        Writer::fresh(&self.core, &self.name, id, algorithm, purpose, length)
+    fn whole_writer(&self, id: &UploadId, digest: &Digest, length: Option<u64>) -> UploadWriter {
+        let (algorithm, purpose) = (digest.algorithm(), WritePurpose::Whole(digest.clone()));
+        UploadWriter::fresh(&self.core, &self.name, id, algorithm, purpose, length)
     }
 
     /// A blob in one closing PUT: its digest is known, and nothing of it has come before.
@@ -222,10 +218,10 @@ impl Repository {
         &self,
         id: &UploadId,
         digest: &Digest,
-        mut writer: Writer,
-        incoming: Incoming,
+        mut writer: UploadWriter,
+        mut body: UploadBody,
     ) -> Result<Blob> {
-        match take_whole(digest, &mut writer, incoming).await {
+        match take_whole(digest, &mut writer, &mut body).await {
             Ok(()) => self.close(id, digest, writer).await,
             Err(error) => {
                 match error {
@@ -257,7 +253,12 @@ impl Repository {
     }
 
     /// Closes an upload whose digest is right, and makes that true.
-    async fn close(&self, id: &UploadId, digest: &Digest, mut writer: Writer) -> Result<Blob> {
+    async fn close(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        mut writer: UploadWriter,
+    ) -> Result<Blob> {
         if self.is_worth_deduplicating(&writer) {
             writer.free_before_link().await?;
             if let Some(there) = self.core.deduplicate(&self.name, digest).await {
@@ -267,46 +268,37 @@ impl Repository {
                 return Ok(Blob { digest: digest.clone(), size_bytes });
             }
         }
-        let settler = if writer.is_recorded() { Settler::Closer } else { Settler::Alone };
-        let (closed, window) = match self.seal(&mut writer, digest).await {
-            Ok(OneStep::Linked(Location { size_bytes, .. })) => {
-                return Ok(Blob { digest: digest.clone(), size_bytes });
+        let role = if writer.is_recorded() { CommitRole::Closer } else { CommitRole::Sessionless };
+        match writer.close(digest).await {
+            Ok(CloseOutcome::Linked(Location { size_bytes, .. })) => {
+                Ok(Blob { digest: digest.clone(), size_bytes })
             }
-            Ok(OneStep::Closed(closed, window)) => (*closed, window),
-            Ok(OneStep::Apart) => return Err(Error::Stopped),
+            Ok(CloseOutcome::Closed(closed, window)) => {
+                let window = self.core.window_since(window);
+                self.commit_closed(id, &closed, window, role).await
+            }
             Err(error) => {
                 writer.free_after(&error).await;
-                return Err(error);
+                Err(error)
             }
-        };
-        self.settle(id, &closed, self.core.window_since(window), settler).await
-    }
-
-    async fn seal(&self, writer: &mut Writer, digest: &Digest) -> Result<OneStep> {
-        match writer.close_and_link(digest).await? {
-            OneStep::Apart => {
-                let (closed, window) = writer.close(digest).await?;
-                Ok(OneStep::Closed(Box::new(closed), window))
-            }
-            done => Ok(done),
         }
     }
 
     /// Whether to look for another copy of a blob before its own bytes are linked. Where a request
     /// is a round trip, only for what is larger than a part: other duplicates are deduplicated by
     /// GC.
-    fn is_worth_deduplicating(&self, writer: &Writer) -> bool {
+    fn is_worth_deduplicating(&self, writer: &UploadWriter) -> bool {
         !self.core.store.capabilities().is_remote || writer.has_parts()
     }
 
     async fn finish_open(
         &self,
         id: &UploadId,
-        mut writer: Writer,
+        mut writer: UploadWriter,
         digest: &Digest,
-        mut incoming: Incoming,
+        body: &mut UploadBody,
     ) -> Result<Blob> {
-        if let Err(error) = writer.feed(&mut incoming).await {
+        if let Err(error) = body.append_to(&mut writer).await {
             writer.free_after(&error).await;
             return Err(error);
         }
@@ -324,16 +316,16 @@ impl Repository {
         &self,
         id: &UploadId,
         window: Window,
-        session: Versioned<Session>,
+        session: Versioned<UploadSession>,
         digest: &Digest,
     ) -> Result<Blob> {
         let (window, age) = (self.core.window_since(window), session.age());
-        let State::Closed(closed) = session.value.state else { return Err(unknown(id)) };
+        let SessionState::Closed(closed) = session.value.state else { return Err(unknown(id)) };
         if closed.digest != *digest {
             return Err(unknown(id));
         }
-        if self.may_link(age) && closed.spare.is_none() {
-            return self.settle(id, &closed, window, Settler::Replay(age)).await;
+        if self.may_link(age) && closed.replaced.is_none() {
+            return self.commit_closed(id, &closed, window, CommitRole::Replay(age)).await;
         }
         self.find_held(id, window, digest).await
     }
@@ -346,11 +338,11 @@ impl Repository {
     /// The window in which a closed session may write its link once its parts are put together,
     /// which may take a store longer than one window. The session names the bytes all that time,
     /// and is not removed before a link that is written within [`REPLAY_MAX`] has arrived.
-    fn window_after_completion(&self, window: Window, settler: Settler) -> Result<Window> {
-        let age = match settler {
-            Settler::Alone => return Ok(window),
-            Settler::Closer => Duration::ZERO,
-            Settler::Replay(age) => age,
+    fn window_after_completion(&self, window: Window, role: CommitRole) -> Result<Window> {
+        let age = match role {
+            CommitRole::Sessionless => return Ok(window),
+            CommitRole::Closer => Duration::ZERO,
+            CommitRole::Replay(age) => age,
         };
         match self.may_link(age + window.elapsed(&*self.core.clock)) {
             true => Ok(self.core.open_window()),
@@ -361,22 +353,22 @@ impl Repository {
     }
 
     /// Makes true what a closed session says: the bytes at their place, and a link to them.
-    async fn settle(
+    async fn commit_closed(
         &self,
         id: &UploadId,
-        closed: &Closed,
+        closed: &ClosedUpload,
         window: Window,
-        settler: Settler,
+        role: CommitRole,
     ) -> Result<Blob> {
         let (core, digest) = (&self.core, &closed.digest);
-        self.complete(id, closed, settler).await?;
+        self.complete(id, closed, role).await?;
         let window = match &closed.multipart {
-            Some(_) => self.window_after_completion(window, settler)?,
+            Some(_) => self.window_after_completion(window, role)?,
             None => window,
         };
-        let origin = match settler {
-            Settler::Alone | Settler::Closer => Origin::Fresh,
-            Settler::Replay(_) => Origin::Replay,
+        let origin = match role {
+            CommitRole::Sessionless | CommitRole::Closer => Origin::Fresh,
+            CommitRole::Replay(_) => Origin::Replay,
         };
         let offer = &closed.location;
         let there = match core.link(window, &self.name, digest, offer, origin).await {
@@ -384,17 +376,17 @@ impl Repository {
             Ok(Linked::Elsewhere(there)) => there,
             Ok(Linked::Deleted) => return Err(unknown(id)),
             Err(error) => {
-                if settler == Settler::Alone {
+                if role == CommitRole::Sessionless {
                     core.discard_unlinked(offer, &error).await;
                 }
                 return Err(error);
             }
         };
-        if there != *offer && settler == Settler::Alone {
+        if there != *offer && role == CommitRole::Sessionless {
             // No link ever named these bytes: the only write that would have has definitely
             // failed. Those of a session others may have linked since it was closed. If this
             // fails, the bytes are left to the sweep.
-            let own = Leftover::new(None, vec![offer.key.clone()]);
+            let own = AbandonedBytes::new(None, vec![offer.key.clone()]);
             own.discard(core).await.ok();
         }
         Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
@@ -402,16 +394,13 @@ impl Repository {
 
     /// Makes sure that the bytes of a closed session are at their place, and puts its parts
     /// together if nobody has.
-    async fn complete(&self, id: &UploadId, closed: &Closed, settler: Settler) -> Result<()> {
+    async fn complete(&self, id: &UploadId, closed: &ClosedUpload, role: CommitRole) -> Result<()> {
         let store = &self.core.store;
         match &closed.multipart {
-            None if !matches!(settler, Settler::Replay(_)) => return Ok(()),
+            None if !matches!(role, CommitRole::Replay(_)) => return Ok(()),
             None => {}
-            Some(upload) => match store.complete_multipart(upload).await {
-                Ok(()) => return Ok(()),
-                Err(error) if is_gone_or_done(error.kind()) => {}
-                Err(error) => return Err(error.into()),
-            },
+            Some(parts) if self.core.complete_parts(parts).await? => return Ok(()),
+            Some(_) => {}
         }
         match store.head(&closed.location.key).await {
             Ok(stat) if stat.size_bytes == closed.location.size_bytes => Ok(()),
@@ -422,12 +411,12 @@ impl Repository {
     }
 
     /// The bytes of a closed session can never be: a superseded writer spoiled a part.
-    async fn give_up_spoiled(&self, id: &UploadId, closed: &Closed) -> Result<()> {
+    async fn give_up_spoiled(&self, id: &UploadId, closed: &ClosedUpload) -> Result<()> {
         if let Some(session) = self.session(id).await?
-            && session.value.state == State::Closed(closed.clone())
+            && session.value.state == SessionState::Closed(closed.clone())
         {
-            let leftover = Leftover::new(closed.multipart.clone(), Vec::new());
-            let cancelled = self.recorded_as(State::Cancelled(leftover.clone())).encode();
+            let leftover = AbandonedBytes::new(closed.multipart.clone(), Vec::new());
+            let cancelled = self.recorded_as(SessionState::Cancelled(leftover.clone())).encode();
             let swapped = self.core.swap(&keys::upload(id), Some(&session.etag), cancelled).await?;
             if swapped.is_some() {
                 leftover.discard(&self.core).await?;
@@ -437,19 +426,18 @@ impl Repository {
     }
 }
 
-/// The completion of a multipart upload failed because there is nothing left to complete.
-pub(crate) fn is_gone_or_done(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
-}
-
 /// Takes in the whole of a blob.
-async fn take_whole(digest: &Digest, writer: &mut Writer, mut incoming: Incoming) -> Result<()> {
-    writer.feed(&mut incoming).await?;
+async fn take_whole(
+    digest: &Digest,
+    writer: &mut UploadWriter,
+    body: &mut UploadBody,
+) -> Result<()> {
+    body.append_to(writer).await?;
     check(digest, writer).await
 }
 
 /// Holds what has come against the digest that it should have.
-async fn check(expected: &Digest, writer: &mut Writer) -> Result<()> {
+async fn check(expected: &Digest, writer: &mut UploadWriter) -> Result<()> {
     let actual = writer.digest(expected.algorithm()).await?;
     if actual == *expected {
         return Ok(());

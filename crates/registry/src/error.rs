@@ -172,15 +172,3 @@ pub enum Error {
 fn list(digests: &[Digest]) -> String {
     digests.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
-
-/// An error with everything that lies under it, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut under = error.source();
-    while let Some(cause) = under {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        under = cause.source();
-    }
-    text
-}

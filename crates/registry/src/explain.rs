@@ -10,7 +10,7 @@ use jreg_oci::{Digest, Manifest, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
-use crate::gc::{CLOCK_ERROR, CollectOptions};
+use crate::gc::{CLOCK_ERROR, GcOptions};
 use crate::keys::{self, Place};
 use crate::manifest::verified;
 use crate::record::{Link, ManifestRecord, TagTarget};
@@ -99,7 +99,7 @@ impl Registry {
     pub async fn explain(
         &self,
         request: ExplainRequest,
-        options: &CollectOptions,
+        options: &GcOptions,
     ) -> Result<ExplainReport> {
         let core = self.core();
         let names = match &request.repository {
@@ -170,7 +170,7 @@ impl Core {
         &self,
         name: &RepositoryName,
         digest: &Digest,
-        options: &CollectOptions,
+        options: &GcOptions,
     ) -> Result<Vec<ExplainedContent>> {
         let manifest = self.read::<ManifestRecord>(&keys::manifest(name, digest)).await?;
         let link = self.read::<Link>(&keys::link(digest, name)).await?;

@@ -1,33 +1,33 @@
-//! The check: walks the whole store and says what is not as it should be, while pushes, pulls and
-//! collections go on; where it is asked to, it mends what can be mended without a loss.
+//! fsck: verifies the whole store while pushes, pulls and GC go on; with `repair` it repairs what can
+//! be repaired without losing data.
 //!
-//! The *cheap passes* read every record once and hold sizes and references against what listings
+//! The *cheap passes* read every record once and compare sizes and references with what listings
 //! show. The *deep pass* reads the bytes of every blob and hashes them; it notes how far it is, and
 //! goes on there if it was cut off.
 //!
 //! - A listing is not one moment, and records come and go while it is read. So what the listings
-//!   make look wrong is only a suspicion: it becomes a [`Finding`] once direct reads show it, with
+//!   make look wrong is only a suspicion: it becomes a [`FsckFinding`] once direct reads show it, with
 //!   the same version of the record that it depends on before and after.
 //! - What a push may still be about to write is not missed until no push can write it any more.
 //! - Of each object no more than 8 or 16 bytes are kept. Two that collide would hide that one is
-//!   missing, which nobody has to expect of 64 bits.
+//!   missing, which 64 bits make negligible.
 //! - A repair is a write like any other: on the version that was judged, never over another. What
-//!   cannot be understood is copied to `quarantine/` before it goes. What has a key or a version
+//!   cannot be understood is copied to `quarantine/` before it is removed. What has a key or a version
 //!   that this code does not know is never touched.
 
-mod bytes;
+mod blobs;
+mod deep;
 mod finding;
-mod hashing;
 mod images;
 mod keys;
 mod links;
 mod manifests;
-mod mend;
+mod observer;
 mod read;
 mod records;
+mod repair;
 mod repositories;
 mod uploads;
-mod watch;
 
 use std::collections::HashSet;
 
@@ -35,34 +35,35 @@ use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{Key, ListPage};
 use serde::{Deserialize, Serialize};
 
-pub use finding::{Finding, FindingKind, Repair, Severity};
-pub(crate) use mend::QuarantinedPlaces;
-pub use watch::{CheckPhase, CheckWatch};
+pub use finding::{FindingKind, FsckFinding, RepairStatus, Severity};
+pub(crate) use links::BlobDamage;
+pub use observer::{FsckObserver, FsckPhase};
+pub(crate) use repair::QuarantinedLocations;
 
-use self::manifests::Scope;
+use self::manifests::ManifestScope;
 use crate::core::Core;
 use crate::fingerprint::{Fingerprint, Fingerprints};
 use crate::gc::paced;
 use crate::{Registry, Result};
 
-/// How to check.
+/// What fsck verifies, and how fast.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckOptions {
-    /// Whether the bytes of blobs are read and hashed, too.
+pub struct FsckOptions {
+    /// Whether to read and hash the bytes of blobs, too.
     pub deep: bool,
-    /// Whether what can be mended without a loss is mended.
+    /// Whether to repair what can be repaired without losing data.
     pub repair: bool,
-    /// The most store requests a second; 0 is as many as the store answers.
+    /// Maximum number of store requests a second; 0 is no limit.
     pub requests_per_second: u32,
-    /// The most bytes of blobs a second that are read to be hashed; 0 is as many as come.
+    /// Maximum number of bytes of blobs read for hashing a second; 0 is no limit.
     pub bytes_per_second: u64,
-    /// The most store requests at the same time.
+    /// Maximum number of concurrent store requests.
     pub requests_at_once: usize,
-    /// Whether a deep pass begins anew although an earlier one was cut off.
+    /// Whether to start a deep pass from the beginning although an earlier one was interrupted.
     pub restart: bool,
 }
 
-impl Default for CheckOptions {
+impl Default for FsckOptions {
     fn default() -> Self {
         Self {
             deep: false,
@@ -75,16 +76,16 @@ impl Default for CheckOptions {
     }
 }
 
-/// What a check did, and how many findings it had.
+/// What an fsck did, and how many findings it had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checked {
-    /// How many objects were looked at.
+pub struct FsckReport {
+    /// Number of objects that were examined.
     pub objects: u64,
-    /// How many bytes these have.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// How many blobs were read and hashed.
+    /// Number of blobs that were read and hashed.
     pub hashed: u64,
-    /// How many bytes these have.
+    /// Their size in bytes.
     pub hashed_bytes: u64,
     /// Findings of [`Severity::Note`].
     pub notes: u64,
@@ -92,70 +93,66 @@ pub struct Checked {
     pub untidy: u64,
     /// Findings of [`Severity::Damage`].
     pub damage: u64,
-    /// Findings that were mended.
+    /// Findings that were repaired.
     pub repaired: u64,
     /// Findings of [`Severity::Untidy`] or [`Severity::Damage`] that remain.
     pub left: u64,
-    /// Whether the deep pass went on where an earlier one had been cut off.
+    /// Whether the deep pass resumed an interrupted one.
     pub resumed: bool,
 }
 
-/// A check that runs.
-struct Run<'a> {
-    /// The registry's, but for a store that is asked no faster than the options say.
+struct FsckRun<'a> {
+    /// The registry's, with a store that is limited to the request rate of the options.
     core: Core,
-    options: &'a CheckOptions,
-    watch: &'a dyn CheckWatch,
-    done: Checked,
-    seen: Seen,
+    options: &'a FsckOptions,
+    watch: &'a dyn FsckObserver,
+    done: FsckReport,
+    seen: FsckInventory,
 }
 
 /// What the listings have shown, as fingerprints.
 #[derive(Debug, Default)]
-struct Seen {
-    /// The bytes of blobs: where they are, with their size.
+struct FsckInventory {
+    /// Locations of blob bytes, with their size.
     bytes: Fingerprints,
-    /// Places that a link or a session names.
+    /// Locations that a link or a session names.
     named: Fingerprints,
-    /// Something cannot be read that may name any place.
+    /// A record that may name any location cannot be read.
     may_name_any: bool,
-    /// The blobs that repositories hold.
-    held: Fingerprints,
-    /// The manifests.
+    /// Blobs that have a link, by repository.
+    linked: Fingerprints,
     manifests: Fingerprints,
-    /// The repositories that have one.
+    /// Repositories that have a manifest.
     repositories: Fingerprints,
-    /// The tags.
     tags: Fingerprints,
-    /// The hints.
     hints: Fingerprints,
-    /// The repositories that the catalog lists.
+    /// Repositories that the catalog lists.
     listed: Fingerprints,
-    /// The entries of lists of referrers that manifests call for.
+    /// Referrer entries that manifests with a subject require.
     entries: Fingerprints,
-    /// Places that links name that a repair has quarantined.
-    quarantined: Option<QuarantinedPlaces>,
-    /// Manifests that this run has put aside.
-    put_aside: HashSet<Fingerprint>,
-    /// Blobs that this run has let go after the manifests were looked at.
-    let_go: HashSet<Fingerprint>,
-    /// What the repositories of the last repairs refer to.
+    /// Locations that quarantined links name.
+    quarantined: Option<QuarantinedLocations>,
+    /// Manifests that this run has quarantined.
+    quarantined_manifests: HashSet<Fingerprint>,
+    /// Blobs whose links this run has deleted after the manifests were read.
+    deleted_links: HashSet<Fingerprint>,
+    /// References of the repositories of the last repairs.
     references: images::KnownReferences,
     /// Manifests that were missing from the list of their subject's referrers.
     unlisted: Vec<(RepositoryName, Digest)>,
-    /// Repositories of which it was told that the catalog lacks them.
-    told_unlisted: HashSet<Fingerprint>,
+    /// Repositories that were reported as missing from the catalog.
+    reported_unlisted: HashSet<Fingerprint>,
 }
 
 /// What a finding is about.
 #[derive(Clone, Copy)]
-struct Subject<'s> {
+struct FindingSubject<'s> {
     key: &'s Key,
     repository: Option<&'s RepositoryName>,
     digest: Option<&'s Digest>,
 }
 
-impl<'s> Subject<'s> {
+impl<'s> FindingSubject<'s> {
     fn of(key: &'s Key) -> Self {
         Self { key, repository: None, digest: None }
     }
@@ -166,51 +163,55 @@ impl<'s> Subject<'s> {
 }
 
 impl Registry {
-    /// Checks the store. Dropping the future stops the check wherever it is.
+    /// Verifies the store. Dropping the future stops it anywhere.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`](crate::Error): the check is not finished. What it found by then was told to
+    /// [`Error::Store`](crate::Error): it is not finished. What it found by then was reported to
     /// `watch`.
-    pub async fn check(&self, options: &CheckOptions, watch: &dyn CheckWatch) -> Result<Checked> {
+    pub async fn fsck(
+        &self,
+        options: &FsckOptions,
+        watch: &dyn FsckObserver,
+    ) -> Result<FsckReport> {
         let core = paced(self.core(), options.requests_per_second);
-        let (done, seen) = (Checked::default(), Seen::default());
-        let mut run = Run { core, options, watch, done, seen };
+        let (done, seen) = (FsckReport::default(), FsckInventory::default());
+        let mut run = FsckRun { core, options, watch, done, seen };
         // It is large, and awaited in other futures.
         Box::pin(run.check()).await?;
         Ok(run.done)
     }
 }
 
-impl Run<'_> {
+impl FsckRun<'_> {
     async fn check(&mut self) -> Result<()> {
         self.check_keys().await?;
         self.list_bytes().await?;
         self.check_uploads().await?;
         self.check_links().await?;
         self.find_orphans().await?;
-        // Not asked for any more.
+        // Not needed any more.
         (self.seen.bytes, self.seen.named) = Default::default();
         self.list_repositories().await?;
         self.check_catalog().await?;
-        self.check_manifests(Scope::Everything).await?;
+        self.check_manifests(ManifestScope::Everything).await?;
         self.check_records().await?;
-        self.look_again().await?;
+        self.recheck_referrers().await?;
         if self.options.deep {
             self.hash_blobs().await?;
         }
         Ok(())
     }
 
-    /// Tells of something, and counts it.
+    /// Reports and counts a finding.
     fn report(
         &mut self,
         kind: FindingKind,
-        of: &Subject<'_>,
+        of: &FindingSubject<'_>,
         detail: impl Into<String>,
-        repair: Repair,
+        repair: RepairStatus,
     ) {
-        let finding = Finding {
+        let finding = FsckFinding {
             kind,
             key: of.key.to_string(),
             repository: of.repository.cloned(),
@@ -224,7 +225,7 @@ impl Run<'_> {
             Severity::Untidy => done.untidy += 1,
             Severity::Damage => done.damage += 1,
         }
-        done.repaired += u64::from(repair == Repair::Done);
+        done.repaired += u64::from(repair == RepairStatus::Done);
         done.left += u64::from(finding.is_left());
         self.watch.finding(&finding);
     }

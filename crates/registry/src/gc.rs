@@ -1,13 +1,13 @@
-//! The collector: removes what nothing keeps, while pushes and pulls go on.
+//! Garbage collection (GC): removes unreferenced content while pushes and pulls go on.
 //!
-//! There is no lock, no mark that a push must look at and no pause. Any number of collectors may
-//! run at the same time, as slowly as they like, and stop anywhere. Writers keep W1 to W3
-//! (`core.rs`); a collector keeps these (docs/garbage-collection.md says why each is needed):
+//! There is no lock, no mark that a push must look at and no pause. Any number of runs may be
+//! concurrent, as slow as they like, and stop anywhere. Writers keep W1 to W3 (`core.rs`); GC keeps
+//! these (docs/garbage-collection.md says why each is needed):
 //!
 //! - C1 It takes the time T0 of the store's first answer, before it lists anything else.
-//! - C2 It lists every manifest. What any of them names is kept, those included that are about to
-//!   be removed themselves. If one cannot be read, or the listing fails, nothing is removed.
-//! - C3 It lists the links. A link to nothing that is kept, last written before T0 less the grace,
+//! - C2 It lists every manifest. What any of them references is kept, those included that are
+//!   about to be removed themselves. If one cannot be read, or the listing fails, nothing is removed.
+//! - C3 It lists the links. A link to unreferenced content, last written before T0 less the grace,
 //!   is a candidate.
 //! - C4 It reads a candidate again, looks at its age again, and removes that very version.
 //! - C5 Bytes all of whose links are gone are queued, and removed an hour later or more, after
@@ -17,10 +17,10 @@
 //! that it has to write: so what is old enough to be a candidate is too old for a writer to rely
 //! on without making a new version of it, and what a writer has written since is in the listing.
 //!
-//! Less often, a *sweep* finds bytes that no link has ever named, the leftovers of pushes and
-//! deletes, and blobs that lie there several times.
+//! Less often, a *sweep* finds orphan bytes, records that pushes and deletes have left behind, and
+//! blobs that are stored several times.
 //!
-//! All decisions are [`Action`]s, which a sink applies, or only shows.
+//! All decisions are [`GcAction`]s, which a sink applies, or only reports.
 
 mod action;
 mod deduplicate;
@@ -28,25 +28,25 @@ mod lease;
 mod links;
 mod manifests;
 mod memo;
+mod observer;
 mod queue;
 mod sweep;
 mod tidy;
-mod watch;
 
 use std::time::{Duration, SystemTime};
 
 use jreg_storage::{Key, ListRequest, Listed, Paced};
 use serde::{Deserialize, Serialize};
 
-pub use action::{Action, ActionKind, Outcome};
-pub use lease::{Held, Lease};
-pub use watch::{Phase, Unwatched, Watch};
+pub use action::{GcAction, GcActionKind, GcOutcome};
+pub use lease::{GcLease, LeaseHeld};
+pub use observer::{GcObserver, GcPhase, NoObserver};
 
-use self::action::Sink;
-use self::sweep::Places;
+use self::action::GcSink;
+use self::sweep::BlobLocations;
 use crate::core::Core;
 use crate::fingerprint::Fingerprints;
-use crate::fsck::QuarantinedPlaces;
+use crate::fsck::QuarantinedLocations;
 use crate::record::{JsonRecord, Stored};
 use crate::rules::Rule;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
@@ -55,41 +55,41 @@ use crate::{Error, ReaperReport, Registry, keys};
 /// The shortest grace: T + B, and forty minutes for listings that are late.
 pub const GRACE_MIN: Duration = Duration::from_secs(2 * 3600);
 
-/// How far the clocks of a store's own machines may be apart.
+/// Maximum difference between the clocks of a store's own machines.
 pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
 /// The shortest wait between the removal of the last link and that of the bytes.
 pub const BYTES_WAIT_MIN: Duration = Duration::from_secs(3600);
 
-/// So many links a run may always remove, whatever their share.
+/// Number of links that a run may remove, whatever their share.
 pub const REMOVALS_FREE: u64 = 100;
 
 const _: () = assert!(TOUCH_AGE.as_secs() + WRITE_MAX.as_secs() <= GRACE_MIN.as_secs());
 
-/// How to collect.
+/// What GC may remove, and how fast.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CollectOptions {
-    /// How old what nothing keeps must be; at least [`GRACE_MIN`].
+pub struct GcOptions {
+    /// Minimum age of unreferenced content before it is removed; at least [`GRACE_MIN`].
     pub grace: Duration,
-    /// How long a manifest without a tag must have been seen so before it is removed; `None`
-    /// keeps it for ever. One that an index names, or whose subject is there, is always kept.
+    /// How long a manifest must have been untagged before it is removed; `None` keeps it for ever. One
+    /// that an index references, or whose subject exists, is always kept.
     pub untagged: Option<Duration>,
-    /// The most links that one run removes, in percent of all; but [`REMOVALS_FREE`] in any case.
+    /// Maximum share of the links that one run removes, in percent; but [`REMOVALS_FREE`] in any case.
     pub share_max_percent: u8,
-    /// How long bytes stay after their last link is gone; at least [`BYTES_WAIT_MIN`], and as long
-    /// as anybody may still read them by an address that was given out.
+    /// How long bytes stay after their last link is gone; at least [`BYTES_WAIT_MIN`], and as long as a
+    /// presigned URL that was issued works.
     pub bytes_wait: Duration,
-    /// The most store requests a second; 0 is as many as the store answers.
+    /// Maximum number of store requests a second; 0 is no limit.
     pub requests_per_second: u32,
-    /// The most store requests at the same time.
+    /// Maximum number of concurrent store requests.
     pub requests_at_once: usize,
-    /// Whether everything is only shown.
+    /// Whether actions are only reported.
     pub dry_run: bool,
-    /// Whether to sweep, fold and tidy although that was done less than a grace ago.
+    /// Whether to sweep, deduplicate and tidy although that was done less than a grace ago.
     pub sweep_now: bool,
 }
 
-impl Default for CollectOptions {
+impl Default for GcOptions {
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(24 * 3600),
@@ -104,97 +104,99 @@ impl Default for CollectOptions {
     }
 }
 
-/// What became of one kind of object.
+/// Counts of one kind of object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
-    /// How many were looked at.
+pub struct GcTally {
+    /// Examined.
     pub scanned: u64,
-    /// Their bytes.
+    /// Size of the examined ones, in bytes.
     pub scanned_bytes: u64,
-    /// How many stay because something keeps them.
+    /// Kept because they are referenced.
     pub kept: u64,
-    /// How many stay because they are younger than the grace.
+    /// Kept because they are younger than the grace.
     pub young: u64,
-    /// How many are gone; in a dry run: would be.
+    /// Removed; in a dry run: would be.
     pub removed: u64,
-    /// Their bytes.
+    /// Size of the removed ones, in bytes.
     pub removed_bytes: u64,
-    /// How many stay because somebody changed them meanwhile.
+    /// Kept because they were changed concurrently.
     pub changed: u64,
-    /// How many stay because a run removes only a share.
+    /// Kept because a run removes only a share.
     pub withheld: u64,
-    /// How many stay because the store failed, or because they cannot be read.
+    /// Kept because the store failed, or because they cannot be read.
     pub failed: u64,
 }
 
-impl Tally {
+impl GcTally {
     fn scan(&mut self, bytes: u64) {
         self.scanned += 1;
         self.scanned_bytes += bytes;
     }
 
-    fn count(&mut self, outcome: Outcome, bytes: u64) {
+    fn count(&mut self, outcome: GcOutcome, bytes: u64) {
         match outcome {
-            Outcome::Done => {
+            GcOutcome::Done => {
                 self.removed += 1;
                 self.removed_bytes += bytes;
             }
-            Outcome::Changed => self.changed += 1,
-            Outcome::Withheld => self.withheld += 1,
-            Outcome::Failed => self.failed += 1,
+            GcOutcome::Changed => self.changed += 1,
+            GcOutcome::Withheld => self.withheld += 1,
+            GcOutcome::Failed => self.failed += 1,
         }
     }
 }
 
-/// What a run did.
+/// What a GC run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Collected {
+pub struct GcReport {
     /// The manifests; their bytes are those of their records.
-    pub manifests: Tally,
-    /// How many manifests were read; the others were remembered.
+    pub manifests: GcTally,
+    /// Number of manifests that were read; the others were in the memo.
     pub manifests_read: u64,
-    /// The links; the bytes removed are those of the blobs that they held.
-    pub links: Tally,
-    /// How many links were read; the others were remembered, or did not matter.
+    /// The links; the bytes removed are those of the blobs that they named.
+    pub links: GcTally,
+    /// Number of links that were read; the others were in the memo, or did not matter.
     pub links_read: u64,
     /// The bytes of blobs that were removed; what is scanned is counted by a sweep only.
-    pub blobs: Tally,
-    /// Bytes that lost their last link and wait for their removal: how many places.
+    pub blobs: GcTally,
+    /// Number of locations that lost their last link and wait for their removal.
     pub queued: u64,
-    /// How many bytes these are.
+    /// Their size in bytes.
     pub queued_bytes: u64,
-    /// Links that were moved to the same bytes at another place: the bytes left are a sweep's.
-    pub folded: Tally,
-    /// Locations of duplicates whose bytes turned out to be wrong or missing.
+    /// Links that were moved to the same bytes at another location; a sweep removes the bytes left.
+    pub deduplicated: GcTally,
+    /// Locations of duplicates with wrong or missing bytes.
     #[serde(default)]
     pub findings: u64,
     /// Hints and referrer entries, and entries of the catalog.
-    pub leftovers: Tally,
+    pub leftovers: GcTally,
     /// The uploads that were removed.
     pub uploads: ReaperReport,
-    /// Tombstones that are gone for good.
+    /// Tombstones that were purged.
     pub tombstones: u64,
-    /// Whether this run also swept, folded and tidied.
+    /// Whether this run also swept, deduplicated and tidied.
     pub swept: bool,
 }
 
-/// Why a run was given up. What it had removed by then was right to go.
+/// Why a run was aborted. What it had removed by then was unreferenced.
 #[derive(Debug, thiserror::Error)]
-pub enum CollectError {
+pub enum GcError {
     /// The grace is too short to be safe.
     #[error("a grace of {} s is too short: it must be {} s or more", grace.as_secs(), GRACE_MIN.as_secs())]
     Grace {
-        /// What was asked for.
+        /// The requested grace.
         grace: Duration,
     },
-    /// Bytes would go while somebody may still read them.
+    /// Bytes would be removed while a client may still read them.
     #[error("a wait of {} s for bytes is too short: it must be {} s or more", wait.as_secs(), BYTES_WAIT_MIN.as_secs())]
     BytesWait {
-        /// What was asked for.
+        /// The requested wait.
         wait: Duration,
     },
-    /// Without knowing what every manifest names nothing may be removed.
-    #[error("nothing is collected while {key} cannot be understood ({reason}): see jreg fsck")]
+    /// A manifest cannot be decoded: without its references nothing may be removed.
+    #[error(
+        "garbage collection is suspended while {key} cannot be decoded ({reason}): see jreg fsck"
+    )]
     Damaged {
         /// Its key.
         key: String,
@@ -206,77 +208,78 @@ pub enum CollectError {
     Registry(#[from] Error),
 }
 
-impl From<jreg_storage::Error> for CollectError {
+impl From<jreg_storage::Error> for GcError {
     fn from(error: jreg_storage::Error) -> Self {
         Self::Registry(error.into())
     }
 }
 
-type Result<T, E = CollectError> = std::result::Result<T, E>;
+type Result<T, E = GcError> = std::result::Result<T, E>;
 
-/// A run of the collector.
-struct Run<'a> {
-    /// The registry's, but for a store that is asked no faster than the options say.
+struct GcRun<'a> {
+    /// The registry's, with a store that is limited to the request rate of the options.
     core: Core,
-    options: &'a CollectOptions,
-    watch: &'a dyn Watch,
-    sink: Sink,
+    options: &'a GcOptions,
+    watch: &'a dyn GcObserver,
+    sink: GcSink,
     /// T0.
     began: SystemTime,
-    /// Whether this run sweeps, folds and tidies.
+    /// Whether this run sweeps, deduplicates and tidies.
     sweeps: bool,
-    seen: Seen,
-    done: Collected,
+    seen: GcInventory,
+    done: GcReport,
 }
 
 /// What the listings have shown, as fingerprints.
 #[derive(Debug, Default)]
-struct Seen {
-    /// What manifests name, with what keeps manifests: tags, and subjects that are there.
+struct GcInventory {
+    /// Referenced content: what manifests reference, what tags point to, referrers of subjects that exist.
     kept: Fingerprints,
-    /// The manifests.
     manifests: Fingerprints,
-    /// The tags.
     tags: Fingerprints,
-    /// The repositories that have a manifest.
+    /// Repositories that have a manifest.
     repositories: Fingerprints,
-    /// Places that links name that a repair has quarantined.
-    quarantined: Option<QuarantinedPlaces>,
+    /// Locations that quarantined links name.
+    quarantined: Option<QuarantinedLocations>,
 }
 
 impl Registry {
-    /// Collects: removes what nothing keeps and what is old enough. Dropping the future stops the
-    /// run wherever it is; the next one goes on.
+    /// Removes unreferenced content that is old enough. Dropping the future stops the run anywhere; the
+    /// next one goes on.
     ///
     /// # Errors
     ///
-    /// [`CollectError`].
-    pub async fn collect(&self, options: &CollectOptions, watch: &dyn Watch) -> Result<Collected> {
+    /// [`GcError`].
+    pub async fn collect_garbage(
+        &self,
+        options: &GcOptions,
+        watch: &dyn GcObserver,
+    ) -> Result<GcReport> {
         check(options)?;
         let core = paced(self.core(), options.requests_per_second);
-        watch.phase(Phase::Uploads);
+        watch.phase(GcPhase::Uploads);
         let uploads = match options.dry_run {
             true => ReaperReport::default(),
             false => core.reap_uploads().await?,
         };
-        let mut run = Run::begin(core, options, watch).await?;
+        let mut run = GcRun::begin(core, options, watch).await?;
         run.done.uploads = uploads;
         run.collect().await?;
         Ok(run.done)
     }
 }
 
-fn check(options: &CollectOptions) -> Result<()> {
+fn check(options: &GcOptions) -> Result<()> {
     if options.grace < GRACE_MIN {
-        return Err(CollectError::Grace { grace: options.grace });
+        return Err(GcError::Grace { grace: options.grace });
     }
     if options.bytes_wait < BYTES_WAIT_MIN {
-        return Err(CollectError::BytesWait { wait: options.bytes_wait });
+        return Err(GcError::BytesWait { wait: options.bytes_wait });
     }
     Ok(())
 }
 
-/// The same registry, whose store is asked only so often a second.
+/// The same registry, with a store that is limited to a request rate.
 pub(crate) fn paced(core: &Core, requests_per_second: u32) -> Core {
     let mut core = core.clone();
     if requests_per_second > 0 {
@@ -287,23 +290,23 @@ pub(crate) fn paced(core: &Core, requests_per_second: u32) -> Core {
 
 /// When the last sweep began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Swept {
+struct SweepRecord {
     at: u64,
 }
 
-impl JsonRecord for Swept {}
+impl JsonRecord for SweepRecord {}
 
-impl<'a> Run<'a> {
+impl<'a> GcRun<'a> {
     /// C1.
-    async fn begin(core: Core, options: &'a CollectOptions, watch: &'a dyn Watch) -> Result<Self> {
+    async fn begin(core: Core, options: &'a GcOptions, watch: &'a dyn GcObserver) -> Result<Self> {
         let first = ListRequest { limit: 1, ..ListRequest::below(keys::REPOSITORIES) };
         let began = core.store.list(&first).await?.date;
-        let swept = core.read::<Swept>(&keys::note("swept")).await.ok().flatten();
+        let swept = core.read::<SweepRecord>(&keys::note("swept")).await.ok().flatten();
         let is_due = swept.is_none_or(|swept| {
             let since = Duration::from_secs(seconds(began).saturating_sub(swept.value.at));
             since >= options.grace
         });
-        let sink = if options.dry_run { Sink::Printing } else { Sink::Applying };
+        let sink = if options.dry_run { GcSink::Printing } else { GcSink::Applying };
         Ok(Self {
             core,
             options,
@@ -311,8 +314,8 @@ impl<'a> Run<'a> {
             sink,
             began,
             sweeps: is_due || options.sweep_now,
-            seen: Seen::default(),
-            done: Collected::default(),
+            seen: GcInventory::default(),
+            done: GcReport::default(),
         })
     }
 
@@ -325,19 +328,19 @@ impl<'a> Run<'a> {
         self.seen.manifests.seal();
         self.seen.tags.seal();
         self.seen.repositories.seal();
-        let mut places = match self.sweeps {
+        let mut locations = match self.sweeps {
             true => Some(self.list_bytes().await?),
             false => None,
         };
-        let census = self.list_links(places.as_mut()).await?;
+        let census = self.list_links(locations.as_mut()).await?;
         self.remove_links(&census).await?;
         self.deduplicate(&census).await?;
-        // Something that cannot be read may name any bytes.
-        if places.as_ref().is_none_or(Places::is_certain) {
+        // A record that cannot be read may name any bytes.
+        if locations.as_ref().is_none_or(BlobLocations::is_certain) {
             self.remove_queued().await?;
         }
-        if let Some(places) = places.filter(Places::is_certain) {
-            self.sweep(places).await?;
+        if let Some(locations) = locations.filter(BlobLocations::is_certain) {
+            self.sweep(locations).await?;
         }
         if self.sweeps || self.options.untagged.is_some() {
             self.tidy().await?;
@@ -353,9 +356,9 @@ impl<'a> Run<'a> {
         if self.options.dry_run {
             return Ok(());
         }
-        let (key, swept) = (keys::note("swept"), Swept { at: seconds(self.began) });
+        let (key, swept) = (keys::note("swept"), SweepRecord { at: seconds(self.began) });
         let seen = self.core.etag(&key).await?;
-        // If another collector was faster, its time is as good.
+        // If a concurrent run was faster, its time is as good.
         self.core.swap(&key, seen.as_ref(), swept.encode()).await?;
         Ok(())
     }

@@ -11,7 +11,10 @@
 //! - `attempts.rs`: how a lost compare-and-swap is retried
 //! - `blob.rs`, `upload.rs`, `manifest.rs`, `tag.rs`, `referrer.rs`: the operations, by noun
 //! - `commit.rs`: from the last bytes of an upload to a blob
-//! - `session.rs`, `writer.rs`, `upload_id.rs`: an upload's states, and its bytes on their way
+//! - `session.rs`, `upload_id.rs`: an upload's states, and its id
+//! - `writer.rs`, `writer/`: an upload's bytes on their way into the store: the part in memory, the
+//!   parts in flight, the session record, how it ends
+//! - `upload_body.rs`: a request's body, which may be stored before its session is looked up
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
@@ -60,6 +63,7 @@ mod session_cache;
 mod suspects;
 mod tag;
 mod upload;
+mod upload_body;
 mod upload_id;
 mod window;
 mod writer;
@@ -70,11 +74,12 @@ pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge}
 pub use error::{Error, Result};
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use fsck::{
-    CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, Repair, Severity,
+    FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, RepairStatus,
+    Severity,
 };
 pub use gc::{
-    Action, ActionKind, BYTES_WAIT_MIN, CollectError, CollectOptions, Collected, GRACE_MIN, Held,
-    Lease, Outcome, Phase, REMOVALS_FREE, Tally, Unwatched, Watch,
+    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions,
+    GcOutcome, GcPhase, GcReport, GcTally, LeaseHeld, NoObserver, REMOVALS_FREE,
 };
 pub use keys::FREES_SPACE;
 pub use keys::{

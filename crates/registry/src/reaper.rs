@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::fingerprint::Version;
 use crate::keys::{self, UploadKey};
 use crate::record::{Stored, Versioned};
-use crate::session::{Leftover, REPLAY_MAX, Session, State};
+use crate::session::{AbandonedBytes, REPLAY_MAX, SessionState, UploadSession};
 use crate::window::WRITE_MAX;
 use crate::{Error, Registry, Result};
 
@@ -154,8 +154,8 @@ impl Core {
 
     /// Removes the session of a finished upload that is not of use any more.
     async fn reap_closed(&self, key: &Key, version: Option<Version>) -> Result<Fate> {
-        match self.read::<Session>(key).await {
-            Ok(Some(session)) if matches!(session.value.state, State::Closed(_)) => {
+        match self.read::<UploadSession>(key).await {
+            Ok(Some(session)) if matches!(session.value.state, SessionState::Closed(_)) => {
                 self.reap_version(key, session).await
             }
             Ok(Some(_)) => Ok(Fate::Stays(version)),
@@ -167,7 +167,7 @@ impl Core {
     }
 
     async fn reap_session(&self, key: &Key) -> Result<Fate> {
-        match self.read::<Session>(key).await? {
+        match self.read::<UploadSession>(key).await? {
             Some(session) => self.reap_version(key, session).await,
             None => Ok(Fate::Nothing),
         }
@@ -176,24 +176,25 @@ impl Core {
     /// Gives up the version of a session that was read, and removes it. One of an upload that may still
     /// begin anew under its id is removed by nobody but the reaper that gave it up: a session that
     /// comes after is another.
-    async fn reap_version(&self, key: &Key, session: Versioned<Session>) -> Result<Fate> {
+    async fn reap_version(&self, key: &Key, session: Versioned<UploadSession>) -> Result<Fate> {
         let age = session.age();
-        let Session { repository, state } = session.value;
+        let UploadSession { repository, state } = session.value;
         let (leftover, fate, is_given_up) = match state {
             // Its link may still be on its way, and a sweep must see until then that it names
             // bytes.
-            State::Closed(_) if age <= CLOSED_USE_MAX => return Ok(Fate::Nothing),
-            State::Open(open) => (open.leftover(), Fate::Unfinished, false),
-            State::Cancelled(leftover) => (leftover, Fate::Ended, true),
+            SessionState::Closed(_) if age <= CLOSED_USE_MAX => return Ok(Fate::Nothing),
+            SessionState::Open(open) => (open.into_abandoned(), Fate::Unfinished, false),
+            SessionState::Cancelled(leftover) => (leftover, Fate::Ended, true),
             // Its object stays, and so do the bytes of one that was never completed: a link may
             // name them. Parts that never became the object do not.
-            State::Closed(closed) => {
-                let parts = || Leftover::new(closed.multipart, Vec::new());
-                (closed.spare.unwrap_or_else(parts), Fate::Ended, false)
+            SessionState::Closed(closed) => {
+                let parts = || AbandonedBytes::new(closed.multipart, Vec::new());
+                (closed.replaced.unwrap_or_else(parts), Fate::Ended, false)
             }
         };
         if !is_given_up {
-            let cancelled = Session { repository, state: State::Cancelled(leftover.clone()) };
+            let cancelled =
+                UploadSession { repository, state: SessionState::Cancelled(leftover.clone()) };
             if self.swap(key, Some(&session.etag), cancelled.encode()).await?.is_none() {
                 return Ok(Fate::Nothing);
             }

@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use jreg_oci::{Digest, HashState, RepositoryName};
-use jreg_storage::{Key, Multipart};
+use jreg_storage::{ErrorKind, Key, Multipart};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -35,28 +35,28 @@ pub(crate) const REPLAY_MAX: Duration = Duration::from_secs(3600);
 
 /// The record at `uploads/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Session {
+pub(crate) struct UploadSession {
     pub(crate) repository: RepositoryName,
     #[serde(flatten)]
-    pub(crate) state: State,
+    pub(crate) state: SessionState,
 }
 
 /// Where an upload stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
-pub(crate) enum State {
+pub(crate) enum SessionState {
     /// It takes bytes.
-    Open(Open),
+    Open(OpenUpload),
     /// Its digest was right; its blob is there or about to be.
-    Closed(Closed),
+    Closed(ClosedUpload),
     /// It was given up, and its bytes are gone or about to be.
-    Cancelled(Leftover),
+    Cancelled(AbandonedBytes),
 }
 
 /// The bytes of an upload that was given up: what is to be removed, again if need be, until the
 /// record goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Leftover {
+pub(crate) struct AbandonedBytes {
     /// Parts that never became an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
@@ -65,14 +65,14 @@ pub(crate) struct Leftover {
     pub(crate) objects: Vec<Key>,
 }
 
-impl Leftover {
+impl AbandonedBytes {
     /// The parts of `multipart`, which are removed by its name alone, and `objects`.
     pub(crate) fn new(multipart: Option<Multipart>, objects: Vec<Key>) -> Self {
         let multipart = multipart.map(|upload| Multipart { parts: Vec::new(), ..upload });
         Self { multipart, objects }
     }
 
-    fn places(&self) -> Vec<Key> {
+    fn object_keys(&self) -> Vec<Key> {
         let multipart = self.multipart.iter().map(|upload| upload.key.clone());
         multipart.chain(self.objects.iter().cloned()).collect()
     }
@@ -90,17 +90,32 @@ impl Leftover {
 }
 
 impl Core {
-    /// Removes what was stored and turned out not to be wanted. If this fails, it is left to the
-    /// sweep: nobody has ever heard of it.
-    pub(crate) async fn discard_loose(&self, loose: Option<Location>) {
-        let objects = loose.into_iter().map(|loose| loose.key).collect();
-        Leftover::new(None, objects).discard(self).await.ok();
+    /// Removes an object that no record has ever named. If this fails, it is left to the sweep.
+    pub(crate) async fn discard_orphan(&self, orphan: Option<Location>) {
+        let objects = orphan.into_iter().map(|orphan| orphan.key).collect();
+        AbandonedBytes::new(None, objects).discard(self).await.ok();
+    }
+
+    /// Puts the parts of an upload together. `false`: there is nothing left to complete, as it has
+    /// been done, or the parts are gone.
+    pub(crate) async fn complete_parts(&self, parts: &Multipart) -> Result<bool> {
+        match self.store.complete_multipart(parts).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_gone_or_done(error.kind()) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether an object is there with all its bytes.
+    pub(crate) async fn is_stored(&self, location: &Location) -> Result<bool> {
+        let stat = self.stat(&location.key).await?;
+        Ok(stat.is_some_and(|stat| stat.size_bytes == location.size_bytes))
     }
 }
 
 /// An upload that takes bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Open {
+pub(crate) struct OpenUpload {
     /// Counts the requests that took the upload over; the newest is the one that may write.
     pub(crate) claim: u64,
     /// The size of its parts, fixed when its first part is stored.
@@ -119,7 +134,7 @@ pub(crate) struct Open {
 
 /// An upload whose digest was right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Closed {
+pub(crate) struct ClosedUpload {
     pub(crate) digest: Digest,
     /// Where the blob's bytes are, or will be once the parts are put together.
     #[serde(flatten)]
@@ -127,48 +142,48 @@ pub(crate) struct Closed {
     /// The parts that are to be put together at `location`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
-    /// The upload's own bytes, if somebody else's at `location` were linked in their place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) spare: Option<Leftover>,
+    /// The upload's own bytes, if a copy of them at `location` was linked instead.
+    #[serde(default, rename = "spare", skip_serializing_if = "Option::is_none")]
+    pub(crate) replaced: Option<AbandonedBytes>,
 }
 
-impl Closed {
+impl ClosedUpload {
     /// An upload that was closed with its own bytes.
     pub(crate) fn new(digest: Digest, location: Location, multipart: Option<Multipart>) -> Self {
-        Self { digest, location, multipart, spare: None }
+        Self { digest, location, multipart, replaced: None }
     }
 }
 
-impl Session {
-    /// Every place of bytes that it names.
-    pub(crate) fn places(&self) -> Vec<Key> {
+impl UploadSession {
+    /// The key of every object that it names.
+    pub(crate) fn object_keys(&self) -> Vec<Key> {
         match &self.state {
-            State::Open(open) => open.clone().leftover().places(),
-            State::Cancelled(leftover) => leftover.places(),
-            State::Closed(closed) => {
-                let mut places = vec![closed.location.key.clone()];
-                places.extend(closed.multipart.iter().map(|upload| upload.key.clone()));
-                places.extend(closed.spare.iter().flat_map(Leftover::places));
-                places
+            SessionState::Open(open) => open.clone().into_abandoned().object_keys(),
+            SessionState::Cancelled(bytes) => bytes.object_keys(),
+            SessionState::Closed(closed) => {
+                let mut keys = vec![closed.location.key.clone()];
+                keys.extend(closed.multipart.iter().map(|upload| upload.key.clone()));
+                keys.extend(closed.replaced.iter().flat_map(AbandonedBytes::object_keys));
+                keys
             }
         }
     }
 
     /// Whether the upload was finished with this digest.
     pub(crate) fn is_closed_with(&self, digest: &Digest) -> bool {
-        matches!(&self.state, State::Closed(closed) if closed.digest == *digest)
+        matches!(&self.state, SessionState::Closed(closed) if closed.digest == *digest)
     }
 }
 
-impl JsonRecord for Session {
+impl JsonRecord for UploadSession {
     const VERSION: Option<(&'static str, u32)> = Some(("session", 1));
 }
 
-impl Open {
-    /// What it leaves behind if it is given up.
-    pub(crate) fn leftover(self) -> Leftover {
+impl OpenUpload {
+    /// Its bytes, if it is given up.
+    pub(crate) fn into_abandoned(self) -> AbandonedBytes {
         let objects = self.tail.into_iter().map(|tail| tail.key).collect();
-        Leftover::new(self.multipart, objects)
+        AbandonedBytes::new(self.multipart, objects)
     }
 
     /// Whether what is stored can be closed with such a digest as it is: no bytes must still
@@ -177,6 +192,10 @@ impl Open {
         let has_loose_tail = self.multipart.is_some() && self.tail.is_some();
         !has_loose_tail && self.hash.algorithm == digest.algorithm()
     }
+}
+
+fn is_gone_or_done(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
 }
 
 #[cfg(test)]
@@ -197,7 +216,7 @@ mod tests {
         let mut hasher = Hasher::new(Algorithm::Sha512);
         hasher.update(b"hello w");
         let location = Location { key, size_bytes: 2 };
-        let open = Open {
+        let open = OpenUpload {
             claim: 2,
             part_bytes: 5,
             offset: 7,
@@ -205,13 +224,14 @@ mod tests {
             multipart: Some(multipart.clone()),
             tail: Some(location.clone()),
         };
-        let spare = Some(open.clone().leftover());
-        let closed = Closed { spare, ..Closed::new(digest, location, Some(multipart)) };
-        let cancelled = State::Cancelled(open.clone().leftover());
-        for state in [State::Open(open), State::Closed(closed), cancelled] {
+        let replaced = Some(open.clone().into_abandoned());
+        let closed =
+            ClosedUpload { replaced, ..ClosedUpload::new(digest, location, Some(multipart)) };
+        let cancelled = SessionState::Cancelled(open.clone().into_abandoned());
+        for state in [SessionState::Open(open), SessionState::Closed(closed), cancelled] {
             let repository = "team/app".parse().expect("a name");
-            let session = Session { repository, state };
-            assert_eq!(Session::decode(&session.encode()), Ok(session));
+            let session = UploadSession { repository, state };
+            assert_eq!(UploadSession::decode(&session.encode()), Ok(session));
         }
     }
 }

@@ -12,14 +12,14 @@ use jreg_storage::ETag;
 use quick_cache::unsync::Cache as Lru;
 
 use crate::UploadId;
-use crate::session::Session;
+use crate::session::UploadSession;
 
 /// How many sessions are kept: some 500 bytes each.
 const SESSIONS_MAX: usize = 4096;
 
 /// Sessions by the id of their upload, with the version at which they were written.
 pub(crate) struct SessionCache {
-    sessions: Mutex<Lru<UploadId, (Session, ETag)>>,
+    sessions: Mutex<Lru<UploadId, (UploadSession, ETag)>>,
 }
 
 impl SessionCache {
@@ -27,16 +27,16 @@ impl SessionCache {
         Self { sessions: Mutex::new(Lru::new(SESSIONS_MAX)) }
     }
 
-    pub(crate) fn keep(&self, id: &UploadId, session: Session, etag: ETag) {
+    pub(crate) fn keep(&self, id: &UploadId, session: UploadSession, etag: ETag) {
         self.with(|sessions| sessions.insert(id.clone(), (session, etag)));
     }
 
     /// Whoever takes it tries it once.
-    pub(crate) fn take(&self, id: &UploadId) -> Option<(Session, ETag)> {
+    pub(crate) fn take(&self, id: &UploadId) -> Option<(UploadSession, ETag)> {
         self.with(|sessions| sessions.remove(id)).map(|(_, kept)| kept)
     }
 
-    fn with<T>(&self, use_it: impl FnOnce(&mut Lru<UploadId, (Session, ETag)>) -> T) -> T {
+    fn with<T>(&self, use_it: impl FnOnce(&mut Lru<UploadId, (UploadSession, ETag)>) -> T) -> T {
         // It is whole between any two of its own calls, so a panic elsewhere spoils nothing.
         use_it(&mut self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -7,12 +7,12 @@ use jreg_oci::{Algorithm, ContentRange};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attempts::SwapAttempts;
-use crate::body::Incoming;
 use crate::keys;
-use crate::record::{Location, Stored, Versioned};
+use crate::record::{Stored, Versioned};
 use crate::rules::Rule;
-use crate::session::{Leftover, Session, State};
-use crate::writer::{Purpose, Writer};
+use crate::session::{AbandonedBytes, SessionState, UploadSession};
+use crate::upload_body::{EarlyBody, UploadBody};
+use crate::writer::{UploadWriter, WritePurpose};
 use crate::{Error, Repository, Result, UploadChunk, UploadId};
 
 const UPLOAD_CONTENDED: &str = "the upload is being changed by too many others";
@@ -40,8 +40,8 @@ impl Repository {
     pub async fn upload_status(&self, id: &UploadId) -> Result<UploadProgress> {
         match self.session(id).await?.map(|session| session.value.state) {
             None => Ok(UploadProgress { offset: 0 }),
-            Some(State::Open(open)) => Ok(UploadProgress { offset: open.offset }),
-            Some(State::Closed(_) | State::Cancelled(_)) => Err(unknown(id)),
+            Some(SessionState::Open(open)) => Ok(UploadProgress { offset: open.offset }),
+            Some(SessionState::Closed(_) | SessionState::Cancelled(_)) => Err(unknown(id)),
         }
     }
 
@@ -54,20 +54,18 @@ impl Repository {
     /// [`Error::BlobTooLarge`], [`Error::Busy`], [`Error::Store`].
     pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         let _slot = self.upload_slot()?;
-        let range = chunk.range;
-        if self.may_begin(range) {
-            return self.append_first(id, range, Incoming::new(chunk)?).await;
+        let (range, body) = (chunk.range, UploadBody::new(chunk)?);
+        if self.may_take_early(range) {
+            return self.append_first(id, range, body).await;
         }
-        let session = self.session(id).await?;
-        let mut writer = match session {
+        match self.session(id).await? {
             None => {
                 in_order(range, 0)?;
-                self.appender(id, chunk.length)
+                let mut writer = self.appender(id, body.left());
+                append(&mut writer, body).await
             }
-            Some(session) => self.claim(id, session, range, Purpose::Append).await?,
-        };
-        let fed = writer.feed(&mut Incoming::new(chunk)?).await;
-        keep(writer, fed).await
+            Some(session) => self.append_to_session(id, session, range, body).await,
+        }
     }
 
     /// Appends a chunk that may be the first.
@@ -75,64 +73,68 @@ impl Repository {
         &self,
         id: &UploadId,
         range: Option<ContentRange>,
-        mut incoming: Incoming,
+        mut body: UploadBody,
     ) -> Result<UploadProgress> {
         self.check_age(id)?;
-        let mut writer = self.appender(id, incoming.left());
-        let filled = writer.fill(&mut incoming).await;
-        let more = matches!(filled, Ok(false));
-        let mut loose = None;
-        if !more && writer.offset() > 0 {
-            loose = writer.begin().await?;
-            if loose.is_none() {
+        let mut writer = self.appender(id, body.left());
+        if body.fill(&mut writer).await && writer.offset() > 0 {
+            let Some(orphan) = writer.begin().await? else {
                 writer.remember();
-                return filled.map(|_| UploadProgress { offset: writer.offset() });
+                return body.check_end().map(|()| UploadProgress { offset: writer.offset() });
+            };
+            body.set_orphan(orphan);
+        }
+        let session = self.session(id).await;
+        match body.meet_session(&self.core, session, writer).await? {
+            EarlyBody::Stored(orphan) => {
+                self.core.discard_orphan(Some(orphan)).await;
+                // The request that began it did so long ago that the session is gone.
+                Err(unknown(id))
+            }
+            EarlyBody::Begins(mut writer, body) => append(&mut writer, body).await,
+            EarlyBody::Continues(session, body) => {
+                self.append_to_session(id, session, range, body).await
             }
         }
-        let rest = Rest { filled: filled.map(|_| ()), incoming };
-        let appended = match self.session(id).await? {
-            Some(session) => {
-                if loose.is_none() && writer.offset() > 0 {
-                    loose = Some(writer.put_loose().await?);
-                }
-                // With its place in the budget, for which the next one may have to wait.
-                drop(writer);
-                self.append_loose(id, session, range, loose.as_ref(), rest).await
-            }
-            // Whoever had begun it did so long ago that the session is gone.
-            None if loose.is_some() => Err(unknown(id)),
-            None => return rest.append(writer).await,
-        };
-        self.core.discard_loose(loose).await;
-        appended
     }
 
-    /// Appends to an upload that somebody has begun what was stored before that was known, and
-    /// what follows.
-    async fn append_loose(
+    /// Appends to an upload that has begun.
+    async fn append_to_session(
         &self,
         id: &UploadId,
-        session: Versioned<Session>,
+        session: Versioned<UploadSession>,
         range: Option<ContentRange>,
-        loose: Option<&Location>,
-        rest: Rest,
+        mut body: UploadBody,
     ) -> Result<UploadProgress> {
-        let mut writer = self.claim(id, session, range, Purpose::Append).await?;
-        if let Some(loose) = loose {
-            writer.adopt(loose, rest.incoming.left()).await?;
+        match self.claim(id, session, range, WritePurpose::Append).await {
+            Ok(mut writer) => {
+                let appended = body.append_to(&mut writer).await;
+                let kept = keep(&mut writer, appended).await;
+                body.discard_orphan(&self.core).await;
+                kept
+            }
+            Err(error) => {
+                body.discard_orphan(&self.core).await;
+                Err(error)
+            }
         }
-        rest.append(writer).await
     }
 
-    /// Whether to take a chunk in before its session is looked for. Where a tail is an object of
-    /// its own, a first chunk can be stored meanwhile; it mostly is the whole blob.
-    pub(crate) fn may_begin(&self, range: Option<ContentRange>) -> bool {
+    /// Whether to take a chunk in before its session is looked up ([`UploadBody`]).
+    pub(crate) fn may_take_early(&self, range: Option<ContentRange>) -> bool {
         self.core.store.capabilities().parts.uniform && in_order(range, 0).is_ok()
     }
 
     /// A writer of an upload that has not begun.
-    fn appender(&self, id: &UploadId, length: Option<u64>) -> Writer {
-        Writer::fresh(&self.core, &self.name, id, id.algorithm(), Purpose::Append, length)
+    fn appender(&self, id: &UploadId, length: Option<u64>) -> UploadWriter {
+        UploadWriter::fresh(
+            &self.core,
+            &self.name,
+            id,
+            id.algorithm(),
+            WritePurpose::Append,
+            length,
+        )
     }
 
     /// Gives an upload up (end-14) and frees its bytes. Again is fine.
@@ -146,14 +148,14 @@ impl Repository {
         loop {
             attempts.next().await?;
             let (seen, leftover) = match self.session(id).await? {
-                None => (None, Leftover::default()),
+                None => (None, AbandonedBytes::default()),
                 Some(Versioned { value, etag, .. }) => match value.state {
-                    State::Open(open) => (Some(etag), open.leftover()),
-                    State::Cancelled(_) => return Ok(()),
-                    State::Closed(_) => return Err(unknown(id)),
+                    SessionState::Open(open) => (Some(etag), open.into_abandoned()),
+                    SessionState::Cancelled(_) => return Ok(()),
+                    SessionState::Closed(_) => return Err(unknown(id)),
                 },
             };
-            let cancelled = self.recorded_as(State::Cancelled(leftover.clone())).encode();
+            let cancelled = self.recorded_as(SessionState::Cancelled(leftover.clone())).encode();
             if !self.core.rules.keep(Rule::CancelFirst) {
                 return leftover.discard(&self.core).await;
             }
@@ -171,9 +173,9 @@ impl Repository {
 
     /// An upload's session, if it has begun. An id that can be none of this repository's running
     /// uploads is unknown.
-    pub(crate) async fn session(&self, id: &UploadId) -> Result<Option<Versioned<Session>>> {
+    pub(crate) async fn session(&self, id: &UploadId) -> Result<Option<Versioned<UploadSession>>> {
         self.check_age(id)?;
-        let session = self.core.read::<Session>(&keys::upload(id)).await?;
+        let session = self.core.read::<UploadSession>(&keys::upload(id)).await?;
         match session {
             Some(session) if session.value.repository != self.name => Err(unknown(id)),
             session => Ok(session),
@@ -185,30 +187,30 @@ impl Repository {
         if id.is_current(self.core.clock.now(), age_max) { Ok(()) } else { Err(unknown(id)) }
     }
 
-    pub(crate) fn recorded_as(&self, state: State) -> Session {
-        Session { repository: self.name.clone(), state }
+    pub(crate) fn recorded_as(&self, state: SessionState) -> UploadSession {
+        UploadSession { repository: self.name.clone(), state }
     }
 
     /// Makes this request the one that may write to the upload.
     pub(crate) async fn claim(
         &self,
         id: &UploadId,
-        mut seen: Versioned<Session>,
+        mut seen: Versioned<UploadSession>,
         range: Option<ContentRange>,
-        purpose: Purpose,
-    ) -> Result<Writer> {
+        purpose: WritePurpose,
+    ) -> Result<UploadWriter> {
         let mut attempts = SwapAttempts::new(UPLOAD_CONTENDED);
         attempts.next().await?;
         loop {
-            let State::Open(mut open) = seen.value.state else { return Err(unknown(id)) };
+            let SessionState::Open(mut open) = seen.value.state else { return Err(unknown(id)) };
             in_order(range, open.offset)?;
             open.claim += 1;
-            let session = self.recorded_as(State::Open(open.clone()));
+            let session = self.recorded_as(SessionState::Open(open.clone()));
             let key = keys::upload(id);
             let swapped = self.core.swap(&key, Some(&seen.etag), session.encode()).await?;
             if let Some(written) = swapped {
                 let (core, name) = (&self.core, &self.name);
-                let mut writer = Writer::resume(core, name, id, purpose, open, written.etag)?;
+                let mut writer = UploadWriter::resume(core, name, id, purpose, open, written.etag)?;
                 writer.take_over().await?;
                 return Ok(writer);
             }
@@ -218,40 +220,28 @@ impl Repository {
     }
 }
 
-/// What is to come of a body of which the first part was taken in.
-struct Rest {
-    /// Whether that went well.
-    filled: Result<()>,
-    incoming: Incoming,
-}
-
-impl Rest {
-    async fn append(mut self, mut writer: Writer) -> Result<UploadProgress> {
-        let fed = match self.filled {
-            Ok(()) => writer.feed(&mut self.incoming).await,
-            Err(error) => Err(error),
-        };
-        keep(writer, fed).await
-    }
+/// Appends a body to an upload that has no session yet.
+async fn append(writer: &mut UploadWriter, mut body: UploadBody) -> Result<UploadProgress> {
+    let appended = body.append_to(writer).await;
+    keep(writer, appended).await
 }
 
 /// Records what was taken in, also if the client broke off.
-async fn keep(mut writer: Writer, fed: Result<()>) -> Result<UploadProgress> {
-    let is_kept = matches!(fed, Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }));
-    let (kept, fed) = match is_kept {
-        true => (writer.checkpoint().await, fed),
-        false => (fed, Ok(())),
+async fn keep(writer: &mut UploadWriter, appended: Result<()>) -> Result<UploadProgress> {
+    let is_kept = matches!(appended, Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }));
+    let (kept, appended) = match is_kept {
+        true => (writer.checkpoint().await, appended),
+        false => (appended, Ok(())),
     };
     if let Err(error) = kept {
         writer.free_after(&error).await;
         return Err(error);
     }
     writer.remember();
-    fed.map(|()| UploadProgress { offset: writer.offset() })
+    appended.map(|()| UploadProgress { offset: writer.offset() })
 }
 
-/// A chunk that names its place must name the place where the upload stands. One without a byte
-/// has no place.
+/// A chunk with a range must start at the upload's offset. One without a byte has no range.
 pub(crate) fn in_order(range: Option<ContentRange>, offset: u64) -> Result<()> {
     match range {
         Some(range) if range.start != offset => {

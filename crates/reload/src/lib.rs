@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use jreg_telemetry::logging::chain;
+use jreg_storage::error_chain;
 
 /// Makes a value of the files' texts, or says what is wrong with one.
 type Parse<T> = Box<dyn Fn(&[String]) -> Result<T, Fault> + Send + Sync>;
@@ -144,7 +144,7 @@ impl<T> Watched<T> {
                 Reload::Done
             }
             Err(error) => {
-                let error = chain(&error);
+                let error = error_chain(&error);
                 tracing::error!(error, "the file is not used; what it said before still holds");
                 Reload::Failed
             }

@@ -20,6 +20,7 @@ mod error;
 mod forward;
 mod fs;
 mod hedged;
+mod jitter;
 mod key;
 mod memory;
 mod metered;
@@ -34,13 +35,14 @@ mod tombstones;
 
 pub use clock::{Clock, SystemClock};
 pub use coalesced::{Coalesced, GATHER_MAX};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, error_chain};
 #[cfg(feature = "testing")]
 pub use fs::SyscallHook;
 pub use fs::{
     Durability, FS_THREADS, FsOptions, FsStore, OpenError, SyncCounts, Syscall, SyscallTarget,
 };
 pub use hedged::{Hedge, Hedged};
+pub use jitter::full_jitter;
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use metered::{Metered, Observer};

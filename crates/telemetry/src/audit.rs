@@ -294,7 +294,7 @@ pub struct GcEntry {
 
 impl GcEntry {
     /// The tag is the last part of the key that the action names.
-    pub fn tag_removed(action: &jreg_registry::Action) -> Self {
+    pub fn tag_removed(action: &jreg_registry::GcAction) -> Self {
         Self {
             time: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             event: "gc",

@@ -91,22 +91,6 @@ fn pretty(format: LogFormat, terminal: bool) -> bool {
     }
 }
 
-/// An error and everything that lies under it, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // A transparent error repeats the words of its cause.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,15 +108,5 @@ mod tests {
         assert_eq!(shortened("abc", 3), "abc");
         assert_eq!(shortened("abcd", 3), "abc…");
         assert_eq!(shortened("aä", 2), "a…");
-    }
-
-    #[test]
-    fn a_chain_names_each_cause_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("{0}")]
-        struct Layer(&'static str, #[source] Option<Box<Layer>>);
-        let error =
-            Layer("top", Some(Box::new(Layer("middle", Some(Box::new(Layer("middle", None)))))));
-        assert_eq!(chain(&error), "top: middle");
     }
 }

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jreg_registry::{BudgetUsage, Checked, Collected, RegistryUsage, Tally};
+use jreg_registry::{BudgetUsage, FsckReport, GcReport, GcTally, RegistryUsage};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -500,7 +500,7 @@ impl Metrics {
     }
 
     /// Counts a collection that ended well.
-    pub fn count_collection(&self, done: &Collected, duration: Duration) {
+    pub fn count_collection(&self, done: &GcReport, duration: Duration) {
         self.gc_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
         self.gc_seconds.inc_by(duration.as_secs_f64());
         self.gc_last_success.set(unix_time());
@@ -511,13 +511,13 @@ impl Metrics {
             ("link", &done.links),
             ("blob", &done.blobs),
             ("leftover", &done.leftovers),
-            ("fold", &done.folded),
+            ("fold", &done.deduplicated),
         ] {
             self.count_tally(kind, tally);
         }
     }
 
-    fn count_tally(&self, kind: &'static str, tally: &Tally) {
+    fn count_tally(&self, kind: &'static str, tally: &GcTally) {
         let kind = ("kind", Word::Text(kind));
         for (fate, count) in [
             ("scanned", tally.scanned),
@@ -540,7 +540,7 @@ impl Metrics {
     }
 
     /// Counts a check that came to its end.
-    pub fn count_check(&self, checked: &Checked) {
+    pub fn count_check(&self, checked: &FsckReport) {
         self.scrub_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
         self.scrub_last_success.set(unix_time());
         self.scrub_hashed_bytes.inc_by(checked.hashed_bytes);

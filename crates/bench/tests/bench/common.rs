@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jreg_bench::{Amount, Plan, Run, measure};
+use jreg_bench::{BenchRun, PlanAmount, RunPlan, measure};
 
 /// Runs a test.
 pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
@@ -10,13 +10,13 @@ pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// A small run: four operations of each workload, without a warm-up.
-pub(crate) fn plan(url: &str) -> Plan {
-    Plan {
+pub(crate) fn plan(url: &str) -> RunPlan {
+    RunPlan {
         url: url.parse().unwrap(),
         label: "test".to_owned(),
         workloads: Vec::new(),
         concurrency: 3,
-        amount: Amount::Count(4),
+        amount: PlanAmount::Count(4),
         warmup: Duration::ZERO,
         rounds: 1,
         namespace: "bench/test".to_owned(),
@@ -35,7 +35,11 @@ pub(crate) fn plan(url: &str) -> Plan {
 }
 
 /// A small run of these workloads, one operation after the other.
-pub(crate) async fn one_by_one(url: &str, workloads: &str, change: impl FnOnce(&mut Plan)) -> Run {
+pub(crate) async fn one_by_one(
+    url: &str,
+    workloads: &str,
+    change: impl FnOnce(&mut RunPlan),
+) -> BenchRun {
     let mut plan = plan(url);
     plan.concurrency = 1;
     plan.workloads = workloads.split(',').map(|name| name.parse().unwrap()).collect();

@@ -4,21 +4,21 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use jreg_bench::{BenchError, Measured, measure};
+use jreg_bench::{BenchError, WorkloadResult, measure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::common::{block_on, one_by_one, plan};
-use crate::fake::{Asked, Fake, answer, answer_with};
+use crate::fake::{FakeRegistry, FakeRequest, answer_with, response};
 
-/// What came of a workload whose GETs of blobs are answered like this, after so many good ones.
+/// What came of a workload whose blob GETs get these responses, after so many good ones.
 async fn blob_gets(
     good: usize,
-    bad: impl Fn(&Asked) -> crate::fake::Answer + Send + Sync + 'static,
+    bad: impl Fn(&FakeRequest) -> crate::fake::FakeResponse + Send + Sync + 'static,
     verify: bool,
-) -> Measured {
+) -> WorkloadResult {
     let seen = AtomicUsize::new(0);
-    let fake = Fake::misbehaving(move |asked| {
+    let fake = FakeRegistry::misbehaving(move |asked| {
         let get = asked.method == http::Method::GET && asked.target.contains("/blobs/");
         (get && seen.fetch_add(1, Ordering::Relaxed) >= good).then(|| bad(asked))
     })
@@ -27,14 +27,14 @@ async fn blob_gets(
     run.results.remove(0)
 }
 
-fn failed(measured: &Measured) -> Vec<(&str, u64)> {
+fn failed(measured: &WorkloadResult) -> Vec<(&str, u64)> {
     measured.errors.iter().map(|(name, count)| (name.as_str(), *count)).collect()
 }
 
 #[test]
 fn errors_are_counted_by_status() {
     block_on(async {
-        let measured = blob_gets(3, |_| answer(500, "{}"), false).await;
+        let measured = blob_gets(3, |_| response(500, "{}"), false).await;
         assert_eq!(failed(&measured), [("status 500", 2)]);
         assert_eq!(measured.operations, 2, "what failed is no operation that was done");
     });
@@ -43,7 +43,7 @@ fn errors_are_counted_by_status() {
 #[test]
 fn a_workload_that_fails_at_once_is_not_measured() {
     block_on(async {
-        let measured = blob_gets(0, |_| answer(503, ""), false).await;
+        let measured = blob_gets(0, |_| response(503, ""), false).await;
         assert_eq!((failed(&measured), measured.operations), (vec![("status 503", 1)], 0));
     });
 }
@@ -51,7 +51,7 @@ fn a_workload_that_fails_at_once_is_not_measured() {
 #[test]
 fn a_body_of_another_length_is_an_error() {
     block_on(async {
-        let measured = blob_gets(1, |_| answer(200, vec![0; 4095]), false).await;
+        let measured = blob_gets(1, |_| response(200, vec![0; 4095]), false).await;
         assert_eq!(failed(&measured), [("length", 4)]);
     });
 }
@@ -59,7 +59,7 @@ fn a_body_of_another_length_is_an_error() {
 #[test]
 fn other_bytes_are_an_error_in_the_first_operation_and_where_all_is_verified() {
     block_on(async {
-        let other = |_: &Asked| answer(200, vec![0; 4096]);
+        let other = |_: &FakeRequest| response(200, vec![0; 4096]);
         assert_eq!(failed(&blob_gets(0, other, false).await), [("digest", 1)]);
         assert_eq!(failed(&blob_gets(1, other, true).await), [("digest", 4)]);
         assert_eq!(failed(&blob_gets(1, other, false).await), []);
@@ -69,10 +69,10 @@ fn other_bytes_are_an_error_in_the_first_operation_and_where_all_is_verified() {
 #[test]
 fn lists_are_checked() {
     block_on(async {
-        let fake = Fake::misbehaving(|asked| {
+        let fake = FakeRegistry::misbehaving(|asked| {
             let list =
                 asked.target.contains("/tags/list?") || asked.target.contains("/v2/_catalog?");
-            list.then(|| answer(200, r#"{"tags":["x"],"repositories":null}"#))
+            list.then(|| response(200, r#"{"tags":["x"],"repositories":null}"#))
         })
         .await;
         let run = one_by_one(&fake.url(), "tag-page", |_| {}).await;
@@ -83,10 +83,10 @@ fn lists_are_checked() {
 #[test]
 fn a_registry_that_knows_no_pages_is_not_measured_by_them() {
     block_on(async {
-        let fake = Fake::misbehaving(|asked| {
+        let fake = FakeRegistry::misbehaving(|asked| {
             let all: Vec<_> = (0..130).map(|number| format!("t{number:07}")).collect();
             let list = serde_json::json!({"name": "x", "tags": all}).to_string();
-            asked.target.contains("/tags/list?").then(|| answer(200, list.clone()))
+            asked.target.contains("/tags/list?").then(|| response(200, list.clone()))
         })
         .await;
         let run = one_by_one(&fake.url(), "tag-page", |_| {}).await;
@@ -98,7 +98,7 @@ fn a_registry_that_knows_no_pages_is_not_measured_by_them() {
 #[test]
 fn what_is_optional_may_be_absent() {
     block_on(async {
-        let fake = Fake::start().await;
+        let fake = FakeRegistry::start().await;
         let run = one_by_one(&fake.url(), "catalog,referrers,blob-head", |_| {}).await;
         let unsupported = |n: usize| run.results[n].unsupported.as_deref();
         assert_eq!((unsupported(0), unsupported(1)), (Some("status 404"), Some("status 404")));
@@ -107,7 +107,7 @@ fn what_is_optional_may_be_absent() {
     });
 }
 
-/// A server that answers some requests, and to each that comes then it says this and hangs up.
+/// A server that answers some requests, and then sends this and closes.
 async fn raw(good: usize, bad: &'static str) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -196,7 +196,7 @@ fn a_server_that_is_gone_is_not_asked_for_as_long_as_there_is_time() {
                 }
             });
             let run = one_by_one(&url, "blob-head-missing", |plan| {
-                plan.amount = jreg_bench::Amount::Duration(Duration::from_secs(3600));
+                plan.amount = jreg_bench::PlanAmount::Duration(Duration::from_secs(3600));
             })
             .await;
             serving.await.unwrap();
@@ -214,7 +214,7 @@ fn without_a_registry_there_is_nothing_to_measure() {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
         let error = measure(plan(&format!("http://{closed}")), &mut |_| {}).await.unwrap_err();
         assert!(matches!(error, BenchError::Unreachable(_)), "{error:?}");
-        let fake = Fake::misbehaving(|_| Some(answer(404, ""))).await;
+        let fake = FakeRegistry::misbehaving(|_| Some(response(404, ""))).await;
         let error = measure(plan(&fake.url()), &mut |_| {}).await.unwrap_err();
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "status 404");
     });
@@ -223,12 +223,12 @@ fn without_a_registry_there_is_nothing_to_measure() {
 #[test]
 fn redirects_of_downloads_are_followed_so_often() {
     block_on(async {
-        let store = Fake::misbehaving(|asked| {
+        let store = FakeRegistry::misbehaving(|asked| {
             assert!(
                 !asked.headers.contains_key("authorization"),
                 "a token goes to its registry only"
             );
-            asked.target.starts_with("/store/").then(|| answer(200, vec![0; 4096]))
+            asked.target.starts_with("/store/").then(|| response(200, vec![0; 4096]))
         })
         .await;
         let away = store.url();

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 /// What was asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct FakeRequest {
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) target: String,
@@ -25,51 +25,51 @@ pub(crate) struct Asked {
     pub(crate) body: Bytes,
 }
 
-/// An answer.
-pub(crate) type Answer = Response<Full<Bytes>>;
+/// A response.
+pub(crate) type FakeResponse = Response<Full<Bytes>>;
 
 /// Answers instead of the registry, where it gives something.
-pub(crate) type Misbehave = dyn Fn(&Asked) -> Option<Answer> + Send + Sync;
+pub(crate) type FakeFault = dyn Fn(&FakeRequest) -> Option<FakeResponse> + Send + Sync;
 
 /// A registry that keeps blobs and manifests of all repositories by what they are asked by.
-pub(crate) struct Fake {
+pub(crate) struct FakeRegistry {
     address: SocketAddr,
-    state: Arc<State>,
+    state: Arc<FakeState>,
     accepting: JoinHandle<()>,
 }
 
-struct State {
-    asked: Mutex<Vec<Asked>>,
+struct FakeState {
+    asked: Mutex<Vec<FakeRequest>>,
     kept: Mutex<HashMap<String, Bytes>>,
     uploads: Mutex<HashMap<String, Bytes>>,
-    misbehave: Box<Misbehave>,
+    misbehave: Box<FakeFault>,
 }
 
-pub(crate) fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-    answer
+pub(crate) fn response(status: u16, body: impl Into<Bytes>) -> FakeResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
 }
 
-pub(crate) fn answer_with(status: u16, name: &'static str, value: &str) -> Answer {
-    let mut answer = answer(status, "a body that is not what was asked for");
-    answer.headers_mut().insert(name, value.parse().unwrap());
-    answer
+pub(crate) fn answer_with(status: u16, name: &'static str, value: &str) -> FakeResponse {
+    let mut response = response(status, "a body that is not what was asked for");
+    response.headers_mut().insert(name, value.parse().unwrap());
+    response
 }
 
-impl Fake {
+impl FakeRegistry {
     /// One that behaves.
     pub(crate) async fn start() -> Self {
         Self::misbehaving(|_| None).await
     }
 
-    /// One that answers otherwise where it is told to.
+    /// One that misbehaves where it is told to.
     pub(crate) async fn misbehaving(
-        misbehave: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static,
+        misbehave: impl Fn(&FakeRequest) -> Option<FakeResponse> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State {
+        let state = Arc::new(FakeState {
             asked: Mutex::default(),
             kept: Mutex::default(),
             uploads: Mutex::default(),
@@ -87,18 +87,18 @@ impl Fake {
         self.address
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<FakeRequest> {
         self.state.asked.lock().unwrap().clone()
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeRegistry {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<FakeState>) {
     while let Ok((stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         tokio::spawn(async move {
@@ -110,23 +110,26 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn respond(state: Arc<State>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn respond(
+    state: Arc<FakeState>,
+    request: Request<Incoming>,
+) -> Result<FakeResponse, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let target = parts.uri.path_and_query().unwrap().to_string();
-    let asked = Asked { method: parts.method, target, headers: parts.headers, body };
+    let asked = FakeRequest { method: parts.method, target, headers: parts.headers, body };
     state.asked.lock().unwrap().push(asked.clone());
-    Ok((state.misbehave)(&asked).unwrap_or_else(|| state.answer(&asked)))
+    Ok((state.misbehave)(&asked).unwrap_or_else(|| state.response(&asked)))
 }
 
-impl State {
-    fn answer(&self, asked: &Asked) -> Answer {
+impl FakeState {
+    fn response(&self, asked: &FakeRequest) -> FakeResponse {
         let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
         match asked.method {
-            Method::GET | Method::HEAD if path == "/v2/" => answer(200, "{}"),
+            Method::GET | Method::HEAD if path == "/v2/" => response(200, "{}"),
             Method::GET | Method::HEAD => match self.kept.lock().unwrap().get(path) {
-                Some(bytes) => answer(200, bytes.clone()),
-                None => answer(404, "{}"),
+                Some(bytes) => response(200, bytes.clone()),
+                None => response(404, "{}"),
             },
             Method::POST => {
                 let number = self.uploads.lock().unwrap().len();
@@ -143,25 +146,25 @@ impl State {
                 let bytes = if asked.body.is_empty() { patched } else { asked.body.clone() };
                 let digest = query.rsplit_once("digest=").unwrap().1;
                 if digest != sha256(&bytes) {
-                    return answer(400, "{}");
+                    return response(400, "{}");
                 }
                 let blobs = path.split_once("uploads/").unwrap().0;
                 self.keep([&format!("{blobs}{digest}")], &bytes)
             }
-            _ => answer(405, "{}"),
+            _ => response(405, "{}"),
         }
     }
 
-    fn write(&self, upload: &str, bytes: Bytes, status: u16) -> Answer {
+    fn write(&self, upload: &str, bytes: Bytes, status: u16) -> FakeResponse {
         self.uploads.lock().unwrap().insert(upload.to_owned(), bytes);
         answer_with(status, "location", &format!("{upload}?state=x"))
     }
 
-    fn keep<const N: usize>(&self, paths: [&str; N], bytes: &Bytes) -> Answer {
+    fn keep<const N: usize>(&self, paths: [&str; N], bytes: &Bytes) -> FakeResponse {
         let mut kept = self.kept.lock().unwrap();
         for path in paths {
             kept.insert(path.to_owned(), bytes.clone());
         }
-        answer(201, "")
+        response(201, "")
     }
 }

@@ -1,20 +1,20 @@
 //! Names, passwords and tokens: what is asked of the server of tokens, and how often.
 
-use jreg_bench::{BenchError, Run, measure};
+use jreg_bench::{BenchError, BenchRun, measure};
 
 use crate::common::{block_on, one_by_one, plan};
-use crate::fake::{Answer, Asked, Fake, answer, answer_with};
+use crate::fake::{FakeRegistry, FakeRequest, FakeResponse, answer_with, response};
 
-fn header<'a>(asked: &'a Asked, name: &str) -> Option<&'a str> {
+fn header<'a>(asked: &'a FakeRequest, name: &str) -> Option<&'a str> {
     asked.headers.get(name).map(|value| value.to_str().unwrap())
 }
 
-fn authorization(asked: &Asked) -> Option<&str> {
+fn authorization(asked: &FakeRequest) -> Option<&str> {
     header(asked, "authorization")
 }
 
 /// What a request needs the right to.
-fn scope(asked: &Asked) -> String {
+fn scope(asked: &FakeRequest) -> String {
     let Some((_, rest)) = asked.target.split_once("/v2/bench/") else {
         return "registry:catalog:*".to_owned();
     };
@@ -29,17 +29,17 @@ fn scope(asked: &Asked) -> String {
 }
 
 /// Grants a token for what was asked to who knows the password.
-fn token(asked: &Asked) -> Answer {
+fn token(asked: &FakeRequest) -> FakeResponse {
     if authorization(asked) != Some("Basic bWU6c2VjcmV0") {
-        return answer(401, "{}");
+        return response(401, "{}");
     }
     let query = asked.target.split_once('?').unwrap().1;
-    answer(200, format!(r#"{{"token":"for {query}"}}"#))
+    response(200, format!(r#"{{"token":"for {query}"}}"#))
 }
 
 /// A registry that asks for a token of the server at `realm`.
-async fn guarded(realm: String) -> Fake {
-    Fake::misbehaving(move |asked| {
+async fn guarded(realm: String) -> FakeRegistry {
+    FakeRegistry::misbehaving(move |asked| {
         let scope = scope(asked);
         let good = |shown: &str| {
             let decoded = shown.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
@@ -60,7 +60,7 @@ async fn guarded(realm: String) -> Fake {
     .await
 }
 
-async fn run_as(url: &str, user: Option<&str>) -> Result<Run, BenchError> {
+async fn run_as(url: &str, user: Option<&str>) -> Result<BenchRun, BenchError> {
     let mut plan = plan(url);
     plan.credentials = user.map(|user| user.parse().unwrap());
     plan.workloads = ["push-docker-4k", "blob-get-4k"].map(|name| name.parse().unwrap()).to_vec();
@@ -70,7 +70,7 @@ async fn run_as(url: &str, user: Option<&str>) -> Result<Run, BenchError> {
 #[test]
 fn a_token_is_fetched_for_each_scope_and_used_again() {
     block_on(async {
-        let tokens = Fake::misbehaving(|asked| Some(token(asked))).await;
+        let tokens = FakeRegistry::misbehaving(|asked| Some(token(asked))).await;
         let registry = guarded(tokens.url()).await;
         let run = run_as(&registry.url(), Some("me:secret")).await.unwrap();
         for measured in &run.results {
@@ -95,7 +95,7 @@ fn a_token_is_fetched_for_each_scope_and_used_again() {
 #[test]
 fn a_wrong_password_is_an_error() {
     block_on(async {
-        let tokens = Fake::misbehaving(|asked| Some(token(asked))).await;
+        let tokens = FakeRegistry::misbehaving(|asked| Some(token(asked))).await;
         let registry = guarded(tokens.url()).await;
         for user in [Some("me:wrong"), None] {
             let error = run_as(&registry.url(), user).await.unwrap_err();
@@ -108,7 +108,7 @@ fn a_wrong_password_is_an_error() {
 #[test]
 fn a_name_and_a_password_are_shown_where_they_are_asked_for() {
     block_on(async {
-        let registry = Fake::misbehaving(|asked| match authorization(asked) {
+        let registry = FakeRegistry::misbehaving(|asked| match authorization(asked) {
             Some("Basic bWU6c2VjcmV0") => None,
             _ => Some(answer_with(401, "www-authenticate", r#"Basic realm="fake""#)),
         })

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Parser;
-use jreg_bench::{BenchArgs, FORMAT, Latency, Measured, Run, Verdict};
+use jreg_bench::{BenchArgs, BenchOutcome, BenchRun, FORMAT, Latency, WorkloadResult};
 
 use crate::common::block_on;
-use crate::fake::{Fake, answer};
+use crate::fake::{FakeRegistry, response};
 
 /// What the command prints, and how it goes.
-fn command(args: &[&str]) -> Result<(Verdict, String), String> {
+fn command(args: &[&str]) -> Result<(BenchOutcome, String), String> {
     let mut out = Vec::new();
     let verdict = command_to(args, &mut out)?;
     Ok((verdict, String::from_utf8(out).unwrap()))
 }
 
-fn command_to(args: &[&str], out: &mut Vec<u8>) -> Result<Verdict, String> {
+fn command_to(args: &[&str], out: &mut Vec<u8>) -> Result<BenchOutcome, String> {
     let args = std::iter::once("jreg-bench").chain(args.iter().copied());
     let args = BenchArgs::try_parse_from(args).unwrap();
     let verdict = jreg_bench::run(args, out, &mut std::io::sink());
@@ -24,9 +24,9 @@ fn command_to(args: &[&str], out: &mut Vec<u8>) -> Result<Verdict, String> {
 }
 
 /// A result whose figures all follow from one.
-fn measured(workload: &str, round: u32, rate: f64) -> Measured {
+fn measured(workload: &str, round: u32, rate: f64) -> WorkloadResult {
     let operations = 1000;
-    Measured {
+    WorkloadResult {
         workload: workload.to_owned(),
         round,
         operations,
@@ -37,12 +37,12 @@ fn measured(workload: &str, round: u32, rate: f64) -> Measured {
         server_cpu_seconds: Some(800.0 / rate),
         server_peak_bytes: Some(50_000_000),
         client_cpu_seconds: Some(100.0 / rate),
-        ..Measured::default()
+        ..WorkloadResult::default()
     }
 }
 
-fn run(label: &str, results: Vec<Measured>) -> Run {
-    Run {
+fn run(label: &str, results: Vec<WorkloadResult>) -> BenchRun {
+    BenchRun {
         format: FORMAT,
         label: label.to_owned(),
         url: "http://127.0.0.1:5000".to_owned(),
@@ -60,14 +60,14 @@ fn run(label: &str, results: Vec<Measured>) -> Run {
 }
 
 /// Two rounds of one peer in two files, one of another that lacks something, and ours.
-fn runs() -> Vec<Run> {
-    let without = Measured {
+fn runs() -> Vec<BenchRun> {
+    let without = WorkloadResult {
         workload: "catalog".to_owned(),
         round: 1,
         unsupported: Some("status 404".to_owned()),
-        ..Measured::default()
+        ..WorkloadResult::default()
     };
-    let failing = Measured {
+    let failing = WorkloadResult {
         errors: BTreeMap::from([("status 500".to_owned(), 2)]),
         client_cpu_seconds: Some(1.0),
         seconds: 1.0,
@@ -83,7 +83,7 @@ fn runs() -> Vec<Run> {
 
 fn written(folder: &Path) -> Vec<String> {
     let runs = runs();
-    let write = |(number, run): (usize, &Run)| {
+    let write = |(number, run): (usize, &BenchRun)| {
         let path = folder.join(format!("{number}.json"));
         std::fs::write(&path, serde_json::to_string(run).unwrap()).unwrap();
         path.display().to_string()
@@ -95,7 +95,7 @@ fn written(folder: &Path) -> Vec<String> {
 fn results_are_read_as_they_were_written() {
     for run in runs() {
         let text = serde_json::to_string(&run).unwrap();
-        assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), run);
+        assert_eq!(serde_json::from_str::<BenchRun>(&text).unwrap(), run);
     }
 }
 
@@ -107,7 +107,7 @@ fn a_report_has_medians_and_ratios_to_the_best_peer() {
     let files = written(folder.path());
     let args: Vec<_> = std::iter::once("report").chain(files.iter().map(String::as_str)).collect();
     let (verdict, markdown) = command(&args).unwrap();
-    assert_eq!(verdict, Verdict::Done);
+    assert_eq!(verdict, BenchOutcome::Done);
     assert_eq!(markdown, GOLDEN, "{markdown}");
 }
 
@@ -180,19 +180,19 @@ fn a_file_that_cannot_be_written_costs_no_results() {
 }
 
 /// Runs the command on a fake, which needs a thread that is not the command's.
-fn on_fake(status: u16, args: &[&str]) -> Result<(Verdict, String), String> {
+fn on_fake(status: u16, args: &[&str]) -> Result<(BenchOutcome, String), String> {
     let mut out = Vec::new();
     let verdict = on_fake_to(status, args, &mut out)?;
     Ok((verdict, String::from_utf8(out).unwrap()))
 }
 
-fn on_fake_to(status: u16, args: &[&str], out: &mut Vec<u8>) -> Result<Verdict, String> {
+fn on_fake_to(status: u16, args: &[&str], out: &mut Vec<u8>) -> Result<BenchOutcome, String> {
     let (send, receive) = std::sync::mpsc::channel();
     let (done, ended) = tokio::sync::oneshot::channel::<()>();
     let serving = std::thread::spawn(move || {
         block_on(async {
-            let fake = Fake::misbehaving(move |asked| {
-                asked.target.contains("/blobs/sha256").then(|| answer(status, ""))
+            let fake = FakeRegistry::misbehaving(move |asked| {
+                asked.target.contains("/blobs/sha256").then(|| response(status, ""))
             })
             .await;
             send.send(fake.url()).unwrap();
@@ -212,26 +212,26 @@ fn on_fake_to(status: u16, args: &[&str], out: &mut Vec<u8>) -> Result<Verdict, 
 #[test]
 fn a_run_prints_a_table_and_says_whether_all_went_well() {
     let (verdict, table) = on_fake(404, &[]).unwrap();
-    assert_eq!(verdict, Verdict::Done);
+    assert_eq!(verdict, BenchOutcome::Done);
     assert!(table.starts_with("workload"), "{table}");
     let line = table.lines().find(|line| line.starts_with("blob-head-missing")).unwrap();
     assert_eq!(line.split_whitespace().nth(1), Some("3"));
     let (verdict, table) = on_fake(500, &[]).unwrap();
-    assert_eq!(verdict, Verdict::Failed);
+    assert_eq!(verdict, BenchOutcome::Failed);
     assert!(table.contains("blob-head-missing: failed: 1 × status 500"), "{table}");
 }
 
 #[test]
 fn a_run_is_written_as_json() {
     let (_, json) = on_fake(404, &["--json", "-", "--label", "it"]).unwrap();
-    let run: Run = serde_json::from_str(&json).unwrap();
+    let run: BenchRun = serde_json::from_str(&json).unwrap();
     assert_eq!((run.label.as_str(), run.results[0].operations), ("it", 3));
     let folder = tempfile::tempdir().unwrap();
     let (file, chart) = (folder.path().join("run.json"), folder.path().join("run.svg"));
     let args = ["--json", file.to_str().unwrap(), "--svg", chart.to_str().unwrap()];
     let (_, table) = on_fake(404, &args).unwrap();
     assert!(table.starts_with("workload"));
-    let run: Run = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let run: BenchRun = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     assert_eq!(run.count, Some(3));
     assert!(std::fs::read_to_string(chart).unwrap().contains("blob-head-missing (/s)"));
 }

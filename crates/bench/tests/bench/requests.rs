@@ -1,11 +1,11 @@
 //! What goes over the wire, as a registry sees it.
 
 use crate::common::{block_on, one_by_one};
-use crate::fake::{Asked, Fake, answer_with};
+use crate::fake::{FakeRegistry, FakeRequest, answer_with};
 
 /// Methods and what follows the repository, with digests and uploads as one word each.
-fn steps(asked: &[Asked]) -> Vec<String> {
-    let step = |asked: &Asked| {
+fn steps(asked: &[FakeRequest]) -> Vec<String> {
+    let step = |asked: &FakeRequest| {
         let (_, rest) = asked.target.split_once("/0000000000000007/")?;
         let rest = rest.split('?').next()?;
         let rest = match rest.rsplit_once('/')? {
@@ -20,8 +20,8 @@ fn steps(asked: &[Asked]) -> Vec<String> {
 }
 
 /// What was asked for the operations that count: the last of all.
-async fn last(workload: &str, requests: usize) -> Vec<Asked> {
-    let fake = Fake::start().await;
+async fn last(workload: &str, requests: usize) -> Vec<FakeRequest> {
+    let fake = FakeRegistry::start().await;
     let run = one_by_one(&fake.url(), workload, |_| {}).await;
     assert_eq!(run.results[0].errors.len(), 0, "{:?}", run.results);
     let asked = fake.asked();
@@ -34,7 +34,7 @@ fn a_docker_push_is_post_patch_of_unknown_length_and_an_empty_put() {
         let asked = last("push-docker-4k", 3).await;
         let expected = ["POST blobs/uploads/", "PATCH blobs/uploads/ID", "PUT blobs/uploads/ID"];
         assert_eq!(steps(&asked), expected);
-        let header = |asked: &Asked, name| {
+        let header = |asked: &FakeRequest, name| {
             asked.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(header(&asked[0], "content-length").unwrap(), "0");
@@ -98,14 +98,14 @@ fn an_image_is_pulled_tag_first_then_manifest_configuration_and_layers() {
 #[test]
 fn a_tag_put_changes_what_its_tag_names() {
     block_on(async {
-        let fake = Fake::start().await;
-        one_by_one(&fake.url(), "tag-put", |plan| plan.amount = jreg_bench::Amount::Count(600))
+        let fake = FakeRegistry::start().await;
+        one_by_one(&fake.url(), "tag-put", |plan| plan.amount = jreg_bench::PlanAmount::Count(600))
             .await;
         let mut named = std::collections::HashMap::new();
         let asked = fake.asked();
         let moved: Vec<_> = asked.iter().filter(|asked| asked.target.contains("/moved-")).collect();
         assert_eq!(moved.len(), 601);
-        for Asked { target, body, .. } in moved {
+        for FakeRequest { target, body, .. } in moved {
             assert_ne!(named.insert(target, body), Some(body), "{target} named that already");
         }
     });
@@ -114,7 +114,7 @@ fn a_tag_put_changes_what_its_tag_names() {
 #[test]
 fn no_content_is_pushed_twice() {
     block_on(async {
-        let fake = Fake::start().await;
+        let fake = FakeRegistry::start().await;
         one_by_one(&fake.url(), "push-known-4k,push-docker-4k,image-push-5", |plan| {
             plan.rounds = 2
         })
@@ -132,7 +132,7 @@ fn no_content_is_pushed_twice() {
 #[test]
 fn two_runs_share_neither_content_nor_repositories() {
     block_on(async {
-        let fake = Fake::start().await;
+        let fake = FakeRegistry::start().await;
         one_by_one(&fake.url(), "push-known-4k", |_| {}).await;
         let first = fake.asked().len();
         one_by_one(&fake.url(), "push-known-4k", |plan| plan.seed = 8).await;
@@ -146,7 +146,7 @@ fn two_runs_share_neither_content_nor_repositories() {
 #[test]
 fn an_absolute_location_is_followed_whatever_name_the_registry_has_for_itself() {
     block_on(async {
-        let fake = Fake::misbehaving(|asked| {
+        let fake = FakeRegistry::misbehaving(|asked| {
             let begun = asked.method == http::Method::POST;
             let path = asked.target.clone();
             begun

@@ -2,15 +2,15 @@
 
 use jreg_testkit::{Authority, TlsProxy};
 
-use jreg_bench::{BenchError, Plan, measure};
+use jreg_bench::{BenchError, RunPlan, measure};
 
 use crate::common::{block_on, one_by_one, plan};
-use crate::fake::Fake;
+use crate::fake::FakeRegistry;
 
 #[test]
 fn a_registry_is_trusted_by_the_authorities_that_were_given() {
     block_on(async {
-        let (fake, authority) = (Fake::start().await, Authority::new());
+        let (fake, authority) = (FakeRegistry::start().await, Authority::new());
         let proxy = TlsProxy::start(&authority, fake.address()).await;
         let url = format!("https://{}", proxy.address());
         let folder = tempfile::tempdir().unwrap();
@@ -38,7 +38,7 @@ fn a_file_without_certificates_is_named() {
         let empty = folder.path().join("empty.pem");
         std::fs::write(&empty, "").unwrap();
         for ca in [empty, folder.path().join("missing.pem")] {
-            let plan = Plan { ca: Some(ca.clone()), ..plan("https://127.0.0.1:1") };
+            let plan = RunPlan { ca: Some(ca.clone()), ..plan("https://127.0.0.1:1") };
             let error = measure(plan, &mut |_| {}).await.unwrap_err().to_string();
             assert_eq!(error, format!("cannot read certificates from {}", ca.display()));
         }

@@ -1,12 +1,12 @@
 //! Every workload on a real server of ours: it is done, nothing fails, and what it promises to send
 //! is sent.
 
-use jreg_bench::{Amount, Measured, Plan, Run, WORKLOADS, Workload, measure};
+use jreg_bench::{BenchRun, PlanAmount, RunPlan, WORKLOADS, Workload, WorkloadResult, measure};
 use jreg_testkit::{ServerSpec, StoreKind, TestServer};
 
 use crate::common::{block_on, plan};
 
-async fn run(change: impl FnOnce(&mut Plan)) -> Run {
+async fn run(change: impl FnOnce(&mut RunPlan)) -> BenchRun {
     let server = TestServer::start(ServerSpec::default().store(StoreKind::Folder)).await;
     let mut plan = plan(&format!("http://{}", server.client().address()));
     change(&mut plan);
@@ -15,7 +15,7 @@ async fn run(change: impl FnOnce(&mut Plan)) -> Run {
     run
 }
 
-fn clean(measured: &Measured, operations: u64) {
+fn clean(measured: &WorkloadResult, operations: u64) {
     assert_eq!(measured.errors.len(), 0, "{measured:?}");
     assert_eq!(measured.unsupported, None, "{measured:?}");
     assert_eq!(measured.operations, operations, "{measured:?}");
@@ -28,7 +28,7 @@ fn every_workload_is_done_without_errors() {
             plan.workloads = WORKLOADS.to_vec();
             plan.verify = true;
             // Some move 100 MiB each time.
-            plan.amount = Amount::Count(2);
+            plan.amount = PlanAmount::Count(2);
         })
         .await;
         assert_eq!(run.results.len(), WORKLOADS.len());
@@ -102,7 +102,7 @@ fn a_time_ends_a_workload_and_so_do_the_bytes_that_it_may_leave() {
         let workloads = vec!["push-known-1m".parse().unwrap()];
         let run = run(|plan| {
             plan.workloads = workloads;
-            plan.amount = Amount::Duration(std::time::Duration::from_secs(3600));
+            plan.amount = PlanAmount::Duration(std::time::Duration::from_secs(3600));
             plan.push_bytes_max = 5 * 1_048_576;
         })
         .await;
@@ -146,7 +146,7 @@ fn a_process_that_is_not_there_ends_the_run() {
     block_on(async {
         let server = TestServer::start(ServerSpec::default()).await;
         let url = format!("http://{}", server.client().address());
-        let plan = Plan { pid: Some(u32::MAX), ..plan(&url) };
+        let plan = RunPlan { pid: Some(u32::MAX), ..plan(&url) };
         let error = measure(plan, &mut |_| {}).await.unwrap_err().to_string();
         assert!(error.contains("proc"), "{error}");
     });

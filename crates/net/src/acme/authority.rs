@@ -16,7 +16,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::client::{Http, client};
 use super::records::AccountRecord;
-use super::{AcmeError, AcmeOptions, is_conflict};
+use super::{AcmeError, AcmeOptions};
 
 /// How often an order is looked at that the authority works on.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -194,7 +194,7 @@ impl Authority {
     async fn keep(&self, record: &AccountRecord, mode: PutMode) -> Result<(), AcmeError> {
         match self.store.put(&acme_account(), record.to_bytes(), mode).await {
             Ok(_) => Ok(()),
-            Err(error) if is_conflict(error.kind()) => Err(AcmeError::Superseded),
+            Err(error) if error.is_conflict() => Err(AcmeError::Superseded),
             Err(error) => Err(error.into()),
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jreg_registry::acme_order;
 use jreg_storage::Store;
-use jreg_telemetry::logging::chain;
+use jreg_storage::error_chain;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -61,7 +61,11 @@ impl Challenges {
             Ok(record) => record,
             Err(error) => {
                 if !error.is_not_found() {
-                    tracing::warn!(error = chain(&error), name, "cannot answer the authority");
+                    tracing::warn!(
+                        error = error_chain(&error),
+                        name,
+                        "cannot answer the authority"
+                    );
                 }
                 return None;
             }

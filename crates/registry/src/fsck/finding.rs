@@ -1,22 +1,22 @@
-//! [`Finding`]: one thing that a check has to say; and how much it matters.
+//! [`FsckFinding`]: one thing that is wrong or notable; and how severe it is.
 
 use jreg_oci::{Digest, RepositoryName};
 use serde::{Deserialize, Serialize};
 
-/// How much a finding matters.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Nothing is wrong: mostly garbage that a collector will take.
+    /// Nothing is wrong: mostly garbage that GC will remove.
     Note,
-    /// Everything is served right, but something is not as it should be.
+    /// Everything is served correctly, but a record is not as it should be.
     Untidy,
-    /// Something that was acknowledged is missing or wrong.
+    /// Acknowledged content is missing or wrong.
     Damage,
 }
 
 impl Severity {
-    /// The word for it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Note => "note",
@@ -26,22 +26,22 @@ impl Severity {
     }
 }
 
-/// What becomes of a finding.
+/// Whether a finding can be, or was, repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Repair {
-    /// Nothing can be done here without a loss, or nothing need be.
+pub enum RepairStatus {
+    /// There is no repair without losing data, or none is needed.
     None,
-    /// A check that repairs would mend it.
+    /// `--repair` would repair it.
     Possible,
-    /// It was mended.
+    /// It was repaired.
     Done,
-    /// It could not be mended: the store failed, or somebody changed the object meanwhile.
+    /// The repair failed: the store failed, or the object was changed concurrently.
     Failed,
 }
 
-impl Repair {
-    /// The word for it.
+impl RepairStatus {
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -54,7 +54,7 @@ impl Repair {
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $kind:ident, $name:literal, $severity:ident;)*) => {
-        /// What a check can find. docs/fsck.md has a line for each.
+        /// What fsck can find. docs/fsck.md has a row for each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         pub enum FindingKind {
@@ -72,7 +72,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// How much it matters.
+            /// How severe it is.
             pub fn severity(self) -> Severity {
                 match self {
                     $(Self::$kind => Severity::$severity,)*
@@ -89,11 +89,11 @@ kinds! {
     FormatDamaged, "format-damaged", Damage;
     /// A key that this version does not know.
     UnknownKey, "unknown-key", Untidy;
-    /// The store lists an object and cannot give it.
+    /// The store lists an object that it fails to read.
     ReadFails, "read-fails", Damage;
     /// A record in a form that only a later version knows.
     RecordNewer, "record-newer", Damage;
-    /// A link that cannot be understood: nobody knows where the blob's bytes are.
+    /// A link that cannot be decoded: the location of the blob's bytes is unknown.
     LinkUnreadable, "link-unreadable", Damage;
     /// A link to bytes that are not there.
     BytesMissing, "bytes-missing", Damage;
@@ -101,31 +101,31 @@ kinds! {
     BytesSize, "bytes-size", Damage;
     /// A link to bytes of another digest.
     BytesDigest, "bytes-digest", Damage;
-    /// A manifest's record that cannot be understood.
+    /// A manifest's record that cannot be decoded.
     ManifestUnreadable, "manifest-unreadable", Damage;
     /// A manifest whose bytes have another digest.
     ManifestDigest, "manifest-digest", Damage;
     /// A manifest whose bytes are right and are no manifest.
     ManifestInvalid, "manifest-invalid", Damage;
-    /// A manifest whose header line says something else than its bytes.
+    /// A manifest whose header line contradicts its bytes.
     ManifestHeader, "manifest-header", Untidy;
-    /// A manifest names a blob that its repository does not hold.
+    /// A manifest references a blob that is not in its repository.
     BlobMissing, "blob-missing", Damage;
-    /// An index names a manifest that its repository does not hold.
+    /// An index references a manifest that is not in its repository.
     ChildMissing, "child-missing", Damage;
-    /// A manifest names content that is not there, and may do so.
+    /// A manifest references content that is absent, which the reference policy allows.
     SparseReference, "sparse-reference", Note;
-    /// A tag that cannot be understood.
+    /// A tag that cannot be decoded.
     TagUnreadable, "tag-unreadable", Damage;
     /// A tag whose manifest is not there.
     TagDangling, "tag-dangling", Damage;
     /// A tag without the hint by which a delete of its manifest finds it.
     HintMissing, "hint-missing", Untidy;
-    /// A hint that cannot be understood: a push of its tag fails.
+    /// A hint that cannot be decoded: a push of its tag fails.
     HintUnreadable, "hint-unreadable", Damage;
     /// A hint whose tag or manifest is gone.
     HintStray, "hint-stray", Note;
-    /// An entry of a list of referrers that cannot be understood: the list fails.
+    /// An entry of a list of referrers that cannot be decoded: the list fails.
     ReferrerUnreadable, "referrer-unreadable", Damage;
     /// A manifest is not in the list of its subject's referrers.
     ReferrerMissing, "referrer-missing", Damage;
@@ -133,30 +133,30 @@ kinds! {
     ReferrerWrong, "referrer-wrong", Damage;
     /// An entry of a list of referrers whose manifest is gone.
     ReferrerStray, "referrer-stray", Note;
-    /// A repository's entry in the catalog cannot be understood: a push to it fails.
+    /// A repository's entry in the catalog cannot be decoded: a push to it fails.
     CatalogUnreadable, "catalog-unreadable", Damage;
     /// A repository with manifests is not in the catalog.
     CatalogMissing, "catalog-missing", Damage;
     /// The catalog lists a repository without a manifest.
     CatalogStray, "catalog-stray", Note;
-    /// An upload's session that cannot be understood.
+    /// An upload's session that cannot be decoded.
     SessionUnreadable, "session-unreadable", Damage;
-    /// An upload that goes on has lost bytes.
+    /// An open upload session has lost bytes.
     UploadBytesMissing, "upload-bytes-missing", Damage;
     /// The bytes of an upload that was finished are not there, and no link names them.
     SessionBytesMissing, "session-bytes-missing", Note;
-    /// Bytes of an upload without a session.
-    TailStray, "tail-stray", Note;
+    /// An upload part without a session.
+    UploadPartOrphan, "upload-part-orphan", Note;
     /// Bytes of a blob that neither a link nor a session names.
     BytesOrphan, "bytes-orphan", Note;
-    /// What an earlier check has put aside.
+    /// A record that an earlier repair has quarantined.
     Quarantined, "quarantined", Note;
 }
 
-/// One thing that a check has to say.
+/// One thing that fsck, or GC, has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What it is.
+pub struct FsckFinding {
+    /// What was found.
     pub kind: FindingKind,
     /// The key of the object that it is about; of one that is missing, where it should be.
     pub key: String,
@@ -166,21 +166,21 @@ pub struct Finding {
     /// Of this digest, if it has one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<Digest>,
-    /// What exactly is wrong, for people.
+    /// What exactly is wrong, as text.
     pub detail: String,
-    /// What became of it.
-    pub repair: Repair,
+    /// Whether it can be, or was, repaired.
+    pub repair: RepairStatus,
 }
 
-impl Finding {
-    /// How much it matters.
+impl FsckFinding {
+    /// How severe it is.
     pub fn severity(&self) -> Severity {
         self.kind.severity()
     }
 
-    /// Whether it is wrong and stays so.
+    /// Whether it is wrong and was not repaired.
     pub fn is_left(&self) -> bool {
-        self.severity() > Severity::Note && self.repair != Repair::Done
+        self.severity() > Severity::Note && self.repair != RepairStatus::Done
     }
 }
 

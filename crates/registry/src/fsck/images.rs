@@ -1,12 +1,12 @@
-//! Which images a repair concerns: what a person would pull that needs some content.
+//! Which images a repair affects: tags and untagged manifests that reference some content.
 
 use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, Manifest, RepositoryName};
 
-use super::read::{Found, look};
-use super::{Finding, FindingKind, Repair, Run, Subject};
+use super::read::{RecordState, read_state};
+use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
 use crate::keys::{self, Place};
 use crate::manifest::verified;
@@ -20,23 +20,23 @@ const REPOSITORIES_KEPT: usize = 8;
 
 /// The references and tags of a repository.
 #[derive(Debug, Default)]
-pub(super) struct References {
-    /// Each manifest with what it names, and its own digest.
+pub(super) struct RepositoryReferences {
+    /// Each manifest with the digests that it references.
     manifests: Vec<(Digest, HashSet<Digest>)>,
     /// Each tag with the manifest that it points to.
     tags: Vec<(String, Digest)>,
 }
 
 /// The references of the repositories of the last findings.
-pub(super) type KnownReferences = HashMap<RepositoryName, References>;
+pub(super) type KnownReferences = HashMap<RepositoryName, RepositoryReferences>;
 
-impl Run<'_> {
-    /// Says that something will be removed or marked as deleted, and which images need it, before
-    /// that is done.
-    pub(super) async fn announce(
+impl FsckRun<'_> {
+    /// Reports that content will be quarantined or marked as deleted, and which images reference it,
+    /// before that is done.
+    pub(super) async fn announce_repair(
         &mut self,
         kind: FindingKind,
-        of: &Subject<'_>,
+        of: &FindingSubject<'_>,
         detail: &str,
     ) -> Result<()> {
         if !self.options.repair {
@@ -47,13 +47,13 @@ impl Run<'_> {
             (_, Some(name), Some(digest)) => self.images(name, digest).await?,
             _ => Vec::new(),
         };
-        let finding = Finding {
+        let finding = FsckFinding {
             kind,
             key: of.key.to_string(),
             repository: of.repository.cloned(),
             digest: of.digest.cloned(),
             detail: detail.to_owned(),
-            repair: Repair::Possible,
+            repair: RepairStatus::Possible,
         };
         self.watch.repairing(&finding, &images);
         Ok(())
@@ -73,20 +73,22 @@ impl Run<'_> {
         Ok(known.map(|references| references.needing(name, digest)).unwrap_or_default())
     }
 
-    /// Reads the manifests and the tags of a repository. What cannot be understood names nothing.
-    async fn references(&self, name: &RepositoryName) -> Result<References> {
-        let mut references = References::default();
+    /// Reads the manifests and the tags of a repository. What cannot be decoded references nothing.
+    async fn references(&self, name: &RepositoryName) -> Result<RepositoryReferences> {
+        let mut references = RepositoryReferences::default();
         let mut pages = self.core.pages(keys::manifests(name));
         while let Some(page) = pages.next().await? {
-            let reads =
-                page.entries.iter().map(|entry| look::<ManifestRecord>(&self.core, &entry.key));
+            let reads = page
+                .entries
+                .iter()
+                .map(|entry| read_state::<ManifestRecord>(&self.core, &entry.key));
             let reads: Vec<_> = reads.collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
                 let Some(found) = reads.next().await else { break };
                 let Some(Place::Manifest(_, digest)) = Place::of(&entry.key) else { continue };
                 let named = match found? {
-                    Found::Good(read) => verified(&entry.key, &digest, read.value)
+                    RecordState::Valid(read) => verified(&entry.key, &digest, read.value)
                         .ok()
                         .and_then(|stored| {
                             Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()
@@ -94,19 +96,20 @@ impl Run<'_> {
                         .map(|manifest| {
                             manifest.references.into_iter().map(|of| of.digest).collect()
                         }),
-                    Found::Absent | Found::Bad(_) => None,
+                    RecordState::Absent | RecordState::Unreadable(_) => None,
                 };
                 references.manifests.push((digest, named.unwrap_or_default()));
             }
         }
         let mut pages = self.core.pages(keys::tags(name));
         while let Some(page) = pages.next().await? {
-            let reads = page.entries.iter().map(|entry| look::<TagTarget>(&self.core, &entry.key));
+            let reads =
+                page.entries.iter().map(|entry| read_state::<TagTarget>(&self.core, &entry.key));
             let reads: Vec<_> = reads.collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
                 let Some(found) = reads.next().await else { break };
-                if let (Some(Place::Tag(_, tag)), Found::Good(read)) =
+                if let (Some(Place::Tag(_, tag)), RecordState::Valid(read)) =
                     (Place::of(&entry.key), found?)
                 {
                     references.tags.push((tag.to_string(), read.value.digest));
@@ -117,7 +120,7 @@ impl Run<'_> {
     }
 }
 
-impl References {
+impl RepositoryReferences {
     fn needing(&self, name: &RepositoryName, digest: &Digest) -> Vec<String> {
         let mut needing = HashSet::from([digest]);
         // An index needs what its manifests need.

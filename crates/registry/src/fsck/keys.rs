@@ -1,28 +1,28 @@
-//! The mark of the format, keys that nobody knows, and what earlier checks have put aside.
+//! The format marker, unknown keys, and what earlier repairs have quarantined.
 
 use jreg_storage::{Key, ListRequest, PutMode};
 
-use super::mend::Remedy;
-use super::read::{Bad, Cause, Raw, look_raw};
-use super::{CheckPhase, FindingKind, Repair, Run, Subject};
+use super::read::{RawState, UnreadableCause, UnreadableRecord, read_raw};
+use super::repair::RepairPlan;
+use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::keys::Place;
 use crate::registry::{format_marker, marked_format};
 use crate::{FORMAT_VERSION, Result, keys};
 
-impl Run<'_> {
+impl FsckRun<'_> {
     pub(super) async fn check_keys(&mut self) -> Result<()> {
-        self.watch.phase(CheckPhase::Keys);
+        self.watch.phase(FsckPhase::Keys);
         self.check_roots().await?;
         let mut pages = self.core.pages(keys::QUARANTINE);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             for entry in &page.entries {
-                let detail = format!("{} bytes that a repair put aside", entry.size_bytes);
-                let subject = Subject::of(&entry.key);
-                self.report(FindingKind::Quarantined, &subject, detail, Repair::None);
+                let detail = format!("{} bytes that a repair has quarantined", entry.size_bytes);
+                let subject = FindingSubject::of(&entry.key);
+                self.report(FindingKind::Quarantined, &subject, detail, RepairStatus::None);
             }
         }
-        // Whatever lies among the notes is nobody's loss.
+        // Notes can be lost without harm.
         let mut pages = self.core.pages(keys::NOTES);
         while let Some(page) = pages.next().await? {
             self.count(&page);
@@ -32,37 +32,41 @@ impl Run<'_> {
 
     async fn check_marker(&mut self) -> Result<()> {
         let key = keys::format();
-        let subject = Subject::of(&key);
-        let bad = match look_raw(&self.core, &key).await? {
-            Raw::Absent => {
+        let subject = FindingSubject::of(&key);
+        let bad = match read_raw(&self.core, &key).await? {
+            RawState::Absent => {
                 let create = async {
                     self.core.store.put(&key, format_marker(), PutMode::Create).await?;
                     Ok(true)
                 };
-                let repair = self.mend(create).await;
-                let detail = "the store is not marked as a registry's";
+                let repair = self.repair_by(create).await;
+                let detail = "the format marker of the store is missing";
                 self.report(FindingKind::FormatMissing, &subject, detail, repair);
                 return Ok(());
             }
-            Raw::Whole(record) => match marked_format(&record.bytes) {
+            RawState::Whole(record) => match marked_format(&record.bytes) {
                 Some(FORMAT_VERSION) => return Ok(()),
                 Some(version) => {
                     let reason = format!("it names the format version {version}");
-                    Bad { reason, cause: Cause::Newer, record: None }
+                    UnreadableRecord { reason, cause: UnreadableCause::Newer, record: None }
                 }
                 None => {
                     let reason = "it names no format version".to_owned();
-                    Bad { reason, cause: Cause::Damaged, record: Some(record) }
+                    UnreadableRecord {
+                        reason,
+                        cause: UnreadableCause::Damaged,
+                        record: Some(record),
+                    }
                 }
             },
-            Raw::Bad(bad) => bad,
+            RawState::Unreadable(bad) => bad,
         };
-        let remedy = Remedy::Rewrite(format_marker());
-        self.report_bad(FindingKind::FormatDamaged, &subject, &bad, remedy).await?;
+        let remedy = RepairPlan::Rewrite(format_marker());
+        self.report_unreadable(FindingKind::FormatDamaged, &subject, &bad, remedy).await?;
         Ok(())
     }
 
-    /// Looks for keys that start like none of ours.
+    /// Finds keys below unknown prefixes.
     async fn check_roots(&mut self) -> Result<()> {
         let mut request = ListRequest { delimiter: true, ..ListRequest::below("") };
         let mut unknown = Vec::new();
@@ -100,11 +104,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Tells of a key that nobody knows, if it is still there.
+    /// Reports an unknown key, if it still exists.
     pub(super) async fn report_unknown(&mut self, key: &Key) -> Result<()> {
         if self.core.exists(key).await? {
-            let detail = "no version of jreg that this one knows writes such a key";
-            self.report(FindingKind::UnknownKey, &Subject::of(key), detail, Repair::None);
+            let detail = "no known version of jreg writes such a key";
+            self.report(
+                FindingKind::UnknownKey,
+                &FindingSubject::of(key),
+                detail,
+                RepairStatus::None,
+            );
         }
         Ok(())
     }

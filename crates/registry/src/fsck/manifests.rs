@@ -1,4 +1,4 @@
-//! Manifests: their bytes, what they name, and what must lead to them.
+//! Manifests: their bytes, what they reference, and the records that must exist with them.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use jreg_oci::{Digest, Manifest, ManifestReference, MediaType, ReferenceKind, Re
 use jreg_storage::{ETag, Key, Record};
 use serde::Deserialize;
 
-use super::mend::{Remedy, rewrite};
-use super::read::{Bad, Cause, Found, Raw, look, look_raw};
-use super::{CheckPhase, FindingKind, Repair, Run, Subject};
+use super::read::{RawState, RecordState, UnreadableCause, UnreadableRecord, read_raw, read_state};
+use super::repair::{RepairPlan, rewrite};
+use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::manifest::{header, is_required, referrer_entry};
@@ -20,40 +20,40 @@ use crate::record::{
 use crate::window::WRITE_MAX;
 use crate::{Error, Result};
 
-/// What is looked for.
+/// What a pass over the manifests verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// Everything that can be said of a manifest.
+pub(super) enum ManifestScope {
+    /// Everything about a manifest.
     Everything,
-    /// Whether it names what this run has let go.
-    WhatWasLetGo,
-    /// Whether it is in the list of its subject's referrers, from which it was missing before.
-    SecondLook,
+    /// Whether it references a blob whose link this run has deleted.
+    DeletedReferences,
+    /// Whether it is in the list of its subject's referrers, from which it was missing at first.
+    Referrers,
 }
 
-/// How much later a manifest is looked at again that is missing from a list of referrers: a delete
-/// takes it off the list, and then removes it.
+/// How much later a manifest is read again that is missing from a list of referrers: a delete removes
+/// the list's entry first, and then the manifest.
 const DELETE_TIME: Duration = Duration::from_secs(3);
 
-/// How many of these are kept.
+/// Maximum number of these that are kept.
 const SUSPECTS_MAX: usize = 10_000;
 
 /// A manifest whose bytes are those of its digest.
-struct Sound<'a> {
-    of: Subject<'a>,
+struct SoundManifest<'a> {
+    of: FindingSubject<'a>,
     name: &'a RepositoryName,
     digest: &'a Digest,
     manifest: Box<Manifest>,
     record: ManifestRecord,
     etag: ETag,
-    /// Whether no push of it can still be about to write what goes with it.
+    /// Whether no push can still be about to write the records that go with it.
     is_settled: bool,
 }
 
-impl Run<'_> {
+impl FsckRun<'_> {
     /// Reads every manifest.
-    pub(super) async fn check_manifests(&mut self, scope: Scope) -> Result<()> {
-        self.watch.phase(CheckPhase::Manifests);
+    pub(super) async fn check_manifests(&mut self, scope: ManifestScope) -> Result<()> {
+        self.watch.phase(FsckPhase::Manifests);
         let core = self.core.clone();
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
@@ -62,7 +62,7 @@ impl Run<'_> {
                 _ => None,
             });
             let manifests: Vec<_> = manifests.collect();
-            let reads = manifests.iter().map(|(entry, ..)| look_raw(&core, &entry.key));
+            let reads = manifests.iter().map(|(entry, ..)| read_raw(&core, &entry.key));
             let reads: Vec<_> = reads.collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for (entry, name, digest) in &manifests {
@@ -75,16 +75,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Looks again at manifests that were missing from lists of referrers.
-    pub(super) async fn look_again(&mut self) -> Result<()> {
+    /// Reads manifests again that were missing from lists of referrers.
+    pub(super) async fn recheck_referrers(&mut self) -> Result<()> {
         if self.seen.unlisted.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(DELETE_TIME).await;
         for (name, digest) in std::mem::take(&mut self.seen.unlisted) {
             let key = keys::manifest(&name, &digest);
-            let raw = look_raw(&self.core, &key).await?;
-            self.check_manifest(&key, &name, &digest, raw, Scope::SecondLook).await?;
+            let raw = read_raw(&self.core, &key).await?;
+            self.check_manifest(&key, &name, &digest, raw, ManifestScope::Referrers).await?;
         }
         Ok(())
     }
@@ -94,19 +94,19 @@ impl Run<'_> {
         key: &Key,
         name: &RepositoryName,
         digest: &Digest,
-        raw: Raw,
-        scope: Scope,
+        raw: RawState,
+        scope: ManifestScope,
     ) -> Result<()> {
-        let of = Subject::content(key, name, digest);
+        let of = FindingSubject::content(key, name, digest);
         let mut judged = self.judge(key, digest, raw).await?;
-        if matches!(judged, Judged::Bad(..)) {
-            judged = self.judge(key, digest, look_raw(&self.core, key).await?).await?;
+        if matches!(judged, ManifestVerdict::Unsound(..)) {
+            judged = self.judge(key, digest, read_raw(&self.core, key).await?).await?;
         }
         let (manifest, read) = match judged {
-            Judged::Gone => return Ok(()),
-            Judged::Sound(manifest, read) => (manifest, read),
-            Judged::Bad(kind, bad) => {
-                if scope == Scope::Everything {
+            ManifestVerdict::Gone => return Ok(()),
+            ManifestVerdict::Sound(manifest, read) => (manifest, read),
+            ManifestVerdict::Unsound(kind, bad) => {
+                if scope == ManifestScope::Everything {
                     self.bad_manifest(kind, &of, digest, bad).await?;
                 }
                 return Ok(());
@@ -114,19 +114,19 @@ impl Run<'_> {
         };
         let is_settled = read.age() > WRITE_MAX;
         let (etag, record) = (read.etag, read.value);
-        let sound = Sound { of, name, digest, manifest, record, etag, is_settled };
+        let sound = SoundManifest { of, name, digest, manifest, record, etag, is_settled };
         match scope {
-            Scope::WhatWasLetGo => self.check_let_go(&sound).await,
-            Scope::SecondLook => self.check_referrer(&sound, scope).await,
-            Scope::Everything => self.check_sound(&sound).await,
+            ManifestScope::DeletedReferences => self.check_references_to_deleted(&sound).await,
+            ManifestScope::Referrers => self.check_referrer(&sound, scope).await,
+            ManifestScope::Everything => self.check_sound(&sound).await,
         }
     }
 
-    /// Beside the runtime's threads, if the manifest is large.
-    async fn judge(&self, key: &Key, digest: &Digest, raw: Raw) -> Result<Judged> {
+    /// Runs on the compute pool, if the manifest is large.
+    async fn judge(&self, key: &Key, digest: &Digest, raw: RawState) -> Result<ManifestVerdict> {
         let length = match &raw {
-            Raw::Whole(record) => record.bytes.len(),
-            Raw::Absent | Raw::Bad(_) => 0,
+            RawState::Whole(record) => record.bytes.len(),
+            RawState::Absent | RawState::Unreadable(_) => 0,
         };
         let (key, digest) = (key.clone(), digest.clone());
         self.core.compute.run(length, move || judge(&key, &digest, raw)).await
@@ -135,45 +135,45 @@ impl Run<'_> {
     async fn bad_manifest(
         &mut self,
         kind: FindingKind,
-        of: &Subject<'_>,
+        of: &FindingSubject<'_>,
         digest: &Digest,
-        mut bad: Bad,
+        mut bad: UnreadableRecord,
     ) -> Result<()> {
         let right = bad.record.as_ref().and_then(|record| rebuilt(digest, &record.bytes));
         let remedy = match right {
-            Some(right) => Remedy::Rewrite(right),
+            Some(right) => RepairPlan::Rewrite(right),
             None => {
                 if kind == FindingKind::ManifestInvalid {
-                    // What was pushed is all there, and only not understood.
+                    // What was pushed is complete, and only cannot be parsed.
                     bad.record = None;
                 }
-                Remedy::PutAside
+                RepairPlan::Quarantine
             }
         };
-        let is_put_aside = matches!(remedy, Remedy::PutAside);
-        let repair = self.report_bad(kind, of, &bad, remedy).await?;
-        if is_put_aside
-            && repair == Repair::Done
+        let is_quarantine = matches!(remedy, RepairPlan::Quarantine);
+        let repair = self.report_unreadable(kind, of, &bad, remedy).await?;
+        if is_quarantine
+            && repair == RepairStatus::Done
             && let Some(name) = of.repository
         {
-            self.seen.put_aside.insert(fingerprint::content(name, digest));
+            self.seen.quarantined_manifests.insert(fingerprint::content(name, digest));
         }
         Ok(())
     }
 
-    async fn check_sound(&mut self, sound: &Sound<'_>) -> Result<()> {
+    async fn check_sound(&mut self, sound: &SoundManifest<'_>) -> Result<()> {
         self.check_header(sound).await;
         for reference in &sound.manifest.references {
             if !self.seems_there(sound, reference) {
                 self.judge_missing(sound, reference).await?;
             }
         }
-        self.check_referrer(sound, Scope::Everything).await?;
+        self.check_referrer(sound, ManifestScope::Everything).await?;
         self.check_listed(sound).await
     }
 
     /// By its header a delete finds the list that the manifest is in.
-    async fn check_header(&mut self, sound: &Sound<'_>) {
+    async fn check_header(&mut self, sound: &SoundManifest<'_>) {
         let is = &sound.record.header;
         let should = header(&sound.manifest, is.size);
         if is.subject == should.subject && is.artifact_type == should.artifact_type {
@@ -184,24 +184,24 @@ impl Run<'_> {
             let written = self.core.swap(sound.of.key, Some(&sound.etag), record.encode()).await?;
             Ok(written.is_some())
         };
-        let repair = self.mend(swap).await;
+        let repair = self.repair_by(swap).await;
         let detail = "its header line names another subject or artifact type than its bytes";
         self.report(FindingKind::ManifestHeader, &sound.of, detail, repair);
     }
 
-    /// Whether the listings have shown what a manifest refers to.
-    fn seems_there(&self, sound: &Sound<'_>, reference: &ManifestReference) -> bool {
+    /// Whether the listings have shown what a manifest references.
+    fn seems_there(&self, sound: &SoundManifest<'_>, reference: &ManifestReference) -> bool {
         let content = fingerprint::content(sound.name, &reference.digest);
-        self.seen.held.contains(content)
+        self.seen.linked.contains(content)
             || reference.kind.may_be_manifest()
                 && self.seen.manifests.contains(content)
-                && !self.seen.put_aside.contains(&content)
+                && !self.seen.quarantined_manifests.contains(&content)
     }
 
-    /// Looks whether what a manifest refers to is missing, and the manifest still there.
+    /// Reports a missing reference, if the manifest still exists.
     async fn judge_missing(
         &mut self,
-        sound: &Sound<'_>,
+        sound: &SoundManifest<'_>,
         reference: &ManifestReference,
     ) -> Result<()> {
         if !reference.required {
@@ -213,10 +213,10 @@ impl Run<'_> {
         {
             return Ok(());
         }
-        let is_deleted = match look::<Link>(core, &keys::link(digest, sound.name)).await? {
-            Found::Absent => false,
-            Found::Good(link) if link.value == Link::Deleted => true,
-            Found::Good(_) | Found::Bad(_) => return Ok(()),
+        let is_deleted = match read_state::<Link>(core, &keys::link(digest, sound.name)).await? {
+            RecordState::Absent => false,
+            RecordState::Valid(link) if link.value == Link::Deleted => true,
+            RecordState::Valid(_) | RecordState::Unreadable(_) => return Ok(()),
         };
         if !self.is_still(sound).await? {
             return Ok(());
@@ -230,14 +230,14 @@ impl Run<'_> {
         };
         let how = if is_deleted { ", it was deleted" } else { "" };
         let detail = format!("{digest} is not in the repository{how}");
-        self.report(kind, &sound.of, detail, Repair::None);
+        self.report(kind, &sound.of, detail, RepairStatus::None);
         Ok(())
     }
 
-    async fn check_let_go(&mut self, sound: &Sound<'_>) -> Result<()> {
+    async fn check_references_to_deleted(&mut self, sound: &SoundManifest<'_>) -> Result<()> {
         for reference in &sound.manifest.references {
             let content = fingerprint::content(sound.name, &reference.digest);
-            if self.seen.let_go.contains(&content) {
+            if self.seen.deleted_links.contains(&content) {
                 self.judge_missing(sound, reference).await?;
             }
         }
@@ -245,38 +245,42 @@ impl Run<'_> {
     }
 
     /// Whether a manifest is the version that was read.
-    async fn is_still(&self, sound: &Sound<'_>) -> Result<bool> {
+    async fn is_still(&self, sound: &SoundManifest<'_>) -> Result<bool> {
         Ok(self.core.etag(sound.of.key).await?.as_ref() == Some(&sound.etag))
     }
 
     /// A manifest with a subject must be in the list of its referrers, as it is.
-    async fn check_referrer(&mut self, sound: &Sound<'_>, scope: Scope) -> Result<()> {
+    async fn check_referrer(
+        &mut self,
+        sound: &SoundManifest<'_>,
+        scope: ManifestScope,
+    ) -> Result<()> {
         let Some(subject) = &sound.manifest.subject else { return Ok(()) };
         let key = keys::referrer(sound.name, &subject.digest, sound.digest);
-        if scope == Scope::Everything {
+        if scope == ManifestScope::Everything {
             self.seen.entries.insert(fingerprint::key(&key));
         }
         let size = sound.record.header.size;
         let should = referrer_entry(&sound.manifest, sound.digest, size);
-        let of = Subject { key: &key, ..sound.of };
-        match look::<ReferrerEntry>(&self.core, &key).await? {
-            Found::Good(read) if read.value == should => Ok(()),
-            Found::Good(read) => self.wrong_referrer(sound, &of, &read, &should).await,
-            // A push that goes on has yet to write it.
-            Found::Absent if !sound.is_settled => Ok(()),
-            Found::Absent if scope == Scope::SecondLook => {
+        let of = FindingSubject { key: &key, ..sound.of };
+        match read_state::<ReferrerEntry>(&self.core, &key).await? {
+            RecordState::Valid(read) if read.value == should => Ok(()),
+            RecordState::Valid(read) => self.wrong_referrer(sound, &of, &read, &should).await,
+            // A push in flight has yet to write it.
+            RecordState::Absent if !sound.is_settled => Ok(()),
+            RecordState::Absent if scope == ManifestScope::Referrers => {
                 self.missing_referrer(sound, &of, &should).await
             }
-            Found::Absent => {
+            RecordState::Absent => {
                 self.seen.unlisted.push((sound.name.clone(), sound.digest.clone()));
                 match self.seen.unlisted.len() {
-                    SUSPECTS_MAX => Box::pin(self.look_again()).await,
+                    SUSPECTS_MAX => Box::pin(self.recheck_referrers()).await,
                     _ => Ok(()),
                 }
             }
-            Found::Bad(bad) => {
-                let remedy = Remedy::Rewrite(should.encode());
-                self.report_bad(FindingKind::ReferrerUnreadable, &of, &bad, remedy).await?;
+            RecordState::Unreadable(bad) => {
+                let remedy = RepairPlan::Rewrite(should.encode());
+                self.report_unreadable(FindingKind::ReferrerUnreadable, &of, &bad, remedy).await?;
                 Ok(())
             }
         }
@@ -284,8 +288,8 @@ impl Run<'_> {
 
     async fn wrong_referrer(
         &mut self,
-        sound: &Sound<'_>,
-        of: &Subject<'_>,
+        sound: &SoundManifest<'_>,
+        of: &FindingSubject<'_>,
         read: &Versioned<ReferrerEntry>,
         should: &ReferrerEntry,
     ) -> Result<()> {
@@ -293,40 +297,40 @@ impl Run<'_> {
             return Ok(());
         }
         let core = &self.core;
-        let repair = self.mend(async {
-            match look_raw(core, of.key).await? {
-                Raw::Whole(record) if record.etag == read.etag => {
+        let repair = self.repair_by(async {
+            match read_raw(core, of.key).await? {
+                RawState::Whole(record) if record.etag == read.etag => {
                     rewrite(core, of, &record, should.encode()).await
                 }
                 _ => Ok(false),
             }
         });
         let repair = repair.await;
-        let detail = format!("it does not describe {} as that is", sound.of.key);
+        let detail = format!("it does not match {}", sound.of.key);
         self.report(FindingKind::ReferrerWrong, of, detail, repair);
         Ok(())
     }
 
     async fn missing_referrer(
         &mut self,
-        sound: &Sound<'_>,
-        of: &Subject<'_>,
+        sound: &SoundManifest<'_>,
+        of: &FindingSubject<'_>,
         should: &ReferrerEntry,
     ) -> Result<()> {
         if !self.is_still(sound).await? || self.core.exists(of.key).await? {
             return Ok(());
         }
-        let repair = self.mend(self.ensure_beside(sound, of.key, should)).await;
+        let repair = self.repair_by(self.ensure_beside(sound, of.key, should)).await;
         let detail = format!("{} is not in the list of its subject's referrers", sound.digest);
         self.report(FindingKind::ReferrerMissing, of, detail, repair);
         Ok(())
     }
 
-    /// A repository with a manifest must be in the catalog. Told once of each.
-    async fn check_listed(&mut self, sound: &Sound<'_>) -> Result<()> {
+    /// A repository with a manifest must be in the catalog. Reported once for each repository.
+    async fn check_listed(&mut self, sound: &SoundManifest<'_>) -> Result<()> {
         let repository = fingerprint::repository(sound.name);
-        let is_known =
-            self.seen.listed.contains(repository) || self.seen.told_unlisted.contains(&repository);
+        let is_known = self.seen.listed.contains(repository)
+            || self.seen.reported_unlisted.contains(&repository);
         if is_known || !sound.is_settled {
             return Ok(());
         }
@@ -334,18 +338,18 @@ impl Run<'_> {
         if self.core.exists(&key).await? || !self.is_still(sound).await? {
             return Ok(());
         }
-        let repair = self.mend(self.ensure_beside(sound, &key, &Mark {})).await;
-        let of = Subject { repository: Some(sound.name), ..Subject::of(&key) };
+        let repair = self.repair_by(self.ensure_beside(sound, &key, &Mark {})).await;
+        let of = FindingSubject { repository: Some(sound.name), ..FindingSubject::of(&key) };
         let detail = "the repository has manifests and is not in the catalog";
         self.report(FindingKind::CatalogMissing, &of, detail, repair);
-        self.seen.told_unlisted.insert(repository);
+        self.seen.reported_unlisted.insert(repository);
         Ok(())
     }
 
-    /// Writes what goes with a manifest, unless that is deleted meanwhile.
+    /// Writes a record that goes with a manifest, unless that is deleted meanwhile.
     async fn ensure_beside<T: Stored + PartialEq>(
         &self,
-        sound: &Sound<'_>,
+        sound: &SoundManifest<'_>,
         key: &Key,
         value: &T,
     ) -> Result<bool> {
@@ -360,20 +364,25 @@ impl Run<'_> {
 }
 
 /// What a manifest's record turned out to be.
-enum Judged {
+enum ManifestVerdict {
     Gone,
     Sound(Box<Manifest>, Versioned<ManifestRecord>),
-    Bad(FindingKind, Bad),
+    Unsound(FindingKind, UnreadableRecord),
 }
 
-fn judge(key: &Key, digest: &Digest, raw: Raw) -> Judged {
+fn judge(key: &Key, digest: &Digest, raw: RawState) -> ManifestVerdict {
     let record = match raw {
-        Raw::Absent => return Judged::Gone,
-        Raw::Bad(bad) => return Judged::Bad(FindingKind::ManifestUnreadable, bad),
-        Raw::Whole(record) => record,
+        RawState::Absent => return ManifestVerdict::Gone,
+        RawState::Unreadable(bad) => {
+            return ManifestVerdict::Unsound(FindingKind::ManifestUnreadable, bad);
+        }
+        RawState::Whole(record) => record,
     };
     let bad = |kind, reason, record: Record| {
-        Judged::Bad(kind, Bad { reason, cause: Cause::Damaged, record: Some(record) })
+        ManifestVerdict::Unsound(
+            kind,
+            UnreadableRecord { reason, cause: UnreadableCause::Damaged, record: Some(record) },
+        )
     };
     let read = match versioned::<ManifestRecord>(key, record.clone()) {
         Ok(read) => read,
@@ -388,17 +397,17 @@ fn judge(key: &Key, digest: &Digest, raw: Raw) -> Judged {
         return bad(FindingKind::ManifestDigest, reason, record);
     }
     match Manifest::parse_stored(&read.value.header.media_type, &read.value.bytes) {
-        Ok(manifest) => Judged::Sound(Box::new(manifest), read),
+        Ok(manifest) => ManifestVerdict::Sound(Box::new(manifest), read),
         Err(error) => bad(FindingKind::ManifestInvalid, error.to_string(), record),
     }
 }
 
 /// The record of a manifest whose header line alone is damaged: where the bytes after it have the
-/// right digest, and say themselves what they are.
+/// right digest and name their own media type.
 fn rebuilt(digest: &Digest, record: &Bytes) -> Option<Bytes> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Typed {
+    struct TypedManifest {
         media_type: MediaType,
     }
     let end = record.iter().position(|byte| *byte == b'\n')?;
@@ -406,7 +415,7 @@ fn rebuilt(digest: &Digest, record: &Bytes) -> Option<Bytes> {
     if Digest::of(digest.algorithm(), &bytes) != *digest {
         return None;
     }
-    let typed: Typed = serde_json::from_slice(&bytes).ok()?;
+    let typed: TypedManifest = serde_json::from_slice(&bytes).ok()?;
     let manifest = Manifest::parse_stored(&typed.media_type, &bytes).ok()?;
     let header: ManifestHeader = header(&manifest, bytes.len() as u64);
     Some(ManifestRecord { header, bytes }.encode())

@@ -1,69 +1,64 @@
-//! Reading a record that may be in any state.
+//! Reads records that may be in any state.
 
 use bytes::Bytes;
-use jreg_storage::{ErrorKind, Key, Record};
+use jreg_storage::{ErrorKind, Key, Record, error_chain};
 use serde::Deserialize;
 
 use crate::core::Core;
-use crate::error::chain;
 use crate::keys;
 use crate::record::{Stored, Versioned, versioned};
 use crate::{Error, Result};
 
-/// How often a read is tried before it is taken to be the object's fault.
+/// Number of attempts before a failing read is attributed to the object.
 const ATTEMPTS: u32 = 3;
 
 /// A record as it was found.
-pub(super) enum Found<T> {
-    /// There is none.
+pub(super) enum RecordState<T> {
     Absent,
-    /// It is whole.
-    Good(Versioned<T>),
-    /// It cannot be understood.
-    Bad(Bad),
+    Valid(Versioned<T>),
+    Unreadable(UnreadableRecord),
 }
 
-/// A record that cannot be understood.
+/// A record that cannot be read or decoded.
 #[derive(Debug)]
-pub(super) struct Bad {
-    /// Why.
+pub(super) struct UnreadableRecord {
     pub(super) reason: String,
-    pub(super) cause: Cause,
-    /// What is there; `None`: it cannot be read whole.
+    pub(super) cause: UnreadableCause,
+    /// The stored bytes; `None`: they cannot be read whole.
     pub(super) record: Option<Record>,
 }
 
-/// Why a record cannot be understood.
+/// Why a record cannot be read or decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// It is not what any version writes.
+pub(super) enum UnreadableCause {
+    /// No known version writes such a record.
     Damaged,
-    /// It names a version that this code does not know.
+    /// It names a later version.
     Newer,
-    /// The store cannot give it, though it gives others.
+    /// The store fails to read it, though it reads others.
     ReadFails,
 }
 
 /// An object as it was found.
-pub(super) enum Raw {
+pub(super) enum RawState {
     Absent,
     Whole(Record),
-    Bad(Bad),
+    Unreadable(UnreadableRecord),
 }
 
-/// Reads a record. One that cannot be understood is read twice before that is said.
-pub(super) async fn look<T: Stored>(core: &Core, key: &Key) -> Result<Found<T>> {
+/// Reads a record. One that cannot be decoded is read twice before that is reported.
+pub(super) async fn read_state<T: Stored>(core: &Core, key: &Key) -> Result<RecordState<T>> {
     let mut is_second = false;
     loop {
-        let record = match look_raw(core, key).await? {
-            Raw::Absent => return Ok(Found::Absent),
-            Raw::Bad(bad) => return Ok(Found::Bad(bad)),
-            Raw::Whole(record) => record,
+        let record = match read_raw(core, key).await? {
+            RawState::Absent => return Ok(RecordState::Absent),
+            RawState::Unreadable(bad) => return Ok(RecordState::Unreadable(bad)),
+            RawState::Whole(record) => record,
         };
         match versioned::<T>(key, record.clone()) {
-            Ok(good) => return Ok(Found::Good(good)),
+            Ok(good) => return Ok(RecordState::Valid(good)),
             Err(Error::Damaged { reason, .. }) if is_second => {
-                return Ok(Found::Bad(bad(reason, record)));
+                return Ok(RecordState::Unreadable(bad(reason, record)));
             }
             Err(Error::Damaged { .. }) => is_second = true,
             Err(error) => return Err(error),
@@ -71,42 +66,49 @@ pub(super) async fn look<T: Stored>(core: &Core, key: &Key) -> Result<Found<T>> 
     }
 }
 
-/// Reads an object whole. If the store fails at it again and again, and not at others, that is
-/// said of the object.
-pub(super) async fn look_raw(core: &Core, key: &Key) -> Result<Raw> {
-    let mut patience = Patience::new();
+/// Reads an object whole. If the store fails at it repeatedly, and not at others, the object is
+/// reported as unreadable.
+pub(super) async fn read_raw(core: &Core, key: &Key) -> Result<RawState> {
+    let mut patience = ReadRetries::new();
     loop {
         let error = match core.store.get(key).await {
-            Ok(record) => return Ok(Raw::Whole(record)),
-            Err(error) if error.is_not_found() => return Ok(Raw::Absent),
+            Ok(record) => return Ok(RawState::Whole(record)),
+            Err(error) if error.is_not_found() => return Ok(RawState::Absent),
             Err(error) if error.kind() == ErrorKind::TooLarge => {
                 let reason = "it is larger than any record".to_owned();
-                return Ok(Raw::Bad(Bad { reason, cause: Cause::Damaged, record: None }));
+                return Ok(RawState::Unreadable(UnreadableRecord {
+                    reason,
+                    cause: UnreadableCause::Damaged,
+                    record: None,
+                }));
             }
             Err(error) => error,
         };
         if let Some(reason) = patience.lose(core, error).await? {
-            return Ok(Raw::Bad(Bad { reason, cause: Cause::ReadFails, record: None }));
+            return Ok(RawState::Unreadable(UnreadableRecord {
+                reason,
+                cause: UnreadableCause::ReadFails,
+                record: None,
+            }));
         }
     }
 }
 
 /// Counts the failures of reads of one object.
-pub(super) struct Patience {
+pub(super) struct ReadRetries {
     failures: u32,
 }
 
-impl Patience {
+impl ReadRetries {
     pub(super) fn new() -> Self {
         Self { failures: 0 }
     }
 
-    /// A read has failed. `None`: try again. A reason: the store fails at this object, and not at
-    /// others.
+    /// A read has failed. `None`: retry. A reason: the store fails at this object, and not at others.
     ///
     /// # Errors
     ///
-    /// The store fails at others, too.
+    /// The store fails at other objects, too.
     pub(super) async fn lose(
         &mut self,
         core: &Core,
@@ -120,25 +122,28 @@ impl Patience {
             return Ok(None);
         }
         core.store.get(&keys::format()).await?;
-        Ok(Some(format!("the store cannot give it: {}", chain(&error))))
+        Ok(Some(format!("the store fails to read it: {}", error_chain(&error))))
     }
 }
 
-fn bad(reason: String, record: Record) -> Bad {
+fn bad(reason: String, record: Record) -> UnreadableRecord {
     let (reason, cause) = match later_version(&record.bytes) {
-        Some(version) => (format!("only a later jreg knows its version {version}"), Cause::Newer),
-        None => (reason, Cause::Damaged),
+        Some(version) => (
+            format!("only a later version of jreg decodes its version {version}"),
+            UnreadableCause::Newer,
+        ),
+        None => (reason, UnreadableCause::Damaged),
     };
-    Bad { reason, cause, record: Some(record) }
+    UnreadableRecord { reason, cause, record: Some(record) }
 }
 
 /// The version of which these bytes are a whole record, if it is one that this code does not know.
 fn later_version(bytes: &Bytes) -> Option<u64> {
     #[derive(Deserialize)]
-    struct Version {
+    struct RecordVersion {
         v: u64,
     }
-    let version: Version = serde_json::from_slice(bytes).ok()?;
+    let version: RecordVersion = serde_json::from_slice(bytes).ok()?;
     (version.v > 1).then_some(version.v)
 }
 

@@ -1,22 +1,22 @@
-//! What repositories hold, as a listing shows it; and the catalog.
+//! The content of repositories, as a listing shows it; and the catalog.
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::RepositoryName;
 use jreg_storage::{Key, Listed};
 
-use super::mend::Remedy;
-use super::read::{Found, look};
-use super::{CheckPhase, FindingKind, Repair, Run, Subject};
+use super::read::{RecordState, read_state};
+use super::repair::RepairPlan;
+use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::Result;
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::record::{Mark, Stored, Versioned};
 use crate::window::WRITE_MAX;
 
-impl Run<'_> {
-    /// Notes what is there.
+impl FsckRun<'_> {
+    /// Notes which manifests, tags and hints exist.
     pub(super) async fn list_repositories(&mut self) -> Result<()> {
-        self.watch.phase(CheckPhase::Repositories);
+        self.watch.phase(FsckPhase::Repositories);
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             self.count(&page);
@@ -48,7 +48,7 @@ impl Run<'_> {
 
     /// Reads the catalog, and notes which repositories it lists.
     pub(super) async fn check_catalog(&mut self) -> Result<()> {
-        self.watch.phase(CheckPhase::Catalog);
+        self.watch.phase(FsckPhase::Catalog);
         let core = self.core.clone();
         let mut pages = self.core.pages(keys::CATALOG);
         while let Some(page) = pages.next().await? {
@@ -60,7 +60,8 @@ impl Run<'_> {
                     _ => self.report_unknown(&entry.key).await?,
                 }
             }
-            let reads: Vec<_> = entries.iter().map(|(key, _)| look::<Mark>(&core, key)).collect();
+            let reads: Vec<_> =
+                entries.iter().map(|(key, _)| read_state::<Mark>(&core, key)).collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for (key, name) in &entries {
                 let Some(found) = reads.next().await else { break };
@@ -75,27 +76,27 @@ impl Run<'_> {
         &mut self,
         key: &Key,
         name: &RepositoryName,
-        found: Found<Mark>,
+        found: RecordState<Mark>,
     ) -> Result<()> {
         let repository = fingerprint::repository(name);
-        let of = Subject { repository: Some(name), ..Subject::of(key) };
+        let of = FindingSubject { repository: Some(name), ..FindingSubject::of(key) };
         match found {
-            Found::Absent => return Ok(()),
-            Found::Bad(bad) => {
-                let remedy = Remedy::Rewrite(Mark {}.encode());
-                self.report_bad(FindingKind::CatalogUnreadable, &of, &bad, remedy).await?;
+            RecordState::Absent => return Ok(()),
+            RecordState::Unreadable(bad) => {
+                let remedy = RepairPlan::Rewrite(Mark {}.encode());
+                self.report_unreadable(FindingKind::CatalogUnreadable, &of, &bad, remedy).await?;
             }
-            Found::Good(read) if self.is_empty(name, &read).await? => {
+            RecordState::Valid(read) if self.is_empty(name, &read).await? => {
                 let detail = "no manifest is in the repository";
-                self.report(FindingKind::CatalogStray, &of, detail, Repair::None);
+                self.report(FindingKind::CatalogStray, &of, detail, RepairStatus::None);
             }
-            Found::Good(_) => {}
+            RecordState::Valid(_) => {}
         }
         self.seen.listed.insert(repository);
         Ok(())
     }
 
-    /// Whether nothing is in a repository, and no push is about to be.
+    /// Whether a repository has no manifest, and no push is about to write one.
     async fn is_empty(&self, name: &RepositoryName, read: &Versioned<Mark>) -> Result<bool> {
         let is_known = self.seen.repositories.contains(fingerprint::repository(name));
         if is_known || read.age() <= WRITE_MAX {

@@ -1,22 +1,22 @@
-//! Sessions of uploads, and the bytes that they name.
+//! Upload sessions, and the bytes that they name.
 
 use futures::stream::{self, StreamExt};
 use jreg_storage::{Key, Listed};
 
-use super::mend::Remedy;
-use super::read::{Found, look};
-use super::{CheckPhase, FindingKind, Repair, Run, Subject};
+use super::read::{RecordState, read_state};
+use super::repair::RepairPlan;
+use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
 use crate::keys::{self, UploadKey};
 use crate::record::{Link, Location, Stored, Versioned};
-use crate::session::{Closed, Open, REPLAY_MAX, Session, State};
+use crate::session::{ClosedUpload, OpenUpload, REPLAY_MAX, SessionState, UploadSession};
 use crate::window::WRITE_MAX;
 use crate::{Result, UploadId};
 
-impl Run<'_> {
-    /// Reads every session, and notes which places it names.
+impl FsckRun<'_> {
+    /// Reads every session, and notes which locations it names.
     pub(super) async fn check_uploads(&mut self) -> Result<()> {
-        self.watch.phase(CheckPhase::Uploads);
+        self.watch.phase(FsckPhase::Uploads);
         let core = self.core.clone();
         let mut pages = self.core.pages(keys::UPLOADS);
         while let Some(page) = pages.next().await? {
@@ -29,7 +29,8 @@ impl Run<'_> {
                     None => self.report_unknown(&entry.key).await?,
                 }
             }
-            let reads: Vec<_> = sessions.iter().map(|key| look::<Session>(&core, key)).collect();
+            let reads: Vec<_> =
+                sessions.iter().map(|key| read_state::<UploadSession>(&core, key)).collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for key in sessions {
                 let Some(found) = reads.next().await else { break };
@@ -45,56 +46,58 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn check_session(&mut self, key: &Key, found: Found<Session>) -> Result<()> {
+    async fn check_session(&mut self, key: &Key, found: RecordState<UploadSession>) -> Result<()> {
         let read = match found {
-            Found::Absent => return Ok(()),
-            Found::Good(read) => read,
-            Found::Bad(bad) => {
-                let (kind, of) = (FindingKind::SessionUnreadable, Subject::of(key));
-                let repair = self.report_bad(kind, &of, &bad, Remedy::PutAside).await?;
-                self.seen.may_name_any |= repair != Repair::Done;
+            RecordState::Absent => return Ok(()),
+            RecordState::Valid(read) => read,
+            RecordState::Unreadable(bad) => {
+                let (kind, of) = (FindingKind::SessionUnreadable, FindingSubject::of(key));
+                let repair =
+                    self.report_unreadable(kind, &of, &bad, RepairPlan::Quarantine).await?;
+                self.seen.may_name_any |= repair != RepairStatus::Done;
                 return Ok(());
             }
         };
-        for place in read.value.places() {
+        for place in read.value.object_keys() {
             self.seen.named.insert(fingerprint::key(&place));
         }
         match &read.value.state {
-            State::Open(open) => self.check_open(key, &read, open).await,
-            State::Closed(closed) => self.check_closed(key, &read, closed).await,
-            State::Cancelled(_) => Ok(()),
+            SessionState::Open(open) => self.check_open(key, &read, open).await,
+            SessionState::Closed(closed) => self.check_closed(key, &read, closed).await,
+            SessionState::Cancelled(_) => Ok(()),
         }
     }
 
-    /// The bytes of an upload that goes on must be there, or it cannot.
+    /// The bytes of an open session must exist, or the upload cannot go on.
     async fn check_open(
         &mut self,
         key: &Key,
-        read: &Versioned<Session>,
-        open: &Open,
+        read: &Versioned<UploadSession>,
+        open: &OpenUpload,
     ) -> Result<()> {
         let Some(tail) = &open.tail else { return Ok(()) };
         let is_there = self.is_listed(tail) || self.is_whole(tail).await?;
         if is_there || self.core.etag(key).await?.as_ref() != Some(&read.etag) {
             return Ok(());
         }
-        let state = State::Cancelled(open.clone().leftover());
-        let cancelled = Session { state, ..read.value.clone() }.encode();
+        let state = SessionState::Cancelled(open.clone().into_abandoned());
+        let cancelled = UploadSession { state, ..read.value.clone() }.encode();
         let swap = async { Ok(self.core.swap(key, Some(&read.etag), cancelled).await?.is_some()) };
-        let repair = self.mend(swap).await;
+        let repair = self.repair_by(swap).await;
         let detail = format!("{} does not have its {} bytes", tail.key, tail.size_bytes);
-        let subject = Subject { repository: Some(&read.value.repository), ..Subject::of(key) };
+        let subject =
+            FindingSubject { repository: Some(&read.value.repository), ..FindingSubject::of(key) };
         self.report(FindingKind::UploadBytesMissing, &subject, detail, repair);
         Ok(())
     }
 
-    /// Whoever finds a session closed may make its bytes appear, for a while; later they may have
-    /// been collected.
+    /// A request that finds a session closed may still make its bytes appear, for a while; later GC may
+    /// have removed them.
     async fn check_closed(
         &mut self,
         key: &Key,
-        read: &Versioned<Session>,
-        closed: &Closed,
+        read: &Versioned<UploadSession>,
+        closed: &ClosedUpload,
     ) -> Result<()> {
         let location = &closed.location;
         let is_settled = read.age() > REPLAY_MAX + WRITE_MAX;
@@ -102,33 +105,40 @@ impl Run<'_> {
             return Ok(());
         }
         let link = keys::link(&closed.digest, &read.value.repository);
-        let is_linked = match look::<Link>(&self.core, &link).await? {
-            Found::Good(link) => link.value.live() == Some(location),
-            Found::Absent => false,
-            Found::Bad(_) => true,
+        let is_linked = match read_state::<Link>(&self.core, &link).await? {
+            RecordState::Valid(link) => link.value.live() == Some(location),
+            RecordState::Absent => false,
+            RecordState::Unreadable(_) => true,
         };
-        // Of what a link names, the link's own finding tells.
+        // The link has a finding of its own.
         if is_linked || self.core.etag(key).await?.as_ref() != Some(&read.etag) {
             return Ok(());
         }
-        let detail =
-            format!("{} is not there: it was collected since, or never put together", location.key);
-        let subject = Subject::content(key, &read.value.repository, &closed.digest);
-        self.report(FindingKind::SessionBytesMissing, &subject, detail, Repair::None);
+        let detail = format!(
+            "{} does not exist: GC has removed it since, or it was never completed",
+            location.key
+        );
+        let subject = FindingSubject::content(key, &read.value.repository, &closed.digest);
+        self.report(FindingKind::SessionBytesMissing, &subject, detail, RepairStatus::None);
         Ok(())
     }
 
-    /// An upload that goes on, or that is over, may leave tails behind, which go with it.
+    /// A session, open or not, may leave parts behind, which are removed with it.
     async fn check_tail(&mut self, entry: &Listed, id: &UploadId) -> Result<()> {
         let has_session = self.core.exists(&keys::upload(id)).await?;
         if !has_session && self.core.exists(&entry.key).await? {
-            let detail = format!("{} bytes of an upload that has no session", entry.size_bytes);
-            self.report(FindingKind::TailStray, &Subject::of(&entry.key), detail, Repair::None);
+            let detail = format!("{} bytes of an upload without a session", entry.size_bytes);
+            self.report(
+                FindingKind::UploadPartOrphan,
+                &FindingSubject::of(&entry.key),
+                detail,
+                RepairStatus::None,
+            );
         }
         Ok(())
     }
 
-    /// Whether the listing has shown bytes at a place, as many as there should be.
+    /// Whether the listing has shown bytes of the right size at a location.
     pub(super) fn is_listed(&self, location: &Location) -> bool {
         self.seen.bytes.contains(fingerprint::sized(&location.key, location.size_bytes))
     }

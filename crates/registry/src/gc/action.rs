@@ -1,30 +1,29 @@
-//! [`Action`]: one thing that a run has decided to do; and the [`Sink`] that does it, or only says
-//! so.
+//! [`GcAction`]: one decision of a run; and the [`GcSink`] that applies it, or only reports it.
 
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, ErrorKind, Key};
 use serde::{Deserialize, Serialize};
 
-use super::watch::Watch;
+use super::observer::GcObserver;
 use crate::Result;
 use crate::core::Core;
 use crate::record::{Link, Location, Stored};
 use crate::rules::Rule;
 
-/// What is done to an object.
+/// What GC does to an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
-pub enum ActionKind {
-    /// The repository's hold on a blob is removed.
+pub enum GcActionKind {
+    /// A link is removed.
     RemoveLink,
-    /// The repository's hold on a blob is moved to the same bytes at another place.
-    FoldLink {
-        /// Where the bytes lie from now on.
+    /// A link is moved to the same bytes at another location.
+    DeduplicateLink {
+        /// The location from now on.
         to: String,
     },
-    /// Bytes that nothing names are removed.
+    /// Bytes that no record names are removed.
     RemoveBytes,
-    /// A manifest that nothing keeps is removed.
+    /// An unreferenced manifest is removed.
     RemoveManifest,
     /// A tag is removed whose manifest has been absent for the grace.
     RemoveTag,
@@ -36,13 +35,13 @@ pub enum ActionKind {
     RemoveCatalogEntry,
 }
 
-/// One thing that a collector has decided to do.
+/// One decision of a GC run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Action {
-    /// What.
+pub struct GcAction {
+    /// What is done.
     #[serde(flatten)]
-    pub kind: ActionKind,
-    /// To the object at this key.
+    pub kind: GcActionKind,
+    /// Key of the object.
     pub key: String,
     /// In this repository, if it is in one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -54,72 +53,72 @@ pub struct Action {
     pub size_bytes: u64,
 }
 
-/// What became of an action.
+/// The result of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// It was done; in a dry run: it would have been.
+pub enum GcOutcome {
+    /// It was applied; in a dry run: it would have been.
     Done,
-    /// Somebody has changed the object since it was judged: it stays.
+    /// The object was changed since it was judged: it stays.
     Changed,
     /// It would exceed the share of the links that one run may remove.
     Withheld,
-    /// The store failed. The next run tries again.
+    /// The store failed. The next run retries.
     Failed,
 }
 
 /// Where actions go.
 #[derive(Debug)]
-pub(super) enum Sink {
+pub(super) enum GcSink {
     /// They are applied.
     Applying,
-    /// They are only shown.
+    /// They are only reported.
     Printing,
 }
 
-/// What an action needs beside what it shows.
-pub(super) enum Deed<'a> {
+/// The conditional write that applies an action to a record.
+pub(super) enum GcStep<'a> {
     /// The version of the record that was judged.
     Remove(&'a ETag),
     /// The same, and where the link is to lead.
-    Fold(&'a ETag, &'a Location),
+    Relink(&'a ETag, &'a Location),
 }
 
-impl Sink {
-    /// Does it, or only says so.
+impl GcSink {
+    /// Applies an action, or only reports it.
     pub(super) async fn perform(
         &self,
         core: &Core,
-        watch: &dyn Watch,
-        action: &Action,
+        watch: &dyn GcObserver,
+        action: &GcAction,
         key: &Key,
-        deed: Deed<'_>,
-    ) -> Outcome {
+        step: GcStep<'_>,
+    ) -> GcOutcome {
         let outcome = match self {
-            Self::Printing => Outcome::Done,
-            Self::Applying => match apply(core, action, key, deed).await {
-                Ok(true) => Outcome::Done,
-                Ok(false) => Outcome::Changed,
-                Err(_) => Outcome::Failed,
+            Self::Printing => GcOutcome::Done,
+            Self::Applying => match apply(core, action, key, step).await {
+                Ok(true) => GcOutcome::Done,
+                Ok(false) => GcOutcome::Changed,
+                Err(_) => GcOutcome::Failed,
             },
         };
         watch.action(action, outcome);
         outcome
     }
 
-    /// Removes bytes, of which nobody can make others.
+    /// Removes bytes, unconditionally: their keys are never used again.
     pub(super) async fn remove_bytes(
         &self,
         core: &Core,
-        watch: &dyn Watch,
-        actions: &[Action],
+        watch: &dyn GcObserver,
+        actions: &[GcAction],
         keys: &[Key],
-    ) -> Outcome {
+    ) -> GcOutcome {
         let outcome = match self {
-            Self::Printing => Outcome::Done,
+            Self::Printing => GcOutcome::Done,
             Self::Applying => match core.store.delete_many(keys).await {
-                Ok(()) => Outcome::Done,
-                Err(_) => Outcome::Failed,
+                Ok(()) => GcOutcome::Done,
+                Err(_) => GcOutcome::Failed,
             },
         };
         for action in actions {
@@ -129,32 +128,33 @@ impl Sink {
     }
 }
 
-/// `false`: the version that was judged is there no more.
-async fn apply(core: &Core, action: &Action, key: &Key, deed: Deed<'_>) -> Result<bool> {
+/// `false`: the record is not the version that was judged any more.
+async fn apply(core: &Core, action: &GcAction, key: &Key, step: GcStep<'_>) -> Result<bool> {
     let forget = || {
         if let (Some(name), Some(digest)) = (&action.repository, &action.digest) {
             core.cache.forget(name, digest);
         }
     };
     forget();
-    let done = match deed {
-        Deed::Fold(seen, to) => {
+    let done = match step {
+        GcStep::Relink(seen, to) => {
             let link = Link::Live(to.clone()).encode();
             core.swap(key, Some(seen), link).await.map(|written| written.is_some())
         }
-        Deed::Remove(_) if !core.rules.keep(Rule::OnVersion) => {
+        GcStep::Remove(_) if !core.rules.keep(Rule::OnVersion) => {
             core.store.delete(key, None).await.map(|()| true).map_err(Into::into)
         }
-        Deed::Remove(seen) if action.kind == ActionKind::RemoveLink => core.retire(key, seen).await,
-        Deed::Remove(seen) => core.remove_if_can(key, seen).await,
+        GcStep::Remove(seen) if action.kind == GcActionKind::RemoveLink => {
+            core.retire(key, seen).await
+        }
+        GcStep::Remove(seen) => core.remove_if_can(key, seen).await,
     };
     forget();
     done
 }
 
 impl Core {
-    /// Removes the version of a link that was seen; where the store cannot, the link becomes one
-    /// that stands for nothing.
+    /// Removes the version of a link that was read; where the store cannot, marks the link as deleted.
     pub(crate) async fn retire(&self, key: &Key, seen: &ETag) -> Result<bool> {
         match self.store.capabilities().deletes_versions {
             true => self.remove(key, seen).await,
@@ -165,7 +165,7 @@ impl Core {
         }
     }
 
-    /// Removes the version of a record that was seen, unless the store cannot: then it stays.
+    /// Removes the version of a record that was read, unless the store cannot: then it stays.
     async fn remove_if_can(&self, key: &Key, seen: &ETag) -> Result<bool> {
         match self.remove(key, seen).await {
             Err(crate::Error::Store(error)) if error.kind() == ErrorKind::Refused => Ok(false),

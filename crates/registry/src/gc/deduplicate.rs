@@ -2,33 +2,33 @@
 //!
 //! The digest in a link's key says what its bytes should be, not what they are. So the bytes at every
 //! location concerned are read and hashed before a link is moved: a location whose bytes are wrong or
-//! missing is a [`Finding`], is never taken, and its own links are moved to right bytes, which heals
+//! missing is a [`FsckFinding`], is never taken, and its own links are moved to right bytes, which repairs
 //! them. What one run reads is bounded, and paced.
 
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key};
 
-use super::action::{Action, ActionKind, Deed, Outcome};
-use super::links::Census;
-use super::watch::Phase;
-use super::{Result, Run};
+use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
+use super::links::LinkCensus;
+use super::observer::GcPhase;
+use super::{GcRun, Result};
 use crate::fingerprint;
-use crate::fsck::{Finding, FindingKind, Repair};
+use crate::fsck::{BlobDamage, FindingKind, FsckFinding, RepairStatus};
 use crate::keys;
 use crate::pace::Pace;
 use crate::record::{Link, Location, Versioned};
 use crate::rules::Rule;
-use crate::suspects::{Suspicion, is_incomplete};
+use crate::suspects::is_incomplete;
 
-/// How many bytes one run reads to hash duplicates; the rest is left to the next run. A blob that is
+/// Maximum number of bytes that one run hashes; the rest is left to the next run. A blob that is
 /// larger is still read, as the first of a run.
 const HASH_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
 
-/// How many of them it reads in a second.
+/// Maximum rate of hashing.
 const HASH_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 
 /// A live link of a repository with a manifest that names the blob.
-struct HeldLink {
+struct DuplicateLink {
     name: RepositoryName,
     key: Key,
     etag: ETag,
@@ -39,20 +39,20 @@ struct HeldLink {
 
 /// What the bytes at a location are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    Right,
-    Bad(FindingKind, String),
+enum LocationVerdict {
+    Intact,
+    Damaged(BlobDamage),
     /// The store failed, so it is unknown.
     Unknown,
 }
 
-impl Run<'_> {
+impl GcRun<'_> {
     /// Moves links to the same bytes at several locations to one of them.
-    pub(super) async fn deduplicate(&mut self, census: &Census) -> Result<()> {
+    pub(super) async fn deduplicate(&mut self, census: &LinkCensus) -> Result<()> {
         if census.duplicates.is_empty() {
             return Ok(());
         }
-        self.watch.phase(Phase::Folding);
+        self.watch.phase(GcPhase::Deduplicating);
         let pace = Pace::new(HASH_BYTES_PER_SECOND);
         let mut left_bytes = HASH_BYTES_MAX;
         for digest in &census.duplicates {
@@ -73,7 +73,7 @@ impl Run<'_> {
     }
 
     /// The links to a blob that stay. `None`: one of them cannot be read.
-    async fn held_links(&self, digest: &Digest) -> Result<Option<Vec<HeldLink>>> {
+    async fn held_links(&self, digest: &Digest) -> Result<Option<Vec<DuplicateLink>>> {
         let mut held = Vec::new();
         let mut pages = self.core.pages(keys::links(digest));
         while let Some(page) = pages.next().await? {
@@ -88,7 +88,7 @@ impl Run<'_> {
                         ..
                     })) if is_kept => {
                         let is_old = self.is_old(last_modified);
-                        held.push(HeldLink { name, key: listed.key, etag, location, is_old });
+                        held.push(DuplicateLink { name, key: listed.key, etag, location, is_old });
                     }
                     Ok(_) => {}
                     Err(_) => return Ok(None),
@@ -101,7 +101,7 @@ impl Run<'_> {
     async fn deduplicate_blob(
         &mut self,
         digest: &Digest,
-        held: &[HeldLink],
+        held: &[DuplicateLink],
         locations: Vec<Location>,
         pace: &Pace,
     ) {
@@ -110,28 +110,28 @@ impl Run<'_> {
             let verdict = self.verify(digest, &location, pace).await;
             verdicts.push((location, verdict));
         }
-        let right = verdicts.iter().find(|(_, verdict)| *verdict == Verdict::Right);
+        let right = verdicts.iter().find(|(_, verdict)| *verdict == LocationVerdict::Intact);
         let keeper = right.and_then(|(target, _)| held.iter().find(|l| l.location == *target));
         if let Some(keeper) = keeper {
             for link in held.iter().filter(|link| link.is_old && link.location != keeper.location) {
-                self.done.folded.scan(link.location.size_bytes);
+                self.done.deduplicated.scan(link.location.size_bytes);
                 // Whatever it is that fails, the next run tries again.
-                let outcome = self.fold_link(digest, link, keeper).await;
-                let outcome = outcome.unwrap_or(Outcome::Failed);
-                self.done.folded.count(outcome, link.location.size_bytes);
+                let outcome = self.move_link(digest, link, keeper).await;
+                let outcome = outcome.unwrap_or(GcOutcome::Failed);
+                self.done.deduplicated.count(outcome, link.location.size_bytes);
             }
         }
         for (location, verdict) in verdicts {
-            if let Verdict::Bad(kind, detail) = verdict {
-                self.report_bad(digest, held, &location, (kind, detail));
+            if let LocationVerdict::Damaged(damage) = verdict {
+                self.report_damage(digest, held, &location, damage);
             }
         }
     }
 
     /// Reads the bytes at a location; if they seem wrong, once more.
-    async fn verify(&self, digest: &Digest, location: &Location, pace: &Pace) -> Verdict {
+    async fn verify(&self, digest: &Digest, location: &Location, pace: &Pace) -> LocationVerdict {
         if !self.core.rules.keep(Rule::DeduplicateHashes) {
-            return Verdict::Right;
+            return LocationVerdict::Intact;
         }
         let hash = || self.core.hash_bytes(location, digest.algorithm(), pace);
         let mut hashed = hash().await;
@@ -141,73 +141,68 @@ impl Run<'_> {
         match hashed {
             // More bytes than the link says may follow.
             Ok(actual) if actual == *digest => match self.core.has_bytes(location).await {
-                Ok(true) => Verdict::Right,
+                Ok(true) => LocationVerdict::Intact,
                 Ok(false) => incomplete(location),
-                Err(_) => Verdict::Unknown,
+                Err(_) => LocationVerdict::Unknown,
             },
             Ok(actual) => {
                 let detail = format!("its bytes have digest {actual}");
-                Verdict::Bad(FindingKind::BytesDigest, detail)
+                LocationVerdict::Damaged(BlobDamage { kind: FindingKind::BytesDigest, detail })
             }
             Err(error) if is_incomplete(&error) => incomplete(location),
-            Err(_) => Verdict::Unknown,
+            Err(_) => LocationVerdict::Unknown,
         }
     }
 
-    /// From now on pushes do not rely on these bytes.
-    fn report_bad(
+    fn report_damage(
         &mut self,
         digest: &Digest,
-        held: &[HeldLink],
+        links: &[DuplicateLink],
         location: &Location,
-        (kind, detail): (FindingKind, String),
+        damage: BlobDamage,
     ) {
-        let suspicion = match kind {
-            FindingKind::BytesDigest => Suspicion::Wrong,
-            _ => Suspicion::Incomplete,
-        };
-        self.core.suspects.add(&location.key, suspicion);
+        damage.mark_suspect(&self.core, location);
         self.done.findings += 1;
-        let holder = held.iter().find(|link| link.location == *location);
-        self.watch.finding(&Finding {
-            kind,
+        let holder = links.iter().find(|link| link.location == *location);
+        self.watch.finding(&FsckFinding {
+            kind: damage.kind,
             key: location.key.to_string(),
             repository: holder.map(|link| link.name.clone()),
             digest: Some(digest.clone()),
-            detail,
-            repair: Repair::Possible,
+            detail: damage.detail,
+            repair: RepairStatus::Possible,
         });
     }
 
-    async fn fold_link(
+    async fn move_link(
         &self,
         digest: &Digest,
-        link: &HeldLink,
-        keeper: &HeldLink,
-    ) -> crate::Result<Outcome> {
+        link: &DuplicateLink,
+        keeper: &DuplicateLink,
+    ) -> crate::Result<GcOutcome> {
         let (window, target) = (self.core.open_window(), &keeper.location);
         if !self.options.dry_run && self.core.rules.keep(Rule::DeduplicateTouches) {
             let held = self.core.hold_link(window, &keeper.name, digest).await?;
             if held.as_ref() != Some(target) {
-                return Ok(Outcome::Changed);
+                return Ok(GcOutcome::Changed);
             }
         }
-        let action = Action {
-            kind: ActionKind::FoldLink { to: target.key.to_string() },
+        let action = GcAction {
+            kind: GcActionKind::DeduplicateLink { to: target.key.to_string() },
             key: link.key.to_string(),
             repository: Some(link.name.clone()),
             digest: Some(digest.clone()),
             size_bytes: target.size_bytes,
         };
         self.core.check_window(window)?;
-        let deed = Deed::Fold(&link.etag, target);
-        let swap = self.sink.perform(&self.core, self.watch, &action, &link.key, deed);
+        let step = GcStep::Relink(&link.etag, target);
+        let swap = self.sink.perform(&self.core, self.watch, &action, &link.key, step);
         Ok(self.core.send_within(Some(window), swap).await)
     }
 }
 
 /// The distinct locations that links name: the one that most name first.
-fn by_popularity(held: &[HeldLink]) -> Vec<Location> {
+fn by_popularity(held: &[DuplicateLink]) -> Vec<Location> {
     let mut locations: Vec<(usize, &Location)> = Vec::new();
     for link in held {
         match locations.iter_mut().find(|(_, location)| *location == &link.location) {
@@ -221,7 +216,7 @@ fn by_popularity(held: &[HeldLink]) -> Vec<Location> {
     locations.into_iter().map(|(_, location)| location.clone()).collect()
 }
 
-fn incomplete(location: &Location) -> Verdict {
+fn incomplete(location: &Location) -> LocationVerdict {
     let detail = format!("its {} bytes are not all there", location.size_bytes);
-    Verdict::Bad(FindingKind::BytesMissing, detail)
+    LocationVerdict::Damaged(BlobDamage { kind: FindingKind::BytesMissing, detail })
 }

@@ -1,5 +1,5 @@
-//! [`Lease`]: which instance usually collects. Safety never depends on it: two collectors at the
-//! same time only do the same work twice.
+//! [`GcLease`]: which instance usually runs GC. Safety never depends on it: two concurrent runs only do
+//! the same work twice.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,17 +11,17 @@ use crate::{Registry, Result, keys};
 
 /// A lease that was taken.
 #[derive(Clone, Debug)]
-pub struct Lease {
+pub struct GcLease {
     holder: String,
     version: ETag,
 }
 
-/// Somebody else has the lease.
+/// Another instance has the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Who.
+pub struct LeaseHeld {
+    /// Its name.
     pub holder: String,
-    /// For how long he has not renewed it.
+    /// Time since it renewed the lease.
     pub age: Duration,
 }
 
@@ -30,24 +30,28 @@ struct LeaseRecord {
     holder: String,
     /// For how long it holds after it was written.
     ttl_s: u64,
-    /// Whether it was given back.
+    /// Whether it was released.
     is_free: bool,
 }
 
 impl JsonRecord for LeaseRecord {}
 
 impl Registry {
-    /// Takes the lease for `ttl` if it is free, or if whoever has it has not renewed it in time.
+    /// Takes the lease for `ttl` if it is free, or if its holder has not renewed it in time.
     /// Costs two requests.
     ///
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error).
-    pub async fn take_lease(&self, holder: &str, ttl: Duration) -> Result<Result<Lease, Held>> {
+    pub async fn take_lease(
+        &self,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Result<GcLease, LeaseHeld>> {
         let (core, key) = (self.core(), keys::note("lease"));
         let seen = match core.read::<LeaseRecord>(&key).await {
             Ok(seen) => seen,
-            // One that cannot be read holds nobody back.
+            // One that cannot be decoded is free.
             Err(crate::Error::Damaged { .. }) => {
                 let version = core.etag(&key).await?;
                 return self.write_lease(version.as_ref(), holder, ttl).await;
@@ -58,7 +62,7 @@ impl Registry {
         let age = age(seen.date, seen.last_modified);
         let is_over = seen.value.is_free || age > Duration::from_secs(seen.value.ttl_s);
         if !is_over && seen.value.holder != holder {
-            return Ok(Err(Held { holder: seen.value.holder, age }));
+            return Ok(Err(LeaseHeld { holder: seen.value.holder, age }));
         }
         self.write_lease(Some(&seen.etag), holder, ttl).await
     }
@@ -68,34 +72,34 @@ impl Registry {
         version: Option<&ETag>,
         holder: &str,
         ttl: Duration,
-    ) -> Result<Result<Lease, Held>> {
+    ) -> Result<Result<GcLease, LeaseHeld>> {
         let record =
             LeaseRecord { holder: holder.to_owned(), ttl_s: ttl.as_secs(), is_free: false };
         let written = self.core().swap(&keys::note("lease"), version, record.encode()).await?;
         Ok(match written {
-            Some(written) => Ok(Lease { holder: holder.to_owned(), version: written.etag }),
+            Some(written) => Ok(GcLease { holder: holder.to_owned(), version: written.etag }),
             None => {
-                let holder = "another, who was faster".to_owned();
-                Err(Held { holder, age: Duration::ZERO })
+                let holder = "another instance, which was faster".to_owned();
+                Err(LeaseHeld { holder, age: Duration::ZERO })
             }
         })
     }
 
-    /// Holds the lease for another `ttl`. `None`: it is another's by now.
+    /// Renews the lease for another `ttl`. `None`: another instance has it.
     ///
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error).
-    pub async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<Option<Lease>> {
+    pub async fn renew_lease(&self, lease: GcLease, ttl: Duration) -> Result<Option<GcLease>> {
         Ok(self.write_lease(Some(&lease.version), &lease.holder, ttl).await?.ok())
     }
 
-    /// Gives the lease back.
+    /// Releases the lease.
     ///
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error).
-    pub async fn free_lease(&self, lease: Lease) -> Result<()> {
+    pub async fn free_lease(&self, lease: GcLease) -> Result<()> {
         let record = LeaseRecord { holder: lease.holder, ttl_s: 0, is_free: true };
         self.core().swap(&keys::note("lease"), Some(&lease.version), record.encode()).await?;
         Ok(())

@@ -1,4 +1,4 @@
-//! C3 to C5: the links, and what becomes of those that nothing keeps.
+//! C3 to C5: the links, and the removal of unreferenced ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +9,13 @@ use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::Listed;
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, ActionKind, Deed, Outcome};
+use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
 use super::manifests::{recall, remember};
-use super::memo::{Kind, Memo};
-use super::queue::Queued;
-use super::sweep::Places;
-use super::watch::Phase;
-use super::{CLOCK_ERROR, REMOVALS_FREE, Result, Run, last_key};
+use super::memo::{Memo, MemoKind};
+use super::observer::GcPhase;
+use super::queue::GcQueue;
+use super::sweep::BlobLocations;
+use super::{CLOCK_ERROR, GcRun, REMOVALS_FREE, Result, last_key};
 use crate::attempts::ATTEMPTS_MAX;
 use crate::fingerprint::{self, Fingerprint, Version};
 use crate::keys::{self, Place};
@@ -26,16 +26,16 @@ use crate::rules::Rule;
 /// Maximum number of blobs at several locations that one run deduplicates.
 const DUPLICATES_MAX: usize = 10_000;
 
-/// After how many shards a run notes how far it is.
+/// Number of shards after which a run notes its position.
 const SHARDS_PER_NOTE: usize = 16;
 
 /// What a listing of all links has shown.
 #[derive(Debug, Default)]
-pub(super) struct Census {
+pub(super) struct LinkCensus {
     links: u64,
     /// The candidates in each shard that has any.
     candidates: BTreeMap<String, u64>,
-    /// Digests whose bytes lie at several places, where links were read.
+    /// Digests whose bytes lie at several locations, where links were read.
     pub(super) duplicates: Vec<Digest>,
 }
 
@@ -86,13 +86,13 @@ struct LinkGroup {
 
 /// What became of one candidate.
 struct LinkRemoval {
-    outcome: Outcome,
+    outcome: GcOutcome,
     /// What it named, if it was read.
     location: Option<Location>,
 }
 
 impl LinkRemoval {
-    fn without_location(outcome: Outcome) -> Self {
+    fn without_location(outcome: GcOutcome) -> Self {
         Self { outcome, location: None }
     }
 
@@ -109,54 +109,57 @@ struct LinkGroupOutcome {
     unreferenced: Vec<Location>,
 }
 
-/// Where the next run begins to remove, so that one that is cut off, or that may remove only a
-/// share, does not begin at the same place again.
+/// Where the next run begins to remove, so that one that is interrupted, or that may remove only a
+/// share, does not begin at the same shard again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Position {
+struct RemovalPosition {
     shard: String,
 }
 
-impl JsonRecord for Position {}
+impl JsonRecord for RemovalPosition {}
 
-impl Run<'_> {
+impl GcRun<'_> {
     fn link_entry(&self, listed: Listed) -> Option<LinkEntry> {
         let Some(Place::Link(digest, name)) = Place::of(&listed.key) else { return None };
-        let is_needless = match is_deleted(&listed) {
+        let is_unreferenced = match is_deleted(&listed) {
             true => self.core.store.capabilities().deletes_versions,
             false => !self.seen.kept.contains(fingerprint::content(&name, &digest)),
         };
-        let is_candidate = is_needless && self.is_old(listed.last_modified);
+        let is_candidate = is_unreferenced && self.is_old(listed.last_modified);
         Some(LinkEntry { digest, name, listed, is_candidate })
     }
 
-    /// C3, to count. With `places` every link is also read, if it was not before, and what it
+    /// C3, to count. With `locations` every link is also read, if it was not before, and what it
     /// names is ticked off.
-    pub(super) async fn list_links(&mut self, mut places: Option<&mut Places>) -> Result<Census> {
-        self.watch.phase(Phase::Links);
+    pub(super) async fn list_links(
+        &mut self,
+        mut locations: Option<&mut BlobLocations>,
+    ) -> Result<LinkCensus> {
+        self.watch.phase(GcPhase::Links);
         let core = self.core.clone();
-        let mut memo = match places {
-            Some(_) => Some(Memo::open(&core, Kind::Links, !self.options.dry_run).await?),
+        let mut memo = match locations {
+            Some(_) => Some(Memo::open(&core, MemoKind::Links, !self.options.dry_run).await?),
             None => None,
         };
-        let mut census = Census::default();
+        let mut census = LinkCensus::default();
         let mut search = DuplicateSearch::default();
         let mut pages = self.core.pages(keys::LINKS);
         while let Some(page) = pages.next().await? {
             let (last, listed) = (last_key(&page.entries).cloned(), page.entries.len() as u64);
             let links: Vec<_> =
                 page.entries.into_iter().filter_map(|listed| self.link_entry(listed)).collect();
-            if let (Some(memo), Some(places)) = (&mut memo, places.as_deref_mut()) {
+            if let (Some(memo), Some(locations)) = (&mut memo, locations.as_deref_mut()) {
                 let targets = self.read_targets(&links, page.date, memo).await?;
                 let mut moved = BTreeSet::new();
                 for (link, target) in links.iter().zip(targets) {
-                    places.mark_target(target);
+                    locations.mark_target(target);
                     search.add(link, target, &mut census.duplicates);
-                    if target == LinkTarget::Nothing && self.may_have_moved(link) {
+                    if target == LinkTarget::Nothing && self.may_have_been_copied(link) {
                         moved.insert(&link.digest);
                     }
                 }
                 for digest in moved {
-                    self.look_again(digest, places).await?;
+                    self.reread_links(digest, locations).await?;
                 }
                 memo.end_page(last.as_ref()).await?;
             }
@@ -169,7 +172,7 @@ impl Run<'_> {
         Ok(census)
     }
 
-    fn count(&mut self, link: &LinkEntry, census: &mut Census) {
+    fn count(&mut self, link: &LinkEntry, census: &mut LinkCensus) {
         census.links += 1;
         let tally = &mut self.done.links;
         tally.scan(link.listed.size_bytes);
@@ -221,21 +224,21 @@ impl Run<'_> {
 
     /// Whether a link that names nothing may have done so since this run began: it may have been
     /// copied, before it went, to where the listing had passed.
-    fn may_have_moved(&self, link: &LinkEntry) -> bool {
+    fn may_have_been_copied(&self, link: &LinkEntry) -> bool {
         let since = self.began.checked_sub(CLOCK_ERROR);
         let is_recent = since.is_none_or(|since| link.listed.last_modified >= since);
         (is_recent || !is_deleted(&link.listed)) && self.core.rules.keep(Rule::SweepAgain)
     }
 
     /// Ticks off what the links to one blob name now, and once more if one of them went meanwhile.
-    async fn look_again(&self, digest: &Digest, places: &mut Places) -> Result<()> {
+    async fn reread_links(&self, digest: &Digest, locations: &mut BlobLocations) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let mut has_moved = false;
             let mut pages = self.core.pages(keys::links(digest));
             while let Some(page) = pages.next().await? {
                 for listed in page.entries.iter().filter(|listed| !is_deleted(listed)) {
                     let target = link_target(self.core.read::<Link>(&listed.key).await)?;
-                    places.mark_target(target);
+                    locations.mark_target(target);
                     has_moved |= target == LinkTarget::Nothing;
                 }
             }
@@ -243,23 +246,23 @@ impl Run<'_> {
                 return Ok(());
             }
         }
-        places.mark_target(LinkTarget::Unreadable);
+        locations.mark_target(LinkTarget::Unreadable);
         Ok(())
     }
 
     /// C4, shard by shard, for those that have candidates.
-    pub(super) async fn remove_links(&mut self, census: &Census) -> Result<()> {
+    pub(super) async fn remove_links(&mut self, census: &LinkCensus) -> Result<()> {
         if census.candidates.is_empty() {
             return Ok(());
         }
-        self.watch.phase(Phase::Removing);
+        self.watch.phase(GcPhase::Removing);
         let share = census.links / 100 * u64::from(self.options.share_max_percent.min(100));
         let may_remove = match self.options.share_max_percent {
             100.. => u64::MAX,
             _ => share.max(REMOVALS_FREE),
         };
         let room = AtomicU64::new(may_remove);
-        let shards = self.in_turn(census.candidates.keys().cloned().collect()).await;
+        let shards = self.from_last_position(census.candidates.keys().cloned().collect()).await;
         for (index, shard) in shards.iter().enumerate() {
             if index % SHARDS_PER_NOTE == 0 || room.load(Ordering::Relaxed) == 0 {
                 self.note_position(shard).await?;
@@ -270,8 +273,9 @@ impl Run<'_> {
     }
 
     /// The shards from the one on at which the last run stopped, then those before it.
-    async fn in_turn(&self, mut shards: Vec<String>) -> Vec<String> {
-        let position = self.core.read::<Position>(&keys::note("position")).await.ok().flatten();
+    async fn from_last_position(&self, mut shards: Vec<String>) -> Vec<String> {
+        let position =
+            self.core.read::<RemovalPosition>(&keys::note("position")).await.ok().flatten();
         if let Some(position) = position {
             let before = shards.partition_point(|shard| *shard < position.value.shard);
             shards.rotate_left(before);
@@ -283,14 +287,14 @@ impl Run<'_> {
         if self.options.dry_run {
             return Ok(());
         }
-        let (key, position) = (keys::note("position"), Position { shard: shard.to_owned() });
+        let (key, position) = (keys::note("position"), RemovalPosition { shard: shard.to_owned() });
         let seen = self.core.etag(&key).await?;
         self.core.swap(&key, seen.as_ref(), position.encode()).await?;
         Ok(())
     }
 
     async fn remove_links_of(&mut self, shard: &str, room: &AtomicU64) -> Result<()> {
-        let mut queued = Queued::default();
+        let mut queued = GcQueue::default();
         let mut pages = self.core.pages(format!("{}{shard}/", keys::LINKS));
         // The links of one digest may go on in the next page.
         let mut carried: Option<LinkGroup> = None;
@@ -321,7 +325,7 @@ impl Run<'_> {
         &mut self,
         groups: Vec<LinkGroup>,
         room: &AtomicU64,
-        queued: &mut Queued,
+        queued: &mut GcQueue,
     ) {
         let has_candidate = |group: &LinkGroup| group.links.iter().any(|link| link.is_candidate);
         let outcomes: Vec<LinkGroupOutcome> = {
@@ -332,7 +336,7 @@ impl Run<'_> {
         };
         for group in outcomes {
             for removal in group.removals {
-                self.done.links_read += u64::from(removal.outcome != Outcome::Withheld);
+                self.done.links_read += u64::from(removal.outcome != GcOutcome::Withheld);
                 self.done.links.count(removal.outcome, removal.size_bytes());
             }
             for location in group.unreferenced {
@@ -350,12 +354,12 @@ impl Run<'_> {
             let take = |room: u64| room.checked_sub(1);
             removals.push(match room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
                 Ok(_) => self.remove_link(link).await,
-                Err(_) => LinkRemoval::without_location(Outcome::Withheld),
+                Err(_) => LinkRemoval::without_location(GcOutcome::Withheld),
             });
         }
-        let done = || removals.iter().filter(|removal| removal.outcome == Outcome::Done);
+        let done = || removals.iter().filter(|removal| removal.outcome == GcOutcome::Done);
         // What other links name is not read for this: where some are left, and name other bytes,
-        // a sweep finds those that nobody names.
+        // a sweep finds the orphans.
         let is_all = done().count() == group.links.len();
         let mut unreferenced: Vec<Location> = Vec::new();
         if is_all || !self.core.rules.keep(Rule::EveryLink) {
@@ -373,23 +377,23 @@ impl Run<'_> {
         let key = &link.listed.key;
         let read = match self.core.read::<Link>(key).await {
             Ok(Some(read)) => read,
-            Ok(None) => return LinkRemoval::without_location(Outcome::Changed),
-            Err(_) => return LinkRemoval::without_location(Outcome::Failed),
+            Ok(None) => return LinkRemoval::without_location(GcOutcome::Changed),
+            Err(_) => return LinkRemoval::without_location(GcOutcome::Failed),
         };
         let was_deleted = is_deleted(&link.listed);
         if !self.is_old(read.last_modified) || was_deleted != (read.value == Link::Deleted) {
-            return LinkRemoval::without_location(Outcome::Changed);
+            return LinkRemoval::without_location(GcOutcome::Changed);
         }
         let location = read.value.live().cloned();
-        let action = Action {
-            kind: ActionKind::RemoveLink,
+        let action = GcAction {
+            kind: GcActionKind::RemoveLink,
             key: key.to_string(),
             repository: Some(link.name.clone()),
             digest: Some(link.digest.clone()),
             size_bytes: location.as_ref().map_or(0, |location| location.size_bytes),
         };
-        let deed = Deed::Remove(&read.etag);
-        let outcome = self.sink.perform(&self.core, self.watch, &action, key, deed).await;
+        let step = GcStep::Remove(&read.etag);
+        let outcome = self.sink.perform(&self.core, self.watch, &action, key, step).await;
         LinkRemoval { outcome, location }
     }
 }

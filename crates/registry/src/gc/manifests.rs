@@ -1,20 +1,20 @@
-//! C2: what is listed below `repositories/`, and what the manifests name.
+//! C2: what is listed below `repositories/`, and what the manifests reference.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Manifest, ManifestReference, ReferenceKind, RepositoryName};
 use jreg_storage::{Key, Listed};
 
-use super::memo::{Kind, Memo};
-use super::watch::Phase;
-use super::{CollectError, Result, Run, last_key};
+use super::memo::{Memo, MemoKind};
+use super::observer::GcPhase;
+use super::{GcError, GcRun, Result, last_key};
 use crate::fingerprint::{self, Fingerprint, Version};
 use crate::keys::{self, Place};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};
 use crate::rules::Rule;
 
-/// A record that must be read, because nothing is remembered of this version of it.
-struct Unread<T> {
+/// A record that must be read, because no memo has this version of it.
+struct UnreadRecord<T> {
     of: T,
     key: Key,
     version: Option<Version>,
@@ -49,12 +49,12 @@ struct PendingReferrer {
     subject: Fingerprint,
 }
 
-impl Run<'_> {
+impl GcRun<'_> {
     /// What tags point to is kept.
     pub(super) async fn read_tags(&mut self) -> Result<()> {
-        self.watch.phase(Phase::Tags);
+        self.watch.phase(GcPhase::Tags);
         let core = self.core.clone();
-        let mut memo = Memo::open(&core, Kind::Tags, !self.options.dry_run).await?;
+        let mut memo = Memo::open(&core, MemoKind::Tags, !self.options.dry_run).await?;
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
@@ -63,7 +63,7 @@ impl Run<'_> {
                 let version = Version::of(entry, page.date);
                 match recall(&mut memo, &entry.key, version).await {
                     Some(target) => target.iter().for_each(|target| self.seen.kept.insert(*target)),
-                    None => unread.push(Unread { of: name, key: entry.key.clone(), version }),
+                    None => unread.push(UnreadRecord { of: name, key: entry.key.clone(), version }),
                 }
             }
             for (version, target) in self.read_each(unread, read_tag).await? {
@@ -76,11 +76,11 @@ impl Run<'_> {
         Ok(memo.finish().await?)
     }
 
-    /// What manifests name is kept.
+    /// What manifests reference is kept.
     pub(super) async fn read_manifests(&mut self) -> Result<()> {
-        self.watch.phase(Phase::Manifests);
+        self.watch.phase(GcPhase::Manifests);
         let core = self.core.clone();
-        let mut memo = Memo::open(&core, Kind::Manifests, !self.options.dry_run).await?;
+        let mut memo = Memo::open(&core, MemoKind::Manifests, !self.options.dry_run).await?;
         let mut referrers: Vec<PendingReferrer> = Vec::new();
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
@@ -91,7 +91,9 @@ impl Run<'_> {
                 let values = recall(&mut memo, &entry.key, version).await;
                 match values.and_then(|values| NamedContent::from_memo(&values)) {
                     Some(named) => self.keep(&found, &named, &mut referrers),
-                    None => unread.push(Unread { of: found, key: entry.key.clone(), version }),
+                    None => {
+                        unread.push(UnreadRecord { of: found, key: entry.key.clone(), version })
+                    }
                 }
             }
             self.done.manifests_read += unread.len() as u64;
@@ -127,7 +129,7 @@ impl Run<'_> {
                 self.seen.tags.insert(fingerprint::key(&entry.key));
                 Ok(None)
             }
-            None if entry.key.as_str().contains("/_manifests/") => Err(CollectError::Damaged {
+            None if entry.key.as_str().contains("/_manifests/") => Err(GcError::Damaged {
                 key: entry.key.to_string(),
                 reason: "no manifest that this version knows has such a name".to_owned(),
             }),
@@ -158,7 +160,7 @@ impl Run<'_> {
     /// Reads several records at a time. One that is gone by now keeps nothing.
     async fn read_each<T, U, F>(
         &self,
-        unread: Vec<Unread<T>>,
+        unread: Vec<UnreadRecord<T>>,
         read: impl Fn(crate::core::Core, Key, T) -> F,
     ) -> Result<Vec<(Option<Version>, U)>>
     where
@@ -209,10 +211,8 @@ fn named(
     every_reading: bool,
 ) -> Result<NamedContent> {
     let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes);
-    let manifest = manifest.map_err(|error| CollectError::Damaged {
-        key: key.to_string(),
-        reason: error.to_string(),
-    })?;
+    let manifest = manifest
+        .map_err(|error| GcError::Damaged { key: key.to_string(), reason: error.to_string() })?;
     let subject = manifest.subject.as_ref();
     let subject = subject.map(|subject| fingerprint::content(name, &subject.digest));
     let is_kept =
@@ -222,15 +222,15 @@ fn named(
     Ok(NamedContent { subject, references: references.collect() })
 }
 
-/// A record that cannot be understood ends the run.
-fn damaged(error: crate::Error) -> CollectError {
+/// A record that cannot be decoded ends the run.
+fn damaged(error: crate::Error) -> GcError {
     match error {
-        crate::Error::Damaged { key, reason } => CollectError::Damaged { key, reason },
-        other => CollectError::Registry(other),
+        crate::Error::Damaged { key, reason } => GcError::Damaged { key, reason },
+        other => GcError::Registry(other),
     }
 }
 
-/// What is remembered of a version of a record, if it can be told from others.
+/// What the memo holds of a version of a record, if it can be told from others.
 pub(super) async fn recall(
     memo: &mut Memo<'_>,
     key: &Key,

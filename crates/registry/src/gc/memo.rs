@@ -34,7 +34,7 @@ const GENERATIONS_MAX: usize = 3;
 
 /// What one kind of memo holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MemoKind {
     /// Manifests: the subject (or 0), then what they refer to.
     Manifests,
     /// Tags: the manifest they point to.
@@ -43,15 +43,15 @@ pub(super) enum Kind {
     Links,
     /// Sessions: where their bytes lie.
     Sessions,
-    /// Manifests that nothing keeps: since when, in seconds of the Unix epoch.
+    /// Untagged manifests: since when, in seconds of the Unix epoch.
     Untagged,
-    /// Bytes that nothing names: since when.
-    Unnamed,
+    /// Orphan bytes: since when.
+    Orphans,
     /// Tags whose manifest is absent: since when.
     Dangling,
 }
 
-impl Kind {
+impl MemoKind {
     fn folder(self) -> &'static str {
         match self {
             Self::Manifests => "manifests",
@@ -59,7 +59,7 @@ impl Kind {
             Self::Links => "links",
             Self::Sessions => "sessions",
             Self::Untagged => "untagged",
-            Self::Unnamed => "unnamed",
+            Self::Orphans => "unnamed",
             Self::Dangling => "dangling",
         }
     }
@@ -72,14 +72,14 @@ impl Kind {
             | Self::Links
             | Self::Sessions
             | Self::Untagged
-            | Self::Unnamed
+            | Self::Orphans
             | Self::Dangling => 0,
         }
     }
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct MemoHead {
     v: u32,
     /// The version of the rules by which the values were found: another is as good as none.
     #[serde(default)]
@@ -90,7 +90,7 @@ struct Head {
 
 /// One segment, in memory.
 #[derive(Debug, Default)]
-struct Segment {
+struct MemoSegment {
     last: String,
     values: Vec<u64>,
     entries: HashMap<Version, Range<u32>>,
@@ -98,8 +98,8 @@ struct Segment {
 
 /// One generation, as far as it has been read.
 #[derive(Debug)]
-struct Cursor {
-    current: Segment,
+struct MemoCursor {
+    current: MemoSegment,
     coming: VecDeque<Key>,
 }
 
@@ -107,8 +107,8 @@ struct Cursor {
 #[derive(Debug)]
 pub(super) struct Memo<'a> {
     core: &'a Core,
-    kind: Kind,
-    cursors: Vec<Cursor>,
+    kind: MemoKind,
+    cursors: Vec<MemoCursor>,
     /// What is to be removed once this run's generation is whole.
     old: Vec<Key>,
     generation: Ulid,
@@ -120,7 +120,7 @@ pub(super) struct Memo<'a> {
 
 impl<'a> Memo<'a> {
     /// Opens what earlier runs left; `writes`: to go on from it.
-    pub(super) async fn open(core: &'a Core, kind: Kind, writes: bool) -> Result<Self> {
+    pub(super) async fn open(core: &'a Core, kind: MemoKind, writes: bool) -> Result<Self> {
         let mut segments = Vec::new();
         let mut request = ListRequest::below(folder(kind));
         loop {
@@ -141,8 +141,9 @@ impl<'a> Memo<'a> {
             }
         }
         let newest = generations.into_iter().rev().take(GENERATIONS_MAX);
-        let cursors =
-            newest.map(|(_, coming)| Cursor { current: Segment::default(), coming }).collect();
+        let cursors = newest
+            .map(|(_, coming)| MemoCursor { current: MemoSegment::default(), coming })
+            .collect();
         Ok(Self {
             core,
             kind,
@@ -189,7 +190,7 @@ impl<'a> Memo<'a> {
     }
 
     async fn flush(&mut self, last: &str) -> Result<()> {
-        let head = Head { v: 1, rules: self.kind.rules(), last: last.to_owned() };
+        let head = MemoHead { v: 1, rules: self.kind.rules(), last: last.to_owned() };
         let mut bytes = serde_json::to_vec(&head).expect("a head has only string keys");
         bytes.push(b'\n');
         bytes.append(&mut self.buffer);
@@ -235,27 +236,27 @@ impl<'a> Memo<'a> {
     }
 }
 
-fn folder(kind: Kind) -> String {
+fn folder(kind: MemoKind) -> String {
     format!("{}{}/", keys::NOTES, kind.folder())
 }
 
-impl Cursor {
+impl MemoCursor {
     /// Goes on to the segment that may hold the key.
-    async fn advance(&mut self, core: &Core, kind: Kind, key: &Key) {
+    async fn advance(&mut self, core: &Core, kind: MemoKind, key: &Key) {
         while self.current.last.as_str() < key.as_str() {
             let Some(next) = self.coming.pop_front() else { return };
-            // One that is gone, or that nobody can read, is only forgotten.
+            // One that is gone, or cannot be read, is skipped.
             let record = core.store.get(&next).await.ok();
             self.current =
-                record.and_then(|record| Segment::read(kind, record.bytes)).unwrap_or_default();
+                record.and_then(|record| MemoSegment::read(kind, record.bytes)).unwrap_or_default();
         }
     }
 }
 
-impl Segment {
-    fn read(kind: Kind, mut bytes: Bytes) -> Option<Self> {
+impl MemoSegment {
+    fn read(kind: MemoKind, mut bytes: Bytes) -> Option<Self> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
-        let head: Head = serde_json::from_slice(bytes.get(..end)?).ok()?;
+        let head: MemoHead = serde_json::from_slice(bytes.get(..end)?).ok()?;
         if head.v != 1 || head.rules != kind.rules() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! C5: bytes that have lost their last link wait here until nobody can be reading them.
+//! C5: bytes that have lost their last link wait here until no client can be reading them.
 //!
 //! A record `gc/queue/<ulid>` is written once, after the links are gone: its age is how long its
 //! bytes have waited. A queue that is lost with a run that was cut off costs nothing but time: a
@@ -9,53 +9,53 @@ use jreg_oci::Digest;
 use jreg_storage::{Key, PutMode};
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, ActionKind};
-use super::watch::Phase;
-use super::{Result, Run};
+use super::action::{GcAction, GcActionKind};
+use super::observer::GcPhase;
+use super::{GcRun, Result};
 use crate::core::Core;
-use crate::fsck::QuarantinedPlaces;
+use crate::fsck::QuarantinedLocations;
 use crate::keys;
 use crate::record::{JsonRecord, Link, Location, Stored};
 use crate::rules::Rule;
 use crate::window::TOUCH_AGE;
 
-/// How many places one record names at most.
+/// How many locations one record names at most.
 const PLACES_MAX: usize = 1000;
 
 /// Places of bytes that no link names any more, each with its digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Queued {
-    places: Vec<QueuedPlace>,
+pub(super) struct GcQueue {
+    locations: Vec<QueuedLocation>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct QueuedPlace {
+struct QueuedLocation {
     digest: Digest,
     #[serde(flatten)]
     at: Location,
 }
 
-impl JsonRecord for Queued {}
+impl JsonRecord for GcQueue {}
 
-impl Queued {
+impl GcQueue {
     pub(super) fn add(&mut self, digest: Digest, at: Location) {
-        self.places.push(QueuedPlace { digest, at });
+        self.locations.push(QueuedLocation { digest, at });
     }
 
     pub(super) async fn write(self, core: &Core) -> Result<()> {
-        for places in self.places.chunks(PLACES_MAX) {
+        for locations in self.locations.chunks(PLACES_MAX) {
             let key = keys::note(&format!("queue/{}", ulid::Ulid::generate()));
-            let record = Self { places: places.to_vec() };
+            let record = Self { locations: locations.to_vec() };
             core.store.put(&key, record.encode(), PutMode::Create).await?;
         }
         Ok(())
     }
 }
 
-impl Run<'_> {
+impl GcRun<'_> {
     /// Removes the bytes that have waited for long enough, unless a link names them after all.
     pub(super) async fn remove_queued(&mut self) -> Result<()> {
-        self.watch.phase(Phase::Queue);
+        self.watch.phase(GcPhase::Queue);
         let mut pages = self.core.pages(format!("{}queue/", keys::NOTES));
         while let Some(page) = pages.next().await? {
             for entry in page.entries {
@@ -69,61 +69,61 @@ impl Run<'_> {
     }
 
     async fn remove_record(&mut self, key: &Key) -> Result<()> {
-        let queued = match self.core.read::<Queued>(key).await {
+        let queued = match self.core.read::<GcQueue>(key).await {
             Ok(Some(queued)) => queued.value,
-            // What it named is a sweep's.
-            Ok(None) | Err(crate::Error::Damaged { .. }) => Queued::default(),
+            // A sweep finds what it named.
+            Ok(None) | Err(crate::Error::Damaged { .. }) => GcQueue::default(),
             Err(error) => return Err(error.into()),
         };
         let mut free = Vec::new();
         {
             let core = &self.core;
-            let looks = queued.places.into_iter().map(|place| async move {
-                let is_named = is_named(core, &place).await;
-                (place, is_named)
+            let looks = queued.locations.into_iter().map(|location| async move {
+                let is_named = is_named(core, &location).await;
+                (location, is_named)
             });
             let looks: Vec<_> = looks.collect();
             let mut looks = stream::iter(looks).buffer_unordered(self.width());
-            while let Some((place, is_named)) = looks.next().await {
+            while let Some((location, is_named)) = looks.next().await {
                 if !is_named? {
-                    free.push(place);
+                    free.push(location);
                 }
             }
         }
-        self.remove_places(free).await?;
+        self.remove_locations(free).await?;
         if !self.options.dry_run {
             self.core.store.delete(key, None).await?;
         }
         Ok(())
     }
 
-    async fn remove_places(&mut self, mut places: Vec<QueuedPlace>) -> Result<()> {
-        if !places.is_empty() {
+    async fn remove_locations(&mut self, mut locations: Vec<QueuedLocation>) -> Result<()> {
+        if !locations.is_empty() {
             let quarantined = self.quarantined().await?;
-            places.retain(|place| !quarantined.may_name(&place.at.key));
+            locations.retain(|location| !quarantined.may_name(&location.at.key));
         }
-        let actions: Vec<_> = places
+        let actions: Vec<_> = locations
             .iter()
-            .map(|place| Action {
-                kind: ActionKind::RemoveBytes,
-                key: place.at.key.to_string(),
+            .map(|location| GcAction {
+                kind: GcActionKind::RemoveBytes,
+                key: location.at.key.to_string(),
                 repository: None,
-                digest: Some(place.digest.clone()),
-                size_bytes: place.at.size_bytes,
+                digest: Some(location.digest.clone()),
+                size_bytes: location.at.size_bytes,
             })
             .collect();
-        let keys: Vec<_> = places.into_iter().map(|place| place.at.key).collect();
+        let keys: Vec<_> = locations.into_iter().map(|location| location.at.key).collect();
         self.remove_bytes(&actions, &keys).await;
         self.watch.progress(keys.len() as u64);
         Ok(())
     }
 
-    /// The places that links which a repair has put aside name, or may name: what was found corrupt stays until
-    /// somebody has looked at it. Read when the first bytes are to be removed.
-    pub(super) async fn quarantined(&mut self) -> Result<&QuarantinedPlaces> {
+    /// The locations that quarantined links name, or may name: corrupt bytes stay until an operator has
+    /// removed the link from the quarantine. Read when the first bytes are to be removed.
+    pub(super) async fn quarantined(&mut self) -> Result<&QuarantinedLocations> {
         if self.seen.quarantined.is_none() {
             self.seen.quarantined = match self.core.rules.keep(Rule::QuarantineKeeps) {
-                true => Some(self.core.quarantined_places().await?),
+                true => Some(self.core.quarantined_locations().await?),
                 false => None,
             };
         }
@@ -131,7 +131,7 @@ impl Run<'_> {
     }
 
     /// Removes bytes and counts them.
-    pub(super) async fn remove_bytes(&mut self, actions: &[Action], keys: &[Key]) {
+    pub(super) async fn remove_bytes(&mut self, actions: &[GcAction], keys: &[Key]) {
         if keys.is_empty() {
             return;
         }
@@ -145,17 +145,17 @@ impl Run<'_> {
 /// Whether any link names these bytes, or may: one that cannot be read, and one that is going while
 /// the others are looked at, which may have been copied to where this has looked before. Then a
 /// sweep has the bytes.
-async fn is_named(core: &Core, place: &QueuedPlace) -> Result<bool> {
+async fn is_named(core: &Core, location: &QueuedLocation) -> Result<bool> {
     if !core.rules.keep(Rule::EveryLink) {
         return Ok(false);
     }
     let mut after = None;
     loop {
-        let links = core.list(keys::links(&place.digest), after, 1000).await?;
+        let links = core.list(keys::links(&location.digest), after, 1000).await?;
         for listed in &links.entries {
             match core.read::<Link>(&listed.key).await {
                 Ok(Some(link)) => match link.value.live() {
-                    Some(at) if at.key == place.at.key => return Ok(true),
+                    Some(at) if at.key == location.at.key => return Ok(true),
                     None if link.age() < TOUCH_AGE => return Ok(true),
                     _ => {}
                 },

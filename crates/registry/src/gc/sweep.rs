@@ -1,4 +1,4 @@
-//! The sweep: bytes that nothing has ever named, or that only something named which is gone.
+//! The sweep: orphan bytes, which no record names, or none any more.
 //!
 //! A process that dies between storing bytes and linking them leaves such bytes, and so does a
 //! blob that is deleted by the API, or whose link was moved to other bytes. Their age cannot be
@@ -12,28 +12,28 @@
 use futures::stream::{self, StreamExt};
 use jreg_storage::Listed;
 
-use super::action::{Action, ActionKind};
+use super::action::{GcAction, GcActionKind};
 use super::links::LinkTarget;
 use super::manifests::{recall, remember};
-use super::memo::{Kind, Memo};
-use super::watch::Phase;
-use super::{Result, Run, last_key, seconds};
+use super::memo::{Memo, MemoKind};
+use super::observer::GcPhase;
+use super::{GcRun, Result, last_key, seconds};
 use crate::fingerprint::{self, Fingerprint, Fingerprints, Version};
 use crate::keys::{self, Place, UploadKey};
 use crate::record::Versioned;
 use crate::rules::Rule;
-use crate::session::Session;
+use crate::session::UploadSession;
 
-/// The places of bytes that were listed, and which of them are named.
+/// Locations of bytes that were listed, and which of them are named.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct BlobLocations {
     listed: Fingerprints,
     named: Vec<bool>,
-    /// Something could not be read that may name any of them: nothing is removed.
+    /// A record that may name any of them cannot be read: nothing is removed.
     is_uncertain: bool,
 }
 
-impl Places {
+impl BlobLocations {
     /// A record names this location.
     fn mark_named(&mut self, location: Fingerprint) {
         let index = self.listed.index(location);
@@ -67,33 +67,33 @@ impl Places {
     }
 }
 
-impl Run<'_> {
+impl GcRun<'_> {
     /// Lists bytes, then sessions.
-    pub(super) async fn list_bytes(&mut self) -> Result<Places> {
-        self.watch.phase(Phase::Bytes);
-        let mut places = Places::default();
+    pub(super) async fn list_bytes(&mut self) -> Result<BlobLocations> {
+        self.watch.phase(GcPhase::Bytes);
+        let mut locations = BlobLocations::default();
         let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 if let Some(Place::Blob(_)) = Place::of(&entry.key) {
                     self.done.blobs.scan(entry.size_bytes);
-                    places.listed.insert(fingerprint::key(&entry.key));
+                    locations.listed.insert(fingerprint::key(&entry.key));
                 }
             }
             self.watch.progress(page.entries.len() as u64);
         }
-        places.listed.seal();
-        places.named = vec![false; places.listed.len()];
+        locations.listed.seal();
+        locations.named = vec![false; locations.listed.len()];
         if self.core.rules.keep(Rule::SweepSessions) {
-            self.read_sessions(&mut places).await?;
+            self.read_sessions(&mut locations).await?;
         }
-        Ok(places)
+        Ok(locations)
     }
 
-    /// Ticks off what sessions name, in whatever state they are.
-    async fn read_sessions(&mut self, places: &mut Places) -> Result<()> {
+    /// Marks what sessions name, in whatever state they are.
+    async fn read_sessions(&mut self, locations: &mut BlobLocations) -> Result<()> {
         let core = self.core.clone();
-        let mut memo = Memo::open(&core, Kind::Sessions, !self.options.dry_run).await?;
+        let mut memo = Memo::open(&core, MemoKind::Sessions, !self.options.dry_run).await?;
         let mut pages = self.core.pages(keys::UPLOADS);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
@@ -101,24 +101,27 @@ impl Run<'_> {
                 let Some(UploadKey::Session(_)) = keys::upload_key(&entry.key) else { continue };
                 let version = Version::of(entry, page.date);
                 match recall(&mut memo, &entry.key, version).await {
-                    Some(named) => named.iter().for_each(|location| places.mark_named(*location)),
+                    Some(named) => {
+                        named.iter().for_each(|location| locations.mark_named(*location))
+                    }
                     None => unread.push((entry.key.clone(), version)),
                 }
             }
             let reads = unread.into_iter().map(|(key, version)| {
                 let core = self.core.clone();
-                async move { (version, core.read::<Session>(&key).await) }
+                async move { (version, core.read::<UploadSession>(&key).await) }
             });
             let mut reads = stream::iter(reads).buffer_unordered(self.width());
             while let Some((version, session)) = reads.next().await {
                 match session {
                     Ok(Some(Versioned { value, .. })) => {
-                        let named: Vec<_> = value.places().iter().map(fingerprint::key).collect();
-                        named.iter().for_each(|location| places.mark_named(*location));
+                        let named: Vec<_> =
+                            value.object_keys().iter().map(fingerprint::key).collect();
+                        named.iter().for_each(|location| locations.mark_named(*location));
                         remember(&mut memo, version, &named);
                     }
                     Ok(None) => {}
-                    Err(crate::Error::Damaged { .. }) => places.mark_uncertain(),
+                    Err(crate::Error::Damaged { .. }) => locations.mark_uncertain(),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -127,17 +130,16 @@ impl Run<'_> {
         Ok(memo.finish().await?)
     }
 
-    /// Removes the bytes that this sweep and one a grace ago or more found unnamed; notes the
-    /// others.
-    pub(super) async fn sweep(&mut self, places: Places) -> Result<()> {
-        self.watch.phase(Phase::Sweep);
+    /// Removes the orphans that a sweep a grace ago or more has found as well; notes the others.
+    pub(super) async fn sweep(&mut self, locations: BlobLocations) -> Result<()> {
+        self.watch.phase(GcPhase::Sweep);
         let core = self.core.clone();
-        let mut memo = Memo::open(&core, Kind::Unnamed, !self.options.dry_run).await?;
+        let mut memo = Memo::open(&core, MemoKind::Orphans, !self.options.dry_run).await?;
         let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             let mut free = Vec::new();
             for entry in &page.entries {
-                if !places.is_orphan(fingerprint::key(&entry.key)) {
+                if !locations.is_orphan(fingerprint::key(&entry.key)) {
                     continue;
                 }
                 let version = Version::of_key(&entry.key);
@@ -156,7 +158,7 @@ impl Run<'_> {
                 let quarantined = self.quarantined().await?;
                 free.retain(|entry| !quarantined.may_name(&entry.key));
             }
-            self.remove_unnamed(&free).await;
+            self.remove_orphans(&free).await;
             self.watch.progress(page.entries.len() as u64);
             memo.end_page(last_key(&page.entries)).await?;
         }
@@ -174,11 +176,11 @@ impl Run<'_> {
         }
     }
 
-    async fn remove_unnamed(&mut self, entries: &[&Listed]) {
+    async fn remove_orphans(&mut self, entries: &[&Listed]) {
         let actions: Vec<_> = entries
             .iter()
-            .map(|entry| Action {
-                kind: ActionKind::RemoveBytes,
+            .map(|entry| GcAction {
+                kind: GcActionKind::RemoveBytes,
                 key: entry.key.to_string(),
                 repository: None,
                 digest: match Place::of(&entry.key) {

@@ -1,23 +1,23 @@
-//! What pushes and deletes leave behind, and manifests that nothing keeps.
+//! Records that pushes and deletes have left behind, and unreferenced manifests.
 //!
 //! Hints, referrer entries and entries of the catalog are written, or made young, before a push is
 //! acknowledged that relies on them. So one that is older than the grace, and whose tag, manifest
-//! or repository is not in the listings that began after T0, serves nobody: the same rule as for
+//! or repository is not in the listings that began after T0, is unused: the same rule as for
 //! links. A tag that dangles still needs its hint, by which a sweep finds it; it goes once two sweeps
 //! that are a grace apart have found its manifest absent, so that a restore in two steps, or a
 //! replication that is late, finds it where it was. Manifests go by the same rule where the settings
-//! ask for it; nothing keeps one that no tag points to, no manifest names, and whose subject is not
-//! there.
+//! ask for it; a manifest is unreferenced if no tag points to it, no manifest references it, and its
+//! subject does not exist.
 
 use std::time::SystemTime;
 
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{Key, ListRequest, Listed};
 
-use super::action::{Action, ActionKind, Deed, Outcome};
-use super::memo::{Kind, Memo};
-use super::watch::Phase;
-use super::{Result, Run, last_key, seconds};
+use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
+use super::memo::{Memo, MemoKind};
+use super::observer::GcPhase;
+use super::{GcRun, Result, last_key, seconds};
 use crate::fingerprint::{self, Version};
 use crate::keys::{self, Place};
 use crate::record::{ManifestRecord, TagTarget, Versioned};
@@ -25,35 +25,35 @@ use crate::rules::Rule;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
 
 /// What earlier runs noted.
-struct Notes<'a, 'b> {
+struct TidyMemos<'a, 'b> {
     untagged: Option<&'a mut Memo<'b>>,
     dangling: Option<&'a mut Memo<'b>>,
 }
 
 /// A tag whose manifest is not there, as it was read.
-struct Dangling {
+struct DanglingTag {
     key: Key,
     digest: Digest,
     read: Versioned<TagTarget>,
 }
 
-impl Run<'_> {
-    /// Removes leftovers, manifests that nothing keeps, and old tombstones.
+impl GcRun<'_> {
+    /// Removes unused records, unreferenced manifests and old tombstones.
     pub(super) async fn tidy(&mut self) -> Result<()> {
-        self.watch.phase(Phase::Tidying);
+        self.watch.phase(GcPhase::Tidying);
         let core = self.core.clone();
         let mut memo = match self.options.untagged {
-            Some(_) => Some(Memo::open(&core, Kind::Untagged, !self.options.dry_run).await?),
+            Some(_) => Some(Memo::open(&core, MemoKind::Untagged, !self.options.dry_run).await?),
             None => None,
         };
         let mut dangling = match self.sweeps {
-            true => Some(Memo::open(&core, Kind::Dangling, !self.options.dry_run).await?),
+            true => Some(Memo::open(&core, MemoKind::Dangling, !self.options.dry_run).await?),
             false => None,
         };
         let mut pages = self.core.pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
-                let notes = Notes { untagged: memo.as_mut(), dangling: dangling.as_mut() };
+                let notes = TidyMemos { untagged: memo.as_mut(), dangling: dangling.as_mut() };
                 self.tidy_entry(entry, page.date, notes).await?;
             }
             self.watch.progress(page.entries.len() as u64);
@@ -72,24 +72,24 @@ impl Run<'_> {
         &mut self,
         entry: &Listed,
         date: SystemTime,
-        notes: Notes<'_, '_>,
+        notes: TidyMemos<'_, '_>,
     ) -> Result<()> {
-        let Some(place) = Place::of(&entry.key) else { return Ok(()) };
+        let Some(location) = Place::of(&entry.key) else { return Ok(()) };
         let seen = &self.seen;
         let has = |name: &RepositoryName, digest: &Digest| {
             seen.manifests.contains(fingerprint::content(name, digest))
         };
-        match place {
+        match location {
             Place::Hint(name, digest, tag) => {
                 let tag = keys::tag(&name, &tag);
                 if !seen.tags.contains(fingerprint::key(&tag)) {
-                    self.remove_leftover(ActionKind::RemoveHint, entry, name, Some(digest)).await;
+                    self.remove_leftover(GcActionKind::RemoveHint, entry, name, Some(digest)).await;
                 } else if !has(&name, &digest) {
                     self.tidy_dangling(entry, date, (name, digest, tag), notes.dangling).await?;
                 }
             }
             Place::Referrer(name, _, own) if !has(&name, &own) => {
-                self.remove_leftover(ActionKind::RemoveReferrer, entry, name, Some(own)).await;
+                self.remove_leftover(GcActionKind::RemoveReferrer, entry, name, Some(own)).await;
             }
             Place::Manifest(name, digest) => {
                 if let Some(memo) = notes.untagged {
@@ -102,7 +102,7 @@ impl Run<'_> {
     }
 
     /// A hint whose manifest is not there: a leftover, unless its tag still points to that manifest.
-    /// Whoever pushes it again, by whatever name, has this tag back, and it needs its hint.
+    /// A later push of it, by whatever name, brings this tag back, and the tag needs its hint.
     async fn tidy_dangling(
         &mut self,
         hint: &Listed,
@@ -113,11 +113,11 @@ impl Run<'_> {
         match self.core.read::<TagTarget>(&key).await {
             Ok(Some(read)) if read.value.digest == digest => {
                 let Some(memo) = memo else { return Ok(()) };
-                let tag = Dangling { key, digest, read };
+                let tag = DanglingTag { key, digest, read };
                 self.judge_dangling(hint, date, name, tag, memo).await
             }
             Ok(_) => {
-                self.remove_leftover(ActionKind::RemoveHint, hint, name, Some(digest)).await;
+                self.remove_leftover(GcActionKind::RemoveHint, hint, name, Some(digest)).await;
                 Ok(())
             }
             Err(_) => Ok(()),
@@ -130,12 +130,12 @@ impl Run<'_> {
         hint: &Listed,
         date: SystemTime,
         name: RepositoryName,
-        tag: Dangling,
+        tag: DanglingTag,
         memo: &mut Memo<'_>,
     ) -> Result<()> {
         let version = Version::of_key(&hint.key);
         let since = memo.get(&hint.key, version).await;
-        // Whoever has set it since may have had its manifest for a while.
+        // A push that wrote it since may have seen its manifest for a while.
         let written = seconds(tag.read.last_modified);
         let since = since.and_then(|values| values.first().map(|since| written.max(*since)));
         let grace_s = self.options.grace.as_secs();
@@ -153,29 +153,29 @@ impl Run<'_> {
     }
 
     /// Looks for the manifest once more, then removes the version of the tag that was read.
-    async fn remove_tag(&self, name: RepositoryName, tag: Dangling) -> Outcome {
-        let Dangling { key, digest, read } = tag;
+    async fn remove_tag(&self, name: RepositoryName, tag: DanglingTag) -> GcOutcome {
+        let DanglingTag { key, digest, read } = tag;
         match self.core.exists(&keys::manifest(&name, &digest)).await {
             Ok(false) => {}
-            Ok(true) => return Outcome::Changed,
-            Err(_) => return Outcome::Failed,
+            Ok(true) => return GcOutcome::Changed,
+            Err(_) => return GcOutcome::Failed,
         }
-        let action = Action {
-            kind: ActionKind::RemoveTag,
+        let action = GcAction {
+            kind: GcActionKind::RemoveTag,
             key: key.to_string(),
             repository: Some(name),
             digest: Some(digest),
             size_bytes: 0,
         };
-        let deed = Deed::Remove(&read.etag);
-        self.sink.perform(&self.core, self.watch, &action, &key, deed).await
+        let step = GcStep::Remove(&read.etag);
+        self.sink.perform(&self.core, self.watch, &action, &key, step).await
     }
 
-    /// Removes a record that serves nobody, if it is old: reads it again, looks at its age again,
+    /// Removes an unused record, if it is old: reads it again, compares its age again,
     /// and removes that version.
     async fn remove_leftover(
         &mut self,
-        kind: ActionKind,
+        kind: GcActionKind,
         entry: &Listed,
         name: RepositoryName,
         digest: Option<Digest>,
@@ -190,13 +190,13 @@ impl Run<'_> {
             Ok(record) if self.is_old(record.last_modified) => {
                 let repository = Some(name);
                 let action =
-                    Action { kind, key: key.to_string(), repository, digest, size_bytes: 0 };
-                let deed = Deed::Remove(&record.etag);
-                self.sink.perform(&self.core, self.watch, &action, key, deed).await
+                    GcAction { kind, key: key.to_string(), repository, digest, size_bytes: 0 };
+                let step = GcStep::Remove(&record.etag);
+                self.sink.perform(&self.core, self.watch, &action, key, step).await
             }
-            Ok(_) => Outcome::Changed,
-            Err(error) if error.is_not_found() => Outcome::Changed,
-            Err(_) => Outcome::Failed,
+            Ok(_) => GcOutcome::Changed,
+            Err(error) if error.is_not_found() => GcOutcome::Changed,
+            Err(_) => GcOutcome::Failed,
         };
         self.done.leftovers.count(outcome, entry.size_bytes);
     }
@@ -210,7 +210,7 @@ impl Run<'_> {
             for entry in &page.entries {
                 let Some(name) = keys::catalog_name(&entry.key) else { continue };
                 if !self.seen.repositories.contains(fingerprint::repository(&name)) {
-                    self.remove_leftover(ActionKind::RemoveCatalogEntry, entry, name, None).await;
+                    self.remove_leftover(GcActionKind::RemoveCatalogEntry, entry, name, None).await;
                 }
             }
         }
@@ -230,13 +230,13 @@ impl Run<'_> {
         }
         let version = Version::of_key(&entry.key);
         let since = memo.get(&entry.key, version).await;
-        // Whoever wrote it since may have tagged it for a while.
+        // A push that wrote it since may have tagged it for a while.
         let written = seconds(entry.last_modified);
         let since = since.and_then(|values| values.first().map(|since| written.max(*since)));
         let now = seconds(self.began);
         let wanted_s = self.options.untagged.unwrap_or_default().as_secs();
         let is_due = since.is_some_and(|since| now.saturating_sub(since) >= wanted_s);
-        // One that nobody had seen untagged before may be removed at once if the settings say so.
+        // With a wait of 0 it is removed when it is first seen untagged.
         if !(is_due || wanted_s == 0) || !self.is_old(entry.last_modified) {
             self.done.manifests.young += 1;
             // This run may have begun hours ago.
@@ -248,27 +248,27 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The manifest first, and only then its entry among the referrers of its subject: whoever
-    /// pushes it again finds that entry old, and makes a new one.
-    async fn remove_manifest(&self, key: &Key, name: RepositoryName, digest: Digest) -> Outcome {
+    /// The manifest first, and only then its entry among the referrers of its subject: a push of
+    /// it finds that entry old, and writes a new one.
+    async fn remove_manifest(&self, key: &Key, name: RepositoryName, digest: Digest) -> GcOutcome {
         let _turn = self.core.manifest_locks.alone(key).await;
         let read = match self.core.read::<ManifestRecord>(key).await {
             Ok(Some(read)) if self.is_old(read.last_modified) => read,
-            Ok(_) => return Outcome::Changed,
-            Err(_) => return Outcome::Failed,
+            Ok(_) => return GcOutcome::Changed,
+            Err(_) => return GcOutcome::Failed,
         };
         let subject = read.value.header.subject.as_ref();
         let entry = subject.map(|subject| keys::referrer(&name, subject, &digest));
-        let action = Action {
-            kind: ActionKind::RemoveManifest,
+        let action = GcAction {
+            kind: GcActionKind::RemoveManifest,
             key: key.to_string(),
             repository: Some(name),
             digest: Some(digest),
             size_bytes: read.value.header.size,
         };
-        let deed = Deed::Remove(&read.etag);
-        let outcome = self.sink.perform(&self.core, self.watch, &action, key, deed).await;
-        if let (Outcome::Done, Some(entry), false) = (outcome, entry, self.options.dry_run) {
+        let step = GcStep::Remove(&read.etag);
+        let outcome = self.sink.perform(&self.core, self.watch, &action, key, step).await;
+        if let (GcOutcome::Done, Some(entry), false) = (outcome, entry, self.options.dry_run) {
             // What is left of it by a failure is a leftover.
             self.remove_old_entry(&entry).await.ok();
         }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_oci::{Digest, Reference};
 use jreg_registry::{
-    Action, ActionKind, CollectError, CollectOptions, Error, GRACE_MIN, ManifestPush, Outcome,
-    Phase, Registry, Repository, Result, TouchPolicy, UploadChunk, UploadId, Watch,
+    Error, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome, GcPhase,
+    ManifestPush, Registry, Repository, Result, TouchPolicy, UploadChunk, UploadId,
 };
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ByteRange, Clock, Key, PutMode, Store};
@@ -25,18 +25,13 @@ pub(crate) struct Player {
 }
 
 /// A collector that removes all it may, as early as it may.
-pub(crate) fn eager() -> CollectOptions {
-    CollectOptions {
-        grace: GRACE_MIN,
-        share_max_percent: 100,
-        sweep_now: true,
-        ..CollectOptions::default()
-    }
+pub(crate) fn eager() -> GcOptions {
+    GcOptions { grace: GRACE_MIN, share_max_percent: 100, sweep_now: true, ..GcOptions::default() }
 }
 
 /// The same, which also removes manifests that nothing keeps.
-pub(crate) fn eager_for_untagged() -> CollectOptions {
-    CollectOptions { untagged: Some(Duration::ZERO), ..eager() }
+pub(crate) fn eager_for_untagged() -> GcOptions {
+    GcOptions { untagged: Some(Duration::ZERO), ..eager() }
 }
 
 impl Player {
@@ -205,11 +200,11 @@ impl Player {
         }
     }
 
-    pub(crate) async fn collect(&self, options: &CollectOptions) {
+    pub(crate) async fn collect(&self, options: &GcOptions) {
         let watch = Counting(Arc::clone(&self.ledger));
-        match Box::pin(self.registry.collect(options, &watch)).await {
+        match Box::pin(self.registry.collect_garbage(options, &watch)).await {
             // A fold may be too late.
-            Ok(_) | Err(CollectError::Registry(Error::Interrupted { .. } | Error::Store(_))) => {}
+            Ok(_) | Err(GcError::Registry(Error::Interrupted { .. } | Error::Store(_))) => {}
             Err(error) => self.ledger.blame(format!("a collector gave up: {error}")),
         }
     }
@@ -242,13 +237,14 @@ fn reference(tag: &str, of: &Digest) -> Reference {
 #[derive(Debug)]
 struct Counting(Arc<Ledger>);
 
-impl Watch for Counting {
-    fn phase(&self, _: Phase) {}
+impl GcObserver for Counting {
+    fn phase(&self, _: GcPhase) {}
 
     fn progress(&self, _: u64) {}
 
-    fn action(&self, action: &Action, outcome: Outcome) {
-        let counts = !matches!(action.kind, ActionKind::RemoveHint | ActionKind::RemoveReferrer);
-        self.0.records().removed += u64::from(counts && outcome == Outcome::Done);
+    fn action(&self, action: &GcAction, outcome: GcOutcome) {
+        let counts =
+            !matches!(action.kind, GcActionKind::RemoveHint | GcActionKind::RemoveReferrer);
+        self.0.records().removed += u64::from(counts && outcome == GcOutcome::Done);
     }
 }

@@ -47,7 +47,7 @@ pub(crate) type Act = Arc<dyn Fn(Player) -> BoxFuture<'static, ()> + Send + Sync
 pub(crate) struct Actor {
     name: &'static str,
     /// Its requests may be as late as they like, because it may be as slow before it sends them;
-    /// but for those that fold links, which are writes like a client's.
+    /// but for those that deduplicate links, which are writes like a client's.
     is_collector: bool,
     act: Act,
 }

@@ -193,30 +193,30 @@ impl Bench {
 /// Keeps what a collector did.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
-    actions: std::sync::Mutex<Vec<jreg_registry::Action>>,
-    findings: std::sync::Mutex<Vec<jreg_registry::Finding>>,
+    actions: std::sync::Mutex<Vec<jreg_registry::GcAction>>,
+    findings: std::sync::Mutex<Vec<jreg_registry::FsckFinding>>,
 }
 
 impl Actions {
-    pub(crate) fn take(&self) -> Vec<jreg_registry::Action> {
+    pub(crate) fn take(&self) -> Vec<jreg_registry::GcAction> {
         std::mem::take(&mut self.actions.lock().unwrap())
     }
 
-    pub(crate) fn findings(&self) -> Vec<jreg_registry::Finding> {
+    pub(crate) fn findings(&self) -> Vec<jreg_registry::FsckFinding> {
         self.findings.lock().unwrap().clone()
     }
 }
 
-impl jreg_registry::Watch for Actions {
-    fn phase(&self, _: jreg_registry::Phase) {}
+impl jreg_registry::GcObserver for Actions {
+    fn phase(&self, _: jreg_registry::GcPhase) {}
 
     fn progress(&self, _: u64) {}
 
-    fn action(&self, action: &jreg_registry::Action, _: jreg_registry::Outcome) {
+    fn action(&self, action: &jreg_registry::GcAction, _: jreg_registry::GcOutcome) {
         self.actions.lock().unwrap().push(action.clone());
     }
 
-    fn finding(&self, finding: &jreg_registry::Finding) {
+    fn finding(&self, finding: &jreg_registry::FsckFinding) {
         self.findings.lock().unwrap().push(finding.clone());
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jreg_registry::{
-    CollectOptions, ContentKind, ExplainRequest, ExplainedContent, RetentionReason, Unwatched,
+    ContentKind, ExplainRequest, ExplainedContent, GcOptions, NoObserver, RetentionReason,
 };
 use jreg_storage::Clock;
 
@@ -17,7 +17,7 @@ async fn explain(
 ) -> Vec<ExplainedContent> {
     let repository = repository.map(|name| name.parse().unwrap());
     let request = ExplainRequest { digest, repository };
-    bench.registry.explain(request, &CollectOptions::default()).await.unwrap().holdings
+    bench.registry.explain(request, &GcOptions::default()).await.unwrap().holdings
 }
 
 fn seconds(bench: &Bench) -> u64 {
@@ -61,8 +61,8 @@ async fn what_nothing_keeps_goes_when_it_says() {
     let goes_after = held[0].goes_after.unwrap();
     assert_eq!(goes_after, pushed + 24 * 3600 + 60);
     let collect = async || {
-        let options = CollectOptions::default();
-        bench.registry.collect(&options, &Unwatched).await.unwrap().links.removed
+        let options = GcOptions::default();
+        bench.registry.collect_garbage(&options, &NoObserver).await.unwrap().links.removed
     };
     bench.clock.advance(Duration::from_secs(goes_after - seconds(&bench)));
     assert_eq!(collect().await, 0);
@@ -81,7 +81,7 @@ async fn untagged_manifest_is_kept_by_the_settings_or_goes() {
     let held = explain(&bench, None, digest.clone()).await;
     assert_eq!(held[0].reasons, [RetentionReason::UntaggedKept]);
     let request = ExplainRequest { digest, repository: None };
-    let untagged = CollectOptions { untagged: Some(HOUR), ..CollectOptions::default() };
+    let untagged = GcOptions { untagged: Some(HOUR), ..GcOptions::default() };
     let held = bench.registry.explain(request, &untagged).await.unwrap().holdings;
     assert_eq!(held[0].reasons, []);
     assert!(held[0].goes_after.is_some());

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use jreg_oci::{Digest, Reference};
 use jreg_registry::{
-    CheckOptions, CheckPhase, CheckWatch, Checked, Finding, FindingKind, PageRequest,
-    ReferencePolicy, Registry, RegistryOptions, Repair, TouchPolicy, UploadChunk,
+    FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, PageRequest,
+    ReferencePolicy, Registry, RegistryOptions, RepairStatus, TouchPolicy, UploadChunk,
 };
 use jreg_storage::testing::Fault;
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
@@ -17,7 +17,7 @@ use crate::gc::{image, index, referrer};
 
 /// Keeps what a check found.
 #[derive(Debug, Default)]
-pub(crate) struct Findings(Mutex<Vec<Finding>>, Mutex<Vec<(String, Vec<String>)>>);
+pub(crate) struct Findings(Mutex<Vec<FsckFinding>>, Mutex<Vec<(String, Vec<String>)>>);
 
 impl Findings {
     /// The keys of what a repair was announced for before the finding was told, with the images.
@@ -25,53 +25,53 @@ impl Findings {
         std::mem::take(&mut self.1.lock().unwrap())
     }
 
-    pub(crate) fn take(&self) -> Vec<Finding> {
+    pub(crate) fn take(&self) -> Vec<FsckFinding> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
-impl CheckWatch for Findings {
-    fn phase(&self, _: CheckPhase) {}
+impl FsckObserver for Findings {
+    fn phase(&self, _: FsckPhase) {}
 
     fn progress(&self, _: u64, _: u64) {}
 
-    fn repairing(&self, finding: &Finding, images: &[String]) {
+    fn repairing(&self, finding: &FsckFinding, images: &[String]) {
         let told = self.0.lock().unwrap();
-        let is_told = |told: &Finding| (told.kind, &told.key) == (finding.kind, &finding.key);
+        let is_told = |told: &FsckFinding| (told.kind, &told.key) == (finding.kind, &finding.key);
         assert!(!told.iter().any(|told| is_told(told) && told.repository == finding.repository));
         self.1.lock().unwrap().push((finding.key.clone(), images.to_vec()));
     }
 
-    fn finding(&self, finding: &Finding) {
+    fn finding(&self, finding: &FsckFinding) {
         self.0.lock().unwrap().push(finding.clone());
     }
 }
 
-pub(crate) fn cheap() -> CheckOptions {
-    CheckOptions::default()
+pub(crate) fn cheap() -> FsckOptions {
+    FsckOptions::default()
 }
 
-pub(crate) fn deep() -> CheckOptions {
-    CheckOptions { deep: true, ..cheap() }
+pub(crate) fn deep() -> FsckOptions {
+    FsckOptions { deep: true, ..cheap() }
 }
 
-pub(crate) fn repairing() -> CheckOptions {
-    CheckOptions { repair: true, ..cheap() }
+pub(crate) fn repairing() -> FsckOptions {
+    FsckOptions { repair: true, ..cheap() }
 }
 
-pub(crate) async fn check(bench: &Bench, options: &CheckOptions) -> (Checked, Vec<Finding>) {
+pub(crate) async fn check(bench: &Bench, options: &FsckOptions) -> (FsckReport, Vec<FsckFinding>) {
     let found = Findings::default();
-    let done = bench.registry.check(options, &found).await.unwrap();
+    let done = bench.registry.fsck(options, &found).await.unwrap();
     (done, found.take())
 }
 
-fn named(findings: &[Finding]) -> Vec<(&'static str, &str, Repair)> {
+fn named(findings: &[FsckFinding]) -> Vec<(&'static str, &str, RepairStatus)> {
     findings.iter().map(|found| (found.kind.name(), found.key.as_str(), found.repair)).collect()
 }
 
 /// Checks, and expects exactly these findings.
 #[track_caller]
-fn expect(found: &[Finding], expected: &[(FindingKind, &Key, Repair)]) {
+fn expect(found: &[FsckFinding], expected: &[(FindingKind, &Key, RepairStatus)]) {
     let expected: Vec<_> =
         expected.iter().map(|(kind, key, repair)| (kind.name(), key.as_str(), *repair)).collect();
     assert_eq!(named(found), expected, "{found:#?}");
@@ -179,7 +179,7 @@ async fn expect_one_blob_missing(bench: &Bench, of: &str) {
     let (done, found) = check(bench, &cheap()).await;
     let found: Vec<_> =
         found.into_iter().filter(|found| found.kind != FindingKind::Quarantined).collect();
-    expect(&found, &[(FindingKind::BlobMissing, &manifest_key(of), Repair::None)]);
+    expect(&found, &[(FindingKind::BlobMissing, &manifest_key(of), RepairStatus::None)]);
     assert_eq!((done.damage, done.left), (1, 1));
 }
 
@@ -191,13 +191,13 @@ async fn expect_nothing(bench: &Bench) {
     assert_eq!(done.left, 0);
 }
 
-/// Mends, expects one finding that is mended, and nothing after that.
-async fn expect_mended(bench: &Bench, kind: FindingKind, at: &Key) {
+/// Repairs, expects one finding that is repaired, and nothing after that.
+async fn expect_repaired(bench: &Bench, kind: FindingKind, at: &Key) {
     let (done, found) = check(bench, &cheap()).await;
-    expect(&found, &[(kind, at, Repair::Possible)]);
+    expect(&found, &[(kind, at, RepairStatus::Possible)]);
     assert_eq!((done.repaired, done.left), (0, 1));
     let (done, found) = check(bench, &repairing()).await;
-    expect(&found, &[(kind, at, Repair::Done)]);
+    expect(&found, &[(kind, at, RepairStatus::Done)]);
     assert_eq!((done.repaired, done.left), (1, 0));
     expect_nothing(bench).await;
 }
@@ -208,7 +208,7 @@ async fn nothing_is_found_where_nothing_is_wrong() {
     let (done, found) = check(&bench, &deep()).await;
     expect(&found, &[]);
     let hashed = (CONFIG + LOOSE) as u64;
-    let counted = Checked { hashed: 2, hashed_bytes: hashed, objects: done.objects, ..done };
+    let counted = FsckReport { hashed: 2, hashed_bytes: hashed, objects: done.objects, ..done };
     assert_eq!(done, counted);
     let all = bench.keys("").await.len() as u64;
     // The note of the deep pass came after its folder was listed.
@@ -241,12 +241,12 @@ async fn format_marker_that_is_missing_or_damaged() {
     let bench = healthy().await;
     let marker = key("jreg.json");
     remove(&bench, &marker).await;
-    expect_mended(&bench, FindingKind::FormatMissing, &marker).await;
+    expect_repaired(&bench, FindingKind::FormatMissing, &marker).await;
     put(&bench, &marker, "{\"form").await;
-    expect_mended(&bench, FindingKind::FormatDamaged, &marker).await;
+    expect_repaired(&bench, FindingKind::FormatDamaged, &marker).await;
     put(&bench, &marker, "{\"format\":2}").await;
     let (_, found) = check(&bench, &repairing()).await;
-    expect(&found[1..], &[(FindingKind::RecordNewer, &marker, Repair::None)]);
+    expect(&found[1..], &[(FindingKind::RecordNewer, &marker, RepairStatus::None)]);
     assert_eq!(get(&bench, &marker).await, "{\"format\":2}");
 }
 
@@ -286,7 +286,7 @@ async fn an_object_that_the_store_cannot_give_while_it_gives_others() {
         let fails = fails.on(move |call| call.operation == "get" && call.key == this);
         bench.faults.inject(fails.from_then_on());
         let (done, found) = check(&bench, &repairing()).await;
-        expect(&found, &[(FindingKind::ReadFails, &at, Repair::None)]);
+        expect(&found, &[(FindingKind::ReadFails, &at, RepairStatus::None)]);
         assert_eq!(done.left, 1);
         bench.faults.heal();
     }
@@ -294,8 +294,8 @@ async fn an_object_that_the_store_cannot_give_while_it_gives_others() {
     let this = at.to_string();
     let cut = Fault::cut_stream(2, ErrorKind::Unavailable).on(move |call| call.key == this);
     bench.faults.inject(cut.from_then_on());
-    let options = CheckOptions { deep: true, ..repairing() };
-    expect(&check(&bench, &options).await.1, &[(FindingKind::ReadFails, &at, Repair::None)]);
+    let options = FsckOptions { deep: true, ..repairing() };
+    expect(&check(&bench, &options).await.1, &[(FindingKind::ReadFails, &at, RepairStatus::None)]);
     bench.faults.heal();
     expect_nothing(&bench).await;
 }
@@ -309,7 +309,7 @@ async fn a_check_of_a_store_that_fails_fails() {
         let found = Findings::default();
         let marker_too = Fault::fail(ErrorKind::Unavailable).on(|call| call.key == "jreg.json");
         bench.faults.inject(marker_too.from_then_on());
-        bench.registry.check(&deep(), &found).await.unwrap_err();
+        bench.registry.fsck(&deep(), &found).await.unwrap_err();
     }
 }
 
@@ -332,7 +332,7 @@ async fn a_record_of_a_later_version_is_left_alone() {
     let later = r#"{"nonce":"n","v":2,"state":"frozen"}"#;
     put(&bench, &link, later).await;
     let (_, found) = check(&bench, &repairing()).await;
-    expect(&found, &[(FindingKind::RecordNewer, &link, Repair::None)]);
+    expect(&found, &[(FindingKind::RecordNewer, &link, RepairStatus::None)]);
     assert_eq!(get(&bench, &link).await, later);
     let stays = found[0].detail.contains("version 2");
     assert!(stays, "{found:?}");
@@ -346,9 +346,9 @@ async fn link_that_cannot_be_read_is_put_aside_and_the_blob_can_be_pushed_again(
         let link = link_key(&content);
         put(&bench, &link, rubbish).await;
         let (_, found) = check(&bench, &cheap()).await;
-        expect(&found, &[(FindingKind::LinkUnreadable, &link, Repair::Possible)]);
+        expect(&found, &[(FindingKind::LinkUnreadable, &link, RepairStatus::Possible)]);
         let (done, found) = check(&bench, &repairing()).await;
-        expect(&found[..1], &[(FindingKind::LinkUnreadable, &link, Repair::Done)]);
+        expect(&found[..1], &[(FindingKind::LinkUnreadable, &link, RepairStatus::Done)]);
         assert!(found.iter().all(|found| found.kind != FindingKind::BytesOrphan), "{found:?}");
         assert_eq!(done.left, 2);
         assert_eq!(quarantined(&bench).await, [link.as_str()]);
@@ -378,12 +378,12 @@ async fn bytes_that_are_missing_cut_or_too_many_are_let_go_and_can_be_pushed_aga
         }
         bench.clock.advance(2 * HOUR);
         let (done, found) = check(&bench, &deep()).await;
-        expect(&found[..1], &[(kind, &at, Repair::Possible)]);
+        expect(&found[..1], &[(kind, &at, RepairStatus::Possible)]);
         assert_eq!((found.len(), done.left), (1, 1));
         assert_eq!(found[0].digest.as_ref(), Some(&blob));
         assert_eq!(found[0].repository.as_ref().unwrap().as_str(), "a");
         let (done, found) = check(&bench, &repairing()).await;
-        expect(&found[..1], &[(kind, &at, Repair::Done)]);
+        expect(&found[..1], &[(kind, &at, RepairStatus::Done)]);
         // Both manifests name it as their config.
         assert_eq!((done.repaired, done.left), (1, 2));
         let seen = bench.repository("a").blob_stat(&blob, TouchPolicy::Never).await;
@@ -405,14 +405,14 @@ async fn bytes_of_another_digest_are_found_by_a_deep_check_only() {
     expect(&check(&bench, &cheap()).await.1, &[]);
     let (done, found) = check(&bench, &deep()).await;
     let wrong = FindingKind::BytesDigest;
-    expect(&found, &[(wrong, &at, Repair::Possible), (wrong, &at, Repair::Possible)]);
+    expect(&found, &[(wrong, &at, RepairStatus::Possible), (wrong, &at, RepairStatus::Possible)]);
     let names = found.iter().flat_map(|found| &found.repository);
     let names: Vec<_> = names.map(|name| name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!((done.hashed, done.left), (2, 2), "bytes that two links name are read once");
-    let (done, found) = check(&bench, &CheckOptions { deep: true, ..repairing() }).await;
-    let missing = (FindingKind::BlobMissing, &manifest_key(&child()), Repair::None);
-    expect(&found, &[(wrong, &at, Repair::Done), (wrong, &at, Repair::Done), missing]);
+    let (done, found) = check(&bench, &FsckOptions { deep: true, ..repairing() }).await;
+    let missing = (FindingKind::BlobMissing, &manifest_key(&child()), RepairStatus::None);
+    expect(&found, &[(wrong, &at, RepairStatus::Done), (wrong, &at, RepairStatus::Done), missing]);
     assert_eq!((done.repaired, done.left), (2, 1));
     expect_one_blob_missing(&bench, &child()).await;
     bench.push("a", &bytes(LOOSE)).await;
@@ -427,7 +427,7 @@ async fn what_this_process_remembers_of_a_blob_goes_with_a_repair() {
     bench.pull("a", &blob).await.unwrap();
     let at = place(&bench, &blob).await;
     put(&bench, &at, "wrong").await;
-    check(&bench, &CheckOptions { deep: true, ..repairing() }).await;
+    check(&bench, &FsckOptions { deep: true, ..repairing() }).await;
     let read = bench.pull("a", &blob).await;
     assert!(matches!(read, Err(jreg_registry::Error::BlobUnknown { .. })), "{read:?}");
 }
@@ -460,9 +460,9 @@ async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
             expect_nothing(&bench).await;
             continue;
         };
-        expect(&check(&bench, &cheap()).await.1, &[(kind, &at, Repair::Possible)]);
+        expect(&check(&bench, &cheap()).await.1, &[(kind, &at, RepairStatus::Possible)]);
         let (_, found) = check(&bench, &repairing()).await;
-        expect(&found[..1], &[(kind, &at, Repair::Done)]);
+        expect(&found[..1], &[(kind, &at, RepairStatus::Done)]);
         assert_eq!(quarantined(&bench).await, [at.as_str()]);
         let reference = Reference::Digest(of(&child()));
         let read = bench.repository("a").manifest_get(&reference, TouchPolicy::Never).await;
@@ -481,9 +481,9 @@ async fn a_tag_of_a_manifest_that_was_put_aside_is_told_and_stays() {
     expect(
         &found,
         &[
-            (FindingKind::ManifestUnreadable, &at, Repair::Done),
-            (FindingKind::HintStray, &hint_key(&manifest(), "v1"), Repair::None),
-            (FindingKind::TagDangling, &tag_key("v1"), Repair::None),
+            (FindingKind::ManifestUnreadable, &at, RepairStatus::Done),
+            (FindingKind::HintStray, &hint_key(&manifest(), "v1"), RepairStatus::None),
+            (FindingKind::TagDangling, &tag_key("v1"), RepairStatus::None),
         ],
     );
     assert_eq!((done.repaired, done.left), (1, 1));
@@ -500,7 +500,7 @@ async fn header_line_alone_is_made_again_from_the_bytes() {
         let at = manifest_key(&manifest());
         put(&bench, &at, format!("{header}\n{}", manifest())).await;
         bench.clock.advance(HOUR);
-        expect_mended(&bench, FindingKind::ManifestUnreadable, &at).await;
+        expect_repaired(&bench, FindingKind::ManifestUnreadable, &at).await;
         let read =
             bench.repository("a").manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await;
         let read = read.unwrap();
@@ -518,7 +518,7 @@ async fn header_of_another_media_type_makes_a_manifest_invalid() {
     let header = header.replace("image.manifest.v1", "image.index.v1");
     put(&bench, &at, format!("{header}\n{}", manifest())).await;
     bench.clock.advance(HOUR);
-    expect_mended(&bench, FindingKind::ManifestInvalid, &at).await;
+    expect_repaired(&bench, FindingKind::ManifestInvalid, &at).await;
 }
 
 #[tokio::test]
@@ -529,7 +529,7 @@ async fn bytes_that_are_right_and_no_manifest_stay() {
     let header = r#"{"nonce":"n","mediaType":"application/x","size":2}"#;
     put(&bench, &at, format!("{header}\n{odd}")).await;
     let (_, found) = check(&bench, &repairing()).await;
-    expect(&found, &[(FindingKind::ManifestInvalid, &at, Repair::None)]);
+    expect(&found, &[(FindingKind::ManifestInvalid, &at, RepairStatus::None)]);
     assert_eq!(get(&bench, &at).await, format!("{header}\n{odd}"));
 }
 
@@ -543,7 +543,7 @@ async fn header_with_another_subject_is_made_again() {
     assert_ne!(other, header);
     put(&bench, &at, format!("{other}\n{content}")).await;
     bench.clock.advance(HOUR);
-    expect_mended(&bench, FindingKind::ManifestHeader, &at).await;
+    expect_repaired(&bench, FindingKind::ManifestHeader, &at).await;
 }
 
 #[tokio::test]
@@ -552,7 +552,7 @@ async fn blob_that_a_manifest_names_and_its_repository_does_not_hold() {
     let at = manifest_key(&child());
     remove(&bench, &link_key(&digest(&bytes(LOOSE)))).await;
     let (done, found) = check(&bench, &repairing()).await;
-    let missing = (FindingKind::BlobMissing, &at, Repair::None);
+    let missing = (FindingKind::BlobMissing, &at, RepairStatus::None);
     expect(&found[1..], &[missing]);
     assert_eq!((found[0].kind, done.left), (FindingKind::BytesOrphan, 1));
     bench.push("a", &bytes(LOOSE)).await;
@@ -575,7 +575,7 @@ async fn child_that_an_index_names_is_missed_as_the_policy_says() {
             healthy_with(RegistryOptions { references, ..RegistryOptions::default() }).await;
         remove(&bench, &manifest_key(&child())).await;
         let at = manifest_key(&index(&[&child()]));
-        expect(&check(&bench, &repairing()).await.1, &[(kind, &at, Repair::None)]);
+        expect(&check(&bench, &repairing()).await.1, &[(kind, &at, RepairStatus::None)]);
     }
 }
 
@@ -604,12 +604,12 @@ async fn tag_that_cannot_be_read_is_put_aside() {
     let at = tag_key("v1");
     put(&bench, &at, "rubbish").await;
     let (_, found) = check(&bench, &cheap()).await;
-    expect(&found, &[(FindingKind::TagUnreadable, &at, Repair::Possible)]);
+    expect(&found, &[(FindingKind::TagUnreadable, &at, RepairStatus::Possible)]);
     let (done, found) = check(&bench, &repairing()).await;
-    expect(&found, &[(FindingKind::TagUnreadable, &at, Repair::Done)]);
+    expect(&found, &[(FindingKind::TagUnreadable, &at, RepairStatus::Done)]);
     assert_eq!(done.left, 0);
     assert_eq!(quarantined(&bench).await, [at.as_str()]);
-    let hint = (FindingKind::HintStray, &hint_key(&manifest(), "v1"), Repair::None);
+    let hint = (FindingKind::HintStray, &hint_key(&manifest(), "v1"), RepairStatus::None);
     expect(&check(&bench, &cheap()).await.1[1..], &[hint]);
     bench.put_manifest("a", "v1", &manifest()).await.unwrap();
     expect_nothing(&bench).await;
@@ -620,8 +620,8 @@ async fn tag_whose_manifest_is_absent_stays() {
     let bench = healthy().await;
     remove(&bench, &manifest_key(&manifest())).await;
     let (done, found) = check(&bench, &repairing()).await;
-    let hint = (FindingKind::HintStray, &hint_key(&manifest(), "v1"), Repair::None);
-    expect(&found, &[hint, (FindingKind::TagDangling, &tag_key("v1"), Repair::None)]);
+    let hint = (FindingKind::HintStray, &hint_key(&manifest(), "v1"), RepairStatus::None);
+    expect(&found, &[hint, (FindingKind::TagDangling, &tag_key("v1"), RepairStatus::None)]);
     assert_eq!((done.notes, done.left), (1, 1));
     get(&bench, &tag_key("v1")).await;
 }
@@ -631,17 +631,17 @@ async fn hints_that_are_missing_unreadable_or_of_no_tag() {
     let bench = healthy().await;
     let at = hint_key(&manifest(), "v1");
     remove(&bench, &at).await;
-    expect_mended(&bench, FindingKind::HintMissing, &at).await;
+    expect_repaired(&bench, FindingKind::HintMissing, &at).await;
     put(&bench, &at, "rubbish").await;
     bench.put_manifest("a", "v1", &manifest()).await.unwrap();
     bench.clock.advance(HOUR);
-    expect_mended(&bench, FindingKind::HintUnreadable, &at).await;
+    expect_repaired(&bench, FindingKind::HintUnreadable, &at).await;
     let stray = hint_key(&manifest(), "v2");
     put(&bench, &stray, r#"{"nonce":"n"}"#).await;
     expect_nothing(&bench).await;
     bench.clock.advance(HOUR);
     let (done, found) = check(&bench, &repairing()).await;
-    expect(&found[1..], &[(FindingKind::HintStray, &stray, Repair::None)]);
+    expect(&found[1..], &[(FindingKind::HintStray, &stray, RepairStatus::None)]);
     assert_eq!(done.left, 0);
 }
 
@@ -659,14 +659,14 @@ async fn entry_of_a_referrer_is_made_as_its_push_made_it() {
     let repository = bench.repository("a");
     let before = repository.referrers(&of(&manifest()), None, &page).await.unwrap();
     remove(&bench, &at).await;
-    expect_mended(&bench, FindingKind::ReferrerMissing, &at).await;
+    expect_repaired(&bench, FindingKind::ReferrerMissing, &at).await;
     for rubbish in ["", "rubbish"] {
         put(&bench, &at, rubbish).await;
-        expect_mended_beside_quarantine(&bench, FindingKind::ReferrerUnreadable, &at).await;
+        expect_repaired_beside_quarantine(&bench, FindingKind::ReferrerUnreadable, &at).await;
     }
     let entry = String::from_utf8(get(&bench, &at).await.to_vec()).unwrap();
     put(&bench, &at, entry.replace("application/x", "application/y")).await;
-    expect_mended_beside_quarantine(&bench, FindingKind::ReferrerWrong, &at).await;
+    expect_repaired_beside_quarantine(&bench, FindingKind::ReferrerWrong, &at).await;
     let after = repository.referrers(&of(&manifest()), None, &page).await.unwrap();
     assert_eq!(before.items, after.items);
 }
@@ -688,11 +688,11 @@ async fn entry_of_a_referrer_that_was_written_anew_is_read_anew() {
     assert_eq!(listed(&bench).await, []);
 }
 
-async fn expect_mended_beside_quarantine(bench: &Bench, kind: FindingKind, at: &Key) {
+async fn expect_repaired_beside_quarantine(bench: &Bench, kind: FindingKind, at: &Key) {
     let (_, found) = check(bench, &repairing()).await;
     let found: Vec<_> =
         found.into_iter().filter(|found| found.kind != FindingKind::Quarantined).collect();
-    expect(&found, &[(kind, at, Repair::Done)]);
+    expect(&found, &[(kind, at, RepairStatus::Done)]);
     expect_nothing(bench).await;
 }
 
@@ -706,10 +706,10 @@ async fn entry_of_a_referrer_without_its_manifest_or_under_another_subject() {
     put(&bench, &wrong, entry).await;
     expect_nothing(&bench).await;
     bench.clock.advance(HOUR);
-    expect_mended(&bench, FindingKind::ReferrerWrong, &wrong).await;
+    expect_repaired(&bench, FindingKind::ReferrerWrong, &wrong).await;
     remove(&bench, &manifest_key(&signature())).await;
     let (done, found) = check(&bench, &repairing()).await;
-    expect(&found[1..], &[(FindingKind::ReferrerStray, &right, Repair::None)]);
+    expect(&found[1..], &[(FindingKind::ReferrerStray, &right, RepairStatus::None)]);
     assert_eq!((referrers(&bench).await.len(), done.left), (1, 0));
 }
 
@@ -718,15 +718,15 @@ async fn entries_of_the_catalog() {
     let bench = healthy().await;
     let at = key("catalog/a");
     remove(&bench, &at).await;
-    expect_mended(&bench, FindingKind::CatalogMissing, &at).await;
+    expect_repaired(&bench, FindingKind::CatalogMissing, &at).await;
     put(&bench, &at, "rubbish").await;
-    expect_mended(&bench, FindingKind::CatalogUnreadable, &at).await;
+    expect_repaired(&bench, FindingKind::CatalogUnreadable, &at).await;
     let stray = key("catalog/b");
     put(&bench, &stray, r#"{"nonce":"n"}"#).await;
     expect_nothing(&bench).await;
     bench.clock.advance(HOUR);
     let (done, found) = check(&bench, &repairing()).await;
-    expect(&found[1..], &[(FindingKind::CatalogStray, &stray, Repair::None)]);
+    expect(&found[1..], &[(FindingKind::CatalogStray, &stray, RepairStatus::None)]);
     assert_eq!(done.left, 0);
 }
 
@@ -759,9 +759,9 @@ async fn session_that_cannot_be_read_is_put_aside() {
     put(&bench, &at, "rubbish").await;
     bench.clock.advance(2 * HOUR);
     let (_, found) = check(&bench, &cheap()).await;
-    expect(&found, &[(FindingKind::SessionUnreadable, &at, Repair::Possible)]);
+    expect(&found, &[(FindingKind::SessionUnreadable, &at, RepairStatus::Possible)]);
     let (done, found) = check(&bench, &repairing()).await;
-    expect(&found[..1], &[(FindingKind::SessionUnreadable, &at, Repair::Done)]);
+    expect(&found[..1], &[(FindingKind::SessionUnreadable, &at, RepairStatus::Done)]);
     assert_eq!((found[1].kind, done.left), (FindingKind::BytesOrphan, 0));
     assert_eq!(quarantined(&bench).await, [at.as_str()]);
 }
@@ -781,7 +781,7 @@ async fn upload_that_has_lost_bytes_is_cancelled() {
             Some(content) => put(&bench, &bytes_at, content).await,
         }
         let at = key(format!("uploads/{id}"));
-        expect_mended(&bench, FindingKind::UploadBytesMissing, &at).await;
+        expect_repaired(&bench, FindingKind::UploadBytesMissing, &at).await;
         let append = repository.upload_append(&id, UploadChunk::of(bytes(4))).await;
         assert!(matches!(append, Err(jreg_registry::Error::UploadUnknown { .. })), "{append:?}");
     }
@@ -801,7 +801,7 @@ async fn bytes_of_a_closed_session_that_nothing_links_are_only_noted() {
     bench.clock.advance(2 * HOUR);
     let (done, found) = check(&bench, &repairing()).await;
     let at = key(format!("uploads/{id}"));
-    expect(&found, &[(FindingKind::SessionBytesMissing, &at, Repair::None)]);
+    expect(&found, &[(FindingKind::SessionBytesMissing, &at, RepairStatus::None)]);
     assert_eq!(done.left, 0);
 }
 
@@ -814,7 +814,7 @@ async fn tail_of_an_upload_without_a_session() {
     expect_nothing(&bench).await;
     bench.clock.advance(HOUR);
     let (done, found) = check(&bench, &repairing()).await;
-    expect(&found, &[(FindingKind::TailStray, &at, Repair::None)]);
+    expect(&found, &[(FindingKind::UploadPartOrphan, &at, RepairStatus::None)]);
     assert_eq!(done.left, 0);
 }
 
@@ -831,7 +831,7 @@ async fn bytes_that_nothing_names_once_they_are_old() {
     bench.clock.advance(MINUTE);
     let (done, found) = check(&bench, &repairing()).await;
     let orphan = FindingKind::BytesOrphan;
-    expect(&found, &[(orphan, &unnamed, Repair::None), (orphan, &known, Repair::None)]);
+    expect(&found, &[(orphan, &unnamed, RepairStatus::None), (orphan, &known, RepairStatus::None)]);
     assert_eq!((done.notes, done.left), (2, 0));
     for at in [&known, &unnamed] {
         get(&bench, at).await;
@@ -858,12 +858,12 @@ async fn repairs_on_a_store_that_cannot_remove_a_version() {
         put(&bench, at, "rubbish").await;
     }
     let found = Findings::default();
-    registry.check(&repairing(), &found).await.unwrap();
+    registry.fsck(&repairing(), &found).await.unwrap();
     let found = found.take();
     let repair =
         |at: &Key| found.iter().find(|found| found.key == at.as_str()).map(|found| found.repair);
-    assert_eq!(repair(&session), Some(Repair::None));
+    assert_eq!(repair(&session), Some(RepairStatus::None));
     for at in [&link, &tag, &manifest] {
-        assert_eq!(repair(at), Some(Repair::Done), "{at}");
+        assert_eq!(repair(at), Some(RepairStatus::Done), "{at}");
     }
 }

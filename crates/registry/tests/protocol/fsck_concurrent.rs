@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jreg_oci::Reference;
 use jreg_registry::{
-    CheckOptions, Checked, CollectOptions, Finding, FindingKind, Registry, RegistryOptions, Repair,
-    Unwatched,
+    FindingKind, FsckFinding, FsckOptions, FsckReport, GcOptions, NoObserver, Registry,
+    RegistryOptions, RepairStatus,
 };
 use jreg_storage::testing::{Call, Gate, ManualClock};
 use jreg_storage::{MemoryStore, PutMode, Store};
@@ -19,16 +19,16 @@ use crate::gc::{image, referrer};
 /// before a call is made) until `meanwhile` is over.
 async fn check_while(
     bench: &Bench,
-    options: &CheckOptions,
+    options: &FsckOptions,
     stop: impl Fn(&Call) -> bool + Send + Sync + 'static,
     meanwhile: impl AsyncFnOnce(&Bench),
-) -> Vec<Finding> {
+) -> Vec<FsckFinding> {
     let gate = Arc::new(Gate::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold_answer(stop);
     let found = Findings::default();
-    let (done, ()) = tokio::join!(registry.check(options, &found), async {
+    let (done, ()) = tokio::join!(registry.fsck(options, &found), async {
         held.reached(1).await;
         meanwhile(bench).await;
         held.release();
@@ -74,18 +74,20 @@ async fn delete_everything(bench: &Bench) {
 /// What a collector leaves of a store that nobody has pushed to for long.
 async fn collect_everything(bench: &Bench) {
     delete_everything(bench).await;
-    let options =
-        CollectOptions { share_max_percent: 100, sweep_now: true, ..CollectOptions::default() };
+    let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
     for _ in 0..3 {
         bench.clock.advance(26 * HOUR);
-        bench.registry.collect(&options, &Unwatched).await.unwrap();
+        bench.registry.collect_garbage(&options, &NoObserver).await.unwrap();
     }
     assert_eq!(bench.keys("blobs/").await, []);
     assert_eq!(bench.keys("links/").await, []);
 }
 
-fn worst(found: &[Finding]) -> Vec<&Finding> {
-    found.iter().filter(|finding| finding.repair != Repair::None || finding.is_left()).collect()
+fn worst(found: &[FsckFinding]) -> Vec<&FsckFinding> {
+    found
+        .iter()
+        .filter(|finding| finding.repair != RepairStatus::None || finding.is_left())
+        .collect()
 }
 
 const STOPS: [&str; 6] = ["blobs/", "uploads/", "links/", "repositories/", "catalog/", ""];
@@ -118,7 +120,7 @@ async fn a_delete_while_a_listing_is_answered_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), listing(stop), delete_everything).await;
-        assert_eq!(worst(&found), Vec::<&Finding>::new(), "{stop}");
+        assert_eq!(worst(&found), Vec::<&FsckFinding>::new(), "{stop}");
     }
 }
 
@@ -127,7 +129,7 @@ async fn a_delete_between_a_read_and_the_look_at_what_it_names_is_no_finding() {
     for part in ["links/", "/_manifests/", "/_tags/", "/_tagged/", "/_referrers/", "catalog/"] {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), getting(part), delete_everything).await;
-        assert_eq!(worst(&found), Vec::<&Finding>::new(), "{part}");
+        assert_eq!(worst(&found), Vec::<&FsckFinding>::new(), "{part}");
     }
 }
 
@@ -136,12 +138,12 @@ async fn a_collection_at_any_moment_of_a_check_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), listing(stop), collect_everything).await;
-        assert_eq!(worst(&found), Vec::<&Finding>::new(), "{stop}");
+        assert_eq!(worst(&found), Vec::<&FsckFinding>::new(), "{stop}");
     }
     for part in ["links/", "/_manifests/", "/_tags/", "/_tagged/", "/_referrers/", "catalog/"] {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), getting(part), collect_everything).await;
-        assert_eq!(worst(&found), Vec::<&Finding>::new(), "{part}");
+        assert_eq!(worst(&found), Vec::<&FsckFinding>::new(), "{part}");
     }
 }
 
@@ -176,13 +178,13 @@ async fn a_repair_never_reverts_a_push() {
     let blob = digest(&bytes(5));
     let at = place(&bench, &blob).await;
     bench.faults.delete(&at, None).await.unwrap();
-    let repairs = CheckOptions { repair: true, ..cheap() };
+    let repairs = FsckOptions { repair: true, ..cheap() };
     let gate = Arc::new(Gate::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "put" && call.key.starts_with("links/"));
     let found = Findings::default();
-    let (done, ()) = tokio::join!(registry.check(&repairs, &found), async {
+    let (done, ()) = tokio::join!(registry.fsck(&repairs, &found), async {
         held.reached(1).await;
         bench.repository("a").blob_delete(&blob).await.unwrap();
         bench.push("a", &bytes(5)).await;
@@ -190,31 +192,31 @@ async fn a_repair_never_reverts_a_push() {
     });
     assert_eq!(done.unwrap().repaired, 0);
     let found = found.take();
-    assert_eq!((found[0].kind, found[0].repair), (FindingKind::BytesMissing, Repair::Failed));
+    assert_eq!((found[0].kind, found[0].repair), (FindingKind::BytesMissing, RepairStatus::Failed));
     assert_eq!(bench.pull("a", &blob).await.unwrap(), bytes(5));
     assert_eq!(check(&bench, &deep()).await.0.left, 0);
 }
 
-/// What is to be put aside stays where it is if somebody has mended it meanwhile.
+/// What is to be quarantined stays where it is if it was repaired meanwhile.
 #[tokio::test]
-async fn a_record_that_was_mended_meanwhile_is_not_put_aside() {
+async fn a_record_that_was_repaired_meanwhile_is_not_quarantined() {
     let bench = healthy().await;
     let tag = "repositories/a/_tags/v1".parse().unwrap();
     let right = bench.faults.get(&tag).await.unwrap().bytes;
     bench.faults.put(&tag, "rubbish".into(), PutMode::Overwrite).await.unwrap();
-    let repairs = CheckOptions { repair: true, ..cheap() };
+    let repairs = FsckOptions { repair: true, ..cheap() };
     let gate = Arc::new(Gate::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "delete" && call.key.contains("/_tags/"));
     let found = Findings::default();
-    let (done, ()) = tokio::join!(registry.check(&repairs, &found), async {
+    let (done, ()) = tokio::join!(registry.fsck(&repairs, &found), async {
         held.reached(1).await;
         bench.faults.put(&tag, right, PutMode::Overwrite).await.unwrap();
         held.release();
     });
     assert_eq!(done.unwrap().repaired, 0);
-    assert_eq!(found.take()[0].repair, Repair::Failed);
+    assert_eq!(found.take()[0].repair, RepairStatus::Failed);
     assert_eq!(bench.keys("quarantine/").await, []);
     assert_eq!(check(&bench, &deep()).await.1, []);
 }
@@ -230,7 +232,7 @@ async fn many() -> Bench {
 }
 
 /// Begins a deep check, and cuts it off once it has read so many blobs.
-async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<Finding> {
+async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<FsckFinding> {
     let gate = Arc::new(Gate::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
@@ -242,13 +244,13 @@ async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<Finding> {
     let found = Findings::default();
     let options = deep();
     tokio::select! {
-        _ = registry.check(&options, &found) => panic!("it was not held"),
+        _ = registry.fsck(&options, &found) => panic!("it was not held"),
         () = held.reached(1) => {}
     }
     found.take()
 }
 
-async fn go_on(bench: &Bench, options: &CheckOptions) -> (Checked, Vec<Finding>) {
+async fn go_on(bench: &Bench, options: &FsckOptions) -> (FsckReport, Vec<FsckFinding>) {
     check(bench, options).await
 }
 
@@ -266,7 +268,7 @@ async fn a_deep_check_that_was_cut_off_goes_on_where_it_was() {
 async fn a_deep_check_begins_anew_if_it_is_told_to_or_the_note_is_old() {
     let bench = many().await;
     cut_off_after(&bench, 150).await;
-    let (done, _) = go_on(&bench, &CheckOptions { restart: true, ..deep() }).await;
+    let (done, _) = go_on(&bench, &FsckOptions { restart: true, ..deep() }).await;
     assert_eq!((done.resumed, done.hashed), (false, 200));
     cut_off_after(&bench, 150).await;
     bench.clock.advance(7 * 24 * HOUR + MINUTE);
@@ -291,7 +293,7 @@ async fn what_was_bad_before_the_cut_is_told_again() {
     let wrong = vec![b'#'; usize::try_from(size).unwrap()];
     bench.faults.put(&at, wrong.into(), PutMode::Overwrite).await.unwrap();
     let found = cut_off_after(&bench, 150).await;
-    let names = |found: &[Finding]| -> Vec<_> {
+    let names = |found: &[FsckFinding]| -> Vec<_> {
         found.iter().map(|finding| (finding.kind, finding.key.clone())).collect()
     };
     let wrong = [(FindingKind::BytesDigest, at.to_string())];
@@ -308,7 +310,7 @@ async fn a_check_can_be_spawned() {
     let clock = Arc::new(ManualClock::default());
     let store = Arc::new(MemoryStore::with_clock(clock.clone()));
     let registry = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
-    let check = tokio::spawn(async move { registry.check(&deep(), &Unwatched).await });
+    let check = tokio::spawn(async move { registry.fsck(&deep(), &NoObserver).await });
     assert_eq!(check.await.unwrap().unwrap().left, 0);
 }
 
@@ -333,7 +335,7 @@ async fn a_check_asks_no_faster_than_it_may() {
     let bench = healthy().await;
     bench.calls.take();
     let began = tokio::time::Instant::now();
-    let slow = CheckOptions { requests_per_second: 2, bytes_per_second: 1, ..deep() };
+    let slow = FsckOptions { requests_per_second: 2, bytes_per_second: 1, ..deep() };
     check(&bench, &slow).await;
     let requests = bench.calls.take().len() as u64;
     let seconds = began.elapsed().as_secs();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jreg_oci::Reference;
 use jreg_registry::{
-    ActionKind, CollectError, CollectOptions, Collected, Registry, RegistryOptions, TouchPolicy,
-    Unwatched, UploadChunk,
+    GcActionKind, GcError, GcOptions, GcReport, NoObserver, Registry, RegistryOptions, TouchPolicy,
+    UploadChunk,
 };
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, MemoryStore, PutMode, Store, Tombstones};
@@ -15,16 +15,16 @@ use crate::bench::{Actions, Bench, HOUR, MINUTE, bytes, digest};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub(crate) fn options() -> CollectOptions {
-    CollectOptions { share_max_percent: 100, ..CollectOptions::default() }
+pub(crate) fn options() -> GcOptions {
+    GcOptions { share_max_percent: 100, ..GcOptions::default() }
 }
 
-async fn collect(bench: &Bench) -> Collected {
+async fn collect(bench: &Bench) -> GcReport {
     collect_with(bench, &options()).await
 }
 
-async fn collect_with(bench: &Bench, options: &CollectOptions) -> Collected {
-    bench.registry.collect(options, &Unwatched).await.unwrap()
+async fn collect_with(bench: &Bench, options: &GcOptions) -> GcReport {
+    bench.registry.collect_garbage(options, &NoObserver).await.unwrap()
 }
 
 pub(crate) fn image(config: &[u8]) -> String {
@@ -111,10 +111,8 @@ async fn manifest_that_cannot_be_read_stops_the_run_before_anything_is_removed()
     bench.clock.advance(2 * DAY);
     let key = &bench.keys("repositories/a/_manifests/").await[0];
     bench.faults.put(key, "rubbish".into(), PutMode::Overwrite).await.unwrap();
-    let error = bench.registry.collect(&options(), &Unwatched).await.unwrap_err();
-    assert!(
-        matches!(&error, CollectError::Damaged { key: named, .. } if *named == key.to_string())
-    );
+    let error = bench.registry.collect_garbage(&options(), &NoObserver).await.unwrap_err();
+    assert!(matches!(&error, GcError::Damaged { key: named, .. } if *named == key.to_string()));
     assert_eq!(bench.keys("links/").await.len(), 2);
 }
 
@@ -125,7 +123,7 @@ async fn listing_that_fails_stops_the_run_before_anything_is_removed() {
         bench.push("a", &bytes(6)).await;
         bench.clock.advance(2 * DAY);
         bench.faults.fail_reads(prefix, jreg_storage::ErrorKind::Unavailable);
-        bench.registry.collect(&options(), &Unwatched).await.unwrap_err();
+        bench.registry.collect_garbage(&options(), &NoObserver).await.unwrap_err();
         bench.faults.heal();
         assert_eq!(bench.keys("links/").await.len(), 1, "{prefix}");
     }
@@ -137,14 +135,14 @@ async fn a_dry_run_says_what_would_go_and_writes_nothing() {
     bench.push("a", &bytes(6)).await;
     bench.clock.advance(2 * DAY);
     bench.calls.take();
-    let dry = CollectOptions { dry_run: true, ..options() };
+    let dry = GcOptions { dry_run: true, ..options() };
     let watch = crate::bench::Actions::default();
-    let done = bench.registry.collect(&dry, &watch).await.unwrap();
+    let done = bench.registry.collect_garbage(&dry, &watch).await.unwrap();
     assert_eq!((done.links.removed, done.queued), (1, 1));
     assert_eq!(bench.writes(), Vec::<String>::new());
     let actions = watch.take();
     assert!(
-        matches!(&actions[..], [action] if action.kind == ActionKind::RemoveLink),
+        matches!(&actions[..], [action] if action.kind == GcActionKind::RemoveLink),
         "{actions:?}"
     );
     assert_eq!(collect(&bench).await.links.removed, 1);
@@ -157,7 +155,7 @@ async fn manifests_and_links_that_were_read_are_not_read_again() {
         bench.push("a", &bytes(n)).await;
         bench.put_manifest("a", &format!("v{n}"), &image(&bytes(n))).await.unwrap();
     }
-    let now = CollectOptions { sweep_now: true, ..options() };
+    let now = GcOptions { sweep_now: true, ..options() };
     let first = collect_with(&bench, &now).await;
     assert_eq!((first.manifests_read, first.links_read), (5, 5));
     let second = collect_with(&bench, &now).await;
@@ -175,7 +173,7 @@ async fn a_run_removes_only_a_share_and_the_next_one_goes_on() {
         bench.push("a", &bytes(n)).await;
     }
     bench.clock.advance(2 * DAY);
-    let third = CollectOptions { share_max_percent: 33, ..CollectOptions::default() };
+    let third = GcOptions { share_max_percent: 33, ..GcOptions::default() };
     let mut left = 250;
     for removed in [100, 100, 50] {
         let done = collect_with(&bench, &third).await;
@@ -188,11 +186,11 @@ async fn a_run_removes_only_a_share_and_the_next_one_goes_on() {
 #[tokio::test]
 async fn a_grace_or_a_wait_that_is_too_short_is_refused() {
     let bench = Bench::new().await;
-    let short = CollectOptions { grace: HOUR, ..options() };
-    let error = bench.registry.collect(&short, &Unwatched).await.unwrap_err();
+    let short = GcOptions { grace: HOUR, ..options() };
+    let error = bench.registry.collect_garbage(&short, &NoObserver).await.unwrap_err();
     assert_eq!(error.to_string(), "a grace of 3600 s is too short: it must be 7200 s or more");
-    let short = CollectOptions { bytes_wait: MINUTE, ..options() };
-    let error = bench.registry.collect(&short, &Unwatched).await.unwrap_err();
+    let short = GcOptions { bytes_wait: MINUTE, ..options() };
+    let error = bench.registry.collect_garbage(&short, &NoObserver).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "a wait of 60 s for bytes is too short: it must be 3600 s or more"
@@ -211,10 +209,10 @@ async fn bytes_that_nothing_names_go_with_the_second_sweep() {
     assert!(done.swept);
     assert_eq!((done.blobs.scanned, done.blobs.removed, done.blobs.young), (2, 0, 1));
     bench.clock.advance(DAY - MINUTE);
-    let done = collect_with(&bench, &CollectOptions { sweep_now: true, ..options() }).await;
+    let done = collect_with(&bench, &GcOptions { sweep_now: true, ..options() }).await;
     assert_eq!((done.blobs.removed, done.blobs.young), (0, 1), "less than a grace ago");
     bench.clock.advance(MINUTE);
-    let done = collect_with(&bench, &CollectOptions { sweep_now: true, ..options() }).await;
+    let done = collect_with(&bench, &GcOptions { sweep_now: true, ..options() }).await;
     assert_eq!((done.blobs.removed, done.blobs.removed_bytes), (1, 6));
     assert_eq!(bench.pull("a", &digest(&bytes(5))).await.unwrap(), bytes(5));
     assert_eq!(bench.keys("links/").await.len(), 1, "the deleted link went, too");
@@ -226,7 +224,7 @@ async fn two_sweeps_are_apart_from_the_end_of_one_to_the_beginning_of_the_other(
     let bench = Bench::new().await;
     bench.push("a", &bytes(6)).await;
     bench.repository("a").blob_delete(&digest(&bytes(6))).await.unwrap();
-    let now = CollectOptions { sweep_now: true, ..options() };
+    let now = GcOptions { sweep_now: true, ..options() };
     let mut links = bench.gate.hold(|call| call.operation == "list" && call.key == "links/");
     let slow = async {
         links.reached(1).await;
@@ -299,10 +297,10 @@ async fn duplicates_are_folded_once_they_are_old() {
         bench.put_manifest(name, "v1", &image(&content)).await.unwrap();
     }
     assert_eq!(bench.keys("blobs/").await.len(), 3);
-    assert_eq!(collect(&bench).await.folded.scanned, 0, "too young");
+    assert_eq!(collect(&bench).await.deduplicated.scanned, 0, "too young");
     bench.clock.advance(2 * DAY);
     let done = collect(&bench).await;
-    assert_eq!((done.folded.removed, done.folded.removed_bytes), (2, 10));
+    assert_eq!((done.deduplicated.removed, done.deduplicated.removed_bytes), (2, 10));
     for name in ["a", "b", "c"] {
         assert_eq!(bench.pull(name, &digest(&content)).await.unwrap(), content);
     }
@@ -329,7 +327,7 @@ async fn nothing_is_folded_onto_bytes_that_are_not_all_there() {
         bench.faults.put(key, "cut".into(), PutMode::Overwrite).await.unwrap();
     }
     bench.clock.advance(2 * DAY);
-    assert_eq!(collect(&bench).await.folded.removed, 0);
+    assert_eq!(collect(&bench).await.deduplicated.removed, 0);
 }
 
 #[tokio::test]
@@ -341,7 +339,7 @@ async fn untagged_manifests_stay_unless_the_settings_say_otherwise() {
     delete(&bench, "a", "v1").await;
     bench.clock.advance(10 * DAY);
     assert_eq!(collect(&bench).await.manifests.removed, 0);
-    let untagged = CollectOptions { untagged: Some(3 * DAY), ..options() };
+    let untagged = GcOptions { untagged: Some(3 * DAY), ..options() };
     assert_eq!(collect_with(&bench, &untagged).await.manifests.removed, 0, "first seen now");
     bench.clock.advance(3 * DAY - MINUTE);
     assert_eq!(collect_with(&bench, &untagged).await.manifests.removed, 0);
@@ -365,7 +363,7 @@ async fn children_of_a_kept_index_and_referrers_of_what_is_kept_stay() {
         bench.put_manifest("a", &reference, manifest).await.unwrap();
     }
     bench.put_manifest("a", "v1", &index).await.unwrap();
-    let untagged = CollectOptions { untagged: Some(Duration::ZERO), ..options() };
+    let untagged = GcOptions { untagged: Some(Duration::ZERO), ..options() };
     bench.clock.advance(2 * DAY);
     let done = collect_with(&bench, &untagged).await;
     assert_eq!((done.manifests.kept, done.manifests.removed), (3, 1), "the stray one");
@@ -385,7 +383,7 @@ async fn leftovers_go_once_they_are_old() {
     bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
     delete(&bench, "a", &digest(image(&bytes(5)).as_bytes()).to_string()).await;
     assert_eq!(bench.keys("repositories/a/_tagged/").await.len(), 1);
-    let now = CollectOptions { sweep_now: true, ..options() };
+    let now = GcOptions { sweep_now: true, ..options() };
     assert_eq!(collect_with(&bench, &now).await.leftovers.removed, 0);
     bench.clock.advance(DAY + HOUR);
     assert_eq!(collect_with(&bench, &now).await.leftovers.removed, 2, "a hint and the catalog's");
@@ -413,7 +411,7 @@ async fn tag_that_dangles_keeps_its_hint() {
     bench.clock.advance(2 * DAY);
 
     let mut held = bench.gate.hold(|call| call.operation == "list" && call.key == "links/");
-    let now = CollectOptions { sweep_now: true, ..options() };
+    let now = GcOptions { sweep_now: true, ..options() };
     let (done, ()) = tokio::join!(collect_with(&bench, &now), async {
         held.reached(1).await;
         bench.push("a", &bytes(5)).await;
@@ -443,10 +441,10 @@ async fn tag_whose_manifest_is_absent_goes_after_the_grace() {
     let saved = bench.faults.get(&key).await.unwrap().bytes;
     let tags = async || bench.keys("repositories/a/_tags/").await.len();
     let sweep = async || {
-        let now = CollectOptions { sweep_now: true, ..options() };
+        let now = GcOptions { sweep_now: true, ..options() };
         let watch = Actions::default();
-        bench.registry.collect(&now, &watch).await.unwrap();
-        let is_tag = |action: &jreg_registry::Action| action.kind == ActionKind::RemoveTag;
+        bench.registry.collect_garbage(&now, &watch).await.unwrap();
+        let is_tag = |action: &jreg_registry::GcAction| action.kind == GcActionKind::RemoveTag;
         watch.take().into_iter().filter(is_tag).collect::<Vec<_>>()
     };
 
@@ -463,7 +461,7 @@ async fn tag_whose_manifest_is_absent_goes_after_the_grace() {
     assert_eq!(tags().await, 1);
 
     bench.clock.advance(DAY + HOUR);
-    let dry = CollectOptions { sweep_now: true, dry_run: true, ..options() };
+    let dry = GcOptions { sweep_now: true, dry_run: true, ..options() };
     assert_eq!(collect_with(&bench, &dry).await.leftovers.removed, 1);
     assert_eq!(tags().await, 1);
     let removed = sweep().await;
@@ -545,7 +543,7 @@ async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
     };
     let collect = async |hours: u32| {
         clock.advance(HOUR * hours);
-        registry.collect(&options(), &Unwatched).await.unwrap()
+        registry.collect_garbage(&options(), &NoObserver).await.unwrap()
     };
     push().await;
     let done = collect(48).await;
@@ -580,7 +578,7 @@ async fn one_instance_has_the_lease_until_it_gives_it_back_or_does_not_renew_it(
 }
 
 /// Collects while so much time passes between the beginning of the run and its listing of bytes.
-async fn collect_slowly(bench: &Bench, by: Duration, options: &CollectOptions) -> Collected {
+async fn collect_slowly(bench: &Bench, by: Duration, options: &GcOptions) -> GcReport {
     let mut listing = bench.gate.hold(|call| call.operation == "list" && call.key == "blobs/");
     let late = async {
         listing.reached(1).await;
@@ -597,7 +595,7 @@ async fn manifest_is_untagged_from_when_a_run_saw_that_or_from_its_last_push() {
     bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
     delete(&bench, "a", "v1").await;
     bench.clock.advance(2 * DAY);
-    let untagged = CollectOptions { untagged: Some(3 * DAY), sweep_now: true, ..options() };
+    let untagged = GcOptions { untagged: Some(3 * DAY), sweep_now: true, ..options() };
     let done = collect_slowly(&bench, 4 * DAY, &untagged).await;
     assert_eq!((done.manifests.young, done.manifests.removed), (1, 0));
     let done = collect_with(&bench, &untagged).await;
@@ -628,8 +626,8 @@ async fn a_duplicate_that_cannot_be_folded_in_time_does_not_end_the_run() {
         swap.release();
     };
     let (done, ()) = futures::join!(collect(&bench), late);
-    assert_eq!((done.folded.failed, done.folded.removed), (1, 0));
+    assert_eq!((done.deduplicated.failed, done.deduplicated.removed), (1, 0));
     assert!(done.swept);
     bench.clock.advance(2 * DAY);
-    assert_eq!(collect(&bench).await.folded.removed, 1);
+    assert_eq!(collect(&bench).await.deduplicated.removed, 1);
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::SinkExt;
 use jreg_registry::{
-    Blob, CheckOptions, Error, FindingKind, ReferencePolicy, Registry, RegistryOptions, Repository,
-    Result, TouchPolicy, Unwatched, UploadId, UploadProgress,
+    Blob, Error, FindingKind, FsckOptions, NoObserver, ReferencePolicy, Registry, RegistryOptions,
+    Repository, Result, TouchPolicy, UploadId, UploadProgress,
 };
 use jreg_registry::{RegistryLimits, UploadChunk};
 use jreg_storage::testing::{Call, Fault, Faulty};
@@ -286,8 +286,8 @@ async fn push_heals_what_fsck_found_wrong() {
     bench.push("a", &content).await;
     let key = bench.keys("blobs/").await.remove(0);
     bench.faults.put(&key, "wrong".into(), PutMode::Overwrite).await.unwrap();
-    let deep = CheckOptions { deep: true, ..CheckOptions::default() };
-    let done = bench.registry.check(&deep, &Unwatched).await.unwrap();
+    let deep = FsckOptions { deep: true, ..FsckOptions::default() };
+    let done = bench.registry.fsck(&deep, &NoObserver).await.unwrap();
     assert_eq!(done.damage, 1);
     bench.repository("a").blob_stat(&of, TouchPolicy::IfOld).await.unwrap_err();
     bench.push("a", &content).await;
@@ -468,8 +468,8 @@ async fn deduplication_does_not_spread_wrong_bytes_and_heals_them() {
         }
         bench.clock.advance(48 * HOUR);
         let seen = crate::bench::Actions::default();
-        let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
-        assert_eq!((done.folded.removed, done.findings), (2, 1), "{which} {damage:?}");
+        let done = bench.registry.collect_garbage(&crate::gc::options(), &seen).await.unwrap();
+        assert_eq!((done.deduplicated.removed, done.findings), (2, 1), "{which} {damage:?}");
         let found = seen.findings();
         let kind = match damage {
             Some("wrong") => FindingKind::BytesDigest,
@@ -492,8 +492,8 @@ async fn deduplication_without_a_right_copy_only_reports() {
     }
     bench.clock.advance(48 * HOUR);
     let seen = crate::bench::Actions::default();
-    let done = bench.registry.collect(&crate::gc::options(), &seen).await.unwrap();
-    assert_eq!((done.folded.scanned, done.findings), (0, 3));
+    let done = bench.registry.collect_garbage(&crate::gc::options(), &seen).await.unwrap();
+    assert_eq!((done.deduplicated.scanned, done.findings), (0, 3));
 }
 
 /// Another instance heals a blob while this one still trusts where its bytes were.

@@ -1,6 +1,6 @@
 //! Repairs: what is said before them, and what they keep.
 
-use jreg_registry::{CheckOptions, CollectOptions, FindingKind, Rule, Unwatched, UploadChunk};
+use jreg_registry::{FindingKind, FsckOptions, GcOptions, NoObserver, Rule, UploadChunk};
 use jreg_storage::{Key, Store};
 
 use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers};
@@ -17,12 +17,12 @@ async fn a_repair_names_the_images_before_it_removes() {
     put(&bench, &at, "wrong!").await;
     put(&bench, &tag_key("v1"), "rubbish").await;
     let found = Findings::default();
-    bench.registry.check(&deep(), &found).await.unwrap();
+    bench.registry.fsck(&deep(), &found).await.unwrap();
     assert_eq!(found.announced(), [], "nothing is repaired");
     found.take();
     let before = bench.keys("links/").await;
-    let repair = CheckOptions { deep: true, ..repairing() };
-    bench.registry.check(&repair, &found).await.unwrap();
+    let repair = FsckOptions { deep: true, ..repairing() };
+    bench.registry.fsck(&repair, &found).await.unwrap();
     let (tag, blob) = (tag_key("v1").to_string(), at.to_string());
     // The index, by its tag, needs the manifest that needs the blob.
     let expected = [(tag, vec!["a:v1".to_owned()]), (blob, vec!["a:all".to_owned()])];
@@ -39,8 +39,8 @@ async fn a_repair_names_images_beyond_the_limits_of_a_push() {
     let at = place(&bench, &blob).await;
     put(&bench, &at, "wrong!").await;
     let found = Findings::default();
-    let repair = CheckOptions { deep: true, ..repairing() };
-    bench.registry.check(&repair, &found).await.unwrap();
+    let repair = FsckOptions { deep: true, ..repairing() };
+    bench.registry.fsck(&repair, &found).await.unwrap();
     let images = vec!["a:all".to_owned(), "a:old".to_owned()];
     assert!(found.announced().contains(&(at.to_string(), images)));
 }
@@ -54,16 +54,16 @@ async fn bytes_that_a_repair_has_let_go_stay_while_their_link_is_in_quarantine()
         let blob = digest(&bytes(LOOSE));
         let (at, link) = (place(&bench, &blob).await, link_key(&blob));
         put(&bench, &at, "wrong!").await;
-        let (done, _) = check(&bench, &CheckOptions { deep: true, ..repairing() }).await;
+        let (done, _) = check(&bench, &FsckOptions { deep: true, ..repairing() }).await;
         assert_eq!(done.repaired, 1);
         assert_eq!(quarantined(&bench).await, [link.as_str()]);
         let registry = bench.registry.clone();
         let registry = broken.map_or(registry.clone(), |rule| registry.without(rule));
         let collect = async || {
-            let options = CollectOptions { sweep_now: true, ..CollectOptions::default() };
+            let options = GcOptions { sweep_now: true, ..GcOptions::default() };
             for _ in 0..3 {
                 bench.clock.advance(options.grace + 2 * HOUR);
-                registry.collect(&options, &Unwatched).await.unwrap();
+                registry.collect_garbage(&options, &NoObserver).await.unwrap();
             }
             bench.faults.head(&at).await.is_ok()
         };
@@ -130,10 +130,10 @@ async fn a_link_that_cannot_be_read_in_quarantine_keeps_no_bytes_of_other_digest
 
 /// Whether bytes are still there after three sweeps, each a grace after the one before.
 async fn has_after_sweeps(bench: &Bench, at: &Key) -> bool {
-    let options = CollectOptions { sweep_now: true, ..CollectOptions::default() };
+    let options = GcOptions { sweep_now: true, ..GcOptions::default() };
     for _ in 0..3 {
         bench.clock.advance(options.grace + 2 * HOUR);
-        bench.registry.collect(&options, &Unwatched).await.unwrap();
+        bench.registry.collect_garbage(&options, &NoObserver).await.unwrap();
     }
     bench.faults.head(at).await.is_ok()
 }

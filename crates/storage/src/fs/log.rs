@@ -42,8 +42,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use uuid::Uuid;
-
 use self::entry::{BatchHead, FREE, HEAD_BYTES, sum};
 use super::disk::{Disk, syncs_all};
 use super::sync::Syncs;
@@ -186,7 +184,7 @@ impl Log {
         let (queue, submissions) = channel();
         let writer = Writer {
             shared: Arc::clone(&shared),
-            run: Uuid::new_v4().as_u64_pair().0,
+            run: rand::random(),
             number: 1,
             batch: 1,
             current: 0,

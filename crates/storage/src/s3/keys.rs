@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::failure::{Failure, Verdict};
 use super::sources::Sources;
+use crate::error_chain;
 
 /// How long the metadata of an instance may take to give the first keys: that service is on the same
 /// machine, and where there is no instance nothing answers.
@@ -53,11 +54,11 @@ impl Keys {
             return self
                 .renew()
                 .await
-                .map_err(|error| Failure::new(verdict, self.sources.no_keys(chain(&error))));
+                .map_err(|error| Failure::new(verdict, self.sources.no_keys(error_chain(&error))));
         }
         let no_keys = |why: String| Failure::new(Verdict::Refused, self.sources.no_keys(why));
         match timeout(METADATA_WAIT, self.renew()).await {
-            Ok(keys) => keys.map_err(|error| no_keys(chain(&error))),
+            Ok(keys) => keys.map_err(|error| no_keys(error_chain(&error))),
             Err(_) => Err(no_keys(format!("no answer within {} s", METADATA_WAIT.as_secs_f32()))),
         }
     }
@@ -101,21 +102,6 @@ impl Keys {
             Ok(keys)
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &object_store::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some repeat their cause.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn lock(last: &Mutex<Option<Last>>) -> MutexGuard<'_, Option<Last>> {

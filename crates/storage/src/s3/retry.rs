@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
+
+use crate::full_jitter;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -43,8 +44,7 @@ impl Effort {
 
     fn pause(&self) -> Duration {
         let widest = PAUSE_FIRST.saturating_mul(1 << self.tries.min(16)).min(PAUSE_MAX);
-        let [a, b, ..] = *Uuid::new_v4().as_bytes();
-        widest.mul_f64(f64::from(u16::from_be_bytes([a, b])) / f64::from(u16::MAX))
+        full_jitter(widest)
     }
 }
 

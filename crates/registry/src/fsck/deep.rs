@@ -2,7 +2,7 @@
 //!
 //! Links are walked in the order of their keys, so those of one blob come together, and bytes that
 //! several of them name are read once. After every few links the run notes how far it is, with the
-//! bad ones so far, so that a later check goes on there and still knows of them.
+//! damaged ones so far, so that a later run resumes there and still knows of them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use jreg_oci::{Digest, Hasher};
 use jreg_storage::{ByteRange, ETag, Key};
 use serde::{Deserialize, Serialize};
 
-use super::links::{BadBytes, HeldAt};
-use super::manifests::Scope;
-use super::read::{Found, Patience, look};
-use super::{CheckPhase, CheckWatch, FindingKind, Repair, Run};
+use super::links::{BlobDamage, LiveLink};
+use super::manifests::ManifestScope;
+use super::read::{ReadRetries, RecordState, read_state};
+use super::{FindingKind, FsckObserver, FsckPhase, FsckRun, RepairStatus};
 use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
@@ -29,46 +29,46 @@ const LINKS_PER_NOTE: usize = 64;
 /// How old a note may be to be believed: what was hashed before it is no longer new.
 const NOTE_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How many bad links a note names. With more the position is not noted any more.
+/// Maximum number of damaged links in a note. With more the position is not noted any more.
 const BAD_MAX: usize = 1000;
 
-/// How far a deep pass is.
+/// The resume position of a deep pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Position {
-    /// The last link that was done; `None`: there is nothing to go on with.
+struct DeepPosition {
+    /// The last link that was verified; `None`: there is nothing to resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<String>,
-    /// The links that were bad, and are so still.
+    /// Links whose bytes were found damaged and were not repaired.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     bad: BTreeSet<Key>,
 }
 
-impl JsonRecord for Position {}
+impl JsonRecord for DeepPosition {}
 
 /// What reading some bytes has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    Right,
-    Bad(BadBytes),
-    /// They are not there, or fewer: a cheap pass tells of that.
-    Gone,
+enum BlobVerdict {
+    Intact,
+    Damaged(BlobDamage),
+    /// They are not there, or fewer: a cheap pass reports that.
+    Missing,
 }
 
-/// Bytes whose verdict is known: those of the digest that came last.
+/// Verdicts on the bytes of the last digest.
 #[derive(Debug, Default)]
-struct Known {
+struct VerdictCache {
     digest: Option<Digest>,
-    verdicts: Vec<(Location, Verdict)>,
+    verdicts: Vec<(Location, BlobVerdict)>,
 }
 
-impl Known {
-    fn of(&self, held: &HeldAt) -> Option<&Verdict> {
+impl VerdictCache {
+    fn of(&self, held: &LiveLink) -> Option<&BlobVerdict> {
         let is_same = self.digest.as_ref() == Some(&held.digest);
         let mut verdicts = self.verdicts.iter().filter(|_| is_same);
         verdicts.find(|(location, _)| *location == held.location).map(|(_, verdict)| verdict)
     }
 
-    fn add(&mut self, held: &HeldAt, verdict: Verdict) {
+    fn add(&mut self, held: &LiveLink, verdict: BlobVerdict) {
         if self.digest.as_ref() != Some(&held.digest) {
             *self = Self { digest: Some(held.digest.clone()), verdicts: Vec::new() };
         }
@@ -76,20 +76,19 @@ impl Known {
     }
 }
 
-/// A deep pass.
-struct Pass {
+struct DeepPass {
     core: Core,
     pace: Pace,
-    known: Known,
-    position: Position,
-    /// The version of the note that this pass goes on from.
+    known: VerdictCache,
+    position: DeepPosition,
+    /// The version of the note that this pass resumes from.
     noted: Option<ETag>,
 }
 
-impl Run<'_> {
+impl FsckRun<'_> {
     /// Reads and hashes the bytes of every blob.
     pub(super) async fn hash_blobs(&mut self) -> Result<()> {
-        self.watch.phase(CheckPhase::Hashing);
+        self.watch.phase(FsckPhase::Hashing);
         let mut pass = self.begin_pass().await?;
         self.done.resumed = pass.position.after.is_some();
         let bad: Vec<_> = std::mem::take(&mut pass.position.bad).into_iter().collect();
@@ -108,32 +107,34 @@ impl Run<'_> {
                 pass.note().await?;
             }
         }
-        pass.position = Position::default();
+        pass.position = DeepPosition::default();
         pass.note().await?;
-        if !self.seen.let_go.is_empty() {
-            self.check_manifests(Scope::WhatWasLetGo).await?;
+        if !self.seen.deleted_links.is_empty() {
+            self.check_manifests(ManifestScope::DeletedReferences).await?;
         }
         Ok(())
     }
 
-    async fn begin_pass(&self) -> Result<Pass> {
+    async fn begin_pass(&self) -> Result<DeepPass> {
         let core = self.core.clone();
         let key = keys::note("fsck");
-        let (position, noted) = match look::<Position>(&core, &key).await? {
-            Found::Good(read) if !self.options.restart && read.age() <= NOTE_AGE_MAX => {
+        let (position, noted) = match read_state::<DeepPosition>(&core, &key).await? {
+            RecordState::Valid(read) if !self.options.restart && read.age() <= NOTE_AGE_MAX => {
                 (read.value, Some(read.etag))
             }
-            Found::Good(read) => (Position::default(), Some(read.etag)),
-            Found::Absent => (Position::default(), None),
+            RecordState::Valid(read) => (DeepPosition::default(), Some(read.etag)),
+            RecordState::Absent => (DeepPosition::default(), None),
             // It is only a note.
-            Found::Bad(bad) => (Position::default(), bad.record.map(|record| record.etag)),
+            RecordState::Unreadable(bad) => {
+                (DeepPosition::default(), bad.record.map(|record| record.etag))
+            }
         };
         let pace = Pace::new(self.options.bytes_per_second);
-        Ok(Pass { core, pace, known: Known::default(), position, noted })
+        Ok(DeepPass { core, pace, known: VerdictCache::default(), position, noted })
     }
 
     /// Reads some links, and the bytes that they name.
-    async fn hash_links(&mut self, pass: &mut Pass, links: &[Key]) -> Result<()> {
+    async fn hash_links(&mut self, pass: &mut DeepPass, links: &[Key]) -> Result<()> {
         let core = pass.core.clone();
         let reads: Vec<_> = links.iter().map(|key| read_link(&core, key)).collect();
         let mut reads = stream::iter(reads).buffered(self.width());
@@ -144,7 +145,7 @@ impl Run<'_> {
         drop(reads);
         let verdicts = self.hash_distinct(pass, &held).await?;
         for (held, verdict) in held.iter().zip(verdicts) {
-            if let Verdict::Bad(bad) = verdict {
+            if let BlobVerdict::Damaged(bad) = verdict {
                 self.report_hashed(pass, held, bad).await?;
             }
         }
@@ -152,12 +153,17 @@ impl Run<'_> {
     }
 
     /// The verdict on the bytes of each link, reading those that several name once.
-    async fn hash_distinct(&mut self, pass: &mut Pass, held: &[HeldAt]) -> Result<Vec<Verdict>> {
-        let is_same = |one: &HeldAt, other: &HeldAt| {
+    async fn hash_distinct(
+        &mut self,
+        pass: &mut DeepPass,
+        held: &[LiveLink],
+    ) -> Result<Vec<BlobVerdict>> {
+        let is_same = |one: &LiveLink, other: &LiveLink| {
             one.digest == other.digest && one.location == other.location
         };
-        let is_first =
-            |index: usize, one: &HeldAt| !held.iter().take(index).any(|other| is_same(one, other));
+        let is_first = |index: usize, one: &LiveLink| {
+            !held.iter().take(index).any(|other| is_same(one, other))
+        };
         let distinct: Vec<_> = held
             .iter()
             .enumerate()
@@ -185,16 +191,21 @@ impl Run<'_> {
                 let (first, verdict) = fresh.swap_remove(index);
                 known.add(first, verdict);
             }
-            verdicts.push(known.of(one).cloned().unwrap_or(Verdict::Gone));
+            verdicts.push(known.of(one).cloned().unwrap_or(BlobVerdict::Missing));
         }
         Ok(verdicts)
     }
 
-    async fn report_hashed(&mut self, pass: &mut Pass, held: &HeldAt, bad: BadBytes) -> Result<()> {
+    async fn report_hashed(
+        &mut self,
+        pass: &mut DeepPass,
+        held: &LiveLink,
+        bad: BlobDamage,
+    ) -> Result<()> {
         match self.report_bytes(held, bad).await? {
             None => {}
-            Some(Repair::Done) => {
-                self.seen.let_go.insert(fingerprint::content(&held.name, &held.digest));
+            Some(RepairStatus::Done) => {
+                self.seen.deleted_links.insert(fingerprint::content(&held.name, &held.digest));
             }
             Some(_) => {
                 pass.position.bad.insert(keys::link(&held.digest, &held.name));
@@ -204,18 +215,18 @@ impl Run<'_> {
     }
 }
 
-async fn read_link(core: &Core, key: &Key) -> Result<Option<HeldAt>> {
+async fn read_link(core: &Core, key: &Key) -> Result<Option<LiveLink>> {
     let Some(Place::Link(digest, name)) = Place::of(key) else { return Ok(None) };
-    Ok(match look::<Link>(core, key).await? {
-        Found::Good(Versioned { value: Link::Live(location), etag, .. }) => {
-            Some(HeldAt { name, digest, location, etag })
+    Ok(match read_state::<Link>(core, key).await? {
+        RecordState::Valid(Versioned { value: Link::Live(location), etag, .. }) => {
+            Some(LiveLink { name, digest, location, etag })
         }
         _ => None,
     })
 }
 
-impl Pass {
-    /// Notes how far it is. If another check was faster, its note is as good.
+impl DeepPass {
+    /// Writes the position. If a concurrent fsck was faster, its note is as good.
     async fn note(&mut self) -> Result<()> {
         if self.position.bad.len() > BAD_MAX {
             return Ok(());
@@ -233,24 +244,27 @@ impl Pass {
 /// Reads bytes and hashes them; if they seem wrong, once more.
 async fn verify(
     core: &Core,
-    held: &HeldAt,
+    held: &LiveLink,
     pace: &Pace,
-    watch: &dyn CheckWatch,
-) -> Result<Verdict> {
-    let mut patience = Patience::new();
+    watch: &dyn FsckObserver,
+) -> Result<BlobVerdict> {
+    let mut patience = ReadRetries::new();
     let mut was_other = false;
     let verdict = loop {
         match hash(core, held, pace, watch).await {
-            Ok(actual) if actual == held.digest => break Verdict::Right,
+            Ok(actual) if actual == held.digest => break BlobVerdict::Intact,
             Ok(actual) if was_other => {
                 let detail = format!("its bytes have digest {actual}");
-                break Verdict::Bad(BadBytes { kind: FindingKind::BytesDigest, detail });
+                break BlobVerdict::Damaged(BlobDamage { kind: FindingKind::BytesDigest, detail });
             }
             Ok(_) => was_other = true,
-            Err(error) if is_gone(&error) => break Verdict::Gone,
+            Err(error) if is_gone(&error) => break BlobVerdict::Missing,
             Err(error) => {
                 if let Some(detail) = patience.lose(core, error).await? {
-                    break Verdict::Bad(BadBytes { kind: FindingKind::ReadFails, detail });
+                    break BlobVerdict::Damaged(BlobDamage {
+                        kind: FindingKind::ReadFails,
+                        detail,
+                    });
                 }
             }
         }
@@ -266,9 +280,9 @@ fn is_gone(error: &jreg_storage::Error) -> bool {
 
 async fn hash(
     core: &Core,
-    held: &HeldAt,
+    held: &LiveLink,
     pace: &Pace,
-    watch: &dyn CheckWatch,
+    watch: &dyn FsckObserver,
 ) -> jreg_storage::Result<Digest> {
     let range = ByteRange { start: 0, end: held.location.size_bytes };
     let mut stream = core.store.read(&held.location.key, range).await?;

@@ -1,16 +1,16 @@
-//! [`Watch`]: who is told what a run does while it does it.
+//! [`GcObserver`]: receives progress, actions and findings of a GC run.
 
 use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Outcome};
-use crate::Finding;
+use super::action::{GcAction, GcOutcome};
+use crate::FsckFinding;
 
-/// What a run is at.
+/// The phases of a GC run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Phase {
+pub enum GcPhase {
     /// Old uploads are removed.
     Uploads,
     /// Tags are listed and read.
@@ -21,20 +21,20 @@ pub enum Phase {
     Bytes,
     /// Links are listed.
     Links,
-    /// Links that nothing keeps are removed.
+    /// Unreferenced links are removed.
     Removing,
-    /// Links to the same bytes at several places are moved to one.
-    Folding,
+    /// Links to the same bytes at several locations are moved to one.
+    Deduplicating,
     /// Bytes whose links are gone are removed.
     Queue,
-    /// Bytes that nothing names are removed.
+    /// Orphan bytes are removed.
     Sweep,
-    /// Leftovers, and manifests that nothing keeps, are removed.
+    /// Unused records and unreferenced manifests are removed.
     Tidying,
 }
 
-impl Phase {
-    /// A word or two for people.
+impl GcPhase {
+    /// Its name in progress output.
     pub fn label(self) -> &'static str {
         match self {
             Self::Uploads => "old uploads",
@@ -43,7 +43,7 @@ impl Phase {
             Self::Bytes => "bytes",
             Self::Links => "links",
             Self::Removing => "removing links",
-            Self::Folding => "folding duplicates",
+            Self::Deduplicating => "deduplicating",
             Self::Queue => "removing bytes",
             Self::Sweep => "sweeping",
             Self::Tidying => "tidying",
@@ -51,29 +51,29 @@ impl Phase {
     }
 }
 
-/// Is told what a run does. Nothing that it does may block.
-pub trait Watch: Debug + Send + Sync {
+/// Receives what a run does. No method may block.
+pub trait GcObserver: Debug + Send + Sync {
     /// A phase has begun.
-    fn phase(&self, phase: Phase);
+    fn phase(&self, phase: GcPhase);
 
-    /// So many objects more have been looked at in this phase.
+    /// More objects were examined in this phase.
     fn progress(&self, objects: u64);
 
-    /// Something was done, or would have been.
-    fn action(&self, action: &Action, outcome: Outcome);
+    /// An action was applied, or would have been.
+    fn action(&self, action: &GcAction, outcome: GcOutcome);
 
     /// Damaged bytes were found.
-    fn finding(&self, _finding: &Finding) {}
+    fn finding(&self, _finding: &FsckFinding) {}
 }
 
-/// Nobody is told.
+/// Ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Unwatched;
+pub struct NoObserver;
 
-impl Watch for Unwatched {
-    fn phase(&self, _phase: Phase) {}
+impl GcObserver for NoObserver {
+    fn phase(&self, _phase: GcPhase) {}
 
     fn progress(&self, _objects: u64) {}
 
-    fn action(&self, _action: &Action, _outcome: Outcome) {}
+    fn action(&self, _action: &GcAction, _outcome: GcOutcome) {}
 }

@@ -3,8 +3,8 @@
 use jreg_oci::Digest;
 use jreg_storage::{Key, Listed};
 
-use super::mend::QuarantinedPlaces;
-use super::{CheckPhase, FindingKind, Repair, Run, Subject};
+use super::repair::QuarantinedLocations;
+use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
 use crate::keys::{self, Place};
 use crate::record::Link;
@@ -12,10 +12,10 @@ use crate::session::REPLAY_MAX;
 use crate::window::WRITE_MAX;
 use crate::{Error, Result};
 
-impl Run<'_> {
-    /// Notes which bytes are where.
+impl FsckRun<'_> {
+    /// Notes the location and size of all blob bytes.
     pub(super) async fn list_bytes(&mut self) -> Result<()> {
-        self.watch.phase(CheckPhase::Bytes);
+        self.watch.phase(FsckPhase::Bytes);
         let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             self.count(&page);
@@ -33,14 +33,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Looks for bytes that nothing names. Bytes were listed first, then sessions, then links: so
+    /// Finds orphans: bytes that no record names. Bytes were listed first, then sessions, then links: so
     /// what was listed then, and is not named, is not about to be; and what came since is young,
     /// or the parts of an upload, which a session names.
     pub(super) async fn find_orphans(&mut self) -> Result<()> {
         if self.seen.may_name_any {
             return Ok(());
         }
-        self.watch.phase(CheckPhase::Orphans);
+        self.watch.phase(FsckPhase::Orphans);
         self.seen.named.seal();
         let mut pages = self.core.pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
@@ -60,34 +60,34 @@ impl Run<'_> {
     async fn judge_orphan(&mut self, entry: &Listed, digest: Option<&Digest>) -> Result<()> {
         let key = &entry.key;
         if let Some(digest) = digest
-            && self.may_be_linked(digest, key).await?
+            && self.is_perhaps_linked(digest, key).await?
         {
             return Ok(());
         }
         let is_quarantined = self.quarantined().await?.may_name(key);
         if !is_quarantined && self.core.exists(key).await? {
             let detail = format!("{} bytes that no link and no session names", entry.size_bytes);
-            let subject = Subject { digest, ..Subject::of(key) };
-            self.report(FindingKind::BytesOrphan, &subject, detail, Repair::None);
+            let subject = FindingSubject { digest, ..FindingSubject::of(key) };
+            self.report(FindingKind::BytesOrphan, &subject, detail, RepairStatus::None);
         }
         Ok(())
     }
 
-    /// The places that links which a repair has put aside name, or may name: read when they are first asked for.
-    async fn quarantined(&mut self) -> Result<&QuarantinedPlaces> {
+    /// The locations that quarantined links name, or may name: read at the first use.
+    async fn quarantined(&mut self) -> Result<&QuarantinedLocations> {
         if self.seen.quarantined.is_none() {
-            self.seen.quarantined = Some(self.core.quarantined_places().await?);
+            self.seen.quarantined = Some(self.core.quarantined_locations().await?);
         }
         Ok(self.seen.quarantined.get_or_insert_default())
     }
 
-    /// Whether a link of this digest names a place. One that cannot be read might.
-    async fn may_be_linked(&self, digest: &Digest, place: &Key) -> Result<bool> {
+    /// Whether a link of this digest names a location, or, if it cannot be read, may do so.
+    async fn is_perhaps_linked(&self, digest: &Digest, location: &Key) -> Result<bool> {
         let mut pages = self.core.pages(keys::links(digest));
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 match self.core.read::<Link>(&entry.key).await {
-                    Ok(Some(link)) if link.value.live().is_some_and(|at| at.key == *place) => {
+                    Ok(Some(link)) if link.value.live().is_some_and(|at| at.key == *location) => {
                         return Ok(true);
                     }
                     Ok(_) => {}

@@ -1,0 +1,245 @@
+//! How an upload ends: closed with its digest, cancelled, or rewound.
+
+use std::sync::Arc;
+
+use jreg_oci::{Algorithm, Digest, Hasher};
+use jreg_storage::{ErrorKind, Multipart, Put, PutMode};
+
+use super::part_pipeline::StoredBytes;
+use super::session_record::SavedProgress;
+use super::{NEW_KEY, UploadWriter};
+use crate::budget::BudgetReservation;
+use crate::core::Core;
+use crate::keys;
+use crate::pace::Pace;
+use crate::record::{Link, Location, Stored};
+use crate::rules::Rule;
+use crate::session::{AbandonedBytes, ClosedUpload, SessionState};
+use crate::window::Window;
+use crate::{Error, Result};
+
+/// How far closing an upload has come.
+#[derive(Debug)]
+pub(crate) enum CloseOutcome {
+    /// A link names its bytes.
+    Linked(Location),
+    /// It is closed, and its bytes may be linked within the window.
+    Closed(Box<ClosedUpload>, Window),
+}
+
+impl UploadWriter {
+    /// The digest of all that has come. If the session hashed with another algorithm than
+    /// `wanted`, the bytes are put together where no record names them, and read back.
+    pub(crate) async fn digest(&mut self, wanted: Algorithm) -> Result<Digest> {
+        if self.hasher.algorithm() == wanted {
+            return Ok(self.hasher.clone().finish());
+        }
+        let (location, parts) = self.store_rest().await?;
+        if let Some(parts) = parts {
+            self.complete_parts(&parts, &location).await?;
+        }
+        self.pipeline.set_stored(StoredBytes::Object(location.clone()));
+        let progress = self.progress(Some(location.clone()));
+        self.record.save(progress, None).await?;
+        Ok(self.core.hash_bytes(&location, wanted, &Pace::new(0)).await?)
+    }
+
+    /// Puts the parts together, unless an earlier request has.
+    async fn complete_parts(&self, parts: &Multipart, location: &Location) -> Result<()> {
+        if self.core.complete_parts(parts).await? || self.core.is_stored(location).await? {
+            return Ok(());
+        }
+        Err(self.record.unknown())
+    }
+
+    /// Marks the upload as closed, with its digest right, and links its bytes if the store makes
+    /// both writes durable at once. An upload that was never recorded, because one PUT was enough,
+    /// stays so.
+    pub(crate) async fn close(&mut self, digest: &Digest) -> Result<CloseOutcome> {
+        if let Some(outcome) = self.close_and_link(digest).await? {
+            return Ok(outcome);
+        }
+        let (location, parts) = self.store_rest().await?;
+        let closed = ClosedUpload::new(digest.clone(), location, parts);
+        let mut window = self.core.open_window();
+        if !self.record.is_recorded() {
+            window = self.record.unreferenced_since().unwrap_or(window);
+        } else if self.core.rules.keep(Rule::CloseFirst) {
+            self.record.check_window()?;
+            self.record.swap(SessionState::Closed(closed.clone())).await?;
+        }
+        Ok(CloseOutcome::Closed(Box::new(closed), window))
+    }
+
+    /// `None`: nothing is done, as it has parts, or the store does one write after the other
+    /// anyway.
+    async fn close_and_link(&mut self, digest: &Digest) -> Result<Option<CloseOutcome>> {
+        let core = Arc::clone(&self.core);
+        let is_combined =
+            core.store.capabilities().combines_puts && core.rules.keep(Rule::CloseFirst);
+        let is_whole = match self.pipeline.stored() {
+            StoredBytes::Nothing => true,
+            StoredBytes::Object(_) => self.is_recorded(),
+            StoredBytes::Parts(_) | StoredBytes::PartsAndTail(..) => false,
+        };
+        if !is_combined || !is_whole {
+            return Ok(None);
+        }
+        self.record.check_window()?;
+        let window = core.open_window();
+        let (closed, first, _room) = self.closing_put(digest).await?;
+        let link = Link::Live(closed.location.clone()).encode();
+        let key = keys::link(digest, self.record.repository());
+        let put = Put { key, bytes: link, mode: PutMode::Create };
+        match core.put_then(Some(window), first, put).await {
+            Ok(Some(_)) => Ok(Some(CloseOutcome::Linked(closed.location))),
+            Ok(None) => Ok(Some(CloseOutcome::Closed(Box::new(closed), window))),
+            Err(Error::Store(error)) if error.is_conflict() => Err(self.record.superseded()),
+            Err(error) => {
+                if !self.is_recorded() {
+                    core.discard_unlinked(&closed.location, &error).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What closes an upload without parts: its closed session or, if it has none, its bytes, with
+    /// the room that they take of the budget.
+    async fn closing_put(
+        &mut self,
+        digest: &Digest,
+    ) -> Result<(ClosedUpload, Put, Option<BudgetReservation>)> {
+        if self.is_recorded() {
+            let (location, _) = self.store_rest().await?;
+            let closed = ClosedUpload::new(digest.clone(), location, None);
+            let put = self.record.put(SessionState::Closed(closed.clone()));
+            return Ok((closed, put, None));
+        }
+        let (key, part) = (self.new_key(), self.pipeline.memory.take());
+        let location = Location { key: key.clone(), size_bytes: part.bytes.len() as u64 };
+        let put = Put { key, bytes: part.bytes, mode: NEW_KEY };
+        Ok((ClosedUpload::new(digest.clone(), location, None), put, part.reservation))
+    }
+
+    /// Marks the upload as closed with a copy of its bytes that a link names, and removes its own:
+    /// no link ever named them, and now none ever will. If another request took the upload over, its
+    /// bytes are that one's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UploadSuperseded`], [`Error::Store`].
+    pub(crate) async fn close_deduplicated(
+        &mut self,
+        digest: &Digest,
+        copy: Location,
+    ) -> Result<()> {
+        let own = self.abandon_bytes().await?;
+        if self.is_recorded() {
+            let closed = ClosedUpload::new(digest.clone(), copy, None);
+            let closed = ClosedUpload { replaced: Some(own.clone()), ..closed };
+            self.record.swap(SessionState::Closed(closed)).await?;
+        }
+        own.discard(&self.core).await
+    }
+
+    /// Without [`Rule::KeepOwnBytes`]: trusts that another copy will still be there.
+    pub(crate) async fn free_before_link(&mut self) -> Result<()> {
+        match self.core.rules.keep(Rule::KeepOwnBytes) {
+            true => Ok(()),
+            false => self.abandon_bytes().await?.discard(&self.core).await,
+        }
+    }
+
+    /// After an error that a retry meets again, like that of a full disk: frees what this request
+    /// stored beyond the session's record, or all of it if the upload began with this request. What
+    /// cannot be freed now is left to the next request or the reaper.
+    pub(crate) async fn free_after(&mut self, error: &Error) {
+        if !self.is_recorded() || !is_definite(error) {
+            return;
+        }
+        self.pipeline.memory.clear();
+        let SavedProgress { offset, tail, .. } = self.record.saved();
+        let (offset, tail_bytes) = (*offset, tail.as_ref().map_or(0, |tail| tail.size_bytes));
+        let in_parts = offset.saturating_sub(tail_bytes);
+        self.pipeline.truncate(in_parts, self.record.claim).await.ok();
+        if self.begun_at == 0 && offset > 0 {
+            self.rewind().await.ok();
+        }
+    }
+
+    /// Stores what is left in memory, and says where the whole is, or will be once its parts are
+    /// put together.
+    async fn store_rest(&mut self) -> Result<(Location, Option<Multipart>)> {
+        if !self.has_parts() {
+            let location = match self.pipeline.take_tail() {
+                Some(object) => object,
+                None => self.put_object(self.new_key()).await?,
+            };
+            return Ok((location, None));
+        }
+        self.load_tail().await?;
+        if !self.pipeline.memory.is_empty() {
+            self.send_part().await?;
+        }
+        self.land_all().await?;
+        let parts = self.pipeline.parts().cloned().ok_or(Error::Stopped)?;
+        let location = Location { key: parts.key.clone(), size_bytes: self.offset() };
+        Ok((location, Some(parts)))
+    }
+
+    /// Gives the upload up: first the session, then the bytes.
+    pub(crate) async fn cancel(&mut self) -> Result<()> {
+        let bytes = self.abandon_bytes().await?;
+        self.record.swap(SessionState::Cancelled(bytes.clone())).await?;
+        bytes.discard(&self.core).await
+    }
+
+    /// Gives up an upload whose id no client was told: first the bytes, so that this helps a store
+    /// that is full, then the session.
+    pub(crate) async fn abandon(&mut self) -> Result<()> {
+        self.abandon_bytes().await?.discard(&self.core).await?;
+        self.record.swap(SessionState::Cancelled(AbandonedBytes::default())).await
+    }
+
+    /// Makes the upload one that has nothing yet, and removes what came.
+    pub(crate) async fn rewind(&mut self) -> Result<()> {
+        if !self.is_recorded() {
+            return Ok(());
+        }
+        let bytes = self.abandon_bytes().await?;
+        let hash = Hasher::new(self.hasher.algorithm()).state();
+        self.record.save(SavedProgress { offset: 0, hash, tail: None }, None).await?;
+        bytes.discard(&self.core).await
+    }
+
+    /// The upload's bytes, once none of them is in flight.
+    async fn abandon_bytes(&mut self) -> Result<AbandonedBytes> {
+        self.pipeline.drain().await?;
+        self.record.forget_reference();
+        let (parts, tail) = self.pipeline.take_stored().into_parts_and_tail();
+        let saved = self.record.take_tail().filter(|saved| tail.as_ref() != Some(saved));
+        let objects = tail.into_iter().chain(saved).map(|tail| tail.key).collect();
+        Ok(AbandonedBytes::new(parts, objects))
+    }
+}
+
+impl Core {
+    /// Removes bytes without a session after the only write that would have linked them has failed, if
+    /// it definitely has. If this fails, they are left to the sweep.
+    pub(crate) async fn discard_unlinked(&self, bytes: &Location, error: &Error) {
+        if is_definite(error) {
+            self.discard_orphan(Some(bytes.clone())).await;
+        }
+    }
+}
+
+/// Whether nothing was written, and the same would happen again: the store has no room, or the blob
+/// is too large.
+fn is_definite(error: &Error) -> bool {
+    match error {
+        Error::Store(error) => matches!(error.kind(), ErrorKind::Full | ErrorKind::TooLarge),
+        Error::BlobTooLarge { .. } => true,
+        _ => false,
+    }
+}

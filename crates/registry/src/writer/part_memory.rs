@@ -1,0 +1,167 @@
+//! [`PartMemory`]: the part that is being filled, and its room in the budget that all uploads
+//! share. Room is taken as bytes arrive, and never for more than the part will have.
+
+use bytes::Bytes;
+
+use super::PARTS_AIM;
+use crate::budget::{BudgetReservation, MemoryBudget};
+use crate::part_buffer::PartBuffer;
+use crate::{Error, Result};
+
+/// The part that is being filled.
+#[derive(Debug)]
+pub(super) struct PartMemory {
+    budget: MemoryBudget,
+    buffer: PartBuffer,
+    /// `None` before the part has begun.
+    reservation: Option<BudgetReservation>,
+    part_bytes: u64,
+    /// How many bytes of the body are still to come, if that is known.
+    left: Option<u64>,
+}
+
+/// The bytes of a part. Its room is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct FilledPart {
+    pub(super) bytes: Bytes,
+    pub(super) reservation: Option<BudgetReservation>,
+}
+
+impl PartMemory {
+    pub(super) fn new(budget: MemoryBudget, buffer: PartBuffer, part_bytes: u64) -> Self {
+        Self { budget, buffer, reservation: None, part_bytes, left: None }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// The most bytes that a blob in parts of this size may have.
+    pub(super) fn blob_bytes_max(&self, parts_max: u64) -> u64 {
+        let budget = self.budget.bytes_max();
+        if self.part_bytes > budget {
+            return budget.saturating_mul(PARTS_AIM);
+        }
+        self.parts_bytes(parts_max)
+    }
+
+    /// How many bytes so many parts have.
+    pub(super) fn parts_bytes(&self, parts: u64) -> u64 {
+        self.part_bytes.saturating_mul(parts)
+    }
+
+    /// Notes how many bytes are still to come, if that is known. Room is taken when they are
+    /// there: a client that sends nothing takes none.
+    pub(super) fn expect(&mut self, left: Option<u64>) {
+        self.left = left;
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.reservation.is_some()
+    }
+
+    pub(super) fn budget(&self) -> &MemoryBudget {
+        &self.budget
+    }
+
+    pub(super) fn reserved_bytes(&self) -> u64 {
+        self.reservation.as_ref().map_or(0, BudgetReservation::bytes)
+    }
+
+    /// Waits until the budget has room for bytes that are at hand. With `is_ahead`, a new part
+    /// takes all its room at once where there is plenty.
+    pub(super) async fn reserve(&mut self, is_ahead: bool) -> Result<()> {
+        match self.reservation {
+            Some(_) => self.grow().await,
+            None => self.begin(self.buffer.len() as u64, is_ahead).await,
+        }
+    }
+
+    /// Takes room for a part of which so many bytes are stored already, and for what follows them.
+    pub(super) async fn begin(&mut self, taken: u64, is_ahead: bool) -> Result<()> {
+        let target = self.target(taken);
+        // That spares copies, and a mapping that was used before needs no new pages.
+        if is_ahead && let Some(reserved) = self.budget.try_take(target) {
+            self.buffer.reserve(usize::try_from(target).unwrap_or_default());
+            self.reservation = Some(reserved);
+            return Ok(());
+        }
+        let reserved = self.budget.begin(taken, target).await?;
+        self.make_room(reserved, target);
+        Ok(())
+    }
+
+    /// How long the part will be of which so many bytes are there: a whole one, unless less is to
+    /// come.
+    fn target(&self, taken: u64) -> u64 {
+        let whole = self.left.map_or(self.part_bytes, |left| taken.saturating_add(left));
+        self.part_bytes.min(whole)
+    }
+
+    /// Reserves more of the part if all that was reserved is full.
+    async fn grow(&mut self) -> Result<()> {
+        if self.room() > 0 || self.part_room() == 0 {
+            return Ok(());
+        }
+        // At least one more byte is at hand.
+        let taken = self.buffer.len() as u64;
+        let target = self.target(taken).max(taken + 1);
+        let Some(mut reserved) = self.reservation.take() else { return Ok(()) };
+        self.budget.grow(&mut reserved, target).await?;
+        self.make_room(reserved, target);
+        Ok(())
+    }
+
+    fn make_room(&mut self, reserved: BudgetReservation, target: u64) {
+        let [bytes, target] =
+            [reserved.bytes(), target].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.buffer.grow(bytes, target);
+        self.reservation = Some(reserved);
+    }
+
+    /// How much more fits the part.
+    pub(super) fn part_room(&self) -> usize {
+        let part_bytes = usize::try_from(self.part_bytes).unwrap_or(usize::MAX);
+        part_bytes.saturating_sub(self.buffer.len())
+    }
+
+    /// How much more fits what is reserved of it.
+    fn room(&self) -> usize {
+        let reserved = usize::try_from(self.reserved_bytes()).unwrap_or(usize::MAX);
+        self.part_room().min(reserved.saturating_sub(self.buffer.len()))
+    }
+
+    /// Takes as much of a frame of the body as there is room for, and returns it.
+    pub(super) fn collect(&mut self, frame: &mut Bytes) -> Bytes {
+        let piece = frame.split_to(self.room().min(frame.len()));
+        self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+        self.buffer.extend_from_slice(&piece);
+        piece
+    }
+
+    /// Takes bytes that were stored before.
+    pub(super) fn load(&mut self, stored: &[u8]) {
+        self.buffer.extend_from_slice(stored);
+    }
+
+    pub(super) fn take(&mut self) -> FilledPart {
+        FilledPart { bytes: self.buffer.take(), reservation: self.reservation.take() }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.buffer.clear();
+        self.reservation = None;
+    }
+}
+
+/// Refuses a blob that can never be stored before any of it is.
+pub(super) fn check_size(size_bytes: u64, max_bytes: u64) -> Result<()> {
+    match size_bytes > max_bytes {
+        true => Err(Error::BlobTooLarge { max_bytes }),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,179 @@
+//! [`PartPipeline`]: the parts of an upload from memory to the store, a few in flight while the
+//! next one fills.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use jreg_storage::{Multipart, Part};
+use tokio::task::JoinHandle;
+
+use super::part_memory::{FilledPart, PartMemory};
+use crate::core::Core;
+use crate::record::Location;
+use crate::{Error, Result};
+
+/// What the store has of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StoredBytes {
+    /// No byte.
+    Nothing,
+    /// All bytes as one object: short of a part, or put together from parts.
+    Object(Location),
+    /// Parts.
+    Parts(Multipart),
+    /// Parts, and the bytes after them, short of a part, as an object.
+    PartsAndTail(Multipart, Location),
+}
+
+impl StoredBytes {
+    pub(super) fn new(parts: Option<Multipart>, tail: Option<Location>) -> Self {
+        match (parts, tail) {
+            (None, None) => Self::Nothing,
+            (None, Some(object)) => Self::Object(object),
+            (Some(parts), None) => Self::Parts(parts),
+            (Some(parts), Some(tail)) => Self::PartsAndTail(parts, tail),
+        }
+    }
+
+    pub(super) fn into_parts_and_tail(self) -> (Option<Multipart>, Option<Location>) {
+        match self {
+            Self::Nothing => (None, None),
+            Self::Object(object) => (None, Some(object)),
+            Self::Parts(parts) => (Some(parts), None),
+            Self::PartsAndTail(parts, tail) => (Some(parts), Some(tail)),
+        }
+    }
+
+    pub(super) fn parts(&self) -> Option<&Multipart> {
+        match self {
+            Self::Nothing | Self::Object(_) => None,
+            Self::Parts(parts) | Self::PartsAndTail(parts, _) => Some(parts),
+        }
+    }
+
+    fn parts_mut(&mut self) -> Option<&mut Multipart> {
+        match self {
+            Self::Nothing | Self::Object(_) => None,
+            Self::Parts(parts) | Self::PartsAndTail(parts, _) => Some(parts),
+        }
+    }
+}
+
+/// The parts of an upload on their way to the store.
+#[derive(Debug)]
+pub(super) struct PartPipeline {
+    core: Arc<Core>,
+    pub(super) memory: PartMemory,
+    stored: StoredBytes,
+    /// How many bytes were handed to the store as parts: where the part in memory starts.
+    sent: u64,
+    in_flight: VecDeque<JoinHandle<jreg_storage::Result<Part>>>,
+}
+
+impl Drop for PartPipeline {
+    /// Parts of a request that failed need not arrive.
+    fn drop(&mut self) {
+        for part in &self.in_flight {
+            part.abort();
+        }
+    }
+}
+
+impl PartPipeline {
+    pub(super) fn new(core: &Arc<Core>, part_bytes: u64, stored: StoredBytes) -> Self {
+        let buffer = core.mappings.buffer();
+        Self {
+            core: Arc::clone(core),
+            memory: PartMemory::new(core.upload_bytes.clone(), buffer, part_bytes),
+            sent: stored.parts().map_or(0, Multipart::size_bytes),
+            stored,
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn stored(&self) -> &StoredBytes {
+        &self.stored
+    }
+
+    pub(super) fn set_stored(&mut self, stored: StoredBytes) {
+        self.stored = stored;
+    }
+
+    pub(super) fn take_stored(&mut self) -> StoredBytes {
+        std::mem::replace(&mut self.stored, StoredBytes::Nothing)
+    }
+
+    pub(super) fn parts(&self) -> Option<&Multipart> {
+        self.stored.parts()
+    }
+
+    /// Takes away the object behind the parts: its bytes go on in memory, or as the whole blob.
+    pub(super) fn take_tail(&mut self) -> Option<Location> {
+        let (parts, tail) = self.take_stored().into_parts_and_tail();
+        self.stored = StoredBytes::new(parts, None);
+        tail
+    }
+
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent
+    }
+
+    /// Sends a part once there are few enough in flight. The multipart upload must have begun.
+    pub(super) async fn send(&mut self, part: FilledPart) -> Result<()> {
+        let store = Arc::clone(&self.core.store);
+        while self.in_flight.len() >= self.core.options.limits.parts_in_flight.max(1) {
+            self.land_one().await?;
+        }
+        let Some(upload) = self.stored.parts() else { return Err(Error::Stopped) };
+        let parts_max = store.capabilities().parts.parts_max;
+        if (upload.parts.len() + self.in_flight.len()) as u64 >= parts_max {
+            return Err(Error::BlobTooLarge { max_bytes: self.memory.parts_bytes(parts_max) });
+        }
+        let upload = Multipart { parts: Vec::new(), ..upload.clone() };
+        let (offset, FilledPart { bytes, reservation }) = (self.sent, part);
+        self.sent += bytes.len() as u64;
+        self.in_flight.push_back(tokio::spawn(async move {
+            let part = store.put_part(&upload, offset, bytes).await;
+            drop(reservation);
+            part
+        }));
+        Ok(())
+    }
+
+    async fn land_one(&mut self) -> Result<()> {
+        let Some(part) = self.in_flight.pop_front() else { return Ok(()) };
+        let part = part.await.map_err(|_| Error::Stopped)??;
+        if let Some(upload) = self.stored.parts_mut() {
+            upload.record(part);
+        }
+        Ok(())
+    }
+
+    /// Waits until every part that was sent is stored and durable.
+    pub(super) async fn land_all(&mut self) -> Result<()> {
+        while !self.in_flight.is_empty() {
+            self.land_one().await?;
+        }
+        match self.stored.parts() {
+            Some(upload) => Ok(self.core.store.sync_parts(upload).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until no part is in flight, whatever became of it: one that lands after an abort
+    /// would be left behind.
+    pub(super) async fn drain(&mut self) -> Result<()> {
+        for part in std::mem::take(&mut self.in_flight) {
+            part.await.map_err(|_| Error::Stopped)?.ok();
+        }
+        Ok(())
+    }
+
+    /// Makes the store drop the parts beyond the first `kept_bytes`.
+    pub(super) async fn truncate(&mut self, kept_bytes: u64, claim: u64) -> Result<()> {
+        self.drain().await?;
+        let Some(upload) = self.stored.parts_mut() else { return Ok(()) };
+        *upload = self.core.store.resume_multipart(&upload.cut_to(kept_bytes), claim).await?;
+        Ok(())
+    }
+}
