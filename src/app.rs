@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_access::limits::Limits;
+use jreg_access::limits::ClientLimits;
 use jreg_access::{
     AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
 };
@@ -13,7 +13,7 @@ use jreg_config::{Settings, StorageLocation};
 use jreg_http::{Api, Context};
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
-use jreg_net::server::{Ending, Parts, Running, ServerOptions, listen, serve};
+use jreg_net::server::{RunningServer, ServerEnding, ServerOptions, ServerParts, listen, serve};
 use jreg_net::tls::Tls;
 use jreg_registry::Registry;
 use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::error::StartError;
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
-use crate::maintenance::Workshop;
+use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
 use crate::options;
 use crate::store::{open_store, surrounded};
@@ -40,7 +40,7 @@ const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 pub struct App {
     context: Arc<Context>,
     jobs: Jobs,
-    workshop: Workshop,
+    workshop: MaintenanceContext,
     server: ServerOptions,
     acme: Option<Arc<Acme>>,
 }
@@ -90,7 +90,7 @@ impl App {
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
-        let limits = Limits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
+        let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
             Keeper::Settings(_) if !settings.requires_authentication() => {
@@ -110,7 +110,7 @@ impl App {
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
         let reloader = Reloader::new(guard.clone(), tls.clone());
         let jobs = Jobs { reloader, renewer: acme.clone().map(Renewer), ..jobs };
-        let workshop = Workshop {
+        let workshop = MaintenanceContext {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
             gc: options::gc(&settings),
@@ -187,11 +187,11 @@ impl App {
     }
 
     /// Serves on `listener` until the returned value is shut down or dropped.
-    pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
+    pub fn serve(self, listener: TcpListener) -> io::Result<RunningServer> {
         let address = listener.local_addr()?;
         let api = self.api();
         self.jobs.spawn(&self.context.tasks, &self.context.stopping);
-        let parts = Parts {
+        let parts = ServerParts {
             handler: Arc::new(api),
             tls: self.context.tls.clone(),
             metrics: Arc::clone(&self.context.metrics),
@@ -319,7 +319,7 @@ const BLOCKING_THREADS_MAX: usize = FS_THREADS + OTHER_THREADS;
 pub fn run(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
-) -> Result<Ending, StartError> {
+) -> Result<ServerEnding, StartError> {
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -333,7 +333,7 @@ pub fn run(
 async fn serve_until_signal(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
-) -> Result<Ending, StartError> {
+) -> Result<ServerEnding, StartError> {
     let mut signals = Signals::new()?;
     warn_if_open(&settings)?;
     // The address first: it is the cheaper of the two to find taken.
@@ -361,9 +361,9 @@ async fn serve_until_signal(
     );
     let ending = tokio::select! {
         ending = running.shutdown() => ending,
-        () = signals.next() => Ending::CutOff,
+        () = signals.next() => ServerEnding::CutOff,
     };
-    tracing::info!(whole = ending == Ending::Whole, "stopped");
+    tracing::info!(whole = ending == ServerEnding::Whole, "stopped");
     Ok(ending)
 }
 

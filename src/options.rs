@@ -9,7 +9,7 @@ use jreg_access::GuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_http::{HttpOptions, Proxies, Redirects};
-use jreg_net::acme::{AcmeOptions, Challenges};
+use jreg_net::acme::{AcmeChallenges, AcmeOptions};
 use jreg_net::descriptors::{self, Allowance};
 use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
@@ -98,7 +98,7 @@ pub fn tls(settings: &Settings, store: &Arc<dyn Store>) -> Option<(TlsOptions, C
         _ if settings.acme_domains.is_empty() => return None,
         _ => {
             let (domains, store) = (settings.acme_domains.clone(), Arc::clone(store));
-            let challenges = Challenges::new(domains, store, options.allows_tls12);
+            let challenges = AcmeChallenges::new(domains, store, options.allows_tls12);
             CertificateSource::Acme(Arc::new(challenges))
         }
     };

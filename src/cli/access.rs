@@ -11,7 +11,7 @@ use jreg_config::{ConfigError, Settings};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::maintenance::{Command as Work, TokenRequest};
+use crate::maintenance::{MaintenanceCommand, TokenRequest};
 
 /// Subcommands of `jreg user`.
 #[derive(Debug, Subcommand)]
@@ -137,7 +137,7 @@ impl TokenAction {
             Self::List { store } => (TokenRequest::List, store),
             Self::Revoke { id, store } => (TokenRequest::Revoke { id }, store),
         };
-        store.resolve(Work::Token(request), true, environment)
+        store.resolve(MaintenanceCommand::Token(request), true, environment)
     }
 }
 

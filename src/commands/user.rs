@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use jreg_auth::{
     Htpasswd, InvalidUser, Secret, hash_password, random_hex, removed_user, with_user,
 };
-use jreg_telemetry::audit::command::{CommandEntry, Journal, Operator, Outcome};
+use jreg_telemetry::audit::command::{
+    CommandAuditRecord, CommandJournal, CommandOutcome, Operator,
+};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -92,7 +94,7 @@ pub fn run(action: UserAction) -> ExitCode {
     };
     let done = match command.audited() {
         None => user(&path, command),
-        Some(operation) => match Journal::open(&settings.audit_log) {
+        Some(operation) => match CommandJournal::open(&settings.audit_log) {
             Ok(journal) => audited(journal, operation, &path, command),
             Err(error) => return fail(1, &error),
         },
@@ -105,7 +107,7 @@ pub fn run(action: UserAction) -> ExitCode {
 
 /// Changes a file of users, and writes that down.
 fn audited(
-    journal: Option<Journal>,
+    journal: Option<CommandJournal>,
     operation: &'static str,
     path: &Path,
     command: UserCommand,
@@ -113,8 +115,8 @@ fn audited(
     let asked = command.asked(path);
     let done = user(path, command);
     if let Some(mut journal) = journal {
-        let outcome = if done.is_ok() { Outcome::Done } else { Outcome::Failed };
-        let entry = CommandEntry::new(Operator::here(), operation, asked, None, outcome);
+        let outcome = if done.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
+        let entry = CommandAuditRecord::new(Operator::here(), operation, asked, None, outcome);
         if let Err(error) = journal.write(&entry) {
             // It is done, or not; that nobody wrote it down changes nothing of that.
             let _ = writeln!(std::io::stderr(), "jreg: the audit log cannot be written: {error}");

@@ -11,8 +11,8 @@ use jreg_registry::{
     GcPhase, GcReport, Registry,
 };
 use jreg_storage::error_chain;
-use jreg_telemetry::audit::{AuditLog, GcEntry};
-use jreg_telemetry::metrics::{Metrics, Raised, RunEnd};
+use jreg_telemetry::audit::{AuditLog, GcAuditRecord};
+use jreg_telemetry::metrics::{GaugeGuard, Metrics, RunEnd};
 use tokio::time::sleep;
 
 use super::Job;
@@ -44,11 +44,11 @@ pub struct Collector {
 
 /// What is logged while a run goes on.
 #[derive(Debug)]
-struct Log<'a> {
+struct GcLog<'a> {
     audit: &'a AuditLog,
 }
 
-impl GcObserver for Log<'_> {
+impl GcObserver for GcLog<'_> {
     fn phase(&self, phase: GcPhase) {
         tracing::debug!(phase = phase.label(), "collecting");
     }
@@ -58,7 +58,7 @@ impl GcObserver for Log<'_> {
     fn action(&self, action: &GcAction, outcome: GcOutcome) {
         let GcAction { kind, key, digest, .. } = action;
         if *kind == GcActionKind::RemoveTag && outcome == GcOutcome::Done {
-            self.audit.record_later(&GcEntry::tag_removed(action));
+            self.audit.record_later(&GcAuditRecord::tag_removed(action));
             let digest = digest.as_ref().map(tracing::field::display);
             tracing::warn!(
                 key,
@@ -125,9 +125,9 @@ impl Collector {
     }
 
     async fn collect(&self) {
-        let (_running, began) = (Raised::new(&self.metrics.gc_running), Instant::now());
+        let (_running, began) = (GaugeGuard::new(&self.metrics.gc_running), Instant::now());
         let result =
-            self.registry.collect_garbage(&self.options, &Log { audit: &self.audit }).await;
+            self.registry.collect_garbage(&self.options, &GcLog { audit: &self.audit }).await;
         report(&self.metrics, &result, began.elapsed());
     }
 }

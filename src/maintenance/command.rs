@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::print::{End, Shown, show};
-use super::{Command, EVENTS_MAX, Report, Workshop, socket};
+use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
 use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
@@ -82,14 +82,14 @@ pub enum CommandError {
 }
 
 /// Where the work is done.
-enum Place {
-    Here(Box<Workshop>),
+enum WorkPlace {
+    Here(Box<MaintenanceContext>),
     There(UnixStream),
 }
 
 /// How a command ends for whoever started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CommandVerdict {
     /// All is well.
     Well,
     /// Something is wrong in the store, or what was asked for is not there.
@@ -103,7 +103,11 @@ pub enum Verdict {
 /// # Errors
 ///
 /// [`CommandError`].
-pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict, CommandError> {
+pub fn run(
+    settings: Settings,
+    command: MaintenanceCommand,
+    shown: Shown,
+) -> Result<CommandVerdict, CommandError> {
     let system = |what| move |source| CommandError::System { what, source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(system("start"))?;
@@ -117,8 +121,8 @@ pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
         let verdict = tokio::select! {
             verdict = run_to_end(settings, command, shown, metrics, audit.clone()) => verdict,
-            _ = terminate.recv() => Ok(Verdict::Stopped),
-            _ = interrupt.recv() => Ok(Verdict::Stopped),
+            _ = terminate.recv() => Ok(CommandVerdict::Stopped),
+            _ = interrupt.recv() => Ok(CommandVerdict::Stopped),
         };
         audit.flush().await;
         verdict
@@ -129,20 +133,20 @@ pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict
 
 async fn run_to_end(
     settings: Settings,
-    command: Command,
+    command: MaintenanceCommand,
     shown: Shown,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Verdict, CommandError> {
+) -> Result<CommandVerdict, CommandError> {
     let place = find(settings, &command, metrics, audit).await?;
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let work = async {
         match place {
-            Place::Here(workshop) => {
+            WorkPlace::Here(workshop) => {
                 workshop.run(command, Operator::here(), sender).await;
                 Ok(())
             }
-            Place::There(stream) => socket::ask(stream, &command, sender).await,
+            WorkPlace::There(stream) => socket::ask(stream, &command, sender).await,
         }
     };
     let mut out = io::stdout();
@@ -158,33 +162,35 @@ async fn run_to_end(
         Ok(End::Done(report)) => Ok(verdict(&report)),
         Ok(End::Failed(message)) => Err(CommandError::Failed(message)),
         // Whoever read this wants no more of it.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Verdict::Stopped),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(CommandVerdict::Stopped),
         Err(source) => Err(CommandError::System { what: "write to standard output", source }),
     }
 }
 
-fn verdict(report: &Report) -> Verdict {
+fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
-        Report::Gc(_) | Report::Token(_) => true,
-        Report::Fsck(checked) => checked.left == 0,
-        Report::Explain(explanation) => !explanation.holdings.is_empty(),
+        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) => true,
+        MaintenanceReport::Fsck(checked) => checked.left == 0,
+        MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
-    if is_well { Verdict::Well } else { Verdict::Wrong }
+    if is_well { CommandVerdict::Well } else { CommandVerdict::Wrong }
 }
 
 async fn find(
     settings: Settings,
-    command: &Command,
+    command: &MaintenanceCommand,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Place, CommandError> {
+) -> Result<WorkPlace, CommandError> {
     match settings.storage.clone() {
         StorageLocation::Memory => Err(CommandError::Memory),
         StorageLocation::Bucket(url) => {
             let access = match command {
-                Command::Gc(_) | Command::Token(_) => bucket::Access::Collect,
-                Command::Fsck(request) if request.repair => bucket::Access::Collect,
-                Command::Fsck(_) | Command::Explain(_) => bucket::Access::Look,
+                MaintenanceCommand::Gc(_) | MaintenanceCommand::Token(_) => bucket::Access::Collect,
+                MaintenanceCommand::Fsck(request) if request.repair => bucket::Access::Collect,
+                MaintenanceCommand::Fsck(_) | MaintenanceCommand::Explain(_) => {
+                    bucket::Access::Look
+                }
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
             workshop(settings, store, command.may_create(), metrics, audit).await
@@ -219,7 +225,7 @@ async fn find_folder(
     may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Place, CommandError> {
+) -> Result<WorkPlace, CommandError> {
     let folder = path.display().to_string();
     let mut holder = String::new();
     for _ in 0..ATTEMPTS_MAX {
@@ -229,7 +235,7 @@ async fn find_folder(
             CommandError::System { what, source }
         })?;
         if let Some(stream) = connected {
-            return Ok(Place::There(stream));
+            return Ok(WorkPlace::There(stream));
         }
         let options = FsOptions { lock_wait: LOCK_WAIT, ..options::folder(&settings) };
         let path = path.to_owned();
@@ -252,7 +258,7 @@ async fn workshop(
     may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Place, CommandError> {
+) -> Result<WorkPlace, CommandError> {
     let store = surrounded(store, settings.s3_hedge_reads, &metrics);
     let options = options::registry(&settings);
     let clock = Arc::new(SystemClock::new());
@@ -263,7 +269,14 @@ async fn workshop(
     };
     let registry = registry.map_err(StartError::from)?;
     let (gc, fsck) = (options::gc(&settings), options::fsck(&settings));
-    Ok(Place::Here(Box::new(Workshop { registry, metrics, gc, fsck, access_tokens, audit })))
+    Ok(WorkPlace::Here(Box::new(MaintenanceContext {
+        registry,
+        metrics,
+        gc,
+        fsck,
+        access_tokens,
+        audit,
+    })))
 }
 
 #[cfg(test)]
@@ -275,7 +288,7 @@ mod tests {
     async fn fail(storage: StorageLocation) -> String {
         let settings = Settings { storage, ..Settings::default() };
         let shown = Shown { json: false, actions: false };
-        let command = Command::Gc(GcRequest::default());
+        let command = MaintenanceCommand::Gc(GcRequest::default());
         let (metrics, audit) = (Arc::new(Metrics::new()), AuditLog::off());
         run_to_end(settings, command, shown, metrics, audit).await.unwrap_err().to_string()
     }

@@ -17,7 +17,7 @@ use jreg::error::StartError;
 use jreg_access::{Fetch, FetchError};
 use jreg_config::Settings;
 use jreg_net::acme::Acme;
-use jreg_net::server::{Parts, Running, listen, serve};
+use jreg_net::server::{RunningServer, ServerParts, listen, serve};
 use jreg_registry::acme_order;
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{MemoryStore, Store};
@@ -85,7 +85,7 @@ impl World {
         let app = self.build().await.unwrap();
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let parts = Parts {
+        let parts = ServerParts {
             handler: Arc::new(app.api()),
             tls: app.tls().cloned(),
             metrics: Arc::default(),
@@ -131,7 +131,7 @@ impl World {
 
 struct Instance {
     address: SocketAddr,
-    running: Running,
+    running: RunningServer,
     acme: Arc<Acme>,
 }
 

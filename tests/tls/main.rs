@@ -15,7 +15,7 @@ use std::sync::Arc;
 use jreg::app::App;
 use jreg::error::StartError;
 use jreg_config::Settings;
-use jreg_net::server::Running;
+use jreg_net::server::RunningServer;
 use jreg_net::tls::Tls;
 use jreg_storage::{FsOptions, FsStore};
 use jreg_testkit::{Authority, Issued, TlsClient, TlsStream};
@@ -100,7 +100,7 @@ impl World {
 
 struct Server {
     address: SocketAddr,
-    running: Running,
+    running: RunningServer,
     tls: Arc<Tls>,
 }
 

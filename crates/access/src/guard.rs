@@ -14,7 +14,7 @@ use jreg_auth::{
     Scope, Secret, Source, Tagged, TokenClaims, Unverified,
 };
 use jreg_oci::{RepositoryName, Tag};
-use jreg_reload::{FileError, Reload, Watched};
+use jreg_reload::{FileError, ReloadOutcome, ReloadedFiles};
 use jreg_storage::error_chain;
 use jreg_storage::{Clock, Store};
 use jreg_telemetry::metrics::Metrics;
@@ -77,7 +77,7 @@ pub struct Guard {
     pub(super) service: String,
     pub(super) lifetime: Duration,
     pub(super) refresh_lifetime: Duration,
-    users: Option<Watched<Htpasswd>>,
+    users: Option<ReloadedFiles<Htpasswd>>,
     policy: PolicySource,
     access_tokens: Arc<AccessTokenStore>,
     pub(super) signing: Option<Arc<Signing>>,
@@ -92,7 +92,7 @@ pub struct Guard {
 
 #[derive(Debug)]
 enum PolicySource {
-    File(Watched<Policy>),
+    File(ReloadedFiles<Policy>),
     Fixed(Arc<Policy>),
 }
 
@@ -118,7 +118,7 @@ pub enum GuardError {
 
 /// What credentials turned out to be, and how long that is good.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct VerifiedIdentity {
     pub(super) bearer: Bearer,
     pub(super) until: Duration,
     pub(super) expires: Option<SystemTime>,
@@ -196,11 +196,11 @@ impl Guard {
         }
     }
 
-    fn count_reload(&self, file: &'static str, reload: Reload) {
+    fn count_reload(&self, file: &'static str, reload: ReloadOutcome) {
         match reload {
-            Reload::Unchanged => {}
-            Reload::Done => self.metrics.count_auth_reload(file, "ok"),
-            Reload::Failed => self.metrics.count_auth_reload(file, "failed"),
+            ReloadOutcome::Unchanged => {}
+            ReloadOutcome::Done => self.metrics.count_auth_reload(file, "ok"),
+            ReloadOutcome::Failed => self.metrics.count_auth_reload(file, "failed"),
         }
     }
 
@@ -234,7 +234,7 @@ impl Guard {
 
     /// Counts the changes of the files together.
     fn generation(&self) -> u64 {
-        let users = self.users.as_ref().map_or(0, Watched::generation);
+        let users = self.users.as_ref().map_or(0, ReloadedFiles::generation);
         let policy = match &self.policy {
             PolicySource::File(policy) => policy.generation(),
             PolicySource::Fixed(_) => 0,
@@ -315,7 +315,7 @@ impl Guard {
         if let Some(remembered) = remembered() {
             return Ok(remembered);
         }
-        let Found { bearer, until, expires } = found;
+        let VerifiedIdentity { bearer, until, expires } = found;
         let remembered = CachedCredentials { bearer: Arc::new(bearer), generation, until, expires };
         self.credentials.remember(fingerprint, remembered.clone());
         Ok(remembered)
@@ -328,7 +328,7 @@ impl Guard {
         from: Option<Network>,
         fingerprint: [u8; 32],
         known: impl Fn() -> bool + Send,
-    ) -> Result<Found, AuthError> {
+    ) -> Result<VerifiedIdentity, AuthError> {
         let secret = match credentials {
             Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret) => secret,
         };
@@ -348,11 +348,11 @@ impl Guard {
         user: &str,
         password: &Secret,
         known: impl Fn() -> bool + Send,
-    ) -> Result<Found, AuthError> {
+    ) -> Result<VerifiedIdentity, AuthError> {
         if is_like_jwt(password.reveal()) && !self.policy().issuers().is_empty() {
             return self.of_issuer(password).await;
         }
-        let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
+        let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
         let comparison = users.to_compare(user);
         let password_fingerprint = comparison.fingerprint();
         let verified = self.hasher.verify(comparison, password.clone(), known).await;
@@ -361,7 +361,7 @@ impl Guard {
         }
         let identity = Identity::named(user, Source::Htpasswd);
         let bearer = Bearer { password: password_fingerprint, ..Bearer::of(identity) };
-        Ok(Found { bearer, until: self.trusted_until(), expires: None })
+        Ok(VerifiedIdentity { bearer, until: self.trusted_until(), expires: None })
     }
 
     /// The identity of an access token. One that is not remembered costs a read of the store, so
@@ -371,7 +371,7 @@ impl Guard {
         token: &Secret,
         from: Option<Network>,
         fingerprint: [u8; 32],
-    ) -> Result<Found, AuthError> {
+    ) -> Result<VerifiedIdentity, AuthError> {
         let token = AccessTokenText::parse(token.reveal());
         let token = token.map_err(|error| AuthError::invalid(error.to_string()))?;
         let known = match self.access_tokens.cached(&token.id) {
@@ -399,10 +399,10 @@ impl Guard {
         let expires = access_token.expires.and_then(moment);
         let bearer =
             Bearer { grants: OwnGrants::AccessToken(access_token), ..Bearer::of(identity) };
-        Ok(Found { bearer, until: known.until, expires })
+        Ok(VerifiedIdentity { bearer, until: known.until, expires })
     }
 
-    async fn of_token(&self, token: &Secret) -> Result<Found, AuthError> {
+    async fn of_token(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
         let parsed = Unverified::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
@@ -413,7 +413,7 @@ impl Guard {
         let expires = moment(claims.exp);
         let found = self.standing(claims).await?;
         let bearer = Bearer { scope: Some(scope), ..found.bearer };
-        Ok(Found { bearer, expires, ..found })
+        Ok(VerifiedIdentity { bearer, expires, ..found })
     }
 
     /// What a token of ours says.
@@ -432,18 +432,21 @@ impl Guard {
     }
 
     /// Whether whoever got a token of ours would still be let in.
-    pub(super) async fn standing(&self, claims: TokenClaims) -> Result<Found, AuthError> {
+    pub(super) async fn standing(
+        &self,
+        claims: TokenClaims,
+    ) -> Result<VerifiedIdentity, AuthError> {
         let gone = || AuthError::invalid("whoever got the token is not let in any more");
         let until = self.trusted_until();
         let Some(named) = claims.identity else {
             let bearer = Bearer { shown: true, ..Bearer::nobody() };
-            return Ok(Found { bearer, until, expires: None });
+            return Ok(VerifiedIdentity { bearer, until, expires: None });
         };
         let Named { source, name, .. } = &named;
-        let mut found = Found { bearer: Bearer::nobody(), until, expires: None };
+        let mut found = VerifiedIdentity { bearer: Bearer::nobody(), until, expires: None };
         match source {
             Source::Htpasswd => {
-                let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
+                let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
                 let now = users.get(name).map(jreg_auth::Entry::fingerprint);
                 if now.is_none() || now != claims.password {
                     return Err(gone());
@@ -479,7 +482,7 @@ impl Guard {
         Ok(found)
     }
 
-    async fn of_issuer(&self, token: &Secret) -> Result<Found, AuthError> {
+    async fn of_issuer(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
         let parsed = Unverified::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let policy = self.policy();
@@ -497,7 +500,7 @@ impl Guard {
         let grants = access.map_or(OwnGrants::Nothing, OwnGrants::Access);
         let bearer = Bearer { grants, ..Bearer::of(identity) };
         let expires = moment(until);
-        Ok(Found { bearer, until: self.trusted_until(), expires })
+        Ok(VerifiedIdentity { bearer, until: self.trusted_until(), expires })
     }
 
     fn trusted_until(&self) -> Duration {
@@ -763,9 +766,9 @@ fn action_of(right: &Right) -> Option<(Action, Option<&RepositoryName>)> {
     }
 }
 
-fn users(options: &GuardOptions) -> Result<Option<Watched<Htpasswd>>, FileError> {
+fn users(options: &GuardOptions) -> Result<Option<ReloadedFiles<Htpasswd>>, FileError> {
     let parse = |text: &str| Htpasswd::parse(text).map_err(|error| error.to_string());
-    let open = |path: &PathBuf| Watched::open(path, jreg_auth::FILE_BYTES_MAX, parse);
+    let open = |path: &PathBuf| ReloadedFiles::open(path, jreg_auth::FILE_BYTES_MAX, parse);
     options.htpasswd.as_ref().map(open).transpose()
 }
 
@@ -780,7 +783,7 @@ fn policy(options: &GuardOptions) -> Result<PolicySource, FileError> {
     };
     let parse =
         move |text: &str| Policy::parse(text).map(completed).map_err(|error| error.to_string());
-    Ok(PolicySource::File(Watched::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
+    Ok(PolicySource::File(ReloadedFiles::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
 }
 
 fn scheme(options: &GuardOptions) -> Scheme {
@@ -847,7 +850,7 @@ fn kind_of(credentials: &Credentials) -> &'static str {
     }
 }
 
-fn outcome(found: &Result<Found, AuthError>) -> &'static str {
+fn outcome(found: &Result<VerifiedIdentity, AuthError>) -> &'static str {
     match found {
         Ok(_) => "ok",
         Err(AuthError::Busy) => "busy",

@@ -44,7 +44,7 @@ pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
 pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
 pub use refused::{Credentialed, RefusedAccess};
 pub use robots::{AccessTokenStore, AccessTokenStoreError};
-pub use tokens::{Exchange, Proof, Token};
+pub use tokens::{IssuedToken, TokenProof, TokenRequest};
 
 /// A right to do something.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

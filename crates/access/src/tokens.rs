@@ -8,12 +8,12 @@ use jreg_auth::{
     Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified, random_hex,
 };
 
-use super::guard::{Found, Guard};
+use super::guard::{Guard, VerifiedIdentity};
 use super::{Asker, AuthContext, AuthError, Bearer, Credentialed, RefusedAccess};
 
 /// What a client brings to get a token.
 #[derive(Clone, Debug)]
-pub enum Proof {
+pub enum TokenProof {
     /// Nothing.
     Nothing,
     /// A name and a password, or a token of somebody else.
@@ -24,7 +24,7 @@ pub enum Proof {
     Subject(Credentials),
 }
 
-impl Proof {
+impl TokenProof {
     /// The name that comes with a password, which anybody can say.
     pub fn user(&self) -> Option<&str> {
         match self {
@@ -39,9 +39,9 @@ impl Proof {
 
 /// What a client asks of the token service.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct TokenRequest {
     /// What it brings.
-    pub proof: Proof,
+    pub proof: TokenProof,
     /// What the token is to be good for.
     pub scope: Scope,
     /// Whether scopes were asked for at all, understood or not.
@@ -54,7 +54,7 @@ pub struct Exchange {
 
 /// A token, with what the client is told of it.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct IssuedToken {
     /// Who got it.
     pub identity: Identity,
     /// The token.
@@ -70,7 +70,7 @@ pub struct Token {
 }
 
 /// Who was found to ask for a token, and until when they may.
-struct Proved {
+struct ProvedIdentity {
     bearer: Arc<Bearer>,
     expires: Option<SystemTime>,
 }
@@ -91,9 +91,9 @@ impl Guard {
     /// # Errors
     ///
     /// [`AuthError`].
-    pub async fn exchange(&self, exchange: Exchange) -> Result<Token, AuthError> {
-        let Exchange { proof, scope, scoped, offline, asker } = exchange;
-        let is_subject = matches!(proof, Proof::Subject(_));
+    pub async fn exchange(&self, exchange: TokenRequest) -> Result<IssuedToken, AuthError> {
+        let TokenRequest { proof, scope, scoped, offline, asker } = exchange;
+        let is_subject = matches!(proof, TokenProof::Subject(_));
         let proved = self.prove(proof, &asker).await;
         let (found, refresh) = proved
             .map_err(|error| error.needed_for(|reason| AuthError::invalid_for(reason, &scope)))?;
@@ -125,29 +125,29 @@ impl Guard {
             None => None,
         };
         let identity = auth.bearer.identity.clone();
-        Ok(Token { identity, access, scope: narrow, refresh, lifetime: left, issued: now })
+        Ok(IssuedToken { identity, access, scope: narrow, refresh, lifetime: left, issued: now })
     }
 
     /// Who asks; and the refresh token, if that was what they brought.
     async fn prove(
         &self,
-        proof: Proof,
+        proof: TokenProof,
         asker: &Asker,
-    ) -> Result<(Proved, Option<Secret>), AuthError> {
+    ) -> Result<(ProvedIdentity, Option<Secret>), AuthError> {
         match proof {
-            Proof::Nothing => {
+            TokenProof::Nothing => {
                 let identity = asker.certificate.as_ref().and_then(|of| of.identity());
                 let bearer = identity.map_or_else(Bearer::nobody, Bearer::of);
-                Ok((Proved { bearer: Arc::new(bearer), expires: None }, None))
+                Ok((ProvedIdentity { bearer: Arc::new(bearer), expires: None }, None))
             }
-            Proof::Credentials(credentials) => {
+            TokenProof::Credentials(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
                     return Err(AuthError::invalid("such a token is used as it is"));
                 }
-                Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
+                Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
             }
-            Proof::Subject(credentials) => {
+            TokenProof::Subject(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 let is_issuers = matches!(&found.bearer.identity,
                     Identity::Named(named) if matches!(named.source, Source::Issuer(_)));
@@ -156,19 +156,19 @@ impl Guard {
                     let reason = "only tokens of issuers that say who it is are exchanged";
                     return Err(AuthError::invalid(reason));
                 }
-                Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
+                Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
             }
-            Proof::Refresh(token) => {
+            TokenProof::Refresh(token) => {
                 let found = self.refreshed(&token).await;
                 let outcome = if found.is_ok() { "ok" } else { "refused" };
                 self.metrics.count_auth("refresh_token", outcome);
-                let Found { bearer, expires, .. } = found?;
-                Ok((Proved { bearer: Arc::new(bearer), expires }, Some(token)))
+                let VerifiedIdentity { bearer, expires, .. } = found?;
+                Ok((ProvedIdentity { bearer: Arc::new(bearer), expires }, Some(token)))
             }
         }
     }
 
-    async fn refreshed(&self, token: &Secret) -> Result<Found, AuthError> {
+    async fn refreshed(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
         let parsed = Unverified::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let claims = self.own_claims(&parsed, Kind::Refresh).await?;

@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use jreg_access::limits::Moving;
+use jreg_access::limits::BytesInFlight;
 use jreg_net::server::Body;
 use jreg_oci::ContentRange;
 use jreg_registry::{
@@ -26,7 +26,7 @@ use jreg_registry::{
 use tokio::time::{Instant, Sleep};
 
 use super::HttpOptions;
-use super::exchange::Exchange;
+use super::exchange::ObservedRequest;
 
 /// The longest that the rest of a refused body is read.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// The body of a request.
 pub(super) struct ClientBody {
     body: Body,
-    exchange: Arc<Exchange>,
+    exchange: Arc<ObservedRequest>,
     idle_limit: Duration,
     pace: Pace,
     /// Since when the client has sent nothing although we wait.
@@ -48,7 +48,7 @@ pub(super) struct ClientBody {
     /// Nothing more will come, or nothing more is wanted.
     over: bool,
     /// Counts its bytes among those that the client has in flight.
-    moving: Option<Moving>,
+    moving: Option<BytesInFlight>,
 }
 
 impl ClientBody {
@@ -56,7 +56,7 @@ impl ClientBody {
         body: Body,
         headers: &HeaderMap,
         options: &HttpOptions,
-        exchange: Arc<Exchange>,
+        exchange: Arc<ObservedRequest>,
     ) -> Self {
         let expect = headers.get(header::EXPECT);
         Self {
@@ -82,7 +82,7 @@ impl ClientBody {
     }
 
     /// Counts its bytes until it is dropped.
-    pub(super) fn counted_by(mut self, moving: Option<Moving>) -> Self {
+    pub(super) fn counted_by(mut self, moving: Option<BytesInFlight>) -> Self {
         self.moving = moving;
         self
     }
@@ -309,7 +309,7 @@ mod tests {
         }
         let options =
             HttpOptions { drain_bytes_max, body_idle_timeout: LIMIT, ..HttpOptions::default() };
-        let exchange = Arc::new(Exchange::new(&request, &options.proxies));
+        let exchange = Arc::new(ObservedRequest::new(&request, &options.proxies));
         let (parts, body) = request.into_parts();
         (sender, ClientBody::new(body, &parts.headers, &options, exchange))
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use jreg_access::limits::Exceeded;
+use jreg_access::limits::LimitExceeded;
 use jreg_access::{AccessError, AuthError, BASIC_CHALLENGE, RefusedAccess, whole_seconds};
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
@@ -22,8 +22,8 @@ use jreg_storage::ErrorKind;
 use jreg_storage::error_chain;
 use serde_json::{Value, json};
 
-use super::exchange::Exchange;
-use super::record::Outcome;
+use super::exchange::ObservedRequest;
+use super::record::AuditOutcome;
 use super::{Context, headers};
 
 /// A failed request.
@@ -40,16 +40,16 @@ pub(super) struct ApiError {
     retry: Retry,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Why it was refused: for the log only.
-    why: Option<Box<Why>>,
+    why: Option<Box<RefusalReason>>,
     /// What it is in the words of OAuth 2.0.
     oauth: Option<OauthError>,
     /// What was done before it failed: for the audit log only.
-    outcome: Option<Box<Outcome>>,
+    outcome: Option<Box<AuditOutcome>>,
 }
 
 /// Why a request was refused. The client is not told.
 #[derive(Debug)]
-enum Why {
+enum RefusalReason {
     /// Somebody was not let in.
     Denied(String),
     /// A limit was reached.
@@ -109,18 +109,18 @@ impl ApiError {
     /// Why somebody was not let in, if that is it.
     pub(super) fn denied(&self) -> Option<&str> {
         match self.why.as_deref() {
-            Some(Why::Denied(reason)) => Some(reason),
-            Some(Why::Limited(_)) | None => None,
+            Some(RefusalReason::Denied(reason)) => Some(reason),
+            Some(RefusalReason::Limited(_)) | None => None,
         }
     }
 
     /// The same, after some of the operation was done.
-    pub(super) fn with_outcome(self, outcome: Option<Outcome>) -> Self {
+    pub(super) fn with_outcome(self, outcome: Option<AuditOutcome>) -> Self {
         Self { outcome: outcome.map(Box::new), ..self }
     }
 
     /// What was done before it failed.
-    pub(super) fn outcome(&self) -> Option<&Outcome> {
+    pub(super) fn outcome(&self) -> Option<&AuditOutcome> {
         self.outcome.as_deref()
     }
 
@@ -212,7 +212,7 @@ impl ApiError {
     fn temporary(limit: String, retry: Retry) -> Self {
         let code = ErrorCode::TooManyRequests;
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, code.description());
-        Self { retry, why: Some(Box::new(Why::Limited(limit))), ..error }
+        Self { retry, why: Some(Box::new(RefusalReason::Limited(limit))), ..error }
     }
 
     fn busy(limit: String) -> Self {
@@ -263,7 +263,7 @@ impl ApiError {
 
     /// Says in the log why somebody was not let in.
     pub(super) fn with_denied(mut self, reason: String) -> Self {
-        self.why = Some(Box::new(Why::Denied(reason)));
+        self.why = Some(Box::new(RefusalReason::Denied(reason)));
         self
     }
 
@@ -273,11 +273,11 @@ impl ApiError {
     }
 
     /// Makes the answer, and tells the log if the failure is ours.
-    pub(super) fn render(self, context: &Arc<Context>, exchange: &Exchange) -> Response {
+    pub(super) fn render(self, context: &Arc<Context>, exchange: &ObservedRequest) -> Response {
         exchange.failed_with(self.code);
         match self.why.map(|why| *why) {
-            Some(Why::Denied(reason)) => exchange.denied_because(reason),
-            Some(Why::Limited(limit)) => exchange.limited_by(limit),
+            Some(RefusalReason::Denied(reason)) => exchange.denied_because(reason),
+            Some(RefusalReason::Limited(limit)) => exchange.limited_by(limit),
             None => {}
         }
         let request_id = &exchange.request_id;
@@ -354,12 +354,12 @@ impl From<AuthError> for ApiError {
     }
 }
 
-impl From<Exceeded> for ApiError {
-    fn from(exceeded: Exceeded) -> Self {
+impl From<LimitExceeded> for ApiError {
+    fn from(exceeded: LimitExceeded) -> Self {
         let message = exceeded.to_string();
         match exceeded {
-            Exceeded::Requests { wait } => Self::temporary(message, Retry::After(wait)),
-            Exceeded::Uploads { .. } | Exceeded::Bytes { .. } => Self::busy(message),
+            LimitExceeded::Requests { wait } => Self::temporary(message, Retry::After(wait)),
+            LimitExceeded::Uploads { .. } | LimitExceeded::Bytes { .. } => Self::busy(message),
         }
     }
 }

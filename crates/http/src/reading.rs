@@ -21,30 +21,30 @@ pub(super) fn read(
     reader: BlobReader,
     range: ByteRange,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-    let reading = Reading { reader, rest: range, source: None };
-    stream::try_unfold(reading, Reading::next)
+    let reading = BlobReading { reader, rest: range, source: None };
+    stream::try_unfold(reading, BlobReading::next)
 }
 
 /// A blob that is read piece by piece.
-struct Reading {
+struct BlobReading {
     reader: BlobReader,
     rest: ByteRange,
-    source: Option<Source>,
+    source: Option<BlobSource>,
 }
 
-enum Source {
+enum BlobSource {
     File(Arc<OpenFile>),
     Stream(ByteStream),
 }
 
-impl Reading {
+impl BlobReading {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let mut source = match self.source.take() {
             Some(source) => source,
-            None => Source::open(&self.reader, self.rest).await?,
+            None => BlobSource::open(&self.reader, self.rest).await?,
         };
         let Some(bytes) = source.next(self.rest).await? else { return Ok(None) };
         self.rest.start += bytes.len() as u64;
@@ -53,7 +53,7 @@ impl Reading {
     }
 }
 
-impl Source {
+impl BlobSource {
     async fn open(reader: &BlobReader, range: ByteRange) -> Result<Self, Error> {
         match reader.file().await? {
             Some(file) if range.end <= file.size_bytes => Ok(Self::File(file)),

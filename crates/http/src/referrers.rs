@@ -9,7 +9,7 @@ use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, RepositoryName, media_type};
 use jreg_registry::Referrer;
 
-use super::api::Call;
+use super::api::ApiCall;
 use super::error::ApiError;
 use super::{headers, page};
 
@@ -25,7 +25,7 @@ const ARTIFACT_TYPE: &str = "artifactType";
 /// Larger bodies are sent in pieces that the cache shares with other responses.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) async fn list(call: Call, query: Query) -> Result<Response, ApiError> {
+pub(super) async fn list(call: ApiCall, query: Query) -> Result<Response, ApiError> {
     let Query { name, subject, artifact_type, page } = query;
     let options = &call.context.options;
     let artifact_type = artifact_type.as_deref();

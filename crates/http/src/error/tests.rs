@@ -216,9 +216,9 @@ fn c23_a_refusal_ends_what_docker_does_and_is_shown() {
 fn c23_a_temporary_refusal_is_retried_by_docker() {
     let wait = Duration::from_secs(1);
     for error in [
-        ApiError::from(Exceeded::Requests { wait }),
-        Exceeded::Uploads { max: 1 }.into(),
-        Exceeded::Bytes { max: 1 }.into(),
+        ApiError::from(LimitExceeded::Requests { wait }),
+        LimitExceeded::Uploads { max: 1 }.into(),
+        LimitExceeded::Bytes { max: 1 }.into(),
         Error::Busy { what: "uploads" }.into(),
         AuthError::Busy.into(),
         AuthError::Busy.into(),

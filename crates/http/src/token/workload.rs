@@ -3,7 +3,7 @@
 //! The token is verified as if it came as a password. Nobody acts for anybody else here, so there is no
 //! actor; and there is one registry to be good for, which is named by `audience` or `service`.
 
-use jreg_access::{AuthError, Guard, Proof, Token};
+use jreg_access::{AuthError, Guard, IssuedToken, TokenProof};
 use jreg_auth::{Credentials, ScopeEntry, TOKEN_BYTES_MAX};
 use jreg_oci::ErrorCode;
 use serde_json::Value;
@@ -64,7 +64,7 @@ pub(super) fn asked(parameters: &Parameters<'_>, guard: &Guard) -> Result<Asked,
         invalid(format!("subject_token must be {fit}"))
     })?;
     Ok(Asked {
-        proof: Proof::Subject(credentials),
+        proof: TokenProof::Subject(credentials),
         scopes: parameters.scopes(),
         offline: false,
         is_workload: true,
@@ -72,7 +72,7 @@ pub(super) fn asked(parameters: &Parameters<'_>, guard: &Guard) -> Result<Asked,
 }
 
 /// Adds to an answer what this grant says more (RFC 8693 section 2.2.1).
-pub(super) fn complete(answer: &mut Value, token: &Token) {
+pub(super) fn complete(answer: &mut Value, token: &IssuedToken) {
     answer["issued_token_type"] = ACCESS_TOKEN.into();
     let scopes = token.scope.entries();
     if !scopes.is_empty() {
