@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_config::{Secret, Settings};
 use jreg_storage::{
     CLOCK_DIFFERENCE_MAX, Capabilities, Credentials, S3OpenError, S3Options, S3Store, S3Url,
     SingleWriter, Store, Tombstones,
 };
-
-use jreg_config::{Secret, Settings};
 
 /// The longest secret in a file, in bytes. Session tokens have about 1 KiB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;

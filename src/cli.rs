@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
-
 use jreg_config::{
     Assignment, ConfigError, KEYS, Key, Origin, Settings, VARIABLE_PREFIX, nearest, read_file,
 };

@@ -107,7 +107,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("auth", &["oci"]),
     ("registry", &["oci", "storage"]),
     ("telemetry", &["registry"]),
-    ("reload", &["telemetry"]),
+    ("reload", &["storage"]),
     ("config", &["auth", "oci", "registry", "storage", "telemetry"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),

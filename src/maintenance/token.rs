@@ -4,10 +4,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 use jreg_auth::{AccessToken, AccessTokenId, AccessTokenPermission};
 use serde::{Deserialize, Serialize};
-
-use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 
 /// What is to be done with access tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,11 +17,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jreg_auth::Network;
 use jreg_storage::Clock;
 use quick_cache::sync::Cache;
 use tokio::sync::OwnedMutexGuard;
-
-use jreg_auth::Network;
 
 /// How many times as many failures an address has free as a name at it: offices share one.
 const ADDRESS_FREE_FACTOR: u32 = 10;

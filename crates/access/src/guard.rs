@@ -7,25 +7,23 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::header;
-use jreg_auth::Network;
 use jreg_auth::{
     Access, AccessToken, AccessTokenText, Action, CONDITIONS_EVALUATED_MAX, Credentials, Decision,
-    Evaluation, Fingerprints, Grants, Htpasswd, Identity, Kind, Named, Policy, Query, Reason,
-    Scope, Secret, Source, Tagged, TokenClaims, Unverified,
+    Evaluation, Fingerprints, Grants, Htpasswd, Identity, Kind, Named, Network, Policy, Query,
+    Reason, Scope, Secret, Source, Tagged, TokenClaims, Unverified,
 };
 use jreg_oci::{RepositoryName, Tag};
 use jreg_reload::{FileError, ReloadOutcome, ReloadedFiles};
-use jreg_storage::error_chain;
-use jreg_storage::{Clock, Store};
+use jreg_storage::{Clock, Store, error_chain};
 use jreg_telemetry::metrics::Metrics;
 
+use super::access_tokens::AccessTokenStore;
 use super::challenge::{Scheme, TokenFault};
 use super::credential_cache::{CachedCredentials, CredentialCache, TRUST_MAX};
 use super::cursor::CatalogCursors;
 use super::failures::{Early, Failures, Guess};
 use super::hasher::Hasher;
 use super::issuers::{Fetch, Issuers};
-use super::robots::AccessTokenStore;
 use super::signing::{Signing, SigningError};
 use super::{
     Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, OwnGrants, RefusedAccess,

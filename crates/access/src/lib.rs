@@ -9,6 +9,7 @@
 //! [`Guard`] is the authorizer that a configured registry has: it finds out who asks (`jreg_auth`
 //! says how, as values) and asks the policy. [`Open`] grants everything.
 
+mod access_tokens;
 mod challenge;
 mod credential_cache;
 mod cursor;
@@ -19,7 +20,6 @@ mod hasher;
 mod issuers;
 pub mod limits;
 mod refused;
-mod robots;
 mod signing;
 mod tokens;
 
@@ -30,20 +30,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{AccessToken, Certificate, Identity, Reason, Scope};
+use jreg_auth::{AccessToken, Certificate, Identity, Network, Reason, Scope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, RegistryUsage};
 use jreg_storage::error_chain;
 
-use jreg_auth::Network;
-
+pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
 pub use challenge::BASIC as BASIC_CHALLENGE;
 pub use credential_cache::TRUST_MAX;
 pub use guard::{Guard, GuardError, GuardOptions, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
 pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
 pub use refused::{Credentialed, RefusedAccess};
-pub use robots::{AccessTokenStore, AccessTokenStoreError};
 pub use tokens::{IssuedToken, TokenProof, TokenRequest};
 
 /// A right to do something.

@@ -14,12 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jreg_auth::Identity;
+use jreg_auth::{Identity, Network};
 use jreg_storage::Clock;
-use quick_cache::sync::Cache;
-
-use jreg_auth::Network;
 use jreg_telemetry::metrics::Metrics;
+use quick_cache::sync::Cache;
 
 use bytes::ByteLimits;
 pub use bytes::{ByteAccount, BytesInFlight};

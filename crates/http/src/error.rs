@@ -18,8 +18,7 @@ use jreg_access::{AccessError, AuthError, BASIC_CHALLENGE, RefusedAccess, whole_
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
-use jreg_storage::ErrorKind;
-use jreg_storage::error_chain;
+use jreg_storage::{ErrorKind, error_chain};
 use serde_json::{Value, json};
 
 use super::exchange::ObservedRequest;

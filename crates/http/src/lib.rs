@@ -34,16 +34,15 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
+use jreg_access::limits::ClientLimits;
+use jreg_access::{Gate, Guard};
+use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
+use jreg_net::tls::Tls;
 use jreg_registry::MemoryBudget;
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use jreg_access::limits::ClientLimits;
-use jreg_access::{Gate, Guard};
-use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
-use jreg_net::tls::Tls;
 
 use exchange::ObservedRequest;
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt, stream};
+use jreg_net::server::files::read_resident;
 use jreg_registry::{BlobReader, Error};
 use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile};
-
-use jreg_net::server::files::read_resident;
 
 /// The most that is read at a time of a blob that the connection cannot take from its file.
 const PIECE_BYTES_MAX: u64 = 64 * 1024;

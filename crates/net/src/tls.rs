@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_auth::Certificate;
+use jreg_reload::{FileError, FileFault, ReloadOutcome, ReloadedFiles};
+use jreg_telemetry::metrics::Metrics;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,9 +30,6 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-
-use jreg_reload::{FileError, FileFault, ReloadOutcome, ReloadedFiles};
-use jreg_telemetry::metrics::Metrics;
 
 /// The largest file of certificates or of a key, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;

@@ -10,8 +10,7 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jreg_auth::Identity;
-use jreg_auth::Network;
+use jreg_auth::{Identity, Network};
 use jreg_telemetry::metrics::Metrics;
 
 use super::{LimitExceeded, LimitedClient};

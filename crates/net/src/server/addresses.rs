@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-
 use jreg_auth::Network;
 
 /// Minimum time between two log lines about refused connections: the log must not cost more than they.

@@ -10,9 +10,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::future::{Either, select};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use jreg_telemetry::metrics::WaitCounts;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most slots that one connection has, beside its own.
 pub const EXTRA_MAX: usize = 31;
