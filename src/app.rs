@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::StartError;
-use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
+use crate::jobs::{self, FsckJob, GcJob, Reloader, Renewer, UploadReaper};
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
 use crate::options;
@@ -252,9 +252,9 @@ impl Fetch for NoFetch {
 /// What goes on beside the requests.
 #[derive(Debug)]
 struct Jobs {
-    reaper: Reaper,
-    collector: Option<Collector>,
-    scrubber: Option<Scrubber>,
+    reaper: UploadReaper,
+    collector: Option<GcJob>,
+    scrubber: Option<FsckJob>,
     reloader: Option<Reloader>,
     renewer: Option<Renewer>,
 }
@@ -267,12 +267,12 @@ impl Jobs {
         audit: &AuditLog,
         is_shared: bool,
     ) -> Self {
-        let reaper = Reaper {
+        let reaper = UploadReaper {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             interval: settings.upload_reap_interval,
         };
-        let collector = settings.gc_interval.map(|interval| Collector {
+        let collector = settings.gc_interval.map(|interval| GcJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             audit: audit.clone(),
@@ -281,7 +281,7 @@ impl Jobs {
             holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
             is_shared,
         });
-        let scrubber = settings.fsck_interval.map(|interval| Scrubber {
+        let scrubber = settings.fsck_interval.map(|interval| FsckJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             options: options::fsck(settings),

@@ -22,7 +22,7 @@ use jreg_registry::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use token::{TokenInfo, TokenReport, TokenRequest};
+pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
@@ -46,7 +46,7 @@ pub enum MaintenanceCommand {
     /// Say what keeps something.
     Explain(ExplainRequest),
     /// Make, show or revoke access tokens.
-    Token(TokenRequest),
+    Token(AccessTokenRequest),
 }
 
 /// How to collect.
@@ -141,7 +141,7 @@ pub enum MaintenanceReport {
     /// What keeps something.
     Explain(ExplainReport),
     /// Of access tokens.
-    Token(TokenReport),
+    Token(AccessTokenReport),
 }
 
 /// A registry that commands work on, with what is needed beside it.
@@ -284,7 +284,7 @@ impl MaintenanceContext {
 impl MaintenanceCommand {
     /// Whether it may create a registry where nothing is: an access token can be the first thing.
     fn may_create(&self) -> bool {
-        matches!(self, Self::Token(TokenRequest::Create { .. }))
+        matches!(self, Self::Token(AccessTokenRequest::Create { .. }))
     }
 
     /// Its name in the audit log, if it changes content or access.
@@ -292,9 +292,9 @@ impl MaintenanceCommand {
         match self {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
-            Self::Explain(_) | Self::Token(TokenRequest::List) => None,
-            Self::Token(TokenRequest::Create { .. }) => Some("token_create"),
-            Self::Token(TokenRequest::Revoke { .. }) => Some("token_revoke"),
+            Self::Explain(_) | Self::Token(AccessTokenRequest::List) => None,
+            Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
+            Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
         }
     }
 }

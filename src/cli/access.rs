@@ -11,7 +11,7 @@ use jreg_config::{ConfigError, Settings};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::maintenance::{MaintenanceCommand, TokenRequest};
+use crate::maintenance::{AccessTokenRequest, MaintenanceCommand};
 
 /// Subcommands of `jreg user`.
 #[derive(Debug, Subcommand)]
@@ -132,10 +132,10 @@ impl TokenAction {
     ) -> Result<Maintenance, ConfigError> {
         let (request, store) = match self {
             Self::Create { name, allow, expires, store } => {
-                (TokenRequest::Create { name, permissions: allow, lifetime: expires }, store)
+                (AccessTokenRequest::Create { name, permissions: allow, lifetime: expires }, store)
             }
-            Self::List { store } => (TokenRequest::List, store),
-            Self::Revoke { id, store } => (TokenRequest::Revoke { id }, store),
+            Self::List { store } => (AccessTokenRequest::List, store),
+            Self::Revoke { id, store } => (AccessTokenRequest::Revoke { id }, store),
         };
         store.resolve(MaintenanceCommand::Token(request), true, environment)
     }
@@ -153,12 +153,12 @@ pub enum PolicyAction {
         #[arg(long, value_parser = action)]
         action: Action,
         #[command(flatten)]
-        asked: Asked,
+        asked: PolicyArgs,
     },
     /// Show for every action whether it is allowed, and by which rule
     Explain {
         #[command(flatten)]
-        asked: Asked,
+        asked: PolicyArgs,
     },
 }
 
@@ -174,7 +174,7 @@ fn claim(text: &str) -> Result<(String, String), String> {
 
 /// The request that the policy is evaluated for.
 #[derive(Debug, Args)]
-pub struct Asked {
+pub struct PolicyArgs {
     /// Identity: a user, access-token:NAME, or a name made of an issuer's claims, such as
     /// github:acme/app [default: anonymous]
     #[arg(long = "as", value_name = "IDENTITY")]

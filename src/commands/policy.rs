@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use jreg_auth::{Action, Certificate, Grants, Identity, Named, Policy, Query, Source, Tagged};
 
-use super::user::{CommandError, read, wrong};
+use super::user::{UserFileError, read, wrong};
 use super::{fail, print};
 use crate::cli::{PolicyAction, PolicyQuestion};
 
@@ -28,8 +28,8 @@ pub fn run(action: PolicyAction) -> ExitCode {
 ///
 /// # Errors
 ///
-/// [`CommandError`].
-pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), CommandError> {
+/// [`UserFileError`].
+pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError> {
     let mut policy = match &question.file {
         Some(path) => {
             Policy::parse(&read(path)?).map_err(|error| wrong(path, error.to_string()))?

@@ -1,4 +1,4 @@
-//! [`Collector`]: collects what nothing keeps, in the background.
+//! [`GcJob`]: collects what nothing keeps, in the background.
 //!
 //! Instances that share a bucket take turns by a lease, so that usually one of them works. Nothing
 //! depends on it: two that collect at the same time do the same work twice.
@@ -25,7 +25,7 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(180);
 
 /// The collector of an instance.
 #[derive(Clone, Debug)]
-pub struct Collector {
+pub struct GcJob {
     /// Where to collect.
     pub registry: Registry,
     /// Where to count.
@@ -76,7 +76,7 @@ impl GcObserver for GcLog<'_> {
     }
 }
 
-impl Job for Collector {
+impl Job for GcJob {
     fn interval(&self) -> Duration {
         self.interval
     }
@@ -97,7 +97,7 @@ impl Job for Collector {
     }
 }
 
-impl Collector {
+impl GcJob {
     /// Collects for as long as the lease can be renewed.
     async fn collect_under(&self, mut lease: GcLease) {
         let collecting = self.collect();

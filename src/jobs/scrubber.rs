@@ -1,4 +1,4 @@
-//! [`Scrubber`]: checks what is stored, bytes included, slowly and in the background.
+//! [`FsckJob`]: checks what is stored, bytes included, slowly and in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::Job;
 
 /// The check of an instance.
 #[derive(Clone, Debug)]
-pub struct Scrubber {
+pub struct FsckJob {
     /// What to check.
     pub registry: Registry,
     /// Where to count.
@@ -50,7 +50,7 @@ impl FsckObserver for FsckLog {
     }
 }
 
-impl Job for Scrubber {
+impl Job for FsckJob {
     fn interval(&self) -> Duration {
         self.interval
     }

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::print::{End, Shown, show};
+use super::print::{Shown, ShownEnd, show};
 use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
 use crate::bucket;
 use crate::error::StartError;
@@ -33,7 +33,7 @@ const ATTEMPTS_MAX: u32 = 3;
 
 /// Why a command could not be run.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub enum MaintenanceError {
     /// There is nothing to work on.
     #[error("a storage in memory ends with its process: name a folder or a bucket with --storage")]
     Memory,
@@ -102,13 +102,13 @@ pub enum CommandVerdict {
 ///
 /// # Errors
 ///
-/// [`CommandError`].
+/// [`MaintenanceError`].
 pub fn run(
     settings: Settings,
     command: MaintenanceCommand,
     shown: Shown,
-) -> Result<CommandVerdict, CommandError> {
-    let system = |what| move |source| CommandError::System { what, source };
+) -> Result<CommandVerdict, MaintenanceError> {
+    let system = |what| move |source| MaintenanceError::System { what, source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(system("start"))?;
     let metrics = Arc::new(Metrics::new());
@@ -137,7 +137,7 @@ async fn run_to_end(
     shown: Shown,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<CommandVerdict, CommandError> {
+) -> Result<CommandVerdict, MaintenanceError> {
     let place = find(settings, &command, metrics, audit).await?;
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let work = async {
@@ -157,13 +157,13 @@ async fn run_to_end(
         asked = &mut work => ((&mut showing).await, asked),
     };
     // Before what was shown: why there was no more.
-    asked.map_err(|source| CommandError::System { what: "go on", source })?;
+    asked.map_err(|source| MaintenanceError::System { what: "go on", source })?;
     match end {
-        Ok(End::Done(report)) => Ok(verdict(&report)),
-        Ok(End::Failed(message)) => Err(CommandError::Failed(message)),
+        Ok(ShownEnd::Done(report)) => Ok(verdict(&report)),
+        Ok(ShownEnd::Failed(message)) => Err(MaintenanceError::Failed(message)),
         // Whoever read this wants no more of it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(CommandVerdict::Stopped),
-        Err(source) => Err(CommandError::System { what: "write to standard output", source }),
+        Err(source) => Err(MaintenanceError::System { what: "write to standard output", source }),
     }
 }
 
@@ -181,15 +181,19 @@ async fn find(
     command: &MaintenanceCommand,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<WorkPlace, CommandError> {
+) -> Result<WorkPlace, MaintenanceError> {
     match settings.storage.clone() {
-        StorageLocation::Memory => Err(CommandError::Memory),
+        StorageLocation::Memory => Err(MaintenanceError::Memory),
         StorageLocation::Bucket(url) => {
             let access = match command {
-                MaintenanceCommand::Gc(_) | MaintenanceCommand::Token(_) => bucket::Access::Collect,
-                MaintenanceCommand::Fsck(request) if request.repair => bucket::Access::Collect,
+                MaintenanceCommand::Gc(_) | MaintenanceCommand::Token(_) => {
+                    bucket::BucketAccess::Collect
+                }
+                MaintenanceCommand::Fsck(request) if request.repair => {
+                    bucket::BucketAccess::Collect
+                }
                 MaintenanceCommand::Fsck(_) | MaintenanceCommand::Explain(_) => {
-                    bucket::Access::Look
+                    bucket::BucketAccess::Look
                 }
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
@@ -203,17 +207,17 @@ async fn find(
 }
 
 /// Whether a folder holds a registry, or nothing where the command may create one.
-fn check_folder(path: &Path, may_create: bool) -> Result<(), CommandError> {
+fn check_folder(path: &Path, may_create: bool) -> Result<(), MaintenanceError> {
     let folder = || path.display().to_string();
     let found = folder::look(path).map_err(|source| {
         let what = "read the folder";
-        CommandError::System { what, source }
+        MaintenanceError::System { what, source }
     })?;
     match found {
         FolderContent::Registry => Ok(()),
         FolderContent::Empty if may_create => Ok(()),
-        FolderContent::Empty => Err(CommandError::NoRegistry { folder: folder() }),
-        FolderContent::Absent => Err(CommandError::NoFolder { folder: folder() }),
+        FolderContent::Empty => Err(MaintenanceError::NoRegistry { folder: folder() }),
+        FolderContent::Absent => Err(MaintenanceError::NoFolder { folder: folder() }),
         FolderContent::Foreign(foreign) => Err(foreign.into()),
     }
 }
@@ -225,14 +229,14 @@ async fn find_folder(
     may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<WorkPlace, CommandError> {
+) -> Result<WorkPlace, MaintenanceError> {
     let folder = path.display().to_string();
     let mut holder = String::new();
     for _ in 0..ATTEMPTS_MAX {
         let connected = socket::connect(path).await;
         let connected = connected.map_err(|source| {
             let what = "ask the process that serves the folder";
-            CommandError::System { what, source }
+            MaintenanceError::System { what, source }
         })?;
         if let Some(stream) = connected {
             return Ok(WorkPlace::There(stream));
@@ -249,7 +253,7 @@ async fn find_folder(
             Err(error) => return Err(StartError::from(error).into()),
         }
     }
-    Err(CommandError::InUse { folder, holder })
+    Err(MaintenanceError::InUse { folder, holder })
 }
 
 async fn workshop(
@@ -258,7 +262,7 @@ async fn workshop(
     may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<WorkPlace, CommandError> {
+) -> Result<WorkPlace, MaintenanceError> {
     let store = surrounded(store, settings.s3_hedge_reads, &metrics);
     let options = options::registry(&settings);
     let clock = Arc::new(SystemClock::new());

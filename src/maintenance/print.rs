@@ -29,7 +29,7 @@ pub struct Shown {
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ShownEnd {
     /// With this report.
     Done(Box<MaintenanceReport>),
     /// It could not come to its end.
@@ -45,8 +45,8 @@ pub async fn show(
     mut events: mpsc::Receiver<MaintenanceEvent>,
     shown: Shown,
     out: &mut (impl Write + Send),
-) -> io::Result<End> {
-    let mut progress = Progress::new();
+) -> io::Result<ShownEnd> {
+    let mut progress = ProgressLine::new();
     while let Some(event) = events.recv().await {
         progress.see(&event);
         let is_printed = match &event {
@@ -59,16 +59,16 @@ pub async fn show(
             progress.aside(|| out.write_all(text.as_bytes()))?;
         }
         match event {
-            MaintenanceEvent::Done(report) => return Ok(End::Done(report)),
-            MaintenanceEvent::Failed { message } => return Ok(End::Failed(message)),
+            MaintenanceEvent::Done(report) => return Ok(ShownEnd::Done(report)),
+            MaintenanceEvent::Failed { message } => return Ok(ShownEnd::Failed(message)),
             _ => {}
         }
     }
-    Ok(End::Failed("the work was stopped".to_owned()))
+    Ok(ShownEnd::Failed("the work was stopped".to_owned()))
 }
 
 /// The line that says how far the work is.
-struct Progress {
+struct ProgressLine {
     bar: ProgressBar,
     is_terminal: bool,
     objects: u64,
@@ -76,7 +76,7 @@ struct Progress {
     acted: u64,
 }
 
-impl Progress {
+impl ProgressLine {
     fn new() -> Self {
         let is_terminal = io::stderr().is_terminal();
         let target = match is_terminal {
@@ -406,7 +406,7 @@ mod tests {
         }
         let mut out = Vec::new();
         let end = show(events, Shown { json: true, actions: false }, &mut out).await.unwrap();
-        assert_eq!(end, End::Done(Box::new(MaintenanceReport::Gc(GcReport::default()))));
+        assert_eq!(end, ShownEnd::Done(Box::new(MaintenanceReport::Gc(GcReport::default()))));
         let text = String::from_utf8(out).unwrap();
         let read: Vec<MaintenanceEvent> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

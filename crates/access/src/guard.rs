@@ -22,7 +22,7 @@ use super::challenge::{Scheme, TokenFault};
 use super::credential_cache::{CachedCredentials, CredentialCache, TRUST_MAX};
 use super::cursor::CatalogCursors;
 use super::failures::{Early, Failures, Guess};
-use super::hasher::Hasher;
+use super::hasher::PasswordHasher;
 use super::issuers::{Fetch, Issuers};
 use super::signing::{Signing, SigningError};
 use super::{
@@ -82,7 +82,7 @@ pub struct Guard {
     cursors: CatalogCursors,
     issuers: Issuers,
     credentials: CredentialCache,
-    hasher: Hasher,
+    hasher: PasswordHasher,
     failures: Failures,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
@@ -173,7 +173,7 @@ impl Guard {
             signing,
             issuers: Issuers::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
             credentials: CredentialCache::new(Fingerprints::new().ok_or(GuardError::Random)?),
-            hasher: Hasher::new(),
+            hasher: PasswordHasher::new(),
             failures: Failures::new(
                 options.login_failures_free,
                 options.login_delay_max,

@@ -252,7 +252,7 @@ async fn dispatch(call: ApiCall, endpoint: Endpoint) -> Result<Response, ApiErro
         }
         Endpoint::TagList { name, page } => Box::pin(tags::list(call, &name, page)).await,
         Endpoint::Referrers { name, subject, artifact_type, page } => {
-            let query = referrers::Query { name, subject, artifact_type, page };
+            let query = referrers::ReferrersQuery { name, subject, artifact_type, page };
             Box::pin(referrers::list(call, query)).await
         }
     }

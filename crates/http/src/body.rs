@@ -36,7 +36,7 @@ pub(super) struct ClientBody {
     body: Body,
     exchange: Arc<ObservedRequest>,
     idle_limit: Duration,
-    pace: Pace,
+    pace: BodyPace,
     /// Since when the client has sent nothing although we wait.
     silent_since: Option<Instant>,
     /// Since when we have waited; not yet told to `pace`.
@@ -64,7 +64,7 @@ impl ClientBody {
             body,
             exchange,
             idle_limit: options.body_idle_timeout,
-            pace: Pace::new(options.body_rate_min, options.body_rate_grace),
+            pace: BodyPace::new(options.body_rate_min, options.body_rate_grace),
             silent_since: None,
             waiting_since: None,
             timer: None,
@@ -171,7 +171,7 @@ impl ClientBody {
 /// How fast a body comes, in windows of a fixed length of time in which we waited for the client. One
 /// that holds room for which others wait must send as much in a window as it holds.
 #[derive(Debug)]
-struct Pace {
+struct BodyPace {
     /// Bytes a second; 0: any.
     rate_min: u64,
     window: Duration,
@@ -180,7 +180,7 @@ struct Pace {
     gauge: ReservationGauge,
 }
 
-impl Pace {
+impl BodyPace {
     fn new(rate_min: u64, window: Duration) -> Self {
         let gauge = ReservationGauge::default();
         Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0, gauge }
@@ -330,7 +330,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_in_which_we_do_not_ask_is_not_idle_time() {
         let (sender, mut body) = fed(&[], 0);
-        body.pace = Pace::new(1, LIMIT * 2);
+        body.pace = BodyPace::new(1, LIMIT * 2);
         for _ in 0..3 {
             tokio::time::sleep(LIMIT * 2).await;
             let later = sender.clone();

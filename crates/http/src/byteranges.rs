@@ -33,12 +33,12 @@ struct RangeSending {
     next: usize,
     /// What is still to come of the part before.
     left: ByteRange,
-    source: Option<Source>,
+    source: Option<RangeSource>,
     is_closed: bool,
 }
 
 /// Bytes of the store as they come.
-struct Source {
+struct RangeSource {
     stream: ByteStream,
     /// Where the first byte of `chunk` lies in the blob.
     position: u64,
@@ -118,7 +118,7 @@ impl RangeSending {
     /// Some of the bytes that are left of a part, one at least.
     async fn bytes(&mut self) -> Result<Bytes, Error> {
         let ByteRange { start, end } = self.left;
-        let fits = |source: &Source| (source.position..source.end).contains(&start);
+        let fits = |source: &RangeSource| (source.position..source.end).contains(&start);
         let mut source = match self.source.take().filter(fits) {
             Some(source) => source,
             None => {
@@ -126,7 +126,7 @@ impl RangeSending {
                 // After its first bytes a part is never asked for from another place.
                 let run = ByteRange { start, end: run.end.max(end) };
                 let stream = self.reader.read(run).await?;
-                Source { stream, position: start, end: run.end, chunk: Bytes::new() }
+                RangeSource { stream, position: start, end: run.end, chunk: Bytes::new() }
             }
         };
         let bytes = source.take(start, end).await?;
@@ -138,7 +138,7 @@ impl RangeSending {
     }
 }
 
-impl Source {
+impl RangeSource {
     /// The bytes of the blob from `start` on, as many as have come, but none from `end` on; `None` if
     /// the stream has ended.
     async fn take(&mut self, start: u64, end: u64) -> Result<Option<Bytes>, Error> {

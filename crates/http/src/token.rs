@@ -54,15 +54,15 @@ async fn issue(
     let asked = match parts.method {
         Method::POST => {
             let form = form(&parts.headers, body, context.options.body_idle_timeout).await?;
-            Asked::of_form(&form, guard)?
+            TokenParameters::of_form(&form, guard)?
         }
         _ => {
             let query = parts.uri.query().unwrap_or_default();
-            Asked::of_query(query, &parts.headers, guard)?
+            TokenParameters::of_query(query, &parts.headers, guard)?
         }
     };
     let asker = api::asker(&parts, exchange);
-    let Asked { proof, scopes, offline, is_workload } = asked;
+    let TokenParameters { proof, scopes, offline, is_workload } = asked;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = Scope::parse(scopes.iter().map(String::as_str));
@@ -123,7 +123,7 @@ async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<Str
 
 /// What a request asks for.
 #[derive(Debug)]
-struct Asked {
+struct TokenParameters {
     proof: TokenProof,
     scopes: Vec<String>,
     offline: bool,
@@ -132,9 +132,9 @@ struct Asked {
 }
 
 /// The parameters of a query or form.
-struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+struct FormParameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl<'a> Parameters<'a> {
+impl<'a> FormParameters<'a> {
     fn of(text: &'a str) -> Self {
         Self(form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX).collect())
     }
@@ -166,9 +166,9 @@ impl<'a> Parameters<'a> {
     }
 }
 
-impl Asked {
+impl TokenParameters {
     fn of_query(query: &str, headers: &HeaderMap, guard: &Guard) -> Result<Self, ApiError> {
-        let parameters = Parameters::of(query);
+        let parameters = FormParameters::of(query);
         parameters.check_service(guard)?;
         let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
         let proof = match (authorization.next(), authorization.next()) {
@@ -186,7 +186,7 @@ impl Asked {
     }
 
     fn of_form(form: &str, guard: &Guard) -> Result<Self, ApiError> {
-        let parameters = Parameters::of(form);
+        let parameters = FormParameters::of(form);
         if parameters.get("grant_type") == Some(workload::GRANT_TYPE) {
             return workload::asked(&parameters, guard);
         }

@@ -9,7 +9,7 @@ use jreg_oci::ErrorCode;
 use serde_json::Value;
 
 use super::super::error::{ApiError, OauthError};
-use super::{Asked, Parameters};
+use super::{FormParameters, TokenParameters};
 
 /// The grant (RFC 8693 section 2.1).
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -36,7 +36,10 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// What a form asks for.
-pub(super) fn asked(parameters: &Parameters<'_>, guard: &Guard) -> Result<Asked, ApiError> {
+pub(super) fn asked(
+    parameters: &FormParameters<'_>,
+    guard: &Guard,
+) -> Result<TokenParameters, ApiError> {
     if let Some(twice) = KNOWN.into_iter().find(|name| parameters.all(name).nth(1).is_some()) {
         return Err(invalid(format!("the parameter {twice} is there more than once")));
     }
@@ -63,7 +66,7 @@ pub(super) fn asked(parameters: &Parameters<'_>, guard: &Guard) -> Result<Asked,
         let fit = format!("at most {TOKEN_BYTES_MAX} bytes of printable ASCII without spaces");
         invalid(format!("subject_token must be {fit}"))
     })?;
-    Ok(Asked {
+    Ok(TokenParameters {
         proof: TokenProof::Subject(credentials),
         scopes: parameters.scopes(),
         offline: false,

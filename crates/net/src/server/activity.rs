@@ -30,7 +30,7 @@ pub(super) struct Activity {
 #[derive(Debug)]
 struct ActivityState {
     /// The requests that have begun and whose response has not ended.
-    requests: Vec<Turn>,
+    requests: Vec<ActivityTurn>,
     in_flight: usize,
     /// The connection carries several requests at the same time (HTTP/2).
     is_multiplexed: bool,
@@ -46,7 +46,7 @@ struct ActivityState {
 
 /// Whose turn it is in one request.
 #[derive(Clone, Copy, Debug)]
-enum Turn {
+enum ActivityTurn {
     /// Nobody's: there is no such request any more.
     Free,
     /// Ours, or that of the client to send its body.
@@ -89,15 +89,15 @@ impl Default for Activity {
 
 impl ActivityState {
     /// Since when this response waits for its client.
-    fn given(&self, turn: &Turn) -> Option<Instant> {
+    fn given(&self, turn: &ActivityTurn) -> Option<Instant> {
         match turn {
-            Turn::Client(since) if self.is_multiplexed => Some(*since),
-            Turn::Client(since) => Some((*since).max(self.wrote)),
-            Turn::Free | Turn::Ours => None,
+            ActivityTurn::Client(since) if self.is_multiplexed => Some(*since),
+            ActivityTurn::Client(since) => Some((*since).max(self.wrote)),
+            ActivityTurn::Free | ActivityTurn::Ours => None,
         }
     }
 
-    fn set(&mut self, place: usize, turn: Turn) {
+    fn set(&mut self, place: usize, turn: ActivityTurn) {
         if let Some(request) = self.requests.get_mut(place) {
             *request = turn;
         }
@@ -114,12 +114,12 @@ impl Activity {
         let mut state = self.state();
         state.is_multiplexed = version > Version::HTTP_11;
         state.in_flight += 1;
-        let free = state.requests.iter().position(|turn| matches!(turn, Turn::Free));
+        let free = state.requests.iter().position(|turn| matches!(turn, ActivityTurn::Free));
         let place = free.unwrap_or_else(|| {
-            state.requests.push(Turn::Free);
+            state.requests.push(ActivityTurn::Free);
             state.requests.len() - 1
         });
-        state.set(place, Turn::Ours);
+        state.set(place, ActivityTurn::Ours);
         drop(state);
         RequestNote { activity: Arc::clone(self), place, is_answered: false }
     }
@@ -200,24 +200,24 @@ impl RequestNote {
         self.is_answered = true;
         let mut state = self.activity.state();
         state.abandoned = state.abandoned.saturating_sub(1);
-        state.set(self.place, Turn::Client(Instant::now()));
+        state.set(self.place, ActivityTurn::Client(Instant::now()));
     }
 
     /// The client has taken what it was given, and we are at work on what comes next.
     pub(super) fn works(&self) {
-        self.activity.state().set(self.place, Turn::Ours);
+        self.activity.state().set(self.place, ActivityTurn::Ours);
     }
 
     /// The client was given what comes next.
     pub(super) fn gave(&self) {
-        self.activity.state().set(self.place, Turn::Client(Instant::now()));
+        self.activity.state().set(self.place, ActivityTurn::Client(Instant::now()));
     }
 }
 
 impl Drop for RequestNote {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        state.set(self.place, Turn::Free);
+        state.set(self.place, ActivityTurn::Free);
         state.in_flight -= 1;
         state.idle_since = Instant::now();
         state.abandoned += usize::from(!self.is_answered);
