@@ -225,7 +225,7 @@ async fn open_acme(
     let (Some(tls), Some(options)) = (tls, options::acme(settings)) else { return Ok(None) };
     if settings.storage == StorageLocation::Memory {
         tracing::warn!(
-            "each start asks for a certificate, as memory keeps none: authorities limit that"
+            "storage is in memory: every start orders a new certificate, which the CA may rate-limit"
         );
     }
     let (store, clock, metrics) = (Arc::clone(store), Arc::clone(clock), Arc::clone(metrics));
@@ -254,7 +254,7 @@ impl Fetch for NoFetch {
 struct Jobs {
     reaper: UploadReaper,
     collector: Option<GcJob>,
-    scrubber: Option<FsckJob>,
+    fsck: Option<FsckJob>,
     reloader: Option<Reloader>,
     renewer: Option<Renewer>,
 }
@@ -281,13 +281,13 @@ impl Jobs {
             holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
             is_shared,
         });
-        let scrubber = settings.fsck_interval.map(|interval| FsckJob {
+        let fsck = settings.fsck_interval.map(|interval| FsckJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             options: options::fsck(settings),
             interval,
         });
-        Self { reaper, collector, scrubber, reloader: None, renewer: None }
+        Self { reaper, collector, fsck, reloader: None, renewer: None }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -295,8 +295,8 @@ impl Jobs {
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());
         }
-        if let Some(scrubber) = self.scrubber {
-            jobs::spawn(scrubber, tasks, stopping.clone());
+        if let Some(fsck) = self.fsck {
+            jobs::spawn(fsck, tasks, stopping.clone());
         }
         if let Some(reloader) = self.reloader {
             jobs::spawn(reloader, tasks, stopping.clone());
@@ -347,7 +347,7 @@ async fn serve_until_signal(
             // Some file systems have no sockets.
             Err(error) => tracing::warn!(
                 error = jreg_storage::error_chain(&error),
-                "no control socket: jreg gc, fsck and explain need the folder to themselves"
+                "cannot open the control socket: jreg gc, fsck and explain work only while the server is stopped"
             ),
         }
     }
@@ -357,7 +357,7 @@ async fn serve_until_signal(
     signals.next().await;
     tracing::info!(
         deadline_s = settings.shutdown_deadline.as_secs(),
-        "stopping: no new connections, running requests may finish; a second signal ends at once"
+        "stopping: no new connections, requests in flight may finish; a second signal exits at once"
     );
     let ending = tokio::select! {
         ending = running.shutdown() => ending,
@@ -378,8 +378,7 @@ fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
         if !settings.has_tls() && settings.trusted_proxies.is_empty() {
             tracing::warn!(
                 %address,
-                "passwords and tokens come in as they are: give tls-cert and tls-key, acme-domains, \
-                 or trusted-proxies if a proxy speaks TLS (docs/tls.md)"
+                "credentials cross the network unencrypted: set tls-cert and tls-key, acme-domains, or trusted-proxies if a reverse proxy terminates TLS (docs/tls.md)"
             );
         }
         return Ok(());
@@ -387,7 +386,7 @@ fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
     if !settings.insecure_open {
         return Err(StartError::Insecure { address });
     }
-    tracing::warn!(%address, "insecure-open: everybody who reaches this address may pull, push and delete");
+    tracing::warn!(%address, "insecure-open: every client that reaches this address may pull, push and delete");
     Ok(())
 }
 
@@ -430,7 +429,7 @@ pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
 /// What `jreg serve` says when it has started.
 pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
     let storage = match &settings.storage {
-        StorageLocation::Memory => "memory: nothing is kept when it stops".to_owned(),
+        StorageLocation::Memory => "memory: data is lost when it stops".to_owned(),
         StorageLocation::Folder(path) => format!("{} ({})", path.display(), durability(settings)),
         StorageLocation::Bucket(url) => url.to_string(),
     };
@@ -453,7 +452,7 @@ pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
 
 fn durability(settings: &Settings) -> &'static str {
     match settings.durability {
-        jreg_storage::Durability::Strict => "strict durability: survives a power cut",
+        jreg_storage::Durability::Strict => "strict durability: survives a power failure",
         jreg_storage::Durability::Relaxed => "relaxed durability: survives a crash of jreg only",
     }
 }
@@ -477,7 +476,7 @@ mod tests {
     fn the_greeting_says_that_memory_keeps_nothing_and_names_an_address_to_push_to() {
         let settings = Settings { storage: StorageLocation::Memory, ..Settings::default() };
         let text = greeting(&settings, "0.0.0.0:80".parse().unwrap());
-        assert!(text.contains("nothing is kept"), "{text}");
+        assert!(text.contains("data is lost"), "{text}");
         assert!(text.contains("listens on http://0.0.0.0:80\n"), "{text}");
         assert!(text.contains("docker push 127.0.0.1:80/alpine"), "{text}");
     }

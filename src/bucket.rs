@@ -24,7 +24,7 @@ pub enum BucketError {
     Open(#[from] S3OpenError),
     /// Half of a key was given.
     #[error(
-        "s3-access-key-id and s3-secret-access-key are given together, a session token with them"
+        "s3-access-key-id and s3-secret-access-key must be set together, a session token only with them"
     )]
     HalfAKey,
     /// The file with a secret cannot be used.
@@ -58,8 +58,7 @@ pub enum BucketError {
     },
     /// Only whoever serves it may change it.
     #[error(
-        "the bucket {url} does not honour conditional writes: only the process that serves it may \
-         collect, which it does every gc-interval, or mend"
+        "the bucket {url} does not honour conditional writes: only the process that serves it may run GC (every gc-interval) or repair"
     )]
     OnlyInServe {
         /// The bucket.
@@ -107,7 +106,9 @@ pub async fn open(
     }
     if found.is_shareable() {
         if !found.may_remove_records() {
-            tracing::info!("what is deleted leaves 24 bytes behind: the bucket cannot remove them");
+            tracing::info!(
+                "the bucket has no conditional delete: each deleted record leaves a tombstone of 24 bytes"
+            );
         }
         let removes = found.may_remove_records();
         let store = Tombstones::new(store, jreg_registry::may_come_back);
@@ -116,7 +117,9 @@ pub async fn open(
     if access == BucketAccess::Look {
         return Ok(Arc::new(SingleWriter::new(store)));
     }
-    tracing::warn!("conditions are kept by this instance alone: start no second one");
+    tracing::warn!(
+        "conditional writes are enforced by this process only: do not start a second instance"
+    );
     Ok(Arc::new(SingleWriter::new(store)))
 }
 

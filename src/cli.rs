@@ -557,7 +557,7 @@ mod tests {
             assert_eq!(remarks(&[], &[(&key.variable(), "HUSH")]), [""; 0]);
             let both = [&*flag, "HUSH", &file, "/run/secrets/key"];
             let error = resolve(&both, &[]).unwrap_err().to_string();
-            assert!(error.contains("a secret is in the setting or in a file"), "{error}");
+            assert!(error.contains("set the secret itself or its file"), "{error}");
         }
     }
 

@@ -39,9 +39,7 @@ pub enum StartError {
     Audit(#[from] AuditError),
     /// Everybody could reach it, and nobody would be asked who they are.
     #[error(
-        "{address} can be reached from other machines, and nobody would be asked who they are: \
-         give htpasswd or policy (docs/authentication.md), listen on 127.0.0.1, or accept that with \
-         --insecure-open"
+        "{address} is reachable from other machines and authentication is off: set htpasswd or policy (docs/authentication.md), listen on 127.0.0.1, or accept that with --insecure-open"
     )]
     Insecure {
         /// Where it would listen.

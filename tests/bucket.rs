@@ -1,7 +1,5 @@
 //! A registry in a bucket: which buckets it starts on, and that content goes in and comes out.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;

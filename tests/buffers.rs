@@ -1,7 +1,5 @@
 //! What a server has in memory for its clients at the most, seen from the bucket.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! What an operation costs in store requests, cold, on a store that is shared: a table. Speed is
 //! guarded here by counting, not by a clock: the calls to a store, and the requests to a bucket.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +9,7 @@ use futures::TryStreamExt;
 use jreg_access::{
     Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, RefusedAccess, Right,
 };
-use jreg_auth::Reason;
+use jreg_auth::DecisionReason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
@@ -441,17 +439,22 @@ impl Authorizer for Hides {
         Ok(AuthContext::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, _: &AuthContext, right: &Right) -> Result<Reason, AuthError> {
+    fn grant(&self, _: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         match right {
             Right::See(name) | Right::Mount(name) if name.as_str().starts_with("hidden/") => {
                 let access = RefusedAccess::new(Credentialed::No, right);
                 Err(AuthError::Forbidden { access, reason: "it is hidden".to_owned() })
             }
-            _ => Ok(Reason::Open),
+            _ => Ok(DecisionReason::Open),
         }
     }
 
-    fn grant_tag(&self, auth: &AuthContext, right: &Right, tag: &Tag) -> Result<Reason, AuthError> {
+    fn grant_tag(
+        &self,
+        auth: &AuthContext,
+        right: &Right,
+        tag: &Tag,
+    ) -> Result<DecisionReason, AuthError> {
         if self.depends_on_tag(auth, right) && tag.as_str().starts_with("kept") {
             let access = RefusedAccess::new(Credentialed::No, right);
             return Err(AuthError::Forbidden { access, reason: "the tag stays".to_owned() });

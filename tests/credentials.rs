@@ -1,8 +1,6 @@
 //! Where the program finds the keys of its bucket: each source that docs/s3.md names, from the
 //! environment to a signed request; and that keys which expire are replaced before they do.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -21,13 +19,13 @@ const LOOKS_MAX: u32 = 500;
 type Environment = Vec<(&'static str, String)>;
 
 /// A bucket, whoever gives out the keys to it, and a folder for files that name them.
-struct Scene {
+struct CredentialScenario {
     bucket: S3Server,
     keys: CredentialServer,
     folder: TempDir,
 }
 
-impl Scene {
+impl CredentialScenario {
     async fn plain(lifetime: Duration) -> Self {
         let bucket = S3Server::start(S3Spec::default()).await;
         let keys = CredentialServer::start(temporary(&bucket, lifetime)).await;
@@ -135,12 +133,12 @@ fn given(bucket: &S3Server, names: [&'static str; 3]) -> Environment {
 }
 
 async fn assert_keys_in(names: [&'static str; 3]) {
-    let scene = Scene::plain(HOUR).await;
-    let program = scene.start(given(&scene.bucket, names)).await;
+    let scenario = CredentialScenario::plain(HOUR).await;
+    let program = scenario.start(given(&scenario.bucket, names)).await;
     assert_eq!(program.client().get("/readyz").await.status, 200);
-    let requests = scene.bucket.take_requests();
+    let requests = scenario.bucket.take_requests();
     assert!(requests.iter().all(|request| signed_token(request) == Some("session-1")));
-    assert_eq!(scene.keys.issued(), 0);
+    assert_eq!(scenario.keys.issued(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,51 +154,51 @@ async fn keys_are_taken_from_the_environment() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_had_for_a_web_identity() {
-    let scene = Scene::with_tls(HOUR).await;
-    scene.assert_asked_once(scene.web_identity()).await;
+    let scenario = CredentialScenario::with_tls(HOUR).await;
+    scenario.assert_asked_once(scenario.web_identity()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_had_for_a_pod_identity() {
-    let scene = Scene::plain(HOUR).await;
-    scene.assert_asked_once(scene.pod_identity()).await;
+    let scenario = CredentialScenario::plain(HOUR).await;
+    scenario.assert_asked_once(scenario.pod_identity()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_had_from_the_metadata_of_an_instance() {
-    let scene = Scene::plain(HOUR).await;
-    scene.assert_asked_once(scene.instance()).await;
+    let scenario = CredentialScenario::plain(HOUR).await;
+    scenario.assert_asked_once(scenario.instance()).await;
 }
 
 const SOON: Duration = Duration::from_secs(200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_a_web_identity_are_replaced_before_they_expire() {
-    let scene = Scene::with_tls(SOON).await;
-    scene.assert_replaced(scene.web_identity()).await;
+    let scenario = CredentialScenario::with_tls(SOON).await;
+    scenario.assert_replaced(scenario.web_identity()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_a_pod_identity_are_replaced_before_they_expire() {
-    let scene = Scene::plain(SOON).await;
-    scene.assert_replaced(scene.pod_identity()).await;
+    let scenario = CredentialScenario::plain(SOON).await;
+    scenario.assert_replaced(scenario.pod_identity()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_an_instance_are_replaced_before_they_expire() {
-    let scene = Scene::plain(SOON).await;
-    scene.assert_replaced(scene.instance()).await;
+    let scenario = CredentialScenario::plain(SOON).await;
+    scenario.assert_replaced(scenario.instance()).await;
 }
 
 /// Until they end the last ones do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_cannot_be_replaced_are_used_until_they_end() {
-    let scene = Scene::plain(SOON).await;
-    let program = scene.start(scene.pod_identity()).await;
-    scene.keys.fail();
+    let scenario = CredentialScenario::plain(SOON).await;
+    let program = scenario.start(scenario.pod_identity()).await;
+    scenario.keys.fail();
     let client = program.client();
     for _ in 0..LOOKS_MAX {
-        let asked = scene.keys.failures() > 0;
+        let asked = scenario.keys.failures() > 0;
         assert_eq!(client.get("/v2/a/manifests/none").await.status, 404);
         if asked {
             return;
@@ -212,23 +210,24 @@ async fn keys_that_cannot_be_replaced_are_used_until_they_end() {
 /// Keys that were set are not overruled by what the platform offers besides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_were_given_come_before_all_that_are_had_from_somewhere() {
-    let scene = Scene::plain(HOUR).await;
+    let scenario = CredentialScenario::plain(HOUR).await;
     let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
-    let environment = [given(&scene.bucket, names), scene.pod_identity(), scene.instance()];
-    let program = scene.start(environment.concat()).await;
+    let environment =
+        [given(&scenario.bucket, names), scenario.pod_identity(), scenario.instance()];
+    let program = scenario.start(environment.concat()).await;
     assert_eq!(program.client().get("/readyz").await.status, 200);
-    assert_eq!(scene.keys.issued(), 0);
+    assert_eq!(scenario.keys.issued(), 0);
 }
 
 /// Where nothing is set and the metadata service is silent, as on a machine that is no instance.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_credentials_it_is_told_what_was_tried() {
-    let scene = Scene::plain(HOUR).await;
+    let scenario = CredentialScenario::plain(HOUR).await;
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["gc"], &["fsck"]] {
         let mut program = Command::new(PROGRAM);
-        program.args(command).args(["--storage", &scene.storage()]).env_clear();
+        program.args(command).args(["--storage", &scenario.storage()]).env_clear();
         program.env("AWS_METADATA_ENDPOINT", &endpoint).env("AWS_ROLE_ARN", ROLE_ARN);
         let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
@@ -242,23 +241,23 @@ async fn without_credentials_it_is_told_what_was_tried() {
         ] {
             assert!(text.contains(source), "{source}: {text}");
         }
-        assert!(scene.bucket.requests().is_empty());
+        assert!(scenario.bucket.requests().is_empty());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_file_that_is_missing_is_named() {
-    let scene = Scene::plain(HOUR).await;
+    let scenario = CredentialScenario::plain(HOUR).await;
     let mut program = Command::new(PROGRAM);
     program
         .args(["serve", "--listen", "127.0.0.1:0", "--s3-request-budget", "1s"])
-        .args(["--storage", &scene.storage()])
+        .args(["--storage", &scenario.storage()])
         .env_clear()
-        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", scene.keys.container_url())
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", scenario.keys.container_url())
         .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/nowhere/token");
     let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(text.contains("/nowhere/token"), "{text}");
-    assert!(scene.bucket.requests().is_empty());
+    assert!(scenario.bucket.requests().is_empty());
 }

@@ -1,8 +1,6 @@
 //! Bodies that a connection takes from files: the bytes are right whatever surrounds them, and a
 //! file that is not what it was breaks the answer off.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# free_port: a port of loopback on which nobody listens now.
+# free_port: a port of loopback without a listener.
 
 free_port() {
   local port
-  # Below those that the system gives to connections.
+  # Below the ephemeral ports.
   for port in $(shuf -i 20000-31999 -n 50); do
     if ! (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       echo "$port"

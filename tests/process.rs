@@ -1,7 +1,5 @@
 //! The real binary: how it stops, what memory it takes, and what it does when files run short.
 
-#![allow(clippy::unwrap_used)]
-
 use std::io;
 
 use bytes::Bytes;

@@ -1,8 +1,6 @@
 //! Marked secrets go into the real binary by every way there is, and come out by none: not in a log
 //! at any level, an error, an answer, a metric, the help or the audit log.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -150,14 +148,14 @@ fn commands_about_users_do_not_repeat_the_password() {
 }
 
 /// A registry that logs everything, in a bucket.
-struct Scene {
+struct SecretScenario {
     bucket: S3Server,
     folder: TempDir,
     marks: Marks,
     access_token: String,
 }
 
-impl Scene {
+impl SecretScenario {
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -180,33 +178,33 @@ impl Scene {
 
     fn new(bucket: S3Server) -> Self {
         let (folder, marks) = (tempfile::tempdir().unwrap(), Marks::default());
-        let mut scene = Self { bucket, folder, marks, access_token: String::new() };
-        let users = scene.file("users").display().to_string();
-        scene.run(&["user", "add", "alice", "--file", &users, "--password-stdin"], PASSWORD);
+        let mut scenario = Self { bucket, folder, marks, access_token: String::new() };
+        let users = scenario.file("users").display().to_string();
+        scenario.run(&["user", "add", "alice", "--file", &users, "--password-stdin"], PASSWORD);
         let policy = "[[issuer]]\nname = 'ci'\nissuer = 'https://ci'\naudience = 'us'\n\
              jwks-url = 'http://127.0.0.1:1/keys'\n[[rule]]\nname = 'all'\n\
              subjects = ['authenticated']\nrepositories = ['**']\n\
              actions = ['pull', 'push', 'delete', 'list']\n";
-        std::fs::write(scene.file("policy.toml"), policy).unwrap();
-        let storage = scene.bucket.storage_url();
+        std::fs::write(scenario.file("policy.toml"), policy).unwrap();
+        let storage = scenario.bucket.storage_url();
         let create =
             ["token", "create", "--name", "ci", "--allow", "pull:**", "--storage", &storage];
-        let (out, log, is_ok) = scene.run(&create, "");
+        let (out, log, is_ok) = scenario.run(&create, "");
         assert!(is_ok, "{log}");
-        scene.access_token = out.lines().next().unwrap().to_owned();
-        let secret_key = scene.bucket.secret_key().to_owned();
+        scenario.access_token = out.lines().next().unwrap().to_owned();
+        let secret_key = scenario.bucket.secret_key().to_owned();
         for (what, secret) in [
             ("password", PASSWORD),
             ("wrong password", WRONG_PASSWORD),
             ("session token", SESSION_TOKEN),
             ("secret key", &secret_key),
             ("signature of a token", "MARKED-signature"),
-            ("access token", scene.access_token.rsplit('_').next().unwrap()),
+            ("access token", scenario.access_token.rsplit('_').next().unwrap()),
         ] {
-            scene.marks.add(what, secret);
+            scenario.marks.add(what, secret);
         }
-        scene.marks.assert_absent(&log, "the log of token create");
-        scene
+        scenario.marks.assert_absent(&log, "the log of token create");
+        scenario
     }
 
     fn serve(&self, format: &str) -> Serving {
@@ -290,8 +288,8 @@ async fn over_http2(client: &Client, target: &str, header: &str) {
 }
 
 /// Sends credentials of each kind to everything, and looks at what comes back.
-async fn try_all(client: &Client, scene: &Scene) -> Vec<String> {
-    let (marks, access_token) = (&scene.marks, &scene.access_token);
+async fn try_all(client: &Client, scenario: &SecretScenario) -> Vec<String> {
+    let (marks, access_token) = (&scenario.marks, &scenario.access_token);
     let token_target = "/token?offline_token=true&scope=repository:a:pull,push";
     let login = Request::new("GET", token_target).header("Authorization", basic("alice", PASSWORD));
     let tokens = client.send(login).await.json();
@@ -353,18 +351,19 @@ async fn try_all(client: &Client, scene: &Scene) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_in_a_log_an_answer_or_a_metric() {
     let bucket = S3Server::start(S3Spec::default()).await;
-    let scene = Arc::new(tokio::task::spawn_blocking(move || Scene::new(bucket)).await.unwrap());
+    let scenario =
+        Arc::new(tokio::task::spawn_blocking(move || SecretScenario::new(bucket)).await.unwrap());
     for format in ["json", "pretty"] {
-        let serving = Arc::clone(&scene);
+        let serving = Arc::clone(&scenario);
         let serving = tokio::task::spawn_blocking(move || serving.serve(format)).await.unwrap();
-        let tokens = try_all(&serving.client, &scene).await;
+        let tokens = try_all(&serving.client, &scenario).await;
         let said = tokio::task::spawn_blocking(move || serving.end()).await.unwrap();
         assert!(said.contains("TRACE") && said.contains("\"event\":\"login\""), "it says much");
         let mut issued = Marks::default();
         for token in &tokens {
             issued.add("token of the token service", token.rsplit('.').next().unwrap());
         }
-        for marks in [&scene.marks, &issued] {
+        for marks in [&scenario.marks, &issued] {
             marks.assert_absent(&said, &format!("the {format} log"));
         }
     }

@@ -1,8 +1,6 @@
 //! What only shows on a shared store: several servers beside each other on one store, listings
 //! that come in small pages, and many clients after the same thing at the same time.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! What an Authorization header holds keeps its rules, and no message repeats it.
 #![no_main]
 
-use jreg_auth::{CREDENTIALS_BYTES_MAX, Credentials, AccessTokenText, Unverified};
+use jreg_auth::{CREDENTIALS_BYTES_MAX, Credentials, AccessTokenText, UnverifiedToken};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|header: &[u8]| {
@@ -18,7 +18,7 @@ fuzz_target!(|header: &[u8]| {
             if let Ok(access_token) = AccessTokenText::parse(token.reveal()) {
                 assert_eq!(access_token.reveal(), token.reveal());
             }
-            if let Ok(parsed) = Unverified::parse(token.reveal()) {
+            if let Ok(parsed) = UnverifiedToken::parse(token.reveal()) {
                 assert!(parsed.kid().is_none_or(|kid| !kid.contains(['/', '\\', '\0'])));
                 parsed.issuer();
             }

@@ -3,7 +3,7 @@
 //! Input: a method, a space, a path, and perhaps a question mark and a query.
 #![no_main]
 
-use jreg_oci::{Endpoint, MountSource, Page, Reference, RepositoryName};
+use jreg_oci::{Endpoint, MountSource, PageParams, Reference, RepositoryName};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|line: &str| {
@@ -74,7 +74,7 @@ fn write_manifest(reference: &Reference) -> String {
     format!("manifests/{reference}")
 }
 
-fn write_page(page: &Page) -> String {
+fn write_page(page: &PageParams) -> String {
     parameter("n", &page.n) + &parameter("last", &page.last)
 }
 

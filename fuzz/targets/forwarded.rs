@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use jreg_auth::Said;
+use jreg_auth::ForwardedClient;
 use libfuzzer_sys::fuzz_target;
 
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
-fn said(line: &[u8]) -> Said {
-    Said::by_forwarded([line].into_iter(), |ip| ip == PROXY)
+fn said(line: &[u8]) -> ForwardedClient {
+    ForwardedClient::by_forwarded([line].into_iter(), |ip| ip == PROXY)
 }
 
 fuzz_target!(|sent: &[u8]| {
@@ -21,7 +21,7 @@ fuzz_target!(|sent: &[u8]| {
     let x = |line: &[u8]| {
         let none = [].iter().copied();
         let lines = [line];
-        Said::by_x_forwarded(lines.iter().copied(), none.clone(), none, |ip| ip == PROXY)
+        ForwardedClient::by_x_forwarded(lines.iter().copied(), none.clone(), none, |ip| ip == PROXY)
     };
     assert_eq!(x(&[sent, b", 203.0.113.7, 10.0.0.1"].concat()), x(b"203.0.113.7"));
 });

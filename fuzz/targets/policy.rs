@@ -3,24 +3,24 @@
 
 use std::time::SystemTime;
 
-use jreg_auth::{Action, Grants, Identity, Policy, Query, Source, Tagged};
+use jreg_auth::{AccessAction, CredentialGrants, Identity, Policy, PolicyQuery, IdentitySource, QueryTag};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let Ok(policy) = Policy::parse(text) else { return };
     let repository = "team/app".parse().ok();
-    for identity in [Identity::Anonymous, Identity::named("alice", Source::Htpasswd)] {
-        for action in Action::ALL {
-            let query = Query {
+    for identity in [Identity::Anonymous, Identity::named("alice", IdentitySource::Htpasswd)] {
+        for action in AccessAction::ALL {
+            let query = PolicyQuery {
                 identity: &identity,
                 certificate: None,
                 action,
                 repository: repository.as_ref().filter(|_| action.has_repository()),
-                tag: Tagged::Is("v1"),
+                tag: QueryTag::Is("v1"),
                 address: None,
                 now: SystemTime::UNIX_EPOCH,
             };
-            policy.decide(&query, Grants::None).reason.to_string();
+            policy.decide(&query, CredentialGrants::None).reason.to_string();
         }
     }
 });

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use jreg_auth::{AccessTokenId, AccessTokenPermission, Action, parse_permissions};
+use jreg_auth::{AccessAction, AccessTokenId, AccessTokenPermission, parse_permissions};
 use jreg_config::{ConfigError, Settings};
 use jreg_oci::{RepositoryName, Tag};
 
@@ -151,7 +151,7 @@ pub enum PolicyAction {
     Test {
         /// Action: pull, push, delete, list, mount or admin
         #[arg(long, value_parser = action)]
-        action: Action,
+        action: AccessAction,
         #[command(flatten)]
         asked: PolicyArgs,
     },
@@ -162,9 +162,9 @@ pub enum PolicyAction {
     },
 }
 
-fn action(text: &str) -> Result<Action, String> {
-    let known: Vec<_> = Action::ALL.into_iter().map(Action::as_str).collect();
-    Action::named(text).ok_or_else(|| format!("it must be one of {}", known.join(", ")))
+fn action(text: &str) -> Result<AccessAction, String> {
+    let known: Vec<_> = AccessAction::ALL.into_iter().map(AccessAction::as_str).collect();
+    AccessAction::named(text).ok_or_else(|| format!("it must be one of {}", known.join(", ")))
 }
 
 fn claim(text: &str) -> Result<(String, String), String> {
@@ -226,7 +226,7 @@ pub struct PolicyQuestion {
     /// The URIs of their certificate.
     pub uris: Vec<String>,
     /// What they want to do; `None`: everything there is.
-    pub action: Option<Action>,
+    pub action: Option<AccessAction>,
     /// With which repository.
     pub repository: Option<RepositoryName>,
     /// With which tag.

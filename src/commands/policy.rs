@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use jreg_auth::{Action, Certificate, Grants, Identity, Named, Policy, Query, Source, Tagged};
+use jreg_auth::{
+    AccessAction, ClientCertificate, CredentialGrants, Identity, IdentitySource, NamedIdentity,
+    Policy, PolicyQuery, QueryTag,
+};
 
 use super::user::{UserFileError, read, wrong};
 use super::{fail, print};
@@ -41,25 +44,25 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError
     }
     let identity = identity(question);
     let certificate = (question.common_name.is_some() || !question.uris.is_empty()).then(|| {
-        Certificate { common_name: question.common_name.clone(), uris: question.uris.clone() }
+        ClientCertificate { common_name: question.common_name.clone(), uris: question.uris.clone() }
     });
-    let actions: Vec<Action> = match question.action {
+    let actions: Vec<AccessAction> = match question.action {
         Some(action) => vec![action],
-        None => Action::ALL.into(),
+        None => AccessAction::ALL.into(),
     };
     let mut text = String::new();
     let mut allowed = true;
     for action in actions {
-        let query = Query {
+        let query = PolicyQuery {
             identity: &identity,
             certificate: certificate.as_ref(),
             action,
             repository: question.repository.as_ref().filter(|_| action.has_repository()),
-            tag: question.tag.as_ref().map_or(Tagged::No, |tag| Tagged::Is(tag.as_str())),
+            tag: question.tag.as_ref().map_or(QueryTag::No, |tag| QueryTag::Is(tag.as_str())),
             address: question.address,
             now: SystemTime::now(),
         };
-        let decision = policy.decide(&query, Grants::None);
+        let decision = policy.decide(&query, CredentialGrants::None);
         allowed &= decision.allowed;
         let word = if decision.allowed { "allowed" } else { "denied" };
         // Writing to a string cannot fail.
@@ -72,15 +75,15 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError
 fn identity(question: &PolicyQuestion) -> Identity {
     let Some(name) = &question.who else { return Identity::Anonymous };
     let source = match name.split_once(':') {
-        None => Source::Htpasswd,
-        Some(("access-token", id)) => Source::AccessToken(id.to_owned()),
-        Some(("certificate", _)) => Source::Certificate,
-        Some((issuer, _)) => Source::Issuer(issuer.to_owned()),
+        None => IdentitySource::Htpasswd,
+        Some(("access-token", id)) => IdentitySource::AccessToken(id.to_owned()),
+        Some(("certificate", _)) => IdentitySource::Certificate,
+        Some((issuer, _)) => IdentitySource::Issuer(issuer.to_owned()),
     };
     let claims = question.claims.iter();
     let claims = claims.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let groups = question.groups.iter().cloned().collect();
-    Identity::Named(Box::new(Named { name: name.clone(), groups, claims, source }))
+    Identity::Named(Box::new(NamedIdentity { name: name.clone(), groups, claims, source }))
 }
 
 #[cfg(test)]
@@ -106,7 +109,7 @@ mod tests {
             claims: Vec::new(),
             common_name: None,
             uris: Vec::new(),
-            action: Some(Action::Push),
+            action: Some(AccessAction::Push),
             repository: "team/app".parse().ok(),
             tag: "v1".parse().ok(),
             address: None,
@@ -119,7 +122,7 @@ mod tests {
         question.who = None;
         question.action = None;
         let (_, text) = policy(&question).unwrap();
-        assert_eq!(text.lines().count(), Action::ALL.len());
+        assert_eq!(text.lines().count(), AccessAction::ALL.len());
         question.file = None;
         question.who = Some("anybody".to_owned());
         assert!(policy(&question).unwrap().0);

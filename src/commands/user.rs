@@ -26,7 +26,7 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum UserFileError {
     /// No file is named.
-    #[error("name the file of users with --file, or as htpasswd in the configuration")]
+    #[error("no htpasswd file: use --file, or set htpasswd in the configuration")]
     NoFile,
     /// A file cannot be read or written.
     #[error("cannot {what} {}", path.display())]
@@ -40,7 +40,7 @@ pub enum UserFileError {
     },
     /// A file is not what is replaced: another user may have put it there.
     #[error(
-        "{} is {what}: the users file must be a regular file, not a symbolic link; name the file itself",
+        "{} is {what}: the htpasswd file must be a regular file, not a symbolic link; name the file itself",
         path.display()
     )]
     NoFileOfUsers {
@@ -67,7 +67,7 @@ pub enum UserFileError {
     #[error("the password must be one line of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8 text")]
     Password,
     /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
     /// Standard input or output failed.
     #[error("cannot use the terminal")]

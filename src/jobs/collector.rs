@@ -50,7 +50,7 @@ struct GcLog<'a> {
 
 impl GcObserver for GcLog<'_> {
     fn phase(&self, phase: GcPhase) {
-        tracing::debug!(phase = phase.label(), "collecting");
+        tracing::debug!(phase = phase.label(), "running GC");
     }
 
     fn progress(&self, _objects: u64) {}
@@ -63,11 +63,11 @@ impl GcObserver for GcLog<'_> {
             tracing::warn!(
                 key,
                 digest,
-                "removed a tag whose manifest has been absent for the grace"
+                "deleted a tag whose manifest was absent for the grace period"
             );
             return;
         }
-        tracing::debug!(?kind, key, ?outcome, "collecting");
+        tracing::debug!(?kind, key, ?outcome, "running GC");
     }
 
     fn finding(&self, finding: &FsckFinding) {
@@ -88,10 +88,10 @@ impl Job for GcJob {
         match self.registry.take_lease(&self.holder, LEASE).await {
             Ok(Ok(lease)) => self.collect_under(lease).await,
             Ok(Err(held)) => {
-                tracing::debug!(holder = held.holder, "another instance collects");
+                tracing::debug!(holder = held.holder, "another instance runs GC");
             }
             Err(error) => {
-                tracing::warn!(error = error_chain(&error), "cannot collect; trying again later");
+                tracing::warn!(error = error_chain(&error), "cannot start GC; retrying later");
             }
         }
     }
@@ -110,17 +110,17 @@ impl GcJob {
             match self.registry.renew_lease(lease.clone(), LEASE).await {
                 Ok(Some(renewed)) => lease = renewed,
                 Ok(None) => {
-                    tracing::info!("another instance has taken over collecting");
+                    tracing::info!("another instance has taken over GC");
                     return;
                 }
                 // No reason to stop: nothing depends on the lease.
                 Err(error) => {
-                    tracing::debug!(error = error_chain(&error), "the lease is not renewed")
+                    tracing::debug!(error = error_chain(&error), "cannot renew the GC lease")
                 }
             }
         }
         if let Err(error) = self.registry.free_lease(lease).await {
-            tracing::debug!(error = error_chain(&error), "the lease ends by itself");
+            tracing::debug!(error = error_chain(&error), "cannot release the GC lease; it expires");
         }
     }
 
@@ -150,26 +150,26 @@ pub(crate) fn report(metrics: &Metrics, result: &Result<GcReport, GcError>, dura
                 bytes_queued = done.queued_bytes,
                 deduplicated = done.deduplicated.removed,
                 uploads_removed = done.uploads.unfinished + done.uploads.ended,
-                "collected"
+                "GC completed"
             );
             if done.links.withheld > 0 {
                 tracing::warn!(
                     withheld = done.links.withheld,
-                    "gc-share-max holds removals back; jreg gc --force removes them at once"
+                    "gc-share-max reached: the rest waits for the next run or jreg gc --force"
                 );
             }
         }
         Err(error @ GcError::Damaged { .. }) => {
             metrics.count_failed_collection(RunEnd::Damaged);
-            tracing::error!(error = error_chain(error), duration_s, "collected nothing");
+            tracing::error!(
+                error = error_chain(error),
+                duration_s,
+                "GC failed; nothing was deleted"
+            );
         }
         Err(error) => {
             metrics.count_failed_collection(RunEnd::Failed);
-            tracing::warn!(
-                error = error_chain(error),
-                duration_s,
-                "could not collect; trying again later"
-            );
+            tracing::warn!(error = error_chain(error), duration_s, "GC failed; retrying later");
         }
     }
 }

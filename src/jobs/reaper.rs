@@ -29,7 +29,7 @@ impl Job for UploadReaper {
             Ok(reaped) => self.report(reaped),
             Err(error) => {
                 let error = jreg_storage::error_chain(&error);
-                tracing::warn!(error, "old uploads could not be listed; trying again later");
+                tracing::warn!(error, "cannot list expired uploads; retrying later");
             }
         }
     }
@@ -40,9 +40,9 @@ impl UploadReaper {
         let ReaperReport { unfinished, ended, failed } = reaped;
         self.metrics.uploads_expired.inc_by(unfinished);
         if failed > 0 {
-            tracing::warn!(unfinished, ended, failed, "some old uploads could not be removed");
+            tracing::warn!(unfinished, ended, failed, "cannot delete some expired uploads");
         } else if unfinished + ended > 0 {
-            tracing::info!(unfinished, ended, "removed what old uploads left behind");
+            tracing::info!(unfinished, ended, "deleted expired uploads");
         }
     }
 }

@@ -45,7 +45,7 @@ impl Job for Reloader {
             }
         };
         if tokio::task::spawn_blocking(looking).await.is_err() {
-            tracing::error!("looking at the files of users, rules and TLS panicked");
+            tracing::error!("reloading the htpasswd, policy and TLS files panicked");
         }
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         if let Some(guard) = &self.guard

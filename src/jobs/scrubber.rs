@@ -30,7 +30,7 @@ struct FsckLog;
 
 impl FsckObserver for FsckLog {
     fn phase(&self, phase: FsckPhase) {
-        tracing::debug!(phase = phase.label(), "checking");
+        tracing::debug!(phase = phase.label(), "running fsck");
     }
 
     fn progress(&self, _objects: u64, _bytes: u64) {}
@@ -43,9 +43,9 @@ impl FsckObserver for FsckLog {
                 tracing::error!(kind, key, detail, repairable, "damage in the store")
             }
             Severity::Untidy => {
-                tracing::warn!(kind, key, detail, repairable, "the store is untidy")
+                tracing::warn!(kind, key, detail, repairable, "inconsistency in the store")
             }
-            Severity::Note => tracing::debug!(kind, key, detail, "noticed"),
+            Severity::Note => tracing::debug!(kind, key, detail, "fsck note"),
         }
     }
 }
@@ -61,11 +61,11 @@ impl Job for FsckJob {
                 self.metrics.count_check(&checked);
                 let (objects, damage) = (checked.objects, checked.damage);
                 let (untidy, bytes) = (checked.untidy, checked.hashed_bytes);
-                tracing::info!(objects, bytes, damage, untidy, "checked");
+                tracing::info!(objects, bytes, damage, untidy, "fsck completed");
             }
             Err(error) => {
                 self.metrics.count_failed_check(RunEnd::Failed);
-                tracing::warn!(error = error_chain(&error), "could not check; trying again later");
+                tracing::warn!(error = error_chain(&error), "fsck failed; retrying later");
             }
         }
     }

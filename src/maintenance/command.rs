@@ -35,10 +35,12 @@ const ATTEMPTS_MAX: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
     /// There is nothing to work on.
-    #[error("a storage in memory ends with its process: name a folder or a bucket with --storage")]
+    #[error(
+        "storage in memory exists only within its process: set --storage to a folder or a bucket"
+    )]
     Memory,
     /// The folder is not there; a command makes none.
-    #[error("there is no folder {folder}: name the one that jreg serves with --storage")]
+    #[error("folder {folder} does not exist: set --storage to the folder that jreg serves")]
     NoFolder {
         /// The folder.
         folder: String,
@@ -47,14 +49,14 @@ pub enum MaintenanceError {
     #[error(transparent)]
     Foreign(#[from] ForeignFolder),
     /// The folder holds nothing; a command makes no registry.
-    #[error("folder {folder} holds no registry: name the one that jreg serves with --storage")]
+    #[error("folder {folder} holds no registry: set --storage to the folder that jreg serves")]
     NoRegistry {
         /// The folder.
         folder: String,
     },
     /// The folder is served by a process that cannot be asked.
     #[error(
-        "folder {folder} is in use by process {holder}, which does not answer at its control socket"
+        "folder {folder} is in use by process {holder}, which does not respond on its control socket"
     )]
     InUse {
         /// The folder.
@@ -157,7 +159,7 @@ async fn run_to_end(
         asked = &mut work => ((&mut showing).await, asked),
     };
     // Before what was shown: why there was no more.
-    asked.map_err(|source| MaintenanceError::System { what: "go on", source })?;
+    asked.map_err(|source| MaintenanceError::System { what: "receive the output", source })?;
     match end {
         Ok(ShownEnd::Done(report)) => Ok(verdict(&report)),
         Ok(ShownEnd::Failed(message)) => Err(MaintenanceError::Failed(message)),
@@ -235,7 +237,7 @@ async fn find_folder(
     for _ in 0..ATTEMPTS_MAX {
         let connected = socket::connect(path).await;
         let connected = connected.map_err(|source| {
-            let what = "ask the process that serves the folder";
+            let what = "connect to the process that serves the folder";
             MaintenanceError::System { what, source }
         })?;
         if let Some(stream) = connected {
@@ -305,7 +307,10 @@ mod tests {
         assert!(message.starts_with("there is no folder"), "{message}");
         assert!(!absent.exists());
         let message = fail(StorageLocation::Memory).await;
-        assert!(message.starts_with("a storage in memory ends with its process"), "{message}");
+        assert!(
+            message.starts_with("storage in memory exists only within its process"),
+            "{message}"
+        );
     }
 
     #[tokio::test]

@@ -64,7 +64,7 @@ pub async fn show(
             _ => {}
         }
     }
-    Ok(ShownEnd::Failed("the work was stopped".to_owned()))
+    Ok(ShownEnd::Failed("the command was stopped".to_owned()))
 }
 
 /// The line that says how far the work is.
@@ -99,7 +99,7 @@ impl ProgressLine {
                 (self.objects, self.bytes) = (0, 0);
                 self.bar.set_prefix(label.clone());
                 if !self.is_terminal {
-                    tracing::info!(step = label, "working");
+                    tracing::info!(step = label, "running");
                 }
             }
             MaintenanceEvent::Progress { objects, bytes } => {
@@ -166,7 +166,7 @@ fn action_line(action: &GcAction, outcome: GcOutcome) -> String {
     };
     let outcome = match outcome {
         GcOutcome::Done => "",
-        GcOutcome::Changed => " (changed meanwhile, stays)",
+        GcOutcome::Changed => " (changed meanwhile, kept)",
         GcOutcome::Withheld => " (withheld)",
         GcOutcome::Failed => " (failed)",
     };
@@ -175,7 +175,7 @@ fn action_line(action: &GcAction, outcome: GcOutcome) -> String {
         line = format!("{line} -> {to}");
     }
     if let (GcActionKind::RemoveTag, Some(digest)) = (&action.kind, &action.digest) {
-        line = format!("{line} (named {digest}, which is absent)");
+        line = format!("{line} (pointed to {digest}, which is absent)");
     }
     format!("{line}{outcome}\n")
 }
@@ -209,7 +209,7 @@ fn finding_lines(finding: &FsckFinding) -> String {
 }
 
 fn row(name: &str, tally: &GcTally, removed: &str) -> String {
-    let mut parts = vec![format!("{} looked at", number(tally.scanned))];
+    let mut parts = vec![format!("{} examined", number(tally.scanned))];
     for (count, what) in [
         (tally.kept, "kept"),
         (tally.young, "young"),
@@ -238,25 +238,25 @@ fn collected(done: &GcReport) -> String {
     if done.queued > 0 {
         let (count, bytes) = (number(done.queued), size(done.queued_bytes));
         text += &format!(
-            "{:<11} {count} blobs ({bytes}) have lost their last link; a later run removes the bytes\n",
-            "waiting"
+            "{:<11} {count} blobs ({bytes}) lost their last link; a later run deletes the bytes\n",
+            "queued"
         );
     }
     if done.deduplicated.scanned > 0 {
         text += &row("duplicates", &done.deduplicated, "deduplicated");
     }
     if done.leftovers.scanned > 0 {
-        text += &row("leftovers", &done.leftovers, "removed");
+        text += &row("orphans", &done.leftovers, "removed");
     }
     let uploads = done.uploads;
     if uploads.unfinished + uploads.ended + uploads.failed > 0 {
         text += &format!(
-            "{:<11} {} never finished and {} over, removed; {} failed\n",
+            "{:<11} {} expired and {} finished, removed; {} failed\n",
             "uploads", uploads.unfinished, uploads.ended, uploads.failed
         );
     }
     if done.links.withheld > 0 {
-        text += "One run removes only a share of the links (gc-share-max): run again, or with --force.\n";
+        text += "gc-share-max reached: run again, or with --force.\n";
     }
     text
 }
@@ -284,8 +284,8 @@ fn explained(explanation: &ExplainReport) -> String {
     let digest = &explanation.request.digest;
     if explanation.holdings.is_empty() {
         return match &explanation.request.repository {
-            Some(name) => format!("{name} does not hold {digest}\n"),
-            None => format!("no repository holds {digest}\n"),
+            Some(name) => format!("{name} does not have {digest}\n"),
+            None => format!("no repository has {digest}\n"),
         };
     }
     explanation.holdings.iter().map(holding).collect()
@@ -295,22 +295,24 @@ fn holding(holding: &ExplainedContent) -> String {
     let ExplainedContent { repository, kind, size_bytes, age_s, .. } = holding;
     let (kind, bytes) = match kind {
         ContentKind::Manifest => ("a manifest", ""),
-        ContentKind::Blob => ("a blob", ", and a later one its bytes, unless others hold them"),
+        ContentKind::Blob => {
+            ("a blob", ", and a later one its bytes, unless other repositories have them")
+        }
     };
     let size = size(*size_bytes);
     let mut text = format!("{repository}: {kind} of {size}, touched {} ago\n", about(*age_s));
     for reason in &holding.reasons {
         text += &match reason {
-            RetentionReason::Tag { tag } => format!("  kept by the tag {tag}\n"),
-            RetentionReason::Manifest { digest } => format!("  kept by the manifest {digest}\n"),
-            RetentionReason::Subject { digest } => format!("  kept by its subject {digest}\n"),
+            RetentionReason::Tag { tag } => format!("  kept by tag {tag}\n"),
+            RetentionReason::Manifest { digest } => format!("  kept by manifest {digest}\n"),
+            RetentionReason::Subject { digest } => format!("  kept by subject {digest}\n"),
             RetentionReason::UntaggedKept => {
-                "  kept because manifests without a tag are (gc-untagged is off)\n".to_owned()
+                "  kept without a tag (gc-untagged is off)\n".to_owned()
             }
         };
     }
     if let Some(after) = holding.goes_after {
-        text += &format!("  nothing keeps it: {}{bytes}\n", when(after));
+        text += &format!("  unreferenced: {}{bytes}\n", when(after));
     }
     text
 }
@@ -319,8 +321,8 @@ fn when(goes_after: u64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs();
     match goes_after.checked_sub(now) {
-        None | Some(0) => "the next collection removes it".to_owned(),
-        Some(left) => format!("the first collection in {} or later removes it", about(left)),
+        None | Some(0) => "the next GC run deletes it".to_owned(),
+        Some(left) => format!("the first GC run in {} or later deletes it", about(left)),
     }
 }
 
@@ -377,10 +379,10 @@ mod tests {
         let done = GcReport { links, queued: 2, queued_bytes: 10, ..GcReport::default() };
         assert_eq!(
             collected(&done),
-            "manifests   0 looked at, 0 removed\n\
-             links       1,200 looked at, 1,100 kept, 7 withheld, 100 removed (2.0 KiB)\n\
-             waiting     2 blobs (10 B) have lost their last link; a later run removes the bytes\n\
-             One run removes only a share of the links (gc-share-max): run again, or with --force.\n"
+            "manifests   0 examined, 0 removed\n\
+             links       1,200 examined, 1,100 kept, 7 withheld, 100 removed (2.0 KiB)\n\
+             queued      2 blobs (10 B) lost their last link; a later run deletes the bytes\n\
+             gc-share-max reached: run again, or with --force.\n"
         );
     }
 

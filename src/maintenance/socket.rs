@@ -149,16 +149,16 @@ async fn answer(
         Err(_) => return,
     };
     let Ok(_slot) = slots.try_acquire() else {
-        let message = format!("{COMMANDS_MAX} commands run already; try again later");
+        let message = format!("{COMMANDS_MAX} commands are running; try again later");
         return send(&mut writing, &MaintenanceEvent::Failed { message }).await;
     };
-    tracing::info!(command = %command, "asked through the control socket");
+    tracing::info!(command = %command, "command received through the control socket");
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     // Nothing more is to come: what comes is the end of the client.
     let mut more = [0];
     tokio::select! {
         ((), ()) = async { tokio::join!(workshop.run(command, by, sender), pass_on(events, &mut writing)) } => {}
-        _ = reading.read(&mut more) => tracing::info!("the client went away: stopped"),
+        _ = reading.read(&mut more) => tracing::info!("command stopped: its client disconnected"),
     }
 }
 
@@ -169,7 +169,7 @@ async fn read_command(
     let read = reading.take(COMMAND_BYTES_MAX).read_line(&mut line).await;
     read.map_err(|error| error.to_string())?;
     serde_json::from_str(&line).map_err(|error| {
-        format!("this is no command that this version of jreg knows ({error}): use the jreg that serves the folder")
+        format!("this version of jreg does not know the command ({error}): use the same version as the server")
     })
 }
 
@@ -226,7 +226,7 @@ pub async fn ask(
     let mut lines = BufReader::new(reading).lines();
     while let Some(line) = lines.next_line().await? {
         let event: MaintenanceEvent = serde_json::from_str(&line).map_err(|error| {
-            let what = format!("the jreg that serves the folder is another version: {error}");
+            let what = format!("the jreg that serves the folder has another version: {error}");
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?;
         let is_last = matches!(event, MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. });

@@ -86,7 +86,7 @@ impl AccessTokenInfo {
             (Some(at), _) => format!("revoked {}", day(at)),
             (None, Some(at)) if at <= now => format!("expired {}", day(at)),
             (None, Some(at)) => format!("until {}", day(at)),
-            (None, None) => "for ever".to_owned(),
+            (None, None) => "no expiry".to_owned(),
         }
     }
 }
@@ -95,7 +95,7 @@ impl AccessTokenInfo {
 fn day(at: u64) -> String {
     let time = i64::try_from(at).ok().and_then(|at| DateTime::from_timestamp(at, 0));
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
-    time.map_or_else(|| "the end of time".to_owned(), text)
+    time.map_or_else(|| "out of range".to_owned(), text)
 }
 
 /// Does what is asked.

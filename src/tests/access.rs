@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use jreg_access::*;
-use jreg_auth::{Identity, Reason};
+use jreg_auth::{DecisionReason, Identity};
 use jreg_config::Settings;
 use jreg_net::server::Body;
 use jreg_oci::{Algorithm, Digest, Endpoint, Tag};
@@ -47,21 +47,26 @@ impl Clerk {
 #[async_trait]
 impl Authorizer for Clerk {
     async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
-        let clerk = Identity::named("clerk", jreg_auth::Source::Htpasswd);
+        let clerk = Identity::named("clerk", jreg_auth::IdentitySource::Htpasswd);
         Ok(AuthContext::new(Bearer::of(clerk), asker))
     }
 
-    fn grant(&self, _: &AuthContext, right: &Right) -> Result<Reason, AuthError> {
+    fn grant(&self, _: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         self.asked.lock().unwrap().push(right.clone());
         if (self.grants)(right) {
-            return Ok(Reason::Open);
+            return Ok(DecisionReason::Open);
         }
         let reason = "the clerk says no".to_owned();
         let access = RefusedAccess::new(Credentialed::No, right);
         Err(AuthError::Unauthenticated { challenge: Some(CHALLENGE.to_owned()), access, reason })
     }
 
-    fn grant_tag(&self, auth: &AuthContext, right: &Right, _: &Tag) -> Result<Reason, AuthError> {
+    fn grant_tag(
+        &self,
+        auth: &AuthContext,
+        right: &Right,
+        _: &Tag,
+    ) -> Result<DecisionReason, AuthError> {
         self.grant(auth, right)
     }
 

@@ -1,4 +1,4 @@
-"""The attacks. Each is a context manager: it begins, holds while the innocent client works, ends.
+"""The attacks. Each is a context manager: it starts, runs while the regular client works, ends.
 
 What an attack raises after its `yield` is a failure of the registry, like a bound that it exceeds.
 """
@@ -61,7 +61,7 @@ def attack(name, about, **more):
 
 @dataclass
 class Target:
-    """What an attack is told of the registry it attacks."""
+    """The registry under attack, as an attack sees it."""
 
     port: int
     full: bool
@@ -134,15 +134,13 @@ def repeat(parent, work, arguments):
 
 
 @contextlib.contextmanager
-def dribble(sockets, data, seconds=1.0):
-    """Sends the same few bytes on every socket, again and again, until left."""
+def repeated(work, seconds):
+    """Runs `work()` in a thread, again and again with a pause, until left."""
     stop = threading.Event()
 
     def run():
         while not stop.wait(seconds):
-            for sock in sockets:
-                with contextlib.suppress(OSError):
-                    sock.sendall(data)
+            work()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -151,6 +149,23 @@ def dribble(sockets, data, seconds=1.0):
     finally:
         stop.set()
         thread.join()
+
+
+def dribble(sockets, data, seconds=1.0):
+    """Sends the same few bytes on every socket, again and again, until left."""
+
+    def send():
+        for sock in sockets:
+            with contextlib.suppress(OSError):
+                sock.sendall(data)
+
+    return repeated(send, seconds)
+
+
+def put_accepted(client, repository, reference, manifest):
+    response = client.put_manifest(repository, reference, manifest)
+    if response.status != 201:
+        raise Failure(f"a manifest was refused with {response.status}: {response.body[:200]}")
 
 
 def head(method, path, *fields):
@@ -168,8 +183,8 @@ def open_http2(target, initial_window=None):
     return connection
 
 
-# Room is reserved before bytes come
-# ----------------------------------
+# Memory is reserved before bytes arrive
+# --------------------------------------
 
 
 def announce_uploads(target, count, *fields, first=b""):
@@ -225,8 +240,8 @@ def idle_manifests_http2(target):
     connection.close()
 
 
-# Readers that stall
-# ------------------
+# Stalled readers
+# ---------------
 
 STALLED_BYTES = 8 * MIB
 STALL_TIMEOUT_SECONDS = 4
@@ -298,7 +313,7 @@ def windows_before_login(target):
     with contextlib.ExitStack() as stack:
         for n, connection in enumerate(held):
             stack.callback(connection.close)
-            login = basic(f"nobody{n}", "guess")["Authorization"]
+            login = basic(f"unknown{n}", "guess")["Authorization"]
             for _ in range(8):
                 stream = connection.request(
                     "POST", "/v2/attacker/app/blobs/uploads/", [("authorization", login)], end=False
@@ -405,9 +420,7 @@ def seed_children(target):
     seed_config(target)
     client = target.trusted()
     for n in range(CHILDREN):
-        response = client.put_manifest("attacker/app", digest_of(child(n)), child(n))
-        if response.status != 201:
-            raise Failure(f"a child was refused with {response.status}: {response.body[:200]}")
+        put_accepted(client, "attacker/app", digest_of(child(n)), child(n))
 
 
 @attack(
@@ -487,9 +500,7 @@ def seed_hidden(target):
     def put(first):
         client = target.trusted()
         for n in range(first, count, 6):
-            response = client.put_manifest(f"hidden/r{n:06}", "v1", manifest)
-            if response.status != 201:
-                raise Failure(f"a manifest was refused with {response.status}: {response.body[:200]}")
+            put_accepted(client, f"hidden/r{n:06}", "v1", manifest)
 
     threads = [threading.Thread(target=put, args=(first,)) for first in range(6)]
     for thread in threads:
@@ -539,14 +550,10 @@ def get_referrers(port, n):
     Client(port, ATTACKER).repeat("GET", f"/v2/attacker/app/referrers/{digest_of(b'subject')}?n=1&last={last}")
 
 
+# The decorator that is nearer to the function registers first.
+@attack("digests-s3", "such manifests against a bucket", seed=seed_config, bucket=["--latency-ms", "20"], peers=False)
 @attack("digests", "manifests of an unknown type name 4,096 digests", seed=seed_config)
 def digests(target):
-    with processes(target.size(8, 32), put_digests, target.port):
-        yield
-
-
-@attack("digests-s3", "such manifests against a bucket", seed=seed_config, bucket=["--latency-ms", "20"], peers=False)
-def digests_s3(target):
     with processes(target.size(8, 32), put_digests, target.port):
         yield
 
@@ -556,16 +563,11 @@ def put_digests(port, n):
     Client(port, ATTACKER).put_manifest("attacker/app", f"d{n}", json.dumps({"x": names}).encode(), UNKNOWN_TYPE)
 
 
-@attack("access-tokens", "clients log in with access tokens that were never issued", policy=LISTED, peers=False)
-def access_tokens(target):
-    with processes(target.size(8, 32), guess_access_token, target.port):
-        yield
-
-
 @attack(
     "access-tokens-s3", "such logins against a bucket", policy=LISTED, bucket=["--latency-ms", "20"], peers=False
 )
-def access_tokens_s3(target):
+@attack("access-tokens", "clients log in with access tokens that were never issued", policy=LISTED, peers=False)
+def access_tokens(target):
     with processes(target.size(8, 32), guess_access_token, target.port):
         yield
 
@@ -632,7 +634,7 @@ def unread_log(target):
             try:
                 client.repeat("GET", "/v2/attacker/" + "x" * 200 + "/tags/list")
             except OSError as error:
-                raise Failure(f"a request was not answered while nobody reads the log: {error!r}") from error
+                raise Failure(f"a request had no response while the log is not read: {error!r}") from error
         yield
 
 
@@ -707,8 +709,8 @@ def age(root):
     peers=False,
 )
 def full_disk(target):
-    storm = Storm(target)
-    with storm, keep_full(target.disk):
+    writes = WriteLoad(target)
+    with writes, keep_full(target.disk):
         wait_until_full(target.disk)
         gc = subprocess.Popen(
             [target.kind.binary, "gc", "--storage", target.storage, "--force", "--requests-per-second", "0"],
@@ -716,11 +718,11 @@ def full_disk(target):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        storm.watch(target.size(8, 60))
+        writes.watch(target.size(8, 60))
         gc.kill()
         gc.wait()
         check_pull(target)
-    storm.check_writes()
+    writes.check_writes()
     yield
 
 
@@ -739,31 +741,26 @@ def check_pull(target):
 @contextlib.contextmanager
 def keep_full(disk):
     """Keeps the free space between the two marks with a file that grows and shrinks."""
-    stop = threading.Event()
     path = f"{disk.path}/filler"
 
-    def run():
-        with open(path, "wb", buffering=0) as file:
-            while not stop.wait(0.002):
-                available = disk.available()
-                with contextlib.suppress(OSError):
-                    if available > DISK_HIGH_BYTES:
-                        file.write(bytes(min(available - DISK_HIGH_BYTES + 50_000, 4_000_000)))
-                    elif available < DISK_LOW_BYTES:
-                        file.truncate(max(0, file.tell() - (DISK_LOW_BYTES - available) - 100_000))
-                        file.seek(0, os.SEEK_END)
+    def adjust():
+        available = disk.available()
+        with contextlib.suppress(OSError):
+            if available > DISK_HIGH_BYTES:
+                file.write(bytes(min(available - DISK_HIGH_BYTES + 50_000, 4_000_000)))
+            elif available < DISK_LOW_BYTES:
+                file.truncate(max(0, file.tell() - (DISK_LOW_BYTES - available) - 100_000))
+                file.seek(0, os.SEEK_END)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        os.truncate(path, 0)
+    with open(path, "wb", buffering=0) as file:
+        try:
+            with repeated(adjust, 0.002):
+                yield
+        finally:
+            os.truncate(path, 0)
 
 
-class Storm:
+class WriteLoad:
     """Clients that put and delete tags without a pause, as a context manager."""
 
     def __init__(self, target):
@@ -799,7 +796,7 @@ class Storm:
             self.last_response = time.monotonic()
 
     def watch(self, seconds):
-        """Waits, and raises Failure if no write is answered for a while."""
+        """Waits, and raises Failure if no write has a response for a while."""
         until = time.monotonic() + seconds
         while time.monotonic() < until or time.monotonic() - self.last_response > 1:
             if time.monotonic() - self.last_response > HANG_SECONDS:
@@ -807,7 +804,7 @@ class Storm:
             time.sleep(0.1)
 
     def check_writes(self):
-        """Once the disk has room, every client is answered."""
+        """Once the disk has space, every client gets a response."""
         for thread in self.threads:
             thread.join(HANG_SECONDS)
             if thread.is_alive():

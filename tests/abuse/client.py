@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests from chosen loopback addresses, and the innocent client of every attack."""
+"""HTTP/1.1 requests from chosen loopback addresses, and the regular client of every attack."""
 
 import base64
 import hashlib
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 ATTACKER, INNOCENT, PROBE = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-# How long the innocent client waits for one response.
+# How long the regular client waits for one response.
 RESPONSE_SECONDS_MAX = 30
 # How long it retries a push that is refused with 429 or 503 and Retry-After.
 RETRY_SECONDS_MAX = 20
 
 
 class Failure(Exception):
-    """What an attack achieved that it must not."""
+    """A limit that an attack exceeded."""
 
 
 @dataclass

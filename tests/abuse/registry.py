@@ -94,7 +94,7 @@ class Running:
         self.unread = None
         log = open(self.log, "ab")
         if unread_log:
-            # The reading end stays open, and nobody reads.
+            # The reading end stays open and is never read.
             self.unread, writing = os.pipe()
             log.close()
             log = os.fdopen(writing, "wb")

@@ -171,7 +171,7 @@ async fn who_vouches_for_the_authority_must_be_readable() {
         }
         world.settings.acme_ca_file = Some(path.display().to_string());
         let error = world.build().await.err().unwrap();
-        assert_eq!(error.to_string(), "cannot ask for certificates (acme-domains)");
+        assert_eq!(error.to_string(), "cannot set up ACME (acme-domains)");
         let source = error.source().unwrap().to_string();
         assert!(source.contains(why) && source.contains("other.pem"), "{source}");
     }

@@ -2,7 +2,7 @@
 
 use jreg_testkit::{Image, Manifest, delete, get, head, index_of, push_image, push_manifest};
 
-use crate::manifests::manifest;
+use crate::contract::manifests::manifest;
 
 fn one() -> Manifest {
     index_of(&[Image::plain(1).manifest.descriptor()])

@@ -12,8 +12,8 @@ use jreg_testkit::{
     push_blob, put, sha256,
 };
 
-use crate::blobs::blob;
-use crate::on_each;
+use crate::contract::blobs::blob;
+use crate::contract::on_each;
 
 /// A limit that is reached at once by a client that does nothing.
 const SHORT: Duration = Duration::from_millis(200);
@@ -254,7 +254,7 @@ fn fixed_body_that_trickles_is_ended() {
 
 #[test]
 fn fixed_body_that_trickles_over_http2_is_ended() {
-    crate::block_on(async {
+    crate::contract::block_on(async {
         let spec = ServerSpec::with(|settings| {
             settings.body_rate_min = 1024;
             settings.body_rate_grace = SHORT;
@@ -282,7 +282,7 @@ fn fixed_body_that_trickles_over_http2_is_ended() {
 /// Progress, however slow, is not a stall: there is no total time on a body.
 #[test]
 fn c19_slow_body_is_not_stalled() {
-    crate::block_on(async {
+    crate::contract::block_on(async {
         let spec = ServerSpec::with(|settings| settings.body_idle_timeout = SHORT * 5);
         let server = TestServer::start(spec).await;
         let client = server.client();
@@ -557,7 +557,7 @@ fn c19_many_uploads_at_once() {
 /// A server that was stopped and started again on the same folder has everything.
 #[test]
 fn folder_is_there_again_after_a_restart() {
-    crate::block_on(async {
+    crate::contract::block_on(async {
         let server =
             TestServer::start(ServerSpec::default().store(jreg_testkit::StoreKind::Folder)).await;
         let mut scenario = Scenario::new("kept", server.client());

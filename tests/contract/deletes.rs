@@ -6,8 +6,8 @@ use jreg_testkit::{
 };
 use serde_json::json;
 
-use crate::blobs::blob;
-use crate::manifests::manifest;
+use crate::contract::blobs::blob;
+use crate::contract::manifests::manifest;
 
 fn image() -> Manifest {
     Image::plain(1).manifest

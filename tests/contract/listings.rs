@@ -3,7 +3,7 @@
 use jreg_testkit::{Client, ServerSpec, Step, get, head, index_of, push_manifest, put};
 use serde_json::{Value, json};
 
-use crate::on_each;
+use crate::contract::on_each;
 
 fn tags(query: &str) -> Step {
     get(&format!("/v2/{{repo}}/tags/list{query}"))

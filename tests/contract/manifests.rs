@@ -465,7 +465,7 @@ contract! {
             push_manifest("once", &single),
             delete(&manifest(&image.digest())).is(202),
             pulls("once", &single),
-            get(&crate::blobs::blob(&layer.bytes)).is(200).gives(layer.bytes.clone()),
+            get(&crate::contract::blobs::blob(&layer.bytes)).is(200).gives(layer.bytes.clone()),
             push_manifest("twice", &image),
             pulls("twice", &image),
         ]

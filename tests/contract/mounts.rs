@@ -2,7 +2,7 @@
 
 use jreg_testkit::{Step, delete, get, head, post, push_blob_to, put, sha256, sha512};
 
-use crate::blobs::blob;
+use crate::contract::blobs::blob;
 
 fn mount(digest: &str, from: &str) -> Step {
     post(&format!("/v2/{{repo}}/blobs/uploads/?mount={digest}&from={from}"))

@@ -6,7 +6,7 @@ use jreg_testkit::{
 };
 use serde_json::json;
 
-use crate::on_each;
+use crate::contract::on_each;
 
 /// Pushes and pulls everything in the repository of this name.
 fn lives(name: &str) -> Vec<Step> {

@@ -2,7 +2,7 @@
 
 use jreg_testkit::{Response, get, head, push_blob};
 
-use crate::blobs::blob;
+use crate::contract::blobs::blob;
 
 const TEXT: &str = "0123456789";
 

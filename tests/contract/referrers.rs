@@ -6,9 +6,9 @@ use jreg_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::listings::follow;
-use crate::manifests::manifest;
-use crate::on_each;
+use crate::contract::listings::follow;
+use crate::contract::manifests::manifest;
+use crate::contract::on_each;
 
 const SBOM: &str = "application/vnd.example.sbom.v1";
 const SIGNATURE: &str = "application/vnd.example.signature.v1";

@@ -5,14 +5,14 @@ use async_trait::async_trait;
 use jreg_access::{
     Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, RefusedAccess, Right,
 };
-use jreg_auth::Reason;
+use jreg_auth::DecisionReason;
 use jreg_oci::Tag;
 use jreg_testkit::{
     ServerSpec, delete, get, head, index_of, media, post, push_blob_to, put, sha256,
 };
 use serde_json::json;
 
-use crate::blobs::blob;
+use crate::contract::blobs::blob;
 
 /// Lets nobody see `secret` who does not know the word, and nobody delete from `kept`.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Authorizer for Rules {
         Ok(AuthContext::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<Reason, AuthError> {
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         let word = auth.asker.headers.get("Authorization");
         let knows = word.is_some_and(|word| word == "word");
         let reason = "the rules of the test".to_owned();
@@ -39,11 +39,16 @@ impl Authorizer for Rules {
             Right::Delete(name) if name.as_str() == "kept" => {
                 Err(AuthError::Forbidden { access, reason })
             }
-            _ => Ok(Reason::Open),
+            _ => Ok(DecisionReason::Open),
         }
     }
 
-    fn grant_tag(&self, auth: &AuthContext, right: &Right, _: &Tag) -> Result<Reason, AuthError> {
+    fn grant_tag(
+        &self,
+        auth: &AuthContext,
+        right: &Right,
+        _: &Tag,
+    ) -> Result<DecisionReason, AuthError> {
         self.grant(auth, right)
     }
 

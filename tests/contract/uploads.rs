@@ -4,7 +4,7 @@ use jreg_testkit::{
     Scenario, Step, delete, get, head, patch, post, push_blob, put, sha256, sha512,
 };
 
-use crate::blobs::blob;
+use crate::contract::blobs::blob;
 
 /// Begins an upload whose location is kept as `{up}`.
 fn begin() -> Step {
@@ -282,7 +282,7 @@ contract! {
 
 #[test]
 fn upload_of_another_repository_is_404() {
-    crate::on_each(Default::default, |server| async move {
+    crate::contract::on_each(Default::default, |server| async move {
         let mut scenario = Scenario::new("mine", server.client());
         scenario
             .run(steps![begin(), patch("{up}").body("hello").is(202).keep("Location", "up")])

@@ -19,8 +19,8 @@ use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use jreg_testkit::{Image, Manifest, Rng, SmallPages, index_of};
 use tokio::sync::RwLock;
 
-use crate::world::sha256;
-use crate::{Findings, block_on};
+use crate::damage::world::sha256;
+use crate::damage::{Findings, block_on};
 
 const SEEDS: u64 = 6;
 const CHECKS: usize = 8;

@@ -4,9 +4,9 @@ use futures::StreamExt;
 use jreg_storage::ByteRange;
 use jreg_testkit::{Request, ServerSpec, StoreKind, TestServer};
 
-use crate::block_on;
-use crate::object::{Damage, Object};
-use crate::world::{Home, World, sha256};
+use crate::damage::block_on;
+use crate::damage::object::{Damage, Object};
+use crate::damage::world::{Home, World, sha256};
 
 #[test]
 fn bytes_of_another_size_are_never_a_whole_answer() {

@@ -19,7 +19,7 @@ use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{Image, ImageSpec, Manifest, index_of};
 use tempfile::TempDir;
 
-use crate::object::{Damage, Object};
+use crate::damage::object::{Damage, Object};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What every client script uses. The runner sets:
+# Functions of all client scripts. The runner sets:
 #   REGISTRY  host:port of the registry under test, plain HTTP
 #   REGISTRY_LOG  its log; unset if the runner did not start it
 #   CONTENT   the folder that tests/e2e/content filled
-#   WORK      this client's own empty folder, removed afterwards
+#   WORK      an empty folder for this client, removed afterwards
 #   RESULT    file that takes the client's version and what it did
 #   KEPT      file of "repository reference digest" lines, all checked again
 #             after the registry was killed and restarted
@@ -74,7 +74,7 @@ hash_of() {
   echo "sha256:$(sha256sum "$1" | cut -d' ' -f1)"
 }
 
-# verify REPOSITORY DIGEST: fetches a manifest and all that it names, and hashes
+# verify REPOSITORY DIGEST: fetches a manifest and everything that it references, and hashes
 # every byte, once for each repository.
 declare -A verified
 verify() {
@@ -94,7 +94,7 @@ verify() {
 }
 
 # stored REPOSITORY REFERENCE DIGEST: the registry has this content under this
-# reference, whole; and must still have it after the restart.
+# reference, complete; and must still have it after the restart.
 stored() {
   same "digest of $1:$2 in the registry" "$(registry_digest "$1" "$2")" "$3"
   verify "$1" "$3"
@@ -133,7 +133,7 @@ wait_for() {
   done
 }
 
-# stop PID: asks a process of ours to end, and makes it after 20 s.
+# stop PID: terminates a process that was started here, by SIGKILL after 20 s.
 stop() {
   local n
   kill -TERM "$1" 2>/dev/null || return 0

@@ -8,7 +8,7 @@ use jreg_oci::{Algorithm, ContentRange, Digest, Reference};
 use jreg_registry::{Error, PageRequest, Result, TouchPolicy, UploadChunk};
 use jreg_testkit::{Image, Manifest, Rng};
 
-use crate::bench::{Bench, read, sha256};
+use crate::faults::harness::{FaultHarness, read, sha256};
 
 /// An operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +68,13 @@ const PIECE_BYTES: usize = 10_000;
 const SMALL: &[u8] = b"a small blob";
 
 /// Longer than a part of a shared store.
-fn large(bench: &Bench) -> Bytes {
-    Rng::new(1).bytes(bench.large_bytes)
+fn large(harness: &FaultHarness) -> Bytes {
+    Rng::new(1).bytes(harness.large_bytes)
 }
 
 /// Longer than the part of an upload whose length is known.
-fn very_large(bench: &Bench) -> Bytes {
-    Rng::new(2).bytes(bench.large_bytes.max(1300 * 1024))
+fn very_large(harness: &FaultHarness) -> Bytes {
+    Rng::new(2).bytes(harness.large_bytes.max(1300 * 1024))
 }
 
 fn subject() -> Image {
@@ -100,26 +100,26 @@ fn in_pieces(bytes: &Bytes) -> UploadChunk {
     }
 }
 
-async fn push(bench: &mut Bench, name: &'static str, bytes: Bytes) -> Result<()> {
+async fn push(harness: &mut FaultHarness, name: &'static str, bytes: Bytes) -> Result<()> {
     let digest = sha256(&bytes);
     let chunk = UploadChunk { length: Some(bytes.len() as u64), ..in_pieces(&bytes) };
-    bench.repository(name).blob_push(&digest, chunk).await?;
-    bench.blobs.insert((name, digest), bytes);
+    harness.repository(name).blob_push(&digest, chunk).await?;
+    harness.blobs.insert((name, digest), bytes);
     Ok(())
 }
 
-async fn upload(bench: &mut Bench, bytes: Bytes, digest: Digest) -> Result<()> {
-    let repository = bench.repository("a");
+async fn upload(harness: &mut FaultHarness, bytes: Bytes, digest: Digest) -> Result<()> {
+    let repository = harness.repository("a");
     let id = repository.upload_start(None);
     let progress = repository.upload_append(&id, in_pieces(&bytes)).await?;
     assert_eq!(progress.offset, bytes.len() as u64);
     repository.upload_finish(&id, &digest, UploadChunk::empty()).await?;
-    bench.blobs.insert(("a", digest), bytes);
+    harness.blobs.insert(("a", digest), bytes);
     Ok(())
 }
 
-async fn upload_chunks(bench: &mut Bench, bytes: Bytes) -> Result<()> {
-    let repository = bench.repository("a");
+async fn upload_chunks(harness: &mut FaultHarness, bytes: Bytes) -> Result<()> {
+    let repository = harness.repository("a");
     let id = repository.upload_start(None);
     let at = |start: usize, end: usize| UploadChunk {
         range: Some(ContentRange { start: start as u64, end_inclusive: end as u64 - 1 }),
@@ -130,15 +130,20 @@ async fn upload_chunks(bench: &mut Bench, bytes: Bytes) -> Result<()> {
     repository.upload_append(&id, at(first, first + 10)).await?;
     assert_eq!(repository.upload_status(&id).await?.offset, first as u64 + 10);
     repository.upload_finish(&id, &sha256(&bytes), at(first + 10, bytes.len())).await?;
-    bench.blobs.insert(("a", sha256(&bytes)), bytes);
+    harness.blobs.insert(("a", sha256(&bytes)), bytes);
     Ok(())
 }
 
-async fn push_image(bench: &mut Bench, name: &'static str, image: &Image, tag: &'static str) {
+async fn push_image(
+    harness: &mut FaultHarness,
+    name: &'static str,
+    image: &Image,
+    tag: &'static str,
+) {
     for blob in &image.blobs {
-        push(bench, name, blob.bytes.clone()).await.unwrap();
+        push(harness, name, blob.bytes.clone()).await.unwrap();
     }
-    bench.put(name, &image.manifest, Some(tag), &[]).await.unwrap();
+    harness.put(name, &image.manifest, Some(tag), &[]).await.unwrap();
 }
 
 /// A deletion that may have been applied by an earlier try: then there is nothing to delete.
@@ -153,86 +158,88 @@ fn gone_is_done(outcome: Result<()>) -> Result<()> {
 
 impl Attempt {
     /// What must be there before.
-    pub(crate) async fn prepare(self, bench: &mut Bench) {
+    pub(crate) async fn prepare(self, harness: &mut FaultHarness) {
         match self {
-            Self::PushAgain | Self::UploadAgain => push(bench, "a", SMALL.into()).await.unwrap(),
-            Self::PushHeldElsewhere => push(bench, "b", very_large(bench)).await.unwrap(),
-            Self::Mount => push(bench, "b", SMALL.into()).await.unwrap(),
+            Self::PushAgain | Self::UploadAgain => push(harness, "a", SMALL.into()).await.unwrap(),
+            Self::PushHeldElsewhere => push(harness, "b", very_large(harness)).await.unwrap(),
+            Self::Mount => push(harness, "b", SMALL.into()).await.unwrap(),
             Self::MountAgain => {
-                push(bench, "b", SMALL.into()).await.unwrap();
-                push(bench, "a", SMALL.into()).await.unwrap();
+                push(harness, "b", SMALL.into()).await.unwrap();
+                push(harness, "a", SMALL.into()).await.unwrap();
             }
             Self::PushAfterDelete => {
-                push(bench, "a", SMALL.into()).await.unwrap();
-                bench.repository("a").blob_delete(&sha256(SMALL)).await.unwrap();
-                bench.blobs.clear();
+                push(harness, "a", SMALL.into()).await.unwrap();
+                harness.repository("a").blob_delete(&sha256(SMALL)).await.unwrap();
+                harness.blobs.clear();
             }
             Self::PutReferrer => {
-                push_image(bench, "a", &subject(), "v1").await;
+                push_image(harness, "a", &subject(), "v1").await;
                 for blob in referrer().blobs {
-                    push(bench, "a", blob.bytes).await.unwrap();
+                    push(harness, "a", blob.bytes).await.unwrap();
                 }
             }
-            Self::PutWithTags | Self::DeleteTag => push_image(bench, "a", &subject(), "v1").await,
+            Self::PutWithTags | Self::DeleteTag => push_image(harness, "a", &subject(), "v1").await,
             Self::Retag => {
-                push_image(bench, "a", &subject(), "v1").await;
-                push_image(bench, "a", &Image::plain(3), "v3").await;
+                push_image(harness, "a", &subject(), "v1").await;
+                push_image(harness, "a", &Image::plain(3), "v3").await;
             }
-            Self::DeleteBlob => push(bench, "a", SMALL.into()).await.unwrap(),
+            Self::DeleteBlob => push(harness, "a", SMALL.into()).await.unwrap(),
             Self::DeleteManifest => {
-                push_image(bench, "a", &subject(), "v1").await;
-                push_image(bench, "a", &referrer(), "v2").await;
-                bench.put("a", &referrer().manifest, Some("v3"), &[]).await.unwrap();
+                push_image(harness, "a", &subject(), "v1").await;
+                push_image(harness, "a", &referrer(), "v2").await;
+                harness.put("a", &referrer().manifest, Some("v3"), &[]).await.unwrap();
             }
             _ => {}
         }
     }
 
     /// Does it, and notes in the ledger what is acknowledged or in doubt.
-    pub(crate) async fn run(self, bench: &mut Bench) -> Result<()> {
+    pub(crate) async fn run(self, harness: &mut FaultHarness) -> Result<()> {
         match self {
             Self::PushSmall | Self::PushAgain | Self::PushAfterDelete => {
-                push(bench, "a", SMALL.into()).await
+                push(harness, "a", SMALL.into()).await
             }
-            Self::PushLarge | Self::PushHeldElsewhere => push(bench, "a", very_large(bench)).await,
+            Self::PushLarge | Self::PushHeldElsewhere => {
+                push(harness, "a", very_large(harness)).await
+            }
             Self::UploadSmall | Self::UploadAgain => {
-                upload(bench, SMALL.into(), sha256(SMALL)).await
+                upload(harness, SMALL.into(), sha256(SMALL)).await
             }
             Self::UploadLarge => {
-                let bytes = large(bench);
-                upload(bench, bytes.clone(), sha256(&bytes)).await
+                let bytes = large(harness);
+                upload(harness, bytes.clone(), sha256(&bytes)).await
             }
-            Self::UploadChunks => upload_chunks(bench, large(bench)).await,
+            Self::UploadChunks => upload_chunks(harness, large(harness)).await,
             Self::UploadSha512 => {
-                let bytes = large(bench);
-                upload(bench, bytes.clone(), Digest::of(Algorithm::Sha512, &bytes)).await
+                let bytes = large(harness);
+                upload(harness, bytes.clone(), Digest::of(Algorithm::Sha512, &bytes)).await
             }
-            Self::Mount | Self::MountAgain => mount(bench).await,
-            Self::PutReferrer => bench.put("a", &referrer().manifest, Some("sbom"), &[]).await,
-            Self::PutWithTags => bench.put("a", &subject().manifest, None, &["v1", "v2"]).await,
-            Self::Retag => bench.put("a", &subject().manifest, Some("v3"), &[]).await,
+            Self::Mount | Self::MountAgain => mount(harness).await,
+            Self::PutReferrer => harness.put("a", &referrer().manifest, Some("sbom"), &[]).await,
+            Self::PutWithTags => harness.put("a", &subject().manifest, None, &["v1", "v2"]).await,
+            Self::Retag => harness.put("a", &subject().manifest, Some("v3"), &[]).await,
             Self::DeleteBlob => {
-                bench.blobs.clear();
-                gone_is_done(bench.repository("a").blob_delete(&sha256(SMALL)).await)
+                harness.blobs.clear();
+                gone_is_done(harness.repository("a").blob_delete(&sha256(SMALL)).await)
             }
-            Self::DeleteManifest => delete_manifest(bench, &referrer().manifest).await,
-            Self::DeleteTag => delete_tag(bench, "v1").await,
-            Self::Cancel => cancel(bench).await,
+            Self::DeleteManifest => delete_manifest(harness, &referrer().manifest).await,
+            Self::DeleteTag => delete_tag(harness, "v1").await,
+            Self::Cancel => cancel(harness).await,
         }
     }
 
     /// What must be true once it was acknowledged, beside the ledger.
-    pub(crate) async fn is_done(self, bench: &mut Bench) {
+    pub(crate) async fn is_done(self, harness: &mut FaultHarness) {
         match self {
             Self::PutReferrer => {
-                assert_eq!(referrers(bench).await, [sha256(&referrer().manifest.bytes)])
+                assert_eq!(referrers(harness).await, [sha256(&referrer().manifest.bytes)])
             }
             Self::DeleteManifest => {
-                assert!(referrers(bench).await.is_empty(), "a deleted referrer is listed")
+                assert!(referrers(harness).await.is_empty(), "a deleted referrer is listed")
             }
             Self::DeleteBlob => {
                 let gone =
-                    bench.repository("a").blob_stat(&sha256(SMALL), TouchPolicy::Never).await;
+                    harness.repository("a").blob_stat(&sha256(SMALL), TouchPolicy::Never).await;
                 assert!(matches!(gone, Err(Error::BlobUnknown { .. })), "{gone:?}");
             }
             _ => {}
@@ -240,57 +247,57 @@ impl Attempt {
     }
 }
 
-async fn mount(bench: &mut Bench) -> Result<()> {
+async fn mount(harness: &mut FaultHarness) -> Result<()> {
     let from = "b".parse().unwrap();
-    let mounted = bench.repository("a").blob_mount(&sha256(SMALL), &from).await?;
+    let mounted = harness.repository("a").blob_mount(&sha256(SMALL), &from).await?;
     assert!(mounted.is_some(), "the source holds it");
-    bench.blobs.insert(("a", sha256(SMALL)), SMALL.into());
+    harness.blobs.insert(("a", sha256(SMALL)), SMALL.into());
     Ok(())
 }
 
-async fn delete_manifest(bench: &mut Bench, manifest: &Manifest) -> Result<()> {
+async fn delete_manifest(harness: &mut FaultHarness, manifest: &Manifest) -> Result<()> {
     let digest = sha256(&manifest.bytes);
-    bench.manifests.remove(&("a", digest.clone()));
+    harness.manifests.remove(&("a", digest.clone()));
     for tag in ["v2", "v3"] {
-        bench.tags.insert(("a", tag), [None, Some(digest.clone())].into());
+        harness.tags.insert(("a", tag), [None, Some(digest.clone())].into());
     }
-    let deleted = bench.repository("a").manifest_delete(&Reference::Digest(digest), None).await;
+    let deleted = harness.repository("a").manifest_delete(&Reference::Digest(digest), None).await;
     gone_is_done(deleted)?;
     for tag in ["v2", "v3"] {
-        bench.tags.insert(("a", tag), [None].into());
+        harness.tags.insert(("a", tag), [None].into());
     }
     Ok(())
 }
 
-async fn delete_tag(bench: &mut Bench, tag: &'static str) -> Result<()> {
-    bench.tags.get_mut(&("a", tag)).unwrap().insert(None);
-    gone_is_done(bench.repository("a").manifest_delete(&tag.parse().unwrap(), None).await)?;
-    bench.tags.insert(("a", tag), [None].into());
+async fn delete_tag(harness: &mut FaultHarness, tag: &'static str) -> Result<()> {
+    harness.tags.get_mut(&("a", tag)).unwrap().insert(None);
+    gone_is_done(harness.repository("a").manifest_delete(&tag.parse().unwrap(), None).await)?;
+    harness.tags.insert(("a", tag), [None].into());
     Ok(())
 }
 
-async fn cancel(bench: &mut Bench) -> Result<()> {
-    let repository = bench.repository("a");
+async fn cancel(harness: &mut FaultHarness) -> Result<()> {
+    let repository = harness.repository("a");
     let id = repository.upload_start(None);
-    repository.upload_append(&id, in_pieces(&large(bench))).await?;
+    repository.upload_append(&id, in_pieces(&large(harness))).await?;
     repository.upload_cancel(&id).await?;
     let status = repository.upload_status(&id).await;
     assert!(status.is_err(), "a cancelled upload goes on");
     Ok(())
 }
 
-async fn referrers(bench: &Bench) -> Vec<Digest> {
+async fn referrers(harness: &FaultHarness) -> Vec<Digest> {
     let page = PageRequest { limit: 100, last: None };
     let subject = sha256(&subject().manifest.bytes);
-    let found = bench.repository("a").referrers(&subject, None, &page).await.unwrap();
+    let found = harness.repository("a").referrers(&subject, None, &page).await.unwrap();
     found.items.into_iter().map(|item| item.digest).collect()
 }
 
 /// Fills repository `a` for the reads below.
-pub(crate) async fn fill(bench: &mut Bench) {
-    push_image(bench, "a", &subject(), "v1").await;
-    push_image(bench, "a", &referrer(), "sbom").await;
-    push(bench, "b", SMALL.into()).await.unwrap();
+pub(crate) async fn fill(harness: &mut FaultHarness) {
+    push_image(harness, "a", &subject(), "v1").await;
+    push_image(harness, "a", &referrer(), "sbom").await;
+    push(harness, "b", SMALL.into()).await.unwrap();
 }
 
 /// A read of what [`fill`] made.
@@ -319,8 +326,8 @@ impl Read {
     ];
 
     /// Reads, and gives what was read in words.
-    pub(crate) async fn run(self, bench: &Bench) -> Result<String> {
-        let repository = bench.repository("a");
+    pub(crate) async fn run(self, harness: &FaultHarness) -> Result<String> {
+        let repository = harness.repository("a");
         let page = PageRequest { limit: 100, last: None };
         let layer = sha256(&subject().blobs[1].bytes);
         let manifest = sha256(&subject().manifest.bytes);
@@ -337,10 +344,10 @@ impl Read {
                 repository.manifest_get(&Reference::Digest(manifest), TouchPolicy::Never).await?,
             ),
             Self::Tags => words(repository.tags(&page).await?),
-            Self::Catalog => words(bench.registry().catalog(&page).await?),
+            Self::Catalog => words(harness.registry().catalog(&page).await?),
             Self::Referrers => words(repository.referrers(&manifest, None, &page).await?),
             Self::MountCandidates => {
-                words(bench.repository("c").mount_candidates(&sha256(SMALL)).await?)
+                words(harness.repository("c").mount_candidates(&sha256(SMALL)).await?)
             }
         })
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use jreg_storage::{S3Options, S3Store, Store, Tombstones};
 use jreg_testkit::s3::{Fault, Refusal, Rule, S3Server, S3Spec};
 
-use crate::attempt::{Attempt, for_each_attempt};
-use crate::bench::Bench;
-use crate::{block_on, is_of_the_store};
+use crate::faults::attempt::{Attempt, for_each_attempt};
+use crate::faults::harness::FaultHarness;
+use crate::faults::{block_on, is_of_the_store};
 
 /// More requests than any operation here makes.
 const REQUESTS_MAX: u64 = 100;
@@ -40,35 +40,35 @@ fn store(server: &S3Server) -> Arc<dyn Store> {
     Arc::new(Tombstones::new(store, jreg_registry::may_come_back))
 }
 
-async fn bench(server: &S3Server, attempt: Attempt, context: &str) -> Bench {
-    let mut bench = Bench::over(store(server), LARGE_BYTES, context).await;
-    attempt.prepare(&mut bench).await;
-    bench
+async fn harness(server: &S3Server, attempt: Attempt, context: &str) -> FaultHarness {
+    let mut harness = FaultHarness::over(store(server), LARGE_BYTES, context).await;
+    attempt.prepare(&mut harness).await;
+    harness
 }
 
-async fn holds(bench: &mut Bench, attempt: Attempt) {
-    bench.check().await;
-    attempt.is_done(bench).await;
-    bench.reopen().await;
-    bench.check().await;
-    attempt.is_done(bench).await;
+async fn holds(harness: &mut FaultHarness, attempt: Attempt) {
+    harness.check().await;
+    attempt.is_done(harness).await;
+    harness.reopen().await;
+    harness.check().await;
+    attempt.is_done(harness).await;
 }
 
 /// Whether the fault was met at all.
 async fn one_fault(attempt: Attempt, fault: Fault, n: u64, context: &str) -> bool {
     let server = S3Server::start(S3Spec::default()).await;
-    let mut bench = bench(&server, attempt, context).await;
+    let mut harness = harness(&server, attempt, context).await;
     let injected = server.inject(Rule::new(fault).nth(n));
-    let outcome = attempt.run(&mut bench).await;
+    let outcome = attempt.run(&mut harness).await;
     server.remove_all();
     if let Err(error) = outcome {
         // It cannot be known what became of a Create that met somebody else's record.
         let what = format!("{error:?}");
         assert!(what.contains(DOUBT), "{context}: was noticed: {what}");
-        bench.check().await;
-        attempt.run(&mut bench).await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
+        harness.check().await;
+        attempt.run(&mut harness).await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
     }
-    holds(&mut bench, attempt).await;
+    holds(&mut harness, attempt).await;
     injected.hits() > 0
 }
 
@@ -91,21 +91,21 @@ fn every_request(attempt: Attempt) {
 /// Whether the outage was met at all.
 async fn one_outage(attempt: Attempt, fault: MakeFault, from: u64, context: &str) -> bool {
     let server = S3Server::start(S3Spec::default()).await;
-    let mut bench = bench(&server, attempt, context).await;
+    let mut harness = harness(&server, attempt, context).await;
     server.take_requests();
     let counted = server.inject(Rule::new(Fault::Delay(Duration::ZERO)).nth(from));
     let outage = (from..from + REQUESTS_MAX).map(|n| server.inject(Rule::new(fault()).nth(n)));
     let _outage: Vec<_> = outage.collect();
-    let outcome = attempt.run(&mut bench).await;
+    let outcome = attempt.run(&mut harness).await;
     server.remove_all();
     if let Err(error) = outcome {
         assert!(is_of_the_store(&error), "{context}: an outage became {error:?}");
     }
-    bench.check().await;
-    if let Err(error) = attempt.run(&mut bench).await {
+    harness.check().await;
+    if let Err(error) = attempt.run(&mut harness).await {
         panic!("{context}: doing it again gave {error:?}");
     }
-    holds(&mut bench, attempt).await;
+    holds(&mut harness, attempt).await;
     counted.hits() > 0
 }
 

@@ -9,7 +9,7 @@ use jreg_testkit::{
     Image, Request, Rng, Scenario, ServerSpec, StoreKind, TestServer, push_blob, push_image, sha256,
 };
 
-use crate::block_on;
+use crate::faults::block_on;
 
 async fn server() -> (TestServer, Arc<Faulty>) {
     let faulty = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));

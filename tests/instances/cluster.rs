@@ -81,7 +81,7 @@ fn store(bucket: &S3Server, patience: Duration) -> Arc<dyn Store> {
 }
 
 /// What goes wrong.
-pub(crate) struct Chaos {
+pub(crate) struct BucketFaults {
     rules: Vec<(&'static str, Injected)>,
     held: Injected,
     gate: Gate,
@@ -89,7 +89,7 @@ pub(crate) struct Chaos {
     clock: S3Clock,
 }
 
-impl Chaos {
+impl BucketFaults {
     /// Lets things go wrong, each at its rate.
     pub(crate) fn begin(bucket: &S3Server, seed: u64) -> Self {
         let gate = Gate::closed();

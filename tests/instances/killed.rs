@@ -223,6 +223,6 @@ async fn assert_no_orphan_survives(bucket: &S3Server) {
 #[test]
 fn uploads_of_a_killed_instance_go_on_at_another() {
     for parts in [0, 2] {
-        crate::block_on(kill_after(parts));
+        crate::instances::block_on(kill_after(parts));
     }
 }

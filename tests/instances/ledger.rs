@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::history::{Effect, History, Span};
+use crate::instances::history::{Effect, History, Span};
 
 /// What the instances must agree on, each by itself. By the numbers of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jreg_testkit::{Request, Response};
 
-use crate::history::Effect;
-use crate::ledger::{Claim, Register, THERE};
-use crate::worker::{Reply, Worker, one_of};
-use crate::world::REPOSITORIES;
+use crate::instances::history::Effect;
+use crate::instances::ledger::{Claim, Register, THERE};
+use crate::instances::worker::{Reply, Worker, one_of};
+use crate::instances::world::REPOSITORIES;
 
 /// More requests than any upload needs while things go wrong at their rates.
 const STEPS_MAX: u32 = 200;

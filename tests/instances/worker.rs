@@ -8,10 +8,10 @@ use std::time::Duration;
 use jreg_testkit::{Client, Request, Response, Rng};
 use tokio::task::JoinHandle;
 
-use crate::cluster::Chaos;
-use crate::history::{Effect, Span};
-use crate::ledger::{Claim, Ledger, Register, THERE};
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::instances::cluster::BucketFaults;
+use crate::instances::history::{Effect, Span};
+use crate::instances::ledger::{Claim, Ledger, Register, THERE};
+use crate::instances::world::{REPOSITORIES, TAGS, World};
 
 /// More attempts than any request needs while things go wrong at their rates.
 const ATTEMPTS_MAX: u32 = 60;
@@ -31,7 +31,7 @@ const READS_MAX: u32 = 1000;
 pub(crate) struct Shared {
     pub(crate) world: Arc<World>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) chaos: Arc<Chaos>,
+    pub(crate) faults: Arc<BucketFaults>,
     /// One of each instance.
     pub(crate) clients: Vec<Client>,
     /// Whether a read must be of now. Otherwise it may be of a while ago, and only its bytes are
@@ -63,11 +63,15 @@ impl Worker {
     }
 
     /// Makes so many operations and says how much was acknowledged; half way through, `half_way` is called.
-    pub(crate) async fn run(mut self, operations: u64, half_way: impl FnOnce(&Chaos)) -> u64 {
+    pub(crate) async fn run(
+        mut self,
+        operations: u64,
+        half_way: impl FnOnce(&BucketFaults),
+    ) -> u64 {
         for _ in 0..operations / 2 {
             self.operation().await;
         }
-        half_way(&self.shared.chaos);
+        half_way(&self.shared.faults);
         for _ in operations / 2..operations {
             self.operation().await;
         }
@@ -79,7 +83,7 @@ impl Worker {
 
     async fn operation(&mut self) {
         if self.rng.chance(1, RELEASE) {
-            self.shared.chaos.release_one();
+            self.shared.faults.release_one();
         }
         let repository = self.below(REPOSITORIES.len());
         let manifest = self.below(self.shared.world.manifests.len());

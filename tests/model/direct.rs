@@ -12,8 +12,8 @@ use jreg_registry::{
 };
 use jreg_storage::{ByteRange, Store, SystemClock};
 
-use crate::operation::{By, Driver, If, Operation, Outcome, Place};
-use crate::world::{REPOSITORIES, TAGS, TYPES, World};
+use crate::model::operation::{By, Driver, If, Operation, Outcome, Place};
+use crate::model::world::{REPOSITORIES, TAGS, TYPES, World};
 
 type Result<T> = std::result::Result<T, Error>;
 

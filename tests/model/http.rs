@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use jreg_testkit::{Request, Response, ServerSpec, TestServer, sha256};
 
-use crate::operation::{By, Driver, If, Operation, Outcome, Place};
-use crate::world::{REPOSITORIES, TAGS, TYPES, World};
+use crate::model::operation::{By, Driver, If, Operation, Outcome, Place};
+use crate::model::world::{REPOSITORIES, TAGS, TYPES, World};
 
 struct Upload {
     location: String,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jreg_testkit::sha256;
 use proptest::prelude::*;
 
-use crate::world::{BLOBS, MANIFESTS, REPOSITORIES, TAGS, TYPES, World};
+use crate::model::world::{BLOBS, MANIFESTS, REPOSITORIES, TAGS, TYPES, World};
 
 /// How many uploads are open at the same time.
 pub(crate) const SLOTS: usize = 3;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::operation::{By, If, Operation, Outcome, Place};
-use crate::world::{REPOSITORIES, TAGS, TYPES, World};
+use crate::model::operation::{By, If, Operation, Outcome, Place};
+use crate::model::world::{REPOSITORIES, TAGS, TYPES, World};
 
 #[derive(Debug, Default)]
 struct Contents {

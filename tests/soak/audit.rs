@@ -8,11 +8,11 @@ use std::time::Duration;
 use jreg_oci::Digest;
 use jreg_storage::{Key, ListRequest, Store};
 
-use crate::client::{Client, Shared};
-use crate::cluster::{INSTANCES, Removal};
-use crate::collectors::collect;
-use crate::ledger::Register;
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::client::{Client, Shared};
+use crate::soak::cluster::{INSTANCES, Removal};
+use crate::soak::collectors::collect;
+use crate::soak::ledger::Register;
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How many more runs there are than any leftover needs to go, one step after the other.
@@ -23,13 +23,13 @@ const TOMBSTONE_BYTES: usize = 24;
 /// What each tag leads to: by repository and tag.
 type Tags = BTreeMap<(usize, usize), usize>;
 
-/// Checks everything after the weather has cleared.
+/// Checks everything after the faults have ended.
 pub(crate) async fn audit(shared: &Shared) {
     let cluster = &shared.cluster;
     cluster.replace();
     let before = read_all(shared).await;
     for run in 0..RUNS {
-        cluster.sky.advance(3 * HOUR).await;
+        cluster.schedule.advance(3 * HOUR).await;
         let done = collect(cluster, run % INSTANCES, Duration::ZERO).await.unwrap();
         let left = [done.links, done.manifests, done.leftovers, done.blobs, done.deduplicated];
         assert!(left.iter().all(|tally| tally.failed + tally.withheld == 0), "{done:?}");
@@ -170,7 +170,7 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
     let surely: BTreeSet<_> = surely.collect();
     if let Some(missing) = expected.difference(&surely).next() {
         let digest = missing.rsplit(['/', '-']).next().unwrap();
-        shared.cluster.sky.violation(&format!("there is no {missing}"), &[digest]);
+        shared.cluster.schedule.violation(&format!("there is no {missing}"), &[digest]);
     }
     same("repositories", &surely, &expected);
     for ((repository, tag), manifest) in tags {
@@ -178,7 +178,7 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
         if !hints.contains(&hint) {
             let (hex, tag) = (world.manifests[*manifest].digest.hex(), TAGS[*tag]);
             let tag = format!("{}/_tags/{tag}", REPOSITORIES[*repository]);
-            shared.cluster.sky.violation(&format!("there is no {hint}"), &[&hex, &tag, "T0"]);
+            shared.cluster.schedule.violation(&format!("there is no {hint}"), &[&hex, &tag, "T0"]);
         }
     }
     for hint in &hints {

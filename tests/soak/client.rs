@@ -7,10 +7,10 @@ use jreg_oci::Reference;
 use jreg_registry::{Error, Registry, Repository, Result};
 use jreg_testkit::Rng;
 
-use crate::cluster::{Cluster, INSTANCES};
-use crate::ledger::{Ledger, Register, Value, Writing};
-use crate::sky::{Sky, count};
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::cluster::{Cluster, INSTANCES};
+use crate::soak::fault_schedule::{FaultSchedule, count};
+use crate::soak::ledger::{Ledger, Register, Value, Writing};
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// For how long somebody may rely on what he was told is there: the shortest grace less the age
 /// from which on it is touched.
@@ -46,12 +46,12 @@ impl Client {
         Self { shared, rng: Rng::new(seed) }
     }
 
-    pub(crate) fn sky(&self) -> &Sky {
-        &self.shared.cluster.sky
+    pub(crate) fn schedule(&self) -> &FaultSchedule {
+        &self.shared.cluster.schedule
     }
 
     pub(crate) fn now(&self) -> SystemTime {
-        self.sky().now()
+        self.schedule().now()
     }
 
     pub(crate) fn below(&mut self, end: usize) -> usize {
@@ -89,7 +89,7 @@ impl Client {
         let Some(answer) = cluster.at(instance, asking).await else { return Answer::Unsure };
         match answer {
             Ok(answer) => {
-                count(&self.sky().counts.acknowledged);
+                count(&self.schedule().counts.acknowledged);
                 Answer::Yes(answer)
             }
             Err(Error::Store(_) | Error::Busy { .. } | Error::Interrupted { .. }) => Answer::Unsure,
@@ -110,7 +110,7 @@ impl Client {
     /// Works at random.
     pub(crate) async fn run(mut self, operations: u64) {
         for _ in 0..operations {
-            count(&self.sky().counts.operations);
+            count(&self.schedule().counts.operations);
             self.one().await;
             let pause = self.rng.below(20);
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -147,7 +147,7 @@ impl Client {
         });
         let Answer::Yes(found) = found.await else { return };
         let Some(manifest) = self.shared.world.manifest_of(&found.bytes) else {
-            self.sky().violation("a tag leads to what nobody pushed", &[]);
+            self.schedule().violation("a tag leads to what nobody pushed", &[]);
         };
         let to = self.below(TAGS.len());
         self.put_manifest(repository, manifest, Some(to), &[]).await;
@@ -213,7 +213,7 @@ impl Client {
     ) {
         if !values.contains(&value) {
             let text = format!("{what} is {value:?}, which can only be {values:?}");
-            self.sky().violation(&text, about);
+            self.schedule().violation(&text, about);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Three instances on one bucket, each of which may die at any time and comes back at once.
+//! Three instances on one bucket, each of which may crash at any time and comes back at once.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use jreg_storage::{
 use jreg_testkit::SmallPages;
 use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 
-use crate::sky::Sky;
-use crate::weather::{Life, Weather};
+use crate::soak::fault_schedule::FaultSchedule;
+use crate::soak::unreliable_store::{InstanceLifetime, UnreliableStore};
 
 pub(crate) const INSTANCES: usize = 3;
 
@@ -39,17 +39,17 @@ pub(crate) enum Removal {
     Never,
 }
 
-/// A life of an instance.
+/// A lifetime of an instance.
 #[derive(Debug)]
 struct Instance {
     registry: Registry,
-    life: Arc<Life>,
+    lifetime: Arc<InstanceLifetime>,
 }
 
 /// The instances.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    pub(crate) sky: Arc<Sky>,
+    pub(crate) schedule: Arc<FaultSchedule>,
     pub(crate) removal: Removal,
     server: Option<Arc<S3Server>>,
     memory: Arc<dyn Store>,
@@ -62,12 +62,12 @@ impl Cluster {
             Place::Memory => None,
             Place::Bucket => Some(Arc::new(server(removal, seed).await)),
         };
-        let sky = Arc::new(Sky::new(seed, server.clone()));
+        let schedule = Arc::new(FaultSchedule::new(seed, server.clone()));
         let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);
-        let memory = Arc::new(memory.clock(sky.clock.clone()).build());
+        let memory = Arc::new(memory.clock(schedule.clock.clone()).build());
         let memory = Arc::new(SmallPages::new(memory, PAGE));
         let instances = (0..INSTANCES).map(|_| Mutex::default()).collect();
-        Self { sky, removal, server, memory, instances }
+        Self { schedule, removal, server, memory, instances }
     }
 
     /// The store without anything around it: what is really there.
@@ -81,7 +81,7 @@ impl Cluster {
     /// Impatient, so that what is kept back is given up soon.
     fn s3_options(&self, server: &S3Server) -> S3Options {
         S3Options {
-            clock: self.sky.clock.clone(),
+            clock: self.schedule.clock.clone(),
             request_timeout: Duration::from_millis(150),
             request_budget: Duration::from_millis(250),
             transfer_budget: Duration::from_millis(400),
@@ -94,24 +94,24 @@ impl Cluster {
             if let Some(instance) = &*self.instances[number].lock().unwrap() {
                 return Arc::clone(instance);
             }
-            let life = Arc::new(Life::new());
-            let (sky, lived) = (Arc::clone(&self.sky), Arc::clone(&life));
-            let store = Weather::new(self.bare(), sky, lived, number);
+            let lifetime = Arc::new(InstanceLifetime::new());
+            let (schedule, lived) = (Arc::clone(&self.schedule), Arc::clone(&lifetime));
+            let store = UnreliableStore::new(self.bare(), schedule, lived, number);
             // It must know of the hours that go by: what it sends late would land late.
             let mut store = Tombstones::new(store, jreg_registry::may_come_back)
-                .with_clock(self.sky.clock.clone());
+                .with_clock(self.schedule.clock.clone());
             if self.removal == Removal::Never {
                 store = store.that_stay();
             }
             let store = Arc::new(Coalesced::new(Arc::new(store), GATHER_MAX));
-            let opening = Registry::open(store, self.sky.clock.clone(), options(number));
+            let opening = Registry::open(store, self.schedule.clock.clone(), options(number));
             let opened = tokio::select! {
                 opened = opening => opened,
-                () = life.ended() => continue,
+                () = lifetime.ended() => continue,
             };
             if let Ok(registry) = opened {
                 let mut place = self.instances[number].lock().unwrap();
-                place.get_or_insert(Arc::new(Instance { registry, life }));
+                place.get_or_insert(Arc::new(Instance { registry, lifetime }));
             }
         }
     }
@@ -128,7 +128,7 @@ impl Cluster {
         let instance = self.instance(number).await;
         tokio::select! {
             done = work(instance.registry.clone()) => Some(done),
-            () = instance.life.ended() => {
+            () = instance.lifetime.ended() => {
                 let mut place = self.instances[number].lock().unwrap();
                 if place.as_ref().is_some_and(|now| Arc::ptr_eq(now, &instance)) {
                     *place = None;

@@ -9,8 +9,8 @@ use jreg_registry::{
     GcPhase, GcReport,
 };
 
-use crate::cluster::Cluster;
-use crate::sky::{Sky, count};
+use crate::soak::cluster::Cluster;
+use crate::soak::fault_schedule::{FaultSchedule, count};
 
 /// How manifests that nothing keeps are collected.
 pub(crate) fn options(untagged: Duration) -> GcOptions {
@@ -28,13 +28,13 @@ pub(crate) fn options(untagged: Duration) -> GcOptions {
 /// Notes what a run does.
 #[derive(Debug)]
 struct Noting {
-    sky: Arc<Sky>,
+    schedule: Arc<FaultSchedule>,
     instance: usize,
 }
 
 impl GcObserver for Noting {
     fn phase(&self, phase: GcPhase) {
-        self.sky.note(|| format!("{} collects: {}", self.instance, phase.label()));
+        self.schedule.note(|| format!("{} collects: {}", self.instance, phase.label()));
     }
 
     fn progress(&self, _objects: u64) {}
@@ -42,12 +42,12 @@ impl GcObserver for Noting {
     fn action(&self, action: &GcAction, outcome: GcOutcome) {
         if outcome == GcOutcome::Done {
             count(match action.kind {
-                GcActionKind::DeduplicateLink { .. } => &self.sky.counts.folded,
-                _ => &self.sky.counts.removed,
+                GcActionKind::DeduplicateLink { .. } => &self.schedule.counts.deduplicated,
+                _ => &self.schedule.counts.removed,
             });
         }
         let GcAction { kind, key, .. } = action;
-        self.sky.note(|| format!("{} {kind:?} {key}: {outcome:?}", self.instance));
+        self.schedule.note(|| format!("{} {kind:?} {key}: {outcome:?}", self.instance));
     }
 }
 
@@ -57,29 +57,29 @@ pub(crate) async fn collect(
     instance: usize,
     untagged: Duration,
 ) -> Option<GcReport> {
-    let (options, sky) = (options(untagged), Arc::clone(&cluster.sky));
-    let watch = Noting { sky, instance };
+    let (options, schedule) = (options(untagged), Arc::clone(&cluster.schedule));
+    let watch = Noting { schedule, instance };
     let run = cluster
         .at(instance, |registry| async move { registry.collect_garbage(&options, &watch).await });
     match run.await {
         Some(Ok(done)) => {
-            count(&cluster.sky.counts.collections);
+            count(&cluster.schedule.counts.collections);
             Some(done)
         }
         Some(Err(GcError::Registry(jreg_registry::Error::Store(_)))) | None => {
-            count(&cluster.sky.counts.collections_cut);
+            count(&cluster.schedule.counts.collections_cut);
             None
         }
-        Some(Err(error)) => cluster.sky.violation(&format!("a run fails: {error}"), &[]),
+        Some(Err(error)) => cluster.schedule.violation(&format!("a run fails: {error}"), &[]),
     }
 }
 
 /// Collects again and again.
 pub(crate) async fn collect_on(cluster: Arc<Cluster>, instance: usize, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::SeqCst) {
-        let hours = cluster.sky.rng().below(4);
+        let hours = cluster.schedule.rng().below(4);
         collect(&cluster, instance, Duration::from_secs(3600 * hours)).await;
-        let pause = cluster.sky.rng().below(20);
+        let pause = cluster.schedule.rng().below(20);
         tokio::time::sleep(Duration::from_millis(1 + pause)).await;
     }
 }

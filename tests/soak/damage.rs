@@ -9,11 +9,11 @@ use futures::future::join;
 use jreg_registry::{Error, TouchPolicy, UploadChunk};
 use jreg_storage::{ByteRange, ListRequest, PutMode};
 
-use crate::client::Shared;
-use crate::cluster::INSTANCES;
-use crate::collectors::collect;
-use crate::sky::count;
-use crate::world::{REPOSITORIES, World};
+use crate::soak::client::Shared;
+use crate::soak::cluster::INSTANCES;
+use crate::soak::collectors::collect;
+use crate::soak::fault_schedule::count;
+use crate::soak::world::{REPOSITORIES, World};
 
 const ROUNDS: usize = 4;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -42,11 +42,14 @@ pub(crate) async fn damage_and_heal(shared: &Shared) {
         for instance in 0..INSTANCES {
             for of in &held {
                 if let Err(error) = pull(shared, instance, *of).await {
-                    shared.cluster.sky.violation(&format!("{of:?} was pushed again: {error}"), &[]);
+                    shared
+                        .cluster
+                        .schedule
+                        .violation(&format!("{of:?} was pushed again: {error}"), &[]);
                 }
             }
         }
-        shared.cluster.sky.advance(HOUR).await;
+        shared.cluster.schedule.advance(HOUR).await;
     }
 }
 
@@ -72,20 +75,20 @@ async fn held(shared: &Shared) -> Vec<Held> {
 
 /// Half of all objects are lost or cut.
 async fn damage_some(shared: &Shared) {
-    let (store, sky) = (shared.cluster.bare(), &shared.cluster.sky);
+    let (store, schedule) = (shared.cluster.bare(), &shared.cluster.schedule);
     let mut request = ListRequest::below("blobs/");
     loop {
         let page = store.list(&request).await.unwrap();
         for entry in page.entries {
-            let dice = sky.rng().below(4);
+            let rng = schedule.rng().below(4);
             let cut = Bytes::from(vec![0; usize::try_from(entry.size_bytes / 2).unwrap()]);
-            match dice {
+            match rng {
                 0 => store.delete(&entry.key, None).await.unwrap(),
                 1 => drop(store.put(&entry.key, cut, PutMode::Overwrite).await.unwrap()),
                 _ => continue,
             }
-            count(&sky.counts.damaged);
-            sky.note(|| format!("--- {} is damaged", entry.key));
+            count(&schedule.counts.damaged);
+            schedule.note(|| format!("--- {} is damaged", entry.key));
         }
         match page.next {
             Some(next) => request.start_after = Some(next),
@@ -105,7 +108,10 @@ async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Res
     });
     let read = read.await.expect("nobody dies any more")?;
     if read != shared.world.blobs[blob].bytes {
-        shared.cluster.sky.violation(&format!("{repository} {blob}: wrong bytes are served"), &[]);
+        shared
+            .cluster
+            .schedule
+            .violation(&format!("{repository} {blob}: wrong bytes are served"), &[]);
     }
     Ok(())
 }
@@ -113,7 +119,7 @@ async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Res
 /// Pushes a blob, in one request or as a stream. It must not fail.
 async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
     let found = shared.world.blobs[blob].clone();
-    let is_streamed = shared.cluster.sky.chance(2);
+    let is_streamed = shared.cluster.schedule.chance(2);
     let pushed = shared.cluster.at(instance, |registry| async move {
         let repository = registry.repository(World::name(repository));
         let chunk = UploadChunk::of(found.bytes);
@@ -125,6 +131,6 @@ async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
         repository.upload_finish(&id, &found.digest, UploadChunk::empty()).await
     });
     if let Err(error) = pushed.await.expect("nobody dies any more") {
-        shared.cluster.sky.violation(&format!("{repository} {blob}: {error}"), &[]);
+        shared.cluster.schedule.violation(&format!("{repository} {blob}: {error}"), &[]);
     }
 }

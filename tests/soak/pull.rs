@@ -10,11 +10,11 @@ use jreg_oci::Reference;
 use jreg_registry::{Error, PageRequest, Repository, Result, TouchPolicy};
 use jreg_storage::ByteRange;
 
-use crate::client::{Answer, Client};
-use crate::cluster::INSTANCES;
-use crate::ledger::{Reading, Register};
-use crate::sky::count;
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::client::{Answer, Client};
+use crate::soak::cluster::INSTANCES;
+use crate::soak::fault_schedule::count;
+use crate::soak::ledger::{Reading, Register};
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// For how long a reader may hold on to where he has seen bytes: they wait an hour before they
 /// go, of which caches take a minute.
@@ -44,14 +44,14 @@ impl Client {
         repository: usize,
         tag: usize,
     ) -> Option<Option<usize>> {
-        count(&self.sky().counts.pulls);
+        count(&self.schedule().counts.pulls);
         let pull = self.begin_pull(instance, repository, tag);
         let reference = Reference::Tag(World::tag(tag));
         let found = self.get(instance, repository, reference).await;
         let led_to = match &found {
             Answer::Yes(manifest) => Some(Some(*manifest)),
             Answer::No(Error::ManifestUnknown { .. }) => Some(None),
-            Answer::No(error) => self.sky().violation(&format!("a pull fails: {error}"), &[]),
+            Answer::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
             Answer::Unsure => None,
         };
         if let Some(value) = led_to {
@@ -118,10 +118,10 @@ impl Client {
                 if bound.contains(&child) && self.is_still_bound(pull, parent, child) {
                     let what = format!("manifest {child} is gone, which {parent} keeps");
                     let parent = self.shared.world.manifests[parent].digest.clone();
-                    self.sky().violation(&what, &[&digest.hex(), &parent.hex()]);
+                    self.schedule().violation(&what, &[&digest.hex(), &parent.hex()]);
                 }
             }
-            Answer::No(error) => self.sky().violation(&format!("a pull fails: {error}"), &[]),
+            Answer::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
             Answer::Unsure => {}
         }
     }
@@ -131,7 +131,7 @@ impl Client {
         let ledger = &self.shared.ledger;
         ledger.so_far(&pull.tag).is_surely(Some(parent))
             && ledger.bound_to(pull.repository, parent).contains(&child)
-            && ledger.so_far(&pull.manifests[child]).is_surely(crate::ledger::THERE)
+            && ledger.so_far(&pull.manifests[child]).is_surely(crate::soak::ledger::THERE)
     }
 
     async fn check_referrers(&mut self, pull: &Pull, subject: usize, bound: &BTreeSet<usize>) {
@@ -152,7 +152,7 @@ impl Client {
                 && self.is_still_bound(pull, subject, referrer)
             {
                 let what = format!("{wanted} is not among the referrers of {digest}");
-                self.sky().violation(&what, &[&digest.hex(), &wanted.hex()]);
+                self.schedule().violation(&what, &[&digest.hex(), &wanted.hex()]);
             }
         }
     }
@@ -165,14 +165,14 @@ impl Client {
             let ledger = &self.shared.ledger;
             if is_gone
                 && ledger.so_far(&pull.tag).is_surely(Some(root))
-                && ledger.so_far(&pull.blobs[*blob]).is_surely(crate::ledger::THERE)
+                && ledger.so_far(&pull.blobs[*blob]).is_surely(crate::soak::ledger::THERE)
                 && self.is_there_all_along(pull, root, manifest)
             {
                 let digest = &world.blobs[*blob].digest;
                 let name = REPOSITORIES[pull.repository];
                 let what = format!("{digest} is gone from {name}; manifest {manifest} names it");
                 let by = &world.manifests[manifest].digest;
-                self.sky().violation(&what, &[&digest.hex(), &by.hex()]);
+                self.schedule().violation(&what, &[&digest.hex(), &by.hex()]);
             }
         }
     }
@@ -181,7 +181,7 @@ impl Client {
     fn is_there_all_along(&self, pull: &Pull, root: usize, manifest: usize) -> bool {
         let ledger = &self.shared.ledger;
         let seen = ledger.so_far(&pull.manifests[manifest]);
-        root == manifest || seen.is_surely(crate::ledger::THERE)
+        root == manifest || seen.is_surely(crate::soak::ledger::THERE)
     }
 
     /// Whether there is no such blob. If there is, it must be the right one.
@@ -190,20 +190,20 @@ impl Client {
         let (digest, began) = (found.digest.clone(), self.now());
         match self.ask_at(instance, repository, |r| read(r, digest)).await {
             Answer::Yes(bytes) if bytes == found.bytes => {
-                count(&self.sky().counts.objects_checked);
+                count(&self.schedule().counts.objects_checked);
                 false
             }
             Answer::Yes(_) => {
-                self.sky().violation("wrong bytes are served", &[&found.digest.hex()]);
+                self.schedule().violation("wrong bytes are served", &[&found.digest.hex()]);
             }
             Answer::No(Error::BlobUnknown { .. }) => true,
             Answer::No(Error::Damaged { .. }) if self.now() > began + READ_MAX => false,
             Answer::No(Error::Damaged { key, .. }) => {
                 let name = REPOSITORIES[repository];
                 let what = format!("{name}: the bytes of {} at {key} are gone", found.digest);
-                self.sky().violation(&what, &[&found.digest.hex(), &key]);
+                self.schedule().violation(&what, &[&found.digest.hex(), &key]);
             }
-            Answer::No(error) => self.sky().violation(&format!("a pull fails: {error}"), &[]),
+            Answer::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
             Answer::Unsure => false,
         }
     }
@@ -220,10 +220,12 @@ impl Client {
         match self.ask_at(instance, repository, get).await {
             Answer::Yes(manifest) => match self.shared.world.manifest_of(&manifest.bytes) {
                 Some(number) => {
-                    count(&self.sky().counts.objects_checked);
+                    count(&self.schedule().counts.objects_checked);
                     Answer::Yes(number)
                 }
-                None => self.sky().violation(&format!("{reference} is nobody's manifest"), &[]),
+                None => {
+                    self.schedule().violation(&format!("{reference} is nobody's manifest"), &[])
+                }
             },
             Answer::No(error) => Answer::No(error),
             Answer::Unsure => Answer::Unsure,
@@ -250,7 +252,7 @@ impl Client {
         if is_gone && self.is_promised(reading) {
             let digest = &self.shared.world.blobs[blob].digest;
             let what = format!("{digest} was promised in {}", REPOSITORIES[repository]);
-            self.sky().violation(&what, &[&digest.hex()]);
+            self.schedule().violation(&what, &[&digest.hex()]);
         }
     }
 
@@ -266,7 +268,7 @@ impl Client {
         let is_gone = matches!(found, Answer::No(Error::ManifestUnknown { .. }));
         if self.is_promised(reading) && is_gone {
             let what = format!("{digest} was promised in {}", REPOSITORIES[repository]);
-            self.sky().violation(&what, &[&digest.hex()]);
+            self.schedule().violation(&what, &[&digest.hex()]);
         }
     }
 

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use jreg_oci::{ContentRange, Digest, Reference};
 use jreg_registry::{Blob, Error, ManifestPush, TouchPolicy, UploadChunk, UploadId};
 
-use crate::client::{Answer, Client, RELY};
-use crate::ledger::{Reading, Register, THERE};
-use crate::world::{REPOSITORIES, TAGS, World};
+use crate::soak::client::{Answer, Client, RELY};
+use crate::soak::ledger::{Reading, Register, THERE};
+use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// How often a client tries to push a blob.
 const TRIES: usize = 4;
@@ -114,7 +114,7 @@ impl Client {
             Answer::No(error) => {
                 if seen.is_promised(self.now()) {
                     let what = format!("{error}, but it was promised");
-                    self.sky().violation(&what, &[&digest.hex()]);
+                    self.schedule().violation(&what, &[&digest.hex()]);
                 }
                 None
             }
@@ -140,7 +140,7 @@ impl Client {
             Answer::Yes(None) => {
                 self.shared.ledger.refused(writing);
                 if seen.is_promised(self.now()) {
-                    self.sky().violation("there is nothing to mount", &[&digest.hex()]);
+                    self.schedule().violation("there is nothing to mount", &[&digest.hex()]);
                 }
                 None
             }
@@ -341,7 +341,9 @@ impl Client {
             Answer::No(Error::ReferencesUnknown { missing, .. }) => {
                 self.check_missing(repository, &missing, relied);
             }
-            Answer::No(error) => self.sky().violation(&format!("a push is refused: {error}"), &[]),
+            Answer::No(error) => {
+                self.schedule().violation(&format!("a push is refused: {error}"), &[])
+            }
             Answer::Unsure => {}
         }
     }
@@ -351,7 +353,7 @@ impl Client {
         repository: usize,
         manifest: usize,
         tag: Option<usize>,
-    ) -> Vec<crate::ledger::Writing> {
+    ) -> Vec<crate::soak::ledger::Writing> {
         let ledger = &self.shared.ledger;
         let tag = tag.map(|tag| ledger.write(Register::Tag(repository, tag), Some(manifest)));
         let own = ledger.write(Register::Manifest(repository, manifest), THERE);
@@ -408,7 +410,7 @@ impl Client {
                 let digest = &relied.digest;
                 let name = REPOSITORIES[repository];
                 let what = format!("{digest} was promised in {name} and is unknown");
-                self.sky().violation(&what, &[&digest.hex()]);
+                self.schedule().violation(&what, &[&digest.hex()]);
             }
         }
     }

@@ -43,7 +43,7 @@ impl CatalogCursors {
     /// A cursor to the place after a repository.
     pub(super) async fn encrypt(&self, name: &RepositoryName) -> Result<String, AuthError> {
         let cursor = encrypt_cursor(&*self.keyring(None).await?, name);
-        let reason = || "no cursor of the catalog can be made".to_owned();
+        let reason = || "the cursor of the catalog cannot be encrypted".to_owned();
         cursor.ok_or_else(|| AuthError::Unavailable { reason: reason() })
     }
 

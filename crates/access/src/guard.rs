@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use http::header;
 use jreg_auth::{
-    Access, AccessToken, AccessTokenText, Action, CONDITIONS_EVALUATED_MAX, Credentials, Decision,
-    Evaluation, Fingerprints, Grants, Htpasswd, Identity, Kind, Named, Network, Policy, Query,
-    Reason, Scope, Secret, Source, Tagged, TokenClaims, Unverified,
+    AccessAction, AccessToken, AccessTokenText, CONDITIONS_EVALUATED_MAX, CredentialGrants,
+    Credentials, DecisionReason, Fingerprints, Htpasswd, Identity, IdentitySource, IssuerAccess,
+    NamedIdentity, Network, Policy, PolicyDecision, PolicyEvaluation, PolicyQuery, QueryTag,
+    Secret, TokenClaims, TokenKind, TokenScope, UnverifiedToken,
 };
 use jreg_oci::{RepositoryName, Tag};
 use jreg_reload::{FileError, ReloadOutcome, ReloadedFiles};
@@ -101,13 +102,13 @@ pub enum GuardError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The keys for tokens cannot be read or made.
-    #[error("cannot get the keys for tokens from the store")]
+    #[error("cannot read the token signing keys from the store")]
     Signing(#[from] SigningError),
     /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
     /// Nothing could be fetched.
-    #[error("cannot set up what fetches the keys of issuers")]
+    #[error("cannot set up the HTTP client for the keys of issuers")]
     Fetch(#[from] super::FetchError),
     /// A task ended.
     #[error("cannot read the files")]
@@ -208,7 +209,7 @@ impl Guard {
         // The token service and the cursors have the same keys.
         if let Err(error) = self.cursors.refresh_keys().await {
             let error = error_chain(&error);
-            tracing::warn!(error, "the keys for tokens could not be read; trying again later");
+            tracing::warn!(error, "cannot read the token signing keys; retrying later");
         }
     }
 
@@ -263,7 +264,7 @@ impl Guard {
     ) -> Result<CachedCredentials, AuthError> {
         let found = self.recognise_in_time(credentials, from).await;
         if matches!(found, Err(AuthError::Throttled { .. })) {
-            self.metrics.count_auth(kind_of(credentials), "delayed");
+            self.metrics.count_auth(kind_of(credentials), "throttled");
         }
         found
     }
@@ -283,7 +284,7 @@ impl Guard {
             self.credentials.get(&fingerprint, self.generation(), monotonic, now)
         };
         if let Some(remembered) = remembered() {
-            self.metrics.count_auth(kind_of(credentials), "remembered");
+            self.metrics.count_auth(kind_of(credentials), "cached");
             return Ok(remembered);
         }
         // Before the files are looked into: what changes meanwhile is not missed.
@@ -357,7 +358,7 @@ impl Guard {
         if !verified.map_err(|_| AuthError::Busy)? {
             return Err(wrong_password());
         }
-        let identity = Identity::named(user, Source::Htpasswd);
+        let identity = Identity::named(user, IdentitySource::Htpasswd);
         let bearer = Bearer { password: password_fingerprint, ..Bearer::of(identity) };
         Ok(VerifiedIdentity { bearer, until: self.trusted_until(), expires: None })
     }
@@ -390,7 +391,7 @@ impl Guard {
             self.failures.count(from, UNKNOWN_TOKENS, guess);
             return Err(invalid("unknown access token"));
         };
-        if !access_token.is_good(self.clock.now()) {
+        if !access_token.is_valid(self.clock.now()) {
             return Err(invalid("the access token has expired or was revoked"));
         }
         let identity = access_token.identity(&token.id);
@@ -401,13 +402,13 @@ impl Guard {
     }
 
     async fn of_token(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
-        let parsed = Unverified::parse(token.reveal());
+        let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
             return self.of_issuer(token).await;
         }
-        let claims = self.own_claims(&parsed, Kind::Access).await?;
-        let scope = Scope::of_entries(&claims.access);
+        let claims = self.own_claims(&parsed, TokenKind::Access).await?;
+        let scope = TokenScope::of_entries(&claims.access);
         let expires = moment(claims.exp);
         let found = self.standing(claims).await?;
         let bearer = Bearer { scope: Some(scope), ..found.bearer };
@@ -417,8 +418,8 @@ impl Guard {
     /// What a token of ours says.
     pub(super) async fn own_claims(
         &self,
-        token: &Unverified<'_>,
-        kind: Kind,
+        token: &UnverifiedToken<'_>,
+        kind: TokenKind,
     ) -> Result<TokenClaims, AuthError> {
         let Some(signing) = &self.signing else {
             return Err(AuthError::invalid("no tokens are issued here"));
@@ -434,23 +435,23 @@ impl Guard {
         &self,
         claims: TokenClaims,
     ) -> Result<VerifiedIdentity, AuthError> {
-        let gone = || AuthError::invalid("whoever got the token is not let in any more");
+        let gone = || AuthError::invalid("the identity of the token is not allowed any more");
         let until = self.trusted_until();
         let Some(named) = claims.identity else {
             let bearer = Bearer { shown: true, ..Bearer::nobody() };
             return Ok(VerifiedIdentity { bearer, until, expires: None });
         };
-        let Named { source, name, .. } = &named;
+        let NamedIdentity { source, name, .. } = &named;
         let mut found = VerifiedIdentity { bearer: Bearer::nobody(), until, expires: None };
         match source {
-            Source::Htpasswd => {
+            IdentitySource::Htpasswd => {
                 let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
-                let now = users.get(name).map(jreg_auth::Entry::fingerprint);
+                let now = users.get(name).map(jreg_auth::HtpasswdEntry::fingerprint);
                 if now.is_none() || now != claims.password {
                     return Err(gone());
                 }
             }
-            Source::AccessToken(id) => {
+            IdentitySource::AccessToken(id) => {
                 let id = id.parse().map_err(|_| gone())?;
                 let known = self
                     .access_tokens
@@ -462,17 +463,17 @@ impl Guard {
                 };
                 let access_token = known
                     .access_token
-                    .filter(|access_token| access_token.is_good(self.clock.now()));
+                    .filter(|access_token| access_token.is_valid(self.clock.now()));
                 let access_token = access_token.filter(|access_token| is_same(access_token));
                 found.bearer.grants = OwnGrants::AccessToken(access_token.ok_or_else(gone)?);
                 found.until = known.until;
             }
-            Source::Issuer(issuer) => {
+            IdentitySource::Issuer(issuer) => {
                 if !self.policy().issuers().iter().any(|of| of.name() == issuer) {
                     return Err(gone());
                 }
             }
-            Source::Certificate => {}
+            IdentitySource::Certificate => {}
         }
         let password = claims.password;
         let identity = Identity::Named(Box::new(named));
@@ -481,12 +482,12 @@ impl Guard {
     }
 
     async fn of_issuer(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
-        let parsed = Unverified::parse(token.reveal());
+        let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let policy = self.policy();
         let issuer = policy.issuers().iter().find(|issuer| issuer.is_issuer_of(&parsed));
-        let issuer = issuer
-            .ok_or_else(|| AuthError::invalid("the token's issuer is not one that is believed"))?;
+        let issuer =
+            issuer.ok_or_else(|| AuthError::invalid("the token's issuer is not trusted"))?;
         let keys = self
             .issuers
             .keys(issuer, &parsed)
@@ -509,12 +510,12 @@ impl Guard {
     fn query<'a>(
         &self,
         auth: &'a AuthContext,
-        action: Action,
+        action: AccessAction,
         repository: Option<&'a RepositoryName>,
-        tag: Tagged<'a>,
-    ) -> Query<'a> {
+        tag: QueryTag<'a>,
+    ) -> PolicyQuery<'a> {
         let AuthContext { bearer, asker } = auth;
-        Query {
+        PolicyQuery {
             identity: &bearer.identity,
             certificate: asker.certificate.as_deref(),
             action,
@@ -526,23 +527,23 @@ impl Guard {
     }
 
     /// What a policy says of somebody, with what their credentials grant.
-    fn evaluation<'a>(&self, policy: &'a Policy, auth: &'a AuthContext) -> Evaluation<'a> {
+    fn evaluation<'a>(&self, policy: &'a Policy, auth: &'a AuthContext) -> PolicyEvaluation<'a> {
         let grants = match &auth.bearer.grants {
-            OwnGrants::Nothing => Grants::None,
-            OwnGrants::AccessToken(access_token) => Grants::AccessToken(access_token),
-            OwnGrants::Access(scope) => Grants::Access(scope),
+            OwnGrants::Nothing => CredentialGrants::None,
+            OwnGrants::AccessToken(access_token) => CredentialGrants::AccessToken(access_token),
+            OwnGrants::Access(scope) => CredentialGrants::Access(scope),
         };
-        let query = self.query(auth, Action::Pull, None, Tagged::No);
-        Evaluation::new(policy, query, grants)
+        let query = self.query(auth, AccessAction::Pull, None, QueryTag::No);
+        PolicyEvaluation::new(policy, query, grants)
     }
 
     fn decide(
         &self,
         auth: &AuthContext,
-        action: Action,
+        action: AccessAction,
         repository: Option<&RepositoryName>,
-        tag: Tagged<'_>,
-    ) -> Decision {
+        tag: QueryTag<'_>,
+    ) -> PolicyDecision {
         self.evaluation(&self.policy(), auth).decide(action, repository, tag)
     }
 
@@ -550,30 +551,30 @@ impl Guard {
     fn decide_all(
         &self,
         auth: &AuthContext,
-        action: Action,
+        action: AccessAction,
         repository: Option<&RepositoryName>,
-    ) -> Decision {
+    ) -> PolicyDecision {
         let policy = self.policy();
         let mut evaluation = self.evaluation(&policy, auth);
         let mut last = None;
         for tag in &auth.asker.tags {
-            let decision = evaluation.decide(action, repository, Tagged::Is(tag.as_str()));
+            let decision = evaluation.decide(action, repository, QueryTag::Is(tag.as_str()));
             if !decision.allowed {
                 return decision;
             }
             last = Some(decision);
         }
-        last.unwrap_or_else(|| evaluation.decide(action, repository, Tagged::No))
+        last.unwrap_or_else(|| evaluation.decide(action, repository, QueryTag::No))
     }
 
     /// What of a scope the policy allows, whatever the tags. Others get a turn between any two
     /// decisions.
-    pub(super) async fn narrowed(&self, auth: &AuthContext, scope: &Scope) -> Scope {
+    pub(super) async fn narrowed(&self, auth: &AuthContext, scope: &TokenScope) -> TokenScope {
         let policy = self.policy();
         let mut evaluation = self.evaluation(&policy, auth);
-        let mut narrow = Scope::default();
+        let mut narrow = TokenScope::default();
         for (action, repository) in scope.wanted() {
-            if evaluation.allows(action, repository, Tagged::Unknown) {
+            if evaluation.allows(action, repository, QueryTag::Unknown) {
                 narrow.grant(action, repository);
             }
             tokio::task::yield_now().await;
@@ -581,7 +582,7 @@ impl Guard {
         narrow
     }
 
-    fn deny(&self, auth: &AuthContext, right: &Right, reason: &Reason) -> AuthError {
+    fn deny(&self, auth: &AuthContext, right: &Right, reason: &DecisionReason) -> AuthError {
         let reason = reason.to_string();
         let Bearer { identity, shown, .. } = &*auth.bearer;
         if *identity == Identity::Anonymous {
@@ -648,25 +649,30 @@ impl Authorizer for Guard {
         self.cursors.decrypt(cursor).await
     }
 
-    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<Reason, AuthError> {
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         let Some((action, name)) = action_of(right) else {
             // Even where anybody may pull: clients learn only here that they can log in.
             return match auth.bearer.shown {
-                true => Ok(Reason::Credentials("credentials were shown".to_owned())),
-                false => Err(self.deny(auth, right, &Reason::NoRule)),
+                true => Ok(DecisionReason::Credentials("credentials were shown".to_owned())),
+                false => Err(self.deny(auth, right, &DecisionReason::NoRule)),
             };
         };
         let decision = match right {
             // The tags of the request are not about another repository.
-            Right::See(_) | Right::Mount(_) => self.decide(auth, action, name, Tagged::No),
+            Right::See(_) | Right::Mount(_) => self.decide(auth, action, name, QueryTag::No),
             _ => self.decide_all(auth, action, name),
         };
         self.settle(auth, right, decision)
     }
 
-    fn grant_tag(&self, auth: &AuthContext, right: &Right, tag: &Tag) -> Result<Reason, AuthError> {
+    fn grant_tag(
+        &self,
+        auth: &AuthContext,
+        right: &Right,
+        tag: &Tag,
+    ) -> Result<DecisionReason, AuthError> {
         let Some((action, name)) = action_of(right) else { return self.grant(auth, right) };
-        let decision = self.decide(auth, action, name, Tagged::Is(tag.as_str()));
+        let decision = self.decide(auth, action, name, QueryTag::Is(tag.as_str()));
         self.settle(auth, right, decision)
     }
 
@@ -683,7 +689,7 @@ impl Authorizer for Guard {
         let mut evaluation = self.evaluation(&policy, auth);
         let mut allowed = Vec::with_capacity(tags.len());
         for (index, tag) in tags.iter().enumerate() {
-            allowed.push(evaluation.allows(action, name, Tagged::Is(tag.as_str())));
+            allowed.push(evaluation.allows(action, name, QueryTag::Is(tag.as_str())));
             if evaluation.evaluated() >= CONDITIONS_EVALUATED_MAX {
                 return None;
             }
@@ -697,7 +703,7 @@ impl Authorizer for Guard {
     async fn visible(&self, auth: &AuthContext, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
         // A token for the catalog shows whatever its holder may pull.
         let scope = auth.bearer.scope.as_ref();
-        if scope.is_some_and(|scope| !scope.allows(Action::List, None)) {
+        if scope.is_some_and(|scope| !scope.allows(AccessAction::List, None)) {
             return Vec::new();
         }
         let policy = self.policy();
@@ -705,7 +711,7 @@ impl Authorizer for Guard {
         let mut visible = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             evaluation.renew_budget();
-            visible.push(evaluation.allows(Action::Pull, Some(name), Tagged::No));
+            visible.push(evaluation.allows(AccessAction::Pull, Some(name), QueryTag::No));
             if index % DECISIONS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }
@@ -715,7 +721,7 @@ impl Authorizer for Guard {
 
     fn depends_on_tag(&self, auth: &AuthContext, right: &Right) -> bool {
         action_of(right).is_some_and(|(action, name)| {
-            self.policy().depends_on_tag(&self.query(auth, action, name, Tagged::No))
+            self.policy().depends_on_tag(&self.query(auth, action, name, QueryTag::No))
         })
     }
 }
@@ -726,8 +732,8 @@ impl Guard {
         &self,
         auth: &AuthContext,
         right: &Right,
-        decision: Decision,
-    ) -> Result<Reason, AuthError> {
+        decision: PolicyDecision,
+    ) -> Result<DecisionReason, AuthError> {
         if !decision.allowed {
             return Err(self.deny(auth, right, &decision.reason));
         }
@@ -735,7 +741,7 @@ impl Guard {
             return Ok(decision.reason);
         }
         let by = Credentialed::Narrowed(auth.bearer.identity.to_string());
-        let reason = Reason::TokenScope.to_string();
+        let reason = DecisionReason::TokenScope.to_string();
         Err(self.challenged(&auth.asker, right, TokenFault::Scope, by, reason))
     }
 }
@@ -745,7 +751,7 @@ fn is_within_scope(auth: &AuthContext, right: &Right) -> bool {
     match (&auth.bearer.scope, right) {
         (None, _) => true,
         // A token for the catalog shows whatever its holder may pull.
-        (Some(scope), Right::See(_)) => scope.allows(Action::List, None),
+        (Some(scope), Right::See(_)) => scope.allows(AccessAction::List, None),
         (Some(scope), _) => {
             action_of(right).is_some_and(|(action, name)| scope.allows(action, name))
         }
@@ -753,14 +759,14 @@ fn is_within_scope(auth: &AuthContext, right: &Right) -> bool {
 }
 
 /// What a right is in the words of the policy; `None`: to enter, for which no rule is asked.
-fn action_of(right: &Right) -> Option<(Action, Option<&RepositoryName>)> {
+fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
     match right {
         Right::Enter => None,
-        Right::List => Some((Action::List, None)),
-        Right::See(name) | Right::Pull(name) => Some((Action::Pull, Some(name))),
-        Right::Mount(name) => Some((Action::Mount, Some(name))),
-        Right::Push(name) => Some((Action::Push, Some(name))),
-        Right::Delete(name) => Some((Action::Delete, Some(name))),
+        Right::List => Some((AccessAction::List, None)),
+        Right::See(name) | Right::Pull(name) => Some((AccessAction::Pull, Some(name))),
+        Right::Mount(name) => Some((AccessAction::Mount, Some(name))),
+        Right::Push(name) => Some((AccessAction::Push, Some(name))),
+        Right::Delete(name) => Some((AccessAction::Delete, Some(name))),
     }
 }
 
@@ -803,7 +809,7 @@ fn moment(seconds: u64) -> Option<SystemTime> {
 /// name, whatever the rules are about.
 fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, AuthError> {
     let is_certificates = matches!(&bearer.identity,
-        Identity::Named(named) if named.source == Source::Certificate);
+        Identity::Named(named) if named.source == IdentitySource::Certificate);
     let shown = asker.certificate.as_ref().and_then(|of| of.identity());
     if is_certificates && shown.as_ref().and_then(Identity::name) != bearer.identity.name() {
         let reason = "the token was issued for a client certificate that the connection lacks";
@@ -852,7 +858,7 @@ fn outcome(found: &Result<VerifiedIdentity, AuthError>) -> &'static str {
     match found {
         Ok(_) => "ok",
         Err(AuthError::Busy) => "busy",
-        Err(AuthError::Throttled { .. }) => "delayed",
+        Err(AuthError::Throttled { .. }) => "throttled",
         Err(AuthError::Unavailable { .. }) => "unavailable",
         Err(
             AuthError::Invalid { .. }
@@ -872,6 +878,6 @@ impl Guard {
 
     /// Whether an issuer of the policy has tokens that grant by themselves.
     pub fn believes_access(&self) -> bool {
-        self.policy().issuers().iter().any(|issuer| issuer.access() == Access::Claim)
+        self.policy().issuers().iter().any(|issuer| issuer.access() == IssuerAccess::Claim)
     }
 }

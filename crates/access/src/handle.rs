@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jreg_auth::{CONDITIONS_EVALUATED_MAX, Identity, Reason, cursor_key_id};
+use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, DeleteProtection, Error, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
@@ -21,7 +21,7 @@ pub const CATALOG_NAMES_EXAMINED_MAX: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The place to go on from is none, or none any more.
-    #[error("the cursor in \"last\" is not valid (any more): start the list again without it")]
+    #[error("the cursor in \"last\" is invalid or has expired: restart the listing without it")]
     Cursor,
     /// The right for it was not granted.
     #[error(transparent)]
@@ -46,11 +46,11 @@ pub struct Authorized {
     gate: Gate,
     auth: AuthContext,
     right: Right,
-    reason: Reason,
+    reason: DecisionReason,
 }
 
 impl Authorized {
-    pub(super) fn new(gate: Gate, auth: AuthContext, right: Right, reason: Reason) -> Self {
+    pub(super) fn new(gate: Gate, auth: AuthContext, right: Right, reason: DecisionReason) -> Self {
         Self { gate, auth, right, reason }
     }
 
@@ -60,7 +60,7 @@ impl Authorized {
     }
 
     /// By what the right was granted.
-    pub fn reason(&self) -> &Reason {
+    pub fn reason(&self) -> &DecisionReason {
         &self.reason
     }
 
@@ -359,6 +359,6 @@ impl Authorized {
     }
 
     fn forbidden(&self) -> AccessError {
-        self.refused("the handle is for another right".to_owned())
+        self.refused("the request has another permission".to_owned())
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jreg_auth::{Comparison, HashMemory, Secret};
+use jreg_auth::{HashMemory, PasswordComparison, Secret};
 use jreg_registry::BudgetUsage;
 use tokio::sync::Semaphore;
 
@@ -66,7 +66,7 @@ impl PasswordHasher {
     /// turn: who sends many requests at once is verified once.
     pub(super) async fn verify(
         &self,
-        comparison: Comparison,
+        comparison: PasswordComparison,
         password: Secret,
         known: impl Fn() -> bool,
     ) -> Result<bool, Busy> {

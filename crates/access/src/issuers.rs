@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jreg_auth::{Issuer, JwkSet, JwksError, KeySource, Unverified};
+use jreg_auth::{Issuer, JwkSet, JwksError, KeySource, UnverifiedToken};
 use jreg_storage::{Clock, error_chain};
 use jreg_telemetry::metrics::Metrics;
 use tokio::sync::OwnedMutexGuard;
@@ -27,20 +27,20 @@ const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No answer, or one that breaks off.
-    #[error("cannot get the keys")]
+    #[error("cannot fetch the keys")]
     Http(#[from] reqwest::Error),
     /// Another answer than 200. A redirect is one: keys come from where the policy says, or not
     /// at all.
-    #[error("the address of the keys answers {0}, it must answer 200 itself")]
+    #[error("the URL of the keys returned status {0}; it must return 200 without a redirect")]
     Status(u16),
     /// The file cannot be read.
-    #[error("cannot read the file of keys")]
+    #[error("cannot read the key file")]
     File(#[from] std::io::Error),
     /// What came is no set of keys.
     #[error(transparent)]
     Jwks(#[from] JwksError),
     /// It was tried a moment ago.
-    #[error("the keys could not be got a moment ago")]
+    #[error("fetching the keys failed a moment ago")]
     TooSoon,
     /// The task that fetched them ended early.
     #[error("the fetch of the keys was stopped")]
@@ -149,7 +149,7 @@ impl Issuers {
     pub(super) async fn keys(
         &self,
         issuer: &Issuer,
-        token: &Unverified<'_>,
+        token: &UnverifiedToken<'_>,
     ) -> Result<Arc<JwkSet>, FetchError> {
         let source = {
             let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,7 +225,11 @@ impl Issuers {
             Err(error) => {
                 self.metrics.count_auth_reload("jwks", "failed");
                 let text = error_chain(&error);
-                tracing::warn!(issuer = issuer.name(), error = text, "no keys of the issuer");
+                tracing::warn!(
+                    issuer = issuer.name(),
+                    error = text,
+                    "cannot load the keys of the issuer"
+                );
                 Err(error)
             }
         }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{AccessToken, Certificate, Identity, Network, Reason, Scope};
+use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, RegistryUsage};
 use jreg_storage::error_chain;
@@ -129,7 +129,7 @@ pub struct Asker {
     /// Whether the client reached it by https.
     pub secure: bool,
     /// The client's certificate, if the connection has one that was verified.
-    pub certificate: Option<Arc<Certificate>>,
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The tags that the request names.
     pub tags: Vec<Tag>,
 }
@@ -151,7 +151,7 @@ pub struct Bearer {
     /// What they grant by themselves.
     pub grants: OwnGrants,
     /// What they are narrowed to; `None`: whatever the policy allows.
-    pub scope: Option<Scope>,
+    pub scope: Option<TokenScope>,
     /// Whether there were credentials at all.
     pub shown: bool,
     /// Tells the password that was given from others, if one was.
@@ -167,7 +167,7 @@ pub enum OwnGrants {
     /// What an access token says.
     AccessToken(Arc<AccessToken>),
     /// What the token of another token service says.
-    Access(Scope),
+    Access(TokenScope),
 }
 
 impl Asker {
@@ -195,7 +195,7 @@ impl AuthContext {
     /// at then; but a token that was issued for a certificate is good only with it.
     pub fn new(bearer: impl Into<Arc<Bearer>>, mut asker: Asker) -> Self {
         let bearer = bearer.into();
-        let is_theirs = |certificate: &Arc<Certificate>| {
+        let is_theirs = |certificate: &Arc<ClientCertificate>| {
             !bearer.shown || certificate.identity().as_ref() == Some(&bearer.identity)
         };
         asker.certificate = asker.certificate.filter(is_theirs);
@@ -243,10 +243,10 @@ pub enum AuthError {
         reason: String,
     },
     /// Nothing of the scope of a token is granted.
-    #[error("nothing of the scope is granted")]
+    #[error("no access of the requested scope is granted")]
     ScopeNotGranted,
     /// Too many passwords are being verified.
-    #[error("too many logins at the same time, try again")]
+    #[error("too many concurrent logins, try again")]
     Busy,
     /// Too many logins have failed.
     #[error("too many failed logins: try again in {} s", whole_seconds(*.wait))]
@@ -272,7 +272,7 @@ impl AuthError {
     }
 
     /// Invalid credentials for a token.
-    pub fn invalid_for(reason: String, scope: &Scope) -> Self {
+    pub fn invalid_for(reason: String, scope: &TokenScope) -> Self {
         let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
         Self::Unauthenticated { challenge: None, access, reason }
     }
@@ -294,7 +294,7 @@ impl AuthError {
             | Self::Forbidden { reason, .. }
             | Self::Hidden { reason, .. }
             | Self::Unavailable { reason } => reason,
-            Self::ScopeNotGranted => "nothing of the scope is granted",
+            Self::ScopeNotGranted => "no access of the requested scope is granted",
             Self::Busy => "too many passwords are being verified",
             Self::Throttled { .. } => "too many logins have failed",
         }
@@ -323,11 +323,16 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
     async fn identify(&self, asker: Asker, right: &Right) -> Result<AuthContext, AuthError>;
 
     /// Says whether they have a right, and by what.
-    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<Reason, AuthError>;
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError>;
 
     /// The same for one tag, which the request need not name: a manifest that is deleted by digest
     /// takes its tags with it.
-    fn grant_tag(&self, auth: &AuthContext, right: &Right, tag: &Tag) -> Result<Reason, AuthError>;
+    fn grant_tag(
+        &self,
+        auth: &AuthContext,
+        right: &Right,
+        tag: &Tag,
+    ) -> Result<DecisionReason, AuthError>;
 
     /// The tags among these for which somebody does not have a right. `None`: there are too many to
     /// decide, which is a refusal.
@@ -372,12 +377,12 @@ impl Authorizer for Open {
         Ok(AuthContext::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, _: &AuthContext, _: &Right) -> Result<Reason, AuthError> {
-        Ok(Reason::Open)
+    fn grant(&self, _: &AuthContext, _: &Right) -> Result<DecisionReason, AuthError> {
+        Ok(DecisionReason::Open)
     }
 
-    fn grant_tag(&self, _: &AuthContext, _: &Right, _: &Tag) -> Result<Reason, AuthError> {
-        Ok(Reason::Open)
+    fn grant_tag(&self, _: &AuthContext, _: &Right, _: &Tag) -> Result<DecisionReason, AuthError> {
+        Ok(DecisionReason::Open)
     }
 
     fn depends_on_tag(&self, _: &AuthContext, _: &Right) -> bool {

@@ -71,7 +71,7 @@ pub enum LimitExceeded {
         wait: Duration,
     },
     /// Too many uploads at the same time.
-    #[error("too many uploads at the same time, at most {max} are allowed; try again later")]
+    #[error("too many concurrent uploads, at most {max} are allowed; try again later")]
     Uploads {
         /// How many are allowed.
         max: usize,
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn somebody_counts_by_name_and_nobody_by_address() {
-        let alice = Identity::named("alice", jreg_auth::Source::Htpasswd);
+        let alice = Identity::named("alice", jreg_auth::IdentitySource::Htpasswd);
         assert_eq!(LimitedClient::of(&alice, at(1)), LimitedClient::of(&alice, at(2)));
         assert_ne!(
             LimitedClient::of(&Identity::Anonymous, at(1)),

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use jreg_auth::{Action, Identity, Scope};
+use jreg_auth::{AccessAction, Identity, TokenScope};
 use serde_json::{Value, json};
 
 use super::Right;
@@ -40,7 +40,7 @@ pub struct RefusedAccess {
 /// One action on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RefusedAction {
-    action: Action,
+    action: AccessAction,
     /// `None`: the registry as a whole.
     repository: Option<String>,
 }
@@ -61,17 +61,17 @@ impl RefusedAccess {
         };
         let action = match right {
             Right::Enter => None,
-            Right::List => Some(of(Action::List, None)),
-            Right::See(name) | Right::Pull(name) => Some(of(Action::Pull, Some(name))),
-            Right::Mount(name) => Some(of(Action::Mount, Some(name))),
-            Right::Push(name) => Some(of(Action::Push, Some(name))),
-            Right::Delete(name) => Some(of(Action::Delete, Some(name))),
+            Right::List => Some(of(AccessAction::List, None)),
+            Right::See(name) | Right::Pull(name) => Some(of(AccessAction::Pull, Some(name))),
+            Right::Mount(name) => Some(of(AccessAction::Mount, Some(name))),
+            Right::Push(name) => Some(of(AccessAction::Push, Some(name))),
+            Right::Delete(name) => Some(of(AccessAction::Delete, Some(name))),
         };
         Self { by, actions: action.into_iter().collect(), cause: None }
     }
 
     /// The refusal of a token for a scope.
-    pub fn of_scope(by: Credentialed, scope: &Scope) -> Self {
+    pub fn of_scope(by: Credentialed, scope: &TokenScope) -> Self {
         let actions = scope.wanted().map(|(action, name)| RefusedAction {
             action,
             repository: name.map(ToString::to_string),
@@ -136,14 +136,14 @@ impl fmt::Display for RefusedAccess {
     }
 }
 
-const fn verb(action: Action) -> &'static str {
+const fn verb(action: AccessAction) -> &'static str {
     match action {
-        Action::Pull => "pull from",
-        Action::Push => "push to",
-        Action::Delete => "delete from",
-        Action::List => "list the repositories",
-        Action::Mount => "mount from",
-        Action::Admin => "administer",
+        AccessAction::Pull => "pull from",
+        AccessAction::Push => "push to",
+        AccessAction::Delete => "delete from",
+        AccessAction::List => "list the repositories",
+        AccessAction::Mount => "mount from",
+        AccessAction::Admin => "administer",
     }
 }
 
@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_refused_token_names_a_few_scopes_and_counts_the_rest() {
-        let scope = Scope::parse(["repository:a:pull,push repository:b:pull repository:c:delete"]);
+        let scope =
+            TokenScope::parse(["repository:a:pull,push repository:b:pull repository:c:delete"]);
         let access = RefusedAccess::of_scope(Credentialed::No, &scope);
         assert_eq!(
             access.to_string(),

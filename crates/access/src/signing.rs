@@ -39,7 +39,7 @@ pub enum SigningError {
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// Other instances write them all the time.
-    #[error("the signing keys are being changed by somebody else")]
+    #[error("the signing keys are being changed concurrently; try again")]
     Contended,
 }
 
@@ -111,7 +111,7 @@ impl Signing {
             };
             match store.put(&key, next.to_bytes().into(), mode).await {
                 Ok(_) => {
-                    tracing::info!(keys = ?next, "made a new key for tokens");
+                    tracing::info!(keys = ?next, "created a token signing key");
                     return Ok(next);
                 }
                 Err(error) if error.is_conflict() => {}

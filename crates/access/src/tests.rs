@@ -34,7 +34,7 @@ async fn handles() -> Vec<(Right, Authorized)> {
     ];
     let handle = |right: Right| {
         let auth = AuthContext::new(Bearer::nobody(), Asker::default());
-        (right.clone(), Authorized::new(gate.clone(), auth, right, Reason::Open))
+        (right.clone(), Authorized::new(gate.clone(), auth, right, DecisionReason::Open))
     };
     rights.map(handle).into()
 }

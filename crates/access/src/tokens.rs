@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jreg_auth::{
-    Credentials, Identity, Kind, Named, Scope, Secret, Source, TokenClaims, Unverified, random_hex,
+    Credentials, Identity, IdentitySource, NamedIdentity, Secret, TokenClaims, TokenKind,
+    TokenScope, UnverifiedToken, random_hex,
 };
 
 use super::guard::{Guard, VerifiedIdentity};
@@ -43,7 +44,7 @@ pub struct TokenRequest {
     /// What it brings.
     pub proof: TokenProof,
     /// What the token is to be good for.
-    pub scope: Scope,
+    pub scope: TokenScope,
     /// Whether scopes were asked for at all, understood or not.
     pub scoped: bool,
     /// Whether it wants a refresh token.
@@ -60,7 +61,7 @@ pub struct IssuedToken {
     /// The token.
     pub access: Secret,
     /// What it is good for.
-    pub scope: Scope,
+    pub scope: TokenScope,
     /// For getting the next.
     pub refresh: Option<Secret>,
     /// How long it is good.
@@ -102,7 +103,8 @@ impl Guard {
         let auth = AuthContext::new(found.bearer, asker);
         let narrow = self.narrowed(&auth, &scope).await;
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
-            let reason = "no credentials, and nothing of it is open to everybody".to_owned();
+            let reason =
+                "no credentials, and anonymous clients may do nothing of the scope".to_owned();
             let access = RefusedAccess::of_scope(Credentialed::No, &scope);
             return Err(AuthError::Unauthenticated { challenge: None, access, reason });
         }
@@ -112,13 +114,13 @@ impl Guard {
         let left = found.expires.map_or(self.lifetime, |expires| {
             expires.duration_since(now).unwrap_or_default().min(self.lifetime)
         });
-        let access = self.sign(Kind::Access, &auth.bearer, &narrow, now, left)?;
+        let access = self.sign(TokenKind::Access, &auth.bearer, &narrow, now, left)?;
         let refresh = match refresh {
             Some(old) => Some(old),
             None if offline && is_refreshable(&auth.bearer.identity) => Some(self.sign(
-                Kind::Refresh,
+                TokenKind::Refresh,
                 &auth.bearer,
-                &Scope::default(),
+                &TokenScope::default(),
                 now,
                 self.refresh_lifetime,
             )?),
@@ -143,17 +145,19 @@ impl Guard {
             TokenProof::Credentials(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
-                    return Err(AuthError::invalid("such a token is used as it is"));
+                    return Err(AuthError::invalid(
+                        "tokens of this kind are used directly, not exchanged",
+                    ));
                 }
                 Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
             }
             TokenProof::Subject(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 let is_issuers = matches!(&found.bearer.identity,
-                    Identity::Named(named) if matches!(named.source, Source::Issuer(_)));
+                    Identity::Named(named) if matches!(named.source, IdentitySource::Issuer(_)));
                 let is_ours = found.bearer.scope.is_some();
                 if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
-                    let reason = "only tokens of issuers that say who it is are exchanged";
+                    let reason = "only tokens of issuers with an identity are exchanged";
                     return Err(AuthError::invalid(reason));
                 }
                 Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
@@ -169,30 +173,30 @@ impl Guard {
     }
 
     async fn refreshed(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
-        let parsed = Unverified::parse(token.reveal());
+        let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
-        let claims = self.own_claims(&parsed, Kind::Refresh).await?;
+        let claims = self.own_claims(&parsed, TokenKind::Refresh).await?;
         self.standing(claims).await
     }
 
     /// Whether somebody without credentials gets a token: for a log-in they do not, nor for what
     /// is not open to everybody.
-    fn is_open_to_nobody(&self, narrow: &Scope, scoped: bool) -> bool {
+    fn is_open_to_nobody(&self, narrow: &TokenScope, scoped: bool) -> bool {
         self.policy().has_anonymous() && (!scoped || !narrow.is_empty())
     }
 
     fn sign(
         &self,
-        kind: Kind,
+        kind: TokenKind,
         bearer: &Bearer,
-        scope: &Scope,
+        scope: &TokenScope,
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<Secret, AuthError> {
         let unavailable = |reason: &str| AuthError::Unavailable { reason: reason.to_owned() };
         let signing = self.signing.as_ref().ok_or_else(|| unavailable("no tokens are issued"))?;
         let id = random_hex::<16>().ok_or_else(|| unavailable("no random numbers"))?;
-        let named: Option<Named> = match &bearer.identity {
+        let named: Option<NamedIdentity> = match &bearer.identity {
             Identity::Anonymous => None,
             Identity::Named(named) => Some((**named).clone()),
         };
@@ -203,8 +207,8 @@ impl Guard {
         let token = key.and_then(|key| key.sign(kind, &claims));
         let token = token.ok_or_else(|| unavailable("the signing key cannot be used"))?;
         self.metrics.count_token(match kind {
-            Kind::Access => "access",
-            Kind::Refresh => "refresh",
+            TokenKind::Access => "access",
+            TokenKind::Refresh => "refresh",
         });
         Ok(Secret::new(token))
     }
@@ -213,7 +217,9 @@ impl Guard {
 /// Users and access tokens can be looked up again; what an issuer said of somebody cannot.
 fn is_refreshable(identity: &Identity) -> bool {
     match identity {
-        Identity::Named(named) => matches!(named.source, Source::Htpasswd | Source::AccessToken(_)),
+        Identity::Named(named) => {
+            matches!(named.source, IdentitySource::Htpasswd | IdentitySource::AccessToken(_))
+        }
         Identity::Anonymous => false,
     }
 }

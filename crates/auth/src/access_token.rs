@@ -1,7 +1,7 @@
-//! [`AccessToken`]: an access token for a program, with what it may do and until when.
+//! [`AccessToken`]: a token for automation, with permissions and an expiry.
 //!
-//! The text of a token is `jreg_<id>_<secret>`: 64 random bits that name it and 256 that prove it.
-//! Of the secret only the SHA-256 is kept: what is that random needs no slow hash.
+//! The text of a token is `jreg_<id>_<secret>`: an id of 64 random bits and a secret of 256.
+//! Only the SHA-256 of the secret is stored: a random secret needs no slow hash.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,16 +11,16 @@ use jreg_oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
 use crate::random::{random_hex, same, sha256_hex};
-use crate::scope::Actions;
+use crate::scope::AccessActions;
 use crate::token::seconds;
-use crate::{Action, Identity, Pattern, Secret, Source};
+use crate::{AccessAction, Identity, IdentitySource, RepositoryPattern, Secret};
 
 const PREFIX: &str = "jreg_";
 const ID_CHARS: usize = 16;
 const SECRET_CHARS: usize = 64;
-/// The most permissions of one token.
+/// Maximum permissions of a token.
 const PERMISSIONS_MAX: usize = 64;
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
 /// The id of an access token.
@@ -28,61 +28,50 @@ const NAME_CHARS_MAX: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct AccessTokenId(String);
 
-/// The text of an access token.
+/// The text of an access token, with its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessTokenText {
-    /// Which.
     pub id: AccessTokenId,
     secret: Secret,
 }
 
-/// What is kept of an access token.
+/// The record of an access token, without its secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessToken {
     nonce: String,
     v: u32,
-    /// The name that people gave it.
     pub name: String,
     /// The SHA-256 of the secret.
     hash: String,
-    /// What it may do.
     pub permissions: Vec<AccessTokenPermission>,
-    /// When it was made, in seconds of the Unix epoch.
+    /// The creation time, in seconds of the Unix epoch.
     pub created: u64,
-    /// From when on it is good for nothing.
+    /// The expiry, in seconds of the Unix epoch.
     pub expires: Option<u64>,
-    /// When it was revoked.
+    /// The revocation time, in seconds of the Unix epoch.
     pub revoked: Option<u64>,
 }
 
-/// Actions in the repositories of a pattern.
+/// AccessActions in the repositories of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessTokenPermission {
-    /// Which actions.
-    pub actions: Actions,
-    /// In which repositories.
-    pub repositories: Pattern,
+    pub actions: AccessActions,
+    pub repositories: RepositoryPattern,
 }
 
-/// Why there can be no such access token.
+/// Error of an invalid access token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessTokenError {
-    /// The text is not one of ours.
     #[error("an access token is jreg_, 16 hex digits, _ and 64 hex digits")]
     Token,
-    /// The id is not one.
     #[error("the id of an access token is 16 hex digits")]
     Id,
-    /// The name cannot be used.
     #[error("the name of an access token is 1 to {NAME_CHARS_MAX} letters, digits and . _ -")]
     Name,
-    /// The permissions cannot be used.
     #[error("{0}")]
     Permissions(String),
-    /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
-    /// The record cannot be understood.
     #[error("the record of the access token is damaged")]
     Damaged,
 }
@@ -120,12 +109,12 @@ impl fmt::Display for AccessTokenId {
 }
 
 impl AccessTokenText {
-    /// Whether a password looks like one of ours: then it is nothing else.
+    /// Whether a password has the form of an access token; it is then treated as nothing else.
     pub fn is_like(password: &str) -> bool {
         password.starts_with(PREFIX)
     }
 
-    /// Reads the text of a token.
+    /// Parses the text of a token.
     ///
     /// # Errors
     ///
@@ -139,7 +128,7 @@ impl AccessTokenText {
             .ok_or(AccessTokenError::Token)
     }
 
-    /// The text, to be shown once to whoever made it.
+    /// The text, to be shown once, when the token is created.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}_{}", self.id, self.secret.reveal())
     }
@@ -157,7 +146,7 @@ impl fmt::Debug for AccessToken {
 }
 
 impl AccessToken {
-    /// A new token with what is to be kept of it.
+    /// Creates a token and its record.
     ///
     /// # Errors
     ///
@@ -192,7 +181,7 @@ impl AccessToken {
         Ok((token, access_token))
     }
 
-    /// Reads a record.
+    /// Parses a record.
     ///
     /// # Errors
     ///
@@ -205,12 +194,12 @@ impl AccessToken {
         is_sound.then_some(access_token).ok_or(AccessTokenError::Damaged)
     }
 
-    /// Writes the record.
+    /// Serializes the record.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The record once the token is revoked.
+    /// The record of the revoked token.
     ///
     /// # Errors
     ///
@@ -221,29 +210,33 @@ impl AccessToken {
         Ok(Self { nonce, revoked, ..self.clone() })
     }
 
-    /// Whether this is the token of the record.
+    /// Whether the secret of `token` is that of the record.
     pub fn is_token(&self, token: &AccessTokenText) -> bool {
         same(&sha256_hex(token.secret.reveal().as_bytes()), &self.hash)
     }
 
-    /// Whether it is neither revoked nor over.
-    pub fn is_good(&self, now: SystemTime) -> bool {
+    /// Whether it is neither revoked nor expired.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| seconds(now) < expires)
     }
 
-    /// Who presents it.
+    /// The identity of a client with this token.
     pub fn identity(&self, id: &AccessTokenId) -> Identity {
-        Identity::named(format!("access-token:{}", self.name), Source::AccessToken(id.to_string()))
+        Identity::named(
+            format!("access-token:{}", self.name),
+            IdentitySource::AccessToken(id.to_string()),
+        )
     }
 
-    /// Whether it may do this. What may be pulled may be mounted from, and whoever may pull
-    /// anything may list what it may pull.
-    pub fn allows(&self, action: Action, repository: Option<&RepositoryName>) -> bool {
+    /// Whether it allows an action. Pull includes mounting from the repository, and any pull permission
+    /// includes listing the repositories that may be pulled.
+    pub fn allows(&self, action: AccessAction, repository: Option<&RepositoryName>) -> bool {
         self.permissions.iter().any(|permission| match (action, repository) {
-            (Action::Mount | Action::Pull, Some(name)) => {
-                permission.actions.contains(Action::Pull) && permission.repositories.matches(name)
+            (AccessAction::Mount | AccessAction::Pull, Some(name)) => {
+                permission.actions.contains(AccessAction::Pull)
+                    && permission.repositories.matches(name)
             }
-            (Action::List, _) => permission.actions.contains(Action::Pull),
+            (AccessAction::List, _) => permission.actions.contains(AccessAction::Pull),
             (_, Some(name)) => {
                 permission.actions.contains(action) && permission.repositories.matches(name)
             }
@@ -257,7 +250,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_CHARS_MAX && name.bytes().all(is_allowed)
 }
 
-/// Reads `pull,push:team/**`: actions, a colon and a pattern. Several are separated by spaces.
+/// Parses `pull,push:team/**`: actions, a colon and a pattern. Several are separated by spaces.
 ///
 /// # Errors
 ///
@@ -273,9 +266,10 @@ fn permission(text: &str) -> Result<AccessTokenPermission, String> {
     let (words, pattern) = text.split_once(':').ok_or_else(|| {
         format!("{text:?} must be ACTIONS:REPOSITORIES, for example pull,push:team/**")
     })?;
-    let mut actions = Actions::default();
+    let mut actions = AccessActions::default();
     for word in words.split(',') {
-        let action = Action::named(word).filter(|action| Actions::REPOSITORY.contains(*action));
+        let action =
+            AccessAction::named(word).filter(|action| AccessActions::REPOSITORY.contains(*action));
         let action = action.ok_or_else(|| format!("{word:?} is none of pull, push, delete"))?;
         actions = actions.with(action);
     }
@@ -300,26 +294,26 @@ mod tests {
     }
 
     #[test]
-    fn a_token_proves_itself_until_it_is_revoked_or_over() {
+    fn a_token_is_valid_until_it_is_revoked_or_expired() {
         let (token, access_token) = access_token();
         let read = AccessTokenText::parse(&token.reveal()).unwrap();
         assert_eq!(read, token);
-        assert!(access_token.is_token(&read) && access_token.is_good(start()));
-        assert!(!access_token.is_good(start() + 90 * DAY));
-        assert!(!access_token.revoked(start()).unwrap().is_good(start()));
+        assert!(access_token.is_token(&read) && access_token.is_valid(start()));
+        assert!(!access_token.is_valid(start() + 90 * DAY));
+        assert!(!access_token.revoked(start()).unwrap().is_valid(start()));
         let (other, _) = self::access_token();
         assert!(!access_token.is_token(&other));
         assert_eq!(access_token.identity(&token.id).name(), Some("access-token:ci"));
     }
 
     #[test]
-    fn a_scope_is_kept() {
+    fn permissions_are_enforced() {
         let (_, access_token) = access_token();
         let may = |action, name: &str| access_token.allows(action, name.parse().ok().as_ref());
-        assert!(may(Action::Push, "team/app") && may(Action::Pull, "base/x"));
-        assert!(may(Action::Mount, "base/x") && may(Action::List, ""));
-        assert!(!may(Action::Push, "base/x") && !may(Action::Delete, "team/app"));
-        assert!(!may(Action::Pull, "other") && !may(Action::Admin, ""));
+        assert!(may(AccessAction::Push, "team/app") && may(AccessAction::Pull, "base/x"));
+        assert!(may(AccessAction::Mount, "base/x") && may(AccessAction::List, ""));
+        assert!(!may(AccessAction::Push, "base/x") && !may(AccessAction::Delete, "team/app"));
+        assert!(!may(AccessAction::Pull, "other") && !may(AccessAction::Admin, ""));
     }
 
     #[test]
@@ -334,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn malformed_tokens_are_rejected() {
         let (token, _) = access_token();
         let text = token.reveal();
         for bad in [
@@ -352,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_permissions_is_said() {
+    fn errors_of_permissions_name_the_problem() {
         for (text, part) in [
             ("pull", "must be ACTIONS:REPOSITORIES"),
             ("list:a", "is none of pull, push, delete"),

@@ -1,8 +1,8 @@
-//! [`Condition`]: a CEL expression that a rule depends on (github.com/google/cel-spec).
+//! [`PolicyCondition`]: a CEL expression that a rule depends on (github.com/google/cel-spec).
 //!
-//! It is compiled when the policy is read. What an evaluation may cost is bounded by what may be
-//! written: CEL has no loops but its macros, of which there is one at most, and a list that it runs
-//! over is one of the request's (groups, claims: bounded by the size of a token) or was written out.
+//! It is compiled when the policy is loaded. The cost of an evaluation is bounded by the limits on the
+//! text: CEL has no loops except its macros, at most one of which is allowed, over a list
+//! of the request (groups, claims: bounded by the size of a token) or a literal.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,53 +15,54 @@ use cel::{Context, Env, ExecutionError, Program};
 use ipnet::IpNet;
 use serde_json::Value as Json;
 
-use crate::policy::Query;
-use crate::{Action, Identity, Source};
+use crate::expression::ExpressionContents;
+use crate::policy::PolicyQuery;
+use crate::{AccessAction, Identity, IdentitySource};
 
-/// The longest condition, in bytes.
+/// Maximum length of a condition, in bytes.
 pub const CONDITION_BYTES_MAX: usize = 2048;
-/// How deep brackets may be nested in a condition.
+/// Maximum nesting depth of brackets in a condition.
 pub const CONDITION_DEPTH_MAX: usize = 16;
-/// The most macros that run over a list or map (`all`, `exists`, `exists_one`, `map`, `filter`) in
+/// Maximum macros that iterate over a list or map (`all`, `exists`, `exists_one`, `map`, `filter`) in
 /// one condition.
 pub const CONDITION_LOOPS_MAX: usize = 1;
 
 const LOOPS: [&str; 5] = ["all", "exists", "exists_one", "map", "filter"];
 
-/// What a condition may name.
+/// The variables of a condition.
 const VARIABLES: [&str; 9] =
     ["identity", "repository", "tag", "action", "address", "now", "hour", "weekday", "certificate"];
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
-/// A condition that was compiled.
-pub(crate) struct Condition {
+/// A compiled condition.
+pub(crate) struct PolicyCondition {
     source: String,
     program: Program,
-    needs: Needs,
+    needs: ConditionInputs,
 }
 
-/// Which of the variables that differ from decision to decision a condition names.
+/// The variables of a condition that differ between decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Needs {
+struct ConditionInputs {
     repository: bool,
     action: bool,
     tag: bool,
 }
 
-/// What a condition is evaluated for, as far as it matters to it: equal subjects, equal results.
+/// The values of these variables in an evaluation: equal subjects have equal results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConditionSubject {
     repository: Option<String>,
-    action: Option<Action>,
+    action: Option<AccessAction>,
     tag: Option<String>,
 }
 
-/// What conditions see of the requester: the same for all decisions of a request.
-pub(crate) struct Facts(Context<'static, 'static>);
+/// The other variables: the same for all decisions of a request.
+pub(crate) struct RequestFacts(Context<'static, 'static>);
 
-impl Condition {
-    /// Compiles a condition; the error says what is wrong.
+impl PolicyCondition {
+    /// Compiles a condition.
     pub(crate) fn compile(source: &str) -> Result<Self, String> {
         if source.len() > CONDITION_BYTES_MAX {
             return Err(format!("it is longer than {CONDITION_BYTES_MAX} bytes"));
@@ -69,23 +70,20 @@ impl Condition {
         if depth(source) > CONDITION_DEPTH_MAX {
             return Err(format!("brackets are nested deeper than {CONDITION_DEPTH_MAX}"));
         }
-        if loops(source) > CONDITION_LOOPS_MAX {
+        let program = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
+        let references = program.references();
+        let contents = ExpressionContents::of(program.expression());
+        if contents.loops > CONDITION_LOOPS_MAX {
             return Err(format!(
                 "it has more than {CONDITION_LOOPS_MAX} of the macros {}",
                 LOOPS.join(", ")
             ));
         }
-        let program = ENVIRONMENT.compile(source).map_err(|error| error.to_string())?;
-        let references = program.references();
-        // What a macro binds is a variable to the library, too; such names are short of a meaning
-        // here only if nothing binds them.
-        let is_bound = loops(source) > 0;
-        let unknown =
-            references.variables().into_iter().find(|name| !VARIABLES.contains(name) && !is_bound);
-        if let Some(unknown) = unknown {
+        if let Some(unknown) = contents.free_variables.iter().find(|name| !VARIABLES.contains(name))
+        {
             return Err(format!("{unknown:?} is none of {}", VARIABLES.join(", ")));
         }
-        let needs = Needs {
+        let needs = ConditionInputs {
             repository: references.has_variable("repository"),
             action: references.has_variable("action"),
             tag: references.has_variable("tag"),
@@ -98,9 +96,9 @@ impl Condition {
         self.needs.tag
     }
 
-    /// What the result for a query depends on, beside the facts.
-    pub(crate) fn subject(&self, query: &Query<'_>) -> ConditionSubject {
-        let Needs { repository, action, tag } = self.needs;
+    /// The variables of a query that the result depends on.
+    pub(crate) fn subject(&self, query: &PolicyQuery<'_>) -> ConditionSubject {
+        let ConditionInputs { repository, action, tag } = self.needs;
         ConditionSubject {
             repository: repository.then(|| repository_of(query).to_owned()),
             action: action.then_some(query.action),
@@ -108,8 +106,12 @@ impl Condition {
         }
     }
 
-    /// Whether it holds; an error if it cannot be said, or is not true or false.
-    pub(crate) fn holds(&self, facts: &Facts, query: &Query<'_>) -> Result<bool, String> {
+    /// Whether it holds; an error if it cannot be evaluated, or is no boolean.
+    pub(crate) fn holds(
+        &self,
+        facts: &RequestFacts,
+        query: &PolicyQuery<'_>,
+    ) -> Result<bool, String> {
         let mut context = facts.0.new_inner_scope();
         context.add_variable_from_value("repository", Value::from(repository_of(query)));
         context.add_variable_from_value("action", Value::from(query.action.as_str()));
@@ -118,16 +120,16 @@ impl Condition {
         match self.program.execute(&context) {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(_) => Err("it is neither true nor false".to_owned()),
-            // The library's messages repeat values of the request, which may be anything.
+            // The library's messages contain values of the request, which may be anything.
             Err(ExecutionError::NoSuchKey(key)) => Err(format!("there is no {key:?}")),
             Err(_) => Err("it cannot be evaluated for this request".to_owned()),
         }
     }
 }
 
-impl Facts {
-    /// The requester of a query, where and when.
-    pub(crate) fn new(query: &Query<'_>) -> Result<Self, String> {
+impl RequestFacts {
+    /// Builds the variables of a query.
+    pub(crate) fn new(query: &PolicyQuery<'_>) -> Result<Self, String> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.add_function("in_network", in_network).map_err(|error| error.to_string())?;
         for (name, value) in variables(query) {
@@ -137,13 +139,13 @@ impl Facts {
     }
 }
 
-impl fmt::Debug for Facts {
+impl fmt::Debug for RequestFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Facts")
     }
 }
 
-impl fmt::Debug for Condition {
+impl fmt::Debug for PolicyCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.source)
     }
@@ -163,13 +165,6 @@ fn depth(source: &str) -> usize {
     deepest
 }
 
-/// How many macros are called, each a word after a dot and before a bracket. In a text they count
-/// too, which errs on the safe side.
-fn loops(source: &str) -> usize {
-    let compact: String = source.chars().filter(|c| !c.is_whitespace()).collect();
-    LOOPS.iter().map(|name| compact.matches(&format!(".{name}(")).count()).sum()
-}
-
 /// `in_network(address, "10.0.0.0/8")`.
 fn in_network(address: Arc<String>, network: Arc<String>) -> Result<bool, ExecutionError> {
     let Ok(network) = network.parse::<IpNet>() else {
@@ -178,11 +173,11 @@ fn in_network(address: Arc<String>, network: Arc<String>) -> Result<bool, Execut
     Ok(address.parse::<IpAddr>().is_ok_and(|address| network.contains(&address)))
 }
 
-fn repository_of<'a>(query: &Query<'a>) -> &'a str {
+fn repository_of<'a>(query: &PolicyQuery<'a>) -> &'a str {
     query.repository.map_or("", |name| name.as_str())
 }
 
-fn variables(query: &Query<'_>) -> [(&'static str, Value); 6] {
+fn variables(query: &PolicyQuery<'_>) -> [(&'static str, Value); 6] {
     let since = query.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let text = |text: &str| Value::from(text);
@@ -207,10 +202,10 @@ fn identity(identity: &Identity) -> Value {
         Identity::Anonymous => ("", "anonymous", Vec::new(), HashMap::new()),
         Identity::Named(named) => {
             let source = match named.source {
-                Source::Htpasswd => "htpasswd",
-                Source::AccessToken(_) => "access-token",
-                Source::Issuer(_) => "issuer",
-                Source::Certificate => "certificate",
+                IdentitySource::Htpasswd => "htpasswd",
+                IdentitySource::AccessToken(_) => "access-token",
+                IdentitySource::Issuer(_) => "issuer",
+                IdentitySource::Certificate => "certificate",
             };
             let claims = named.claims.iter().map(|(name, value)| (name.clone(), of_json(value)));
             (named.name.as_str(), source, named.groups.iter().cloned().collect(), claims.collect())
@@ -246,10 +241,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{Certificate, Named, Tagged};
+    use crate::{ClientCertificate, NamedIdentity, QueryTag};
 
     fn holds(source: &str) -> Result<bool, String> {
-        let identity = Identity::Named(Box::new(Named {
+        let identity = Identity::Named(Box::new(NamedIdentity {
             name: "github:acme/app".to_owned(),
             groups: ["github:ci".to_owned()].into(),
             claims: [
@@ -257,24 +252,24 @@ mod tests {
                 ("run_attempt".to_owned(), 2.into()),
             ]
             .into(),
-            source: Source::Issuer("github".to_owned()),
+            source: IdentitySource::Issuer("github".to_owned()),
         }));
         let repository = "acme/app".parse().unwrap();
-        let certificate = Certificate {
+        let certificate = ClientCertificate {
             common_name: Some("builder".to_owned()),
             uris: vec!["spiffe://x".to_owned()],
         };
-        let query = Query {
+        let query = PolicyQuery {
             identity: &identity,
             certificate: Some(&certificate),
-            action: Action::Push,
+            action: AccessAction::Push,
             repository: Some(&repository),
-            tag: Tagged::Is("v1"),
+            tag: QueryTag::Is("v1"),
             address: Some("10.1.2.3".parse().unwrap()),
             // A Monday, 12:00.
             now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_720_440_000),
         };
-        Condition::compile(source)?.holds(&Facts::new(&query)?, &query)
+        PolicyCondition::compile(source)?.holds(&RequestFacts::new(&query)?, &query)
     }
 
     #[test]
@@ -297,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_said_is_an_error() {
+    fn conditions_that_cannot_be_evaluated_are_errors() {
         for source in [
             "identity.claims.environment == 'prod'",
             "tag",
@@ -310,12 +305,49 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_found_when_the_policy_is_read() {
+    fn invalid_conditions_are_rejected_when_the_policy_is_loaded() {
         let deep = "(".repeat(50) + "true" + &")".repeat(50);
         let long = format!("tag == '{}'", "x".repeat(CONDITION_BYTES_MAX));
         let nested = "[1,2].all(a, [1,2].all(b, true))";
         for source in ["", "tag ==", "tagg == 'x'", "user.name == 'x'", &deep, &long, nested] {
-            assert!(Condition::compile(source).is_err(), "{source}");
+            assert!(PolicyCondition::compile(source).is_err(), "{source}");
         }
+    }
+
+    #[test]
+    fn a_macro_hides_no_unknown_variable() {
+        for source in [
+            "identity.groups.exists(g, g == tagg)",
+            "identity.groups.exists(g, true) && g == 'x'",
+            "g.exists(g, true)",
+            "groups.all(g, g == tag)",
+            "['a'].map(a, a + b).size() == 1",
+            "tagg == 'x' || ['a'].filter(a, a == tag) == []",
+        ] {
+            let error = PolicyCondition::compile(source).unwrap_err();
+            assert!(error.contains("is none of identity, "), "{source}: {error}");
+        }
+        for source in [
+            "identity.groups.exists(g, g == tag)",
+            "['a'].map(a, a == 'b', a + tag).size() == 0",
+            "[tag].filter(tag, tag == 'v1').size() == 1",
+            "[{'a': [tag]}].exists_one(a, 'a' in a)",
+        ] {
+            PolicyCondition::compile(source).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_macro_that_loops_is_counted_however_it_is_spelt() {
+        for name in ["all", "exists", "exists_one", "existsOne", "map", "filter"] {
+            for nested in [
+                format!("[1].{name}(a, [1].{name}(b, true) == true) == true"),
+                format!("[1] . {name} (a, true) == true && [1].{name}(b, true) == true"),
+            ] {
+                let error = PolicyCondition::compile(&nested).unwrap_err();
+                assert!(error.contains("more than 1 of the macros"), "{nested}: {error}");
+            }
+        }
+        PolicyCondition::compile("tag == '.all(.all('").unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! [`Credentials`]: what an `Authorization` header holds (RFC 9110 section 11.6.2).
+//! [`Credentials`]: the value of an `Authorization` header (RFC 9110 section 11.6.2).
 
 use base64::Engine;
 use base64::engine::general_purpose::GeneralPurpose;
@@ -6,10 +6,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
 use crate::Secret;
 
-/// The longest `Authorization` header, in bytes. A token of ours has less than 8 KiB, one of
-/// GitHub's about 2.
+/// Maximum length of an `Authorization` header, in bytes. Tokens of jreg have less than 8 KiB, GitHub's
+/// about 2.
 pub const CREDENTIALS_BYTES_MAX: usize = 24 * 1024;
-/// The longest user name, in bytes.
+/// Maximum length of a user name, in bytes.
 pub(crate) const USER_BYTES_MAX: usize = 255;
 
 /// RFC 4648 section 4, with or without the padding: clients differ.
@@ -18,42 +18,38 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a request brings to show who sent it.
+/// The credentials of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// A name and a password (RFC 7617).
+    /// A user name and a password (RFC 7617).
     Basic {
-        /// The name; up to 255 bytes, no control characters, no colon, possibly empty.
+        /// Up to 255 bytes, no control characters, no colon, possibly empty.
         user: String,
-        /// The password; no control characters.
+        /// No control characters.
         password: Secret,
     },
     /// A token (RFC 6750).
     Bearer(Secret),
 }
 
-/// Why a header holds no credentials. No message repeats any of the header.
+/// Error of a header without valid credentials. No message contains any of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    /// It is too long.
     #[error("the Authorization header is longer than {CREDENTIALS_BYTES_MAX} bytes")]
     TooLong,
-    /// Its scheme is not one of ours.
     #[error("the Authorization header must begin with Basic or Bearer")]
     Scheme,
-    /// What follows `Basic` is not base64 of a name, a colon and a password.
     #[error(
         "Basic credentials must be base64 of UTF-8 text without control characters: a name of at \
          most 255 bytes, a colon, a password"
     )]
     Basic,
-    /// What follows `Bearer` is no token.
     #[error("a Bearer token must be printable ASCII without spaces")]
     Bearer,
 }
 
 impl Credentials {
-    /// Reads the value of a header.
+    /// Parses the value of a header.
     ///
     /// # Errors
     ///
@@ -72,7 +68,7 @@ impl Credentials {
         }
     }
 
-    /// A name and a password that came in another way, under the same rules.
+    /// Credentials of a user name and a password from elsewhere, by the same rules.
     ///
     /// # Errors
     ///
@@ -86,7 +82,7 @@ impl Credentials {
         is_fit.then(basic).ok_or(CredentialsError::Basic)
     }
 
-    /// A token that came in another way, under the same rules.
+    /// Credentials of a token from elsewhere, by the same rules.
     ///
     /// # Errors
     ///
@@ -95,7 +91,7 @@ impl Credentials {
         if token.len() > CREDENTIALS_BYTES_MAX {
             return Err(CredentialsError::TooLong);
         }
-        // Without a way out half-way: that is done many bytes at a time.
+        // Without an early exit, so that it is vectorized.
         let is_graphic = token.bytes().fold(true, |is, byte| is & byte.is_ascii_graphic());
         let is_fit = !token.is_empty() && is_graphic;
         is_fit.then(|| Self::Bearer(Secret::new(token))).ok_or(CredentialsError::Bearer)
@@ -141,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_basic_is_refused() {
+    fn malformed_basic_credentials_are_rejected() {
         let long = vec![b'u'; USER_BYTES_MAX + 1];
         let mut long = long;
         long.extend_from_slice(b":p");
@@ -156,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_is_refused_before_it_is_decoded() {
+    fn a_megabyte_is_rejected_before_it_is_decoded() {
         let huge = encoded(&vec![b'a'; 1024 * 1024]);
         assert_eq!(Credentials::parse(&huge), Err(CredentialsError::TooLong));
     }

@@ -1,5 +1,5 @@
-//! Cursors of the catalog that tell nothing: a repository name, encrypted with a key that is derived
-//! from one of a [`Keyring`], padded so that not even its length shows.
+//! Encrypted cursors of the catalog: a repository name, encrypted with a key that is derived
+//! from one of a [`Keyring`], and padded to hide its length.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,20 +9,20 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::Keyring;
 
-/// No repository name begins so.
+/// No repository name begins with it.
 const MARK: char = '_';
 const PURPOSE: &str = "catalog cursor 1";
 /// The length that a name is padded to: the longest has 255 bytes.
 const PADDED_BYTES: usize = 256;
-/// The length of what is encrypted, in base64: the nonce, the name, the tag.
+/// The length of the base64 of the nonce, the encrypted name and the tag.
 const SEALED_CHARS: usize = ((NONCE_LEN + PADDED_BYTES + 16) * 4).div_ceil(3);
 
-/// The id of the key that a cursor was made with; `None` if the text has not the form of a cursor.
+/// The id of the key of a cursor; `None` if the text is no cursor.
 pub fn cursor_key_id(cursor: &str) -> Option<&str> {
     parts(cursor).map(|(kid, _)| kid)
 }
 
-/// The key id and what is encrypted with it.
+/// The key id and the ciphertext.
 fn parts(cursor: &str) -> Option<(&str, &str)> {
     let (kid, sealed) = cursor.strip_prefix(MARK)?.split_once('.')?;
     (sealed.len() == SEALED_CHARS).then_some((kid, sealed))
@@ -33,7 +33,7 @@ fn key(keyring: &Keyring, kid: Option<&str>) -> Option<(String, LessSafeKey)> {
     Some((kid, LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &secret).ok()?)))
 }
 
-/// A cursor that stands for a repository; `None` if there are no random numbers.
+/// The cursor of a repository; `None` if there are no random numbers.
 pub fn encrypt_cursor(keyring: &Keyring, name: &RepositoryName) -> Option<String> {
     let (kid, key) = key(keyring, None)?;
     let mut nonce = [0; NONCE_LEN];
@@ -46,7 +46,7 @@ pub fn encrypt_cursor(keyring: &Keyring, name: &RepositoryName) -> Option<String
     Some(format!("{MARK}{kid}.{sealed}"))
 }
 
-/// The repository that a cursor stands for; `None` if it is none of this keyring's.
+/// The repository of a cursor; `None` if it is none of this keyring's.
 pub fn decrypt_cursor(keyring: &Keyring, cursor: &str) -> Option<RepositoryName> {
     let (kid, sealed) = parts(cursor)?;
     let (kid, key) = key(keyring, Some(kid))?;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_shows_nothing_and_leads_back_to_its_name() {
+    fn a_cursor_reveals_nothing_and_decrypts_to_its_name() {
         let keyring = Keyring::new(SystemTime::now()).unwrap();
         let names = ["a", "team/secret-project", &"n".repeat(255)];
         let mut lengths = Vec::new();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_key_made_or_somebody_changed_leads_nowhere() {
+    fn cursors_of_other_keys_and_tampered_ones_are_rejected() {
         let keyring = Keyring::new(SystemTime::now()).unwrap();
         let other = Keyring::new(SystemTime::now()).unwrap();
         let cursor = encrypt_cursor(&keyring, &"a/b".parse().unwrap()).unwrap();

@@ -1,88 +1,96 @@
-//! [`Evaluation`]: the decisions of a policy for one requester.
+//! [`PolicyEvaluation`]: the decisions of a policy for one request.
 //!
-//! - The facts that conditions see of the requester are made once, when the first condition is
+//! - The variables of conditions that are the same for all decisions are built once, when the first condition is
 //!   evaluated.
-//! - A condition is evaluated again only if something that it names is not as it was in the
+//! - A condition is evaluated again only if a variable that it uses differs from the
 //!   decision before. A caller with many decisions orders them by repository.
-//! - At most [`CONDITIONS_EVALUATED_MAX`] conditions are evaluated. Those beyond cannot be said to
-//!   hold or not, so they grant nothing.
+//! - At most [`CONDITIONS_EVALUATED_MAX`] conditions are evaluated. Beyond that the result is
+//!   unknown, so they grant nothing.
 
 use jreg_oci::RepositoryName;
 
-use crate::Action;
-use crate::condition::{Condition, ConditionSubject, Facts};
-use crate::policy::{Decision, Grants, Policy, Query, Reason, Rule, Tagged, granted};
+use crate::AccessAction;
+use crate::condition::{ConditionSubject, PolicyCondition, RequestFacts};
+use crate::policy::{
+    CredentialGrants, DecisionReason, Policy, PolicyDecision, PolicyQuery, PolicyRule, QueryTag,
+    granted,
+};
 
-/// The most conditions that are evaluated for one request. Each takes microseconds.
+/// Maximum conditions that are evaluated for one request. Each takes microseconds.
 pub const CONDITIONS_EVALUATED_MAX: usize = 20_000;
 
-/// The decisions of a policy for one requester.
+/// The decisions of a policy for one request.
 #[derive(Debug)]
-pub struct Evaluation<'a> {
+pub struct PolicyEvaluation<'a> {
     policy: &'a Policy,
-    /// The requester, where and when. The action, repository and tag are those of the last decision.
-    query: Query<'a>,
-    grants: Grants<'a>,
-    /// Which rules are about the requester.
+    /// The client, address and time. The action, repository and tag are those of the last decision.
+    query: PolicyQuery<'a>,
+    grants: CredentialGrants<'a>,
+    /// Whether each rule matches the client.
     about: Vec<bool>,
-    facts: Option<Result<Facts, String>>,
-    /// What each rule's condition came to last.
+    facts: Option<Result<RequestFacts, String>>,
+    /// The last result of each rule's condition.
     last: Vec<Option<(ConditionSubject, Result<bool, String>)>>,
     evaluated: usize,
 }
 
-impl<'a> Evaluation<'a> {
-    /// For the requester of a query, with what the credentials grant.
-    pub fn new(policy: &'a Policy, query: Query<'a>, grants: Grants<'a>) -> Self {
+impl<'a> PolicyEvaluation<'a> {
+    /// Starts an evaluation for the client of a query, with the grants of its credentials.
+    pub fn new(policy: &'a Policy, query: PolicyQuery<'a>, grants: CredentialGrants<'a>) -> Self {
         let about = policy.rules().iter().map(|rule| policy.is_about(rule, &query)).collect();
         Self { policy, query, grants, about, facts: None, last: Vec::new(), evaluated: 0 }
     }
 
-    /// Lets as many conditions be evaluated again: for listings, which end for other reasons.
+    /// Resets the budget of conditions: for listings, which have other bounds.
     pub fn renew_budget(&mut self) {
         self.evaluated = 0;
     }
 
-    /// How many conditions were evaluated.
+    /// The number of evaluated conditions.
     pub fn evaluated(&self) -> usize {
         self.evaluated
     }
 
-    /// What the rules say of an action, and why.
+    /// Decides an action, with the reason.
     pub fn decide(
         &mut self,
-        action: Action,
+        action: AccessAction,
         repository: Option<&'a RepositoryName>,
-        tag: Tagged<'a>,
-    ) -> Decision {
+        tag: QueryTag<'a>,
+    ) -> PolicyDecision {
         self.turn_to(action, repository, tag);
         if let Some(reason) = self.denial() {
-            return Decision { allowed: false, reason };
+            return PolicyDecision { allowed: false, reason };
         }
         match self.allowance() {
-            Some(reason) => Decision { allowed: true, reason },
-            None => Decision { allowed: false, reason: Reason::NoRule },
+            Some(reason) => PolicyDecision { allowed: true, reason },
+            None => PolicyDecision { allowed: false, reason: DecisionReason::NoRule },
         }
     }
 
-    /// Whether the rules allow an action: the same as [`Evaluation::decide`] says, but what no rule
-    /// allows is found without a look at those that deny it.
+    /// Whether the rules allow an action: the same as [`PolicyEvaluation::decide`], but if no rule
+    /// allows it, deny rules are not evaluated.
     pub fn allows(
         &mut self,
-        action: Action,
+        action: AccessAction,
         repository: Option<&'a RepositoryName>,
-        tag: Tagged<'a>,
+        tag: QueryTag<'a>,
     ) -> bool {
         self.turn_to(action, repository, tag);
         self.allowance().is_some() && self.denial().is_none()
     }
 
-    fn turn_to(&mut self, action: Action, repository: Option<&'a RepositoryName>, tag: Tagged<'a>) {
+    fn turn_to(
+        &mut self,
+        action: AccessAction,
+        repository: Option<&'a RepositoryName>,
+        tag: QueryTag<'a>,
+    ) {
         (self.query.action, self.query.repository, self.query.tag) = (action, repository, tag);
     }
 
-    /// Why it is denied, if a rule denies it.
-    fn denial(&mut self) -> Option<Reason> {
+    /// The reason of a denial, if a rule denies it.
+    fn denial(&mut self) -> Option<DecisionReason> {
         for (index, rule) in self.policy.rules().iter().enumerate() {
             if !rule.denies || !self.concerns(index, rule) {
                 continue;
@@ -90,14 +98,16 @@ impl<'a> Evaluation<'a> {
             match self.holds(index, rule, false) {
                 Ok(true) => return Some(rule.reason(index)),
                 Ok(false) => {}
-                Err(error) => return Some(Reason::Condition { name: rule.name.clone(), error }),
+                Err(error) => {
+                    return Some(DecisionReason::Condition { name: rule.name.clone(), error });
+                }
             }
         }
         None
     }
 
-    /// Why it is allowed, if the credentials or a rule allow it.
-    fn allowance(&mut self) -> Option<Reason> {
+    /// The reason of an allowance, if the credentials or a rule allow it.
+    fn allowance(&mut self) -> Option<DecisionReason> {
         if let Some(reason) = granted(self.grants, &self.query) {
             return Some(reason);
         }
@@ -112,23 +122,22 @@ impl<'a> Evaluation<'a> {
         None
     }
 
-    fn concerns(&self, index: usize, rule: &Rule) -> bool {
+    fn concerns(&self, index: usize, rule: &PolicyRule) -> bool {
         self.about[index] && rule.covers(&self.query)
     }
 
-    /// Whether a rule's condition holds; where it depends on a tag that is not known yet,
-    /// `unknown`.
-    fn holds(&mut self, index: usize, rule: &Rule, unknown: bool) -> Result<bool, String> {
+    /// Whether a rule's condition holds; `unknown` if it depends on a tag that is not known yet.
+    fn holds(&mut self, index: usize, rule: &PolicyRule, unknown: bool) -> Result<bool, String> {
         match &rule.condition {
             None => Ok(true),
-            Some(condition) if condition.needs_tag() && self.query.tag == Tagged::Unknown => {
+            Some(condition) if condition.needs_tag() && self.query.tag == QueryTag::Unknown => {
                 Ok(unknown)
             }
             Some(condition) => self.evaluate(index, condition),
         }
     }
 
-    fn evaluate(&mut self, index: usize, condition: &Condition) -> Result<bool, String> {
+    fn evaluate(&mut self, index: usize, condition: &PolicyCondition) -> Result<bool, String> {
         let subject = condition.subject(&self.query);
         if self.last.is_empty() {
             self.last.resize_with(self.policy.rules().len(), || None);
@@ -145,7 +154,7 @@ impl<'a> Evaluation<'a> {
         }
         self.evaluated += 1;
         let query = &self.query;
-        let facts = self.facts.get_or_insert_with(|| Facts::new(query)).as_ref();
+        let facts = self.facts.get_or_insert_with(|| RequestFacts::new(query)).as_ref();
         let result = facts.map_err(Clone::clone).and_then(|facts| condition.holds(facts, query));
         self.last[index] = Some((subject, result.clone()));
         result
@@ -163,7 +172,7 @@ mod tests {
 
     static ANONYMOUS: Identity = Identity::Anonymous;
 
-    /// A rule that allows, and many conditions that would deny.
+    /// An allow rule, and many deny rules with conditions.
     fn policy(conditions: usize, condition: &str) -> Policy {
         let mut text = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**']\n\
                         actions = ['pull', 'push']\n"
@@ -180,17 +189,17 @@ mod tests {
         Policy::parse(&text).unwrap()
     }
 
-    fn evaluation(policy: &Policy) -> Evaluation<'_> {
-        let query = Query {
+    fn evaluation(policy: &Policy) -> PolicyEvaluation<'_> {
+        let query = PolicyQuery {
             identity: &ANONYMOUS,
             certificate: None,
-            action: Action::Pull,
+            action: AccessAction::Pull,
             repository: None,
-            tag: Tagged::No,
+            tag: QueryTag::No,
             address: None,
             now: SystemTime::UNIX_EPOCH,
         };
-        Evaluation::new(policy, query, Grants::None)
+        PolicyEvaluation::new(policy, query, CredentialGrants::None)
     }
 
     fn names(prefix: &str, count: usize) -> Vec<RepositoryName> {
@@ -198,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_is_evaluated_once_for_what_it_names() {
+    fn a_condition_is_evaluated_once_for_equal_variables() {
         let names = names("open", 10);
         for (condition, evaluations) in [
             ("repository == 'team{}/x'", 30),
@@ -209,9 +218,9 @@ mod tests {
             let policy = policy(3, condition);
             let mut evaluation = evaluation(&policy);
             for name in &names {
-                for action in [Action::Pull, Action::Push] {
-                    assert!(evaluation.allows(action, Some(name), Tagged::No));
-                    assert!(evaluation.decide(action, Some(name), Tagged::No).allowed);
+                for action in [AccessAction::Pull, AccessAction::Push] {
+                    assert!(evaluation.allows(action, Some(name), QueryTag::No));
+                    assert!(evaluation.decide(action, Some(name), QueryTag::No).allowed);
                 }
             }
             assert_eq!(evaluation.evaluated(), evaluations, "{condition}");
@@ -224,24 +233,24 @@ mod tests {
         let mut evaluation = evaluation(&policy);
         let names = names("closed", 100);
         for name in &names {
-            assert!(!evaluation.allows(Action::Pull, Some(name), Tagged::No));
+            assert!(!evaluation.allows(AccessAction::Pull, Some(name), QueryTag::No));
         }
         assert_eq!(evaluation.evaluated(), 0);
     }
 
     #[test]
-    fn conditions_beyond_the_limit_let_nobody_in() {
+    fn conditions_beyond_the_limit_grant_nothing() {
         let policy = policy(900, "repository == 'team{}/x'");
         let names = names("open", 30);
         let mut evaluation = evaluation(&policy);
         let allowed: Vec<bool> = names
             .iter()
-            .map(|name| evaluation.allows(Action::Pull, Some(name), Tagged::No))
+            .map(|name| evaluation.allows(AccessAction::Pull, Some(name), QueryTag::No))
             .collect();
         let expected: Vec<bool> =
             (1..=30).map(|number| number * 900 <= CONDITIONS_EVALUATED_MAX).collect();
         assert_eq!(allowed, expected);
         assert_eq!(evaluation.evaluated(), CONDITIONS_EVALUATED_MAX);
-        assert!(!evaluation.decide(Action::Pull, Some(&names[29]), Tagged::No).allowed);
+        assert!(!evaluation.decide(AccessAction::Pull, Some(&names[29]), QueryTag::No).allowed);
     }
 }

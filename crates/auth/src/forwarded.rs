@@ -1,20 +1,20 @@
-//! [`Said`]: what proxies say of the client whose request they pass on, by `Forwarded` (RFC 7239) or
-//! by `X-Forwarded-For`, `-Proto` and `-Host`.
+//! [`ForwardedClient`]: the client from the headers of proxies: `Forwarded` (RFC 7239) or
+//! `X-Forwarded-For`, `-Proto` and `-Host`.
 //!
-//! Each proxy adds to the right of what it was sent, and the client may have sent anything. So all is
-//! read from the right, and no further than the first address that is not a trusted proxy's: whatever
-//! stands to the left of it, well formed or not, changes nothing.
+//! Each proxy appends to the header, and the client may have sent anything. So headers are
+//! parsed from the right, up to the first address that is not a trusted proxy's: everything
+//! to the left of it, well-formed or not, is ignored.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The most proxies that are believed of one request.
+/// Maximum trusted proxies of one request.
 pub const HOPS_MAX: usize = 32;
-/// The longest that one proxy may say, in bytes.
+/// Maximum length of one proxy's element, in bytes.
 pub const HOP_BYTES_MAX: usize = 1024;
-/// The longest host, in bytes (RFC 1035 section 2.3.4, and a port).
+/// Maximum length of a host, in bytes (RFC 1035 section 2.3.4, and a port).
 pub const HOST_BYTES_MAX: usize = 261;
 
-/// The headers by which proxies say whose request they pass on.
+/// The headers in which proxies send the client's address, scheme and host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
@@ -23,61 +23,61 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// What was said. What cannot be understood counts as not said.
+/// The client. Malformed values count as absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct ForwardedClient {
     /// The address of the client: the first from the right that is not a trusted proxy's, or the last
-    /// that could be understood. Its port is 0 if it was not said.
+    /// valid one. Its port is 0 if it was absent.
     pub address: Option<SocketAddr>,
-    /// Whether the client came by https.
+    /// Whether the client used https.
     pub secure: Option<bool>,
-    /// The host that the client asked for.
+    /// The host of the client's request.
     pub host: Option<String>,
 }
 
-impl Said {
-    /// What the lines of `Forwarded` say.
+impl ForwardedClient {
+    /// Parses the lines of `Forwarded`.
     pub fn by_forwarded<'a>(
         lines: impl DoubleEndedIterator<Item = &'a [u8]>,
         trusts: impl Fn(IpAddr) -> bool,
     ) -> Self {
-        let mut said = Self::default();
+        let mut client = Self::default();
         for element in elements(lines).take(HOPS_MAX) {
             let Some(hop) = hop(element) else { break };
-            // What the outermost of the trusted proxies saw is what the client did.
-            said.secure = hop.secure.or(said.secure);
-            said.host = hop.host.or(said.host);
+            // The outermost trusted proxy saw the client's own scheme and host.
+            client.secure = hop.secure.or(client.secure);
+            client.host = hop.host.or(client.host);
             let Some(address) = hop.address else { break };
-            said.address = Some(address);
+            client.address = Some(address);
             if !trusts(address.ip()) {
                 break;
             }
         }
-        said
+        client
     }
 
-    /// What the lines of `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` say.
+    /// Parses the lines of `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
     pub fn by_x_forwarded<'a, L: DoubleEndedIterator<Item = &'a [u8]>>(
         addresses: L,
         schemes: L,
         hosts: L,
         trusts: impl Fn(IpAddr) -> bool,
     ) -> Self {
-        let mut said = Self::default();
+        let mut client = Self::default();
         let mut passed = 0;
         for element in elements(addresses).take(HOPS_MAX) {
             let Some(address) = text(element).and_then(node) else { break };
-            said.address = Some(address);
+            client.address = Some(address);
             if !trusts(address.ip()) {
                 break;
             }
             passed += 1;
         }
-        // Some proxies add to these, too, most say them once.
-        let said_by_outermost = |lines: L| elements(lines).take(passed + 1).last().and_then(text);
-        said.secure = said_by_outermost(schemes).and_then(scheme);
-        said.host = said_by_outermost(hosts).filter(|host| is_host(host)).map(str::to_owned);
-        said
+        // Some proxies append to these, too, most set them.
+        let from_outermost = |lines: L| elements(lines).take(passed + 1).last().and_then(text);
+        client.secure = from_outermost(schemes).and_then(scheme);
+        client.host = from_outermost(hosts).filter(|host| is_host(host)).map(str::to_owned);
+        client
     }
 }
 
@@ -102,8 +102,8 @@ fn elements<'a>(
     lines.rev().flat_map(of_line).filter(|element| !element.is_empty())
 }
 
-/// A list without its last element, and that. A comma in quotes does not separate (RFC 9110 section
-/// 5.6.4); whether it is in quotes is found out from the right, too.
+/// A list without its last element, and the last element. A comma in quotes does not separate (RFC 9110
+/// section 5.6.4); quotes are parsed from the right, too.
 fn split_last(list: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let mut quoted = false;
     for (place, byte) in list.iter().enumerate().rev() {
@@ -129,11 +129,11 @@ fn text(element: &[u8]) -> Option<&str> {
     std::str::from_utf8(element).ok().filter(|text| fits && text.is_ascii())
 }
 
-/// What one proxy says by an element of `Forwarded` (RFC 7239 section 4).
-fn hop(element: &[u8]) -> Option<Said> {
+/// Parses one proxy's element of `Forwarded` (RFC 7239 section 4).
+fn hop(element: &[u8]) -> Option<ForwardedClient> {
     let mut rest = text(element)?;
     let mut seen: Vec<String> = Vec::new();
-    let mut hop = Said::default();
+    let mut hop = ForwardedClient::default();
     while !rest.is_empty() {
         let (name, after) = rest.split_once('=')?;
         let (value, after) = value(after)?;
@@ -144,7 +144,7 @@ fn hop(element: &[u8]) -> Option<Said> {
             "host" => hop.host = Some(value).filter(|host| is_host(host)),
             _ => {}
         }
-        // A second one would say that the first is not all of it.
+        // A repeated parameter is ambiguous.
         if name.is_empty() || seen.contains(&name) {
             return None;
         }
@@ -176,8 +176,8 @@ fn value(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The address of a node (RFC 7239 section 6); `None` if it is hidden (`_name`), `unknown` or none.
-/// Addresses of IPv6 need no brackets: `X-Forwarded-For` has them without.
+/// The address of a node (RFC 7239 section 6); `None` if it is obfuscated (`_name`), `unknown` or malformed.
+/// IPv6 addresses need no brackets: `X-Forwarded-For` has them without.
 fn node(text: &str) -> Option<SocketAddr> {
     let with = |ip: IpAddr, port: u16| SocketAddr::new(ip.to_canonical(), port);
     if let Ok(ip) = text.parse::<IpAddr>() {
@@ -198,7 +198,7 @@ fn node(text: &str) -> Option<SocketAddr> {
     }
     let port = after.strip_prefix(':')?;
     match port.strip_prefix('_') {
-        // A name for it that says nothing (section 6.3).
+        // An obfuscated port (section 6.3).
         Some(name) if !name.is_empty() && name.bytes().all(is_hidden) => Some(with(ip, 0)),
         Some(_) => None,
         None => port.parse().ok().map(|port| with(ip, port)),

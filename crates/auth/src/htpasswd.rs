@@ -1,5 +1,4 @@
-//! [`Htpasswd`]: users and the hashes of their passwords, as Apache's `htpasswd -B` writes them and
-//! with argon2id besides.
+//! [`Htpasswd`]: users and password hashes, by bcrypt as from Apache's `htpasswd -B`, or by argon2id.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,83 +11,80 @@ use crate::Secret;
 use crate::credentials::USER_BYTES_MAX;
 use crate::random::sha256_hex;
 
-/// The largest file, in bytes.
+/// Maximum size of a file, in bytes.
 pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The most users of one file.
+/// Maximum users of a file.
 pub const USERS_MAX: usize = 100_000;
-/// The highest cost of a bcrypt hash: about 4 s on a fast core.
+/// Maximum cost of a bcrypt hash: about 4 s on a fast core.
 const BCRYPT_COST_MAX: u32 = 16;
-/// The most memory that an argon2id hash may take, in KiB, and the most passes and lanes.
+/// Maximum memory of an argon2id hash, in KiB, and maximum passes and lanes.
 const ARGON2_MEMORY_KIB_MAX: u32 = 256 * 1024;
 const ARGON2_PASSES_MAX: u32 = 16;
 const ARGON2_LANES_MAX: u32 = 16;
-/// The most kinds and costs of hashes that a wrong password is compared with. A file with more lets
-/// some users be told from others by time.
+/// Maximum kinds and costs of hashes that a wrong password is compared with. With more of them in a
+/// file, some users can be distinguished by timing.
 const CLASSES_COMPARED_MAX: usize = 8;
-/// How much of its hash tells one password from another.
+/// Length of a password fingerprint.
 const FINGERPRINT_CHARS: usize = 32;
 
-/// What an unknown user is compared with where the file has no user at all: argon2id with the
-/// parameters of [`hash_password`], of a password that nobody has.
+/// The hash for unknown users if the file has no user: argon2id with the
+/// parameters of [`hash_password`], of an unused password.
 const UNKNOWN_USER_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5bm9ib2R5\
                       $Wv5vCYdrnw0Wbn2R3cFD3ZfTn0X6bJbYQy0xP0Qy1tE";
 
 /// The users of one file.
 #[derive(Clone, Debug, Default)]
 pub struct Htpasswd {
-    users: BTreeMap<String, Entry>,
+    users: BTreeMap<String, HtpasswdEntry>,
     /// One entry of each class, at most [`CLASSES_COMPARED_MAX`].
-    classes: BTreeMap<Class, Entry>,
+    classes: BTreeMap<HashCost, HtpasswdEntry>,
 }
 
 /// A user's hash.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct HtpasswdEntry {
     hash: String,
-    kind: Kind,
-    class: Class,
+    kind: HashKind,
+    class: HashCost,
 }
 
-/// What a hash costs: bcrypt's cost, argon2id's memory, passes and lanes.
+/// The cost of a hash: bcrypt's cost, argon2id's memory, passes and lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Class([u32; 4]);
+struct HashCost([u32; 4]);
 
-/// Memory in which argon2id hashes are computed, as much as the costliest one took. To be used again:
-/// 19 MiB and more for each hash, allocated and freed among smaller things, leave a heap full of holes.
+/// Memory for argon2id hashes, as large as the costliest one needed. Reuse it: 19 MiB and more for each
+/// hash, allocated and freed among smaller allocations, fragment the heap.
 #[derive(Debug, Default)]
 pub struct HashMemory(Vec<Block>);
 
-/// What a password is compared with.
+/// The hashes that a password is compared with.
 #[derive(Clone, Debug)]
-pub struct Comparison {
-    own: Option<Entry>,
-    /// Entries that cost what another user's would.
-    others: Vec<Entry>,
+pub struct PasswordComparison {
+    own: Option<HtpasswdEntry>,
+    /// Entries with the costs of other users, to equalize the time.
+    others: Vec<HtpasswdEntry>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum HashKind {
     Bcrypt,
     Argon2id,
 }
 
-/// Why a file cannot be used. Hashes are never repeated.
+/// Error of an invalid file. Messages contain no hashes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HtpasswdError {
-    /// It is too large.
     #[error("it is larger than {FILE_BYTES_MAX} bytes or has more than {USERS_MAX} users")]
     TooLarge,
-    /// A line is no entry.
     #[error("line {line}: {why}")]
     Line {
-        /// Which, from 1.
+        /// From 1.
         line: usize,
-        /// What is wrong and what is allowed.
         why: &'static str,
     },
 }
 
-/// Why a text cannot be the name of a user.
+/// Error of an invalid user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a user's name is 1 to {USER_BYTES_MAX} bytes without colon, spaces at its ends, or control \
@@ -96,19 +92,19 @@ pub enum HtpasswdError {
 )]
 pub struct InvalidUser;
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for HtpasswdEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} [redacted]", self.kind)
     }
 }
 
 impl Htpasswd {
-    /// Reads a file: a name, a colon and a hash on each line, empty lines and lines that begin
-    /// with `#` besides.
+    /// Parses a file: a name, a colon and a hash on each line; empty lines and lines that begin
+    /// with `#` are ignored.
     ///
     /// # Errors
     ///
-    /// [`HtpasswdError`]: the whole file is refused if one line is wrong.
+    /// [`HtpasswdError`]: the whole file is rejected if one line is invalid.
     pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
         if text.len() > FILE_BYTES_MAX {
             return Err(HtpasswdError::TooLarge);
@@ -123,12 +119,12 @@ impl Htpasswd {
             }
             let (name, hash) = line.split_once(':').ok_or_else(|| wrong("it must be NAME:HASH"))?;
             check_name(name).map_err(|_| wrong("its name is not allowed"))?;
-            let entry = Entry::parse(hash).map_err(wrong)?;
+            let entry = HtpasswdEntry::parse(hash).map_err(wrong)?;
             if classes.len() < CLASSES_COMPARED_MAX {
                 classes.entry(entry.class).or_insert_with(|| entry.clone());
             }
             if users.insert(name.to_owned(), entry).is_some() {
-                return Err(wrong("this user stands there twice"));
+                return Err(wrong("this user is repeated"));
             }
         }
         if users.len() > USERS_MAX {
@@ -138,7 +134,7 @@ impl Htpasswd {
     }
 
     /// The entry of a user.
-    pub fn get(&self, name: &str) -> Option<&Entry> {
+    pub fn get(&self, name: &str) -> Option<&HtpasswdEntry> {
         self.users.get(name)
     }
 
@@ -147,17 +143,17 @@ impl Htpasswd {
         self.users.keys().map(String::as_str)
     }
 
-    /// What to compare the password of `name` with. A wrong password costs the same work for every
-    /// name, whether it is a user's or not: one hash of each kind and cost that the file has.
-    pub fn to_compare(&self, name: &str) -> Comparison {
+    /// The hashes to compare the password of `name` with. A wrong password costs the same work for every
+    /// name, existing or not: one hash of each kind and cost in the file.
+    pub fn to_compare(&self, name: &str) -> PasswordComparison {
         let own = self.users.get(name).cloned();
         let class = own.as_ref().map(|entry| entry.class);
         let others = self.classes.iter().filter(|(of, _)| Some(**of) != class);
         let mut others: Vec<_> = others.map(|(_, entry)| entry.clone()).collect();
         if own.is_none() && others.is_empty() {
-            others.push(Entry::unknown_user());
+            others.push(HtpasswdEntry::unknown_user());
         }
-        Comparison { own, others }
+        PasswordComparison { own, others }
     }
 }
 
@@ -181,14 +177,13 @@ impl HashMemory {
     }
 }
 
-impl Comparison {
+impl PasswordComparison {
     /// The fingerprint of the user's entry; `None`: there is no such user.
     pub fn fingerprint(&self) -> Option<String> {
-        self.own.as_ref().map(Entry::fingerprint)
+        self.own.as_ref().map(HtpasswdEntry::fingerprint)
     }
 
-    /// Whether this is the user's password, and how many hashes that took. They are computed in
-    /// `memory`.
+    /// Whether this is the user's password, and the number of computed hashes.
     pub fn verify(&self, password: &Secret, memory: &mut HashMemory) -> (bool, u64) {
         let mut hashes = 0;
         if let Some(own) = &self.own {
@@ -199,16 +194,20 @@ impl Comparison {
         }
         for other in &self.others {
             hashes += 1;
-            // Only its time counts.
+            // For its time only.
             std::hint::black_box(other.verify(password, memory));
         }
         (false, hashes)
     }
 }
 
-impl Entry {
+impl HtpasswdEntry {
     fn unknown_user() -> Self {
-        Self { hash: UNKNOWN_USER_HASH.to_owned(), kind: Kind::Argon2id, class: Class::default() }
+        Self {
+            hash: UNKNOWN_USER_HASH.to_owned(),
+            kind: HashKind::Argon2id,
+            class: HashCost::default(),
+        }
     }
 
     fn parse(hash: &str) -> Result<Self, &'static str> {
@@ -219,8 +218,8 @@ impl Entry {
             if !(4..=BCRYPT_COST_MAX).contains(&parts.get_cost()) {
                 return Err("the cost of its bcrypt hash must be 4 to 16");
             }
-            let class = Class([parts.get_cost(), 0, 0, 0]);
-            return Ok(Self { hash: hash.to_owned(), kind: Kind::Bcrypt, class });
+            let class = HashCost([parts.get_cost(), 0, 0, 0]);
+            return Ok(Self { hash: hash.to_owned(), kind: HashKind::Bcrypt, class });
         }
         if !hash.starts_with("$argon2id$") {
             return Err("its hash must be bcrypt ($2y$, $2b$, $2a$) or argon2id ($argon2id$): \
@@ -232,33 +231,33 @@ impl Entry {
         if parsed.hash.is_none() || parsed.salt.is_none() {
             return Err("its argon2id hash is malformed");
         }
-        let is_bearable = params.m_cost() <= ARGON2_MEMORY_KIB_MAX
+        let is_affordable = params.m_cost() <= ARGON2_MEMORY_KIB_MAX
             && params.t_cost() <= ARGON2_PASSES_MAX
             && params.p_cost() <= ARGON2_LANES_MAX;
-        if !is_bearable {
+        if !is_affordable {
             return Err("its argon2id hash must take at most m=262144, t=16, p=16");
         }
-        let class = Class([0, params.m_cost(), params.t_cost(), params.p_cost()]);
-        Ok(Self { hash: hash.to_owned(), kind: Kind::Argon2id, class })
+        let class = HashCost([0, params.m_cost(), params.t_cost(), params.p_cost()]);
+        Ok(Self { hash: hash.to_owned(), kind: HashKind::Argon2id, class })
     }
 
-    /// Whether this is the password. Takes tens of milliseconds, on purpose.
+    /// Whether this is the password. Takes tens of milliseconds by design.
     pub fn verify(&self, password: &Secret, memory: &mut HashMemory) -> bool {
         let password = password.reveal();
         match self.kind {
-            // bcrypt knows 72 bytes of a password; htpasswd cuts there, too.
-            Kind::Bcrypt => bcrypt::verify(password, &self.hash).unwrap_or(false),
-            Kind::Argon2id => memory.verify(password.as_bytes(), &self.hash).unwrap_or(false),
+            // bcrypt uses 72 bytes of a password; htpasswd truncates there, too.
+            HashKind::Bcrypt => bcrypt::verify(password, &self.hash).unwrap_or(false),
+            HashKind::Argon2id => memory.verify(password.as_bytes(), &self.hash).unwrap_or(false),
         }
     }
 
-    /// Tells this password from the ones before and after it, and nothing else.
+    /// Distinguishes this password from earlier and later ones, and reveals nothing else.
     pub fn fingerprint(&self) -> String {
         sha256_hex(self.hash.as_bytes()).chars().take(FINGERPRINT_CHARS).collect()
     }
 }
 
-/// Whether this can be the name of a user.
+/// Whether this is a valid user name.
 fn check_name(name: &str) -> Result<(), InvalidUser> {
     let is_name = !name.is_empty()
         && name.len() <= USER_BYTES_MAX
@@ -270,13 +269,13 @@ fn check_name(name: &str) -> Result<(), InvalidUser> {
 }
 
 /// The argon2id hash of a password, with 19 MiB and two passes (OWASP's first recommendation).
-/// `None`: the operating system gives no salt.
+/// `None`: the operating system provides no random salt.
 pub fn hash_password(password: &Secret) -> Option<String> {
     let hash = Argon2::default().hash_password(password.reveal().as_bytes()).ok()?;
     Some(hash.to_string())
 }
 
-/// The text of a file in which a user has this hash; everything else in it stays as it was.
+/// The text of a file with this hash for a user; everything else is unchanged.
 ///
 /// # Errors
 ///
@@ -300,7 +299,7 @@ pub fn with_user(text: &str, name: &str, hash: &str) -> Result<String, InvalidUs
     Ok(lines.join("\n") + "\n")
 }
 
-/// The text of a file without a user; `None` if they are not in it.
+/// The text of a file without a user; `None` if the user is not in it.
 pub fn removed_user(text: &str, name: &str) -> Option<String> {
     text.lines().any(|line| is_of(line, name)).then(|| {
         let kept = text.lines().filter(|line| !is_of(line, name));
@@ -344,7 +343,7 @@ mod tests {
 
     /// Made by Apache's htpasswd 2.4.
     #[test]
-    fn the_hashes_of_other_tools_are_understood() {
+    fn hashes_of_other_tools_are_accepted() {
         let text = "a:$2y$05$HhmvnqZDbOcyPZyoeG6qXeUtX8Qkzz9JsfwIVKqnnyDoMSyABmRFu";
         assert!(Htpasswd::parse(text).is_ok());
         for kind in ["$2b$", "$2a$"] {
@@ -375,15 +374,15 @@ mod tests {
         );
         let nobody = Htpasswd::default().to_compare("carol");
         assert_eq!(nobody.verify(&Secret::new(""), &mut HashMemory::default()), (false, 1));
-        assert!(nobody.fingerprint().is_none() && nobody.others == [Entry::unknown_user()]);
+        assert!(nobody.fingerprint().is_none() && nobody.others == [HtpasswdEntry::unknown_user()]);
         assert!(
-            Entry::parse(UNKNOWN_USER_HASH).is_ok(),
+            HtpasswdEntry::parse(UNKNOWN_USER_HASH).is_ok(),
             "it is hashed to the end, not refused as malformed"
         );
     }
 
     #[test]
-    fn a_wrong_password_is_compared_with_so_many_hashes() {
+    fn a_wrong_password_is_compared_with_one_hash_of_each_cost() {
         let lines = (1..=CLASSES_COMPARED_MAX + 4).map(|passes| {
             let params = argon2::Params::new(8, u32::try_from(passes).unwrap(), 1, None).unwrap();
             let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_line_makes_the_file_wrong_and_is_named_without_its_hash() {
+    fn one_invalid_line_rejects_the_file_and_is_named_without_its_hash() {
         let good = argon2_of("x");
         for (line, part) in [
             ("alice", "NAME:HASH"),
@@ -426,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn editing_leaves_everything_else_as_it_was() {
+    fn editing_keeps_everything_else() {
         let text = "# keep me\nalice:1\n\nbob:2\n";
         assert_eq!(with_user(text, "bob", "3").unwrap(), "# keep me\nalice:1\n\nbob:3\n");
         assert_eq!(
@@ -442,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_files_are_parsed() {
         let hash = hash_password(&Secret::new("pass word")).unwrap();
         let file = Htpasswd::parse(&with_user("", "alice", &hash).unwrap()).unwrap();
         assert!(is_password(&file, "alice", "pass word"));

@@ -1,54 +1,53 @@
-//! [`Identity`]: who asks, and [`Certificate`]: with what certificate.
+//! [`Identity`]: the client of a request, and [`ClientCertificate`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a token says of its holder: text, numbers and flags as text, lists of them as lists.
-pub type Claims = BTreeMap<String, serde_json::Value>;
+/// The claims of a token.
+pub type IdentityClaims = BTreeMap<String, serde_json::Value>;
 
-/// Who asks.
+/// The client of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// Nobody in particular.
     Anonymous,
-    /// Somebody.
-    Named(Box<Named>),
+    Named(Box<NamedIdentity>),
 }
 
-/// Somebody who was recognised.
+/// An authenticated client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Named {
-    /// The name. What is not a user of a htpasswd file carries its source before a colon
-    /// (`access-token:ci`, `github:acme/app`), and no user's name has a colon: nobody can take the name of
-    /// another.
+pub struct NamedIdentity {
+    /// The name. All but users of a htpasswd file have their source before a colon
+    /// (`access-token:ci`, `github:acme/app`), and no user's name has a colon: identities cannot be
+    /// impersonated across sources.
     pub name: String,
-    /// The groups that the source names, with the source before a colon. The groups of the policy
-    /// file are not among them.
+    /// The groups from the source, with the source before a colon; not the groups of the policy
+    /// file.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
-    /// What the source says besides.
+    /// The other claims of the token.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub claims: Claims,
-    /// Where the identity comes from.
-    pub source: Source,
+    pub claims: IdentityClaims,
+    pub source: IdentitySource,
 }
 
-impl Named {
-    /// Whether the source gives such names: a user of a htpasswd file has no colon in the name and
-    /// no groups, every other name and group carries its source before a colon.
+impl NamedIdentity {
+    /// Whether the source can issue this name and these groups: a user of a htpasswd file has no colon in the name and
+    /// no groups, every other name and group has its source before a colon.
     pub fn fits_source(&self) -> bool {
         let is_prefixed = |text: &str, source: &str| {
             text.strip_prefix(source).is_some_and(|rest| rest.starts_with(':'))
         };
         match &self.source {
-            Source::Htpasswd => !self.name.contains(':') && self.groups.is_empty(),
-            Source::AccessToken(_) => {
+            IdentitySource::Htpasswd => !self.name.contains(':') && self.groups.is_empty(),
+            IdentitySource::AccessToken(_) => {
                 is_prefixed(&self.name, "access-token") && self.groups.is_empty()
             }
-            Source::Certificate => is_prefixed(&self.name, "certificate") && self.groups.is_empty(),
-            Source::Issuer(issuer) => {
+            IdentitySource::Certificate => {
+                is_prefixed(&self.name, "certificate") && self.groups.is_empty()
+            }
+            IdentitySource::Issuer(issuer) => {
                 is_prefixed(&self.name, issuer)
                     && self.groups.iter().all(|group| is_prefixed(group, issuer))
             }
@@ -56,28 +55,26 @@ impl Named {
     }
 }
 
-/// Where an identity comes from.
+/// How a client was authenticated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// A htpasswd file.
+pub enum IdentitySource {
     Htpasswd,
     /// An access token with this id.
     AccessToken(String),
-    /// A token of this issuer of the policy file.
+    /// A token of this issuer in the policy file.
     Issuer(String),
-    /// A client certificate.
     Certificate,
 }
 
 impl Identity {
-    /// Somebody with a name and nothing else.
-    pub fn named(name: impl Into<String>, source: Source) -> Self {
+    /// A named identity without groups and claims.
+    pub fn named(name: impl Into<String>, source: IdentitySource) -> Self {
         let (groups, claims) = Default::default();
-        Self::Named(Box::new(Named { name: name.into(), groups, claims, source }))
+        Self::Named(Box::new(NamedIdentity { name: name.into(), groups, claims, source }))
     }
 
-    /// Who it is, unless it is nobody.
+    /// The name; `None` for anonymous clients.
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Anonymous => None,
@@ -92,19 +89,19 @@ impl fmt::Display for Identity {
     }
 }
 
-/// A client certificate that was verified.
+/// A verified client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Certificate {
-    /// The common name of its subject.
+pub struct ClientCertificate {
+    /// The common name of the subject.
     pub common_name: Option<String>,
-    /// The URIs among its subject's alternative names.
+    /// The URIs among the subject alternative names.
     pub uris: Vec<String>,
 }
 
-impl Certificate {
-    /// Who presents it: by its first URI, otherwise by its common name. `None`: it names nobody.
+impl ClientCertificate {
+    /// The identity by the first URI, otherwise by the common name; `None` if it has neither.
     pub fn identity(&self) -> Option<Identity> {
         let name = self.uris.first().or(self.common_name.as_ref())?;
-        Some(Identity::named(format!("certificate:{name}"), Source::Certificate))
+        Some(Identity::named(format!("certificate:{name}"), IdentitySource::Certificate))
     }
 }

@@ -1,4 +1,4 @@
-//! [`Issuer`]: somebody else whose signed tokens are believed: a CI system, a cluster, a token
+//! [`Issuer`]: an external issuer of trusted tokens: a CI system, a cluster, a token
 //! service (OpenID Connect Core section 3.1.3.7, distribution token specification).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,123 +8,110 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::jws::{Jwk, JwsError, Unverified, VerifyingKey};
+use crate::jws::{Jwk, JwsError, UnverifiedToken, VerifyingKey};
 use crate::token::seconds;
-use crate::{Claims, Identity, Named, Scope, ScopeEntry, Source};
+use crate::{Identity, IdentityClaims, IdentitySource, NamedIdentity, ScopeEntry, TokenScope};
 
-/// How far the issuer's clock may be from ours.
+/// Maximum clock difference to the issuer.
 const LEEWAY_S: u64 = 60;
-/// The largest set of keys, in bytes, and the most keys of one.
+/// Maximum size of a key set, in bytes, and maximum number of its keys.
 const JWKS_BYTES_MAX: usize = 256 * 1024;
 const JWKS_KEYS_MAX: usize = 64;
-/// The most bytes of claims of one token: they go on into a token of ours.
+/// Maximum bytes of claims of a token: they are copied into tokens of the registry.
 const CLAIMS_BYTES_MAX: usize = 6 * 1024;
-/// The longest name that claims may make, in bytes.
+/// Maximum length of an identity name, in bytes.
 const NAME_BYTES_MAX: usize = 500;
-/// The most groups of one token.
+/// Maximum groups of a token.
 const GROUPS_MAX: usize = 128;
 
-/// An issuer, as the policy file says.
+/// An issuer in the policy file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct IssuerSpec {
-    /// What rules call it.
+    /// The name in rules.
     pub name: String,
     /// The `iss` of its tokens.
     issuer: String,
-    /// The `aud` that one of its tokens must have for us.
+    /// The required `aud` of its tokens.
     audience: String,
-    /// Where its keys are.
+    /// The URL of its key set.
     jwks_url: Option<String>,
-    /// The same as a file.
+    /// The file of its key set.
     jwks_file: Option<PathBuf>,
-    /// What makes an identity: a text with claims in braces.
+    /// The template of the identity: a text with claims in braces.
     #[serde(default = "subject")]
     identity: String,
     /// The claim that lists groups.
     groups: Option<String>,
-    /// What its tokens are for.
+    /// Where the permissions of its tokens come from.
     #[serde(default)]
-    access: Access,
+    access: IssuerAccess,
 }
 
 fn subject() -> String {
     "{sub}".to_owned()
 }
 
-/// What an issuer's tokens are for.
+/// Where the permissions of an issuer's tokens come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Access {
-    /// They say who it is; rules say what they may do.
+pub enum IssuerAccess {
+    /// Rules of the policy.
     #[default]
     Rules,
-    /// They say themselves what they are good for, in the claim `access`: tokens of another token
-    /// service. Rules that deny hold nevertheless.
+    /// The claim `access`: tokens of another token service. Deny rules apply nevertheless.
     Claim,
 }
 
-/// Where the keys of an issuer are.
+/// The location of an issuer's key set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeySource {
-    /// At this address.
     Url(String),
-    /// In this file.
     File(PathBuf),
 }
 
-/// Somebody whose tokens are believed.
+/// A trusted issuer.
 #[derive(Clone, Debug)]
 pub struct Issuer {
     spec: IssuerSpec,
     source: KeySource,
-    template: Vec<Piece>,
+    template: Vec<TemplatePiece>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum TemplatePiece {
     Text(String),
     Claim(String),
 }
 
-/// Why a token of an issuer is not taken. Nothing of the token is repeated.
+/// Error of a token of an issuer. Messages contain nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenRefused {
-    /// It is no token, or not by these keys.
+pub enum IssuerTokenError {
     #[error(transparent)]
     Jws(#[from] JwsError),
-    /// No key of this id is known.
     #[error("the token was signed by a key that its issuer does not publish")]
     UnknownKey,
-    /// It is by somebody else.
-    #[error("the token's issuer is not one that is believed")]
+    #[error("the token's issuer is not trusted")]
     Issuer,
-    /// It is for somebody else.
     #[error("the token is for another audience")]
     Audience,
-    /// Its time is over.
     #[error("the token has expired")]
     Expired,
-    /// Its time has not come.
     #[error("the token is not valid yet")]
     NotYet,
-    /// It lacks what makes an identity.
     #[error("the token lacks the claims that make an identity, or they are too long")]
     Claims,
 }
 
-/// Why a set of keys cannot be used.
+/// Error of an invalid key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {
-    /// It is too large.
     #[error(
         "the key set is larger than {JWKS_BYTES_MAX} bytes or has more than {JWKS_KEYS_MAX} keys"
     )]
     TooLarge,
-    /// It is not a JSON object with a list of keys.
     #[error("the key set is malformed")]
     Malformed,
-    /// It has no key that could be used.
     #[error("the key set has no key for ES256, ES384, EdDSA or RS256")]
     Empty,
 }
@@ -136,10 +123,10 @@ pub struct JwkSet {
 }
 
 impl JwkSet {
-    /// The most bytes of a set.
+    /// Maximum bytes of a set.
     pub const BYTES_MAX: usize = JWKS_BYTES_MAX;
 
-    /// Reads a set. Keys of other kinds, and for other uses, are left out.
+    /// Parses a set. Keys of other kinds, and for other uses, are ignored.
     ///
     /// # Errors
     ///
@@ -166,19 +153,19 @@ impl JwkSet {
     }
 
     /// Whether there is a key that may have signed a token.
-    pub fn has(&self, token: &Unverified<'_>) -> bool {
+    pub fn has(&self, token: &UnverifiedToken<'_>) -> bool {
         self.candidates(token).next().is_some()
     }
 
     /// The keys of the token's key id; without one, all of them (RFC 7515 section 4.1.4).
-    fn candidates(&self, token: &Unverified<'_>) -> impl Iterator<Item = &VerifyingKey> {
+    fn candidates(&self, token: &UnverifiedToken<'_>) -> impl Iterator<Item = &VerifyingKey> {
         let kid = token.kid().map(str::to_owned);
         let is_named = move |of: &Option<String>| kid.is_none() || *of == kid;
         self.keys.iter().filter(move |(of, _)| is_named(of)).map(|(_, key)| key)
     }
 
-    fn verify<'t>(&self, token: &'t Unverified<'_>) -> Result<&'t [u8], TokenRefused> {
-        let mut refused = TokenRefused::UnknownKey;
+    fn verify<'t>(&self, token: &'t UnverifiedToken<'_>) -> Result<&'t [u8], IssuerTokenError> {
+        let mut refused = IssuerTokenError::UnknownKey;
         for key in self.candidates(token) {
             match token.verify(key) {
                 Ok(payload) => return Ok(payload),
@@ -190,9 +177,9 @@ impl JwkSet {
 }
 
 #[derive(Deserialize)]
-struct Registered {
+struct RegisteredClaims {
     iss: String,
-    aud: Audience,
+    aud: AudienceClaim,
     exp: f64,
     #[serde(default)]
     nbf: Option<f64>,
@@ -202,28 +189,28 @@ struct Registered {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Audience {
+enum AudienceClaim {
     One(String),
     Several(Vec<String>),
 }
 
-/// Seconds before or after a time, without the loss that matters.
+/// Whether a time is before a limit with a fraction.
 fn is_before(now: u64, limit: f64) -> bool {
     u32::try_from(now).map_or(u32::MAX.into(), f64::from) < limit
 }
 
 /// A verified token of an issuer.
-pub(crate) type Verified = (Identity, Option<Scope>, u64);
+pub(crate) type VerifiedIssuerToken = (Identity, Option<TokenScope>, u64);
 
 impl Issuer {
-    /// Checks what the file says of an issuer.
+    /// Validates an issuer of the policy file.
     pub(crate) fn new(spec: IssuerSpec) -> Result<Self, String> {
         let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         let name = &spec.name;
         if name.is_empty() || name.len() > 32 || !name.bytes().all(is_word) {
             return Err("its name must be 1 to 32 letters, digits and dashes".to_owned());
         }
-        // Names of these could be taken for those of others.
+        // These are prefixes of other identities.
         if ["access-token", "certificate", "user"].contains(&name.as_str()) {
             return Err("its name must not be access-token, certificate or user".to_owned());
         }
@@ -239,114 +226,117 @@ impl Issuer {
         Ok(Self { spec, source, template })
     }
 
-    /// What rules call it.
+    /// The name in rules.
     pub fn name(&self) -> &str {
         &self.spec.name
     }
 
-    /// Where its keys are.
+    /// The location of its keys.
     pub fn source(&self) -> &KeySource {
         &self.source
     }
 
-    /// What its tokens are for.
-    pub fn access(&self) -> Access {
+    /// Where the permissions of its tokens come from.
+    pub fn access(&self) -> IssuerAccess {
         self.spec.access
     }
 
-    /// Whether a token says that it is by this issuer.
-    pub fn is_issuer_of(&self, token: &Unverified<'_>) -> bool {
+    /// Whether a token claims to be from this issuer.
+    pub fn is_issuer_of(&self, token: &UnverifiedToken<'_>) -> bool {
         token.issuer().is_some_and(|issuer| issuer == self.spec.issuer)
     }
 
-    /// Who holds a token, what it is good for by itself, and until when (seconds of the epoch).
+    /// Verifies a token: its identity, its own scope, and its expiry (seconds of the epoch).
     ///
     /// # Errors
     ///
-    /// [`TokenRefused`].
+    /// [`IssuerTokenError`].
     pub fn verify(
         &self,
-        token: &Unverified<'_>,
+        token: &UnverifiedToken<'_>,
         keys: &JwkSet,
         now: SystemTime,
-    ) -> Result<Verified, TokenRefused> {
+    ) -> Result<VerifiedIssuerToken, IssuerTokenError> {
         let payload = keys.verify(token)?;
-        let malformed = |_| TokenRefused::Jws(JwsError::Malformed);
-        let registered: Registered = serde_json::from_slice(payload).map_err(malformed)?;
+        let malformed = |_| IssuerTokenError::Jws(JwsError::Malformed);
+        let registered: RegisteredClaims = serde_json::from_slice(payload).map_err(malformed)?;
         if registered.iss != self.spec.issuer {
-            return Err(TokenRefused::Issuer);
+            return Err(IssuerTokenError::Issuer);
         }
         let is_ours = match &registered.aud {
-            Audience::One(audience) => *audience == self.spec.audience,
-            Audience::Several(audiences) => audiences.contains(&self.spec.audience),
+            AudienceClaim::One(audience) => *audience == self.spec.audience,
+            AudienceClaim::Several(audiences) => audiences.contains(&self.spec.audience),
         };
         if !is_ours {
-            return Err(TokenRefused::Audience);
+            return Err(IssuerTokenError::Audience);
         }
         let now = seconds(now);
         if !is_before(now.saturating_sub(LEEWAY_S), registered.exp) {
-            return Err(TokenRefused::Expired);
+            return Err(IssuerTokenError::Expired);
         }
         if registered.nbf.is_some_and(|nbf| is_before(now.saturating_add(LEEWAY_S), nbf)) {
-            return Err(TokenRefused::NotYet);
+            return Err(IssuerTokenError::NotYet);
         }
-        let claims: Claims = serde_json::from_slice(payload).map_err(malformed)?;
+        let claims: IdentityClaims = serde_json::from_slice(payload).map_err(malformed)?;
         let identity = self.identity(claims)?;
         let access = match self.spec.access {
-            Access::Rules => None,
-            Access::Claim => Some(Scope::of_entries(&registered.access)),
+            IssuerAccess::Rules => None,
+            IssuerAccess::Claim => Some(TokenScope::of_entries(&registered.access)),
         };
-        // Beyond the next hour nothing is remembered of a token anyway.
+        // Nothing is cached for more than an hour anyway.
         let left = (0..=60_u64).rev().map(|minutes| minutes * 60);
         let mut left = left.filter(|left| is_before(now.saturating_add(*left), registered.exp));
         Ok((identity, access, now.saturating_add(left.next().unwrap_or_default())))
     }
 
-    fn identity(&self, mut claims: Claims) -> Result<Identity, TokenRefused> {
+    fn identity(&self, mut claims: IdentityClaims) -> Result<Identity, IssuerTokenError> {
         for passing in ["exp", "iat", "nbf", "jti", "access"] {
             claims.remove(passing);
         }
-        let bytes = serde_json::to_vec(&claims).map_err(|_| TokenRefused::Claims)?;
+        let bytes = serde_json::to_vec(&claims).map_err(|_| IssuerTokenError::Claims)?;
         if bytes.len() > CLAIMS_BYTES_MAX {
-            return Err(TokenRefused::Claims);
+            return Err(IssuerTokenError::Claims);
         }
         let mut name = format!("{}:", self.spec.name);
         for piece in &self.template {
             match piece {
-                Piece::Text(text) => name.push_str(text),
-                Piece::Claim(claim) => match claims.get(claim) {
+                TemplatePiece::Text(text) => name.push_str(text),
+                TemplatePiece::Claim(claim) => match claims.get(claim) {
                     Some(Value::String(text)) if !text.is_empty() => name.push_str(text),
                     Some(Value::Number(number)) => name.push_str(&number.to_string()),
-                    _ => return Err(TokenRefused::Claims),
+                    _ => return Err(IssuerTokenError::Claims),
                 },
             }
         }
         if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(TokenRefused::Claims);
+            return Err(IssuerTokenError::Claims);
         }
         let groups = self.groups(&claims)?;
-        let source = Source::Issuer(self.spec.name.clone());
-        Ok(Identity::Named(Box::new(Named { name, groups, claims, source })))
+        let source = IdentitySource::Issuer(self.spec.name.clone());
+        Ok(Identity::Named(Box::new(NamedIdentity { name, groups, claims, source })))
     }
 
-    fn groups(&self, claims: &BTreeMap<String, Value>) -> Result<BTreeSet<String>, TokenRefused> {
+    fn groups(
+        &self,
+        claims: &BTreeMap<String, Value>,
+    ) -> Result<BTreeSet<String>, IssuerTokenError> {
         let listed = match self.spec.groups.as_ref().and_then(|claim| claims.get(claim)) {
             None => return Ok(BTreeSet::new()),
             Some(Value::String(one)) => vec![one.clone()],
             Some(Value::Array(items)) => {
                 items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
             }
-            Some(_) => return Err(TokenRefused::Claims),
+            Some(_) => return Err(IssuerTokenError::Claims),
         };
         if listed.len() > GROUPS_MAX {
-            return Err(TokenRefused::Claims);
+            return Err(IssuerTokenError::Claims);
         }
         Ok(listed.into_iter().map(|group| format!("{}:{group}", self.spec.name)).collect())
     }
 }
 
-/// `https`, or `http` to this machine only: whoever can change the keys on their way is believed
-/// whatever they say.
+/// `https`, or `http` to loopback only: an attacker who can change the keys in transit can forge
+/// tokens.
 fn checked_url(url: &str) -> Result<String, String> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -367,7 +357,7 @@ fn checked_url(url: &str) -> Result<String, String> {
         .to_owned())
 }
 
-fn template(text: &str) -> Result<Vec<Piece>, String> {
+fn template(text: &str) -> Result<Vec<TemplatePiece>, String> {
     let wrong = || {
         "its identity must be a text with at least one claim in braces, for example {sub}"
             .to_owned()
@@ -380,16 +370,16 @@ fn template(text: &str) -> Result<Vec<Piece>, String> {
             return Err(wrong());
         }
         if !before.is_empty() {
-            pieces.push(Piece::Text(before.to_owned()));
+            pieces.push(TemplatePiece::Text(before.to_owned()));
         }
-        pieces.push(Piece::Claim(claim.to_owned()));
+        pieces.push(TemplatePiece::Claim(claim.to_owned()));
         rest = after;
     }
     if rest.contains('}') || pieces.is_empty() {
         return Err(wrong());
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Text(rest.to_owned()));
+        pieces.push(TemplatePiece::Text(rest.to_owned()));
     }
     Ok(pieces)
 }

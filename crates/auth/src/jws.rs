@@ -1,23 +1,23 @@
 //! Signed tokens in the compact form (RFC 7515, RFC 7519), over ring.
 //!
-//! Small on purpose: the one algorithm of a key follows from the key, never from the token; what
-//! the token says must only agree. `none`, the HMAC algorithms and unknown ones have no name here.
-//! (The common library for this takes its cryptography from a provider that is set for the whole
-//! process, of which none is ring, and reads the system's clock.)
+//! Small by design: the algorithm follows from the key, never from the token, whose header must
+//! match. `none`, the HMAC algorithms and unknown ones are not representable.
+//! (The common library for this uses a process-wide cryptography provider,
+//! none of which is ring, and reads the system's clock.)
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
-/// The longest token, in bytes.
+/// Maximum length of a token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// The longest key id, in bytes.
+/// Maximum length of a key id, in bytes.
 pub const KID_BYTES_MAX: usize = 128;
 
-/// An algorithm that is understood (RFC 7518 section 3.1, RFC 8037 section 3.1).
+/// A supported algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Algorithm {
+pub(crate) enum JwsAlgorithm {
     /// ECDSA on P-256 with SHA-256.
     #[serde(rename = "ES256")]
     Es256,
@@ -32,31 +32,28 @@ pub(crate) enum Algorithm {
     Rs256,
 }
 
-/// Why a token is none. The token is never repeated.
+/// Error of an invalid token. Messages contain nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwsError {
-    /// It is too long.
     #[error("the token is longer than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
-    /// It is not three parts of base64url, the first two JSON objects.
+    /// Not three parts of base64url, the first two JSON objects.
     #[error("the token is malformed")]
     Malformed,
-    /// Its algorithm is not one that is accepted.
     #[error("the token's algorithm is not accepted")]
     Algorithm,
-    /// Its key id is too long or has characters that none of ours has.
+    /// The key id is too long or has characters that are not allowed.
     #[error("the token's key id is not acceptable")]
     KeyId,
-    /// It relies on an extension (RFC 7515 section 4.1.11).
+    /// A critical extension (RFC 7515 section 4.1.11).
     #[error("the token relies on an extension")]
     Critical,
-    /// Its signature is wrong.
     #[error("the token's signature is wrong")]
     Signature,
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct JoseHeader {
     alg: String,
     #[serde(default)]
     kid: Option<String>,
@@ -66,47 +63,48 @@ struct Header {
     crit: Option<serde_json::Value>,
 }
 
-/// A token whose signature nobody has looked at yet.
+/// A token whose signature is not verified yet.
 #[derive(Clone)]
-pub struct Unverified<'a> {
+pub struct UnverifiedToken<'a> {
     signed: &'a str,
     signature: Vec<u8>,
     payload: Vec<u8>,
-    algorithm: Algorithm,
+    algorithm: JwsAlgorithm,
     kid: Option<String>,
     kind: Option<String>,
 }
 
-impl std::fmt::Debug for Unverified<'_> {
+impl std::fmt::Debug for UnverifiedToken<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Unverified").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
-impl<'a> Unverified<'a> {
-    /// Takes a token apart.
+impl<'a> UnverifiedToken<'a> {
+    /// Parses a token.
     ///
     /// # Errors
     ///
-    /// [`JwsError`], but for its signature.
+    /// [`JwsError`], except for its signature.
     pub fn parse(token: &'a str) -> Result<Self, JwsError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(JwsError::TooLong);
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(JwsError::Malformed)?;
         let (header, payload) = signed.split_once('.').ok_or(JwsError::Malformed)?;
-        // A payload with a dot is no base64.
+        // A payload with a dot is no base64url.
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| JwsError::Malformed);
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-        let header: Header = serde_json::from_slice(&header).map_err(|_| JwsError::Malformed)?;
+        let header: JoseHeader =
+            serde_json::from_slice(&header).map_err(|_| JwsError::Malformed)?;
         if header.crit.is_some() {
             return Err(JwsError::Critical);
         }
         let algorithm = match header.alg.as_str() {
-            "ES256" => Algorithm::Es256,
-            "ES384" => Algorithm::Es384,
-            "EdDSA" => Algorithm::EdDsa,
-            "RS256" => Algorithm::Rs256,
+            "ES256" => JwsAlgorithm::Es256,
+            "ES384" => JwsAlgorithm::Es384,
+            "EdDSA" => JwsAlgorithm::EdDsa,
+            "RS256" => JwsAlgorithm::Rs256,
             _ => return Err(JwsError::Algorithm),
         };
         if header.kid.as_deref().is_some_and(|kid| !is_key_id(kid)) {
@@ -115,17 +113,17 @@ impl<'a> Unverified<'a> {
         Ok(Self { signed, signature, payload, algorithm, kid: header.kid, kind: header.typ })
     }
 
-    /// Which key is said to have signed it.
+    /// The claimed key id.
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
-    /// What kind of token it is said to be.
+    /// The claimed type.
     pub fn kind(&self) -> Option<&str> {
         self.kind.as_deref()
     }
 
-    /// Who is said to have issued it: only to choose the keys.
+    /// The claimed issuer: only to choose the keys.
     pub fn issuer(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Issued {
@@ -134,7 +132,7 @@ impl<'a> Unverified<'a> {
         serde_json::from_slice::<Issued>(&self.payload).ok().map(|claims| claims.iss)
     }
 
-    /// What it says, once its signature was found to be by `key`.
+    /// The payload, after verifying the signature by `key`.
     ///
     /// # Errors
     ///
@@ -150,8 +148,8 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Letters, digits and what identifiers are joined with; no path and nothing that would need to be
-/// escaped anywhere.
+/// Letters, digits and common separators; no path and no character that needs
+/// escaping.
 pub(crate) fn is_key_id(kid: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:=+".contains(&b);
     !kid.is_empty()
@@ -160,12 +158,12 @@ pub(crate) fn is_key_id(kid: &str) -> bool {
         && !kid.contains("..")
 }
 
-/// A key that verifies, and the one algorithm that it is for.
+/// A public key and its only algorithm.
 #[derive(Clone, PartialEq, Eq)]
-pub struct VerifyingKey(Material);
+pub struct VerifyingKey(KeyMaterial);
 
 #[derive(Clone, PartialEq, Eq)]
-enum Material {
+enum KeyMaterial {
     Ed25519(Vec<u8>),
     P256(Vec<u8>),
     P384(Vec<u8>),
@@ -203,11 +201,11 @@ pub(crate) struct Jwk {
 impl VerifyingKey {
     /// An Ed25519 key.
     pub fn ed25519(public: &[u8]) -> Self {
-        Self(Material::Ed25519(public.to_vec()))
+        Self(KeyMaterial::Ed25519(public.to_vec()))
     }
 
-    /// The key of a JWK; `None` if it is of another kind, for something else, or malformed. A
-    /// symmetric key is of another kind: nothing that is published can be a secret.
+    /// The key of a JWK; `None` if it is of another kind, for another use, or malformed. Symmetric
+    /// keys are rejected: a published key cannot be a secret.
     pub(crate) fn of_jwk(jwk: &Jwk) -> Option<Self> {
         if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
             return None;
@@ -218,13 +216,15 @@ impl VerifyingKey {
             (x.len() == length && y.len() == length).then(|| [&[4][..], &x, &y].concat())
         };
         let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("OKP", Some("Ed25519")) => Material::Ed25519(bytes(&jwk.x).filter(|x| x.len() == 32)?),
-            ("EC", Some("P-256")) => Material::P256(point(32)?),
-            ("EC", Some("P-384")) => Material::P384(point(48)?),
+            ("OKP", Some("Ed25519")) => {
+                KeyMaterial::Ed25519(bytes(&jwk.x).filter(|x| x.len() == 32)?)
+            }
+            ("EC", Some("P-256")) => KeyMaterial::P256(point(32)?),
+            ("EC", Some("P-384")) => KeyMaterial::P384(point(48)?),
             ("RSA", _) => {
-                // ring takes 2048 to 8192 bits; a leading zero is no part of the number.
+                // ring accepts 2048 to 8192 bits; leading zeros are not part of the number.
                 let n: Vec<u8> = bytes(&jwk.n)?.into_iter().skip_while(|b| *b == 0).collect();
-                Material::Rsa { n, e: bytes(&jwk.e)? }
+                KeyMaterial::Rsa { n, e: bytes(&jwk.e)? }
             }
             _ => return None,
         };
@@ -233,34 +233,38 @@ impl VerifyingKey {
         named.is_none_or(|named| Some(named) == key.algorithm().as_str()).then_some(key)
     }
 
-    pub(crate) fn algorithm(&self) -> Algorithm {
+    pub(crate) fn algorithm(&self) -> JwsAlgorithm {
         match &self.0 {
-            Material::Ed25519(_) => Algorithm::EdDsa,
-            Material::P256(_) => Algorithm::Es256,
-            Material::P384(_) => Algorithm::Es384,
-            Material::Rsa { .. } => Algorithm::Rs256,
+            KeyMaterial::Ed25519(_) => JwsAlgorithm::EdDsa,
+            KeyMaterial::P256(_) => JwsAlgorithm::Es256,
+            KeyMaterial::P384(_) => JwsAlgorithm::Es384,
+            KeyMaterial::Rsa { .. } => JwsAlgorithm::Rs256,
         }
     }
 
     fn is_signature(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.0 {
-            Material::Ed25519(key) => {
+            KeyMaterial::Ed25519(key) => {
                 UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature).is_ok()
             }
-            Material::P256(key) => UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, key)
-                .verify(message, signature)
-                .is_ok(),
-            Material::P384(key) => UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, key)
-                .verify(message, signature)
-                .is_ok(),
-            Material::Rsa { n, e } => signature::RsaPublicKeyComponents { n, e }
+            KeyMaterial::P256(key) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, key)
+                    .verify(message, signature)
+                    .is_ok()
+            }
+            KeyMaterial::P384(key) => {
+                UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, key)
+                    .verify(message, signature)
+                    .is_ok()
+            }
+            KeyMaterial::Rsa { n, e } => signature::RsaPublicKeyComponents { n, e }
                 .verify(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature)
                 .is_ok(),
         }
     }
 }
 
-impl Algorithm {
+impl JwsAlgorithm {
     fn as_str(self) -> Option<&'static str> {
         Some(match self {
             Self::Es256 => "ES256",

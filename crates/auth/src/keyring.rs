@@ -1,8 +1,8 @@
-//! [`Keyring`]: the keys of our own tokens, as one record that all instances share.
+//! [`Keyring`]: the signing keys of the registry's tokens, as one record that all instances share.
 //!
-//! A new key signs only after [`Keyring::LEAD`], so that every instance has read it before it meets
-//! a token of it; only the first key of all signs at once. An old key goes when no token that it
-//! signed can still be good.
+//! A new key signs only after [`Keyring::LEAD`], so that every instance has read it before it receives
+//! a token of it; only the very first key signs at once. An old key is removed when all tokens that it
+//! signed have expired.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -14,17 +14,17 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::Named;
-use crate::jws::{JwsError, Unverified, VerifyingKey, sign_ed25519};
+use crate::identity::NamedIdentity;
+use crate::jws::{JwsError, UnverifiedToken, VerifyingKey, sign_ed25519};
 use crate::random::random_hex;
-use crate::token::{Kind, OURSELVES, TokenClaims, seconds};
+use crate::token::{OURSELVES, TokenClaims, TokenKind, seconds};
 
-/// The most keys of a ring; a record with more is damaged.
+/// Maximum keys of a ring; a record with more is damaged.
 const KEYS_MAX: usize = 4096;
-/// How far the clocks of two instances may be apart.
+/// Maximum clock difference of two instances.
 const LEEWAY_S: u64 = 60;
 
-/// The keys of our own tokens.
+/// The signing keys of the registry's tokens.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Keyring {
     nonce: String,
@@ -35,22 +35,20 @@ pub struct Keyring {
 #[derive(Clone, Serialize, Deserialize)]
 struct StoredKey {
     kid: String,
-    /// When it was made, in seconds of the Unix epoch.
+    /// The creation time, in seconds of the Unix epoch.
     created: u64,
-    /// From when on it signs.
+    /// The time from which it signs.
     signs_from: u64,
     /// The private key, PKCS#8 in base64.
     pkcs8: String,
 }
 
-/// Why there is no keyring.
+/// Error of a keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
-    /// The record is not one.
     #[error("the record of signing keys is damaged")]
     Damaged,
-    /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    #[error("the operating system provides no random numbers")]
     Random,
 }
 
@@ -73,7 +71,7 @@ impl fmt::Debug for SigningKey {
 }
 
 impl Keyring {
-    /// How long before a new key signs.
+    /// The time before a new key signs.
     pub const LEAD: Duration = Duration::from_secs(5 * 60);
 
     /// A ring with one new key, which signs at once.
@@ -86,7 +84,7 @@ impl Keyring {
         Ok(Self { nonce: nonce()?, v: 1, keys: vec![key] })
     }
 
-    /// Reads the record.
+    /// Parses the record.
     ///
     /// # Errors
     ///
@@ -99,13 +97,13 @@ impl Keyring {
         is_sound.then_some(ring).ok_or(KeyringError::Damaged)
     }
 
-    /// Writes the record.
+    /// Serializes the record.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The ring that should take this one's place, if it is time: with a new key if the newest is
-    /// older than `rotation`, without those whose last token (of `lifetime`) is over.
+    /// The next ring, if it is due: with a new key if the newest is
+    /// older than `rotation`, without keys whose last token (of `lifetime`) has expired.
     ///
     /// # Errors
     ///
@@ -141,12 +139,12 @@ impl Keyring {
         let now = seconds(now);
         let newest_first = |key: &&StoredKey| key.signs_from;
         let ready = self.keys.iter().filter(|key| key.signs_from <= now).max_by_key(newest_first);
-        // A clock that is behind finds none: the oldest is known to everybody.
+        // With a clock that is behind there is none: all instances know the oldest.
         let key = ready.or_else(|| self.keys.iter().min_by_key(newest_first))?;
         Some(SigningKey { kid: key.kid.clone(), pair: key.pair()? })
     }
 
-    /// A secret of its own for another purpose than signing, derived from the key of this id, or from
+    /// A secret for another purpose than signing, derived from the key of this id, or from
     /// the newest; with the id. `None` if there is no such key.
     pub fn derived(&self, kid: Option<&str>, purpose: &str) -> Option<(String, [u8; 32])> {
         let key = match kid {
@@ -161,12 +159,12 @@ impl Keyring {
         Some((key.kid.clone(), derived))
     }
 
-    /// Whether a key of this id is there.
+    /// Whether there is a key of this id.
     pub fn has(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid == kid)
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
@@ -176,17 +174,17 @@ impl Keyring {
         self.keys.is_empty()
     }
 
-    /// What a token of ours says, if one of these keys signed it, it is of this kind, for this
-    /// service, and neither too old nor too young.
+    /// Verifies a token: one of these keys signed it, it is of this kind, for this
+    /// service, and neither expired nor not yet valid.
     ///
     /// # Errors
     ///
-    /// [`JwsError`]; a claim that does not fit is [`JwsError::Malformed`], time that has passed
-    /// [`JwsError::Signature`], like everything that a client can only answer with a new token.
+    /// [`JwsError`]; a claim that does not match is [`JwsError::Malformed`], an expired token
+    /// [`JwsError::Signature`], like every error that only a new token resolves.
     pub fn verify(
         &self,
-        token: &Unverified<'_>,
-        kind: Kind,
+        token: &UnverifiedToken<'_>,
+        kind: TokenKind,
         service: &str,
         now: SystemTime,
     ) -> Result<TokenClaims, JwsError> {
@@ -198,8 +196,8 @@ impl Keyring {
         let payload = token.verify(&key)?;
         let claims: TokenClaims =
             serde_json::from_slice(payload).map_err(|_| JwsError::Malformed)?;
-        // A stolen or confused key must not make one source speak for another.
-        let is_possible = claims.identity.as_ref().is_none_or(Named::fits_source);
+        // No source can impersonate another, even with a stolen or confused key.
+        let is_possible = claims.identity.as_ref().is_none_or(NamedIdentity::fits_source);
         if claims.iss != OURSELVES || claims.aud != service || !is_possible {
             return Err(JwsError::Malformed);
         }
@@ -231,7 +229,7 @@ fn nonce() -> Result<String, KeyringError> {
 
 impl SigningKey {
     /// A token of this kind; `None` only if the claims cannot be written.
-    pub fn sign(&self, kind: Kind, claims: &TokenClaims) -> Option<String> {
+    pub fn sign(&self, kind: TokenKind, claims: &TokenClaims) -> Option<String> {
         sign_ed25519(&self.pair, &self.kid, kind.as_str(), claims)
     }
 }

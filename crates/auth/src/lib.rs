@@ -1,19 +1,23 @@
-//! Who asks, and what they may do: credentials, tokens and policy as values.
+//! Authentication and authorization as values: credentials, tokens and policy.
 //!
 //! Nothing here does I/O, knows HTTP beyond the text of a few headers, or reads a clock: bytes, times
 //! and keys are passed in.
 //!
-//! - [`Credentials`] is what a request brings; [`Identity`] is who it turned out to be.
-//! - [`Htpasswd`] is a file of users, [`AccessToken`] an access token, [`Issuer`] somebody else whose
-//!   tokens are believed, [`Keyring`] the keys of our own tokens.
-//! - [`Said`] is what proxies say of a client: where it is, and how it came.
-//! - [`Policy`] decides, and says by which rule, an [`Evaluation`] several times for one request; [`Scope`] narrows what a token is good for.
+//! - [`Credentials`]: the value of an `Authorization` header; [`Identity`]: the authenticated client.
+//! - [`Htpasswd`]: a file of users; [`AccessToken`]: a token for automation; [`Issuer`]: an external
+//!   identity provider; [`Keyring`]: the signing keys of the registry's own tokens.
+//! - [`ForwardedClient`]: the client's address, scheme and host from proxy headers.
+//! - [`Policy`]: the rules, which a [`PolicyEvaluation`] evaluates several times for one request;
+//!   [`TokenScope`] narrows a token.
+
+#![allow(missing_docs, reason = "names of fields and variants say it")]
 
 mod access_token;
 mod condition;
 mod credentials;
 mod cursor;
 mod evaluation;
+mod expression;
 mod forwarded;
 mod htpasswd;
 mod identity;
@@ -35,20 +39,27 @@ pub use access_token::{
 pub use condition::{CONDITION_BYTES_MAX, CONDITION_DEPTH_MAX, CONDITION_LOOPS_MAX};
 pub use credentials::{CREDENTIALS_BYTES_MAX, Credentials, CredentialsError};
 pub use cursor::{cursor_key_id, decrypt_cursor, encrypt_cursor};
-pub use evaluation::{CONDITIONS_EVALUATED_MAX, Evaluation};
-pub use forwarded::{ForwardedHeader, HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, Said, is_host};
-pub use htpasswd::{
-    Comparison, Entry, FILE_BYTES_MAX, HashMemory, Htpasswd, HtpasswdError, InvalidUser, USERS_MAX,
-    hash_password, removed_user, with_user,
+pub use evaluation::{CONDITIONS_EVALUATED_MAX, PolicyEvaluation};
+pub use forwarded::{
+    ForwardedClient, ForwardedHeader, HOP_BYTES_MAX, HOPS_MAX, HOST_BYTES_MAX, is_host,
 };
-pub use identity::{Certificate, Claims, Identity, Named, Source};
-pub use issuer::{Access, Issuer, IssuerSpec, JwkSet, JwksError, KeySource, TokenRefused};
-pub use jws::{JwsError, KID_BYTES_MAX, TOKEN_BYTES_MAX, Unverified, VerifyingKey};
+pub use htpasswd::{
+    FILE_BYTES_MAX, HashMemory, Htpasswd, HtpasswdEntry, HtpasswdError, InvalidUser,
+    PasswordComparison, USERS_MAX, hash_password, removed_user, with_user,
+};
+pub use identity::{ClientCertificate, Identity, IdentityClaims, IdentitySource, NamedIdentity};
+pub use issuer::{
+    Issuer, IssuerAccess, IssuerSpec, IssuerTokenError, JwkSet, JwksError, KeySource,
+};
+pub use jws::{JwsError, KID_BYTES_MAX, TOKEN_BYTES_MAX, UnverifiedToken, VerifyingKey};
 pub use keyring::{Keyring, KeyringError, SigningKey};
 pub use network::Network;
-pub use pattern::{InvalidPattern, Pattern};
-pub use policy::{Decision, Grants, POLICY_BYTES_MAX, Policy, PolicyError, Query, Reason, Tagged};
+pub use pattern::{InvalidPattern, RepositoryPattern};
+pub use policy::{
+    CredentialGrants, DecisionReason, POLICY_BYTES_MAX, Policy, PolicyDecision, PolicyError,
+    PolicyQuery, QueryTag,
+};
 pub use random::{Fingerprints, random_bytes, random_hex};
-pub use scope::{Action, Actions, SCOPE_BYTES_MAX, SCOPES_MAX, Scope, ScopeEntry};
+pub use scope::{AccessAction, AccessActions, SCOPE_BYTES_MAX, SCOPES_MAX, ScopeEntry, TokenScope};
 pub use secret::Secret;
-pub use token::{Kind, TokenClaims};
+pub use token::{TokenClaims, TokenKind};

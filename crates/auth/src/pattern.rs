@@ -1,4 +1,4 @@
-//! [`Pattern`]: which repositories a rule is about.
+//! [`RepositoryPattern`]: a pattern over repository names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 use jreg_oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
-/// The longest pattern, in characters: as long as a name.
+/// Maximum length of a pattern, in characters: that of a name.
 const PATTERN_CHARS_MAX: usize = 255;
-/// The most `**` in one pattern. Each makes matching take longer.
+/// Maximum `**` in one pattern. Each makes matching slower.
 const DOUBLE_STARS_MAX: usize = 4;
 
 /// A pattern over repository names.
@@ -22,12 +22,12 @@ const DOUBLE_STARS_MAX: usize = 4;
 /// - `**` as the last component stands for one or more components, elsewhere for any number of
 ///   them, none included: `team/**` is everything below `team` and not `team` itself, `**/app` is
 ///   `app` at any depth, `**` is every repository;
-/// - letters are lowercase, and what could match no repository name (`..`, `a//b`, `A`) is refused.
+/// - letters are lowercase, and a pattern that matches no repository name (`..`, `a//b`, `A`) is rejected.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Pattern(String);
+pub struct RepositoryPattern(String);
 
-/// Why a text is no pattern.
+/// Error of an invalid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid repository pattern {pattern:?}: {reason}")]
 pub struct InvalidPattern {
@@ -35,8 +35,8 @@ pub struct InvalidPattern {
     reason: &'static str,
 }
 
-impl Pattern {
-    /// The pattern as it was written.
+impl RepositoryPattern {
+    /// The pattern in its original spelling.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -119,7 +119,7 @@ fn check(pattern: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-impl FromStr for Pattern {
+impl FromStr for RepositoryPattern {
     type Err = InvalidPattern;
 
     fn from_str(pattern: &str) -> Result<Self, InvalidPattern> {
@@ -131,7 +131,7 @@ impl FromStr for Pattern {
     }
 }
 
-impl TryFrom<String> for Pattern {
+impl TryFrom<String> for RepositoryPattern {
     type Error = InvalidPattern;
 
     fn try_from(pattern: String) -> Result<Self, InvalidPattern> {
@@ -139,19 +139,19 @@ impl TryFrom<String> for Pattern {
     }
 }
 
-impl From<Pattern> for String {
-    fn from(pattern: Pattern) -> Self {
+impl From<RepositoryPattern> for String {
+    fn from(pattern: RepositoryPattern) -> Self {
         pattern.0
     }
 }
 
-impl fmt::Display for Pattern {
+impl fmt::Display for RepositoryPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl fmt::Debug for Pattern {
+impl fmt::Debug for RepositoryPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
     }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        pattern.parse::<Pattern>().unwrap().matches(&name.parse().unwrap())
+        pattern.parse::<RepositoryPattern>().unwrap().matches(&name.parse().unwrap())
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_name_can_match_is_refused() {
+    fn patterns_that_match_no_name_are_rejected() {
         let long = "a".repeat(256);
         for pattern in [
             "",
@@ -225,7 +225,7 @@ mod tests {
             "**/**/**/**/**",
             &long,
         ] {
-            assert!(pattern.parse::<Pattern>().is_err(), "{pattern:?}");
+            assert!(pattern.parse::<RepositoryPattern>().is_err(), "{pattern:?}");
         }
     }
 

@@ -1,11 +1,11 @@
-//! [`Policy`]: the rules of one file, and what they say of a request.
+//! [`Policy`]: the rules of a policy file, and their decision on a request.
 //!
 //! - A rule applies if one of its subjects is the identity, all of its claims are the identity's,
 //!   its actions name the action, one of its patterns matches the repository, and its condition
 //!   holds.
-//! - One that denies wins over any that allow. What no rule allows is denied.
-//! - A condition that cannot be evaluated never lets anybody in: a rule that allows does not apply
-//!   then, a rule that denies does.
+//! - A deny rule takes precedence over all allow rules. Everything that no rule allows is denied.
+//! - A condition that cannot be evaluated never grants access: an allow rule does not apply
+//!   then, a deny rule does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,42 +15,45 @@ use std::time::SystemTime;
 use jreg_oci::RepositoryName;
 use serde::Deserialize;
 
-use crate::condition::Condition;
+use crate::condition::PolicyCondition;
 use crate::credentials::USER_BYTES_MAX;
-use crate::evaluation::Evaluation;
+use crate::evaluation::PolicyEvaluation;
 use crate::issuer::{Issuer, IssuerSpec};
-use crate::scope::Actions;
-use crate::{AccessToken, Action, Certificate, Identity, InvalidPattern, Pattern, Scope, Source};
+use crate::scope::AccessActions;
+use crate::{
+    AccessAction, AccessToken, ClientCertificate, Identity, IdentitySource, InvalidPattern,
+    RepositoryPattern, TokenScope,
+};
 
-/// The largest policy file, in bytes.
+/// Maximum size of a policy file, in bytes.
 pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
-/// The most rules, each of which may be looked at for each request.
+/// Maximum rules, each of which may be evaluated for each request.
 const RULES_MAX: usize = 1000;
-/// The most issuers.
+/// Maximum issuers.
 const ISSUERS_MAX: usize = 32;
 
-/// Who may do what.
+/// The authorization rules.
 #[derive(Debug, Default)]
 pub struct Policy {
     groups: BTreeMap<String, BTreeSet<String>>,
-    rules: Vec<Rule>,
+    rules: Vec<PolicyRule>,
     issuers: Vec<Issuer>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Rule {
+pub(crate) struct PolicyRule {
     pub(crate) name: String,
-    subjects: Vec<Subject>,
+    subjects: Vec<RuleSubject>,
     claims: BTreeMap<String, String>,
-    repositories: Vec<Pattern>,
-    actions: Actions,
+    repositories: Vec<RepositoryPattern>,
+    actions: AccessActions,
     pub(crate) denies: bool,
-    pub(crate) condition: Option<Condition>,
+    pub(crate) condition: Option<PolicyCondition>,
 }
 
-/// Whom a rule is about.
+/// The clients that a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Subject {
+enum RuleSubject {
     Everyone,
     Anonymous,
     Authenticated,
@@ -64,19 +67,17 @@ enum Subject {
     Uri(String),
 }
 
-/// Whether a tag is known.
+/// The tag of a query, if known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tagged<'a> {
-    /// The request names none.
+pub enum QueryTag<'a> {
     No,
-    /// The request names this one.
     Is(&'a str),
-    /// Not yet: a token is asked for. A condition on the tag is taken to hold in a rule that
-    /// allows and not to hold in one that denies; the request with the token is decided again.
+    /// Not known yet: a token is requested. A condition on the tag is assumed to hold in an allow rule
+    /// and not to hold in a deny rule; the request with the token is decided again.
     Unknown,
 }
 
-impl<'a> Tagged<'a> {
+impl<'a> QueryTag<'a> {
     /// The tag, if there is one.
     pub fn known(self) -> Option<&'a str> {
         match self {
@@ -86,73 +87,59 @@ impl<'a> Tagged<'a> {
     }
 }
 
-/// What is asked of a policy.
+/// The request that a policy decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Query<'a> {
-    /// Who asks.
+pub struct PolicyQuery<'a> {
     pub identity: &'a Identity,
-    /// The client certificate, if one was verified.
-    pub certificate: Option<&'a Certificate>,
-    /// What they want to do.
-    pub action: Action,
-    /// With which repository; `None` for what concerns none.
+    /// The verified client certificate.
+    pub certificate: Option<&'a ClientCertificate>,
+    pub action: AccessAction,
+    /// `None` for actions without a repository.
     pub repository: Option<&'a RepositoryName>,
-    /// The tag that is pushed, pulled or deleted.
-    pub tag: Tagged<'a>,
-    /// Where the client is.
+    pub tag: QueryTag<'a>,
+    /// The client's address.
     pub address: Option<IpAddr>,
-    /// When.
     pub now: SystemTime,
 }
 
-/// What the credentials themselves grant, beside the rules.
+/// The grants of the credentials themselves, in addition to the rules.
 #[derive(Clone, Copy, Debug)]
-pub enum Grants<'a> {
-    /// Nothing.
+pub enum CredentialGrants<'a> {
     None,
-    /// What an access token says.
     AccessToken(&'a AccessToken),
-    /// What the token of another token service says.
-    Access(&'a Scope),
+    /// The `access` claim of another token service.
+    Access(&'a TokenScope),
 }
 
-/// What a policy says, and why.
+/// The decision of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Whether it is allowed.
+pub struct PolicyDecision {
     pub allowed: bool,
-    /// Why.
-    pub reason: Reason,
+    pub reason: DecisionReason,
 }
 
-/// Why something is allowed or denied.
+/// The reason of a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// This rule says so.
+pub enum DecisionReason {
     Rule {
-        /// Its place in the file, from 1; `None` for one that no file holds.
+        /// From 1 in the file; `None` for a built-in rule.
         number: Option<usize>,
-        /// Its name.
         name: String,
     },
-    /// A rule that denies has a condition that cannot be evaluated.
+    /// The condition of a deny rule cannot be evaluated.
     Condition {
-        /// The rule's name.
         name: String,
-        /// What is wrong.
         error: String,
     },
-    /// The credentials themselves say so.
+    /// By the grants of the credentials.
     Credentials(String),
-    /// No rule allows it.
     NoRule,
-    /// The token was not issued for it.
     TokenScope,
-    /// Nobody is asked who they are.
+    /// Authentication is off.
     Open,
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for DecisionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule { number: Some(number), name } => write!(f, "rule {number} ({name})"),
@@ -168,49 +155,27 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Why a policy cannot be used.
+/// Error of an invalid policy file.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// The file is too large.
     #[error("it is larger than {POLICY_BYTES_MAX} bytes")]
     TooLarge,
-    /// It is not TOML, or has keys that do not belong there.
+    /// Not TOML, or unknown keys.
     #[error("{0}")]
     Syntax(String),
-    /// There are too many of something.
     #[error("it has more than {max} {what}")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// How many are allowed.
-        max: usize,
-    },
-    /// A rule is wrong.
+    TooMany { what: &'static str, max: usize },
     #[error("rule {number} ({name}): {why}")]
     Rule {
-        /// Which, from 1.
+        /// From 1.
         number: usize,
-        /// Its name.
         name: String,
-        /// What is wrong and what is allowed.
         why: String,
     },
-    /// A group is wrong.
     #[error("group {name:?}: {why}")]
-    Group {
-        /// Which.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// An issuer is wrong.
+    Group { name: String, why: String },
     #[error("issuer {name:?}: {why}")]
-    Issuer {
-        /// Which.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
+    Issuer { name: String, why: String },
 }
 
 #[derive(Deserialize)]
@@ -236,21 +201,21 @@ struct RuleSpec {
     repositories: Vec<String>,
     actions: Vec<String>,
     #[serde(default)]
-    effect: Effect,
+    effect: RuleEffect,
     #[serde(default)]
     condition: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Effect {
+enum RuleEffect {
     #[default]
     Allow,
     Deny,
 }
 
 impl Policy {
-    /// Reads a policy file.
+    /// Parses a policy file.
     ///
     /// # Errors
     ///
@@ -286,64 +251,70 @@ impl Policy {
         Ok(policy)
     }
 
-    /// What holds where no file is given: every user of a htpasswd file may do everything.
+    /// The policy without a file: every user of a htpasswd file may do everything.
     pub fn of_users() -> Self {
         let all = [
-            Action::Pull,
-            Action::Push,
-            Action::Delete,
-            Action::List,
-            Action::Mount,
-            Action::Admin,
+            AccessAction::Pull,
+            AccessAction::Push,
+            AccessAction::Delete,
+            AccessAction::List,
+            AccessAction::Mount,
+            AccessAction::Admin,
         ];
-        let rule = built_in("users may do everything (no policy file)", Subject::Users, &all);
+        let rule = built_in("users may do everything (no policy file)", RuleSubject::Users, &all);
         Self { rules: vec![rule], ..Self::default() }
     }
 
-    /// The same with one more rule: everyone may pull, and list what they may pull.
+    /// Adds a rule: every client may pull, and list the repositories.
     #[must_use]
     pub fn with_anonymous_pull(mut self) -> Self {
-        let actions = [Action::Pull, Action::List, Action::Mount];
-        self.rules.push(built_in("anonymous-pull", Subject::Everyone, &actions));
+        let actions = [AccessAction::Pull, AccessAction::List, AccessAction::Mount];
+        self.rules.push(built_in("anonymous-pull", RuleSubject::Everyone, &actions));
         self
     }
 
-    pub(crate) fn rules(&self) -> &[Rule] {
+    pub(crate) fn rules(&self) -> &[PolicyRule] {
         &self.rules
     }
 
-    /// Those whose tokens are believed.
+    /// The trusted issuers.
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
     }
 
-    /// Whether somebody without credentials may do anything at all.
+    /// Whether anonymous clients may do anything.
     pub fn has_anonymous(&self) -> bool {
-        let is_open = |subject: &Subject| matches!(subject, Subject::Everyone | Subject::Anonymous);
+        let is_open = |subject: &RuleSubject| {
+            matches!(subject, RuleSubject::Everyone | RuleSubject::Anonymous)
+        };
         self.rules.iter().any(|rule| !rule.denies && rule.subjects.iter().any(is_open))
     }
 
-    /// What the rules say of a request, with what its credentials grant.
-    pub fn decide(&self, query: &Query<'_>, grants: Grants<'_>) -> Decision {
-        Evaluation::new(self, *query, grants).decide(query.action, query.repository, query.tag)
+    /// Decides a request, with the grants of its credentials.
+    pub fn decide(&self, query: &PolicyQuery<'_>, grants: CredentialGrants<'_>) -> PolicyDecision {
+        PolicyEvaluation::new(self, *query, grants).decide(
+            query.action,
+            query.repository,
+            query.tag,
+        )
     }
 
-    /// Whether what the rules say of a request may depend on its tag.
-    pub fn depends_on_tag(&self, query: &Query<'_>) -> bool {
+    /// Whether the decision on a request may depend on its tag.
+    pub fn depends_on_tag(&self, query: &PolicyQuery<'_>) -> bool {
         self.rules.iter().any(|rule| {
-            rule.condition.as_ref().is_some_and(Condition::needs_tag)
+            rule.condition.as_ref().is_some_and(PolicyCondition::needs_tag)
                 && rule.covers(query)
                 && self.is_about(rule, query)
         })
     }
 
-    /// Whether a rule is about who asks.
-    pub(crate) fn is_about(&self, rule: &Rule, query: &Query<'_>) -> bool {
+    /// Whether a rule matches the client.
+    pub(crate) fn is_about(&self, rule: &PolicyRule, query: &PolicyQuery<'_>) -> bool {
         rule.subjects.iter().any(|subject| self.is_subject(subject, query))
             && rule.claims.iter().all(|(name, wanted)| has_claim(query.identity, name, wanted))
     }
 
-    fn is_subject(&self, subject: &Subject, query: &Query<'_>) -> bool {
+    fn is_subject(&self, subject: &RuleSubject, query: &PolicyQuery<'_>) -> bool {
         let named = match query.identity {
             Identity::Anonymous => None,
             Identity::Named(named) => Some(&**named),
@@ -351,28 +322,28 @@ impl Policy {
         let source = named.map(|named| &named.source);
         let certificate = query.certificate;
         match subject {
-            Subject::Everyone => true,
-            Subject::Anonymous => named.is_none(),
-            Subject::Authenticated => named.is_some(),
-            Subject::Users => source == Some(&Source::Htpasswd),
-            Subject::User(name) => named.is_some_and(|named| named.name == *name),
-            Subject::AccessToken(name) => {
-                matches!(source, Some(Source::AccessToken(_)))
+            RuleSubject::Everyone => true,
+            RuleSubject::Anonymous => named.is_none(),
+            RuleSubject::Authenticated => named.is_some(),
+            RuleSubject::Users => source == Some(&IdentitySource::Htpasswd),
+            RuleSubject::User(name) => named.is_some_and(|named| named.name == *name),
+            RuleSubject::AccessToken(name) => {
+                matches!(source, Some(IdentitySource::AccessToken(_)))
                     && named.and_then(|named| named.name.strip_prefix("access-token:"))
                         == Some(name)
             }
-            Subject::Issuer(name) => {
-                matches!(source, Some(Source::Issuer(issuer)) if issuer == name)
+            RuleSubject::Issuer(name) => {
+                matches!(source, Some(IdentitySource::Issuer(issuer)) if issuer == name)
             }
-            Subject::Group(group) => named.is_some_and(|named| {
+            RuleSubject::Group(group) => named.is_some_and(|named| {
                 named.groups.contains(group)
                     || self.groups.get(group).is_some_and(|members| members.contains(&named.name))
             }),
-            Subject::AnyCertificate => certificate.is_some(),
-            Subject::CommonName(name) => {
+            RuleSubject::AnyCertificate => certificate.is_some(),
+            RuleSubject::CommonName(name) => {
                 certificate.is_some_and(|of| of.common_name.as_ref() == Some(name))
             }
-            Subject::Uri(uri) => certificate.is_some_and(|of| of.uris.contains(uri)),
+            RuleSubject::Uri(uri) => certificate.is_some_and(|of| of.uris.contains(uri)),
         }
     }
 
@@ -389,7 +360,7 @@ impl Policy {
         Ok(())
     }
 
-    fn rule(&self, spec: RuleSpec, name: &str) -> Result<Rule, String> {
+    fn rule(&self, spec: RuleSpec, name: &str) -> Result<PolicyRule, String> {
         if spec.subjects.is_empty() {
             return Err("it has no subjects: name at least one, such as \"everyone\"".to_owned());
         }
@@ -398,26 +369,34 @@ impl Policy {
         if spec.actions.is_empty() {
             return Err("it has no actions".to_owned());
         }
-        let mut actions = Actions::default();
+        let mut actions = AccessActions::default();
         for word in &spec.actions {
-            let action = Action::named(word).ok_or_else(|| unknown_action(word))?;
+            let action = AccessAction::named(word).ok_or_else(|| unknown_action(word))?;
             actions = actions.with(action);
         }
         let patterns = spec.repositories.iter().map(|text| text.parse());
-        let repositories: Vec<Pattern> = patterns
+        let repositories: Vec<RepositoryPattern> = patterns
             .collect::<Result<_, _>>()
             .map_err(|error: InvalidPattern| error.to_string())?;
-        if repositories.is_empty() && actions.iter().any(Action::has_repository) {
+        if repositories.is_empty() && actions.iter().any(AccessAction::has_repository) {
             return Err("it has no repositories: name at least one, such as \"**\"".to_owned());
         }
-        let condition = spec.condition.as_deref().map(Condition::compile).transpose();
+        let condition = spec.condition.as_deref().map(PolicyCondition::compile).transpose();
         let condition = condition.map_err(|why| format!("its condition cannot be used: {why}"))?;
-        let denies = matches!(spec.effect, Effect::Deny);
+        let denies = matches!(spec.effect, RuleEffect::Deny);
         let name = name.to_owned();
-        Ok(Rule { name, subjects, claims: spec.claims, repositories, actions, denies, condition })
+        Ok(PolicyRule {
+            name,
+            subjects,
+            claims: spec.claims,
+            repositories,
+            actions,
+            denies,
+            condition,
+        })
     }
 
-    fn subject(&self, text: &str) -> Result<Subject, String> {
+    fn subject(&self, text: &str) -> Result<RuleSubject, String> {
         let unknown = || {
             format!(
                 "subject {text:?} is none of everyone, anonymous, authenticated, users, \
@@ -428,26 +407,26 @@ impl Policy {
         let rest = |rest: &str| if rest.is_empty() { Err(unknown()) } else { Ok(rest.to_owned()) };
         match text.split_once(':') {
             None => match text {
-                "everyone" => Ok(Subject::Everyone),
-                "anonymous" => Ok(Subject::Anonymous),
-                "authenticated" => Ok(Subject::Authenticated),
-                "users" => Ok(Subject::Users),
-                "certificate" => Ok(Subject::AnyCertificate),
+                "everyone" => Ok(RuleSubject::Everyone),
+                "anonymous" => Ok(RuleSubject::Anonymous),
+                "authenticated" => Ok(RuleSubject::Authenticated),
+                "users" => Ok(RuleSubject::Users),
+                "certificate" => Ok(RuleSubject::AnyCertificate),
                 _ => Err(unknown()),
             },
-            Some(("user", name)) => Ok(Subject::User(rest(name)?)),
+            Some(("user", name)) => Ok(RuleSubject::User(rest(name)?)),
             Some(("group", name)) if name.contains(':') || self.groups.contains_key(name) => {
-                Ok(Subject::Group(rest(name)?))
+                Ok(RuleSubject::Group(rest(name)?))
             }
             Some(("group", name)) => Err(format!("there is no group {name:?} below [groups]")),
-            Some(("access-token", name)) => Ok(Subject::AccessToken(rest(name)?)),
+            Some(("access-token", name)) => Ok(RuleSubject::AccessToken(rest(name)?)),
             Some(("issuer", name)) if self.issuers.iter().any(|issuer| issuer.name() == name) => {
-                Ok(Subject::Issuer(rest(name)?))
+                Ok(RuleSubject::Issuer(rest(name)?))
             }
             Some(("issuer", name)) => Err(format!("there is no [[issuer]] with name = {name:?}")),
             Some(("certificate", of)) => match of.split_once('=') {
-                Some(("cn", name)) => Ok(Subject::CommonName(rest(name)?)),
-                Some(("uri", uri)) => Ok(Subject::Uri(rest(uri)?)),
+                Some(("cn", name)) => Ok(RuleSubject::CommonName(rest(name)?)),
+                Some(("uri", uri)) => Ok(RuleSubject::Uri(rest(uri)?)),
                 _ => Err(unknown()),
             },
             Some(_) => Err(unknown()),
@@ -456,34 +435,40 @@ impl Policy {
 }
 
 fn unknown_action(word: &str) -> String {
-    let known: Vec<_> = Action::ALL.into_iter().map(Action::as_str).collect();
+    let known: Vec<_> = AccessAction::ALL.into_iter().map(AccessAction::as_str).collect();
     format!("action {word:?} is none of {}", known.join(", "))
 }
 
-fn built_in(name: &str, subject: Subject, actions: &[Action]) -> Rule {
+fn built_in(name: &str, subject: RuleSubject, actions: &[AccessAction]) -> PolicyRule {
     let everywhere = "**".parse().into_iter().collect();
-    Rule {
+    PolicyRule {
         name: name.to_owned(),
         subjects: vec![subject],
         claims: BTreeMap::new(),
         repositories: everywhere,
-        actions: Actions::of(actions),
+        actions: AccessActions::of(actions),
         denies: false,
         condition: None,
     }
 }
 
-pub(crate) fn granted(grants: Grants<'_>, query: &Query<'_>) -> Option<Reason> {
+pub(crate) fn granted(
+    grants: CredentialGrants<'_>,
+    query: &PolicyQuery<'_>,
+) -> Option<DecisionReason> {
     match grants {
-        Grants::None => None,
-        Grants::AccessToken(access_token) => {
+        CredentialGrants::None => None,
+        CredentialGrants::AccessToken(access_token) => {
             access_token.allows(query.action, query.repository).then(|| {
-                Reason::Credentials(format!("the scope of access token {}", access_token.name))
+                DecisionReason::Credentials(format!(
+                    "the scope of access token {}",
+                    access_token.name
+                ))
             })
         }
-        Grants::Access(scope) => scope
+        CredentialGrants::Access(scope) => scope
             .allows(query.action, query.repository)
-            .then(|| Reason::Credentials("the token's access claim".to_owned())),
+            .then(|| DecisionReason::Credentials("the token's access claim".to_owned())),
     }
 }
 
@@ -500,12 +485,11 @@ fn has_claim(identity: &Identity, name: &str, wanted: &str) -> bool {
     }
 }
 
-impl Rule {
-    /// Whether it is about the action and the repository. Allowing a pull allows mounting, and
-    /// denying a pull denies it.
-    pub(crate) fn covers(&self, query: &Query<'_>) -> bool {
+impl PolicyRule {
+    /// Whether it covers the action and the repository. A pull includes mounting.
+    pub(crate) fn covers(&self, query: &PolicyQuery<'_>) -> bool {
         let is_action = self.actions.contains(query.action)
-            || (query.action == Action::Mount && self.actions.contains(Action::Pull));
+            || (query.action == AccessAction::Mount && self.actions.contains(AccessAction::Pull));
         is_action
             && match query.repository {
                 Some(name) => self.repositories.iter().any(|pattern| pattern.matches(name)),
@@ -513,10 +497,10 @@ impl Rule {
             }
     }
 
-    pub(crate) fn reason(&self, index: usize) -> Reason {
+    pub(crate) fn reason(&self, index: usize) -> DecisionReason {
         let is_built_in = self.name == "anonymous-pull" || self.name.ends_with("(no policy file)");
         let number = (!is_built_in).then_some(index + 1);
-        Reason::Rule { number, name: self.name.clone() }
+        DecisionReason::Rule { number, name: self.name.clone() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// `N` bytes that nobody can guess; `None` if the operating system gives none.
+/// `N` cryptographically random bytes; `None` if the operating system gives none.
 pub fn random_bytes<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).ok()?;
@@ -30,14 +30,13 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
-/// Whether two texts are equal, in a time that does not depend on where they differ.
+/// Whether two texts are equal, in constant time.
 pub(crate) fn same(a: &str, b: &str) -> bool {
     let differences = a.bytes().zip(b.bytes()).fold(0, |found, (a, b)| found | (a ^ b));
     a.len() == b.len() && std::hint::black_box(differences) == 0
 }
 
-/// A keyed hash by which what was verified is remembered: the text itself is not, and nobody else
-/// can compute it.
+/// A keyed hash of credentials, for caches: the credentials themselves are not kept.
 #[derive(Clone)]
 pub struct Fingerprints(ring::hmac::Key);
 
@@ -48,7 +47,7 @@ impl std::fmt::Debug for Fingerprints {
 }
 
 impl Fingerprints {
-    /// With a key of this process; `None` if the operating system gives no random numbers.
+    /// With a key of this process; `None` if the operating system provides no random numbers.
     pub fn new() -> Option<Self> {
         ring::hmac::Key::generate(ring::hmac::HMAC_SHA256, &SystemRandom::new()).ok().map(Self)
     }

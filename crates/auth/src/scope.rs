@@ -1,5 +1,5 @@
-//! [`Scope`]: what a token is good for, in the grammar of the distribution token specification
-//! ("Token Scope Documentation").
+//! [`TokenScope`]: the permissions of a token, in the grammar of the distribution token specification
+//! ("Token TokenScope Documentation").
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,35 +7,35 @@ use std::fmt;
 use jreg_oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
-/// The most scopes that one token is asked for. The rest is not granted.
+/// Maximum scopes of a token request. The rest is not granted.
 pub const SCOPES_MAX: usize = 64;
-/// The most bytes of scopes that are read. The rest is not granted.
+/// Maximum bytes of scopes that are parsed. The rest is not granted.
 pub const SCOPE_BYTES_MAX: usize = 16 * 1024;
 
-/// Something that a policy allows or denies.
+/// An action that a policy allows or denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// Read a repository: its blobs, manifests, tags and referrers. Mounting from it, too.
+pub enum AccessAction {
+    /// Read blobs, manifests, tags and referrers of a repository, and mount from it.
     Pull,
     /// Write to a repository.
     Push,
     /// Delete from a repository.
     Delete,
-    /// Ask for the catalog, which shows what may be pulled.
+    /// List the catalog, which shows the repositories that may be pulled.
     List,
     /// Mount blobs from a repository into another.
     Mount,
-    /// What concerns the registry as a whole. No operation needs it yet.
+    /// Administer the registry. Reserved.
     Admin,
 }
 
-impl Action {
+impl AccessAction {
     /// Every action.
     pub const ALL: [Self; 6] =
         [Self::Pull, Self::Push, Self::Delete, Self::List, Self::Mount, Self::Admin];
 
-    /// The action as it is written.
+    /// The name of the action.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -52,7 +52,7 @@ impl Action {
         Self::ALL.into_iter().find(|action| action.as_str() == name)
     }
 
-    /// Whether it is about a repository.
+    /// Whether it applies to a repository.
     pub const fn has_repository(self) -> bool {
         match self {
             Self::Pull | Self::Push | Self::Delete | Self::Mount => true,
@@ -61,7 +61,7 @@ impl Action {
     }
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for AccessAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -69,15 +69,16 @@ impl fmt::Display for Action {
 
 /// A set of actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Vec<Action>", into = "Vec<Action>")]
-pub struct Actions(u8);
+#[serde(from = "Vec<AccessAction>", into = "Vec<AccessAction>")]
+pub struct AccessActions(u8);
 
-impl Actions {
+impl AccessActions {
     /// Every action on a repository.
-    pub const REPOSITORY: Self = Self::of(&[Action::Pull, Action::Push, Action::Delete]);
+    pub const REPOSITORY: Self =
+        Self::of(&[AccessAction::Pull, AccessAction::Push, AccessAction::Delete]);
 
     /// These actions.
-    pub const fn of(actions: &[Action]) -> Self {
+    pub const fn of(actions: &[AccessAction]) -> Self {
         let mut bits = 0;
         let mut rest = actions;
         while let [action, others @ ..] = rest {
@@ -88,7 +89,7 @@ impl Actions {
     }
 
     /// Whether an action is among them.
-    pub const fn contains(self, action: Action) -> bool {
+    pub const fn contains(self, action: AccessAction) -> bool {
         self.0 & (1 << action as u8) != 0
     }
 
@@ -99,39 +100,39 @@ impl Actions {
 
     /// These and others.
     #[must_use]
-    pub const fn with(self, action: Action) -> Self {
+    pub const fn with(self, action: AccessAction) -> Self {
         Self(self.0 | (1 << action as u8))
     }
 
     /// The actions in their order.
-    pub fn iter(self) -> impl Iterator<Item = Action> {
-        Action::ALL.into_iter().filter(move |action| self.contains(*action))
+    pub fn iter(self) -> impl Iterator<Item = AccessAction> {
+        AccessAction::ALL.into_iter().filter(move |action| self.contains(*action))
     }
 }
 
-impl From<Vec<Action>> for Actions {
-    fn from(actions: Vec<Action>) -> Self {
+impl From<Vec<AccessAction>> for AccessActions {
+    fn from(actions: Vec<AccessAction>) -> Self {
         Self::of(&actions)
     }
 }
 
-impl From<Actions> for Vec<Action> {
-    fn from(actions: Actions) -> Self {
+impl From<AccessActions> for Vec<AccessAction> {
+    fn from(actions: AccessActions) -> Self {
         actions.iter().collect()
     }
 }
 
-impl fmt::Display for Actions {
+impl fmt::Display for AccessActions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = self.iter().map(Action::as_str).collect();
+        let words: Vec<_> = self.iter().map(AccessAction::as_str).collect();
         f.write_str(&words.join(","))
     }
 }
 
-/// What a token is good for.
+/// The permissions of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    repositories: BTreeMap<RepositoryName, Actions>,
+pub struct TokenScope {
+    repositories: BTreeMap<RepositoryName, AccessActions>,
     catalog: bool,
 }
 
@@ -148,16 +149,16 @@ pub struct ScopeEntry {
     pub actions: Vec<String>,
 }
 
-impl Scope {
-    /// Reads what a client asks for: scopes separated by spaces, in any number of texts. What is
-    /// not understood, or beyond the limits, is left out, so nothing is granted for it.
+impl TokenScope {
+    /// Parses requested scopes, separated by spaces, in any number of texts. Unknown ones, and those
+    /// beyond the limits, are ignored, so nothing is granted for them.
     ///
     /// ```
-    /// # use jreg_auth::{Action, Scope};
-    /// let scope = Scope::parse(["repository:team/app:pull,push registry:catalog:*"]);
-    /// assert!(scope.allows(Action::Push, "team/app".parse().ok().as_ref()));
-    /// assert!(!scope.allows(Action::Delete, "team/app".parse().ok().as_ref()));
-    /// assert!(scope.allows(Action::List, None));
+    /// # use jreg_auth::{AccessAction, TokenScope};
+    /// let scope = TokenScope::parse(["repository:team/app:pull,push registry:catalog:*"]);
+    /// assert!(scope.allows(AccessAction::Push, "team/app".parse().ok().as_ref()));
+    /// assert!(!scope.allows(AccessAction::Delete, "team/app".parse().ok().as_ref()));
+    /// assert!(scope.allows(AccessAction::List, None));
     /// ```
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut scope = Self::default();
@@ -166,7 +167,7 @@ impl Scope {
         for word in words.filter(|word| !word.is_empty()).take(SCOPES_MAX) {
             let Some(left) = room.checked_sub(word.len()) else { break };
             room = left;
-            // A name may hold colons where it begins with a host; ours do not.
+            // Names that begin with a host may have colons; names of this registry do not.
             let mut parts = word.split(':');
             if let (Some(kind), Some(name), Some(actions), None) =
                 (parts.next(), parts.next(), parts.next(), parts.next())
@@ -177,7 +178,7 @@ impl Scope {
         scope
     }
 
-    /// Reads an `access` claim, under the same rules.
+    /// Parses an `access` claim, by the same rules.
     pub fn of_entries(entries: &[ScopeEntry]) -> Self {
         let mut scope = Self::default();
         for entry in entries.iter().take(SCOPES_MAX) {
@@ -186,9 +187,9 @@ impl Scope {
         scope
     }
 
-    /// The `access` claim that is read back as this.
+    /// The `access` claim of this scope.
     pub fn entries(&self) -> Vec<ScopeEntry> {
-        let entry = |(name, actions): (&RepositoryName, &Actions)| ScopeEntry {
+        let entry = |(name, actions): (&RepositoryName, &AccessActions)| ScopeEntry {
             kind: "repository".to_owned(),
             name: name.to_string(),
             actions: actions.iter().map(|action| action.as_str().to_owned()).collect(),
@@ -201,28 +202,28 @@ impl Scope {
         self.repositories.iter().map(entry).chain(catalog).collect()
     }
 
-    /// Every action that it is about, with the repository; `None`: the registry as a whole.
-    pub fn wanted(&self) -> impl Iterator<Item = (Action, Option<&RepositoryName>)> {
+    /// Every action in it, with the repository; `None`: the catalog.
+    pub fn wanted(&self) -> impl Iterator<Item = (AccessAction, Option<&RepositoryName>)> {
         let repositories = self.repositories.iter();
         let actions = repositories
             .flat_map(|(name, actions)| actions.iter().map(move |action| (action, Some(name))));
-        actions.chain(self.catalog.then_some((Action::List, None)))
+        actions.chain(self.catalog.then_some((AccessAction::List, None)))
     }
 
     fn add<'a>(&mut self, kind: &str, name: &str, actions: impl Iterator<Item = &'a str>) {
         match kind {
             "repository" => {
                 let Ok(name) = name.parse::<RepositoryName>() else { return };
-                let actions = actions.fold(Actions::default(), |all, word| match word {
-                    "pull" => all.with(Action::Pull),
-                    "push" => all.with(Action::Push),
-                    "delete" => all.with(Action::Delete),
-                    "*" => Actions(all.0 | Actions::REPOSITORY.0),
+                let actions = actions.fold(AccessActions::default(), |all, word| match word {
+                    "pull" => all.with(AccessAction::Pull),
+                    "push" => all.with(AccessAction::Push),
+                    "delete" => all.with(AccessAction::Delete),
+                    "*" => AccessActions(all.0 | AccessActions::REPOSITORY.0),
                     _ => all,
                 });
                 if !actions.is_empty() {
                     let all = self.repositories.entry(name).or_default();
-                    *all = Actions(all.0 | actions.0);
+                    *all = AccessActions(all.0 | actions.0);
                 }
             }
             "registry" if name == "catalog" => {
@@ -234,25 +235,25 @@ impl Scope {
     }
 
     /// Adds an action; one on no repository is that of the catalog.
-    pub fn grant(&mut self, action: Action, repository: Option<&RepositoryName>) {
+    pub fn grant(&mut self, action: AccessAction, repository: Option<&RepositoryName>) {
         match repository {
             Some(name) => {
                 let actions = self.repositories.entry(name.clone()).or_default();
                 *actions = actions.with(action);
             }
-            None => self.catalog |= action == Action::List,
+            None => self.catalog |= action == AccessAction::List,
         }
     }
 
     /// Whether an action is in it. What may be pulled may be mounted from.
-    pub fn allows(&self, action: Action, repository: Option<&RepositoryName>) -> bool {
+    pub fn allows(&self, action: AccessAction, repository: Option<&RepositoryName>) -> bool {
         let actions = repository.and_then(|name| self.repositories.get(name)).copied();
         let actions = actions.unwrap_or_default();
         match action {
-            Action::Pull | Action::Mount => actions.contains(Action::Pull),
-            Action::Push | Action::Delete => actions.contains(action),
-            Action::List => self.catalog,
-            Action::Admin => false,
+            AccessAction::Pull | AccessAction::Mount => actions.contains(AccessAction::Pull),
+            AccessAction::Push | AccessAction::Delete => actions.contains(action),
+            AccessAction::List => self.catalog,
+            AccessAction::Admin => false,
         }
     }
 
@@ -268,7 +269,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        serde_json::to_string(&Scope::parse([text]).entries()).unwrap()
+        serde_json::to_string(&TokenScope::parse([text]).entries()).unwrap()
     }
 
     fn name(name: &str) -> RepositoryName {
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_read_as_clients_write_them() {
+    fn scopes_of_clients_are_parsed() {
         assert_eq!(
             shown("repository:a/b:pull,push"),
             r#"[{"type":"repository","name":"a/b","actions":["pull","push"]}]"#
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_grants_nothing() {
+    fn unknown_scopes_grant_nothing() {
         for text in [
             "",
             " ",
@@ -311,38 +312,39 @@ mod tests {
             "registry:other:*",
             "REPOSITORY:a:pull",
         ] {
-            assert!(Scope::parse([text]).is_empty(), "{text:?}");
+            assert!(TokenScope::parse([text]).is_empty(), "{text:?}");
         }
     }
 
     #[test]
-    fn more_than_the_limits_is_left_out() {
+    fn scopes_beyond_the_limits_are_ignored() {
         let many: Vec<String> = (0..200).map(|i| format!("repository:r{i}:pull")).collect();
-        let scope = Scope::parse([many.join(" ").as_str()]);
+        let scope = TokenScope::parse([many.join(" ").as_str()]);
         assert_eq!(scope.entries().len(), SCOPES_MAX);
         let long = format!("repository:a:{}", "pull,".repeat(SCOPE_BYTES_MAX));
-        assert!(Scope::parse([long.as_str(), "repository:b:pull"]).is_empty());
+        assert!(TokenScope::parse([long.as_str(), "repository:b:pull"]).is_empty());
     }
 
     #[test]
     fn an_access_claim_is_read_back() {
-        let scope = Scope::parse(["repository:a/b:pull,delete registry:catalog:*"]);
-        assert_eq!(Scope::of_entries(&scope.entries()), scope);
-        assert!(scope.allows(Action::Mount, Some(&name("a/b"))));
-        assert!(!scope.allows(Action::Push, Some(&name("a/b"))));
-        assert!(!scope.allows(Action::Pull, Some(&name("a"))));
-        assert!(!scope.allows(Action::Admin, None));
+        let scope = TokenScope::parse(["repository:a/b:pull,delete registry:catalog:*"]);
+        assert_eq!(TokenScope::of_entries(&scope.entries()), scope);
+        assert!(scope.allows(AccessAction::Mount, Some(&name("a/b"))));
+        assert!(!scope.allows(AccessAction::Push, Some(&name("a/b"))));
+        assert!(!scope.allows(AccessAction::Pull, Some(&name("a"))));
+        assert!(!scope.allows(AccessAction::Admin, None));
     }
 
     #[test]
-    fn a_scope_is_put_together_of_what_is_granted() {
-        let scope = Scope::parse(["repository:a:pull,push repository:b:push registry:catalog:*"]);
-        let mut same = Scope::default();
+    fn a_scope_is_built_from_granted_actions() {
+        let scope =
+            TokenScope::parse(["repository:a:pull,push repository:b:push registry:catalog:*"]);
+        let mut same = TokenScope::default();
         scope.wanted().for_each(|(action, name)| same.grant(action, name));
         assert_eq!(same, scope);
-        let mut narrow = Scope::default();
-        let pulls = scope.wanted().filter(|(action, _)| *action == Action::Pull);
+        let mut narrow = TokenScope::default();
+        let pulls = scope.wanted().filter(|(action, _)| *action == AccessAction::Pull);
         pulls.for_each(|(action, name)| narrow.grant(action, name));
-        assert_eq!(narrow, Scope::parse(["repository:a:pull"]));
+        assert_eq!(narrow, TokenScope::parse(["repository:a:pull"]));
     }
 }

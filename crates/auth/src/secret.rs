@@ -2,17 +2,17 @@
 
 use std::fmt;
 
-/// A password or token. Its debug form says nothing of it, and it has no other.
+/// A password or token. Its debug output is redacted, and it has no other.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps a text from being printed.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, to be used and not shown.
+    /// The text, for use only.
     pub fn reveal(&self) -> &str {
         &self.0
     }

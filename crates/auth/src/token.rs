@@ -1,21 +1,21 @@
-//! [`TokenClaims`]: what our own tokens say.
+//! [`TokenClaims`]: the claims of the registry's own tokens.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Named, ScopeEntry};
+use crate::{NamedIdentity, ScopeEntry};
 
-/// What a token is for. A token of one kind is never taken for the other.
+/// The kind of a token. A token of one kind is never accepted as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TokenKind {
     /// For requests to the registry.
     Access,
-    /// For getting access tokens.
+    /// For requesting access tokens.
     Refresh,
 }
 
-impl Kind {
+impl TokenKind {
     /// The type in the token's header (RFC 9068 section 2.1 has the first).
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,37 +30,34 @@ impl Kind {
 pub struct TokenClaims {
     /// The issuer: always the registry itself.
     pub iss: String,
-    /// The service that the token is for.
+    /// The service.
     pub aud: String,
-    /// Who holds it; empty for nobody.
+    /// The name of the identity; empty for anonymous clients.
     pub sub: String,
-    /// From when.
     pub nbf: u64,
-    /// When it was issued.
     pub iat: u64,
-    /// Until when, exclusively.
+    /// Exclusive.
     pub exp: u64,
-    /// Its own name.
     pub jti: String,
-    /// What it is good for; of an access token.
+    /// The permissions of an access token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<ScopeEntry>,
-    /// Who holds it, in full; `None`: nobody.
+    /// The identity; `None` for anonymous clients.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "jreg_identity")]
-    pub identity: Option<Named>,
-    /// The fingerprint of the password that the holder gave, so that another one ends it.
+    pub identity: Option<NamedIdentity>,
+    /// The fingerprint of the password, so that a changed password invalidates the token.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "jreg_password")]
     pub password: Option<String>,
 }
 
-/// The issuer of our own tokens.
+/// The issuer of the registry's own tokens.
 pub(crate) const OURSELVES: &str = "jreg";
 
 impl TokenClaims {
-    /// Claims from `now` on, for so long.
+    /// IdentityClaims from `now` on, for so long.
     pub fn new(
         service: &str,
-        identity: Option<Named>,
+        identity: Option<NamedIdentity>,
         now: SystemTime,
         lifetime: Duration,
         id: String,

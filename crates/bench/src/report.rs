@@ -80,7 +80,7 @@ impl BenchComparison {
             let peak = cells.filter_map(|cell| cell.peak_megabytes).max_by(f64::total_cmp);
             ReportCell { peak_megabytes: peak, ..ReportCell::default() }
         });
-        ReportRow { workload: "all of these".to_owned(), is_bulk: false, cells: cells.collect() }
+        ReportRow { workload: "all workloads".to_owned(), is_bulk: false, cells: cells.collect() }
     }
 }
 
@@ -149,7 +149,7 @@ struct ReportTable {
 const TABLES: &[ReportTable] = &[
     ReportTable {
         title: "Speed",
-        about: "Operations a second, or megabytes (10⁶ bytes) a second; more is better.",
+        about: "Operations per second, or megabytes (10⁶ bytes) per second; more is better.",
         unit: ReportRow::speed_unit,
         value: ReportRow::speed,
         more_is_better: true,
@@ -157,22 +157,22 @@ const TABLES: &[ReportTable] = &[
     },
     ReportTable {
         title: "Latency",
-        about: "Milliseconds that 99 % of the operations do not exceed; less is better.",
+        about: "99th percentile in milliseconds; less is better.",
         unit: |_| "ms",
         value: |_, cell| cell.p99_ms,
         more_is_better: false,
         has_peak_row: false,
     },
     ReportTable {
-        title: "The server's processor",
-        about: "Microseconds for an operation, or seconds for a gigabyte; less is better.",
+        title: "Processor time of the server",
+        about: "Microseconds per operation, or seconds per gigabyte; less is better.",
         unit: ReportRow::cost_unit,
         value: ReportRow::cost,
         more_is_better: false,
         has_peak_row: false,
     },
     ReportTable {
-        title: "The server's memory",
+        title: "Memory of the server",
         about: "Megabytes at the peak; less is better.",
         unit: |_| "MB",
         value: |_, cell| cell.peak_megabytes,
@@ -206,7 +206,7 @@ fn write_table(text: &mut String, comparison: &BenchComparison, table: &ReportTa
     let _ = writeln!(text, "### {}\n\n{}", table.title, table.about);
     let are = |subject: bool| comparison.registries.iter().any(|r| r.is_subject == subject);
     if are(true) && are(false) {
-        text.push_str("In brackets: the multiple of the best peer's figure.\n");
+        text.push_str("In brackets: the ratio to the best peer.\n");
     }
     text.push_str("\n| workload | |");
     for registry in &comparison.registries {

@@ -591,8 +591,8 @@ pub enum ConfigError {
         /// How often it was given.
         count: usize,
     },
-    /// A setting is of no use without another.
-    #[error("`{given}` is of no use without `{missing}`: give both, or none")]
+    /// A setting requires another.
+    #[error("`{given}` requires `{missing}`: set both or neither")]
     Incomplete {
         /// The name of the one that is given.
         given: &'static str,
@@ -638,7 +638,7 @@ impl Settings {
         let (client_ca, acme) = (self.tls_client_ca.is_some(), !self.acme_domains.is_empty());
         for (given, name) in [(cert, "tls-cert"), (key, "tls-key")] {
             if given && acme {
-                let why = "the certificate comes from a file, or from an authority by ACME";
+                let why = "the certificate comes either from a file or from an ACME CA";
                 return Err(ConfigError::Contradictory { given: "acme-domains", other: name, why });
             }
         }
@@ -657,7 +657,7 @@ impl Settings {
             ),
         ] {
             if secret.is_some() && file.is_some() {
-                let why = "a secret is in the setting or in a file";
+                let why = "set the secret itself or its file";
                 return Err(ConfigError::Contradictory { given, other, why });
             }
         }

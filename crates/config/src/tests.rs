@@ -247,7 +247,7 @@ fn settings_of_tls_are_given_together_or_not_at_all() {
         ),
     ] {
         let message = from_file(text).unwrap_err().to_string();
-        let expected = format!("`{given}` is of no use without `{missing}`: give both, or none");
+        let expected = format!("`{given}` requires `{missing}`: set both or neither");
         assert_eq!(message, expected);
     }
     let whole = "tls-cert = 'c'\ntls-key = 'k'\ntls-client-ca = 'a'\ntls-min-version = 1.3";
@@ -260,12 +260,11 @@ fn a_certificate_comes_from_a_file_or_from_an_authority() {
     for (text, message) in [
         (
             "acme-domains = ['a.example']\ntls-cert = 'c'\ntls-key = 'k'",
-            "`acme-domains` cannot be given with `tls-cert`: the certificate comes from a file, or from \
-             an authority by ACME",
+            "`acme-domains` cannot be given with `tls-cert`: the certificate comes either from a file or from an ACME CA",
         ),
-        ("acme-contact = 'a@b'", "`acme-contact` is of no use without `acme-domains`"),
-        ("acme-ca-file = 'f'", "`acme-ca-file` is of no use without `acme-domains`"),
-        ("acme-directory = 'https://ca'", "`acme-directory` is of no use without `acme-domains`"),
+        ("acme-contact = 'a@b'", "`acme-contact` requires `acme-domains`"),
+        ("acme-ca-file = 'f'", "`acme-ca-file` requires `acme-domains`"),
+        ("acme-directory = 'https://ca'", "`acme-directory` requires `acme-domains`"),
     ] {
         let said = from_file(text).unwrap_err().to_string();
         assert!(said.starts_with(message), "{said}");

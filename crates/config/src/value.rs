@@ -1,6 +1,6 @@
 //! The kinds of value that a setting can have, each with one way to read and to write it.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -358,27 +358,16 @@ impl Value for Option<PublicUrl> {
     }
 }
 
-impl Value for Vec<IpNet> {
+/// An item of a list that is written as texts.
+pub(crate) trait ListItem: FromStr + Display {}
+
+impl ListItem for IpNet {}
+
+impl ListItem for MediaTypePattern {}
+
+impl<T: ListItem> Value for Vec<T> {
     fn parse(text: &str) -> Option<Self> {
-        text.parse().ok().map(|network| vec![network])
-    }
-
-    fn show(&self) -> String {
-        self.show_all().join(", ")
-    }
-
-    fn parse_all(texts: &[String]) -> Option<Self> {
-        texts.iter().map(|text| text.trim().parse().ok()).collect()
-    }
-
-    fn show_all(&self) -> Vec<String> {
-        self.iter().map(ToString::to_string).collect()
-    }
-}
-
-impl Value for Vec<MediaTypePattern> {
-    fn parse(text: &str) -> Option<Self> {
-        text.parse().ok().map(|pattern| vec![pattern])
+        text.parse().ok().map(|item| vec![item])
     }
 
     fn show(&self) -> String {

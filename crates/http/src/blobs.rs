@@ -167,7 +167,7 @@ pub(super) fn content_range(start: u64, end: u64, size: u64) -> String {
 }
 
 fn unsatisfiable(size: u64) -> ApiError {
-    let message = format!("the range lies outside the blob, which has {size} bytes");
+    let message = format!("the range is outside of the blob, which has {size} bytes");
     ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::SizeInvalid, message)
         .with_header(header::CONTENT_RANGE, headers::value(&format!("bytes */{size}")))
         .with_header(header::ACCEPT_RANGES, BYTES)

@@ -133,7 +133,7 @@ impl RangeSending {
         self.source = Some(source);
         bytes.ok_or_else(|| Error::Damaged {
             key: self.reader.blob().digest.to_string(),
-            reason: "the bytes of a blob end early".to_owned(),
+            reason: "the blob is shorter than recorded".to_owned(),
         })
     }
 }

@@ -8,7 +8,7 @@ use super::api::ApiCall;
 use super::error::ApiError;
 use super::{headers, page};
 
-pub(super) async fn list(call: ApiCall, page: jreg_oci::Page) -> Result<Response, ApiError> {
+pub(super) async fn list(call: ApiCall, page: jreg_oci::PageParams) -> Result<Response, ApiError> {
     let options = &call.context.options;
     let request = page::request(page, options);
     let repositories = call.access.catalog(&request).await?;

@@ -52,7 +52,7 @@ pub(super) fn condition(headers: &HeaderMap) -> Result<Option<ReferencePrecondit
         (Some(Tags::Any), None) => Ok(Some(ReferencePrecondition::Exists)),
         (Some(Tags::Some(tags)), None) => Ok(Some(ReferencePrecondition::IsOneOf(digests(&tags)))),
         (None, Some(Tags::Any)) => Ok(Some(ReferencePrecondition::Absent)),
-        (None, Some(Tags::Some(_))) => Err(bad("if-none-match must be * in a change")),
+        (None, Some(Tags::Some(_))) => Err(bad("if-none-match must be * in a write")),
         (Some(_), Some(_)) => Err(bad("if-match and if-none-match exclude each other")),
     }
 }

@@ -130,7 +130,7 @@ impl ApiError {
 
     /// The code that did the work panicked; the panic hook has said where.
     pub(super) fn panicked() -> Self {
-        let log = "the code that answers this request panicked".to_owned();
+        let log = "the handler of this request panicked".to_owned();
         Self::internal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, log)
     }
 
@@ -150,14 +150,18 @@ impl ApiError {
 
     /// The operation is switched off.
     pub(super) fn deletes_are_off() -> Self {
-        let message = "deleting is switched off in this registry";
+        let message = "deletes are disabled in this registry";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
             .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
     }
 
     /// The path is nothing that is served here.
     pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, "there is nothing at this path")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::Unsupported,
+            "there is no endpoint at this path",
+        )
     }
 
     /// The path does not take this method.

@@ -366,7 +366,7 @@ impl http_body::Body for WatchedBody {
             (Some(Ok(frame)), Some(watch)) => watch.sent(frame.data_ref().map_or(0, Bytes::len)),
             (Some(Err(error)), Some(watch)) => {
                 let request_id = &watch.exchange.request_id;
-                tracing::error!(%request_id, error = error_chain(&**error), "an answer broke off");
+                tracing::error!(%request_id, error = error_chain(&**error), "response aborted");
             }
             (None, Some(watch)) => {
                 watch.ended = true;

@@ -33,7 +33,7 @@ pub(super) fn check(request: &Request) -> Result<(), ApiError> {
         (None, _) => Ok(()),
         (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         (Some(_), _) => {
-            let message = "the only transfer coding that is understood is chunked";
+            let message = "the only supported transfer coding is chunked";
             let status = StatusCode::NOT_IMPLEMENTED;
             Err(ApiError::new(status, ErrorCode::Unsupported, message))
         }

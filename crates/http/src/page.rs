@@ -7,7 +7,7 @@ use super::{HttpOptions, headers};
 
 /// The page that is asked for. More than the limit is cut to it, never refused: clients follow
 /// the Link.
-pub(super) fn request(page: jreg_oci::Page, options: &HttpOptions) -> PageRequest {
+pub(super) fn request(page: jreg_oci::PageParams, options: &HttpOptions) -> PageRequest {
     let limit = page.n.unwrap_or(options.page_items_max).min(options.page_items_max);
     PageRequest { limit, last: page.last }
 }
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_page_is_cut_to_the_limit() {
         for (n, limit) in [(None, 1000), (Some(0), 0), (Some(5), 5), (Some(usize::MAX), 1000)] {
-            let page = jreg_oci::Page { n, last: Some("x".to_owned()) };
+            let page = jreg_oci::PageParams { n, last: Some("x".to_owned()) };
             let expected = PageRequest { limit, last: Some("x".to_owned()) };
             assert_eq!(request(page, &options()), expected);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::header::{FORWARDED, HOST, VIA};
 use http::{HeaderMap, HeaderName, Method, Request, Version};
 use ipnet::IpNet;
-use jreg_auth::{Certificate, ForwardedHeader, Said};
+use jreg_auth::{ClientCertificate, ForwardedClient, ForwardedHeader};
 use jreg_net::server::{Peer, Secured};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -60,7 +60,7 @@ pub(super) struct Client {
     /// `https://registry.example.com`, where both are certain and a `Location` may be answered.
     pub(super) origin: Option<String>,
     /// What its certificate says. That of a trusted proxy is not its clients'.
-    pub(super) certificate: Option<Arc<Certificate>>,
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Client {
@@ -90,7 +90,7 @@ impl Proxies {
             let origin = direct_origin(request, secure);
             return Client { address: peer, secure, certificate, origin, ..Client::default() };
         };
-        let Said { address, secure: said_secure, host } = self.said(request.headers());
+        let ForwardedClient { address, secure: said_secure, host } = self.said(request.headers());
         let origin = said_secure
             .zip(host.as_deref())
             .and_then(|(secure, host)| is_authority(host).then(|| origin(secure, host)));
@@ -104,12 +104,12 @@ impl Proxies {
         }
     }
 
-    fn said(&self, headers: &HeaderMap) -> Said {
+    fn said(&self, headers: &HeaderMap) -> ForwardedClient {
         let lines = |name| headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
         let trusts = |address| self.trusts(address);
         match self.header {
-            ForwardedHeader::Forwarded => Said::by_forwarded(lines(FORWARDED), trusts),
-            ForwardedHeader::XForwarded => Said::by_x_forwarded(
+            ForwardedHeader::Forwarded => ForwardedClient::by_forwarded(lines(FORWARDED), trusts),
+            ForwardedHeader::XForwarded => ForwardedClient::by_x_forwarded(
                 lines(X_FORWARDED_FOR),
                 lines(X_FORWARDED_PROTO),
                 lines(X_FORWARDED_HOST),
@@ -350,7 +350,7 @@ mod tests {
         let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
         let proxies = Proxies { trusted: trusted.to_vec(), header };
         let certificate =
-            Certificate { common_name: Some("x".to_owned()), ..Certificate::default() };
+            ClientCertificate { common_name: Some("x".to_owned()), ..ClientCertificate::default() };
         let request = Request::get("/v2/")
             .header("X-Forwarded-For", FORWARDED_FOR)
             .header("X-Forwarded-Proto", "http")

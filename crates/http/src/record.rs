@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, header};
 use jreg_access::{Right, right_of, tags_of};
-use jreg_auth::{AccessTokenText, Credentials, Identity, Source};
+use jreg_auth::{AccessTokenText, Credentials, Identity, IdentitySource};
 use jreg_net::server::Response;
 use jreg_oci::{Endpoint, MountSource, RepositoryName, Tag};
 use jreg_telemetry::audit::AuditRecord;
@@ -122,10 +122,10 @@ impl PendingAuditRecord {
         let (source, credential) = match identity {
             Identity::Anonymous => ("anonymous", None),
             Identity::Named(named) => match &named.source {
-                Source::Htpasswd => ("htpasswd", None),
-                Source::AccessToken(id) => ("access-token", Some(id)),
-                Source::Issuer(name) => ("issuer", Some(name)),
-                Source::Certificate => ("certificate", None),
+                IdentitySource::Htpasswd => ("htpasswd", None),
+                IdentitySource::AccessToken(id) => ("access-token", Some(id)),
+                IdentitySource::Issuer(name) => ("issuer", Some(name)),
+                IdentitySource::Certificate => ("certificate", None),
             },
         };
         (self.entry.source, self.entry.credential) = (Some(source), credential.cloned());

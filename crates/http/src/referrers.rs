@@ -18,7 +18,7 @@ pub(super) struct ReferrersQuery {
     pub(super) name: RepositoryName,
     pub(super) subject: Digest,
     pub(super) artifact_type: Option<String>,
-    pub(super) page: jreg_oci::Page,
+    pub(super) page: jreg_oci::PageParams,
 }
 
 const ARTIFACT_TYPE: &str = "artifactType";

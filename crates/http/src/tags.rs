@@ -12,7 +12,7 @@ use super::{headers, page};
 pub(super) async fn list(
     call: ApiCall,
     name: &RepositoryName,
-    page: jreg_oci::Page,
+    page: jreg_oci::PageParams,
 ) -> Result<Response, ApiError> {
     let options = &call.context.options;
     let request = page::request(page, options);

@@ -11,7 +11,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use jreg_access::{AuthError, Guard, IssuedToken, TokenProof, TokenRequest};
-use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Scope, Secret};
+use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
 use jreg_net::server::{Body, Request, Response};
 use jreg_oci::ErrorCode;
 use serde_json::json;
@@ -65,7 +65,7 @@ async fn issue(
     let TokenParameters { proof, scopes, offline, is_workload } = asked;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
-    let scope = Scope::parse(scopes.iter().map(String::as_str));
+    let scope = TokenScope::parse(scopes.iter().map(String::as_str));
     let token = guard.exchange(TokenRequest { proof, scope, scoped, offline, asker }).await;
     let token = token.map_err(|error| match is_workload {
         true => workload::refused(error),
@@ -111,11 +111,11 @@ async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<Str
     }
     let reading = Limited::new(body, FORM_BYTES_MAX).collect();
     let read = tokio::time::timeout(time_max, reading).await.map_err(|_| {
-        let message = format!("the form must come within {} s", time_max.as_secs());
+        let message = format!("the form must be received within {} s", time_max.as_secs());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
     })?;
     let read = read.map_err(|_| {
-        let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
+        let message = format!("the form must be complete and have at most {FORM_BYTES_MAX} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
     })?;
     String::from_utf8(read.to_bytes().into()).map_err(|_| bad("the form must be UTF-8"))
@@ -220,5 +220,5 @@ fn bad(message: impl Into<String>) -> ApiError {
 }
 
 fn unauthorized(reason: String) -> ApiError {
-    AuthError::invalid_for(reason, &Scope::default()).into()
+    AuthError::invalid_for(reason, &TokenScope::default()).into()
 }

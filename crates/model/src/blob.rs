@@ -2,31 +2,31 @@
 //! everybody who reads, writes and collects them.
 
 mod collector;
+mod deduplicate;
 mod deleter;
-mod fold;
-mod hold;
+mod monolithic;
 mod mount;
 mod push;
 mod reader;
 mod scenarios;
 mod sweep;
+mod touch;
 mod upload;
-mod whole;
 
 use std::fmt;
 
 use stateright::Property;
 
 use self::collector::Collector;
+use self::deduplicate::Deduplication;
 use self::deleter::Deleter;
-use self::fold::Fold;
+use self::monolithic::MonolithicUpload;
 use self::mount::{Mount, Mover};
 use self::push::{Head, Push};
 use self::reader::Reader;
 pub(crate) use self::scenarios::{large, scenarios};
 use self::sweep::{Findings, Sweep};
 use self::upload::{Cancel, Closer, Stream};
-use self::whole::Whole;
 use crate::checked::{Checked, Note, PROCESSES_MAX, Protocol, State, note};
 use crate::context::Context;
 use crate::record::Record;
@@ -66,7 +66,7 @@ pub(crate) enum Session {
 
 /// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct World {
+pub(crate) struct BlobWorld {
     pub(crate) now: u8,
     pub(crate) links: [Record<Link>; REPOSITORIES],
     pub(crate) session: Record<Session>,
@@ -97,7 +97,7 @@ pub(crate) struct World {
     pub(crate) freed: bool,
 }
 
-impl World {
+impl BlobWorld {
     pub(crate) fn link(&self, repository: u8) -> Record<Link> {
         self.links[usize::from(repository)]
     }
@@ -141,12 +141,12 @@ pub(crate) enum Process {
     Mount(Mount),
     Mover(Mover),
     Deleter(Deleter),
-    Whole(Whole),
+    MonolithicUpload(MonolithicUpload),
     Stream(Stream),
     Closer(Closer),
     Cancel(Cancel),
     Reader(Reader),
-    Fold(Fold),
+    Deduplication(Deduplication),
     Collector(Collector),
     Sweep(Sweep),
     /// It told its client that the repository holds the blob, which is good until then.
@@ -176,14 +176,14 @@ impl Context {
 }
 
 /// A state of a scenario with one blob.
-type Scene = State<World, Process>;
+type BlobState = State<BlobWorld, Process>;
 
 /// A scenario with one blob.
 #[derive(Clone)]
 pub(crate) struct Blob {
     name: &'static str,
     context: Context,
-    world: World,
+    world: BlobWorld,
     processes: Vec<Process>,
     goals: &'static [Goal],
 }
@@ -200,14 +200,14 @@ pub(crate) enum Goal {
 }
 
 impl Protocol for Blob {
-    type World = World;
+    type World = BlobWorld;
     type Process = Process;
 
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn start(&self) -> State<World, Process> {
+    fn start(&self) -> State<BlobWorld, Process> {
         let mut processes = [Process::Nobody; PROCESSES_MAX];
         processes[..self.processes.len()].copy_from_slice(&self.processes);
         State { world: self.world, processes }
@@ -221,28 +221,28 @@ impl Protocol for Blob {
         &self.context.limits
     }
 
-    fn now(world: &World) -> u8 {
+    fn now(world: &BlobWorld) -> u8 {
         world.now
     }
 
-    fn tick(&self, state: &mut State<World, Process>) {
+    fn tick(&self, state: &mut State<BlobWorld, Process>) {
         state.world.now += 1;
         for process in &mut state.processes {
             process.forget(state.world.now);
         }
     }
 
-    fn choices(&self, world: &World, process: &Process) -> u8 {
+    fn choices(&self, world: &BlobWorld, process: &Process) -> u8 {
         match process {
             Process::Collector(collector) => collector.choices(world, &self.context),
-            Process::Whole(whole) => whole.choices(),
+            Process::MonolithicUpload(whole) => whole.choices(),
             Process::Reader(reader) => reader.choices(),
             Process::Acknowledged { .. } | Process::Done | Process::Failed | Process::Nobody => 0,
             _ => 1,
         }
     }
 
-    fn step(&self, world: &mut World, process: &mut Process, choice: u8) -> Note {
+    fn step(&self, world: &mut BlobWorld, process: &mut Process, choice: u8) -> Note {
         let context = &self.context;
         let mut next = *process;
         let (end, note) = match &mut next {
@@ -251,12 +251,12 @@ impl Protocol for Blob {
             Process::Mount(it) => it.step(world, context),
             Process::Mover(it) => it.step(world, context),
             Process::Deleter(it) => it.step(world),
-            Process::Whole(it) => it.step(world, context, choice),
+            Process::MonolithicUpload(it) => it.step(world, context, choice),
             Process::Stream(it) => it.step(world, context),
             Process::Closer(it) => it.step(world, context),
             Process::Cancel(it) => it.step(world, context),
             Process::Reader(it) => it.step(world, context),
-            Process::Fold(it) => it.step(world, context),
+            Process::Deduplication(it) => it.step(world, context),
             Process::Collector(it) => it.step(world, context),
             Process::Sweep(it) => it.step(world, context),
             Process::Acknowledged { .. } | Process::Done | Process::Failed | Process::Nobody => {
@@ -269,29 +269,31 @@ impl Protocol for Blob {
 
     fn properties(&self) -> Vec<Property<Checked<Self>>> {
         let mut properties = vec![
-            Property::always("a live link names bytes that are there", |_, state: &Scene| {
+            Property::always("a live link names bytes that are there", |_, state: &BlobState| {
                 state.world.links.iter().all(|link| state.world.has_bytes_of(link.value))
             }),
-            Property::always("a manifest has its links", |_, state: &Scene| {
+            Property::always("a manifest has its links", |_, state: &BlobState| {
                 let kept = state.world.manifests.minus(state.world.deleted);
                 kept.members().all(|repository| state.world.link(repository).value.live().is_some())
             }),
-            Property::always("what was acknowledged stays for G - T", |_, state: &Scene| {
+            Property::always("what was acknowledged stays for G - T", |_, state: &BlobState| {
                 state.processes.iter().all(|process| process.is_kept_word(&state.world))
             }),
             Property::always(
                 "what a reader was told is true while he trusts it",
-                |_, state: &Scene| {
+                |_, state: &BlobState| {
                     state.processes.iter().all(|process| process.can_read(&state.world))
                 },
             ),
-            Property::always("what was deleted stays so until it is pushed", |_, state: &Scene| {
-                !state.world.undone
-            }),
-            Property::always("a push is not acknowledged onto lost bytes", |_, state: &Scene| {
-                !state.world.vouched
-            }),
-            Property::always("deduplication spreads no wrong bytes", |_, state: &Scene| {
+            Property::always(
+                "what was deleted stays so until it is pushed",
+                |_, state: &BlobState| !state.world.undone,
+            ),
+            Property::always(
+                "a push is not acknowledged onto lost bytes",
+                |_, state: &BlobState| !state.world.vouched,
+            ),
+            Property::always("deduplication spreads no wrong bytes", |_, state: &BlobState| {
                 !state.world.spread
             }),
         ];
@@ -300,7 +302,7 @@ impl Protocol for Blob {
     }
 }
 
-impl World {
+impl BlobWorld {
     fn has_bytes_of(&self, link: Link) -> bool {
         let is_there = |location| self.bytes.has(location) || self.lost.has(location);
         link.live().is_none_or(is_there)
@@ -320,12 +322,12 @@ impl Process {
         }
     }
 
-    fn is_kept_word(&self, world: &World) -> bool {
+    fn is_kept_word(&self, world: &BlobWorld) -> bool {
         let Self::Acknowledged { repository, .. } = *self else { return true };
         world.deleted.has(repository) || world.link(repository).value.live().is_some()
     }
 
-    fn can_read(&self, world: &World) -> bool {
+    fn can_read(&self, world: &BlobWorld) -> bool {
         let Self::Reader(reader) = self else { return true };
         reader.told().is_none_or(|location| world.bytes.has(location))
     }
@@ -338,13 +340,13 @@ impl Process {
 impl Goal {
     fn property(self) -> Property<Checked<Blob>> {
         match self {
-            Self::Collects => {
-                Property::sometimes("a link is collected", |_, state: &Scene| state.world.collected)
-            }
+            Self::Collects => Property::sometimes("a link is collected", |_, state: &BlobState| {
+                state.world.collected
+            }),
             Self::Frees => {
-                Property::sometimes("bytes are removed", |_, state: &Scene| state.world.freed)
+                Property::sometimes("bytes are removed", |_, state: &BlobState| state.world.freed)
             }
-            Self::AllEnd => Property::sometimes("everybody gets to the end", |_, state: &Scene| {
+            Self::AllEnd => Property::sometimes("every process ends", |_, state: &BlobState| {
                 state.processes.iter().all(Process::has_ended)
             }),
         }
@@ -359,12 +361,12 @@ impl fmt::Display for Process {
             Self::Mount(it) => write!(f, "mount {}→{}", it.source + 1, it.destination + 1),
             Self::Mover(_) => f.write_str("mover"),
             Self::Deleter(it) => write!(f, "DELETE in {}", it.repository + 1),
-            Self::Whole(it) => write!(f, "upload to {}", it.repository + 1),
+            Self::MonolithicUpload(it) => write!(f, "upload to {}", it.repository + 1),
             Self::Stream(_) => f.write_str("PATCH"),
             Self::Closer(_) => f.write_str("closing PUT"),
             Self::Cancel(_) => f.write_str("cancel"),
             Self::Reader(_) => f.write_str("reader"),
-            Self::Fold(it) => write!(f, "fold of {}", it.repository + 1),
+            Self::Deduplication(it) => write!(f, "fold of {}", it.repository + 1),
             Self::Collector(_) => f.write_str("collector"),
             Self::Sweep(_) => f.write_str("sweep"),
             other => write!(f, "{other:?}"),

@@ -3,9 +3,9 @@
 
 mod collector;
 mod deleter;
-mod hold;
 mod push;
 mod scenarios;
+mod touch;
 
 use std::fmt;
 
@@ -59,7 +59,7 @@ pub(crate) enum Tag {
 
 /// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct World {
+pub(crate) struct ManifestWorld {
     now: u8,
     /// Whether each object is there.
     objects: [Record<bool>; OBJECTS.len()],
@@ -74,7 +74,7 @@ pub(crate) struct World {
     collected: Set,
 }
 
-impl World {
+impl ManifestWorld {
     fn object(&self, object: Object) -> Record<bool> {
         self.objects[usize::from(object as u8)]
     }
@@ -122,28 +122,28 @@ pub(crate) enum Process {
 }
 
 /// A state of a scenario with manifests.
-type Scene = State<World, Process>;
+type ManifestState = State<ManifestWorld, Process>;
 
 /// A scenario with manifests.
 #[derive(Clone)]
 pub(crate) struct Manifests {
     name: &'static str,
     context: Context,
-    world: World,
+    world: ManifestWorld,
     processes: Vec<Process>,
     /// What can be collected.
     collectable: Vec<Object>,
 }
 
 impl Protocol for Manifests {
-    type World = World;
+    type World = ManifestWorld;
     type Process = Process;
 
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn start(&self) -> Scene {
+    fn start(&self) -> ManifestState {
         let mut processes = [Process::Nobody; PROCESSES_MAX];
         processes[..self.processes.len()].copy_from_slice(&self.processes);
         State { world: self.world, processes }
@@ -157,11 +157,11 @@ impl Protocol for Manifests {
         &self.context.limits
     }
 
-    fn now(world: &World) -> u8 {
+    fn now(world: &ManifestWorld) -> u8 {
         world.now
     }
 
-    fn tick(&self, state: &mut Scene) {
+    fn tick(&self, state: &mut ManifestState) {
         state.world.now += 1;
         for process in &mut state.processes {
             if let Process::Acknowledged { until, .. } = process
@@ -172,7 +172,7 @@ impl Protocol for Manifests {
         }
     }
 
-    fn choices(&self, _: &World, process: &Process) -> u8 {
+    fn choices(&self, _: &ManifestWorld, process: &Process) -> u8 {
         match process {
             Process::Collector(collector) => collector.choices(),
             Process::Push(push) => push.choices(),
@@ -181,7 +181,7 @@ impl Protocol for Manifests {
         }
     }
 
-    fn step(&self, world: &mut World, process: &mut Process, choice: u8) -> Note {
+    fn step(&self, world: &mut ManifestWorld, process: &mut Process, choice: u8) -> Note {
         let context = &self.context;
         let mut next = *process;
         let (end, note) = match &mut next {
@@ -203,24 +203,27 @@ impl Protocol for Manifests {
 
     fn properties(&self) -> Vec<Property<Checked<Self>>> {
         let mut properties = vec![
-            Property::always("a manifest has all that it refers to", |_, state: &Scene| {
+            Property::always("a manifest has all that it refers to", |_, state: &ManifestState| {
                 let world = &state.world;
                 (!world.is_there(Object::Index) || world.is_kept(Object::Child))
                     && (!world.is_there(Object::Child) || world.is_kept(Object::Layer))
             }),
-            Property::always("a tag leads to a manifest", |_, state: &Scene| {
+            Property::always("a tag leads to a manifest", |_, state: &ManifestState| {
                 state.world.tag.value != Tag::Index || state.world.is_kept(Object::Index)
             }),
-            Property::always("a subject keeps its referrers", |_, state: &Scene| {
+            Property::always("a subject keeps its referrers", |_, state: &ManifestState| {
                 !state.world.is_referrer_promised || state.world.is_kept(Object::Referrer)
             }),
-            Property::always("what was acknowledged stays for G - T", |_, state: &Scene| {
-                state.processes.iter().all(|process| match process {
-                    Process::Acknowledged { object, .. } => state.world.is_kept(*object),
-                    _ => true,
-                })
-            }),
-            Property::sometimes("everybody gets to the end", |_, state: &Scene| {
+            Property::always(
+                "what was acknowledged stays for G - T",
+                |_, state: &ManifestState| {
+                    state.processes.iter().all(|process| match process {
+                        Process::Acknowledged { object, .. } => state.world.is_kept(*object),
+                        _ => true,
+                    })
+                },
+            ),
+            Property::sometimes("every process ends", |_, state: &ManifestState| {
                 state.processes.iter().all(Process::has_ended)
             }),
         ];
@@ -232,18 +235,26 @@ impl Protocol for Manifests {
 /// That an object can be collected, or the scenario would show nothing about it.
 fn is_collected(object: Object) -> Property<Checked<Manifests>> {
     match object {
-        Object::Index => Property::sometimes("the index is collected", |_, state: &Scene| {
-            state.world.collected.has(Object::Index as u8)
-        }),
-        Object::Child => Property::sometimes("the child is collected", |_, state: &Scene| {
-            state.world.collected.has(Object::Child as u8)
-        }),
-        Object::Referrer => Property::sometimes("the referrer is collected", |_, state: &Scene| {
-            state.world.collected.has(Object::Referrer as u8)
-        }),
-        Object::Layer => Property::sometimes("the layer is collected", |_, state: &Scene| {
-            state.world.collected.has(Object::Layer as u8)
-        }),
+        Object::Index => {
+            Property::sometimes("the index is collected", |_, state: &ManifestState| {
+                state.world.collected.has(Object::Index as u8)
+            })
+        }
+        Object::Child => {
+            Property::sometimes("the child is collected", |_, state: &ManifestState| {
+                state.world.collected.has(Object::Child as u8)
+            })
+        }
+        Object::Referrer => {
+            Property::sometimes("the referrer is collected", |_, state: &ManifestState| {
+                state.world.collected.has(Object::Referrer as u8)
+            })
+        }
+        Object::Layer => {
+            Property::sometimes("the layer is collected", |_, state: &ManifestState| {
+                state.world.collected.has(Object::Layer as u8)
+            })
+        }
     }
 }
 

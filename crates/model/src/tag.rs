@@ -24,7 +24,7 @@ enum Tag {
 
 /// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct World {
+pub(crate) struct TagWorld {
     now: u8,
     tag: Record<Tag>,
     /// It was deleted, and nobody has set it since. Only the invariant looks at it, as at what
@@ -59,7 +59,7 @@ pub(crate) enum Process {
     Nobody,
 }
 
-type Scene = State<World, Process>;
+type TagState = State<TagWorld, Process>;
 
 /// A scenario with a tag.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ impl TagKey {
     /// Reads the tag, then writes it over what was there; the answer may be lost.
     fn set(
         &self,
-        world: &mut World,
+        world: &mut TagWorld,
         opened: Option<u8>,
         over: Option<u8>,
         sends_again: bool,
@@ -119,7 +119,7 @@ impl TagKey {
         }
     }
 
-    fn delete(&self, world: &mut World, seen: Option<u8>) -> (Process, Note) {
+    fn delete(&self, world: &mut TagWorld, seen: Option<u8>) -> (Process, Note) {
         match seen {
             None if world.tag.value == Tag::Set => {
                 (Process::Deleter { seen: Some(world.tag.version) }, note("reads the tag"))
@@ -139,7 +139,7 @@ impl TagKey {
         }
     }
 
-    fn clean(&self, world: &mut World, seen: Option<u8>) -> (Process, Note) {
+    fn clean(&self, world: &mut TagWorld, seen: Option<u8>) -> (Process, Note) {
         let age = world.now - world.tag.modified;
         let is_old = age > self.context.limits.window || !self.context.keeps(Rule::TombstoneAge);
         match seen {
@@ -159,7 +159,7 @@ impl TagKey {
     }
 }
 
-fn land(world: &mut World) -> (Process, Note) {
+fn land(world: &mut TagWorld) -> (Process, Note) {
     if world.tag.value != Tag::Absent {
         return (Process::Done, note("finds something at the key"));
     }
@@ -168,18 +168,18 @@ fn land(world: &mut World) -> (Process, Note) {
 }
 
 impl Protocol for TagKey {
-    type World = World;
+    type World = TagWorld;
     type Process = Process;
 
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn start(&self) -> Scene {
+    fn start(&self) -> TagState {
         let mut processes = [Process::Nobody; PROCESSES_MAX];
         processes[..self.processes.len()].copy_from_slice(&self.processes);
         let tag = Record::old(Tag::Absent);
-        State { world: World { now: 0, tag, is_deleted: false, is_cleaned: false }, processes }
+        State { world: TagWorld { now: 0, tag, is_deleted: false, is_cleaned: false }, processes }
     }
 
     fn with_rules(&self, rules: Rules) -> Self {
@@ -190,11 +190,11 @@ impl Protocol for TagKey {
         &self.context.limits
     }
 
-    fn now(world: &World) -> u8 {
+    fn now(world: &TagWorld) -> u8 {
         world.now
     }
 
-    fn tick(&self, state: &mut Scene) {
+    fn tick(&self, state: &mut TagState) {
         state.world.now += 1;
         for process in &mut state.processes {
             // The store refuses what was signed too long ago, whatever the writer does.
@@ -206,7 +206,7 @@ impl Protocol for TagKey {
         }
     }
 
-    fn choices(&self, _: &World, process: &Process) -> u8 {
+    fn choices(&self, _: &TagWorld, process: &Process) -> u8 {
         match process {
             // Sent once, or twice.
             Process::Setter { opened: Some(_), over: None } => 2,
@@ -215,7 +215,7 @@ impl Protocol for TagKey {
         }
     }
 
-    fn step(&self, world: &mut World, process: &mut Process, choice: u8) -> Note {
+    fn step(&self, world: &mut TagWorld, process: &mut Process, choice: u8) -> Note {
         let (next, note) = match *process {
             Process::Setter { opened, over } => self.set(world, opened, over, choice == 1),
             Process::Echo { .. } => land(world),
@@ -229,13 +229,13 @@ impl Protocol for TagKey {
 
     fn properties(&self) -> Vec<Property<Checked<Self>>> {
         vec![
-            Property::always("a deleted tag stays so until it is set", |_, state: &Scene| {
+            Property::always("a deleted tag stays so until it is set", |_, state: &TagState| {
                 state.world.tag.value != Tag::Set || !state.world.is_deleted
             }),
-            Property::sometimes("a tombstone is removed", |_, state: &Scene| {
+            Property::sometimes("a tombstone is removed", |_, state: &TagState| {
                 state.world.is_cleaned
             }),
-            Property::sometimes("everybody gets to the end", |_, state: &Scene| {
+            Property::sometimes("every process ends", |_, state: &TagState| {
                 state.processes.iter().all(|it| matches!(it, Process::Done))
             }),
         ]

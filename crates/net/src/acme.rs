@@ -55,31 +55,31 @@ pub const PAUSE: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum AcmeError {
     /// The authority cannot be asked at all.
-    #[error("cannot ask for certificates (acme-domains)")]
+    #[error("cannot set up ACME (acme-domains)")]
     Client(#[from] ClientError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
     /// The authority cannot be reached, or cannot be understood.
-    #[error("the authority cannot be asked")]
+    #[error("cannot reach the ACME server")]
     Asking(#[source] instant_acme::Error),
     /// It refuses.
-    #[error("the authority refuses: {0}")]
+    #[error("the ACME server refused the request: {0}")]
     Refused(String),
     /// It took too long.
-    #[error("the order is not done after {} s", ORDER_TIME_MAX.as_secs())]
+    #[error("the order was not completed within {} s", ORDER_TIME_MAX.as_secs())]
     Timeout,
     /// What it wants to look at is not what can be shown.
-    #[error("the authority does not offer tls-alpn-01 for {0}")]
+    #[error("the ACME server does not offer tls-alpn-01 for {0}")]
     Challenge(String),
     /// What it answers makes no sense.
-    #[error("the authority's answer cannot be used: {0}")]
+    #[error("invalid response of the ACME server: {0}")]
     Unusable(String),
     /// No key can be made.
-    #[error("cannot make a key")]
+    #[error("cannot generate a key")]
     Key(#[from] rcgen::Error),
     /// Another instance has taken over.
-    #[error("another instance has taken the order over")]
+    #[error("another instance has taken over the order")]
     Superseded,
 }
 
@@ -163,7 +163,10 @@ impl Acme {
         };
         let mut seen = acme.seen.lock().await;
         if let Err(error) = acme.read(&mut seen).await {
-            tracing::warn!(error = error_chain(&error), "the certificate cannot be read now");
+            tracing::warn!(
+                error = error_chain(&error),
+                "cannot read the certificate from the store"
+            );
         }
         drop(seen);
         Ok(acme)
@@ -175,7 +178,10 @@ impl Acme {
         // What comes meanwhile waits for the same order.
         let mut seen = self.seen.lock().await;
         if let Err(error) = Box::pin(self.attend(&mut seen)).await {
-            tracing::warn!(error = error_chain(&error), "cannot look after the certificate now");
+            tracing::warn!(
+                error = error_chain(&error),
+                "cannot look up or renew the certificate; retrying later"
+            );
         }
     }
 
@@ -196,7 +202,9 @@ impl Acme {
         match result {
             Ok(()) => self.succeeded(claim).await,
             // It counts the result.
-            Err(AcmeError::Superseded) => tracing::info!("another instance orders"),
+            Err(AcmeError::Superseded) => {
+                tracing::info!("another instance is ordering a certificate")
+            }
             Err(error) => self.failed(claim, &error).await,
         }
         Ok(())
@@ -220,12 +228,16 @@ impl Acme {
             Ok(known) => {
                 self.tls.show(known.issued.clone());
                 let expires = written(known.issued.expires);
-                tracing::info!(expires, names = known.issued.names.join(" "), "took a certificate");
+                tracing::info!(
+                    expires,
+                    names = known.issued.names.join(" "),
+                    "loaded a certificate from the store"
+                );
                 Some(known)
             }
             Err(error) => {
                 self.metrics.count_tls_reload("failed");
-                tracing::error!(error, "the record of the certificate cannot be used");
+                tracing::error!(error, "the stored certificate is invalid");
                 None
             }
         };
@@ -274,7 +286,7 @@ impl Acme {
             || is_ahead(before.done.saturating_add(PAUSE.as_secs()), PAUSE)
             || (is_same && is_ahead(before.not_before, RETRY_AFTER_MAX))
         {
-            tracing::debug!(holder = ?before.holder, "no certificate is ordered now");
+            tracing::debug!(holder = ?before.holder, "certificate order postponed");
             return Ok(None);
         }
         let record = OrderRecord {
@@ -340,7 +352,7 @@ impl Acme {
             expires = written(issued.expires),
             renewal = written(renewal(&issued)),
             names = issued.names.join(" "),
-            "the authority has issued a certificate"
+            "the CA has issued a certificate"
         );
         seen.known = Some(KnownCertificate { directory, issued });
         Ok(())
@@ -352,7 +364,7 @@ impl Acme {
         let OrderRecord { directory, domains, .. } = claim.record;
         claim.record = OrderRecord { directory, domains, done, ..OrderRecord::default() };
         if let Err(error) = self.keep(&mut claim).await {
-            tracing::debug!(error = error_chain(&error), "the claim ends by itself");
+            tracing::debug!(error = error_chain(&error), "cannot release the order; it expires");
         }
     }
 
@@ -367,7 +379,7 @@ impl Acme {
             failures,
             next = written(next),
             domains = self.domains.join(" "),
-            "no certificate: what there is stays, and it is tried again"
+            "certificate renewal failed; keeping the current certificate"
         );
         claim.record = OrderRecord {
             directory,
@@ -379,7 +391,7 @@ impl Acme {
             ..OrderRecord::default()
         };
         if let Err(error) = self.keep(&mut claim).await {
-            tracing::debug!(error = error_chain(&error), "the claim ends by itself");
+            tracing::debug!(error = error_chain(&error), "cannot release the order; it expires");
         }
     }
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use jreg_auth::Certificate;
+use jreg_auth::ClientCertificate;
 use jreg_telemetry::metrics::Metrics;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -72,7 +72,7 @@ pub struct Peer(pub SocketAddr);
 #[derive(Clone, Debug)]
 pub struct Secured {
     /// What the client's certificate says, if it showed one that names somebody.
-    pub certificate: Option<Arc<Certificate>>,
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// What an operator can set about connections.
@@ -298,7 +298,7 @@ async fn accept_loop(mut acceptor: impl Acceptor, shared: Arc<ServerShared>) {
             Err(error) => {
                 shared.parts.metrics.accept_errors.inc();
                 let wait_ms = u64::try_from(backoff.as_millis()).unwrap_or(u64::MAX);
-                tracing::error!(%error, wait_ms, "cannot accept a connection, will try again");
+                tracing::error!(%error, wait_ms, "cannot accept a connection; retrying");
                 stopping.run_until_cancelled(tokio::time::sleep(backoff)).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }

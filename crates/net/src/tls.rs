@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
-use jreg_auth::Certificate;
+use jreg_auth::ClientCertificate;
 use jreg_reload::{FileError, FileFault, ReloadOutcome, ReloadedFiles};
 use jreg_telemetry::metrics::Metrics;
 use rustls::crypto::CryptoProvider;
@@ -60,7 +60,7 @@ const CLIENT_CA: usize = 2;
 
 /// Why TLS cannot be spoken.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot speak TLS")]
+#[error("cannot set up TLS")]
 pub struct TlsError(#[from] FileError);
 
 /// What an operator can set about TLS.
@@ -199,9 +199,7 @@ impl Tls {
         let is_due = |last: SystemTime| now.duration_since(last).is_ok_and(|t| t >= LACK_INTERVAL);
         if noticed.is_none_or(is_due) {
             *noticed = Some(now);
-            tracing::warn!(
-                "TLS connections are refused: the authority has not issued a certificate yet"
-            );
+            tracing::warn!("TLS connections are refused: the CA has not issued a certificate yet");
         }
     }
 
@@ -257,7 +255,7 @@ fn notice(expires: SystemTime, now: SystemTime, margin: Duration) -> Option<Stri
             let days = left.as_secs() / (24 * 3600);
             Some(format!("the TLS certificate expires in {days} days: replace its files"))
         }
-        Err(_) => Some("the TLS certificate has expired: clients refuse it".to_owned()),
+        Err(_) => Some("the TLS certificate has expired: clients reject it".to_owned()),
     }
 }
 
@@ -335,7 +333,7 @@ impl TlsRules {
     fn clients(&self, text: &str) -> Result<Arc<dyn ClientCertVerifier>, String> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(text)? {
-            roots.add(certificate).map_err(|error| format!("not an authority: {error}"))?;
+            roots.add(certificate).map_err(|error| format!("not a CA certificate: {error}"))?;
         }
         let provider = Arc::clone(&self.provider);
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -384,7 +382,7 @@ fn unfit(error: &rustls::Error) -> String {
 ///
 /// - Of several common names none counts: it would not be clear whose it is.
 /// - What is longer than 1024 bytes, or more than 16 URIs, is not looked at.
-pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let is_fit = |name: &&str| !name.is_empty() && name.len() <= NAME_BYTES_MAX;
     let mut names = parsed.subject().iter_common_name();
@@ -398,7 +396,7 @@ pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<Certificate> {
         GeneralName::URI(uri) => Some(*uri).filter(is_fit).map(str::to_owned),
         _ => None,
     });
-    let certificate = Certificate { common_name, uris: uris.take(URIS_MAX).collect() };
+    let certificate = ClientCertificate { common_name, uris: uris.take(URIS_MAX).collect() };
     certificate.identity().is_some().then_some(certificate)
 }
 

@@ -1,4 +1,4 @@
-//! [`Annotations`]: free remarks, kept as they were written.
+//! [`Annotations`]: free-form key-value pairs, kept as JSON text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 
 /// The annotations of a manifest or descriptor: one JSON object whose values are strings.
 ///
-/// A registry repeats them and never asks what they say, so they are kept as one text: a map of
-/// them would take fifty times their size if they are many and small. A value that has half of a
-/// surrogate pair stays as it was written, as other registries accept it.
+/// A registry returns them and never interprets them, so they are kept as one text: a map of
+/// many small annotations would take fifty times their size. A value that has half of a
+/// surrogate pair stays unchanged, as other registries accept it.
 #[derive(Clone, Default)]
 pub struct Annotations {
     /// `None`: there are none.
@@ -20,7 +20,7 @@ pub struct Annotations {
 }
 
 impl Annotations {
-    /// How many there are; a name that is there twice counts twice.
+    /// The number of annotations; a repeated name counts twice.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -35,7 +35,7 @@ impl Annotations {
         self.text.as_ref().map_or("", |text| text.get())
     }
 
-    /// All of them; of a name that is there twice the last. `None` if one is no text, because it has
+    /// All annotations; the last one of a repeated name. `None` if one is not valid text, because it has
     /// half of a surrogate pair.
     pub fn to_map(&self) -> Option<BTreeMap<String, String>> {
         match &self.text {
@@ -46,7 +46,7 @@ impl Annotations {
 }
 
 impl PartialEq for Annotations {
-    /// Whether they say the same, however they are written.
+    /// Whether both have the same pairs, whatever their formatting.
     fn eq(&self, other: &Self) -> bool {
         let map = || self.to_map().filter(|_| self.count == other.count);
         self.as_json() == other.as_json() || map().is_some_and(|map| Some(map) == other.to_map())

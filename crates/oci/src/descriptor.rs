@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use crate::{Annotations, Digest, MediaType};
 
-/// What a manifest says of some content (image-spec "Content Descriptors").
+/// A content descriptor (image-spec "Content Descriptors").
 ///
-/// Lenient where it is read: unknown fields are dropped, `null` counts as absent, and a missing
+/// Parsed leniently: unknown fields are dropped, `null` counts as absent, and a missing
 /// media type or size is empty or zero. Absent fields are not written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,14 +27,14 @@ pub struct Descriptor {
     /// The kind of artifact, if the content is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// Free remarks.
+    /// The annotations of the content.
     #[serde(
         default,
         deserialize_with = "null_as_default",
         skip_serializing_if = "Annotations::is_empty"
     )]
     pub annotations: Annotations,
-    /// Where else the content can be had.
+    /// Other URLs of the content.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
     /// The content itself in base64, as written: neither its length nor its digest is checked.
@@ -51,7 +51,7 @@ impl Descriptor {
         Self { media_type: media_type.as_str().to_owned(), ..Self::bare(digest, size) }
     }
 
-    /// A descriptor that says nothing of the kind of content.
+    /// A descriptor without a media type.
     pub(crate) fn bare(digest: Digest, size: u64) -> Self {
         Self {
             media_type: String::new(),
@@ -66,7 +66,7 @@ impl Descriptor {
     }
 }
 
-/// Reads `null` as the default: Go writes its empty lists and maps so.
+/// Reads `null` as the default: Go marshals nil slices and maps as `null`.
 pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,

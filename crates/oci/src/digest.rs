@@ -13,7 +13,7 @@ use crate::excerpt::excerpt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
 pub enum Algorithm {
-    /// SHA-256, the one everybody uses.
+    /// SHA-256, the common one.
     Sha256,
     /// SHA-512.
     Sha512,
@@ -103,13 +103,13 @@ pub struct Digest {
     raw: [u8; RAW_BYTES_MAX],
 }
 
-/// Why a string is not a digest, or not one that this registry can verify.
+/// Error of a string that is no digest, or none that this registry can verify.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDigest {
     /// Not the grammar `algorithm ":" encoded`, or not the encoding of its algorithm.
     #[error("invalid digest {digest:?}: {reason}")]
     Malformed {
-        /// What was given, cut if it is long.
+        /// The given value, truncated.
         digest: String,
         /// What is allowed.
         reason: &'static str,
@@ -117,7 +117,7 @@ pub enum InvalidDigest {
     /// Well formed, in an algorithm that this registry does not compute.
     #[error("unsupported digest algorithm {algorithm:?}: must be sha256 or sha512")]
     UnsupportedAlgorithm {
-        /// The algorithm that was given, cut if it is long.
+        /// The given algorithm, truncated.
         algorithm: String,
     },
 }
@@ -155,7 +155,7 @@ impl Digest {
 /// Lowercase hexadecimal.
 pub(crate) fn encode_hex(raw: &[u8]) -> String {
     let nibble = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 0xf)]);
-    // Not collected: that asks for room character by character.
+    // Not `collect`, which allocates character by character.
     let mut hex = String::with_capacity(2 * raw.len());
     for byte in raw {
         hex.push(nibble(byte >> 4));

@@ -23,148 +23,106 @@ pub const TAGS_PER_PUT_MAX: usize = 64;
 
 /// An operation of the specification on what it names, ready to be authorised and performed.
 ///
-/// HEAD on a list, on the base and on an upload is the same operation as GET: the answer only
-/// loses its body.
+/// HEAD on a list, on the base and on an upload is the same operation as GET: the response only
+/// has no body.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields named after the parameters of the path and query")]
 pub enum Endpoint {
-    /// Is this a registry, and am I let in? (end-1)
+    /// Check the API version and the credentials (end-1).
     Ping,
-    /// List the repositories (not in the specification, but everywhere).
-    Catalog {
-        /// Which part of the list.
-        page: Page,
-    },
+    /// List the repositories (not in the specification, but common).
+    Catalog { page: PageParams },
     /// Read a blob (end-2).
-    BlobGet {
-        /// The repository.
-        name: RepositoryName,
-        /// The blob.
-        digest: Digest,
-    },
-    /// Ask whether a blob exists (end-2).
-    BlobHead {
-        /// The repository.
-        name: RepositoryName,
-        /// The blob.
-        digest: Digest,
-    },
+    BlobGet { name: RepositoryName, digest: Digest },
+    /// Check whether a blob exists (end-2).
+    BlobHead { name: RepositoryName, digest: Digest },
     /// Delete a blob (end-10).
-    BlobDelete {
-        /// The repository.
-        name: RepositoryName,
-        /// The blob.
-        digest: Digest,
-    },
-    /// Start an upload (end-4a, end-4c), push a blob whole (end-4b) or mount one (end-11).
+    BlobDelete { name: RepositoryName, digest: Digest },
+    /// Start an upload session (end-4a, end-4c), push a blob in one request (end-4b) or mount one (end-11).
     UploadStart {
-        /// The repository.
         name: RepositoryName,
-        /// The digest of the body, which is the whole blob.
+        /// The digest of the body, which is the complete blob.
         digest: Option<Digest>,
-        /// The algorithm the closing digest will use.
+        /// The algorithm of the digest in the closing PUT.
         algorithm: Option<Algorithm>,
         /// The blob to mount instead of uploading it.
         mount: Option<Digest>,
-        /// Where to mount it from; meaningless without `mount`.
+        /// The repository to mount it from; meaningless without `mount`.
         from: MountSource,
     },
-    /// How far is an upload? (end-13)
+    /// Get the offset of an upload session (end-13).
     UploadStatus {
-        /// The repository.
         name: RepositoryName,
-        /// The session, not validated.
+        /// The id of the upload session, not validated.
         id: String,
     },
-    /// Append to an upload (end-5).
+    /// Append a chunk to an upload session (end-5).
     UploadPatch {
-        /// The repository.
         name: RepositoryName,
-        /// The session, not validated.
+        /// The id of the upload session, not validated.
         id: String,
     },
-    /// Close an upload (end-6).
+    /// Complete an upload (end-6).
     UploadPut {
-        /// The repository.
         name: RepositoryName,
-        /// The session, not validated.
+        /// The id of the upload session, not validated.
         id: String,
-        /// The digest of the whole blob.
+        /// The digest of the complete blob.
         digest: Digest,
     },
-    /// Cancel an upload (end-14).
+    /// Cancel an upload session (end-14).
     UploadCancel {
-        /// The repository.
         name: RepositoryName,
-        /// The session, not validated.
+        /// The id of the upload session, not validated.
         id: String,
     },
     /// Read a manifest (end-3).
-    ManifestGet {
-        /// The repository.
-        name: RepositoryName,
-        /// The manifest.
-        reference: Reference,
-    },
-    /// Ask whether a manifest exists (end-3).
-    ManifestHead {
-        /// The repository.
-        name: RepositoryName,
-        /// The manifest.
-        reference: Reference,
-    },
+    ManifestGet { name: RepositoryName, reference: Reference },
+    /// Check whether a manifest exists (end-3).
+    ManifestHead { name: RepositoryName, reference: Reference },
     /// Push a manifest (end-7a, end-7b).
     ManifestPut {
-        /// The repository.
         name: RepositoryName,
-        /// The tag it gets, or its digest.
+        /// The tag to write, or the digest of the manifest.
         reference: Reference,
-        /// Tags it gets besides: at most [`TAGS_PER_PUT_MAX`], each once, in the order given.
+        /// Additional tags: at most [`TAGS_PER_PUT_MAX`], each once, in the given order.
         tags: Vec<Tag>,
     },
     /// Delete a manifest or a tag (end-9).
     ManifestDelete {
-        /// The repository.
         name: RepositoryName,
         /// The tag, or the manifest.
         reference: Reference,
     },
     /// List the tags of a repository (end-8a, end-8b).
-    TagList {
-        /// The repository.
-        name: RepositoryName,
-        /// Which part of the list.
-        page: Page,
-    },
-    /// List what refers to a manifest (end-12a, end-12b).
+    TagList { name: RepositoryName, page: PageParams },
+    /// List the referrers of a subject (end-12a, end-12b).
     Referrers {
-        /// The repository.
         name: RepositoryName,
-        /// The manifest referred to.
         subject: Digest,
-        /// List only artifacts of this type.
+        /// Only referrers of this artifact type.
         artifact_type: Option<String>,
-        /// Which part of the list.
-        page: Page,
+        page: PageParams,
     },
 }
 
-/// Which part of a list is wanted.
+/// Pagination of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// At most this many entries; any number, 0 included, the caller clamps it.
+pub struct PageParams {
+    /// Maximum number of entries; any number including 0, the caller clamps it.
     pub n: Option<usize>,
     /// Only entries after this one, which need not exist; never empty.
     pub last: Option<String>,
 }
 
-/// Where a blob is to be mounted from.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountSource {
-    /// From wherever it can be found: no `from` was given.
+    /// Any repository with the blob: no `from` was given.
     Any,
-    /// From this repository.
+    /// This repository.
     Repository(RepositoryName),
-    /// From what cannot be a repository: the mount fails as from one that does not exist.
+    /// An invalid name: the mount fails like one from a repository that does not exist.
     Unknown,
 }
 
@@ -173,22 +131,22 @@ pub enum MountSource {
 pub struct EndpointInfo {
     /// A short name in snake case, for logs and metrics.
     pub id: &'static str,
-    /// The methods that lead to it.
+    /// The methods of the operation.
     pub methods: &'static [&'static str],
     /// The path with placeholders in braces.
     pub template: &'static str,
 }
 
-/// Why a request line is not an operation.
+/// Error of a request line that is no operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// The path is not one of the specification.
     #[error("not an endpoint of the distribution specification")]
     NotFound,
-    /// The path is, but not with this method.
+    /// The path does not support this method.
     #[error("method not allowed: must be one of {}", allowed.join(", "))]
     MethodNotAllowed {
-        /// The methods that are, for the `Allow` header.
+        /// The supported methods, for the `Allow` header.
         allowed: &'static [&'static str],
     },
     /// The repository name is invalid.
@@ -197,13 +155,13 @@ pub enum RouteError {
     /// A digest in the path or the query is malformed, missing or of an unsupported algorithm.
     #[error(transparent)]
     InvalidDigest(#[from] InvalidDigest),
-    /// An upload is closed without saying what it is.
+    /// The closing PUT of an upload lacks the digest.
     #[error("the query parameter digest is missing")]
     MissingDigest,
     /// The reference or a `tag` parameter is not a tag.
     #[error(transparent)]
     InvalidTag(#[from] InvalidTag),
-    /// A parameter is not what it must be.
+    /// A parameter has an invalid value.
     #[error("invalid query parameter {parameter}={value:?}: {reason}")]
     InvalidQuery {
         /// The parameter.
@@ -219,7 +177,7 @@ pub enum RouteError {
         /// [`TAGS_PER_PUT_MAX`].
         max: usize,
     },
-    /// The path or the query is too long to be of use.
+    /// The path or the query is too long.
     #[error("path or query too long: at most {max_bytes} bytes are allowed")]
     PathTooLong {
         /// [`PATH_BYTES_MAX`] or [`QUERY_BYTES_MAX`].
@@ -281,24 +239,24 @@ endpoint_info! {
 }
 
 impl Endpoint {
-    /// Every operation there is.
+    /// All operations.
     pub const ALL: &[EndpointInfo] = ALL;
 
     /// Reads a request line: the method, and the path and query as they were sent, still encoded.
     ///
-    /// Parameters that the operation does not know are ignored (`ns` is one that proxies add).
+    /// Unknown parameters are ignored (`ns` is one that proxies add).
     ///
     /// # Errors
     ///
-    /// See [`RouteError`]. The path is looked at before the method, the method before names and
+    /// See [`RouteError`]. The path is checked before the method, the method before names and
     /// digests, those before the query.
     pub fn parse(method: &str, path: &str, query: Option<&str>) -> Result<Self, RouteError> {
         check_length(path, PATH_BYTES_MAX)?;
-        let query = Query(query.unwrap_or_default());
+        let query = QueryParams(query.unwrap_or_default());
         check_length(query.0, QUERY_BYTES_MAX)?;
         let segments = segments(path)?;
         let segments: Vec<&str> = segments.iter().map(Cow::as_ref).collect();
-        let resource = Resource::find(&segments).ok_or(RouteError::NotFound)?;
+        let resource = PathResource::find(&segments).ok_or(RouteError::NotFound)?;
         resource.operation(method, &query)
     }
 
@@ -383,8 +341,8 @@ fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, RouteError> {
     Ok(segments)
 }
 
-/// What a path names; names and digests are not checked yet.
-enum Resource<'a> {
+/// The resource of a path; names and digests are not validated yet.
+enum PathResource<'a> {
     Base,
     Catalog,
     Uploads { name: &'a [&'a str] },
@@ -395,12 +353,12 @@ enum Resource<'a> {
     Referrers { name: &'a [&'a str], subject: &'a str },
 }
 
-impl<'a> Resource<'a> {
+impl<'a> PathResource<'a> {
     fn find(segments: &'a [&'a str]) -> Option<Self> {
         match segments {
             [""] => Some(Self::Base),
             ["_catalog"] => Some(Self::Catalog),
-            // Some clients leave out the trailing slash.
+            // Some clients omit the trailing slash.
             [_, .., "blobs", "uploads"] => Some(Self::Uploads { name: head(segments, 2) }),
             [_, .., "blobs", "uploads", ""] => Some(Self::Uploads { name: head(segments, 3) }),
             [.., ""] => None,
@@ -417,7 +375,7 @@ impl<'a> Resource<'a> {
         }
     }
 
-    fn operation(&self, method: &str, query: &Query<'_>) -> Result<Endpoint, RouteError> {
+    fn operation(&self, method: &str, query: &QueryParams<'_>) -> Result<Endpoint, RouteError> {
         match *self {
             Self::Base => base(method),
             Self::Catalog => catalog(method, query),
@@ -448,7 +406,7 @@ fn base(method: &str) -> Result<Endpoint, RouteError> {
     Ok(Endpoint::Ping)
 }
 
-fn catalog(method: &str, query: &Query<'_>) -> Result<Endpoint, RouteError> {
+fn catalog(method: &str, query: &QueryParams<'_>) -> Result<Endpoint, RouteError> {
     allow(method, CATALOG.methods)?;
     Ok(Endpoint::Catalog { page: query.page()? })
 }
@@ -463,11 +421,11 @@ fn blob(method: &str, name: &[&str], digest: &str) -> Result<Endpoint, RouteErro
     }
 }
 
-fn uploads(method: &str, name: &[&str], query: &Query<'_>) -> Result<Endpoint, RouteError> {
+fn uploads(method: &str, name: &[&str], query: &QueryParams<'_>) -> Result<Endpoint, RouteError> {
     allow(method, UPLOAD_START.methods)?;
     Ok(Endpoint::UploadStart {
         name: repository(name)?,
-        // Not one that is empty: a body may follow, which would be thrown away.
+        // Not an empty one: a body may follow, which would be discarded.
         digest: query.get("digest")?.map(|digest| digest.parse()).transpose()?,
         algorithm: query.parse_nonempty("digest-algorithm")?,
         mount: query.parse_nonempty("mount")?,
@@ -479,7 +437,7 @@ fn upload(
     method: &str,
     name: &[&str],
     id: &str,
-    query: &Query<'_>,
+    query: &QueryParams<'_>,
 ) -> Result<Endpoint, RouteError> {
     let parts = || Ok::<_, RouteError>((repository(name)?, id.to_owned()));
     match method {
@@ -502,7 +460,7 @@ fn manifest(
     method: &str,
     name: &[&str],
     reference: &str,
-    query: &Query<'_>,
+    query: &QueryParams<'_>,
 ) -> Result<Endpoint, RouteError> {
     let parts = || Ok::<_, RouteError>((repository(name)?, reference.parse::<Reference>()?));
     match method {
@@ -517,7 +475,7 @@ fn manifest(
     }
 }
 
-fn tags(method: &str, name: &[&str], query: &Query<'_>) -> Result<Endpoint, RouteError> {
+fn tags(method: &str, name: &[&str], query: &QueryParams<'_>) -> Result<Endpoint, RouteError> {
     allow(method, TAG_LIST.methods)?;
     Ok(Endpoint::TagList { name: repository(name)?, page: query.page()? })
 }
@@ -526,7 +484,7 @@ fn referrers(
     method: &str,
     name: &[&str],
     subject: &str,
-    query: &Query<'_>,
+    query: &QueryParams<'_>,
 ) -> Result<Endpoint, RouteError> {
     allow(method, REFERRERS.methods)?;
     Ok(Endpoint::Referrers {
@@ -538,9 +496,9 @@ fn referrers(
 }
 
 /// The raw query string.
-struct Query<'a>(&'a str);
+struct QueryParams<'a>(&'a str);
 
-impl<'a> Query<'a> {
+impl<'a> QueryParams<'a> {
     /// The raw values of a parameter; one without `=` is empty.
     fn raw_values(&self, parameter: &'static str) -> impl Iterator<Item = &'a str> {
         let pairs = self.0.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -550,7 +508,7 @@ impl<'a> Query<'a> {
     }
 
     /// The value of a parameter that has one. A value may be repeated; two that differ are ambiguous:
-    /// another program on the way may look at the other one.
+    /// a proxy may use the other one.
     fn get(&self, parameter: &'static str) -> Result<Option<Cow<'a, str>>, RouteError> {
         let mut value: Option<Cow<'a, str>> = None;
         for raw in self.raw_values(parameter) {
@@ -576,19 +534,19 @@ impl<'a> Query<'a> {
         Ok(self.nonempty(parameter)?.map(|value| value.parse()).transpose()?)
     }
 
-    fn page(&self) -> Result<Page, RouteError> {
+    fn page(&self) -> Result<PageParams, RouteError> {
         let last = self.nonempty("last")?.map(Cow::into_owned);
-        let Some(n) = self.nonempty("n")? else { return Ok(Page { n: None, last }) };
+        let Some(n) = self.nonempty("n")? else { return Ok(PageParams { n: None, last }) };
         if !n.bytes().all(|b| b.is_ascii_digit()) {
             let reason = "must be a number of entries, 0 or more";
             return Err(RouteError::InvalidQuery { parameter: "n", value: excerpt(&n), reason });
         }
-        // Only digits: what does not fit is merely larger than any page.
-        Ok(Page { n: Some(n.parse().unwrap_or(usize::MAX)), last })
+        // Only digits: a number that does not fit is larger than any page.
+        Ok(PageParams { n: Some(n.parse().unwrap_or(usize::MAX)), last })
     }
 
-    /// What is no name, not even text, or given twice with different values, names nothing to mount from: the client is
-    /// to upload then, so it is not an error.
+    /// An invalid name, invalid text, or two different values are no source to mount from: the client
+    /// uploads the blob then, so it is not an error.
     fn mount_source(&self) -> MountSource {
         match self.nonempty("from") {
             Ok(None) => MountSource::Any,

@@ -1,11 +1,11 @@
-//! [`ErrorCode`] and [`ErrorBody`]: what a client is told when something fails.
+//! [`ErrorCode`] and [`ErrorBody`]: error responses.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The code of an error (distribution-spec "Error Codes"), and two for answers of 5xx, for which
+/// The code of an error (distribution-spec "Error Codes"), and two for 5xx responses, for which
 /// the specification has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -41,7 +41,7 @@ pub enum ErrorCode {
     TooManyRequests,
     /// A failure of the registry itself (500).
     Unknown,
-    /// The registry cannot answer now; a later attempt may succeed (503).
+    /// The registry is temporarily unavailable; a retry may succeed (503).
     Unavailable,
 }
 
@@ -109,10 +109,10 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The JSON body of an error answer.
+/// The JSON body of an error response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What went wrong; never empty.
+    /// The errors; never empty.
     pub errors: Vec<ErrorEntry>,
 }
 
@@ -121,16 +121,16 @@ pub struct ErrorBody {
 pub struct ErrorEntry {
     /// Which error.
     pub code: ErrorCode,
-    /// What was wrong and what is allowed, for a person.
+    /// What was wrong and what is allowed, human-readable.
     #[serde(default)]
     pub message: String,
-    /// The same for a program, where there is something to say.
+    /// The same, machine-readable, if there are details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
 
 impl ErrorBody {
-    /// A body of one error.
+    /// A body with one error.
     pub fn new(code: ErrorCode, message: impl Into<String>, detail: Option<Value>) -> Self {
         Self { errors: vec![ErrorEntry { code, message: message.into(), detail }] }
     }

@@ -1,9 +1,9 @@
-//! [`excerpt`]: how much of an offending value an error message repeats.
+//! [`excerpt`]: truncates an invalid value for an error message.
 
-/// The longest part of a refused value that an error carries, in characters.
+/// Maximum length of an invalid value in an error, in characters.
 const EXCERPT_CHARS_MAX: usize = 160;
 
-/// The value, cut to what is worth repeating: a refused value may be megabytes long.
+/// The truncated value: an invalid value may be megabytes long.
 pub(crate) fn excerpt(value: &str) -> String {
     match value.char_indices().nth(EXCERPT_CHARS_MAX) {
         None => value.to_owned(),

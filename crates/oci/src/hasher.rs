@@ -1,8 +1,8 @@
-//! [`Hasher`]: computing a digest over hours and machines.
+//! [`Hasher`]: an incremental digest whose state can be saved and resumed.
 //!
 //! An upload may be continued by another process, so the state between two chunks is plain data
-//! ([`HashState`]) that is kept with the session. A state that was damaged on the way is an error,
-//! never a panic and never a wrong digest: it carries a checksum.
+//! ([`HashState`]) that is kept with the upload session. A damaged state is an error,
+//! never a panic and never a wrong digest: it has a checksum.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256, Sha512};
 use crate::digest::{decode_hex, encode_hex};
 use crate::{Algorithm, Digest};
 
-/// The most bytes a resumable hash may have seen: far beyond any blob, and far from where the
-/// counters inside would overflow.
+/// Maximum bytes of a resumable hash: far beyond any blob, and far below the
+/// overflow of the counters.
 pub const HASHED_BYTES_MAX: u64 = 1 << 60;
 
 const CHECKSUM_BYTES: usize = 8;
@@ -22,20 +22,20 @@ const CHECKSUM_BYTES: usize = 8;
 /// A digest being computed.
 #[derive(Clone)]
 pub struct Hasher {
-    state: State,
+    state: AlgorithmState,
     length: u64,
 }
 
 #[derive(Clone)]
-enum State {
+enum AlgorithmState {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
-/// What a [`Hasher`] knows between two updates, as plain data.
+/// The state of a [`Hasher`] between two updates, as plain data.
 ///
-/// Written by [`Hasher::state`] and read by [`Hasher::resume`]; a test pins the form, because
-/// sessions outlive the process that wrote them.
+/// Written by [`Hasher::state`] and read by [`Hasher::resume`]; a test pins the format, because
+/// upload sessions outlive the process that wrote them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HashState {
     /// The algorithm.
@@ -47,7 +47,7 @@ pub struct HashState {
     pub state: String,
 }
 
-/// Why a hash state cannot be resumed.
+/// Error of a hash state that cannot be resumed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {algorithm} state after {length} bytes: {reason}")]
 pub struct InvalidHashState {
@@ -57,11 +57,11 @@ pub struct InvalidHashState {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A hasher of no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
         let state = match algorithm {
-            Algorithm::Sha256 => State::Sha256(Sha256::new()),
-            Algorithm::Sha512 => State::Sha512(Sha512::new()),
+            Algorithm::Sha256 => AlgorithmState::Sha256(Sha256::new()),
+            Algorithm::Sha512 => AlgorithmState::Sha512(Sha512::new()),
         };
         Self { state, length: 0 }
     }
@@ -69,16 +69,16 @@ impl Hasher {
     /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         match self.state {
-            State::Sha256(_) => Algorithm::Sha256,
-            State::Sha512(_) => Algorithm::Sha512,
+            AlgorithmState::Sha256(_) => Algorithm::Sha256,
+            AlgorithmState::Sha512(_) => Algorithm::Sha512,
         }
     }
 
-    /// Appends `bytes` to what is hashed.
+    /// Appends `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.state {
-            State::Sha256(sha256) => sha256.update(bytes),
-            State::Sha512(sha512) => sha512.update(bytes),
+            AlgorithmState::Sha256(sha256) => sha256.update(bytes),
+            AlgorithmState::Sha512(sha512) => sha512.update(bytes),
         }
         self.length += bytes.len() as u64;
     }
@@ -96,17 +96,21 @@ impl Hasher {
     /// The digest of everything hashed.
     pub fn finish(self) -> Digest {
         match self.state {
-            State::Sha256(sha256) => Digest::from_raw(Algorithm::Sha256, &sha256.finalize()),
-            State::Sha512(sha512) => Digest::from_raw(Algorithm::Sha512, &sha512.finalize()),
+            AlgorithmState::Sha256(sha256) => {
+                Digest::from_raw(Algorithm::Sha256, &sha256.finalize())
+            }
+            AlgorithmState::Sha512(sha512) => {
+                Digest::from_raw(Algorithm::Sha512, &sha512.finalize())
+            }
         }
     }
 
-    /// What is needed to go on elsewhere.
+    /// The state, to be resumed by any process.
     pub fn state(&self) -> HashState {
         let (algorithm, length) = (self.algorithm(), self.length);
         let mut bytes = match &self.state {
-            State::Sha256(sha256) => sha256.serialize().to_vec(),
-            State::Sha512(sha512) => sha512.serialize().to_vec(),
+            AlgorithmState::Sha256(sha256) => sha256.serialize().to_vec(),
+            AlgorithmState::Sha512(sha512) => sha512.serialize().to_vec(),
         };
         bytes.extend_from_slice(&checksum(algorithm, length, &bytes));
         HashState { algorithm, length, state: encode_hex(&bytes) }
@@ -134,8 +138,8 @@ impl Hasher {
             return Err(invalid("not the state of as many bytes"));
         }
         let resumed = match algorithm {
-            Algorithm::Sha256 => deserialize(bytes).map(State::Sha256),
-            Algorithm::Sha512 => deserialize(bytes).map(State::Sha512),
+            Algorithm::Sha256 => deserialize(bytes).map(AlgorithmState::Sha256),
+            Algorithm::Sha512 => deserialize(bytes).map(AlgorithmState::Sha512),
         };
         Ok(Self { state: resumed.ok_or(invalid("not a state of this algorithm"))?, length })
     }

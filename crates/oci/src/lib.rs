@@ -7,10 +7,10 @@
 //!
 //! - [`Digest`], [`Hasher`]: content addresses, and computing them across interruptions
 //! - [`RepositoryName`], [`Tag`], [`Reference`], [`MediaType`]: the grammars
-//! - [`Descriptor`], [`Manifest`]: what a manifest says and which content it refers to
+//! - [`Descriptor`], [`Manifest`]: the content of a manifest and which content it references
 //! - [`Endpoint`]: a request line as one value
 //! - [`RangeHeader`], [`ContentRange`]: parts of blobs
-//! - [`ErrorCode`], [`ErrorBody`]: what a client is told when something fails
+//! - [`ErrorCode`], [`ErrorBody`]: error responses
 
 mod annotations;
 mod descriptor;
@@ -33,7 +33,7 @@ pub use annotations::Annotations;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use endpoint::{
-    Endpoint, EndpointInfo, MountSource, PATH_BYTES_MAX, Page, QUERY_BYTES_MAX, RouteError,
+    Endpoint, EndpointInfo, MountSource, PATH_BYTES_MAX, PageParams, QUERY_BYTES_MAX, RouteError,
     TAGS_PER_PUT_MAX,
 };
 pub use error_code::{ErrorBody, ErrorCode, ErrorEntry};

@@ -1,16 +1,16 @@
-//! [`Manifest`]: what a manifest says of itself and which content it refers to.
+//! [`Manifest`]: the metadata of a manifest and its references.
 //!
-//! This is the one place that decides what counts as a reference. The writer, which requires or
-//! touches what a manifest refers to, and the collector, which keeps it, must agree; so both ask
-//! here. Nothing is built in memory beyond what is returned, however the document is made.
+//! This is the only place that decides what counts as a reference. Pushes, which require or
+//! touch the references of a manifest, and GC, which keeps them, must agree; so both use
+//! it. Memory is bounded by the result, whatever the document contains.
 //!
-//! Which content a manifest refers to depends on its bytes alone: it is every digest that stands in
-//! them as a string, but for that of the subject, whichever field it is in. That is the union of all
-//! readings, so that no client makes references disappear by the media type of a push. The media type
-//! says which of them are required, and as what.
+//! The references of a manifest depend on its bytes alone: every digest that is a string in
+//! them, except for that of the subject, in any field. That is the union of all
+//! interpretations, so that no client can remove references by the media type of a push. The media type
+//! determines which of them are required, and as what.
 //!
-//! Other clients may read the same bytes under another type, or with other rules for the names of
-//! fields. So a document that is an image by some of its fields and an index by others is refused
+//! Other clients may parse the same bytes as another type, or with other rules for the names of
+//! fields. So a document that is an image by some of its fields and an index by others is rejected
 //! (CVE-2021-41190), and so is one whose `mediaType` is not its `Content-Type`.
 
 use std::collections::HashMap;
@@ -24,59 +24,59 @@ use serde::{Deserialize, Deserializer};
 use crate::descriptor::null_as_default;
 use crate::excerpt::excerpt;
 use crate::media_type::{self, is_nondistributable_layer};
-use crate::scan::{Found, scan, unescaped};
+use crate::scan::{FoundString, scan, unescaped};
 use crate::{Annotations, Descriptor, Digest, InvalidDigest, MediaType};
 
-/// The most descriptors one manifest may have in its lists, repeated ones included.
+/// Maximum descriptors in the lists of a manifest, including repeated ones.
 pub const DESCRIPTORS_MAX: usize = 2048;
 
-/// The most that an earlier version accepted, which is to be read for ever.
+/// The maximum of an earlier version, whose manifests must stay readable.
 const DESCRIPTORS_STORED_MAX: usize = 4096;
 
-/// The most store requests that the references of one manifest may take to look for: one for a
-/// config or a layer, two for what may be a manifest or a blob. So an index may have half as many
+/// Maximum store requests to look up the references of a manifest: one for a
+/// config or a layer, two for a digest that may be a manifest or a blob. So an index may have half as many
 /// entries as an image may have layers.
 pub const LOOKUPS_MAX: usize = 2048;
 
-/// The most annotations a manifest may have.
+/// Maximum annotations of a manifest.
 pub const ANNOTATIONS_MAX: usize = 4096;
 
-/// How deeply the objects and arrays of a manifest may be nested.
+/// Maximum nesting depth of objects and arrays in a manifest.
 pub const NESTING_MAX: usize = 127;
 
-/// The version of the rules by which references are found. Whoever remembers what a manifest refers
-/// to notes it, and forgets what was found by other rules.
+/// The version of the rules for references. Caches of references store it and
+/// ignore entries of another version.
 pub const EXTRACTOR_VERSION: u32 = 2;
 
-/// What a registry needs to know of a manifest; the bytes themselves are stored as they came.
+/// The metadata of a manifest; the bytes themselves are stored as pushed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    /// Its media type: the `Content-Type` it was pushed with, else what its body says.
+    /// The `Content-Type` it was pushed with, else the `mediaType` of its body.
     pub media_type: MediaType,
-    /// What it refers to, each digest once: what its media type makes of its fields, then every
+    /// Its references, each digest once: those in the fields of its media type, then every
     /// other digest in it. Its subject only if it appears elsewhere, too.
     pub references: Vec<ManifestReference>,
-    /// The manifest it is about, if it is a referrer.
+    /// The subject, if it is a referrer.
     pub subject: Option<Descriptor>,
-    /// What kind of artifact a list of referrers shows it as.
+    /// The artifact type in a list of referrers.
     pub artifact_type: Option<String>,
-    /// Its own annotations, which a list of referrers repeats.
+    /// Its annotations, which a list of referrers includes.
     pub annotations: Annotations,
 }
 
-/// One piece of content a manifest refers to.
+/// A reference of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestReference {
-    /// The content.
+    /// The digest of the content.
     pub digest: Digest,
-    /// As what it appears (first, if it does so several times).
+    /// How it is referenced (the first time, if repeated).
     pub kind: ReferenceKind,
-    /// Whether the manifest is of no use without it. A [`ReferenceKind::Child`] is marked as
+    /// Whether the manifest is incomplete without it. A [`ReferenceKind::Child`] is marked as
     /// required, but whether an index may be sparse is the caller's policy.
     pub required: bool,
 }
 
-/// As what a manifest refers to some content.
+/// How a manifest references content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReferenceKind {
     /// The config of an image: a blob.
@@ -95,13 +95,13 @@ impl ReferenceKind {
         matches!(self, Self::Child | Self::Any)
     }
 
-    /// How many objects of a store may have to be looked for to find it.
+    /// Maximum store objects to look up for it.
     fn lookups(self) -> usize {
         if self.may_be_manifest() { 2 } else { 1 }
     }
 }
 
-/// Why some bytes are not a manifest this registry accepts.
+/// Error of bytes that are no acceptable manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidManifest {
     /// Not one JSON object, or a field of it has the wrong type.
@@ -113,21 +113,21 @@ pub enum InvalidManifest {
     /// The header and the body disagree.
     #[error("invalid manifest: its mediaType {body:?} must be the Content-Type {content_type:?}")]
     MediaTypeMismatch {
-        /// What the header says.
+        /// The media type in the header.
         content_type: MediaType,
-        /// What the body says, cut if it is long.
+        /// The media type in the body, truncated.
         body: String,
     },
-    /// The body's media type is none.
+    /// The media type in the body is malformed.
     #[error("invalid manifest: {0}")]
     MediaType(#[from] crate::InvalidMediaType),
-    /// Neither a header, nor the body, nor its shape says what it is.
+    /// Neither a header, nor the body, nor its fields determine the media type.
     #[error(
         "unknown kind of manifest: send a Content-Type, a mediaType, or either manifests or \
          config and layers"
     )]
     UnknownKind,
-    /// A field is missing that this media type must have.
+    /// A required field of this media type is missing.
     #[error("invalid manifest: {media_type} must have the field {field:?}")]
     MissingField {
         /// The media type.
@@ -138,7 +138,7 @@ pub enum InvalidManifest {
     /// A descriptor has no usable digest.
     #[error("invalid manifest: {field}: {error}")]
     Digest {
-        /// Where the descriptor is, such as `layers[3]`.
+        /// The field of the descriptor, such as `layers[3]`.
         field: String,
         /// What is wrong with its digest.
         error: InvalidDigest,
@@ -146,7 +146,7 @@ pub enum InvalidManifest {
     /// A descriptor has a negative size.
     #[error("invalid manifest: {field}: size {size} must be 0 or more")]
     NegativeSize {
-        /// Where the descriptor is, such as `layers[3]`.
+        /// The field of the descriptor, such as `layers[3]`.
         field: String,
         /// The size.
         size: i64,
@@ -157,7 +157,7 @@ pub enum InvalidManifest {
         /// [`DESCRIPTORS_MAX`].
         max: usize,
     },
-    /// References that take more than [`LOOKUPS_MAX`] store requests to look for.
+    /// References that take more than [`LOOKUPS_MAX`] store requests to look up.
     #[error(
         "invalid manifest: it refers to too much: layers count once, entries of an index and \
          digests elsewhere twice, and all together must be {max} or fewer"
@@ -172,7 +172,7 @@ pub enum InvalidManifest {
         /// [`ANNOTATIONS_MAX`].
         max: usize,
     },
-    /// Some clients would take it for an image, and others for an index.
+    /// Ambiguous: an image for some clients and an index for others.
     #[error(
         "invalid manifest: {media_type} with both config or layers and manifests, or with the \
          fields of another kind: clients would disagree on what it is (CVE-2021-41190)"
@@ -185,13 +185,13 @@ pub enum InvalidManifest {
 
 impl From<serde_json::Error> for InvalidManifest {
     fn from(error: serde_json::Error) -> Self {
-        // A wrong value is quoted whole by serde_json, however long it is.
+        // serde_json quotes an invalid value in full, however long it is.
         Self::Json { reason: excerpt(&error.to_string()) }
     }
 }
 
 impl Manifest {
-    /// Reads a manifest that is pushed with this `Content-Type`, and holds it to the limits.
+    /// Parses a manifest that is pushed with this `Content-Type`, and enforces the limits.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ impl Manifest {
         let json = json(bytes)?;
         let envelope: Envelope = object(json)?;
         let media_type = envelope.media_type(content_type)?;
-        let kind = Kind::of(&media_type);
+        let kind = ManifestKind::of(&media_type);
         let scanned = Scanned::of(json, LOOKUPS_MAX + 1);
         if scanned.is_ambiguous(&kind) {
             return Err(InvalidManifest::Ambiguous { media_type });
@@ -215,8 +215,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Reads a manifest that was stored with this media type. What was once accepted must be read
-    /// for ever, or nothing could be collected beside it: no limit applies.
+    /// Parses a manifest that was stored with this media type. A manifest that was once accepted must stay
+    /// readable, or GC would stop: no limit applies.
     ///
     /// # Errors
     ///
@@ -224,7 +224,7 @@ impl Manifest {
     pub fn parse_stored(media_type: &MediaType, bytes: &[u8]) -> Result<Self, InvalidManifest> {
         let json = json(bytes)?;
         let _: Envelope = object(json)?;
-        let kind = Kind::of(media_type);
+        let kind = ManifestKind::of(media_type);
         read(media_type.clone(), &kind, json, Scanned::of(json, usize::MAX))
             .map(|(manifest, _)| manifest)
     }
@@ -244,20 +244,20 @@ impl Manifest {
     }
 }
 
-/// What the rules of the media type make of a document, with every other digest in it; and how many
-/// descriptors it has.
+/// The manifest by the rules of its media type, with every other digest in it; and its number of
+/// descriptors.
 fn read(
     media_type: MediaType,
-    kind: &Kind,
+    kind: &ManifestKind,
     json: &str,
     scanned: Scanned,
 ) -> Result<(Manifest, usize), InvalidManifest> {
     let mut references = References::default();
     let fields = match kind {
-        Kind::Image => image(&media_type, object(json)?, &mut references)?,
-        Kind::Index => index(&media_type, object(json)?, &mut references)?,
-        Kind::Artifact => artifact(object(json)?, &mut references)?,
-        Kind::Unknown => object::<LooseFields>(json).unwrap_or_default().into(),
+        ManifestKind::Image => image(&media_type, object(json)?, &mut references)?,
+        ManifestKind::Index => index(&media_type, object(json)?, &mut references)?,
+        ManifestKind::Artifact => artifact(object(json)?, &mut references)?,
+        ManifestKind::Unknown => object::<LooseFields>(json).unwrap_or_default().into(),
     };
     let descriptors = references.count;
     references.add_scanned(scanned, fields.subject.is_some());
@@ -271,14 +271,14 @@ fn read(
     Ok((manifest, descriptors))
 }
 
-/// What the whole document shows, whatever its media type.
+/// The scan of the whole document, independent of its media type.
 #[derive(Default)]
 struct Scanned {
     /// Each digest in it once, in order, and whether it appears in another field of the outermost
     /// object than `subject`.
     digests: Vec<(Digest, bool)>,
     position: HashMap<Digest, usize>,
-    /// Whether there are more than were asked for.
+    /// Whether there are more than the maximum.
     has_more: bool,
     has_image_fields: bool,
     has_index_fields: bool,
@@ -286,13 +286,13 @@ struct Scanned {
 }
 
 impl Scanned {
-    /// Scans a document for so many different digests.
+    /// Scans a document for at most `digests_max` different digests.
     fn of(json: &str, digests_max: usize) -> Self {
         let mut scanned = Self::default();
         let depth = scan(json, |found| match found {
-            Found::Field(name, true) => scanned.note_field(&name),
-            Found::Field(_, false) => {}
-            Found::Value(text, field) => {
+            FoundString::Field(name, true) => scanned.note_field(&name),
+            FoundString::Field(_, false) => {}
+            FoundString::Value(text, field) => {
                 if let Ok(digest) = text.parse() {
                     let is_elsewhere = unescaped(field).is_none_or(|field| field != "subject");
                     scanned.note_digest(digest, is_elsewhere, digests_max);
@@ -303,7 +303,7 @@ impl Scanned {
     }
 
     fn note_field(&mut self, name: &str) {
-        // Clients written in Go ignore upper and lower case.
+        // Clients written in Go match field names case-insensitively.
         let is_one_of = |names: &[&str]| names.iter().any(|it| name.eq_ignore_ascii_case(it));
         self.has_image_fields |= is_one_of(&["config", "layers"]);
         self.has_index_fields |= is_one_of(&["manifests"]);
@@ -320,25 +320,25 @@ impl Scanned {
         }
     }
 
-    fn is_ambiguous(&self, kind: &Kind) -> bool {
+    fn is_ambiguous(&self, kind: &ManifestKind) -> bool {
         match kind {
-            Kind::Image => self.has_index_fields,
-            Kind::Index => self.has_image_fields,
-            Kind::Artifact => self.has_image_fields || self.has_index_fields,
-            Kind::Unknown => self.has_image_fields && self.has_index_fields,
+            ManifestKind::Image => self.has_index_fields,
+            ManifestKind::Index => self.has_image_fields,
+            ManifestKind::Artifact => self.has_image_fields || self.has_index_fields,
+            ManifestKind::Unknown => self.has_image_fields && self.has_index_fields,
         }
     }
 }
 
-/// What rules a media type brings.
-enum Kind {
+/// The rules of a media type.
+enum ManifestKind {
     Image,
     Index,
     Artifact,
     Unknown,
 }
 
-impl Kind {
+impl ManifestKind {
     fn of(media_type: &MediaType) -> Self {
         let is_one_of = |names: &[&str]| names.iter().any(|name| media_type.is(name));
         if is_one_of(&[media_type::OCI_IMAGE_MANIFEST, media_type::DOCKER_MANIFEST]) {
@@ -353,7 +353,7 @@ impl Kind {
     }
 }
 
-/// What tells a manifest's media type.
+/// The fields that determine a manifest's media type.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope {
@@ -392,18 +392,18 @@ impl Envelope {
     }
 }
 
-/// The fields that matter of all manifests with known rules.
+/// The relevant fields of all manifests with known rules.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields {
-    config: Option<Object<RawDescriptor>>,
+struct ManifestFields {
+    config: Option<JsonObject<RawDescriptor>>,
     #[serde(default, deserialize_with = "given")]
     layers: Option<Descriptors>,
     #[serde(default, deserialize_with = "given")]
     blobs: Option<Descriptors>,
     #[serde(default, deserialize_with = "given")]
     manifests: Option<Descriptors>,
-    subject: Option<Object<RawDescriptor>>,
+    subject: Option<JsonObject<RawDescriptor>>,
     artifact_type: Option<String>,
     #[serde(default, deserialize_with = "null_as_default")]
     annotations: Annotations,
@@ -436,7 +436,7 @@ impl RawDescriptor {
         self.digest.parse().map_err(|error| InvalidManifest::Digest { field: field(), error })
     }
 
-    /// The subject of a referrer: only what identifies it.
+    /// The subject of a referrer: media type, digest and size only.
     fn into_subject(self) -> Result<Descriptor, InvalidManifest> {
         let field = || "subject".to_owned();
         let (digest, size) = (self.digest(&field)?, self.size(&field)?);
@@ -444,17 +444,17 @@ impl RawDescriptor {
     }
 }
 
-/// What is known of a manifest beside its references.
+/// The metadata of a manifest apart from its references.
 #[derive(Default)]
-struct Known {
+struct KnownFields {
     subject: Option<Descriptor>,
     artifact_type: Option<String>,
     annotations: Annotations,
 }
 
-impl Fields {
-    fn known(self) -> Result<Known, InvalidManifest> {
-        Ok(Known {
+impl ManifestFields {
+    fn known(self) -> Result<KnownFields, InvalidManifest> {
+        Ok(KnownFields {
             subject: self.subject.map(|subject| subject.0.into_subject()).transpose()?,
             artifact_type: nonempty(self.artifact_type),
             annotations: self.annotations,
@@ -464,9 +464,9 @@ impl Fields {
 
 fn image(
     media_type: &MediaType,
-    mut fields: Fields,
+    mut fields: ManifestFields,
     references: &mut References,
-) -> Result<Known, InvalidManifest> {
+) -> Result<KnownFields, InvalidManifest> {
     let missing = |field| InvalidManifest::MissingField { media_type: media_type.clone(), field };
     let config = fields.config.take().ok_or_else(|| missing("config"))?.0;
     let layers = fields.layers.take().ok_or_else(|| missing("layers"))?;
@@ -479,9 +479,9 @@ fn image(
 
 fn index(
     media_type: &MediaType,
-    mut fields: Fields,
+    mut fields: ManifestFields,
     references: &mut References,
-) -> Result<Known, InvalidManifest> {
+) -> Result<KnownFields, InvalidManifest> {
     let Some(manifests) = fields.manifests.take() else {
         let media_type = media_type.clone();
         return Err(InvalidManifest::MissingField { media_type, field: "manifests" });
@@ -490,24 +490,27 @@ fn index(
     fields.known()
 }
 
-fn artifact(mut fields: Fields, references: &mut References) -> Result<Known, InvalidManifest> {
+fn artifact(
+    mut fields: ManifestFields,
+    references: &mut References,
+) -> Result<KnownFields, InvalidManifest> {
     if let Some(blobs) = fields.blobs.take() {
         references.add_all(&blobs, ReferenceKind::Layer, "blobs")?;
     }
     fields.known()
 }
 
-/// The fields that are used of a manifest of unknown type if they look as they do in known ones.
+/// The fields of a manifest of unknown type that are used if they are well-formed.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LooseFields {
-    subject: Option<Object<RawDescriptor>>,
+    subject: Option<JsonObject<RawDescriptor>>,
     artifact_type: Option<String>,
     #[serde(default, deserialize_with = "null_as_default")]
     annotations: Annotations,
 }
 
-impl From<LooseFields> for Known {
+impl From<LooseFields> for KnownFields {
     fn from(fields: LooseFields) -> Self {
         Self {
             subject: fields.subject.and_then(|subject| subject.0.into_subject().ok()),
@@ -543,7 +546,7 @@ impl References {
         Ok(())
     }
 
-    /// Adds the digests that stand anywhere, but not those within a subject.
+    /// Adds the digests in any field, except for those within a subject.
     fn add_scanned(&mut self, scanned: Scanned, has_subject: bool) {
         for (digest, is_elsewhere) in scanned.digests {
             if is_elsewhere || !has_subject {
@@ -563,7 +566,7 @@ impl References {
         let required = descriptor.is_local();
         match descriptor.digest(field) {
             Ok(digest) => self.insert(ManifestReference { digest, kind, required }),
-            // Content that lives elsewhere may be addressed by what we cannot verify.
+            // External content may have a digest of an unsupported algorithm.
             Err(InvalidManifest::Digest {
                 error: InvalidDigest::UnsupportedAlgorithm { .. },
                 ..
@@ -585,14 +588,14 @@ impl References {
     }
 }
 
-/// The bytes as text, if they are one JSON value: whatever is skipped later was looked at here, so
-/// that what is accepted does not depend on the media type.
+/// The bytes as text, if they are one JSON value: parts that are skipped later are validated here, so
+/// that acceptance does not depend on the media type.
 ///
-/// Bytes that are no UTF-8 are refused: some readers would replace them, and others stop, so that
+/// Invalid UTF-8 is rejected: some parsers would replace it, and others fail, so that
 /// the names of fields could differ. Half of a surrogate pair, written as an escape, is accepted in
-/// annotations and wherever else nothing depends on the text: other registries accept it, each
-/// reader knows where such a string ends, and the bytes are stored as they came. In a digest, a media
-/// type or the name of a field of the outermost object it is refused.
+/// annotations and other irrelevant text: other registries accept it, every
+/// parser finds the end of such a string, and the bytes are stored as pushed. In a digest, a media
+/// type or the name of a field of the outermost object it is rejected.
 fn json(bytes: &[u8]) -> Result<&str, InvalidManifest> {
     let not_text = |error| InvalidManifest::Json { reason: format!("not UTF-8: {error}") };
     let text = std::str::from_utf8(bytes).map_err(not_text)?;
@@ -603,14 +606,14 @@ fn json(bytes: &[u8]) -> Result<&str, InvalidManifest> {
 }
 
 fn object<T: DeserializeOwned>(json: &str) -> Result<T, InvalidManifest> {
-    let Object(value) = serde_json::from_str(json)?;
+    let JsonObject(value) = serde_json::from_str(json)?;
     Ok(value)
 }
 
-/// A `T` written as a JSON object; serde would also read one from an array of its fields.
-struct Object<T>(T);
+/// A `T` from a JSON object; serde would also accept an array of its fields.
+struct JsonObject<T>(T);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
@@ -619,18 +622,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 struct ObjectVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
+    type Value = JsonObject<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<JsonObject<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(JsonObject)
     }
 }
 
-/// Whether a field is there, whatever its value.
+/// Whether a field is present, whatever its value.
 #[derive(Default)]
 struct Present(bool);
 
@@ -640,7 +643,7 @@ impl<'de> Deserialize<'de> for Present {
     }
 }
 
-/// Tells a list that is `null`, which Go writes for an empty one, from one that is not there.
+/// Distinguishes a list that is `null`, which Go writes for an empty one, from an absent one.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Descriptors>, D::Error> {
     null_as_default(deserializer).map(Some)
 }
@@ -649,7 +652,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Descriptor
 /// counted.
 #[derive(Default)]
 struct Descriptors {
-    items: Vec<Object<RawDescriptor>>,
+    items: Vec<JsonObject<RawDescriptor>>,
     count: usize,
 }
 
@@ -682,7 +685,7 @@ impl<'de> Visitor<'de> for DescriptorsVisitor {
     }
 }
 
-/// Whether a list has elements, whatever they are.
+/// Whether a list has elements.
 #[derive(Default)]
 struct NonEmpty(bool);
 

@@ -1,4 +1,4 @@
-//! [`MediaType`]: what kind of content some bytes are, and the kinds a registry knows.
+//! [`MediaType`]: media types, and the ones that a registry knows.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +32,7 @@ pub const OCI_NONDISTRIBUTABLE_LAYER_PREFIX: &str =
 /// Every Docker layer type that need not be in the registry starts with this.
 const DOCKER_FOREIGN_LAYER_PREFIX: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 
-/// A media type without parameters, as it was written.
+/// A media type without parameters, in its original spelling.
 ///
 /// - `type "/" subtype`, at most [`MEDIA_TYPE_BYTES_MAX`] bytes, 1 to 127 for each half;
 /// - each half is ASCII letters, digits and `! # $ & - ^ _ . +`, and starts with a letter or a
@@ -50,7 +50,7 @@ const DOCKER_FOREIGN_LAYER_PREFIX: &str = "application/vnd.docker.image.rootfs.f
 #[serde(try_from = "String", into = "String")]
 pub struct MediaType(Cow<'static, str>);
 
-/// Why a string is not a media type.
+/// Error of a string that is no media type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid media type {media_type:?}: {reason}")]
 pub struct InvalidMediaType {

@@ -16,10 +16,10 @@ use crate::{InvalidMediaType, MediaType};
 /// assert!("application".parse::<MediaTypePattern>().is_err());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MediaTypePattern(Pattern);
+pub struct MediaTypePattern(PatternParts);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Pattern {
+enum PatternParts {
     All,
     /// The type before the slash.
     Type(String),
@@ -29,18 +29,18 @@ enum Pattern {
 impl MediaTypePattern {
     /// `application/*`: no browser shows such content as a page.
     pub fn application() -> Self {
-        Self(Pattern::Type("application".to_owned()))
+        Self(PatternParts::Type("application".to_owned()))
     }
 
     /// Whether a media type is among them.
     pub fn matches(&self, media_type: &MediaType) -> bool {
         match &self.0 {
-            Pattern::All => true,
-            Pattern::Type(kind) => {
+            PatternParts::All => true,
+            PatternParts::Type(kind) => {
                 let of = media_type.as_str().split('/').next().unwrap_or_default();
                 of.eq_ignore_ascii_case(kind)
             }
-            Pattern::Exact(exact) => media_type.is(exact.as_str()),
+            PatternParts::Exact(exact) => media_type.is(exact.as_str()),
         }
     }
 }
@@ -50,15 +50,15 @@ impl FromStr for MediaTypePattern {
 
     fn from_str(text: &str) -> Result<Self, InvalidMediaType> {
         if text == "*/*" {
-            return Ok(Self(Pattern::All));
+            return Ok(Self(PatternParts::All));
         }
         match text.strip_suffix("/*") {
             // Any subtype shows whether the type is one.
             Some(kind) => {
                 format!("{kind}/x").parse::<MediaType>()?;
-                Ok(Self(Pattern::Type(kind.to_owned())))
+                Ok(Self(PatternParts::Type(kind.to_owned())))
             }
-            None => text.parse().map(|exact| Self(Pattern::Exact(exact))),
+            None => text.parse().map(|exact| Self(PatternParts::Exact(exact))),
         }
     }
 }
@@ -66,9 +66,9 @@ impl FromStr for MediaTypePattern {
 impl fmt::Display for MediaTypePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Pattern::All => f.write_str("*/*"),
-            Pattern::Type(kind) => write!(f, "{kind}/*"),
-            Pattern::Exact(exact) => f.write_str(exact.as_str()),
+            PatternParts::All => f.write_str("*/*"),
+            PatternParts::Type(kind) => write!(f, "{kind}/*"),
+            PatternParts::Exact(exact) => f.write_str(exact.as_str()),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! [`scan`]: every string of a JSON text, found without building anything in memory.
+//! [`scan`]: finds every string of a JSON text without allocating.
 //!
-//! What a manifest refers to must not depend on how its media type makes somebody read it, so the
-//! extractor looks at every string of the document, wherever it stands. The text is valid JSON when
-//! it comes here; the walk keeps a position and a depth, however the document is made.
+//! The references of a manifest must not depend on how a client interprets its media type, so the
+//! extractor examines every string of the document, in any field. The text must be valid JSON;
+//! the scan keeps a position and a depth only, whatever the document contains.
 
 use std::borrow::Cow;
 
 /// A string of the document, or the beginning of a value of the outermost object.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found<'a> {
+pub(crate) enum FoundString<'a> {
     /// A field of the outermost object, by its name, and whether its value is other than `null`.
     Field(Cow<'a, str>, bool),
     /// A string that is a value, in this field of the outermost object.
@@ -18,9 +18,9 @@ pub(crate) enum Found<'a> {
 /// Calls `found` with the fields of the outermost object and with every string value, in order.
 /// Returns how deeply objects and arrays are nested at the most.
 ///
-/// A string that no text can hold, because it has half of a surrogate pair, is left out: it is no
-/// digest and the name of no field that counts.
-pub(crate) fn scan<'a>(json: &'a str, mut found: impl FnMut(Found<'a>)) -> usize {
+/// A string with half of a surrogate pair is skipped: it is no valid text, hence no
+/// digest and no name of a relevant field.
+pub(crate) fn scan<'a>(json: &'a str, mut found: impl FnMut(FoundString<'a>)) -> usize {
     let bytes = json.as_bytes();
     let (mut at, mut depth, mut depth_max) = (0, 0_usize, 0);
     let mut field: &'a str = "";
@@ -40,13 +40,13 @@ pub(crate) fn scan<'a>(json: &'a str, mut found: impl FnMut(Found<'a>)) -> usize
                     Some(value) if depth == 1 => {
                         field = raw;
                         if let Some(name) = unescaped(raw) {
-                            found(Found::Field(name, bytes.get(value) != Some(&b'n')));
+                            found(FoundString::Field(name, bytes.get(value) != Some(&b'n')));
                         }
                     }
                     Some(_) => {}
                     None => {
                         if let Some(text) = unescaped(raw) {
-                            found(Found::Value(text, field));
+                            found(FoundString::Value(text, field));
                         }
                     }
                 }
@@ -97,8 +97,8 @@ mod tests {
         let mut all = Vec::new();
         let depth = scan(json, |found| {
             all.push(match found {
-                Found::Field(name, is_given) => format!("{name}={is_given}"),
-                Found::Value(text, field) => format!("{field}:{text}"),
+                FoundString::Field(name, is_given) => format!("{name}={is_given}"),
+                FoundString::Value(text, field) => format!("{field}:{text}"),
             });
         });
         (all, depth)

@@ -140,12 +140,12 @@ impl<T> ReloadedFiles<T> {
             Ok(value) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 self.generation.fetch_add(1, Ordering::Release);
-                tracing::info!(path, "read again");
+                tracing::info!(path, "configuration file reloaded");
                 ReloadOutcome::Done
             }
             Err(error) => {
                 let error = error_chain(&error);
-                tracing::error!(error, "the file is not used; what it said before still holds");
+                tracing::error!(error, "cannot use the changed file; keeping the previous version");
                 ReloadOutcome::Failed
             }
         }

@@ -1,7 +1,5 @@
 //! Reads that share requests: how few there are, and that none shows what is no longer true.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

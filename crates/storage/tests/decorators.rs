@@ -1,7 +1,5 @@
 //! The decorators against the contract, and what each of them adds.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! The folder store beyond the contract: ownership, crashes, damage, syncs, foreign files.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -117,7 +115,7 @@ impl Owner {
 
     fn start_with(mut command: Command, root: &Path, durability: &str) -> Self {
         let mut child = command
-            .args(["--exact", "other_process_owns_the_folder", "--nocapture"])
+            .args(["--exact", "fs::other_process_owns_the_folder", "--nocapture"])
             .env(OWNED_ROOT, root)
             .env("JREG_TEST_DURABILITY", durability)
             .stdin(Stdio::piped())

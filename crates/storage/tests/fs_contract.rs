@@ -1,7 +1,5 @@
 //! The folder store against the contract, under both durabilities.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use jreg_storage::contract::Fixture;

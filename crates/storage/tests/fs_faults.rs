@@ -1,10 +1,6 @@
 //! The folder store over system calls that fail: each one once, for every operation, followed by a
 //! power cut; and calls that wait.
 
-#![allow(clippy::unwrap_used)]
-
-mod power;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -19,7 +15,7 @@ use jreg_storage::{
     Syscall, SyscallHook, SyscallTarget,
 };
 
-use power::{PowerDisk, folder};
+use crate::power::{PowerDisk, folder};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;

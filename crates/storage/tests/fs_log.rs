@@ -1,10 +1,6 @@
 //! The log of the folder store: what it brings back after a power cut, of which nothing is assumed
 //! but that what was synced is there.
 
-#![allow(clippy::unwrap_used)]
-
-mod numbers;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -18,7 +14,7 @@ use jreg_storage::{
     PutMode, Store, SyncCounts, Syscall, SyscallHook, SyscallTarget,
 };
 
-use numbers::Numbers;
+use crate::numbers::Numbers;
 
 /// What is larger is synced itself.
 const LOGGED_BYTES_MAX: usize = 128 * 1024;

@@ -1,12 +1,8 @@
 //! Listings of folders whose names are remembered: page by page the same as the reference's.
 
-#![allow(clippy::unwrap_used)]
-
-mod numbers;
-
 use jreg_storage::{FsOptions, FsStore, Key, ListRequest, MemoryStore, PutMode, Store};
 
-use numbers::Numbers;
+use crate::numbers::Numbers;
 
 /// So many names are more than are read anew each time.
 const NAMES: u64 = 300;

@@ -1,7 +1,5 @@
 //! Slow reads that are asked for twice: when, how often at the most, and whose answer counts.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! The memory store against the contract, in both its shapes.
 
-#![allow(clippy::unwrap_used)]
-
 use jreg_storage::{ErrorKind, Key, MemoryStore, PartRules, Store};
 
 fn shared() -> MemoryStore {

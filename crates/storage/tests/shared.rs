@@ -1,7 +1,5 @@
 //! Tombstones and the single writer, over the memory store.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -167,7 +167,7 @@ pub enum AuditError {
         source: io::Error,
     },
     /// There is no thread to write it.
-    #[error("cannot start what writes the audit log")]
+    #[error("cannot start the audit log writer")]
     Thread(#[source] io::Error),
 }
 
@@ -240,7 +240,7 @@ impl AuditLog {
         let queued = inner.queue.send(WriterOrder::Write(line(entry), done)).await.is_ok();
         if !queued || written.await.is_err() {
             inner.metrics.count_audit("failed", 1);
-            tracing::error!("what writes the audit log has ended: a line is lost");
+            tracing::error!("the audit log writer has ended: a line is lost");
         }
     }
 
@@ -250,7 +250,7 @@ impl AuditLog {
         let (done, _) = oneshot::channel();
         if inner.queue.try_send(WriterOrder::Write(line(entry), done)).is_err() {
             inner.metrics.count_audit("failed", 1);
-            tracing::error!("too many lines of the audit log wait: a line is lost");
+            tracing::error!("the audit log queue is full: a line is lost");
         }
     }
 

@@ -106,10 +106,10 @@ pub struct Metrics {
     gc_objects: Counters<2>,
     gc_removed_bytes: Counters<1>,
     gc_queued_bytes: Counter,
-    scrub_runs: Counters<1>,
-    scrub_last_success: Gauge<f64, AtomicU64>,
-    scrub_findings: Family<MetricLabels<1>, Gauge>,
-    scrub_hashed_bytes: Counter,
+    fsck_runs: Counters<1>,
+    fsck_last_success: Gauge<f64, AtomicU64>,
+    fsck_findings: Family<MetricLabels<1>, Gauge>,
+    fsck_hashed_bytes: Counter,
     auth_attempts: Counters<2>,
     auth_tokens: Counters<1>,
     auth_reloads: Counters<2>,
@@ -186,10 +186,10 @@ impl Metrics {
             gc_objects: Family::default(),
             gc_removed_bytes: Family::default(),
             gc_queued_bytes: Counter::default(),
-            scrub_runs: Family::default(),
-            scrub_last_success: Gauge::default(),
-            scrub_findings: Family::default(),
-            scrub_hashed_bytes: Counter::default(),
+            fsck_runs: Family::default(),
+            fsck_last_success: Gauge::default(),
+            fsck_findings: Family::default(),
+            fsck_hashed_bytes: Counter::default(),
             auth_attempts: Family::default(),
             auth_tokens: Family::default(),
             auth_reloads: Family::default(),
@@ -216,12 +216,12 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "http_requests",
-            "Requests answered, by endpoint and status (499: the client went away first)",
+            "Completed requests, by endpoint and status (499: the client disconnected first)",
             self.requests.clone(),
         );
         registry.register_with_unit(
             "http_request_duration",
-            "Time from a request's head to the end of its answer, by endpoint",
+            "Time from the head of a request to the end of its response, by endpoint",
             Unit::Seconds,
             self.request_seconds.clone(),
         );
@@ -233,11 +233,11 @@ impl Metrics {
         );
         registry.register_with_unit(
             "http_sent",
-            "Bytes of answer bodies, by endpoint",
+            "Bytes of response bodies, by endpoint",
             Unit::Bytes,
             self.sent_bytes.clone(),
         );
-        let text = "Requests being answered";
+        let text = "Requests in flight";
         registry.register("http_requests_in_flight", text, self.in_flight.clone());
     }
 
@@ -246,10 +246,10 @@ impl Metrics {
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register(
             "connections_refused",
-            "Connections refused because too many were open, over all or from one address",
+            "Connections refused because too many were open, in total or from one address",
             self.connections_refused.clone(),
         );
-        let text = "Connections cut off, by reason (stalled, resets)";
+        let text = "Connections closed by the server, by reason (stalled, resets)";
         registry.register("connections_cut", text, self.connections_cut.clone());
         registry.register(
             "accept_errors",
@@ -258,53 +258,57 @@ impl Metrics {
         );
         registry.register(
             "log_lines_dropped",
-            "Lines of the log that were dropped because standard error did not take them in time",
+            "Log lines dropped because standard error was not read in time",
             self.log_lines_dropped.clone(),
         );
         let build: Family<MetricLabels<1>, Gauge> = Family::default();
         let version = MetricLabels([("version", LabelValue::Text(env!("CARGO_PKG_VERSION")))]);
         build.get_or_create(&version).set(1);
-        registry.register("build_info", "The version of jreg", build);
+        registry.register("build_info", "Version of jreg", build);
     }
 
     fn register_registry(&mut self) {
         let registry = &mut self.registry;
-        registry.register("uploads_in_progress", "Uploads being received", self.uploads.clone());
+        registry.register(
+            "uploads_in_progress",
+            "Uploads that are sending data",
+            self.uploads.clone(),
+        );
         registry.register(
             "uploads_expired",
-            "Uploads that were never finished and are removed",
+            "Expired upload sessions that were deleted",
             self.uploads_expired.clone(),
         );
         registry.register(
             "upload_slots_free",
-            "Uploads that may still begin to send (uploads-max)",
+            "Free upload slots (uploads-max)",
             self.upload_slots_free.clone(),
         );
         registry.register_with_unit(
             "upload_buffer_free",
-            "What uploads may still take into memory (upload-buffer-bytes)",
+            "Free memory for uploads (upload-buffer-bytes)",
             Unit::Bytes,
             self.upload_buffer_free.clone(),
         );
         registry.register_with_unit(
             "manifest_buffer_free",
-            "Memory that manifests may still take (manifest-buffer-bytes)",
+            "Free memory for manifests (manifest-buffer-bytes)",
             Unit::Bytes,
             self.manifest_buffer_free.clone(),
         );
         registry.register(
             "budget_waiting",
-            "Requests that wait for a budget now, by budget",
+            "Requests queued for a budget, by budget",
             self.waiting.clone(),
         );
         registry.register(
             "budget_waits",
-            "Requests that have waited for a budget, by budget and outcome (served or refused)",
+            "Requests that were queued for a budget, by budget and outcome (served or refused)",
             self.waits.clone(),
         );
         registry.register(
             "cache_lookups",
-            "Manifests and links looked for in memory, by outcome (hit or miss)",
+            "Cache lookups of manifests and links, by outcome (hit or miss)",
             self.cache_lookups.clone(),
         );
     }
@@ -318,57 +322,57 @@ impl Metrics {
         );
         registry.register_with_unit(
             "store_request_duration",
-            "Time of store requests, by operation",
+            "Duration of store requests, by operation",
             Unit::Seconds,
             self.store_seconds.clone(),
         );
         registry.register_with_unit(
             "store_clock_difference",
-            "How far the bucket's clock is from this machine's; above 60 nothing is written",
+            "Difference between the clocks of the bucket and this machine; above 60 writes are disabled",
             Unit::Seconds,
             self.clock_difference.clone(),
         );
         registry.register(
             "store_hedges",
-            "Slow reads that were asked for twice, by outcome (won, lost or withheld)",
+            "Hedged reads, by outcome (won, lost or withheld)",
             self.store_hedges.clone(),
         );
     }
 
     fn register_collection(&mut self) {
         let registry = &mut self.registry;
-        registry.register("gc_running", "Collections that run now", self.gc_running.clone());
+        registry.register("gc_running", "GC runs in progress", self.gc_running.clone());
         registry.register(
             "gc_runs",
-            "Collections, by outcome (ok, failed, damaged)",
+            "GC runs, by outcome (ok, failed, damaged)",
             self.gc_runs.clone(),
         );
         registry.register_with_unit(
             "gc_duration",
-            "Time spent collecting, by runs that ended well",
+            "Duration of successful GC runs",
             Unit::Seconds,
             self.gc_seconds.clone(),
         );
         registry.register_with_unit(
             "gc_last_success_timestamp",
-            "When the last collection ended well, in seconds of the Unix epoch",
+            "End of the last successful GC run, in seconds of the Unix epoch",
             Unit::Seconds,
             self.gc_last_success.clone(),
         );
         registry.register(
             "gc_objects",
-            "What collections looked at, by kind and by what became of it",
+            "Objects that GC examined, by kind and outcome",
             self.gc_objects.clone(),
         );
         registry.register_with_unit(
             "gc_removed",
-            "What collections removed, by kind",
+            "Bytes that GC deleted, by kind",
             Unit::Bytes,
             self.gc_removed_bytes.clone(),
         );
         registry.register_with_unit(
             "gc_queued",
-            "Blob bytes that lost their last link and wait for their removal",
+            "Blob bytes without a link, queued for deletion",
             Unit::Bytes,
             self.gc_queued_bytes.clone(),
         );
@@ -376,24 +380,24 @@ impl Metrics {
 
     fn register_check(&mut self) {
         let registry = &mut self.registry;
-        let text = "Checks of what is stored, by outcome (ok, failed)";
-        registry.register("scrub_runs", text, self.scrub_runs.clone());
+        let text = "Background fsck runs, by outcome (ok, failed)";
+        registry.register("fsck_runs", text, self.fsck_runs.clone());
         registry.register_with_unit(
-            "scrub_last_success_timestamp",
-            "When the last check came to its end, in seconds of the Unix epoch",
+            "fsck_last_success_timestamp",
+            "End of the last completed background fsck, in seconds of the Unix epoch",
             Unit::Seconds,
-            self.scrub_last_success.clone(),
+            self.fsck_last_success.clone(),
         );
         registry.register(
-            "scrub_findings",
-            "What the last check found, by severity (damage, untidy, note)",
-            self.scrub_findings.clone(),
+            "fsck_findings",
+            "Findings of the last background fsck, by severity (damage, untidy, note)",
+            self.fsck_findings.clone(),
         );
         registry.register_with_unit(
-            "scrub_hashed",
-            "Blob bytes that checks have read and hashed",
+            "fsck_hashed",
+            "Blob bytes that background fsck has read and hashed",
             Unit::Bytes,
-            self.scrub_hashed_bytes.clone(),
+            self.fsck_hashed_bytes.clone(),
         );
     }
 
@@ -401,17 +405,17 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "auth_attempts",
-            "Credentials that were looked at, by kind and outcome",
+            "Authentication attempts, by kind and outcome",
             self.auth_attempts.clone(),
         );
-        let text = "Tokens that were issued, by kind (access or refresh)";
+        let text = "Issued tokens, by kind (access or refresh)";
         registry.register("auth_tokens_issued", text, self.auth_tokens.clone());
         registry.register(
             "auth_reloads",
-            "Files (htpasswd, policy) and key sets (jwks) that were read again, by outcome",
+            "Reloads of files (htpasswd, policy) and key sets (jwks), by outcome",
             self.auth_reloads.clone(),
         );
-        let text = "Requests that were refused as too many, by kind (address, identity, uploads, \
+        let text = "Requests rejected by limits per client, by kind (address, identity, uploads, \
                     address_bytes, identity_bytes)";
         registry.register("limited_requests", text, self.limited.clone());
         let text = "Lines of the audit log, by outcome (written, failed)";
@@ -445,18 +449,18 @@ impl Metrics {
         );
         registry.register(
             "tls_reloads",
-            "Times that the files or the certificate of TLS were read again, by outcome (ok, failed)",
+            "Reloads of the TLS files or certificate, by outcome (ok, failed)",
             self.tls_reloads.clone(),
         );
         registry.register_with_unit(
             "tls_certificate_expiry_timestamp",
-            "When the server's certificate expires, in seconds of the Unix epoch",
+            "Expiry of the server's certificate, in seconds of the Unix epoch",
             Unit::Seconds,
             self.tls_expiry.clone(),
         );
         registry.register(
             "acme_orders",
-            "Certificates that this process asked an authority for, by outcome (ok, failed)",
+            "Certificate orders of this process, by outcome (ok, failed)",
             self.acme_orders.clone(),
         );
     }
@@ -518,8 +522,8 @@ impl Metrics {
             ("manifest", &done.manifests),
             ("link", &done.links),
             ("blob", &done.blobs),
-            ("leftover", &done.leftovers),
-            ("fold", &done.deduplicated),
+            ("orphan", &done.leftovers),
+            ("duplicate", &done.deduplicated),
         ] {
             self.count_tally(kind, tally);
         }
@@ -527,7 +531,7 @@ impl Metrics {
 
     fn count_tally(&self, kind: &'static str, tally: &GcTally) {
         let kind = ("kind", LabelValue::Text(kind));
-        for (fate, count) in [
+        for (outcome, count) in [
             ("scanned", tally.scanned),
             ("kept", tally.kept),
             ("young", tally.young),
@@ -536,7 +540,7 @@ impl Metrics {
             ("withheld", tally.withheld),
             ("failed", tally.failed),
         ] {
-            let labels = MetricLabels([kind, ("fate", LabelValue::Text(fate))]);
+            let labels = MetricLabels([kind, ("outcome", LabelValue::Text(outcome))]);
             self.gc_objects.get_or_create(&labels).inc_by(count);
         }
         self.gc_removed_bytes.get_or_create(&MetricLabels([kind])).inc_by(tally.removed_bytes);
@@ -549,21 +553,21 @@ impl Metrics {
 
     /// Counts a check that came to its end.
     pub fn count_check(&self, checked: &FsckReport) {
-        self.scrub_runs.get_or_create(&MetricLabels([("outcome", RunEnd::Ok.word())])).inc();
-        self.scrub_last_success.set(unix_time());
-        self.scrub_hashed_bytes.inc_by(checked.hashed_bytes);
+        self.fsck_runs.get_or_create(&MetricLabels([("outcome", RunEnd::Ok.word())])).inc();
+        self.fsck_last_success.set(unix_time());
+        self.fsck_hashed_bytes.inc_by(checked.hashed_bytes);
         for (severity, count) in
             [("damage", checked.damage), ("untidy", checked.untidy), ("note", checked.notes)]
         {
             let labels = MetricLabels([("severity", LabelValue::Text(severity))]);
             let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.scrub_findings.get_or_create(&labels).set(count);
+            self.fsck_findings.get_or_create(&labels).set(count);
         }
     }
 
     /// Counts a check that was given up.
     pub fn count_failed_check(&self, end: RunEnd) {
-        self.scrub_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
+        self.fsck_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
     /// Counts an answered request.

@@ -95,7 +95,7 @@ async fn it_can_be_switched_off_and_is_counted() {
     guess(&registry, "10.0.0.1", FREE).await;
     assert_eq!(status(&registry, "10.0.0.1", &basic("alice", "secret")).await, 429);
     let metrics = registry.send("GET", "/metrics", None).await.text();
-    let line = r#"jreg_auth_attempts_total{kind="password",outcome="delayed"} 1"#;
+    let line = r#"jreg_auth_attempts_total{kind="password",outcome="throttled"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
 }
 

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use jreg_access::{AccessTokenStore, Fetch, FetchError};
-use jreg_auth::{Certificate, parse_permissions};
+use jreg_auth::{ClientCertificate, parse_permissions};
 use jreg_config::Settings;
 use jreg_net::server::{Body, Peer, Secured};
 use jreg_oci::{Algorithm, Digest};
@@ -242,8 +242,10 @@ impl Registry {
         target: &str,
         header: Option<&str>,
     ) -> Answer {
-        let certificate =
-            Certificate { common_name: Some(common_name.to_owned()), ..Certificate::default() };
+        let certificate = ClientCertificate {
+            common_name: Some(common_name.to_owned()),
+            ..ClientCertificate::default()
+        };
         let secured = Secured { certificate: Some(Arc::new(certificate)) };
         let mut request = Request::builder().method(method).uri(target).header("Host", "test");
         if let Some(header) = header {

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use jreg_access::{Right, right_of};
 use jreg_config::Settings;
-use jreg_oci::{Digest, Endpoint, MountSource, Page, Reference, RepositoryName};
+use jreg_oci::{Digest, Endpoint, MountSource, PageParams, Reference, RepositoryName};
 
 use super::guarded::{Registry, hash_of, send, token_target};
 use super::tokens::turns_during;
@@ -88,7 +88,7 @@ fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
     let mut all = vec![Endpoint::Ping];
     loop {
         let next = match all.last().unwrap() {
-            Endpoint::Ping => Endpoint::Catalog { page: Page::default() },
+            Endpoint::Ping => Endpoint::Catalog { page: PageParams::default() },
             Endpoint::Catalog { .. } => Endpoint::BlobGet { name: name(), digest: digest.clone() },
             Endpoint::BlobGet { .. } => Endpoint::BlobHead { name: name(), digest: digest.clone() },
             Endpoint::BlobHead { .. } => {
@@ -120,13 +120,13 @@ fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
                 Endpoint::ManifestDelete { name: name(), reference: reference() }
             }
             Endpoint::ManifestDelete { .. } => {
-                Endpoint::TagList { name: name(), page: Page::default() }
+                Endpoint::TagList { name: name(), page: PageParams::default() }
             }
             Endpoint::TagList { .. } => Endpoint::Referrers {
                 name: name(),
                 subject: digest.clone(),
                 artifact_type: None,
-                page: Page::default(),
+                page: PageParams::default(),
             },
             Endpoint::Referrers { .. } => return all,
         };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::Request;
-use jreg_auth::Certificate;
+use jreg_auth::ClientCertificate;
 use jreg_config::ForwardedHeader;
 use jreg_net::server::{Body, Peer, Secured};
 
@@ -115,7 +115,7 @@ async fn the_certificate_of_a_trusted_proxy_is_not_its_clients() {
     let registry = registry(ForwardedHeader::XForwarded).await;
     for (peer, expected) in [(STRANGER, 200), (PROXY, 401)] {
         let common_name = Some("proxy".to_owned());
-        let certificate = Certificate { common_name, ..Certificate::default() };
+        let certificate = ClientCertificate { common_name, ..ClientCertificate::default() };
         let request = Request::get("/v2/open/app/manifests/latest").header("Host", "test");
         let request = request
             .header("X-Forwarded-For", "203.0.113.9")

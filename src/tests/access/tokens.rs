@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt;
 use http::Request;
 use jreg_access::{AccessTokenStore, TRUST_MAX};
-use jreg_auth::{Identity, Kind, Source, TokenClaims};
+use jreg_auth::{Identity, IdentitySource, TokenClaims, TokenKind};
 use jreg_config::Settings;
 use jreg_net::server::Body;
 use jreg_registry::signing_keys;
@@ -191,15 +191,15 @@ async fn a_signed_token_with_a_name_that_its_source_does_not_give_is_refused() {
     let record = registry.store.get(&signing_keys()).await.unwrap();
     let now = registry.clock.now();
     let key = jreg_auth::Keyring::of_bytes(&record.bytes).unwrap().signing_key(now).unwrap();
-    let status = async |name: &str, source: Source| {
+    let status = async |name: &str, source: IdentitySource| {
         let Identity::Named(named) = Identity::named(name, source) else { panic!() };
         let mut claims =
             TokenClaims::new("jreg", Some(*named), now, Duration::from_secs(60), "1".to_owned());
-        claims.access = jreg_auth::Scope::parse(["repository:open/app:pull"]).entries();
-        let header = bearer(&key.sign(Kind::Access, &claims).unwrap());
+        claims.access = jreg_auth::TokenScope::parse(["repository:open/app:pull"]).entries();
+        let header = bearer(&key.sign(TokenKind::Access, &claims).unwrap());
         registry.send("GET", MANIFEST, Some(&header)).await.status.as_u16()
     };
-    let access_token = || Source::AccessToken(id.to_string());
+    let access_token = || IdentitySource::AccessToken(id.to_string());
     assert_eq!(status("access-token:ci", access_token()).await, 200);
     assert_eq!(
         status("access-token:other", access_token()).await,
@@ -207,8 +207,8 @@ async fn a_signed_token_with_a_name_that_its_source_does_not_give_is_refused() {
         "the name of another access token"
     );
     assert_eq!(status("alice", access_token()).await, 401);
-    assert_eq!(status("alice", Source::Certificate).await, 401);
-    assert_eq!(status("alice", Source::Htpasswd).await, 401, "without the password");
+    assert_eq!(status("alice", IdentitySource::Certificate).await, 401);
+    assert_eq!(status("alice", IdentitySource::Htpasswd).await, 401, "without the password");
 }
 
 #[tokio::test]

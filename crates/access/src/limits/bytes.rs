@@ -182,7 +182,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::net::IpAddr;
 
-    use jreg_auth::Source;
+    use jreg_auth::IdentitySource;
 
     use super::*;
 
@@ -192,7 +192,7 @@ mod tests {
         move |name, last| {
             let identity = match name {
                 "" => Identity::Anonymous,
-                name => Identity::named(name, Source::Htpasswd),
+                name => Identity::named(name, IdentitySource::Htpasswd),
             };
             let address = Network::of(IpAddr::from([10, 0, 0, last]));
             bytes.account(&identity, Some(address), &metrics)

@@ -15,15 +15,15 @@ fn bytes<'a>(lines: &'a [&'a str]) -> impl DoubleEndedIterator<Item = &'a [u8]> 
     lines.iter().map(|line| line.as_bytes())
 }
 
-fn forwarded(lines: &[&str]) -> Said {
-    Said::by_forwarded(bytes(lines), is_proxy)
+fn forwarded(lines: &[&str]) -> ForwardedClient {
+    ForwardedClient::by_forwarded(bytes(lines), is_proxy)
 }
 
-fn x_forwarded(addresses: &[&str], schemes: &[&str], hosts: &[&str]) -> Said {
-    Said::by_x_forwarded(bytes(addresses), bytes(schemes), bytes(hosts), is_proxy)
+fn x_forwarded(addresses: &[&str], schemes: &[&str], hosts: &[&str]) -> ForwardedClient {
+    ForwardedClient::by_x_forwarded(bytes(addresses), bytes(schemes), bytes(hosts), is_proxy)
 }
 
-fn address(said: &Said) -> Option<String> {
+fn address(said: &ForwardedClient) -> Option<String> {
     said.address.map(|address| match address.port() {
         0 => address.ip().to_string(),
         _ => address.to_string(),
@@ -57,7 +57,7 @@ fn the_client_is_the_first_from_the_right_that_is_no_proxy() {
 }
 
 #[test]
-fn forwarded_is_read_as_rfc_7239_has_it() {
+fn forwarded_is_parsed_by_rfc_7239() {
     for (line, expected) in [
         ("for=192.0.2.60;proto=http;by=203.0.113.43", Some("192.0.2.60")),
         ("For=\"[2001:db8:cafe::17]:4711\"", Some("[2001:db8:cafe::17]:4711")),
@@ -87,7 +87,7 @@ fn forwarded_is_read_as_rfc_7239_has_it() {
 }
 
 #[test]
-fn the_outermost_trusted_proxy_says_how_the_client_came() {
+fn scheme_and_host_come_from_the_outermost_trusted_proxy() {
     let said = forwarded(&[
         "for=198.51.100.9;proto=http;host=evil.test",
         "for=203.0.113.7;proto=https;host=\"registry.test:8443\", for=10.0.0.2;proto=http;host=inner",
@@ -104,7 +104,7 @@ fn the_outermost_trusted_proxy_says_how_the_client_came() {
 }
 
 #[test]
-fn what_is_no_scheme_and_no_host_is_not_said() {
+fn malformed_schemes_and_hosts_are_ignored() {
     let long = "h".repeat(HOST_BYTES_MAX + 1);
     for host in ["a/b", "a b", "a\"b", "a@b", "h\u{f6}st", &long] {
         assert_eq!(x_forwarded(&[], &[], &[host]).host, None, "{host}");
@@ -112,11 +112,11 @@ fn what_is_no_scheme_and_no_host_is_not_said() {
     for scheme in ["ftp", "https://", "on", ""] {
         assert_eq!(x_forwarded(&[], &[scheme], &[]).secure, None, "{scheme}");
     }
-    assert_eq!(forwarded(&["proto=ftp;host=\"a b\""]), Said::default());
+    assert_eq!(forwarded(&["proto=ftp;host=\"a b\""]), ForwardedClient::default());
 }
 
 #[test]
-fn what_is_said_has_limits() {
+fn headers_are_bounded() {
     let many = vec!["10.0.0.1"; HOPS_MAX];
     let addresses = format!("203.0.113.7, {}", many.join(", "));
     assert_eq!(address(&x_forwarded(&[&addresses], &[], &[])).as_deref(), Some("10.0.0.1"));
@@ -126,7 +126,7 @@ fn what_is_said_has_limits() {
 
 /// What a client may send, to make what a proxy adds mean something else.
 #[test]
-fn nothing_to_the_left_changes_what_a_proxy_says() {
+fn elements_to_the_left_are_ignored() {
     let long = "x, ".repeat(30_000);
     for before in [
         "for=10.0.0.9",

@@ -72,9 +72,13 @@ fn changed(name: &str, value: Value) -> Value {
     claims
 }
 
-fn verify(forge: &Forge, keys: &JwkSet, claims: &Value) -> Result<Verified, TokenRefused> {
+fn verify(
+    forge: &Forge,
+    keys: &JwkSet,
+    claims: &Value,
+) -> Result<VerifiedIssuerToken, IssuerTokenError> {
     let token = forge.sign("k1", claims);
-    github("").verify(&Unverified::parse(&token)?, keys, now())
+    github("").verify(&UnverifiedToken::parse(&token)?, keys, now())
 }
 
 #[test]
@@ -86,44 +90,44 @@ fn claims_make_an_identity() {
     assert_eq!(named.groups, ["github:core".to_owned()].into());
     assert_eq!(named.claims["ref"], "refs/heads/main");
     assert!(!named.claims.contains_key("exp"));
-    assert_eq!(named.source, Source::Issuer("github".to_owned()));
+    assert_eq!(named.source, IdentitySource::Issuer("github".to_owned()));
     assert!(access.is_none());
     assert!((NOW_S..=NOW_S + 600).contains(&until));
 }
 
 #[test]
-fn a_token_service_says_itself_what_its_tokens_are_for() {
+fn tokens_of_a_token_service_carry_their_permissions() {
     let forge = Forge::new();
     let access = json!([{ "type": "repository", "name": "a", "actions": ["pull"] }]);
     let token = forge.sign("k1", &changed("access", access));
-    let token = Unverified::parse(&token).unwrap();
+    let token = UnverifiedToken::parse(&token).unwrap();
     let keys = set(&[forge.jwk("k1")]);
     let (_, access, _) = github("access = 'claim'").verify(&token, &keys, now()).unwrap();
-    assert_eq!(access, Some(Scope::parse(["repository:a:pull"])));
+    assert_eq!(access, Some(TokenScope::parse(["repository:a:pull"])));
     let (_, access, _) = github("").verify(&token, &keys, now()).unwrap();
     assert_eq!(access, None, "only where the policy says so");
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn invalid_tokens_are_rejected() {
     let forge = Forge::new();
     let keys = set(&[forge.jwk("k1")]);
     for (claims, refusal) in [
-        (changed("iss", json!("https://evil")), TokenRefused::Issuer),
-        (changed("iss", json!("https://ci/")), TokenRefused::Issuer),
-        (changed("aud", json!("them")), TokenRefused::Audience),
-        (changed("aud", json!([])), TokenRefused::Audience),
-        (changed("exp", json!(NOW_S - 60)), TokenRefused::Expired),
-        (changed("exp", json!(-1)), TokenRefused::Expired),
-        (changed("nbf", json!(NOW_S + 61)), TokenRefused::NotYet),
-        (changed("exp", json!("soon")), TokenRefused::Jws(JwsError::Malformed)),
-        (changed("exp", Value::Null), TokenRefused::Jws(JwsError::Malformed)),
-        (changed("repository", json!("")), TokenRefused::Claims),
-        (changed("repository", json!({ "a": 1 })), TokenRefused::Claims),
-        (changed("repository", json!("a\nb")), TokenRefused::Claims),
-        (changed("repository", json!("x".repeat(NAME_BYTES_MAX))), TokenRefused::Claims),
-        (changed("blob", json!("x".repeat(CLAIMS_BYTES_MAX))), TokenRefused::Claims),
-        (changed("teams", json!({ "a": 1 })), TokenRefused::Claims),
+        (changed("iss", json!("https://evil")), IssuerTokenError::Issuer),
+        (changed("iss", json!("https://ci/")), IssuerTokenError::Issuer),
+        (changed("aud", json!("them")), IssuerTokenError::Audience),
+        (changed("aud", json!([])), IssuerTokenError::Audience),
+        (changed("exp", json!(NOW_S - 60)), IssuerTokenError::Expired),
+        (changed("exp", json!(-1)), IssuerTokenError::Expired),
+        (changed("nbf", json!(NOW_S + 61)), IssuerTokenError::NotYet),
+        (changed("exp", json!("soon")), IssuerTokenError::Jws(JwsError::Malformed)),
+        (changed("exp", Value::Null), IssuerTokenError::Jws(JwsError::Malformed)),
+        (changed("repository", json!("")), IssuerTokenError::Claims),
+        (changed("repository", json!({ "a": 1 })), IssuerTokenError::Claims),
+        (changed("repository", json!("a\nb")), IssuerTokenError::Claims),
+        (changed("repository", json!("x".repeat(NAME_BYTES_MAX))), IssuerTokenError::Claims),
+        (changed("blob", json!("x".repeat(CLAIMS_BYTES_MAX))), IssuerTokenError::Claims),
+        (changed("teams", json!({ "a": 1 })), IssuerTokenError::Claims),
     ] {
         assert_eq!(verify(&forge, &keys, &claims).unwrap_err(), refusal, "{claims}");
     }
@@ -135,14 +139,14 @@ fn what_does_not_fit_is_refused() {
 fn only_published_keys_count() {
     let (forge, other) = (Forge::new(), Forge::new());
     let refused = |keys: &[Value]| verify(&forge, &set(keys), &claims()).unwrap_err();
-    assert_eq!(refused(&[other.jwk("k2")]), TokenRefused::UnknownKey);
-    assert_eq!(refused(&[other.jwk("k1")]), TokenRefused::Jws(JwsError::Signature));
+    assert_eq!(refused(&[other.jwk("k2")]), IssuerTokenError::UnknownKey);
+    assert_eq!(refused(&[other.jwk("k1")]), IssuerTokenError::Jws(JwsError::Signature));
     assert!(verify(&forge, &set(&[other.jwk("k2"), forge.jwk("k1")]), &claims()).is_ok());
 }
 
 /// A key that is published for one algorithm is taken for no other, nor is a symmetric one.
 #[test]
-fn keys_are_taken_for_what_they_are() {
+fn keys_are_used_for_their_own_algorithm_only() {
     let forge = Forge::new();
     let mut jwk = forge.jwk("k1");
     for (field, value) in
@@ -173,16 +177,16 @@ fn the_examples_of_the_specifications_verify() {
     let rsa = json!({ "kty": "RSA", "e": "AQAB", "n":
         "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ" });
     let token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw";
-    let token = Unverified::parse(token).unwrap();
+    let token = UnverifiedToken::parse(token).unwrap();
     assert!(set(&[rsa]).verify(&token).is_ok());
     assert_eq!(token.issuer().as_deref(), Some("joe"));
     let ed = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
     let token = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
-    assert!(set(&[ed]).verify(&Unverified::parse(token).unwrap()).is_ok());
+    assert!(set(&[ed]).verify(&UnverifiedToken::parse(token).unwrap()).is_ok());
 }
 
 #[test]
-fn what_is_wrong_with_an_issuer_is_said() {
+fn errors_of_an_issuer_name_the_problem() {
     let base = "name = 'x'\nissuer = 'i'\naudience = 'a'\n";
     let wrong = |text: &str| Issuer::new(toml::from_str(text).unwrap()).unwrap_err();
     for (lines, part) in [

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{Identity, Source, TOKEN_BYTES_MAX};
+use crate::{Identity, IdentitySource, TOKEN_BYTES_MAX};
 
 const SERVICE: &str = "registry.example.com";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -16,16 +16,18 @@ fn start() -> SystemTime {
 }
 
 fn claims(now: SystemTime) -> TokenClaims {
-    let Identity::Named(alice) = Identity::named("alice", Source::Htpasswd) else { panic!() };
+    let Identity::Named(alice) = Identity::named("alice", IdentitySource::Htpasswd) else {
+        panic!()
+    };
     TokenClaims::new(SERVICE, Some(*alice), now, 5 * MINUTE, "1".to_owned())
 }
 
 fn token(ring: &Keyring, now: SystemTime) -> String {
-    ring.signing_key(now).unwrap().sign(Kind::Access, &claims(now)).unwrap()
+    ring.signing_key(now).unwrap().sign(TokenKind::Access, &claims(now)).unwrap()
 }
 
 fn verify(ring: &Keyring, token: &str, now: SystemTime) -> Result<TokenClaims, JwsError> {
-    ring.verify(&Unverified::parse(token)?, Kind::Access, SERVICE, now)
+    ring.verify(&UnverifiedToken::parse(token)?, TokenKind::Access, SERVICE, now)
 }
 
 /// A token with its header changed, and the old signature.
@@ -38,7 +40,7 @@ fn with_header(token: &str, change: impl FnOnce(&mut Value)) -> String {
 }
 
 #[test]
-fn a_token_is_good_for_its_time() {
+fn a_token_is_valid_until_it_expires() {
     let ring = Keyring::new(start()).unwrap();
     let token = token(&ring, start());
     assert_eq!(verify(&ring, &token, start()).unwrap(), claims(start()));
@@ -50,47 +52,48 @@ fn a_token_is_good_for_its_time() {
 }
 
 #[test]
-fn a_token_for_another_service_or_purpose_is_refused() {
+fn a_token_for_another_service_or_purpose_is_rejected() {
     let ring = Keyring::new(start()).unwrap();
     let key = ring.signing_key(start()).unwrap();
     let mut other = claims(start());
     other.aud = "other".to_owned();
-    let wrong_audience = key.sign(Kind::Access, &other).unwrap();
+    let wrong_audience = key.sign(TokenKind::Access, &other).unwrap();
     assert_eq!(verify(&ring, &wrong_audience, start()), Err(JwsError::Malformed));
     let mut other = claims(start());
     other.iss = "other".to_owned();
-    let wrong_issuer = key.sign(Kind::Access, &other).unwrap();
+    let wrong_issuer = key.sign(TokenKind::Access, &other).unwrap();
     assert_eq!(verify(&ring, &wrong_issuer, start()), Err(JwsError::Malformed));
-    let refresh = key.sign(Kind::Refresh, &claims(start())).unwrap();
+    let refresh = key.sign(TokenKind::Refresh, &claims(start())).unwrap();
     assert_eq!(verify(&ring, &refresh, start()), Err(JwsError::Malformed));
 }
 
 #[test]
-fn a_name_that_its_source_does_not_give_is_refused() {
+fn a_name_that_its_source_cannot_issue_is_rejected() {
     let ring = Keyring::new(start()).unwrap();
     let key = ring.signing_key(start()).unwrap();
-    let result = |kind: Kind, name: &str, source: Source, groups: &[&str]| {
+    let result = |kind: TokenKind, name: &str, source: IdentitySource, groups: &[&str]| {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        let named = Named { name: name.to_owned(), groups, claims: Default::default(), source };
+        let named =
+            NamedIdentity { name: name.to_owned(), groups, claims: Default::default(), source };
         let claims = TokenClaims { identity: Some(named), ..claims(start()) };
         let token = key.sign(kind, &claims).unwrap();
-        ring.verify(&Unverified::parse(&token).unwrap(), kind, SERVICE, start()).map(|_| ())
+        ring.verify(&UnverifiedToken::parse(&token).unwrap(), kind, SERVICE, start()).map(|_| ())
     };
-    let access_token = || Source::AccessToken("0123456789abcdef".to_owned());
-    let issuer = || Source::Issuer("github".to_owned());
-    for kind in [Kind::Access, Kind::Refresh] {
+    let access_token = || IdentitySource::AccessToken("0123456789abcdef".to_owned());
+    let issuer = || IdentitySource::Issuer("github".to_owned());
+    for kind in [TokenKind::Access, TokenKind::Refresh] {
         for (name, source, groups) in [
-            ("alice", Source::Certificate, &[][..]),
+            ("alice", IdentitySource::Certificate, &[][..]),
             ("alice", access_token(), &[]),
             ("alice", issuer(), &[]),
-            ("access-token:ci", Source::Htpasswd, &[]),
-            ("certificate:alice", Source::Htpasswd, &[]),
-            ("access-token:ci", Source::Certificate, &[]),
+            ("access-token:ci", IdentitySource::Htpasswd, &[]),
+            ("certificate:alice", IdentitySource::Htpasswd, &[]),
+            ("access-token:ci", IdentitySource::Certificate, &[]),
             ("certificate:alice", access_token(), &[]),
             ("gitlab:a/b", issuer(), &[]),
             ("githubs:a/b", issuer(), &[]),
-            ("alice", Source::Htpasswd, &["github:owners"]),
-            ("certificate:alice", Source::Certificate, &["github:owners"]),
+            ("alice", IdentitySource::Htpasswd, &["github:owners"]),
+            ("certificate:alice", IdentitySource::Certificate, &["github:owners"]),
             ("access-token:ci", access_token(), &["github:owners"]),
             ("github:a/b", issuer(), &["gitlab:owners"]),
         ] {
@@ -98,10 +101,10 @@ fn a_name_that_its_source_does_not_give_is_refused() {
             assert_eq!(refused, Err(JwsError::Malformed), "{name} of {source:?}");
         }
         for (name, source, groups) in [
-            ("alice", Source::Htpasswd, &[][..]),
+            ("alice", IdentitySource::Htpasswd, &[][..]),
             ("access-token:ci", access_token(), &[]),
-            ("certificate:alice", Source::Certificate, &[]),
-            ("certificate:spiffe://a/b", Source::Certificate, &[]),
+            ("certificate:alice", IdentitySource::Certificate, &[]),
+            ("certificate:spiffe://a/b", IdentitySource::Certificate, &[]),
             ("github:a/b", issuer(), &["github:owners"]),
         ] {
             assert_eq!(result(kind, name, source, groups), Ok(()), "{name}");
@@ -110,7 +113,7 @@ fn a_name_that_its_source_does_not_give_is_refused() {
 }
 
 #[test]
-fn no_algorithm_but_the_keys_own_is_taken() {
+fn only_the_algorithm_of_the_key_is_accepted() {
     let ring = Keyring::new(start()).unwrap();
     let token = token(&ring, start());
     let payload = token.split('.').nth(1).unwrap();
@@ -169,7 +172,7 @@ fn a_key_id_is_no_path_and_must_be_known() {
 }
 
 #[test]
-fn what_is_malformed_is_refused_whole() {
+fn malformed_tokens_are_rejected() {
     let ring = Keyring::new(start()).unwrap();
     let token = token(&ring, start());
     let (head, signature) = token.rsplit_once('.').unwrap();
@@ -221,12 +224,12 @@ fn a_key_stays_as_long_as_its_tokens() {
     let mut ring = Keyring::new(start()).unwrap();
     let mut now = start() + DAY;
     let refresh = TokenClaims::new(SERVICE, None, now, month, "r".to_owned());
-    let refresh = ring.signing_key(now).unwrap().sign(Kind::Refresh, &refresh).unwrap();
+    let refresh = ring.signing_key(now).unwrap().sign(TokenKind::Refresh, &refresh).unwrap();
     for _ in 0..29 {
         ring = ring.rotated(now, DAY, month).unwrap().unwrap();
         now += DAY;
-        let parsed = Unverified::parse(&refresh).unwrap();
-        assert!(ring.verify(&parsed, Kind::Refresh, SERVICE, now).is_ok());
+        let parsed = UnverifiedToken::parse(&refresh).unwrap();
+        assert!(ring.verify(&parsed, TokenKind::Refresh, SERVICE, now).is_ok());
     }
     for _ in 0..30 {
         ring = ring.rotated(now, DAY, month).unwrap().unwrap();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::Named;
+use crate::NamedIdentity;
 
 const FILE: &str = r#"
 [groups]
@@ -55,27 +55,27 @@ actions = ["list"]
 "#;
 
 fn user(name: &str) -> Identity {
-    Identity::named(name, Source::Htpasswd)
+    Identity::named(name, IdentitySource::Htpasswd)
 }
 
 fn workload(repository: &str) -> Identity {
-    Identity::Named(Box::new(Named {
+    Identity::Named(Box::new(NamedIdentity {
         name: format!("github:{repository}"),
         groups: BTreeSet::new(),
         claims: [("repository".to_owned(), repository.into())].into(),
-        source: Source::Issuer("github".to_owned()),
+        source: IdentitySource::Issuer("github".to_owned()),
     }))
 }
 
 fn decide(
     policy: &Policy,
     identity: &Identity,
-    action: Action,
+    action: AccessAction,
     name: &str,
-    tag: Tagged<'_>,
-) -> Decision {
+    tag: QueryTag<'_>,
+) -> PolicyDecision {
     let repository: Option<RepositoryName> = name.parse().ok();
-    let query = Query {
+    let query = PolicyQuery {
         identity,
         certificate: None,
         action,
@@ -84,12 +84,12 @@ fn decide(
         address: None,
         now: SystemTime::UNIX_EPOCH,
     };
-    policy.decide(&query, Grants::None)
+    policy.decide(&query, CredentialGrants::None)
 }
 
-fn says(identity: &Identity, action: Action, name: &str) -> (bool, String) {
+fn says(identity: &Identity, action: AccessAction, name: &str) -> (bool, String) {
     let policy = Policy::parse(FILE).unwrap();
-    let decision = decide(&policy, identity, action, name, Tagged::No);
+    let decision = decide(&policy, identity, action, name, QueryTag::No);
     (decision.allowed, decision.reason.to_string())
 }
 
@@ -98,22 +98,22 @@ fn the_deciding_rule_is_named() {
     let yes = |rule: &str| (true, rule.to_owned());
     let no = |rule: &str| (false, rule.to_owned());
     let alice = &user("alice");
-    assert_eq!(says(alice, Action::Push, "team/app"), yes("rule 1 (developers)"));
-    assert_eq!(says(alice, Action::Push, "team/secret/x"), no("rule 2 (no secrets)"));
-    assert_eq!(says(alice, Action::Delete, "team/app"), no("no rule allows it"));
-    assert_eq!(says(&user("carol"), Action::Push, "team/app"), no("no rule allows it"));
-    assert_eq!(says(&Identity::Anonymous, Action::Pull, "public/x"), yes("rule 4 (public)"));
-    assert_eq!(says(&Identity::Anonymous, Action::List, ""), no("no rule allows it"));
-    assert_eq!(says(alice, Action::List, ""), yes("rule 6 (lists)"));
+    assert_eq!(says(alice, AccessAction::Push, "team/app"), yes("rule 1 (developers)"));
+    assert_eq!(says(alice, AccessAction::Push, "team/secret/x"), no("rule 2 (no secrets)"));
+    assert_eq!(says(alice, AccessAction::Delete, "team/app"), no("no rule allows it"));
+    assert_eq!(says(&user("carol"), AccessAction::Push, "team/app"), no("no rule allows it"));
+    assert_eq!(says(&Identity::Anonymous, AccessAction::Pull, "public/x"), yes("rule 4 (public)"));
+    assert_eq!(says(&Identity::Anonymous, AccessAction::List, ""), no("no rule allows it"));
+    assert_eq!(says(alice, AccessAction::List, ""), yes("rule 6 (lists)"));
 }
 
 #[test]
 fn a_pull_is_also_for_mounting_and_not_the_other_way_round() {
     let alice = &user("alice");
-    assert!(says(alice, Action::Mount, "team/app").0);
-    assert!(!says(alice, Action::Mount, "team/secret/x").0);
-    assert!(says(alice, Action::Mount, "base/x").0);
-    assert!(!says(alice, Action::Pull, "base/x").0);
+    assert!(says(alice, AccessAction::Mount, "team/app").0);
+    assert!(!says(alice, AccessAction::Mount, "team/secret/x").0);
+    assert!(says(alice, AccessAction::Mount, "base/x").0);
+    assert!(!says(alice, AccessAction::Pull, "base/x").0);
 }
 
 #[test]
@@ -121,45 +121,47 @@ fn what_depends_on_the_tag_is_known_before_any_tag_is() {
     let policy = Policy::parse(FILE).unwrap();
     let depends = |identity: &Identity, action, name: &str| {
         let repository = name.parse().ok();
-        policy.depends_on_tag(&Query {
+        policy.depends_on_tag(&PolicyQuery {
             identity,
             certificate: None,
             action,
             repository: repository.as_ref(),
-            tag: Tagged::No,
+            tag: QueryTag::No,
             address: None,
             now: SystemTime::UNIX_EPOCH,
         })
     };
-    assert!(depends(&workload("acme/app"), Action::Push, "acme/app"));
-    assert!(!depends(&workload("acme/app"), Action::Pull, "acme/app"));
-    assert!(!depends(&workload("acme/app"), Action::Push, "acme/other"));
-    assert!(!depends(&user("alice"), Action::Push, "acme/app"));
+    assert!(depends(&workload("acme/app"), AccessAction::Push, "acme/app"));
+    assert!(!depends(&workload("acme/app"), AccessAction::Pull, "acme/app"));
+    assert!(!depends(&workload("acme/app"), AccessAction::Push, "acme/other"));
+    assert!(!depends(&user("alice"), AccessAction::Push, "acme/app"));
 }
 
 #[test]
-fn nobody_takes_the_name_of_another() {
-    let access_token = Identity::named("access-token:alice", Source::AccessToken("1".to_owned()));
-    assert!(!says(&access_token, Action::Push, "team/app").0);
-    let certificate = Identity::named("certificate:alice", Source::Certificate);
-    assert!(!says(&certificate, Action::Push, "team/app").0);
+fn identities_cannot_be_impersonated_across_sources() {
+    let access_token =
+        Identity::named("access-token:alice", IdentitySource::AccessToken("1".to_owned()));
+    assert!(!says(&access_token, AccessAction::Push, "team/app").0);
+    let certificate = Identity::named("certificate:alice", IdentitySource::Certificate);
+    assert!(!says(&certificate, AccessAction::Push, "team/app").0);
 }
 
 #[test]
 fn claims_and_conditions_narrow() {
     let policy = Policy::parse(FILE).unwrap();
-    let push =
-        |identity: &Identity, tag| decide(&policy, identity, Action::Push, "acme/app", tag).allowed;
-    assert!(push(&workload("acme/app"), Tagged::Is("v1")));
-    assert!(push(&workload("acme/app"), Tagged::No));
-    assert!(!push(&workload("acme/app"), Tagged::Is("latest")));
-    assert!(push(&workload("acme/app"), Tagged::Unknown), "decided again with the request");
-    assert!(!push(&workload("evil/app"), Tagged::Is("v1")));
-    assert!(!push(&user("acme/app"), Tagged::Is("v1")));
+    let push = |identity: &Identity, tag| {
+        decide(&policy, identity, AccessAction::Push, "acme/app", tag).allowed
+    };
+    assert!(push(&workload("acme/app"), QueryTag::Is("v1")));
+    assert!(push(&workload("acme/app"), QueryTag::No));
+    assert!(!push(&workload("acme/app"), QueryTag::Is("latest")));
+    assert!(push(&workload("acme/app"), QueryTag::Unknown), "decided again with the request");
+    assert!(!push(&workload("evil/app"), QueryTag::Is("v1")));
+    assert!(!push(&user("acme/app"), QueryTag::Is("v1")));
 }
 
 #[test]
-fn a_condition_that_fails_lets_nobody_in() {
+fn a_failing_condition_grants_nothing() {
     let rule = |effect: &str| {
         format!(
             "[[rule]]\nsubjects = [\"everyone\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n\
@@ -170,39 +172,39 @@ fn a_condition_that_fails_lets_nobody_in() {
     };
     let alice = user("alice");
     let allow = Policy::parse(&rule("allow")).unwrap();
-    assert!(!decide(&allow, &alice, Action::Push, "a", Tagged::No).allowed);
+    assert!(!decide(&allow, &alice, AccessAction::Push, "a", QueryTag::No).allowed);
     let deny = Policy::parse(&rule("deny")).unwrap();
-    let denied = decide(&deny, &alice, Action::Pull, "a", Tagged::No);
+    let denied = decide(&deny, &alice, AccessAction::Pull, "a", QueryTag::No);
     assert!(!denied.allowed);
-    assert!(matches!(denied.reason, Reason::Condition { .. }), "{denied:?}");
+    assert!(matches!(denied.reason, DecisionReason::Condition { .. }), "{denied:?}");
 }
 
 #[test]
 fn without_a_file_users_may_do_everything_and_others_nothing() {
     let policy = Policy::of_users();
-    for action in Action::ALL {
-        assert!(decide(&policy, &user("alice"), action, "a/b", Tagged::No).allowed, "{action}");
+    for action in AccessAction::ALL {
+        assert!(decide(&policy, &user("alice"), action, "a/b", QueryTag::No).allowed, "{action}");
         for other in [Identity::Anonymous, workload("a/b")] {
-            assert!(!decide(&policy, &other, action, "a/b", Tagged::No).allowed, "{action}");
+            assert!(!decide(&policy, &other, action, "a/b", QueryTag::No).allowed, "{action}");
         }
     }
     assert!(!policy.has_anonymous());
     let open = Policy::of_users().with_anonymous_pull();
     assert!(open.has_anonymous());
-    assert!(decide(&open, &Identity::Anonymous, Action::Pull, "a/b", Tagged::No).allowed);
-    assert!(!decide(&open, &Identity::Anonymous, Action::Push, "a/b", Tagged::No).allowed);
+    assert!(decide(&open, &Identity::Anonymous, AccessAction::Pull, "a/b", QueryTag::No).allowed);
+    assert!(!decide(&open, &Identity::Anonymous, AccessAction::Push, "a/b", QueryTag::No).allowed);
 }
 
 #[test]
 fn an_empty_file_allows_nothing() {
     let policy = Policy::parse("").unwrap();
-    for action in Action::ALL {
-        assert!(!decide(&policy, &user("alice"), action, "a", Tagged::No).allowed);
+    for action in AccessAction::ALL {
+        assert!(!decide(&policy, &user("alice"), action, "a", QueryTag::No).allowed);
     }
 }
 
 #[test]
-fn what_is_wrong_in_a_file_is_said() {
+fn errors_of_a_file_name_the_problem() {
     let rule = |lines: &str| format!("[[rule]]\nname = \"r\"\n{lines}");
     let whole = "subjects = ['everyone']\nrepositories = ['**']\nactions = ['pull']\n";
     for (text, part) in [

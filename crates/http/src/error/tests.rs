@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use jreg_access::{Credentialed, Right};
-use jreg_auth::Scope;
+use jreg_auth::TokenScope;
 use jreg_oci::{Endpoint, Reference, RepositoryName};
 
 use super::*;
@@ -191,7 +191,7 @@ fn refusals() -> Vec<ApiError> {
             refusals.push(AuthError::Unauthenticated { challenge, access, reason }.into());
         }
         for scope in ["", "repository:other/app:pull,push"] {
-            let access = RefusedAccess::of_scope(by.clone(), &Scope::parse([scope]));
+            let access = RefusedAccess::of_scope(by.clone(), &TokenScope::parse([scope]));
             refusals.push(
                 AuthError::Unauthenticated { challenge: None, access, reason: reason() }.into(),
             );

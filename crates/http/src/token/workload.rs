@@ -41,12 +41,12 @@ pub(super) fn asked(
     guard: &Guard,
 ) -> Result<TokenParameters, ApiError> {
     if let Some(twice) = KNOWN.into_iter().find(|name| parameters.all(name).nth(1).is_some()) {
-        return Err(invalid(format!("the parameter {twice} is there more than once")));
+        return Err(invalid(format!("the parameter {twice} must not be repeated")));
     }
     // One without a value is as good as absent (RFC 6749 section 3.2).
     let get = |name| parameters.get(name).filter(|value| !value.is_empty());
     if ["actor_token", "actor_token_type"].into_iter().any(|name| get(name).is_some()) {
-        return Err(invalid("nobody acts for others here: there must be no actor_token"));
+        return Err(invalid("actor_token is not supported"));
     }
     if get("requested_token_type").is_some_and(|kind| kind != ACCESS_TOKEN) {
         return Err(invalid(format!("requested_token_type must be {ACCESS_TOKEN}, or absent")));
@@ -59,7 +59,7 @@ pub(super) fn asked(
     let is_us = |name| get(name).is_none_or(|value| value == guard.service());
     if !is_us("audience") || !is_us("service") || get("resource").is_some() {
         let us = guard.service();
-        let message = format!("tokens are for audience {us} only; resource is not understood");
+        let message = format!("tokens are for audience {us} only; resource is not supported");
         return Err(oauth(OauthError::InvalidTarget, message));
     }
     let credentials = Credentials::bearer(need("subject_token")?).map_err(|_| {

@@ -1,6 +1,6 @@
 //! [`Collector`]: removes links that nothing refers to, and the bytes that only they named.
 
-use super::{Context, Link, Process, REPOSITORIES, World};
+use super::{BlobWorld, Context, Link, Process, REPOSITORIES};
 use crate::Rule;
 use crate::checked::{Note, note};
 use crate::set::Set;
@@ -8,7 +8,7 @@ use crate::set::Set;
 /// One run. It has no deadline anywhere: each of its steps may come as late as it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Collector {
-    at: At,
+    at: CollectorStep,
     /// T0.
     cut: u8,
     /// R: the repositories whose manifests refer to the blob.
@@ -24,7 +24,7 @@ pub(crate) struct Collector {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum At {
+enum CollectorStep {
     Beginning,
     References,
     /// C3: about to read the link of that repository.
@@ -44,7 +44,7 @@ enum At {
 impl Collector {
     pub(crate) fn run() -> Process {
         Process::Collector(Self {
-            at: At::Beginning,
+            at: CollectorStep::Beginning,
             cut: 0,
             references: Set::EMPTY,
             named: [None; REPOSITORIES],
@@ -55,34 +55,41 @@ impl Collector {
         })
     }
 
-    pub(crate) fn choices(&self, world: &World, context: &Context) -> u8 {
-        let is_waiting = self.at == At::Queue(0) && world.now - self.since < context.limits.wait;
+    pub(crate) fn choices(&self, world: &BlobWorld, context: &Context) -> u8 {
+        let is_waiting =
+            self.at == CollectorStep::Queue(0) && world.now - self.since < context.limits.wait;
         u8::from(!(is_waiting && context.keeps(Rule::Wait)))
     }
 
-    pub(crate) fn step(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    pub(crate) fn step(
+        &mut self,
+        world: &mut BlobWorld,
+        context: &Context,
+    ) -> (Option<Process>, Note) {
         match self.at {
-            At::Beginning => {
+            CollectorStep::Beginning => {
                 self.cut = world.now;
-                self.at = At::References;
+                self.at = CollectorStep::References;
                 (None, note("begins"))
             }
-            At::References => {
+            CollectorStep::References => {
                 self.references = world.manifests;
-                self.at = At::Link(0);
+                self.at = CollectorStep::Link(0);
                 (None, note("lists the manifests"))
             }
-            At::Link(repository) => (self.list(world, context, repository), {
+            CollectorStep::Link(repository) => (self.list(world, context, repository), {
                 note("lists the link of").about(repository)
             }),
-            At::Again => self.read_again(world, context),
-            At::Delete { repository, version } => self.delete(world, context, repository, version),
-            At::Queue(repository) => self.list_again(world, context, repository),
-            At::Remove => self.remove(world),
+            CollectorStep::Again => self.read_again(world, context),
+            CollectorStep::Delete { repository, version } => {
+                self.delete(world, context, repository, version)
+            }
+            CollectorStep::Queue(repository) => self.list_again(world, context, repository),
+            CollectorStep::Remove => self.remove(world),
         }
     }
 
-    fn list(&mut self, world: &World, context: &Context, repository: u8) -> Option<Process> {
+    fn list(&mut self, world: &BlobWorld, context: &Context, repository: u8) -> Option<Process> {
         if repository == 0 && !context.keeps(Rule::CutFirst) {
             self.cut = world.now;
         }
@@ -93,7 +100,7 @@ impl Collector {
             self.candidates = self.candidates.with(repository);
         }
         if !context.is_last(repository) {
-            self.at = At::Link(repository + 1);
+            self.at = CollectorStep::Link(repository + 1);
             return None;
         }
         (self.cut, self.references) = (self.cut_if(context, self.candidates), Set::EMPTY);
@@ -105,9 +112,9 @@ impl Collector {
         if left.is_empty() || !context.keeps(Rule::AgeAgain) { 0 } else { self.cut }
     }
 
-    fn next_candidate(&mut self, world: &World, context: &Context) -> Option<Process> {
+    fn next_candidate(&mut self, world: &BlobWorld, context: &Context) -> Option<Process> {
         self.cut = self.cut_if(context, self.candidates);
-        self.at = At::Again;
+        self.at = CollectorStep::Again;
         if !self.candidates.is_empty() {
             return None;
         }
@@ -132,15 +139,15 @@ impl Collector {
         gone.fold(Set::EMPTY, Set::with)
     }
 
-    fn queue(&mut self, world: &World) -> Option<Process> {
+    fn queue(&mut self, world: &BlobWorld) -> Option<Process> {
         if self.queued.is_empty() {
             return Some(Process::Done);
         }
-        (self.at, self.since) = (At::Queue(0), world.now);
+        (self.at, self.since) = (CollectorStep::Queue(0), world.now);
         None
     }
 
-    fn read_again(&mut self, world: &World, context: &Context) -> (Option<Process>, Note) {
+    fn read_again(&mut self, world: &BlobWorld, context: &Context) -> (Option<Process>, Note) {
         let Some(repository) = self.candidates.first() else {
             return (self.next_candidate(world, context), note("has no candidate"));
         };
@@ -151,13 +158,13 @@ impl Collector {
             let end = self.next_candidate(world, context);
             return (end, note("spares the link of").about(repository));
         }
-        self.at = At::Delete { repository, version: link.version };
+        self.at = CollectorStep::Delete { repository, version: link.version };
         (None, note("looks again at the link of").about(repository))
     }
 
     fn delete(
         &mut self,
-        world: &mut World,
+        world: &mut BlobWorld,
         context: &Context,
         repository: u8,
         version: u8,
@@ -176,7 +183,7 @@ impl Collector {
 
     fn list_again(
         &mut self,
-        world: &mut World,
+        world: &mut BlobWorld,
         context: &Context,
         repository: u8,
     ) -> (Option<Process>, Note) {
@@ -187,13 +194,17 @@ impl Collector {
         if let Some(location) = world.link(repository).value.names(context) {
             self.queued = self.queued.without(location);
         }
-        self.at = if context.is_last(repository) { At::Remove } else { At::Queue(repository + 1) };
+        self.at = if context.is_last(repository) {
+            CollectorStep::Remove
+        } else {
+            CollectorStep::Queue(repository + 1)
+        };
         let end = self.queued.is_empty().then_some(Process::Done);
         (end, note("lists again the link of").about(repository))
     }
 
-    fn remove(&mut self, world: &mut World) -> (Option<Process>, Note) {
-        self.at = At::Remove;
+    fn remove(&mut self, world: &mut BlobWorld) -> (Option<Process>, Note) {
+        self.at = CollectorStep::Remove;
         let Some(location) = self.queued.first() else {
             return (Some(Process::Done), note("has nothing to remove"));
         };

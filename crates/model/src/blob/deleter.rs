@@ -1,6 +1,6 @@
 //! [`Deleter`]: deletes the blob, or the manifest that refers to it, by the API.
 
-use super::{Link, Process, World};
+use super::{BlobWorld, Link, Process};
 use crate::checked::{Note, note};
 
 /// A DELETE.
@@ -34,7 +34,7 @@ impl Deleter {
         Self { repository, what: What::Blob }
     }
 
-    pub(crate) fn step(&mut self, world: &mut World) -> (Option<Process>, Note) {
+    pub(crate) fn step(&mut self, world: &mut BlobWorld) -> (Option<Process>, Note) {
         let repository = self.repository;
         match self.what {
             What::Manifest => {

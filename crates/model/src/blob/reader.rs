@@ -1,6 +1,6 @@
 //! [`Reader`]: somebody who was told where the bytes are, and reads them a little later.
 
-use super::{Context, Process, World};
+use super::{BlobWorld, Context, Process};
 use crate::checked::{Note, note};
 
 /// A reader with a location from memory, or a signed URL. (A reader who does not find the bytes
@@ -29,7 +29,7 @@ impl Reader {
         u8::from(self.told.is_none())
     }
 
-    pub(crate) fn step(&mut self, world: &World, context: &Context) -> (Option<Process>, Note) {
+    pub(crate) fn step(&mut self, world: &BlobWorld, context: &Context) -> (Option<Process>, Note) {
         let Some(location) = world.link(self.repository).value.live() else {
             return (Some(Process::Failed), note("finds no live link"));
         };

@@ -1,15 +1,15 @@
 //! The scenarios with one blob.
 
 use super::collector::Collector;
+use super::deduplicate::Deduplication;
 use super::deleter::Deleter;
-use super::fold::Fold;
+use super::monolithic::MonolithicUpload;
 use super::mount::{Mount, Mover};
 use super::push::{Head, Push};
 use super::reader::Reader;
 use super::sweep::{Findings, Sweep};
 use super::upload::{Cancel, Closer, Stream};
-use super::whole::Whole;
-use super::{Blob, Context, Goal, Link, Process, REPOSITORIES, Session, World};
+use super::{Blob, BlobWorld, Context, Goal, Link, Process, REPOSITORIES, Session};
 use crate::record::Record;
 use crate::set::Set;
 
@@ -24,7 +24,7 @@ impl Blob {
         for (record, link) in all.iter_mut().zip(links) {
             record.value = *link;
         }
-        let world = World {
+        let world = BlobWorld {
             now: 0,
             links: all,
             session: Record::old(Session::Absent),
@@ -151,18 +151,18 @@ fn collecting() -> Vec<Blob> {
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
         Blob::new("fold, push to 2, collector", &[Live(0), Live(1)])
-            .with(Fold::into_other(0, 1))
+            .with(Deduplication::into_other(0, 1))
             .with(Push::to(1))
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
         Blob::new("fold, DELETE, push to 2, collector", &[Live(0), Live(1)])
-            .with(Fold::into_other(0, 1))
+            .with(Deduplication::into_other(0, 1))
             .with(Deleter::of_blob(0))
             .with(Push::to(1))
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
         Blob::new("fold of 2, mount 2→1, collector", &[Absent, Live(0), Live(0), Live(1)])
-            .with(Fold::into_other(1, 3))
+            .with(Deduplication::into_other(1, 3))
             .with(Mount::from_to(1, 0))
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
@@ -171,8 +171,8 @@ fn collecting() -> Vec<Blob> {
             &[Live(0), Live(1)],
         )
         .spoiling(1)
-        .with(Fold::into_other(0, 1))
-        .with(Fold::into_other(1, 0))
+        .with(Deduplication::into_other(0, 1))
+        .with(Deduplication::into_other(1, 0))
         .with(Push::to(0))
         .with(Collector::run())
         .reaching(&[Collects]),
@@ -187,27 +187,27 @@ fn collecting() -> Vec<Blob> {
 fn uploading() -> Vec<Blob> {
     vec![
         Blob::new("2 uploads, DELETE, collector", &[Absent])
-            .with(Whole::to(0))
-            .with(Whole::to(0))
+            .with(MonolithicUpload::to(0))
+            .with(MonolithicUpload::to(0))
             .with(Deleter::of_blob(0))
             .with(Collector::run())
             .reaching(&[Collects, AllEnd]),
         Blob::new("upload that loses an answer, mount 1→2, DELETE, upload", &[Absent, Absent])
-            .with(Whole::losing(0))
+            .with(MonolithicUpload::losing(0))
             .with(Mount::from_to(0, 1))
             .with(Deleter::of_blob(0))
-            .with(Whole::to(0))
+            .with(MonolithicUpload::to(0))
             .reaching(&[AllEnd])
             .until(3),
         Blob::new("upload that deduplicates, DELETE in 2, collector", &[Absent, Live(0)])
-            .with(Whole::deduplicating(0, 1))
+            .with(MonolithicUpload::deduplicating(0, 1))
             .with(Deleter::of_blob(1))
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
         Blob::new("uploads onto lost bytes, DELETE, collector", &[Live(0), Absent])
             .losing(0)
-            .with(Whole::to(0))
-            .with(Whole::deduplicating(1, 0))
+            .with(MonolithicUpload::to(0))
+            .with(MonolithicUpload::deduplicating(1, 0))
             .with(Deleter::of_blob(0))
             .with(Collector::run())
             .reaching(&[Collects, AllEnd])
@@ -242,12 +242,12 @@ fn uploading() -> Vec<Blob> {
 fn sweeping() -> Vec<Blob> {
     vec![
         Blob::new("upload, 2 sweeps at once", &[Absent])
-            .with(Whole::to(0))
+            .with(MonolithicUpload::to(0))
             .with(Sweep::times(1))
             .with(Sweep::times(1))
             .reaching(&[Frees, AllEnd]),
         Blob::new("upload, mount 1→2, sweeps", &[Absent, Absent])
-            .with(Whole::to(0))
+            .with(MonolithicUpload::to(0))
             .with(Mount::from_to(0, 1))
             .with(Sweep::times(2))
             .reaching(&[Frees, AllEnd]),
@@ -264,13 +264,13 @@ fn sweeping() -> Vec<Blob> {
             .with(Sweep::times(2))
             .reaching(&[Frees, AllEnd]),
         Blob::new("fold, mount 1→3, sweeps", &[Live(0), Live(1), Absent])
-            .with(Fold::into_other(0, 1))
+            .with(Deduplication::into_other(0, 1))
             .with(Mount::from_to(0, 2))
             .with(Sweep::times(2))
             .reaching(&[Frees, AllEnd])
             .until(10),
         Blob::new("fold, reader, sweeps", &[Live(0), Live(1)])
-            .with(Fold::into_other(0, 1))
+            .with(Deduplication::into_other(0, 1))
             .with(Reader::of(0))
             .with(Sweep::times(2))
             .reaching(&[Frees, AllEnd])
@@ -286,20 +286,20 @@ fn sweeping() -> Vec<Blob> {
 pub(crate) fn large() -> Vec<Blob> {
     vec![
         Blob::new("fold, push to 1, push to 2, collector", &[Live(0), Live(1)])
-            .with(Fold::into_other(0, 1))
+            .with(Deduplication::into_other(0, 1))
             .with(Push::to(0))
             .with(Push::to(1))
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
         Blob::new("upload, mount 1→2, 2 sweeps at once", &[Absent, Absent])
-            .with(Whole::to(0))
+            .with(MonolithicUpload::to(0))
             .with(Mount::from_to(0, 1))
             .with(Sweep::times(1))
             .with(Sweep::times(1))
             .reaching(&[Frees, AllEnd]),
         Blob::new("2 uploads, 2 sweeps at once", &[Absent])
-            .with(Whole::to(0))
-            .with(Whole::to(0))
+            .with(MonolithicUpload::to(0))
+            .with(MonolithicUpload::to(0))
             .with(Sweep::times(1))
             .with(Sweep::times(1))
             .reaching(&[Frees, AllEnd]),
@@ -310,7 +310,7 @@ pub(crate) fn large() -> Vec<Blob> {
             .with(Collector::run())
             .reaching(&[Collects, Frees, AllEnd]),
         Blob::new("fold, mount 1→3, 2 sweeps at once", &[Live(0), Live(1), Absent])
-            .with(Fold::into_other(0, 1))
+            .with(Deduplication::into_other(0, 1))
             .with(Mount::from_to(0, 2))
             .with(Sweep::times(1))
             .with(Sweep::times(1))

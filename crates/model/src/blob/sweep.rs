@@ -1,6 +1,6 @@
 //! [`Sweep`]: removes bytes that no link ever named, or none names any more.
 
-use super::{Context, Process, Session, World};
+use super::{BlobWorld, Context, Process, Session};
 use crate::Rule;
 use crate::checked::{Note, note};
 use crate::set::Set;
@@ -28,18 +28,18 @@ pub(crate) struct Sweep {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum SweepStep {
     Bytes,
     Session,
     Link(u8),
 }
 
 /// The steps of a listing.
-fn steps(context: &Context) -> impl DoubleEndedIterator<Item = Step> + ExactSizeIterator {
+fn steps(context: &Context) -> impl DoubleEndedIterator<Item = SweepStep> + ExactSizeIterator {
     (0..context.repositories + 2).map(|step| match step {
-        0 => Step::Bytes,
-        1 => Step::Session,
-        repository => Step::Link(repository - 2),
+        0 => SweepStep::Bytes,
+        1 => SweepStep::Session,
+        repository => SweepStep::Link(repository - 2),
     })
 }
 
@@ -66,7 +66,11 @@ impl Sweep {
         None
     }
 
-    pub(crate) fn step(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    pub(crate) fn step(
+        &mut self,
+        world: &mut BlobWorld,
+        context: &Context,
+    ) -> (Option<Process>, Note) {
         let made = usize::from(self.made);
         if made == 0 {
             self.began = world.now;
@@ -80,13 +84,13 @@ impl Sweep {
         (None, self.list(world, context, step))
     }
 
-    fn list(&mut self, world: &World, context: &Context, step: Step) -> Note {
+    fn list(&mut self, world: &BlobWorld, context: &Context, step: SweepStep) -> Note {
         match step {
-            Step::Bytes => {
+            SweepStep::Bytes => {
                 self.listed = world.bytes;
                 note("lists the bytes")
             }
-            Step::Session => {
+            SweepStep::Session => {
                 if let Session::Open(location) | Session::Closed(location) = world.session.value
                     && context.keeps(Rule::SweepSessions)
                 {
@@ -94,7 +98,7 @@ impl Sweep {
                 }
                 note("lists the sessions")
             }
-            Step::Link(repository) => {
+            SweepStep::Link(repository) => {
                 if let Some(location) = world.link(repository).value.names(context) {
                     self.named = self.named.with(location);
                 }
@@ -104,7 +108,7 @@ impl Sweep {
     }
 
     /// Decides and writes down what it found, then removes.
-    fn finish(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    fn finish(&mut self, world: &mut BlobWorld, context: &Context) -> (Option<Process>, Note) {
         if usize::from(self.made) == steps(context).len() {
             self.made += 1;
             let unnamed = self.listed.minus(self.named);

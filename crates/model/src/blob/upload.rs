@@ -1,8 +1,8 @@
 //! [`Stream`], [`Closer`] and [`Cancel`]: an upload in several requests, with a session.
 
-use super::hold::{Held, Hold};
 use super::mount::link_over;
-use super::{Context, Link, Process, Session, World};
+use super::touch::{LinkTouch, LinkTouched};
+use super::{BlobWorld, Context, Link, Process, Session};
 use crate::Rule;
 use crate::checked::{Note, note};
 
@@ -21,7 +21,11 @@ impl Stream {
         Process::Stream(Self { stored: None })
     }
 
-    pub(crate) fn step(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    pub(crate) fn step(
+        &mut self,
+        world: &mut BlobWorld,
+        context: &Context,
+    ) -> (Option<Process>, Note) {
         let Some((location, opened)) = self.stored else {
             let location = world.put_bytes();
             self.stored = Some((location, world.now));
@@ -42,11 +46,11 @@ impl Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Closer {
     opened: Option<u8>,
-    at: At,
+    at: CloserStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum At {
+enum CloserStep {
     Reading,
     /// About to close this version of the session.
     Sealing {
@@ -66,10 +70,10 @@ enum At {
     /// There is a link already: W1 on it.
     Conflict {
         offer: Offer,
-        hold: Hold,
+        hold: LinkTouch,
     },
     /// Too late to write a link: W1 on one that may be there.
-    Asking(Hold),
+    Asking(LinkTouch),
 }
 
 /// What a closed session would link.
@@ -82,57 +86,62 @@ struct Offer {
 
 impl Closer {
     pub(crate) fn request() -> Process {
-        Process::Closer(Self { opened: None, at: At::Reading })
+        Process::Closer(Self { opened: None, at: CloserStep::Reading })
     }
 
-    pub(crate) fn step(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    pub(crate) fn step(
+        &mut self,
+        world: &mut BlobWorld,
+        context: &Context,
+    ) -> (Option<Process>, Note) {
         match &mut self.at {
-            At::Reading => self.read(world, context),
-            At::Sealing { version, location } => {
+            CloserStep::Reading => self.read(world, context),
+            CloserStep::Sealing { version, location } => {
                 let (version, location) = (*version, *location);
                 self.seal(world, context, version, location)
             }
-            At::Completing { offer, closed_at } => {
+            CloserStep::Completing { offer, closed_at } => {
                 let (offer, closed_at) = (*offer, *closed_at);
                 self.complete(world, context, offer, closed_at)
             }
-            At::Linking { offer, over } => {
+            CloserStep::Linking { offer, over } => {
                 let (offer, over) = (*offer, *over);
                 self.link(world, context, offer, over)
             }
-            At::Conflict { offer, hold } => {
+            CloserStep::Conflict { offer, hold } => {
                 let (offer, mut hold) = (*offer, *hold);
                 let (held, note) = hold.step(world, context, &mut self.opened);
                 (self.look(world, context, offer, hold, held), note)
             }
-            At::Asking(hold) => {
+            CloserStep::Asking(hold) => {
                 let (held, note) = hold.step(world, context, &mut self.opened);
                 let end = match held {
-                    Held::NotYet => None,
-                    Held::At(_) => Some(context.acknowledge(HOME, world.now)),
-                    Held::Lost => {
-                        *hold = Hold::of(HOME);
+                    LinkTouched::NotYet => None,
+                    LinkTouched::At(_) => Some(context.acknowledge(HOME, world.now)),
+                    LinkTouched::Lost => {
+                        *hold = LinkTouch::of(HOME);
                         None
                     }
-                    Held::Unknown(_) | Held::Late => Some(Process::Failed),
+                    LinkTouched::Unknown(_) | LinkTouched::Late => Some(Process::Failed),
                 };
                 (end, note)
             }
         }
     }
 
-    fn read(&mut self, world: &World, context: &Context) -> (Option<Process>, Note) {
+    fn read(&mut self, world: &BlobWorld, context: &Context) -> (Option<Process>, Note) {
         let session = world.session;
         let age = world.now - session.modified;
         let opened = context.keeps(Rule::WindowFirst).then_some(world.now);
         match session.value {
             Session::Open(location) if context.keeps(Rule::Seal) => {
-                self.at = At::Sealing { version: session.version, location };
+                self.at = CloserStep::Sealing { version: session.version, location };
                 (None, note("finds the session open"))
             }
             Session::Open(location) => {
                 self.opened = opened;
-                self.at = At::Linking { offer: Offer { location, is_replay: false }, over: None };
+                self.at =
+                    CloserStep::Linking { offer: Offer { location, is_replay: false }, over: None };
                 (None, note("finds the session open, and leaves it so"))
             }
             Session::Closed(location)
@@ -140,11 +149,11 @@ impl Closer {
             {
                 self.opened = opened;
                 let offer = Offer { location, is_replay: true };
-                self.at = At::Completing { offer, closed_at: session.modified };
+                self.at = CloserStep::Completing { offer, closed_at: session.modified };
                 (None, note("finds the session closed"))
             }
             Session::Closed(_) => {
-                self.at = At::Asking(Hold::of(HOME));
+                self.at = CloserStep::Asking(LinkTouch::of(HOME));
                 (None, note("finds the session closed long ago"))
             }
             Session::Absent | Session::Cancelled(_) => {
@@ -155,26 +164,26 @@ impl Closer {
 
     fn seal(
         &mut self,
-        world: &mut World,
+        world: &mut BlobWorld,
         context: &Context,
         version: u8,
         location: u8,
     ) -> (Option<Process>, Note) {
         if world.session.version != version {
-            self.at = At::Reading;
+            self.at = CloserStep::Reading;
             return (None, note("fails to close the session"));
         }
         world.session.write(Session::Closed(location), world.now);
         self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
         let offer = Offer { location, is_replay: false };
-        self.at = At::Completing { offer, closed_at: world.now };
+        self.at = CloserStep::Completing { offer, closed_at: world.now };
         (None, note("closes the session"))
     }
 
     /// However long that takes.
     fn complete(
         &mut self,
-        world: &World,
+        world: &BlobWorld,
         context: &Context,
         offer: Offer,
         closed_at: u8,
@@ -184,13 +193,13 @@ impl Closer {
             return (Some(Process::Failed), note("puts the parts together too late"));
         }
         self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
-        self.at = At::Linking { offer, over: None };
+        self.at = CloserStep::Linking { offer, over: None };
         (None, note("puts the parts together"))
     }
 
     fn link(
         &mut self,
-        world: &mut World,
+        world: &mut BlobWorld,
         context: &Context,
         offer: Offer,
         over: Option<u8>,
@@ -204,30 +213,32 @@ impl Closer {
             world.undone |= was_deleted && offer.is_replay;
             return (Some(context.acknowledge(HOME, world.now)), note("writes the link"));
         }
-        self.at = At::Conflict { offer, hold: Hold::of(HOME) };
+        self.at = CloserStep::Conflict { offer, hold: LinkTouch::of(HOME) };
         (None, note("finds a link already"))
     }
 
     fn look(
         &mut self,
-        world: &World,
+        world: &BlobWorld,
         context: &Context,
         offer: Offer,
-        hold: Hold,
-        held: Held,
+        hold: LinkTouch,
+        held: LinkTouched,
     ) -> Option<Process> {
         match held {
-            Held::NotYet => self.at = At::Conflict { offer, hold },
-            Held::Lost => self.at = At::Conflict { offer, hold: Hold::of(HOME) },
-            Held::At(_) => return Some(context.acknowledge(HOME, world.now)),
-            Held::Late => return Some(Process::Failed),
-            Held::Unknown(version) => {
+            LinkTouched::NotYet => self.at = CloserStep::Conflict { offer, hold },
+            LinkTouched::Lost => {
+                self.at = CloserStep::Conflict { offer, hold: LinkTouch::of(HOME) }
+            }
+            LinkTouched::At(_) => return Some(context.acknowledge(HOME, world.now)),
+            LinkTouched::Late => return Some(Process::Failed),
+            LinkTouched::Unknown(version) => {
                 let is_deleted = matches!(world.link(HOME).value, Link::Deleted(_));
                 let stays = offer.is_replay && context.keeps(Rule::ReplayNotOntoDeleted);
                 if is_deleted && stays {
                     return Some(Process::Failed);
                 }
-                self.at = At::Linking { offer, over: Some(version) };
+                self.at = CloserStep::Linking { offer, over: Some(version) };
             }
         }
         None
@@ -239,11 +250,11 @@ impl Closer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Cancel {
     is_reaper: bool,
-    at: CancelAt,
+    at: CancelStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum CancelAt {
+enum CancelStep {
     Reading,
     /// About to swap this version to cancelled.
     Swapping {
@@ -258,31 +269,35 @@ enum CancelAt {
 
 impl Cancel {
     pub(crate) fn by_api() -> Process {
-        Process::Cancel(Self { is_reaper: false, at: CancelAt::Reading })
+        Process::Cancel(Self { is_reaper: false, at: CancelStep::Reading })
     }
 
     pub(crate) fn by_reaper() -> Process {
-        Process::Cancel(Self { is_reaper: true, at: CancelAt::Reading })
+        Process::Cancel(Self { is_reaper: true, at: CancelStep::Reading })
     }
 
-    pub(crate) fn step(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    pub(crate) fn step(
+        &mut self,
+        world: &mut BlobWorld,
+        context: &Context,
+    ) -> (Option<Process>, Note) {
         match self.at {
-            CancelAt::Reading => self.read(world, context),
-            CancelAt::Swapping { version, .. } if world.session.version != version => {
+            CancelStep::Reading => self.read(world, context),
+            CancelStep::Swapping { version, .. } if world.session.version != version => {
                 (Some(Process::Failed), note("fails to cancel the session"))
             }
-            CancelAt::Swapping { location, .. } => {
+            CancelStep::Swapping { location, .. } => {
                 world.session.write(Session::Cancelled(location), world.now);
-                self.at = CancelAt::Removing { location };
+                self.at = CancelStep::Removing { location };
                 (None, note("swaps the session to cancelled"))
             }
-            CancelAt::Removing { location } => {
+            CancelStep::Removing { location } => {
                 world.remove_bytes(location);
-                self.at = CancelAt::RemovingRecord;
+                self.at = CancelStep::RemovingRecord;
                 let end = (!self.is_reaper).then_some(Process::Done);
                 (end, note("removes the bytes at location").about(location))
             }
-            CancelAt::RemovingRecord => {
+            CancelStep::RemovingRecord => {
                 world.session.delete(Session::Absent);
                 (Some(Process::Done), note("removes the session's record"))
             }
@@ -290,24 +305,24 @@ impl Cancel {
     }
 
     /// Whether no write of a closed session's link can be on its way any more.
-    fn is_settled(world: &World, context: &Context) -> bool {
+    fn is_settled(world: &BlobWorld, context: &Context) -> bool {
         let age = world.now - world.session.modified;
         age > context.limits.replay + context.limits.window || !context.keeps(Rule::ReapClosedLate)
     }
 
-    fn read(&mut self, world: &World, context: &Context) -> (Option<Process>, Note) {
+    fn read(&mut self, world: &BlobWorld, context: &Context) -> (Option<Process>, Note) {
         let version = world.session.version;
         match world.session.value {
             Session::Open(location) if context.keeps(Rule::CancelFirst) => {
-                self.at = CancelAt::Swapping { version, location };
+                self.at = CancelStep::Swapping { version, location };
                 (None, note("finds the session open"))
             }
             Session::Open(location) | Session::Cancelled(location) => {
-                self.at = CancelAt::Removing { location };
+                self.at = CancelStep::Removing { location };
                 (None, note("finds the session to be given up"))
             }
             Session::Closed(_) if self.is_reaper && Self::is_settled(world, context) => {
-                self.at = CancelAt::RemovingRecord;
+                self.at = CancelStep::RemovingRecord;
                 (None, note("finds the session closed"))
             }
             Session::Closed(_) | Session::Absent => {

@@ -1,6 +1,6 @@
 //! [`Collector`]: removes manifests that are untagged, and links that nothing refers to.
 
-use super::{OBJECTS, Object, Process, Tag, World};
+use super::{ManifestWorld, OBJECTS, Object, Process, Tag};
 use crate::Rule;
 use crate::checked::{Note, note};
 use crate::context::Context;
@@ -9,7 +9,7 @@ use crate::set::Set;
 /// One run, without a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Collector {
-    at: At,
+    at: ManifestCollectorStep,
     /// T0.
     cut: u8,
     /// Whether the tag points to the index.
@@ -24,7 +24,7 @@ pub(crate) struct Collector {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum At {
+enum ManifestCollectorStep {
     Beginning,
     /// About to make that step of the listing.
     Listing(u8),
@@ -49,7 +49,7 @@ enum Page {
 impl Collector {
     pub(crate) fn run() -> Process {
         let (listed, old, candidates) = (Set::EMPTY, Set::EMPTY, Set::EMPTY);
-        let at = At::Beginning;
+        let at = ManifestCollectorStep::Beginning;
         Process::Collector(Self {
             at,
             cut: 0,
@@ -64,30 +64,37 @@ impl Collector {
     /// The candidates go in any order.
     pub(crate) fn choices(&self) -> u8 {
         match self.at {
-            At::Again => self.candidates.len(),
+            ManifestCollectorStep::Again => self.candidates.len(),
             _ => 1,
         }
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut World,
+        world: &mut ManifestWorld,
         context: &Context,
         choice: u8,
     ) -> (Option<Process>, Note) {
         match self.at {
-            At::Beginning => {
+            ManifestCollectorStep::Beginning => {
                 self.cut = world.now;
-                self.at = At::Listing(0);
+                self.at = ManifestCollectorStep::Listing(0);
                 (None, note("begins"))
             }
-            At::Listing(step) => self.list(world, context, usize::from(step)),
-            At::Again => self.read_again(world, context, choice),
-            At::Deleting { object, version } => self.delete(world, context, object, version),
+            ManifestCollectorStep::Listing(step) => self.list(world, context, usize::from(step)),
+            ManifestCollectorStep::Again => self.read_again(world, context, choice),
+            ManifestCollectorStep::Deleting { object, version } => {
+                self.delete(world, context, object, version)
+            }
         }
     }
 
-    fn list(&mut self, world: &World, context: &Context, step: usize) -> (Option<Process>, Note) {
+    fn list(
+        &mut self,
+        world: &ManifestWorld,
+        context: &Context,
+        step: usize,
+    ) -> (Option<Process>, Note) {
         let order = order(context);
         let is_last = step + 1 == order.len();
         if is_last && !context.keeps(Rule::CutFirst) {
@@ -106,19 +113,19 @@ impl Collector {
             Page::Links => self.see(world, context, &[Object::Layer], "lists the layer's link"),
         };
         if !is_last {
-            self.at = At::Listing(u8::try_from(step).unwrap_or(u8::MAX) + 1);
+            self.at = ManifestCollectorStep::Listing(u8::try_from(step).unwrap_or(u8::MAX) + 1);
             return (None, note);
         }
         self.candidates = self.decide(context);
         (self.is_tagged, self.is_child_other) = (false, false);
         (self.listed, self.old) = (Set::EMPTY, Set::EMPTY);
-        self.at = At::Again;
+        self.at = ManifestCollectorStep::Again;
         (self.candidates.is_empty().then_some(Process::Done), note)
     }
 
     fn see(
         &mut self,
-        world: &World,
+        world: &ManifestWorld,
         context: &Context,
         objects: &[Object],
         what: &'static str,
@@ -153,7 +160,7 @@ impl Collector {
 
     fn read_again(
         &mut self,
-        world: &World,
+        world: &ManifestWorld,
         context: &Context,
         choice: u8,
     ) -> (Option<Process>, Note) {
@@ -164,7 +171,7 @@ impl Collector {
         let there = world.object(object);
         let is_old = context.is_old(self.cut, there.modified) || !context.keeps(Rule::AgeAgain);
         if there.value && is_old {
-            self.at = At::Deleting { object, version: there.version };
+            self.at = ManifestCollectorStep::Deleting { object, version: there.version };
             return (None, note(looking(object)));
         }
         (self.next(object), note(sparing(object)))
@@ -172,13 +179,13 @@ impl Collector {
 
     fn next(&mut self, done: Object) -> Option<Process> {
         self.candidates = self.candidates.without(done as u8);
-        self.at = At::Again;
+        self.at = ManifestCollectorStep::Again;
         self.candidates.is_empty().then_some(Process::Done)
     }
 
     fn delete(
         &mut self,
-        world: &mut World,
+        world: &mut ManifestWorld,
         context: &Context,
         object: Object,
         version: u8,

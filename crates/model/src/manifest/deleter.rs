@@ -1,17 +1,17 @@
 //! [`Deleter`]: deletes a manifest by the API.
 
-use super::{Object, Process, Tag, World};
+use super::{ManifestWorld, Object, Process, Tag};
 use crate::checked::{Note, note};
 
 /// A DELETE: first the tag, then that version of the manifest that was read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Deleter {
     pub(crate) object: Object,
-    at: At,
+    at: ManifestDeleterStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum At {
+enum ManifestDeleterStep {
     Reading,
     Untagging { version: u8 },
     Deleting { version: u8 },
@@ -19,33 +19,37 @@ enum At {
 
 impl Deleter {
     pub(crate) fn of(object: Object) -> Process {
-        Process::Deleter(Self { object, at: At::Reading })
+        Process::Deleter(Self { object, at: ManifestDeleterStep::Reading })
     }
 
-    pub(crate) fn step(&mut self, world: &mut World) -> (Option<Process>, Note) {
+    pub(crate) fn step(&mut self, world: &mut ManifestWorld) -> (Option<Process>, Note) {
         let there = world.object(self.object);
         match self.at {
-            At::Reading if !there.value => (Some(Process::Failed), note("finds no manifest")),
-            At::Reading => {
+            ManifestDeleterStep::Reading if !there.value => {
+                (Some(Process::Failed), note("finds no manifest"))
+            }
+            ManifestDeleterStep::Reading => {
                 let version = there.version;
                 self.at = match self.object {
-                    Object::Index => At::Untagging { version },
-                    Object::Child | Object::Referrer | Object::Layer => At::Deleting { version },
+                    Object::Index => ManifestDeleterStep::Untagging { version },
+                    Object::Child | Object::Referrer | Object::Layer => {
+                        ManifestDeleterStep::Deleting { version }
+                    }
                 };
                 (None, note("reads the manifest"))
             }
-            At::Untagging { version } => {
+            ManifestDeleterStep::Untagging { version } => {
                 if world.tag.value == Tag::Index {
                     world.tag.delete(Tag::Absent);
                 }
-                self.at = At::Deleting { version };
+                self.at = ManifestDeleterStep::Deleting { version };
                 (None, note("removes the tag if it points there"))
             }
-            At::Deleting { version } if there.version != version => {
-                self.at = At::Reading;
+            ManifestDeleterStep::Deleting { version } if there.version != version => {
+                self.at = ManifestDeleterStep::Reading;
                 (None, note("finds another version of the manifest"))
             }
-            At::Deleting { .. } => {
+            ManifestDeleterStep::Deleting { .. } => {
                 world.delete(self.object);
                 world.deleted = world.deleted.with(self.object as u8);
                 (Some(Process::Done), note("deletes the manifest"))

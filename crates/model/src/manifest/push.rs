@@ -1,7 +1,7 @@
 //! [`Push`] and [`Head`]: those who rely on what is there.
 
-use super::hold::{Held, Hold};
-use super::{Object, Process, Tag, World};
+use super::touch::{ManifestTouch, ManifestTouched};
+use super::{ManifestWorld, Object, Process, Tag};
 use crate::Rule;
 use crate::checked::{Note, note};
 use crate::context::Context;
@@ -17,7 +17,7 @@ pub(crate) struct Push {
     opened: Option<u8>,
     /// The version of the manifest that was seen.
     seen: Option<u8>,
-    at: At,
+    at: ManifestPushStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,11 +31,11 @@ enum What {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum At {
+enum ManifestPushStep {
     /// W1 on what the manifest refers to.
-    Holding(Hold),
+    Holding(ManifestTouch),
     /// All that it refers to is young, or it refers to nothing.
-    Held,
+    ManifestTouched,
     Tagging,
 }
 
@@ -64,10 +64,14 @@ impl Push {
 
     fn begin(what: What) -> Self {
         let at = match what {
-            What::Index | What::UntaggedIndex => At::Holding(Hold::of(Object::Child)),
-            What::Child | What::ChildAsOther => At::Holding(Hold::of(Object::Layer)),
+            What::Index | What::UntaggedIndex => {
+                ManifestPushStep::Holding(ManifestTouch::of(Object::Child))
+            }
+            What::Child | What::ChildAsOther => {
+                ManifestPushStep::Holding(ManifestTouch::of(Object::Layer))
+            }
             // A subject is never required, so nothing is made sure of.
-            What::Referrer => At::Held,
+            What::Referrer => ManifestPushStep::ManifestTouched,
         };
         Self { what, opened: None, seen: None, at }
     }
@@ -83,37 +87,45 @@ impl Push {
     /// Its look and W1 may come in any order.
     pub(crate) fn choices(&self) -> u8 {
         match self.at {
-            At::Holding(_) if self.seen.is_none() => 2,
+            ManifestPushStep::Holding(_) if self.seen.is_none() => 2,
             _ => 1,
         }
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut World,
+        world: &mut ManifestWorld,
         context: &Context,
         choice: u8,
     ) -> (Option<Process>, Note) {
         let is_late = self.opened.is_some_and(|opened| context.is_late(opened, world.now));
-        if self.refers_to_nothing(context) && matches!(self.at, At::Holding(_)) {
-            self.at = At::Held;
+        if self.refers_to_nothing(context) && matches!(self.at, ManifestPushStep::Holding(_)) {
+            self.at = ManifestPushStep::ManifestTouched;
         }
         match &mut self.at {
-            At::Holding(hold) if choice == 0 => {
+            ManifestPushStep::Holding(hold) if choice == 0 => {
                 let (held, note) = hold.step(world, context, &mut self.opened);
                 match held {
-                    Held::NotYet => {}
-                    Held::Young => self.at = At::Held,
-                    Held::Lost => *self = Self::begin(self.what),
-                    Held::Unknown | Held::Late => return (Some(Process::Failed), note),
+                    ManifestTouched::NotYet => {}
+                    ManifestTouched::Young => self.at = ManifestPushStep::ManifestTouched,
+                    ManifestTouched::Lost => *self = Self::begin(self.what),
+                    ManifestTouched::Unknown | ManifestTouched::Late => {
+                        return (Some(Process::Failed), note);
+                    }
                 }
                 (None, note)
             }
-            At::Holding(_) | At::Held if self.seen.is_none() => self.look(world, context),
-            At::Holding(_) => (None, note("waits")),
-            At::Held | At::Tagging if is_late => (Some(Process::Failed), note("is too late")),
-            At::Held => self.write(world, context),
-            At::Tagging => {
+            ManifestPushStep::Holding(_) | ManifestPushStep::ManifestTouched
+                if self.seen.is_none() =>
+            {
+                self.look(world, context)
+            }
+            ManifestPushStep::Holding(_) => (None, note("waits")),
+            ManifestPushStep::ManifestTouched | ManifestPushStep::Tagging if is_late => {
+                (Some(Process::Failed), note("is too late"))
+            }
+            ManifestPushStep::ManifestTouched => self.write(world, context),
+            ManifestPushStep::Tagging => {
                 world.tag.write(Tag::Index, world.now);
                 (Some(Process::Done), note("points the tag to the index"))
             }
@@ -124,7 +136,7 @@ impl Push {
         self.what == What::ChildAsOther && !context.keeps(Rule::EveryReading)
     }
 
-    fn look(&mut self, world: &World, context: &Context) -> (Option<Process>, Note) {
+    fn look(&mut self, world: &ManifestWorld, context: &Context) -> (Option<Process>, Note) {
         self.opened.get_or_insert(world.now);
         if self.is_of_other_type(world) && context.keeps(Rule::KeepType) {
             // To be refused is the right end of it.
@@ -134,7 +146,7 @@ impl Push {
         (None, note("looks at the manifest"))
     }
 
-    fn is_of_other_type(&self, world: &World) -> bool {
+    fn is_of_other_type(&self, world: &ManifestWorld) -> bool {
         let is_other = self.what == What::ChildAsOther;
         self.object() == Object::Child
             && world.is_there(Object::Child)
@@ -142,7 +154,7 @@ impl Push {
     }
 
     /// W2: over the version that was seen, or not at all.
-    fn write(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    fn write(&mut self, world: &mut ManifestWorld, context: &Context) -> (Option<Process>, Note) {
         let object = self.object();
         let is_seen = self.seen == Some(world.object(object).version);
         if !is_seen && (!world.is_there(object) || self.is_of_other_type(world)) {
@@ -163,7 +175,7 @@ impl Push {
             world.is_referrer_promised = world.is_there(Object::Index);
         }
         if self.what == What::Index {
-            self.at = At::Tagging;
+            self.at = ManifestPushStep::Tagging;
             return (None, note);
         }
         let until = world.now + context.limits.promise();
@@ -174,15 +186,19 @@ impl Push {
 /// Somebody who may push asks whether the child is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Head {
-    hold: Hold,
+    hold: ManifestTouch,
 }
 
 impl Head {
     pub(crate) fn of_child() -> Process {
-        Process::Head(Self { hold: Hold::of(Object::Child) })
+        Process::Head(Self { hold: ManifestTouch::of(Object::Child) })
     }
 
-    pub(crate) fn step(&mut self, world: &mut World, context: &Context) -> (Option<Process>, Note) {
+    pub(crate) fn step(
+        &mut self,
+        world: &mut ManifestWorld,
+        context: &Context,
+    ) -> (Option<Process>, Note) {
         let object = Object::Child;
         let until = world.now + context.limits.promise();
         let acknowledged = Some(Process::Acknowledged { object, until });
@@ -193,10 +209,12 @@ impl Head {
         // It makes nothing depend on the child, so no window is too long for it.
         let (held, note) = self.hold.step(world, context, &mut Some(world.now));
         match held {
-            Held::NotYet => {}
-            Held::Young => return (acknowledged, note),
-            Held::Lost => self.hold = Hold::of(object),
-            Held::Unknown | Held::Late => return (Some(Process::Failed), note),
+            ManifestTouched::NotYet => {}
+            ManifestTouched::Young => return (acknowledged, note),
+            ManifestTouched::Lost => self.hold = ManifestTouch::of(object),
+            ManifestTouched::Unknown | ManifestTouched::Late => {
+                return (Some(Process::Failed), note);
+            }
         }
         (None, note)
     }

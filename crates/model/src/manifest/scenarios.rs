@@ -3,7 +3,7 @@
 use super::collector::Collector;
 use super::deleter::Deleter;
 use super::push::{Head, Push};
-use super::{Manifests, OBJECTS, Object, Process, Tag, World};
+use super::{ManifestWorld, Manifests, OBJECTS, Object, Process, Tag};
 use crate::context::Context;
 use crate::record::Record;
 use crate::set::Set;
@@ -11,7 +11,7 @@ use crate::set::Set;
 impl Manifests {
     /// A scenario in which all is there, and old.
     fn new(name: &'static str, tag: Tag) -> Self {
-        let world = World {
+        let world = ManifestWorld {
             now: 0,
             objects: [Record::old(true); OBJECTS.len()],
             tag: Record::old(tag),

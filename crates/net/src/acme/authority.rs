@@ -187,7 +187,7 @@ impl AcmeAuthority {
         let (directory, contact) = (self.directory.clone(), self.contact.clone());
         let credentials = serde_json::to_value(&credentials).map_err(Error::Json)?;
         self.keep(&AccountRecord { directory, contact, credentials }, mode).await?;
-        tracing::info!(directory = self.directory, "opened an account at the authority");
+        tracing::info!(directory = self.directory, "created an ACME account");
         Ok(account)
     }
 

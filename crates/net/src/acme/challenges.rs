@@ -63,7 +63,7 @@ impl AcmeChallenges {
                     tracing::warn!(
                         error = error_chain(&error),
                         name,
-                        "cannot answer the authority"
+                        "cannot answer the ACME challenge"
                     );
                 }
                 return None;
@@ -74,7 +74,7 @@ impl AcmeChallenges {
         match self.prove(name, proof) {
             Ok(config) => Some(Arc::new(config)),
             Err(error) => {
-                tracing::warn!(error, name, "cannot answer the authority");
+                tracing::warn!(error, name, "cannot answer the ACME challenge");
                 None
             }
         }

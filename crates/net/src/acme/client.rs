@@ -17,14 +17,14 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// The most bytes of one answer: a chain of certificates has a few KiB.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// Why the authority cannot be asked.
+/// Why cannot reach the ACME server.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The file of those who vouch for it cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
     /// There is nobody to trust on this machine, or the like.
-    #[error("cannot speak https: is there a file of authorities on this machine, or acme-ca-file?")]
+    #[error("cannot set up https: install a CA bundle on this machine, or set acme-ca-file")]
     Http(#[from] reqwest::Error),
 }
 
@@ -92,13 +92,13 @@ impl AcmeHttp {
                 seconds.map(Duration::from_secs);
             let is_problem = |kind: &str| kind.contains("json");
             if !header(http::header::CONTENT_TYPE).is_some_and(is_problem) {
-                return Err(format!("it answers {}", parts.status).into());
+                return Err(format!("it returned status {}", parts.status).into());
             }
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
             if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(format!("its answer is larger than {ANSWER_BYTES_MAX} bytes").into());
+                return Err(format!("its response is larger than {ANSWER_BYTES_MAX} bytes").into());
             }
             bytes.extend_from_slice(&chunk);
         }

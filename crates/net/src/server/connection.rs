@@ -125,7 +125,7 @@ fn lock(window: &WindowPermit) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
 pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address: SocketAddr) {
     let _raised = GaugeGuard::new(&shared.parts.metrics.connections);
     if let Err(error) = tune(&stream) {
-        tracing::debug!(client = %address, %error, "connection is gone already");
+        tracing::debug!(client = %address, %error, "connection closed before it was served");
         return;
     }
     let mut service = ConnectionService {
@@ -178,7 +178,7 @@ where
             () = shared.cut.cancelled() => return,
             () = activity.overrun() => {
                 shared.parts.metrics.count_cut("resets");
-                tracing::debug!(client = %address, "connection cut: too many requests given up");
+                tracing::debug!(client = %address, "connection closed: too many abandoned requests");
                 return;
             }
             () = shared.parts.stopping.cancelled(), if !leaving => true,
@@ -187,7 +187,7 @@ where
                 ConnectionFate::Leave => true,
                 ConnectionFate::Cut => {
                     shared.parts.metrics.count_cut("stalled");
-                    tracing::debug!(client = %address, "connection cut: the client takes nothing");
+                    tracing::debug!(client = %address, "connection closed: the client reads nothing");
                     return;
                 }
             },

@@ -70,7 +70,7 @@ impl FileQueue {
     pub fn send(&self, connection: impl AsFd, length: usize) -> io::Result<usize> {
         let mut parts = self.lock();
         let Some(part) = parts.front_mut() else {
-            return Err(io::Error::other("a placeholder stands for nothing"));
+            return Err(io::Error::other("a placeholder has no file"));
         };
         let wanted = usize::try_from(part.range.len()).unwrap_or(usize::MAX).min(length);
         let sent = send_file(connection, &part.file.file, part.range.start, wanted)?;

@@ -50,25 +50,25 @@ pub(super) async fn take(
         Ok(Err(HandshakeFailure::Gone)) => {}
         Ok(Err(HandshakeFailure::Plain(stream))) => {
             tls.count("plain");
-            tracing::debug!(client = %address, "plain HTTP to a port of TLS");
+            tracing::debug!(client = %address, "plain HTTP on a TLS port");
             refusal::answer_with(stream, PLAIN).await;
         }
         Ok(Err(HandshakeFailure::Shown)) => {
             tls.count("challenge");
-            tracing::info!(client = %address, "an authority looked whether a name is ours");
+            tracing::info!(client = %address, "answered an ACME challenge (TLS-ALPN-01)");
         }
         Ok(Err(HandshakeFailure::Failed(error))) if tls.lacks_certificate() => {
             tls.count("no_certificate");
             tls.notice_lack(SystemTime::now());
-            tracing::debug!(client = %address, %error, "no TLS connection without a certificate");
+            tracing::debug!(client = %address, %error, "TLS handshake failed: there is no certificate yet");
         }
         Ok(Err(HandshakeFailure::Failed(error))) => {
             tls.count("failed");
-            tracing::debug!(client = %address, %error, "no TLS connection");
+            tracing::debug!(client = %address, %error, "TLS handshake failed");
         }
         Err(_) => {
             tls.count("timeout");
-            tracing::debug!(client = %address, "the TLS handshake took too long");
+            tracing::debug!(client = %address, "TLS handshake timed out");
         }
     }
     None

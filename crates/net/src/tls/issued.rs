@@ -83,7 +83,7 @@ pub(super) fn validity(
     let time = |seconds: i64| {
         let seconds = u64::try_from(seconds).unwrap_or_default();
         let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-        time.ok_or_else(|| "the certificate ends when no clock can be".to_owned())
+        time.ok_or_else(|| "the expiry of the certificate is out of range".to_owned())
     };
     let validity = parsed.validity();
     Ok((time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?))

@@ -24,7 +24,7 @@ fn load_at(texts: &[&str], now: SystemTime) -> Result<LoadedTls, FileFault> {
     rules.load(&texts, now)
 }
 
-fn holder_of(pem: &str) -> Option<Certificate> {
+fn holder_of(pem: &str) -> Option<ClientCertificate> {
     holder(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
 }
 

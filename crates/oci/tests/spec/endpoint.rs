@@ -1,8 +1,8 @@
 //! Request lines, and the operations they are or are not.
 
 use jreg_oci::{
-    Algorithm, Digest, Endpoint, MountSource, PATH_BYTES_MAX, Page, QUERY_BYTES_MAX, Reference,
-    RepositoryName, RouteError, TAGS_PER_PUT_MAX, Tag,
+    Algorithm, Digest, Endpoint, MountSource, PATH_BYTES_MAX, PageParams, QUERY_BYTES_MAX,
+    Reference, RepositoryName, RouteError, TAGS_PER_PUT_MAX, Tag,
 };
 use proptest::prelude::*;
 
@@ -29,8 +29,8 @@ fn tag(text: &str) -> Reference {
     Reference::Tag(text.parse().unwrap())
 }
 
-fn page(n: Option<usize>, last: Option<&str>) -> Page {
-    Page { n, last: last.map(str::to_owned) }
+fn page(n: Option<usize>, last: Option<&str>) -> PageParams {
+    PageParams { n, last: last.map(str::to_owned) }
 }
 
 fn upload_start(repository: &str) -> Endpoint {
@@ -654,7 +654,7 @@ proptest! {
         prop_assert_eq!(found(format!("/v2/{name}/blobs/{digest}")), Ok(expected));
         let expected = Endpoint::UploadStatus { name: name.clone(), id: id.clone() };
         prop_assert_eq!(found(format!("/v2/{name}/blobs/uploads/{id}")), Ok(expected));
-        let expected = Endpoint::TagList { name: name.clone(), page: Page::default() };
+        let expected = Endpoint::TagList { name: name.clone(), page: PageParams::default() };
         prop_assert_eq!(found(format!("/v2/{name}/tags/list")), Ok(expected));
         let info = found(format!("/v2/{name}/referrers/{digest}")).unwrap().id();
         prop_assert_eq!(info, "referrers");

@@ -9,13 +9,13 @@ use jreg_registry::{Registry, TouchPolicy};
 use jreg_storage::ByteRange;
 
 use crate::content::digest;
-use crate::ledger::{KEPT, Push, Records, Thing};
-use crate::view::{Content, View};
+use crate::ledger::{KEPT, LedgerRecords, PushRecord, PushedContent};
+use crate::view::{RepositoryContent, StoreView};
 
-type Checked = Result<(), String>;
+type CheckResult = Result<(), String>;
 
 /// Holds the store against what was acknowledged.
-pub(crate) fn check(view: &View, records: &Records, now: Duration) -> Checked {
+pub(crate) fn check(view: &StoreView, records: &LedgerRecords, now: Duration) -> CheckResult {
     if let Some(fault) = records.fault() {
         return Err(fault.clone());
     }
@@ -29,7 +29,7 @@ pub(crate) fn check(view: &View, records: &Records, now: Duration) -> Checked {
 }
 
 /// No live link names bytes that are missing, or other bytes.
-fn check_links(view: &View) -> Checked {
+fn check_links(view: &StoreView) -> CheckResult {
     for ((name, of), link) in &view.links {
         let Some((location, size_bytes)) = link else { continue };
         let Some(bytes) = view.blobs.get(location) else {
@@ -43,9 +43,9 @@ fn check_links(view: &View) -> Checked {
 }
 
 /// What a manifest names is there, and whoever asks for the referrers of its subject finds it.
-fn check_manifests(view: &View, records: &Records) -> Checked {
+fn check_manifests(view: &StoreView, records: &LedgerRecords) -> CheckResult {
     for ((name, of), manifest) in &view.manifests {
-        let own = Thing::Manifest(name.clone(), of.clone());
+        let own = PushedContent::Manifest(name.clone(), of.clone());
         let began = records.began(&own, of);
         for reference in manifest.references.iter().map(|reference| &reference.digest) {
             let named = (name.clone(), reference.clone());
@@ -65,17 +65,21 @@ fn check_manifests(view: &View, records: &Records) -> Checked {
     Ok(())
 }
 
-fn is_deleted(records: &Records, (name, of): &Content, began: u64) -> bool {
-    let things = [Thing::Blob(name.clone(), of.clone()), Thing::Manifest(name.clone(), of.clone())];
+fn is_deleted(records: &LedgerRecords, (name, of): &RepositoryContent, began: u64) -> bool {
+    let things = [
+        PushedContent::Blob(name.clone(), of.clone()),
+        PushedContent::Manifest(name.clone(), of.clone()),
+    ];
     things.iter().any(|thing| records.excuses(thing, began))
 }
 
 /// A tag leads somewhere.
-fn check_tags(view: &View, records: &Records) -> Checked {
+fn check_tags(view: &StoreView, records: &LedgerRecords) -> CheckResult {
     for ((name, tag), target) in &view.tags {
         let manifest = (name.clone(), target.clone());
-        let began = records.began(&Thing::Tag(name.clone(), tag.clone()), target);
-        let excused = records.excuses(&Thing::Manifest(name.clone(), target.clone()), began);
+        let began = records.began(&PushedContent::Tag(name.clone(), tag.clone()), target);
+        let excused =
+            records.excuses(&PushedContent::Manifest(name.clone(), target.clone()), began);
         if !view.manifests.contains_key(&manifest) && !excused {
             return Err(format!("{tag} in {name} leads to a manifest that is missing"));
         }
@@ -85,16 +89,21 @@ fn check_tags(view: &View, records: &Records) -> Checked {
 
 /// What was acknowledged is there: a tag for ever, the rest for a while, or for as long as
 /// something keeps it.
-fn check_push(view: &View, records: &Records, push: &Push, now: Duration) -> Checked {
+fn check_push(
+    view: &StoreView,
+    records: &LedgerRecords,
+    push: &PushRecord,
+    now: Duration,
+) -> CheckResult {
     let is_recent = now <= push.began_at + KEPT;
     let is_there = match &push.thing {
-        Thing::Blob(name, of) => !is_recent || view.holds(&(name.clone(), of.clone())),
-        Thing::Manifest(name, of) => {
+        PushedContent::Blob(name, of) => !is_recent || view.holds(&(name.clone(), of.clone())),
+        PushedContent::Manifest(name, of) => {
             !is_recent || view.manifests.contains_key(&(name.clone(), of.clone()))
         }
-        Thing::Tag(name, tag) => {
+        PushedContent::Tag(name, tag) => {
             let target = view.tags.get(&(name.clone(), tag.clone()));
-            let is_gone = Thing::Manifest(name.clone(), push.digest.clone());
+            let is_gone = PushedContent::Manifest(name.clone(), push.digest.clone());
             target == Some(&push.digest)
                 || records.may_have_moved(push)
                 || records.excuses(&is_gone, push.began)
@@ -107,7 +116,12 @@ fn check_push(view: &View, records: &Records, push: &Push, now: Duration) -> Che
 }
 
 /// A referrer whose subject has always been there is there.
-pub(crate) fn check_referrer(view: &View, name: &str, subject: &str, referrer: &str) -> Checked {
+pub(crate) fn check_referrer(
+    view: &StoreView,
+    name: &str,
+    subject: &str,
+    referrer: &str,
+) -> CheckResult {
     let content = |manifest: &str| (name.to_owned(), digest(manifest.as_bytes()));
     let is_lost = view.manifests.contains_key(&content(subject))
         && !view.manifests.contains_key(&content(referrer));
@@ -115,8 +129,8 @@ pub(crate) fn check_referrer(view: &View, name: &str, subject: &str, referrer: &
 }
 
 /// After a while, and some collections: nothing is left that nothing keeps.
-pub(crate) fn check_clean(view: &View, stays: bool) -> Checked {
-    let is_named = |content: &Content| {
+pub(crate) fn check_clean(view: &StoreView, stays: bool) -> CheckResult {
+    let is_named = |content: &RepositoryContent| {
         let others = view.manifests.iter().filter(|((name, _), _)| *name == content.0);
         others.flat_map(|(_, m)| &m.references).any(|reference| reference.digest == content.1)
     };
@@ -150,7 +164,7 @@ pub(crate) fn check_clean(view: &View, stays: bool) -> Checked {
     check_leftovers(view, stays)
 }
 
-fn check_leftovers(view: &View, stays: bool) -> Checked {
+fn check_leftovers(view: &StoreView, stays: bool) -> CheckResult {
     let left = |what: String| Err(format!("{what} is left"));
     for (content, tag) in &view.hints {
         let points_to = view.tags.get(&(content.0.clone(), tag.clone()));
@@ -175,7 +189,7 @@ fn check_leftovers(view: &View, stays: bool) -> Checked {
 }
 
 /// Pulls what every tag leads to, as a client does, as far as it is there.
-pub(crate) async fn pull_all(view: &View, registry: &Registry) -> Checked {
+pub(crate) async fn pull_all(view: &StoreView, registry: &Registry) -> CheckResult {
     for (name, tag) in view.tags.keys() {
         let repository = registry.repository(name.parse().unwrap());
         // One that leads nowhere is a collector's.

@@ -1,13 +1,13 @@
-//! Plays a scene in many orders.
+//! Runs a scenario in many orders.
 
 use std::collections::HashSet;
 
-use crate::scene::{Played, Scene};
-use crate::search::{Dice, Script, Search};
+use crate::chooser::{ExhaustiveSearch, RandomChooser, ScriptedOrder};
+use crate::scenario::{InterleavedScenario, ScenarioOutcome};
 
 /// What came of many orders.
 #[derive(Debug, Default)]
-pub(crate) struct Explored {
+pub(crate) struct ExplorationSummary {
     pub(crate) schedules: u64,
     /// In how many of them a client was acknowledged something.
     acked: u64,
@@ -17,12 +17,12 @@ pub(crate) struct Explored {
     pub(crate) violation: Option<String>,
 }
 
-impl Explored {
-    fn add(&mut self, played: Played) {
+impl ExplorationSummary {
+    fn add(&mut self, outcome: ScenarioOutcome) {
         self.schedules += 1;
-        self.acked += u64::from(played.acked > 0);
-        self.removed += u64::from(played.removed > 0);
-        self.violation = self.violation.take().or(played.violation);
+        self.acked += u64::from(outcome.acked > 0);
+        self.removed += u64::from(outcome.removed > 0);
+        self.violation = self.violation.take().or(outcome.violation);
     }
 
     /// Nothing was broken, and it might have been.
@@ -39,36 +39,39 @@ impl Explored {
     }
 }
 
-/// Plays a scene in every order that deviates from the plainest ones at most so often, the
+/// Runs a scenario in every order that deviates from the plainest ones at most so often, the
 /// plainest first, until something is broken.
-pub(crate) async fn every_order(scene: &Scene, deviations_max: usize) -> Explored {
-    let (mut plays, mut known) = (0, HashSet::new());
-    let mut explored = Explored::default();
+pub(crate) async fn every_order(
+    scenario: &InterleavedScenario,
+    deviations_max: usize,
+) -> ExplorationSummary {
+    let (mut runs, mut known) = (0, HashSet::new());
+    let mut explored = ExplorationSummary::default();
     for deviations in 0..=deviations_max {
-        explored = Explored::default();
-        let mut search = Search::new(deviations);
+        explored = ExplorationSummary::default();
+        let mut search = ExhaustiveSearch::new(deviations);
         loop {
-            explored.add(scene.play(&mut search, &mut known).await);
-            plays += 1;
+            explored.add(scenario.run(&mut search, &mut known).await);
+            runs += 1;
             if explored.violation.is_some() {
-                return Explored { schedules: plays, ..explored };
+                return ExplorationSummary { schedules: runs, ..explored };
             }
             if !search.next() {
                 break;
             }
         }
     }
-    // What deviates less was played again among what deviates more.
+    // What deviates less was outcome again among what deviates more.
     explored
 }
 
-/// Plays a scene in random orders.
-async fn some_orders(scene: &Scene, seeds: u64) -> Explored {
-    let (mut explored, mut known) = (Explored::default(), HashSet::new());
+/// Runs a scenario in random orders.
+async fn some_orders(scenario: &InterleavedScenario, seeds: u64) -> ExplorationSummary {
+    let (mut explored, mut known) = (ExplorationSummary::default(), HashSet::new());
     for seed in 0..seeds {
-        let mut played = scene.play(&mut Dice::new(seed), &mut known).await;
-        played.violation = played.violation.map(|what| format!("seed {seed}: {what}"));
-        explored.add(played);
+        let mut outcome = scenario.run(&mut RandomChooser::new(seed), &mut known).await;
+        outcome.violation = outcome.violation.map(|what| format!("seed {seed}: {what}"));
+        explored.add(outcome);
         if explored.violation.is_some() {
             break;
         }
@@ -86,37 +89,49 @@ fn asked(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|asked| asked.parse().unwrap())
 }
 
-/// Every order of a scene is fine; `JREG_INTERLEAVED_DEEPER` says how many deviations more than
+/// Every order of a scenario is fine; `JREG_INTERLEAVED_DEEPER` says how many deviations more than
 /// usual are tried.
 #[track_caller]
-pub(crate) fn assert_whole(name: &str, scene: impl Future<Output = Scene>, deviations_max: usize) {
+pub(crate) fn assert_whole(
+    name: &str,
+    scenario: impl Future<Output = InterleavedScenario>,
+    deviations_max: usize,
+) {
     let deeper = usize::try_from(asked("JREG_INTERLEAVED_DEEPER").unwrap_or_default()).unwrap();
-    let explored = run(async { every_order(&scene.await, deviations_max + deeper).await });
+    let explored = run(async { every_order(&scenario.await, deviations_max + deeper).await });
     explored.expect_whole(name);
 }
 
-/// Some order of a scene is not, and is found.
+/// Some order of a scenario is not, and is found.
 #[track_caller]
-pub(crate) fn assert_caught(name: &str, scene: impl Future<Output = Scene>, deviations_max: usize) {
-    let explored = run(async { every_order(&scene.await, deviations_max).await });
+pub(crate) fn assert_caught(
+    name: &str,
+    scenario: impl Future<Output = InterleavedScenario>,
+    deviations_max: usize,
+) {
+    let explored = run(async { every_order(&scenario.await, deviations_max).await });
     let violation = explored.violation.as_deref().unwrap_or_default();
     let what = violation.lines().next().unwrap_or_default();
     println!("{name}: caught after {} schedules: {what}", explored.schedules);
     assert!(!violation.is_empty(), "{name}: nothing notices in {} schedules", explored.schedules);
 }
 
-/// What one certain order of a scene breaks.
+/// What one certain order of a scenario breaks.
 pub(crate) fn violation_of(
-    scene: impl Future<Output = Scene>,
-    mut order: Script,
+    scenario: impl Future<Output = InterleavedScenario>,
+    mut order: ScriptedOrder,
 ) -> Option<String> {
-    run(async { scene.await.play(&mut order, &mut HashSet::new()).await }).violation
+    run(async { scenario.await.run(&mut order, &mut HashSet::new()).await }).violation
 }
 
-/// Random orders of a scene are fine; `JREG_INTERLEAVED_SEEDS` says how many are tried.
+/// Random orders of a scenario are fine; `JREG_INTERLEAVED_SEEDS` says how many are tried.
 #[track_caller]
-pub(crate) fn assert_mostly_whole(name: &str, scene: impl Future<Output = Scene>, seeds: u64) {
+pub(crate) fn assert_mostly_whole(
+    name: &str,
+    scenario: impl Future<Output = InterleavedScenario>,
+    seeds: u64,
+) {
     let seeds = asked("JREG_INTERLEAVED_SEEDS").unwrap_or(seeds);
-    let explored = run(async { some_orders(&scene.await, seeds).await });
+    let explored = run(async { some_orders(&scenario.await, seeds).await });
     explored.expect_whole(name);
 }

@@ -1,4 +1,4 @@
-//! [`Ledger`]: what was asked and what was acknowledged, in which order.
+//! [`RunLedger`]: what was asked and what was acknowledged, in which order.
 //!
 //! What was acknowledged must be there afterwards, unless somebody deleted just that: a delete
 //! excuses what was pushed before it, or while it ran, and nothing that was begun after it.
@@ -15,7 +15,7 @@ pub(crate) const KEPT: Duration = Duration::from_secs(GRACE_MIN.as_secs() - 3600
 
 /// Something that is pushed, and may be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Thing {
+pub(crate) enum PushedContent {
     Blob(String, Digest),
     Manifest(String, Digest),
     /// A tag.
@@ -24,8 +24,8 @@ pub(crate) enum Thing {
 
 /// Somebody asked that something be there, or asked whether it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Push {
-    pub(crate) thing: Thing,
+pub(crate) struct PushRecord {
+    pub(crate) thing: PushedContent,
     /// The blob or the manifest, or where the tag is to lead.
     pub(crate) digest: Digest,
     pub(crate) began: u64,
@@ -36,16 +36,16 @@ pub(crate) struct Push {
 
 /// Somebody asked that something be gone.
 #[derive(Clone, Debug)]
-struct Delete {
-    thing: Thing,
+struct DeleteRecord {
+    thing: PushedContent,
     ended: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Records {
+pub(crate) struct LedgerRecords {
     step: u64,
-    pub(crate) pushes: Vec<Push>,
-    deletes: Vec<Delete>,
+    pub(crate) pushes: Vec<PushRecord>,
+    deletes: Vec<DeleteRecord>,
     faults: Vec<String>,
     /// How many requests failed because of others.
     pub(crate) interrupted: u64,
@@ -55,33 +55,33 @@ pub(crate) struct Records {
     pub(crate) removed: u64,
 }
 
-impl Records {
+impl LedgerRecords {
     /// Whether a delete of this may have come after what was begun then.
-    pub(crate) fn excuses(&self, thing: &Thing, began: u64) -> bool {
-        let later = |delete: &&Delete| delete.ended.is_none_or(|ended| ended >= began);
+    pub(crate) fn excuses(&self, thing: &PushedContent, began: u64) -> bool {
+        let later = |delete: &&DeleteRecord| delete.ended.is_none_or(|ended| ended >= began);
         self.deletes.iter().filter(later).any(|delete| delete.thing == *thing)
     }
 
     /// When the last push of this began that was acknowledged; if none was, the first.
-    pub(crate) fn began(&self, thing: &Thing, digest: &Digest) -> u64 {
+    pub(crate) fn began(&self, thing: &PushedContent, digest: &Digest) -> u64 {
         let of_it = || self.pushes.iter().filter(|p| p.thing == *thing && p.digest == *digest);
         let acked = of_it().filter(|push| push.is_acked).map(|push| push.began).max();
         acked.or_else(|| of_it().map(|push| push.began).min()).unwrap_or_default()
     }
 
     /// Whether the last push of something was acknowledged.
-    pub(crate) fn is_acked(&self, thing: &Thing) -> bool {
+    pub(crate) fn is_acked(&self, thing: &PushedContent) -> bool {
         let last = self.pushes.iter().rfind(|push| push.thing == *thing);
         last.is_some_and(|push| push.is_acked)
     }
 
     /// What somebody was told is there, and is to stay for a while at least.
-    pub(crate) fn acked(&self) -> impl Iterator<Item = &Push> {
+    pub(crate) fn acked(&self) -> impl Iterator<Item = &PushRecord> {
         self.pushes.iter().filter(|push| push.is_acked)
     }
 
     /// Whether the tag may have been moved elsewhere since a push of it.
-    pub(crate) fn may_have_moved(&self, push: &Push) -> bool {
+    pub(crate) fn may_have_moved(&self, push: &PushRecord) -> bool {
         let others =
             self.pushes.iter().filter(|p| p.thing == push.thing && p.digest != push.digest);
         others.into_iter().any(|other| other.ended.is_none_or(|ended| ended >= push.began))
@@ -107,7 +107,7 @@ impl Records {
     /// A push found missing what somebody was told a short while ago.
     fn check_missing(&mut self, repository: &str, missing: &[Digest], now: Duration) {
         for digest in missing {
-            let blob = Thing::Blob(repository.to_owned(), digest.clone());
+            let blob = PushedContent::Blob(repository.to_owned(), digest.clone());
             let promised = self.acked().any(|push| {
                 push.thing == blob
                     && now <= push.began_at + KEPT
@@ -122,21 +122,21 @@ impl Records {
 
 /// The records of one run.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<Records>);
+pub(crate) struct RunLedger(Mutex<LedgerRecords>);
 
-impl Ledger {
-    pub(crate) fn new(records: Records) -> Self {
+impl RunLedger {
+    pub(crate) fn new(records: LedgerRecords) -> Self {
         Self(Mutex::new(records))
     }
 
-    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
+    pub(crate) fn records(&self) -> MutexGuard<'_, LedgerRecords> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn begin(&self, thing: Thing, digest: &Digest, began_at: Duration) -> usize {
+    pub(crate) fn begin(&self, thing: PushedContent, digest: &Digest, began_at: Duration) -> usize {
         let mut records = self.records();
         let (began, digest) = (records.next(), digest.clone());
-        let push = Push { thing, digest, began, began_at, ended: None, is_acked: false };
+        let push = PushRecord { thing, digest, began, began_at, ended: None, is_acked: false };
         records.pushes.push(push);
         records.pushes.len() - 1
     }
@@ -161,9 +161,9 @@ impl Ledger {
         answer.is_ok()
     }
 
-    pub(crate) fn begin_delete(&self, thing: Thing) -> usize {
+    pub(crate) fn begin_delete(&self, thing: PushedContent) -> usize {
         let mut records = self.records();
-        records.deletes.push(Delete { thing, ended: None });
+        records.deletes.push(DeleteRecord { thing, ended: None });
         records.deletes.len() - 1
     }
 

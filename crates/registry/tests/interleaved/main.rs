@@ -1,7 +1,7 @@
 //! Pushers, mounters, deleters and collectors on one store, each an instance of its own, in many
 //! orders: a schedule stops them at every request, and says who goes on.
 //!
-//! Two at a time are played in every order that deviates from the plainest at most so often (one
+//! Two at a time are outcome in every order that deviates from the plainest at most so often (one
 //! who is interrupted, the clock that goes on, one who stops for ever), more in random orders.
 //! After each, everything that was acknowledged must be there, and after some collections more
 //! nothing may be left that nothing keeps. `rules.rs` breaks each safety rule, and must see that
@@ -9,15 +9,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bounded_orders;
 mod check;
+mod chooser;
 mod content;
-mod crowds;
 mod explore;
+mod instance;
 mod ledger;
-mod pairs;
-mod player;
+mod random_orders;
 mod rules;
-mod scene;
-mod scenes;
-mod search;
+mod scenario;
+mod scenarios;
 mod view;

@@ -1,20 +1,20 @@
 //! Each rule is broken, and something notices: the invariants see what the rule is for, and the
-//! scenes reach the moment that needs it.
+//! scenarios reach the moment that needs it.
 
 use jreg_registry::Rule;
 
+use crate::chooser::ScriptedOrder;
 use crate::explore::{assert_caught, violation_of};
-use crate::scene::Scene;
-use crate::scenes::*;
-use crate::search::Script;
+use crate::scenario::InterleavedScenario;
+use crate::scenarios::*;
 
-/// Plays a scene without a rule.
+/// Runs a scenario without a rule.
 #[track_caller]
-fn caught(rule: Rule, scene: impl Future<Output = Scene>, deviations_max: usize) {
+fn caught(rule: Rule, scenario: impl Future<Output = InterleavedScenario>, deviations_max: usize) {
     let broken = async {
-        let mut scene = scene.await;
-        scene.broken = Some(rule);
-        scene
+        let mut scenario = scenario.await;
+        scenario.broken = Some(rule);
+        scenario
     };
     assert_caught(&format!("without {rule:?}"), broken, deviations_max);
 }
@@ -54,7 +54,7 @@ fn rules_of_collecting() {
     caught(Rule::SubjectKeeps, signed_image_again(false), 2);
     caught(Rule::SweepTwice, new_image(false), 2);
     caught(Rule::SweepSessions, close_and_sweep(Some(Rule::SweepSessions), false, 5), 2);
-    caught(Rule::DeduplicateTouches, fold_while_holders_go(false), 1);
+    caught(Rule::DeduplicateTouches, deduplicate_while_holders_delete(false), 1);
 }
 
 #[test]
@@ -69,14 +69,19 @@ fn rules_of_bytes() {
 #[test]
 fn a_sweep_looks_again() {
     let order = || {
-        Script::new(&[(0, "get links/", 1), (1, "never", 1), (0, "get links/", 2), (2, "never", 1)])
+        ScriptedOrder::new(&[
+            (0, "get links/", 1),
+            (1, "never", 1),
+            (0, "get links/", 2),
+            (2, "never", 1),
+        ])
     };
     let whole = violation_of(blob_handed_on(false), order());
     assert_eq!(whole, None);
     let broken = async {
-        let mut scene = blob_handed_on(false).await;
-        scene.broken = Some(Rule::SweepAgain);
-        scene
+        let mut scenario = blob_handed_on(false).await;
+        scenario.broken = Some(Rule::SweepAgain);
+        scenario
     };
     let violation = violation_of(broken, order()).unwrap();
     assert!(violation.contains("missing bytes"), "{violation}");

@@ -1,4 +1,4 @@
-//! [`View`]: all that lies in a store, read past the registry.
+//! [`StoreView`]: all that lies in a store, read past the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,31 +9,31 @@ use jreg_storage::{Key, ListRequest, Store};
 use serde_json::Value;
 
 /// Some content of a repository.
-pub(crate) type Content = (String, Digest);
+pub(crate) type RepositoryContent = (String, Digest);
 
 #[derive(Debug, Default)]
-pub(crate) struct View {
+pub(crate) struct StoreView {
     /// What it comes to, whatever was named at random, with the age of everything.
     pub(crate) shape: BTreeSet<String>,
     pub(crate) blobs: BTreeMap<String, Bytes>,
     /// Where the bytes lie and how many they are; nothing for one that was deleted.
-    pub(crate) links: BTreeMap<Content, Option<(String, u64)>>,
-    pub(crate) manifests: BTreeMap<Content, Manifest>,
+    pub(crate) links: BTreeMap<RepositoryContent, Option<(String, u64)>>,
+    pub(crate) manifests: BTreeMap<RepositoryContent, Manifest>,
     pub(crate) tags: BTreeMap<(String, String), Digest>,
     /// The manifest, and the tag that may point to it.
-    pub(crate) hints: BTreeSet<(Content, String)>,
+    pub(crate) hints: BTreeSet<(RepositoryContent, String)>,
     /// The subject, and the referrer.
-    pub(crate) referrers: BTreeSet<(Content, Digest)>,
+    pub(crate) referrers: BTreeSet<(RepositoryContent, Digest)>,
     pub(crate) catalog: BTreeSet<String>,
     pub(crate) uploads: Vec<String>,
     pub(crate) queue: Vec<String>,
 }
 
-impl View {
+impl StoreView {
     pub(crate) async fn of(store: &dyn Store) -> Self {
         let mut view = Self::default();
         let page = store.list(&ListRequest::below("")).await.unwrap();
-        assert!(page.next.is_none(), "a scene is small");
+        assert!(page.next.is_none(), "a scenario is small");
         for entry in page.entries {
             let bytes = store.get(&entry.key).await.unwrap().bytes;
             let age = page.date.duration_since(entry.last_modified).unwrap_or_default();
@@ -84,7 +84,7 @@ impl View {
     }
 
     /// Whether a repository holds a blob or a manifest.
-    pub(crate) fn holds(&self, of: &Content) -> bool {
+    pub(crate) fn holds(&self, of: &RepositoryContent) -> bool {
         self.manifests.contains_key(of) || matches!(self.links.get(of), Some(Some(_)))
     }
 }

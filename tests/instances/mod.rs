@@ -4,8 +4,6 @@
 //!
 //! `JREG_INSTANCES_SEEDS` runs so many seeds more than the usual few.
 
-#![allow(clippy::unwrap_used)]
-
 mod cluster;
 mod history;
 mod killed;
@@ -22,7 +20,7 @@ use futures::future::join_all;
 use jreg_config::Settings;
 use jreg_testkit::{Client, Request, Rng};
 
-use cluster::{Chaos, Cluster};
+use cluster::{BucketFaults, Cluster};
 use ledger::Ledger;
 use worker::{Shared, Worker};
 use world::{REPOSITORIES, TAGS, World};
@@ -64,17 +62,17 @@ fn three_instances_with_caches_serve_nothing_wrong() {
 async fn random_mix(seed: u64, settings: Settings, strict: bool) {
     println!("seed {seed}");
     let mut cluster = Cluster::start(settings).await;
-    let chaos = Arc::new(Chaos::begin(&cluster.bucket, seed));
+    let faults = Arc::new(BucketFaults::begin(&cluster.bucket, seed));
     let mut shared = Shared {
         world: Arc::new(World::new()),
         ledger: Arc::new(Ledger::default()),
-        chaos: Arc::clone(&chaos),
+        faults: Arc::clone(&faults),
         clients: cluster.clients(),
         strict,
     };
     let acknowledged = work(&shared, seed).await;
     assert!(acknowledged > WORKERS * OPERATIONS, "only {acknowledged} requests were answered");
-    chaos.end(&cluster.bucket).await;
+    faults.end(&cluster.bucket).await;
     if !strict {
         cluster.replace().await;
         (shared.clients, shared.strict) = (cluster.clients(), true);
@@ -92,9 +90,9 @@ async fn work(shared: &Shared, seed: u64) -> u64 {
     let running: Vec<_> = (0..WORKERS)
         .map(|number| {
             let worker = Worker::new(shared.clone(), rng.bits());
-            let half_way = move |chaos: &Chaos| {
+            let half_way = move |faults: &BucketFaults| {
                 if number == 0 {
-                    chaos.age_everything();
+                    faults.age_everything();
                 }
             };
             tokio::spawn(worker.run(OPERATIONS, half_way))

@@ -1,7 +1,5 @@
 //! TLS: what is spoken over it, with which files, and who gets in by a certificate.
 
-#![allow(clippy::unwrap_used)]
-
 mod identity;
 mod listener;
 mod process;

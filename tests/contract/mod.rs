@@ -6,8 +6,6 @@
 //! answer what must always hold (see `jreg_testkit::violations`), so rows say only what is
 //! particular to them.
 
-#![allow(clippy::unwrap_used)]
-
 use jreg_testkit::{Scenario, ServerSpec, Step, StoreKind, TestServer};
 
 /// Joins steps and lists of steps.
@@ -36,17 +34,17 @@ macro_rules! contract {
 
             #[test]
             fn memory() {
-                crate::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Memory), $steps);
+                crate::contract::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Memory), $steps);
             }
 
             #[test]
             fn folder() {
-                crate::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Folder), $steps);
+                crate::contract::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Folder), $steps);
             }
 
             #[test]
             fn bucket() {
-                crate::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Bucket), $steps);
+                crate::contract::run(stringify!($name), spec().store(jreg_testkit::StoreKind::Bucket), $steps);
             }
         })*
     };

@@ -1,18 +1,22 @@
 //! Two at a time, in every order within a bound.
 
 use crate::explore::assert_whole;
-use crate::scene::Scene;
-use crate::scenes::*;
+use crate::scenario::InterleavedScenario;
+use crate::scenarios::*;
 
 /// Both kinds of bucket: where tombstones go, and where they stay.
 #[track_caller]
-fn whole<F: Future<Output = Scene>>(name: &str, scene: impl Fn(bool) -> F, deviations_max: usize) {
-    assert_whole(name, scene(false), deviations_max);
-    assert_whole(&format!("{name}, where tombstones stay"), scene(true), 1);
+fn whole<F: Future<Output = InterleavedScenario>>(
+    name: &str,
+    scenario: impl Fn(bool) -> F,
+    deviations_max: usize,
+) {
+    assert_whole(name, scenario(false), deviations_max);
+    assert_whole(&format!("{name}, where tombstones stay"), scenario(true), 1);
     let killed = async {
-        let mut scene = scene(false).await;
-        scene.kills = 1;
-        scene
+        let mut scenario = scenario(false).await;
+        scenario.kills = 1;
+        scenario
     };
     assert_whole(&format!("{name}, where one stops for ever"), killed, 1);
 }
@@ -114,8 +118,8 @@ fn a_closing_request_that_comes_again_slowly_and_a_collector() {
 }
 
 #[test]
-fn a_fold_and_deletes() {
-    assert_whole("fold while holders go", fold_while_holders_go(false), 1);
+fn a_deduplication_and_deletes() {
+    assert_whole("deduplicate while holders delete", deduplicate_while_holders_delete(false), 1);
 }
 
 #[test]

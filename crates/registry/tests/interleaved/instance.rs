@@ -1,4 +1,4 @@
-//! [`Player`]: one instance of the registry with what its clients do, noted in the ledger.
+//! [`TestInstance`]: one instance of the registry with what its clients do, noted in the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use jreg_storage::testing::ManualClock;
 use jreg_storage::{ByteRange, Clock, Key, PutMode, Store};
 
 use crate::content::digest;
-use crate::ledger::{KEPT, Ledger, Thing};
+use crate::ledger::{KEPT, PushedContent, RunLedger};
 
 #[derive(Clone, Debug)]
-pub(crate) struct Player {
+pub(crate) struct TestInstance {
     pub(crate) registry: Registry,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<RunLedger>,
     pub(crate) clock: Arc<ManualClock>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn eager_for_untagged() -> GcOptions {
     GcOptions { untagged: Some(Duration::ZERO), ..eager() }
 }
 
-impl Player {
+impl TestInstance {
     fn repository(&self, name: &str) -> Repository {
         self.registry.repository(name.parse().unwrap())
     }
@@ -50,7 +50,7 @@ impl Player {
 
     async fn noted(
         &self,
-        thing: Thing,
+        thing: PushedContent,
         of: &Digest,
         work: impl Future<Output = Result<()>>,
     ) -> bool {
@@ -118,10 +118,13 @@ impl Player {
         manifest: &str,
     ) -> bool {
         let of = digest(manifest.as_bytes());
-        let mut pushes =
-            vec![self.ledger.begin(Thing::Manifest(name.to_owned(), of.clone()), &of, self.now())];
+        let mut pushes = vec![self.ledger.begin(
+            PushedContent::Manifest(name.to_owned(), of.clone()),
+            &of,
+            self.now(),
+        )];
         if !tag.is_empty() {
-            let thing = Thing::Tag(name.to_owned(), tag.to_owned());
+            let thing = PushedContent::Tag(name.to_owned(), tag.to_owned());
             pushes.push(self.ledger.begin(thing, &of, self.now()));
         }
         let push = ManifestPush {
@@ -139,7 +142,7 @@ impl Player {
     pub(crate) async fn has_manifest(&self, name: &str, manifest: &str) -> bool {
         let of = digest(manifest.as_bytes());
         let (repository, thing) =
-            (self.repository(name), Thing::Manifest(name.to_owned(), of.clone()));
+            (self.repository(name), PushedContent::Manifest(name.to_owned(), of.clone()));
         let asked = Reference::Digest(of.clone());
         let ask = async { repository.manifest_get(&asked, TouchPolicy::IfOld).await.map(|_| ()) };
         self.noted(thing, &of, ask).await
@@ -158,7 +161,7 @@ impl Player {
     }
 
     pub(crate) async fn delete_tag(&self, name: &str, tag: &str) {
-        let delete = self.ledger.begin_delete(Thing::Tag(name.to_owned(), tag.to_owned()));
+        let delete = self.ledger.begin_delete(PushedContent::Tag(name.to_owned(), tag.to_owned()));
         let reference = tag.parse().unwrap();
         let answer = self.repository(name).manifest_delete(&reference, None).await;
         self.ledger.end_delete(delete, &answer);
@@ -166,7 +169,7 @@ impl Player {
 
     pub(crate) async fn delete_manifest(&self, name: &str, manifest: &str) {
         let of = digest(manifest.as_bytes());
-        let delete = self.ledger.begin_delete(Thing::Manifest(name.to_owned(), of.clone()));
+        let delete = self.ledger.begin_delete(PushedContent::Manifest(name.to_owned(), of.clone()));
         let answer = self.repository(name).manifest_delete(&Reference::Digest(of), None).await;
         self.ledger.end_delete(delete, &answer);
     }
@@ -201,9 +204,9 @@ impl Player {
     }
 
     pub(crate) async fn collect(&self, options: &GcOptions) {
-        let watch = Counting(Arc::clone(&self.ledger));
+        let watch = CountingWatch(Arc::clone(&self.ledger));
         match Box::pin(self.registry.collect_garbage(options, &watch)).await {
-            // A fold may be too late.
+            // A deduplication may be too late.
             Ok(_) | Err(GcError::Registry(Error::Interrupted { .. } | Error::Store(_))) => {}
             Err(error) => self.ledger.blame(format!("a collector gave up: {error}")),
         }
@@ -222,8 +225,8 @@ impl Player {
     }
 }
 
-fn blob(name: &str, of: &Digest) -> Thing {
-    Thing::Blob(name.to_owned(), of.clone())
+fn blob(name: &str, of: &Digest) -> PushedContent {
+    PushedContent::Blob(name.to_owned(), of.clone())
 }
 
 fn reference(tag: &str, of: &Digest) -> Reference {
@@ -235,9 +238,9 @@ fn reference(tag: &str, of: &Digest) -> Reference {
 
 /// Counts what a collector has removed.
 #[derive(Debug)]
-struct Counting(Arc<Ledger>);
+struct CountingWatch(Arc<RunLedger>);
 
-impl GcObserver for Counting {
+impl GcObserver for CountingWatch {
     fn phase(&self, _: GcPhase) {}
 
     fn progress(&self, _: u64) {}

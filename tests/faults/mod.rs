@@ -3,11 +3,9 @@
 //! tag that can be seen has its manifest and a manifest its blobs, no failure of the store is
 //! reported as absence, and doing the whole operation again succeeds.
 
-#![allow(clippy::unwrap_used)]
-
 mod attempt;
-mod bench;
 mod bucket;
+mod harness;
 mod http;
 
 use jreg_registry::Error;
@@ -15,7 +13,7 @@ use jreg_storage::ErrorKind;
 use jreg_storage::testing::Fault;
 
 use attempt::Attempt;
-use bench::{Bench, Shape};
+use harness::{FaultHarness, Shape};
 
 /// More store calls than any operation here makes.
 const CALLS_MAX: u64 = 200;
@@ -54,27 +52,27 @@ fn every_call(attempt: Attempt) {
 
 /// Whether the fault was met at all.
 async fn one_fault(attempt: Attempt, shape: Shape, fault: Fault, context: &str) -> bool {
-    let mut bench = Bench::new(shape, context).await;
-    attempt.prepare(&mut bench).await;
-    bench.faulty.inject(fault);
-    let calls = bench.faulty.calls();
-    let outcome = attempt.run(&mut bench).await;
-    let made = bench.faulty.calls() - calls;
-    let hit = bench.faulty.hits() > 0;
-    bench.faulty.heal();
+    let mut harness = FaultHarness::new(shape, context).await;
+    attempt.prepare(&mut harness).await;
+    harness.faulty.inject(fault);
+    let calls = harness.faulty.calls();
+    let outcome = attempt.run(&mut harness).await;
+    let made = harness.faulty.calls() - calls;
+    let hit = harness.faulty.hits() > 0;
+    harness.faulty.heal();
     if let Err(error) = outcome {
         assert!(hit, "{context}: fails without a fault, after {made} calls: {error}");
         assert!(is_of_the_store(&error), "{context}: a fault of the store became {error:?}");
     }
-    bench.check().await;
-    if let Err(error) = attempt.run(&mut bench).await {
+    harness.check().await;
+    if let Err(error) = attempt.run(&mut harness).await {
         panic!("{context}: doing it again gave {error:?}");
     }
-    bench.check().await;
-    attempt.is_done(&mut bench).await;
-    bench.reopen().await;
-    bench.check().await;
-    attempt.is_done(&mut bench).await;
+    harness.check().await;
+    attempt.is_done(&mut harness).await;
+    harness.reopen().await;
+    harness.check().await;
+    attempt.is_done(&mut harness).await;
     hit
 }
 
@@ -101,17 +99,17 @@ fn failed_reads_are_never_absence() {
         for read in attempt::Read::ALL {
             block_on(async {
                 let context = format!("{read:?} on {shape:?}");
-                let mut bench = Bench::new(shape, &context).await;
-                attempt::fill(&mut bench).await;
-                bench.reopen().await;
-                let whole = read.run(&bench).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+                let mut harness = FaultHarness::new(shape, &context).await;
+                attempt::fill(&mut harness).await;
+                harness.reopen().await;
+                let whole = read.run(&harness).await.unwrap_or_else(|e| panic!("{context}: {e}"));
                 for n in 1..=CALLS_MAX {
-                    bench.reopen().await;
-                    let before = bench.faulty.hits();
-                    bench.faulty.inject(Fault::fail(ErrorKind::Unavailable).nth(n));
-                    let outcome = read.run(&bench).await;
-                    bench.faulty.heal();
-                    if bench.faulty.hits() == before {
+                    harness.reopen().await;
+                    let before = harness.faulty.hits();
+                    harness.faulty.inject(Fault::fail(ErrorKind::Unavailable).nth(n));
+                    let outcome = read.run(&harness).await;
+                    harness.faulty.heal();
+                    if harness.faulty.hits() == before {
                         assert_eq!(outcome.unwrap(), whole, "{context}");
                         assert!(n > 1, "{context}: made no call");
                         break;

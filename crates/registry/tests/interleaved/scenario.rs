@@ -1,5 +1,5 @@
-//! [`Scene`]: a store as it is at the start, and actors that work with it at the same time; and
-//! the playing of it in one order.
+//! [`InterleavedScenario`]: a store as it is at the start, and actors that work with it at the same time; and
+//! the run of it in one order.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use jreg_storage::{
 use tokio::task::JoinHandle;
 
 use crate::check;
-use crate::ledger::{Ledger, Records};
-use crate::player::{Player, eager_for_untagged};
-use crate::search::{Chooser, Move, Offer};
-use crate::view::View;
+use crate::chooser::{ScheduleStep, StepChooser, StepOffer};
+use crate::instance::{TestInstance, eager_for_untagged};
+use crate::ledger::{LedgerRecords, RunLedger};
+use crate::view::StoreView;
 
 /// Small, so that a few bytes are several parts.
 pub(crate) const PART: usize = 8;
@@ -38,10 +38,10 @@ const BETWEEN: Duration = Duration::from_secs(3 * 3600);
 /// the bytes, or what led to them.
 const COLLECTIONS_MAX: usize = 7;
 
-type Memory = Tombstones<MemoryStore>;
+type TombstoneMemory = Tombstones<MemoryStore>;
 
 /// What an actor does.
-pub(crate) type Act = Arc<dyn Fn(Player) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type ActorWork = Arc<dyn Fn(TestInstance) -> BoxFuture<'static, ()> + Send + Sync>;
 
 #[derive(Clone)]
 pub(crate) struct Actor {
@@ -49,42 +49,42 @@ pub(crate) struct Actor {
     /// Its requests may be as late as they like, because it may be as slow before it sends them;
     /// but for those that deduplicate links, which are writes like a client's.
     is_collector: bool,
-    act: Act,
+    act: ActorWork,
 }
 
 /// A client, or a whole series of them, at one instance.
 pub(crate) fn client<F>(
     name: &'static str,
-    act: impl Fn(Player) -> F + Send + Sync + 'static,
+    act: impl Fn(TestInstance) -> F + Send + Sync + 'static,
 ) -> Actor
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Actor { name, is_collector: false, act: Arc::new(move |player| act(player).boxed()) }
+    Actor { name, is_collector: false, act: Arc::new(move |instance| act(instance).boxed()) }
 }
 
 /// An instance that collects, or reaps.
-pub(crate) fn collector<F>(act: impl Fn(Player) -> F + Send + Sync + 'static) -> Actor
+pub(crate) fn collector<F>(act: impl Fn(TestInstance) -> F + Send + Sync + 'static) -> Actor
 where
     F: Future<Output = ()> + Send + 'static,
 {
     Actor {
         name: "collector",
         is_collector: true,
-        act: Arc::new(move |player| act(player).boxed()),
+        act: Arc::new(move |instance| act(instance).boxed()),
     }
 }
 
 /// A store with what was pushed to it, at some time.
 #[derive(Clone)]
-pub(crate) struct Start {
-    memory: Arc<Memory>,
+pub(crate) struct InitialStore {
+    memory: Arc<TombstoneMemory>,
     passed: Duration,
-    records: Records,
+    records: LedgerRecords,
     stays: bool,
 }
 
-fn memory(store: MemoryStore, stays: bool) -> Arc<Memory> {
+fn memory(store: MemoryStore, stays: bool) -> Arc<TombstoneMemory> {
     let store = Tombstones::new(store, may_come_back);
     Arc::new(if stays { store.that_stay() } else { store })
 }
@@ -95,9 +95,9 @@ async fn open(store: Arc<dyn Store>, clock: &Arc<ManualClock>) -> Registry {
     Registry::open(store, clock.clone(), options).await.unwrap()
 }
 
-impl Start {
+impl InitialStore {
     /// What `set_up` leaves, in a bucket where tombstones go, or stay.
-    pub(crate) async fn new<F>(stays: bool, set_up: impl FnOnce(Player) -> F) -> Self
+    pub(crate) async fn new<F>(stays: bool, set_up: impl FnOnce(TestInstance) -> F) -> Self
     where
         F: Future<Output = ()>,
     {
@@ -105,17 +105,17 @@ impl Start {
     }
 
     /// What `more` makes of this store.
-    pub(crate) async fn following<F>(self, more: impl FnOnce(Player) -> F) -> Self
+    pub(crate) async fn following<F>(self, more: impl FnOnce(TestInstance) -> F) -> Self
     where
         F: Future<Output = ()>,
     {
         let clock = Arc::new(ManualClock::default());
         clock.advance(self.passed);
         let memory = memory(self.memory.inner().fork(clock.clone()), self.stays);
-        let ledger = Arc::new(Ledger::new(self.records));
+        let ledger = Arc::new(RunLedger::new(self.records));
         let registry = open(memory.clone(), &clock).await;
         let store: Arc<dyn Store> = memory.clone();
-        more(Player { registry, store, ledger: ledger.clone(), clock: clock.clone() }).await;
+        more(TestInstance { registry, store, ledger: ledger.clone(), clock: clock.clone() }).await;
         let mut records = ledger.records().clone();
         (records.acked, records.removed) = (0, 0);
         Self { memory, passed: clock.monotonic(), records, stays: self.stays }
@@ -142,7 +142,7 @@ impl Start {
     pub(crate) async fn breaking<F>(
         broken: Option<Rule>,
         stays: bool,
-        set_up: impl FnOnce(Player) -> F,
+        set_up: impl FnOnce(TestInstance) -> F,
     ) -> Self
     where
         F: Future<Output = ()>,
@@ -152,10 +152,11 @@ impl Start {
         let store = MemoryStore::builder().remote().part_rules(rules);
         let memory = memory(store.clock(clock.clone()).build(), stays);
         let registry = breaking(open(memory.clone(), &clock).await, broken);
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(RunLedger::default());
         let (store, ledger_of_all) = (memory.clone(), ledger.clone());
-        let player = Player { registry, store, ledger: ledger_of_all, clock: clock.clone() };
-        set_up(player).await;
+        let instance =
+            TestInstance { registry, store, ledger: ledger_of_all, clock: clock.clone() };
+        set_up(instance).await;
         let mut records = ledger.records().clone();
         (records.acked, records.removed) = (0, 0);
         Self { memory, passed: clock.monotonic(), records, stays }
@@ -170,8 +171,8 @@ fn breaking(registry: Registry, broken: Option<Rule>) -> Registry {
 }
 
 #[derive(Clone)]
-pub(crate) struct Scene {
-    pub(crate) start: Start,
+pub(crate) struct InterleavedScenario {
+    pub(crate) start: InitialStore,
     pub(crate) actors: Vec<Actor>,
     /// How the clock may go on, one after the other.
     pub(crate) ticks: Vec<Duration>,
@@ -188,17 +189,17 @@ pub(crate) struct Scene {
     pub(crate) referrer: Option<(String, String, String)>,
 }
 
-/// What came of playing a scene.
+/// What came of playing a scenario.
 #[derive(Debug)]
-pub(crate) struct Played {
+pub(crate) struct ScenarioOutcome {
     pub(crate) acked: u64,
     pub(crate) removed: u64,
     /// What must not be, with what happened before.
     pub(crate) violation: Option<String>,
 }
 
-impl Scene {
-    pub(crate) fn new(start: Start, actors: Vec<Actor>) -> Self {
+impl InterleavedScenario {
+    pub(crate) fn new(start: InitialStore, actors: Vec<Actor>) -> Self {
         Self {
             start,
             actors,
@@ -212,22 +213,28 @@ impl Scene {
         }
     }
 
-    /// Plays it once, and checks what is left; what comes of it later only if that is not among
+    /// Runs it once, and checks what is left; what comes of it later only if that is not among
     /// the `known` outcomes.
-    pub(crate) async fn play(
+    pub(crate) async fn run(
         &self,
-        chooser: &mut dyn Chooser,
+        chooser: &mut dyn StepChooser,
         known: &mut HashSet<String>,
-    ) -> Played {
-        let stage = Stage::set(self).await;
-        let tasks = stage.enter(self).await;
-        let mut run = Run { scene: self, stage: &stage, tasks, current: None, trace: Vec::new() };
+    ) -> ScenarioOutcome {
+        let shared = SharedStore::fork(self).await;
+        let tasks = shared.start_actors(self).await;
+        let mut run = InterleavedRun {
+            scenario: self,
+            shared: &shared,
+            tasks,
+            current: None,
+            trace: Vec::new(),
+        };
         run.ticks_and_kills(chooser).await;
         let trace = std::mem::take(&mut run.trace);
-        let found = stage.check(self, known).await;
-        let records = stage.ledger.records();
+        let found = shared.check(self, known).await;
+        let records = shared.ledger.records();
         let violation = found.err().map(|what| format!("{what}, after\n  {}", trace.join("\n  ")));
-        Played { acked: records.acked, removed: records.removed, violation }
+        ScenarioOutcome { acked: records.acked, removed: records.removed, violation }
     }
 
     fn manners(&self, actor: &Actor) -> Manners {
@@ -246,30 +253,31 @@ impl Scene {
 }
 
 /// A copy of the store, and those who share it.
-struct Stage {
+struct SharedStore {
     clock: Arc<ManualClock>,
-    memory: Arc<Memory>,
+    memory: Arc<TombstoneMemory>,
     schedule: Arc<Schedule>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<RunLedger>,
 }
 
-impl Stage {
-    async fn set(scene: &Scene) -> Self {
+impl SharedStore {
+    async fn fork(scenario: &InterleavedScenario) -> Self {
         let clock = Arc::new(ManualClock::default());
-        clock.advance(scene.start.passed);
-        let memory = memory(scene.start.memory.inner().fork(clock.clone()), scene.start.stays);
-        let ledger = Arc::new(Ledger::new(scene.start.records.clone()));
+        clock.advance(scenario.start.passed);
+        let memory =
+            memory(scenario.start.memory.inner().fork(clock.clone()), scenario.start.stays);
+        let ledger = Arc::new(RunLedger::new(scenario.start.records.clone()));
         Self { schedule: Schedule::new(clock.clone()), clock, memory, ledger }
     }
 
-    async fn enter(&self, scene: &Scene) -> Vec<JoinHandle<()>> {
+    async fn start_actors(&self, scenario: &InterleavedScenario) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
-        for (index, actor) in scene.actors.iter().enumerate() {
-            let store = self.schedule.store(index, self.memory.clone(), scene.manners(actor));
+        for (index, actor) in scenario.actors.iter().enumerate() {
+            let store = self.schedule.store(index, self.memory.clone(), scenario.manners(actor));
             let store: Arc<dyn Store> = Arc::new(store);
-            let registry = breaking(open(store.clone(), &self.clock).await, scene.broken);
+            let registry = breaking(open(store.clone(), &self.clock).await, scenario.broken);
             let (ledger, clock) = (self.ledger.clone(), self.clock.clone());
-            let work = (actor.act)(Player { registry, store, ledger, clock });
+            let work = (actor.act)(TestInstance { registry, store, ledger, clock });
             let schedule = self.schedule.clone();
             tasks.push(tokio::spawn(async move {
                 schedule.start(index).await;
@@ -280,125 +288,136 @@ impl Stage {
         tasks
     }
 
-    async fn view(&self) -> View {
-        View::of(&*self.memory).await
+    async fn view(&self) -> StoreView {
+        StoreView::of(&*self.memory).await
     }
 
-    fn hold(&self, scene: &Scene, view: &View) -> Result<(), String> {
+    fn hold(&self, scenario: &InterleavedScenario, view: &StoreView) -> Result<(), String> {
         check::check(view, &self.ledger.records(), self.clock.monotonic())?;
-        if scene.is_calm && self.ledger.records().interrupted > 0 {
+        if scenario.is_calm && self.ledger.records().interrupted > 0 {
             return Err("a request failed because of another".to_owned());
         }
-        match &scene.referrer {
+        match &scenario.referrer {
             Some((name, subject, referrer)) => check::check_referrer(view, name, subject, referrer),
             None => Ok(()),
         }
     }
 
     /// Checks at once, and again once all that can be collected has been.
-    async fn check(&self, scene: &Scene, known: &mut HashSet<String>) -> Result<(), String> {
+    async fn check(
+        &self,
+        scenario: &InterleavedScenario,
+        known: &mut HashSet<String>,
+    ) -> Result<(), String> {
         let view = self.view().await;
-        self.hold(scene, &view)?;
+        self.hold(scenario, &view)?;
         let shape = format!("{:?} {}", view.shape, self.ledger.records().shape());
         if known.contains(&shape) {
             return Ok(());
         }
         let registry = open(self.memory.clone(), &self.clock).await;
         check::pull_all(&view, &registry).await?;
-        self.check_later(scene, registry).await?;
+        self.check_later(scenario, registry).await?;
         known.insert(shape);
         Ok(())
     }
 
-    async fn check_later(&self, scene: &Scene, registry: Registry) -> Result<(), String> {
+    async fn check_later(
+        &self,
+        scenario: &InterleavedScenario,
+        registry: Registry,
+    ) -> Result<(), String> {
         let (store, clock) = (self.memory.clone(), self.clock.clone());
-        let caretaker = Player { registry, store, ledger: Arc::default(), clock };
-        caretaker.pass(REAPED);
+        let collecting = TestInstance { registry, store, ledger: Arc::default(), clock };
+        collecting.pass(REAPED);
         let mut left = Ok(());
         for _ in 0..COLLECTIONS_MAX {
-            caretaker.collect(&eager_for_untagged()).await;
+            collecting.collect(&eager_for_untagged()).await;
             let view = self.view().await;
-            self.hold(scene, &view)?;
-            if let Some(fault) = caretaker.ledger.records().fault() {
+            self.hold(scenario, &view)?;
+            if let Some(fault) = collecting.ledger.records().fault() {
                 return Err(fault.clone());
             }
-            left = check::check_clean(&view, scene.start.stays);
+            left = check::check_clean(&view, scenario.start.stays);
             if left.is_ok() {
                 break;
             }
-            caretaker.pass(BETWEEN);
+            collecting.pass(BETWEEN);
         }
         left
     }
 }
 
-/// One run of a scene.
-struct Run<'a> {
-    scene: &'a Scene,
-    stage: &'a Stage,
+/// One run of a scenario.
+struct InterleavedRun<'a> {
+    scenario: &'a InterleavedScenario,
+    shared: &'a SharedStore,
     tasks: Vec<JoinHandle<()>>,
     current: Option<usize>,
     trace: Vec<String>,
 }
 
-impl Run<'_> {
-    async fn ticks_and_kills(&mut self, chooser: &mut dyn Chooser) {
-        let mut ticks = self.scene.ticks.iter();
-        let mut kills = self.scene.kills;
+impl InterleavedRun<'_> {
+    async fn ticks_and_kills(&mut self, chooser: &mut dyn StepChooser) {
+        let mut ticks = self.scenario.ticks.iter();
+        let mut kills = self.scenario.kills;
         loop {
-            let stopped = self.stage.schedule.stopped();
+            let stopped = self.shared.schedule.stopped();
             if stopped.is_empty() {
                 break;
             }
             let offers = self.offers(&stopped, ticks.len() > 0, kills > 0);
             let choice = if offers.len() > 1 { chooser.choose(&offers, &stopped) } else { 0 };
             match offers[choice].0 {
-                Move::Go(actor) => self.go(actor, &stopped, chooser),
-                Move::Tick => {
+                ScheduleStep::Go(actor) => self.go(actor, &stopped, chooser),
+                ScheduleStep::Tick => {
                     let tick = *ticks.next().unwrap();
                     self.trace.push(format!("{} s pass", tick.as_secs()));
-                    self.stage.clock.advance(tick);
+                    self.shared.clock.advance(tick);
                 }
-                Move::Kill(actor) => {
+                ScheduleStep::Kill(actor) => {
                     kills -= 1;
-                    self.trace.push(format!("{} stops for ever", self.scene.actors[actor].name));
+                    self.trace.push(format!("{} stops for ever", self.scenario.actors[actor].name));
                     self.tasks[actor].abort();
                 }
             }
-            self.stage.schedule.settle().await;
+            self.shared.schedule.settle().await;
         }
         for task in std::mem::take(&mut self.tasks) {
             match task.now_or_never() {
                 Some(Ok(())) => {}
                 Some(Err(error)) if error.is_cancelled() => {}
-                Some(Err(error)) => self.stage.ledger.blame(error.to_string()),
-                None => self.stage.ledger.blame("somebody waits for nobody".to_owned()),
+                Some(Err(error)) => self.shared.ledger.blame(error.to_string()),
+                None => self
+                    .shared
+                    .ledger
+                    .blame("a task neither ended nor waits at a store call".to_owned()),
             }
         }
     }
 
-    fn go(&mut self, actor: usize, stopped: &[Stopped], chooser: &mut dyn Chooser) {
+    fn go(&mut self, actor: usize, stopped: &[Stopped], chooser: &mut dyn StepChooser) {
         let calls: Vec<_> = stopped.iter().filter(|stopped| stopped.actor == actor).collect();
         let call = if calls.len() > 1 { calls[chooser.pick(calls.len())] } else { calls[0] };
-        self.trace.push(format!("{}: {call}", self.scene.actors[actor].name));
+        self.trace.push(format!("{}: {call}", self.scenario.actors[actor].name));
         self.current = Some(actor);
-        self.stage.schedule.release(call.id);
+        self.shared.schedule.release(call.id);
     }
 
     /// What can happen next; the plainest first.
-    fn offers(&self, stopped: &[Stopped], may_tick: bool, may_kill: bool) -> Vec<Offer> {
+    fn offers(&self, stopped: &[Stopped], may_tick: bool, may_kill: bool) -> Vec<StepOffer> {
         let can_go = |actor: &usize| stopped.iter().any(|stopped| stopped.actor == *actor);
         let current = self.current.filter(|current| can_go(current));
-        let mut offers: Vec<Offer> =
-            current.iter().map(|current| (Move::Go(*current), 0)).collect();
-        let others = (0..self.scene.actors.len()).filter(|actor| Some(*actor) != current);
+        let mut offers: Vec<StepOffer> =
+            current.iter().map(|current| (ScheduleStep::Go(*current), 0)).collect();
+        let others = (0..self.scenario.actors.len()).filter(|actor| Some(*actor) != current);
         let cost = usize::from(current.is_some());
-        offers.extend(others.filter(can_go).map(|actor| (Move::Go(actor), cost)));
+        offers.extend(others.filter(can_go).map(|actor| (ScheduleStep::Go(actor), cost)));
         if may_tick && self.current.is_some() {
-            offers.push((Move::Tick, 1));
+            offers.push((ScheduleStep::Tick, 1));
         }
         if let (Some(current), true) = (current, may_kill) {
-            offers.push((Move::Kill(current), 1));
+            offers.push((ScheduleStep::Kill(current), 1));
         }
         offers
     }

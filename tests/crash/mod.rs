@@ -2,8 +2,6 @@
 //! again on it: whatever was acknowledged is there, byte for byte; what was acknowledged as
 //! deleted is not; and an upload goes on from at least where it was acknowledged.
 
-#![allow(clippy::unwrap_used)]
-
 mod worker;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! [`Weather`]: the store as one life of an instance has it. Requests take a while, fail, are
-//! answered by nobody, land late, and are the last thing that the instance does.
+//! [`UnreliableStore`]: the store as one instance has it until it crashes. Requests take a while,
+//! fail, lose their response, are delayed, and are the last thing that the instance does.
 
 #![deny(clippy::missing_trait_methods)]
 
@@ -15,13 +15,13 @@ use jreg_storage::{
 };
 use tokio::sync::{Notify, watch};
 
-use crate::sky::{Late, Sky, count};
+use crate::soak::fault_schedule::{DelayedWrite, FaultSchedule, count};
 
-/// The life of an instance: `true` once it is over.
+/// The lifetime of an instance: `true` after its crash.
 #[derive(Debug)]
-pub(crate) struct Life(watch::Sender<bool>);
+pub(crate) struct InstanceLifetime(watch::Sender<bool>);
 
-impl Life {
+impl InstanceLifetime {
     pub(crate) fn new() -> Self {
         Self(watch::Sender::new(false))
     }
@@ -44,114 +44,114 @@ impl Life {
 /// process that slept with one in its hands does not get it through, however long it slept.
 const SIGNATURE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// What becomes of a request.
+/// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Fine,
+enum RequestFault {
+    None,
     /// It never arrives.
     Refused,
-    /// It takes effect, and nobody says so.
-    AnswerLost,
+    /// It takes effect, and its response is lost.
+    ResponseLost,
     /// It takes effect later.
-    Late,
+    Delayed,
 }
 
 #[derive(Debug)]
-pub(crate) struct Weather {
+pub(crate) struct UnreliableStore {
     inner: Arc<dyn Store>,
-    sky: Arc<Sky>,
-    life: Arc<Life>,
+    schedule: Arc<FaultSchedule>,
+    lifetime: Arc<InstanceLifetime>,
     instance: usize,
 }
 
-impl Weather {
+impl UnreliableStore {
     pub(crate) fn new(
         inner: Arc<dyn Store>,
-        sky: Arc<Sky>,
-        life: Arc<Life>,
+        schedule: Arc<FaultSchedule>,
+        lifetime: Arc<InstanceLifetime>,
         instance: usize,
     ) -> Self {
-        Self { inner, sky, life, instance }
+        Self { inner, schedule, lifetime, instance }
     }
 
-    async fn die(&self, key: &str) {
-        count(&self.sky.counts.crashes);
-        self.sky.note(|| format!("{} ! dies at {key}", self.instance));
-        self.life.end();
+    async fn crash(&self, key: &str) {
+        count(&self.schedule.counts.crashes);
+        self.schedule.note(|| format!("{} ! crashes at {key}", self.instance));
+        self.lifetime.end();
         std::future::pending().await
     }
 
-    /// What goes before a request; says what becomes of it.
-    async fn before(&self, is_write: bool, key: &str) -> Fate {
-        if self.life.is_over() {
+    /// What goes before a request; returns what goes wrong with it.
+    async fn before(&self, is_write: bool, key: &str) -> RequestFault {
+        if self.lifetime.is_over() {
             std::future::pending::<()>().await;
         }
-        let sky = &self.sky;
-        count(&sky.counts.requests);
-        if sky.is_clear() {
-            return Fate::Fine;
+        let schedule = &self.schedule;
+        count(&schedule.counts.requests);
+        if schedule.is_quiet() {
+            return RequestFault::None;
         }
-        self.dawdle().await;
-        if sky.chance(70) {
-            sky.jump().await;
+        self.yield_to_others().await;
+        if schedule.chance(70) {
+            schedule.jump().await;
         }
-        if sky.chance(25) {
-            sky.land_one().await;
+        if schedule.chance(25) {
+            schedule.release_one().await;
         }
-        if sky.chance(500) {
-            sky.note(|| format!("{} . stalls before {key}", self.instance));
-            sky.stall().await;
+        if schedule.chance(500) {
+            schedule.note(|| format!("{} . stalls before {key}", self.instance));
+            schedule.stall().await;
         }
-        if sky.chance(if is_write { 300 } else { 4000 }) {
-            self.die(key).await;
+        if schedule.chance(if is_write { 300 } else { 4000 }) {
+            self.crash(key).await;
         }
-        let fate = self.fate(is_write);
-        if fate != Fate::Fine {
-            count(&sky.counts.faults);
+        let fault = self.fault(is_write);
+        if fault != RequestFault::None {
+            count(&schedule.counts.faults);
         }
-        fate
+        fault
     }
 
-    fn fate(&self, is_write: bool) -> Fate {
-        let rate = match (self.sky.is_storm(), is_write) {
+    fn fault(&self, is_write: bool) -> RequestFault {
+        let rate = match (self.schedule.is_burst(), is_write) {
             (true, true) => 30,
             (true, false) => 400,
             (false, true) => 200,
             (false, false) => 2000,
         };
-        let mut rng = self.sky.rng();
+        let mut rng = self.schedule.rng();
         if !rng.chance(1, rate) {
-            return Fate::Fine;
+            return RequestFault::None;
         }
         match rng.below(4) {
-            0 | 1 if is_write => Fate::AnswerLost,
-            2 if is_write && self.sky.makes_late() => Fate::Late,
-            _ => Fate::Refused,
+            0 | 1 if is_write => RequestFault::ResponseLost,
+            2 if is_write && self.schedule.delays_writes() => RequestFault::Delayed,
+            _ => RequestFault::Refused,
         }
     }
 
     async fn after(&self, is_write: bool, key: &str) {
-        let sky = &self.sky;
-        if sky.is_clear() {
+        let schedule = &self.schedule;
+        if schedule.is_quiet() {
             return;
         }
-        self.dawdle().await;
-        if sky.chance(if is_write { 300 } else { 8000 }) {
-            self.die(key).await;
+        self.yield_to_others().await;
+        if schedule.chance(if is_write { 300 } else { 8000 }) {
+            self.crash(key).await;
         }
-        if sky.chance(500) {
-            sky.note(|| format!("{} . stalls after {key}", self.instance));
-            sky.stall().await;
+        if schedule.chance(500) {
+            schedule.note(|| format!("{} . stalls after {key}", self.instance));
+            schedule.stall().await;
         }
     }
 
     /// Lets others go first, and the clock of the machine tick.
-    async fn dawdle(&self) {
-        let times = self.sky.rng().below(4);
+    async fn yield_to_others(&self) {
+        let times = self.schedule.rng().below(4);
         for _ in 0..times {
             tokio::task::yield_now().await;
         }
-        if self.sky.makes_late() {
+        if self.schedule.delays_writes() {
             tokio::time::advance(Duration::from_millis(1)).await;
         }
     }
@@ -162,17 +162,17 @@ impl Weather {
         key: &str,
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        if self.before(false, key).await != Fate::Fine {
+        if self.before(false, key).await != RequestFault::None {
             return Err(unavailable(key));
         }
         let answer = {
-            let _on_the_way = self.sky.on_the_way().await;
+            let _in_flight = self.schedule.in_flight().await;
             work.await
         };
         if let Err(error) = &answer
             && !error.is_not_found()
         {
-            self.sky.note(|| format!("{} {name} {key}: {error}", self.instance));
+            self.schedule.note(|| format!("{} {name} {key}: {error}", self.instance));
         }
         self.after(false, key).await;
         answer
@@ -189,54 +189,54 @@ impl Weather {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let signed = self.sky.now();
-        let mut fate = self.before(true, key).await;
-        if self.sky.now().duration_since(signed).unwrap_or_default() > SIGNATURE_MAX {
-            fate = Fate::Refused;
+        let signed = self.schedule.now();
+        let mut fault = self.before(true, key).await;
+        if self.schedule.now().duration_since(signed).unwrap_or_default() > SIGNATURE_MAX {
+            fault = RequestFault::Refused;
         }
         let note =
-            |what: String| self.sky.note(|| format!("{} {name} {key} {what}", self.instance));
+            |what: String| self.schedule.note(|| format!("{} {name} {key} {what}", self.instance));
         let work = work(Arc::clone(&self.inner));
-        match fate {
-            Fate::Refused => {
+        match fault {
+            RequestFault::Refused => {
                 note("is refused".to_owned());
                 return Err(unavailable(key));
             }
-            Fate::Late => {
+            RequestFault::Delayed => {
                 note("will be late".to_owned());
-                self.send_late(format!("{} {name} {key} lands late", self.instance), work);
+                self.send_delayed(format!("{} {name} {key} lands late", self.instance), work);
                 return Err(unavailable(key));
             }
-            Fate::Fine | Fate::AnswerLost => {}
+            RequestFault::None | RequestFault::ResponseLost => {}
         }
         let answer = {
-            let _on_the_way = self.sky.on_the_way().await;
+            let _in_flight = self.schedule.in_flight().await;
             work.await
         };
         match &answer {
-            Ok(_) => note(format!("{fate:?}")),
-            Err(error) => note(format!("{fate:?}: {:?}", error.kind())),
+            Ok(_) => note(format!("{fault:?}")),
+            Err(error) => note(format!("{fault:?}: {:?}", error.kind())),
         }
         self.after(true, key).await;
-        match fate {
-            Fate::AnswerLost => Err(unavailable(key)),
+        match fault {
+            RequestFault::ResponseLost => Err(unavailable(key)),
             _ => answer,
         }
     }
 
-    fn send_late<T: Send + 'static>(
+    fn send_delayed<T: Send + 'static>(
         &self,
         what: String,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) {
-        let (go, sky) = (Arc::new(Notify::new()), Arc::clone(&self.sky));
+        let (go, schedule) = (Arc::new(Notify::new()), Arc::clone(&self.schedule));
         let wait = Arc::clone(&go);
         let landing = tokio::spawn(async move {
             wait.notified().await;
             let landed = work.await.map(|_| ()).map_err(|error| error.kind());
-            sky.note(|| format!("{what}: {landed:?}"));
+            schedule.note(|| format!("{what}: {landed:?}"));
         });
-        self.sky.add_late(Late { sent: self.sky.now(), go, landing });
+        self.schedule.add_delayed(DelayedWrite { sent: self.schedule.now(), go, landing });
     }
 }
 
@@ -254,11 +254,11 @@ fn shown(key: &Key, bytes: &Bytes) -> String {
 }
 
 fn unavailable(key: &str) -> Error {
-    Error::with_source(ErrorKind::Unavailable, key, "the weather")
+    Error::with_source(ErrorKind::Unavailable, key, "the fault schedule")
 }
 
 #[async_trait]
-impl Store for Weather {
+impl Store for UnreliableStore {
     forward_store! { inner: capabilities, health }
 
     async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {

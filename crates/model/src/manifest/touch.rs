@@ -1,13 +1,13 @@
-//! [`Hold`]: W1 for one object.
+//! [`ManifestTouch`]: W1 for one object.
 
-use super::{Object, World};
+use super::{ManifestWorld, Object};
 use crate::Rule;
 use crate::checked::{Note, note};
 use crate::context::Context;
 
 /// W1: reads an object, and writes it again if it is old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Hold {
+pub(crate) struct ManifestTouch {
     object: Object,
     /// The version that is old.
     old: Option<u8>,
@@ -15,7 +15,7 @@ pub(crate) struct Hold {
 
 /// How far W1 has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum ManifestTouched {
     /// There is more to do.
     NotYet,
     /// It is there, and young.
@@ -28,7 +28,7 @@ pub(crate) enum Held {
     Late,
 }
 
-impl Hold {
+impl ManifestTouch {
     pub(crate) fn of(object: Object) -> Self {
         Self { object, old: None }
     }
@@ -36,28 +36,32 @@ impl Hold {
     /// The next step. The first one opens the window, if it is not open.
     pub(crate) fn step(
         &mut self,
-        world: &mut World,
+        world: &mut ManifestWorld,
         context: &Context,
         opened: &mut Option<u8>,
-    ) -> (Held, Note) {
+    ) -> (ManifestTouched, Note) {
         let opened = *opened.get_or_insert(world.now);
         let there = world.object(self.object);
         match self.old {
-            None if !there.value => (Held::Unknown, note("does not find what it refers to")),
+            None if !there.value => {
+                (ManifestTouched::Unknown, note("does not find what it refers to"))
+            }
             None if self.is_fine(there.modified, world.now, context) => {
-                (Held::Young, note("relies on what it refers to"))
+                (ManifestTouched::Young, note("relies on what it refers to"))
             }
             None => {
                 self.old = Some(there.version);
-                (Held::NotYet, note("finds that what it refers to is old"))
+                (ManifestTouched::NotYet, note("finds that what it refers to is old"))
             }
-            Some(_) if context.is_late(opened, world.now) => (Held::Late, note("is too late")),
+            Some(_) if context.is_late(opened, world.now) => {
+                (ManifestTouched::Late, note("is too late"))
+            }
             Some(version) if version != there.version => {
-                (Held::Lost, note("fails to touch what it refers to"))
+                (ManifestTouched::Lost, note("fails to touch what it refers to"))
             }
             Some(_) => {
                 world.write(self.object);
-                (Held::Young, note("touches what it refers to"))
+                (ManifestTouched::Young, note("touches what it refers to"))
             }
         }
     }

@@ -4,24 +4,22 @@
 //! acknowledged and still referenced stays, byte for byte; afterwards exactly that is left. At the end
 //! objects lose their bytes, and pushing again heals them.
 //!
-//! On a store in memory, whose weather is made here, and on the emulator of S3, which fails by
+//! On a store in memory, with a fault schedule of its own, and on the emulator of S3, which fails by
 //! itself; each also as a store that cannot remove the version of a record that is named.
 //!
 //! `JREG_SOAK_SEEDS` runs so many seeds more than the usual few, `JREG_SOAK_OPERATIONS` says how
 //! many operations each client makes, and `JREG_SOAK_FIRST` with which seed to begin.
-
-#![allow(clippy::unwrap_used)]
 
 mod audit;
 mod client;
 mod cluster;
 mod collectors;
 mod damage;
+mod fault_schedule;
 mod ledger;
 mod pull;
 mod push;
-mod sky;
-mod weather;
+mod unreliable_store;
 mod world;
 
 use std::sync::Arc;
@@ -32,7 +30,7 @@ use futures::future::try_join_all;
 
 use client::{Client, Shared};
 use cluster::{Cluster, INSTANCES, Place, Removal};
-use sky::Sky;
+use fault_schedule::FaultSchedule;
 use world::World;
 
 const CLIENTS: u64 = 5;
@@ -96,12 +94,12 @@ async fn soak(place: Place, removal: Removal, seed: u64, operations: u64) {
     let world = Arc::new(World::new(sizes));
     let shared = Shared { world, ledger: Arc::default(), cluster: Arc::clone(&cluster) };
     work(&shared, variable("JREG_SOAK_OPERATIONS").unwrap_or(operations)).await;
-    cluster.sky.clear().await;
+    cluster.schedule.stop_faults().await;
     cluster.replace();
     damage::damage_and_heal(&shared).await;
     audit::audit(&shared).await;
-    let days = cluster.sky.clock_days();
-    println!("  {}, in {days} days ({:?})", cluster.sky.counts, began.elapsed());
+    let days = cluster.schedule.clock_days();
+    println!("  {}, in {days} days ({:?})", cluster.schedule.counts, began.elapsed());
 }
 
 /// Lets all clients work while collectors do.
@@ -112,10 +110,10 @@ async fn work(shared: &Shared, operations: u64) {
         .map(|n| tokio::spawn(collectors::collect_on(Arc::clone(cluster), n, Arc::clone(&stop))))
         .collect();
     let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| Client::new(shared.clone(), cluster.sky.rng().bits()))
+        .map(|_| Client::new(shared.clone(), cluster.schedule.rng().bits()))
         .map(|client| tokio::spawn(client.run(operations)))
         .collect();
-    let ticking = tokio::spawn(tick(Arc::clone(&cluster.sky)));
+    let ticking = tokio::spawn(tick(Arc::clone(&cluster.schedule)));
     let working = try_join_all(clients);
     tokio::pin!(working);
     let mut collecting = try_join_all(collectors);
@@ -130,13 +128,13 @@ async fn work(shared: &Shared, operations: u64) {
 }
 
 /// Lets time pass when everybody sleeps.
-async fn tick(sky: Arc<Sky>) {
+async fn tick(schedule: Arc<FaultSchedule>) {
     let mut before = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let requests = sky.counts.requests.load(Ordering::Relaxed);
+        let requests = schedule.counts.requests.load(Ordering::Relaxed);
         if requests == before {
-            sky.jump().await;
+            schedule.jump().await;
         }
         before = requests;
     }

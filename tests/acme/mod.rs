@@ -1,7 +1,5 @@
 //! Certificates by ACME: instances over one store, and an authority that looks at their names.
 
-#![allow(clippy::unwrap_used)]
-
 mod failing;
 mod issuing;
 mod process;

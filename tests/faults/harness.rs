@@ -46,10 +46,10 @@ impl Shape {
 }
 
 /// The registry under test, and what it has promised.
-pub(crate) struct Bench {
+pub(crate) struct FaultHarness {
     pub(crate) faulty: Arc<Faulty>,
     registry: Registry,
-    #[expect(dead_code, reason = "it is removed when the bench goes")]
+    #[expect(dead_code, reason = "it is removed when the harness goes")]
     folder: Option<TempDir>,
     /// What is more than a part.
     pub(crate) large_bytes: usize,
@@ -71,11 +71,11 @@ async fn open(store: Arc<dyn Store>) -> Registry {
     Registry::open(store, Arc::new(SystemClock::new()), RegistryOptions::default()).await.unwrap()
 }
 
-impl Bench {
+impl FaultHarness {
     pub(crate) async fn new(shape: Shape, context: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let bench = Self::over(shape.store(&folder), 50_000, context).await;
-        Self { folder: Some(folder), ..bench }
+        let harness = Self::over(shape.store(&folder), 50_000, context).await;
+        Self { folder: Some(folder), ..harness }
     }
 
     /// A registry over a store whose parts have fewer than `large_bytes`.

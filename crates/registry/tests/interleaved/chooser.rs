@@ -5,7 +5,7 @@ use jreg_storage::testing::Stopped;
 /// One thing that can happen next, and how much it deviates from the plainest run, in which
 /// whoever has begun goes on to his end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Move {
+pub(crate) enum ScheduleStep {
     Go(usize),
     /// The clock goes on.
     Tick,
@@ -14,19 +14,19 @@ pub(crate) enum Move {
 }
 
 /// A move with its cost.
-pub(crate) type Offer = (Move, usize);
+pub(crate) type StepOffer = (ScheduleStep, usize);
 
 /// Decides what happens next.
-pub(crate) trait Chooser: Send {
+pub(crate) trait StepChooser: Send {
     /// Which of the moves; the first costs nothing.
-    fn choose(&mut self, offers: &[Offer], stopped: &[Stopped]) -> usize;
+    fn choose(&mut self, offers: &[StepOffer], stopped: &[Stopped]) -> usize;
 
     /// Which of so many calls that one actor makes at the same time.
     fn pick(&mut self, calls: usize) -> usize;
 }
 
 #[derive(Clone, Debug)]
-struct Decision {
+struct SearchDecision {
     chosen: usize,
     costs: Vec<usize>,
 }
@@ -34,13 +34,13 @@ struct Decision {
 /// All runs that deviate from the plainest at most so often, one after the other. Each run begins
 /// anew and follows the decisions of the one before up to the last that can be made otherwise.
 #[derive(Debug)]
-pub(crate) struct Search {
-    path: Vec<Decision>,
+pub(crate) struct ExhaustiveSearch {
+    path: Vec<SearchDecision>,
     at: usize,
     deviations_max: usize,
 }
 
-impl Search {
+impl ExhaustiveSearch {
     pub(crate) fn new(deviations_max: usize) -> Self {
         Self { path: Vec::new(), at: 0, deviations_max }
     }
@@ -53,7 +53,7 @@ impl Search {
             let spent: usize = self.path.iter().map(|d| d.costs[d.chosen]).sum();
             let affordable = |next: &usize| spent + last.costs[*next] <= self.deviations_max;
             if let Some(chosen) = (last.chosen + 1..last.costs.len()).find(affordable) {
-                self.path.push(Decision { chosen, ..last });
+                self.path.push(SearchDecision { chosen, ..last });
                 return true;
             }
         }
@@ -61,8 +61,8 @@ impl Search {
     }
 }
 
-impl Chooser for Search {
-    fn choose(&mut self, offers: &[Offer], _stopped: &[Stopped]) -> usize {
+impl StepChooser for ExhaustiveSearch {
+    fn choose(&mut self, offers: &[StepOffer], _stopped: &[Stopped]) -> usize {
         let costs: Vec<_> = offers.iter().map(|(_, cost)| *cost).collect();
         match self.path.get_mut(self.at) {
             // Names that are made anew for each run may order its calls otherwise.
@@ -71,7 +71,7 @@ impl Chooser for Search {
                 known.costs = costs;
             }
             Some(_) => {}
-            None => self.path.push(Decision { chosen: 0, costs }),
+            None => self.path.push(SearchDecision { chosen: 0, costs }),
         }
         self.at += 1;
         self.path[self.at - 1].chosen
@@ -84,13 +84,13 @@ impl Chooser for Search {
 
 /// One run at random.
 #[derive(Debug)]
-pub(crate) struct Dice {
+pub(crate) struct RandomChooser {
     state: u64,
     /// How often of a hundred whoever went last goes on.
     staying_percent: u64,
 }
 
-impl Dice {
+impl RandomChooser {
     pub(crate) fn new(seed: u64) -> Self {
         let staying_percent = [0, 60, 85, 95][usize::try_from(seed % 4).unwrap()];
         Self {
@@ -100,7 +100,7 @@ impl Dice {
     }
 
     /// SplitMix64.
-    fn roll(&mut self, sides: usize) -> usize {
+    fn below(&mut self, sides: usize) -> usize {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -109,40 +109,40 @@ impl Dice {
     }
 }
 
-impl Chooser for Dice {
-    fn choose(&mut self, offers: &[Offer], _stopped: &[Stopped]) -> usize {
-        let happens = (self.roll(100) as u64) < 6;
-        let is_rare = |(mv, _): &Offer| !matches!(mv, Move::Go(_));
+impl StepChooser for RandomChooser {
+    fn choose(&mut self, offers: &[StepOffer], _stopped: &[Stopped]) -> usize {
+        let happens = (self.below(100) as u64) < 6;
+        let is_rare = |(mv, _): &StepOffer| !matches!(mv, ScheduleStep::Go(_));
         let rare: Vec<_> = (0..offers.len()).filter(|n| is_rare(&offers[*n])).collect();
         if happens && !rare.is_empty() {
-            return rare[self.roll(rare.len())];
+            return rare[self.below(rare.len())];
         }
         let goes = offers.len() - rare.len();
-        let stays = (self.roll(100) as u64) < self.staying_percent;
-        if stays { 0 } else { self.roll(goes) }
+        let stays = (self.below(100) as u64) < self.staying_percent;
+        if stays { 0 } else { self.below(goes) }
     }
 
     fn pick(&mut self, calls: usize) -> usize {
-        self.roll(calls)
+        self.below(calls)
     }
 }
 
 /// One certain run: each actor goes on until it is about to make such a call for the n-th time, or
 /// to its end.
 #[derive(Debug)]
-pub(crate) struct Script {
+pub(crate) struct ScriptedOrder {
     steps: Vec<(usize, &'static str, usize)>,
 }
 
-impl Script {
+impl ScriptedOrder {
     /// Who, until which call, as "operation prefix-of-the-key", how often; in their order.
     pub(crate) fn new(steps: &[(usize, &'static str, usize)]) -> Self {
         Self { steps: steps.iter().rev().copied().collect() }
     }
 }
 
-impl Chooser for Script {
-    fn choose(&mut self, offers: &[Offer], stopped: &[Stopped]) -> usize {
+impl StepChooser for ScriptedOrder {
+    fn choose(&mut self, offers: &[StepOffer], stopped: &[Stopped]) -> usize {
         while let Some((actor, until, times)) = self.steps.last_mut() {
             let Some(at) = stopped.iter().find(|stopped| stopped.actor == *actor) else {
                 self.steps.pop();
@@ -153,7 +153,7 @@ impl Chooser for Script {
                 self.steps.pop();
                 continue;
             }
-            let goes = Move::Go(*actor);
+            let goes = ScheduleStep::Go(*actor);
             return offers.iter().position(|(offered, _)| *offered == goes).unwrap();
         }
         0

@@ -3,8 +3,6 @@
 //! names the damage, a collection takes nothing that is good, and after a repair and another push
 //! all is there again.
 
-#![allow(clippy::unwrap_used)]
-
 mod beside;
 mod object;
 mod serving;

@@ -3,8 +3,6 @@
 //! A failure is shrunk to the fewest operations that show it, and then becomes a named test at
 //! the end of this file. `PROPTEST_CASES` runs more cases than the usual few.
 
-#![allow(clippy::unwrap_used)]
-
 mod direct;
 mod http;
 mod operation;

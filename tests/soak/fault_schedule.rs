@@ -1,5 +1,5 @@
-//! [`Sky`]: the time that all share and that jumps, the writes that land late, and how much goes
-//! wrong.
+//! [`FaultSchedule`]: the simulated clock that all instances share, the delayed writes, and the rate of
+//! faults.
 //!
 //! Time moves only while no request is on its way: what is sent within a writer's window arrives
 //! before anything else can happen to time. But for writes that were given up by whoever sent
@@ -21,15 +21,15 @@ use tokio::task::JoinHandle;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// How late a write may land.
-const LATE_MAX: Duration = Duration::from_secs(15 * 60);
+const DELAY_MAX: Duration = Duration::from_secs(15 * 60);
 /// The most that is remembered to explain a failure.
 const LINES_MAX: usize = 100_000;
-/// How long one kind of weather lasts, in requests.
-const SPELL: u64 = 3000;
+/// How many requests one phase of the schedule lasts.
+const PHASE_REQUESTS: u64 = 3000;
 
 /// What has happened.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct SoakCounts {
     pub(crate) requests: AtomicU64,
     pub(crate) jumps: AtomicU64,
     pub(crate) stalls: AtomicU64,
@@ -43,7 +43,7 @@ pub(crate) struct Counts {
     pub(crate) collections: AtomicU64,
     pub(crate) collections_cut: AtomicU64,
     pub(crate) removed: AtomicU64,
-    pub(crate) folded: AtomicU64,
+    pub(crate) deduplicated: AtomicU64,
     pub(crate) damaged: AtomicU64,
 }
 
@@ -51,13 +51,13 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-impl fmt::Display for Counts {
+impl fmt::Display for SoakCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         write!(
             f,
             "{} operations, {} acknowledged, {} pulls, {} objects checked; {} collections and {} \
-             cut off, {} objects removed, {} folded, {} damaged; {} requests, {} faults, {} late, {} crashes, \
+             cut off, {} objects removed, {} deduplicated, {} damaged; {} requests, {} faults, {} late, {} crashes, \
              {} jumps, {} stalls",
             of(&self.operations),
             of(&self.acknowledged),
@@ -66,7 +66,7 @@ impl fmt::Display for Counts {
             of(&self.collections),
             of(&self.collections_cut),
             of(&self.removed),
-            of(&self.folded),
+            of(&self.deduplicated),
             of(&self.damaged),
             of(&self.requests),
             of(&self.faults),
@@ -80,7 +80,7 @@ impl fmt::Display for Counts {
 
 /// A write that lands when it is let go.
 #[derive(Debug)]
-pub(crate) struct Late {
+pub(crate) struct DelayedWrite {
     pub(crate) sent: SystemTime,
     pub(crate) go: Arc<Notify>,
     pub(crate) landing: JoinHandle<()>,
@@ -88,42 +88,42 @@ pub(crate) struct Late {
 
 /// How writes land late: in a bucket the server keeps them back.
 #[derive(Debug)]
-enum Lateness {
-    Memory(Mutex<Vec<Late>>),
-    Bucket { server: Arc<S3Server>, held: AsyncMutex<Held> },
+enum WriteDelays {
+    Memory(Mutex<Vec<DelayedWrite>>),
+    Bucket { server: Arc<S3Server>, held: AsyncMutex<HeldWrites> },
 }
 
 /// What a bucket keeps back.
 #[derive(Debug)]
-struct Held {
+struct HeldWrites {
     since: SystemTime,
     gate: Gate,
     rules: Vec<Injected>,
 }
 
-/// Time and weather.
+/// The simulated clock and the faults of one run.
 #[derive(Debug)]
-pub(crate) struct Sky {
+pub(crate) struct FaultSchedule {
     pub(crate) seed: u64,
     pub(crate) clock: Arc<ManualClock>,
     rng: Mutex<Rng>,
     flight: RwLock<()>,
     passed: watch::Sender<()>,
-    lateness: Lateness,
-    is_clear: AtomicBool,
-    pub(crate) counts: Counts,
+    delays: WriteDelays,
+    is_quiet: AtomicBool,
+    pub(crate) counts: SoakCounts,
     lines: Mutex<VecDeque<String>>,
 }
 
-impl Sky {
+impl FaultSchedule {
     pub(crate) fn new(seed: u64, server: Option<Arc<S3Server>>) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let lateness = match server {
-            None => Lateness::Memory(Mutex::default()),
+        let delays = match server {
+            None => WriteDelays::Memory(Mutex::default()),
             Some(server) => {
                 server.clock().stop_at(clock.now());
                 let held = AsyncMutex::new(hold(&server, clock.now(), seed));
-                Lateness::Bucket { server, held }
+                WriteDelays::Bucket { server, held }
             }
         };
         Self {
@@ -132,9 +132,9 @@ impl Sky {
             rng: Mutex::new(Rng::new(seed)),
             flight: RwLock::new(()),
             passed: watch::Sender::new(()),
-            lateness,
-            is_clear: AtomicBool::new(false),
-            counts: Counts::default(),
+            delays,
+            is_quiet: AtomicBool::new(false),
+            counts: SoakCounts::default(),
             lines: Mutex::default(),
         }
     }
@@ -152,26 +152,26 @@ impl Sky {
     }
 
     /// From now on nothing goes wrong, and time stands unless a test moves it.
-    pub(crate) async fn clear(&self) {
-        self.is_clear.store(true, Ordering::SeqCst);
+    pub(crate) async fn stop_faults(&self) {
+        self.is_quiet.store(true, Ordering::SeqCst);
         let _alone = self.flight.write().await;
-        self.land_all().await;
-        if let Lateness::Bucket { server, .. } = &self.lateness {
+        self.release_all().await;
+        if let WriteDelays::Bucket { server, .. } = &self.delays {
             server.remove_all();
         }
     }
 
-    pub(crate) fn is_clear(&self) -> bool {
-        self.is_clear.load(Ordering::SeqCst)
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Ordering::SeqCst)
     }
 
-    /// How much goes wrong now: in a storm a good deal more.
-    pub(crate) fn is_storm(&self) -> bool {
-        (self.counts.requests.load(Ordering::Relaxed) / SPELL).is_multiple_of(3)
+    /// Whether this phase is a burst of faults.
+    pub(crate) fn is_burst(&self) -> bool {
+        (self.counts.requests.load(Ordering::Relaxed) / PHASE_REQUESTS).is_multiple_of(3)
     }
 
     /// To be held while a request is on its way.
-    pub(crate) async fn on_the_way(&self) -> RwLockReadGuard<'_, ()> {
+    pub(crate) async fn in_flight(&self) -> RwLockReadGuard<'_, ()> {
         self.flight.read().await
     }
 
@@ -193,9 +193,9 @@ impl Sky {
     /// Lets time pass.
     pub(crate) async fn advance(&self, by: Duration) {
         let _alone = self.flight.write().await;
-        self.land_before(self.now() + by).await;
+        self.release_before(self.now() + by).await;
         self.clock.advance(by);
-        if let Lateness::Bucket { server, .. } = &self.lateness {
+        if let WriteDelays::Bucket { server, .. } = &self.delays {
             server.clock().stop_at(self.now());
         }
         self.note(|| format!("--- {} s pass", by.as_secs()));
@@ -208,7 +208,7 @@ impl Sky {
         let until = self.now() + by;
         count(&self.counts.stalls);
         let mut passed = self.passed.subscribe();
-        while self.now() < until && !self.is_clear() {
+        while self.now() < until && !self.is_quiet() {
             passed.changed().await.ok();
         }
     }
@@ -218,36 +218,36 @@ impl Sky {
         self.clock.monotonic().as_secs() / (24 * 3600)
     }
 
-    pub(crate) fn add_late(&self, late: Late) {
+    pub(crate) fn add_delayed(&self, late: DelayedWrite) {
         count(&self.counts.late);
-        if let Lateness::Memory(writes) = &self.lateness {
+        if let WriteDelays::Memory(writes) = &self.delays {
             writes.lock().unwrap().push(late);
         }
     }
 
     /// Whether this is the one who makes writes late, and not a server.
-    pub(crate) fn makes_late(&self) -> bool {
-        matches!(self.lateness, Lateness::Memory(_))
+    pub(crate) fn delays_writes(&self) -> bool {
+        matches!(self.delays, WriteDelays::Memory(_))
     }
 
     /// Lets one late write go.
-    pub(crate) async fn land_one(&self) {
-        match &self.lateness {
-            Lateness::Memory(writes) => {
+    pub(crate) async fn release_one(&self) {
+        match &self.delays {
+            WriteDelays::Memory(writes) => {
                 let writes = writes.lock().unwrap();
                 if !writes.is_empty() {
                     self.rng().pick(&writes).go.notify_one();
                 }
             }
-            Lateness::Bucket { held, .. } => held.lock().await.gate.pass_one(),
+            WriteDelays::Bucket { held, .. } => held.lock().await.gate.pass_one(),
         }
     }
 
     /// What may not be on its way any more at `then` lands.
-    async fn land_before(&self, then: SystemTime) {
-        let is_due = |sent: SystemTime| then > sent + LATE_MAX;
-        match &self.lateness {
-            Lateness::Memory(writes) => {
+    async fn release_before(&self, then: SystemTime) {
+        let is_due = |sent: SystemTime| then > sent + DELAY_MAX;
+        match &self.delays {
+            WriteDelays::Memory(writes) => {
                 let due: Vec<_> = {
                     let mut writes = writes.lock().unwrap();
                     writes.extract_if(.., |late| is_due(late.sent)).collect()
@@ -257,7 +257,7 @@ impl Sky {
                     late.landing.await.unwrap();
                 }
             }
-            Lateness::Bucket { server, held } => {
+            WriteDelays::Bucket { server, held } => {
                 let mut held = held.lock().await;
                 if is_due(held.since) {
                     held.gate.open();
@@ -265,7 +265,7 @@ impl Sky {
                     server.idle().await;
                     let late = held.rules.iter().map(Injected::hits).sum();
                     self.counts.late.fetch_add(late, Ordering::Relaxed);
-                    if !self.is_clear() {
+                    if !self.is_quiet() {
                         let seed = self.rng().bits();
                         *held = hold(server, then, seed);
                     }
@@ -274,8 +274,8 @@ impl Sky {
         }
     }
 
-    async fn land_all(&self) {
-        self.land_before(self.now() + 2 * LATE_MAX).await;
+    async fn release_all(&self) {
+        self.release_before(self.now() + 2 * DELAY_MAX).await;
     }
 
     /// Remembers what happened, in case of a failure.
@@ -300,7 +300,7 @@ impl Sky {
 }
 
 /// Writes that a bucket will keep back: few, since each keeps its sender waiting.
-fn hold(server: &S3Server, since: SystemTime, seed: u64) -> Held {
+fn hold(server: &S3Server, since: SystemTime, seed: u64) -> HeldWrites {
     let gate = Gate::closed();
     let of = |operation, part: &str, out_of| {
         let rule = Rule::new(Fault::Hold(gate.clone())).on(operation).containing(part);
@@ -313,5 +313,5 @@ fn hold(server: &S3Server, since: SystemTime, seed: u64) -> Held {
         of(put, "/_manifests/", 20),
         of(Operation::DeleteObject, "links/", 10),
     ];
-    Held { since, gate, rules }
+    HeldWrites { since, gate, rules }
 }

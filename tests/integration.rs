@@ -1,0 +1,28 @@
+//! The tests of the server as a whole, in one binary, so that the server is linked once.
+//!
+//! `cargo test --test integration costs::` runs one module. What needs a process of its own has a
+//! binary of its own: `scale`, which measures the memory of its process. `architecture` has one
+//! because it links nothing of the server. Tests that need another umask, other limits or signals
+//! start `jreg` as a child process.
+
+#![allow(clippy::unwrap_used)]
+
+mod acme;
+mod audited;
+mod bucket;
+mod buffers;
+mod contract;
+mod costs;
+mod crash;
+mod credentials;
+mod damage;
+mod faults;
+mod files;
+mod instances;
+mod maintenance;
+mod model;
+mod process;
+mod secrets;
+mod shared;
+mod soak;
+mod tls;
