@@ -304,7 +304,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("absent");
         let message = fail(StorageLocation::Folder(absent.clone())).await;
-        assert!(message.starts_with("there is no folder"), "{message}");
+        assert!(message.contains("does not exist: set --storage"), "{message}");
         assert!(!absent.exists());
         let message = fail(StorageLocation::Memory).await;
         assert!(
