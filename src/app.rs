@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_access::limits::Limits;
+use jreg_access::limits::ClientLimits;
 use jreg_access::{
     AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
 };
@@ -13,11 +13,11 @@ use jreg_config::{Settings, StorageLocation};
 use jreg_http::{Api, Context};
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
-use jreg_net::server::{Ending, Parts, Running, ServerOptions, listen, serve};
-use jreg_net::tls::{Tls, TlsError};
+use jreg_net::server::{RunningServer, ServerEnding, ServerOptions, ServerParts, listen, serve};
+use jreg_net::tls::Tls;
 use jreg_registry::Registry;
 use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
-use jreg_telemetry::audit::{AuditError, AuditLog};
+use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,10 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::bucket::BucketError;
-use crate::folder::ForeignFolder;
-use crate::jobs::{self, Collector, FsckJob, Reaper, Reloader, Renewer};
-use crate::maintenance::Workshop;
+use crate::error::StartError;
+use crate::jobs::{self, FsckJob, GcJob, Reloader, Renewer, UploadReaper};
+use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
 use crate::options;
 use crate::store::{open_store, surrounded};
@@ -36,60 +35,12 @@ use crate::store::{open_store, surrounded};
 /// How long work that nobody waits for any more may take after the server has stopped.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 
-/// Why the registry cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The bucket cannot be used.
-    #[error(transparent)]
-    Bucket(#[from] BucketError),
-    /// The folder cannot be used.
-    #[error(transparent)]
-    Folder(#[from] jreg_storage::FsOpenError),
-    /// The folder is another program's.
-    #[error(transparent)]
-    Foreign(#[from] ForeignFolder),
-    /// The store cannot be used as a registry.
-    #[error(transparent)]
-    Registry(#[from] jreg_registry::OpenError),
-    /// Clients cannot be asked who they are.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-    /// TLS cannot be spoken.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// No certificate can be asked for.
-    #[error(transparent)]
-    Acme(#[from] AcmeError),
-    /// Decisions cannot be written down.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    /// Everybody could reach it, and nobody would be asked who they are.
-    #[error(
-        "{address} is reachable from other machines and authentication is off: set htpasswd or policy (docs/authentication.md), listen on 127.0.0.1, or accept that with --insecure-open"
-    )]
-    Insecure {
-        /// Where it would listen.
-        address: std::net::SocketAddr,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The operating system refused what every server needs.
-    #[error("cannot start")]
-    System(#[from] io::Error),
-}
-
 /// A registry that is ready to serve.
 #[derive(Debug)]
 pub struct App {
     context: Arc<Context>,
     jobs: Jobs,
-    workshop: Workshop,
+    workshop: MaintenanceContext,
     server: ServerOptions,
     acme: Option<Arc<Acme>>,
 }
@@ -139,7 +90,7 @@ impl App {
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
-        let limits = Limits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
+        let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
             Keeper::Settings(_) if !settings.requires_authentication() => {
@@ -159,7 +110,7 @@ impl App {
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
         let reloader = Reloader::new(guard.clone(), tls.clone());
         let jobs = Jobs { reloader, renewer: acme.clone().map(Renewer), ..jobs };
-        let workshop = Workshop {
+        let workshop = MaintenanceContext {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
             gc: options::gc(&settings),
@@ -236,11 +187,11 @@ impl App {
     }
 
     /// Serves on `listener` until the returned value is shut down or dropped.
-    pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
+    pub fn serve(self, listener: TcpListener) -> io::Result<RunningServer> {
         let address = listener.local_addr()?;
         let api = self.api();
         self.jobs.spawn(&self.context.tasks, &self.context.stopping);
-        let parts = Parts {
+        let parts = ServerParts {
             handler: Arc::new(api),
             tls: self.context.tls.clone(),
             metrics: Arc::clone(&self.context.metrics),
@@ -301,8 +252,8 @@ impl Fetch for NoFetch {
 /// What goes on beside the requests.
 #[derive(Debug)]
 struct Jobs {
-    reaper: Reaper,
-    collector: Option<Collector>,
+    reaper: UploadReaper,
+    collector: Option<GcJob>,
     fsck: Option<FsckJob>,
     reloader: Option<Reloader>,
     renewer: Option<Renewer>,
@@ -316,12 +267,12 @@ impl Jobs {
         audit: &AuditLog,
         is_shared: bool,
     ) -> Self {
-        let reaper = Reaper {
+        let reaper = UploadReaper {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             interval: settings.upload_reap_interval,
         };
-        let collector = settings.gc_interval.map(|interval| Collector {
+        let collector = settings.gc_interval.map(|interval| GcJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             audit: audit.clone(),
@@ -368,7 +319,7 @@ const BLOCKING_THREADS_MAX: usize = FS_THREADS + OTHER_THREADS;
 pub fn run(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
-) -> Result<Ending, StartError> {
+) -> Result<ServerEnding, StartError> {
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -382,7 +333,7 @@ pub fn run(
 async fn serve_until_signal(
     settings: Settings,
     announce: impl FnOnce(&Settings, std::net::SocketAddr),
-) -> Result<Ending, StartError> {
+) -> Result<ServerEnding, StartError> {
     let mut signals = Signals::new()?;
     warn_if_open(&settings)?;
     // The address first: it is the cheaper of the two to find taken.
@@ -410,9 +361,9 @@ async fn serve_until_signal(
     );
     let ending = tokio::select! {
         ending = running.shutdown() => ending,
-        () = signals.next() => Ending::CutOff,
+        () = signals.next() => ServerEnding::CutOff,
     };
-    tracing::info!(whole = ending == Ending::Whole, "stopped");
+    tracing::info!(whole = ending == ServerEnding::Whole, "stopped");
     Ok(ending)
 }
 

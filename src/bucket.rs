@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_config::{Secret, Settings};
 use jreg_storage::{
     BucketCapabilities, CLOCK_DIFFERENCE_MAX, S3Credentials, S3OpenError, S3Options, S3Store,
     S3Url, SingleWriterStore, Store, TombstoneStore,
 };
-
-use jreg_config::{Secret, Settings};
 
 /// The longest secret in a file, in bytes. Session tokens have about 1 KiB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -80,7 +79,7 @@ pub enum BucketError {
 
 /// What a bucket is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum BucketAccess {
     /// Serving from it.
     Serve,
     /// Removing from it, beside whoever serves.
@@ -93,16 +92,16 @@ pub enum Access {
 pub async fn open(
     settings: &Settings,
     url: &S3Url,
-    access: Access,
+    access: BucketAccess,
 ) -> Result<Arc<dyn Store>, BucketError> {
     let store = S3Store::open(options(settings, url)?)?;
     let probed = store.probe().await;
     let found = probed.map_err(|source| unusable(url, store.health().clock_difference, source))?;
     tracing::info!(bucket = %url, "the bucket honours {found}");
-    if !found.is_shareable() && access == Access::Collect {
+    if !found.is_shareable() && access == BucketAccess::Collect {
         return Err(BucketError::OnlyInServe { url: Box::new(url.clone()) });
     }
-    if !found.is_shareable() && access == Access::Serve && !settings.single_instance {
+    if !found.is_shareable() && access == BucketAccess::Serve && !settings.single_instance {
         return Err(BucketError::NotShareable { url: Box::new(url.clone()), found });
     }
     if found.is_shareable() {
@@ -115,7 +114,7 @@ pub async fn open(
         let store = TombstoneStore::new(store, jreg_registry::may_come_back);
         return Ok(Arc::new(if removes { store } else { store.that_stay() }));
     }
-    if access == Access::Look {
+    if access == BucketAccess::Look {
         return Ok(Arc::new(SingleWriterStore::new(store)));
     }
     tracing::warn!(

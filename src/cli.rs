@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
-
 use jreg_config::{
     Assignment, ConfigError, KEYS, Key, Origin, Settings, VARIABLE_PREFIX, nearest, read_file,
 };
@@ -17,9 +16,9 @@ use jreg_oci::{InvalidDigest, InvalidName};
 use jreg_registry::ExplainRequest;
 
 use crate::maintenance::print::Shown;
-use crate::maintenance::{Command as Work, FsckRequest, GcRequest};
+use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 
-pub use access::{PolicyAction, TokenAction, UserAction};
+pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,12 +74,12 @@ Exit codes: 0 stored, 1 not stored, 2 wrong command line, 3 failed, 130 interrup
 pub struct Cli {
     /// The command.
     #[command(subcommand)]
-    pub command: Action,
+    pub command: CliCommand,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Action {
+pub enum CliCommand {
     #[command(about = "Serve the registry until SIGTERM or SIGINT", long_about = SERVE_ABOUT)]
     #[command(after_help = EXAMPLES)]
     /// Serve the registry.
@@ -210,11 +209,11 @@ fn content(text: &str) -> Result<ExplainRequest, String> {
 #[derive(Debug)]
 pub struct Maintenance {
     /// The command.
-    pub command: Work,
+    pub command: MaintenanceCommand,
     /// Its output format.
     pub shown: Shown,
     /// The settings, with the location of the store.
-    pub resolved: Resolved,
+    pub resolved: ResolvedSettings,
 }
 
 impl GcArgs {
@@ -230,7 +229,7 @@ impl GcArgs {
         let Self { store, dry_run, grace, untagged, force, sweep, .. } = self;
         let (requests_per_second, verbose) = (self.requests_per_second, self.verbose);
         let request = GcRequest { grace, untagged, dry_run, force, sweep, requests_per_second };
-        let command = Work::Gc(request);
+        let command = MaintenanceCommand::Gc(request);
         store.resolve(command, dry_run || verbose, environment)
     }
 }
@@ -247,7 +246,7 @@ impl FsckArgs {
     ) -> Result<Maintenance, ConfigError> {
         let Self { store, deep, repair, restart, requests_per_second, bytes_per_second } = self;
         let request = FsckRequest { deep, repair, restart, requests_per_second, bytes_per_second };
-        store.resolve(Work::Fsck(request), true, environment)
+        store.resolve(MaintenanceCommand::Fsck(request), true, environment)
     }
 }
 
@@ -261,14 +260,14 @@ impl ExplainArgs {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Maintenance, ConfigError> {
-        self.store.resolve(Work::Explain(self.what), true, environment)
+        self.store.resolve(MaintenanceCommand::Explain(self.what), true, environment)
     }
 }
 
 impl StoreArgs {
     fn resolve(
         self,
-        command: Work,
+        command: MaintenanceCommand,
         actions: bool,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Maintenance, ConfigError> {
@@ -351,7 +350,7 @@ fn given(key: &Key, matches: &ArgMatches) -> Option<Assignment> {
 
 /// The settings, with warnings about how they were given.
 #[derive(Debug)]
-pub struct Resolved {
+pub struct ResolvedSettings {
     /// The settings.
     pub settings: Settings,
     /// Warnings for the operator.
@@ -365,7 +364,7 @@ impl ServeArgs {
     pub fn resolve(
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Resolved, ConfigError> {
+    ) -> Result<ResolvedSettings, ConfigError> {
         let environment = Environment::read(environment);
         let file = match self.config.or(environment.config) {
             Some(path) => read(path)?,
@@ -375,7 +374,7 @@ impl ServeArgs {
         let remarks = environment.remarks.into_iter().chain(exposed).collect();
         let assignments = file.into_iter().chain(environment.assignments).chain(self.flags.0);
         let settings = Settings::resolve(assignments)?;
-        Ok(Resolved { settings, remarks })
+        Ok(ResolvedSettings { settings, remarks })
     }
 }
 
@@ -464,9 +463,9 @@ mod tests {
 
     use super::*;
 
-    fn resolve(args: &[&str], variables: &[(&str, &str)]) -> Result<Resolved, ConfigError> {
+    fn resolve(args: &[&str], variables: &[(&str, &str)]) -> Result<ResolvedSettings, ConfigError> {
         let args = ["jreg", "serve"].iter().chain(args).map(OsString::from);
-        let Action::Serve(serve) = parse(args).unwrap().command else { panic!("not serve") };
+        let CliCommand::Serve(serve) = parse(args).unwrap().command else { panic!("not serve") };
         serve.resolve(variables.iter().map(|(name, value)| (name.into(), value.into())))
     }
 

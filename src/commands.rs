@@ -17,7 +17,7 @@ use jreg_storage::error_chain;
 use jreg_telemetry::logging;
 
 use crate::cli::{self, Maintenance};
-use crate::maintenance::command::{self, Verdict};
+use crate::maintenance::command::{self, CommandVerdict};
 
 /// Prints what the command line came to: help, or what is wrong with it.
 pub fn answer(answer: &clap::Error) -> ExitCode {
@@ -41,9 +41,9 @@ fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode 
         tracing::warn!("{remark}");
     }
     match command::run(resolved.settings, command, shown) {
-        Ok(Verdict::Well) => ExitCode::SUCCESS,
-        Ok(Verdict::Wrong) => ExitCode::from(1),
-        Ok(Verdict::Stopped) => ExitCode::from(130),
+        Ok(CommandVerdict::Well) => ExitCode::SUCCESS,
+        Ok(CommandVerdict::Wrong) => ExitCode::from(1),
+        Ok(CommandVerdict::Stopped) => ExitCode::from(130),
         Err(error) => fail(failed, &error),
     }
 }

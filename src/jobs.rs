@@ -17,9 +17,9 @@ use jreg_storage::full_jitter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use collector::Collector;
+pub use collector::GcJob;
 pub(crate) use collector::report;
-pub use reaper::Reaper;
+pub use reaper::UploadReaper;
 pub use reloader::Reloader;
 pub use renewer::Renewer;
 pub use scrubber::FsckJob;

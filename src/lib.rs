@@ -23,6 +23,7 @@ pub mod app;
 pub mod bucket;
 pub mod cli;
 pub mod commands;
+pub mod error;
 pub mod folder;
 pub mod jobs;
 pub mod maintenance;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use jreg::cli::{self, Action};
+use jreg::cli::{self, CliCommand};
 use jreg::commands::{self, explain, fsck, gc, policy, serve, token, user, version};
 
 fn main() -> ExitCode {
@@ -11,13 +11,13 @@ fn main() -> ExitCode {
         Err(answer) => return commands::answer(&answer),
     };
     match cli.command {
-        Action::Version => version::run(),
-        Action::Serve(args) => serve::run(args),
-        Action::Gc(args) => gc::run(args),
-        Action::Fsck(args) => fsck::run(args),
-        Action::Explain(args) => explain::run(args),
-        Action::Token(action) => token::run(action),
-        Action::User(action) => user::run(action),
-        Action::Policy(action) => policy::run(action),
+        CliCommand::Version => version::run(),
+        CliCommand::Serve(args) => serve::run(args),
+        CliCommand::Gc(args) => gc::run(args),
+        CliCommand::Fsck(args) => fsck::run(args),
+        CliCommand::Explain(args) => explain::run(args),
+        CliCommand::Token(action) => token::run(action),
+        CliCommand::User(action) => user::run(action),
+        CliCommand::Policy(action) => policy::run(action),
     }
 }

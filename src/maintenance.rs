@@ -2,8 +2,8 @@
 //!
 //! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves, or, where a folder is
 //! being served, ask the process that serves it, through a socket in the folder (`socket.rs`): one
-//! process owns a folder, and nobody has to stop it. Both ways the work is a [`Command`], which
-//! gives [`Event`]s while it runs, and the same code shows them (`print.rs`).
+//! process owns a folder, and nobody has to stop it. Both ways the work is a [`MaintenanceCommand`], which
+//! gives [`MaintenanceEvent`]s while it runs, and the same code shows them (`print.rs`).
 
 pub mod command;
 pub mod print;
@@ -22,12 +22,12 @@ use jreg_registry::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use token::{TokenInfo, TokenReport, TokenRequest};
+pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
 use jreg_telemetry::audit::AuditLog;
-use jreg_telemetry::audit::command::{Operator, Outcome as Ending, Underway};
+use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
 use jreg_telemetry::metrics::Metrics;
 
 use crate::jobs::report;
@@ -35,13 +35,10 @@ use crate::jobs::report;
 /// How many events may wait to be shown. What is beyond is counted, and that is said.
 pub const EVENTS_MAX: usize = 65_536;
 
-/// How many store requests of one command run at the same time.
-pub(crate) const REQUESTS_AT_ONCE: usize = 16;
-
 /// What a person asks for. What is not said is as the settings of the process that works say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
-pub enum Command {
+pub enum MaintenanceCommand {
     /// Collect what nothing keeps.
     Gc(GcRequest),
     /// Check what is stored.
@@ -49,7 +46,7 @@ pub enum Command {
     /// Say what keeps something.
     Explain(ExplainRequest),
     /// Make, show or revoke access tokens.
-    Token(TokenRequest),
+    Token(AccessTokenRequest),
 }
 
 /// How to collect.
@@ -87,7 +84,7 @@ pub struct FsckRequest {
 /// What a command tells while it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Event {
+pub enum MaintenanceEvent {
     /// It is at this.
     Phase {
         /// At what.
@@ -124,7 +121,7 @@ pub enum Event {
         events: u64,
     },
     /// It has come to its end.
-    Done(Box<Report>),
+    Done(Box<MaintenanceReport>),
     /// It could not come to its end.
     Failed {
         /// Why.
@@ -136,7 +133,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case")]
 #[expect(clippy::large_enum_variant, reason = "a process has one")]
-pub enum Report {
+pub enum MaintenanceReport {
     /// Of a collection.
     Gc(GcReport),
     /// Of a check.
@@ -144,12 +141,12 @@ pub enum Report {
     /// What keeps something.
     Explain(ExplainReport),
     /// Of access tokens.
-    Token(TokenReport),
+    Token(AccessTokenReport),
 }
 
 /// A registry that commands work on, with what is needed beside it.
 #[derive(Clone, Debug)]
-pub struct Workshop {
+pub struct MaintenanceContext {
     /// The registry.
     pub registry: Registry,
     /// Where to count.
@@ -166,113 +163,128 @@ pub struct Workshop {
 
 /// Where events go.
 #[derive(Clone, Debug)]
-struct Sender {
-    events: mpsc::Sender<Event>,
+struct EventSender {
+    events: mpsc::Sender<MaintenanceEvent>,
     omitted: Arc<AtomicU64>,
 }
 
-impl Sender {
+impl EventSender {
     /// Sends, unless nobody has taken the ones before.
-    fn send(&self, event: Event) {
+    fn send(&self, event: MaintenanceEvent) {
         if self.events.try_send(event).is_err() {
             self.omitted.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-impl GcObserver for Sender {
+impl GcObserver for EventSender {
     fn phase(&self, phase: GcPhase) {
-        self.send(Event::Phase { label: phase.label().to_owned() });
+        self.send(MaintenanceEvent::Phase { label: phase.label().to_owned() });
     }
 
     fn progress(&self, objects: u64) {
-        self.send(Event::Progress { objects, bytes: 0 });
+        self.send(MaintenanceEvent::Progress { objects, bytes: 0 });
     }
 
     fn action(&self, action: &GcAction, outcome: GcOutcome) {
-        self.send(Event::Action { action: action.clone(), outcome });
+        self.send(MaintenanceEvent::Action { action: action.clone(), outcome });
     }
 
     fn finding(&self, finding: &FsckFinding) {
-        self.send(Event::Finding(finding.clone()));
+        self.send(MaintenanceEvent::Finding(finding.clone()));
     }
 }
 
-impl FsckObserver for Sender {
+impl FsckObserver for EventSender {
     fn phase(&self, phase: FsckPhase) {
-        self.send(Event::Phase { label: phase.label().to_owned() });
+        self.send(MaintenanceEvent::Phase { label: phase.label().to_owned() });
     }
 
     fn progress(&self, objects: u64, bytes: u64) {
-        self.send(Event::Progress { objects, bytes });
+        self.send(MaintenanceEvent::Progress { objects, bytes });
     }
 
     fn repairing(&self, finding: &FsckFinding, images: &[String]) {
-        self.send(Event::Repairing { finding: finding.clone(), images: images.to_vec() });
+        self.send(MaintenanceEvent::Repairing {
+            finding: finding.clone(),
+            images: images.to_vec(),
+        });
     }
 
     fn finding(&self, finding: &FsckFinding) {
-        self.send(Event::Finding(finding.clone()));
+        self.send(MaintenanceEvent::Finding(finding.clone()));
     }
 }
 
-impl Workshop {
-    /// Does what a person asks for, and writes what changes something to the audit log. The last event is [`Event::Done`] or [`Event::Failed`].
+impl MaintenanceContext {
+    /// Does what a person asks for, and writes what changes something to the audit log. The last event is [`MaintenanceEvent::Done`] or [`MaintenanceEvent::Failed`].
     /// Dropping the future stops the work, which may be stopped anywhere.
-    pub async fn run(&self, command: Command, by: Operator, events: mpsc::Sender<Event>) {
+    pub async fn run(
+        &self,
+        command: MaintenanceCommand,
+        by: Operator,
+        events: mpsc::Sender<MaintenanceEvent>,
+    ) {
         let underway = command.audited().filter(|_| self.audit.is_on()).map(|operation| {
             let asked = serde_json::to_value(&command).unwrap_or_default();
-            Underway::new(&self.audit, by, operation, asked)
+            AuditedCommand::new(&self.audit, by, operation, asked)
         });
-        let sender = Sender { events, omitted: Arc::default() };
+        let sender = EventSender { events, omitted: Arc::default() };
         let result = Box::pin(self.work(command, &sender)).await;
         if let Some(underway) = underway {
-            let outcome = if result.is_ok() { Ending::Done } else { Ending::Failed };
-            underway.end(outcome, result.as_ref().ok().and_then(Report::credential)).await;
+            let outcome =
+                if result.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
+            underway
+                .end(outcome, result.as_ref().ok().and_then(MaintenanceReport::credential))
+                .await;
         }
         let last = match result {
-            Ok(report) => Event::Done(Box::new(report)),
-            Err(message) => Event::Failed { message },
+            Ok(report) => MaintenanceEvent::Done(Box::new(report)),
+            Err(message) => MaintenanceEvent::Failed { message },
         };
         let omitted = sender.omitted.load(Ordering::Relaxed);
         if omitted > 0 {
-            sender.events.send(Event::Omitted { events: omitted }).await.ok();
+            sender.events.send(MaintenanceEvent::Omitted { events: omitted }).await.ok();
         }
         // Nobody may be there to hear it any more.
         sender.events.send(last).await.ok();
     }
 
-    async fn work(&self, command: Command, sender: &Sender) -> Result<Report, String> {
+    async fn work(
+        &self,
+        command: MaintenanceCommand,
+        sender: &EventSender,
+    ) -> Result<MaintenanceReport, String> {
         match command {
-            Command::Gc(request) => {
+            MaintenanceCommand::Gc(request) => {
                 let (options, began) = (request.options(self.gc.clone()), Instant::now());
                 let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
                 }
-                result.map(Report::Gc).map_err(|error| error_chain(&error))
+                result.map(MaintenanceReport::Gc).map_err(|error| error_chain(&error))
             }
-            Command::Fsck(request) => {
+            MaintenanceCommand::Fsck(request) => {
                 let options = request.options(&self.fsck);
                 let checked = Box::pin(self.registry.fsck(&options, sender)).await;
-                checked.map(Report::Fsck).map_err(|error| error_chain(&error))
+                checked.map(MaintenanceReport::Fsck).map_err(|error| error_chain(&error))
             }
-            Command::Explain(request) => {
+            MaintenanceCommand::Explain(request) => {
                 let answer = Box::pin(self.registry.explain(request, &self.gc)).await;
-                answer.map(Report::Explain).map_err(|error| error_chain(&error))
+                answer.map(MaintenanceReport::Explain).map_err(|error| error_chain(&error))
             }
-            Command::Token(request) => {
+            MaintenanceCommand::Token(request) => {
                 let done = token::run(&self.access_tokens, request).await;
-                done.map(Report::Token).map_err(|error| error_chain(&error))
+                done.map(MaintenanceReport::Token).map_err(|error| error_chain(&error))
             }
         }
     }
 }
 
-impl Command {
+impl MaintenanceCommand {
     /// Whether it may create a registry where nothing is: an access token can be the first thing.
     fn may_create(&self) -> bool {
-        matches!(self, Self::Token(TokenRequest::Create { .. }))
+        matches!(self, Self::Token(AccessTokenRequest::Create { .. }))
     }
 
     /// Its name in the audit log, if it changes content or access.
@@ -280,14 +292,14 @@ impl Command {
         match self {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
-            Self::Explain(_) | Self::Token(TokenRequest::List) => None,
-            Self::Token(TokenRequest::Create { .. }) => Some("token_create"),
-            Self::Token(TokenRequest::Revoke { .. }) => Some("token_revoke"),
+            Self::Explain(_) | Self::Token(AccessTokenRequest::List) => None,
+            Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
+            Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
         }
     }
 }
 
-impl Report {
+impl MaintenanceReport {
     /// The id of the access token that it is about.
     fn credential(&self) -> Option<String> {
         match self {
@@ -320,12 +332,12 @@ impl FsckRequest {
             restart: self.restart,
             requests_per_second: rate,
             bytes_per_second: self.bytes_per_second.unwrap_or(0),
-            requests_at_once: REQUESTS_AT_ONCE,
+            requests_at_once: defaults.requests_at_once,
         }
     }
 }
 
-impl fmt::Display for Command {
+impl fmt::Display for MaintenanceCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Gc(_) => "gc",

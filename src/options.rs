@@ -9,7 +9,7 @@ use jreg_access::GuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_http::{HttpOptions, Proxies, Redirects};
-use jreg_net::acme::{AcmeOptions, Challenges};
+use jreg_net::acme::{AcmeChallenges, AcmeOptions};
 use jreg_net::descriptors::{self, Allowance};
 use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
@@ -19,7 +19,8 @@ use jreg_registry::{
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
 
-use crate::maintenance::REQUESTS_AT_ONCE;
+/// How many store requests of one command run at the same time.
+const REQUESTS_AT_ONCE: usize = 16;
 
 /// The API.
 pub fn http(settings: &Settings) -> HttpOptions {
@@ -97,7 +98,7 @@ pub fn tls(settings: &Settings, store: &Arc<dyn Store>) -> Option<(TlsOptions, C
         _ if settings.acme_domains.is_empty() => return None,
         _ => {
             let (domains, store) = (settings.acme_domains.clone(), Arc::clone(store));
-            let challenges = Challenges::new(domains, store, options.allows_tls12);
+            let challenges = AcmeChallenges::new(domains, store, options.allows_tls12);
             CertificateSource::Acme(Arc::new(challenges))
         }
     };

@@ -12,8 +12,8 @@ use jreg_storage::{
 };
 use jreg_telemetry::metrics::Metrics;
 
-use crate::app::StartError;
 use crate::bucket;
+use crate::error::StartError;
 use crate::folder::{self, FolderContent};
 use crate::options;
 
@@ -22,7 +22,7 @@ pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, St
     let path = match &settings.storage {
         StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
         StorageLocation::Bucket(url) => {
-            return Ok(bucket::open(settings, url, bucket::Access::Serve).await?);
+            return Ok(bucket::open(settings, url, bucket::BucketAccess::Serve).await?);
         }
         StorageLocation::Folder(path) => path.clone(),
     };

@@ -107,7 +107,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("auth", &["oci"]),
     ("registry", &["oci", "storage"]),
     ("telemetry", &["registry"]),
-    ("reload", &["telemetry"]),
+    ("reload", &["storage"]),
     ("config", &["auth", "oci", "registry", "storage", "telemetry"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
@@ -122,6 +122,41 @@ fn crates_know_only_those_below_them() {
         let others: Vec<_> = ours.filter(|name| !allowed.contains(&name.as_str())).collect();
         assert!(others.is_empty(), "crates/{krate} depends on {others:?}");
         depends_on_none_of(krate, &["jreg", "axum", "clap"]);
+    }
+}
+
+/// Which modules of the root crate a module may use, so that they have no circles.
+const MODULES: [(&str, &[&str]); 10] = [
+    ("bucket", &[]),
+    ("folder", &[]),
+    ("error", &["bucket", "folder"]),
+    ("options", &[]),
+    ("store", &["bucket", "error", "folder", "options"]),
+    ("jobs", &[]),
+    ("maintenance", &["bucket", "error", "folder", "jobs", "options", "store"]),
+    ("app", &["error", "jobs", "maintenance", "options", "store"]),
+    ("cli", &["maintenance"]),
+    ("commands", &["app", "cli", "maintenance"]),
+];
+
+#[test]
+fn modules_of_the_root_know_only_those_below_them() {
+    let ours = sources().into_iter().filter(|source| source.path.starts_with(root().join("src")));
+    for source in ours {
+        let path = source.path.strip_prefix(root().join("src")).unwrap().with_extension("");
+        let module = path.iter().next().unwrap().to_str().unwrap();
+        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
+            assert!(["lib", "main", "tests"].contains(&module), "{module} is in no layer");
+            continue;
+        };
+        for (number, line) in source.production_lines() {
+            for used in line.split("crate::").skip(1) {
+                let used = used.trim_start_matches('{');
+                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                let known = used == module || allowed.contains(&used);
+                assert!(known, "{}:{number}: {module} uses {used}", source.path.display());
+            }
+        }
     }
 }
 

@@ -37,7 +37,7 @@ fn settings(server: &S3Server, more: &[(&str, &str)]) -> Settings {
 
 async fn open(settings: &Settings) -> Result<Arc<dyn Store>, BucketError> {
     let StorageLocation::Bucket(url) = &settings.storage else { panic!("not a bucket") };
-    bucket::open(settings, url, bucket::Access::Serve).await
+    bucket::open(settings, url, bucket::BucketAccess::Serve).await
 }
 
 async fn serve(settings: &Settings) -> TestServer {
@@ -124,10 +124,10 @@ async fn only_who_serves_a_bucket_without_conditions_may_collect_it() {
     let server = S3Server::start(S3Spec::with(|spec| spec.conditions = Conditions::Ignored)).await;
     let settings = settings(&server, &[("single-instance", "on")]);
     let StorageLocation::Bucket(url) = &settings.storage else { panic!("not a bucket") };
-    let refused = bucket::open(&settings, url, bucket::Access::Collect).await.unwrap_err();
+    let refused = bucket::open(&settings, url, bucket::BucketAccess::Collect).await.unwrap_err();
     assert!(matches!(refused, BucketError::OnlyInServe { .. }), "{refused}");
     assert!(refused.to_string().contains("gc-interval"), "{refused}");
-    bucket::open(&settings, url, bucket::Access::Look).await.unwrap();
+    bucket::open(&settings, url, bucket::BucketAccess::Look).await.unwrap();
 }
 
 #[tokio::test]

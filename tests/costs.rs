@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use jreg_access::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
+use jreg_access::{
+    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, RefusedAccess, Right,
+};
 use jreg_auth::DecisionReason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
 use jreg_registry::{
@@ -207,7 +209,7 @@ fn upload_as_docker_does() {
             .upload_finish(&id, &digest(BLOB), UploadChunk::empty())
             .await
             .unwrap();
-        bench.costs("close at another: session, swap, link, that link, its bytes", 5);
+        bench.costs("close at another: auth, swap, link, that link, its bytes", 5);
     });
 }
 
@@ -423,7 +425,7 @@ async fn syncs_of_a_push_to_a_folder() {
     repository.upload_finish(&id, &digest(other), UploadChunk::empty()).await.unwrap();
     let streamed = store.sync_counts();
     assert_eq!((streamed.files, streamed.folders), (before.files, before.folders));
-    assert_eq!(streamed.logs - known.logs, 2, "its bytes with its session, that with its link");
+    assert_eq!(streamed.logs - known.logs, 2, "its bytes with its auth, that with its link");
 }
 
 /// What a client may see: everything that does not lie below `hidden/`. In `kept`, tags that begin so may
@@ -433,15 +435,15 @@ struct Hides;
 
 #[async_trait]
 impl Authorizer for Hides {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
-        Ok(Session::new(Bearer::nobody(), asker))
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, _: &Session, right: &Right) -> Result<DecisionReason, Denied> {
+    fn grant(&self, _: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         match right {
             Right::See(name) | Right::Mount(name) if name.as_str().starts_with("hidden/") => {
                 let access = RefusedAccess::new(Credentialed::No, right);
-                Err(Denied::Forbidden { access, reason: "it is hidden".to_owned() })
+                Err(AuthError::Forbidden { access, reason: "it is hidden".to_owned() })
             }
             _ => Ok(DecisionReason::Open),
         }
@@ -449,18 +451,18 @@ impl Authorizer for Hides {
 
     fn grant_tag(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         tag: &Tag,
-    ) -> Result<DecisionReason, Denied> {
-        if self.depends_on_tag(session, right) && tag.as_str().starts_with("kept") {
+    ) -> Result<DecisionReason, AuthError> {
+        if self.depends_on_tag(auth, right) && tag.as_str().starts_with("kept") {
             let access = RefusedAccess::new(Credentialed::No, right);
-            return Err(Denied::Forbidden { access, reason: "the tag stays".to_owned() });
+            return Err(AuthError::Forbidden { access, reason: "the tag stays".to_owned() });
         }
-        self.grant(session, right)
+        self.grant(auth, right)
     }
 
-    fn depends_on_tag(&self, _: &Session, right: &Right) -> bool {
+    fn depends_on_tag(&self, _: &AuthContext, right: &Right) -> bool {
         matches!(right, Right::Delete(name) if name.as_str() == "kept")
     }
 }
@@ -590,7 +592,7 @@ const WORST: &[Worst] = &[
         endpoint: "upload_patch",
         request: |content| Request::new("PATCH", content.upload.clone()).body("world"),
         at_most: 10,
-        why: "at an instance that does not know the session: bytes, session; session, swap, both bytes \
+        why: "at an instance that does not know the auth: bytes, session; auth, swap, both bytes \
               read, bytes, swap, both bytes away",
     },
     Worst {
@@ -600,13 +602,13 @@ const WORST: &[Worst] = &[
             Request::new("PUT", format!("{}?digest={digest}", content.upload)).body("")
         },
         at_most: 8,
-        why: "session, bytes, swap, link, what is left away",
+        why: "auth, bytes, swap, link, what is left away",
     },
     Worst {
         endpoint: "upload_cancel",
         request: |content| read("DELETE", content.cancelled.clone()),
         at_most: 4,
-        why: "session, swap, bytes away",
+        why: "auth, swap, bytes away",
     },
     Worst {
         endpoint: "manifest_put",

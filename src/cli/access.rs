@@ -11,8 +11,7 @@ use jreg_config::{ConfigError, Settings};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::commands::policy::PolicyQuestion;
-use crate::maintenance::{Command as Work, TokenRequest};
+use crate::maintenance::{AccessTokenRequest, MaintenanceCommand};
 
 /// Subcommands of `jreg user`.
 #[derive(Debug, Subcommand)]
@@ -133,12 +132,12 @@ impl TokenAction {
     ) -> Result<Maintenance, ConfigError> {
         let (request, store) = match self {
             Self::Create { name, allow, expires, store } => {
-                (TokenRequest::Create { name, permissions: allow, lifetime: expires }, store)
+                (AccessTokenRequest::Create { name, permissions: allow, lifetime: expires }, store)
             }
-            Self::List { store } => (TokenRequest::List, store),
-            Self::Revoke { id, store } => (TokenRequest::Revoke { id }, store),
+            Self::List { store } => (AccessTokenRequest::List, store),
+            Self::Revoke { id, store } => (AccessTokenRequest::Revoke { id }, store),
         };
-        store.resolve(Work::Token(request), true, environment)
+        store.resolve(MaintenanceCommand::Token(request), true, environment)
     }
 }
 
@@ -154,12 +153,12 @@ pub enum PolicyAction {
         #[arg(long, value_parser = action)]
         action: AccessAction,
         #[command(flatten)]
-        asked: Asked,
+        asked: PolicyArgs,
     },
     /// Show for every action whether it is allowed, and by which rule
     Explain {
         #[command(flatten)]
-        asked: Asked,
+        asked: PolicyArgs,
     },
 }
 
@@ -175,7 +174,7 @@ fn claim(text: &str) -> Result<(String, String), String> {
 
 /// The request that the policy is evaluated for.
 #[derive(Debug, Args)]
-pub struct Asked {
+pub struct PolicyArgs {
     /// Identity: a user, access-token:NAME, or a name made of an issuer's claims, such as
     /// github:acme/app [default: anonymous]
     #[arg(long = "as", value_name = "IDENTITY")]
@@ -207,6 +206,33 @@ pub struct Asked {
     /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// What a policy is asked.
+#[derive(Clone, Debug)]
+pub struct PolicyQuestion {
+    /// The file; `None`: what holds without one.
+    pub file: Option<PathBuf>,
+    /// Whether everybody may pull.
+    pub anonymous_pull: bool,
+    /// Who asks; `None`: nobody in particular.
+    pub who: Option<String>,
+    /// Groups that their source names.
+    pub groups: Vec<String>,
+    /// What their source says besides: names and values.
+    pub claims: Vec<(String, String)>,
+    /// The common name of their certificate.
+    pub common_name: Option<String>,
+    /// The URIs of their certificate.
+    pub uris: Vec<String>,
+    /// What they want to do; `None`: everything there is.
+    pub action: Option<AccessAction>,
+    /// With which repository.
+    pub repository: Option<RepositoryName>,
+    /// With which tag.
+    pub tag: Option<Tag>,
+    /// From where.
+    pub address: Option<IpAddr>,
 }
 
 impl PolicyAction {

@@ -1,8 +1,6 @@
 //! `jreg policy`: asks the rules what they say, and why.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -10,11 +8,10 @@ use jreg_auth::{
     AccessAction, ClientCertificate, CredentialGrants, Identity, IdentitySource, NamedIdentity,
     Policy, PolicyQuery, QueryTag,
 };
-use jreg_oci::{RepositoryName, Tag};
 
-use super::user::{CommandError, read, wrong};
+use super::user::{UserFileError, read, wrong};
 use super::{fail, print};
-use crate::cli::PolicyAction;
+use crate::cli::{PolicyAction, PolicyQuestion};
 
 /// Asks the rules.
 pub fn run(action: PolicyAction) -> ExitCode {
@@ -30,39 +27,12 @@ pub fn run(action: PolicyAction) -> ExitCode {
     }
 }
 
-/// What a policy is asked.
-#[derive(Clone, Debug)]
-pub struct PolicyQuestion {
-    /// The file; `None`: what holds without one.
-    pub file: Option<PathBuf>,
-    /// Whether everybody may pull.
-    pub anonymous_pull: bool,
-    /// Who asks; `None`: nobody in particular.
-    pub who: Option<String>,
-    /// Groups that their source names.
-    pub groups: Vec<String>,
-    /// What their source says besides: names and values.
-    pub claims: Vec<(String, String)>,
-    /// The common name of their certificate.
-    pub common_name: Option<String>,
-    /// The URIs of their certificate.
-    pub uris: Vec<String>,
-    /// What they want to do; `None`: everything there is.
-    pub action: Option<AccessAction>,
-    /// With which repository.
-    pub repository: Option<RepositoryName>,
-    /// With which tag.
-    pub tag: Option<Tag>,
-    /// From where.
-    pub address: Option<IpAddr>,
-}
-
 /// Asks a policy; the text says what it answers and by which rule. True: it is allowed.
 ///
 /// # Errors
 ///
-/// [`CommandError`].
-pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), CommandError> {
+/// [`UserFileError`].
+pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError> {
     let mut policy = match &question.file {
         Some(path) => {
             Policy::parse(&read(path)?).map_err(|error| wrong(path, error.to_string()))?

@@ -4,16 +4,16 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use jreg_config::{LogFormat, Settings};
-use jreg_net::server::Ending;
+use jreg_net::server::ServerEnding;
 use jreg_telemetry::logging;
 
 use super::fail;
 use crate::app;
-use crate::cli::{Resolved, ServeArgs};
+use crate::cli::{ResolvedSettings, ServeArgs};
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: ServeArgs) -> ExitCode {
-    let Resolved { settings, remarks } = match args.resolve(std::env::vars_os()) {
+    let ResolvedSettings { settings, remarks } = match args.resolve(std::env::vars_os()) {
         Ok(resolved) => resolved,
         Err(error) => return fail(2, &error),
     };
@@ -32,8 +32,8 @@ pub fn run(args: ServeArgs) -> ExitCode {
         }
     };
     match app::run(settings, announce) {
-        Ok(Ending::Whole) => ExitCode::SUCCESS,
-        Ok(Ending::CutOff) => ExitCode::from(1),
+        Ok(ServerEnding::Whole) => ExitCode::SUCCESS,
+        Ok(ServerEnding::CutOff) => ExitCode::from(1),
         Err(error) => fail(1, &error),
     }
 }

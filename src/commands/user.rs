@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use jreg_auth::{
     Htpasswd, InvalidUser, Secret, hash_password, random_hex, removed_user, with_user,
 };
-use jreg_telemetry::audit::command::{CommandEntry, Journal, Operator, Outcome};
+use jreg_telemetry::audit::command::{
+    CommandAuditRecord, CommandJournal, CommandOutcome, Operator,
+};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -22,7 +24,7 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub enum UserFileError {
     /// No file is named.
     #[error("no htpasswd file: use --file, or set htpasswd in the configuration")]
     NoFile,
@@ -87,12 +89,12 @@ pub fn run(action: UserAction) -> ExitCode {
     };
     let (path, settings) = match file.resolve(std::env::vars_os()) {
         Ok((Some(path), settings)) => (path, settings),
-        Ok((None, _)) => return fail(2, &CommandError::NoFile),
+        Ok((None, _)) => return fail(2, &UserFileError::NoFile),
         Err(error) => return fail(2, &error),
     };
     let done = match command.audited() {
         None => user(&path, command),
-        Some(operation) => match Journal::open(&settings.audit_log) {
+        Some(operation) => match CommandJournal::open(&settings.audit_log) {
             Ok(journal) => audited(journal, operation, &path, command),
             Err(error) => return fail(1, &error),
         },
@@ -105,16 +107,16 @@ pub fn run(action: UserAction) -> ExitCode {
 
 /// Changes a file of users, and writes that down.
 fn audited(
-    journal: Option<Journal>,
+    journal: Option<CommandJournal>,
     operation: &'static str,
     path: &Path,
     command: UserCommand,
-) -> Result<String, CommandError> {
+) -> Result<String, UserFileError> {
     let asked = command.asked(path);
     let done = user(path, command);
     if let Some(mut journal) = journal {
-        let outcome = if done.is_ok() { Outcome::Done } else { Outcome::Failed };
-        let entry = CommandEntry::new(Operator::here(), operation, asked, None, outcome);
+        let outcome = if done.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
+        let entry = CommandAuditRecord::new(Operator::here(), operation, asked, None, outcome);
         if let Err(error) = journal.write(&entry) {
             // It is done, or not; that nobody wrote it down changes nothing of that.
             let _ = writeln!(std::io::stderr(), "jreg: the audit log cannot be written: {error}");
@@ -167,8 +169,8 @@ impl UserCommand {
 ///
 /// # Errors
 ///
-/// [`CommandError`].
-pub fn user(path: &Path, command: UserCommand) -> Result<String, CommandError> {
+/// [`UserFileError`].
+pub fn user(path: &Path, command: UserCommand) -> Result<String, UserFileError> {
     match command {
         UserCommand::List => {
             let text = read(path)?;
@@ -177,12 +179,12 @@ pub fn user(path: &Path, command: UserCommand) -> Result<String, CommandError> {
         }
         UserCommand::Add { name, password } => {
             let made = match &password {
-                None => Some(random_hex::<16>().ok_or(CommandError::Random)?),
+                None => Some(random_hex::<16>().ok_or(UserFileError::Random)?),
                 Some(_) => None,
             };
             let password = password.or_else(|| made.as_deref().map(Secret::new));
-            let password = password.ok_or(CommandError::Password)?;
-            let hash = hash_password(&password).ok_or(CommandError::Random)?;
+            let password = password.ok_or(UserFileError::Password)?;
+            let hash = hash_password(&password).ok_or(UserFileError::Random)?;
             let _lock = lock(path)?;
             let old = open_own(path)?;
             let text = old.as_ref().map_or(Ok(String::new()), |old| read_open(old, path))?;
@@ -191,9 +193,9 @@ pub fn user(path: &Path, command: UserCommand) -> Result<String, CommandError> {
         }
         UserCommand::Remove { name } => {
             let _lock = lock(path)?;
-            let Some(old) = open_own(path)? else { return Err(CommandError::NoUser(name)) };
+            let Some(old) = open_own(path)? else { return Err(UserFileError::NoUser(name)) };
             let text = read_open(&old, path)?;
-            let text = removed_user(&text, &name).ok_or(CommandError::NoUser(name))?;
+            let text = removed_user(&text, &name).ok_or(UserFileError::NoUser(name))?;
             replace(path, Some(&old), &text)?;
             Ok(String::new())
         }
@@ -204,28 +206,28 @@ pub fn user(path: &Path, command: UserCommand) -> Result<String, CommandError> {
 ///
 /// # Errors
 ///
-/// [`CommandError::Password`], [`CommandError::Terminal`].
-pub fn password_from(input: impl Read) -> Result<Secret, CommandError> {
+/// [`UserFileError::Password`], [`UserFileError::Terminal`].
+pub fn password_from(input: impl Read) -> Result<Secret, UserFileError> {
     let mut text = Vec::new();
     input.take(PASSWORD_BYTES_MAX as u64 + 3).read_to_end(&mut text)?;
-    let text = String::from_utf8(text).map_err(|_| CommandError::Password)?;
+    let text = String::from_utf8(text).map_err(|_| UserFileError::Password)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     let is_fit = (1..=PASSWORD_BYTES_MAX).contains(&line.len()) && !line.contains(char::is_control);
-    is_fit.then(|| Secret::new(line)).ok_or(CommandError::Password)
+    is_fit.then(|| Secret::new(line)).ok_or(UserFileError::Password)
 }
 
-pub(super) fn read(path: &Path) -> Result<String, CommandError> {
+pub(super) fn read(path: &Path) -> Result<String, UserFileError> {
     let what = "read";
-    std::fs::read_to_string(path).map_err(|source| CommandError::File {
+    std::fs::read_to_string(path).map_err(|source| UserFileError::File {
         what,
         path: path.to_owned(),
         source,
     })
 }
 
-pub(super) fn wrong(path: &Path, why: String) -> CommandError {
-    CommandError::Wrong { path: path.to_owned(), why }
+pub(super) fn wrong(path: &Path, why: String) -> UserFileError {
+    UserFileError::Wrong { path: path.to_owned(), why }
 }
 
 fn folder(path: &Path) -> &Path {
@@ -236,9 +238,9 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// Two commands at the same time take turns: the lock is the folder's, and ends with the process.
-fn lock(path: &Path) -> Result<File, CommandError> {
+fn lock(path: &Path) -> Result<File, UserFileError> {
     let folder = folder(path);
-    let file = |source| CommandError::File { what: "lock", path: folder.to_owned(), source };
+    let file = |source| UserFileError::File { what: "lock", path: folder.to_owned(), source };
     let handle = File::open(folder).map_err(file)?;
     handle.lock().map_err(file)?;
     Ok(handle)
@@ -246,9 +248,9 @@ fn lock(path: &Path) -> Result<File, CommandError> {
 
 /// Opens the file that is to be replaced; `None`: there is none. A symbolic link is refused, so
 /// that nobody who can create names in the folder chooses which file is read and replaced.
-fn open_own(path: &Path) -> Result<Option<File>, CommandError> {
-    let failed = |source| CommandError::File { what: "read", path: path.to_owned(), source };
-    let refused = |what| CommandError::NoFileOfUsers { path: path.to_owned(), what };
+fn open_own(path: &Path) -> Result<Option<File>, UserFileError> {
+    let failed = |source| UserFileError::File { what: "read", path: path.to_owned(), source };
+    let refused = |what| UserFileError::NoFileOfUsers { path: path.to_owned(), what };
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty());
     match opened {
@@ -265,9 +267,9 @@ fn open_own(path: &Path) -> Result<Option<File>, CommandError> {
     }
 }
 
-fn read_open(file: &File, path: &Path) -> Result<String, CommandError> {
+fn read_open(file: &File, path: &Path) -> Result<String, UserFileError> {
     let mut text = String::new();
-    let failed = |source| CommandError::File { what: "read", path: path.to_owned(), source };
+    let failed = |source| UserFileError::File { what: "read", path: path.to_owned(), source };
     let mut file = file;
     file.read_to_string(&mut text).map_err(failed)?;
     Ok(text)
@@ -275,8 +277,8 @@ fn read_open(file: &File, path: &Path) -> Result<String, CommandError> {
 
 /// Writes a file whole or not at all: a new file, whose name nobody can foretell, takes the path. It
 /// keeps the mode and the owner of the old one. Without an old one, it can be read by its owner only.
-fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), CommandError> {
-    let random = random_hex::<8>().ok_or(CommandError::Random)?;
+fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), UserFileError> {
+    let random = random_hex::<8>().ok_or(UserFileError::Random)?;
     let new = folder(path).join(format!(".jreg-user-{random}"));
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();
@@ -295,7 +297,7 @@ fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), CommandErr
     write().map_err(|source| {
         // What was begun is of no use to anybody.
         let _ = std::fs::remove_file(&new);
-        CommandError::File { what: "write", path: path.to_owned(), source }
+        UserFileError::File { what: "write", path: path.to_owned(), source }
     })
 }
 

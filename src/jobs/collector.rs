@@ -1,4 +1,4 @@
-//! [`Collector`]: collects what nothing keeps, in the background.
+//! [`GcJob`]: collects what nothing keeps, in the background.
 //!
 //! Instances that share a bucket take turns by a lease, so that usually one of them works. Nothing
 //! depends on it: two that collect at the same time do the same work twice.
@@ -11,8 +11,8 @@ use jreg_registry::{
     GcPhase, GcReport, Registry,
 };
 use jreg_storage::error_chain;
-use jreg_telemetry::audit::{AuditLog, GcEntry};
-use jreg_telemetry::metrics::{Metrics, Raised, RunEnd};
+use jreg_telemetry::audit::{AuditLog, GcAuditRecord};
+use jreg_telemetry::metrics::{GaugeGuard, Metrics, RunEnd};
 use tokio::time::sleep;
 
 use super::Job;
@@ -25,7 +25,7 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(180);
 
 /// The collector of an instance.
 #[derive(Clone, Debug)]
-pub struct Collector {
+pub struct GcJob {
     /// Where to collect.
     pub registry: Registry,
     /// Where to count.
@@ -44,11 +44,11 @@ pub struct Collector {
 
 /// What is logged while a run goes on.
 #[derive(Debug)]
-struct Log<'a> {
+struct GcLog<'a> {
     audit: &'a AuditLog,
 }
 
-impl GcObserver for Log<'_> {
+impl GcObserver for GcLog<'_> {
     fn phase(&self, phase: GcPhase) {
         tracing::debug!(phase = phase.label(), "running GC");
     }
@@ -58,7 +58,7 @@ impl GcObserver for Log<'_> {
     fn action(&self, action: &GcAction, outcome: GcOutcome) {
         let GcAction { kind, key, digest, .. } = action;
         if *kind == GcActionKind::RemoveTag && outcome == GcOutcome::Done {
-            self.audit.record_later(&GcEntry::tag_removed(action));
+            self.audit.record_later(&GcAuditRecord::tag_removed(action));
             let digest = digest.as_ref().map(tracing::field::display);
             tracing::warn!(
                 key,
@@ -76,7 +76,7 @@ impl GcObserver for Log<'_> {
     }
 }
 
-impl Job for Collector {
+impl Job for GcJob {
     fn interval(&self) -> Duration {
         self.interval
     }
@@ -97,7 +97,7 @@ impl Job for Collector {
     }
 }
 
-impl Collector {
+impl GcJob {
     /// Collects for as long as the lease can be renewed.
     async fn collect_under(&self, mut lease: GcLease) {
         let collecting = self.collect();
@@ -125,9 +125,9 @@ impl Collector {
     }
 
     async fn collect(&self) {
-        let (_running, began) = (Raised::new(&self.metrics.gc_running), Instant::now());
+        let (_running, began) = (GaugeGuard::new(&self.metrics.gc_running), Instant::now());
         let result =
-            self.registry.collect_garbage(&self.options, &Log { audit: &self.audit }).await;
+            self.registry.collect_garbage(&self.options, &GcLog { audit: &self.audit }).await;
         report(&self.metrics, &result, began.elapsed());
     }
 }

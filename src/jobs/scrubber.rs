@@ -26,9 +26,9 @@ pub struct FsckJob {
 
 /// Findings are logged as they come.
 #[derive(Debug)]
-struct Log;
+struct FsckLog;
 
-impl FsckObserver for Log {
+impl FsckObserver for FsckLog {
     fn phase(&self, phase: FsckPhase) {
         tracing::debug!(phase = phase.label(), "running fsck");
     }
@@ -56,7 +56,7 @@ impl Job for FsckJob {
     }
 
     async fn run(&self) {
-        match self.registry.fsck(&self.options, &Log).await {
+        match self.registry.fsck(&self.options, &FsckLog).await {
             Ok(checked) => {
                 self.metrics.count_check(&checked);
                 let (objects, damage) = (checked.objects, checked.damage);

@@ -22,7 +22,7 @@ async fn reaps_again_and_again_until_it_is_stopped() {
     let registry = Registry::open(store.clone(), clock.clone(), options).await.unwrap();
     let metrics = Arc::new(Metrics::new());
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-    let job = Reaper { registry: registry.clone(), metrics: metrics.clone(), interval: HOUR };
+    let job = UploadReaper { registry: registry.clone(), metrics: metrics.clone(), interval: HOUR };
     spawn(job, &tasks, stopping.clone());
     let repository = registry.repository("a".parse().unwrap());
     for round in 1..=2 {
@@ -56,7 +56,7 @@ async fn of_several_instances_the_one_with_the_lease_collects() {
     one.repository("a".parse().unwrap()).blob_push(&digest, chunk).await.unwrap();
     clock.advance(WEEK);
     let metrics = Arc::new(Metrics::new());
-    let job = |registry: &Registry, holder: &str| Collector {
+    let job = |registry: &Registry, holder: &str| GcJob {
         registry: registry.clone(),
         metrics: metrics.clone(),
         audit: AuditLog::off(),
@@ -101,7 +101,7 @@ async fn removed_tags_are_in_the_audit_log() {
     let options = AuditOptions { target: AuditTarget::File(path.clone()), reads: true };
     let metrics = Arc::new(Metrics::new());
     let audit = AuditLog::open(&options, &metrics).unwrap();
-    let job = Collector {
+    let job = GcJob {
         registry,
         metrics,
         audit: audit.clone(),

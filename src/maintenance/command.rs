@@ -16,10 +16,10 @@ use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::print::{End, Shown, show};
-use super::{Command, EVENTS_MAX, Report, Workshop, socket};
-use crate::app::StartError;
+use super::print::{Shown, ShownEnd, show};
+use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
 use crate::bucket;
+use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
 use crate::options;
 use crate::store::surrounded;
@@ -33,7 +33,7 @@ const ATTEMPTS_MAX: u32 = 3;
 
 /// Why a command could not be run.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub enum MaintenanceError {
     /// There is nothing to work on.
     #[error(
         "storage in memory exists only within its process: set --storage to a folder or a bucket"
@@ -84,14 +84,14 @@ pub enum CommandError {
 }
 
 /// Where the work is done.
-enum Place {
-    Here(Box<Workshop>),
+enum WorkPlace {
+    Here(Box<MaintenanceContext>),
     There(UnixStream),
 }
 
 /// How a command ends for whoever started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CommandVerdict {
     /// All is well.
     Well,
     /// Something is wrong in the store, or what was asked for is not there.
@@ -104,9 +104,13 @@ pub enum Verdict {
 ///
 /// # Errors
 ///
-/// [`CommandError`].
-pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict, CommandError> {
-    let system = |what| move |source| CommandError::System { what, source };
+/// [`MaintenanceError`].
+pub fn run(
+    settings: Settings,
+    command: MaintenanceCommand,
+    shown: Shown,
+) -> Result<CommandVerdict, MaintenanceError> {
+    let system = |what| move |source| MaintenanceError::System { what, source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(system("start"))?;
     let metrics = Arc::new(Metrics::new());
@@ -119,8 +123,8 @@ pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
         let verdict = tokio::select! {
             verdict = run_to_end(settings, command, shown, metrics, audit.clone()) => verdict,
-            _ = terminate.recv() => Ok(Verdict::Stopped),
-            _ = interrupt.recv() => Ok(Verdict::Stopped),
+            _ = terminate.recv() => Ok(CommandVerdict::Stopped),
+            _ = interrupt.recv() => Ok(CommandVerdict::Stopped),
         };
         audit.flush().await;
         verdict
@@ -131,20 +135,20 @@ pub fn run(settings: Settings, command: Command, shown: Shown) -> Result<Verdict
 
 async fn run_to_end(
     settings: Settings,
-    command: Command,
+    command: MaintenanceCommand,
     shown: Shown,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Verdict, CommandError> {
+) -> Result<CommandVerdict, MaintenanceError> {
     let place = find(settings, &command, metrics, audit).await?;
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let work = async {
         match place {
-            Place::Here(workshop) => {
+            WorkPlace::Here(workshop) => {
                 workshop.run(command, Operator::here(), sender).await;
                 Ok(())
             }
-            Place::There(stream) => socket::ask(stream, &command, sender).await,
+            WorkPlace::There(stream) => socket::ask(stream, &command, sender).await,
         }
     };
     let mut out = io::stdout();
@@ -155,38 +159,44 @@ async fn run_to_end(
         asked = &mut work => ((&mut showing).await, asked),
     };
     // Before what was shown: why there was no more.
-    asked.map_err(|source| CommandError::System { what: "receive the output", source })?;
+    asked.map_err(|source| MaintenanceError::System { what: "receive the output", source })?;
     match end {
-        Ok(End::Done(report)) => Ok(verdict(&report)),
-        Ok(End::Failed(message)) => Err(CommandError::Failed(message)),
+        Ok(ShownEnd::Done(report)) => Ok(verdict(&report)),
+        Ok(ShownEnd::Failed(message)) => Err(MaintenanceError::Failed(message)),
         // Whoever read this wants no more of it.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Verdict::Stopped),
-        Err(source) => Err(CommandError::System { what: "write to standard output", source }),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(CommandVerdict::Stopped),
+        Err(source) => Err(MaintenanceError::System { what: "write to standard output", source }),
     }
 }
 
-fn verdict(report: &Report) -> Verdict {
+fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
-        Report::Gc(_) | Report::Token(_) => true,
-        Report::Fsck(checked) => checked.left == 0,
-        Report::Explain(explanation) => !explanation.holdings.is_empty(),
+        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) => true,
+        MaintenanceReport::Fsck(checked) => checked.left == 0,
+        MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
-    if is_well { Verdict::Well } else { Verdict::Wrong }
+    if is_well { CommandVerdict::Well } else { CommandVerdict::Wrong }
 }
 
 async fn find(
     settings: Settings,
-    command: &Command,
+    command: &MaintenanceCommand,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Place, CommandError> {
+) -> Result<WorkPlace, MaintenanceError> {
     match settings.storage.clone() {
-        StorageLocation::Memory => Err(CommandError::Memory),
+        StorageLocation::Memory => Err(MaintenanceError::Memory),
         StorageLocation::Bucket(url) => {
             let access = match command {
-                Command::Gc(_) | Command::Token(_) => bucket::Access::Collect,
-                Command::Fsck(request) if request.repair => bucket::Access::Collect,
-                Command::Fsck(_) | Command::Explain(_) => bucket::Access::Look,
+                MaintenanceCommand::Gc(_) | MaintenanceCommand::Token(_) => {
+                    bucket::BucketAccess::Collect
+                }
+                MaintenanceCommand::Fsck(request) if request.repair => {
+                    bucket::BucketAccess::Collect
+                }
+                MaintenanceCommand::Fsck(_) | MaintenanceCommand::Explain(_) => {
+                    bucket::BucketAccess::Look
+                }
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
             workshop(settings, store, command.may_create(), metrics, audit).await
@@ -199,17 +209,17 @@ async fn find(
 }
 
 /// Whether a folder holds a registry, or nothing where the command may create one.
-fn check_folder(path: &Path, may_create: bool) -> Result<(), CommandError> {
+fn check_folder(path: &Path, may_create: bool) -> Result<(), MaintenanceError> {
     let folder = || path.display().to_string();
     let found = folder::look(path).map_err(|source| {
         let what = "read the folder";
-        CommandError::System { what, source }
+        MaintenanceError::System { what, source }
     })?;
     match found {
         FolderContent::Registry => Ok(()),
         FolderContent::Empty if may_create => Ok(()),
-        FolderContent::Empty => Err(CommandError::NoRegistry { folder: folder() }),
-        FolderContent::Absent => Err(CommandError::NoFolder { folder: folder() }),
+        FolderContent::Empty => Err(MaintenanceError::NoRegistry { folder: folder() }),
+        FolderContent::Absent => Err(MaintenanceError::NoFolder { folder: folder() }),
         FolderContent::Foreign(foreign) => Err(foreign.into()),
     }
 }
@@ -221,17 +231,17 @@ async fn find_folder(
     may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Place, CommandError> {
+) -> Result<WorkPlace, MaintenanceError> {
     let folder = path.display().to_string();
     let mut holder = String::new();
     for _ in 0..ATTEMPTS_MAX {
         let connected = socket::connect(path).await;
         let connected = connected.map_err(|source| {
             let what = "connect to the process that serves the folder";
-            CommandError::System { what, source }
+            MaintenanceError::System { what, source }
         })?;
         if let Some(stream) = connected {
-            return Ok(Place::There(stream));
+            return Ok(WorkPlace::There(stream));
         }
         let options = FsOptions { lock_wait: LOCK_WAIT, ..options::folder(&settings) };
         let path = path.to_owned();
@@ -245,7 +255,7 @@ async fn find_folder(
             Err(error) => return Err(StartError::from(error).into()),
         }
     }
-    Err(CommandError::InUse { folder, holder })
+    Err(MaintenanceError::InUse { folder, holder })
 }
 
 async fn workshop(
@@ -254,7 +264,7 @@ async fn workshop(
     may_create: bool,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<Place, CommandError> {
+) -> Result<WorkPlace, MaintenanceError> {
     let store = surrounded(store, settings.s3_hedge_reads, &metrics);
     let options = options::registry(&settings);
     let clock = Arc::new(SystemClock::new());
@@ -265,7 +275,14 @@ async fn workshop(
     };
     let registry = registry.map_err(StartError::from)?;
     let (gc, fsck) = (options::gc(&settings), options::fsck(&settings));
-    Ok(Place::Here(Box::new(Workshop { registry, metrics, gc, fsck, access_tokens, audit })))
+    Ok(WorkPlace::Here(Box::new(MaintenanceContext {
+        registry,
+        metrics,
+        gc,
+        fsck,
+        access_tokens,
+        audit,
+    })))
 }
 
 #[cfg(test)]
@@ -277,7 +294,7 @@ mod tests {
     async fn fail(storage: StorageLocation) -> String {
         let settings = Settings { storage, ..Settings::default() };
         let shown = Shown { json: false, actions: false };
-        let command = Command::Gc(GcRequest::default());
+        let command = MaintenanceCommand::Gc(GcRequest::default());
         let (metrics, audit) = (Arc::new(Metrics::new()), AuditLog::off());
         run_to_end(settings, command, shown, metrics, audit).await.unwrap_err().to_string()
     }

@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{Event, Report, token};
+use super::{MaintenanceEvent, MaintenanceReport, token};
 
 /// How often the line on a terminal is drawn again.
 const TICK: Duration = Duration::from_millis(100);
@@ -29,9 +29,9 @@ pub struct Shown {
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ShownEnd {
     /// With this report.
-    Done(Box<Report>),
+    Done(Box<MaintenanceReport>),
     /// It could not come to its end.
     Failed(String),
 }
@@ -42,16 +42,16 @@ pub enum End {
 ///
 /// Standard output cannot be written to: whoever read it is gone, and nobody wants the rest.
 pub async fn show(
-    mut events: mpsc::Receiver<Event>,
+    mut events: mpsc::Receiver<MaintenanceEvent>,
     shown: Shown,
     out: &mut (impl Write + Send),
-) -> io::Result<End> {
-    let mut progress = Progress::new();
+) -> io::Result<ShownEnd> {
+    let mut progress = ProgressLine::new();
     while let Some(event) = events.recv().await {
         progress.see(&event);
         let is_printed = match &event {
-            Event::Phase { .. } | Event::Progress { .. } => false,
-            Event::Action { .. } => shown.json || shown.actions,
+            MaintenanceEvent::Phase { .. } | MaintenanceEvent::Progress { .. } => false,
+            MaintenanceEvent::Action { .. } => shown.json || shown.actions,
             _ => true,
         };
         if is_printed {
@@ -59,16 +59,16 @@ pub async fn show(
             progress.aside(|| out.write_all(text.as_bytes()))?;
         }
         match event {
-            Event::Done(report) => return Ok(End::Done(report)),
-            Event::Failed { message } => return Ok(End::Failed(message)),
+            MaintenanceEvent::Done(report) => return Ok(ShownEnd::Done(report)),
+            MaintenanceEvent::Failed { message } => return Ok(ShownEnd::Failed(message)),
             _ => {}
         }
     }
-    Ok(End::Failed("the command was stopped".to_owned()))
+    Ok(ShownEnd::Failed("the command was stopped".to_owned()))
 }
 
 /// The line that says how far the work is.
-struct Progress {
+struct ProgressLine {
     bar: ProgressBar,
     is_terminal: bool,
     objects: u64,
@@ -76,7 +76,7 @@ struct Progress {
     acted: u64,
 }
 
-impl Progress {
+impl ProgressLine {
     fn new() -> Self {
         let is_terminal = io::stderr().is_terminal();
         let target = match is_terminal {
@@ -93,22 +93,24 @@ impl Progress {
         Self { bar, is_terminal, objects: 0, bytes: 0, acted: 0 }
     }
 
-    fn see(&mut self, event: &Event) {
+    fn see(&mut self, event: &MaintenanceEvent) {
         match event {
-            Event::Phase { label } => {
+            MaintenanceEvent::Phase { label } => {
                 (self.objects, self.bytes) = (0, 0);
                 self.bar.set_prefix(label.clone());
                 if !self.is_terminal {
                     tracing::info!(step = label, "running");
                 }
             }
-            Event::Progress { objects, bytes } => {
+            MaintenanceEvent::Progress { objects, bytes } => {
                 self.objects += objects;
                 self.bytes += bytes;
             }
-            Event::Action { .. } | Event::Finding(_) => self.acted += 1,
-            Event::Done(_) | Event::Failed { .. } => return self.bar.finish_and_clear(),
-            Event::Omitted { .. } | Event::Repairing { .. } => {}
+            MaintenanceEvent::Action { .. } | MaintenanceEvent::Finding(_) => self.acted += 1,
+            MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. } => {
+                return self.bar.finish_and_clear();
+            }
+            MaintenanceEvent::Omitted { .. } | MaintenanceEvent::Repairing { .. } => {}
         }
         let mut message = number(self.objects);
         if self.bytes > 0 {
@@ -126,26 +128,28 @@ impl Progress {
     }
 }
 
-fn json(event: &Event) -> String {
+fn json(event: &MaintenanceEvent) -> String {
     let mut line = serde_json::to_string(event).expect("an event has only string keys");
     line.push('\n');
     line
 }
 
-fn plain(event: &Event) -> String {
+fn plain(event: &MaintenanceEvent) -> String {
     match event {
-        Event::Action { action, outcome } => action_line(action, *outcome),
-        Event::Repairing { finding, images } => repairing_lines(finding, images),
-        Event::Finding(finding) => finding_lines(finding),
-        Event::Omitted { events } => format!("... and {} lines more\n", number(*events)),
-        Event::Done(report) => match &**report {
-            Report::Gc(done) => collected(done),
-            Report::Fsck(checked) => check_summary(checked),
-            Report::Explain(explanation) => explained(explanation),
-            Report::Token(report) => token::plain(report),
+        MaintenanceEvent::Action { action, outcome } => action_line(action, *outcome),
+        MaintenanceEvent::Repairing { finding, images } => repairing_lines(finding, images),
+        MaintenanceEvent::Finding(finding) => finding_lines(finding),
+        MaintenanceEvent::Omitted { events } => format!("... and {} lines more\n", number(*events)),
+        MaintenanceEvent::Done(report) => match &**report {
+            MaintenanceReport::Gc(done) => collected(done),
+            MaintenanceReport::Fsck(checked) => check_summary(checked),
+            MaintenanceReport::Explain(explanation) => explained(explanation),
+            MaintenanceReport::Token(report) => token::plain(report),
         },
         // Whoever started the command says so, with its exit code.
-        Event::Failed { .. } | Event::Phase { .. } | Event::Progress { .. } => String::new(),
+        MaintenanceEvent::Failed { .. }
+        | MaintenanceEvent::Phase { .. }
+        | MaintenanceEvent::Progress { .. } => String::new(),
     }
 }
 
@@ -393,10 +397,10 @@ mod tests {
             size_bytes: 7,
         };
         let sent = [
-            Event::Phase { label: "links".to_owned() },
-            Event::Action { action, outcome: GcOutcome::Done },
-            Event::Omitted { events: 3 },
-            Event::Done(Box::new(Report::Gc(GcReport::default()))),
+            MaintenanceEvent::Phase { label: "links".to_owned() },
+            MaintenanceEvent::Action { action, outcome: GcOutcome::Done },
+            MaintenanceEvent::Omitted { events: 3 },
+            MaintenanceEvent::Done(Box::new(MaintenanceReport::Gc(GcReport::default()))),
         ];
         let (sender, events) = mpsc::channel(8);
         for event in sent.clone() {
@@ -404,9 +408,9 @@ mod tests {
         }
         let mut out = Vec::new();
         let end = show(events, Shown { json: true, actions: false }, &mut out).await.unwrap();
-        assert_eq!(end, End::Done(Box::new(Report::Gc(GcReport::default()))));
+        assert_eq!(end, ShownEnd::Done(Box::new(MaintenanceReport::Gc(GcReport::default()))));
         let text = String::from_utf8(out).unwrap();
-        let read: Vec<Event> =
+        let read: Vec<MaintenanceEvent> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(read, sent[1..]);
         assert!(

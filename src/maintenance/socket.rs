@@ -1,8 +1,8 @@
 //! The control socket: how a command reaches the process that serves a folder.
 //!
 //! It is `.control` in the folder, for the user that serves it alone. It is made, and removed, only
-//! by whoever holds the folder's lock. A client sends one line of JSON, a [`Command`]; the answer
-//! is one line for each [`Event`], the last of which says how it ended. A client that goes away
+//! by whoever holds the folder's lock. A client sends one line of JSON, a [`MaintenanceCommand`]; the answer
+//! is one line for each [`MaintenanceEvent`], the last of which says how it ended. A client that goes away
 //! stops the work.
 
 use std::fs::{self, Permissions};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_telemetry::audit::command::Operator;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -20,9 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use jreg_telemetry::audit::command::Operator;
-
-use super::{Command, EVENTS_MAX, Event, Workshop};
+use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceEvent};
 
 /// The socket's name in the folder; no key can name it.
 const NAME: &str = ".control";
@@ -88,7 +87,12 @@ impl ControlSocket {
     }
 
     /// Does what comes until `stopping`.
-    pub fn serve(self, workshop: Workshop, tasks: &TaskTracker, stopping: CancellationToken) {
+    pub fn serve(
+        self,
+        workshop: MaintenanceContext,
+        tasks: &TaskTracker,
+        stopping: CancellationToken,
+    ) {
         let running = tasks.clone();
         tasks.spawn(async move {
             let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
@@ -131,17 +135,22 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn answer(stream: UnixStream, by: Operator, workshop: Workshop, slots: Arc<Semaphore>) {
+async fn answer(
+    stream: UnixStream,
+    by: Operator,
+    workshop: MaintenanceContext,
+    slots: Arc<Semaphore>,
+) {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     let command = match timeout(COMMAND_WAIT_MAX, read_command(&mut reading)).await {
         Ok(Ok(command)) => command,
-        Ok(Err(message)) => return send(&mut writing, &Event::Failed { message }).await,
+        Ok(Err(message)) => return send(&mut writing, &MaintenanceEvent::Failed { message }).await,
         Err(_) => return,
     };
     let Ok(_slot) = slots.try_acquire() else {
         let message = format!("{COMMANDS_MAX} commands are running; try again later");
-        return send(&mut writing, &Event::Failed { message }).await;
+        return send(&mut writing, &MaintenanceEvent::Failed { message }).await;
     };
     tracing::info!(command = %command, "command received through the control socket");
     let (sender, events) = mpsc::channel(EVENTS_MAX);
@@ -153,7 +162,9 @@ async fn answer(stream: UnixStream, by: Operator, workshop: Workshop, slots: Arc
     }
 }
 
-async fn read_command(reading: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Command, String> {
+async fn read_command(
+    reading: &mut (impl AsyncBufReadExt + Unpin),
+) -> Result<MaintenanceCommand, String> {
     let mut line = String::new();
     let read = reading.take(COMMAND_BYTES_MAX).read_line(&mut line).await;
     read.map_err(|error| error.to_string())?;
@@ -162,13 +173,16 @@ async fn read_command(reading: &mut (impl AsyncBufReadExt + Unpin)) -> Result<Co
     })
 }
 
-async fn pass_on(mut events: mpsc::Receiver<Event>, writing: &mut (impl AsyncWriteExt + Unpin)) {
+async fn pass_on(
+    mut events: mpsc::Receiver<MaintenanceEvent>,
+    writing: &mut (impl AsyncWriteExt + Unpin),
+) {
     while let Some(event) = events.recv().await {
         send(writing, &event).await;
     }
 }
 
-async fn send(writing: &mut (impl AsyncWriteExt + Unpin), event: &Event) {
+async fn send(writing: &mut (impl AsyncWriteExt + Unpin), event: &MaintenanceEvent) {
     let mut line = serde_json::to_vec(event).expect("an event has only string keys");
     line.push(b'\n');
     // A client that is gone is noticed by the end of what it sends.
@@ -202,8 +216,8 @@ pub async fn connect(folder: &Path) -> io::Result<Option<UnixStream>> {
 /// What the operating system says; that the other end went away before it was done.
 pub async fn ask(
     stream: UnixStream,
-    command: &Command,
-    events: mpsc::Sender<Event>,
+    command: &MaintenanceCommand,
+    events: mpsc::Sender<MaintenanceEvent>,
 ) -> io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut line = serde_json::to_vec(command).map_err(io::Error::other)?;
@@ -211,11 +225,11 @@ pub async fn ask(
     writing.write_all(&line).await?;
     let mut lines = BufReader::new(reading).lines();
     while let Some(line) = lines.next_line().await? {
-        let event: Event = serde_json::from_str(&line).map_err(|error| {
+        let event: MaintenanceEvent = serde_json::from_str(&line).map_err(|error| {
             let what = format!("the jreg that serves the folder has another version: {error}");
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?;
-        let is_last = matches!(event, Event::Done(_) | Event::Failed { .. });
+        let is_last = matches!(event, MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. });
         // Whoever shows the events stops first only if it is told to.
         if events.send(event).await.is_err() || is_last {
             return Ok(());

@@ -4,15 +4,14 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 use jreg_auth::{AccessToken, AccessTokenId, AccessTokenPermission};
 use serde::{Deserialize, Serialize};
-
-use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 
 /// What is to be done with access tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
-pub enum TokenRequest {
+pub enum AccessTokenRequest {
     /// Make one.
     Create {
         /// How people call it.
@@ -33,15 +32,15 @@ pub enum TokenRequest {
 
 /// What was done with access tokens.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenReport {
+pub struct AccessTokenReport {
     /// The text of the new one, which is shown only here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// The tokens that this is about.
-    pub tokens: Vec<TokenInfo>,
+    pub tokens: Vec<AccessTokenInfo>,
 }
 
-impl std::fmt::Debug for TokenReport {
+impl std::fmt::Debug for AccessTokenReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenReport").field("tokens", &self.tokens).finish_non_exhaustive()
     }
@@ -49,7 +48,7 @@ impl std::fmt::Debug for TokenReport {
 
 /// An access token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenInfo {
+pub struct AccessTokenInfo {
     /// Its id.
     pub id: AccessTokenId,
     /// Its name.
@@ -64,7 +63,7 @@ pub struct TokenInfo {
     pub revoked: Option<u64>,
 }
 
-impl TokenInfo {
+impl AccessTokenInfo {
     fn of(id: AccessTokenId, access_token: &AccessToken) -> Self {
         let allow: Vec<String> = access_token
             .permissions
@@ -102,38 +101,41 @@ fn day(at: u64) -> String {
 /// Does what is asked.
 pub(super) async fn run(
     access_tokens: &AccessTokenStore,
-    request: TokenRequest,
-) -> Result<TokenReport, AccessTokenStoreError> {
+    request: AccessTokenRequest,
+) -> Result<AccessTokenReport, AccessTokenStoreError> {
     match request {
-        TokenRequest::Create { name, permissions, lifetime } => {
+        AccessTokenRequest::Create { name, permissions, lifetime } => {
             let (token, id, access_token) =
                 access_tokens.create(&name, permissions, lifetime).await?;
-            let tokens = vec![TokenInfo::of(id, &access_token)];
-            Ok(TokenReport { token: Some(token), tokens })
+            let tokens = vec![AccessTokenInfo::of(id, &access_token)];
+            Ok(AccessTokenReport { token: Some(token), tokens })
         }
-        TokenRequest::List => {
+        AccessTokenRequest::List => {
             let listed = access_tokens.list().await?;
             let tokens = listed
                 .into_iter()
-                .map(|(id, access_token)| TokenInfo::of(id, &access_token))
+                .map(|(id, access_token)| AccessTokenInfo::of(id, &access_token))
                 .collect();
-            Ok(TokenReport { token: None, tokens })
+            Ok(AccessTokenReport { token: None, tokens })
         }
-        TokenRequest::Revoke { id } => {
+        AccessTokenRequest::Revoke { id } => {
             let access_token = access_tokens.revoke(&id).await?;
-            Ok(TokenReport { token: None, tokens: vec![TokenInfo::of(id, &access_token)] })
+            Ok(AccessTokenReport {
+                token: None,
+                tokens: vec![AccessTokenInfo::of(id, &access_token)],
+            })
         }
     }
 }
 
 /// The report for people: of a new token the text alone, so that it can be piped on.
-pub(super) fn plain(report: &TokenReport) -> String {
+pub(super) fn plain(report: &AccessTokenReport) -> String {
     if let Some(token) = &report.token {
         return format!("{token}\n");
     }
     let now = SystemTime::now();
     report.tokens.iter().fold(String::new(), |mut text, token| {
-        let TokenInfo { id, name, allow, .. } = token;
+        let AccessTokenInfo { id, name, allow, .. } = token;
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{id}  {name}  {allow}  {}", token.state(now));
         text

@@ -46,31 +46,31 @@ impl Clerk {
 
 #[async_trait]
 impl Authorizer for Clerk {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
         let clerk = Identity::named("clerk", jreg_auth::IdentitySource::Htpasswd);
-        Ok(Session::new(Bearer::of(clerk), asker))
+        Ok(AuthContext::new(Bearer::of(clerk), asker))
     }
 
-    fn grant(&self, _: &Session, right: &Right) -> Result<DecisionReason, Denied> {
+    fn grant(&self, _: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         self.asked.lock().unwrap().push(right.clone());
         if (self.grants)(right) {
             return Ok(DecisionReason::Open);
         }
         let reason = "the clerk says no".to_owned();
         let access = RefusedAccess::new(Credentialed::No, right);
-        Err(Denied::Unauthenticated { challenge: CHALLENGE.to_owned(), access, reason })
+        Err(AuthError::Unauthenticated { challenge: Some(CHALLENGE.to_owned()), access, reason })
     }
 
     fn grant_tag(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         _: &Tag,
-    ) -> Result<DecisionReason, Denied> {
-        self.grant(session, right)
+    ) -> Result<DecisionReason, AuthError> {
+        self.grant(auth, right)
     }
 
-    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+    fn depends_on_tag(&self, _: &AuthContext, _: &Right) -> bool {
         false
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use jreg_config::Settings;
-use jreg_net::server::{Body, Response, Running, listen};
+use jreg_net::server::{Body, Response, RunningServer, listen};
 use jreg_oci::{Algorithm, Digest};
 use jreg_storage::testing::{Fault, FaultyStore, Gate as GateStore, SyscallFaults};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, MemoryStore, PutMode, Store, Syscall};
@@ -494,7 +494,7 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
     assert_eq!(line["code"], "UNKNOWN");
 }
 
-async fn serve(settings: Settings, store: Arc<dyn Store>) -> Running {
+async fn serve(settings: Settings, store: Arc<dyn Store>) -> RunningServer {
     let app = App::build(settings, store).await.unwrap();
     app.serve(listen("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap()
 }

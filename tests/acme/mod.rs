@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use jreg::app::{App, StartError};
+use jreg::app::App;
+use jreg::error::StartError;
 use jreg_access::{Fetch, FetchError};
 use jreg_config::Settings;
 use jreg_net::acme::Acme;
-use jreg_net::server::{Parts, Running, listen, serve};
+use jreg_net::server::{RunningServer, ServerParts, listen, serve};
 use jreg_registry::acme_order;
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{MemoryStore, Store};
@@ -82,7 +83,7 @@ impl World {
         let app = self.build().await.unwrap();
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let parts = Parts {
+        let parts = ServerParts {
             handler: Arc::new(app.api()),
             tls: app.tls().cloned(),
             metrics: Arc::default(),
@@ -128,7 +129,7 @@ impl World {
 
 struct Instance {
     address: SocketAddr,
-    running: Running,
+    running: RunningServer,
     acme: Arc<Acme>,
 }
 

@@ -2,7 +2,9 @@
 //! what may not be read.
 
 use async_trait::async_trait;
-use jreg_access::{Asker, Authorizer, Bearer, Credentialed, Denied, RefusedAccess, Right, Session};
+use jreg_access::{
+    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, RefusedAccess, Right,
+};
 use jreg_auth::DecisionReason;
 use jreg_oci::Tag;
 use jreg_testkit::{
@@ -18,12 +20,12 @@ struct Rules;
 
 #[async_trait]
 impl Authorizer for Rules {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
-        Ok(Session::new(Bearer::nobody(), asker))
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, session: &Session, right: &Right) -> Result<DecisionReason, Denied> {
-        let word = session.asker.headers.get("Authorization");
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
+        let word = auth.asker.headers.get("Authorization");
         let knows = word.is_some_and(|word| word == "word");
         let reason = "the rules of the test".to_owned();
         let access = RefusedAccess::new(Credentialed::No, right);
@@ -32,10 +34,10 @@ impl Authorizer for Rules {
                 if name.as_str() == "secret" && !knows =>
             {
                 let challenge = "Basic realm=\"jreg\"".to_owned();
-                Err(Denied::Unauthenticated { challenge, access, reason })
+                Err(AuthError::Unauthenticated { challenge: Some(challenge), access, reason })
             }
             Right::Delete(name) if name.as_str() == "kept" => {
-                Err(Denied::Forbidden { access, reason })
+                Err(AuthError::Forbidden { access, reason })
             }
             _ => Ok(DecisionReason::Open),
         }
@@ -43,14 +45,14 @@ impl Authorizer for Rules {
 
     fn grant_tag(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         _: &Tag,
-    ) -> Result<DecisionReason, Denied> {
-        self.grant(session, right)
+    ) -> Result<DecisionReason, AuthError> {
+        self.grant(auth, right)
     }
 
-    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+    fn depends_on_tag(&self, _: &AuthContext, _: &Right) -> bool {
         false
     }
 }

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_config::TlsVersion;
-use jreg_net::server::Ending;
+use jreg_net::server::ServerEnding;
 use jreg_oci::{Algorithm, Digest};
 use jreg_testkit::{Authority, Rng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -172,7 +172,7 @@ async fn a_stop_finishes_answers_and_waits_for_no_handshake() {
     read_all(&mut idle).await;
     busy.read_to_end(&mut answer).await.unwrap();
     assert!(answer.ends_with(&bytes));
-    assert_eq!(ending.await.unwrap(), Ending::Whole);
+    assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
 }
 
 #[tokio::test]

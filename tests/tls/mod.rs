@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jreg::app::{App, StartError};
+use jreg::app::App;
+use jreg::error::StartError;
 use jreg_config::Settings;
-use jreg_net::server::Running;
+use jreg_net::server::RunningServer;
 use jreg_net::tls::Tls;
 use jreg_storage::{FsOptions, FsStore};
 use jreg_testkit::{Authority, Issued, TlsClient, TlsStream};
@@ -97,7 +98,7 @@ impl World {
 
 struct Server {
     address: SocketAddr,
-    running: Running,
+    running: RunningServer,
     tls: Arc<Tls>,
 }
 

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use jreg_auth::{Keyring, cursor_key_id, decrypt_cursor, encrypt_cursor};
 use jreg_oci::RepositoryName;
-use jreg_storage::error_chain;
 use jreg_storage::{Clock, Store};
 use tokio::sync::OnceCell;
 
-use super::Denied;
+use super::AuthError;
 use super::signing::{Signing, SigningError};
 
 /// Encrypts and decrypts cursors. The keys are read, or made, when they are needed first.
@@ -42,14 +41,14 @@ impl CatalogCursors {
     }
 
     /// A cursor to the place after a repository.
-    pub(super) async fn encrypt(&self, name: &RepositoryName) -> Result<String, Denied> {
+    pub(super) async fn encrypt(&self, name: &RepositoryName) -> Result<String, AuthError> {
         let cursor = encrypt_cursor(&*self.keyring(None).await?, name);
         let reason = || "the cursor of the catalog cannot be encrypted".to_owned();
-        cursor.ok_or_else(|| Denied::Unavailable { reason: reason() })
+        cursor.ok_or_else(|| AuthError::Unavailable { reason: reason() })
     }
 
     /// The repository that a cursor leads to; `None` if the text is none of ours, or its key is gone.
-    pub(super) async fn decrypt(&self, cursor: &str) -> Result<Option<RepositoryName>, Denied> {
+    pub(super) async fn decrypt(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
         let Some(kid) = cursor_key_id(cursor) else { return Ok(None) };
         Ok(decrypt_cursor(&*self.keyring(Some(kid)).await?, cursor))
     }
@@ -62,8 +61,8 @@ impl CatalogCursors {
         }
     }
 
-    async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, Denied> {
-        let unavailable = |error| Denied::Unavailable { reason: error_chain(&error) };
+    async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, AuthError> {
+        let unavailable = |error| AuthError::unavailable(&error);
         let open = || {
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
             async { Signing::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new) }

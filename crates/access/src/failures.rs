@@ -17,11 +17,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jreg_auth::Network;
 use jreg_storage::Clock;
 use quick_cache::sync::Cache;
 use tokio::sync::OwnedMutexGuard;
-
-use jreg_auth::Network;
 
 /// How many times as many failures an address has free as a name at it: offices share one.
 const ADDRESS_FREE_FACTOR: u32 = 10;
@@ -43,13 +42,13 @@ pub(super) struct Failures {
     free: u32,
     delay_max: Duration,
     clock: Arc<dyn Clock>,
-    names: Cache<(Network, Box<str>), Arc<Account>>,
-    addresses: Cache<Network, Arc<Account>>,
+    names: Cache<(Network, Box<str>), Arc<FailureCount>>,
+    addresses: Cache<Network, Arc<FailureCount>>,
 }
 
 /// What failed for one name at an address, or at one address.
 #[derive(Debug, Default)]
-struct Account {
+struct FailureCount {
     turn: Arc<tokio::sync::Mutex<()>>,
     count: Mutex<Count>,
 }
@@ -94,8 +93,8 @@ pub(super) struct Early {
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
     failures: &'a Failures,
-    name: Arc<Account>,
-    address: Arc<Account>,
+    name: Arc<FailureCount>,
+    address: Arc<FailureCount>,
     guess: Guess,
     is_over: bool,
     _turn: OwnedMutexGuard<()>,
@@ -191,7 +190,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-impl Account {
+impl FailureCount {
     fn count(&self) -> std::sync::MutexGuard<'_, Count> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,29 +7,28 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::header;
-use jreg_auth::Network;
 use jreg_auth::{
     AccessAction, AccessToken, AccessTokenText, CONDITIONS_EVALUATED_MAX, CredentialGrants,
     Credentials, DecisionReason, Fingerprints, Htpasswd, Identity, IdentitySource, IssuerAccess,
-    NamedIdentity, Policy, PolicyDecision, PolicyEvaluation, PolicyQuery, QueryTag, Secret,
-    TokenClaims, TokenKind, TokenScope, UnverifiedToken,
+    NamedIdentity, Network, Policy, PolicyDecision, PolicyEvaluation, PolicyQuery, QueryTag,
+    Secret, TokenClaims, TokenKind, TokenScope, UnverifiedToken,
 };
 use jreg_oci::{RepositoryName, Tag};
-use jreg_reload::{FileError, Reload, Watched};
-use jreg_storage::error_chain;
-use jreg_storage::{Clock, Store};
+use jreg_reload::{FileError, ReloadOutcome, ReloadedFiles};
+use jreg_storage::{Clock, Store, error_chain};
 use jreg_telemetry::metrics::Metrics;
 
+use super::access_tokens::AccessTokenStore;
 use super::challenge::{Scheme, TokenFault};
+use super::credential_cache::{CachedCredentials, CredentialCache, TRUST_MAX};
 use super::cursor::CatalogCursors;
 use super::failures::{Early, Failures, Guess};
-use super::hasher::Hasher;
+use super::hasher::PasswordHasher;
 use super::issuers::{Fetch, Issuers};
-use super::robots::AccessTokenStore;
-use super::sessions::{Remembered, Sessions, TRUST_MAX};
 use super::signing::{Signing, SigningError};
 use super::{
-    Asker, Authorizer, Bearer, Credentialed, Denied, OwnGrants, RefusedAccess, Right, Session,
+    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, OwnGrants, RefusedAccess,
+    Right,
 };
 
 /// How often the files are looked at.
@@ -77,14 +76,14 @@ pub struct Guard {
     pub(super) service: String,
     pub(super) lifetime: Duration,
     pub(super) refresh_lifetime: Duration,
-    users: Option<Watched<Htpasswd>>,
+    users: Option<ReloadedFiles<Htpasswd>>,
     policy: PolicySource,
     access_tokens: Arc<AccessTokenStore>,
     pub(super) signing: Option<Arc<Signing>>,
     cursors: CatalogCursors,
     issuers: Issuers,
-    sessions: Sessions,
-    hasher: Hasher,
+    credentials: CredentialCache,
+    hasher: PasswordHasher,
     failures: Failures,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
@@ -92,7 +91,7 @@ pub struct Guard {
 
 #[derive(Debug)]
 enum PolicySource {
-    File(Watched<Policy>),
+    File(ReloadedFiles<Policy>),
     Fixed(Arc<Policy>),
 }
 
@@ -116,30 +115,17 @@ pub enum GuardError {
     Task(#[source] io::Error),
 }
 
-/// Why credentials are not taken.
-#[derive(Clone, Debug)]
-pub(super) enum Refusal {
-    /// They are not good.
-    Invalid(String),
-    /// Too many are being verified.
-    Busy,
-    /// Too many have failed.
-    Delayed(Duration),
-    /// It cannot be found out now.
-    Unavailable(String),
-}
-
 /// What credentials turned out to be, and how long that is good.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct VerifiedIdentity {
     pub(super) bearer: Bearer,
     pub(super) until: Duration,
     pub(super) expires: Option<SystemTime>,
 }
 
-impl From<Early> for Refusal {
+impl From<Early> for AuthError {
     fn from(early: Early) -> Self {
-        Self::Delayed(early.wait)
+        Self::Throttled { wait: early.wait }
     }
 }
 
@@ -187,8 +173,8 @@ impl Guard {
             access_tokens,
             signing,
             issuers: Issuers::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
-            sessions: Sessions::new(Fingerprints::new().ok_or(GuardError::Random)?),
-            hasher: Hasher::new(),
+            credentials: CredentialCache::new(Fingerprints::new().ok_or(GuardError::Random)?),
+            hasher: PasswordHasher::new(),
             failures: Failures::new(
                 options.login_failures_free,
                 options.login_delay_max,
@@ -209,11 +195,11 @@ impl Guard {
         }
     }
 
-    fn count_reload(&self, file: &'static str, reload: Reload) {
+    fn count_reload(&self, file: &'static str, reload: ReloadOutcome) {
         match reload {
-            Reload::Unchanged => {}
-            Reload::Done => self.metrics.count_auth_reload(file, "ok"),
-            Reload::Failed => self.metrics.count_auth_reload(file, "failed"),
+            ReloadOutcome::Unchanged => {}
+            ReloadOutcome::Done => self.metrics.count_auth_reload(file, "ok"),
+            ReloadOutcome::Failed => self.metrics.count_auth_reload(file, "failed"),
         }
     }
 
@@ -247,7 +233,7 @@ impl Guard {
 
     /// Counts the changes of the files together.
     fn generation(&self) -> u64 {
-        let users = self.users.as_ref().map_or(0, Watched::generation);
+        let users = self.users.as_ref().map_or(0, ReloadedFiles::generation);
         let policy = match &self.policy {
             PolicySource::File(policy) => policy.generation(),
             PolicySource::Fixed(_) => 0,
@@ -256,11 +242,15 @@ impl Guard {
     }
 
     /// What a header says.
-    async fn verified(&self, header: &[u8], from: Option<Network>) -> Result<Arc<Bearer>, Refusal> {
+    async fn verified(
+        &self,
+        header: &[u8],
+        from: Option<Network>,
+    ) -> Result<Arc<Bearer>, AuthError> {
         let credentials = Credentials::parse(header);
         let credentials = credentials.map_err(|error| {
             self.metrics.count_auth("none", "malformed");
-            Refusal::Invalid(error.to_string())
+            AuthError::invalid(error.to_string())
         })?;
         self.recognise(&credentials, from).await.map(|remembered| remembered.bearer)
     }
@@ -271,9 +261,9 @@ impl Guard {
         &self,
         credentials: &Credentials,
         from: Option<Network>,
-    ) -> Result<Remembered, Refusal> {
+    ) -> Result<CachedCredentials, AuthError> {
         let found = self.recognise_in_time(credentials, from).await;
-        if matches!(found, Err(Refusal::Delayed(_))) {
+        if matches!(found, Err(AuthError::Throttled { .. })) {
             self.metrics.count_auth(kind_of(credentials), "throttled");
         }
         found
@@ -283,15 +273,15 @@ impl Guard {
         &self,
         credentials: &Credentials,
         from: Option<Network>,
-    ) -> Result<Remembered, Refusal> {
+    ) -> Result<CachedCredentials, AuthError> {
         let guessed = guessed_name(credentials, &self.policy());
         if let Some(name) = guessed {
             self.failures.check(from, name)?;
         }
-        let fingerprint = self.sessions.fingerprint(credentials);
+        let fingerprint = self.credentials.fingerprint(credentials);
         let remembered = || {
             let (monotonic, now) = (self.clock.monotonic(), self.clock.now());
-            self.sessions.get(&fingerprint, self.generation(), monotonic, now)
+            self.credentials.get(&fingerprint, self.generation(), monotonic, now)
         };
         if let Some(remembered) = remembered() {
             self.metrics.count_auth(kind_of(credentials), "cached");
@@ -315,16 +305,18 @@ impl Guard {
         let found = self.find(credentials, from, fingerprint, known).await;
         match (attempt, &found) {
             (Some(attempt), Ok(_)) => attempt.succeeded(),
-            (Some(attempt), Err(Refusal::Busy | Refusal::Unavailable(_))) => attempt.given_up(),
+            (Some(attempt), Err(AuthError::Busy | AuthError::Unavailable { .. })) => {
+                attempt.given_up()
+            }
             (attempt, _) => drop(attempt),
         }
         let found = found?;
         if let Some(remembered) = remembered() {
             return Ok(remembered);
         }
-        let Found { bearer, until, expires } = found;
-        let remembered = Remembered { bearer: Arc::new(bearer), generation, until, expires };
-        self.sessions.remember(fingerprint, remembered.clone());
+        let VerifiedIdentity { bearer, until, expires } = found;
+        let remembered = CachedCredentials { bearer: Arc::new(bearer), generation, until, expires };
+        self.credentials.remember(fingerprint, remembered.clone());
         Ok(remembered)
     }
 
@@ -335,7 +327,7 @@ impl Guard {
         from: Option<Network>,
         fingerprint: [u8; 32],
         known: impl Fn() -> bool + Send,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<VerifiedIdentity, AuthError> {
         let secret = match credentials {
             Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret) => secret,
         };
@@ -355,20 +347,20 @@ impl Guard {
         user: &str,
         password: &Secret,
         known: impl Fn() -> bool + Send,
-    ) -> Result<Found, Refusal> {
+    ) -> Result<VerifiedIdentity, AuthError> {
         if is_like_jwt(password.reveal()) && !self.policy().issuers().is_empty() {
             return self.of_issuer(password).await;
         }
-        let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
+        let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
         let comparison = users.to_compare(user);
         let password_fingerprint = comparison.fingerprint();
         let verified = self.hasher.verify(comparison, password.clone(), known).await;
-        if !verified.map_err(|_| Refusal::Busy)? {
+        if !verified.map_err(|_| AuthError::Busy)? {
             return Err(wrong_password());
         }
         let identity = Identity::named(user, IdentitySource::Htpasswd);
         let bearer = Bearer { password: password_fingerprint, ..Bearer::of(identity) };
-        Ok(Found { bearer, until: self.trusted_until(), expires: None })
+        Ok(VerifiedIdentity { bearer, until: self.trusted_until(), expires: None })
     }
 
     /// The identity of an access token. One that is not remembered costs a read of the store, so
@@ -378,17 +370,20 @@ impl Guard {
         token: &Secret,
         from: Option<Network>,
         fingerprint: [u8; 32],
-    ) -> Result<Found, Refusal> {
+    ) -> Result<VerifiedIdentity, AuthError> {
         let token = AccessTokenText::parse(token.reveal());
-        let token = token.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let token = token.map_err(|error| AuthError::invalid(error.to_string()))?;
         let known = match self.access_tokens.cached(&token.id) {
             Some(known) => known,
             None => {
                 self.failures.check(from, UNKNOWN_TOKENS)?;
-                self.access_tokens.get(&token.id).await.map_err(unavailable)?
+                self.access_tokens
+                    .get(&token.id)
+                    .await
+                    .map_err(|error| AuthError::unavailable(&error))?
             }
         };
-        let invalid = |why: &str| Refusal::Invalid(why.to_owned());
+        let invalid = |why: &str| AuthError::invalid(why);
         let Some(access_token) =
             known.access_token.filter(|access_token| access_token.is_token(&token))
         else {
@@ -403,12 +398,12 @@ impl Guard {
         let expires = access_token.expires.and_then(moment);
         let bearer =
             Bearer { grants: OwnGrants::AccessToken(access_token), ..Bearer::of(identity) };
-        Ok(Found { bearer, until: known.until, expires })
+        Ok(VerifiedIdentity { bearer, until: known.until, expires })
     }
 
-    async fn of_token(&self, token: &Secret) -> Result<Found, Refusal> {
+    async fn of_token(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
         let parsed = UnverifiedToken::parse(token.reveal());
-        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
             return self.of_issuer(token).await;
         }
@@ -417,7 +412,7 @@ impl Guard {
         let expires = moment(claims.exp);
         let found = self.standing(claims).await?;
         let bearer = Bearer { scope: Some(scope), ..found.bearer };
-        Ok(Found { bearer, expires, ..found })
+        Ok(VerifiedIdentity { bearer, expires, ..found })
     }
 
     /// What a token of ours says.
@@ -425,29 +420,32 @@ impl Guard {
         &self,
         token: &UnverifiedToken<'_>,
         kind: TokenKind,
-    ) -> Result<TokenClaims, Refusal> {
+    ) -> Result<TokenClaims, AuthError> {
         let Some(signing) = &self.signing else {
-            return Err(Refusal::Invalid("no tokens are issued here".to_owned()));
+            return Err(AuthError::invalid("no tokens are issued here"));
         };
-        let keys = signing.with(token.kid()).await.map_err(unavailable)?;
+        let keys =
+            signing.with(token.kid()).await.map_err(|error| AuthError::unavailable(&error))?;
         let claims = keys.verify(token, kind, &self.service, self.clock.now());
-        claims.map_err(|error| Refusal::Invalid(error.to_string()))
+        claims.map_err(|error| AuthError::invalid(error.to_string()))
     }
 
     /// Whether whoever got a token of ours would still be let in.
-    pub(super) async fn standing(&self, claims: TokenClaims) -> Result<Found, Refusal> {
-        let gone =
-            || Refusal::Invalid("the identity of the token is not allowed any more".to_owned());
+    pub(super) async fn standing(
+        &self,
+        claims: TokenClaims,
+    ) -> Result<VerifiedIdentity, AuthError> {
+        let gone = || AuthError::invalid("the identity of the token is not allowed any more");
         let until = self.trusted_until();
         let Some(named) = claims.identity else {
             let bearer = Bearer { shown: true, ..Bearer::nobody() };
-            return Ok(Found { bearer, until, expires: None });
+            return Ok(VerifiedIdentity { bearer, until, expires: None });
         };
         let NamedIdentity { source, name, .. } = &named;
-        let mut found = Found { bearer: Bearer::nobody(), until, expires: None };
+        let mut found = VerifiedIdentity { bearer: Bearer::nobody(), until, expires: None };
         match source {
             IdentitySource::Htpasswd => {
-                let users = self.users.as_ref().map(Watched::get).unwrap_or_default();
+                let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
                 let now = users.get(name).map(jreg_auth::HtpasswdEntry::fingerprint);
                 if now.is_none() || now != claims.password {
                     return Err(gone());
@@ -455,7 +453,11 @@ impl Guard {
             }
             IdentitySource::AccessToken(id) => {
                 let id = id.parse().map_err(|_| gone())?;
-                let known = self.access_tokens.get(&id).await.map_err(unavailable)?;
+                let known = self
+                    .access_tokens
+                    .get(&id)
+                    .await
+                    .map_err(|error| AuthError::unavailable(&error))?;
                 let is_same = |access_token: &AccessToken| {
                     access_token.identity(&id).name() == Some(name.as_str())
                 };
@@ -479,21 +481,25 @@ impl Guard {
         Ok(found)
     }
 
-    async fn of_issuer(&self, token: &Secret) -> Result<Found, Refusal> {
+    async fn of_issuer(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
         let parsed = UnverifiedToken::parse(token.reveal());
-        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let policy = self.policy();
         let issuer = policy.issuers().iter().find(|issuer| issuer.is_issuer_of(&parsed));
-        let issuer = issuer
-            .ok_or_else(|| Refusal::Invalid("the token's issuer is not trusted".to_owned()))?;
-        let keys = self.issuers.keys(issuer, &parsed).await.map_err(unavailable)?;
+        let issuer =
+            issuer.ok_or_else(|| AuthError::invalid("the token's issuer is not trusted"))?;
+        let keys = self
+            .issuers
+            .keys(issuer, &parsed)
+            .await
+            .map_err(|error| AuthError::unavailable(&error))?;
         let verified = issuer.verify(&parsed, &keys, self.clock.now());
         let (identity, access, until) =
-            verified.map_err(|error| Refusal::Invalid(error.to_string()))?;
+            verified.map_err(|error| AuthError::invalid(error.to_string()))?;
         let grants = access.map_or(OwnGrants::Nothing, OwnGrants::Access);
         let bearer = Bearer { grants, ..Bearer::of(identity) };
         let expires = moment(until);
-        Ok(Found { bearer, until: self.trusted_until(), expires })
+        Ok(VerifiedIdentity { bearer, until: self.trusted_until(), expires })
     }
 
     fn trusted_until(&self) -> Duration {
@@ -503,12 +509,12 @@ impl Guard {
     /// What the policy is asked of somebody.
     fn query<'a>(
         &self,
-        session: &'a Session,
+        auth: &'a AuthContext,
         action: AccessAction,
         repository: Option<&'a RepositoryName>,
         tag: QueryTag<'a>,
     ) -> PolicyQuery<'a> {
-        let Session { bearer, asker } = session;
+        let AuthContext { bearer, asker } = auth;
         PolicyQuery {
             identity: &bearer.identity,
             certificate: asker.certificate.as_deref(),
@@ -521,37 +527,37 @@ impl Guard {
     }
 
     /// What a policy says of somebody, with what their credentials grant.
-    fn evaluation<'a>(&self, policy: &'a Policy, session: &'a Session) -> PolicyEvaluation<'a> {
-        let grants = match &session.bearer.grants {
+    fn evaluation<'a>(&self, policy: &'a Policy, auth: &'a AuthContext) -> PolicyEvaluation<'a> {
+        let grants = match &auth.bearer.grants {
             OwnGrants::Nothing => CredentialGrants::None,
             OwnGrants::AccessToken(access_token) => CredentialGrants::AccessToken(access_token),
             OwnGrants::Access(scope) => CredentialGrants::Access(scope),
         };
-        let query = self.query(session, AccessAction::Pull, None, QueryTag::No);
+        let query = self.query(auth, AccessAction::Pull, None, QueryTag::No);
         PolicyEvaluation::new(policy, query, grants)
     }
 
     fn decide(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         action: AccessAction,
         repository: Option<&RepositoryName>,
         tag: QueryTag<'_>,
     ) -> PolicyDecision {
-        self.evaluation(&self.policy(), session).decide(action, repository, tag)
+        self.evaluation(&self.policy(), auth).decide(action, repository, tag)
     }
 
     /// The same for every tag that the request names: all must be allowed.
     fn decide_all(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         action: AccessAction,
         repository: Option<&RepositoryName>,
     ) -> PolicyDecision {
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut last = None;
-        for tag in &session.asker.tags {
+        for tag in &auth.asker.tags {
             let decision = evaluation.decide(action, repository, QueryTag::Is(tag.as_str()));
             if !decision.allowed {
                 return decision;
@@ -563,9 +569,9 @@ impl Guard {
 
     /// What of a scope the policy allows, whatever the tags. Others get a turn between any two
     /// decisions.
-    pub(super) async fn narrowed(&self, session: &Session, scope: &TokenScope) -> TokenScope {
+    pub(super) async fn narrowed(&self, auth: &AuthContext, scope: &TokenScope) -> TokenScope {
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut narrow = TokenScope::default();
         for (action, repository) in scope.wanted() {
             if evaluation.allows(action, repository, QueryTag::Unknown) {
@@ -576,23 +582,23 @@ impl Guard {
         narrow
     }
 
-    fn deny(&self, session: &Session, right: &Right, reason: &DecisionReason) -> Denied {
+    fn deny(&self, auth: &AuthContext, right: &Right, reason: &DecisionReason) -> AuthError {
         let reason = reason.to_string();
-        let Bearer { identity, shown, .. } = &*session.bearer;
+        let Bearer { identity, shown, .. } = &*auth.bearer;
         if *identity == Identity::Anonymous {
             let (fault, by) = match shown {
                 true => (TokenFault::Scope, Credentialed::as_identity(identity)),
                 false => (TokenFault::Missing, Credentialed::No),
             };
-            return self.challenged(&session.asker, right, fault, by, reason);
+            return self.challenged(&auth.asker, right, fault, by, reason);
         }
         let access = RefusedAccess::new(Credentialed::as_identity(identity), right);
         match right {
             Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
-                Denied::Hidden { name: name.clone(), access, reason }
+                AuthError::Hidden { name: name.clone(), access, reason }
             }
             Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => {
-                Denied::Forbidden { access, reason }
+                AuthError::Forbidden { access, reason }
             }
         }
     }
@@ -605,16 +611,16 @@ impl Guard {
         fault: TokenFault,
         by: Credentialed,
         reason: String,
-    ) -> Denied {
+    ) -> AuthError {
         let access = RefusedAccess::new(by, right);
         let challenge = self.scheme.challenge(asker, right, fault, &access.to_string());
-        Denied::Unauthenticated { challenge, access, reason }
+        AuthError::Unauthenticated { challenge: Some(challenge), access, reason }
     }
 }
 
 #[async_trait]
 impl Authorizer for Guard {
-    async fn identify(&self, asker: Asker, right: &Right) -> Result<Session, Denied> {
+    async fn identify(&self, asker: Asker, right: &Right) -> Result<AuthContext, AuthError> {
         let mut headers = asker.headers.get_all(header::AUTHORIZATION).iter();
         let verified = match (headers.next(), headers.next()) {
             (None, _) => {
@@ -623,68 +629,64 @@ impl Authorizer for Guard {
             }
             (Some(header), None) => self.verified(header.as_bytes(), asker.network()).await,
             (Some(_), Some(_)) => {
-                Err(Refusal::Invalid("there are several Authorization headers".to_owned()))
+                Err(AuthError::invalid("there are several Authorization headers"))
             }
         };
         match verified.and_then(|bearer| with_certificate(bearer, &asker)) {
-            Ok(bearer) => Ok(Session::new(bearer, asker)),
-            Err(Refusal::Invalid(reason)) => {
+            Ok(bearer) => Ok(AuthContext::new(bearer, asker)),
+            Err(error) => Err(error.needed_for(|reason| {
                 let (fault, by) = (TokenFault::Invalid, Credentialed::Invalid);
-                Err(self.challenged(&asker, right, fault, by, reason))
-            }
-            Err(Refusal::Busy) => Err(Denied::Busy),
-            Err(Refusal::Delayed(wait)) => Err(Denied::Delayed { wait }),
-            Err(Refusal::Unavailable(reason)) => Err(Denied::Unavailable { reason }),
+                self.challenged(&asker, right, fault, by, reason)
+            })),
         }
     }
 
-    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, Denied> {
+    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, AuthError> {
         self.cursors.encrypt(name).await
     }
 
-    async fn catalog_place(&self, cursor: &str) -> Result<Option<RepositoryName>, Denied> {
+    async fn catalog_place(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
         self.cursors.decrypt(cursor).await
     }
 
-    fn grant(&self, session: &Session, right: &Right) -> Result<DecisionReason, Denied> {
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         let Some((action, name)) = action_of(right) else {
             // Even where anybody may pull: clients learn only here that they can log in.
-            return match session.bearer.shown {
+            return match auth.bearer.shown {
                 true => Ok(DecisionReason::Credentials("credentials were shown".to_owned())),
-                false => Err(self.deny(session, right, &DecisionReason::NoRule)),
+                false => Err(self.deny(auth, right, &DecisionReason::NoRule)),
             };
         };
         let decision = match right {
             // The tags of the request are not about another repository.
-            Right::See(_) | Right::Mount(_) => self.decide(session, action, name, QueryTag::No),
-            _ => self.decide_all(session, action, name),
+            Right::See(_) | Right::Mount(_) => self.decide(auth, action, name, QueryTag::No),
+            _ => self.decide_all(auth, action, name),
         };
-        self.settle(session, right, decision)
+        self.settle(auth, right, decision)
     }
 
     fn grant_tag(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         tag: &Tag,
-    ) -> Result<DecisionReason, Denied> {
-        let Some((action, name)) = action_of(right) else { return self.grant(session, right) };
-        let decision = self.decide(session, action, name, QueryTag::Is(tag.as_str()));
-        self.settle(session, right, decision)
+    ) -> Result<DecisionReason, AuthError> {
+        let Some((action, name)) = action_of(right) else { return self.grant(auth, right) };
+        let decision = self.decide(auth, action, name, QueryTag::Is(tag.as_str()));
+        self.settle(auth, right, decision)
     }
 
     async fn denied_tags(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         tags: Vec<Tag>,
     ) -> Option<Vec<Tag>> {
-        let (Some((action, name)), true) = (action_of(right), is_within_scope(session, right))
-        else {
+        let (Some((action, name)), true) = (action_of(right), is_within_scope(auth, right)) else {
             return Some(tags);
         };
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut allowed = Vec::with_capacity(tags.len());
         for (index, tag) in tags.iter().enumerate() {
             allowed.push(evaluation.allows(action, name, QueryTag::Is(tag.as_str())));
@@ -698,14 +700,14 @@ impl Authorizer for Guard {
         Some(tags.into_iter().zip(allowed).filter_map(|(tag, may)| (!may).then_some(tag)).collect())
     }
 
-    async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
+    async fn visible(&self, auth: &AuthContext, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
         // A token for the catalog shows whatever its holder may pull.
-        let scope = session.bearer.scope.as_ref();
+        let scope = auth.bearer.scope.as_ref();
         if scope.is_some_and(|scope| !scope.allows(AccessAction::List, None)) {
             return Vec::new();
         }
         let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, session);
+        let mut evaluation = self.evaluation(&policy, auth);
         let mut visible = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             evaluation.renew_budget();
@@ -717,9 +719,9 @@ impl Authorizer for Guard {
         names.into_iter().zip(visible).filter_map(|(name, seen)| seen.then_some(name)).collect()
     }
 
-    fn depends_on_tag(&self, session: &Session, right: &Right) -> bool {
+    fn depends_on_tag(&self, auth: &AuthContext, right: &Right) -> bool {
         action_of(right).is_some_and(|(action, name)| {
-            self.policy().depends_on_tag(&self.query(session, action, name, QueryTag::No))
+            self.policy().depends_on_tag(&self.query(auth, action, name, QueryTag::No))
         })
     }
 }
@@ -728,25 +730,25 @@ impl Guard {
     /// What a decision of the policy comes to with what the credentials are narrowed to.
     fn settle(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         decision: PolicyDecision,
-    ) -> Result<DecisionReason, Denied> {
+    ) -> Result<DecisionReason, AuthError> {
         if !decision.allowed {
-            return Err(self.deny(session, right, &decision.reason));
+            return Err(self.deny(auth, right, &decision.reason));
         }
-        if is_within_scope(session, right) {
+        if is_within_scope(auth, right) {
             return Ok(decision.reason);
         }
-        let by = Credentialed::Narrowed(session.bearer.identity.to_string());
+        let by = Credentialed::Narrowed(auth.bearer.identity.to_string());
         let reason = DecisionReason::TokenScope.to_string();
-        Err(self.challenged(&session.asker, right, TokenFault::Scope, by, reason))
+        Err(self.challenged(&auth.asker, right, TokenFault::Scope, by, reason))
     }
 }
 
 /// Whether what the credentials are narrowed to has a right.
-fn is_within_scope(session: &Session, right: &Right) -> bool {
-    match (&session.bearer.scope, right) {
+fn is_within_scope(auth: &AuthContext, right: &Right) -> bool {
+    match (&auth.bearer.scope, right) {
         (None, _) => true,
         // A token for the catalog shows whatever its holder may pull.
         (Some(scope), Right::See(_)) => scope.allows(AccessAction::List, None),
@@ -768,9 +770,9 @@ fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
     }
 }
 
-fn users(options: &GuardOptions) -> Result<Option<Watched<Htpasswd>>, FileError> {
+fn users(options: &GuardOptions) -> Result<Option<ReloadedFiles<Htpasswd>>, FileError> {
     let parse = |text: &str| Htpasswd::parse(text).map_err(|error| error.to_string());
-    let open = |path: &PathBuf| Watched::open(path, jreg_auth::FILE_BYTES_MAX, parse);
+    let open = |path: &PathBuf| ReloadedFiles::open(path, jreg_auth::FILE_BYTES_MAX, parse);
     options.htpasswd.as_ref().map(open).transpose()
 }
 
@@ -785,7 +787,7 @@ fn policy(options: &GuardOptions) -> Result<PolicySource, FileError> {
     };
     let parse =
         move |text: &str| Policy::parse(text).map(completed).map_err(|error| error.to_string());
-    Ok(PolicySource::File(Watched::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
+    Ok(PolicySource::File(ReloadedFiles::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
 }
 
 fn scheme(options: &GuardOptions) -> Scheme {
@@ -805,23 +807,19 @@ fn moment(seconds: u64) -> Option<SystemTime> {
 
 /// A token that was issued for a client certificate is good only on connections with one of the same
 /// name, whatever the rules are about.
-fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, Refusal> {
+fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, AuthError> {
     let is_certificates = matches!(&bearer.identity,
         Identity::Named(named) if named.source == IdentitySource::Certificate);
     let shown = asker.certificate.as_ref().and_then(|of| of.identity());
     if is_certificates && shown.as_ref().and_then(Identity::name) != bearer.identity.name() {
         let reason = "the token was issued for a client certificate that the connection lacks";
-        return Err(Refusal::Invalid(reason.to_owned()));
+        return Err(AuthError::invalid(reason));
     }
     Ok(bearer)
 }
 
-fn wrong_password() -> Refusal {
-    Refusal::Invalid("unknown user or wrong password".to_owned())
-}
-
-fn unavailable(error: impl std::error::Error) -> Refusal {
-    Refusal::Unavailable(error_chain(&error))
+fn wrong_password() -> AuthError {
+    AuthError::invalid("unknown user or wrong password")
 }
 
 /// Three parts of base64url of which the first begins like a JSON object.
@@ -856,13 +854,19 @@ fn kind_of(credentials: &Credentials) -> &'static str {
     }
 }
 
-fn outcome(found: &Result<Found, Refusal>) -> &'static str {
+fn outcome(found: &Result<VerifiedIdentity, AuthError>) -> &'static str {
     match found {
         Ok(_) => "ok",
-        Err(Refusal::Invalid(_)) => "refused",
-        Err(Refusal::Busy) => "busy",
-        Err(Refusal::Delayed(_)) => "throttled",
-        Err(Refusal::Unavailable(_)) => "unavailable",
+        Err(AuthError::Busy) => "busy",
+        Err(AuthError::Throttled { .. }) => "throttled",
+        Err(AuthError::Unavailable { .. }) => "unavailable",
+        Err(
+            AuthError::Invalid { .. }
+            | AuthError::Unauthenticated { .. }
+            | AuthError::Forbidden { .. }
+            | AuthError::Hidden { .. }
+            | AuthError::ScopeNotGranted,
+        ) => "refused",
     }
 }
 

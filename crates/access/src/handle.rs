@@ -11,7 +11,7 @@ use jreg_registry::{
     list_requests_max,
 };
 
-use super::{Credentialed, Denied, Gate, RefusedAccess, Right, Session};
+use super::{AuthContext, AuthError, Credentialed, Gate, RefusedAccess, Right};
 
 /// The most names of the catalog that one page decides about, or its limit if that is more: rules with
 /// conditions take their time.
@@ -25,7 +25,7 @@ pub enum AccessError {
     Cursor,
     /// The right for it was not granted.
     #[error(transparent)]
-    Denied(#[from] Denied),
+    Denied(#[from] AuthError),
     /// It was granted, and failed.
     #[error(transparent)]
     Registry(Box<jreg_registry::Error>),
@@ -40,23 +40,23 @@ impl From<jreg_registry::Error> for AccessError {
 type Result<T> = std::result::Result<T, AccessError>;
 
 /// The registry as far as one granted right reaches. Each method says which right it takes; with
-/// any other it is [`Denied::Forbidden`].
+/// any other it is [`AuthError::Forbidden`].
 #[derive(Clone, Debug)]
 pub struct Authorized {
     gate: Gate,
-    session: Session,
+    auth: AuthContext,
     right: Right,
     reason: DecisionReason,
 }
 
 impl Authorized {
-    pub(super) fn new(gate: Gate, session: Session, right: Right, reason: DecisionReason) -> Self {
-        Self { gate, session, right, reason }
+    pub(super) fn new(gate: Gate, auth: AuthContext, right: Right, reason: DecisionReason) -> Self {
+        Self { gate, auth, right, reason }
     }
 
     /// Who asked.
     pub fn identity(&self) -> &Identity {
-        &self.session.bearer.identity
+        &self.auth.bearer.identity
     }
 
     /// By what the right was granted.
@@ -105,7 +105,7 @@ impl Authorized {
 
     /// Whether the asker has a further right.
     fn may(&self, right: &Right) -> bool {
-        self.gate.authorizer.grant(&self.session, right).is_ok()
+        self.gate.authorizer.grant(&self.auth, right).is_ok()
     }
 
     /// What an existence check does to what it finds: someone who may push will skip an upload on
@@ -134,7 +134,7 @@ impl Authorized {
             let more = next.is_some() || names.len() > examined_max - examined;
             names.truncate(examined_max - examined);
             examined += names.len();
-            let seen = self.gate.authorizer.visible(&self.session, names.clone()).await;
+            let seen = self.gate.authorizer.visible(&self.auth, names.clone()).await;
             let (mut seen, count) = (seen.into_iter().peekable(), names.len());
             for (index, name) in names.into_iter().enumerate() {
                 if visible.len() == page.limit {
@@ -319,17 +319,17 @@ impl Authorized {
     }
 
     fn may_delete_tag(&self, tag: &Tag) -> bool {
-        self.gate.authorizer.grant_tag(&self.session, &self.right, tag).is_ok()
+        self.gate.authorizer.grant_tag(&self.auth, &self.right, tag).is_ok()
     }
 
     /// Refuses to delete by digest what a tag needs that the requester may not delete. Where all
     /// tags are equal before the rules, nothing is read.
     async fn check_protection(&self, repository: &Repository, digest: &Digest) -> Result<()> {
-        if !self.gate.authorizer.depends_on_tag(&self.session, &self.right) {
+        if !self.gate.authorizer.depends_on_tag(&self.auth, &self.right) {
             return Ok(());
         }
         let denied = match repository.list_all_tags().await? {
-            Some(tags) => self.gate.authorizer.denied_tags(&self.session, &self.right, tags).await,
+            Some(tags) => self.gate.authorizer.denied_tags(&self.auth, &self.right, tags).await,
             None => None,
         };
         let protection = match denied {
@@ -355,7 +355,7 @@ impl Authorized {
     fn refused(&self, cause: String) -> AccessError {
         let by = Credentialed::as_identity(self.identity());
         let access = RefusedAccess::new(by, &self.right).because(cause.clone());
-        AccessError::Denied(Denied::Forbidden { access, reason: cause })
+        AccessError::Denied(AuthError::Forbidden { access, reason: cause })
     }
 
     fn forbidden(&self) -> AccessError {

@@ -1,4 +1,4 @@
-//! [`Hasher`]: verifies passwords, which is slow on purpose, a few at a time and away from the
+//! [`PasswordHasher`]: verifies passwords, which is slow on purpose, a few at a time and away from the
 //! threads that answer requests.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ const WAITING_MAX: usize = 128;
 
 /// Verifies passwords.
 #[derive(Debug)]
-pub(super) struct Hasher {
+pub(super) struct PasswordHasher {
     slots: Arc<Semaphore>,
     /// The memory of slots that are free.
     memory: Arc<Mutex<Vec<HashMemory>>>,
@@ -29,15 +29,15 @@ pub(super) struct Hasher {
 pub(super) struct Busy;
 
 /// Counts one that waits, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingLogins<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingLogins<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Hasher {
+impl PasswordHasher {
     /// One that uses half of the machine at the most.
     pub(super) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -70,7 +70,7 @@ impl Hasher {
         password: Secret,
         known: impl Fn() -> bool,
     ) -> Result<bool, Busy> {
-        let _waiting = Waiting(&self.waiting);
+        let _waiting = WaitingLogins(&self.waiting);
         self.waits.fetch_add(1, Ordering::Relaxed);
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -104,7 +104,10 @@ mod tests {
     /// Each hash takes 19 MiB: as many of them are kept as there are slots, and used again.
     #[tokio::test]
     async fn fixed_passwords_are_hashed_in_the_memory_of_their_slots() {
-        let hasher = Arc::new(Hasher { slots: Arc::new(Semaphore::new(2)), ..Hasher::new() });
+        let hasher = Arc::new(PasswordHasher {
+            slots: Arc::new(Semaphore::new(2)),
+            ..PasswordHasher::new()
+        });
         let hash = hash_password(&Secret::new("secret")).unwrap();
         let users = Htpasswd::parse(&format!("alice:{hash}\n")).unwrap();
         let verify = |password: &'static str| {

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jreg_auth::{Issuer, JwkSet, JwksError, KeySource, UnverifiedToken};
-use jreg_storage::Clock;
+use jreg_storage::{Clock, error_chain};
+use jreg_telemetry::metrics::Metrics;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinError;
 use tracing::Instrument;
-
-use jreg_storage::error_chain;
-use jreg_telemetry::metrics::Metrics;
 
 /// How old keys are before they are fetched again.
 pub const JWKS_AGE_MAX: Duration = Duration::from_secs(3600);

@@ -9,7 +9,9 @@
 //! [`Guard`] is the authorizer that a configured registry has: it finds out who asks (`jreg_auth`
 //! says how, as values) and asks the policy. [`Open`] grants everything.
 
+mod access_tokens;
 mod challenge;
+mod credential_cache;
 mod cursor;
 mod failures;
 mod guard;
@@ -18,8 +20,6 @@ mod hasher;
 mod issuers;
 pub mod limits;
 mod refused;
-mod robots;
-mod sessions;
 mod signing;
 mod tokens;
 
@@ -30,20 +30,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, TokenScope};
+use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{Registry, RegistryUsage};
+use jreg_storage::error_chain;
 
-use jreg_auth::Network;
-
+pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
 pub use challenge::BASIC as BASIC_CHALLENGE;
+pub use credential_cache::TRUST_MAX;
 pub use guard::{Guard, GuardError, GuardOptions, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
 pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
 pub use refused::{Credentialed, RefusedAccess};
-pub use robots::{AccessTokenStore, AccessTokenStoreError};
-pub use sessions::TRUST_MAX;
-pub use tokens::{Exchange, Proof, Token, TokenError};
+pub use tokens::{IssuedToken, TokenProof, TokenRequest};
 
 /// A right to do something.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -135,9 +134,9 @@ pub struct Asker {
     pub tags: Vec<Tag>,
 }
 
-/// Somebody who was identified, for one request.
+/// The authorization state of one request.
 #[derive(Clone, Debug)]
-pub struct Session {
+pub struct AuthContext {
     /// Who, and what their credentials say besides.
     pub bearer: Arc<Bearer>,
     /// What the request shows.
@@ -191,8 +190,8 @@ impl Bearer {
     }
 }
 
-impl Session {
-    /// A session of a request by somebody. Credentials go before a certificate, which is not looked
+impl AuthContext {
+    /// That of a request by an identity. Credentials go before a certificate, which is not looked
     /// at then; but a token that was issued for a certificate is good only with it.
     pub fn new(bearer: impl Into<Arc<Bearer>>, mut asker: Asker) -> Self {
         let bearer = bearer.into();
@@ -204,20 +203,28 @@ impl Session {
     }
 }
 
-/// Why a right was not granted. The reasons are for the log, not for the client.
+/// Why a request is not let in, or gets no token. The reasons are for the log, not for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AuthError {
+    /// The credentials are not valid. Whoever knows what they were needed for says so
+    /// ([`AuthError::needed_for`]).
+    #[error("the credentials are not valid")]
+    Invalid {
+        /// Why.
+        reason: String,
+    },
     /// Credentials are missing or wrong; with the right ones it might be granted.
     #[error("{access}")]
     Unauthenticated {
-        /// The value of `WWW-Authenticate` (RFC 9110 section 11.6.1).
-        challenge: String,
+        /// The value of `WWW-Authenticate` (RFC 9110 section 11.6.1), if it is not that of
+        /// [`BASIC_CHALLENGE`].
+        challenge: Option<String>,
         /// What was refused.
         access: RefusedAccess,
         /// Why.
         reason: String,
     },
-    /// The asker is known and does not have the right.
+    /// The identity is known and does not have the right.
     #[error("{access}")]
     Forbidden {
         /// What was refused.
@@ -225,7 +232,7 @@ pub enum Denied {
         /// Why.
         reason: String,
     },
-    /// The asker is known and may not even know whether there is such a repository.
+    /// The identity is known and may not even know whether there is such a repository.
     #[error("repository {name} is not known, or {access}")]
     Hidden {
         /// The repository.
@@ -235,16 +242,19 @@ pub enum Denied {
         /// Why.
         reason: String,
     },
+    /// Nothing of the scope of a token is granted.
+    #[error("no access of the requested scope is granted")]
+    ScopeNotGranted,
     /// Too many passwords are being verified.
     #[error("too many concurrent logins, try again")]
     Busy,
     /// Too many logins have failed.
     #[error("too many failed logins: try again in {} s", whole_seconds(*.wait))]
-    Delayed {
+    Throttled {
         /// How long to wait.
         wait: Duration,
     },
-    /// Who it is cannot be found out now.
+    /// The identity cannot be found out now.
     #[error("the registry is unavailable, try again later")]
     Unavailable {
         /// Why.
@@ -252,16 +262,41 @@ pub enum Denied {
     },
 }
 
-impl Denied {
+impl AuthError {
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid { reason: reason.into() }
+    }
+
+    pub(crate) fn unavailable(error: &dyn std::error::Error) -> Self {
+        Self::Unavailable { reason: error_chain(error) }
+    }
+
+    /// Invalid credentials for a token.
+    pub fn invalid_for(reason: String, scope: &TokenScope) -> Self {
+        let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
+        Self::Unauthenticated { challenge: None, access, reason }
+    }
+
+    /// Says what invalid credentials were needed for. All else stays as it is.
+    #[must_use]
+    pub fn needed_for(self, unauthenticated: impl FnOnce(String) -> Self) -> Self {
+        match self {
+            Self::Invalid { reason } => unauthenticated(reason),
+            other => other,
+        }
+    }
+
     /// Why, for the log.
     pub fn reason(&self) -> &str {
         match self {
-            Self::Unauthenticated { reason, .. }
+            Self::Invalid { reason }
+            | Self::Unauthenticated { reason, .. }
             | Self::Forbidden { reason, .. }
             | Self::Hidden { reason, .. }
             | Self::Unavailable { reason } => reason,
+            Self::ScopeNotGranted => "no access of the requested scope is granted",
             Self::Busy => "too many passwords are being verified",
-            Self::Delayed { .. } => "too many logins have failed",
+            Self::Throttled { .. } => "too many logins have failed",
         }
     }
 }
@@ -271,63 +306,63 @@ pub fn whole_seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)
 }
 
-/// Somebody who was not let in.
+/// A request that is not let in.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{denied}")]
-pub struct Refused {
+#[error("{error}")]
+pub struct RefusedRequest {
     /// Why.
-    pub denied: Denied,
-    /// Who it was, if that was found out.
-    pub session: Option<Session>,
+    pub error: AuthError,
+    /// Whose it was, if that was found out.
+    pub auth: Option<AuthContext>,
 }
 
 /// Grants rights, or not.
 #[async_trait]
 pub trait Authorizer: Debug + Send + Sync + 'static {
     /// Finds out who asks. `right` is what they ask for: a refusal says how to get it.
-    async fn identify(&self, asker: Asker, right: &Right) -> Result<Session, Denied>;
+    async fn identify(&self, asker: Asker, right: &Right) -> Result<AuthContext, AuthError>;
 
     /// Says whether they have a right, and by what.
-    fn grant(&self, session: &Session, right: &Right) -> Result<DecisionReason, Denied>;
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError>;
 
     /// The same for one tag, which the request need not name: a manifest that is deleted by digest
     /// takes its tags with it.
     fn grant_tag(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         tag: &Tag,
-    ) -> Result<DecisionReason, Denied>;
+    ) -> Result<DecisionReason, AuthError>;
 
     /// The tags among these for which somebody does not have a right. `None`: there are too many to
     /// decide, which is a refusal.
     async fn denied_tags(
         &self,
-        session: &Session,
+        auth: &AuthContext,
         right: &Right,
         tags: Vec<Tag>,
     ) -> Option<Vec<Tag>> {
-        let is_denied = |tag: &Tag| self.grant_tag(session, right, tag).is_err();
+        let is_denied = |tag: &Tag| self.grant_tag(auth, right, tag).is_err();
         Some(tags.into_iter().filter(is_denied).collect())
     }
 
     /// The repositories among these that somebody sees in the catalog ([`Right::See`]).
-    async fn visible(&self, session: &Session, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
-        let sees = |name: &RepositoryName| self.grant(session, &Right::See(name.clone())).is_ok();
+    async fn visible(&self, auth: &AuthContext, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
+        let sees = |name: &RepositoryName| self.grant(auth, &Right::See(name.clone())).is_ok();
         names.into_iter().filter(sees).collect()
     }
 
     /// Whether [`Authorizer::grant_tag`] may say of one tag what it does not say of another.
-    fn depends_on_tag(&self, session: &Session, right: &Right) -> bool;
+    fn depends_on_tag(&self, auth: &AuthContext, right: &Right) -> bool;
 
     /// A text that stands for a place in the catalog whose name the client may not see. The name
     /// itself does where nothing is secret.
-    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, Denied> {
+    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, AuthError> {
         Ok(name.to_string())
     }
 
     /// The place that such a text stands for; `None` if it stands for none (any more).
-    async fn catalog_place(&self, _cursor: &str) -> Result<Option<RepositoryName>, Denied> {
+    async fn catalog_place(&self, _cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
         Ok(None)
     }
 }
@@ -338,19 +373,19 @@ pub struct Open;
 
 #[async_trait]
 impl Authorizer for Open {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<Session, Denied> {
-        Ok(Session::new(Bearer::nobody(), asker))
+    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Bearer::nobody(), asker))
     }
 
-    fn grant(&self, _: &Session, _: &Right) -> Result<DecisionReason, Denied> {
+    fn grant(&self, _: &AuthContext, _: &Right) -> Result<DecisionReason, AuthError> {
         Ok(DecisionReason::Open)
     }
 
-    fn grant_tag(&self, _: &Session, _: &Right, _: &Tag) -> Result<DecisionReason, Denied> {
+    fn grant_tag(&self, _: &AuthContext, _: &Right, _: &Tag) -> Result<DecisionReason, AuthError> {
         Ok(DecisionReason::Open)
     }
 
-    fn depends_on_tag(&self, _: &Session, _: &Right) -> bool {
+    fn depends_on_tag(&self, _: &AuthContext, _: &Right) -> bool {
         false
     }
 }
@@ -369,14 +404,18 @@ impl Gate {
     }
 
     /// Asks for the right that `endpoint` needs.
-    pub async fn admit(&self, asker: Asker, endpoint: &Endpoint) -> Result<Authorized, Refused> {
+    pub async fn admit(
+        &self,
+        asker: Asker,
+        endpoint: &Endpoint,
+    ) -> Result<Authorized, RefusedRequest> {
         let right = right_of(endpoint);
         let asker = Asker { tags: tags_of(endpoint), ..asker };
         let identified = self.authorizer.identify(asker, &right).await;
-        let session = identified.map_err(|denied| Refused { denied, session: None })?;
-        match self.authorizer.grant(&session, &right) {
-            Ok(reason) => Ok(Authorized::new(self.clone(), session, right, reason)),
-            Err(denied) => Err(Refused { denied, session: Some(session) }),
+        let auth = identified.map_err(|error| RefusedRequest { error, auth: None })?;
+        match self.authorizer.grant(&auth, &right) {
+            Ok(reason) => Ok(Authorized::new(self.clone(), auth, right, reason)),
+            Err(error) => Err(RefusedRequest { error, auth: Some(auth) }),
         }
     }
 

@@ -1,4 +1,4 @@
-//! [`Limits`]: how much one client may ask for: requests and bytes in flight of an address; requests,
+//! [`ClientLimits`]: how much one client may ask for: requests and bytes in flight of an address; requests,
 //! bytes in flight and uploads of an identity.
 //!
 //! Rates are the generic cell rate algorithm (ITU-T I.371), which keeps one number for each client. How
@@ -14,15 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jreg_auth::Identity;
+use jreg_auth::{Identity, Network};
 use jreg_storage::Clock;
+use jreg_telemetry::metrics::Metrics;
 use quick_cache::sync::Cache;
 
-use jreg_auth::Network;
-use jreg_telemetry::metrics::Metrics;
-
-use bytes::Bytes;
-pub use bytes::{Account, Moving};
+use bytes::ByteLimits;
+pub use bytes::{ByteAccount, BytesInFlight};
 
 /// The most clients whose rate is remembered, of each kind.
 const REMEMBERED_MAX: usize = 16_384;
@@ -47,25 +45,25 @@ pub struct LimitOptions {
 
 /// How much clients may ask for.
 #[derive(Debug)]
-pub struct Limits {
-    addresses: Option<Rates<Network>>,
-    clients: Option<Rates<Client>>,
-    uploads: Option<Arc<Uploads>>,
-    bytes: Option<Bytes>,
+pub struct ClientLimits {
+    addresses: Option<RateLimiter<Network>>,
+    clients: Option<RateLimiter<LimitedClient>>,
+    uploads: Option<Arc<UploadCounts>>,
+    bytes: Option<ByteLimits>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
 /// Who is counted: somebody by their name, nobody in particular by their address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Client {
+enum LimitedClient {
     Named(Box<str>),
     At(Network),
 }
 
 /// Too much was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Exceeded {
+pub enum LimitExceeded {
     /// Too many requests.
     #[error("too many requests, try again later")]
     Requests {
@@ -86,14 +84,14 @@ pub enum Exceeded {
     },
 }
 
-impl Limits {
+impl ClientLimits {
     /// The limits of the options.
     pub fn new(options: &LimitOptions, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Self {
-            addresses: Rates::new(options.address_requests, options.burst),
-            clients: Rates::new(options.identity_requests, options.burst),
-            uploads: Uploads::new(options.uploads),
-            bytes: Bytes::new(options.address_bytes, options.identity_bytes),
+            addresses: RateLimiter::new(options.address_requests, options.burst),
+            clients: RateLimiter::new(options.identity_requests, options.burst),
+            uploads: UploadCounts::new(options.uploads),
+            bytes: ByteLimits::new(options.address_bytes, options.identity_bytes),
             clock,
             metrics,
         }
@@ -103,8 +101,8 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`Exceeded::Requests`].
-    pub fn count_address(&self, address: Option<Network>) -> Result<(), Exceeded> {
+    /// [`LimitExceeded::Requests`].
+    pub fn count_address(&self, address: Option<Network>) -> Result<(), LimitExceeded> {
         let (Some(rates), Some(address)) = (&self.addresses, address) else { return Ok(()) };
         self.counted("address", rates.count(address, self.clock.monotonic()))
     }
@@ -113,14 +111,14 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`Exceeded::Requests`].
+    /// [`LimitExceeded::Requests`].
     pub fn count_identity(
         &self,
         identity: &Identity,
         address: Option<Network>,
-    ) -> Result<(), Exceeded> {
+    ) -> Result<(), LimitExceeded> {
         let Some(rates) = &self.clients else { return Ok(()) };
-        let Some(client) = Client::of(identity, address) else { return Ok(()) };
+        let Some(client) = LimitedClient::of(identity, address) else { return Ok(()) };
         self.counted("identity", rates.count(client, self.clock.monotonic()))
     }
 
@@ -128,23 +126,27 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`Exceeded::Uploads`].
+    /// [`LimitExceeded::Uploads`].
     pub fn begin_upload(
         &self,
         identity: &Identity,
         address: Option<Network>,
-    ) -> Result<Option<Upload>, Exceeded> {
+    ) -> Result<Option<CountedUpload>, LimitExceeded> {
         let Some(uploads) = &self.uploads else { return Ok(None) };
-        let Some(client) = Client::of(identity, address) else { return Ok(None) };
+        let Some(client) = LimitedClient::of(identity, address) else { return Ok(None) };
         self.counted("uploads", uploads.begin(client)).map(Some)
     }
 
     /// What the bodies of somebody's request are counted to; `None`: they are not.
-    pub fn account(&self, identity: &Identity, address: Option<Network>) -> Option<Account> {
+    pub fn account(&self, identity: &Identity, address: Option<Network>) -> Option<ByteAccount> {
         self.bytes.as_ref().map(|bytes| bytes.account(identity, address, &self.metrics))
     }
 
-    fn counted<T>(&self, kind: &'static str, result: Result<T, Exceeded>) -> Result<T, Exceeded> {
+    fn counted<T>(
+        &self,
+        kind: &'static str,
+        result: Result<T, LimitExceeded>,
+    ) -> Result<T, LimitExceeded> {
         if result.is_err() {
             self.metrics.count_limited(kind);
         }
@@ -152,7 +154,7 @@ impl Limits {
     }
 }
 
-impl Client {
+impl LimitedClient {
     /// `None`: nobody in particular, from nowhere.
     fn of(identity: &Identity, address: Option<Network>) -> Option<Self> {
         match identity.name() {
@@ -164,7 +166,7 @@ impl Client {
 
 /// How fast requests of each client may come.
 #[derive(Debug)]
-struct Rates<K> {
+struct RateLimiter<K> {
     /// The time that one request takes up.
     interval: Duration,
     /// How much may be taken up in advance.
@@ -173,7 +175,7 @@ struct Rates<K> {
     taken: Cache<K, Arc<AtomicU64>>,
 }
 
-impl<K: Clone + Eq + Hash> Rates<K> {
+impl<K: Clone + Eq + Hash> RateLimiter<K> {
     /// `None`: no limit.
     fn new(per_second: u32, burst: Duration) -> Option<Self> {
         let interval = SECOND.checked_div(per_second)?;
@@ -181,8 +183,9 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         Some(Self { interval, burst: burst.max(interval), taken })
     }
 
-    fn count(&self, client: K, now: Duration) -> Result<(), Exceeded> {
-        let taken = self.taken.get_or_insert_with(&client, || Ok::<_, Exceeded>(Arc::default()))?;
+    fn count(&self, client: K, now: Duration) -> Result<(), LimitExceeded> {
+        let taken =
+            self.taken.get_or_insert_with(&client, || Ok::<_, LimitExceeded>(Arc::default()))?;
         let (now, interval) = (nanos(now), nanos(self.interval));
         let latest = now.saturating_add(nanos(self.burst));
         let take = |until: u64| Some(until.max(now).saturating_add(interval));
@@ -191,7 +194,7 @@ impl<K: Clone + Eq + Hash> Rates<K> {
             Ok(_) => Ok(()),
             Err(until) => {
                 let over = until.max(now).saturating_add(interval).saturating_sub(latest);
-                Err(Exceeded::Requests { wait: Duration::from_nanos(over) })
+                Err(LimitExceeded::Requests { wait: Duration::from_nanos(over) })
             }
         }
     }
@@ -203,36 +206,36 @@ fn nanos(duration: Duration) -> u64 {
 
 /// How many uploads each client has under way.
 #[derive(Debug)]
-struct Uploads {
+struct UploadCounts {
     max: usize,
     /// Of those who have any.
-    running: Mutex<HashMap<Client, usize>>,
+    running: Mutex<HashMap<LimitedClient, usize>>,
 }
 
 /// An upload, counted until this is dropped.
 #[derive(Debug)]
-pub struct Upload {
-    uploads: Arc<Uploads>,
-    client: Client,
+pub struct CountedUpload {
+    uploads: Arc<UploadCounts>,
+    client: LimitedClient,
 }
 
-impl Uploads {
+impl UploadCounts {
     fn new(max: usize) -> Option<Arc<Self>> {
         (max > 0).then(|| Arc::new(Self { max, running: Mutex::default() }))
     }
 
-    fn begin(self: &Arc<Self>, client: Client) -> Result<Upload, Exceeded> {
+    fn begin(self: &Arc<Self>, client: LimitedClient) -> Result<CountedUpload, LimitExceeded> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let count = running.get(&client).copied().unwrap_or_default();
         if count >= self.max {
-            return Err(Exceeded::Uploads { max: self.max });
+            return Err(LimitExceeded::Uploads { max: self.max });
         }
         running.insert(client.clone(), count + 1);
-        Ok(Upload { uploads: Arc::clone(self), client })
+        Ok(CountedUpload { uploads: Arc::clone(self), client })
     }
 }
 
-impl Drop for Upload {
+impl Drop for CountedUpload {
     fn drop(&mut self) {
         let mut running = self.uploads.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut count) = running.entry(self.client.clone()) {
@@ -255,16 +258,18 @@ mod tests {
         Some(Network::of(IpAddr::from([10, 0, 0, last])))
     }
 
-    fn wait(result: Result<(), Exceeded>) -> Option<u128> {
+    fn wait(result: Result<(), LimitExceeded>) -> Option<u128> {
         result.err().map(|error| match error {
-            Exceeded::Requests { wait } => wait.as_millis(),
-            Exceeded::Uploads { .. } | Exceeded::Bytes { .. } => panic!("{error}"),
+            LimitExceeded::Requests { wait } => wait.as_millis(),
+            LimitExceeded::Uploads { .. } | LimitExceeded::Bytes { .. } => {
+                panic!("{error}")
+            }
         })
     }
 
     #[test]
     fn a_burst_is_free_and_then_the_rate_holds() {
-        let rates = Rates::new(4, 2 * SECOND).unwrap();
+        let rates = RateLimiter::new(4, 2 * SECOND).unwrap();
         let mut now = Duration::from_secs(100);
         for _ in 0..8 {
             assert_eq!(wait(rates.count("a", now)), None);
@@ -284,16 +289,16 @@ mod tests {
 
     #[test]
     fn one_request_is_always_possible_and_zero_is_no_limit() {
-        let rates = Rates::new(1, Duration::ZERO).unwrap();
+        let rates = RateLimiter::new(1, Duration::ZERO).unwrap();
         assert_eq!(wait(rates.count("a", SECOND)), None);
         assert_eq!(wait(rates.count("a", SECOND)), Some(1000));
-        assert!(Rates::<&str>::new(0, SECOND).is_none());
-        assert!(Uploads::new(0).is_none());
+        assert!(RateLimiter::<&str>::new(0, SECOND).is_none());
+        assert!(UploadCounts::new(0).is_none());
     }
 
     #[test]
     fn memory_is_bounded() {
-        let rates = Rates::new(1, SECOND).unwrap();
+        let rates = RateLimiter::new(1, SECOND).unwrap();
         for number in 0..REMEMBERED_MAX + 5000 {
             rates.count(number, SECOND).unwrap();
         }
@@ -302,11 +307,11 @@ mod tests {
 
     #[test]
     fn uploads_count_while_they_go_on_and_leave_nothing_behind() {
-        let uploads = Uploads::new(2).unwrap();
-        let of = |name: &str| Client::Named(name.into());
+        let uploads = UploadCounts::new(2).unwrap();
+        let of = |name: &str| LimitedClient::Named(name.into());
         let first = uploads.begin(of("a")).unwrap();
         let second = uploads.begin(of("a")).unwrap();
-        assert_eq!(uploads.begin(of("a")).unwrap_err(), Exceeded::Uploads { max: 2 });
+        assert_eq!(uploads.begin(of("a")).unwrap_err(), LimitExceeded::Uploads { max: 2 });
         let other = uploads.begin(of("b")).unwrap();
         drop(first);
         let third = uploads.begin(of("a")).unwrap();
@@ -317,11 +322,11 @@ mod tests {
     #[test]
     fn somebody_counts_by_name_and_nobody_by_address() {
         let alice = Identity::named("alice", jreg_auth::IdentitySource::Htpasswd);
-        assert_eq!(Client::of(&alice, at(1)), Client::of(&alice, at(2)));
+        assert_eq!(LimitedClient::of(&alice, at(1)), LimitedClient::of(&alice, at(2)));
         assert_ne!(
-            Client::of(&Identity::Anonymous, at(1)),
-            Client::of(&Identity::Anonymous, at(2))
+            LimitedClient::of(&Identity::Anonymous, at(1)),
+            LimitedClient::of(&Identity::Anonymous, at(2))
         );
-        assert_eq!(Client::of(&Identity::Anonymous, None), None);
+        assert_eq!(LimitedClient::of(&Identity::Anonymous, None), None);
     }
 }

@@ -33,8 +33,8 @@ async fn handles() -> Vec<(Right, Authorized)> {
         Right::Delete(name("a")),
     ];
     let handle = |right: Right| {
-        let session = Session::new(Bearer::nobody(), Asker::default());
-        (right.clone(), Authorized::new(gate.clone(), session, right, DecisionReason::Open))
+        let auth = AuthContext::new(Bearer::nobody(), Asker::default());
+        (right.clone(), Authorized::new(gate.clone(), auth, right, DecisionReason::Open))
     };
     rights.map(handle).into()
 }

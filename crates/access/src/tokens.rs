@@ -9,12 +9,12 @@ use jreg_auth::{
     TokenScope, UnverifiedToken, random_hex,
 };
 
-use super::guard::{Found, Guard, Refusal};
-use super::{Asker, Bearer, Credentialed, RefusedAccess, Session};
+use super::guard::{Guard, VerifiedIdentity};
+use super::{Asker, AuthContext, AuthError, Bearer, Credentialed, RefusedAccess};
 
 /// What a client brings to get a token.
 #[derive(Clone, Debug)]
-pub enum Proof {
+pub enum TokenProof {
     /// Nothing.
     Nothing,
     /// A name and a password, or a token of somebody else.
@@ -25,7 +25,7 @@ pub enum Proof {
     Subject(Credentials),
 }
 
-impl Proof {
+impl TokenProof {
     /// The name that comes with a password, which anybody can say.
     pub fn user(&self) -> Option<&str> {
         match self {
@@ -40,9 +40,9 @@ impl Proof {
 
 /// What a client asks of the token service.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct TokenRequest {
     /// What it brings.
-    pub proof: Proof,
+    pub proof: TokenProof,
     /// What the token is to be good for.
     pub scope: TokenScope,
     /// Whether scopes were asked for at all, understood or not.
@@ -55,7 +55,7 @@ pub struct Exchange {
 
 /// A token, with what the client is told of it.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct IssuedToken {
     /// Who got it.
     pub identity: Identity,
     /// The token.
@@ -70,59 +70,8 @@ pub struct Token {
     pub issued: SystemTime,
 }
 
-/// Why there is no token.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
-    /// The credentials are missing or wrong.
-    #[error("{access}")]
-    Unauthenticated {
-        /// What the token was wanted for.
-        access: RefusedAccess,
-        /// Why, for the log.
-        reason: String,
-    },
-    /// The request is not one.
-    #[error("{0}")]
-    BadRequest(String),
-    /// Nothing of what was asked for is granted.
-    #[error("no access of the requested scope is granted")]
-    Scope,
-    /// Too many passwords are being verified.
-    #[error("too many concurrent logins, try again")]
-    Busy,
-    /// Too many logins have failed.
-    #[error("too many failed logins: try again in {} s", super::whole_seconds(*.wait))]
-    Delayed {
-        /// How long to wait.
-        wait: Duration,
-    },
-    /// It cannot be found out now.
-    #[error("the token service is unavailable, try again later")]
-    Unavailable {
-        /// Why, for the log.
-        reason: String,
-    },
-}
-
-impl TokenError {
-    /// Credentials are not valid.
-    pub fn invalid(reason: String, scope: &TokenScope) -> Self {
-        let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
-        Self::Unauthenticated { access, reason }
-    }
-
-    fn of(refusal: Refusal, scope: &TokenScope) -> Self {
-        match refusal {
-            Refusal::Invalid(reason) => Self::invalid(reason, scope),
-            Refusal::Busy => Self::Busy,
-            Refusal::Delayed(wait) => Self::Delayed { wait },
-            Refusal::Unavailable(reason) => Self::Unavailable { reason },
-        }
-    }
-}
-
 /// Who was found to ask for a token, and until when they may.
-struct Proved {
+struct ProvedIdentity {
     bearer: Arc<Bearer>,
     expires: Option<SystemTime>,
 }
@@ -142,89 +91,90 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// [`TokenError`].
-    pub async fn exchange(&self, exchange: Exchange) -> Result<Token, TokenError> {
-        let Exchange { proof, scope, scoped, offline, asker } = exchange;
-        let is_subject = matches!(proof, Proof::Subject(_));
+    /// [`AuthError`].
+    pub async fn exchange(&self, exchange: TokenRequest) -> Result<IssuedToken, AuthError> {
+        let TokenRequest { proof, scope, scoped, offline, asker } = exchange;
+        let is_subject = matches!(proof, TokenProof::Subject(_));
         let proved = self.prove(proof, &asker).await;
-        let (found, refresh) = proved.map_err(|refusal| TokenError::of(refusal, &scope))?;
+        let (found, refresh) = proved
+            .map_err(|error| error.needed_for(|reason| AuthError::invalid_for(reason, &scope)))?;
         let nothing = !found.bearer.shown;
         let now = self.clock.now();
-        let session = Session::new(found.bearer, asker);
-        let narrow = self.narrowed(&session, &scope).await;
+        let auth = AuthContext::new(found.bearer, asker);
+        let narrow = self.narrowed(&auth, &scope).await;
         if nothing && !self.is_open_to_nobody(&narrow, scoped) {
             let reason =
                 "no credentials, and anonymous clients may do nothing of the scope".to_owned();
             let access = RefusedAccess::of_scope(Credentialed::No, &scope);
-            return Err(TokenError::Unauthenticated { access, reason });
+            return Err(AuthError::Unauthenticated { challenge: None, access, reason });
         }
         if is_subject && scoped && narrow.is_empty() {
-            return Err(TokenError::Scope);
+            return Err(AuthError::ScopeNotGranted);
         }
         let left = found.expires.map_or(self.lifetime, |expires| {
             expires.duration_since(now).unwrap_or_default().min(self.lifetime)
         });
-        let access = self.sign(TokenKind::Access, &session.bearer, &narrow, now, left)?;
+        let access = self.sign(TokenKind::Access, &auth.bearer, &narrow, now, left)?;
         let refresh = match refresh {
             Some(old) => Some(old),
-            None if offline && is_refreshable(&session.bearer.identity) => Some(self.sign(
+            None if offline && is_refreshable(&auth.bearer.identity) => Some(self.sign(
                 TokenKind::Refresh,
-                &session.bearer,
+                &auth.bearer,
                 &TokenScope::default(),
                 now,
                 self.refresh_lifetime,
             )?),
             None => None,
         };
-        let identity = session.bearer.identity.clone();
-        Ok(Token { identity, access, scope: narrow, refresh, lifetime: left, issued: now })
+        let identity = auth.bearer.identity.clone();
+        Ok(IssuedToken { identity, access, scope: narrow, refresh, lifetime: left, issued: now })
     }
 
     /// Who asks; and the refresh token, if that was what they brought.
     async fn prove(
         &self,
-        proof: Proof,
+        proof: TokenProof,
         asker: &Asker,
-    ) -> Result<(Proved, Option<Secret>), Refusal> {
+    ) -> Result<(ProvedIdentity, Option<Secret>), AuthError> {
         match proof {
-            Proof::Nothing => {
+            TokenProof::Nothing => {
                 let identity = asker.certificate.as_ref().and_then(|of| of.identity());
                 let bearer = identity.map_or_else(Bearer::nobody, Bearer::of);
-                Ok((Proved { bearer: Arc::new(bearer), expires: None }, None))
+                Ok((ProvedIdentity { bearer: Arc::new(bearer), expires: None }, None))
             }
-            Proof::Credentials(credentials) => {
+            TokenProof::Credentials(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
-                    return Err(Refusal::Invalid(
-                        "tokens of this kind are used directly, not exchanged".to_owned(),
+                    return Err(AuthError::invalid(
+                        "tokens of this kind are used directly, not exchanged",
                     ));
                 }
-                Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
+                Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
             }
-            Proof::Subject(credentials) => {
+            TokenProof::Subject(credentials) => {
                 let found = self.recognise(&credentials, asker.network()).await?;
                 let is_issuers = matches!(&found.bearer.identity,
                     Identity::Named(named) if matches!(named.source, IdentitySource::Issuer(_)));
                 let is_ours = found.bearer.scope.is_some();
                 if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
                     let reason = "only tokens of issuers with an identity are exchanged";
-                    return Err(Refusal::Invalid(reason.to_owned()));
+                    return Err(AuthError::invalid(reason));
                 }
-                Ok((Proved { bearer: found.bearer, expires: found.expires }, None))
+                Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
             }
-            Proof::Refresh(token) => {
+            TokenProof::Refresh(token) => {
                 let found = self.refreshed(&token).await;
                 let outcome = if found.is_ok() { "ok" } else { "refused" };
                 self.metrics.count_auth("refresh_token", outcome);
-                let Found { bearer, expires, .. } = found?;
-                Ok((Proved { bearer: Arc::new(bearer), expires }, Some(token)))
+                let VerifiedIdentity { bearer, expires, .. } = found?;
+                Ok((ProvedIdentity { bearer: Arc::new(bearer), expires }, Some(token)))
             }
         }
     }
 
-    async fn refreshed(&self, token: &Secret) -> Result<Found, Refusal> {
+    async fn refreshed(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
         let parsed = UnverifiedToken::parse(token.reveal());
-        let parsed = parsed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let claims = self.own_claims(&parsed, TokenKind::Refresh).await?;
         self.standing(claims).await
     }
@@ -242,8 +192,8 @@ impl Guard {
         scope: &TokenScope,
         now: SystemTime,
         lifetime: Duration,
-    ) -> Result<Secret, TokenError> {
-        let unavailable = |reason: &str| TokenError::Unavailable { reason: reason.to_owned() };
+    ) -> Result<Secret, AuthError> {
+        let unavailable = |reason: &str| AuthError::Unavailable { reason: reason.to_owned() };
         let signing = self.signing.as_ref().ok_or_else(|| unavailable("no tokens are issued"))?;
         let id = random_hex::<16>().ok_or_else(|| unavailable("no random numbers"))?;
         let named: Option<NamedIdentity> = match &bearer.identity {

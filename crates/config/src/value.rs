@@ -11,7 +11,6 @@ use jreg_auth::ForwardedHeader;
 use jreg_oci::MediaTypePattern;
 use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
-
 use jreg_telemetry::audit::AuditTarget;
 use jreg_telemetry::logging::LogFormat;
 

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
-use jreg_access::limits::Account;
-use jreg_access::{Asker, Authorized, Refused};
-use jreg_net::server::files::Files;
-use jreg_net::server::slots::Slots;
+use jreg_access::limits::ByteAccount;
+use jreg_access::{Asker, Authorized, RefusedRequest};
+use jreg_net::server::files::FileQueue;
+use jreg_net::server::slots::ResponseSlots;
 use jreg_net::server::{Request, Response};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
@@ -23,12 +23,12 @@ use tracing::Instrument;
 
 use super::body::ClientBody;
 use super::error::ApiError;
-use super::exchange::{self, Exchange};
-use super::record::Record;
+use super::exchange::{self, ObservedRequest};
+use super::record::PendingAuditRecord;
 use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
 
 /// An operation that was let in, with what the client sent.
-pub(super) struct Call {
+pub(super) struct ApiCall {
     pub(super) access: Authorized,
     pub(super) headers: HeaderMap,
     pub(super) peer: Option<SocketAddr>,
@@ -36,9 +36,9 @@ pub(super) struct Call {
     /// the registry. Empty where that is not certain.
     pub(super) base_url: String,
     /// Takes files for the connection, if it can send them.
-    pub(super) files: Option<Arc<Files>>,
+    pub(super) files: Option<Arc<FileQueue>>,
     /// The slots of the connection's responses, if it counts them.
-    pub(super) slots: Option<Slots>,
+    pub(super) slots: Option<ResponseSlots>,
     pub(super) body: ClientBody,
     pub(super) context: Arc<Context>,
 }
@@ -46,7 +46,7 @@ pub(super) struct Call {
 /// Responds to everything that is not a fixed path.
 pub(super) async fn respond(
     context: &Arc<Context>,
-    exchange: &Arc<Exchange>,
+    exchange: &Arc<ObservedRequest>,
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
@@ -57,7 +57,7 @@ pub(super) async fn respond(
 
 async fn perform(
     context: &Arc<Context>,
-    exchange: &Arc<Exchange>,
+    exchange: &Arc<ObservedRequest>,
     parts: Parts,
     body: ClientBody,
 ) -> Result<Response, ApiError> {
@@ -67,7 +67,7 @@ async fn perform(
     exchange.is_about(&endpoint);
     let peer = exchange.client().address;
     let changes = changes(&endpoint);
-    let record = Record::of(context, exchange, &endpoint, &parts.headers, changes);
+    let record = PendingAuditRecord::of(context, exchange, &endpoint, &parts.headers, changes);
     let access = match context.gate.admit(asker(&parts, exchange), &endpoint).await {
         Ok(access) => access,
         Err(refused) => return refuse(context, exchange, record, refused).await,
@@ -83,11 +83,12 @@ async fn perform(
     let body = body.counted_by(moving.flatten());
     exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
-    let files = parts.extensions.get::<Arc<Files>>().cloned();
-    let slots = parts.extensions.get::<Slots>().cloned();
+    let files = parts.extensions.get::<Arc<FileQueue>>().cloned();
+    let slots = parts.extensions.get::<ResponseSlots>().cloned();
     let context = Arc::clone(context);
     let base_url = base_url(&context, exchange);
-    let call = Call { access, headers: parts.headers, peer, base_url, files, slots, body, context };
+    let call =
+        ApiCall { access, headers: parts.headers, peer, base_url, files, slots, body, context };
     if !changes {
         let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);
@@ -111,7 +112,7 @@ async fn perform(
     task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
 }
 
-fn base_url(context: &Context, exchange: &Exchange) -> String {
+fn base_url(context: &Context, exchange: &ObservedRequest) -> String {
     match context.options.public_url.as_str() {
         "" => exchange.client().origin.clone().unwrap_or_default(),
         public_url => public_url.to_owned(),
@@ -120,8 +121,8 @@ fn base_url(context: &Context, exchange: &Exchange) -> String {
 
 /// Counts the bytes of an answer until they are sent.
 fn counted(
-    exchange: &Exchange,
-    account: Option<&Account>,
+    exchange: &ObservedRequest,
+    account: Option<&ByteAccount>,
     response: Response,
 ) -> Result<Response, ApiError> {
     if let Some(account) = account {
@@ -135,16 +136,16 @@ fn counted(
 /// Tells somebody that they are not let in.
 async fn refuse(
     context: &Context,
-    exchange: &Exchange,
-    record: Option<Record>,
-    Refused { denied, session }: Refused,
+    exchange: &ObservedRequest,
+    record: Option<PendingAuditRecord>,
+    RefusedRequest { error, auth }: RefusedRequest,
 ) -> Result<Response, ApiError> {
-    let identity = session.map(|session| session.bearer.identity.clone());
+    let identity = auth.map(|auth| auth.bearer.identity.clone());
     if let Some(identity) = &identity {
         exchange.is_by(identity.to_string(), None);
         context.limits.count_identity(identity, exchange.network())?;
     }
-    let result = Err(denied.into());
+    let result = Err(error.into());
     if let Some(record) = record {
         let record = match &identity {
             Some(identity) => record.by(identity),
@@ -156,7 +157,7 @@ async fn refuse(
 }
 
 /// Who asks, as the request shows it.
-pub(super) fn asker(parts: &Parts, exchange: &Exchange) -> Asker {
+pub(super) fn asker(parts: &Parts, exchange: &ObservedRequest) -> Asker {
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let client = exchange.client();
@@ -216,7 +217,7 @@ fn sends(endpoint: &Endpoint) -> bool {
 
 /// Each operation has a place of its own in memory: together they would all be as large as an upload,
 /// and a read would move that about.
-async fn dispatch(call: Call, endpoint: Endpoint) -> Result<Response, ApiError> {
+async fn dispatch(call: ApiCall, endpoint: Endpoint) -> Result<Response, ApiError> {
     match endpoint {
         Endpoint::Ping => Ok(base::ping()),
         Endpoint::Catalog { page } => Box::pin(catalog::list(call, page)).await,
@@ -251,13 +252,13 @@ async fn dispatch(call: Call, endpoint: Endpoint) -> Result<Response, ApiError> 
         }
         Endpoint::TagList { name, page } => Box::pin(tags::list(call, &name, page)).await,
         Endpoint::Referrers { name, subject, artifact_type, page } => {
-            let query = referrers::Query { name, subject, artifact_type, page };
+            let query = referrers::ReferrersQuery { name, subject, artifact_type, page };
             Box::pin(referrers::list(call, query)).await
         }
     }
 }
 
-fn deletes(call: &Call) -> Result<(), ApiError> {
+fn deletes(call: &ApiCall) -> Result<(), ApiError> {
     if call.context.options.deletes { Ok(()) } else { Err(ApiError::deletes_are_off()) }
 }
 
@@ -268,7 +269,7 @@ mod tests {
     /// More than a call, an endpoint and where an operation is, and far less than an upload.
     const DISPATCH_BYTES_MAX: usize = 2048;
 
-    fn future_bytes<F: Future>(_: fn(Call, Endpoint) -> F) -> usize {
+    fn future_bytes<F: Future>(_: fn(ApiCall, Endpoint) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jreg_net::server::files::{FileBody, Files, SMALL_BYTES_MAX, read_resident};
-use jreg_net::server::slots::Slots;
+use jreg_net::server::files::{FileBody, FileQueue, SMALL_BYTES_MAX, read_resident};
+use jreg_net::server::slots::ResponseSlots;
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, ErrorCode, RangeHeader, Ranges};
 use jreg_registry::BlobReader;
 use jreg_storage::ByteRange;
 use uuid::Uuid;
 
-use super::api::Call;
-use super::byteranges::Parts;
+use super::api::ApiCall;
+use super::byteranges::RangeParts;
 use super::error::ApiError;
 use super::{conditional, headers, reading};
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
-pub(super) async fn head(call: Call, digest: &Digest) -> Result<Response, ApiError> {
+pub(super) async fn head(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
     let blob = call.access.blob_stat(digest).await?;
     if conditional::is_known(&call.headers, digest) {
         return Ok(not_modified(digest));
@@ -26,7 +26,7 @@ pub(super) async fn head(call: Call, digest: &Digest) -> Result<Response, ApiErr
     Ok(whole(digest, blob.size_bytes, Body::empty()))
 }
 
-pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiError> {
+pub(super) async fn get(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
     let reader = call.access.blob_open(digest).await?;
     if conditional::is_known(&call.headers, digest) {
         return Ok(not_modified(digest));
@@ -53,7 +53,7 @@ pub(super) async fn get(call: Call, digest: &Digest) -> Result<Response, ApiErro
     }
 }
 
-pub(super) async fn delete(call: Call, digest: &Digest) -> Result<Response, ApiError> {
+pub(super) async fn delete(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
     call.access.blob_delete(digest).await?;
     Ok(headers::empty(StatusCode::ACCEPTED))
 }
@@ -83,8 +83,8 @@ fn ranges(request: &HeaderMap, digest: &Digest, size: u64) -> Ranges {
 /// open for each of its streams.
 async fn respond(
     reader: &BlobReader,
-    files: Option<&Arc<Files>>,
-    slots: Option<&Slots>,
+    files: Option<&Arc<FileQueue>>,
+    slots: Option<&ResponseSlots>,
     (start, end): (u64, u64),
     response: impl FnOnce(Body) -> Response,
 ) -> Result<Response, ApiError> {
@@ -106,7 +106,7 @@ async fn respond(
 /// A range of a blob out of its file. `None`: there is none, or it is too short.
 async fn file_body(
     reader: &BlobReader,
-    files: Option<&Arc<Files>>,
+    files: Option<&Arc<FileQueue>>,
     range: ByteRange,
 ) -> Result<Option<Body>, ApiError> {
     if let Some(file) = reader.file().await?
@@ -176,7 +176,7 @@ fn unsatisfiable(size: u64) -> ApiError {
 fn parts_of(reader: BlobReader, digest: &Digest, ranges: Vec<(u64, u64)>) -> Response {
     let boundary = Uuid::new_v4().simple().to_string();
     let content_type = format!("multipart/byteranges; boundary={boundary}");
-    let parts = Parts::new(boundary, ranges, reader.blob().size_bytes);
+    let parts = RangeParts::new(boundary, ranges, reader.blob().size_bytes);
     let length = parts.length();
     let mut response = common(StatusCode::PARTIAL_CONTENT, digest, parts.into_body(reader));
     response.headers_mut().insert(header::CONTENT_TYPE, headers::value(&content_type));

@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use jreg_access::limits::Moving;
+use jreg_access::limits::BytesInFlight;
 use jreg_net::server::Body;
 use jreg_oci::ContentRange;
 use jreg_registry::{
@@ -26,7 +26,7 @@ use jreg_registry::{
 use tokio::time::{Instant, Sleep};
 
 use super::HttpOptions;
-use super::exchange::Exchange;
+use super::exchange::ObservedRequest;
 
 /// The longest that the rest of a refused body is read.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
@@ -34,9 +34,9 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// The body of a request.
 pub(super) struct ClientBody {
     body: Body,
-    exchange: Arc<Exchange>,
+    exchange: Arc<ObservedRequest>,
     idle_limit: Duration,
-    pace: Pace,
+    pace: BodyPace,
     /// Since when the client has sent nothing although we wait.
     silent_since: Option<Instant>,
     /// Since when we have waited; not yet told to `pace`.
@@ -48,7 +48,7 @@ pub(super) struct ClientBody {
     /// Nothing more will come, or nothing more is wanted.
     over: bool,
     /// Counts its bytes among those that the client has in flight.
-    moving: Option<Moving>,
+    moving: Option<BytesInFlight>,
 }
 
 impl ClientBody {
@@ -56,7 +56,7 @@ impl ClientBody {
         body: Body,
         headers: &HeaderMap,
         options: &HttpOptions,
-        exchange: Arc<Exchange>,
+        exchange: Arc<ObservedRequest>,
     ) -> Self {
         let expect = headers.get(header::EXPECT);
         Self {
@@ -64,7 +64,7 @@ impl ClientBody {
             body,
             exchange,
             idle_limit: options.body_idle_timeout,
-            pace: Pace::new(options.body_rate_min, options.body_rate_grace),
+            pace: BodyPace::new(options.body_rate_min, options.body_rate_grace),
             silent_since: None,
             waiting_since: None,
             timer: None,
@@ -82,7 +82,7 @@ impl ClientBody {
     }
 
     /// Counts its bytes until it is dropped.
-    pub(super) fn counted_by(mut self, moving: Option<Moving>) -> Self {
+    pub(super) fn counted_by(mut self, moving: Option<BytesInFlight>) -> Self {
         self.moving = moving;
         self
     }
@@ -171,7 +171,7 @@ impl ClientBody {
 /// How fast a body comes, in windows of a fixed length of time in which we waited for the client. One
 /// that holds room for which others wait must send as much in a window as it holds.
 #[derive(Debug)]
-struct Pace {
+struct BodyPace {
     /// Bytes a second; 0: any.
     rate_min: u64,
     window: Duration,
@@ -180,7 +180,7 @@ struct Pace {
     gauge: ReservationGauge,
 }
 
-impl Pace {
+impl BodyPace {
     fn new(rate_min: u64, window: Duration) -> Self {
         let gauge = ReservationGauge::default();
         Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0, gauge }
@@ -309,7 +309,7 @@ mod tests {
         }
         let options =
             HttpOptions { drain_bytes_max, body_idle_timeout: LIMIT, ..HttpOptions::default() };
-        let exchange = Arc::new(Exchange::new(&request, &options.proxies));
+        let exchange = Arc::new(ObservedRequest::new(&request, &options.proxies));
         let (parts, body) = request.into_parts();
         (sender, ClientBody::new(body, &parts.headers, &options, exchange))
     }
@@ -330,7 +330,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_in_which_we_do_not_ask_is_not_idle_time() {
         let (sender, mut body) = fed(&[], 0);
-        body.pace = Pace::new(1, LIMIT * 2);
+        body.pace = BodyPace::new(1, LIMIT * 2);
         for _ in 0..3 {
             tokio::time::sleep(LIMIT * 2).await;
             let later = sender.clone();

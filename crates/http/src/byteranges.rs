@@ -1,4 +1,4 @@
-//! [`Parts`]: several parts of a blob in one body (RFC 9110 section 14.6).
+//! [`RangeParts`]: several parts of a blob in one body (RFC 9110 section 14.6).
 //!
 //! Clients of zstd:chunked layers ask for up to 1,024 parts that lie close together. Parts that follow
 //! each other closely are read with one store request, and what lies between them is dropped. The body
@@ -17,7 +17,7 @@ use super::blobs::content_range;
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
 /// Parts of a blob, in the order in which they are sent.
-pub(super) struct Parts {
+pub(super) struct RangeParts {
     boundary: String,
     ranges: Vec<(u64, u64)>,
     size_bytes: u64,
@@ -26,19 +26,19 @@ pub(super) struct Parts {
 }
 
 /// A body of parts on its way.
-struct Sending {
-    parts: Parts,
+struct RangeSending {
+    parts: RangeParts,
     reader: BlobReader,
     /// The part whose head comes next.
     next: usize,
     /// What is still to come of the part before.
     left: ByteRange,
-    source: Option<Source>,
+    source: Option<RangeSource>,
     is_closed: bool,
 }
 
 /// Bytes of the store as they come.
-struct Source {
+struct RangeSource {
     stream: ByteStream,
     /// Where the first byte of `chunk` lies in the blob.
     position: u64,
@@ -47,7 +47,7 @@ struct Source {
     chunk: Bytes,
 }
 
-impl Parts {
+impl RangeParts {
     /// Parts of a blob of `size_bytes`: start, end (exclusive), each within the blob and not empty.
     pub(super) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Self {
         // Out of order, a gap could be read again and again: the whole blob for each pair of bytes.
@@ -65,7 +65,7 @@ impl Parts {
     pub(super) fn into_body(self, reader: BlobReader) -> Body {
         let left = ByteRange { start: 0, end: 0 };
         let sending =
-            Sending { parts: self, reader, next: 0, left, source: None, is_closed: false };
+            RangeSending { parts: self, reader, next: 0, left, source: None, is_closed: false };
         Body::from_stream(stream::try_unfold(sending, |mut sending| async move {
             let piece = sending.next_piece().await?;
             Ok::<_, Error>(piece.map(|piece| (piece, sending)))
@@ -98,7 +98,7 @@ impl Parts {
     }
 }
 
-impl Sending {
+impl RangeSending {
     async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
         if !self.left.is_empty() {
             let bytes = self.bytes().await?;
@@ -118,7 +118,7 @@ impl Sending {
     /// Some of the bytes that are left of a part, one at least.
     async fn bytes(&mut self) -> Result<Bytes, Error> {
         let ByteRange { start, end } = self.left;
-        let fits = |source: &Source| (source.position..source.end).contains(&start);
+        let fits = |source: &RangeSource| (source.position..source.end).contains(&start);
         let mut source = match self.source.take().filter(fits) {
             Some(source) => source,
             None => {
@@ -126,7 +126,7 @@ impl Sending {
                 // After its first bytes a part is never asked for from another place.
                 let run = ByteRange { start, end: run.end.max(end) };
                 let stream = self.reader.read(run).await?;
-                Source { stream, position: start, end: run.end, chunk: Bytes::new() }
+                RangeSource { stream, position: start, end: run.end, chunk: Bytes::new() }
             }
         };
         let bytes = source.take(start, end).await?;
@@ -138,7 +138,7 @@ impl Sending {
     }
 }
 
-impl Source {
+impl RangeSource {
     /// The bytes of the blob from `start` on, as many as have come, but none from `end` on; `None` if
     /// the stream has ended.
     async fn take(&mut self, start: u64, end: u64) -> Result<Option<Bytes>, Error> {
@@ -162,8 +162,8 @@ impl Source {
 mod tests {
     use super::*;
 
-    fn parts(ranges: &[(u64, u64)]) -> Parts {
-        Parts::new("B".to_owned(), ranges.to_vec(), 10)
+    fn parts(ranges: &[(u64, u64)]) -> RangeParts {
+        RangeParts::new("B".to_owned(), ranges.to_vec(), 10)
     }
 
     #[test]

@@ -4,11 +4,11 @@ use http::header;
 use jreg_net::server::Response;
 use serde_json::json;
 
-use super::api::Call;
+use super::api::ApiCall;
 use super::error::ApiError;
 use super::{headers, page};
 
-pub(super) async fn list(call: Call, page: jreg_oci::PageParams) -> Result<Response, ApiError> {
+pub(super) async fn list(call: ApiCall, page: jreg_oci::PageParams) -> Result<Response, ApiError> {
     let options = &call.context.options;
     let request = page::request(page, options);
     let repositories = call.access.catalog(&request).await?;

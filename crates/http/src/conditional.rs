@@ -11,11 +11,11 @@ use super::error::ApiError;
 enum Tags<'a> {
     /// `*`.
     Any,
-    Some(Vec<Tag<'a>>),
+    Some(Vec<EntityTag<'a>>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tag<'a> {
+struct EntityTag<'a> {
     weak: bool,
     opaque: &'a str,
 }
@@ -59,7 +59,7 @@ pub(super) fn condition(headers: &HeaderMap) -> Result<Option<ReferencePrecondit
 
 /// The digests that can match: weak tags never do (RFC 9110 section 13.1.1), nor do tags that are
 /// no digests.
-fn digests(tags: &[Tag<'_>]) -> Vec<Digest> {
+fn digests(tags: &[EntityTag<'_>]) -> Vec<Digest> {
     tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.opaque.parse().ok()).collect()
 }
 
@@ -79,14 +79,14 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Tags<'_>>, ()> {
     }
 }
 
-fn read_list<'a>(mut rest: &'a str, tags: &mut Vec<Tag<'a>>) -> Result<(), ()> {
+fn read_list<'a>(mut rest: &'a str, tags: &mut Vec<EntityTag<'a>>) -> Result<(), ()> {
     while !rest.is_empty() {
         let (weak, quoted) = match rest.strip_prefix("W/") {
             Some(quoted) => (true, quoted),
             None => (false, rest),
         };
         let (opaque, after) = quoted.strip_prefix('"').and_then(|q| q.split_once('"')).ok_or(())?;
-        tags.push(Tag { weak, opaque });
+        tags.push(EntityTag { weak, opaque });
         let after = after.trim_start();
         rest = match after.strip_prefix(',') {
             Some(next) => next.trim_start(),

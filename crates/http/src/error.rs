@@ -13,17 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use jreg_access::limits::Exceeded;
-use jreg_access::{AccessError, BASIC_CHALLENGE, Denied, RefusedAccess, TokenError, whole_seconds};
+use jreg_access::limits::LimitExceeded;
+use jreg_access::{AccessError, AuthError, BASIC_CHALLENGE, RefusedAccess, whole_seconds};
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
-use jreg_storage::ErrorKind;
-use jreg_storage::error_chain;
+use jreg_storage::{ErrorKind, error_chain};
 use serde_json::{Value, json};
 
-use super::exchange::Exchange;
-use super::record::Outcome;
+use super::exchange::ObservedRequest;
+use super::record::AuditOutcome;
 use super::{Context, headers};
 
 /// A failed request.
@@ -40,16 +39,16 @@ pub(super) struct ApiError {
     retry: Retry,
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Why it was refused: for the log only.
-    why: Option<Box<Why>>,
+    why: Option<Box<RefusalReason>>,
     /// What it is in the words of OAuth 2.0.
     oauth: Option<OauthError>,
     /// What was done before it failed: for the audit log only.
-    outcome: Option<Box<Outcome>>,
+    outcome: Option<Box<AuditOutcome>>,
 }
 
 /// Why a request was refused. The client is not told.
 #[derive(Debug)]
-enum Why {
+enum RefusalReason {
     /// Somebody was not let in.
     Denied(String),
     /// A limit was reached.
@@ -109,18 +108,18 @@ impl ApiError {
     /// Why somebody was not let in, if that is it.
     pub(super) fn denied(&self) -> Option<&str> {
         match self.why.as_deref() {
-            Some(Why::Denied(reason)) => Some(reason),
-            Some(Why::Limited(_)) | None => None,
+            Some(RefusalReason::Denied(reason)) => Some(reason),
+            Some(RefusalReason::Limited(_)) | None => None,
         }
     }
 
     /// The same, after some of the operation was done.
-    pub(super) fn with_outcome(self, outcome: Option<Outcome>) -> Self {
+    pub(super) fn with_outcome(self, outcome: Option<AuditOutcome>) -> Self {
         Self { outcome: outcome.map(Box::new), ..self }
     }
 
     /// What was done before it failed.
-    pub(super) fn outcome(&self) -> Option<&Outcome> {
+    pub(super) fn outcome(&self) -> Option<&AuditOutcome> {
         self.outcome.as_deref()
     }
 
@@ -216,7 +215,7 @@ impl ApiError {
     fn temporary(limit: String, retry: Retry) -> Self {
         let code = ErrorCode::TooManyRequests;
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, code.description());
-        Self { retry, why: Some(Box::new(Why::Limited(limit))), ..error }
+        Self { retry, why: Some(Box::new(RefusalReason::Limited(limit))), ..error }
     }
 
     fn busy(limit: String) -> Self {
@@ -267,7 +266,7 @@ impl ApiError {
 
     /// Says in the log why somebody was not let in.
     pub(super) fn with_denied(mut self, reason: String) -> Self {
-        self.why = Some(Box::new(Why::Denied(reason)));
+        self.why = Some(Box::new(RefusalReason::Denied(reason)));
         self
     }
 
@@ -277,11 +276,11 @@ impl ApiError {
     }
 
     /// Makes the answer, and tells the log if the failure is ours.
-    pub(super) fn render(self, context: &Arc<Context>, exchange: &Exchange) -> Response {
+    pub(super) fn render(self, context: &Arc<Context>, exchange: &ObservedRequest) -> Response {
         exchange.failed_with(self.code);
         match self.why.map(|why| *why) {
-            Some(Why::Denied(reason)) => exchange.denied_because(reason),
-            Some(Why::Limited(limit)) => exchange.limited_by(limit),
+            Some(RefusalReason::Denied(reason)) => exchange.denied_because(reason),
+            Some(RefusalReason::Limited(limit)) => exchange.limited_by(limit),
             None => {}
         }
         let request_id = &exchange.request_id;
@@ -325,62 +324,45 @@ fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD || method == Method::DELETE
 }
 
-impl From<Denied> for ApiError {
-    fn from(denied: Denied) -> Self {
-        let message = denied.to_string();
-        let reason = denied.reason().to_owned();
-        let error = match denied {
-            Denied::Unauthenticated { challenge, access, .. } => {
-                Self::unauthorized(&access, &challenge)
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        let message = error.to_string();
+        let reason = error.reason().to_owned();
+        let error = match error {
+            AuthError::Invalid { .. } => {
+                let challenge = HeaderValue::from_static(BASIC_CHALLENGE);
+                Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+                    .with_header(header::WWW_AUTHENTICATE, challenge)
             }
-            Denied::Forbidden { access, .. } => {
+            AuthError::Unauthenticated { challenge, access, .. } => {
+                Self::unauthorized(&access, challenge.as_deref().unwrap_or(BASIC_CHALLENGE))
+            }
+            AuthError::Forbidden { access, .. } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
                     .with_detail(access.detail())
             }
             // As if it was not there.
-            Denied::Hidden { access, .. } => {
+            AuthError::Hidden { access, .. } => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
                     .with_detail(access.detail())
             }
-            Denied::Busy => Self::busy(message),
-            Denied::Delayed { wait } => Self::delayed(message, wait),
-            Denied::Unavailable { reason } => Self::unavailable(reason),
+            AuthError::ScopeNotGranted => {
+                Self::bad_request(ErrorCode::Denied, message).with_oauth(OauthError::InvalidScope)
+            }
+            AuthError::Busy => Self::busy(message),
+            AuthError::Throttled { wait } => Self::delayed(message, wait),
+            AuthError::Unavailable { reason } => Self::unavailable(reason),
         };
         error.with_denied(reason)
     }
 }
 
-impl From<TokenError> for ApiError {
-    fn from(error: TokenError) -> Self {
-        let message = error.to_string();
-        match error {
-            TokenError::Unauthenticated { access, reason } => {
-                let error = Self::unauthorized(&access, BASIC_CHALLENGE);
-                error.with_denied(reason)
-            }
-            TokenError::BadRequest(message) => Self::bad_request(ErrorCode::Unsupported, message),
-            TokenError::Scope => {
-                let error = Self::bad_request(ErrorCode::Denied, &*message);
-                error.with_oauth(OauthError::InvalidScope).with_denied(message)
-            }
-            TokenError::Busy => {
-                let reason = Denied::Busy.reason().to_owned();
-                Self::busy(message).with_denied(reason)
-            }
-            TokenError::Delayed { wait } => Denied::Delayed { wait }.into(),
-            TokenError::Unavailable { reason } => {
-                Self::unavailable(reason.clone()).with_denied(reason)
-            }
-        }
-    }
-}
-
-impl From<Exceeded> for ApiError {
-    fn from(exceeded: Exceeded) -> Self {
+impl From<LimitExceeded> for ApiError {
+    fn from(exceeded: LimitExceeded) -> Self {
         let message = exceeded.to_string();
         match exceeded {
-            Exceeded::Requests { wait } => Self::temporary(message, Retry::After(wait)),
-            Exceeded::Uploads { .. } | Exceeded::Bytes { .. } => Self::busy(message),
+            LimitExceeded::Requests { wait } => Self::temporary(message, Retry::After(wait)),
+            LimitExceeded::Uploads { .. } | LimitExceeded::Bytes { .. } => Self::busy(message),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! [`Exchange`]: one request and its answer, observed from the head of the one to the last byte
+//! [`ObservedRequest`]: one request and its answer, observed from the head of the one to the last byte
 //! of the other.
 //!
 //! The promise: every request is counted once and logged on one line,
@@ -15,13 +15,13 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
-use jreg_access::limits::Moving;
+use jreg_access::limits::BytesInFlight;
 use jreg_auth::Network;
 use jreg_net::server::{Body, BodyFailure, Request, Response};
 use jreg_oci::{Endpoint, ErrorCode};
 use jreg_storage::error_chain;
 use jreg_telemetry::logging::shortened;
-use jreg_telemetry::metrics::{AnsweredRequest, Raised};
+use jreg_telemetry::metrics::{AnsweredRequest, GaugeGuard};
 use tracing::{Instrument, Level};
 
 use super::error::ApiError;
@@ -41,7 +41,7 @@ const USER_AGENT_BYTES_MAX: usize = 256;
 
 /// One request, as far as it is known.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct ObservedRequest {
     /// Its name.
     pub(super) request_id: RequestId,
     started: Instant,
@@ -49,26 +49,26 @@ pub(super) struct Exchange {
     path: String,
     client: Client,
     user_agent: Option<String>,
-    subject: OnceLock<Subject>,
+    subject: OnceLock<RequestSubject>,
     code: OnceLock<ErrorCode>,
     identity: OnceLock<(String, Option<String>)>,
     denied: OnceLock<String>,
     limited: OnceLock<String>,
     received_bytes: AtomicU64,
     /// Counts the bytes of the answer among those that the client has in flight, to its end.
-    moving: OnceLock<Moving>,
+    moving: OnceLock<BytesInFlight>,
 }
 
 /// What a request is about.
 #[derive(Debug, Default)]
-struct Subject {
+struct RequestSubject {
     endpoint: &'static str,
     repository: Option<String>,
     reference: Option<String>,
     upload: Option<String>,
 }
 
-impl Exchange {
+impl ObservedRequest {
     pub(super) fn new(request: &Request, proxies: &Proxies) -> Self {
         let user_agent = request.headers().get(header::USER_AGENT);
         Self {
@@ -103,7 +103,7 @@ impl Exchange {
     /// Notes which operation was asked for.
     pub(super) fn is_about(&self, endpoint: &Endpoint) {
         // Only the first description counts, and there is only one.
-        let _ = self.subject.set(Subject::of(endpoint));
+        let _ = self.subject.set(RequestSubject::of(endpoint));
     }
 
     /// The tag or digest, and the upload, that it is about.
@@ -134,7 +134,7 @@ impl Exchange {
     }
 
     /// Counts the bytes of its answer for as long as anybody has this exchange.
-    pub(super) fn answers_with(&self, moving: Option<Moving>) {
+    pub(super) fn answers_with(&self, moving: Option<BytesInFlight>) {
         if let Some(moving) = moving {
             // There is one answer.
             let _ = self.moving.set(moving);
@@ -176,7 +176,7 @@ impl Exchange {
     }
 }
 
-impl Subject {
+impl RequestSubject {
     fn of(endpoint: &Endpoint) -> Self {
         let (reference, upload) = match endpoint {
             Endpoint::Ping | Endpoint::Catalog { .. } | Endpoint::TagList { .. } => (None, None),
@@ -205,11 +205,11 @@ impl Subject {
 pub(super) async fn observed<A: Future<Output = Response>>(
     context: &Arc<Context>,
     request: Request,
-    answer: impl FnOnce(Arc<Exchange>, Request) -> A,
+    answer: impl FnOnce(Arc<ObservedRequest>, Request) -> A,
 ) -> Response {
-    let exchange = Arc::new(Exchange::new(&request, &context.options.proxies));
+    let exchange = Arc::new(ObservedRequest::new(&request, &context.options.proxies));
     let head = request.method() == Method::HEAD;
-    let mut watch = Watch::new(context, &exchange);
+    let mut watch = ResponseWatch::new(context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
     let answer = async {
         match framing::check(&request) {
@@ -222,7 +222,7 @@ pub(super) async fn observed<A: Future<Output = Response>>(
     exchange.mark(context, &mut response);
     watch.answer_began(&response, head);
     let bodiless = is_bodiless(response.status());
-    response.map(|body| Body::new(Watched { body, bodiless, watch: Some(watch) }))
+    response.map(|body| Body::new(WatchedBody { body, bodiless, watch: Some(watch) }))
 }
 
 /// How long an answer's body is, if that is known.
@@ -241,19 +241,19 @@ fn is_bodiless(status: StatusCode) -> bool {
 
 /// Counts and logs an exchange when it is dropped.
 #[derive(Debug)]
-struct Watch {
+struct ResponseWatch {
     context: Arc<Context>,
-    exchange: Arc<Exchange>,
+    exchange: Arc<ObservedRequest>,
     status: Option<StatusCode>,
     sent_bytes: u64,
     /// How many bytes the answer must have, if that is known.
     length: Option<u64>,
     ended: bool,
-    _in_flight: Raised,
+    _in_flight: GaugeGuard,
 }
 
-impl Watch {
-    fn new(context: &Arc<Context>, exchange: &Arc<Exchange>) -> Self {
+impl ResponseWatch {
+    fn new(context: &Arc<Context>, exchange: &Arc<ObservedRequest>) -> Self {
         Self {
             context: Arc::clone(context),
             exchange: Arc::clone(exchange),
@@ -261,7 +261,7 @@ impl Watch {
             sent_bytes: 0,
             length: None,
             ended: false,
-            _in_flight: Raised::new(&context.metrics.in_flight),
+            _in_flight: GaugeGuard::new(&context.metrics.in_flight),
         }
     }
 
@@ -280,7 +280,7 @@ impl Watch {
 
     fn log(&self, status: u16, whole: bool) {
         let exchange = &*self.exchange;
-        let none = Subject::default();
+        let none = RequestSubject::default();
         let subject = exchange.subject.get().unwrap_or(&none);
         let client = exchange.client.shown();
         let proxy = exchange.client.proxy.map(tracing::field::display);
@@ -323,7 +323,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for ResponseWatch {
     fn drop(&mut self) {
         // Once the server stops, it is mostly us who cut off what takes too long.
         let gone = if self.context.stopping.is_cancelled() { CUT_OFF } else { CLIENT_GONE };
@@ -347,13 +347,13 @@ fn millis(duration: Duration) -> f64 {
 }
 
 /// An answer's body that reports what is taken of it.
-struct Watched {
+struct WatchedBody {
     body: Body,
     bodiless: bool,
-    watch: Option<Watch>,
+    watch: Option<ResponseWatch>,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for WatchedBody {
     type Data = Bytes;
     type Error = BodyFailure;
 

@@ -1,10 +1,9 @@
 //! Headers and bodies that several answers share.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, RepositoryName};
 use serde::Serialize;
-
-use jreg_net::server::{Body, Response};
 
 /// The digest of what is served or was stored.
 pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");

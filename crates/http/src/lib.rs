@@ -34,18 +34,17 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
+use jreg_access::limits::ClientLimits;
+use jreg_access::{Gate, Guard};
+use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
+use jreg_net::tls::Tls;
 use jreg_registry::MemoryBudget;
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use jreg_access::limits::Limits;
-use jreg_access::{Gate, Guard};
-use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
-use jreg_net::tls::Tls;
-
-use exchange::Exchange;
+use exchange::ObservedRequest;
 
 pub use proxies::Proxies;
 pub use redirect::Redirects;
@@ -130,7 +129,7 @@ pub struct Context {
     /// Where decisions are written.
     pub audit: AuditLog,
     /// How much clients may ask for.
-    pub limits: Limits,
+    pub limits: ClientLimits,
     /// What the operator set.
     pub options: HttpOptions,
     /// What is counted.
@@ -176,7 +175,11 @@ impl RequestHandler for Api {
     }
 }
 
-async fn route(context: &Arc<Context>, exchange: &Arc<Exchange>, request: Request) -> Response {
+async fn route(
+    context: &Arc<Context>,
+    exchange: &Arc<ObservedRequest>,
+    request: Request,
+) -> Response {
     match service::route(request.uri().path()) {
         Some(route) => Box::pin(route.respond(context, exchange, request)).await,
         None => api::respond(context, exchange, request).await,

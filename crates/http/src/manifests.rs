@@ -5,25 +5,25 @@ use jreg_net::server::{Body, Response};
 use jreg_oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
 use jreg_registry::{BodyError, Error, ManifestPush, StoredManifest};
 
-use super::api::Call;
+use super::api::ApiCall;
 use super::error::ApiError;
-use super::record::Outcome;
+use super::record::AuditOutcome;
 use super::{conditional, headers};
 
 /// Answers with the stored bytes and the stored type. `Accept` is not asked: a manifest that is
 /// there is never "not found" because a client did not think of its type.
-pub(super) async fn get(call: Call, reference: &Reference) -> Result<Response, ApiError> {
+pub(super) async fn get(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_get(reference).await?;
     let body = Body::from(manifest.bytes.clone());
     Ok(found(&call, reference, &manifest, body))
 }
 
-pub(super) async fn head(call: Call, reference: &Reference) -> Result<Response, ApiError> {
+pub(super) async fn head(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_stat(reference).await?;
     Ok(found(&call, reference, &manifest, Body::empty()))
 }
 
-fn found(call: &Call, reference: &Reference, manifest: &StoredManifest, body: Body) -> Response {
+fn found(call: &ApiCall, reference: &Reference, manifest: &StoredManifest, body: Body) -> Response {
     let mut response = if conditional::is_known(&call.headers, &manifest.digest) {
         headers::empty(StatusCode::NOT_MODIFIED)
     } else {
@@ -49,7 +49,7 @@ fn cache_control(reference: &Reference) -> HeaderValue {
 }
 
 pub(super) async fn put(
-    call: Call,
+    call: ApiCall,
     name: &RepositoryName,
     reference: Reference,
     tags: Vec<Tag>,
@@ -82,7 +82,7 @@ pub(super) async fn put(
 }
 
 /// The Content-Type without its parameters, which clients add and must not get back.
-fn media_type(call: &Call) -> Result<Option<MediaType>, ApiError> {
+fn media_type(call: &ApiCall) -> Result<Option<MediaType>, ApiError> {
     let Some(value) = call.headers.get(header::CONTENT_TYPE) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
     let media_type = MediaType::from_content_type(&text);
@@ -91,11 +91,11 @@ fn media_type(call: &Call) -> Result<Option<MediaType>, ApiError> {
         .map_err(|error| ApiError::bad_request(ErrorCode::ManifestInvalid, error.to_string()))
 }
 
-pub(super) async fn delete(call: Call, reference: &Reference) -> Result<Response, ApiError> {
+pub(super) async fn delete(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
     let condition = conditional::condition(&call.headers)?;
     let mut tags = Vec::new();
     let deleted = call.access.manifest_delete(reference, condition, &mut tags).await;
-    let outcome = (!tags.is_empty()).then_some(Outcome::TagsRemoved(tags));
+    let outcome = (!tags.is_empty()).then_some(AuditOutcome::TagsRemoved(tags));
     match deleted {
         Ok(()) => {
             let mut response = headers::empty(StatusCode::ACCEPTED);

@@ -8,7 +8,6 @@ use http::header::{FORWARDED, HOST, VIA};
 use http::{HeaderMap, HeaderName, Method, Request, Version};
 use ipnet::IpNet;
 use jreg_auth::{ClientCertificate, ForwardedClient, ForwardedHeader};
-
 use jreg_net::server::{Peer, Secured};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt, stream};
+use jreg_net::server::files::read_resident;
 use jreg_registry::{BlobReader, Error};
 use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile};
-
-use jreg_net::server::files::read_resident;
 
 /// The most that is read at a time of a blob that the connection cannot take from its file.
 const PIECE_BYTES_MAX: u64 = 64 * 1024;
@@ -21,30 +20,30 @@ pub(super) fn read(
     reader: BlobReader,
     range: ByteRange,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-    let reading = Reading { reader, rest: range, source: None };
-    stream::try_unfold(reading, Reading::next)
+    let reading = BlobReading { reader, rest: range, source: None };
+    stream::try_unfold(reading, BlobReading::next)
 }
 
 /// A blob that is read piece by piece.
-struct Reading {
+struct BlobReading {
     reader: BlobReader,
     rest: ByteRange,
-    source: Option<Source>,
+    source: Option<BlobSource>,
 }
 
-enum Source {
+enum BlobSource {
     File(Arc<OpenFile>),
     Stream(ByteStream),
 }
 
-impl Reading {
+impl BlobReading {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let mut source = match self.source.take() {
             Some(source) => source,
-            None => Source::open(&self.reader, self.rest).await?,
+            None => BlobSource::open(&self.reader, self.rest).await?,
         };
         let Some(bytes) = source.next(self.rest).await? else { return Ok(None) };
         self.rest.start += bytes.len() as u64;
@@ -53,7 +52,7 @@ impl Reading {
     }
 }
 
-impl Source {
+impl BlobSource {
     async fn open(reader: &BlobReader, range: ByteRange) -> Result<Self, Error> {
         match reader.file().await? {
             Some(file) if range.end <= file.size_bytes => Ok(Self::File(file)),

@@ -11,10 +11,10 @@ use jreg_access::{Right, right_of, tags_of};
 use jreg_auth::{AccessTokenText, Credentials, Identity, IdentitySource};
 use jreg_net::server::Response;
 use jreg_oci::{Endpoint, MountSource, RepositoryName, Tag};
-use jreg_telemetry::audit::Entry;
+use jreg_telemetry::audit::AuditRecord;
 
 use super::error::ApiError;
-use super::exchange::Exchange;
+use super::exchange::ObservedRequest;
 use super::{Context, headers};
 
 /// What stands for a name that is a secret.
@@ -26,7 +26,7 @@ const TAGS_SHOWN_MAX: usize = 100;
 /// What an operation found out that its response does not say, for the audit log. It is among the
 /// extensions of the response, or in the error.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
+pub(super) enum AuditOutcome {
     /// A blob was mounted from this repository.
     Mounted(RepositoryName),
     /// These tags were removed with a manifest.
@@ -35,20 +35,20 @@ pub(super) enum Outcome {
 
 /// A decision that is being made.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(super) struct PendingAuditRecord {
     context: Arc<Context>,
-    entry: Entry,
+    entry: AuditRecord,
     /// Whether it is written although it was allowed.
     changes: bool,
     /// Whether anybody says who they are.
     is_shown: bool,
 }
 
-impl Record {
+impl PendingAuditRecord {
     /// Of an operation; `None` if there is no audit log.
     pub(super) fn of(
         context: &Arc<Context>,
-        exchange: &Exchange,
+        exchange: &ObservedRequest,
         endpoint: &Endpoint,
         headers: &HeaderMap,
         changes: bool,
@@ -81,7 +81,7 @@ impl Record {
     /// Of a request for a token.
     pub(super) fn of_token(
         context: &Arc<Context>,
-        exchange: &Exchange,
+        exchange: &ObservedRequest,
         headers: &HeaderMap,
     ) -> Option<Self> {
         let mut record = Self::new(context, exchange, headers)?;
@@ -90,16 +90,20 @@ impl Record {
         Some(record)
     }
 
-    fn new(context: &Arc<Context>, exchange: &Exchange, headers: &HeaderMap) -> Option<Self> {
+    fn new(
+        context: &Arc<Context>,
+        exchange: &ObservedRequest,
+        headers: &HeaderMap,
+    ) -> Option<Self> {
         if !context.audit.is_on() {
             return None;
         }
-        let entry = Entry {
+        let entry = AuditRecord {
             request_id: exchange.request_id.to_string(),
             client: exchange.client().shown(),
             proxy: exchange.client().proxy.map(|address| address.to_string()),
             claimed: claimed(headers),
-            ..Entry::default()
+            ..AuditRecord::default()
         };
         let is_shown = headers.contains_key(header::AUTHORIZATION);
         let context = Arc::clone(context);
@@ -164,7 +168,7 @@ impl Record {
         self,
         rule: Option<String>,
         result: &Result<Response, ApiError>,
-    ) -> Option<(Arc<Context>, Entry)> {
+    ) -> Option<(Arc<Context>, AuditRecord)> {
         let Self { context, mut entry, changes, is_shown } = self;
         let denied = result.as_ref().err().and_then(ApiError::denied);
         let is_login = entry.event == "login";
@@ -189,7 +193,7 @@ impl Record {
         let outcome = match result {
             Ok(response) => {
                 learn(&mut entry, response);
-                response.extensions().get::<Outcome>()
+                response.extensions().get::<AuditOutcome>()
             }
             Err(error) => error.outcome(),
         };
@@ -199,7 +203,7 @@ impl Record {
 }
 
 /// Takes from a response what only the operation found out.
-fn learn(entry: &mut Entry, response: &Response) {
+fn learn(entry: &mut AuditRecord, response: &Response) {
     let of = |name| {
         let value = response.headers().get(name);
         value.and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned)
@@ -212,10 +216,10 @@ fn learn(entry: &mut Entry, response: &Response) {
     }
 }
 
-fn learn_outcome(entry: &mut Entry, outcome: Option<&Outcome>) {
+fn learn_outcome(entry: &mut AuditRecord, outcome: Option<&AuditOutcome>) {
     match outcome {
-        Some(Outcome::Mounted(source)) => entry.mounted_from = Some(source.to_string()),
-        Some(Outcome::TagsRemoved(tags)) => {
+        Some(AuditOutcome::Mounted(source)) => entry.mounted_from = Some(source.to_string()),
+        Some(AuditOutcome::TagsRemoved(tags)) => {
             let shown = tags.iter().take(TAGS_SHOWN_MAX);
             entry.tags_removed = shown.map(ToString::to_string).collect();
             entry.tags_removed_count = tags.len();

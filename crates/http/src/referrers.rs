@@ -9,12 +9,12 @@ use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, RepositoryName, media_type};
 use jreg_registry::Referrer;
 
-use super::api::Call;
+use super::api::ApiCall;
 use super::error::ApiError;
 use super::{headers, page};
 
 /// What is asked for.
-pub(super) struct Query {
+pub(super) struct ReferrersQuery {
     pub(super) name: RepositoryName,
     pub(super) subject: Digest,
     pub(super) artifact_type: Option<String>,
@@ -25,8 +25,8 @@ const ARTIFACT_TYPE: &str = "artifactType";
 /// Larger bodies are sent in pieces that the cache shares with other responses.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) async fn list(call: Call, query: Query) -> Result<Response, ApiError> {
-    let Query { name, subject, artifact_type, page } = query;
+pub(super) async fn list(call: ApiCall, query: ReferrersQuery) -> Result<Response, ApiError> {
+    let ReferrersQuery { name, subject, artifact_type, page } = query;
     let options = &call.context.options;
     let artifact_type = artifact_type.as_deref();
     let request = page::request(page, options);

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::ApiError;
-use super::exchange::Exchange;
+use super::exchange::ObservedRequest;
 use super::{Context, headers, token};
 
 /// How long an answer of the store to "are you there?" is good for.
@@ -64,7 +64,7 @@ impl Route {
     pub(super) async fn respond(
         &self,
         context: &Arc<Context>,
-        exchange: &Arc<Exchange>,
+        exchange: &Arc<ObservedRequest>,
         request: Request,
     ) -> Response {
         let allowed = self.methods();
@@ -134,7 +134,7 @@ fn live() -> Response {
     headers::json(headers::JSON, &json!({ "status": "ok" }))
 }
 
-async fn ready(context: &Arc<Context>, exchange: &Exchange) -> Response {
+async fn ready(context: &Arc<Context>, exchange: &ObservedRequest) -> Response {
     match context.readiness.check(context).await {
         Ok(()) => headers::json(headers::JSON, &json!({ "status": "ok" })),
         Err(reason) => {
@@ -161,10 +161,10 @@ fn metrics(context: &Context, request: &HeaderMap) -> Response {
 
 /// The last answer of the store to "are you there?", so that many probes cost one request.
 #[derive(Debug, Default)]
-pub struct Readiness(Mutex<Option<Verdict>>);
+pub struct Readiness(Mutex<Option<ReadinessVerdict>>);
 
 #[derive(Clone, Debug)]
-struct Verdict {
+struct ReadinessVerdict {
     at: Instant,
     result: Result<(), String>,
 }
@@ -179,7 +179,7 @@ impl Readiness {
             Some(verdict) if verdict.at.elapsed() < READINESS_AGE_MAX => verdict.result.clone(),
             Some(_) | None => {
                 let result = ask(context).await;
-                *last = Some(Verdict { at: Instant::now(), result: result.clone() });
+                *last = Some(ReadinessVerdict { at: Instant::now(), result: result.clone() });
                 result
             }
         }

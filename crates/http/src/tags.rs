@@ -5,12 +5,12 @@ use jreg_net::server::Response;
 use jreg_oci::RepositoryName;
 use serde_json::json;
 
-use super::api::Call;
+use super::api::ApiCall;
 use super::error::ApiError;
 use super::{headers, page};
 
 pub(super) async fn list(
-    call: Call,
+    call: ApiCall,
     name: &RepositoryName,
     page: jreg_oci::PageParams,
 ) -> Result<Response, ApiError> {

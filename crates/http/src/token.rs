@@ -10,15 +10,15 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use jreg_access::{Guard, Proof, Token, TokenError};
+use jreg_access::{AuthError, Guard, IssuedToken, TokenProof, TokenRequest};
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
 use jreg_net::server::{Body, Request, Response};
 use jreg_oci::ErrorCode;
 use serde_json::json;
 
 use super::error::{ApiError, OauthError};
-use super::exchange::Exchange;
-use super::record::Record;
+use super::exchange::ObservedRequest;
+use super::record::PendingAuditRecord;
 use super::{Context, api, headers};
 
 /// The most bytes of a form: a token of another service, scopes, and room.
@@ -29,7 +29,7 @@ const PARAMETERS_MAX: usize = 128;
 /// Responds to `/token`.
 pub(super) async fn respond(
     context: &Arc<Context>,
-    exchange: &Exchange,
+    exchange: &ObservedRequest,
     request: Request,
 ) -> Response {
     let mut record = None;
@@ -42,32 +42,31 @@ pub(super) async fn respond(
 
 async fn issue(
     context: &Arc<Context>,
-    exchange: &Exchange,
+    exchange: &ObservedRequest,
     request: Request,
-    record: &mut Option<Record>,
+    record: &mut Option<PendingAuditRecord>,
 ) -> Result<Response, ApiError> {
     let guard = context.guard.as_ref().filter(|guard| guard.issues_tokens());
     let guard = guard.ok_or_else(ApiError::not_found)?;
     context.limits.count_address(exchange.network())?;
     let (parts, body) = request.into_parts();
-    *record = Record::of_token(context, exchange, &parts.headers);
+    *record = PendingAuditRecord::of_token(context, exchange, &parts.headers);
     let asked = match parts.method {
         Method::POST => {
             let form = form(&parts.headers, body, context.options.body_idle_timeout).await?;
-            Asked::of_form(&form, guard)?
+            TokenParameters::of_form(&form, guard)?
         }
         _ => {
             let query = parts.uri.query().unwrap_or_default();
-            Asked::of_query(query, &parts.headers, guard)?
+            TokenParameters::of_query(query, &parts.headers, guard)?
         }
     };
     let asker = api::asker(&parts, exchange);
-    let Asked { proof, scopes, offline, is_workload } = asked;
+    let TokenParameters { proof, scopes, offline, is_workload } = asked;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = TokenScope::parse(scopes.iter().map(String::as_str));
-    let token =
-        guard.exchange(jreg_access::Exchange { proof, scope, scoped, offline, asker }).await;
+    let token = guard.exchange(TokenRequest { proof, scope, scoped, offline, asker }).await;
     let token = token.map_err(|error| match is_workload {
         true => workload::refused(error),
         false => error.into(),
@@ -78,7 +77,7 @@ async fn issue(
     Ok(rendered(&token, is_workload))
 }
 
-fn rendered(token: &Token, is_workload: bool) -> Response {
+fn rendered(token: &IssuedToken, is_workload: bool) -> Response {
     let issued: DateTime<Utc> = token.issued.into();
     let access = token.access.reveal();
     let mut answer = json!({
@@ -124,8 +123,8 @@ async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<Str
 
 /// What a request asks for.
 #[derive(Debug)]
-struct Asked {
-    proof: Proof,
+struct TokenParameters {
+    proof: TokenProof,
     scopes: Vec<String>,
     offline: bool,
     /// Whether it is the token exchange of OAuth 2.0.
@@ -133,9 +132,9 @@ struct Asked {
 }
 
 /// The parameters of a query or form.
-struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+struct FormParameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl<'a> Parameters<'a> {
+impl<'a> FormParameters<'a> {
     fn of(text: &'a str) -> Self {
         Self(form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX).collect())
     }
@@ -167,15 +166,15 @@ impl<'a> Parameters<'a> {
     }
 }
 
-impl Asked {
+impl TokenParameters {
     fn of_query(query: &str, headers: &HeaderMap, guard: &Guard) -> Result<Self, ApiError> {
-        let parameters = Parameters::of(query);
+        let parameters = FormParameters::of(query);
         parameters.check_service(guard)?;
         let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
         let proof = match (authorization.next(), authorization.next()) {
-            (None, _) => Proof::Nothing,
+            (None, _) => TokenProof::Nothing,
             (Some(header), None) => match Credentials::parse(header.as_bytes()) {
-                Ok(credentials) => Proof::Credentials(credentials),
+                Ok(credentials) => TokenProof::Credentials(credentials),
                 Err(error) => return Err(unauthorized(error.to_string())),
             },
             (Some(_), Some(_)) => {
@@ -187,7 +186,7 @@ impl Asked {
     }
 
     fn of_form(form: &str, guard: &Guard) -> Result<Self, ApiError> {
-        let parameters = Parameters::of(form);
+        let parameters = FormParameters::of(form);
         if parameters.get("grant_type") == Some(workload::GRANT_TYPE) {
             return workload::asked(&parameters, guard);
         }
@@ -200,9 +199,11 @@ impl Asked {
             "password" => {
                 let user = parameters.get("username").unwrap_or_default();
                 let credentials = Credentials::basic(user, need("password")?);
-                Proof::Credentials(credentials.map_err(|error| unauthorized(error.to_string()))?)
+                TokenProof::Credentials(
+                    credentials.map_err(|error| unauthorized(error.to_string()))?,
+                )
             }
-            "refresh_token" => Proof::Refresh(Secret::new(need("refresh_token")?)),
+            "refresh_token" => TokenProof::Refresh(Secret::new(need("refresh_token")?)),
             _ => {
                 let exchange = workload::GRANT_TYPE;
                 let message = format!("grant_type must be password, refresh_token or {exchange}");
@@ -219,5 +220,5 @@ fn bad(message: impl Into<String>) -> ApiError {
 }
 
 fn unauthorized(reason: String) -> ApiError {
-    TokenError::invalid(reason, &TokenScope::default()).into()
+    AuthError::invalid_for(reason, &TokenScope::default()).into()
 }

@@ -5,12 +5,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_net::server::Response;
 use jreg_oci::{Algorithm, ContentRange, Digest, ErrorCode, MountSource, RepositoryName};
 use jreg_registry::{Blob, UploadChunk, UploadId};
-use jreg_telemetry::metrics::Raised;
+use jreg_telemetry::metrics::GaugeGuard;
 
-use super::api::Call;
+use super::api::ApiCall;
 use super::body::ClientBody;
 use super::error::ApiError;
-use super::record::Outcome;
+use super::record::AuditOutcome;
 use super::{CHUNK_BYTES_MIN, headers};
 
 /// What a POST asks for.
@@ -24,17 +24,17 @@ pub(super) struct Start {
 
 /// Mounts the blob, or stores the body as the blob, or begins an upload: a mount that finds
 /// nothing to mount is an upload, never an error.
-pub(super) async fn start(call: Call, start: Start) -> Result<Response, ApiError> {
+pub(super) async fn start(call: ApiCall, start: Start) -> Result<Response, ApiError> {
     let Start { name, digest, algorithm, mount, from } = start;
     if let Some(digest) = &mount
         && let Some((blob, source)) = call.access.blob_mount(digest, &from).await?
     {
         let mut response = created(&call.base_url, &name, &blob);
-        response.extensions_mut().insert(Outcome::Mounted(source));
+        response.extensions_mut().insert(AuditOutcome::Mounted(source));
         return Ok(response);
     }
     if let Some(digest) = &digest {
-        let _raised = Raised::new(&call.context.metrics.uploads);
+        let _raised = GaugeGuard::new(&call.context.metrics.uploads);
         let chunk = chunk(&call.headers, call.body)?;
         let blob = call.access.blob_push(digest, chunk).await?;
         return Ok(created(&call.base_url, &name, &blob));
@@ -50,7 +50,7 @@ pub(super) async fn start(call: Call, start: Start) -> Result<Response, ApiError
 }
 
 pub(super) async fn status(
-    call: Call,
+    call: ApiCall,
     name: &RepositoryName,
     id: &str,
 ) -> Result<Response, ApiError> {
@@ -60,12 +60,12 @@ pub(super) async fn status(
 }
 
 pub(super) async fn patch(
-    call: Call,
+    call: ApiCall,
     name: &RepositoryName,
     id: &str,
 ) -> Result<Response, ApiError> {
     let id = parse(id)?;
-    let _raised = Raised::new(&call.context.metrics.uploads);
+    let _raised = GaugeGuard::new(&call.context.metrics.uploads);
     let chunk = chunk(&call.headers, call.body)?;
     let base_url = &call.base_url;
     let progress = call.access.upload_append(&id, chunk).await;
@@ -74,13 +74,13 @@ pub(super) async fn patch(
 }
 
 pub(super) async fn put(
-    call: Call,
+    call: ApiCall,
     name: &RepositoryName,
     id: &str,
     digest: &Digest,
 ) -> Result<Response, ApiError> {
     let id = parse(id)?;
-    let _raised = Raised::new(&call.context.metrics.uploads);
+    let _raised = GaugeGuard::new(&call.context.metrics.uploads);
     let chunk = last_chunk(&call.headers, call.body)?;
     let base_url = &call.base_url;
     let blob = call.access.upload_finish(&id, digest, chunk).await;
@@ -88,7 +88,7 @@ pub(super) async fn put(
     Ok(created(base_url, name, &blob))
 }
 
-pub(super) async fn cancel(call: Call, id: &str) -> Result<Response, ApiError> {
+pub(super) async fn cancel(call: ApiCall, id: &str) -> Result<Response, ApiError> {
     call.access.upload_cancel(&parse(id)?).await?;
     Ok(headers::empty(StatusCode::NO_CONTENT))
 }

@@ -26,10 +26,10 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::tls::{Issued, Tls, written};
+use crate::tls::{IssuedCertificate, Tls, written};
 
-use authority::{Authority, Pair};
-pub use challenges::Challenges;
+use authority::{AcmeAuthority, IssuedPair};
+pub use challenges::AcmeChallenges;
 pub use client::ClientError;
 use records::{CertificateRecord, OrderRecord};
 
@@ -98,7 +98,7 @@ pub struct AcmeOptions {
 
 /// Keeps the certificate good.
 pub struct Acme {
-    authority: Authority,
+    authority: AcmeAuthority,
     domains: Vec<String>,
     tls: Arc<Tls>,
     store: Arc<dyn Store>,
@@ -107,25 +107,25 @@ pub struct Acme {
     provider: CryptoProvider,
     /// The name of this instance in a claim.
     holder: String,
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenCertificate>,
 }
 
 /// The certificate in the store, as it was last read.
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenCertificate {
     etag: Option<ETag>,
-    known: Option<Known>,
+    known: Option<KnownCertificate>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownCertificate {
     directory: String,
-    issued: Issued,
+    issued: IssuedCertificate,
 }
 
 /// The order that is ours.
 #[derive(Debug)]
-struct Claim {
+struct OrderClaim {
     etag: ETag,
     record: OrderRecord,
 }
@@ -152,7 +152,7 @@ impl Acme {
     ) -> Result<Self, AcmeError> {
         let acme = Self {
             domains: options.domains.clone(),
-            authority: Authority::open(options, Arc::clone(&store)).await?,
+            authority: AcmeAuthority::open(options, Arc::clone(&store)).await?,
             tls: Arc::clone(tls),
             store,
             clock,
@@ -185,7 +185,7 @@ impl Acme {
         }
     }
 
-    async fn attend(&self, seen: &mut Seen) -> Result<(), AcmeError> {
+    async fn attend(&self, seen: &mut SeenCertificate) -> Result<(), AcmeError> {
         self.read(seen).await?;
         let now = self.clock.now();
         let Some(reason) = self.due(seen, now) else { return Ok(()) };
@@ -211,11 +211,11 @@ impl Acme {
     }
 
     /// Reads the certificate, and shows it if it is another one.
-    async fn read(&self, seen: &mut Seen) -> Result<(), AcmeError> {
+    async fn read(&self, seen: &mut SeenCertificate) -> Result<(), AcmeError> {
         let record = match self.store.get(&acme_certificate()).await {
             Ok(record) => record,
             Err(error) if error.is_not_found() => {
-                *seen = Seen::default();
+                *seen = SeenCertificate::default();
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -244,15 +244,15 @@ impl Acme {
         Ok(())
     }
 
-    fn known(&self, bytes: &[u8]) -> Result<Known, String> {
+    fn known(&self, bytes: &[u8]) -> Result<KnownCertificate, String> {
         let record = CertificateRecord::of_bytes(bytes)?;
-        let issued = Issued::read(&record.chain, &record.key, &self.provider)?;
-        Ok(Known { directory: record.directory, issued })
+        let issued = IssuedCertificate::read(&record.chain, &record.key, &self.provider)?;
+        Ok(KnownCertificate { directory: record.directory, issued })
     }
 
     /// Why another certificate is needed, if it is.
-    fn due(&self, seen: &Seen, now: SystemTime) -> Option<&'static str> {
-        let Some(Known { directory, issued }) = &seen.known else {
+    fn due(&self, seen: &SeenCertificate, now: SystemTime) -> Option<&'static str> {
+        let Some(KnownCertificate { directory, issued }) = &seen.known else {
             return Some("there is none");
         };
         if directory != self.authority.directory() {
@@ -265,7 +265,7 @@ impl Acme {
     }
 
     /// Takes the order, unless somebody else has it or it is too early.
-    async fn claim(&self, now: SystemTime) -> Result<Option<Claim>, AcmeError> {
+    async fn claim(&self, now: SystemTime) -> Result<Option<OrderClaim>, AcmeError> {
         let key = acme_order();
         let (before, mode) = match self.store.get(&key).await {
             // One that cannot be read is replaced.
@@ -299,14 +299,14 @@ impl Acme {
             ..OrderRecord::default()
         };
         match self.store.put(&key, record.to_bytes(), mode).await {
-            Ok(written) => Ok(Some(Claim { etag: written.etag, record })),
+            Ok(written) => Ok(Some(OrderClaim { etag: written.etag, record })),
             Err(error) if error.is_conflict() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Writes what has become of the order, as long as it is ours.
-    async fn keep(&self, claim: &mut Claim) -> Result<(), AcmeError> {
+    async fn keep(&self, claim: &mut OrderClaim) -> Result<(), AcmeError> {
         let mode = PutMode::Match(claim.etag.clone());
         match self.store.put(&acme_order(), claim.record.to_bytes(), mode).await {
             Ok(written) => {
@@ -318,7 +318,7 @@ impl Acme {
         }
     }
 
-    async fn order(&self, claim: &mut Claim) -> Result<Pair, AcmeError> {
+    async fn order(&self, claim: &mut OrderClaim) -> Result<IssuedPair, AcmeError> {
         let (order, challenges) = self.authority.begin(&self.domains).await?;
         if !challenges.is_empty() {
             claim.record.challenges = challenges;
@@ -328,9 +328,10 @@ impl Acme {
     }
 
     /// Stores what was issued, and shows it.
-    async fn install(&self, pair: Pair, seen: &mut Seen) -> Result<(), AcmeError> {
-        let Pair { chain, key } = pair;
-        let issued = Issued::read(&chain, &key, &self.provider).map_err(AcmeError::Unusable)?;
+    async fn install(&self, pair: IssuedPair, seen: &mut SeenCertificate) -> Result<(), AcmeError> {
+        let IssuedPair { chain, key } = pair;
+        let issued =
+            IssuedCertificate::read(&chain, &key, &self.provider).map_err(AcmeError::Unusable)?;
         if issued.expires <= self.clock.now() {
             let why = format!("the certificate expired at {}", written(issued.expires));
             return Err(AcmeError::Unusable(why));
@@ -353,11 +354,11 @@ impl Acme {
             names = issued.names.join(" "),
             "the CA has issued a certificate"
         );
-        seen.known = Some(Known { directory, issued });
+        seen.known = Some(KnownCertificate { directory, issued });
         Ok(())
     }
 
-    async fn succeeded(&self, mut claim: Claim) {
+    async fn succeeded(&self, mut claim: OrderClaim) {
         self.metrics.count_acme_order("ok");
         let done = seconds(self.clock.now());
         let OrderRecord { directory, domains, .. } = claim.record;
@@ -367,7 +368,7 @@ impl Acme {
         }
     }
 
-    async fn failed(&self, mut claim: Claim, error: &AcmeError) {
+    async fn failed(&self, mut claim: OrderClaim, error: &AcmeError) {
         self.metrics.count_acme_order("failed");
         let OrderRecord { directory, domains, failures, done, .. } = claim.record;
         let asked = self.authority.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
@@ -396,7 +397,7 @@ impl Acme {
 }
 
 /// When a certificate is to be replaced.
-fn renewal(issued: &Issued) -> SystemTime {
+fn renewal(issued: &IssuedCertificate) -> SystemTime {
     let life = issued.expires.duration_since(issued.begins).unwrap_or_default();
     issued.expires - life / 3
 }

@@ -169,7 +169,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// What the server works with.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub struct ServerParts {
     /// Responds to the requests.
     pub handler: Arc<dyn RequestHandler>,
     /// Makes the connections TLS.
@@ -184,10 +184,10 @@ pub struct Parts {
 
 /// What the accept loop and the connections share.
 #[derive(Debug)]
-struct Shared {
-    parts: Parts,
+struct ServerShared {
+    parts: ServerParts,
     options: ServerOptions,
-    builder: connection::Builder,
+    builder: connection::ConnectionBuilder,
     slots: Arc<Semaphore>,
     /// Permits of connections for large windows.
     windows: Arc<Semaphore>,
@@ -202,16 +202,16 @@ struct Shared {
     cut: CancellationToken,
 }
 
-/// A server that runs. Dropping it cuts everything off; [`Running::shutdown`] is the orderly way.
+/// A server that runs. Dropping it cuts everything off; [`RunningServer::shutdown`] is the orderly way.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningServer {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ServerShared>,
 }
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ServerEnding {
     /// Everything that ran has finished.
     Whole,
     /// The deadline came first, and what still ran was cut off.
@@ -222,11 +222,11 @@ pub enum Ending {
 pub fn serve(
     acceptor: impl Acceptor,
     address: SocketAddr,
-    parts: Parts,
+    parts: ServerParts,
     options: ServerOptions,
-) -> Running {
-    let shared = Arc::new(Shared {
-        builder: connection::Builder::new(&options),
+) -> RunningServer {
+    let shared = Arc::new(ServerShared {
+        builder: connection::ConnectionBuilder::new(&options),
         slots: Arc::new(Semaphore::new(options.connections_max)),
         windows: Arc::new(Semaphore::new(wide_connections(options.h2_window_bytes))),
         responses: Arc::new(Semaphore::new(options.responses_max)),
@@ -242,7 +242,7 @@ pub fn serve(
         options,
     });
     shared.connections.spawn(accept_loop(acceptor, Arc::clone(&shared)));
-    Running { address, shared }
+    RunningServer { address, shared }
 }
 
 /// How many connections may have large windows.
@@ -251,14 +251,14 @@ fn wide_connections(bytes: u64) -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
-impl Running {
+impl RunningServer {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
     /// Stops accepting, lets what runs finish until the deadline, and cuts off the rest.
-    pub async fn shutdown(self) -> Ending {
+    pub async fn shutdown(self) -> ServerEnding {
         let shared = &self.shared;
         shared.parts.stopping.cancel();
         shared.connections.close();
@@ -268,24 +268,24 @@ impl Running {
             shared.parts.tasks.wait().await;
         };
         match tokio::time::timeout(shared.options.shutdown_deadline, all).await {
-            Ok(()) => Ending::Whole,
+            Ok(()) => ServerEnding::Whole,
             Err(_) => {
                 shared.cut.cancel();
                 shared.connections.wait().await;
-                Ending::CutOff
+                ServerEnding::CutOff
             }
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.shared.parts.stopping.cancel();
         self.shared.cut.cancel();
     }
 }
 
-async fn accept_loop(mut acceptor: impl Acceptor, shared: Arc<Shared>) {
+async fn accept_loop(mut acceptor: impl Acceptor, shared: Arc<ServerShared>) {
     let stopping = shared.parts.stopping.clone();
     let mut backoff = BACKOFF_MIN;
     while let Some(accepted) = stopping.run_until_cancelled(acceptor.accept()).await {
@@ -317,7 +317,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn take(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
+fn take(shared: &Arc<ServerShared>, stream: TcpStream, address: SocketAddr) {
     let Some(place) = shared.addresses.take(address.ip()) else {
         shared.addresses.notice_refusal(address.ip(), Instant::now());
         refuse(shared, stream);
@@ -343,7 +343,7 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) {
     }
 }
 
-fn refuse(shared: &Arc<Shared>, stream: TcpStream) {
+fn refuse(shared: &Arc<ServerShared>, stream: TcpStream) {
     shared.parts.metrics.connections_refused.inc();
     // Beyond these the connection is just closed: refusing must not cost much either.
     if let Ok(slot) = Arc::clone(&shared.refusals).try_acquire_owned() {

@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_auth::ClientCertificate;
+use jreg_reload::{FileError, FileFault, ReloadOutcome, ReloadedFiles};
+use jreg_telemetry::metrics::Metrics;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,9 +30,6 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-
-use jreg_reload::{Fault, FileError, Reload, Watched};
-use jreg_telemetry::metrics::Metrics;
 
 /// The largest file of certificates or of a key, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -45,8 +44,8 @@ const NAME_BYTES_MAX: usize = 1024;
 /// The most URIs of a client certificate that count.
 const URIS_MAX: usize = 16;
 
-pub(crate) use issued::Issued;
-use issued::Slot;
+use issued::CertificateSlot;
+pub(crate) use issued::IssuedCertificate;
 
 /// What is spoken over TLS, the better first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -105,15 +104,15 @@ pub(crate) fn challenged_name(hello: &ClientHello<'_>) -> Option<String> {
 
 /// What handshakes are made with, kept up to date.
 pub struct Tls {
-    files: Watched<Loaded>,
-    automatic: Option<Automatic>,
+    files: ReloadedFiles<LoadedTls>,
+    automatic: Option<AcmeState>,
     metrics: Arc<Metrics>,
     /// When it was last said that the certificate is about to expire.
     noticed: Mutex<Option<SystemTime>>,
 }
 
 /// What the files say.
-struct Loaded {
+struct LoadedTls {
     config: Arc<ServerConfig>,
     /// The same for clients that are only told to try again: what they are told is HTTP/1.1.
     refusing: Arc<ServerConfig>,
@@ -123,8 +122,8 @@ struct Loaded {
 
 /// What stands in the place of the files of a certificate and its key.
 #[derive(Debug)]
-struct Automatic {
-    slot: Arc<Slot>,
+struct AcmeState {
+    slot: Arc<CertificateSlot>,
     challenges: Arc<dyn ChallengeSource>,
     /// When it was last said that there is no certificate.
     noticed: Mutex<Option<SystemTime>>,
@@ -136,7 +135,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-impl fmt::Debug for Loaded {
+impl fmt::Debug for LoadedTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded").field("expires", &self.expires).finish_non_exhaustive()
     }
@@ -157,18 +156,18 @@ impl Tls {
             CertificateSource::Files { cert, key } => (vec![cert, key], None),
             CertificateSource::Acme(challenges) => {
                 let (slot, noticed) = Default::default();
-                (Vec::new(), Some(Automatic { slot, challenges, noticed }))
+                (Vec::new(), Some(AcmeState { slot, challenges, noticed }))
             }
         };
         paths.extend(options.client_ca);
-        let rules = Rules {
+        let rules = TlsRules {
             provider: Arc::new(rustls::crypto::ring::default_provider()),
             allows_tls12: options.allows_tls12,
             clients_must: options.client_cert_required,
             slot: automatic.as_ref().map(|automatic| Arc::clone(&automatic.slot)),
         };
         let parse = move |texts: &[String]| rules.load(texts, SystemTime::now());
-        let files = Watched::open_all(paths, FILE_BYTES_MAX, parse)?;
+        let files = ReloadedFiles::open_all(paths, FILE_BYTES_MAX, parse)?;
         let tls = Self { files, automatic, metrics, noticed: Mutex::default() };
         tls.look(SystemTime::now());
         Ok(tls)
@@ -185,7 +184,7 @@ impl Tls {
     }
 
     /// Shows a certificate that an authority has issued, from the next connection on.
-    pub(crate) fn show(&self, issued: Issued) {
+    pub(crate) fn show(&self, issued: IssuedCertificate) {
         if let Some(automatic) = &self.automatic {
             automatic.slot.set(issued);
             self.metrics.count_tls_reload("ok");
@@ -218,9 +217,9 @@ impl Tls {
     /// does.
     pub fn reload(&self) {
         match self.files.reload() {
-            Reload::Unchanged => {}
-            Reload::Done => self.metrics.count_tls_reload("ok"),
-            Reload::Failed => self.metrics.count_tls_reload("failed"),
+            ReloadOutcome::Unchanged => {}
+            ReloadOutcome::Done => self.metrics.count_tls_reload("ok"),
+            ReloadOutcome::Failed => self.metrics.count_tls_reload("failed"),
         }
         self.look(SystemTime::now());
     }
@@ -266,13 +265,13 @@ pub(crate) fn written(time: SystemTime) -> String {
 }
 
 /// How the files are read.
-struct Rules {
+struct TlsRules {
     /// What does the cryptography.
     provider: Arc<CryptoProvider>,
     allows_tls12: bool,
     clients_must: bool,
     /// Where the certificate is, if not in the files.
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<CertificateSlot>>,
 }
 
 /// The versions that are spoken, the better first.
@@ -283,8 +282,8 @@ pub(crate) fn versions(allows_tls12: bool) -> Vec<&'static SupportedProtocolVers
     }
 }
 
-impl Rules {
-    fn load(&self, texts: &[String], now: SystemTime) -> Result<Loaded, Fault> {
+impl TlsRules {
+    fn load(&self, texts: &[String], now: SystemTime) -> Result<LoadedTls, FileFault> {
         let (resolver, expires, client_ca) = match &self.slot {
             Some(slot) => (Arc::clone(slot) as Arc<dyn ResolvesServerCert>, None, 0),
             None => {
@@ -294,7 +293,7 @@ impl Rules {
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&versions(self.allows_tls12))
-            .map_err(|error| Fault { file: CERT, why: error.to_string() })?;
+            .map_err(|error| FileFault { file: CERT, why: error.to_string() })?;
         let clients = texts.get(client_ca).map(|text| self.clients(text)).transpose();
         let clients = clients.map_err(of(client_ca))?;
         let asks_clients = clients.is_some();
@@ -308,7 +307,7 @@ impl Rules {
         }
         let mut refusing = config.clone();
         refusing.alpn_protocols.retain(|name| name != b"h2");
-        Ok(Loaded { config: Arc::new(config), refusing: Arc::new(refusing), expires })
+        Ok(LoadedTls { config: Arc::new(config), refusing: Arc::new(refusing), expires })
     }
 
     /// The certificate and the key of the files, and when the former is over.
@@ -316,18 +315,18 @@ impl Rules {
         &self,
         texts: &[String],
         now: SystemTime,
-    ) -> Result<(Arc<dyn ResolvesServerCert>, SystemTime), Fault> {
+    ) -> Result<(Arc<dyn ResolvesServerCert>, SystemTime), FileFault> {
         let text = |file: usize| texts.get(file).map_or("", String::as_str);
         let chain = certificates(text(CERT)).map_err(of(CERT))?;
         let validity = chain.first().map_or(Err(NO_CERTIFICATE.to_owned()), issued::validity);
         let (_, expires) = validity.map_err(of(CERT))?;
         if expires <= now {
             let why = format!("the certificate expired at {}", written(expires));
-            return Err(Fault { file: CERT, why });
+            return Err(FileFault { file: CERT, why });
         }
         let key = private_key(text(KEY)).map_err(of(KEY))?;
         let certified = CertifiedKey::from_der(chain, key, &self.provider)
-            .map_err(|error| Fault { file: KEY, why: unfit(&error) })?;
+            .map_err(|error| FileFault { file: KEY, why: unfit(&error) })?;
         Ok((Arc::new(SingleCertAndKey::from(certified)), expires))
     }
 
@@ -343,8 +342,8 @@ impl Rules {
     }
 }
 
-fn of(file: usize) -> impl Fn(String) -> Fault {
-    move |why| Fault { file, why }
+fn of(file: usize) -> impl Fn(String) -> FileFault {
+    move |why| FileFault { file, why }
 }
 
 const NO_CERTIFICATE: &str = "it has no certificate (-----BEGIN CERTIFICATE-----)";

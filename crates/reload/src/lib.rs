@@ -1,4 +1,4 @@
-//! [`Watched`]: files that are read again when they change. What is wrong never takes the place of
+//! [`ReloadedFiles`]: files that are read again when they change. What is wrong never takes the place of
 //! what was right.
 //!
 //! Usually it is one file. Files that are only right together, as a certificate and its key are, are
@@ -14,22 +14,22 @@ use std::time::SystemTime;
 use jreg_storage::error_chain;
 
 /// Makes a value of the files' texts, or says what is wrong with one.
-type Parse<T> = Box<dyn Fn(&[String]) -> Result<T, Fault> + Send + Sync>;
+type ParseFiles<T> = Box<dyn Fn(&[String]) -> Result<T, FileFault> + Send + Sync>;
 
 /// Files, and what they say together.
-pub struct Watched<T> {
+pub struct ReloadedFiles<T> {
     paths: Vec<PathBuf>,
     bytes_max: usize,
-    parse: Parse<T>,
+    parse: ParseFiles<T>,
     current: RwLock<Arc<T>>,
     /// How the files looked when they were last read, whether they were right or not.
-    seen: Mutex<Vec<Option<Stamp>>>,
+    seen: Mutex<Vec<Option<FileStamp>>>,
     generation: AtomicU64,
 }
 
 /// What is wrong with one of several files.
 #[derive(Debug)]
-pub struct Fault {
+pub struct FileFault {
     /// Its place among them.
     pub file: usize,
     /// What is wrong.
@@ -38,7 +38,7 @@ pub struct Fault {
 
 /// What changes with a file. Writing in place changes the time, replacing it the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     modified: SystemTime,
     bytes: u64,
     file: u64,
@@ -67,7 +67,7 @@ pub enum FileError {
 
 /// What came of looking at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
+pub enum ReloadOutcome {
     /// None has changed.
     Unchanged,
     /// What they say now holds.
@@ -76,13 +76,13 @@ pub enum Reload {
     Failed,
 }
 
-impl<T: fmt::Debug> fmt::Debug for Watched<T> {
+impl<T: fmt::Debug> fmt::Debug for ReloadedFiles<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").field("paths", &self.paths).finish_non_exhaustive()
     }
 }
 
-impl<T> Watched<T> {
+impl<T> ReloadedFiles<T> {
     /// Reads a file for the first time.
     pub fn open(
         path: impl Into<PathBuf>,
@@ -91,7 +91,7 @@ impl<T> Watched<T> {
     ) -> Result<Self, FileError> {
         let parse = move |texts: &[String]| {
             let text = texts.first().map_or("", String::as_str);
-            parse(text).map_err(|why| Fault { file: 0, why })
+            parse(text).map_err(|why| FileFault { file: 0, why })
         };
         Self::open_all(vec![path.into()], bytes_max, parse)
     }
@@ -100,7 +100,7 @@ impl<T> Watched<T> {
     pub fn open_all(
         paths: Vec<PathBuf>,
         bytes_max: usize,
-        parse: impl Fn(&[String]) -> Result<T, Fault> + Send + Sync + 'static,
+        parse: impl Fn(&[String]) -> Result<T, FileFault> + Send + Sync + 'static,
     ) -> Result<Self, FileError> {
         let seen = stamps(&paths);
         let current = read(&paths, bytes_max, &parse)?;
@@ -125,12 +125,12 @@ impl<T> Watched<T> {
     }
 
     /// Looks at the files, and reads them if one looks different. Blocks as a disk does.
-    pub fn reload(&self) -> Reload {
+    pub fn reload(&self) -> ReloadOutcome {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Before they are read: what changes meanwhile is seen the next time.
         let stamps = stamps(&self.paths);
         if stamps == *seen {
-            return Reload::Unchanged;
+            return ReloadOutcome::Unchanged;
         }
         let changed = stamps.iter().zip(&*seen).position(|(new, old)| new != old);
         let path = changed.and_then(|place| self.paths.get(place));
@@ -141,35 +141,35 @@ impl<T> Watched<T> {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 self.generation.fetch_add(1, Ordering::Release);
                 tracing::info!(path, "configuration file reloaded");
-                Reload::Done
+                ReloadOutcome::Done
             }
             Err(error) => {
                 let error = error_chain(&error);
                 tracing::error!(error, "cannot use the changed file; keeping the previous version");
-                Reload::Failed
+                ReloadOutcome::Failed
             }
         }
     }
 }
 
-fn stamp(path: &Path) -> io::Result<Stamp> {
+fn stamp(path: &Path) -> io::Result<FileStamp> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path)?;
     let modified = metadata.modified()?;
-    Ok(Stamp { modified, bytes: metadata.len(), file: metadata.ino() })
+    Ok(FileStamp { modified, bytes: metadata.len(), file: metadata.ino() })
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+fn stamps(paths: &[PathBuf]) -> Vec<Option<FileStamp>> {
     paths.iter().map(|path| stamp(path).ok()).collect()
 }
 
 fn read<T>(
     paths: &[PathBuf],
     bytes_max: usize,
-    parse: impl Fn(&[String]) -> Result<T, Fault>,
+    parse: impl Fn(&[String]) -> Result<T, FileFault>,
 ) -> Result<T, FileError> {
     let texts: Result<Vec<_>, _> = paths.iter().map(|path| text(path, bytes_max)).collect();
-    parse(&texts?).map_err(|Fault { file, why }| FileError::Wrong {
+    parse(&texts?).map_err(|FileFault { file, why }| FileError::Wrong {
         path: paths.get(file).cloned().unwrap_or_default(),
         why,
     })
@@ -195,26 +195,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("number");
         let parse = |text: &str| text.trim().parse::<u32>().map_err(|error| error.to_string());
-        assert!(matches!(Watched::open(&path, 10, parse), Err(FileError::Unreadable { .. })));
+        assert!(matches!(ReloadedFiles::open(&path, 10, parse), Err(FileError::Unreadable { .. })));
         std::fs::write(&path, "1").unwrap();
-        let file = Watched::open(&path, 10, parse).unwrap();
-        assert_eq!((file.reload(), *file.get(), file.generation()), (Reload::Unchanged, 1, 0));
+        let file = ReloadedFiles::open(&path, 10, parse).unwrap();
+        assert_eq!(
+            (file.reload(), *file.get(), file.generation()),
+            (ReloadOutcome::Unchanged, 1, 0)
+        );
         for (text, reload, value) in [
-            ("22", Reload::Done, 22),
-            ("xyz", Reload::Failed, 22),
-            ("9999999999999", Reload::Failed, 22),
-            ("3333", Reload::Done, 3333),
+            ("22", ReloadOutcome::Done, 22),
+            ("xyz", ReloadOutcome::Failed, 22),
+            ("9999999999999", ReloadOutcome::Failed, 22),
+            ("3333", ReloadOutcome::Done, 3333),
         ] {
             std::fs::write(&path, text).unwrap();
             assert_eq!((file.reload(), *file.get()), (reload, value), "{text}");
-            assert_eq!(file.reload(), Reload::Unchanged, "said once");
+            assert_eq!(file.reload(), ReloadOutcome::Unchanged, "said once");
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!((file.reload(), *file.get()), (Reload::Failed, 3333));
+        assert_eq!((file.reload(), *file.get()), (ReloadOutcome::Failed, 3333));
         let other = folder.path().join("other");
         std::fs::write(&other, "4444").unwrap();
         std::fs::rename(&other, &path).unwrap();
-        assert_eq!((file.reload(), *file.get(), file.generation()), (Reload::Done, 4444, 3));
+        assert_eq!((file.reload(), *file.get(), file.generation()), (ReloadOutcome::Done, 4444, 3));
     }
     #[test]
     fn files_that_belong_together_are_right_together_or_not_at_all() {
@@ -222,18 +225,22 @@ mod tests {
         let paths = vec![folder.path().join("a"), folder.path().join("b")];
         let equal = |texts: &[String]| match texts {
             [a, b] if a == b => Ok(a.clone()),
-            _ => Err(Fault { file: 1, why: "it is not like the other".to_owned() }),
+            _ => Err(FileFault { file: 1, why: "it is not like the other".to_owned() }),
         };
         std::fs::write(&paths[0], "1").unwrap();
         std::fs::write(&paths[1], "22").unwrap();
-        let error = Watched::open_all(paths.clone(), 10, equal).unwrap_err();
+        let error = ReloadedFiles::open_all(paths.clone(), 10, equal).unwrap_err();
         assert_eq!(error.to_string(), format!("{}: it is not like the other", paths[1].display()));
         std::fs::write(&paths[0], "22").unwrap();
-        let files = Watched::open_all(paths.clone(), 10, equal).unwrap();
+        let files = ReloadedFiles::open_all(paths.clone(), 10, equal).unwrap();
         std::fs::write(&paths[0], "333").unwrap();
-        assert_eq!((files.reload(), &**files.get()), (Reload::Failed, "22"), "half a change");
+        assert_eq!(
+            (files.reload(), &**files.get()),
+            (ReloadOutcome::Failed, "22"),
+            "half a change"
+        );
         std::fs::write(&paths[1], "333").unwrap();
-        assert_eq!((files.reload(), &**files.get()), (Reload::Done, "333"));
-        assert_eq!(files.reload(), Reload::Unchanged);
+        assert_eq!((files.reload(), &**files.get()), (ReloadOutcome::Done, "333"));
+        assert_eq!(files.reload(), ReloadOutcome::Unchanged);
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::Metrics;
 
-use output::Output;
+use output::AuditOutput;
 
 /// The most lines that wait to be written. Then requests wait.
 pub const LINES_WAITING_MAX: usize = 1024;
@@ -67,7 +67,7 @@ impl fmt::Display for AuditTarget {
 
 /// A decision, as it stands in a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct AuditRecord {
     /// When the line was made (RFC 3339, UTC).
     pub time: String,
     /// The request.
@@ -134,11 +134,11 @@ pub struct Entry {
 
 /// Where decisions are written.
 #[derive(Clone, Debug)]
-pub struct AuditLog(Option<Arc<Inner>>);
+pub struct AuditLog(Option<Arc<AuditQueue>>);
 
 #[derive(Debug)]
-struct Inner {
-    queue: mpsc::Sender<Order>,
+struct AuditQueue {
+    queue: mpsc::Sender<WriterOrder>,
     reads: bool,
     is_file: bool,
     metrics: Arc<Metrics>,
@@ -146,7 +146,7 @@ struct Inner {
 
 /// What the writer is to do.
 #[derive(Debug)]
-enum Order {
+enum WriterOrder {
     /// Write a line, then say so.
     Write(Vec<u8>, oneshot::Sender<()>),
     /// Open the file again.
@@ -203,7 +203,7 @@ impl AuditLog {
         options: &AuditOptions,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, AuditError> {
-        let opened = Output::open(target);
+        let opened = AuditOutput::open(target);
         let opened =
             opened.map_err(|source| AuditError::Open { target: target.to_string(), source })?;
         let Some(output) = opened else { return Ok(Self(None)) };
@@ -215,7 +215,7 @@ impl AuditLog {
             .spawn(move || write(output, orders, &counts))
             .map_err(AuditError::Thread)?;
         let (reads, metrics) = (options.reads, Arc::clone(metrics));
-        Ok(Self(Some(Arc::new(Inner { queue, reads, is_file, metrics }))))
+        Ok(Self(Some(Arc::new(AuditQueue { queue, reads, is_file, metrics }))))
     }
 
     /// Whether decisions are written.
@@ -237,7 +237,7 @@ impl AuditLog {
     pub async fn record(&self, entry: &impl Serialize) {
         let Some(inner) = &self.0 else { return };
         let (done, written) = oneshot::channel();
-        let queued = inner.queue.send(Order::Write(line(entry), done)).await.is_ok();
+        let queued = inner.queue.send(WriterOrder::Write(line(entry), done)).await.is_ok();
         if !queued || written.await.is_err() {
             inner.metrics.count_audit("failed", 1);
             tracing::error!("the audit log writer has ended: a line is lost");
@@ -248,7 +248,7 @@ impl AuditLog {
     pub fn record_later(&self, entry: &impl Serialize) {
         let Some(inner) = &self.0 else { return };
         let (done, _) = oneshot::channel();
-        if inner.queue.try_send(Order::Write(line(entry), done)).is_err() {
+        if inner.queue.try_send(WriterOrder::Write(line(entry), done)).is_err() {
             inner.metrics.count_audit("failed", 1);
             tracing::error!("the audit log queue is full: a line is lost");
         }
@@ -258,7 +258,7 @@ impl AuditLog {
     pub async fn flush(&self) {
         if let Some(inner) = &self.0 {
             let (done, written) = oneshot::channel();
-            if inner.queue.send(Order::Flush(done)).await.is_ok() {
+            if inner.queue.send(WriterOrder::Flush(done)).await.is_ok() {
                 // Whoever ended has said so.
                 let _ = written.await;
             }
@@ -269,7 +269,7 @@ impl AuditLog {
     pub async fn reopen(&self) {
         if let Some(inner) = &self.0 {
             // Whoever ended has said so.
-            let _ = inner.queue.send(Order::Reopen).await;
+            let _ = inner.queue.send(WriterOrder::Reopen).await;
         }
     }
 }
@@ -280,7 +280,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// A tag that GC removed in the background because its manifest had been absent for the grace.
 #[derive(Debug, Serialize)]
-pub struct GcEntry {
+pub struct GcAuditRecord {
     time: String,
     event: &'static str,
     operation: &'static str,
@@ -292,7 +292,7 @@ pub struct GcEntry {
     digest: Option<String>,
 }
 
-impl GcEntry {
+impl GcAuditRecord {
     /// The tag is the last part of the key that the action names.
     pub fn tag_removed(action: &jreg_registry::GcAction) -> Self {
         Self {
@@ -313,19 +313,19 @@ fn line(entry: &impl Serialize) -> Vec<u8> {
 }
 
 /// Writes what comes, until nobody is left to send anything.
-fn write(mut output: Output, mut orders: mpsc::Receiver<Order>, metrics: &Metrics) {
+fn write(mut output: AuditOutput, mut orders: mpsc::Receiver<WriterOrder>, metrics: &Metrics) {
     let mut is_failing = false;
     while let Some(first) = orders.blocking_recv() {
         let (mut lines, mut waiting, mut reopens) = (Vec::new(), Vec::new(), false);
         let more = std::iter::from_fn(|| orders.try_recv().ok()).take(BATCH_LINES_MAX - 1);
         for order in std::iter::once(first).chain(more) {
             match order {
-                Order::Write(line, done) => {
+                WriterOrder::Write(line, done) => {
                     lines.push(line);
                     waiting.push(done);
                 }
-                Order::Reopen => reopens = true,
-                Order::Flush(done) => waiting.push(done),
+                WriterOrder::Reopen => reopens = true,
+                WriterOrder::Flush(done) => waiting.push(done),
             }
         }
         let (written, result) = output.write(&lines, reopens);

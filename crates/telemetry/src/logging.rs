@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use background::Background;
+use background::BackgroundWriter;
 pub use background::{LogGuard, dropped_lines};
 
 /// The form of the log.
@@ -48,7 +48,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogGuard, LogError> {
     // The settings hold only filters that parse.
     let filter: Targets = filter.parse().unwrap_or_default();
     let terminal = io::stderr().is_terminal();
-    let (writer, guard) = Background::start(io::stderr())?;
+    let (writer, guard) = BackgroundWriter::start(io::stderr())?;
     // The filter is not the layer's own: that would cost each event a look-up.
     let registry = tracing_subscriber::registry().with(filter);
     if pretty(format, terminal) {

@@ -29,16 +29,16 @@ const LATENCY_BOUNDS_S: [f64; 14] =
 
 /// A label set that is one or two pairs of a fixed name and a value of a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Labels<const N: usize>([(&'static str, Word); N]);
+struct MetricLabels<const N: usize>([(&'static str, LabelValue); N]);
 
 /// By the values alone: the names are the same wherever two are compared, and each request is counted
 /// several times.
-impl<const N: usize> Hash for Labels<N> {
+impl<const N: usize> Hash for MetricLabels<N> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         for (_, value) in self.0 {
             match value {
-                Word::Text(text) => state.write(text.as_bytes()),
-                Word::Number(number) => state.write_u16(number),
+                LabelValue::Text(text) => state.write(text.as_bytes()),
+                LabelValue::Number(number) => state.write_u16(number),
             }
         }
     }
@@ -46,26 +46,26 @@ impl<const N: usize> Hash for Labels<N> {
 
 /// A value of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+enum LabelValue {
     Text(&'static str),
     Number(u16),
 }
 
-impl<const N: usize> EncodeLabelSet for Labels<N> {
+impl<const N: usize> EncodeLabelSet for MetricLabels<N> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         use prometheus_client::encoding::EncodeLabel;
         for (name, value) in self.0 {
             match value {
-                Word::Text(text) => (name, text).encode(encoder.encode_label())?,
-                Word::Number(number) => (name, number).encode(encoder.encode_label())?,
+                LabelValue::Text(text) => (name, text).encode(encoder.encode_label())?,
+                LabelValue::Number(number) => (name, number).encode(encoder.encode_label())?,
             }
         }
         Ok(())
     }
 }
 
-type Counters<const N: usize> = Family<Labels<N>, Counter>;
-type Histograms = Family<Labels<1>, Histogram, fn() -> Histogram>;
+type Counters<const N: usize> = Family<MetricLabels<N>, Counter>;
+type Histograms = Family<MetricLabels<1>, Histogram, fn() -> Histogram>;
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ pub struct Metrics {
     upload_slots_free: Gauge,
     upload_buffer_free: Gauge,
     manifest_buffer_free: Gauge,
-    waiting: Family<Labels<1>, Gauge>,
+    waiting: Family<MetricLabels<1>, Gauge>,
     waits: Counters<2>,
     log_lines_dropped: Counter,
     cache_lookups: Counters<1>,
@@ -108,7 +108,7 @@ pub struct Metrics {
     gc_queued_bytes: Counter,
     fsck_runs: Counters<1>,
     fsck_last_success: Gauge<f64, AtomicU64>,
-    fsck_findings: Family<Labels<1>, Gauge>,
+    fsck_findings: Family<MetricLabels<1>, Gauge>,
     fsck_hashed_bytes: Counter,
     auth_attempts: Counters<2>,
     auth_tokens: Counters<1>,
@@ -134,8 +134,8 @@ pub enum RunEnd {
 }
 
 impl RunEnd {
-    fn word(self) -> Word {
-        Word::Text(match self {
+    fn word(self) -> LabelValue {
+        LabelValue::Text(match self {
             Self::Ok => "ok",
             Self::Failed => "failed",
             Self::Damaged => "damaged",
@@ -261,8 +261,8 @@ impl Metrics {
             "Log lines dropped because standard error was not read in time",
             self.log_lines_dropped.clone(),
         );
-        let build: Family<Labels<1>, Gauge> = Family::default();
-        let version = Labels([("version", Word::Text(env!("CARGO_PKG_VERSION")))]);
+        let build: Family<MetricLabels<1>, Gauge> = Family::default();
+        let version = MetricLabels([("version", LabelValue::Text(env!("CARGO_PKG_VERSION")))]);
         build.get_or_create(&version).set(1);
         registry.register("build_info", "Version of jreg", build);
     }
@@ -424,17 +424,19 @@ impl Metrics {
 
     /// Counts a connection that was cut off.
     pub fn count_cut(&self, reason: &'static str) {
-        self.connections_cut.get_or_create(&Labels([("reason", Word::Text(reason))])).inc();
+        self.connections_cut
+            .get_or_create(&MetricLabels([("reason", LabelValue::Text(reason))]))
+            .inc();
     }
 
     /// Counts a request that was refused as one too many.
     pub fn count_limited(&self, kind: &'static str) {
-        self.limited.get_or_create(&Labels([("kind", Word::Text(kind))])).inc();
+        self.limited.get_or_create(&MetricLabels([("kind", LabelValue::Text(kind))])).inc();
     }
 
     /// Counts lines of the audit log.
     pub fn count_audit(&self, outcome: &'static str, lines: usize) {
-        let labels = Labels([("outcome", Word::Text(outcome))]);
+        let labels = MetricLabels([("outcome", LabelValue::Text(outcome))]);
         self.audit_lines.get_or_create(&labels).inc_by(lines as u64);
     }
 
@@ -465,17 +467,23 @@ impl Metrics {
 
     /// Counts that an authority was asked for a certificate.
     pub fn count_acme_order(&self, outcome: &'static str) {
-        self.acme_orders.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+        self.acme_orders
+            .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
+            .inc();
     }
 
     /// Counts a handshake.
     pub fn count_tls_handshake(&self, outcome: &'static str) {
-        self.tls_handshakes.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+        self.tls_handshakes
+            .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
+            .inc();
     }
 
     /// Counts that the files of TLS were read again.
     pub fn count_tls_reload(&self, outcome: &'static str) {
-        self.tls_reloads.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+        self.tls_reloads
+            .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
+            .inc();
     }
 
     /// Notes when the server's certificate expires.
@@ -486,26 +494,26 @@ impl Metrics {
 
     /// Counts credentials that were looked at.
     pub fn count_auth(&self, kind: &'static str, outcome: &'static str) {
-        let kind = ("kind", Word::Text(kind));
-        let labels = Labels([kind, ("outcome", Word::Text(outcome))]);
+        let kind = ("kind", LabelValue::Text(kind));
+        let labels = MetricLabels([kind, ("outcome", LabelValue::Text(outcome))]);
         self.auth_attempts.get_or_create(&labels).inc();
     }
 
     /// Counts a token that was issued.
     pub fn count_token(&self, kind: &'static str) {
-        self.auth_tokens.get_or_create(&Labels([("kind", Word::Text(kind))])).inc();
+        self.auth_tokens.get_or_create(&MetricLabels([("kind", LabelValue::Text(kind))])).inc();
     }
 
     /// Counts a file that was read again.
     pub fn count_auth_reload(&self, file: &'static str, outcome: &'static str) {
-        let file = ("file", Word::Text(file));
-        let labels = Labels([file, ("outcome", Word::Text(outcome))]);
+        let file = ("file", LabelValue::Text(file));
+        let labels = MetricLabels([file, ("outcome", LabelValue::Text(outcome))]);
         self.auth_reloads.get_or_create(&labels).inc();
     }
 
     /// Counts a collection that ended well.
     pub fn count_collection(&self, done: &GcReport, duration: Duration) {
-        self.gc_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
+        self.gc_runs.get_or_create(&MetricLabels([("outcome", RunEnd::Ok.word())])).inc();
         self.gc_seconds.inc_by(duration.as_secs_f64());
         self.gc_last_success.set(unix_time());
         self.gc_queued_bytes.inc_by(done.queued_bytes);
@@ -522,7 +530,7 @@ impl Metrics {
     }
 
     fn count_tally(&self, kind: &'static str, tally: &GcTally) {
-        let kind = ("kind", Word::Text(kind));
+        let kind = ("kind", LabelValue::Text(kind));
         for (outcome, count) in [
             ("scanned", tally.scanned),
             ("kept", tally.kept),
@@ -532,26 +540,26 @@ impl Metrics {
             ("withheld", tally.withheld),
             ("failed", tally.failed),
         ] {
-            let labels = Labels([kind, ("outcome", Word::Text(outcome))]);
+            let labels = MetricLabels([kind, ("outcome", LabelValue::Text(outcome))]);
             self.gc_objects.get_or_create(&labels).inc_by(count);
         }
-        self.gc_removed_bytes.get_or_create(&Labels([kind])).inc_by(tally.removed_bytes);
+        self.gc_removed_bytes.get_or_create(&MetricLabels([kind])).inc_by(tally.removed_bytes);
     }
 
     /// Counts a collection that was given up.
     pub fn count_failed_collection(&self, end: RunEnd) {
-        self.gc_runs.get_or_create(&Labels([("outcome", end.word())])).inc();
+        self.gc_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
     /// Counts a check that came to its end.
     pub fn count_check(&self, checked: &FsckReport) {
-        self.fsck_runs.get_or_create(&Labels([("outcome", RunEnd::Ok.word())])).inc();
+        self.fsck_runs.get_or_create(&MetricLabels([("outcome", RunEnd::Ok.word())])).inc();
         self.fsck_last_success.set(unix_time());
         self.fsck_hashed_bytes.inc_by(checked.hashed_bytes);
         for (severity, count) in
             [("damage", checked.damage), ("untidy", checked.untidy), ("note", checked.notes)]
         {
-            let labels = Labels([("severity", Word::Text(severity))]);
+            let labels = MetricLabels([("severity", LabelValue::Text(severity))]);
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.fsck_findings.get_or_create(&labels).set(count);
         }
@@ -559,15 +567,15 @@ impl Metrics {
 
     /// Counts a check that was given up.
     pub fn count_failed_check(&self, end: RunEnd) {
-        self.fsck_runs.get_or_create(&Labels([("outcome", end.word())])).inc();
+        self.fsck_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
     /// Counts an answered request.
     pub fn count_request(&self, request: &AnsweredRequest) {
-        let endpoint = ("endpoint", Word::Text(request.endpoint));
-        let status = ("status", Word::Number(request.status));
-        self.requests.get_or_create(&Labels([endpoint, status])).inc();
-        let by_endpoint = Labels([endpoint]);
+        let endpoint = ("endpoint", LabelValue::Text(request.endpoint));
+        let status = ("status", LabelValue::Number(request.status));
+        self.requests.get_or_create(&MetricLabels([endpoint, status])).inc();
+        let by_endpoint = MetricLabels([endpoint]);
         self.request_seconds.get_or_create(&by_endpoint).observe(request.duration.as_secs_f64());
         self.received_bytes.get_or_create(&by_endpoint).inc_by(request.received_bytes);
         self.sent_bytes.get_or_create(&by_endpoint).inc_by(request.sent_bytes);
@@ -580,34 +588,38 @@ impl Metrics {
         outcome: &'static str,
         duration: Duration,
     ) {
-        let operation = ("operation", Word::Text(operation));
-        let labels = Labels([operation, ("outcome", Word::Text(outcome))]);
+        let operation = ("operation", LabelValue::Text(operation));
+        let labels = MetricLabels([operation, ("outcome", LabelValue::Text(outcome))]);
         self.store_requests.get_or_create(&labels).inc();
-        self.store_seconds.get_or_create(&Labels([operation])).observe(duration.as_secs_f64());
+        self.store_seconds
+            .get_or_create(&MetricLabels([operation]))
+            .observe(duration.as_secs_f64());
     }
 
     /// Counts a slow read; `outcome` says what became of the second request for it.
     pub fn count_hedge(&self, outcome: &'static str) {
-        self.store_hedges.get_or_create(&Labels([("outcome", Word::Text(outcome))])).inc();
+        self.store_hedges
+            .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
+            .inc();
     }
 
     /// Notes how a budget is used, other than those of [`RegistryUsage`].
     pub fn set_budget(&self, budget: &'static str, usage: BudgetUsage) {
-        let label = ("budget", Word::Text(budget));
-        self.waiting.get_or_create(&Labels([label])).set(saturated(usage.waiting));
+        let label = ("budget", LabelValue::Text(budget));
+        self.waiting.get_or_create(&MetricLabels([label])).set(saturated(usage.waiting));
         let served = usage.waits.saturating_sub(usage.refused + usage.waiting as u64);
         for (outcome, count) in [("served", served), ("refused", usage.refused)] {
-            let labels = Labels([label, ("outcome", Word::Text(outcome))]);
+            let labels = MetricLabels([label, ("outcome", LabelValue::Text(outcome))]);
             self.waits.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
         }
     }
 
     /// What counts who waits for a budget that keeps no count itself.
     pub fn budget(&self, budget: &'static str) -> WaitCounts {
-        let label = ("budget", Word::Text(budget));
-        let served = Labels([label, ("outcome", Word::Text("served"))]);
+        let label = ("budget", LabelValue::Text(budget));
+        let served = MetricLabels([label, ("outcome", LabelValue::Text("served"))]);
         WaitCounts {
-            waiting: self.waiting.get_or_create_owned(&Labels([label])),
+            waiting: self.waiting.get_or_create_owned(&MetricLabels([label])),
             served: self.waits.get_or_create_owned(&served),
         }
     }
@@ -626,7 +638,7 @@ impl Metrics {
         self.set_budget("upload_buffer", usage.upload_buffer);
         self.clock_difference.set(usage.clock_difference.as_secs_f64());
         for (outcome, count) in [("hit", usage.cache_hits), ("miss", usage.cache_misses)] {
-            let labels = Labels([("outcome", Word::Text(outcome))]);
+            let labels = MetricLabels([("outcome", LabelValue::Text(outcome))]);
             self.cache_lookups.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
         }
         let mut text = String::new();
@@ -668,17 +680,17 @@ pub struct WaitCounts {
 
 impl WaitCounts {
     /// Counts one that waits for as long as the returned value lives.
-    pub fn wait(&self) -> Raised {
+    pub fn wait(&self) -> GaugeGuard {
         self.served.inc();
-        Raised::new(&self.waiting)
+        GaugeGuard::new(&self.waiting)
     }
 }
 
 /// A gauge that is one higher for as long as this lives.
 #[derive(Debug)]
-pub struct Raised(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Raised {
+impl GaugeGuard {
     /// Raises a gauge by one.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.inc();
@@ -686,7 +698,7 @@ impl Raised {
     }
 }
 
-impl Drop for Raised {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -759,7 +771,7 @@ mod tests {
     #[test]
     fn a_raised_gauge_falls_when_its_guard_goes() {
         let metrics = Metrics::new();
-        let guard = Raised::new(&metrics.uploads);
+        let guard = GaugeGuard::new(&metrics.uploads);
         has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 1");
         drop(guard);
         has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 0");

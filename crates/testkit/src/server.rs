@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jreg::app::App;
 use jreg_access::{Authorizer, Open};
 use jreg_config::Settings;
-use jreg_net::server::{Ending, Running};
+use jreg_net::server::{RunningServer, ServerEnding};
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -79,7 +79,7 @@ impl ServerSpec {
 #[derive(Debug)]
 pub struct TestServer {
     address: SocketAddr,
-    running: Running,
+    running: RunningServer,
     spec: ServerSpec,
     store: Arc<dyn Store>,
     home: Home,
@@ -113,13 +113,13 @@ impl TestServer {
     /// off.
     pub async fn stop(self) {
         let ending = self.running.shutdown().await;
-        assert_eq!(ending, Ending::Whole, "a request or a connection would not end");
+        assert_eq!(ending, ServerEnding::Whole, "a request or a connection would not end");
     }
 
     /// Stops it, and starts another on the same folder or bucket.
     pub async fn restart(self) -> Self {
         let Self { running, spec, store, home, .. } = self;
-        assert_eq!(running.shutdown().await, Ending::Whole);
+        assert_eq!(running.shutdown().await, ServerEnding::Whole);
         drop(store);
         Self::start_in(spec, home).await
     }

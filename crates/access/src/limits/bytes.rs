@@ -1,4 +1,4 @@
-//! [`Account`]: how many bytes of bodies one client has in flight.
+//! [`ByteAccount`]: how many bytes of bodies one client has in flight.
 //!
 //! A body is in flight from the moment that its first byte may come or go until it is done with. It
 //! counts with the length that was announced, from the beginning to the end; without one, with what has
@@ -10,20 +10,19 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jreg_auth::Identity;
-use jreg_auth::Network;
+use jreg_auth::{Identity, Network};
 use jreg_telemetry::metrics::Metrics;
 
-use super::{Client, Exceeded};
+use super::{LimitExceeded, LimitedClient};
 
 /// The limits of bytes in flight, where there are any.
 #[derive(Debug)]
-pub(super) struct Bytes {
+pub(super) struct ByteLimits {
     addresses: Option<Arc<InFlight<Network>>>,
-    clients: Option<Arc<InFlight<Client>>>,
+    clients: Option<Arc<InFlight<LimitedClient>>>,
 }
 
-impl Bytes {
+impl ByteLimits {
     /// `None`: no limit. 0 bytes are none.
     pub(super) fn new(per_address: u64, per_client: u64) -> Option<Self> {
         let (addresses, clients) = (InFlight::new(per_address), InFlight::new(per_client));
@@ -35,9 +34,9 @@ impl Bytes {
         identity: &Identity,
         address: Option<Network>,
         metrics: &Arc<Metrics>,
-    ) -> Account {
-        let client = Client::of(identity, address);
-        Account {
+    ) -> ByteAccount {
+        let client = LimitedClient::of(identity, address);
+        ByteAccount {
             address: self.addresses.clone().zip(address),
             client: self.clients.clone().zip(client),
             metrics: Arc::clone(metrics),
@@ -47,29 +46,33 @@ impl Bytes {
 
 /// What the bodies of one request are counted to.
 #[derive(Debug)]
-pub struct Account {
+pub struct ByteAccount {
     address: Option<(Arc<InFlight<Network>>, Network)>,
-    client: Option<(Arc<InFlight<Client>>, Client)>,
+    client: Option<(Arc<InFlight<LimitedClient>>, LimitedClient)>,
     metrics: Arc<Metrics>,
 }
 
-impl Account {
+impl ByteAccount {
     /// Counts a body for as long as the returned value lives. `announced` is its length in bytes,
     /// `None` if nobody knows it yet. One without a byte does not count.
     ///
     /// # Errors
     ///
-    /// [`Exceeded::Bytes`].
-    pub fn begin(&self, announced: Option<u64>) -> Result<Option<Moving>, Exceeded> {
+    /// [`LimitExceeded::Bytes`].
+    pub fn begin(&self, announced: Option<u64>) -> Result<Option<BytesInFlight>, LimitExceeded> {
         if announced == Some(0) {
             return Ok(None);
         }
         let address = self.counted("address_bytes", begun(self.address.as_ref(), announced))?;
         let client = self.counted("identity_bytes", begun(self.client.as_ref(), announced))?;
-        Ok(Some(Moving { address, client, is_announced: announced.is_some() }))
+        Ok(Some(BytesInFlight { address, client, is_announced: announced.is_some() }))
     }
 
-    fn counted<T>(&self, kind: &'static str, result: Result<T, Exceeded>) -> Result<T, Exceeded> {
+    fn counted<T>(
+        &self,
+        kind: &'static str,
+        result: Result<T, LimitExceeded>,
+    ) -> Result<T, LimitExceeded> {
         if result.is_err() {
             self.metrics.count_limited(kind);
         }
@@ -79,13 +82,13 @@ impl Account {
 
 /// A body that is counted until this is dropped.
 #[derive(Debug)]
-pub struct Moving {
+pub struct BytesInFlight {
     address: Option<Share<Network>>,
-    client: Option<Share<Client>>,
+    client: Option<Share<LimitedClient>>,
     is_announced: bool,
 }
 
-impl Moving {
+impl BytesInFlight {
     /// So many more bytes have come. They count if they were not announced.
     pub fn came(&mut self, bytes: usize) {
         if self.is_announced {
@@ -127,14 +130,14 @@ impl<K: Clone + Eq + Hash> InFlight<K> {
 fn begun<K: Clone + Eq + Hash>(
     of: Option<&(Arc<InFlight<K>>, K)>,
     announced: Option<u64>,
-) -> Result<Option<Share<K>>, Exceeded> {
+) -> Result<Option<Share<K>>, LimitExceeded> {
     let Some((of, key)) = of else { return Ok(None) };
     let mut all = of.running();
     let found = all.entry(key.clone()).or_default();
     // A body of unknown length has at least one byte.
     let sum = found.bytes.saturating_add(announced.unwrap_or(1));
     if found.bodies > 0 && sum > of.max {
-        return Err(Exceeded::Bytes { max: of.max });
+        return Err(LimitExceeded::Bytes { max: of.max });
     }
     let bytes = announced.unwrap_or_default();
     found.bodies += 1;
@@ -183,8 +186,8 @@ mod tests {
 
     use super::*;
 
-    fn bytes(per_address: u64, per_client: u64) -> impl Fn(&str, u8) -> Account {
-        let bytes = Bytes::new(per_address, per_client).unwrap();
+    fn bytes(per_address: u64, per_client: u64) -> impl Fn(&str, u8) -> ByteAccount {
+        let bytes = ByteLimits::new(per_address, per_client).unwrap();
         let metrics = Arc::new(Metrics::new());
         move |name, last| {
             let identity = match name {
@@ -196,7 +199,7 @@ mod tests {
         }
     }
 
-    const OVER: Exceeded = Exceeded::Bytes { max: 10 };
+    const OVER: LimitExceeded = LimitExceeded::Bytes { max: 10 };
 
     #[test]
     fn announced_bytes_count_from_the_beginning_to_the_end() {
@@ -245,7 +248,10 @@ mod tests {
         let account = bytes(10, 5);
         let first = account("alice", 1).begin(Some(5)).unwrap();
         for _ in 0..3 {
-            assert_eq!(account("alice", 1).begin(Some(1)).unwrap_err(), Exceeded::Bytes { max: 5 });
+            assert_eq!(
+                account("alice", 1).begin(Some(1)).unwrap_err(),
+                LimitExceeded::Bytes { max: 5 }
+            );
         }
         let second = account("bob", 1).begin(Some(5)).unwrap();
         assert_eq!(account("carol", 1).begin(Some(1)).unwrap_err(), OVER);
@@ -261,6 +267,6 @@ mod tests {
         assert!(account("", 1).begin(Some(1)).is_err());
         drop(account("", 2).begin(Some(10)).unwrap());
         drop(first);
-        assert!(Bytes::new(0, 0).is_none());
+        assert!(ByteLimits::new(0, 0).is_none());
     }
 }

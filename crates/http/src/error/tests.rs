@@ -173,13 +173,13 @@ fn refusals() -> Vec<ApiError> {
     let access = |right| RefusedAccess::new(Credentialed::As("alice".to_owned()), right);
     let push = Right::Push("other/app".parse().unwrap());
     let reason = || "because".to_owned();
-    let challenge = || "Basic realm=\"a\"".to_owned();
+    let challenge = || Some("Basic realm=\"a\"".to_owned());
     let mut refusals: Vec<ApiError> = vec![
-        Denied::Forbidden { access: access(&push), reason: reason() }.into(),
-        Denied::Hidden { name: name(), access: access(&push), reason: reason() }.into(),
-        Denied::Delayed { wait: Duration::from_millis(1500) }.into(),
-        TokenError::Delayed { wait: Duration::from_secs(2) }.into(),
-        TokenError::Scope.into(),
+        AuthError::Forbidden { access: access(&push), reason: reason() }.into(),
+        AuthError::Hidden { name: name(), access: access(&push), reason: reason() }.into(),
+        AuthError::Throttled { wait: Duration::from_millis(1500) }.into(),
+        AuthError::Throttled { wait: Duration::from_secs(2) }.into(),
+        AuthError::ScopeNotGranted.into(),
         ApiError::deletes_are_off(),
         Error::NameUnknown { name: name() }.into(),
         Error::TagProtected { name: name(), tag: "v1".parse().unwrap() }.into(),
@@ -188,11 +188,13 @@ fn refusals() -> Vec<ApiError> {
         for right in [&Right::Enter, &Right::List, &push] {
             let access = RefusedAccess::new(by.clone(), right);
             let (challenge, reason) = (challenge(), reason());
-            refusals.push(Denied::Unauthenticated { challenge, access, reason }.into());
+            refusals.push(AuthError::Unauthenticated { challenge, access, reason }.into());
         }
         for scope in ["", "repository:other/app:pull,push"] {
             let access = RefusedAccess::of_scope(by.clone(), &TokenScope::parse([scope]));
-            refusals.push(TokenError::Unauthenticated { access, reason: reason() }.into());
+            refusals.push(
+                AuthError::Unauthenticated { challenge: None, access, reason: reason() }.into(),
+            );
         }
     }
     refusals
@@ -206,7 +208,7 @@ fn c23_a_refusal_ends_what_docker_does_and_is_shown() {
     }
     let push = Right::Push("other/app".parse().unwrap());
     let access = RefusedAccess::new(Credentialed::As("alice".to_owned()), &push);
-    let error = ApiError::from(Denied::Forbidden { access, reason: "because".to_owned() });
+    let error = ApiError::from(AuthError::Forbidden { access, reason: "because".to_owned() });
     assert_eq!(error.message, "alice may not push to other/app");
 }
 
@@ -214,12 +216,12 @@ fn c23_a_refusal_ends_what_docker_does_and_is_shown() {
 fn c23_a_temporary_refusal_is_retried_by_docker() {
     let wait = Duration::from_secs(1);
     for error in [
-        ApiError::from(Exceeded::Requests { wait }),
-        Exceeded::Uploads { max: 1 }.into(),
-        Exceeded::Bytes { max: 1 }.into(),
+        ApiError::from(LimitExceeded::Requests { wait }),
+        LimitExceeded::Uploads { max: 1 }.into(),
+        LimitExceeded::Bytes { max: 1 }.into(),
         Error::Busy { what: "uploads" }.into(),
-        Denied::Busy.into(),
-        TokenError::Busy.into(),
+        AuthError::Busy.into(),
+        AuthError::Busy.into(),
     ] {
         assert!(error.is_temporary() && docker_retries(&error), "{error:?}");
         assert!(!matches!(error.retry, Retry::Never), "{error:?}");
@@ -234,14 +236,14 @@ fn c23_a_temporary_refusal_is_retried_by_docker() {
 fn a_denial_is_401_with_a_challenge_or_403() {
     let challenge = r#"Bearer realm="https://a/token",service="a""#;
     let access = RefusedAccess::new(Credentialed::No, &Right::Enter);
-    let api = ApiError::from(Denied::Unauthenticated {
-        challenge: challenge.to_owned(),
+    let api = ApiError::from(AuthError::Unauthenticated {
+        challenge: Some(challenge.to_owned()),
         access: access.clone(),
         reason: "because".to_owned(),
     });
     assert_eq!((api.status.as_u16(), api.code), (401, ErrorCode::Unauthorized));
     let value = HeaderValue::from_static(challenge);
     assert_eq!(api.headers, [(header::WWW_AUTHENTICATE, value)]);
-    let api = ApiError::from(Denied::Forbidden { access, reason: "because".to_owned() });
+    let api = ApiError::from(AuthError::Forbidden { access, reason: "because".to_owned() });
     assert_eq!((api.status.as_u16(), api.code), (403, ErrorCode::Denied));
 }

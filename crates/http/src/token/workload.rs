@@ -3,13 +3,13 @@
 //! The token is verified as if it came as a password. Nobody acts for anybody else here, so there is no
 //! actor; and there is one registry to be good for, which is named by `audience` or `service`.
 
-use jreg_access::{Guard, Proof, Token, TokenError};
+use jreg_access::{AuthError, Guard, IssuedToken, TokenProof};
 use jreg_auth::{Credentials, ScopeEntry, TOKEN_BYTES_MAX};
 use jreg_oci::ErrorCode;
 use serde_json::Value;
 
 use super::super::error::{ApiError, OauthError};
-use super::{Asked, Parameters};
+use super::{FormParameters, TokenParameters};
 
 /// The grant (RFC 8693 section 2.1).
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -36,7 +36,10 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// What a form asks for.
-pub(super) fn asked(parameters: &Parameters<'_>, guard: &Guard) -> Result<Asked, ApiError> {
+pub(super) fn asked(
+    parameters: &FormParameters<'_>,
+    guard: &Guard,
+) -> Result<TokenParameters, ApiError> {
     if let Some(twice) = KNOWN.into_iter().find(|name| parameters.all(name).nth(1).is_some()) {
         return Err(invalid(format!("the parameter {twice} must not be repeated")));
     }
@@ -63,8 +66,8 @@ pub(super) fn asked(parameters: &Parameters<'_>, guard: &Guard) -> Result<Asked,
         let fit = format!("at most {TOKEN_BYTES_MAX} bytes of printable ASCII without spaces");
         invalid(format!("subject_token must be {fit}"))
     })?;
-    Ok(Asked {
-        proof: Proof::Subject(credentials),
+    Ok(TokenParameters {
+        proof: TokenProof::Subject(credentials),
         scopes: parameters.scopes(),
         offline: false,
         is_workload: true,
@@ -72,7 +75,7 @@ pub(super) fn asked(parameters: &Parameters<'_>, guard: &Guard) -> Result<Asked,
 }
 
 /// Adds to an answer what this grant says more (RFC 8693 section 2.2.1).
-pub(super) fn complete(answer: &mut Value, token: &Token) {
+pub(super) fn complete(answer: &mut Value, token: &IssuedToken) {
     answer["issued_token_type"] = ACCESS_TOKEN.into();
     let scopes = token.scope.entries();
     if !scopes.is_empty() {
@@ -84,9 +87,9 @@ pub(super) fn complete(answer: &mut Value, token: &Token) {
 }
 
 /// Why there is no token. One that is not good is an invalid request (RFC 8693 section 2.2.2).
-pub(super) fn refused(error: TokenError) -> ApiError {
+pub(super) fn refused(error: AuthError) -> ApiError {
     match error {
-        TokenError::Unauthenticated { reason, .. } => {
+        AuthError::Invalid { reason } | AuthError::Unauthenticated { reason, .. } => {
             let message = "subject_token must be one that an issuer of the policy signed, for its \
                            audience, and not over; the log says what is wrong with it";
             invalid(message).with_denied(reason)

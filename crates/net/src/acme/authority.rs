@@ -1,4 +1,4 @@
-//! [`Authority`]: the steps of an order at an authority (RFC 8555 section 7), by the account that is
+//! [`AcmeAuthority`]: the steps of an order at an authority (RFC 8555 section 7), by the account that is
 //! in the store.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use jreg_registry::acme_account;
 use jreg_storage::{PutMode, Store};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
-use super::client::{Http, client};
+use super::client::{AcmeHttp, client};
 use super::records::AccountRecord;
 use super::{AcmeError, AcmeOptions};
 
@@ -26,20 +26,20 @@ const REASON_CHARS_MAX: usize = 512;
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// A certificate with those above it, and its key, as PEM.
-pub(super) struct Pair {
+pub(super) struct IssuedPair {
     pub(super) chain: String,
     pub(super) key: String,
 }
 
 /// Who issues certificates, and how it is asked.
-pub(super) struct Authority {
+pub(super) struct AcmeAuthority {
     directory: String,
     contact: Option<String>,
     store: Arc<dyn Store>,
-    http: Http,
+    http: AcmeHttp,
 }
 
-impl fmt::Debug for Authority {
+impl fmt::Debug for AcmeAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").field("directory", &self.directory).finish_non_exhaustive()
     }
@@ -54,14 +54,14 @@ impl From<Error> for AcmeError {
     }
 }
 
-impl Authority {
+impl AcmeAuthority {
     /// The authority of the options.
     pub(super) async fn open(
         options: AcmeOptions,
         store: Arc<dyn Store>,
     ) -> Result<Self, AcmeError> {
         let AcmeOptions { directory, contact, ca_file, .. } = options;
-        let http = Http::new(client(ca_file).await?);
+        let http = AcmeHttp::new(client(ca_file).await?);
         Ok(Self { directory, contact, store, http })
     }
 
@@ -122,7 +122,7 @@ impl Authority {
         &self,
         mut order: Order,
         domains: &[String],
-    ) -> Result<Pair, AcmeError> {
+    ) -> Result<IssuedPair, AcmeError> {
         let mut all = order.authorizations();
         while let Some(authorization) = all.next().await {
             let mut authorization = authorization?;
@@ -141,7 +141,7 @@ impl Authority {
         wait(&mut order, OrderStatus::Valid).await?;
         let chain = order.certificate().await?;
         let chain = chain.ok_or_else(|| AcmeError::Unusable("no certificate".to_owned()))?;
-        Ok(Pair { chain, key: key.serialize_pem() })
+        Ok(IssuedPair { chain, key: key.serialize_pem() })
     }
 
     /// The account that is in the store, or a new one.

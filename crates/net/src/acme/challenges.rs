@@ -1,4 +1,4 @@
-//! [`Challenges`]: what proves to an authority that a name is ours, in the handshake (RFC 8737).
+//! [`AcmeChallenges`]: what proves to an authority that a name is ours, in the handshake (RFC 8737).
 //!
 //! What is to be proved is read when somebody asks, so that an instance can answer for an order that
 //! another one has just begun.
@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jreg_registry::acme_order;
-use jreg_storage::Store;
-use jreg_storage::error_chain;
+use jreg_storage::{Store, error_chain};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -25,7 +24,7 @@ use crate::tls::{self, CHALLENGE_PROTOCOL, ChallengeSource};
 const AT_ONCE_MAX: usize = 4;
 
 /// What is shown to authorities.
-pub struct Challenges {
+pub struct AcmeChallenges {
     domains: Vec<String>,
     store: Arc<dyn Store>,
     provider: Arc<CryptoProvider>,
@@ -33,13 +32,13 @@ pub struct Challenges {
     slots: Semaphore,
 }
 
-impl fmt::Debug for Challenges {
+impl fmt::Debug for AcmeChallenges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Challenges").field("domains", &self.domains).finish_non_exhaustive()
     }
 }
 
-impl Challenges {
+impl AcmeChallenges {
     /// For these names, whose order is in `store`.
     pub fn new(domains: Vec<String>, store: Arc<dyn Store>, allows_tls12: bool) -> Self {
         Self {
@@ -106,7 +105,7 @@ impl Challenges {
 }
 
 #[async_trait]
-impl ChallengeSource for Challenges {
+impl ChallengeSource for AcmeChallenges {
     async fn config(&self, name: &str) -> Option<Arc<ServerConfig>> {
         self.handshake(name).await
     }

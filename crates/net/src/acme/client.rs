@@ -58,12 +58,12 @@ async fn authorities(path: PathBuf) -> Result<Vec<reqwest::Certificate>, ClientE
 
 /// The client, as the library asks for one, and how long the authority said last to wait.
 #[derive(Clone, Debug)]
-pub(super) struct Http {
+pub(super) struct AcmeHttp {
     client: reqwest::Client,
     retry_after: Arc<Mutex<Option<Duration>>>,
 }
 
-impl Http {
+impl AcmeHttp {
     pub(super) fn new(client: reqwest::Client) -> Self {
         Self { client, retry_after: Arc::default() }
     }
@@ -76,7 +76,7 @@ impl Http {
     async fn send(
         self,
         request: http::Request<BodyWrapper<Bytes>>,
-    ) -> Result<BytesResponse, Fault> {
+    ) -> Result<BytesResponse, HttpFault> {
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await?.to_bytes();
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, bytes))?;
@@ -106,14 +106,14 @@ impl Http {
     }
 }
 
-type Fault = Box<dyn Error + Send + Sync>;
-type Answer = Result<BytesResponse, instant_acme::Error>;
+type HttpFault = Box<dyn Error + Send + Sync>;
+type AcmeResponse = Result<BytesResponse, instant_acme::Error>;
 
-impl HttpClient for Http {
+impl HttpClient for AcmeHttp {
     fn request(
         &self,
         request: http::Request<BodyWrapper<Bytes>>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
+    ) -> std::pin::Pin<Box<dyn Future<Output = AcmeResponse> + Send>> {
         let sending = self.clone().send(request);
         Box::pin(async move { sending.await.map_err(instant_acme::Error::Other) })
     }

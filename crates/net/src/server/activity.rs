@@ -22,15 +22,15 @@ use tokio_util::sync::CancellationToken;
 /// What a connection is doing.
 #[derive(Debug)]
 pub(super) struct Activity {
-    state: Mutex<State>,
+    state: Mutex<ActivityState>,
     /// Cancelled when the client has given up too many requests.
     overrun: CancellationToken,
 }
 
 #[derive(Debug)]
-struct State {
+struct ActivityState {
     /// The requests that have begun and whose response has not ended.
-    requests: Vec<Turn>,
+    requests: Vec<ActivityTurn>,
     in_flight: usize,
     /// The connection carries several requests at the same time (HTTP/2).
     is_multiplexed: bool,
@@ -46,7 +46,7 @@ struct State {
 
 /// Whose turn it is in one request.
 #[derive(Clone, Copy, Debug)]
-enum Turn {
+enum ActivityTurn {
     /// Nobody's: there is no such request any more.
     Free,
     /// Ours, or that of the client to send its body.
@@ -74,7 +74,7 @@ pub(super) const ABANDONED_MAX: usize = 1000;
 impl Default for Activity {
     fn default() -> Self {
         let now = Instant::now();
-        let state = State {
+        let state = ActivityState {
             requests: Vec::new(),
             in_flight: 0,
             is_multiplexed: false,
@@ -87,17 +87,17 @@ impl Default for Activity {
     }
 }
 
-impl State {
+impl ActivityState {
     /// Since when this response waits for its client.
-    fn given(&self, turn: &Turn) -> Option<Instant> {
+    fn given(&self, turn: &ActivityTurn) -> Option<Instant> {
         match turn {
-            Turn::Client(since) if self.is_multiplexed => Some(*since),
-            Turn::Client(since) => Some((*since).max(self.wrote)),
-            Turn::Free | Turn::Ours => None,
+            ActivityTurn::Client(since) if self.is_multiplexed => Some(*since),
+            ActivityTurn::Client(since) => Some((*since).max(self.wrote)),
+            ActivityTurn::Free | ActivityTurn::Ours => None,
         }
     }
 
-    fn set(&mut self, place: usize, turn: Turn) {
+    fn set(&mut self, place: usize, turn: ActivityTurn) {
         if let Some(request) = self.requests.get_mut(place) {
             *request = turn;
         }
@@ -105,23 +105,23 @@ impl State {
 }
 
 impl Activity {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ActivityState> {
         self.state.lock().expect("no code panics while it holds this lock")
     }
 
     /// A request has come.
-    pub(super) fn begin(self: &Arc<Self>, version: Version) -> Request {
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> RequestNote {
         let mut state = self.state();
         state.is_multiplexed = version > Version::HTTP_11;
         state.in_flight += 1;
-        let free = state.requests.iter().position(|turn| matches!(turn, Turn::Free));
+        let free = state.requests.iter().position(|turn| matches!(turn, ActivityTurn::Free));
         let place = free.unwrap_or_else(|| {
-            state.requests.push(Turn::Free);
+            state.requests.push(ActivityTurn::Free);
             state.requests.len() - 1
         });
-        state.set(place, Turn::Ours);
+        state.set(place, ActivityTurn::Ours);
         drop(state);
-        Request { activity: Arc::clone(self), place, is_answered: false }
+        RequestNote { activity: Arc::clone(self), place, is_answered: false }
     }
 
     /// Bytes were written, or none could be.
@@ -177,7 +177,7 @@ impl Activity {
     }
 }
 
-impl State {
+impl ActivityState {
     fn blocks(&mut self, is_blocked: bool, now: Instant) {
         if self.is_blocked && !is_blocked {
             self.idle_since = now;
@@ -188,36 +188,36 @@ impl State {
 
 /// A request that has come, until its response has ended and this is dropped.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct RequestNote {
     activity: Arc<Activity>,
     place: usize,
     is_answered: bool,
 }
 
-impl Request {
+impl RequestNote {
     /// The head of its response is ready.
     pub(super) fn answer(&mut self) {
         self.is_answered = true;
         let mut state = self.activity.state();
         state.abandoned = state.abandoned.saturating_sub(1);
-        state.set(self.place, Turn::Client(Instant::now()));
+        state.set(self.place, ActivityTurn::Client(Instant::now()));
     }
 
     /// The client has taken what it was given, and we are at work on what comes next.
     pub(super) fn works(&self) {
-        self.activity.state().set(self.place, Turn::Ours);
+        self.activity.state().set(self.place, ActivityTurn::Ours);
     }
 
     /// The client was given what comes next.
     pub(super) fn gave(&self) {
-        self.activity.state().set(self.place, Turn::Client(Instant::now()));
+        self.activity.state().set(self.place, ActivityTurn::Client(Instant::now()));
     }
 }
 
-impl Drop for Request {
+impl Drop for RequestNote {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        state.set(self.place, Turn::Free);
+        state.set(self.place, ActivityTurn::Free);
         state.in_flight -= 1;
         state.idle_since = Instant::now();
         state.abandoned += usize::from(!self.is_answered);
@@ -231,12 +231,12 @@ impl Drop for Request {
 
 /// A connection's bytes, watched on their way to the client.
 #[derive(Debug)]
-pub(super) struct Watched<T> {
+pub(super) struct WatchedIo<T> {
     pub(super) io: T,
     pub(super) activity: Arc<Activity>,
 }
 
-impl<T: Read + Unpin> Read for Watched<T> {
+impl<T: Read + Unpin> Read for WatchedIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
@@ -246,7 +246,7 @@ impl<T: Read + Unpin> Read for Watched<T> {
     }
 }
 
-impl<T: Write + Unpin> Write for Watched<T> {
+impl<T: Write + Unpin> Write for WatchedIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
@@ -289,7 +289,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn begin(activity: &Arc<Activity>) -> Request {
+    fn begin(activity: &Arc<Activity>) -> RequestNote {
         activity.begin(Version::HTTP_11)
     }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-
 use jreg_auth::Network;
 
 /// Minimum time between two log lines about refused connections: the log must not cost more than they.
@@ -26,7 +25,7 @@ pub(super) struct Addresses {
 
 /// The place of one connection, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct AddressPermit {
     addresses: Arc<Addresses>,
     network: Network,
 }
@@ -54,7 +53,7 @@ impl Addresses {
     }
 
     /// A place for a connection from an address, if it may have one more.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Option<Place>> {
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Option<AddressPermit>> {
         let is_trusted = |proxies: &IpNet| proxies.contains(&address.to_canonical());
         if self.max == 0 || self.trusted.iter().any(is_trusted) {
             return Some(None);
@@ -66,11 +65,11 @@ impl Addresses {
             return None;
         }
         open.insert(network, count + 1);
-        Some(Some(Place { addresses: Arc::clone(self), network }))
+        Some(Some(AddressPermit { addresses: Arc::clone(self), network }))
     }
 }
 
-impl Drop for Place {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut count) = open.entry(self.network) {

@@ -16,10 +16,10 @@ use hyper::body::Incoming;
 pub type BodyFailure = Box<dyn Error + Send + Sync>;
 
 /// The body of a request or response.
-pub struct Body(Source);
+pub struct Body(BodySource);
 
 /// What most bodies are needs no allocation.
-enum Source {
+enum BodySource {
     /// All that is left of a body in memory.
     Memory(Bytes),
     /// What a client sends.
@@ -36,12 +36,12 @@ impl fmt::Debug for Body {
 impl Body {
     /// A body without a byte.
     pub const fn empty() -> Self {
-        Self(Source::Memory(Bytes::new()))
+        Self(BodySource::Memory(Bytes::new()))
     }
 
     /// What a client sends.
     pub fn of_client(body: Incoming) -> Self {
-        Self(Source::Client(body))
+        Self(BodySource::Client(body))
     }
 
     /// Any other body.
@@ -50,7 +50,7 @@ impl Body {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyFailure>,
     {
-        Self(Source::Other(body.map_err(Into::into).boxed_unsync()))
+        Self(BodySource::Other(body.map_err(Into::into).boxed_unsync()))
     }
 
     /// The pieces of a stream.
@@ -71,7 +71,7 @@ impl Default for Body {
 
 impl<T: Into<Bytes>> From<T> for Body {
     fn from(bytes: T) -> Self {
-        Self(Source::Memory(bytes.into()))
+        Self(BodySource::Memory(bytes.into()))
     }
 }
 
@@ -84,30 +84,30 @@ impl HttpBody for Body {
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
         match &mut self.0 {
-            Source::Memory(bytes) => {
+            BodySource::Memory(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Source::Client(body) => {
+            BodySource::Client(body) => {
                 Pin::new(body).poll_frame(task).map(|frame| Some(frame?.map_err(Into::into)))
             }
-            Source::Other(body) => Pin::new(body).poll_frame(task),
+            BodySource::Other(body) => Pin::new(body).poll_frame(task),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Memory(bytes) => bytes.is_empty(),
-            Source::Client(body) => body.is_end_stream(),
-            Source::Other(body) => body.is_end_stream(),
+            BodySource::Memory(bytes) => bytes.is_empty(),
+            BodySource::Client(body) => body.is_end_stream(),
+            BodySource::Other(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Client(body) => body.size_hint(),
-            Source::Other(body) => body.size_hint(),
+            BodySource::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodySource::Client(body) => body.size_hint(),
+            BodySource::Other(body) => body.size_hint(),
         }
     }
 }

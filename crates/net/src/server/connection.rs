@@ -15,18 +15,20 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use jreg_telemetry::metrics::Raised;
+use jreg_telemetry::metrics::GaugeGuard;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::activity::{self, Activity, Stall, Watched};
+use super::activity::{self, Activity, Stall, WatchedIo};
 use super::body::{Body, BodyFailure};
-use super::files::Files;
-use super::sending::Sending;
-use super::slots::{Slot, Slots};
-use super::{Peer, RequestHandler, ResponseFuture, Secured, ServerOptions, Shared, handshake};
+use super::files::FileQueue;
+use super::sending::SendingIo;
+use super::slots::{ResponseSlot, ResponseSlots};
+use super::{
+    Peer, RequestHandler, ResponseFuture, Secured, ServerOptions, ServerShared, handshake,
+};
 use crate::tls;
 
 /// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.
@@ -68,20 +70,20 @@ const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Makes connections of sockets.
 #[derive(Clone, Debug)]
-pub(super) struct Builder {
+pub(super) struct ConnectionBuilder {
     /// With large windows,
     wide: auto::Builder<TokioExecutor>,
     /// and with small ones.
     narrow: auto::Builder<TokioExecutor>,
 }
 
-impl Builder {
+impl ConnectionBuilder {
     pub(super) fn new(options: &ServerOptions) -> Self {
         let wide = builder(options, H2_STREAM_WINDOW_BYTES, H2_CONNECTION_WINDOW_BYTES);
         Self { wide, narrow: builder(options, H2_WINDOW_BYTES_MIN, H2_WINDOW_BYTES_MIN) }
     }
 
-    fn of(&self, window: &Window) -> &auto::Builder<TokioExecutor> {
+    fn of(&self, window: &WindowPermit) -> &auto::Builder<TokioExecutor> {
         if lock(window).is_some() { &self.wide } else { &self.narrow }
     }
 }
@@ -113,31 +115,31 @@ fn builder(
 }
 
 /// A connection's place among those with large windows, until it turns out to need none.
-type Window = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+type WindowPermit = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
-fn lock(window: &Window) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+fn lock(window: &WindowPermit) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
     window.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves a connection until it ends, is no longer wanted, or must be cut.
-pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) {
-    let _raised = Raised::new(&shared.parts.metrics.connections);
+pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address: SocketAddr) {
+    let _raised = GaugeGuard::new(&shared.parts.metrics.connections);
     if let Err(error) = tune(&stream) {
         tracing::debug!(client = %address, %error, "connection closed before it was served");
         return;
     }
-    let mut service = Requests {
+    let mut service = ConnectionService {
         handler: Arc::clone(&shared.parts.handler),
         peer: Peer(address),
         secured: None,
         activity: Arc::default(),
         files: None,
-        slots: Slots::new(&shared.responses, shared.parts.metrics.budget("responses")),
+        slots: ResponseSlots::new(&shared.responses, shared.parts.metrics.budget("responses")),
         window: Arc::new(Mutex::new(Arc::clone(&shared.windows).try_acquire_owned().ok())),
     };
     let Some(tls) = &shared.parts.tls else {
-        service.files = Files::offered();
-        let io = Sending { io: TokioIo::new(stream), files: service.files.clone() };
+        service.files = FileQueue::offered();
+        let io = SendingIo { io: TokioIo::new(stream), files: service.files.clone() };
         return attend(&shared, io, service).await;
     };
     let time_max = shared.options.header_read_timeout;
@@ -153,12 +155,12 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
 }
 
 /// Serves a connection over which HTTP can be spoken.
-async fn attend<T>(shared: &Shared, io: T, service: Requests)
+async fn attend<T>(shared: &ServerShared, io: T, service: ConnectionService)
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (Peer(address), activity) = (service.peer, Arc::clone(&service.activity));
-    let io = Watched { io, activity: Arc::clone(&activity) };
+    let io = WatchedIo { io, activity: Arc::clone(&activity) };
     let builder = shared.builder.of(&service.window);
     let connection = builder.serve_connection(io, service);
     let mut connection = pin!(connection);
@@ -181,9 +183,9 @@ where
             }
             () = shared.parts.stopping.cancelled(), if !leaving => true,
             _ = look.tick() => match verdict(&activity, &shared.options, leaving) {
-                Verdict::Stay => false,
-                Verdict::Leave => true,
-                Verdict::Cut => {
+                ConnectionFate::Stay => false,
+                ConnectionFate::Leave => true,
+                ConnectionFate::Cut => {
                     shared.parts.metrics.count_cut("stalled");
                     tracing::debug!(client = %address, "connection closed: the client reads nothing");
                     return;
@@ -211,45 +213,45 @@ fn look_interval(options: &ServerOptions) -> Duration {
 }
 
 /// What is to become of a connection.
-enum Verdict {
+enum ConnectionFate {
     Stay,
     /// Finish what runs, then close.
     Leave,
     Cut,
 }
 
-fn verdict(activity: &Activity, options: &ServerOptions, leaving: bool) -> Verdict {
+fn verdict(activity: &Activity, options: &ServerOptions, leaving: bool) -> ConnectionFate {
     match activity.stall(options.write_stall_timeout) {
-        Stall::All => return Verdict::Cut,
+        Stall::All => return ConnectionFate::Cut,
         // The others may finish; what stands still is cut then.
-        Stall::Some => return Verdict::Leave,
+        Stall::Some => return ConnectionFate::Leave,
         Stall::None => {}
     }
     match activity.idle() {
-        Some(time) if leaving && time >= FAREWELL_MAX => Verdict::Cut,
-        Some(time) if time >= options.header_read_timeout => Verdict::Leave,
-        Some(_) | None => Verdict::Stay,
+        Some(time) if leaving && time >= FAREWELL_MAX => ConnectionFate::Cut,
+        Some(time) if time >= options.header_read_timeout => ConnectionFate::Leave,
+        Some(_) | None => ConnectionFate::Stay,
     }
 }
 
 /// Hands requests to the handler, with the peer beside them, and notes how they fare.
 #[derive(Clone, Debug)]
-struct Requests {
+struct ConnectionService {
     handler: Arc<dyn RequestHandler>,
     peer: Peer,
     /// Of a connection that is TLS.
     secured: Option<Secured>,
     activity: Arc<Activity>,
     /// Takes files for the connection, if it can send them.
-    files: Option<Arc<Files>>,
-    slots: Slots,
-    window: Window,
+    files: Option<Arc<FileQueue>>,
+    slots: ResponseSlots,
+    window: WindowPermit,
 }
 
-impl Service<Request<Incoming>> for Requests {
-    type Response = http::Response<Noted>;
+impl Service<Request<Incoming>> for ConnectionService {
+    type Response = http::Response<NotedBody>;
     type Error = Infallible;
-    type Future = Responding;
+    type Future = ResponseStart;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let version = request.version();
@@ -270,21 +272,21 @@ impl Service<Request<Incoming>> for Requests {
         let slots = self.slots.clone();
         request.extensions_mut().insert(slots.clone());
         let response = self.handler.handle(request.map(Body::of_client));
-        Responding { response, noted: Some(noted), slots, version }
+        ResponseStart { response, noted: Some(noted), slots, version }
     }
 }
 
 /// A response on its way, which is noted when it begins.
-struct Responding {
+struct ResponseStart {
     response: ResponseFuture,
     /// Until it has begun.
-    noted: Option<activity::Request>,
-    slots: Slots,
+    noted: Option<activity::RequestNote>,
+    slots: ResponseSlots,
     version: Version,
 }
 
-impl Future for Responding {
-    type Output = Result<http::Response<Noted>, Infallible>;
+impl Future for ResponseStart {
+    type Output = Result<http::Response<NotedBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(self.response.as_mut().poll(task));
@@ -292,9 +294,11 @@ impl Future for Responding {
         if let Some(noted) = &mut noted {
             noted.answer();
         }
-        let taken = response.extensions().get::<Arc<Slot>>().cloned();
+        let taken = response.extensions().get::<Arc<ResponseSlot>>().cloned();
         let (slots, version) = (self.slots.clone(), self.version);
-        Poll::Ready(Ok(response.map(|body| Noted::new(body, noted, slots, version).with(taken))))
+        Poll::Ready(
+            Ok(response.map(|body| NotedBody::new(body, noted, slots, version).with(taken))),
+        )
     }
 }
 
@@ -302,12 +306,12 @@ impl Future for Responding {
 /// as it is sent is not read without a slot. Over HTTP/2 it is given piece by piece, and the request
 /// is in flight until its last piece was written: the connection drops a body with its last frame,
 /// whatever the client takes of that.
-struct Noted {
+struct NotedBody {
     body: Body,
     /// `None`: the last piece has it.
-    noted: Option<activity::Request>,
-    slots: Slots,
-    slot: Place,
+    noted: Option<activity::RequestNote>,
+    slots: ResponseSlots,
+    slot: SlotState,
     /// What is left of a frame that is given in pieces.
     rest: Bytes,
     is_multiplexed: bool,
@@ -316,7 +320,7 @@ struct Noted {
 /// The last piece of a response, which is in flight until the connection drops this.
 struct LastPiece {
     bytes: Bytes,
-    _noted: Option<activity::Request>,
+    _noted: Option<activity::RequestNote>,
 }
 
 impl AsRef<[u8]> for LastPiece {
@@ -326,29 +330,34 @@ impl AsRef<[u8]> for LastPiece {
 }
 
 /// How a response stands with its slot.
-enum Place {
+enum SlotState {
     /// It needs none: its bytes are in memory, or the connection takes them from a file.
     Unneeded,
     Wanted,
-    Awaited(Pin<Box<dyn Future<Output = Option<Slot>> + Send>>),
+    Awaited(Pin<Box<dyn Future<Output = Option<ResponseSlot>> + Send>>),
     Taken {
-        _slot: Arc<Slot>,
+        _slot: Arc<ResponseSlot>,
     },
 }
 
-impl Noted {
-    fn new(body: Body, noted: Option<activity::Request>, slots: Slots, version: Version) -> Self {
+impl NotedBody {
+    fn new(
+        body: Body,
+        noted: Option<activity::RequestNote>,
+        slots: ResponseSlots,
+        version: Version,
+    ) -> Self {
         use http_body::Body as _;
         let is_read = body.size_hint().exact().is_none();
-        let slot = if is_read { Place::Wanted } else { Place::Unneeded };
+        let slot = if is_read { SlotState::Wanted } else { SlotState::Unneeded };
         let is_multiplexed = version > Version::HTTP_11;
         Self { body, noted, slots, slot, rest: Bytes::new(), is_multiplexed }
     }
 
     /// The same with the slot that was taken before the response began, if one was.
-    fn with(mut self, taken: Option<Arc<Slot>>) -> Self {
+    fn with(mut self, taken: Option<Arc<ResponseSlot>>) -> Self {
         if let Some(slot) = taken {
-            self.slot = Place::Taken { _slot: slot };
+            self.slot = SlotState::Taken { _slot: slot };
         }
         self
     }
@@ -387,22 +396,22 @@ impl Noted {
     }
 
     fn poll_slot(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        if matches!(self.slot, Place::Wanted) {
+        if matches!(self.slot, SlotState::Wanted) {
             self.slot = match self.slots.try_take() {
-                Some(slot) => Place::Taken { _slot: Arc::new(slot) },
-                None => Place::Awaited(Box::pin(self.slots.clone().take())),
+                Some(slot) => SlotState::Taken { _slot: Arc::new(slot) },
+                None => SlotState::Awaited(Box::pin(self.slots.clone().take())),
             };
         }
-        if let Place::Awaited(waiting) = &mut self.slot {
+        if let SlotState::Awaited(waiting) = &mut self.slot {
             let slot = ready!(waiting.as_mut().poll(task));
             let slot = slot.map(Arc::new);
-            self.slot = slot.map_or(Place::Unneeded, |slot| Place::Taken { _slot: slot });
+            self.slot = slot.map_or(SlotState::Unneeded, |slot| SlotState::Taken { _slot: slot });
         }
         Poll::Ready(())
     }
 }
 
-impl http_body::Body for Noted {
+impl http_body::Body for NotedBody {
     type Data = Bytes;
     type Error = BodyFailure;
 
@@ -494,17 +503,17 @@ mod tests {
     ) -> (DuplexStream, Arc<Activity>) {
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
         let activity = Arc::new(Activity::default());
-        let service = Requests {
+        let service = ConnectionService {
             handler,
             peer: Peer("127.0.0.1:1".parse().unwrap()),
             secured: None,
             activity: Arc::clone(&activity),
             files: None,
-            slots: Slots::new(shared, Default::default()),
+            slots: ResponseSlots::new(shared, Default::default()),
             window: Arc::default(),
         };
-        let io = Watched { io: TokioIo::new(far), activity: Arc::clone(&activity) };
-        let builder = Builder::new(&ServerOptions::default());
+        let io = WatchedIo { io: TokioIo::new(far), activity: Arc::clone(&activity) };
+        let builder = ConnectionBuilder::new(&ServerOptions::default());
         tokio::spawn(async move { builder.wide.serve_connection(io, service).await.ok() });
         (near, activity)
     }
@@ -577,9 +586,9 @@ mod tests {
         let activity = Arc::new(Activity::default());
         let whole: Bytes = (0..=250u8).cycle().step_by(100).take(STEP_BYTES).collect();
         let request = activity.begin(Version::HTTP_2);
-        let slots = Slots::new(&Arc::new(Semaphore::new(0)), Default::default());
+        let slots = ResponseSlots::new(&Arc::new(Semaphore::new(0)), Default::default());
         let body = Body::from(whole.clone());
-        let mut body = Noted::new(body, Some(request), slots, Version::HTTP_2);
+        let mut body = NotedBody::new(body, Some(request), slots, Version::HTTP_2);
         let mut taken = Vec::new();
         while let Some(frame) = body.frame().await {
             let piece = frame.unwrap().into_data().unwrap();

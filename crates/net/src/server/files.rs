@@ -3,7 +3,7 @@
 //!
 //! hyper writes bodies as buffers. A [`FileBody`] gives it *placeholders*, buffers with an address
 //! that belongs to nothing else and bytes that nobody reads, and queues beside each of them the
-//! part of the file that it stands for ([`Files`]). The connection recognises a placeholder by its
+//! part of the file that it stands for ([`FileQueue`]). The connection recognises a placeholder by its
 //! address and sends what is next in the queue instead. That holds for HTTP/1.1 without TLS, where
 //! the buffers of a body reach the connection as they are and in their order; everywhere else
 //! nobody offers the queue, and bodies are read.
@@ -43,22 +43,22 @@ pub fn is_placeholder(buffer: &[u8]) -> bool {
 
 /// A part of a file.
 #[derive(Debug)]
-struct Part {
+struct FilePart {
     file: Arc<OpenFile>,
     range: ByteRange,
 }
 
 /// What the placeholders on their way to a connection stand for, in their order.
 #[derive(Debug, Default)]
-pub struct Files(Mutex<VecDeque<Part>>);
+pub struct FileQueue(Mutex<VecDeque<FilePart>>);
 
-impl Files {
+impl FileQueue {
     /// The queue of a connection over which files can be sent, if this system can do that.
     pub fn offered() -> Option<Arc<Self>> {
         cfg!(target_os = "linux").then(Arc::default)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Part>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<FilePart>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,7 +124,7 @@ fn read_now(_: &OpenFile, _: &mut [u8], _: u64) -> io::Result<usize> {
 /// A body whose bytes the connection takes from a file.
 #[derive(Debug)]
 pub struct FileBody {
-    files: Arc<Files>,
+    files: Arc<FileQueue>,
     file: Arc<OpenFile>,
     rest: ByteRange,
     /// Reads the next part into memory.
@@ -134,7 +134,7 @@ pub struct FileBody {
 impl FileBody {
     /// A range of a file, which lies within it, over the connection of `files`. `None`: this file
     /// system cannot tell what is in memory.
-    pub fn new(files: &Arc<Files>, file: Arc<OpenFile>, rest: ByteRange) -> Option<Self> {
+    pub fn new(files: &Arc<FileQueue>, file: Arc<OpenFile>, rest: ByteRange) -> Option<Self> {
         let known = !rest.is_empty() && rest.end <= file.size_bytes;
         let first = known.then(|| read_now(&file, &mut [0], rest.start))?;
         if first.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
@@ -192,7 +192,7 @@ impl Body for FileBody {
         }
         self.rest.start = part.end;
         let length = usize::try_from(part.len()).unwrap_or(PART_BYTES_MAX);
-        self.files.lock().push_back(Part { file: Arc::clone(&self.file), range: part });
+        self.files.lock().push_back(FilePart { file: Arc::clone(&self.file), range: part });
         let placeholder = PLACEHOLDER.get(..length).unwrap_or_default();
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(placeholder)))))
     }

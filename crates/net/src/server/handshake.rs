@@ -23,7 +23,7 @@ const PLAIN: &str = "HTTP/1.1 400 Bad Request\r\n\
 
 /// Why there is no connection.
 #[derive(Debug)]
-enum Failure {
+enum HandshakeFailure {
     /// The client went away before it said anything, as some probes do.
     Gone,
     /// It speaks plain HTTP.
@@ -47,22 +47,22 @@ pub(super) async fn take(
             tls.count("ok");
             return Some(stream);
         }
-        Ok(Err(Failure::Gone)) => {}
-        Ok(Err(Failure::Plain(stream))) => {
+        Ok(Err(HandshakeFailure::Gone)) => {}
+        Ok(Err(HandshakeFailure::Plain(stream))) => {
             tls.count("plain");
             tracing::debug!(client = %address, "plain HTTP on a TLS port");
             refusal::answer_with(stream, PLAIN).await;
         }
-        Ok(Err(Failure::Shown)) => {
+        Ok(Err(HandshakeFailure::Shown)) => {
             tls.count("challenge");
             tracing::info!(client = %address, "answered an ACME challenge (TLS-ALPN-01)");
         }
-        Ok(Err(Failure::Failed(error))) if tls.lacks_certificate() => {
+        Ok(Err(HandshakeFailure::Failed(error))) if tls.lacks_certificate() => {
             tls.count("no_certificate");
             tls.notice_lack(SystemTime::now());
             tracing::debug!(client = %address, %error, "TLS handshake failed: there is no certificate yet");
         }
-        Ok(Err(Failure::Failed(error))) => {
+        Ok(Err(HandshakeFailure::Failed(error))) => {
             tls.count("failed");
             tracing::debug!(client = %address, %error, "TLS handshake failed");
         }
@@ -74,13 +74,18 @@ pub(super) async fn take(
     None
 }
 
-async fn shake(tls: &Tls, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>, Failure> {
+async fn shake(
+    tls: &Tls,
+    stream: TcpStream,
+) -> Result<Box<TlsStream<TcpStream>>, HandshakeFailure> {
     let mut first = [0];
     match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => return Err(Failure::Gone),
+        Ok(0) | Err(_) => return Err(HandshakeFailure::Gone),
         // A record of TLS begins with its type, which is never a letter (RFC 8446 section 5.1); a
         // request of HTTP begins with its method.
-        Ok(_) if first.iter().all(u8::is_ascii_uppercase) => return Err(Failure::Plain(stream)),
+        Ok(_) if first.iter().all(u8::is_ascii_uppercase) => {
+            return Err(HandshakeFailure::Plain(stream));
+        }
         Ok(_) => {}
     }
     // Much larger than what else a connection begins with.
@@ -88,7 +93,7 @@ async fn shake(tls: &Tls, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>
         None => Box::pin(tls.acceptor().accept(stream)).await,
         Some(challenges) => Box::pin(answer(tls, challenges, stream)).await?,
     };
-    accepting.map(Box::new).map_err(Failure::Failed)
+    accepting.map(Box::new).map_err(HandshakeFailure::Failed)
 }
 
 /// Makes a connection, unless the client is an authority that looks whether a name is ours: it is
@@ -97,9 +102,9 @@ async fn answer(
     tls: &Tls,
     challenges: &dyn ChallengeSource,
     stream: TcpStream,
-) -> Result<io::Result<TlsStream<TcpStream>>, Failure> {
+) -> Result<io::Result<TlsStream<TcpStream>>, HandshakeFailure> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
-    let hello = hello.map_err(Failure::Failed)?;
+    let hello = hello.map_err(HandshakeFailure::Failed)?;
     let name = challenged_name(&hello.client_hello());
     let config = match &name {
         Some(name) => challenges.config(name).await,
@@ -109,8 +114,8 @@ async fn answer(
         // Who asks for a challenge that is none is told that we do not speak so.
         return Ok(hello.into_stream(Arc::clone(tls.acceptor().config())).await);
     };
-    let mut shown = hello.into_stream(config).await.map_err(Failure::Failed)?;
+    let mut shown = hello.into_stream(config).await.map_err(HandshakeFailure::Failed)?;
     // It has seen what it wanted, whether it waits for our farewell or not.
     let _ = shown.shutdown().await;
-    Err(Failure::Shown)
+    Err(HandshakeFailure::Shown)
 }

@@ -1,4 +1,4 @@
-//! [`Sending`]: a TCP connection that sends files where a body has placeholders
+//! [`SendingIo`]: a TCP connection that sends files where a body has placeholders
 //! (see [`crate::http::files`]).
 
 use std::io::{self, IoSlice};
@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::files::{Files, is_placeholder};
+use super::files::{FileQueue, is_placeholder};
 
 /// More follows at once, so that the head of an answer waits for the first bytes of its body
 /// (`MSG_MORE` of Linux, where alone there are placeholders).
@@ -20,17 +20,17 @@ const MSG_MORE: i32 = 0x8000;
 
 /// A connection, and what its placeholders stand for.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct SendingIo {
     pub(super) io: TokioIo<TcpStream>,
-    pub(super) files: Option<Arc<Files>>,
+    pub(super) files: Option<Arc<FileQueue>>,
 }
 
-impl Sending {
+impl SendingIo {
     /// Does what would block on a full connection when it no longer is.
     fn poll_with(
         &self,
         task: &mut Context<'_>,
-        mut write: impl FnMut(&TcpStream, &Files) -> io::Result<usize>,
+        mut write: impl FnMut(&TcpStream, &FileQueue) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let Some(files) = &self.files else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
@@ -50,7 +50,7 @@ impl Sending {
     }
 }
 
-impl Read for Sending {
+impl Read for SendingIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl Read for Sending {
     }
 }
 
-impl Write for Sending {
+impl Write for SendingIo {
     fn poll_write(
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,

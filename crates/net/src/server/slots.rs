@@ -1,4 +1,4 @@
-//! [`Slots`]: how many responses may read from the store at the same time.
+//! [`ResponseSlots`]: how many responses may read from the store at the same time.
 //!
 //! A response that reads has bytes in memory and a file or a request to a bucket open, for as long
 //! as its client likes: HTTP/2 lets a client begin hundreds of responses on one connection and take
@@ -10,16 +10,15 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::future::{Either, select};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use jreg_telemetry::metrics::WaitCounts;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most slots that one connection has, beside its own.
 pub const EXTRA_MAX: usize = 31;
 
 /// The slots of one connection.
 #[derive(Clone, Debug)]
-pub struct Slots {
+pub struct ResponseSlots {
     own: Arc<Semaphore>,
     extra: Arc<Semaphore>,
     shared: Arc<Semaphore>,
@@ -28,12 +27,12 @@ pub struct Slots {
 
 /// A slot, until it is dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub struct ResponseSlot {
     _first: OwnedSemaphorePermit,
     _shared: Option<OwnedSemaphorePermit>,
 }
 
-impl Slots {
+impl ResponseSlots {
     /// Those of a connection; `shared` has those that all connections share.
     pub fn new(shared: &Arc<Semaphore>, waits: WaitCounts) -> Self {
         Self {
@@ -45,17 +44,17 @@ impl Slots {
     }
 
     /// A slot, if there is one now.
-    pub fn try_take(&self) -> Option<Slot> {
+    pub fn try_take(&self) -> Option<ResponseSlot> {
         let free = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
         if let Some(own) = free(&self.own) {
-            return Some(Slot { _first: own, _shared: None });
+            return Some(ResponseSlot { _first: own, _shared: None });
         }
         let (extra, shared) = (free(&self.extra)?, free(&self.shared)?);
-        Some(Slot { _first: extra, _shared: Some(shared) })
+        Some(ResponseSlot { _first: extra, _shared: Some(shared) })
     }
 
     /// Waits for a slot. `None` only if there will never be one.
-    pub async fn take(self) -> Option<Slot> {
+    pub async fn take(self) -> Option<ResponseSlot> {
         if let Some(slot) = self.try_take() {
             return Some(slot);
         }
@@ -64,10 +63,10 @@ impl Slots {
         let further = pin!(async {
             let extra = self.extra.acquire_owned().await.ok()?;
             let shared = self.shared.acquire_owned().await.ok()?;
-            Some(Slot { _first: extra, _shared: Some(shared) })
+            Some(ResponseSlot { _first: extra, _shared: Some(shared) })
         });
         match select(own, further).await {
-            Either::Left((own, _)) => Some(Slot { _first: own.ok()?, _shared: None }),
+            Either::Left((own, _)) => Some(ResponseSlot { _first: own.ok()?, _shared: None }),
             Either::Right((slot, _)) => slot,
         }
     }
@@ -84,8 +83,8 @@ mod tests {
     fn a_connection_has_one_slot_whatever_the_others_have() {
         let shared = Arc::new(Semaphore::new(2));
         let (greedy, other) = (
-            Slots::new(&shared, WaitCounts::default()),
-            Slots::new(&shared, WaitCounts::default()),
+            ResponseSlots::new(&shared, WaitCounts::default()),
+            ResponseSlots::new(&shared, WaitCounts::default()),
         );
         let taken: Vec<_> = std::iter::from_fn(|| greedy.try_take()).collect();
         assert_eq!(taken.len(), 3);
@@ -99,7 +98,7 @@ mod tests {
     #[test]
     fn a_connection_has_no_more_than_its_share() {
         let shared = Arc::new(Semaphore::new(1000));
-        let greedy = Slots::new(&shared, WaitCounts::default());
+        let greedy = ResponseSlots::new(&shared, WaitCounts::default());
         let taken: Vec<_> = std::iter::from_fn(|| greedy.try_take()).collect();
         assert_eq!(taken.len(), EXTRA_MAX + 1);
     }
@@ -107,7 +106,7 @@ mod tests {
     #[test]
     fn who_waits_takes_the_first_slot_that_is_free() {
         let shared = Arc::new(Semaphore::new(1));
-        let slots = Slots::new(&shared, WaitCounts::default());
+        let slots = ResponseSlots::new(&shared, WaitCounts::default());
         let (own, further) = (slots.try_take().unwrap(), slots.try_take().unwrap());
         let mut waiting = Box::pin(slots.clone().take());
         assert!((&mut waiting).now_or_never().is_none());

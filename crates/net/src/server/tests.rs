@@ -28,7 +28,7 @@ struct Told {
 }
 
 struct Fixture {
-    running: Running,
+    running: RunningServer,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     /// Cancelled: `/held` answers.
@@ -89,7 +89,7 @@ fn start_with<A: Acceptor>(
     let (handler, told) = routes(release.clone());
     let metrics = Arc::new(Metrics::new());
     let tasks = TaskTracker::new();
-    let parts = Parts {
+    let parts = ServerParts {
         handler,
         tls: None,
         metrics: Arc::clone(&metrics),
@@ -118,7 +118,7 @@ impl Fixture {
     }
 
     /// Shuts down in a task, once that has begun.
-    async fn shut_down(self) -> JoinHandle<Ending> {
+    async fn shut_down(self) -> JoinHandle<ServerEnding> {
         let stopping = self.running.shared.parts.stopping.clone();
         let ending = tokio::spawn(self.running.shutdown());
         stopping.cancelled().await;
@@ -305,7 +305,7 @@ async fn a_shutdown_lets_what_runs_finish() {
     assert!(!ending.is_finished());
     release.cancel();
     assert!(read_all(&mut busy).await.ends_with("released"));
-    assert_eq!(ending.await.unwrap(), Ending::Whole);
+    assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn a_shutdown_does_not_wait_for_half_a_request() {
     let mut half = server.connect().await;
     half.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
     assert!(server.get("/").await.ends_with("here"), "the server has had its turn");
-    assert_eq!(server.shut_down().await.await.unwrap(), Ending::Whole);
+    assert_eq!(server.shut_down().await.await.unwrap(), ServerEnding::Whole);
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn a_shutdown_waits_for_an_answer_that_is_on_its_way() {
     assert!(!ending.is_finished());
     slow.read_to_end(&mut answer).await.unwrap();
     assert!(answer.len() > LARGE_BYTES);
-    assert_eq!(ending.await.unwrap(), Ending::Whole);
+    assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
 }
 
 #[tokio::test]
@@ -343,7 +343,7 @@ async fn a_shutdown_waits_for_operations_whose_client_is_gone() {
     tokio::task::yield_now().await;
     assert!(!ending.is_finished());
     release.cancel();
-    assert_eq!(ending.await.unwrap(), Ending::Whole);
+    assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
 }
 
 #[tokio::test]
@@ -353,6 +353,6 @@ async fn a_shutdown_cuts_off_at_its_deadline() {
     let mut busy = server.connect().await;
     ask(&mut busy, "/held", "").await;
     server.told.held.recv().await.unwrap();
-    assert_eq!(server.shut_down().await.await.unwrap(), Ending::CutOff);
+    assert_eq!(server.shut_down().await.await.unwrap(), ServerEnding::CutOff);
     assert_eq!(read_all(&mut busy).await, "");
 }

@@ -14,7 +14,7 @@ use super::{NO_CERTIFICATE, certificates, private_key};
 
 /// A certificate that belongs to its key.
 #[derive(Clone)]
-pub(crate) struct Issued {
+pub(crate) struct IssuedCertificate {
     certified: Arc<CertifiedKey>,
     /// From when on it is good.
     pub(crate) begins: SystemTime,
@@ -24,13 +24,13 @@ pub(crate) struct Issued {
     pub(crate) names: Vec<String>,
 }
 
-impl fmt::Debug for Issued {
+impl fmt::Debug for IssuedCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Issued").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
-impl Issued {
+impl IssuedCertificate {
     /// Reads both, as PEM.
     ///
     /// # Errors
@@ -52,11 +52,11 @@ impl Issued {
 
 /// Where handshakes find the certificate that is shown now, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Slot(RwLock<Option<Issued>>);
+pub(super) struct CertificateSlot(RwLock<Option<IssuedCertificate>>);
 
-impl Slot {
+impl CertificateSlot {
     /// Shows this one from now on.
-    pub(super) fn set(&self, issued: Issued) {
+    pub(super) fn set(&self, issued: IssuedCertificate) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(issued);
     }
 
@@ -67,7 +67,7 @@ impl Slot {
     }
 }
 
-impl ResolvesServerCert for Slot {
+impl ResolvesServerCert for CertificateSlot {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let issued = self.0.read().unwrap_or_else(PoisonError::into_inner);
         issued.as_ref().map(|issued| Arc::clone(&issued.certified))

@@ -9,12 +9,12 @@ const PKCS8_KEY: &str = include_str!("tests/pkcs8.key.pem");
 const ENCRYPTED_KEY: &str = include_str!("tests/encrypted.key.pem");
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn load(texts: &[&str]) -> Result<Loaded, Fault> {
+fn load(texts: &[&str]) -> Result<LoadedTls, FileFault> {
     load_at(texts, SystemTime::now())
 }
 
-fn load_at(texts: &[&str], now: SystemTime) -> Result<Loaded, Fault> {
-    let rules = Rules {
+fn load_at(texts: &[&str], now: SystemTime) -> Result<LoadedTls, FileFault> {
+    let rules = TlsRules {
         provider: Arc::new(rustls::crypto::ring::default_provider()),
         allows_tls12: true,
         clients_must: false,

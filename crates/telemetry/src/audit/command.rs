@@ -7,7 +7,7 @@ use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::output::Output;
+use super::output::AuditOutput;
 use super::{AuditError, AuditLog, AuditTarget};
 
 /// Where the system keeps the names of its users.
@@ -50,7 +50,7 @@ fn account_name(accounts: &str, uid: u32) -> Option<&str> {
 /// What came of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum CommandOutcome {
     /// It came to its end.
     Done,
     /// It could not.
@@ -61,7 +61,7 @@ pub enum Outcome {
 
 /// A command, as it stands in a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CommandEntry {
+pub struct CommandAuditRecord {
     time: String,
     event: &'static str,
     identity: String,
@@ -71,10 +71,10 @@ pub struct CommandEntry {
     asked: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
-    outcome: Outcome,
+    outcome: CommandOutcome,
 }
 
-impl CommandEntry {
+impl CommandAuditRecord {
     /// A command that somebody gave: `operation` is its name, `asked` what it was told, which has no
     /// secrets, `credential` the id of the access token that was made or revoked.
     pub fn new(
@@ -82,7 +82,7 @@ impl CommandEntry {
         operation: &'static str,
         asked: Value,
         credential: Option<String>,
-        outcome: Outcome,
+        outcome: CommandOutcome,
     ) -> Self {
         Self {
             time: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -100,34 +100,34 @@ impl CommandEntry {
 
 /// A command that is under way. If nobody says what came of it, it was stopped.
 #[derive(Debug)]
-pub struct Underway {
+pub struct AuditedCommand {
     log: AuditLog,
     operator: Operator,
     /// The name and what was asked, until they are written.
     command: Option<(&'static str, Value)>,
 }
 
-impl Underway {
+impl AuditedCommand {
     /// A command has begun.
     pub fn new(log: &AuditLog, operator: Operator, operation: &'static str, asked: Value) -> Self {
         Self { log: log.clone(), operator, command: Some((operation, asked)) }
     }
 
     /// Writes what came of it.
-    pub async fn end(mut self, outcome: Outcome, credential: Option<String>) {
+    pub async fn end(mut self, outcome: CommandOutcome, credential: Option<String>) {
         if let Some((operation, asked)) = self.command.take() {
             let operator = self.operator;
-            let entry = CommandEntry::new(operator, operation, asked, credential, outcome);
+            let entry = CommandAuditRecord::new(operator, operation, asked, credential, outcome);
             self.log.record(&entry).await;
         }
     }
 }
 
-impl Drop for Underway {
+impl Drop for AuditedCommand {
     fn drop(&mut self) {
         if let Some((operation, asked)) = self.command.take() {
-            let stopped = Outcome::Stopped;
-            let entry = CommandEntry::new(self.operator, operation, asked, None, stopped);
+            let stopped = CommandOutcome::Stopped;
+            let entry = CommandAuditRecord::new(self.operator, operation, asked, None, stopped);
             self.log.record_later(&entry);
         }
     }
@@ -135,9 +135,9 @@ impl Drop for Underway {
 
 /// The audit log of a command that does its work without a server.
 #[derive(Debug)]
-pub struct Journal(Output);
+pub struct CommandJournal(AuditOutput);
 
-impl Journal {
+impl CommandJournal {
     /// The file of an audit log; `None`: it has none. Standard streams are the server's.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Journal {
     /// [`AuditError::Open`].
     pub fn open(target: &AuditTarget) -> Result<Option<Self>, AuditError> {
         let target = of_commands(target);
-        let opened = Output::open(target);
+        let opened = AuditOutput::open(target);
         let opened =
             opened.map_err(|source| AuditError::Open { target: target.to_string(), source })?;
         Ok(opened.map(Self))
@@ -156,7 +156,7 @@ impl Journal {
     /// # Errors
     ///
     /// What the operating system says.
-    pub fn write(&mut self, entry: &CommandEntry) -> io::Result<()> {
+    pub fn write(&mut self, entry: &CommandAuditRecord) -> io::Result<()> {
         self.0.write(&[super::line(entry)], false).1
     }
 }

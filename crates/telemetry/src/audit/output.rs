@@ -1,4 +1,4 @@
-//! [`Output`]: where the lines go. A file is appended to, and followed when it is rotated.
+//! [`AuditOutput`]: where the lines go. A file is appended to, and followed when it is rotated.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,37 +12,37 @@ const MODE: u32 = 0o640;
 
 /// What takes the lines.
 #[derive(Debug)]
-pub(super) struct Output {
-    target: Target,
+pub(super) struct AuditOutput {
+    target: OutputTarget,
     /// The last line could be written in part only.
     is_torn: bool,
 }
 
 #[derive(Debug)]
-enum Target {
+enum OutputTarget {
     Stdout,
     Stderr,
-    File(Rotated),
+    File(RotatedFile),
 }
 
 /// A file that others may rename or remove at any time.
 #[derive(Debug)]
-pub(super) struct Rotated {
+pub(super) struct RotatedFile {
     path: PathBuf,
     file: File,
     identity: (u64, u64),
 }
 
-impl Output {
+impl AuditOutput {
     /// What a setting names; `None`: nothing. A file is made if it is not there.
     pub(super) fn open(target: &AuditTarget) -> io::Result<Option<Self>> {
         let target = match target {
             AuditTarget::Off => return Ok(None),
-            AuditTarget::Stdout => Target::Stdout,
-            AuditTarget::Stderr => Target::Stderr,
+            AuditTarget::Stdout => OutputTarget::Stdout,
+            AuditTarget::Stderr => OutputTarget::Stderr,
             AuditTarget::File(path) => {
                 let (file, identity) = open(path)?;
-                Target::File(Rotated { path: path.clone(), file, identity })
+                OutputTarget::File(RotatedFile { path: path.clone(), file, identity })
             }
         };
         Ok(Some(Self { target, is_torn: false }))
@@ -52,9 +52,9 @@ impl Output {
     pub(super) fn write(&mut self, lines: &[Vec<u8>], reopens: bool) -> (usize, io::Result<()>) {
         let is_torn = &mut self.is_torn;
         match &mut self.target {
-            Target::Stdout => write_lines(&mut io::stdout().lock(), lines, is_torn),
-            Target::Stderr => write_lines(&mut io::stderr().lock(), lines, is_torn),
-            Target::File(rotated) => {
+            OutputTarget::Stdout => write_lines(&mut io::stdout().lock(), lines, is_torn),
+            OutputTarget::Stderr => write_lines(&mut io::stderr().lock(), lines, is_torn),
+            OutputTarget::File(rotated) => {
                 // If that fails, the file that is open still takes the lines.
                 let followed = rotated.follow(reopens);
                 let (written, result) = write_lines(&mut rotated.file, lines, is_torn);
@@ -64,7 +64,7 @@ impl Output {
     }
 }
 
-impl Rotated {
+impl RotatedFile {
     /// Opens the file again if the path leads to another one, or to none.
     fn follow(&mut self, reopens: bool) -> io::Result<()> {
         let is_same =
@@ -168,9 +168,9 @@ mod tests {
     use super::*;
 
     /// A disk with little room.
-    struct Small(Vec<u8>, usize);
+    struct SmallDisk(Vec<u8>, usize);
 
-    impl Write for Small {
+    impl Write for SmallDisk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let count = bytes.len().min(self.1.saturating_sub(self.0.len()));
             if count == 0 {
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn half_a_line_is_ended_before_the_next_one() {
         let lines = [b"one\n".to_vec(), b"two\n".to_vec()];
-        let (mut disk, mut is_torn) = (Small(Vec::new(), 6), false);
+        let (mut disk, mut is_torn) = (SmallDisk(Vec::new(), 6), false);
         let (written, result) = write_lines(&mut disk, &lines, &mut is_torn);
         assert!(result.is_err());
         assert_eq!((written, is_torn, disk.0.as_slice()), (1, true, &b"one\ntw"[..]));

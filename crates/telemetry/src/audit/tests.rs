@@ -17,8 +17,8 @@ fn open(path: &Path) -> (AuditLog, Arc<Metrics>) {
     (AuditLog::open(&options, &metrics).unwrap(), metrics)
 }
 
-fn entry(id: impl ToString) -> Entry {
-    Entry { request_id: id.to_string(), ..Entry::default() }
+fn entry(id: impl ToString) -> AuditRecord {
+    AuditRecord { request_id: id.to_string(), ..AuditRecord::default() }
 }
 
 /// The ids in a file, each with how often it is there. Panics at a line that is not whole.
@@ -133,10 +133,10 @@ async fn a_command_of_which_nobody_says_the_end_was_stopped() {
     let (log, _) = open(&path);
     let begun = || {
         let operator = command::Operator::with_uid(7);
-        command::Underway::new(&log, operator, "gc", serde_json::json!({ "force": true }))
+        command::AuditedCommand::new(&log, operator, "gc", serde_json::json!({ "force": true }))
     };
     drop(begun());
-    begun().end(command::Outcome::Done, None).await;
+    begun().end(command::CommandOutcome::Done, None).await;
     log.flush().await;
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<serde_json::Value> =

@@ -1,4 +1,4 @@
-//! [`Background`]: lines of the log on their way to standard error, off the path of requests.
+//! [`BackgroundWriter`]: lines of the log on their way to standard error, off the path of requests.
 //!
 //! Who reads standard error may be slow, or have stopped reading. So lines are queued, and a thread
 //! of their own writes them. The queue is bounded: a line that does not fit is dropped and counted
@@ -37,7 +37,7 @@ pub fn dropped_lines() -> u64 {
 
 /// Takes lines, and never waits.
 #[derive(Clone, Debug)]
-pub(super) struct Background {
+pub(super) struct BackgroundWriter {
     lines: SyncSender<Vec<u8>>,
     queue: Arc<Queue>,
 }
@@ -82,7 +82,7 @@ impl Drop for LogGuard {
     }
 }
 
-impl Background {
+impl BackgroundWriter {
     /// Writes lines to `output` from now on, by a thread that ends with the process.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Background {
     }
 }
 
-impl Write for Background {
+impl Write for BackgroundWriter {
     /// Each write is a line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.queue(line);
@@ -130,7 +130,7 @@ impl Write for Background {
     }
 }
 
-impl<'w> MakeWriter<'w> for Background {
+impl<'w> MakeWriter<'w> for BackgroundWriter {
     type Writer = Self;
 
     fn make_writer(&'w self) -> Self {
@@ -194,11 +194,11 @@ mod tests {
         }
     }
 
-    fn slow() -> (Background, LogGuard, Sender<()>, Taken) {
+    fn slow() -> (BackgroundWriter, LogGuard, Sender<()>, Taken) {
         let (sender, go_on) = channel();
         let taken = Taken::default();
         let output = Slow { go_on, taken: Arc::clone(&taken) };
-        let (log, guard) = Background::start(output).unwrap();
+        let (log, guard) = BackgroundWriter::start(output).unwrap();
         (log, guard, sender, taken)
     }
 

@@ -44,7 +44,7 @@ where
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut fields = String::new();
-        attributes.record(&mut Fields(&mut fields));
+        attributes.record(&mut JsonFields(&mut fields));
         span.extensions_mut().insert(SpanFields(fields));
     }
 
@@ -73,7 +73,7 @@ where
     line.push_str("\",\"level\":\"");
     line.push_str(metadata.level().as_str());
     line.push('"');
-    event.record(&mut Fields(line));
+    event.record(&mut JsonFields(line));
     if line.len() > FIELDS_BYTES_MAX {
         line.push_str(",\"truncated\":true");
     }
@@ -91,9 +91,9 @@ where
 }
 
 /// Writes fields, each behind a comma.
-struct Fields<'l>(&'l mut String);
+struct JsonFields<'l>(&'l mut String);
 
-impl Fields<'_> {
+impl JsonFields<'_> {
     fn name(&mut self, field: &Field) {
         self.0.push(',');
         // A raw identifier is written without its mark.
@@ -111,7 +111,7 @@ impl Fields<'_> {
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for JsonFields<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
             self.plain(field, value);

@@ -1,4 +1,4 @@
-//! [`Sessions`]: what was verified a moment ago, so that hashes and signatures are paid for rarely.
+//! [`CredentialCache`]: what was verified a moment ago, so that hashes and signatures are paid for rarely.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,14 +16,14 @@ const REMEMBERED_MAX: usize = 8192;
 
 /// What was verified, by a keyed hash of the credentials.
 #[derive(Debug)]
-pub(super) struct Sessions {
+pub(super) struct CredentialCache {
     fingerprints: Fingerprints,
-    cache: Cache<[u8; 32], Remembered>,
+    cache: Cache<[u8; 32], CachedCredentials>,
 }
 
 /// What was found out, and how long it is good.
 #[derive(Clone, Debug)]
-pub(super) struct Remembered {
+pub(super) struct CachedCredentials {
     pub(super) bearer: Arc<Bearer>,
     /// The state of the files that it was found by.
     pub(super) generation: u64,
@@ -33,7 +33,7 @@ pub(super) struct Remembered {
     pub(super) expires: Option<SystemTime>,
 }
 
-impl Sessions {
+impl CredentialCache {
     pub(super) fn new(fingerprints: Fingerprints) -> Self {
         Self { fingerprints, cache: Cache::new(REMEMBERED_MAX) }
     }
@@ -56,7 +56,7 @@ impl Sessions {
         generation: u64,
         monotonic: Duration,
         now: SystemTime,
-    ) -> Option<Remembered> {
+    ) -> Option<CachedCredentials> {
         let found = self.cache.get(fingerprint)?;
         let is_good = found.generation == generation
             && monotonic < found.until
@@ -64,7 +64,7 @@ impl Sessions {
         is_good.then_some(found)
     }
 
-    pub(super) fn remember(&self, fingerprint: [u8; 32], remembered: Remembered) {
+    pub(super) fn remember(&self, fingerprint: [u8; 32], remembered: CachedCredentials) {
         self.cache.insert(fingerprint, remembered);
     }
 }

@@ -10,7 +10,7 @@ use jreg_registry::{
 use jreg_storage::{Clock, ErrorKind, Key, ListRequest, PutMode, Record, Store};
 use quick_cache::sync::Cache;
 
-use super::sessions::TRUST_MAX;
+use super::credential_cache::TRUST_MAX;
 
 /// Maximum number of cached records.
 const CACHED_MAX: usize = 8192;
