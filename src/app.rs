@@ -25,7 +25,7 @@ use crate::auth::{
 use crate::bucket::{self, BucketError};
 use crate::config::{Settings, StorageLocation};
 use crate::folder::{self, FolderContent, ForeignFolder};
-use crate::http::{Api, Context, HttpOptions, router};
+use crate::http::{Api, Context, HttpOptions, memory, router};
 use crate::jobs::{self, Collector, Reaper, Reloader, Renewer, Scrubber};
 use crate::limits;
 use crate::maintenance::socket::ControlSocket;
@@ -185,6 +185,7 @@ impl App {
             audit,
             limits,
             manifest_room: options.manifest_room(),
+            response_memory: memory::of_responses(options.manifest_bytes_max),
             options,
             metrics,
             tasks: TaskTracker::new(),

@@ -18,6 +18,7 @@ pub(crate) mod files;
 mod framing;
 mod headers;
 mod manifests;
+pub(crate) mod memory;
 mod page;
 mod proxies;
 mod record;
@@ -32,6 +33,7 @@ mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -49,7 +51,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::AuditLog;
 use crate::auth::{Gate, Guard};
 use crate::config::Settings;
-use crate::limits::Limits;
+use crate::limits::{Limits, Shares};
 use crate::metrics::Metrics;
 use crate::tls::Tls;
 
@@ -72,6 +74,21 @@ pub struct Peer(pub SocketAddr);
 pub struct Secured {
     /// What the client's certificate says, if it showed one that names somebody.
     pub certificate: Option<Arc<Certificate>>,
+}
+
+/// Whether a connection has had a request that was authorized. The server puts it among the extensions of
+/// its requests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AuthorizedBefore(Arc<AtomicBool>);
+
+impl AuthorizedBefore {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What an operator can set about HTTP.
@@ -166,6 +183,8 @@ pub struct Context {
     pub stopping: CancellationToken,
     /// The memory that manifests share while they are received and stored.
     pub manifest_room: Budget,
+    /// The memory that responses share which are in memory whole.
+    pub(crate) response_memory: Arc<Shares>,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
 }

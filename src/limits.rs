@@ -7,6 +7,7 @@
 
 mod bytes;
 pub mod descriptors;
+mod shares;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,6 +26,7 @@ use crate::network::Network;
 
 use bytes::Bytes;
 pub use bytes::{Account, Moving};
+pub(crate) use shares::{Share, Shares};
 
 /// The most clients whose rate is remembered, of each kind.
 const REMEMBERED_MAX: usize = 16_384;

@@ -13,6 +13,7 @@ mod connection;
 mod handshake;
 mod refusal;
 mod sending;
+mod windows;
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,11 +31,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Settings;
 use crate::http::Api;
+use crate::http::memory;
+use crate::limits::Shares;
 use crate::limits::descriptors::{self, Allowance};
 use crate::metrics::Metrics;
 use crate::tls::Tls;
 
 use addresses::Addresses;
+use windows::Windows;
 
 /// How many connections the system keeps for us until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -146,10 +150,11 @@ struct Shared {
     options: ServerOptions,
     builder: connection::Builder,
     slots: Arc<Semaphore>,
-    /// Permits of connections for large windows.
-    windows: Arc<Semaphore>,
+    windows: Windows,
     /// Slots of responses that all connections share.
     responses: Arc<Semaphore>,
+    /// Memory that the requests of all connections share.
+    requests: Arc<Shares>,
     addresses: Arc<Addresses>,
     refusals: Arc<Semaphore>,
     /// The last connection was refused.
@@ -185,8 +190,9 @@ pub fn serve(
     let shared = Arc::new(Shared {
         builder: connection::Builder::new(&options),
         slots: Arc::new(Semaphore::new(options.connections_max)),
-        windows: Arc::new(Semaphore::new(wide_connections(options.h2_window_bytes))),
+        windows: Windows::new(options.h2_window_bytes),
         responses: Arc::new(Semaphore::new(options.responses_max)),
+        requests: memory::of_requests(),
         addresses: Addresses::new(
             options.connections_per_address_max,
             options.trusted_proxies.clone(),
@@ -200,12 +206,6 @@ pub fn serve(
     });
     shared.connections.spawn(accept_loop(acceptor, Arc::clone(&shared)));
     Running { address, shared }
-}
-
-/// How many connections may have large windows.
-fn wide_connections(bytes: u64) -> usize {
-    let connections = bytes / u64::from(connection::H2_CONNECTION_WINDOW_BYTES);
-    usize::try_from(connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 impl Running {

@@ -23,7 +23,9 @@ use super::exchange::{self, Exchange};
 use super::files::Files;
 use super::record::Record;
 use super::slots::Slots;
-use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
+use super::{
+    AuthorizedBefore, Context, base, blobs, catalog, manifests, memory, referrers, tags, uploads,
+};
 use crate::auth::{Asker, Authorized, Refused};
 use crate::limits::Account;
 
@@ -79,6 +81,9 @@ async fn perform(
         Ok(access) => access,
         Err(refused) => return refuse(context, exchange, record, refused).await,
     };
+    if let Some(authorized) = parts.extensions.get::<AuthorizedBefore>() {
+        authorized.set();
+    }
     let network = exchange.network();
     context.limits.count_identity(access.identity(), network)?;
     let upload = match sends(&endpoint) {
@@ -96,9 +101,15 @@ async fn perform(
     let base_url = base_url(&context, exchange);
     let call = Call { access, headers: parts.headers, peer, base_url, files, slots, body, context };
     if !changes {
+        let is_in_memory = is_in_memory(&endpoint);
+        let held_in = Arc::clone(&call.context);
         let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);
         let result = result.and_then(|response| counted(exchange, account.as_ref(), response));
+        let result = match is_in_memory {
+            true => result.and_then(|response| memory::hold_response(&held_in, exchange, response)),
+            false => result,
+        };
         if let Some((record, rule)) = record {
             record.settle(Some(rule), &result).await;
         }
@@ -137,6 +148,17 @@ fn counted(
         exchange.answers_with(account.begin(Some(length))?);
     }
     Ok(response)
+}
+
+/// Whether the whole answer is in memory until its client has taken it.
+fn is_in_memory(endpoint: &Endpoint) -> bool {
+    matches!(
+        endpoint,
+        Endpoint::Catalog { .. }
+            | Endpoint::ManifestGet { .. }
+            | Endpoint::TagList { .. }
+            | Endpoint::Referrers { .. }
+    )
 }
 
 /// Tells somebody that they are not let in.

@@ -25,7 +25,7 @@ use tracing::{Instrument, Level};
 use super::error::ApiError;
 use super::proxies::{Client, Proxies};
 use super::request_id::{self, RequestId};
-use super::{Context, framing, headers, service};
+use super::{Context, framing, headers, memory, service};
 use crate::limits::Moving;
 use crate::logging::{chain, shortened};
 use crate::metrics::{AnsweredRequest, Raised};
@@ -224,8 +224,8 @@ pub(super) async fn observed<A: Future<Output = Response>>(
     let mut watch = Watch::new(context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
     let answer = async {
-        match framing::check(&request) {
-            Ok(()) => answer(Arc::clone(&exchange), request).await,
+        match framing::check(&request).and_then(|()| memory::hold_head(&request)) {
+            Ok(_held) => answer(Arc::clone(&exchange), request).await,
             Err(error) => error.render(context, &exchange),
         }
     };

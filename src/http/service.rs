@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::exchange::Exchange;
-use super::{Context, headers, token};
+use super::{Context, headers, memory, token};
 use crate::logging::chain;
 use crate::metrics::OPENMETRICS;
 
@@ -101,7 +101,11 @@ async fn ready(
     }
 }
 
-async fn metrics(State(context): State<Arc<Context>>, request: HeaderMap) -> Response {
+async fn metrics(
+    State(context): State<Arc<Context>>,
+    Extension(exchange): Extension<Arc<Exchange>>,
+    request: HeaderMap,
+) -> Response {
     let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let content_type = if accept.is_some_and(|accept| accept.contains(OPENMETRICS)) {
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -112,7 +116,9 @@ async fn metrics(State(context): State<Arc<Context>>, request: HeaderMap) -> Res
     if let Some(guard) = &context.guard {
         context.metrics.set_budget("password_hashing", guard.hashing());
     }
-    text(content_type, context.metrics.render(&context.gate.usage()))
+    let response = text(content_type, context.metrics.render(&context.gate.usage()));
+    let held = memory::hold_response(&context, &exchange, response);
+    held.unwrap_or_else(|error| error.render(&context, &exchange))
 }
 
 async fn openapi() -> Response {

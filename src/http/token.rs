@@ -12,13 +12,14 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Scope, Secret};
 use jreg_oci::ErrorCode;
 use serde_json::json;
 
 use super::error::{ApiError, OauthError};
 use super::exchange::Exchange;
+use super::memory::{Form, HeldMemory, RequestMemory};
 use super::record::Record;
 use super::{Context, api, headers};
 use crate::auth::{self, Guard, Proof, Token, TokenError};
@@ -53,9 +54,17 @@ async fn issue(
     context.limits.count_address(exchange.network())?;
     let (parts, body) = request.into_parts();
     *record = Record::of_token(context, exchange, &parts.headers);
+    // The form counts for as long as what was asked for with it waits.
+    let _held;
     let asked = match parts.method {
         Method::POST => {
-            let form = form(&parts.headers, body, context.options.body_idle_timeout).await?;
+            let memory = parts.extensions.get::<RequestMemory>();
+            let reading = form(&parts.headers, body, memory);
+            let time_max = context.options.body_idle_timeout;
+            let (form, held) = tokio::time::timeout(time_max, reading)
+                .await
+                .map_err(|_| form_is_late(time_max))??;
+            _held = held;
             Asked::of_form(&form, guard)?
         }
         _ => {
@@ -100,8 +109,13 @@ fn rendered(token: &Token, is_workload: bool) -> Response {
     response
 }
 
-/// The form, which is small: all of it must come in the time in which a blob must go on.
-async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<String, ApiError> {
+/// The form, which is small: all of it must come in the time in which a blob must go on. Its memory is
+/// counted, because no login came before it.
+async fn form(
+    headers: &HeaderMap,
+    mut body: Body,
+    memory: Option<&RequestMemory>,
+) -> Result<(String, Vec<HeldMemory>), ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_form = kind
         .and_then(|kind| kind.split(';').next())
@@ -111,16 +125,28 @@ async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<Str
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(ApiError::new(status, ErrorCode::Unsupported, message));
     }
-    let reading = Limited::new(body, FORM_BYTES_MAX).collect();
-    let read = tokio::time::timeout(time_max, reading).await.map_err(|_| {
-        let message = format!("the form must come within {} s", time_max.as_secs());
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
-    })?;
-    let read = read.map_err(|_| {
-        let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
-    })?;
-    String::from_utf8(read.to_bytes().into()).map_err(|_| bad("the form must be UTF-8"))
+    let mut form = Form::default();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| form_is_not_whole())?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        if form.len() + bytes.len() > FORM_BYTES_MAX {
+            return Err(form_is_not_whole());
+        }
+        form.add(memory, &bytes)?;
+    }
+    let (bytes, held) = form.into_parts();
+    let form = String::from_utf8(bytes).map_err(|_| bad("the form must be UTF-8"))?;
+    Ok((form, held))
+}
+
+fn form_is_late(time_max: Duration) -> ApiError {
+    let message = format!("the form must come within {} s", time_max.as_secs());
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
+}
+
+fn form_is_not_whole() -> ApiError {
+    let message = format!("the form must come whole and have at most {FORM_BYTES_MAX} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
 }
 
 /// What a request asks for.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,28 +21,21 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::activity::{self, Activity, Stall, Watched};
 use super::sending::Sending;
+use super::windows::{self, Window};
 use super::{ServerOptions, Shared, handshake};
 use crate::http::files::Files;
+use crate::http::memory::RequestMemory;
 use crate::http::slots::{Slot, Slots};
-use crate::http::{Api, Peer, Secured};
+use crate::http::{Api, AuthorizedBefore, Peer, Secured};
 use crate::metrics::Raised;
 use crate::tls;
 
 /// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.
 const H1_BUFFER_BYTES_MAX: usize = 128 * 1024;
-/// What an HTTP/2 client may send on one stream, and over all, before we have read it. Small
-/// windows would let one round trip limit the speed of an upload. hyper sets them for good before
-/// the first request, so that a client has them before it has logged in: they are for as many
-/// connections as [`ServerOptions::h2_window_bytes`] allows.
-const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-pub(super) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// Both windows of the other connections: the least that HTTP/2 allows (RFC 9113 section 6.9.2).
-const H2_WINDOW_BYTES_MIN: u32 = 65_535;
 /// How much of one HTTP/2 response waits for its client, beside the piece that was read last.
 const H2_SEND_BYTES_MAX: usize = 64 * 1024;
 const H2_FRAME_BYTES_MAX: u32 = 64 * 1024;
@@ -81,12 +74,12 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let wide = builder(options, H2_STREAM_WINDOW_BYTES, H2_CONNECTION_WINDOW_BYTES);
-        Self { wide, narrow: builder(options, H2_WINDOW_BYTES_MIN, H2_WINDOW_BYTES_MIN) }
+        let wide = builder(options, windows::STREAM_BYTES, windows::CONNECTION_BYTES);
+        Self { wide, narrow: builder(options, windows::BYTES_MIN, windows::BYTES_MIN) }
     }
 
     fn of(&self, window: &Window) -> &auto::Builder<TokioExecutor> {
-        if lock(window).is_some() { &self.wide } else { &self.narrow }
+        if window.is_large() { &self.wide } else { &self.narrow }
     }
 }
 
@@ -116,13 +109,6 @@ fn builder(
     builder
 }
 
-/// A connection's place among those with large windows, until it turns out to need none.
-type Window = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
-
-fn lock(window: &Window) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-    window.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Serves a connection until it ends, is no longer wanted, or must be cut.
 pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) {
     let _raised = Raised::new(&shared.parts.metrics.connections);
@@ -138,14 +124,26 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
         activity: Arc::default(),
         files: None,
         slots: Slots::new(&shared.responses, shared.parts.metrics.budget("responses")),
-        window: Arc::new(Mutex::new(Arc::clone(&shared.windows).try_acquire_owned().ok())),
-    };
-    let Some(tls) = &shared.parts.tls else {
-        service.files = Files::offered();
-        let io = Sending { io: TokioIo::new(stream), files: service.files.clone() };
-        return attend(&shared, io, service).await;
+        memory: RequestMemory::new(
+            &shared.requests,
+            shared.addresses.network(address.ip()),
+            &shared.parts.metrics,
+        ),
+        authorized: AuthorizedBefore::default(),
     };
     let time_max = shared.options.header_read_timeout;
+    let window =
+        |is_h2| shared.windows.open(&shared.parts.metrics, &shared.addresses, address.ip(), is_h2);
+    let Some(tls) = &shared.parts.tls else {
+        service.files = Files::offered();
+        let beginning = tokio::time::timeout(time_max, windows::begins_h2(&stream));
+        // As with a handshake.
+        let Some(Ok(is_h2)) = shared.parts.stopping.run_until_cancelled(beginning).await else {
+            return;
+        };
+        let io = Sending { io: TokioIo::new(stream), files: service.files.clone() };
+        return attend(&shared, io, service, window(is_h2)).await;
+    };
     let taking = handshake::take(tls, stream, address, time_max);
     // Nothing was asked yet: a stop need not wait for it.
     let Some(Some(stream)) = shared.parts.stopping.run_until_cancelled(taking).await else {
@@ -154,23 +152,26 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, address: Socke
     let (_, session) = stream.get_ref();
     let shown = session.peer_certificates().and_then(<[_]>::first);
     service.secured = Some(Secured { certificate: shown.and_then(tls::holder).map(Arc::new) });
-    attend(&shared, TokioIo::new(stream), service).await;
+    let window = window(session.alpn_protocol() == Some(b"h2"));
+    attend(&shared, TokioIo::new(stream), service, window).await;
 }
 
 /// Serves a connection over which HTTP can be spoken.
-async fn attend<T>(shared: &Shared, io: T, service: Requests)
+async fn attend<T>(shared: &Shared, io: T, mut service: Requests, window: Window)
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (Peer(address), activity) = (service.peer, Arc::clone(&service.activity));
     let io = Watched { io, activity: Arc::clone(&activity) };
-    let builder = shared.builder.of(&service.window);
+    service.authorized = window.authorized.clone();
+    let builder = shared.builder.of(&window);
     let connection = builder.serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut look = interval(look_interval(&shared.options));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut leaving = false;
+    let mut left = None;
     loop {
+        let leaving = left.is_some();
         let leave = tokio::select! {
             result = connection.as_mut() => {
                 if let Err(error) = result {
@@ -186,7 +187,12 @@ where
             }
             () = shared.parts.stopping.cancelled(), if !leaving => true,
             _ = look.tick() => match verdict(&activity, &shared.options, leaving) {
-                Verdict::Stay => false,
+                _ if left.is_some_and(|left| window.is_overdue(left)) => {
+                    shared.parts.metrics.count_cut("unauthorized");
+                    tracing::debug!(client = %address, "connection cut: its windows are wanted");
+                    return;
+                }
+                Verdict::Stay => window.is_to_go(&shared.windows, activity.idle()),
                 Verdict::Leave => true,
                 Verdict::Cut => {
                     shared.parts.metrics.count_cut("stalled");
@@ -196,7 +202,7 @@ where
             },
         };
         if leave && !leaving {
-            leaving = true;
+            left = Some(Instant::now());
             look = interval(LOOK_LEAVING);
             connection.as_mut().graceful_shutdown();
         }
@@ -249,7 +255,8 @@ struct Requests {
     /// Takes files for the connection, if it can send them.
     files: Option<Arc<Files>>,
     slots: Slots,
-    window: Window,
+    memory: RequestMemory,
+    authorized: AuthorizedBefore,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -264,9 +271,6 @@ impl Service<Request<Incoming>> for Requests {
         if let Some(secured) = &self.secured {
             request.extensions_mut().insert(secured.clone());
         }
-        if version <= Version::HTTP_11 {
-            lock(&self.window).take();
-        }
         // The frames of HTTP/2 copy and interleave what they carry.
         if version <= Version::HTTP_11
             && let Some(files) = &self.files
@@ -276,6 +280,8 @@ impl Service<Request<Incoming>> for Requests {
         let api = self.api.as_ref().filter(|_| Api::is_asked(request.uri().path()));
         let slots = self.slots.clone();
         request.extensions_mut().insert(slots.clone());
+        request.extensions_mut().insert(self.memory.clone());
+        request.extensions_mut().insert(self.authorized.clone());
         let answerer = api.cloned().ok_or_else(|| self.router.clone());
         Box::pin(async move {
             let response = match answerer {
@@ -439,6 +445,8 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::http::slots::EXTRA_MAX;
+    use crate::limits::Shares;
+    use crate::metrics::Metrics;
 
     /// The most that is read ahead for one answer while its client takes nothing.
     const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;
@@ -491,7 +499,8 @@ mod tests {
             activity: Arc::clone(&activity),
             files: None,
             slots: Slots::new(shared, Default::default()),
-            window: Arc::default(),
+            memory: RequestMemory::new(&Shares::new(0, 0), None, &Arc::new(Metrics::new())),
+            authorized: AuthorizedBefore::default(),
         };
         let io = Watched { io: TokioIo::new(far), activity: Arc::clone(&activity) };
         let builder = Builder::new(&ServerOptions::of(&Settings::default()));
