@@ -297,12 +297,11 @@ impl Service<Request<Incoming>> for Requests {
 
 /// A response's body that notes when bytes of it are taken, and when it is gone. One that is read
 /// as it is sent is not read without a slot. Over HTTP/2 it is given piece by piece, and the request
-/// is in flight until its last piece was written: the connection drops a body with its last frame,
-/// whatever the client takes of that.
+/// is in flight, and has its slot, until its last piece was written: the connection drops a body with
+/// its last frame, whatever the client takes of that.
 struct Noted {
     body: Body,
-    /// `None`: the last piece has it.
-    noted: Option<activity::Request>,
+    noted: Arc<activity::Request>,
     slots: Slots,
     slot: Place,
     /// What is left of a frame that is given in pieces.
@@ -310,13 +309,14 @@ struct Noted {
     is_multiplexed: bool,
 }
 
-/// The last piece of a response, which is in flight until the connection drops this.
-struct LastPiece {
+/// A piece of a response, which is in flight until the connection drops this.
+struct Piece {
     bytes: Bytes,
-    _noted: Option<activity::Request>,
+    _noted: Arc<activity::Request>,
+    _slot: Option<Arc<Slot>>,
 }
 
-impl AsRef<[u8]> for LastPiece {
+impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -328,9 +328,7 @@ enum Place {
     Unneeded,
     Wanted,
     Awaited(Pin<Box<dyn Future<Output = Option<Slot>> + Send>>),
-    Taken {
-        _slot: Arc<Slot>,
-    },
+    Taken(Arc<Slot>),
 }
 
 impl Noted {
@@ -339,13 +337,13 @@ impl Noted {
         let is_read = body.size_hint().exact().is_none();
         let slot = if is_read { Place::Wanted } else { Place::Unneeded };
         let is_multiplexed = version > Version::HTTP_11;
-        Self { body, noted: Some(noted), slots, slot, rest: Bytes::new(), is_multiplexed }
+        Self { body, noted: Arc::new(noted), slots, slot, rest: Bytes::new(), is_multiplexed }
     }
 
     /// The same with the slot that was taken before the response began, if one was.
     fn with(mut self, taken: Option<Arc<Slot>>) -> Self {
         if let Some(slot) = taken {
-            self.slot = Place::Taken { _slot: slot };
+            self.slot = Place::Taken(slot);
         }
         self
     }
@@ -369,31 +367,28 @@ impl Noted {
     }
 
     fn next_piece(&mut self) -> Bytes {
-        use http_body::Body as _;
         if !self.is_multiplexed {
             return std::mem::take(&mut self.rest);
         }
-        let piece = self.rest.split_to(self.rest.len().min(H2_PIECE_BYTES_MAX));
-        if !self.is_end_stream() {
-            return piece;
-        }
-        if let Some(noted) = &self.noted {
-            noted.gave();
-        }
-        Bytes::from_owner(LastPiece { bytes: piece, _noted: self.noted.take() })
+        let bytes = self.rest.split_to(self.rest.len().min(H2_PIECE_BYTES_MAX));
+        let slot = match &self.slot {
+            Place::Taken(slot) => Some(Arc::clone(slot)),
+            Place::Unneeded | Place::Wanted | Place::Awaited(_) => None,
+        };
+        Bytes::from_owner(Piece { bytes, _noted: Arc::clone(&self.noted), _slot: slot })
     }
 
     fn poll_slot(&mut self, task: &mut Context<'_>) -> Poll<()> {
         if matches!(self.slot, Place::Wanted) {
             self.slot = match self.slots.try_take() {
-                Some(slot) => Place::Taken { _slot: Arc::new(slot) },
+                Some(slot) => Place::Taken(Arc::new(slot)),
                 None => Place::Awaited(Box::pin(self.slots.clone().take())),
             };
         }
         if let Place::Awaited(waiting) = &mut self.slot {
             let slot = ready!(waiting.as_mut().poll(task));
             let slot = slot.map(Arc::new);
-            self.slot = slot.map_or(Place::Unneeded, |slot| Place::Taken { _slot: slot });
+            self.slot = slot.map_or(Place::Unneeded, |slot| Place::Taken(slot));
         }
         Poll::Ready(())
     }
@@ -408,10 +403,9 @@ impl http_body::Body for Noted {
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = self.poll_body(task);
-        match (&frame, &self.noted) {
-            (Poll::Ready(_), Some(noted)) => noted.gave(),
-            (Poll::Pending, Some(noted)) => noted.works(),
-            (_, None) => {}
+        match &frame {
+            Poll::Ready(_) => self.noted.gave(),
+            Poll::Pending => self.noted.works(),
         }
         frame
     }
@@ -554,6 +548,31 @@ mod tests {
         assert_eq!(shared.available_permits(), SHARED);
     }
 
+    /// A response that is read was over once it was given to the connection, and its slot was free: 250
+    /// blobs of 64 KiB stayed in memory for each connection, for as long as it had other requests.
+    #[tokio::test]
+    async fn fixed_last_piece_of_a_response_that_is_read_is_in_flight_and_has_its_slot() {
+        const STREAMS: usize = 250;
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let answer = move || async move {
+            let frames = stream::iter([Bytes::from(vec![7; FRAME_BYTES])]).map(move |frame| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, std::io::Error>(frame)
+            });
+            Body::from_stream(frames)
+        };
+        let shared = Arc::new(Semaphore::new(STREAMS));
+        let (client, activity) = connected(Router::new().route("/", get(answer)), &shared);
+        let responses = stalled(client, STREAMS).await;
+        assert_eq!(read.load(Ordering::SeqCst), 1 + EXTRA_MAX);
+        assert_eq!(activity.idle(), None);
+        assert_ne!(activity.stall(Duration::ZERO), activity::Stall::None);
+        drop(responses);
+        settle().await;
+        assert!(activity.idle().is_some() && shared.available_permits() == STREAMS);
+    }
+
     /// A response in memory counted as ended once its client allowed one byte of it, and stayed for
     /// as long as the client sent other requests.
     #[tokio::test]
@@ -589,6 +608,7 @@ mod tests {
             assert_eq!(http_body::Body::is_end_stream(&body), left == 0);
         }
         assert_eq!(taken, whole);
+        drop(body);
         assert!(activity.idle().is_some());
     }
 
