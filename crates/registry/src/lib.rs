@@ -60,6 +60,7 @@ mod upload;
 mod upload_id;
 mod writer;
 
+pub use crate::core::MANIFEST_READS_MAX;
 pub use blob::{Blob, BlobReader, Touch};
 pub use body::{BodyError, BodyStream, Chunk};
 pub use budget::{Budget, BudgetUsage, HeldRoom, Reserved};

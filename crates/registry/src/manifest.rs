@@ -211,12 +211,15 @@ impl Repository {
         touch: Touch,
     ) -> Result<Option<Arc<StoredManifest>>> {
         let core = &self.core;
-        let (now, at) = (core.clock.monotonic(), core.clock.now());
-        if let Some(seen) = core.cache.manifest(now, &self.name, digest)
-            && (touch == Touch::Never || seen.is_young(at))
-        {
-            return Ok(Some(seen.value));
+        if let Some(manifest) = self.remembered(digest, touch) {
+            return Ok(Some(manifest));
         }
+        let _reading = core.manifest_reads.acquire().await.map_err(|_| Error::Stopped)?;
+        // Who waited may find it read by another.
+        if let Some(manifest) = self.remembered(digest, touch) {
+            return Ok(Some(manifest));
+        }
+        let (now, at) = (core.clock.monotonic(), core.clock.now());
         let key = keys::manifest(&self.name, digest);
         let ticket = core.cache.ticket(&self.name, digest);
         let read = match touch {
@@ -229,6 +232,13 @@ impl Repository {
         let seen = cache::Seen::new(Arc::clone(&manifest), age, at);
         core.cache.add_manifest(ticket, now, &self.name, digest, seen);
         Ok(Some(manifest))
+    }
+
+    fn remembered(&self, digest: &Digest, touch: Touch) -> Option<Arc<StoredManifest>> {
+        let core = &self.core;
+        let seen = core.cache.manifest(core.clock.monotonic(), &self.name, digest)?;
+        let is_good = touch == Touch::Never || seen.is_young(core.clock.now());
+        is_good.then_some(seen.value)
     }
 
     /// Stores a manifest, and points tags to it (end-7).
