@@ -21,6 +21,7 @@ use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::{self, Exchange};
 use super::files::Files;
+use super::memory::RequestMemory;
 use super::record::Record;
 use super::slots::Slots;
 use super::{
@@ -97,12 +98,17 @@ async fn perform(
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<Files>>().cloned();
     let slots = parts.extensions.get::<Slots>().cloned();
+    let memory = parts.extensions.get::<RequestMemory>().cloned();
     let context = Arc::clone(context);
     let base_url = base_url(&context, exchange);
     let call = Call { access, headers: parts.headers, peer, base_url, files, slots, body, context };
     if !changes {
         let is_in_memory = is_in_memory(&endpoint);
         let held_in = Arc::clone(&call.context);
+        let _turn = match memory.filter(|_| is_in_memory) {
+            Some(memory) => memory.turn().await,
+            None => None,
+        };
         let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);
         let result = result.and_then(|response| counted(exchange, account.as_ref(), response));
@@ -156,6 +162,7 @@ fn is_in_memory(endpoint: &Endpoint) -> bool {
         endpoint,
         Endpoint::Catalog { .. }
             | Endpoint::ManifestGet { .. }
+            | Endpoint::ManifestHead { .. }
             | Endpoint::TagList { .. }
             | Endpoint::Referrers { .. }
     )

@@ -36,6 +36,9 @@ const REQUEST_BYTES: usize = 8 * 1024;
 const HEADER_BYTES: usize = 128;
 /// Smaller responses are not counted.
 const RESPONSE_BYTES_MIN: u64 = 4 * 1024;
+/// How many responses one connection has made in memory at the same time: those of all connections
+/// read the store a few at a time, in the order in which they came.
+const READS_MAX: usize = 8;
 /// How much more a form takes at a time.
 const FORM_STEP_BYTES: u32 = 8 * 1024;
 
@@ -54,6 +57,7 @@ pub(crate) fn of_responses(manifest_bytes_max: u64) -> Arc<Shares> {
 #[derive(Clone, Debug)]
 pub(crate) struct RequestMemory {
     own: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     shares: Arc<Shares>,
     network: Option<Network>,
     metrics: Arc<Metrics>,
@@ -74,7 +78,13 @@ impl RequestMemory {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let own = Arc::new(Semaphore::new(OWN_BYTES as usize));
-        Self { own, shares: Arc::clone(shares), network, metrics: Arc::clone(metrics) }
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        Self { own, reads, shares: Arc::clone(shares), network, metrics: Arc::clone(metrics) }
+    }
+
+    /// Waits until the connection may have one more response made in memory.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.reads).acquire_owned().await.ok()
     }
 
     fn hold(&self, bytes: u32) -> Result<HeldMemory, ApiError> {
@@ -222,6 +232,7 @@ impl http_body::Body for HeldBody {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures::FutureExt;
     use http_body::Body as _;
     use http_body_util::BodyExt;
 
@@ -248,6 +259,19 @@ mod tests {
         assert!(hold_head(&request(Version::HTTP_2, &other, 60_000)).is_ok(), "its own");
         drop(held);
         assert!(hold(Version::HTTP_2).is_ok());
+    }
+
+    /// The requests of one connection were read before those that others sent later.
+    #[tokio::test]
+    async fn a_connection_has_a_few_responses_made_at_the_same_time() {
+        let memory = RequestMemory::new(&Shares::new(0, 0), None, &Arc::default());
+        let mut turns = Vec::new();
+        for _ in 0..READS_MAX {
+            turns.push(memory.turn().await.unwrap());
+        }
+        assert!(memory.turn().now_or_never().is_none());
+        turns.pop();
+        assert!(memory.turn().now_or_never().is_some());
     }
 
     /// Each byte in a frame of its own kept 64 KiB many times over.

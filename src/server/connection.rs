@@ -388,7 +388,7 @@ impl Noted {
         if let Place::Awaited(waiting) = &mut self.slot {
             let slot = ready!(waiting.as_mut().poll(task));
             let slot = slot.map(Arc::new);
-            self.slot = slot.map_or(Place::Unneeded, |slot| Place::Taken(slot));
+            self.slot = slot.map_or(Place::Unneeded, Place::Taken);
         }
         Poll::Ready(())
     }
