@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use jreg_config::{Secret, Settings};
 use jreg_storage::{
-    CLOCK_DIFFERENCE_MAX, Capabilities, Credentials, S3OpenError, S3Options, S3Store, S3Url,
-    SingleWriter, Store, Tombstones,
+    BucketCapabilities, CLOCK_DIFFERENCE_MAX, S3Credentials, S3OpenError, S3Options, S3Store,
+    S3Url, SingleWriterStore, Store, TombstoneStore,
 };
 
 /// The longest secret in a file, in bytes. Session tokens have about 1 KiB.
@@ -54,7 +54,7 @@ pub enum BucketError {
         /// The bucket.
         url: Box<S3Url>,
         /// What the probe found.
-        found: Capabilities,
+        found: BucketCapabilities,
     },
     /// Only whoever serves it may change it.
     #[error(
@@ -111,16 +111,16 @@ pub async fn open(
             );
         }
         let removes = found.may_remove_records();
-        let store = Tombstones::new(store, jreg_registry::may_come_back);
+        let store = TombstoneStore::new(store, jreg_registry::may_come_back);
         return Ok(Arc::new(if removes { store } else { store.that_stay() }));
     }
     if access == BucketAccess::Look {
-        return Ok(Arc::new(SingleWriter::new(store)));
+        return Ok(Arc::new(SingleWriterStore::new(store)));
     }
     tracing::warn!(
         "conditional writes are enforced by this process only: do not start a second instance"
     );
-    Ok(Arc::new(SingleWriter::new(store)))
+    Ok(Arc::new(SingleWriterStore::new(store)))
 }
 
 fn unusable(url: &S3Url, clock: Option<Duration>, source: jreg_storage::Error) -> BucketError {
@@ -151,7 +151,7 @@ fn split(header: &str) -> Option<(String, String)> {
     Some((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-fn credentials(settings: &Settings) -> Result<Credentials, BucketError> {
+fn credentials(settings: &Settings) -> Result<S3Credentials, BucketError> {
     let secret = secret_of(
         &settings.s3_secret_access_key,
         "s3-secret-access-key-file",
@@ -163,8 +163,8 @@ fn credentials(settings: &Settings) -> Result<Credentials, BucketError> {
         settings.s3_session_token_file.as_deref(),
     )?;
     match (settings.s3_access_key_id.clone(), secret, token) {
-        (Some(key_id), Some(secret), token) => Ok(Credentials::Static { key_id, secret, token }),
-        (None, None, None) => Ok(Credentials::Environment),
+        (Some(key_id), Some(secret), token) => Ok(S3Credentials::Static { key_id, secret, token }),
+        (None, None, None) => Ok(S3Credentials::Environment),
         _ => Err(BucketError::HalfAKey),
     }
 }

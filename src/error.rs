@@ -18,7 +18,7 @@ pub enum StartError {
     Bucket(#[from] BucketError),
     /// The folder cannot be used.
     #[error(transparent)]
-    Folder(#[from] jreg_storage::OpenError),
+    Folder(#[from] jreg_storage::FsOpenError),
     /// The folder is another program's.
     #[error(transparent)]
     Foreign(#[from] ForeignFolder),

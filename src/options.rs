@@ -165,7 +165,7 @@ pub fn registry(settings: &Settings) -> RegistryOptions {
             buffer_wait_max: settings.buffer_wait_max,
             part_bytes: settings.part_bytes,
             parts_in_flight: settings.parts_in_flight,
-            wave_reads_max: settings.manifest_reads_in_flight,
+            manifest_reads_in_flight: settings.manifest_reads_in_flight,
             mount_candidates_max: settings.mount_candidates_max,
         },
         cache_bytes: settings.cache_bytes,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jreg_config::{Settings, StorageLocation};
 use jreg_storage::{
-    Coalesced, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, Hedged, MemoryStore, Metered,
-    Observer, Store,
+    CoalescedStore, ErrorKind, FsOptions, FsStore, GATHER_MAX, Hedge, HedgedStore, MemoryStore,
+    MeteredStore, Store, StoreObserver,
 };
 use jreg_telemetry::metrics::Metrics;
 
@@ -48,21 +48,21 @@ pub(crate) fn surrounded(
     metrics: &Arc<Metrics>,
 ) -> Arc<dyn Store> {
     let observer = Arc::new(StoreMetrics(Arc::clone(metrics)));
-    let mut store: Arc<dyn Store> = Arc::new(Metered::new(store, observer.clone()));
+    let mut store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, observer.clone()));
     if !store.capabilities().is_remote {
         return store;
     }
     if hedges_reads {
-        store = Arc::new(Hedged::new(store, observer));
+        store = Arc::new(HedgedStore::new(store, observer));
     }
-    Arc::new(Coalesced::new(store, GATHER_MAX))
+    Arc::new(CoalescedStore::new(store, GATHER_MAX))
 }
 
 /// Counts the requests to the store.
 #[derive(Debug)]
 struct StoreMetrics(Arc<Metrics>);
 
-impl Observer for StoreMetrics {
+impl StoreObserver for StoreMetrics {
     fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
         let outcome = result.map_or_else(outcome, |()| "ok");
         self.0.count_store_request(operation, outcome, duration);
@@ -106,8 +106,8 @@ mod tests {
     #[test]
     fn reads_are_shared_and_hedged_where_requests_travel() {
         let remote = || MemoryStore::builder().remote().build();
-        assert_eq!(around(MemoryStore::new(), true), ["Metered"]);
-        assert_eq!(around(remote(), true), ["Coalesced", "Hedged", "Metered"]);
-        assert_eq!(around(remote(), false), ["Coalesced", "Metered"]);
+        assert_eq!(around(MemoryStore::new(), true), ["MeteredStore"]);
+        assert_eq!(around(remote(), true), ["CoalescedStore", "HedgedStore", "MeteredStore"]);
+        assert_eq!(around(remote(), false), ["CoalescedStore", "MeteredStore"]);
     }
 }

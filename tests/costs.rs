@@ -16,7 +16,7 @@ use jreg_registry::{
     PROTECTING_TAGS_MAX, PageRequest, PushedManifest, REFERRERS_EXAMINED_MAX, Registry,
     RegistryOptions, Repository, TouchPolicy, UploadChunk,
 };
-use jreg_storage::testing::{Call, Recording};
+use jreg_storage::testing::{Call, RecordingStore};
 use jreg_storage::{
     ByteRange, FsOptions, FsStore, MemoryStore, PartRules, PutMode, Store, SystemClock,
 };
@@ -34,7 +34,7 @@ struct Bench {
 }
 
 enum Home {
-    Memory(Arc<Recording>),
+    Memory(Arc<RecordingStore>),
     Bucket(Box<S3Server>),
 }
 
@@ -42,7 +42,7 @@ impl Home {
     fn memory() -> Self {
         let rules = PartRules { part_bytes: 16 * 1024 * 1024, uniform: true, parts_max: 10_000 };
         let store = MemoryStore::builder().remote().part_rules(rules).build();
-        Self::Memory(Arc::new(Recording::new(Arc::new(store))))
+        Self::Memory(Arc::new(RecordingStore::new(Arc::new(store))))
     }
 
     async fn bucket() -> Self {

@@ -237,7 +237,7 @@ async fn without_credentials_it_is_told_what_was_tried() {
             "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: not set)",
             "web identity (AWS_WEB_IDENTITY_TOKEN_FILE: not set)",
             "container (ECS) (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: not set)",
-            &format!("instance metadata ({endpoint}): no answer within 1.5 s"),
+            &format!("instance metadata ({endpoint}): no response within 1.5 s"),
         ] {
             assert!(text.contains(source), "{source}: {text}");
         }

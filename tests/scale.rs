@@ -39,10 +39,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_oci::{Algorithm, Digest};
 use jreg_registry::{GcOptions, GcReport, NoObserver, Registry, RegistryOptions};
-use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
+use jreg_storage::testing::{Call, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, Key, MemoryStore, PutMode, Result, Store};
 use jreg_testkit::s3::{Operation, S3Server, S3Spec};
-use jreg_testkit::{Rng, SmallPages};
+use jreg_testkit::{Rng, SmallPagesStore};
 
 const PAGE_ENTRIES: usize = 1000;
 const PAGE: u64 = PAGE_ENTRIES as u64;
@@ -422,7 +422,7 @@ fn status(name: &str) -> Option<u64> {
 /// A registry on a store in memory that counts.
 struct Home {
     clock: Arc<ManualClock>,
-    store: Arc<Intercepted<Counter>>,
+    store: Arc<InterceptedStore<Counter>>,
     bare: Arc<MemoryStore>,
 }
 
@@ -431,8 +431,8 @@ impl Home {
         let clock = Arc::new(ManualClock::default());
         let store = MemoryStore::builder().remote().clock(clock.clone());
         let bare = Arc::new(store.build());
-        let pages = Arc::new(SmallPages::new(bare.clone(), PAGE_ENTRIES));
-        Self { clock, store: Arc::new(Intercepted::with(pages, Counter::default())), bare }
+        let pages = Arc::new(SmallPagesStore::new(bare.clone(), PAGE_ENTRIES));
+        Self { clock, store: Arc::new(InterceptedStore::with(pages, Counter::default())), bare }
     }
 
     async fn write(&self, records: impl Iterator<Item = Written>) {

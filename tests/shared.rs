@@ -8,8 +8,8 @@ use futures::future::join_all;
 use jreg_storage::{MemoryStore, PartRules, Store};
 use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{
-    Client, Image, Manifest, Request, Response, Rng, Scenario, ServerSpec, SmallPages, StoreKind,
-    TestServer, get, index_of, media, push_blob, push_image, push_manifest, sha256,
+    Client, Image, Manifest, Request, Response, Rng, Scenario, ServerSpec, SmallPagesStore,
+    StoreKind, TestServer, get, index_of, media, push_blob, push_image, push_manifest, sha256,
 };
 use serde_json::{Value, json};
 
@@ -107,7 +107,7 @@ fn push_shows_at_once_everywhere() {
 #[test]
 fn fixed_page_that_the_store_cuts_is_not_the_last() {
     block_on(async {
-        let store: Arc<dyn Store> = Arc::new(SmallPages::new(shared(), 2));
+        let store: Arc<dyn Store> = Arc::new(SmallPagesStore::new(shared(), 2));
         let server = server(&store).await;
         let client = server.client();
         let subject = Image::plain(1);

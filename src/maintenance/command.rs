@@ -8,7 +8,7 @@ use std::time::Duration;
 use jreg_access::AccessTokenStore;
 use jreg_config::{Settings, StorageLocation};
 use jreg_registry::Registry;
-use jreg_storage::{FsOptions, FsStore, OpenError, SystemClock};
+use jreg_storage::{FsOpenError, FsOptions, FsStore, SystemClock};
 use jreg_telemetry::audit::command::Operator;
 use jreg_telemetry::audit::{AuditError, AuditLog};
 use jreg_telemetry::metrics::Metrics;
@@ -251,7 +251,7 @@ async fn find_folder(
                 return workshop(settings, Arc::new(store), may_create, metrics, audit).await;
             }
             // It may be about to listen, or about to stop.
-            Err(OpenError::InUse { holder: process, .. }) => holder = process,
+            Err(FsOpenError::InUse { holder: process, .. }) => holder = process,
             Err(error) => return Err(StartError::from(error).into()),
         }
     }

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use jreg_config::Settings;
 use jreg_net::server::{Body, Response, RunningServer, listen};
 use jreg_oci::{Algorithm, Digest};
-use jreg_storage::testing::{Fault, Faulty, Gate as GateStore, SyscallFaults};
+use jreg_storage::testing::{Fault, FaultyStore, Gate as GateStore, SyscallFaults};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, MemoryStore, PutMode, Store, Syscall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -275,7 +275,7 @@ const INSIDE: [&str; 4] = ["links", "fault", "blobs/", "unavailable:"];
 
 #[tokio::test]
 async fn fixed_a_failure_of_the_store_is_5xx_and_says_nothing_of_it() {
-    let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let settings = Settings { cache_bytes: 0, ..Settings::default() };
     let app = App::build(settings, store.clone()).await.unwrap();
     push(&app, b"x").await;
@@ -304,7 +304,7 @@ async fn fixed_a_failure_of_the_store_is_5xx_and_says_nothing_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn readiness_follows_the_store_and_asks_it_once_a_second() {
-    let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let app = App::build(Settings::default(), store.clone()).await.unwrap();
     let calls = store.calls();
     for _ in 0..10 {
@@ -445,7 +445,7 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
     // While there is just one subscriber, a line that another test comes by first, on a thread
     // without it, counts as one that nobody wants. With two, all are asked.
     let _another = tracing::Dispatch::new(tracing_subscriber::registry());
-    let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let settings = Settings { cache_bytes: 0, ..Settings::default() };
     let app = App::build(settings, store.clone()).await.unwrap();
     push(&app, b"hello").await;

@@ -14,9 +14,9 @@ use jreg_registry::{
     Error, FsckFinding, FsckOptions, GcError, GcOptions, ManifestPush, NoObserver, Registry,
     RegistryOptions, Severity, TouchPolicy, UploadChunk,
 };
-use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
+use jreg_storage::testing::{Call, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
-use jreg_testkit::{Image, Manifest, Rng, SmallPages, index_of};
+use jreg_testkit::{Image, Manifest, Rng, SmallPagesStore, index_of};
 use tokio::sync::RwLock;
 
 use crate::damage::world::sha256;
@@ -99,7 +99,8 @@ impl World {
         let memory = MemoryStore::builder().remote().part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
         let yields = Yields(Mutex::new(Rng::new(seed)));
-        let store = Arc::new(SmallPages::new(Arc::new(Intercepted::with(memory, yields)), 3));
+        let store =
+            Arc::new(SmallPagesStore::new(Arc::new(InterceptedStore::with(memory, yields)), 3));
         let registry =
             Registry::open(store, clock.clone(), RegistryOptions::default()).await.unwrap();
         Self {

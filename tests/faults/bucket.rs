@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_storage::{S3Options, S3Store, Store, Tombstones};
+use jreg_storage::{S3Options, S3Store, Store, TombstoneStore};
 use jreg_testkit::s3::{Fault, Refusal, Rule, S3Server, S3Spec};
 
 use crate::faults::attempt::{Attempt, for_each_attempt};
@@ -37,7 +37,7 @@ fn store(server: &S3Server) -> Arc<dyn Store> {
     let brief = Duration::from_millis(500);
     let options = S3Options { request_budget: brief, transfer_budget: brief, ..server.options() };
     let store = S3Store::open(options).unwrap();
-    Arc::new(Tombstones::new(store, jreg_registry::may_come_back))
+    Arc::new(TombstoneStore::new(store, jreg_registry::may_come_back))
 }
 
 async fn harness(server: &S3Server, attempt: Attempt, context: &str) -> FaultHarness {

@@ -9,7 +9,7 @@ use jreg_oci::{Algorithm, Digest, Reference};
 use jreg_registry::{
     Error, ManifestPush, PageRequest, Registry, RegistryOptions, Repository, Result, TouchPolicy,
 };
-use jreg_storage::testing::Faulty;
+use jreg_storage::testing::FaultyStore;
 use jreg_storage::{
     ByteRange, Durability, FsOptions, FsStore, MemoryStore, PartRules, Store, SystemClock,
 };
@@ -47,7 +47,7 @@ impl Shape {
 
 /// The registry under test, and what it has promised.
 pub(crate) struct FaultHarness {
-    pub(crate) faulty: Arc<Faulty>,
+    pub(crate) faulty: Arc<FaultyStore>,
     registry: Registry,
     #[expect(dead_code, reason = "it is removed when the harness goes")]
     folder: Option<TempDir>,
@@ -80,7 +80,7 @@ impl FaultHarness {
 
     /// A registry over a store whose parts have fewer than `large_bytes`.
     pub(crate) async fn over(store: Arc<dyn Store>, large_bytes: usize, context: &str) -> Self {
-        let faulty = Arc::new(Faulty::new(store));
+        let faulty = Arc::new(FaultyStore::new(store));
         let registry = open(faulty.clone()).await;
         let context = context.to_owned();
         Self {

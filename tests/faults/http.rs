@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use jreg_storage::testing::{Fault, Faulty};
+use jreg_storage::testing::{Fault, FaultyStore};
 use jreg_storage::{ErrorKind, MemoryStore};
 use jreg_testkit::{
     Image, Request, Rng, Scenario, ServerSpec, StoreKind, TestServer, push_blob, push_image, sha256,
@@ -11,8 +11,8 @@ use jreg_testkit::{
 
 use crate::faults::block_on;
 
-async fn server() -> (TestServer, Arc<Faulty>) {
-    let faulty = Arc::new(Faulty::new(Arc::new(MemoryStore::new())));
+async fn server() -> (TestServer, Arc<FaultyStore>) {
+    let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let store = StoreKind::Given(faulty.clone());
     // Nothing is cached, so that each request needs the store.
     let spec = ServerSpec::with(|settings| settings.cache_bytes = 0).store(store);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jreg_config::Settings;
-use jreg_storage::{S3Options, S3Store, Store, Tombstones};
+use jreg_storage::{S3Options, S3Store, Store, TombstoneStore};
 use jreg_testkit::s3::{
     Fault, Gate, Injected, Operation, Refusal, Rule, S3Clock, S3Server, S3Spec,
 };
@@ -77,7 +77,7 @@ fn store(bucket: &S3Server, patience: Duration) -> Arc<dyn Store> {
         ..bucket.options()
     };
     let store = S3Store::open(options).unwrap();
-    Arc::new(Tombstones::new(store, jreg_registry::may_come_back))
+    Arc::new(TombstoneStore::new(store, jreg_registry::may_come_back))
 }
 
 /// What goes wrong.

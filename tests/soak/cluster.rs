@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jreg_registry::{Registry, RegistryLimits, RegistryOptions};
 use jreg_storage::{
-    Coalesced, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, Tombstones,
+    CoalescedStore, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, TombstoneStore,
 };
-use jreg_testkit::SmallPages;
+use jreg_testkit::SmallPagesStore;
 use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
 
 use crate::soak::fault_schedule::FaultSchedule;
@@ -65,7 +65,7 @@ impl Cluster {
         let schedule = Arc::new(FaultSchedule::new(seed, server.clone()));
         let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);
         let memory = Arc::new(memory.clock(schedule.clock.clone()).build());
-        let memory = Arc::new(SmallPages::new(memory, PAGE));
+        let memory = Arc::new(SmallPagesStore::new(memory, PAGE));
         let instances = (0..INSTANCES).map(|_| Mutex::default()).collect();
         Self { schedule, removal, server, memory, instances }
     }
@@ -98,12 +98,12 @@ impl Cluster {
             let (schedule, lived) = (Arc::clone(&self.schedule), Arc::clone(&lifetime));
             let store = UnreliableStore::new(self.bare(), schedule, lived, number);
             // It must know of the hours that go by: what it sends late would land late.
-            let mut store = Tombstones::new(store, jreg_registry::may_come_back)
+            let mut store = TombstoneStore::new(store, jreg_registry::may_come_back)
                 .with_clock(self.schedule.clock.clone());
             if self.removal == Removal::Never {
                 store = store.that_stay();
             }
-            let store = Arc::new(Coalesced::new(Arc::new(store), GATHER_MAX));
+            let store = Arc::new(CoalescedStore::new(Arc::new(store), GATHER_MAX));
             let opening = Registry::open(store, self.schedule.clock.clone(), options(number));
             let opened = tokio::select! {
                 opened = opening => opened,

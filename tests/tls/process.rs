@@ -40,7 +40,7 @@ fn it_does_not_start_without_what_it_needs() {
     };
     let (code, text) = start(&flags(&world)[..2]);
     assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("`tls-cert` is of no use without `tls-key`"), "{text}");
+    assert!(text.contains("`tls-cert` requires `tls-key`"), "{text}");
     world.write("key.pem", "garbage");
     let (code, text) = start(&flags(&world));
     assert_eq!(code, Some(1), "{text}");

@@ -328,12 +328,12 @@ impl Authorized {
         if !self.gate.authorizer.depends_on_tag(&self.auth, &self.right) {
             return Ok(());
         }
-        let denied = match repository.all_tags().await? {
+        let denied = match repository.list_all_tags().await? {
             Some(tags) => self.gate.authorizer.denied_tags(&self.auth, &self.right, tags).await,
             None => None,
         };
         let protection = match denied {
-            Some(tags) => repository.protection(digest, tags).await?,
+            Some(tags) => repository.find_protection(digest, tags).await?,
             None => DeleteProtection::TooMany,
         };
         match protection {

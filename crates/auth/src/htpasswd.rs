@@ -421,7 +421,7 @@ mod tests {
             assert!(!error.contains("SECRET"), "{error}");
         }
         let twice = Htpasswd::parse(&format!("bob:{good}\nbob:{good}")).unwrap_err().to_string();
-        assert!(twice.contains("twice"), "{twice}");
+        assert!(twice.contains("repeated"), "{twice}");
     }
 
     #[test]

@@ -8,35 +8,32 @@ use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
 
 use crate::attempts::SwapAttempts;
-use crate::cache::Seen;
+use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::keys;
-use crate::link::{Linked, Origin};
-use crate::record::{Link, Location, Stored, Versioned};
+use crate::link::{LinkOrigin, LinkOutcome};
+use crate::record::{Link, Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::suspects::{Suspicion, is_incomplete};
 use crate::{Error, Repository, Result};
 
-/// A blob that a repository holds.
+/// A blob of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
-    /// Its digest.
     pub digest: Digest,
-    /// Its length.
     pub size_bytes: u64,
 }
 
-/// Whether an existence check also keeps what it found from being collected for a while: for
-/// askers who may push, and will skip an upload on the answer.
+/// Whether an existence check also keeps what it found from GC for a while: for clients that may
+/// push, and skip an upload on the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchPolicy {
-    /// Refresh it if it is old.
+    /// Touch it if it is old.
     IfOld,
     /// Only look.
     Never,
 }
 
-/// An open blob.
 #[derive(Clone, Debug)]
 pub struct BlobReader {
     core: Arc<Core>,
@@ -46,7 +43,6 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
-    /// The blob.
     pub fn blob(&self) -> &Blob {
         &self.blob
     }
@@ -89,7 +85,7 @@ impl BlobReader {
     }
 
     /// A URL by which anyone can GET the whole of it from the store for a while, where the store
-    /// has such a thing. The store answers with this Content-Type.
+    /// has such a thing. The store responds with this Content-Type.
     ///
     /// # Errors
     ///
@@ -114,9 +110,9 @@ impl BlobReader {
 }
 
 impl Repository {
-    /// Says whether the repository holds a blob (end-2, HEAD). A client that may push, and skips
-    /// the upload on the answer, is told of bytes that are known to be missing that they are not
-    /// there, so that it pushes them again.
+    /// Says whether the repository has a blob (end-2, HEAD). To a client that may push, and skips
+    /// the upload on the response, a blob whose bytes are known to be missing is absent, so that it
+    /// pushes them again.
     ///
     /// # Errors
     ///
@@ -126,16 +122,16 @@ impl Repository {
         let (core, name) = (&self.core, &self.name);
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
-        let is_fit = |link: &Seen<Location>| link.is_young(core.clock.now());
+        let is_fit = |link: &CachedRecord<Location>| link.is_young(core.clock.now());
         if let Some(link) = core.cached_link(name, digest).filter(is_fit) {
-            if core.may_rely_on(&link.value).await? {
+            if core.can_rely_on(&link.value).await? {
                 return Ok(blob(link.value));
             }
             // It may have been moved to other bytes by now.
             core.cache.forget(name, digest);
         }
         let location = match touch {
-            TouchPolicy::IfOld => core.hold_link(core.open_window(), name, digest).await?,
+            TouchPolicy::IfOld => core.touch_link(core.open_window(), name, digest).await?,
             TouchPolicy::Never => self.find_location(digest).await?,
         };
         location.map(blob).ok_or_else(|| unknown(name, digest))
@@ -143,7 +139,7 @@ impl Repository {
 
     async fn find_location(&self, digest: &Digest) -> Result<Option<Location>> {
         let Some(link) = self.core.find_link(&self.name, digest).await? else { return Ok(None) };
-        match self.core.may_rely_on(&link.value).await? {
+        match self.core.can_rely_on(&link.value).await? {
             true => Ok(Some(link.value)),
             false => Err(missing(&link.value)),
         }
@@ -173,7 +169,7 @@ impl Repository {
         loop {
             attempts.next().await?;
             let read = self.core.read::<Link>(&key).await?;
-            let Some(Versioned { value: Link::Live(_), etag, .. }) = read else {
+            let Some(VersionedRecord { value: Link::Live(_), etag, .. }) = read else {
                 return Err(unknown(&self.name, digest));
             };
             self.core.cache.forget(&self.name, digest);
@@ -185,21 +181,21 @@ impl Repository {
         }
     }
 
-    /// Repositories that hold a blob, for a mount without `from` (end-11); whether the asker may
+    /// Repositories that link a blob, for a mount without `from` (end-11); whether the client may
     /// read them is for the caller to check.
     ///
     /// # Errors
     ///
     /// [`Error::Store`].
     pub async fn mount_candidates(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
-        self.core.holders(digest).await
+        self.core.linking_repositories(digest).await
     }
 
-    /// Makes the repository hold a blob that `source` holds (end-11). `None`: neither holds it, or
+    /// Links a blob that `source` links to the repository (end-11). `None`: neither links it, or
     /// not with all its bytes.
     ///
-    /// The destination is made sure of before the source: a mount onto a link that is there
-    /// already, but old, must keep that one from being collected.
+    /// The destination is touched before the source: a mount onto a link that is there already, but
+    /// old, must keep that one from GC.
     ///
     /// # Errors
     ///
@@ -214,18 +210,18 @@ impl Repository {
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
         if core.rules.keep(Rule::TouchDestination)
-            && let Some(location) = core.hold_bytes(window, &self.name, digest).await?
+            && let Some(location) = core.touch_complete_link(window, &self.name, digest).await?
         {
             return Ok(Some(blob(location)));
         }
-        let Some(location) = core.hold_bytes(window, source, digest).await? else {
+        let Some(location) = core.touch_complete_link(window, source, digest).await? else {
             return Ok(None);
         };
-        match core.link(window, &self.name, digest, &location, Origin::Fresh).await? {
-            Linked::Elsewhere(there) => Ok(Some(blob(there))),
-            Linked::Here => Ok(Some(blob(location))),
+        match core.create_link(window, &self.name, digest, &location, LinkOrigin::Fresh).await? {
+            LinkOutcome::Elsewhere(there) => Ok(Some(blob(there))),
+            LinkOutcome::Here => Ok(Some(blob(location))),
             // Only a replay is kept from reviving a deleted link.
-            Linked::Deleted => Ok(None),
+            LinkOutcome::Deleted => Ok(None),
         }
     }
 }

@@ -20,10 +20,7 @@ pub enum BodyError {
     Broken,
     /// Nothing came for longer than the idle limit.
     #[error("the client sent nothing for {limit_s} seconds")]
-    Idle {
-        /// The limit.
-        limit_s: u64,
-    },
+    Idle { limit_s: u64 },
     /// It came more slowly than is allowed.
     #[error("the client sent less than {rate_min} bytes a second")]
     Slow {
@@ -32,10 +29,7 @@ pub enum BodyError {
     },
     /// The body outgrew a limit.
     #[error("the body has more than {max_bytes} bytes")]
-    TooLarge {
-        /// The limit.
-        max_bytes: u64,
-    },
+    TooLarge { max_bytes: u64 },
 }
 
 /// A body with what the request said about it.
@@ -44,9 +38,8 @@ pub struct UploadChunk {
     pub range: Option<ContentRange>,
     /// How many bytes will come, if the client said so (`Content-Length`).
     pub length: Option<u64>,
-    /// The bytes.
     pub body: BodyStream,
-    /// Where the registry says how much room the body holds.
+    /// Where the registry says how much of a budget is reserved for the body.
     pub gauge: ReservationGauge,
 }
 
@@ -70,7 +63,7 @@ impl UploadChunk {
     }
 }
 
-/// A chunk that is being read, held against what the request announced.
+/// A chunk that is being read, checked against what the request announced.
 pub(crate) struct IncomingBody {
     body: Fuse<BodyStream>,
     /// How many bytes must come, if the request said so.

@@ -2,13 +2,13 @@
 //! manifests.
 //!
 //! A body takes room for bytes that have arrived, never for bytes that are announced: a client that
-//! sends nothing holds nothing. It begins with a small share of what it may need (its target: a
+//! sends nothing takes nothing. It begins with a small share of what it may need (its target: a
 //! part, or all of it if that is less) and multiplies it as bytes arrive.
 //!
 //! If all room went to bodies that are half full, none of them could ever be stored. So those that
 //! still grow have no more than a quarter of the room together, and a body that gets no more of that
 //! waits for the rest of its target: it is free as soon as those that have theirs have stored it,
-//! and they wait for nobody but their client.
+//! and they wait for their client alone.
 //!
 //! - A small body has a lane of its own, which large ones never take.
 //! - No wait is longer than `wait_max`: then the request is refused ([`Error::Busy`]).
@@ -54,11 +54,11 @@ pub struct MemoryBudget {
     growing_max: u64,
     first_bytes_min: u64,
     wait_max: Duration,
-    counts: Arc<Counts>,
+    counts: Arc<BudgetCounters>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct BudgetCounters {
     waiting: AtomicUsize,
     waits: AtomicU64,
     refused: AtomicU64,
@@ -78,17 +78,17 @@ pub struct BudgetUsage {
 }
 
 /// Counts a request that waits, until it is dropped.
-struct Waiting<'a>(&'a Counts);
+struct BudgetWaitGuard<'a>(&'a BudgetCounters);
 
-impl<'a> Waiting<'a> {
-    fn new(counts: &'a Counts) -> Self {
+impl<'a> BudgetWaitGuard<'a> {
+    fn new(counts: &'a BudgetCounters) -> Self {
         counts.waiting.fetch_add(1, Ordering::Relaxed);
         counts.waits.fetch_add(1, Ordering::Relaxed);
         Self(counts)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for BudgetWaitGuard<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -117,13 +117,13 @@ impl BudgetReservation {
     }
 }
 
-/// How much room of a [`MemoryBudget`] one body holds while its client is waited for, and whether others
-/// wait for room meanwhile. Clones share it.
+/// How much of a [`MemoryBudget`] is reserved for one body while its client is waited for, and whether
+/// other requests are queued for room meanwhile. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct ReservationGauge(Arc<Held>);
+pub struct ReservationGauge(Arc<GaugeState>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct GaugeState {
     budget: OnceLock<MemoryBudget>,
     bytes: AtomicU64,
     /// How many requests had waited when this was last looked at.
@@ -131,7 +131,7 @@ struct Held {
 }
 
 impl ReservationGauge {
-    /// Says that so many bytes are held now.
+    /// Says that so many bytes are reserved now.
     pub fn set(&self, budget: &MemoryBudget, bytes: u64) {
         let of = self.0.budget.get_or_init(|| budget.clone());
         if self.0.bytes.swap(bytes, Ordering::Relaxed) != bytes {
@@ -139,8 +139,8 @@ impl ReservationGauge {
         }
     }
 
-    /// How many bytes are held for which others wait, or have waited since this was last asked or the
-    /// room last changed; 0 if nobody has.
+    /// How many bytes are reserved for which others are queued, or have been since the last call or
+    /// the last change of the room; 0 if none has.
     pub fn contended_bytes(&self) -> u64 {
         let Some(budget) = self.0.budget.get() else { return 0 };
         let usage = budget.usage();
@@ -172,12 +172,12 @@ impl MemoryBudget {
         let lane = bytes / LANE_SHARE;
         let has_lane = bytes >= LANE_ROOM_BYTES_MIN && bytes - lane >= body_bytes_max;
         let lane = if has_lane { lane } else { 0 };
-        let permits = permits(bytes - lane);
+        let permits = permit_count(bytes - lane);
         let growing = permits / GROWING_SHARE;
         Self {
             bytes: Arc::new(Semaphore::new(permits)),
             growing: Arc::new(Semaphore::new(growing)),
-            lane: Arc::new(Semaphore::new(self::permits(lane))),
+            lane: Arc::new(Semaphore::new(permit_count(lane))),
             bytes_max: permits as u64,
             growing_max: growing as u64,
             first_bytes_min: (bytes / FIRST_ROOM_SHARE).max(1),
@@ -213,15 +213,15 @@ impl MemoryBudget {
             // Waiting for more than there will ever be would also keep all others waiting.
             return Err(Error::Busy { what: "this instance has no room for a part of the upload" });
         }
-        if let Some(lane) = self.lane(bytes) {
+        if let Some(lane) = self.try_lane(bytes) {
             return Ok(lane);
         }
         // More than the others' share is only ever free if less grows.
         let growing = match bytes.saturating_sub(bytes_max - self.growing_max) {
             0 => None,
-            over => Some(self.wait(&self.growing, over).await?),
+            over => Some(self.acquire(&self.growing, over).await?),
         };
-        let permits = Some(self.wait(&self.bytes, bytes).await?);
+        let permits = Some(self.acquire(&self.bytes, bytes).await?);
         Ok(BudgetReservation { bytes, permits, growing, lane: None })
     }
 
@@ -249,11 +249,11 @@ impl MemoryBudget {
         if first == target {
             return self.take(target).await;
         }
-        if let Some((permits, growing)) = self.grown(first, target) {
+        if let Some((permits, growing)) = self.try_grow(first, target) {
             let (permits, growing) = (Some(permits), Some(growing));
             return Ok(BudgetReservation { bytes: first, permits, growing, lane: None });
         }
-        match self.lane(first.min(LANE_BODY_BYTES_MAX).max(taken)) {
+        match self.try_lane(first.min(LANE_BODY_BYTES_MAX).max(taken)) {
             Some(lane) => Ok(lane),
             None => self.take(target).await,
         }
@@ -271,11 +271,11 @@ impl MemoryBudget {
         let growth = if bytes < GROWTH_SMALL_BYTES_MAX { GROWTH_SMALL } else { GROWTH };
         let more = left.min(bytes.saturating_mul(growth - 1));
         let is_growing = reserved.growing.is_some() || reserved.lane.is_some();
-        if is_growing && let Some((permits, growing)) = self.grown(more, target) {
+        if is_growing && let Some((permits, growing)) = self.try_grow(more, target) {
             reserved.add(permits, Some(growing));
             reserved.bytes += more;
         } else {
-            reserved.add(self.wait(&self.bytes, left).await?, None);
+            reserved.add(self.acquire(&self.bytes, left).await?, None);
             reserved.growing = None;
             reserved.bytes += left;
         }
@@ -283,14 +283,14 @@ impl MemoryBudget {
     }
 
     /// Room of the lane of small bodies, if the body is one and there is some.
-    fn lane(&self, bytes: u64) -> Option<BudgetReservation> {
+    fn try_lane(&self, bytes: u64) -> Option<BudgetReservation> {
         let permits = u32::try_from(bytes).ok().filter(|_| bytes <= LANE_BODY_BYTES_MAX)?;
         let lane = Arc::clone(&self.lane).try_acquire_many_owned(permits).ok()?;
         Some(BudgetReservation { bytes, permits: None, growing: None, lane: Some(lane) })
     }
 
     /// Room for a body that will want more: none if its target could not be waited for then.
-    fn grown(
+    fn try_grow(
         &self,
         bytes: u64,
         target: u64,
@@ -305,12 +305,12 @@ impl MemoryBudget {
         Some((bytes, growing))
     }
 
-    async fn wait(&self, permits: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit> {
+    async fn acquire(&self, permits: &Arc<Semaphore>, bytes: u64) -> Result<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Ok(permits) = Arc::clone(permits).try_acquire_many_owned(bytes) {
             return Ok(permits);
         }
-        let _waiting = Waiting::new(&self.counts);
+        let _waiting = BudgetWaitGuard::new(&self.counts);
         let waiting = Arc::clone(permits).acquire_many_owned(bytes);
         match tokio::time::timeout(self.wait_max, waiting).await {
             Ok(permits) => permits.map_err(|_| Error::Stopped),
@@ -322,7 +322,7 @@ impl MemoryBudget {
     }
 }
 
-fn permits(bytes: u64) -> usize {
+fn permit_count(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
@@ -409,7 +409,7 @@ mod tests {
         drop(second);
         budget.grow(&mut first, PART).now_or_never().expect("it waits for all").unwrap();
         drop(first);
-        let all = all.now_or_never().expect("nobody has any").unwrap();
+        let all = all.now_or_never().expect("none is reserved").unwrap();
         assert_eq!((all.bytes(), budget.usage().bytes_free), (2 * PART, 0));
     }
 

@@ -1,4 +1,4 @@
-//! [`Cache`]: manifests and links kept in memory for serving.
+//! [`ContentCache`]: manifests and links kept in memory for serving.
 //!
 //! Both are immutable as long as they are there, so all that can be wrong with a cached one is
 //! that it has been deleted since. In a single process every delete passes through [`forget`],
@@ -27,27 +27,27 @@ const ENTRY_BYTES: u64 = 256;
 const ENTRIES_ESTIMATE: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Name {
+struct CacheKey {
     repository: RepositoryName,
     digest: Digest,
-    kind: Kind,
+    kind: CachedKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum CachedKind {
     Link,
     Manifest,
 }
 
-/// Something that the store was seen to hold.
+/// A record as it was read.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen<T> {
+pub(crate) struct CachedRecord<T> {
     pub(crate) value: T,
     /// Until when it need not be touched, by this process's clock.
     young_until: SystemTime,
 }
 
-impl<T> Seen<T> {
+impl<T> CachedRecord<T> {
     /// What was read at `now`, when it was of this age by the store's clock.
     pub(crate) fn new(value: T, age: Duration, now: SystemTime) -> Self {
         Self { value, young_until: now + TOUCH_AGE.saturating_sub(age) }
@@ -60,45 +60,45 @@ impl<T> Seen<T> {
 }
 
 #[derive(Clone)]
-enum Value {
-    Link(Seen<Location>),
-    Manifest(Seen<Arc<StoredManifest>>),
+enum CachedValue {
+    Link(CachedRecord<Location>),
+    Manifest(CachedRecord<Arc<StoredManifest>>),
 }
 
 #[derive(Clone)]
-struct Entry {
-    value: Value,
+struct CacheEntry {
+    value: CachedValue,
     added: Duration,
 }
 
 #[derive(Clone)]
-struct Weigh;
+struct CacheWeighter;
 
-impl Weighter<Name, Entry> for Weigh {
-    fn weight(&self, _: &Name, entry: &Entry) -> u64 {
+impl Weighter<CacheKey, CacheEntry> for CacheWeighter {
+    fn weight(&self, _: &CacheKey, entry: &CacheEntry) -> u64 {
         ENTRY_BYTES
             + match &entry.value {
-                Value::Link(_) => 0,
-                Value::Manifest(manifest) => manifest.value.bytes.len() as u64,
+                CachedValue::Link(_) => 0,
+                CachedValue::Manifest(manifest) => manifest.value.bytes.len() as u64,
             }
     }
 }
 
-struct Shard {
-    entries: Lru<Name, Entry, Weigh>,
+struct CacheShard {
+    entries: Lru<CacheKey, CacheEntry, CacheWeighter>,
     /// Counts the deletes, so that what was read before one is not added after it.
     deletes: u64,
 }
 
 /// The right to add what is read from now on, unless it is deleted meanwhile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct InsertTicket {
     deletes: u64,
 }
 
 /// Manifests and links, bounded in bytes.
-pub(crate) struct Cache {
-    shards: Vec<Mutex<Shard>>,
+pub(crate) struct ContentCache {
+    shards: Vec<Mutex<CacheShard>>,
     /// How long an entry is trusted; `None` is for ever.
     trust: Option<Duration>,
     enabled: bool,
@@ -106,12 +106,12 @@ pub(crate) struct Cache {
     misses: AtomicU64,
 }
 
-impl Cache {
+impl ContentCache {
     pub(crate) fn new(is_exclusive: bool, options: &RegistryOptions) -> Self {
         let bytes = options.cache_bytes / SHARDS as u64;
         let shard = || {
-            let entries = Lru::with_weighter(ENTRIES_ESTIMATE, bytes, Weigh);
-            Mutex::new(Shard { entries, deletes: 0 })
+            let entries = Lru::with_weighter(ENTRIES_ESTIMATE, bytes, CacheWeighter);
+            Mutex::new(CacheShard { entries, deletes: 0 })
         };
         let trust = (!is_exclusive).then_some(options.cache_trust);
         let enabled = options.cache_bytes > 0 && trust != Some(Duration::ZERO);
@@ -120,13 +120,13 @@ impl Cache {
     }
 
     /// How often something was found, and how often not.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    pub(crate) fn hit_counts(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
     /// To be taken before the store is read.
-    pub(crate) fn ticket(&self, repository: &RepositoryName, digest: &Digest) -> Ticket {
-        Ticket { deletes: self.with_shard(repository, digest, |shard| shard.deletes) }
+    pub(crate) fn take_ticket(&self, repository: &RepositoryName, digest: &Digest) -> InsertTicket {
+        InsertTicket { deletes: self.with_shard(repository, digest, |shard| shard.deletes) }
     }
 
     pub(crate) fn link(
@@ -134,10 +134,10 @@ impl Cache {
         now: Duration,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Option<Seen<Location>> {
-        match self.get(now, Kind::Link, repository, digest)? {
-            Value::Link(link) => Some(link),
-            Value::Manifest(_) => None,
+    ) -> Option<CachedRecord<Location>> {
+        match self.get(now, CachedKind::Link, repository, digest)? {
+            CachedValue::Link(link) => Some(link),
+            CachedValue::Manifest(_) => None,
         }
     }
 
@@ -146,33 +146,40 @@ impl Cache {
         now: Duration,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Option<Seen<Arc<StoredManifest>>> {
-        match self.get(now, Kind::Manifest, repository, digest)? {
-            Value::Manifest(manifest) => Some(manifest),
-            Value::Link(_) => None,
+    ) -> Option<CachedRecord<Arc<StoredManifest>>> {
+        match self.get(now, CachedKind::Manifest, repository, digest)? {
+            CachedValue::Manifest(manifest) => Some(manifest),
+            CachedValue::Link(_) => None,
         }
     }
 
     pub(crate) fn add_link(
         &self,
-        ticket: Ticket,
+        ticket: InsertTicket,
         now: Duration,
         repository: &RepositoryName,
         digest: &Digest,
-        link: Seen<Location>,
+        link: CachedRecord<Location>,
     ) {
-        self.add(ticket, now, Kind::Link, repository, digest, Value::Link(link));
+        self.add(ticket, now, CachedKind::Link, repository, digest, CachedValue::Link(link));
     }
 
     pub(crate) fn add_manifest(
         &self,
-        ticket: Ticket,
+        ticket: InsertTicket,
         now: Duration,
         repository: &RepositoryName,
         digest: &Digest,
-        manifest: Seen<Arc<StoredManifest>>,
+        manifest: CachedRecord<Arc<StoredManifest>>,
     ) {
-        self.add(ticket, now, Kind::Manifest, repository, digest, Value::Manifest(manifest));
+        self.add(
+            ticket,
+            now,
+            CachedKind::Manifest,
+            repository,
+            digest,
+            CachedValue::Manifest(manifest),
+        );
     }
 
     /// To be called before and after a delete is sent: before, so that nothing read earlier is
@@ -180,7 +187,7 @@ impl Cache {
     pub(crate) fn forget(&self, repository: &RepositoryName, digest: &Digest) {
         self.with_shard(repository, digest, |shard| {
             shard.deletes += 1;
-            for kind in [Kind::Link, Kind::Manifest] {
+            for kind in [CachedKind::Link, CachedKind::Manifest] {
                 shard.entries.remove(&name(kind, repository, digest));
             }
         });
@@ -189,10 +196,10 @@ impl Cache {
     fn get(
         &self,
         now: Duration,
-        kind: Kind,
+        kind: CachedKind,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Option<Value> {
+    ) -> Option<CachedValue> {
         if !self.enabled {
             return None;
         }
@@ -211,12 +218,12 @@ impl Cache {
 
     fn add(
         &self,
-        ticket: Ticket,
+        ticket: InsertTicket,
         now: Duration,
-        kind: Kind,
+        kind: CachedKind,
         repository: &RepositoryName,
         digest: &Digest,
-        value: Value,
+        value: CachedValue,
     ) {
         if !self.enabled {
             return;
@@ -224,7 +231,7 @@ impl Cache {
         let name = name(kind, repository, digest);
         self.with_shard(repository, digest, |shard| {
             if shard.deletes == ticket.deletes {
-                shard.entries.insert(name, Entry { value, added: now });
+                shard.entries.insert(name, CacheEntry { value, added: now });
             }
         });
     }
@@ -233,7 +240,7 @@ impl Cache {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        use_it: impl FnOnce(&mut Shard) -> T,
+        use_it: impl FnOnce(&mut CacheShard) -> T,
     ) -> T {
         let mut hasher = DefaultHasher::new();
         (repository, digest).hash(&mut hasher);
@@ -244,11 +251,11 @@ impl Cache {
     }
 }
 
-fn name(kind: Kind, repository: &RepositoryName, digest: &Digest) -> Name {
-    Name { repository: repository.clone(), digest: digest.clone(), kind }
+fn name(kind: CachedKind, repository: &RepositoryName, digest: &Digest) -> CacheKey {
+    CacheKey { repository: repository.clone(), digest: digest.clone(), kind }
 }
 
-impl fmt::Debug for Cache {
+impl fmt::Debug for ContentCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("trust", &self.trust).finish_non_exhaustive()
     }
@@ -262,8 +269,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1000);
 
-    fn cache(is_exclusive: bool) -> Cache {
-        Cache::new(is_exclusive, &RegistryOptions::default())
+    fn cache(is_exclusive: bool) -> ContentCache {
+        ContentCache::new(is_exclusive, &RegistryOptions::default())
     }
 
     fn name() -> RepositoryName {
@@ -274,24 +281,24 @@ mod tests {
         Digest::of(Algorithm::Sha256, b"x")
     }
 
-    fn add(cache: &Cache, ticket: Ticket) {
+    fn add(cache: &ContentCache, ticket: InsertTicket) {
         let key = "blobs/_/AA/01".parse().expect("a key");
         let value = Location { key, size_bytes: 1 };
-        let link = Seen::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
+        let link = CachedRecord::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
         cache.add_link(ticket, NOW, &name(), &digest(), link);
     }
 
     #[test]
     fn what_was_read_before_a_delete_is_not_added_after_it() {
         let cache = cache(true);
-        let ticket = cache.ticket(&name(), &digest());
+        let ticket = cache.take_ticket(&name(), &digest());
         cache.forget(&name(), &digest());
         add(&cache, ticket);
         assert!(cache.link(NOW, &name(), &digest()).is_none());
-        assert_eq!(cache.counts(), (0, 1));
-        add(&cache, cache.ticket(&name(), &digest()));
+        assert_eq!(cache.hit_counts(), (0, 1));
+        add(&cache, cache.take_ticket(&name(), &digest()));
         assert!(cache.link(NOW, &name(), &digest()).is_some());
-        assert_eq!(cache.counts(), (1, 1));
+        assert_eq!(cache.hit_counts(), (1, 1));
         cache.forget(&name(), &digest());
         assert!(cache.link(NOW, &name(), &digest()).is_none());
     }
@@ -299,25 +306,25 @@ mod tests {
     #[test]
     fn an_entry_is_trusted_for_a_limited_time_where_others_share_the_store() {
         let shared = cache(false);
-        add(&shared, shared.ticket(&name(), &digest()));
+        add(&shared, shared.take_ticket(&name(), &digest()));
         let trust = RegistryOptions::default().cache_trust;
         assert!(shared.link(NOW + trust - Duration::from_secs(1), &name(), &digest()).is_some());
         assert!(shared.link(NOW + trust, &name(), &digest()).is_none());
         let own = cache(true);
-        add(&own, own.ticket(&name(), &digest()));
+        add(&own, own.take_ticket(&name(), &digest()));
         assert!(own.link(NOW + 1000 * trust, &name(), &digest()).is_some());
     }
 
     #[test]
     fn its_bytes_are_bounded() {
         let options = RegistryOptions { cache_bytes: 64 * 1024, ..RegistryOptions::default() };
-        let cache = Cache::new(true, &options);
+        let cache = ContentCache::new(true, &options);
         for n in 0..10_000_u32 {
             let digest = Digest::of(Algorithm::Sha256, &n.to_be_bytes());
             let key = "blobs/_/AA/01".parse().expect("a key");
             let value = Location { key, size_bytes: 1 };
-            let link = Seen::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
-            cache.add_link(cache.ticket(&name(), &digest), NOW, &name(), &digest, link);
+            let link = CachedRecord::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
+            cache.add_link(cache.take_ticket(&name(), &digest), NOW, &name(), &digest, link);
         }
         let kept: usize =
             cache.shards.iter().map(|shard| shard.lock().expect("whole").entries.len()).sum();

@@ -1,4 +1,4 @@
-//! Commits: from the last bytes of an upload to a blob that the repository holds.
+//! Commits: from the last bytes of an upload to a blob of the repository.
 //!
 //! The bytes are at a key that is never used again. Committing is two small writes: the session is
 //! closed, then a link names the bytes; nothing is copied. What came whole in one part needs no
@@ -14,21 +14,21 @@ use futures::future::join;
 use jreg_oci::{ContentRange, Digest};
 
 use crate::keys;
-use crate::link::{Linked, Origin};
+use crate::link::{LinkOrigin, LinkOutcome};
 use crate::reaper::CLOSED_USE_MAX;
-use crate::record::{Location, Stored, Versioned};
+use crate::record::{Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::session::{AbandonedBytes, ClosedUpload, REPLAY_MAX, SessionState, UploadSession};
-use crate::upload::{in_order, unknown};
+use crate::upload::{check_offset, unknown};
 use crate::upload_body::{EarlyBody, UploadBody};
-use crate::window::Window;
+use crate::window::WriteWindow;
 use crate::writer::{CloseOutcome, UploadWriter, WritePurpose};
 use crate::{Blob, Error, Repository, Result, UploadChunk, UploadId};
 
 /// A closing PUT.
 struct ClosingRequest {
     /// Opened before the session was read.
-    window: Window,
+    window: WriteWindow,
     range: Option<ContentRange>,
     body: UploadBody,
 }
@@ -60,11 +60,11 @@ impl Repository {
         let _slot = self.upload_slot()?;
         match self.finish(id, digest, chunk).await {
             Err(lost @ (Error::UploadSuperseded { .. } | Error::UploadUnknown { .. })) => {
-                // The same PUT, sent again while the first still ran, may have been faster.
+                // A retry of the same PUT, sent while the first still ran, may have been faster.
                 let window = self.core.open_window();
-                match self.session(id).await? {
+                match self.read_session(id).await? {
                     Some(session) if session.value.is_closed_with(digest) => {
-                        self.finish_again(id, window, session, digest).await
+                        self.replay_finish(id, window, session, digest).await
                     }
                     _ => Err(lost),
                 }
@@ -82,9 +82,9 @@ impl Repository {
         let _slot = self.upload_slot()?;
         let id = self.upload_start(Some(digest.algorithm()));
         let mut body = UploadBody::new(chunk)?;
-        let mut writer = self.whole_writer(&id, digest, body.left());
+        let mut writer = self.new_whole_writer(&id, digest, body.left());
         match take_whole(digest, &mut writer, &mut body).await {
-            Ok(()) => self.close(&id, digest, writer).await,
+            Ok(()) => self.close_and_commit(&id, digest, writer).await,
             Err(error) => {
                 if writer.is_recorded() {
                     // If this fails, the reaper has it.
@@ -97,7 +97,7 @@ impl Repository {
 
     async fn finish(&self, id: &UploadId, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let (range, body) = (chunk.range, UploadBody::new(chunk)?);
-        if self.may_take_early(range) && !body.is_empty() {
+        if self.can_take_early(range) && !body.is_empty() {
             return self.finish_first(id, digest, range, body).await;
         }
         if body.is_empty()
@@ -106,10 +106,10 @@ impl Repository {
             return Ok(finished);
         }
         let window = self.core.open_window();
-        match self.session(id).await? {
+        match self.read_session(id).await? {
             None => {
-                in_order(range, 0)?;
-                let writer = self.whole_writer(id, digest, body.left());
+                check_offset(range, 0)?;
+                let writer = self.new_whole_writer(id, digest, body.left());
                 self.finish_whole(id, digest, writer, body).await
             }
             Some(session) => {
@@ -120,7 +120,7 @@ impl Repository {
     }
 
     /// Finishes an upload whose bytes have all come, if this process remembers it as it still
-    /// stands. `None`: it does not, or somebody went on with it, and nothing has been done.
+    /// stands. `None`: it does not, or another request went on with it, and nothing has been done.
     async fn finish_remembered(&self, id: &UploadId, digest: &Digest) -> Result<Option<Blob>> {
         self.check_age(id)?;
         let Some((session, etag)) = self.core.sessions.take(id) else { return Ok(None) };
@@ -147,16 +147,16 @@ impl Repository {
         mut body: UploadBody,
     ) -> Result<Blob> {
         self.check_age(id)?;
-        let mut writer = self.whole_writer(id, digest, body.left());
+        let mut writer = self.new_whole_writer(id, digest, body.left());
         let is_all = body.fill(&mut writer).await;
         body.check_end()?;
         let window = self.core.open_window();
         let session = if is_all && writer.digest(digest.algorithm()).await? == *digest {
-            let (session, orphan) = join(self.session(id), writer.put_orphan()).await;
+            let (session, orphan) = join(self.read_session(id), writer.put_orphan()).await;
             body.set_orphan(orphan?);
             session
         } else {
-            self.session(id).await
+            self.read_session(id).await
         };
         match body.meet_session(&self.core, session, writer).await? {
             EarlyBody::Stored(location) => {
@@ -164,10 +164,10 @@ impl Repository {
                 let window = self.core.window_since(window);
                 self.commit_closed(id, &closed, window, CommitRole::Sessionless).await
             }
-            EarlyBody::Begins(writer, body) => self.finish_whole(id, digest, *writer, body).await,
+            EarlyBody::Begins(writer, body) => self.finish_whole(id, digest, *writer, *body).await,
             EarlyBody::Continues(session, body) => {
-                let closing = ClosingRequest { window, range, body };
-                self.finish_session(id, digest, session, closing).await
+                let closing = ClosingRequest { window, range, body: *body };
+                self.finish_session(id, digest, *session, closing).await
             }
         }
     }
@@ -177,12 +177,14 @@ impl Repository {
         &self,
         id: &UploadId,
         digest: &Digest,
-        session: Versioned<UploadSession>,
+        session: VersionedRecord<UploadSession>,
         mut closing: ClosingRequest,
     ) -> Result<Blob> {
         let finished = match &session.value.state {
             SessionState::Open(_) => self.finish_begun(id, digest, session, &mut closing).await,
-            SessionState::Closed(_) => self.finish_again(id, closing.window, session, digest).await,
+            SessionState::Closed(_) => {
+                self.replay_finish(id, closing.window, session, digest).await
+            }
             SessionState::Cancelled(_) => Err(unknown(id)),
         };
         closing.body.discard_orphan(&self.core).await;
@@ -193,7 +195,7 @@ impl Repository {
         &self,
         id: &UploadId,
         digest: &Digest,
-        session: Versioned<UploadSession>,
+        session: VersionedRecord<UploadSession>,
         closing: &mut ClosingRequest,
     ) -> Result<Blob> {
         let writer = match &session.value.state {
@@ -208,7 +210,12 @@ impl Repository {
     }
 
     /// A writer of a blob that comes whole.
-    fn whole_writer(&self, id: &UploadId, digest: &Digest, length: Option<u64>) -> UploadWriter {
+    fn new_whole_writer(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        length: Option<u64>,
+    ) -> UploadWriter {
         let (algorithm, purpose) = (digest.algorithm(), WritePurpose::Whole(digest.clone()));
         UploadWriter::fresh(&self.core, &self.name, id, algorithm, purpose, length)
     }
@@ -222,13 +229,13 @@ impl Repository {
         mut body: UploadBody,
     ) -> Result<Blob> {
         match take_whole(digest, &mut writer, &mut body).await {
-            Ok(()) => self.close(id, digest, writer).await,
+            Ok(()) => self.close_and_commit(id, digest, writer).await,
             Err(error) => {
                 match error {
                     Error::DigestMismatch { .. }
-                        if writer.offset() == 0 && self.may_be_over(id) =>
+                        if writer.offset() == 0 && self.can_be_expired(id) =>
                     {
-                        return self.find_held(id, self.core.open_window(), digest).await;
+                        return self.find_linked_blob(id, self.core.open_window(), digest).await;
                     }
                     Error::DigestMismatch { .. } => writer.cancel().await?,
                     // The client may send it again: to an upload that has nothing yet.
@@ -241,19 +248,24 @@ impl Repository {
     }
 
     /// Whether the upload may have been finished so long ago that its session is gone.
-    fn may_be_over(&self, id: &UploadId) -> bool {
+    fn can_be_expired(&self, id: &UploadId) -> bool {
         id.is_older_than(CLOSED_USE_MAX, self.core.clock.now())
     }
 
-    /// The blob that an upload made, if the repository holds it.
-    async fn find_held(&self, id: &UploadId, window: Window, digest: &Digest) -> Result<Blob> {
-        let held = self.core.hold_bytes(window, &self.name, digest).await?;
+    /// The blob that an upload made, if the repository links it.
+    async fn find_linked_blob(
+        &self,
+        id: &UploadId,
+        window: WriteWindow,
+        digest: &Digest,
+    ) -> Result<Blob> {
+        let held = self.core.touch_complete_link(window, &self.name, digest).await?;
         let there = held.ok_or_else(|| unknown(id))?;
         Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
     }
 
     /// Closes an upload whose digest is right, and makes that true.
-    async fn close(
+    async fn close_and_commit(
         &self,
         id: &UploadId,
         digest: &Digest,
@@ -302,21 +314,21 @@ impl Repository {
             writer.free_after(&error).await;
             return Err(error);
         }
-        if let Err(error) = check(digest, &mut writer).await {
+        if let Err(error) = check_digest(digest, &mut writer).await {
             if let Error::DigestMismatch { .. } = error {
                 writer.cancel().await?;
             }
             return Err(error);
         }
-        self.close(id, digest, writer).await
+        self.close_and_commit(id, digest, writer).await
     }
 
-    /// A closing PUT that comes again, because its answer was lost or its process died.
-    async fn finish_again(
+    /// A retry of a closing PUT whose response was lost or whose process died.
+    async fn replay_finish(
         &self,
         id: &UploadId,
-        window: Window,
-        session: Versioned<UploadSession>,
+        window: WriteWindow,
+        session: VersionedRecord<UploadSession>,
         digest: &Digest,
     ) -> Result<Blob> {
         let (window, age) = (self.core.window_since(window), session.age());
@@ -324,27 +336,31 @@ impl Repository {
         if closed.digest != *digest {
             return Err(unknown(id));
         }
-        if self.may_link(age) && closed.replaced.is_none() {
+        if self.can_link(age) && closed.replaced.is_none() {
             return self.commit_closed(id, &closed, window, CommitRole::Replay(age)).await;
         }
-        self.find_held(id, window, digest).await
+        self.find_linked_blob(id, window, digest).await
     }
 
     /// Whether a session that was closed so long ago may still write its link.
-    fn may_link(&self, age: Duration) -> bool {
+    fn can_link(&self, age: Duration) -> bool {
         age <= REPLAY_MAX || !self.core.rules.keep(Rule::ReplayWindow)
     }
 
     /// The window in which a closed session may write its link once its parts are put together,
     /// which may take a store longer than one window. The session names the bytes all that time,
     /// and is not removed before a link that is written within [`REPLAY_MAX`] has arrived.
-    fn window_after_completion(&self, window: Window, role: CommitRole) -> Result<Window> {
+    fn open_window_after_completion(
+        &self,
+        window: WriteWindow,
+        role: CommitRole,
+    ) -> Result<WriteWindow> {
         let age = match role {
             CommitRole::Sessionless => return Ok(window),
             CommitRole::Closer => Duration::ZERO,
             CommitRole::Replay(age) => age,
         };
-        match self.may_link(age + window.elapsed(&*self.core.clock)) {
+        match self.can_link(age + window.elapsed(&*self.core.clock)) {
             true => Ok(self.core.open_window()),
             false => {
                 Err(Error::Interrupted { what: "content that this request relies on may have" })
@@ -352,29 +368,29 @@ impl Repository {
         }
     }
 
-    /// Makes true what a closed session says: the bytes at their place, and a link to them.
+    /// Makes true what a closed session says: the bytes at their location, and a link to them.
     async fn commit_closed(
         &self,
         id: &UploadId,
         closed: &ClosedUpload,
-        window: Window,
+        window: WriteWindow,
         role: CommitRole,
     ) -> Result<Blob> {
         let (core, digest) = (&self.core, &closed.digest);
         self.complete(id, closed, role).await?;
         let window = match &closed.multipart {
-            Some(_) => self.window_after_completion(window, role)?,
+            Some(_) => self.open_window_after_completion(window, role)?,
             None => window,
         };
         let origin = match role {
-            CommitRole::Sessionless | CommitRole::Closer => Origin::Fresh,
-            CommitRole::Replay(_) => Origin::Replay,
+            CommitRole::Sessionless | CommitRole::Closer => LinkOrigin::Fresh,
+            CommitRole::Replay(_) => LinkOrigin::Replay,
         };
         let offer = &closed.location;
-        let there = match core.link(window, &self.name, digest, offer, origin).await {
-            Ok(Linked::Here) => offer.clone(),
-            Ok(Linked::Elsewhere(there)) => there,
-            Ok(Linked::Deleted) => return Err(unknown(id)),
+        let there = match core.create_link(window, &self.name, digest, offer, origin).await {
+            Ok(LinkOutcome::Here) => offer.clone(),
+            Ok(LinkOutcome::Elsewhere(there)) => there,
+            Ok(LinkOutcome::Deleted) => return Err(unknown(id)),
             Err(error) => {
                 if role == CommitRole::Sessionless {
                     core.discard_unlinked(offer, &error).await;
@@ -392,8 +408,8 @@ impl Repository {
         Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
     }
 
-    /// Makes sure that the bytes of a closed session are at their place, and puts its parts
-    /// together if nobody has.
+    /// Makes sure that the bytes of a closed session are at their location: puts its parts together
+    /// unless another request has.
     async fn complete(&self, id: &UploadId, closed: &ClosedUpload, role: CommitRole) -> Result<()> {
         let store = &self.core.store;
         match &closed.multipart {
@@ -405,18 +421,19 @@ impl Repository {
         match store.head(&closed.location.key).await {
             Ok(stat) if stat.size_bytes == closed.location.size_bytes => Ok(()),
             Ok(_) => Err(damaged(&closed.location)),
-            Err(error) if error.is_not_found() => self.give_up_spoiled(id, closed).await,
+            Err(error) if error.is_not_found() => self.cancel_spoiled(id, closed).await,
             Err(error) => Err(error.into()),
         }
     }
 
     /// The bytes of a closed session can never be: a superseded writer spoiled a part.
-    async fn give_up_spoiled(&self, id: &UploadId, closed: &ClosedUpload) -> Result<()> {
-        if let Some(session) = self.session(id).await?
+    async fn cancel_spoiled(&self, id: &UploadId, closed: &ClosedUpload) -> Result<()> {
+        if let Some(session) = self.read_session(id).await?
             && session.value.state == SessionState::Closed(closed.clone())
         {
             let leftover = AbandonedBytes::new(closed.multipart.clone(), Vec::new());
-            let cancelled = self.recorded_as(SessionState::Cancelled(leftover.clone())).encode();
+            let cancelled =
+                self.session_in_state(SessionState::Cancelled(leftover.clone())).encode();
             let swapped = self.core.swap(&keys::upload(id), Some(&session.etag), cancelled).await?;
             if swapped.is_some() {
                 leftover.discard(&self.core).await?;
@@ -433,11 +450,11 @@ async fn take_whole(
     body: &mut UploadBody,
 ) -> Result<()> {
     body.append_to(writer).await?;
-    check(digest, writer).await
+    check_digest(digest, writer).await
 }
 
-/// Holds what has come against the digest that it should have.
-async fn check(expected: &Digest, writer: &mut UploadWriter) -> Result<()> {
+/// Compares what has come with the digest that it should have.
+async fn check_digest(expected: &Digest, writer: &mut UploadWriter) -> Result<()> {
     let actual = writer.digest(expected.algorithm()).await?;
     if actual == *expected {
         return Ok(());

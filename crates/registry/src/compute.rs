@@ -1,4 +1,4 @@
-//! [`Compute`]: work on many bytes that must not keep the runtime's threads from other requests.
+//! [`ComputePool`]: work on many bytes that must not keep the runtime's threads from other requests.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ pub(crate) const INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// A bound on how much is hashed and parsed at the same time, on threads beside the runtime's.
 #[derive(Clone, Debug)]
-pub(crate) struct Compute {
+pub(crate) struct ComputePool {
     slots: Arc<Semaphore>,
 }
 
-impl Compute {
+impl ComputePool {
     /// As many at the same time as the machine has processors.
     pub(crate) fn new() -> Self {
         let width = std::thread::available_parallelism().map_or(1, usize::from);
@@ -56,7 +56,7 @@ mod tests {
     /// the same time than there are slots.
     #[tokio::test]
     async fn large_work_is_done_beside_the_runtime() {
-        let compute = Compute { slots: Arc::new(Semaphore::new(1)) };
+        let compute = ComputePool { slots: Arc::new(Semaphore::new(1)) };
         let here = thread::current().id();
         let small: ThreadId =
             compute.run(INLINE_BYTES_MAX, || thread::current().id()).await.expect("runs");
@@ -64,7 +64,7 @@ mod tests {
         let alone = Arc::new(Mutex::new(()));
         let work = |alone: Arc<Mutex<()>>| {
             move || {
-                let _alone = alone.try_lock().expect("nobody else works");
+                let _alone = alone.try_lock().expect("no other work runs");
                 (0..100_000).for_each(|_| std::hint::spin_loop());
                 thread::current().id()
             }

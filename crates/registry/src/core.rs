@@ -4,10 +4,10 @@
 //! depend on records that a collector may be about to remove. The rules that keep this safe
 //! without a lock (docs/format.md has the records they are about):
 //!
-//! - W1 read every record that will be depended on; one older than [`TOUCH_AGE`] is written again
+//! - W1 read every record that will be depended on; one older than [`TOUCH_AGE`] is touched: written
 //!   with a new nonce, on the version just read. What a collector judged old is then a version
 //!   that no longer exists, and its delete, which names that version, fails.
-//! - W2 send the referencing write before the [`Window`] that opened before the first such read
+//! - W2 send the referencing write before the [`WriteWindow`] that opened before the first such read
 //!   has closed. The store looks at it again between signing the request and sending it.
 //! - W3 acknowledge only after W2.
 
@@ -21,18 +21,18 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::attempts::SwapAttempts;
 use crate::budget::MemoryBudget;
-use crate::cache::Cache;
-use crate::compute::Compute;
-use crate::fingerprint::Version;
+use crate::cache::ContentCache;
+use crate::compute::ComputePool;
+use crate::fingerprint::ListedVersion;
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
-use crate::part_buffer::Mappings;
-use crate::record::{Stored, Versioned, versioned};
+use crate::part_buffer::MappingPool;
+use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
 use crate::referrer_cache::ReferrerCache;
 use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
 use crate::suspects::Suspects;
-use crate::window::{TOUCH_AGE, WINDOW, Window};
+use crate::window::{TOUCH_AGE, WINDOW, WriteWindow};
 use crate::{Error, RegistryOptions, Result};
 
 /// What a client is told to retry for, of the records that list a repository's content.
@@ -52,7 +52,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: RegistryOptions,
     pub(crate) rules: Rules,
-    pub(crate) cache: Arc<Cache>,
+    pub(crate) cache: Arc<ContentCache>,
     pub(crate) referrers: Arc<ReferrerCache>,
     pub(crate) sessions: Arc<SessionCache>,
     pub(crate) suspects: Arc<Suspects>,
@@ -61,23 +61,23 @@ pub(crate) struct Core {
     /// The bytes of uploads that may be in memory.
     pub(crate) upload_bytes: MemoryBudget,
     /// What those bytes are collected in.
-    pub(crate) mappings: Mappings,
+    pub(crate) mappings: MappingPool,
     /// Sessions of unfinished uploads that the reaper has read.
-    pub(crate) unfinished: Arc<std::sync::Mutex<HashSet<Version>>>,
+    pub(crate) unfinished: Arc<std::sync::Mutex<HashSet<ListedVersion>>>,
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Arc<[Mutex<()>]>,
     /// In this process a manifest is not deleted between a push of it and its tags. Between processes
     /// such a tag may be left without its manifest, until a collector removes it.
     pub(crate) manifest_locks: ManifestLocks,
-    /// The memory for manifests that are written again because something relies on them, in KiB.
+    /// The memory for manifests that are touched because something relies on them, in KiB.
     touch_room: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
-    pub(crate) compute: Compute,
+    pub(crate) compute: ComputePool,
 }
 
-/// How a record is written over the version that was seen, or anew if none was.
-pub(crate) fn over(seen: Option<&ETag>) -> PutMode {
+/// How a record is written over the version that was read, or created if none was.
+pub(crate) fn swap_mode(seen: Option<&ETag>) -> PutMode {
     seen.map_or(PutMode::Create, |etag| PutMode::Match(etag.clone()))
 }
 
@@ -93,19 +93,19 @@ impl Core {
             limits.part_bytes.unwrap_or_default().max(store.capabilities().parts.part_bytes);
         let budget = limits.upload_buffer_bytes.max(part_bytes);
         Self {
-            cache: Arc::new(Cache::new(store.capabilities().is_exclusive, &options)),
+            cache: Arc::new(ContentCache::new(store.capabilities().is_exclusive, &options)),
             referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),
-            mappings: Mappings::new(budget),
+            mappings: MappingPool::new(budget),
             unfinished: Arc::default(),
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
             manifest_locks: ManifestLocks::new(),
             touch_room: Arc::new(Semaphore::new(in_kib(TOUCH_BYTES_MAX) as usize)),
-            compute: Compute::new(),
+            compute: ComputePool::new(),
             store,
             clock,
             options,
@@ -113,17 +113,17 @@ impl Core {
     }
 
     /// Opens the window for referencing writes; to be called before the first read.
-    pub(crate) fn open_window(&self) -> Window {
-        Window::open(&*self.clock)
+    pub(crate) fn open_window(&self) -> WriteWindow {
+        WriteWindow::open(&*self.clock)
     }
 
     /// The window to write in: `opened` opened before what is relied on was read, or stored.
-    pub(crate) fn window_since(&self, opened: Window) -> Window {
+    pub(crate) fn window_since(&self, opened: WriteWindow) -> WriteWindow {
         if self.rules.keep(Rule::WindowFirst) { opened } else { self.open_window() }
     }
 
     /// Fails once the window has closed: what was read may be gone by now.
-    pub(crate) fn check_window(&self, window: Window) -> Result<()> {
+    pub(crate) fn check_window(&self, window: WriteWindow) -> Result<()> {
         if window.elapsed(&*self.clock) < WINDOW || !self.rules.keep(Rule::Window) {
             return Ok(());
         }
@@ -133,7 +133,7 @@ impl Core {
     /// Runs writes that must be sent within a window, if there is one.
     pub(crate) async fn send_within<T>(
         &self,
-        window: Option<Window>,
+        window: Option<WriteWindow>,
         writes: impl Future<Output = T>,
     ) -> T {
         match window.filter(|_| self.rules.keep(Rule::WindowAtSend)) {
@@ -145,7 +145,7 @@ impl Core {
     /// W2 for one record: swaps it while the window is open.
     pub(crate) async fn swap_within(
         &self,
-        window: Window,
+        window: WriteWindow,
         key: &Key,
         seen: Option<&ETag>,
         bytes: Bytes,
@@ -155,15 +155,18 @@ impl Core {
     }
 
     /// Reads a record; `None` if it is absent.
-    pub(crate) async fn read<T: Stored>(&self, key: &Key) -> Result<Option<Versioned<T>>> {
+    pub(crate) async fn read<T: StoredRecord>(
+        &self,
+        key: &Key,
+    ) -> Result<Option<VersionedRecord<T>>> {
         match self.store.get(key).await {
-            Ok(record) => versioned(key, record).map(Some),
+            Ok(record) => decode_versioned(key, record).map(Some),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Writes a record over the version that was seen, or anew if none was. `None` if another
+    /// Writes a record over the version that was read, or creates it if none was. `None` if another
     /// writer was first.
     pub(crate) async fn swap(
         &self,
@@ -171,24 +174,24 @@ impl Core {
         seen: Option<&ETag>,
         bytes: Bytes,
     ) -> Result<Option<Written>> {
-        match self.store.put(key, bytes, over(seen)).await {
+        match self.store.put(key, bytes, swap_mode(seen)).await {
             Ok(written) => Ok(Some(written)),
             Err(error) if error.is_conflict() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Stores an object, and then swaps a record, over the version that was seen, that names it.
-    /// `None` for the record: another writer was first. In `unnamed` nothing else names the
-    /// object, so the record must be sent before that closes.
+    /// Stores an object, and then swaps a record, over the version that was read, that names it.
+    /// `None` for the record: another writer was first. If nothing else names the object, the record
+    /// must be sent before `window` closes.
     pub(crate) async fn put_then(
         &self,
-        unnamed: Option<Window>,
+        window: Option<WriteWindow>,
         first: Put,
         then: Put,
     ) -> Result<Option<Written>> {
         let open = || {
-            let window = unnamed.map(|window| self.window_since(window));
+            let window = window.map(|window| self.window_since(window));
             window.map_or(Ok(()), |window| self.check_window(window)).map(|()| window)
         };
         let named = match self.store.capabilities().combines_puts {
@@ -220,34 +223,34 @@ impl Core {
     }
 
     /// W1 for one record: returns it once it is young, writing it again if it is old. `None` if
-    /// it is absent, or if `holds` says that it stands for nothing.
-    pub(crate) async fn hold<T: Stored>(
+    /// it is absent, or if `is_valid` says that it stands for nothing.
+    pub(crate) async fn touch_record<T: StoredRecord>(
         &self,
-        window: Window,
+        window: WriteWindow,
         key: &Key,
-        holds: impl Fn(&T) -> bool,
-    ) -> Result<Option<Versioned<T>>> {
+        is_valid: impl Fn(&T) -> bool,
+    ) -> Result<Option<VersionedRecord<T>>> {
         let mut attempts = SwapAttempts::new("the content is being changed by too many others");
         loop {
             attempts.next().await?;
             let Some(seen) = self.read::<T>(key).await? else { return Ok(None) };
-            if !holds(&seen.value) {
+            if !is_valid(&seen.value) {
                 return Ok(None);
             }
-            if let Some(young) = self.renew(window, key, seen).await? {
+            if let Some(young) = self.touch_version(window, key, seen).await? {
                 return Ok(Some(young));
             }
         }
     }
 
-    /// W1 for a record that was read: as it is if it is young, else written again. `None` if
+    /// W1 for a record that was read: as it is if it is young, else touched. `None` if
     /// another writer was first.
-    pub(crate) async fn renew<T: Stored>(
+    pub(crate) async fn touch_version<T: StoredRecord>(
         &self,
-        window: Window,
+        window: WriteWindow,
         key: &Key,
-        mut seen: Versioned<T>,
-    ) -> Result<Option<Versioned<T>>> {
+        mut seen: VersionedRecord<T>,
+    ) -> Result<Option<VersionedRecord<T>>> {
         if seen.age() < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
             return Ok(Some(seen));
         }
@@ -260,9 +263,9 @@ impl Core {
     }
 
     /// Makes sure that a record whose content follows from its key is there, and young.
-    pub(crate) async fn ensure<T: Stored + PartialEq>(
+    pub(crate) async fn ensure_record<T: StoredRecord + PartialEq>(
         &self,
-        window: Window,
+        window: WriteWindow,
         key: &Key,
         value: &T,
     ) -> Result<()> {
@@ -275,7 +278,7 @@ impl Core {
             let done = match self.read::<T>(key).await? {
                 None => false,
                 Some(seen) if seen.value == *value => {
-                    self.renew(window, key, seen).await?.is_some()
+                    self.touch_version(window, key, seen).await?.is_some()
                 }
                 Some(other) => {
                     let seen = Some(&other.etag);
@@ -288,11 +291,11 @@ impl Core {
         }
     }
 
-    /// Writes a record that is a new version whatever is there: what is on its way to remove the
-    /// one before will miss.
-    pub(crate) async fn write_anew<T: Stored>(
+    /// Writes a record that is a new version whatever is there: a delete in flight of the one before
+    /// will miss.
+    pub(crate) async fn write_new_version<T: StoredRecord>(
         &self,
-        window: Window,
+        window: WriteWindow,
         key: &Key,
         value: &T,
     ) -> Result<()> {
@@ -301,13 +304,13 @@ impl Core {
         let mut seen = None;
         while self.swap_within(window, key, seen.as_ref(), value.encode()).await?.is_none() {
             attempts.next().await?;
-            seen = self.etag(key).await?;
+            seen = self.read_etag(key).await?;
         }
         Ok(())
     }
 
-    /// The version of a record, whatever it holds.
-    pub(crate) async fn etag(&self, key: &Key) -> Result<Option<ETag>> {
+    /// The version of a record, whatever its content.
+    pub(crate) async fn read_etag(&self, key: &Key) -> Result<Option<ETag>> {
         match self.store.get(key).await {
             Ok(record) => Ok(Some(record.etag)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -329,20 +332,24 @@ impl Core {
         }
     }
 
-    /// W1 for a record that may be large and is mostly young: it is read only to be written again.
+    /// W1 for a record that may be large and is mostly young: it is read only to be touched.
     /// `false` if it is absent.
-    pub(crate) async fn hold_large<T: Stored>(&self, window: Window, key: &Key) -> Result<bool> {
+    pub(crate) async fn touch_large_record<T: StoredRecord>(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+    ) -> Result<bool> {
         let Some(stat) = self.stat(key).await? else { return Ok(false) };
         let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
         if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
             return Ok(true);
         }
-        let _room = self.room_to_touch(stat.size_bytes).await?;
-        Ok(self.hold::<T>(window, key, |_| true).await?.is_some())
+        let _room = self.reserve_touch_memory(stat.size_bytes).await?;
+        Ok(self.touch_record::<T>(window, key, |_| true).await?.is_some())
     }
 
     /// Waits for room for a record of so many bytes, as it was read and as it is written.
-    pub(crate) async fn room_to_touch(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
+    pub(crate) async fn reserve_touch_memory(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
         let kib = in_kib(bytes.saturating_mul(2).min(TOUCH_BYTES_MAX));
         self.touch_room.acquire_many(kib).await.map_err(|_| Error::Stopped)
     }
@@ -371,19 +378,19 @@ impl Core {
         }
     }
 
-    /// Reads several records at a time, at most [`wave_reads_max`](crate::RegistryLimits) of them, in
+    /// Reads several records at a time, at most [`manifest_reads_in_flight`](crate::RegistryLimits) of them, in
     /// the order of the keys.
-    pub(crate) async fn read_all<T: Stored>(
+    pub(crate) async fn read_all<T: StoredRecord>(
         &self,
         keys: Vec<Key>,
-    ) -> Result<Vec<Option<Versioned<T>>>> {
+    ) -> Result<Vec<Option<VersionedRecord<T>>>> {
         let reads = keys.into_iter().map(|key| async move { self.read(&key).await });
-        stream::iter(reads).buffered(self.wave_width()).try_collect().await
+        stream::iter(reads).buffered(self.reads_in_flight_max()).try_collect().await
     }
 
     /// How many reads of one wave run at the same time.
-    pub(crate) fn wave_width(&self) -> usize {
-        self.options.limits.wave_reads_max.max(1)
+    pub(crate) fn reads_in_flight_max(&self) -> usize {
+        self.options.limits.manifest_reads_in_flight.max(1)
     }
 
     /// The lock under which this process writes a tag.

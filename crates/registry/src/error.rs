@@ -5,18 +5,16 @@ use jreg_oci::{Digest, InvalidManifest, MediaType, Reference, RepositoryName, Ta
 
 use crate::{BodyError, UploadId};
 
-/// The registry's answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The repository does not hold this blob.
+    /// The repository does not have this blob.
     #[error("blob {digest} is not in repository {name}")]
     BlobUnknown {
         /// The repository that was asked.
         name: RepositoryName,
-        /// The blob.
         digest: Digest,
     },
     /// The repository has no such tag or manifest.
@@ -24,21 +22,14 @@ pub enum Error {
     ManifestUnknown {
         /// The repository that was asked.
         name: RepositoryName,
-        /// The tag or digest.
         reference: Reference,
     },
     /// No manifest was ever pushed to this repository.
     #[error("repository {name} is not known")]
-    NameUnknown {
-        /// The repository.
-        name: RepositoryName,
-    },
+    NameUnknown { name: RepositoryName },
     /// The upload was never begun here, is cancelled, finished or too old.
     #[error("upload {id} is not known: it was cancelled, has expired, or belongs elsewhere")]
-    UploadUnknown {
-        /// The upload.
-        id: UploadId,
-    },
+    UploadUnknown { id: UploadId },
     /// A chunk does not start where the upload stands. The upload lives on.
     #[error("chunk starts at byte {start}, the upload continues at byte {offset}")]
     ChunkOutOfOrder {
@@ -71,10 +62,7 @@ pub enum Error {
     },
     /// The upload would outgrow what the store can hold in one object.
     #[error("the upload exceeds {max_bytes} bytes, the most that one blob may have here")]
-    BlobTooLarge {
-        /// The limit.
-        max_bytes: u64,
-    },
+    BlobTooLarge { max_bytes: u64 },
     /// The manifest's bytes are not those of the digest in the request.
     #[error("the manifest has digest {actual}, not {expected}")]
     ManifestDigestMismatch {
@@ -89,7 +77,6 @@ pub enum Error {
     /// The manifest has a media type that the operator does not allow.
     #[error("a manifest may not have the media type {media_type}, but {allowed}")]
     MediaTypeNotAllowed {
-        /// Its media type.
         media_type: MediaType,
         /// What is allowed.
         allowed: String,
@@ -100,26 +87,21 @@ pub enum Error {
          delete the manifest first"
     )]
     ManifestTypeConflict {
-        /// The manifest.
         digest: Digest,
         /// As what it was pushed first.
         stored: MediaType,
     },
     /// The manifest is larger than the limit.
     #[error("the manifest has more than {max_bytes} bytes")]
-    ManifestTooLarge {
-        /// The limit.
-        max_bytes: u64,
-    },
-    /// The manifest names blobs or manifests that this repository does not hold.
+    ManifestTooLarge { max_bytes: u64 },
+    /// The manifest references blobs or manifests that this repository does not have.
     #[error("the manifest refers to content that is not in repository {name}: {}", list(.missing))]
     ReferencesUnknown {
-        /// The repository.
         name: RepositoryName,
         /// What is missing, in the manifest's order.
         missing: Vec<Digest>,
     },
-    /// `If-Match` or `If-None-Match` does not hold; what it is about was not changed. A manifest
+    /// `If-Match` or `If-None-Match` failed; what it is about was not changed. A manifest
     /// whose tag moved during the push may be there without the tag.
     #[error("precondition failed: {reference} is at {}", current.as_ref().map_or("nothing".to_owned(), ToString::to_string))]
     PreconditionFailed {
@@ -130,12 +112,7 @@ pub enum Error {
     },
     /// A tag that the requester may not remove points to the manifest, which stays.
     #[error("tag {tag} of repository {name} points to the manifest and may not be removed")]
-    TagProtected {
-        /// The repository.
-        name: RepositoryName,
-        /// The tag.
-        tag: Tag,
-    },
+    TagProtected { name: RepositoryName, tag: Tag },
     /// Too many others changed the same thing at the same time, or as many uploads as are
     /// allowed run already. It may be done in part; trying again helps.
     #[error("too busy: {what}; try again")]
@@ -153,13 +130,11 @@ pub enum Error {
     /// kept for the upload to continue.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
     /// An object of the store is not what was written there.
     #[error("store object {key} is damaged: {reason}")]
     Damaged {
-        /// Its key.
         key: String,
         /// What is wrong with it.
         reason: String,

@@ -1,6 +1,6 @@
-//! Explaining: everything that keeps some content, or when it will go.
+//! Explaining: everything that references some content, or when GC may remove it.
 //!
-//! The answer is what a collector would find now. It is put together from the records themselves,
+//! The report is what GC would find now. It is put together from the records themselves,
 //! not from hints or memory, so it costs a read of every manifest of the repositories concerned.
 
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
 use crate::gc::{CLOCK_ERROR, GcOptions};
-use crate::keys::{self, Place};
+use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{Link, ManifestRecord, TagTarget};
 use crate::{Registry, Result};
@@ -21,17 +21,15 @@ use crate::{Registry, Result};
 pub struct ExplainRequest {
     /// The manifest or blob.
     pub digest: Digest,
-    /// In this repository; `None`: wherever it is held.
+    /// In this repository; `None`: in every repository that has it.
     pub repository: Option<RepositoryName>,
 }
 
-/// As what a repository holds some content.
+/// As what a repository has some content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContentKind {
-    /// As a manifest.
     Manifest,
-    /// As a blob.
     Blob,
 }
 
@@ -40,32 +38,22 @@ pub enum ContentKind {
 #[serde(tag = "by", rename_all = "kebab-case")]
 pub enum RetentionReason {
     /// A tag points to it.
-    Tag {
-        /// The tag.
-        tag: Tag,
-    },
+    Tag { tag: Tag },
     /// A manifest names it: an index its child, an image its config or layer.
-    Manifest {
-        /// The manifest.
-        digest: Digest,
-    },
+    Manifest { digest: Digest },
     /// It is a referrer of this manifest, which is there.
-    Subject {
-        /// The manifest.
-        digest: Digest,
-    },
-    /// Manifests without a tag are kept: the settings do not ask for anything else.
+    Subject { digest: Digest },
+    /// Manifests without a tag are kept by the settings.
     UntaggedKept,
 }
 
-/// What keeps one holding of some content.
+/// Some content in one repository, and what keeps it from GC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedContent {
     /// Where.
     pub repository: RepositoryName,
     /// As what.
     pub kind: ContentKind,
-    /// Its size, in bytes.
     pub size_bytes: u64,
     /// The store key of its bytes, of a blob.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -74,19 +62,18 @@ pub struct ExplainedContent {
     pub age_s: u64,
     /// What keeps it; empty: nothing does.
     pub reasons: Vec<RetentionReason>,
-    /// If nothing keeps it: from when on a run may remove it, in seconds of the Unix epoch. What
+    /// If it is unreferenced: from when on a run may remove it, in seconds of the Unix epoch. What
     /// must first be seen by a run, such as a manifest without a tag, goes later.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub goes_after: Option<u64>,
 }
 
-/// The answer.
+/// What keeps some content from GC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainReport {
-    /// What was asked for.
     #[serde(flatten)]
     pub request: ExplainRequest,
-    /// Who holds it, in the order of the names; empty: nobody.
+    /// The content in each repository that has it, in the order of the names.
     pub holdings: Vec<ExplainedContent>,
 }
 
@@ -116,7 +103,7 @@ impl Registry {
 
 /// What a repository's manifests and tags say of one digest.
 #[derive(Default)]
-struct Keepers {
+struct FoundReferences {
     tags: Vec<Tag>,
     manifests: Vec<Digest>,
     /// Whether a manifest of some digest is there, of all that were listed.
@@ -124,11 +111,11 @@ struct Keepers {
 }
 
 impl Core {
-    /// The repositories that hold a digest as a blob or as a manifest.
+    /// The repositories that have a digest as a blob or as a manifest.
     async fn repositories_with(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
         let mut names = Vec::new();
         self.each_key(keys::links(digest), |place| {
-            if let Place::Link(_, name) = place {
+            if let ParsedKey::Link(_, name) = place {
                 names.push(name);
             }
         })
@@ -136,7 +123,7 @@ impl Core {
         // Every repository with a manifest is in the catalog.
         let mut listed = Vec::new();
         self.each_key(keys::CATALOG.to_owned(), |place| {
-            if let Place::Catalog(name) = place {
+            if let ParsedKey::Catalog(name) = place {
                 listed.push(name);
             }
         })
@@ -146,7 +133,7 @@ impl Core {
             Ok::<_, crate::Error>(is_there.then_some(name))
         });
         let looks: Vec<_> = looks.collect();
-        let looks = stream::iter(looks).buffered(self.wave_width());
+        let looks = stream::iter(looks).buffered(self.reads_in_flight_max());
         let found: Vec<_> = looks.try_filter_map(|name| async { Ok(name) }).try_collect().await?;
         names.extend(found);
         names.sort();
@@ -154,11 +141,11 @@ impl Core {
         Ok(names)
     }
 
-    async fn each_key(&self, prefix: String, mut see: impl FnMut(Place)) -> Result<()> {
+    async fn each_key(&self, prefix: String, mut see: impl FnMut(ParsedKey)) -> Result<()> {
         let mut after = None;
         loop {
             let page = self.list(prefix.clone(), after, 1000).await?;
-            page.entries.iter().filter_map(|entry| Place::of(&entry.key)).for_each(&mut see);
+            page.entries.iter().filter_map(|entry| ParsedKey::parse(&entry.key)).for_each(&mut see);
             match page.entries.last() {
                 Some(last) if page.more => after = Some(last.key.to_string()),
                 _ => return Ok(()),
@@ -177,10 +164,10 @@ impl Core {
         if manifest.is_none() && link.is_none() {
             return Ok(Vec::new());
         }
-        let keepers = self.keepers(name, digest, manifest.is_some()).await?;
+        let found = self.found(name, digest, manifest.is_some()).await?;
         let mut holdings = Vec::new();
         if let Some(read) = manifest {
-            let mut reasons = keepers.of_manifest(read.value.header.subject.as_ref());
+            let mut reasons = found.of_manifest(read.value.header.subject.as_ref());
             if reasons.is_empty() && options.untagged.is_none() {
                 reasons.push(RetentionReason::UntaggedKept);
             }
@@ -193,7 +180,7 @@ impl Core {
                 goes_after: None,
                 reasons,
             };
-            holdings.push(holding.going(read.last_modified, options.grace));
+            holdings.push(holding.with_expiry(read.last_modified, options.grace));
         }
         if let Some(read) = link
             && let Some(at) = read.value.live()
@@ -205,42 +192,42 @@ impl Core {
                 location: Some(at.key.to_string()),
                 age_s: read.age().as_secs(),
                 goes_after: None,
-                reasons: keepers.naming(),
+                reasons: found.naming(),
             };
-            holdings.push(holding.going(read.last_modified, options.grace));
+            holdings.push(holding.with_expiry(read.last_modified, options.grace));
         }
         Ok(holdings)
     }
 
-    async fn keepers(
+    async fn found(
         &self,
         name: &RepositoryName,
         digest: &Digest,
         is_manifest: bool,
-    ) -> Result<Keepers> {
-        let mut keepers = Keepers::default();
+    ) -> Result<FoundReferences> {
+        let mut found = FoundReferences::default();
         self.each_key(keys::manifests(name), |place| {
-            if let Place::Manifest(_, digest) = place {
-                keepers.present.push(digest);
+            if let ParsedKey::Manifest(_, digest) = place {
+                found.present.push(digest);
             }
         })
         .await?;
-        let reads = keepers.present.iter().map(|manifest| async move {
-            let names = self.names(name, manifest, digest).await?;
+        let reads = found.present.iter().map(|manifest| async move {
+            let names = self.refers_to(name, manifest, digest).await?;
             Ok::<_, crate::Error>(names.then(|| manifest.clone()))
         });
         let reads: Vec<_> = reads.collect();
-        let reads = stream::iter(reads).buffered(self.wave_width());
-        let found = reads.try_filter_map(|found| async { Ok(found) }).try_collect().await?;
-        keepers.manifests = found;
+        let reads = stream::iter(reads).buffered(self.reads_in_flight_max());
+        found.manifests =
+            reads.try_filter_map(|manifest| async { Ok(manifest) }).try_collect().await?;
         if is_manifest {
-            keepers.tags = self.tags_at(name, digest).await?;
+            found.tags = self.tags_pointing_to(name, digest).await?;
         }
-        Ok(keepers)
+        Ok(found)
     }
 
     /// Whether a manifest names a digest.
-    async fn names(
+    async fn refers_to(
         &self,
         name: &RepositoryName,
         manifest: &Digest,
@@ -253,10 +240,10 @@ impl Core {
         Ok(parsed.references.iter().any(|reference| reference.digest == *digest))
     }
 
-    async fn tags_at(&self, name: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>> {
+    async fn tags_pointing_to(&self, name: &RepositoryName, digest: &Digest) -> Result<Vec<Tag>> {
         let mut tags = Vec::new();
         self.each_key(keys::tags(name), |place| {
-            if let Place::Tag(_, tag) = place {
+            if let ParsedKey::Tag(_, tag) = place {
                 tags.push(tag);
             }
         })
@@ -264,7 +251,7 @@ impl Core {
         let records = tags.iter().map(|tag| keys::tag(name, tag)).collect();
         let targets = self.read_all::<TagTarget>(records).await?;
         let points = |target: &Option<_>| {
-            let target: &Option<crate::record::Versioned<TagTarget>> = target;
+            let target: &Option<crate::record::VersionedRecord<TagTarget>> = target;
             target.as_ref().is_some_and(|target| target.value.digest == *digest)
         };
         let pointing = tags.into_iter().zip(targets).filter(|(_, target)| points(target));
@@ -272,7 +259,7 @@ impl Core {
     }
 }
 
-impl Keepers {
+impl FoundReferences {
     fn naming(&self) -> Vec<RetentionReason> {
         let digests = self.manifests.iter().cloned();
         digests.map(|digest| RetentionReason::Manifest { digest }).collect()
@@ -289,8 +276,8 @@ impl Keepers {
 }
 
 impl ExplainedContent {
-    /// With the time from which on it may be removed, if nothing keeps it.
-    fn going(mut self, last_modified: SystemTime, grace: Duration) -> Self {
+    /// With the time from which on it may be removed, if it is unreferenced.
+    fn with_expiry(mut self, last_modified: SystemTime, grace: Duration) -> Self {
         let after = last_modified + grace + CLOCK_ERROR;
         let after = after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.goes_after = self.reasons.is_empty().then_some(after);

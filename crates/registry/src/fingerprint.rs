@@ -14,12 +14,12 @@ use sha2::{Digest as _, Sha256};
 /// clock of a file system is fine look alike.
 const RACY: Duration = Duration::from_secs(10);
 
-/// The fingerprint of some content in a repository, of a tag or of a place for bytes.
+/// The fingerprint of some content in a repository, of a tag or of a location.
 pub(crate) type Fingerprint = u64;
 
 /// The fingerprint of one version of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Version(pub(crate) [u8; 16]);
+pub(crate) struct ListedVersion(pub(crate) [u8; 16]);
 
 fn hash(parts: &[&str]) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -58,8 +58,8 @@ pub(crate) fn sized(key: &Key, size_bytes: u64) -> Fingerprint {
     short(hash(&["sized", key.as_str(), &size_bytes.to_string()]))
 }
 
-impl Version {
-    /// Of a record as a listing that was answered at `date` shows it; `None` if it cannot be told
+impl ListedVersion {
+    /// Of a record as a listing of `date` shows it; `None` if it cannot be told
     /// from one that is written a moment later.
     pub(crate) fn of(listed: &Listed, date: SystemTime) -> Option<Self> {
         let version = match &listed.etag {
@@ -74,7 +74,7 @@ impl Version {
         Some(Self::named(&listed.key, &version))
     }
 
-    /// Of a key alone, for what is never written again.
+    /// Of a key alone, for an object that is written once.
     pub(crate) fn of_key(key: &Key) -> Self {
         Self::named(key, "")
     }
@@ -89,7 +89,7 @@ impl Version {
 
 /// A set of fingerprints: 8 bytes for each, and as much again while it grows.
 #[derive(Debug, Default)]
-pub(crate) struct Fingerprints {
+pub(crate) struct FingerprintSet {
     sorted: Vec<Fingerprint>,
     /// What came since the last time that they were sorted.
     fresh: Vec<Fingerprint>,
@@ -98,7 +98,7 @@ pub(crate) struct Fingerprints {
 /// How many are added between two sortings at least.
 const FRESH_MIN: usize = 1 << 14;
 
-impl Fingerprints {
+impl FingerprintSet {
     pub(crate) fn insert(&mut self, fingerprint: Fingerprint) {
         self.fresh.push(fingerprint);
         if self.fresh.len() >= FRESH_MIN.max(self.sorted.len() / 4) {
@@ -119,7 +119,7 @@ impl Fingerprints {
         self.index(fingerprint).is_some()
     }
 
-    /// The place of one among all.
+    /// The index of one among all.
     pub(crate) fn index(&self, fingerprint: Fingerprint) -> Option<usize> {
         self.sorted.binary_search(&fingerprint).ok()
     }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_set_holds_what_was_put_in_however_it_grew() {
-        let mut set = Fingerprints::default();
+        let mut set = FingerprintSet::default();
         let odd = |n: u64| n * 2 + 1;
         for n in (0..100_000).rev().chain(0..100_000) {
             set.insert(odd(n));
@@ -150,13 +150,13 @@ mod tests {
         let key: Key = "links/x".parse().expect("a key");
         let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let listed = Listed { key, size_bytes: 3, last_modified: written, etag: None };
-        assert_eq!(Version::of(&listed, written + RACY / 2), None);
-        let version = Version::of(&listed, written + RACY);
+        assert_eq!(ListedVersion::of(&listed, written + RACY / 2), None);
+        let version = ListedVersion::of(&listed, written + RACY);
         assert!(version.is_some());
         let larger = Listed { size_bytes: 4, ..listed.clone() };
-        assert_ne!(Version::of(&larger, written + RACY), version);
+        assert_ne!(ListedVersion::of(&larger, written + RACY), version);
         let etag = Some(jreg_storage::ETag::new("e"));
         let known = Listed { etag, ..listed };
-        assert!(Version::of(&known, written).is_some());
+        assert!(ListedVersion::of(&known, written).is_some());
     }
 }

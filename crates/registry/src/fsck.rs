@@ -42,7 +42,7 @@ pub(crate) use repair::QuarantinedLocations;
 
 use self::manifests::ManifestScope;
 use crate::core::Core;
-use crate::fingerprint::{Fingerprint, Fingerprints};
+use crate::fingerprint::{Fingerprint, FingerprintSet};
 use crate::gc::paced;
 use crate::{Registry, Result};
 
@@ -114,22 +114,22 @@ struct FsckRun<'a> {
 #[derive(Debug, Default)]
 struct FsckInventory {
     /// Locations of blob bytes, with their size.
-    bytes: Fingerprints,
+    bytes: FingerprintSet,
     /// Locations that a link or a session names.
-    named: Fingerprints,
+    named: FingerprintSet,
     /// A record that may name any location cannot be read.
     may_name_any: bool,
     /// Blobs that have a link, by repository.
-    linked: Fingerprints,
-    manifests: Fingerprints,
+    linked: FingerprintSet,
+    manifests: FingerprintSet,
     /// Repositories that have a manifest.
-    repositories: Fingerprints,
-    tags: Fingerprints,
-    hints: Fingerprints,
+    repositories: FingerprintSet,
+    tags: FingerprintSet,
+    hints: FingerprintSet,
     /// Repositories that the catalog lists.
-    listed: Fingerprints,
+    listed: FingerprintSet,
     /// Referrer entries that manifests with a subject require.
-    entries: Fingerprints,
+    entries: FingerprintSet,
     /// Locations that quarantined links name.
     quarantined: Option<QuarantinedLocations>,
     /// Manifests that this run has quarantined.

@@ -35,7 +35,7 @@ mod tidy;
 
 use std::time::{Duration, SystemTime};
 
-use jreg_storage::{Key, ListRequest, Listed, Paced};
+use jreg_storage::{Key, ListRequest, Listed, PacedStore};
 use serde::{Deserialize, Serialize};
 
 pub use action::{GcAction, GcActionKind, GcOutcome};
@@ -45,9 +45,9 @@ pub use observer::{GcObserver, GcPhase, NoObserver};
 use self::action::GcSink;
 use self::sweep::BlobLocations;
 use crate::core::Core;
-use crate::fingerprint::Fingerprints;
+use crate::fingerprint::FingerprintSet;
 use crate::fsck::QuarantinedLocations;
-use crate::record::{JsonRecord, Stored};
+use crate::record::{JsonRecord, StoredRecord};
 use crate::rules::Rule;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
 use crate::{Error, ReaperReport, Registry, keys};
@@ -234,11 +234,11 @@ struct GcRun<'a> {
 #[derive(Debug, Default)]
 struct GcInventory {
     /// Referenced content: what manifests reference, what tags point to, referrers of subjects that exist.
-    kept: Fingerprints,
-    manifests: Fingerprints,
-    tags: Fingerprints,
+    kept: FingerprintSet,
+    manifests: FingerprintSet,
+    tags: FingerprintSet,
     /// Repositories that have a manifest.
-    repositories: Fingerprints,
+    repositories: FingerprintSet,
     /// Locations that quarantined links name.
     quarantined: Option<QuarantinedLocations>,
 }
@@ -283,7 +283,7 @@ fn check(options: &GcOptions) -> Result<()> {
 pub(crate) fn paced(core: &Core, requests_per_second: u32) -> Core {
     let mut core = core.clone();
     if requests_per_second > 0 {
-        core.store = std::sync::Arc::new(Paced::new(core.store, requests_per_second));
+        core.store = std::sync::Arc::new(PacedStore::new(core.store, requests_per_second));
     }
     core
 }
@@ -357,7 +357,7 @@ impl<'a> GcRun<'a> {
             return Ok(());
         }
         let (key, swept) = (keys::note("swept"), SweepRecord { at: seconds(self.began) });
-        let seen = self.core.etag(&key).await?;
+        let seen = self.core.read_etag(&key).await?;
         // If a concurrent run was faster, its time is as good.
         self.core.swap(&key, seen.as_ref(), swept.encode()).await?;
         Ok(())

@@ -4,7 +4,7 @@
 //! jreg.json                                            the format's version
 //! blobs/<alg>/<aa>/<hex>/<ulid>                        bytes stored under a digest known before
 //! blobs/_/<aa>/<ulid>                                  bytes that came before their digest
-//! links/<alg>/<aa>/<hex>/{name}                        this repository holds this blob, there
+//! links/<alg>/<aa>/<hex>/{name}                        this repository has this blob, there
 //! repositories/<name>/_manifests/<alg>/<hex>           a header line, then the pushed bytes
 //! repositories/<name>/_tags/<tag>                      the digest a tag points to
 //! repositories/<name>/_tagged/<alg>/<hex>/<tag>        a hint: this tag may point to this manifest
@@ -16,7 +16,7 @@
 //! auth/access-tokens/<id>                              an access token, its secret hashed
 //! auth/robots/<id>                                     the same in stores of earlier versions
 //! auth/acme/<what>                                     the certificate of TLS, and how it is got
-//! quarantine/<ulid>/<key>                              what a check put aside
+//! quarantine/<ulid>/<key>                              what fsck quarantined
 //! ```
 //!
 //! No component of a repository name starts with `_`, so the `_words` separate. `{name}` is a
@@ -81,19 +81,19 @@ pub fn may_come_back(key: &Key) -> bool {
     key.as_str().starts_with(REPOSITORIES)
 }
 
-/// A new place for bytes of a known digest.
+/// A new key for bytes of a known digest.
 pub(crate) fn new_blob(digest: &Digest) -> Key {
     key(format!("blobs/{}/{}", spread(digest), Ulid::generate()))
 }
 
-/// A new place for bytes whose digest will only be known after them.
-pub(crate) fn new_unnamed_blob() -> Key {
+/// A new key for bytes whose digest will only be known after them.
+pub(crate) fn new_blob_without_digest() -> Key {
     let ulid = Ulid::generate().to_string();
     let tail = ulid.get(24..).expect("a ulid has 26 characters");
     key(format!("blobs/_/{tail}/{ulid}"))
 }
 
-/// The link by which a repository holds a blob.
+/// The link of a repository to a blob.
 pub(crate) fn link(digest: &Digest, name: &RepositoryName) -> Key {
     key(format!("{}{}", links(digest), encode(name)))
 }
@@ -104,7 +104,7 @@ pub(crate) fn links(digest: &Digest) -> String {
 }
 
 /// The holder that a key below [`links`] names.
-pub(crate) fn link_holder(link: &Key) -> Option<RepositoryName> {
+pub(crate) fn linking_repository(link: &Key) -> Option<RepositoryName> {
     last(link).and_then(decode)
 }
 
@@ -116,7 +116,6 @@ pub(crate) fn manifests(name: &RepositoryName) -> String {
     format!("{REPOSITORIES}{name}/_manifests/")
 }
 
-/// A manifest of a repository.
 pub(crate) fn manifest(name: &RepositoryName, digest: &Digest) -> Key {
     key(format!("{}{}", manifests(name), flat(digest)))
 }
@@ -126,7 +125,6 @@ pub(crate) fn tags(name: &RepositoryName) -> String {
     format!("{REPOSITORIES}{name}/_tags/")
 }
 
-/// A tag of a repository.
 pub(crate) fn tag(name: &RepositoryName, tag: &Tag) -> Key {
     key(format!("{}{tag}", tags(name)))
 }
@@ -159,16 +157,14 @@ pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Diges
 
 /// What lies at a key of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ParsedKey {
     /// The format's version.
     Format,
     /// The bytes of a blob; with its digest, if that was known before them.
     Blob(Option<Digest>),
-    /// The hold of a repository on a blob.
+    /// The link of a repository to a blob.
     Link(Digest, RepositoryName),
-    /// A manifest.
     Manifest(RepositoryName, Digest),
-    /// A tag.
     Tag(RepositoryName, Tag),
     /// The hint that a tag may point to a manifest.
     Hint(RepositoryName, Digest, Tag),
@@ -180,15 +176,15 @@ pub(crate) enum Place {
     Upload(UploadKey),
     /// What a collector or a check notes for the next one.
     Note,
-    /// What a check has put aside.
+    /// What fsck quarantined.
     Quarantined,
     /// Signing keys, an access token, or what is kept of the certificate of TLS.
     Auth,
 }
 
-impl Place {
+impl ParsedKey {
     /// What lies at a key; `None`: nothing that this version knows.
-    pub(crate) fn of(key: &Key) -> Option<Self> {
+    pub(crate) fn parse(key: &Key) -> Option<Self> {
         let parts: Vec<&str> = key.as_str().split('/').collect();
         match *parts.as_slice() {
             ["jreg.json"] => Some(Self::Format),
@@ -290,10 +286,9 @@ pub const SECRET_FOLDERS: &[&str] = &["auth"];
 /// What says who may come in.
 pub(crate) const AUTH: &str = "auth/";
 
-/// Every place for blob bytes.
+/// Every location of blob bytes.
 pub(crate) const BLOBS: &str = "blobs/";
 
-/// Every link.
 pub(crate) const LINKS: &str = "links/";
 
 /// What lies below a prefix that ends in a digest's first two hex digits: `<alg>/<aa>`, of a key
@@ -316,7 +311,7 @@ pub(crate) const NOTES: &str = "gc/";
 /// gives it to them.
 pub const FREES_SPACE: &str = NOTES;
 
-/// What checks have put aside.
+/// What fsck quarantined.
 pub(crate) const QUARANTINE: &str = "quarantine/";
 
 /// What a start tries a bucket with.
@@ -326,7 +321,7 @@ const PROBES: &str = "probe/";
 pub(crate) const ROOTS: [&str; 9] =
     [BLOBS, LINKS, REPOSITORIES, CATALOG, UPLOADS, NOTES, QUARANTINE, PROBES, AUTH];
 
-/// A new place for what a check puts aside.
+/// A new key for what fsck quarantines.
 pub(crate) fn quarantined(original: &Key) -> Key {
     // Those that are too long for it keep their end.
     let room = jreg_storage::KEY_BYTES_MAX - QUARANTINE.len() - 27;
@@ -402,7 +397,7 @@ pub(crate) fn upload(id: &UploadId) -> Key {
     key(format!("uploads/{id}"))
 }
 
-/// A new place for the bytes of an upload that are short of a part.
+/// A new key for the bytes of an upload that are short of a part.
 pub(crate) fn new_upload_tail(id: &UploadId) -> Key {
     key(format!("uploads/{id}.{}", Ulid::generate()))
 }
@@ -436,7 +431,7 @@ mod tests {
         assert_eq!(super::tag(&app, &tag).as_str(), "repositories/team/app-1.x/_tags/v1");
         assert_eq!(catalog(&app).as_str(), "catalog/team.app!1-x");
         assert!(new_blob(&digest).as_str().starts_with(&format!("blobs/sha256/e3/{hex}/")));
-        let unnamed = new_unnamed_blob();
+        let unnamed = new_blob_without_digest();
         let parts: Vec<_> = unnamed.as_str().split('/').collect();
         assert!(matches!(parts[..], ["blobs", "_", aa, ulid] if ulid.ends_with(aa)), "{parts:?}");
     }
@@ -494,29 +489,29 @@ mod tests {
         let tag: Tag = "v1".parse().expect("a tag");
         let id = UploadId::new(std::time::SystemTime::now(), None);
         for (key, place) in [
-            (format(), Place::Format),
-            (new_blob(&digest), Place::Blob(Some(digest.clone()))),
-            (new_unnamed_blob(), Place::Blob(None)),
-            (link(&subject, &app), Place::Link(subject.clone(), app.clone())),
-            (manifest(&app, &digest), Place::Manifest(app.clone(), digest.clone())),
-            (super::tag(&app, &tag), Place::Tag(app.clone(), tag.clone())),
-            (tag_hint(&app, &digest, &tag), Place::Hint(app.clone(), digest.clone(), tag)),
+            (format(), ParsedKey::Format),
+            (new_blob(&digest), ParsedKey::Blob(Some(digest.clone()))),
+            (new_blob_without_digest(), ParsedKey::Blob(None)),
+            (link(&subject, &app), ParsedKey::Link(subject.clone(), app.clone())),
+            (manifest(&app, &digest), ParsedKey::Manifest(app.clone(), digest.clone())),
+            (super::tag(&app, &tag), ParsedKey::Tag(app.clone(), tag.clone())),
+            (tag_hint(&app, &digest, &tag), ParsedKey::Hint(app.clone(), digest.clone(), tag)),
             (
                 referrer(&app, &subject, &digest),
-                Place::Referrer(app.clone(), subject.clone(), digest.clone()),
+                ParsedKey::Referrer(app.clone(), subject.clone(), digest.clone()),
             ),
-            (catalog(&app), Place::Catalog(app.clone())),
-            (upload(&id), Place::Upload(UploadKey::Session(id.clone()))),
-            (note("lease"), Place::Note),
-            (signing_keys(), Place::Auth),
-            (access_token_key("0123456789abcdef").expect("an id"), Place::Auth),
-            (legacy_access_token_key("0123456789abcdef").expect("an id"), Place::Auth),
-            (acme_account(), Place::Auth),
-            (acme_certificate(), Place::Auth),
-            (acme_order(), Place::Auth),
-            (quarantined(&link(&subject, &app)), Place::Quarantined),
+            (catalog(&app), ParsedKey::Catalog(app.clone())),
+            (upload(&id), ParsedKey::Upload(UploadKey::Session(id.clone()))),
+            (note("lease"), ParsedKey::Note),
+            (signing_keys(), ParsedKey::Auth),
+            (access_token_key("0123456789abcdef").expect("an id"), ParsedKey::Auth),
+            (legacy_access_token_key("0123456789abcdef").expect("an id"), ParsedKey::Auth),
+            (acme_account(), ParsedKey::Auth),
+            (acme_certificate(), ParsedKey::Auth),
+            (acme_order(), ParsedKey::Auth),
+            (quarantined(&link(&subject, &app)), ParsedKey::Quarantined),
         ] {
-            assert_eq!(Place::of(&key), Some(place), "{key}");
+            assert_eq!(ParsedKey::parse(&key), Some(place), "{key}");
         }
         for other in [
             "x",
@@ -537,7 +532,7 @@ mod tests {
             "auth/acme",
             "auth/acme/x",
         ] {
-            assert_eq!(Place::of(&super::key(other.to_owned())), None, "{other}");
+            assert_eq!(ParsedKey::parse(&super::key(other.to_owned())), None, "{other}");
         }
         assert_eq!(shard(&link(&digest, &app)), Some("sha256/e3"));
     }

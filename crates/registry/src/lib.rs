@@ -24,10 +24,12 @@
 //! - `protect.rs`: what tags protect from a delete by digest
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
-//! - `link.rs`: which repository holds which blob
+//! - `link.rs`: which repository links which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 //! - `suspects.rs`: locations whose bytes were seen to be missing or wrong
+
+#![allow(missing_docs, reason = "a comment that repeats a field's name is noise")]
 
 mod attempts;
 mod blob;
@@ -42,6 +44,7 @@ mod explain;
 mod fingerprint;
 mod fsck;
 mod gc;
+mod key_pages;
 mod keys;
 mod link;
 mod manifest;
@@ -49,7 +52,6 @@ mod manifest_locks;
 mod options;
 mod pace;
 mod page;
-mod pages;
 mod part_buffer;
 mod protect;
 mod reaper;

@@ -1,46 +1,46 @@
-//! Links: which repository holds which blob, and where its bytes lie.
+//! Links: which repository has which blob, and the location of its bytes.
 
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key, ListRequest, Listed};
 
 use crate::Result;
 use crate::attempts::SwapAttempts;
-use crate::cache::Seen;
+use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::keys;
 use crate::page::{LIST_KEYS_MAX, list_requests_max};
-use crate::record::{Link, Location, Stored};
+use crate::record::{Link, Location, StoredRecord};
 use crate::rules::Rule;
-use crate::window::Window;
+use crate::window::WriteWindow;
 
 /// How the bytes of a new link came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// They were pushed by this request, or are held by another live link: they may revive a
+pub(crate) enum LinkOrigin {
+    /// They were pushed by this request, or another live link names them: they may revive a
     /// link that was deleted.
     Fresh,
-    /// They were pushed by a request that may have been answered long ago: a link that was
+    /// They were pushed by a request that may have ended long ago: a link that was
     /// deleted since stays so.
     Replay,
 }
 
 /// How a link came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Linked {
+pub(crate) enum LinkOutcome {
     /// It names the location that was offered.
     Here,
-    /// The repository held the blob already, at another location: what was offered is not named
+    /// The repository linked the blob already, at another location: what was offered is not named
     /// by this link, and never was.
     Elsewhere(Location),
     /// It was deleted, and the offer was a replay.
     Deleted,
 }
 
-fn linked(link: Link, offer: &Location) -> Linked {
+fn link_outcome(link: Link, offer: &Location) -> LinkOutcome {
     match link {
-        Link::Live(there) if there == *offer => Linked::Here,
-        Link::Live(there) => Linked::Elsewhere(there),
-        Link::Deleted => Linked::Deleted,
+        Link::Live(there) if there == *offer => LinkOutcome::Here,
+        Link::Live(there) => LinkOutcome::Elsewhere(there),
+        Link::Deleted => LinkOutcome::Deleted,
     }
 }
 
@@ -56,87 +56,93 @@ impl Core {
         &self,
         name: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Option<Seen<Location>>> {
+    ) -> Result<Option<CachedRecord<Location>>> {
         if let Some(link) = self.cached_link(name, digest) {
             return Ok(Some(link));
         }
         let (now, at) = (self.clock.monotonic(), self.clock.now());
-        let ticket = self.cache.ticket(name, digest);
+        let ticket = self.cache.take_ticket(name, digest);
         let Some(read) = self.read::<Link>(&keys::link(digest, name)).await? else {
             return Ok(None);
         };
         let age = read.age();
         let Link::Live(location) = read.value else { return Ok(None) };
-        let link = Seen::new(location, age, at);
+        let link = CachedRecord::new(location, age, at);
         self.cache.add_link(ticket, now, name, digest, link.clone());
         Ok(Some(link))
     }
 
-    /// Where a repository's blob lies, as far as it is known without asking the store.
+    /// The location of a repository's blob, if it is cached.
     pub(crate) fn cached_link(
         &self,
         name: &RepositoryName,
         digest: &Digest,
-    ) -> Option<Seen<Location>> {
+    ) -> Option<CachedRecord<Location>> {
         self.cache.link(self.clock.monotonic(), name, digest)
     }
 
     /// W1 for a repository's link to a blob: its location, once that link is young. `None` also
     /// where the bytes are known to be missing or wrong.
-    pub(crate) async fn hold_link(
+    pub(crate) async fn touch_link(
         &self,
-        window: Window,
+        window: WriteWindow,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Location>> {
-        match self.touch_link(window, name, digest).await? {
-            Some(location) if self.may_rely_on(&location).await? => Ok(Some(location)),
+        match self.touch_live_link(window, name, digest).await? {
+            Some(location) if self.can_rely_on(&location).await? => Ok(Some(location)),
             _ => Ok(None),
         }
     }
 
     /// The same for a link to which another is about to be added, or which is acknowledged as if it
-    /// had just been written: the store is asked for the bytes.
-    pub(crate) async fn hold_bytes(
+    /// had just been written: checks in the store that the bytes are there.
+    pub(crate) async fn touch_complete_link(
         &self,
-        window: Window,
+        window: WriteWindow,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Location>> {
-        match self.touch_link(window, name, digest).await? {
+        match self.touch_live_link(window, name, digest).await? {
             Some(location) if self.has_bytes(&location).await? => Ok(Some(location)),
             _ => Ok(None),
         }
     }
 
-    async fn touch_link(
+    async fn touch_live_link(
         &self,
-        window: Window,
+        window: WriteWindow,
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<Option<Location>> {
         let (now, at) = (self.clock.monotonic(), self.clock.now());
-        let ticket = self.cache.ticket(name, digest);
+        let ticket = self.cache.take_ticket(name, digest);
         let key = keys::link(digest, name);
-        let held = self.hold::<Link>(window, &key, |link| link.live().is_some()).await?;
+        let held = self.touch_record::<Link>(window, &key, |link| link.live().is_some()).await?;
         let Some(held) = held else { return Ok(None) };
         let age = held.age();
         let Link::Live(location) = held.value else { return Ok(None) };
-        self.cache.add_link(ticket, now, name, digest, Seen::new(location.clone(), age, at));
+        self.cache.add_link(
+            ticket,
+            now,
+            name,
+            digest,
+            CachedRecord::new(location.clone(), age, at),
+        );
         Ok(Some(location))
     }
 
-    /// Makes a repository hold a blob at `offer`, unless it holds it already and those bytes are
+    /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
     /// complete. The caller has made sure that the bytes of the offer are there and stay there until
     /// the window closes.
-    pub(crate) async fn link(
+    pub(crate) async fn create_link(
         &self,
-        window: Window,
+        window: WriteWindow,
         name: &RepositoryName,
         digest: &Digest,
         offer: &Location,
-        origin: Origin,
-    ) -> Result<Linked> {
+        origin: LinkOrigin,
+    ) -> Result<LinkOutcome> {
         let key = keys::link(digest, name);
         let link = Link::Live(offer.clone());
         let mut seen = None;
@@ -144,22 +150,22 @@ impl Core {
         loop {
             attempts.next().await?;
             if self.write_link(window, &key, name, digest, seen.as_ref(), &link).await? {
-                return Ok(Linked::Here);
+                return Ok(LinkOutcome::Here);
             }
             let Some(there) = self.read::<Link>(&key).await? else {
                 seen = None;
                 continue;
             };
             match there.value.live().cloned() {
-                None if origin == Origin::Replay => return Ok(Linked::Deleted),
+                None if origin == LinkOrigin::Replay => return Ok(LinkOutcome::Deleted),
                 None => seen = Some(there.etag),
                 Some(at) if at != *offer && !self.has_bytes(&at).await? => seen = Some(there.etag),
                 Some(_) if !self.rules.keep(Rule::TouchDestination) => {
-                    return Ok(linked(there.value, offer));
+                    return Ok(link_outcome(there.value, offer));
                 }
                 Some(_) => {
-                    if let Some(held) = self.renew(window, &key, there).await? {
-                        return Ok(linked(held.value, offer));
+                    if let Some(held) = self.touch_version(window, &key, there).await? {
+                        return Ok(link_outcome(held.value, offer));
                     }
                 }
             }
@@ -169,7 +175,7 @@ impl Core {
     /// `false`: another writer was first.
     async fn write_link(
         &self,
-        window: Window,
+        window: WriteWindow,
         key: &Key,
         name: &RepositoryName,
         digest: &Digest,
@@ -184,8 +190,8 @@ impl Core {
         Ok(swapped?.is_some())
     }
 
-    /// Makes a repository hold a blob at a location where it or another repository holds it
-    /// already, and says where. `None`: no complete copy is known, or another request changed it meanwhile,
+    /// Links a blob to a repository at a location that it or another repository links already, and
+    /// says where. `None`: no complete copy is known, or another request changed it meanwhile,
     /// or the store failed. Deduplication never fails a push: the caller has bytes of its own.
     pub(crate) async fn deduplicate(
         &self,
@@ -193,38 +199,41 @@ impl Core {
         digest: &Digest,
     ) -> Option<Location> {
         let window = self.open_window();
-        let mut holders = self.holders(digest).await.ok()?;
-        holders.sort_by_key(|holder| holder != name);
-        for holder in holders {
-            let held = self.hold_bytes(window, &holder, digest).await;
+        let mut repositories = self.linking_repositories(digest).await.ok()?;
+        repositories.sort_by_key(|repository| repository != name);
+        for repository in repositories {
+            let held = self.touch_complete_link(window, &repository, digest).await;
             let Ok(Some(location)) = held else { continue };
-            if holder == *name {
+            if repository == *name {
                 return Some(location);
             }
-            match self.link(window, name, digest, &location, Origin::Fresh).await {
-                Ok(Linked::Here) => return Some(location),
-                Ok(Linked::Elsewhere(there)) => return Some(there),
-                Ok(Linked::Deleted) | Err(_) => return None,
+            match self.create_link(window, name, digest, &location, LinkOrigin::Fresh).await {
+                Ok(LinkOutcome::Here) => return Some(location),
+                Ok(LinkOutcome::Elsewhere(there)) => return Some(there),
+                Ok(LinkOutcome::Deleted) | Err(_) => return None,
             }
         }
         None
     }
 
-    /// Some repositories that hold a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
-    pub(crate) async fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
+    /// Some repositories that link a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
+    pub(crate) async fn linking_repositories(
+        &self,
+        digest: &Digest,
+    ) -> Result<Vec<RepositoryName>> {
         let limit = self.options.limits.mount_candidates_max.max(1);
         let mut request = ListRequest { limit, ..ListRequest::below(keys::links(digest)) };
         for _ in 0..list_requests_max(limit) {
             let listing = self.store.list(&request).await?;
             let live = listing.entries.iter().filter(|link| !is_deleted(link));
-            let holders: Vec<_> =
-                live.filter_map(|link| keys::link_holder(&link.key)).take(limit).collect();
+            let repositories: Vec<_> =
+                live.filter_map(|link| keys::linking_repository(&link.key)).take(limit).collect();
             match listing.next {
-                Some(next) if holders.is_empty() => {
+                Some(next) if repositories.is_empty() => {
                     let start_after = Some(next);
                     request = ListRequest { start_after, limit: LIST_KEYS_MAX, ..request };
                 }
-                _ => return Ok(holders),
+                _ => return Ok(repositories),
             }
         }
         Ok(Vec::new())

@@ -1,10 +1,10 @@
 //! Manifests: reading, pushing and deleting.
 //!
 //! A push writes in the order in which things depend on each other: what the manifest refers to
-//! is made sure of (W1), then the manifest is written with the hints beside it, then its tags and
+//! is touched (W1), then the manifest is written with the hints beside it, then its tags and
 //! its referrer entry. So a tag that can be seen has its manifest, and a manifest that was
 //! acknowledged has its blobs. A delete goes the other way round. Reading changes nothing: a tag whose
-//! manifest is absent is answered as absent and stays, since a backup may be restored in two steps and
+//! manifest is absent counts as absent and stays, since a backup may be restored in two steps and
 //! a bucket replicated in any order; a collector removes it once it was so for a grace.
 //!
 //! A manifest keeps the media type that it was first pushed with, until it is deleted: a client that
@@ -24,16 +24,17 @@ use jreg_storage::{ETag, Key, Record};
 use tokio::sync::Semaphore;
 
 use crate::attempts::SwapAttempts;
-use crate::cache;
+use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::keys;
 use crate::protect::TagRemoval;
 use crate::record::{
-    ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, TagTarget, Versioned,
+    ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, TagTarget,
+    VersionedRecord,
 };
 use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
-use crate::window::Window;
+use crate::window::WriteWindow;
 use crate::{Error, ReferencePolicy, Repository, Result, TouchPolicy};
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
@@ -44,7 +45,6 @@ const MANIFEST_CONTENDED: &str = "the manifest is being changed by too many othe
 /// A manifest as it was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredManifest {
-    /// Its digest.
     pub digest: Digest,
     /// Its media type as pushed.
     pub media_type: MediaType,
@@ -89,7 +89,6 @@ pub struct ManifestPush {
     pub tags: Vec<Tag>,
     /// The Content-Type, if one was given.
     pub media_type: Option<MediaType>,
-    /// The exact bytes.
     pub bytes: Bytes,
     /// What must hold of `reference` for the push to happen.
     pub condition: Option<ReferencePrecondition>,
@@ -98,7 +97,6 @@ pub struct ManifestPush {
 /// What a push made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedManifest {
-    /// The manifest's digest.
     pub digest: Digest,
     /// Its subject, if it has one (`OCI-Subject`).
     pub subject: Option<Digest>,
@@ -107,7 +105,7 @@ pub struct PushedManifest {
 }
 
 /// A push that has been understood, before anything was read or written.
-struct Plan {
+struct PushPlan {
     digest: Digest,
     manifest: Manifest,
     record: ManifestRecord,
@@ -118,29 +116,29 @@ struct Plan {
 }
 
 /// A version of the manifest that is pushed.
-struct Seen {
+struct SeenManifest {
     etag: ETag,
     /// Its media type; `None` if its header line is damaged.
     media_type: Option<MediaType>,
 }
 
-/// What the wave of reads found, to be written over.
-struct Wave {
-    manifest: Option<Seen>,
+/// What the reads of reads found, to be written over.
+struct PushReads {
+    manifest: Option<SeenManifest>,
     tags: Vec<TagVersion>,
     /// Whether the catalog lists the repository, by an entry that is young.
     is_listed: bool,
 }
 
-impl Plan {
-    /// Holds the condition against what the wave saw. A tag's is checked again on the version
+impl PushPlan {
+    /// Holds the condition against what the reads saw. A tag's is checked again on the version
     /// that is written over; a manifest's version is the one that is written over.
-    fn check_condition(&self, wave: &Wave) -> Result<()> {
+    fn check_condition(&self, reads: &PushReads) -> Result<()> {
         let Some(condition) = &self.condition else { return Ok(()) };
         let current = match &self.reference {
-            Reference::Digest(digest) => wave.manifest.as_ref().map(|_| digest),
+            Reference::Digest(digest) => reads.manifest.as_ref().map(|_| digest),
             Reference::Tag(_) => {
-                wave.tags.first().and_then(Option::as_ref).map(|seen| &seen.value.digest)
+                reads.tags.first().and_then(Option::as_ref).map(|seen| &seen.value.digest)
             }
         };
         condition.check(&self.reference, current)
@@ -151,15 +149,15 @@ impl Plan {
         self.condition.is_some() && self.reference.digest().is_some()
     }
 
-    fn has_type_of(&self, seen: &Seen) -> bool {
+    fn has_type_of(&self, seen: &SeenManifest) -> bool {
         let stored = seen.media_type.as_ref();
         stored.is_none_or(|stored| stored.is(self.manifest.media_type.as_str()))
     }
 
     /// The stored type wins over the one of a later push.
-    fn check_type(&self, wave: &Wave) -> Result<()> {
-        match &wave.manifest {
-            Some(Seen { media_type: Some(stored), .. })
+    fn check_type(&self, reads: &PushReads) -> Result<()> {
+        match &reads.manifest {
+            Some(SeenManifest { media_type: Some(stored), .. })
                 if !stored.is(self.manifest.media_type.as_str()) =>
             {
                 let (digest, stored) = (self.digest.clone(), stored.clone());
@@ -184,7 +182,7 @@ impl Repository {
     ) -> Result<Arc<StoredManifest>> {
         let found = match reference {
             Reference::Digest(digest) => self.find_manifest(digest, touch).await?,
-            Reference::Tag(tag) => self.follow(tag, touch).await?,
+            Reference::Tag(tag) => self.follow_tag(tag, touch).await?,
         };
         found.ok_or_else(|| self.unknown(reference))
     }
@@ -192,7 +190,11 @@ impl Repository {
     /// What a tag leads to. A tag without its manifest, seen twice at the same version, counts as
     /// absent: a delete broke off, or the manifest is lost, or has yet to be restored. Nothing is
     /// removed here.
-    async fn follow(&self, tag: &Tag, touch: TouchPolicy) -> Result<Option<Arc<StoredManifest>>> {
+    async fn follow_tag(
+        &self,
+        tag: &Tag,
+        touch: TouchPolicy,
+    ) -> Result<Option<Arc<StoredManifest>>> {
         let key = keys::tag(&self.name, tag);
         let mut dangling: Option<ETag> = None;
         for _ in 0..FOLLOWS_MAX {
@@ -222,17 +224,17 @@ impl Repository {
             return Ok(Some(seen.value));
         }
         let key = keys::manifest(&self.name, digest);
-        let ticket = core.cache.ticket(&self.name, digest);
+        let ticket = core.cache.take_ticket(&self.name, digest);
         let read = match touch {
             TouchPolicy::Never => core.read::<ManifestRecord>(&key).await?,
             TouchPolicy::IfOld => {
-                core.hold::<ManifestRecord>(core.open_window(), &key, |_| true).await?
+                core.touch_record::<ManifestRecord>(core.open_window(), &key, |_| true).await?
             }
         };
         let Some(read) = read else { return Ok(None) };
         let age = read.age();
         let manifest = Arc::new(core.verified(key, digest, read.value).await?);
-        let seen = cache::Seen::new(Arc::clone(&manifest), age, at);
+        let seen = CachedRecord::new(Arc::clone(&manifest), age, at);
         core.cache.add_manifest(ticket, now, &self.name, digest, seen);
         Ok(Some(manifest))
     }
@@ -248,21 +250,21 @@ impl Repository {
     /// [`Error::Interrupted`], [`Error::Store`]: the manifest may be there; pushing again helps.
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         let further = push.tags.clone();
-        let plan = self.plan(push).await?;
+        let plan = self.plan_push(push).await?;
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
             let window = self.core.open_window();
-            let wave = self.read_wave(window, &plan).await?;
-            // A delete got between the wave and this write: what the wave found is void.
-            if self.write_manifest(window, &plan, wave).await? {
+            let reads = self.read_for_push(window, &plan).await?;
+            // A delete got between the reads and this write: what the reads found is void.
+            if self.write_manifest(window, &plan, reads).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 return Ok(PushedManifest { digest: plan.digest, subject, tags: further });
             }
         }
     }
 
-    async fn plan(&self, push: ManifestPush) -> Result<Plan> {
+    async fn plan_push(&self, push: ManifestPush) -> Result<PushPlan> {
         let ManifestPush { reference, tags, media_type, bytes, condition } = push;
         let max_bytes = self.core.options.limits.manifest_bytes_max;
         let size = bytes.len() as u64;
@@ -276,48 +278,48 @@ impl Repository {
         };
         let (digest, manifest) = self.core.compute.run(bytes.len(), understand).await??;
         self.core.options.check_media_type(&manifest.media_type)?;
-        let header = header(&manifest, size);
+        let header = manifest_header(&manifest, size);
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
         all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));
         let record = ManifestRecord { header, bytes };
-        Ok(Plan { digest, manifest, record, tags: all_tags, reference, condition })
+        Ok(PushPlan { digest, manifest, record, tags: all_tags, reference, condition })
     }
 
     /// All reads of a push, at the same time: W1 for what the manifest refers to and for the
     /// catalog's entry, and the versions of what will be written over. Hints and entries are
-    /// mostly new, so they are not looked for.
-    async fn read_wave(&self, window: Window, plan: &Plan) -> Result<Wave> {
+    /// mostly new, so they are not read.
+    async fn read_for_push(&self, window: WriteWindow, plan: &PushPlan) -> Result<PushReads> {
         let core = &self.core;
         let catalog_key = keys::catalog(&self.name);
         let manifest_key = keys::manifest(&self.name, &plan.digest);
-        let width = &Semaphore::new(core.wave_width());
+        let width = &Semaphore::new(core.reads_in_flight_max());
         let tags = plan.tags.iter().map(|tag| {
             let key = keys::tag(&self.name, tag);
-            async move { within(width, core.read::<TagTarget>(&key)).await }
+            async move { with_permit(width, core.read::<TagTarget>(&key)).await }
         });
         let ((), catalog, manifest, tags) = try_join4(
             self.check_references(window, &plan.manifest.references, width),
-            within(width, core.hold::<Mark>(window, &catalog_key, |_| true)),
-            within(width, self.look(&manifest_key)),
+            with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true)),
+            with_permit(width, self.look_up(&manifest_key)),
             try_join_all(tags),
         )
         .await?;
-        let wave = Wave { manifest, tags, is_listed: catalog.is_some() };
-        plan.check_condition(&wave)?;
+        let reads = PushReads { manifest, tags, is_listed: catalog.is_some() };
+        plan.check_condition(&reads)?;
         if core.rules.keep(Rule::KeepType) {
-            plan.check_type(&wave)?;
+            plan.check_type(&reads)?;
         }
-        Ok(wave)
+        Ok(reads)
     }
 
     /// The version of a manifest that is there, and its type as far as that can be read: a push
-    /// mends what is damaged.
-    async fn look(&self, key: &Key) -> Result<Option<Seen>> {
+    /// repairs what is damaged.
+    async fn look_up(&self, key: &Key) -> Result<Option<SeenManifest>> {
         match self.core.store.get(key).await {
             Ok(Record { bytes, etag, .. }) => {
                 let record = ManifestRecord::decode(&bytes).ok();
                 let media_type = record.map(|record| record.header.media_type);
-                Ok(Some(Seen { etag, media_type }))
+                Ok(Some(SeenManifest { etag, media_type }))
             }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
@@ -327,20 +329,20 @@ impl Repository {
     /// W1 for all that a manifest refers to.
     async fn check_references(
         &self,
-        window: Window,
+        window: WriteWindow,
         references: &[ManifestReference],
         width: &Semaphore,
     ) -> Result<()> {
         let policy = self.core.options.references;
         let checks = references.iter().map(|reference| async move {
-            let is_held = within(width, self.hold_reference(window, reference)).await?;
-            let is_missing = !is_held && is_required(policy, reference);
+            let is_there = with_permit(width, self.touch_reference(window, reference)).await?;
+            let is_missing = !is_there && is_required(policy, reference);
             Ok::<_, Error>(is_missing.then(|| reference.digest.clone()))
         });
         // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
         let checks: Vec<_> = checks.collect();
         let missing: Vec<_> = stream::iter(checks)
-            .buffered(self.core.wave_width())
+            .buffered(self.core.reads_in_flight_max())
             .try_filter_map(|missing| async { Ok(missing) })
             .try_collect()
             .await?;
@@ -350,72 +352,83 @@ impl Repository {
         Err(Error::ReferencesUnknown { name: self.name.clone(), missing })
     }
 
-    async fn hold_reference(&self, window: Window, reference: &ManifestReference) -> Result<bool> {
+    async fn touch_reference(
+        &self,
+        window: WriteWindow,
+        reference: &ManifestReference,
+    ) -> Result<bool> {
         let (core, digest) = (&self.core, &reference.digest);
         // An index may list layers (build caches do); whichever exists counts.
         if reference.kind.may_be_manifest() {
             let key = keys::manifest(&self.name, digest);
             let held = match core.rules.keep(Rule::TouchChildren) {
-                true => core.hold_large::<ManifestRecord>(window, &key).await?,
+                true => core.touch_large_record::<ManifestRecord>(window, &key).await?,
                 false => core.exists(&key).await?,
             };
             if held {
                 return Ok(true);
             }
         }
-        Ok(core.hold_link(window, &self.name, digest).await?.is_some())
+        Ok(core.touch_link(window, &self.name, digest).await?.is_some())
     }
 
     /// W2: the manifest with its hints, then what makes it found. `false`: start over.
-    async fn write_manifest(&self, window: Window, plan: &Plan, wave: Wave) -> Result<bool> {
+    async fn write_manifest(
+        &self,
+        window: WriteWindow,
+        plan: &PushPlan,
+        reads: PushReads,
+    ) -> Result<bool> {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
-        let _turn = core.manifest_locks.push(&key).await;
+        let _turn = core.manifest_locks.lock_for_push(&key).await;
         core.check_window(window)?;
-        let is_there = wave.manifest.is_some();
-        let hints = plan.tags.iter().zip(&wave.tags).map(|(tag, seen)| async move {
+        let is_there = reads.manifest.is_some();
+        let hints = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
             // A tag that points here already has its hint, as long as both are there.
             match seen {
                 Some(seen) if seen.value.digest == plan.digest && is_there => Ok(()),
                 _ => {
                     let key = keys::tag_hint(&self.name, &plan.digest, tag);
-                    core.ensure(window, &key, &Mark {}).await
+                    core.ensure_record(window, &key, &PresenceMark {}).await
                 }
             }
         });
         let listing = async {
-            match wave.is_listed {
+            match reads.is_listed {
                 true => Ok(()),
-                false => core.ensure(window, &keys::catalog(&self.name), &Mark {}).await,
+                false => {
+                    core.ensure_record(window, &keys::catalog(&self.name), &PresenceMark {}).await
+                }
             }
         };
-        let manifest = self.store_manifest(window, plan, &key, wave.manifest.as_ref());
+        let manifest = self.store_manifest(window, plan, &key, reads.manifest.as_ref());
         let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;
         if !written {
             return Ok(false);
         }
-        try_join(self.set_tags(window, plan, wave.tags), self.list_as_referrer(window, plan))
+        try_join(self.set_tags(window, plan, reads.tags), self.write_referrer(window, plan))
             .await?;
         Ok(true)
     }
 
     /// Writes the manifest over the version that was seen. A version that another push has written
-    /// since serves this push, too: what it refers to was made sure of by the other push, and it is as
+    /// since serves this push, too: what it refers to was touched by the other push, and it is as
     /// young as ours would be. `false`: it is gone, or something else by now; start over.
     ///
     /// In this process one writes at a time, and those who waited for that look first.
     async fn store_manifest(
         &self,
-        window: Window,
-        plan: &Plan,
+        window: WriteWindow,
+        plan: &PushPlan,
         key: &Key,
-        seen: Option<&Seen>,
+        seen: Option<&SeenManifest>,
     ) -> Result<bool> {
         let core = &self.core;
         if seen.is_some() && !core.rules.keep(Rule::Rewrite) {
             return Ok(true);
         }
-        let writing = core.manifest_locks.writing(key);
+        let writing = core.manifest_locks.write_lock(key);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         while attempts.try_next().await {
             if let Ok(_alone) = writing.try_lock() {
@@ -425,7 +438,7 @@ impl Repository {
             } else {
                 drop(writing.lock().await);
             }
-            match self.look(key).await? {
+            match self.look_up(key).await? {
                 Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
                 Some(now) => return Ok(plan.has_type_of(&now) && !plan.is_conditional()),
                 None if seen.is_some() => return Ok(false),
@@ -438,10 +451,10 @@ impl Repository {
     /// Others may remember what was there before, and must not be told of it any more.
     async fn swap_manifest(
         &self,
-        window: Window,
-        plan: &Plan,
+        window: WriteWindow,
+        plan: &PushPlan,
         key: &Key,
-        seen: Option<&Seen>,
+        seen: Option<&SeenManifest>,
     ) -> Result<bool> {
         let (core, bytes) = (&self.core, plan.record.encode());
         core.cache.forget(&self.name, &plan.digest);
@@ -450,7 +463,12 @@ impl Repository {
         Ok(swapped?.is_some())
     }
 
-    async fn set_tags(&self, window: Window, plan: &Plan, seen: Vec<TagVersion>) -> Result<()> {
+    async fn set_tags(
+        &self,
+        window: WriteWindow,
+        plan: &PushPlan,
+        seen: Vec<TagVersion>,
+    ) -> Result<()> {
         let target = &TagTarget {
             digest: plan.digest.clone(),
             media_type: plan.manifest.media_type.clone(),
@@ -466,12 +484,12 @@ impl Repository {
         Ok(())
     }
 
-    async fn list_as_referrer(&self, window: Window, plan: &Plan) -> Result<()> {
+    async fn write_referrer(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
         let Some(subject) = &plan.manifest.subject else { return Ok(()) };
         let key = keys::referrer(&self.name, &subject.digest, &plan.digest);
         let entry = referrer_entry(&plan.manifest, &plan.digest, plan.record.header.size);
         // Anew even if it is there: a delete that was given up may still be about to remove it.
-        self.core.write_anew(window, &key, &entry).await
+        self.core.write_new_version(window, &key, &entry).await
     }
 
     /// Removes a tag, or a manifest with the tags that may be removed.
@@ -521,20 +539,20 @@ impl Repository {
         &self,
         key: &Key,
         digest: &Digest,
-        seen: Versioned<ManifestRecord>,
+        seen: VersionedRecord<ManifestRecord>,
         removal: &TagRemoval<'_>,
     ) -> Result<bool> {
         let locks = &self.core.manifest_locks;
-        let pushes = locks.pushes(key);
+        let pushes = locks.ended_pushes(key);
         self.remove_tags_of(digest, removal).await?;
         // Pushes wait for no more than a last look, and even that only if there was one meanwhile.
-        let _turn = locks.alone(key).await;
-        if locks.pushes(key) != pushes {
+        let _turn = locks.lock_alone(key).await;
+        if locks.ended_pushes(key) != pushes {
             self.remove_tags_of(digest, removal).await?;
         }
         if let Some(subject) = &seen.value.header.subject {
             let entry = keys::referrer(&self.name, subject, digest);
-            if let Some(etag) = self.core.etag(&entry).await? {
+            if let Some(etag) = self.core.read_etag(&entry).await? {
                 self.core.remove(&entry, &etag).await?;
             }
         }
@@ -550,7 +568,7 @@ impl Repository {
 }
 
 /// The header line of a manifest's record.
-pub(crate) fn header(manifest: &Manifest, size: u64) -> ManifestHeader {
+pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader {
     ManifestHeader {
         media_type: manifest.media_type.clone(),
         size,
@@ -575,8 +593,8 @@ fn fits_header(artifact_type: &str) -> bool {
     artifact_type.len() <= 255
 }
 
-/// Reads when the wave, which has a limited width, has room for it.
-async fn within<T>(width: &Semaphore, read: impl Future<Output = Result<T>>) -> Result<T> {
+/// Reads when the reads, which has a limited width, has room for it.
+async fn with_permit<T>(width: &Semaphore, read: impl Future<Output = Result<T>>) -> Result<T> {
     let _permit = width.acquire().await.map_err(|_| Error::Stopped)?;
     read.await
 }

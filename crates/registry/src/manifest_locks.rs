@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 const LOCKS: usize = 1024;
 
 #[derive(Debug, Default)]
-struct Lock {
+struct ManifestLock {
     /// Pushes share it, a delete has it alone.
     turn: RwLock<()>,
     /// Who writes the manifest itself.
@@ -26,17 +26,17 @@ struct Lock {
 
 /// The locks of all manifests: each shares one with some others.
 #[derive(Clone, Debug)]
-pub(crate) struct ManifestLocks(Arc<[Lock]>);
+pub(crate) struct ManifestLocks(Arc<[ManifestLock]>);
 
 /// The turn of a push. Other pushes may have theirs at the same time, a delete may not.
 #[derive(Debug)]
 pub(crate) struct PushGuard<'a> {
-    lock: &'a Lock,
+    lock: &'a ManifestLock,
     _turn: RwLockReadGuard<'a, ()>,
 }
 
 impl Drop for PushGuard<'_> {
-    /// Counted while the turn still lasts: whoever has the lock alone next sees it.
+    /// Counted while the turn still lasts: the request that has the lock alone next sees it.
     fn drop(&mut self) {
         self.lock.pushes.fetch_add(1, Ordering::SeqCst);
     }
@@ -44,10 +44,10 @@ impl Drop for PushGuard<'_> {
 
 impl ManifestLocks {
     pub(crate) fn new() -> Self {
-        Self((0..LOCKS).map(|_| Lock::default()).collect())
+        Self((0..LOCKS).map(|_| ManifestLock::default()).collect())
     }
 
-    fn of(&self, manifest: &Key) -> &Lock {
+    fn lock_of(&self, manifest: &Key) -> &ManifestLock {
         let mut hasher = DefaultHasher::new();
         manifest.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or_default();
@@ -55,24 +55,24 @@ impl ManifestLocks {
     }
 
     /// Waits for the turn of a push.
-    pub(crate) async fn push(&self, manifest: &Key) -> PushGuard<'_> {
-        let lock = self.of(manifest);
+    pub(crate) async fn lock_for_push(&self, manifest: &Key) -> PushGuard<'_> {
+        let lock = self.lock_of(manifest);
         PushGuard { lock, _turn: lock.turn.read().await }
     }
 
     /// Waits until no push has its turn, and keeps them out.
-    pub(crate) async fn alone(&self, manifest: &Key) -> RwLockWriteGuard<'_, ()> {
-        self.of(manifest).turn.write().await
+    pub(crate) async fn lock_alone(&self, manifest: &Key) -> RwLockWriteGuard<'_, ()> {
+        self.lock_of(manifest).turn.write().await
     }
 
-    /// How many pushes have ended: if it is the same later, when nobody else has a turn, no push has
+    /// How many pushes have ended: if it is the same later, while no other request has a turn, no push has
     /// set a tag meanwhile.
-    pub(crate) fn pushes(&self, manifest: &Key) -> u64 {
-        self.of(manifest).pushes.load(Ordering::SeqCst)
+    pub(crate) fn ended_pushes(&self, manifest: &Key) -> u64 {
+        self.lock_of(manifest).pushes.load(Ordering::SeqCst)
     }
 
     /// Who writes a manifest is alone with it; who waits need not write it any more.
-    pub(crate) fn writing(&self, manifest: &Key) -> &Mutex<()> {
-        &self.of(manifest).writing
+    pub(crate) fn write_lock(&self, manifest: &Key) -> &Mutex<()> {
+        &self.lock_of(manifest).writing
     }
 }

@@ -9,11 +9,10 @@ use crate::{Error, Result};
 /// The registry's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryOptions {
-    /// Which content a manifest may name that the repository does not hold.
+    /// Which content a manifest may reference that the repository does not have.
     pub references: ReferencePolicy,
     /// The media types that a pushed manifest may have.
     pub manifest_media_types: Vec<MediaTypePattern>,
-    /// The limits.
     pub limits: RegistryLimits,
     /// The most bytes of manifests and links kept in memory for serving, and an eighth of it more
     /// of entries of lists of referrers; 0 keeps none.
@@ -37,7 +36,7 @@ impl RegistryOptions {
     }
 }
 
-/// Which content a manifest may name that the repository does not hold (distribution-spec,
+/// Which content a manifest may reference that the repository does not have (distribution-spec,
 /// "Pushing Manifests": a registry may refuse).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReferencePolicy {
@@ -70,7 +69,7 @@ pub struct RegistryLimits {
     /// The most parts of one upload that are sent to the store at the same time.
     pub parts_in_flight: usize,
     /// The most store reads that one manifest push makes at the same time.
-    pub wave_reads_max: usize,
+    pub manifest_reads_in_flight: usize,
     /// The most holders of a digest that a mount without `from` looks at.
     pub mount_candidates_max: usize,
 }
@@ -86,7 +85,7 @@ impl Default for RegistryLimits {
             buffer_wait_max: Duration::from_secs(30),
             part_bytes: None,
             parts_in_flight: 4,
-            wave_reads_max: 64,
+            manifest_reads_in_flight: 64,
             mount_candidates_max: 16,
         }
     }

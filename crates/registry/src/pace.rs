@@ -1,4 +1,4 @@
-//! [`Pace`]: limits how many bytes a second fsck and deduplication read, and [`Core::hash_bytes`],
+//! [`ReadPace`]: limits how many bytes a second fsck and deduplication read, and [`Core::hash_bytes`],
 //! which reads at such a pace.
 
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +14,13 @@ use crate::record::Location;
 
 /// How fast bytes may be read.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ReadPace {
     bytes_per_second: u64,
-    /// When the next bytes may be asked for.
+    /// When the next bytes may be read.
     next: Mutex<Option<Instant>>,
 }
 
-impl Pace {
+impl ReadPace {
     pub(crate) fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second, next: Mutex::default() }
     }
@@ -54,7 +54,7 @@ impl Core {
         &self,
         location: &Location,
         algorithm: Algorithm,
-        pace: &Pace,
+        pace: &ReadPace,
     ) -> jreg_storage::Result<Digest> {
         let range = ByteRange { start: 0, end: location.size_bytes };
         let mut bytes = self.store.read(&location.key, range).await?;
@@ -73,12 +73,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_are_spread_in_time_however_many_read_them() {
-        let pace = Pace::new(1000);
+        let pace = ReadPace::new(1000);
         let began = Instant::now();
         tokio::join!(pace.took(1500), pace.took(500));
         pace.took(1000).await;
         assert_eq!(began.elapsed().as_secs(), 3);
-        Pace::new(0).took(u64::MAX).await;
+        ReadPace::new(0).took(u64::MAX).await;
         assert_eq!(began.elapsed().as_secs(), 3);
     }
 }

@@ -28,10 +28,10 @@ const SPARE_SHARE: u64 = 8;
 
 /// The mappings of a process's uploads.
 #[derive(Clone, Debug)]
-pub(crate) struct Mappings(Arc<Mutex<Spares>>);
+pub(crate) struct MappingPool(Arc<Mutex<SpareMappings>>);
 
 #[derive(Debug, Default)]
-struct Spares {
+struct SpareMappings {
     /// How many mappings parts have now.
     in_use: usize,
     /// The oldest first.
@@ -43,48 +43,47 @@ struct Spares {
 
 /// A mapping in use, which is spare afterwards.
 #[derive(Debug)]
-struct Mapping {
+struct PooledMapping {
     /// `None` only while it is dropped.
     map: Option<MmapMut>,
-    mappings: Mappings,
+    mappings: MappingPool,
 }
 
-impl Mappings {
+impl MappingPool {
     /// Those of uploads that may have so many bytes in memory.
     pub(crate) fn new(budget_bytes: u64) -> Self {
         let spare_bytes_max = SPARE_BYTES_MAX.min(budget_bytes / SPARE_SHARE);
         let spare_bytes_max = usize::try_from(spare_bytes_max).unwrap_or(usize::MAX);
-        Self(Arc::new(Mutex::new(Spares { spare_bytes_max, ..Spares::default() })))
+        Self(Arc::new(Mutex::new(SpareMappings { spare_bytes_max, ..SpareMappings::default() })))
     }
 
-    /// An empty buffer.
     pub(crate) fn buffer(&self) -> PartBuffer {
-        PartBuffer { memory: Memory::default(), mappings: self.clone() }
+        PartBuffer { memory: BufferMemory::default(), mappings: self.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Spares> {
+    fn lock(&self) -> MutexGuard<'_, SpareMappings> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A mapping of so many bytes, all of which may be in memory already, if the system gives one.
     /// What is in it is whatever was.
-    fn map(&self, bytes: usize) -> Option<Mapping> {
+    fn map(&self, bytes: usize) -> Option<PooledMapping> {
         let spare = self.lock().take(bytes);
         match spare {
-            Some(map) => Some(Mapping { map: Some(map), mappings: self.clone() }),
+            Some(map) => Some(PooledMapping { map: Some(map), mappings: self.clone() }),
             None => self.map_new(bytes),
         }
     }
 
     /// A mapping of which no more is in memory than was written to, if the system gives one.
-    fn map_new(&self, bytes: usize) -> Option<Mapping> {
+    fn map_new(&self, bytes: usize) -> Option<PooledMapping> {
         let map = MmapOptions::new().len(bytes).map_anon().ok()?;
         self.lock().in_use += 1;
-        Some(Mapping { map: Some(map), mappings: self.clone() })
+        Some(PooledMapping { map: Some(map), mappings: self.clone() })
     }
 }
 
-impl Spares {
+impl SpareMappings {
     fn take(&mut self, bytes: usize) -> Option<MmapMut> {
         // What is larger would take more memory than was reserved.
         let at = self.spare.iter().rposition(|map| map.len() == bytes)?;
@@ -116,7 +115,7 @@ impl Spares {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for PooledMapping {
     fn drop(&mut self) {
         let Some(map) = self.map.take() else { return };
         // Nobody waits for the lock while the system takes it.
@@ -125,13 +124,13 @@ impl Drop for Mapping {
     }
 }
 
-impl AsRef<[u8]> for Mapping {
+impl AsRef<[u8]> for PooledMapping {
     fn as_ref(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
     }
 }
 
-impl AsMut<[u8]> for Mapping {
+impl AsMut<[u8]> for PooledMapping {
     fn as_mut(&mut self) -> &mut [u8] {
         self.map.as_deref_mut().unwrap_or_default()
     }
@@ -140,17 +139,17 @@ impl AsMut<[u8]> for Mapping {
 /// Bytes that are collected, and then handed over as one piece.
 #[derive(Debug)]
 pub(crate) struct PartBuffer {
-    memory: Memory,
-    mappings: Mappings,
+    memory: BufferMemory,
+    mappings: MappingPool,
 }
 
 #[derive(Debug)]
-enum Memory {
+enum BufferMemory {
     Heap(BytesMut),
-    Mapped { map: Mapping, len: usize },
+    Mapped { map: PooledMapping, len: usize },
 }
 
-impl Default for Memory {
+impl Default for BufferMemory {
     fn default() -> Self {
         Self::Heap(BytesMut::new())
     }
@@ -162,14 +161,14 @@ impl PartBuffer {
         if self.is_empty() && bytes >= MAPPED_BYTES_MIN {
             self.move_to(self.mappings.map(bytes));
         }
-        if let Memory::Heap(heap) = &mut self.memory {
+        if let BufferMemory::Heap(heap) = &mut self.memory {
             heap.reserve(bytes);
         }
     }
 
     /// Makes room for so many bytes in all, of what may become `bytes_max`.
     pub(crate) fn grow(&mut self, bytes: usize, bytes_max: usize) {
-        if matches!(self.memory, Memory::Heap(_)) {
+        if matches!(self.memory, BufferMemory::Heap(_)) {
             if bytes >= bytes_max.max(MAPPED_BYTES_MIN) {
                 // All of it is reserved, so all of it may be in memory.
                 self.move_to(self.mappings.map(bytes));
@@ -177,24 +176,24 @@ impl PartBuffer {
                 self.move_to(self.mappings.map_new(bytes_max.max(self.len())));
             }
         }
-        if let Memory::Heap(heap) = &mut self.memory {
+        if let BufferMemory::Heap(heap) = &mut self.memory {
             heap.reserve(bytes.saturating_sub(heap.len()));
         }
     }
 
     /// Moves what there is into a mapping, if the system gave one.
-    fn move_to(&mut self, map: Option<Mapping>) {
+    fn move_to(&mut self, map: Option<PooledMapping>) {
         let Some(map) = map else { return };
-        let before = std::mem::replace(&mut self.memory, Memory::Mapped { map, len: 0 });
-        if let Memory::Heap(heap) = before {
+        let before = std::mem::replace(&mut self.memory, BufferMemory::Mapped { map, len: 0 });
+        if let BufferMemory::Heap(heap) = before {
             self.extend_from_slice(&heap);
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match &self.memory {
-            Memory::Heap(heap) => heap.len(),
-            Memory::Mapped { len, .. } => *len,
+            BufferMemory::Heap(heap) => heap.len(),
+            BufferMemory::Mapped { len, .. } => *len,
         }
     }
 
@@ -204,8 +203,8 @@ impl PartBuffer {
 
     pub(crate) fn extend_from_slice(&mut self, piece: &[u8]) {
         match &mut self.memory {
-            Memory::Heap(heap) => heap.extend_from_slice(piece),
-            Memory::Mapped { map, len } => {
+            BufferMemory::Heap(heap) => heap.extend_from_slice(piece),
+            BufferMemory::Mapped { map, len } => {
                 let end = *len + piece.len();
                 if let Some(room) = map.as_mut().get_mut(*len..end) {
                     room.copy_from_slice(piece);
@@ -214,7 +213,7 @@ impl PartBuffer {
                     let mut heap = BytesMut::with_capacity(end);
                     heap.extend_from_slice(&map.as_ref()[..*len]);
                     heap.extend_from_slice(piece);
-                    self.memory = Memory::Heap(heap);
+                    self.memory = BufferMemory::Heap(heap);
                 }
             }
         }
@@ -222,14 +221,14 @@ impl PartBuffer {
 
     /// Lets go of all that was collected.
     pub(crate) fn clear(&mut self) {
-        self.memory = Memory::default();
+        self.memory = BufferMemory::default();
     }
 
     /// What was collected, which from now on is the only owner of its memory.
     pub(crate) fn take(&mut self) -> Bytes {
         match std::mem::take(&mut self.memory) {
-            Memory::Heap(heap) => heap.freeze(),
-            Memory::Mapped { map, len } => Bytes::from_owner(map).slice(..len),
+            BufferMemory::Heap(heap) => heap.freeze(),
+            BufferMemory::Mapped { map, len } => Bytes::from_owner(map).slice(..len),
         }
     }
 }
@@ -269,7 +268,7 @@ mod tests {
                 buffer.extend_from_slice(&piece);
                 pieces += 1;
             }
-            let is_mapped = matches!(buffer.memory, Memory::Mapped { .. });
+            let is_mapped = matches!(buffer.memory, BufferMemory::Mapped { .. });
             assert_eq!(is_mapped, room >= GROWN_BYTES_MIN, "{room} bytes");
             assert!(buffer.take() == piece.repeat(pieces), "{pieces} pieces");
         }
@@ -277,18 +276,18 @@ mod tests {
 
     const MIB: usize = 1024 * 1024;
 
-    fn mappings() -> Mappings {
-        Mappings::new(256 * MIB as u64)
+    fn mappings() -> MappingPool {
+        MappingPool::new(256 * MIB as u64)
     }
 
     /// The mappings in use, and the sizes of those that wait.
-    fn counts(mappings: &Mappings) -> (usize, Vec<usize>) {
+    fn counts(mappings: &MappingPool) -> (usize, Vec<usize>) {
         let spares = mappings.lock();
         assert_eq!(spares.spare_bytes, spares.spare.iter().map(|map| map.len()).sum::<usize>());
         (spares.in_use, spares.spare.iter().map(|map| map.len()).collect())
     }
 
-    fn full(mappings: &Mappings, bytes: usize, with: u8) -> Bytes {
+    fn full(mappings: &MappingPool, bytes: usize, with: u8) -> Bytes {
         let mut buffer = mappings.buffer();
         buffer.reserve(bytes);
         buffer.extend_from_slice(&vec![with; bytes]);
@@ -335,7 +334,7 @@ mod tests {
 
     #[test]
     fn of_a_small_budget_little_is_kept() {
-        let mappings = Mappings::new(8 * MIB as u64);
+        let mappings = MappingPool::new(8 * MIB as u64);
         let _stays = full(&mappings, MAPPED_BYTES_MIN, 1);
         let parts = [full(&mappings, MIB, 2), full(&mappings, MIB, 2)];
         drop(parts);

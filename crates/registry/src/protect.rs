@@ -51,7 +51,7 @@ pub(crate) struct TagRemoval<'a> {
 }
 
 /// The search for what protects a digest.
-struct Search<'a> {
+struct ProtectionSearch<'a> {
     digest: &'a Digest,
     /// The manifests that were read or are to be read.
     seen: HashSet<Digest>,
@@ -60,7 +60,7 @@ struct Search<'a> {
 }
 
 /// A manifest to read.
-struct Protecting {
+struct ProtectingManifest {
     /// The tag that leads to it.
     tag: Tag,
     digest: Digest,
@@ -69,16 +69,16 @@ struct Protecting {
 }
 
 /// What a manifest refers to.
-enum Followed {
+enum FollowedReferences {
     /// The digest of the search.
     Target,
     /// Only what may be these manifests, and blobs.
     Manifests(Vec<Digest>),
 }
 
-impl Search<'_> {
+impl ProtectionSearch<'_> {
     /// Adds a manifest to those to read. `false` if it is one too many.
-    fn add(&mut self, level: &mut Vec<Protecting>, next: Protecting) -> bool {
+    fn add(&mut self, level: &mut Vec<ProtectingManifest>, next: ProtectingManifest) -> bool {
         if !self.seen.insert(next.digest.clone()) {
             return true;
         }
@@ -169,11 +169,11 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::Store`].
-    pub async fn all_tags(&self) -> Result<Option<Vec<Tag>>> {
+    pub async fn list_all_tags(&self) -> Result<Option<Vec<Tag>>> {
         let prefix = keys::tags(&self.name);
         let requests = list_requests_max(PROTECTING_TAGS_MAX);
         let item = |key: &Key| keys::tag_of(key).map(|tag| (tag.to_string(), tag));
-        let page = self.core.page(prefix, None, PROTECTING_TAGS_MAX, requests, item).await?;
+        let page = self.core.list_items(prefix, None, PROTECTING_TAGS_MAX, requests, item).await?;
         Ok(page.next.is_none().then_some(page.items))
     }
 
@@ -183,13 +183,17 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::Store`], [`Error::Damaged`]: what cannot be read may protect it.
-    pub async fn protection(&self, digest: &Digest, tags: Vec<Tag>) -> Result<DeleteProtection> {
+    pub async fn find_protection(
+        &self,
+        digest: &Digest,
+        tags: Vec<Tag>,
+    ) -> Result<DeleteProtection> {
         let Some(left) = PROTECTING_RECORDS_MAX.checked_sub(tags.len()) else {
             return Ok(DeleteProtection::TooMany);
         };
         let records = tags.iter().map(|tag| keys::tag(&self.name, tag)).collect();
         let targets = self.core.read_all::<TagTarget>(records).await?;
-        let mut search = Search { digest, seen: HashSet::new(), left };
+        let mut search = ProtectionSearch { digest, seen: HashSet::new(), left };
         let mut level = Vec::new();
         for (tag, target) in tags.into_iter().zip(targets) {
             let Some(TagTarget { digest, size, .. }) = target.map(|target| target.value) else {
@@ -198,7 +202,7 @@ impl Repository {
             if digest == *search.digest {
                 return Ok(DeleteProtection::Tag(tag));
             }
-            if !search.add(&mut level, Protecting { tag, digest, size_bytes: Some(size) }) {
+            if !search.add(&mut level, ProtectingManifest { tag, digest, size_bytes: Some(size) }) {
                 return Ok(DeleteProtection::TooMany);
             }
         }
@@ -214,9 +218,9 @@ impl Repository {
     /// Reads some manifests, and returns those below them, or why the search ends.
     async fn next_level(
         &self,
-        level: Vec<Protecting>,
-        search: &mut Search<'_>,
-    ) -> Result<Result<Vec<Protecting>, DeleteProtection>> {
+        level: Vec<ProtectingManifest>,
+        search: &mut ProtectionSearch<'_>,
+    ) -> Result<Result<Vec<ProtectingManifest>, DeleteProtection>> {
         let target = search.digest;
         let reads = level.into_iter().map(|protecting| async move {
             let followed = self.follow_references(&protecting, target).await?;
@@ -227,11 +231,11 @@ impl Repository {
         let mut reads = stream::iter(reads).buffered(MANIFEST_READS_MAX);
         let mut next = Vec::new();
         while let Some((tag, followed)) = reads.try_next().await? {
-            let Followed::Manifests(manifests) = followed else {
+            let FollowedReferences::Manifests(manifests) = followed else {
                 return Ok(Err(DeleteProtection::Tag(tag)));
             };
             for digest in manifests {
-                let below = Protecting { tag: tag.clone(), digest, size_bytes: None };
+                let below = ProtectingManifest { tag: tag.clone(), digest, size_bytes: None };
                 if !search.add(&mut next, below) {
                     return Ok(Err(DeleteProtection::TooMany));
                 }
@@ -241,14 +245,18 @@ impl Repository {
     }
 
     /// What a manifest refers to; nothing if it is absent.
-    async fn follow_references(&self, of: &Protecting, target: &Digest) -> Result<Followed> {
+    async fn follow_references(
+        &self,
+        of: &ProtectingManifest,
+        target: &Digest,
+    ) -> Result<FollowedReferences> {
         let core = &self.core;
         let (key, now) = (keys::manifest(&self.name, &of.digest), core.clock.monotonic());
         let (stored, _room) = match core.cache.manifest(now, &self.name, &of.digest) {
             Some(seen) => (Some(seen.value), None),
             None => self.read_in_room(&key, of).await?,
         };
-        let Some(stored) = stored else { return Ok(Followed::Manifests(Vec::new())) };
+        let Some(stored) = stored else { return Ok(FollowedReferences::Manifests(Vec::new())) };
         let (target, bytes) = (target.clone(), stored.bytes.len());
         core.compute.run(bytes, move || followed(&key, &stored, &target)).await?
     }
@@ -257,27 +265,27 @@ impl Repository {
     async fn read_in_room(
         &self,
         key: &Key,
-        of: &Protecting,
+        of: &ProtectingManifest,
     ) -> Result<(Option<Arc<StoredManifest>>, Option<SemaphorePermit<'_>>)> {
         let size_bytes = match of.size_bytes {
             Some(size_bytes) => Some(size_bytes),
             None => self.core.stat(key).await?.map(|stat| stat.size_bytes),
         };
         let Some(size_bytes) = size_bytes else { return Ok((None, None)) };
-        let room = self.core.room_to_touch(size_bytes).await?;
+        let room = self.core.reserve_touch_memory(size_bytes).await?;
         Ok((self.find_manifest(&of.digest, TouchPolicy::Never).await?, Some(room)))
     }
 }
 
 /// What a stored manifest refers to.
-fn followed(key: &Key, stored: &StoredManifest, target: &Digest) -> Result<Followed> {
+fn followed(key: &Key, stored: &StoredManifest, target: &Digest) -> Result<FollowedReferences> {
     let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes).map_err(|error| {
         let (key, reason) = (key.to_string(), error.to_string());
         Error::Damaged { key, reason }
     })?;
     if manifest.references.iter().any(|reference| reference.digest == *target) {
-        return Ok(Followed::Target);
+        return Ok(FollowedReferences::Target);
     }
     let may_refer = manifest.references.into_iter().filter(|of| of.kind.may_be_manifest());
-    Ok(Followed::Manifests(may_refer.map(|reference| reference.digest).collect()))
+    Ok(FollowedReferences::Manifests(may_refer.map(|reference| reference.digest).collect()))
 }

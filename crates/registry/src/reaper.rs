@@ -1,7 +1,7 @@
-//! The reaper: removes what uploads leave behind once nobody can go on with them.
+//! The reaper: removes expired upload sessions and their bytes.
 //!
 //! An upload that was cut off leaves a session and bytes, which go when the upload's age is past its
-//! limit and past the time that a write of it may still be on its way ([`WRITE_MAX`]). One that was
+//! limit and past the time that a write of it may still be in flight ([`WRITE_MAX`]). One that was
 //! finished leaves its session, for a client's retry, which goes as soon as no retry can write the
 //! link any more ([`CLOSED_USE_MAX`]): so there are no more sessions than uploads of an hour or two,
 //! and those that were cut off. Any number of reapers may run
@@ -17,15 +17,15 @@ use jreg_storage::{Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
-use crate::fingerprint::Version;
+use crate::fingerprint::ListedVersion;
 use crate::keys::{self, UploadKey};
-use crate::record::{Stored, Versioned};
+use crate::record::{StoredRecord, VersionedRecord};
 use crate::session::{AbandonedBytes, REPLAY_MAX, SessionState, UploadSession};
 use crate::window::WRITE_MAX;
 use crate::{Error, Registry, Result};
 
 /// For how long the record of a finished upload is of use: a retry may write the link, and that write
-/// may be on its way.
+/// may be in flight.
 pub(crate) const CLOSED_USE_MAX: Duration =
     Duration::from_secs(REPLAY_MAX.as_secs() + WRITE_MAX.as_secs());
 
@@ -47,21 +47,21 @@ pub struct ReaperReport {
 }
 
 /// What became of one key.
-enum Fate {
+enum ReapOutcome {
     Unfinished,
     Ended,
-    /// It was a tail, or somebody else gave it up first.
+    /// It was a tail, or another reaper or request gave it up first.
     Nothing,
     /// This version of a session is that of an upload that is not finished.
-    Stays(Option<Version>),
+    Stays(Option<ListedVersion>),
 }
 
 /// What is to be done about a key.
-enum Duty {
+enum ReapTask {
     /// Its upload is past use: it goes.
     Reap(UploadKey),
     /// It goes if it is the session of a finished upload.
-    ReapClosed(Key, Option<Version>),
+    ReapClosed(Key, Option<ListedVersion>),
 }
 
 impl Registry {
@@ -90,16 +90,16 @@ impl Core {
                 .filter_map(|entry| keys::upload_key(&entry.key).map(|key| (entry, key)));
             let ours: Vec<_> = ours.collect();
             let has_young = ours.iter().any(|(_, key)| is_in_use(key, page.date));
-            let duties =
-                ours.into_iter().filter_map(|(entry, key)| core.duty(entry, key, page.date));
-            let removals: Vec<_> = duties.map(|duty| core.reap(duty)).collect();
+            let tasks =
+                ours.into_iter().filter_map(|(entry, key)| core.task_for(entry, key, page.date));
+            let removals: Vec<_> = tasks.map(|task| core.reap(task)).collect();
             let mut removals = stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE);
-            while let Some(fate) = removals.next().await {
-                match fate {
-                    Ok(Fate::Unfinished) => reaped.unfinished += 1,
-                    Ok(Fate::Ended) => reaped.ended += 1,
-                    Ok(Fate::Nothing) => {}
-                    Ok(Fate::Stays(version)) => core.remember_unfinished(version),
+            while let Some(outcome) = removals.next().await {
+                match outcome {
+                    Ok(ReapOutcome::Unfinished) => reaped.unfinished += 1,
+                    Ok(ReapOutcome::Ended) => reaped.ended += 1,
+                    Ok(ReapOutcome::Nothing) => {}
+                    Ok(ReapOutcome::Stays(version)) => core.remember_unfinished(version),
                     Err(_) => reaped.failed += 1,
                 }
             }
@@ -111,28 +111,28 @@ impl Core {
         }
     }
 
-    fn is_past_use(&self, key: &UploadKey, now: SystemTime) -> bool {
+    fn is_expired(&self, key: &UploadKey, now: SystemTime) -> bool {
         let age_max = self.options.limits.upload_age_max + WRITE_MAX;
         key.id().is_older_than(age_max, now)
     }
 
     /// `None`: it stays, as the listing shows.
-    fn duty(&self, entry: &Listed, key: UploadKey, now: SystemTime) -> Option<Duty> {
-        if self.is_past_use(&key, now) {
-            return Some(Duty::Reap(key));
+    fn task_for(&self, entry: &Listed, key: UploadKey, now: SystemTime) -> Option<ReapTask> {
+        if self.is_expired(&key, now) {
+            return Some(ReapTask::Reap(key));
         }
         let age = now.duration_since(entry.last_modified).unwrap_or_default();
-        let version = Version::of(entry, now);
-        let may_be_over = matches!(key, UploadKey::Session(_)) && age > CLOSED_USE_MAX;
+        let version = ListedVersion::of(entry, now);
+        let can_be_expired = matches!(key, UploadKey::Session(_)) && age > CLOSED_USE_MAX;
         let is_known = version.is_some_and(|version| self.unfinished().contains(&version));
-        (may_be_over && !is_known).then(|| Duty::ReapClosed(entry.key.clone(), version))
+        (can_be_expired && !is_known).then(|| ReapTask::ReapClosed(entry.key.clone(), version))
     }
 
-    fn unfinished(&self) -> MutexGuard<'_, HashSet<Version>> {
+    fn unfinished(&self) -> MutexGuard<'_, HashSet<ListedVersion>> {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember_unfinished(&self, version: Option<Version>) {
+    fn remember_unfinished(&self, version: Option<ListedVersion>) {
         let Some(version) = version else { return };
         let mut unfinished = self.unfinished();
         if unfinished.len() >= UNFINISHED_MAX {
@@ -141,68 +141,72 @@ impl Core {
         unfinished.insert(version);
     }
 
-    async fn reap(&self, duty: Duty) -> Result<Fate> {
-        match duty {
-            Duty::Reap(UploadKey::Session(id)) => self.reap_session(&keys::upload(&id)).await,
-            Duty::Reap(UploadKey::Tail(_, key)) => {
+    async fn reap(&self, task: ReapTask) -> Result<ReapOutcome> {
+        match task {
+            ReapTask::Reap(UploadKey::Session(id)) => self.reap_session(&keys::upload(&id)).await,
+            ReapTask::Reap(UploadKey::Tail(_, key)) => {
                 self.store.delete(&key, None).await?;
-                Ok(Fate::Nothing)
+                Ok(ReapOutcome::Nothing)
             }
-            Duty::ReapClosed(key, version) => self.reap_closed(&key, version).await,
+            ReapTask::ReapClosed(key, version) => self.reap_closed(&key, version).await,
         }
     }
 
     /// Removes the session of a finished upload that is not of use any more.
-    async fn reap_closed(&self, key: &Key, version: Option<Version>) -> Result<Fate> {
+    async fn reap_closed(&self, key: &Key, version: Option<ListedVersion>) -> Result<ReapOutcome> {
         match self.read::<UploadSession>(key).await {
             Ok(Some(session)) if matches!(session.value.state, SessionState::Closed(_)) => {
                 self.reap_version(key, session).await
             }
-            Ok(Some(_)) => Ok(Fate::Stays(version)),
-            Ok(None) => Ok(Fate::Nothing),
+            Ok(Some(_)) => Ok(ReapOutcome::Stays(version)),
+            Ok(None) => Ok(ReapOutcome::Nothing),
             // The run that finds it past use says so.
-            Err(Error::Damaged { .. }) => Ok(Fate::Stays(version)),
+            Err(Error::Damaged { .. }) => Ok(ReapOutcome::Stays(version)),
             Err(error) => Err(error),
         }
     }
 
-    async fn reap_session(&self, key: &Key) -> Result<Fate> {
+    async fn reap_session(&self, key: &Key) -> Result<ReapOutcome> {
         match self.read::<UploadSession>(key).await? {
             Some(session) => self.reap_version(key, session).await,
-            None => Ok(Fate::Nothing),
+            None => Ok(ReapOutcome::Nothing),
         }
     }
 
     /// Gives up the version of a session that was read, and removes it. One of an upload that may still
-    /// begin anew under its id is removed by nobody but the reaper that gave it up: a session that
+    /// begin anew under its id is removed only by the reaper that gave it up: a session that
     /// comes after is another.
-    async fn reap_version(&self, key: &Key, session: Versioned<UploadSession>) -> Result<Fate> {
+    async fn reap_version(
+        &self,
+        key: &Key,
+        session: VersionedRecord<UploadSession>,
+    ) -> Result<ReapOutcome> {
         let age = session.age();
         let UploadSession { repository, state } = session.value;
-        let (leftover, fate, is_given_up) = match state {
-            // Its link may still be on its way, and a sweep must see until then that it names
+        let (leftover, outcome, is_given_up) = match state {
+            // Its link may still be in flight, and a sweep must see until then that it names
             // bytes.
-            SessionState::Closed(_) if age <= CLOSED_USE_MAX => return Ok(Fate::Nothing),
-            SessionState::Open(open) => (open.into_abandoned(), Fate::Unfinished, false),
-            SessionState::Cancelled(leftover) => (leftover, Fate::Ended, true),
+            SessionState::Closed(_) if age <= CLOSED_USE_MAX => return Ok(ReapOutcome::Nothing),
+            SessionState::Open(open) => (open.into_abandoned(), ReapOutcome::Unfinished, false),
+            SessionState::Cancelled(leftover) => (leftover, ReapOutcome::Ended, true),
             // Its object stays, and so do the bytes of one that was never completed: a link may
             // name them. Parts that never became the object do not.
             SessionState::Closed(closed) => {
                 let parts = || AbandonedBytes::new(closed.multipart, Vec::new());
-                (closed.replaced.unwrap_or_else(parts), Fate::Ended, false)
+                (closed.replaced.unwrap_or_else(parts), ReapOutcome::Ended, false)
             }
         };
         if !is_given_up {
             let cancelled =
                 UploadSession { repository, state: SessionState::Cancelled(leftover.clone()) };
             if self.swap(key, Some(&session.etag), cancelled.encode()).await?.is_none() {
-                return Ok(Fate::Nothing);
+                return Ok(ReapOutcome::Nothing);
             }
         }
         leftover.discard(self).await?;
-        // Nobody writes this one any more, and no upload begins anew under its id before it is gone.
+        // No request writes this one any more, and no upload begins anew under its id before it is gone.
         self.store.delete(key, None).await?;
-        Ok(fate)
+        Ok(outcome)
     }
 }
 

@@ -26,14 +26,14 @@ impl Nonce {
 
 /// A record with what a conditional write and a judgement of its age need.
 #[derive(Clone, Debug)]
-pub(crate) struct Versioned<T> {
+pub(crate) struct VersionedRecord<T> {
     pub(crate) value: T,
     pub(crate) etag: ETag,
     pub(crate) last_modified: SystemTime,
     pub(crate) date: SystemTime,
 }
 
-impl<T> Versioned<T> {
+impl<T> VersionedRecord<T> {
     /// How old the record was when it was read, by the store's clock.
     pub(crate) fn age(&self) -> Duration {
         self.date.duration_since(self.last_modified).unwrap_or_default()
@@ -41,7 +41,7 @@ impl<T> Versioned<T> {
 }
 
 /// Something that is stored as a record.
-pub(crate) trait Stored: Sized {
+pub(crate) trait StoredRecord: Sized {
     /// Reads the stored bytes; `Err` says what is wrong with them.
     fn decode(bytes: &Bytes) -> Result<Self, String>;
 
@@ -50,11 +50,14 @@ pub(crate) trait Stored: Sized {
 }
 
 /// Reads a record that the store returned for `key`.
-pub(crate) fn versioned<T: Stored>(key: &Key, record: Record) -> Result<Versioned<T>> {
+pub(crate) fn decode_versioned<T: StoredRecord>(
+    key: &Key,
+    record: Record,
+) -> Result<VersionedRecord<T>> {
     let value = T::decode(&record.bytes)
         .map_err(|reason| Error::Damaged { key: key.to_string(), reason })?;
     let Record { etag, last_modified, date, .. } = record;
-    Ok(Versioned { value, etag, last_modified, date })
+    Ok(VersionedRecord { value, etag, last_modified, date })
 }
 
 /// A record that is one JSON object: a nonce, a version if the record has one, and its own fields.
@@ -101,7 +104,7 @@ fn encode_json<T: JsonRecord>(value: &T) -> Vec<u8> {
     record
 }
 
-impl<T: JsonRecord> Stored for T {
+impl<T: JsonRecord> StoredRecord for T {
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         decode_json(bytes)
     }
@@ -111,18 +114,18 @@ impl<T: JsonRecord> Stored for T {
     }
 }
 
-/// A repository's hold on a blob.
+/// The link of a repository to a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub(crate) enum Link {
-    /// It holds the blob.
+    /// The repository has the blob, there.
     Live(Location),
-    /// It held the blob until somebody deleted it: nobody's hold, named here so that a late
-    /// replay of an old write cannot bring it back.
+    /// The blob was deleted from the repository. The record stays so that a late replay of an old
+    /// write cannot bring it back.
     Deleted,
 }
 
-/// Where a blob's bytes lie.
+/// The object that has a blob's bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Location {
     #[serde(rename = "location")]
@@ -163,11 +166,11 @@ pub(crate) struct ReferrerEntry {
 
 /// A record that says nothing but that it is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {}
+pub(crate) struct PresenceMark {}
 
 impl JsonRecord for TagTarget {}
 impl JsonRecord for ReferrerEntry {}
-impl JsonRecord for Mark {}
+impl JsonRecord for PresenceMark {}
 impl JsonRecord for ManifestHeader {}
 
 /// A manifest: a header line, then the bytes as they were pushed.
@@ -189,7 +192,7 @@ pub(crate) struct ManifestHeader {
     pub(crate) artifact_type: Option<String>,
 }
 
-impl Stored for ManifestRecord {
+impl StoredRecord for ManifestRecord {
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         let end = bytes.iter().position(|b| *b == b'\n').ok_or("it has no header line")?;
         let header: ManifestHeader = decode_json(bytes.get(..end).unwrap_or_default())?;
@@ -230,7 +233,7 @@ mod tests {
         };
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{\n\n}") };
         assert_eq!(ManifestRecord::decode(&manifest.encode()), Ok(manifest));
-        assert_eq!(Mark::decode(&Mark {}.encode()), Ok(Mark {}));
+        assert_eq!(PresenceMark::decode(&PresenceMark {}.encode()), Ok(PresenceMark {}));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Referrers: which manifests have a given subject.
 //!
 //! A descriptor repeats the annotations of its manifest, which may be megabytes of tiny ones. So it is
-//! handed on as the JSON text that its record holds and never built in memory, and a page is bounded in
+//! handed on as the JSON text of its record and never built in memory, and a page is bounded in
 //! bytes.
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub struct Referrer {
 
 /// A record as it lies in the store, with the descriptor as text.
 #[derive(Deserialize)]
-struct Entry<'a> {
+struct ReferrerText<'a> {
     #[serde(borrow)]
     descriptor: &'a RawValue,
 }
@@ -44,7 +44,7 @@ struct Entry<'a> {
 /// What is looked at of a descriptor.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Head {
+struct ReferrerHead {
     digest: Digest,
     #[serde(default)]
     artifact_type: Option<String>,
@@ -54,8 +54,8 @@ impl Referrer {
     /// Reads a record; `Err` says what is wrong with it.
     fn decode(record: &Bytes) -> Result<Self, String> {
         let wrong = |error: serde_json::Error| error.to_string();
-        let Entry { descriptor } = serde_json::from_slice(record).map_err(wrong)?;
-        let Head { digest, artifact_type } =
+        let ReferrerText { descriptor } = serde_json::from_slice(record).map_err(wrong)?;
+        let ReferrerHead { digest, artifact_type } =
             serde_json::from_str(descriptor.get()).map_err(wrong)?;
         let json = record.slice_ref(descriptor.get().as_bytes());
         Ok(Self { digest, artifact_type, json })
@@ -67,12 +67,12 @@ impl Referrer {
 }
 
 /// What one page may still look at.
-struct Room {
+struct PageRoom {
     entries: usize,
     bytes: u64,
 }
 
-impl Room {
+impl PageRoom {
     /// How many of these entries fit, one at least if nothing was taken yet; takes the room up.
     fn take(&mut self, entries: &[Listed]) -> usize {
         for (index, entry) in entries.iter().enumerate() {
@@ -119,7 +119,7 @@ impl Repository {
         if limit == 0 {
             return Ok(found);
         }
-        let mut room = Room { entries: examined_max, bytes: REFERRERS_PAGE_BYTES_MAX };
+        let mut room = PageRoom { entries: examined_max, bytes: REFERRERS_PAGE_BYTES_MAX };
         let mut request =
             ListRequest { start_after, limit: examined_max, ..ListRequest::below(prefix) };
         for _ in 0..list_requests_max(examined_max) {
@@ -160,7 +160,8 @@ impl Core {
         let unknown: Vec<_> = (0..listed.len()).filter(is_unknown).collect();
         let keys: Vec<Key> = unknown.iter().map(|index| listed[*index].key.clone()).collect();
         let reads = keys.into_iter().map(|key| async move { self.read_referrer(&key).await });
-        let read: Vec<_> = stream::iter(reads).buffered(self.wave_width()).try_collect().await?;
+        let read: Vec<_> =
+            stream::iter(reads).buffered(self.reads_in_flight_max()).try_collect().await?;
         for (index, entry) in unknown.into_iter().zip(read) {
             let Some((referrer, etag)) = entry else { continue };
             self.referrers.keep(&listed[index], &etag, &referrer);
@@ -189,7 +190,7 @@ mod tests {
     use jreg_oci::{Algorithm, Descriptor, MediaType};
 
     use super::*;
-    use crate::record::{ReferrerEntry, Stored};
+    use crate::record::{ReferrerEntry, StoredRecord};
 
     fn descriptor() -> Descriptor {
         let digest = Digest::of(Algorithm::Sha256, b"");
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn a_page_has_room_for_one_entry_at_least_and_no_more_than_its_bytes() {
         let take = |entries, sizes: &[u64]| {
-            let mut room = Room { entries, bytes: REFERRERS_PAGE_BYTES_MAX };
+            let mut room = PageRoom { entries, bytes: REFERRERS_PAGE_BYTES_MAX };
             let listed: Vec<_> = sizes.iter().map(|size| listed(*size)).collect();
             (room.take(&listed), room.is_full())
         };

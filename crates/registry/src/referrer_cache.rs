@@ -1,8 +1,8 @@
 //! [`ReferrerCache`]: entries of lists of referrers that were read before.
 //!
-//! What a list holds is always the store's to say. Only an entry that its listing shows as it was
+//! Which entries a list has is always read from the store. Only an entry that its listing shows as it was
 //! when it was read is not read again: so a cached one is not stale, whichever instance wrote, unless
-//! somebody gives other bytes of the same length the same time in a folder. What an entry says follows
+//! other bytes of the same length are given the same time in a folder by hand. What an entry says follows
 //! from its digest, so that is for those who repair files by hand.
 
 use std::fmt;
@@ -23,13 +23,13 @@ const ENTRIES_ESTIMATE: usize = 256;
 
 /// What a listing tells of the version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Version {
+struct EntryVersion {
     size_bytes: u64,
     last_modified: SystemTime,
     etag: Option<ETag>,
 }
 
-impl Version {
+impl EntryVersion {
     fn of(listed: &Listed) -> Self {
         let Listed { key: _, size_bytes, last_modified, etag } = listed;
         Self { size_bytes: *size_bytes, last_modified: *last_modified, etag: etag.clone() }
@@ -37,36 +37,36 @@ impl Version {
 }
 
 #[derive(Clone)]
-struct Weigh;
+struct ReferrerWeighter;
 
-impl Weighter<Key, (Version, Referrer)> for Weigh {
+impl Weighter<Key, (EntryVersion, Referrer)> for ReferrerWeighter {
     /// A referrer keeps the whole record, of which its text is a part.
-    fn weight(&self, key: &Key, (version, _): &(Version, Referrer)) -> u64 {
+    fn weight(&self, key: &Key, (version, _): &(EntryVersion, Referrer)) -> u64 {
         ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes
     }
 }
 
-type Entries = Lru<Key, (Version, Referrer), Weigh>;
+type CachedReferrers = Lru<Key, (EntryVersion, Referrer), ReferrerWeighter>;
 
 /// The descriptors of referrers, bounded in bytes.
 pub(crate) struct ReferrerCache {
     /// None is kept if there is no room at all.
-    entries: Option<Mutex<Entries>>,
+    entries: Option<Mutex<CachedReferrers>>,
 }
 
 impl ReferrerCache {
     /// One with the share that it has of so many bytes.
     pub(crate) fn new(cache_bytes: u64) -> Self {
         let bytes = cache_bytes / SHARE;
-        let entries = || Mutex::new(Lru::with_weighter(ENTRIES_ESTIMATE, bytes, Weigh));
+        let entries = || Mutex::new(Lru::with_weighter(ENTRIES_ESTIMATE, bytes, ReferrerWeighter));
         Self { entries: (bytes > 0).then(entries) }
     }
 
     /// What is known of the entries that a listing shows, in their order.
     pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Referrer>> {
-        let find = |entries: &mut Entries, listed: &Listed| {
+        let find = |entries: &mut CachedReferrers, listed: &Listed| {
             let (version, referrer) = entries.get(&listed.key)?;
-            (*version == Version::of(listed)).then(|| referrer.clone())
+            (*version == EntryVersion::of(listed)).then(|| referrer.clone())
         };
         self.with(|entries| listed.iter().map(|listed| find(entries, listed)).collect())
             .unwrap_or_else(|| vec![None; listed.len()])
@@ -78,11 +78,11 @@ impl ReferrerCache {
             return;
         }
         self.with(|entries| {
-            entries.insert(listed.key.clone(), (Version::of(listed), referrer.clone()));
+            entries.insert(listed.key.clone(), (EntryVersion::of(listed), referrer.clone()));
         });
     }
 
-    fn with<T>(&self, use_them: impl FnOnce(&mut Entries) -> T) -> Option<T> {
+    fn with<T>(&self, use_them: impl FnOnce(&mut CachedReferrers) -> T) -> Option<T> {
         // They are whole between any two of their own calls, so a panic elsewhere spoils nothing.
         let entries = self.entries.as_ref()?;
         Some(use_them(&mut entries.lock().unwrap_or_else(PoisonError::into_inner)))

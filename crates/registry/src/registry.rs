@@ -48,22 +48,21 @@ pub struct RegistryUsage {
     pub upload_buffer: BudgetUsage,
     /// Manifests and links that were served from memory.
     pub cache_hits: u64,
-    /// Manifests and links that were looked for in memory and had to be read.
+    /// Manifests and links that were not cached and had to be read.
     pub cache_misses: u64,
-    /// How far the store's clock was from ours at its last answer; zero if it has none.
+    /// How far the store's clock was from ours at its last response; zero if it has none.
     pub clock_difference: Duration,
 }
 
 /// Why a store cannot be opened as a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
-    /// The store holds no registry.
+    /// The store has no registry.
     #[error("the storage holds no registry: there is no jreg.json")]
     Absent,
-    /// The store holds the objects of another program.
+    /// The store has the objects of another program.
     #[error(
         "the storage is not empty and holds no jreg.json: it holds {}; name an empty folder, or a \
          prefix of its own in the bucket", names.join(", ")
@@ -111,7 +110,7 @@ impl Registry {
         Ok(Self { core: Arc::new(Core::new(store, clock, options)) })
     }
 
-    /// Opens a store that holds a registry, and writes nothing.
+    /// Opens a store that has a registry, and writes nothing.
     ///
     /// # Errors
     ///
@@ -154,11 +153,13 @@ impl Registry {
     ) -> Result<ResultPage<RepositoryName>> {
         let start_after = page.last.as_deref().map(keys::catalog_after);
         let item = |key: &Key| keys::catalog_name(key).map(|name| (name.to_string(), name));
-        self.core.page(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item).await
+        self.core
+            .list_items(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item)
+            .await
     }
 
-    /// Asks the store whether it answers, whether no request hangs in it, and whether it takes writes from
-    /// a clock like ours: one request. A full disk is no reason: pulls go on.
+    /// Checks that the store responds, that no request hangs in it, and that it takes writes from a
+    /// clock like ours: one request. A full disk is no reason: pulls go on.
     ///
     /// # Errors
     ///
@@ -202,7 +203,7 @@ impl Registry {
 
     /// What it uses now, and how its cache has done since it was opened.
     pub fn usage(&self) -> RegistryUsage {
-        let (cache_hits, cache_misses) = self.core.cache.counts();
+        let (cache_hits, cache_misses) = self.core.cache.hit_counts();
         RegistryUsage {
             upload_slots_free: self.core.upload_slots.available_permits(),
             upload_buffer: self.core.upload_bytes.usage(),
@@ -214,7 +215,6 @@ impl Registry {
 }
 
 impl Repository {
-    /// Its name.
     pub fn name(&self) -> &RepositoryName {
         &self.name
     }
@@ -231,7 +231,7 @@ pub(crate) fn marked_format(marker: &[u8]) -> Option<u32> {
     serde_json::from_slice(marker).ok().map(|FormatMarker { format }| format)
 }
 
-/// Marks a store as a registry's, unless it holds what no registry has.
+/// Marks a store as a registry's, unless it has what no registry has.
 async fn create(store: &dyn Store) -> Result<(), OpenError> {
     let all = ListRequest { delimiter: true, limit: NAMES_LISTED, ..ListRequest::below("") };
     let page = store.list(&all).await?;

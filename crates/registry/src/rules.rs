@@ -1,11 +1,11 @@
 //! The safety rules by name, so that tests can break one at a time and see that something notices.
 //!
-//! In production every rule is kept: there is nothing to switch, and asking costs nothing.
+//! In production every rule is kept: there is nothing to switch, and the check costs nothing.
 
 /// A rule of writing or of collecting, without which something acknowledged can be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// W1: what is old is written again before anything relies on it.
+    /// W1: an old record is touched before anything relies on it.
     Touch,
     /// W1 holds for a link that a mount or a commit finds at its destination, too.
     TouchDestination,
@@ -15,7 +15,7 @@ pub enum Rule {
     WindowAtSend,
     /// The window opens before what is relied on is read, or stored.
     WindowFirst,
-    /// A push of a manifest that is there writes it again, unless somebody else has since.
+    /// A push of a manifest that is there writes a new version, unless another push has since.
     Rewrite,
     /// A manifest keeps its media type until it is deleted. This and [`EveryReading`] each catch what
     /// the other would.
@@ -41,13 +41,13 @@ pub enum Rule {
     /// Bytes go only when every link that named them is gone; that is looked at twice, either of
     /// which would mostly do.
     EveryLink,
-    /// Bytes stay for a while after their last link, for whoever has read that.
+    /// Bytes stay for a while after their last link, for readers of that link.
     BytesWait,
     /// Every manifest that is listed keeps what it names, those to be removed included.
     OneStep,
     /// A subject that is there keeps its referrers.
     SubjectKeeps,
-    /// Bytes that nothing names are removed only if an earlier sweep found them so.
+    /// Orphan bytes are removed only if an earlier sweep found them so.
     SweepTwice,
     /// Sessions name bytes, too.
     SweepSessions,
@@ -56,7 +56,7 @@ pub enum Rule {
     SweepAgain,
     /// Links that a repair has quarantined keep the bytes that they name.
     QuarantineKeeps,
-    /// Whose location a folded link takes is made sure of first.
+    /// Deduplication touches the link whose location another link takes.
     DeduplicateTouches,
     /// Deduplication hashes the bytes at a location before it makes a link name them.
     DeduplicateHashes,

@@ -12,8 +12,8 @@
 //! - Every change is a compare-and-swap on the version that was read, so two requests on one
 //!   upload never both go on.
 //! - `closed` is written *before* the bytes are made visible and linked, `cancelled` before any
-//!   byte is removed. So the bytes of a `closed` session are never removed, and whoever finds it
-//!   `closed` may finish the work.
+//!   byte is removed. So the bytes of a `closed` session are never removed, and a request that
+//!   finds it `closed` may finish the work.
 //! - What a `closed` session names, others may have linked: only an upload without a session ever
 //!   takes its bytes back.
 //! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a
@@ -204,7 +204,7 @@ mod tests {
     use jreg_storage::Part;
 
     use super::*;
-    use crate::record::Stored;
+    use crate::record::StoredRecord;
 
     #[test]
     fn sessions_come_back_as_they_were() {

@@ -58,7 +58,7 @@ impl Suspects {
     }
 
     /// The object is there and has the right size.
-    fn is_complete(&self, key: &Key) {
+    fn clear_incomplete(&self, key: &Key) {
         if self.get(key) == Some(Suspicion::Incomplete) {
             let mut known = self.known();
             known.remove(key);
@@ -86,7 +86,7 @@ pub(crate) fn is_incomplete(error: &jreg_storage::Error) -> bool {
 
 impl Core {
     /// Whether the object at a location exists with the size that was stored, and is not known to
-    /// be wrong. Costs a HEAD. To be asked before a request acknowledges bytes that it did not
+    /// be wrong. Costs a HEAD. To be called before a request acknowledges bytes that it did not
     /// store.
     ///
     /// # Errors
@@ -105,19 +105,19 @@ impl Core {
             Err(error) => return Err(error.into()),
         };
         match is_complete {
-            true => self.suspects.is_complete(&location.key),
+            true => self.suspects.clear_incomplete(&location.key),
             false => self.suspects.add(&location.key, Suspicion::Incomplete),
         }
         Ok(is_complete)
     }
 
-    /// The same for a request that only says that a blob is there: asks a store that is a round
-    /// trip away only about a location that is suspect.
+    /// The same for a request that only says that a blob is there: a store that is a round trip away
+    /// gets a HEAD only for a suspect location.
     ///
     /// # Errors
     ///
     /// As [`Core::has_bytes`].
-    pub(crate) async fn may_rely_on(&self, location: &Location) -> Result<bool> {
+    pub(crate) async fn can_rely_on(&self, location: &Location) -> Result<bool> {
         let is_cheap = !self.store.capabilities().is_remote;
         match is_cheap || self.suspects.get(&location.key).is_some() {
             true => self.has_bytes(location).await,
@@ -150,8 +150,8 @@ mod tests {
         suspects.add(&key(1), Suspicion::Incomplete);
         suspects.add(&key(2), Suspicion::Wrong);
         suspects.add(&key(2), Suspicion::Incomplete);
-        suspects.is_complete(&key(1));
-        suspects.is_complete(&key(2));
+        suspects.clear_incomplete(&key(1));
+        suspects.clear_incomplete(&key(2));
         assert_eq!((suspects.get(&key(1)), suspects.get(&key(2))), (None, Some(Suspicion::Wrong)));
     }
 }

@@ -8,8 +8,8 @@ use crate::attempts::SwapAttempts;
 use crate::keys;
 use crate::page::list_requests_max;
 use crate::protect::TagRemoval;
-use crate::record::{Mark, Stored, TagTarget, Versioned};
-use crate::window::Window;
+use crate::record::{PresenceMark, StoredRecord, TagTarget, VersionedRecord};
+use crate::window::WriteWindow;
 use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
 
 /// How many hints are read at a time when the tags of a manifest are removed.
@@ -19,7 +19,7 @@ const HINTS_PER_PAGE: usize = 1000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TagChange<'a> {
     /// It points there; to be sent within the window.
-    Set(Window, &'a TagTarget),
+    Set(WriteWindow, &'a TagTarget),
     /// It is gone.
     Remove,
     /// It is gone if it still points there.
@@ -27,7 +27,7 @@ pub(crate) enum TagChange<'a> {
 }
 
 /// A tag as it was read; `None`: there was none.
-pub(crate) type TagVersion = Option<Versioned<TagTarget>>;
+pub(crate) type TagVersion = Option<VersionedRecord<TagTarget>>;
 
 impl Repository {
     /// The tags of the repository (end-8), in byte order.
@@ -41,7 +41,7 @@ impl Repository {
         let limit = page.limit.min(self.core.options.limits.page_items_max);
         let item = |key: &Key| keys::tag_of(key).map(|tag| (tag.to_string(), tag));
         let requests = list_requests_max(limit);
-        let page = self.core.page(prefix, start_after, limit, requests, item).await?;
+        let page = self.core.list_items(prefix, start_after, limit, requests, item).await?;
         // Where the store has more, there is or was a tag.
         let is_empty = page.items.is_empty() && page.next.is_none();
         if is_empty && !self.core.exists(&keys::catalog(&self.name)).await? {
@@ -80,7 +80,7 @@ impl Repository {
                     if attempts.is_retry() {
                         // The tag is not what it was when its hint was passed over.
                         let hint = keys::tag_hint(&self.name, &target.digest, tag);
-                        core.ensure(window, &hint, &Mark {}).await?;
+                        core.ensure_record(window, &hint, &PresenceMark {}).await?;
                     }
                     let seen = seen.as_ref().map(|seen| &seen.etag);
                     core.swap_within(window, &key, seen, target.encode()).await?.is_some()
@@ -115,7 +115,7 @@ impl Repository {
             // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
             let mut removals: Vec<_> = removals.collect();
             while !removals.is_empty() {
-                let rest = removals.split_off(removals.len().min(self.core.wave_width()));
+                let rest = removals.split_off(removals.len().min(self.core.reads_in_flight_max()));
                 // Each to its end, also beside one that fails: then it is known which tags went.
                 join_all(removals).await.into_iter().collect::<Result<()>>()?;
                 removals = rest;

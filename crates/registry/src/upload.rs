@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attempts::SwapAttempts;
 use crate::keys;
-use crate::record::{Stored, Versioned};
+use crate::record::{StoredRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::session::{AbandonedBytes, SessionState, UploadSession};
 use crate::upload_body::{EarlyBody, UploadBody};
@@ -31,14 +31,14 @@ impl Repository {
     }
 
     /// How far an upload is (end-13). One that was finished is known for 80 minutes; after that, its id
-    /// may begin an upload anew, and is answered like one that has nothing yet.
+    /// may begin an upload anew, and counts as one that has nothing yet.
     ///
     /// # Errors
     ///
     /// [`Error::UploadUnknown`] for one that is finished, cancelled, too old or another
     /// repository's; [`Error::Store`].
     pub async fn upload_status(&self, id: &UploadId) -> Result<UploadProgress> {
-        match self.session(id).await?.map(|session| session.value.state) {
+        match self.read_session(id).await?.map(|session| session.value.state) {
             None => Ok(UploadProgress { offset: 0 }),
             Some(SessionState::Open(open)) => Ok(UploadProgress { offset: open.offset }),
             Some(SessionState::Closed(_) | SessionState::Cancelled(_)) => Err(unknown(id)),
@@ -55,13 +55,13 @@ impl Repository {
     pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         let _slot = self.upload_slot()?;
         let (range, body) = (chunk.range, UploadBody::new(chunk)?);
-        if self.may_take_early(range) {
+        if self.can_take_early(range) {
             return self.append_first(id, range, body).await;
         }
-        match self.session(id).await? {
+        match self.read_session(id).await? {
             None => {
-                in_order(range, 0)?;
-                let mut writer = self.appender(id, body.left());
+                check_offset(range, 0)?;
+                let mut writer = self.new_appender(id, body.left());
                 append(&mut writer, body).await
             }
             Some(session) => self.append_to_session(id, session, range, body).await,
@@ -76,7 +76,7 @@ impl Repository {
         mut body: UploadBody,
     ) -> Result<UploadProgress> {
         self.check_age(id)?;
-        let mut writer = self.appender(id, body.left());
+        let mut writer = self.new_appender(id, body.left());
         if body.fill(&mut writer).await && writer.offset() > 0 {
             let Some(orphan) = writer.begin().await? else {
                 writer.remember();
@@ -84,16 +84,16 @@ impl Repository {
             };
             body.set_orphan(orphan);
         }
-        let session = self.session(id).await;
+        let session = self.read_session(id).await;
         match body.meet_session(&self.core, session, writer).await? {
             EarlyBody::Stored(orphan) => {
                 self.core.discard_orphan(Some(orphan)).await;
                 // The request that began it did so long ago that the session is gone.
                 Err(unknown(id))
             }
-            EarlyBody::Begins(mut writer, body) => append(&mut writer, body).await,
+            EarlyBody::Begins(mut writer, body) => append(&mut writer, *body).await,
             EarlyBody::Continues(session, body) => {
-                self.append_to_session(id, session, range, body).await
+                self.append_to_session(id, *session, range, *body).await
             }
         }
     }
@@ -102,7 +102,7 @@ impl Repository {
     async fn append_to_session(
         &self,
         id: &UploadId,
-        session: Versioned<UploadSession>,
+        session: VersionedRecord<UploadSession>,
         range: Option<ContentRange>,
         mut body: UploadBody,
     ) -> Result<UploadProgress> {
@@ -121,12 +121,12 @@ impl Repository {
     }
 
     /// Whether to take a chunk in before its session is looked up ([`UploadBody`]).
-    pub(crate) fn may_take_early(&self, range: Option<ContentRange>) -> bool {
-        self.core.store.capabilities().parts.uniform && in_order(range, 0).is_ok()
+    pub(crate) fn can_take_early(&self, range: Option<ContentRange>) -> bool {
+        self.core.store.capabilities().parts.uniform && check_offset(range, 0).is_ok()
     }
 
     /// A writer of an upload that has not begun.
-    fn appender(&self, id: &UploadId, length: Option<u64>) -> UploadWriter {
+    fn new_appender(&self, id: &UploadId, length: Option<u64>) -> UploadWriter {
         UploadWriter::fresh(
             &self.core,
             &self.name,
@@ -147,15 +147,16 @@ impl Repository {
         let mut attempts = SwapAttempts::new(UPLOAD_CONTENDED);
         loop {
             attempts.next().await?;
-            let (seen, leftover) = match self.session(id).await? {
+            let (seen, leftover) = match self.read_session(id).await? {
                 None => (None, AbandonedBytes::default()),
-                Some(Versioned { value, etag, .. }) => match value.state {
+                Some(VersionedRecord { value, etag, .. }) => match value.state {
                     SessionState::Open(open) => (Some(etag), open.into_abandoned()),
                     SessionState::Cancelled(_) => return Ok(()),
                     SessionState::Closed(_) => return Err(unknown(id)),
                 },
             };
-            let cancelled = self.recorded_as(SessionState::Cancelled(leftover.clone())).encode();
+            let cancelled =
+                self.session_in_state(SessionState::Cancelled(leftover.clone())).encode();
             if !self.core.rules.keep(Rule::CancelFirst) {
                 return leftover.discard(&self.core).await;
             }
@@ -173,7 +174,10 @@ impl Repository {
 
     /// An upload's session, if it has begun. An id that can be none of this repository's running
     /// uploads is unknown.
-    pub(crate) async fn session(&self, id: &UploadId) -> Result<Option<Versioned<UploadSession>>> {
+    pub(crate) async fn read_session(
+        &self,
+        id: &UploadId,
+    ) -> Result<Option<VersionedRecord<UploadSession>>> {
         self.check_age(id)?;
         let session = self.core.read::<UploadSession>(&keys::upload(id)).await?;
         match session {
@@ -187,7 +191,7 @@ impl Repository {
         if id.is_current(self.core.clock.now(), age_max) { Ok(()) } else { Err(unknown(id)) }
     }
 
-    pub(crate) fn recorded_as(&self, state: SessionState) -> UploadSession {
+    pub(crate) fn session_in_state(&self, state: SessionState) -> UploadSession {
         UploadSession { repository: self.name.clone(), state }
     }
 
@@ -195,7 +199,7 @@ impl Repository {
     pub(crate) async fn claim(
         &self,
         id: &UploadId,
-        mut seen: Versioned<UploadSession>,
+        mut seen: VersionedRecord<UploadSession>,
         range: Option<ContentRange>,
         purpose: WritePurpose,
     ) -> Result<UploadWriter> {
@@ -203,9 +207,9 @@ impl Repository {
         attempts.next().await?;
         loop {
             let SessionState::Open(mut open) = seen.value.state else { return Err(unknown(id)) };
-            in_order(range, open.offset)?;
+            check_offset(range, open.offset)?;
             open.claim += 1;
-            let session = self.recorded_as(SessionState::Open(open.clone()));
+            let session = self.session_in_state(SessionState::Open(open.clone()));
             let key = keys::upload(id);
             let swapped = self.core.swap(&key, Some(&seen.etag), session.encode()).await?;
             if let Some(written) = swapped {
@@ -215,7 +219,7 @@ impl Repository {
                 return Ok(writer);
             }
             attempts.next().await?;
-            seen = self.session(id).await?.ok_or_else(|| unknown(id))?;
+            seen = self.read_session(id).await?.ok_or_else(|| unknown(id))?;
         }
     }
 }
@@ -242,7 +246,7 @@ async fn keep(writer: &mut UploadWriter, appended: Result<()>) -> Result<UploadP
 }
 
 /// A chunk with a range must start at the upload's offset. One without a byte has no range.
-pub(crate) fn in_order(range: Option<ContentRange>, offset: u64) -> Result<()> {
+pub(crate) fn check_offset(range: Option<ContentRange>, offset: u64) -> Result<()> {
     match range {
         Some(range) if range.start != offset => {
             Err(Error::ChunkOutOfOrder { start: range.start, offset })

@@ -7,7 +7,7 @@
 use crate::Result;
 use crate::body::IncomingBody;
 use crate::core::Core;
-use crate::record::{Location, Versioned};
+use crate::record::{Location, VersionedRecord};
 use crate::session::UploadSession;
 use crate::writer::UploadWriter;
 use crate::{Error, UploadChunk};
@@ -26,9 +26,9 @@ pub(crate) enum EarlyBody {
     /// The upload has no session, and the body is stored at a location that no record names.
     Stored(Location),
     /// The upload has no session, and the writer has what came so far.
-    Begins(Box<UploadWriter>, UploadBody),
+    Begins(Box<UploadWriter>, Box<UploadBody>),
     /// The upload has begun.
-    Continues(Versioned<UploadSession>, UploadBody),
+    Continues(Box<VersionedRecord<UploadSession>>, Box<UploadBody>),
 }
 
 impl UploadBody {
@@ -79,13 +79,13 @@ impl UploadBody {
     pub(crate) async fn meet_session(
         mut self,
         core: &Core,
-        session: Result<Option<Versioned<UploadSession>>>,
+        session: Result<Option<VersionedRecord<UploadSession>>>,
         mut writer: UploadWriter,
     ) -> Result<EarlyBody> {
         match session {
             Ok(None) => Ok(match self.orphan.take() {
                 Some(orphan) => EarlyBody::Stored(orphan),
-                None => EarlyBody::Begins(Box::new(writer), self),
+                None => EarlyBody::Begins(Box::new(writer), Box::new(self)),
             }),
             Ok(Some(session)) => {
                 if self.orphan.is_none() && writer.offset() > 0 {
@@ -93,7 +93,7 @@ impl UploadBody {
                 }
                 // With its room in the budget, for which the next writer may have to wait.
                 drop(writer);
-                Ok(EarlyBody::Continues(session, self))
+                Ok(EarlyBody::Continues(Box::new(session), Box::new(self)))
             }
             Err(error) => {
                 self.discard_orphan(core).await;

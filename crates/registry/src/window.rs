@@ -1,4 +1,4 @@
-//! [`Window`]: the time in which a referencing write must be sent (W2), and the times that the
+//! [`WriteWindow`]: the time in which a referencing write must be sent (W2), and the times that the
 //! format fixes.
 
 use std::sync::Arc;
@@ -25,13 +25,13 @@ pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// The time in which the writes that rely on some reads must be sent.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
+pub(crate) struct WriteWindow {
     opened: Duration,
     /// The same by a clock that goes on while the machine sleeps.
     opened_at: SystemTime,
 }
 
-impl Window {
+impl WriteWindow {
     pub(crate) fn open(clock: &dyn Clock) -> Self {
         Self { opened: clock.monotonic(), opened_at: clock.now() }
     }

@@ -319,7 +319,7 @@ impl UploadWriter {
         self.pipeline.send(part).await.map_err(|error| self.record.part_error(error))
     }
 
-    /// Begins the multipart upload, and records its id at once: whoever cleans up must know it.
+    /// Begins the multipart upload, and records its id at once, so that it can be cleaned up.
     async fn begin_parts(&mut self) -> Result<()> {
         let (claim, part_bytes) = (self.record.claim, self.record.part_bytes);
         let upload = self.core.store.create_multipart(&self.new_key(), claim, part_bytes).await?;
@@ -388,7 +388,7 @@ impl UploadWriter {
     /// For bytes short of a part: an object of their own, which may turn out to be the whole blob.
     fn tail_key(&self) -> Key {
         match self.has_parts() {
-            false => keys::new_unnamed_blob(),
+            false => keys::new_blob_without_digest(),
             true => keys::new_upload_tail(self.record.id()),
         }
     }
@@ -432,7 +432,7 @@ impl UploadWriter {
     fn new_key(&self) -> Key {
         match &self.purpose {
             WritePurpose::Whole(digest) => keys::new_blob(digest),
-            WritePurpose::Append | WritePurpose::Last => keys::new_unnamed_blob(),
+            WritePurpose::Append | WritePurpose::Last => keys::new_blob_without_digest(),
         }
     }
 }

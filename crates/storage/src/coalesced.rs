@@ -1,11 +1,11 @@
-//! [`Coalesced`]: many who read the same record at the same time are answered by few requests.
+//! [`CoalescedStore`]: concurrent reads of one record share a few requests.
 //!
 //! A reader must see every write that was acknowledged before it came, so it may not take the
 //! answer of a request that was sent before: the store may have answered that one already. What
 //! readers share is therefore always a request that is still to be sent. The first reader of a
-//! key sends its own at once. Those who come while it is under way gather, and one request is sent
+//! key sends its own at once. Readers that come while it is in flight gather, and one request is sent
 //! for all of them when that one ends, or earlier, when the first of them has waited long enough:
-//! a request that hangs does not hold up who comes after it.
+//! a request that hangs does not delay later readers.
 //!
 //! Only [`Store::get`] is shared. Its place is around a store whose requests travel, above
 //! whatever repeats or observes them.
@@ -27,56 +27,57 @@ use tokio::time::timeout;
 
 use crate::{Key, Record, Result, Store, forward_store};
 
-/// The longest that a reader waits for others to come, unless told otherwise: less than a request
+/// Default of the longest time that a reader waits for others: less than a request
 /// to a bucket takes, so that sharing never costs as much as a second one would.
 pub const GATHER_MAX: Duration = Duration::from_millis(10);
 
 /// How many locks the keys are spread over.
 const SHARDS: usize = 64;
 
-/// One request for all who wait for it.
-type Gathering = BoxFuture<'static, Result<Record>>;
+/// One request for all readers that wait for it.
+type SharedRead = BoxFuture<'static, Result<Record>>;
 
 /// A store whose concurrent reads of one record share requests.
 #[derive(Debug)]
-pub struct Coalesced {
+pub struct CoalescedStore {
     inner: Arc<dyn Store>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<ReadTraffic>,
     gather_max: Duration,
 }
 
-impl Coalesced {
+impl CoalescedStore {
     /// Shares reads of `inner`. Readers gather for `gather_max` at the most.
     pub fn new(inner: Arc<dyn Store>, gather_max: Duration) -> Self {
         Self { inner, traffic: Arc::default(), gather_max }
     }
 
-    /// Where a reader that comes now belongs.
-    fn admit(&self, key: &Key) -> Place {
+    /// Admits a reader.
+    fn admit(&self, key: &Key) -> Admission {
         let mut keys = self.traffic.shard(key);
         let number = self.traffic.requests.fetch_add(1, Ordering::Relaxed);
         let Some(busy) = keys.get_mut(key) else {
             let (ended, sent) = watch::channel(());
-            keys.insert(key.clone(), Busy { sent: Some((number, sent)), gathering: None });
-            return Place::Alone(self.traffic.under_way(key, number, ended));
+            keys.insert(key.clone(), KeyTraffic { sent: Some((number, sent)), gathering: None });
+            return Admission::Alone(self.traffic.under_way(key, number, ended));
         };
         if let Some(gathering) = busy.gathering.as_ref().and_then(|(_, some)| some.upgrade()) {
-            return Place::Among(gathering);
+            return Admission::Among(gathering);
         }
         let before = busy.sent.as_ref().map(|(_, sent)| sent.clone());
-        let waiting = Waiting { traffic: Arc::clone(&self.traffic), key: key.clone(), number };
+        let waiting =
+            GatheringRead { traffic: Arc::clone(&self.traffic), key: key.clone(), number };
         let gathering = gather(Arc::clone(&self.inner), waiting, before, self.gather_max).shared();
         busy.gathering = gathering.downgrade().map(|some| (number, some));
-        Place::Among(gathering)
+        Admission::Among(gathering)
     }
 }
 
 fn gather(
     store: Arc<dyn Store>,
-    waiting: Waiting,
+    waiting: GatheringRead,
     before: Option<watch::Receiver<()>>,
     gather_max: Duration,
-) -> Gathering {
+) -> SharedRead {
     async move {
         if let Some(mut before) = before {
             // An error says that it has ended.
@@ -88,61 +89,66 @@ fn gather(
     .boxed()
 }
 
-/// Where a reader belongs.
-enum Place {
-    /// Nobody else reads this key.
-    Alone(UnderWay),
-    /// Among those who wait for the next request.
-    Among(Shared<Gathering>),
+/// How a reader is served.
+enum Admission {
+    /// No other reader of this key.
+    Alone(InFlightRead),
+    /// Among the readers that wait for the next request.
+    Among(Shared<SharedRead>),
 }
 
-/// What goes on at a key that somebody reads.
-struct Busy {
-    /// The request that was sent last, and how to learn of its end.
+/// The requests for one key.
+struct KeyTraffic {
+    /// The request that was sent last, with a channel that closes at its end.
     sent: Option<(u64, watch::Receiver<()>)>,
-    /// The request that is not sent yet. Those who wait for it keep it alive.
-    gathering: Option<(u64, WeakShared<Gathering>)>,
+    /// The request that is not sent yet. Its readers keep it alive.
+    gathering: Option<(u64, WeakShared<SharedRead>)>,
 }
 
-/// All keys that somebody reads.
-struct Traffic {
+/// All keys with readers.
+struct ReadTraffic {
     /// Gives every request a number of its own.
     requests: AtomicU64,
-    shards: Vec<Mutex<HashMap<Key, Busy>>>,
+    shards: Vec<Mutex<HashMap<Key, KeyTraffic>>>,
     hasher: RandomState,
 }
 
-impl Default for Traffic {
+impl Default for ReadTraffic {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self { requests: AtomicU64::new(0), shards, hasher: RandomState::new() }
     }
 }
 
-impl fmt::Debug for Traffic {
+impl fmt::Debug for ReadTraffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Traffic").field("keys", &self.keys()).finish()
+        f.debug_struct("ReadTraffic").field("keys", &self.keys()).finish()
     }
 }
 
-impl Traffic {
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Busy>> {
+impl ReadTraffic {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, KeyTraffic>> {
         let hash = self.hasher.hash_one(key.as_str());
         let index = usize::try_from(hash % SHARDS as u64).expect("there are few shards");
         lock(self.shards.get(index).expect("the index is below their number"))
     }
 
-    /// How many keys somebody reads.
+    /// Number of keys with readers.
     fn keys(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    fn under_way(self: &Arc<Self>, key: &Key, number: u64, ended: watch::Sender<()>) -> UnderWay {
-        UnderWay { traffic: Arc::clone(self), key: key.clone(), number, _ended: ended }
+    fn under_way(
+        self: &Arc<Self>,
+        key: &Key,
+        number: u64,
+        ended: watch::Sender<()>,
+    ) -> InFlightRead {
+        InFlightRead { traffic: Arc::clone(self), key: key.clone(), number, _ended: ended }
     }
 
-    /// Changes what is known of a key, and forgets the key if nobody reads it any more.
-    fn update(&self, key: &Key, change: impl FnOnce(&mut Busy)) {
+    /// Updates the requests of a key, and removes the key if it has no reader any more.
+    fn update(&self, key: &Key, change: impl FnOnce(&mut KeyTraffic)) {
         let mut keys = self.shard(key);
         let Some(busy) = keys.get_mut(key) else { return };
         change(busy);
@@ -152,19 +158,19 @@ impl Traffic {
     }
 }
 
-fn lock(shard: &Mutex<HashMap<Key, Busy>>) -> MutexGuard<'_, HashMap<Key, Busy>> {
+fn lock(shard: &Mutex<HashMap<Key, KeyTraffic>>) -> MutexGuard<'_, HashMap<Key, KeyTraffic>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request that is sent. Dropping this says that it has ended, or that nobody waits for it.
-struct UnderWay {
-    traffic: Arc<Traffic>,
+/// A request that was sent. Dropping this says that it has ended, or that no reader waits for it.
+struct InFlightRead {
+    traffic: Arc<ReadTraffic>,
     key: Key,
     number: u64,
     _ended: watch::Sender<()>,
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlightRead {
     fn drop(&mut self) {
         self.traffic.update(&self.key, |busy| {
             busy.sent.take_if(|(number, _)| *number == self.number);
@@ -172,16 +178,16 @@ impl Drop for UnderWay {
     }
 }
 
-/// A request that is not sent yet. Dropping this says that nobody waits for it any more.
-struct Waiting {
-    traffic: Arc<Traffic>,
+/// A request that is not sent yet. Dropping this says that no reader waits for it any more.
+struct GatheringRead {
+    traffic: Arc<ReadTraffic>,
     key: Key,
     number: u64,
 }
 
-impl Waiting {
-    /// Admits nobody from now on: the request is about to be sent.
-    fn close(self) -> UnderWay {
+impl GatheringRead {
+    /// Admits no reader from now on: the request is about to be sent.
+    fn close(self) -> InFlightRead {
         let (ended, sent) = watch::channel(());
         self.traffic.update(&self.key, |busy| {
             busy.gathering.take_if(|(number, _)| *number == self.number);
@@ -191,7 +197,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for GatheringRead {
     fn drop(&mut self) {
         self.traffic.update(&self.key, |busy| {
             busy.gathering.take_if(|(number, _)| *number == self.number);
@@ -200,7 +206,7 @@ impl Drop for Waiting {
 }
 
 #[async_trait]
-impl Store for Coalesced {
+impl Store for CoalescedStore {
     forward_store! {
         inner:
         capabilities, health, purge, head, read, put, put_both, delete, delete_many, list,
@@ -210,8 +216,8 @@ impl Store for Coalesced {
 
     async fn get(&self, key: &Key) -> Result<Record> {
         match self.admit(key) {
-            Place::Alone(_under_way) => self.inner.get(key).await,
-            Place::Among(gathering) => gathering.await,
+            Admission::Alone(_under_way) => self.inner.get(key).await,
+            Admission::Among(gathering) => gathering.await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! [`Hedged`]: a small read that is slow is asked for once more, and the first answer counts.
+//! [`HedgedStore`]: a slow small read is hedged: a second request is sent, and the first response counts.
 //!
 //! A bucket answers most reads soon, and a few of them much later for no reason that a second
 //! request would meet again. *Slow* is what takes half as long again as nineteen of twenty reads did
@@ -6,10 +6,10 @@
 //! Where the whole bucket is slow, a second request would only add to its load; so there is never
 //! more than one such request for every twenty reads.
 //!
-//! Both requests are sent after the reader came, so that either answer shows every write that was
-//! acknowledged before. Writes, listings and streams are never asked for twice here.
+//! Both requests are sent after the reader came, so that either response shows every write that was
+//! acknowledged before. Writes, listings and streams are never hedged.
 //!
-//! Its place is around a store whose requests travel, above what observes them (which is told of
+//! Its place is around a store whose requests travel, above what observes them (which sees
 //! each) and below what shares them.
 
 #![deny(clippy::missing_trait_methods)]
@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, Either, select};
 use tokio::time::{Instant, timeout};
 
-use crate::{ErrorKind, Key, Observer, Record, Result, Stat, Store, forward_store};
+use crate::{ErrorKind, Key, Record, Result, Stat, Store, StoreObserver, forward_store};
 
 /// No read is slow before this.
 const DELAY_MIN: Duration = Duration::from_millis(20);
@@ -37,7 +37,7 @@ const REMEMBERED_MIN: usize = 32;
 /// After how many reads the delay is reckoned anew.
 const RECKONED_EVERY: u64 = 16;
 
-/// How many reads there are for each that may be hedged.
+/// Number of reads for each that may be hedged.
 const READS_PER_HEDGE: u64 = 20;
 
 /// How many hedges can be saved up for a bad moment.
@@ -46,25 +46,25 @@ const SAVED_MAX: u64 = 10;
 /// What became of a slow read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hedge {
-    /// It was asked for again, and the second request answered first.
+    /// It was hedged, and the second request was faster.
     Won,
-    /// It was asked for again, and the first request answered first.
+    /// It was hedged, and the first request was faster.
     Lost,
-    /// It was not asked for again: too many others had been.
+    /// It was not hedged: too many others were.
     Withheld,
 }
 
-/// A store whose slow reads of records are asked for twice.
+/// A store whose slow reads of records are hedged.
 #[derive(Debug)]
-pub struct Hedged {
+pub struct HedgedStore {
     inner: Arc<dyn Store>,
-    observer: Arc<dyn Observer>,
-    pace: Mutex<Pace>,
+    observer: Arc<dyn StoreObserver>,
+    pace: Mutex<HedgePace>,
 }
 
-impl Hedged {
-    /// Hedges the reads of records of `inner`, and tells `observer` what became of it.
-    pub fn new(inner: Arc<dyn Store>, observer: Arc<dyn Observer>) -> Self {
+impl HedgedStore {
+    /// Hedges the reads of records of `inner`, and reports the outcome to `observer`.
+    pub fn new(inner: Arc<dyn Store>, observer: Arc<dyn StoreObserver>) -> Self {
         Self { inner, observer, pace: Mutex::default() }
     }
 
@@ -90,12 +90,12 @@ impl Hedged {
         answer
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
+    fn pace(&self) -> MutexGuard<'_, HedgePace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first answer that says what is there; a failure waits for the other.
+/// The first response that says what is there; a failure waits for the other.
 async fn race<'a, T>(
     first: BoxFuture<'a, Result<T>>,
     second: BoxFuture<'a, Result<T>>,
@@ -108,7 +108,7 @@ async fn race<'a, T>(
     }
 }
 
-/// Whether an answer says what is at the key, that nothing is included.
+/// Whether a response says what is at the key, that nothing is included.
 fn says_it<T>(answer: &Result<T>) -> bool {
     match answer {
         Ok(_) => true,
@@ -118,7 +118,7 @@ fn says_it<T>(answer: &Result<T>) -> bool {
 
 /// How fast the store is, and how many reads may still be hedged.
 #[derive(Debug)]
-struct Pace {
+struct HedgePace {
     latest: VecDeque<Duration>,
     noted: u64,
     delay: Duration,
@@ -126,13 +126,13 @@ struct Pace {
     saved: u64,
 }
 
-impl Default for Pace {
+impl Default for HedgePace {
     fn default() -> Self {
         Self { latest: VecDeque::new(), noted: 0, delay: DELAY_MAX, saved: 0 }
     }
 }
 
-impl Pace {
+impl HedgePace {
     /// Counts a read, and says when it will be slow.
     fn begin(&mut self) -> Duration {
         self.saved = (self.saved + 1).min(SAVED_MAX * READS_PER_HEDGE);
@@ -167,7 +167,7 @@ impl Pace {
 }
 
 #[async_trait]
-impl Store for Hedged {
+impl Store for HedgedStore {
     forward_store! {
         inner:
         capabilities, health, purge, read, put, put_both, delete, delete_many, list,

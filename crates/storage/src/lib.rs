@@ -5,10 +5,10 @@
 //!
 //! - [`MemoryStore`] is the reference, [`FsStore`] the store in a folder, [`S3Store`] the one in a
 //!   bucket.
-//! - [`Metered`] is put around a store to observe it, [`Tombstones`] around a shared one so that
-//!   no late write brings a deleted record back, [`SingleWriter`] around one that keeps no
-//!   conditions, [`Hedged`] around one whose answers are slow at times, [`Coalesced`] around one
-//!   whose requests travel, [`Paced`] around what work in the background uses.
+//! - [`MeteredStore`] is put around a store to observe it, [`TombstoneStore`] around a shared one so that
+//!   no late write brings a deleted record back, [`SingleWriterStore`] around one that keeps no
+//!   conditions, [`HedgedStore`] around one whose responses are slow at times, [`CoalescedStore`] around one
+//!   whose requests travel, [`PacedStore`] around what work in the background uses.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
@@ -34,28 +34,28 @@ pub mod testing;
 mod tombstones;
 
 pub use clock::{Clock, SystemClock};
-pub use coalesced::{Coalesced, GATHER_MAX};
+pub use coalesced::{CoalescedStore, GATHER_MAX};
 pub use error::{Error, ErrorKind, Result, error_chain};
 #[cfg(feature = "testing")]
 pub use fs::SyscallHook;
 pub use fs::{
-    Durability, FS_THREADS, FsOptions, FsStore, OpenError, SyncCounts, Syscall, SyscallTarget,
+    Durability, FS_THREADS, FsOpenError, FsOptions, FsStore, SyncCounts, Syscall, SyscallTarget,
 };
-pub use hedged::{Hedge, Hedged};
+pub use hedged::{Hedge, HedgedStore};
 pub use jitter::full_jitter;
 pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
-pub use metered::{Metered, Observer};
-pub use paced::Paced;
+pub use metered::{MeteredStore, StoreObserver};
+pub use paced::PacedStore;
 pub use s3::{
-    CLOCK_DIFFERENCE_MAX, Capabilities, Credentials, Encryption, InvalidS3Url, PART_BYTES_MAX,
-    PART_BYTES_MIN, S3OpenError, S3Options, S3Store, S3Url,
+    BucketCapabilities, CLOCK_DIFFERENCE_MAX, Encryption, InvalidS3Url, PART_BYTES_MAX,
+    PART_BYTES_MIN, S3Credentials, S3OpenError, S3Options, S3Store, S3Url,
 };
 pub use send_window::{SendWindow, SendWindowClosed};
-pub use single_writer::SingleWriter;
+pub use single_writer::SingleWriterStore;
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Multipart, OpenFile, PairOutcome,
     Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, Stat, Store,
     StoreCapabilities, StoreFuture, StoreHealth, Written, put_in_sequence,
 };
-pub use tombstones::{TOMBSTONE_BYTES, Tombstones};
+pub use tombstones::{TOMBSTONE_BYTES, TombstoneStore};

@@ -31,7 +31,7 @@ const PART_RULES: PartRules =
 pub struct MemoryStore {
     capabilities: StoreCapabilities,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
 }
 
 /// How a [`MemoryStore`] is to behave.
@@ -42,28 +42,28 @@ pub struct MemoryBuilder {
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
-    objects: BTreeMap<Key, Object>,
-    uploads: BTreeMap<String, Upload>,
+struct MemoryState {
+    objects: BTreeMap<Key, MemoryObject>,
+    uploads: BTreeMap<String, MemoryUpload>,
     names_given: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Object {
+struct MemoryObject {
     bytes: Bytes,
     etag: ETag,
     last_modified: SystemTime,
 }
 
 #[derive(Clone, Debug)]
-struct Upload {
+struct MemoryUpload {
     key: Key,
     writer: u64,
-    parts: BTreeMap<u64, StoredPart>,
+    parts: BTreeMap<u64, MemoryPart>,
 }
 
 #[derive(Clone, Debug)]
-struct StoredPart {
+struct MemoryPart {
     bytes: Bytes,
     etag: String,
 }
@@ -93,7 +93,7 @@ impl MemoryStore {
         Self { capabilities, clock, state: Mutex::new(self.state().clone()) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().expect("no code panics while it holds this lock")
     }
 }
@@ -132,17 +132,17 @@ impl MemoryBuilder {
     }
 }
 
-impl State {
+impl MemoryState {
     fn name(&mut self) -> String {
         self.names_given += 1;
         self.names_given.to_string()
     }
 
-    fn object(&self, key: &Key) -> Result<&Object> {
+    fn object(&self, key: &Key) -> Result<&MemoryObject> {
         self.objects.get(key).ok_or_else(|| Error::new(ErrorKind::NotFound, key))
     }
 
-    fn upload(&mut self, upload: &Multipart) -> Result<&mut Upload> {
+    fn upload(&mut self, upload: &Multipart) -> Result<&mut MemoryUpload> {
         self.uploads
             .get_mut(&upload.id)
             .filter(|found| found.key == upload.key)
@@ -162,12 +162,12 @@ impl State {
 
     fn insert(&mut self, key: &Key, bytes: Bytes, last_modified: SystemTime) -> ETag {
         let etag = ETag::new(self.name());
-        self.objects.insert(key.clone(), Object { bytes, etag: etag.clone(), last_modified });
+        self.objects.insert(key.clone(), MemoryObject { bytes, etag: etag.clone(), last_modified });
         etag
     }
 
     /// The first object at or after a bound, if it has the prefix.
-    fn next(&self, from: Bound<&str>, prefix: &str) -> Option<(&Key, &Object)> {
+    fn next(&self, from: Bound<&str>, prefix: &str) -> Option<(&Key, &MemoryObject)> {
         self.objects
             .range::<str, _>((from, Bound::Unbounded))
             .next()
@@ -175,7 +175,7 @@ impl State {
     }
 }
 
-impl Upload {
+impl MemoryUpload {
     /// The bytes of the recorded parts, or nothing if they are not all there.
     fn recorded(&self, upload: &Multipart) -> Option<Bytes> {
         let named = upload.parts.iter().all(|part| {
@@ -244,7 +244,7 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
-        let Object { bytes, etag, last_modified } = self.state().object(key)?.clone();
+        let MemoryObject { bytes, etag, last_modified } = self.state().object(key)?.clone();
         if bytes.len() as u64 > RECORD_BYTES_MAX {
             return Err(Error::new(ErrorKind::TooLarge, key));
         }
@@ -337,7 +337,7 @@ impl Store for MemoryStore {
         let id = state.name();
         state
             .uploads
-            .insert(id.clone(), Upload { key: key.clone(), writer, parts: BTreeMap::new() });
+            .insert(id.clone(), MemoryUpload { key: key.clone(), writer, parts: BTreeMap::new() });
         Ok(Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() })
     }
 
@@ -365,7 +365,7 @@ impl Store for MemoryStore {
             return Err(Error::new(ErrorKind::Precondition, &upload.key));
         }
         let size_bytes = bytes.len() as u64;
-        found.parts.insert(offset, StoredPart { bytes, etag: etag.clone() });
+        found.parts.insert(offset, MemoryPart { bytes, etag: etag.clone() });
         Ok(Part { offset, size_bytes, etag })
     }
 

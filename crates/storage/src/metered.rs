@@ -1,4 +1,4 @@
-//! [`Metered`]: tells an observer how long each call took and how it ended.
+//! [`MeteredStore`]: reports to an observer how long each call took and how it ended.
 //!
 //! Its place is right around the store that does the work, below retries and caches, so that
 //! every request to the store is counted once.
@@ -14,27 +14,27 @@ use futures::StreamExt;
 
 use crate::{ByteRange, ByteStream, ErrorKind, Hedge, Key, Result, Store, forward_store};
 
-/// Is told of the calls to a store.
-pub trait Observer: Debug + Send + Sync + 'static {
+/// Receives the calls to a store.
+pub trait StoreObserver: Debug + Send + Sync + 'static {
     /// A call ended. `operation` is the method's name; a stream that fails after it was opened
-    /// is told as `read_stream`, with the time since it was opened. A call whose future was
-    /// dropped is not told.
+    /// is reported as `read_stream`, with the time since it was opened. A call whose future was
+    /// dropped is not reported.
     fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>);
 
-    /// A slow read was hedged, or would have been: see [`Hedged`](crate::Hedged).
+    /// A slow read was hedged, or would have been: see [`HedgedStore`](crate::HedgedStore).
     fn hedge(&self, hedge: Hedge);
 }
 
-/// A store that tells an [`Observer`] of every call.
+/// A store that reports every call to a [`StoreObserver`].
 #[derive(Debug)]
-pub struct Metered {
+pub struct MeteredStore {
     inner: Arc<dyn Store>,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn StoreObserver>,
 }
 
-impl Metered {
+impl MeteredStore {
     /// Observes the calls to `inner`.
-    pub fn new(inner: Arc<dyn Store>, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(inner: Arc<dyn Store>, observer: Arc<dyn StoreObserver>) -> Self {
         Self { inner, observer }
     }
 
@@ -52,7 +52,7 @@ impl Metered {
 }
 
 #[async_trait]
-impl Store for Metered {
+impl Store for MeteredStore {
     forward_store! {
         inner:
         capabilities, health,

@@ -1,4 +1,4 @@
-//! [`Paced`]: a store that is asked no faster than so often a second.
+//! [`PacedStore`]: a store with a limited request rate.
 //!
 //! For work beside the requests of clients, which must not crowd them out. Its place is outermost,
 //! around the handle that such work uses: what clients use stays as fast as it is.
@@ -21,7 +21,7 @@ const LISTED_PER_TURN: usize = 100;
 
 /// A store whose requests are spread in time.
 #[derive(Debug)]
-pub struct Paced {
+pub struct PacedStore {
     inner: Arc<dyn Store>,
     /// The time that one request takes up.
     interval: Duration,
@@ -29,8 +29,8 @@ pub struct Paced {
     next: Mutex<Option<Instant>>,
 }
 
-impl Paced {
-    /// Asks `inner` at most `per_second` times a second, at least once. A page of a listing counts
+impl PacedStore {
+    /// Sends at most `per_second` requests a second to `inner`, at least one. A page of a listing counts
     /// once more for each hundred entries.
     pub fn new(inner: Arc<dyn Store>, per_second: u32) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
@@ -70,7 +70,7 @@ impl Paced {
 }
 
 #[async_trait]
-impl Store for Paced {
+impl Store for PacedStore {
     forward_store! {
         inner:
         capabilities, health, presign,

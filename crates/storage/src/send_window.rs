@@ -2,7 +2,7 @@
 //!
 //! A writer that relies on what it read looks at the clock before it writes. The machine may sleep
 //! between that look and the moment when the request is signed: the signature would carry the time
-//! after the sleep, and the store would take a write that everyone takes for dead. So a store whose
+//! after the sleep, and the store would take a write that is taken for dead. So a store whose
 //! requests travel looks at the clock once more, after the request is signed and before it is sent:
 //! a sleep after that look leaves a signature that has expired.
 //!

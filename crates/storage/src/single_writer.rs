@@ -1,4 +1,4 @@
-//! [`SingleWriter`]: conditions kept in this process, for a store that does not keep them itself.
+//! [`SingleWriterStore`]: conditions kept in this process, for a store that does not keep them itself.
 //!
 //! A write under a condition becomes a look and then a write without one, under a lock. That is
 //! right only while no other process writes to the store, and while the store does nothing late:
@@ -19,18 +19,18 @@ use crate::{
     Written, forward_store, put_in_sequence,
 };
 
-/// How many writes can be under way at once; two keys rarely share a lock.
+/// How many writes can be in flight at once; two keys rarely share a lock.
 const LOCKS: usize = 256;
 
 /// A store whose conditions are kept by this value alone.
 #[derive(Debug)]
-pub struct SingleWriter<S> {
+pub struct SingleWriterStore<S> {
     inner: S,
     locks: Vec<Mutex<()>>,
     hasher: RandomState,
 }
 
-impl<S: Store> SingleWriter<S> {
+impl<S: Store> SingleWriterStore<S> {
     /// Keeps the conditions of writes to `inner`, of which this must be the only writer.
     pub fn new(inner: S) -> Self {
         let locks = (0..LOCKS).map(|_| Mutex::default()).collect();
@@ -61,7 +61,7 @@ impl<S: Store> SingleWriter<S> {
 }
 
 #[async_trait]
-impl<S: Store> Store for SingleWriter<S> {
+impl<S: Store> Store for SingleWriterStore<S> {
     /// A delete of a version looks, and then removes whatever is there.
     fn capabilities(&self) -> StoreCapabilities {
         StoreCapabilities { deletes_versions: true, ..self.inner.capabilities() }

@@ -1,4 +1,4 @@
-//! The [`Store`] trait: what jreg asks of the place where its bytes live.
+//! The [`Store`] trait: what jreg requires of the store that holds its bytes.
 //!
 //! Two kinds of object share one key space. *Records* are small (at most
 //! [`RECORD_BYTES_MAX`]), are read and written whole, carry an [`ETag`] and are changed by
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Key, Result};
 
 /// The largest object that [`Store::get`] returns: a 4 MiB manifest with its header line, with
-/// room to spare.
+/// a margin.
 pub const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// What an asynchronous method of [`Store`] returns.
@@ -84,7 +84,7 @@ pub enum PutMode {
     Overwrite,
 }
 
-/// The answer to a write.
+/// The response to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The version that now is.
@@ -165,7 +165,7 @@ pub struct ListRequest {
     pub prefix: String,
     /// Only keys (or common prefixes) after this one, in byte order. It need not exist.
     pub start_after: Option<String>,
-    /// Fold everything below the next `/` after the prefix into one common prefix.
+    /// Group everything below the next `/` after the prefix into one common prefix.
     pub delimiter: bool,
     /// At most this many entries and common prefixes together. At least 1; a store may have a
     /// smaller maximum of its own (S3: 1,000), in which case the page says that there is more.
@@ -210,7 +210,7 @@ pub struct ListPage {
 /// What one call of [`Store::purge`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// How many remains are gone for good.
+    /// Number of tombstones that were removed.
     pub removed: u64,
     /// Where to continue, as the next request's `start_after`; `None`: that was all.
     pub next: Option<String>,
@@ -364,12 +364,12 @@ pub struct Part {
     pub etag: String,
 }
 
-/// What a presigned URL should make the store answer.
+/// What a presigned URL should make the store respond.
 #[derive(Clone, Debug)]
 pub struct Presign {
     /// How long the URL works, in seconds.
     pub expires_s: u64,
-    /// The Content-Type of the answer.
+    /// The Content-Type of the response.
     pub content_type: String,
 }
 
@@ -407,9 +407,8 @@ pub trait Store: Debug + Send + Sync + 'static {
         StoreHealth::default()
     }
 
-    /// Removes for good, in one page of the keys of `request`, what deletes have left behind and
-    /// what is older than `age_min` by the store's clock: nothing that any other method shows. A
-    /// store whose deletes leave nothing has nothing to do.
+    /// Removes, in one page of the keys of `request`, tombstones that are older than `age_min` by the
+    /// store's clock: nothing that any other method shows. A store without tombstones has nothing to do.
     async fn purge(&self, _request: &ListRequest, _age_min: Duration) -> Result<Purged> {
         Ok(Purged::default())
     }
@@ -485,6 +484,6 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// bytes can be sent without passing through this process. `NotFound` as [`Store::get`].
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>>;
 
-    /// A URL by which anyone can GET the object for a while, where the store has such a thing.
+    /// A URL that grants GET of the object for a while, where the store has such a thing.
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>>;
 }

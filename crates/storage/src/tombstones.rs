@@ -1,9 +1,9 @@
-//! [`Tombstones`]: a store in which a deleted record cannot come back by accident.
+//! [`TombstoneStore`]: a store in which a deleted record cannot come back by accident.
 //!
-//! A Create whose answer was lost may land minutes later, on a key that was deleted meanwhile,
-//! and bring back what nobody wants. So the delete of a version writes a *tombstone* instead: a
+//! A Create whose response was lost may land minutes later, on a key that was deleted meanwhile,
+//! and bring back a deleted record. So the delete of a version writes a *tombstone* instead: a
 //! mark and a nonce, of one fixed size that no record has, so that a listing shows it by its
-//! size. It is absent to everyone, and only a compare-and-swap replaces it.
+//! size. Every reader sees it as absent, and only a compare-and-swap replaces it.
 //!
 //! Its place is right around a store that others share, below whatever observes it.
 
@@ -30,20 +30,20 @@ const MARK: &[u8; 8] = b"\0deleted";
 /// How often a Create that meets a tombstone tries to replace it.
 const ATTEMPTS_MAX: u32 = 16;
 
-/// For how long it tries, by a clock that goes on while the machine sleeps: a collector reckons
+/// For how long it tries, by a clock that goes on while the machine sleeps: GC reckons
 /// with a minute from a Create to the last request that it makes.
 const REVIVE_MAX: Duration = Duration::from_secs(60);
 
 /// A store whose deletes of a version leave a tombstone.
 #[derive(Debug)]
-pub struct Tombstones<S> {
+pub struct TombstoneStore<S> {
     inner: S,
     is_record: fn(&Key) -> bool,
     removes: bool,
     clock: Arc<dyn Clock>,
 }
 
-impl<S: Store> Tombstones<S> {
+impl<S: Store> TombstoneStore<S> {
     /// Keeps tombstones at the keys that `is_record` names. All other keys hold bytes of any
     /// size, are written once, and are deleted plainly.
     pub fn new(inner: S, is_record: fn(&Key) -> bool) -> Self {
@@ -142,7 +142,7 @@ fn tombstone() -> Bytes {
 }
 
 #[async_trait]
-impl<S: Store> Store for Tombstones<S> {
+impl<S: Store> Store for TombstoneStore<S> {
     fn capabilities(&self) -> StoreCapabilities {
         StoreCapabilities { deletes_versions: self.removes, ..self.inner.capabilities() }
     }

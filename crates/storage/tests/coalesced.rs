@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use jreg_storage::testing::{Fault, Faulty, Gate, Held, Recording};
-use jreg_storage::{Coalesced, ErrorKind, GATHER_MAX, Key, MemoryStore, PutMode, Store};
+use jreg_storage::testing::{Fault, FaultyStore, Gate, HeldCalls, RecordingStore};
+use jreg_storage::{CoalescedStore, ErrorKind, GATHER_MAX, Key, MemoryStore, PutMode, Store};
 
-/// Longer than a test takes: whoever gathers waits for the request before.
+/// Longer than a test takes: a gathering reader waits for the request before.
 const LONG: Duration = Duration::from_secs(3600);
 
 mod contract {
-    jreg_storage::contract_tests!(jreg_storage::Coalesced::new(
+    jreg_storage::contract_tests!(jreg_storage::CoalescedStore::new(
         std::sync::Arc::new(jreg_storage::MemoryStore::new()),
         jreg_storage::GATHER_MAX
     ));
@@ -21,9 +21,9 @@ mod contract {
 
 /// A store that shares, on one that fails, on one that counts, on one that waits.
 struct Bench {
-    store: Arc<Coalesced>,
-    faulty: Arc<Faulty>,
-    calls: Arc<Recording>,
+    store: Arc<CoalescedStore>,
+    faulty: Arc<FaultyStore>,
+    calls: Arc<RecordingStore>,
     gate: Arc<Gate>,
 }
 
@@ -33,15 +33,15 @@ impl Bench {
     /// The key `k` holds `old`.
     async fn new(gather_max: Duration) -> Self {
         let gate = Arc::new(Gate::new(Arc::new(MemoryStore::new())));
-        let calls = Arc::new(Recording::new(gate.clone()));
-        let faulty = Arc::new(Faulty::new(calls.clone()));
-        let store = Arc::new(Coalesced::new(faulty.clone(), gather_max));
+        let calls = Arc::new(RecordingStore::new(gate.clone()));
+        let faulty = Arc::new(FaultyStore::new(calls.clone()));
+        let store = Arc::new(CoalescedStore::new(faulty.clone(), gather_max));
         store.put(&key("k"), "old".into(), PutMode::Create).await.unwrap();
         calls.take();
         Self { store, faulty, calls, gate }
     }
 
-    /// Readers that have come, and are waited for by nobody yet.
+    /// Readers that have come, and are not awaited yet.
     fn readers(&self, count: usize) -> Vec<BoxFuture<'static, Read>> {
         (0..count).map(|_| self.reader("k")).collect()
     }
@@ -57,7 +57,7 @@ impl Bench {
     }
 
     /// Holds every read back from now on: before it is applied, or after that.
-    async fn held(&self, applied: bool) -> (Held, BoxFuture<'static, Read>) {
+    async fn held(&self, applied: bool) -> (HeldCalls, BoxFuture<'static, Read>) {
         let is_read = |call: &jreg_storage::testing::Call| call.operation == "get";
         let mut held = match applied {
             true => self.gate.hold_answer(is_read),
@@ -118,7 +118,7 @@ async fn who_comes_after_a_write_sees_it() {
     assert_eq!(second.await, Ok("new".into()));
 }
 
-/// A request that was sent for several admits nobody any more, either.
+/// A request that was sent for several admits no more readers, either.
 #[tokio::test]
 async fn who_comes_after_a_write_does_not_join_a_shared_request_that_was_sent() {
     let bench = Bench::new(LONG).await;
@@ -160,7 +160,7 @@ async fn when_the_first_goes_away_the_others_ask() {
     assert!(bench.is_at_rest());
 }
 
-/// Whoever of those who share is asked first drives the request; it goes on without them.
+/// The reader that is polled first drives the request; it goes on without that reader.
 #[tokio::test]
 async fn when_one_of_those_who_share_goes_away_the_request_goes_on() {
     let bench = Bench::new(LONG).await;

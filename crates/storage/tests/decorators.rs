@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use jreg_storage::testing::{Fault, Faulty, Gate, Recording};
+use jreg_storage::testing::{Fault, FaultyStore, Gate, RecordingStore};
 use jreg_storage::{
-    ByteRange, ErrorKind, Hedge, Key, ListRequest, MemoryStore, Metered, Observer, PutMode, Store,
+    ByteRange, ErrorKind, Hedge, Key, ListRequest, MemoryStore, MeteredStore, PutMode, Store,
+    StoreObserver,
 };
 
 type Observed = (&'static str, Result<(), ErrorKind>);
@@ -15,7 +16,7 @@ type Observed = (&'static str, Result<(), ErrorKind>);
 #[derive(Debug, Default)]
 struct Notes(Mutex<Vec<Observed>>);
 
-impl Observer for Notes {
+impl StoreObserver for Notes {
     fn observe(&self, operation: &'static str, _: Duration, result: Result<(), ErrorKind>) {
         self.0.lock().unwrap().push((operation, result));
     }
@@ -41,18 +42,18 @@ async fn get(store: &dyn Store, name: &str) -> Result<Bytes, ErrorKind> {
 }
 
 mod metered {
-    jreg_storage::contract_tests!(jreg_storage::Metered::new(
+    jreg_storage::contract_tests!(jreg_storage::MeteredStore::new(
         super::memory(),
         std::sync::Arc::new(super::Notes::default())
     ));
 }
 
 mod faulty {
-    jreg_storage::contract_tests!(jreg_storage::testing::Faulty::new(super::memory()));
+    jreg_storage::contract_tests!(jreg_storage::testing::FaultyStore::new(super::memory()));
 }
 
 mod recording {
-    jreg_storage::contract_tests!(jreg_storage::testing::Recording::new(super::memory()));
+    jreg_storage::contract_tests!(jreg_storage::testing::RecordingStore::new(super::memory()));
 }
 
 mod gate {
@@ -62,7 +63,7 @@ mod gate {
 #[tokio::test]
 async fn observer_is_told_of_every_call_and_its_end() {
     let notes = Arc::new(Notes::default());
-    let store = Metered::new(memory(), notes.clone());
+    let store = MeteredStore::new(memory(), notes.clone());
     put(&store, "a", "1").await.unwrap();
     put(&store, "a", "2").await.unwrap_err();
     store.list(&ListRequest::below("")).await.unwrap();
@@ -78,11 +79,11 @@ async fn observer_is_told_of_every_call_and_its_end() {
 
 #[tokio::test]
 async fn observer_is_told_of_a_stream_that_breaks() {
-    let faulty = Faulty::new(memory());
+    let faulty = FaultyStore::new(memory());
     put(&faulty, "a", "12345").await.unwrap();
     faulty.inject(Fault::cut_stream(2, ErrorKind::Unavailable));
     let notes = Arc::new(Notes::default());
-    let store = Metered::new(Arc::new(faulty), notes.clone());
+    let store = MeteredStore::new(Arc::new(faulty), notes.clone());
     let stream = store.read(&key("a"), ByteRange { start: 0, end: 5 }).await.unwrap();
     stream.try_collect::<Vec<_>>().await.unwrap_err();
     let wanted = [("read", Ok(())), ("read_stream", Err(ErrorKind::Unavailable))];
@@ -91,7 +92,7 @@ async fn observer_is_told_of_a_stream_that_breaks() {
 
 #[tokio::test]
 async fn nth_call_fails_and_is_not_applied() {
-    let store = Faulty::new(memory());
+    let store = FaultyStore::new(memory());
     store.inject(Fault::fail(ErrorKind::Throttled).nth(2));
     assert_eq!(put(&store, "a", "1").await, Ok(()));
     assert_eq!(put(&store, "b", "1").await, Err(ErrorKind::Throttled));
@@ -102,7 +103,7 @@ async fn nth_call_fails_and_is_not_applied() {
 
 #[tokio::test]
 async fn call_with_a_lost_answer_is_applied() {
-    let store = Faulty::new(memory());
+    let store = FaultyStore::new(memory());
     store.inject(Fault::lose_answer(ErrorKind::Unavailable).on(|call| call.key == "b"));
     assert_eq!(put(&store, "a", "1").await, Ok(()));
     assert_eq!(put(&store, "b", "1").await, Err(ErrorKind::Unavailable));
@@ -111,7 +112,7 @@ async fn call_with_a_lost_answer_is_applied() {
 
 #[tokio::test]
 async fn reads_below_a_prefix_fail_until_healed() {
-    let store = Faulty::new(memory());
+    let store = FaultyStore::new(memory());
     put(&store, "a/1", "1").await.unwrap();
     put(&store, "b/1", "1").await.unwrap();
     store.fail_reads("a/", ErrorKind::Unavailable);
@@ -128,7 +129,7 @@ async fn reads_below_a_prefix_fail_until_healed() {
 
 #[tokio::test]
 async fn cut_stream_gives_its_bytes_and_then_the_error() {
-    let store = Faulty::new(memory());
+    let store = FaultyStore::new(memory());
     put(&store, "a", "12345").await.unwrap();
     store.inject(Fault::cut_stream(3, ErrorKind::Unavailable));
     let stream = store.read(&key("a"), ByteRange { start: 0, end: 5 }).await.unwrap();
@@ -138,7 +139,7 @@ async fn cut_stream_gives_its_bytes_and_then_the_error() {
 
 #[tokio::test]
 async fn log_holds_the_calls_in_order() {
-    let store = Recording::new(memory());
+    let store = RecordingStore::new(memory());
     put(&store, "a", "123").await.unwrap();
     put(&store, "a", "1").await.unwrap_err();
     store.delete_many(&[key("a"), key("b")]).await.unwrap();
@@ -186,12 +187,12 @@ mod paced {
 
     use jreg_storage::{ListRequest, Store};
 
-    jreg_storage::contract_tests!(jreg_storage::Paced::new(super::memory(), u32::MAX));
+    jreg_storage::contract_tests!(jreg_storage::PacedStore::new(super::memory(), u32::MAX));
 
     /// Twenty milliseconds may be made up for at once; what is beyond waits.
     #[tokio::test(start_paused = true)]
     async fn requests_are_spread_over_time() {
-        let store = jreg_storage::Paced::new(super::memory(), 100);
+        let store = jreg_storage::PacedStore::new(super::memory(), 100);
         let began = tokio::time::Instant::now();
         for _ in 0..101 {
             super::get(&store, "absent").await.unwrap_err();
@@ -211,7 +212,7 @@ mod paced {
         for number in 0..250 {
             super::put(&*memory, &format!("{number:03}"), "1").await.unwrap();
         }
-        let store = jreg_storage::Paced::new(memory, 100);
+        let store = jreg_storage::PacedStore::new(memory, 100);
         let began = tokio::time::Instant::now();
         let page = store.list(&ListRequest::below("")).await.unwrap();
         assert_eq!((page.entries.len(), began.elapsed()), (250, Duration::ZERO));

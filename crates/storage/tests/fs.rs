@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{
-    ByteRange, Clock, Durability, ErrorKind, FsOptions, FsStore, Key, ListRequest, Multipart,
-    OpenError, PutMode, Store, SyncCounts,
+    ByteRange, Clock, Durability, ErrorKind, FsOpenError, FsOptions, FsStore, Key, ListRequest,
+    Multipart, PutMode, Store, SyncCounts,
 };
 use tempfile::TempDir;
 
@@ -74,7 +74,7 @@ fn staging_file(root: &Path) -> PathBuf {
 fn second_store_is_refused_and_names_the_owner() {
     let (root, _store) = strict();
     let refused = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
-    let OpenError::InUse { holder, .. } = &refused else { panic!("{refused}") };
+    let FsOpenError::InUse { holder, .. } = &refused else { panic!("{refused}") };
     assert_eq!(*holder, std::process::id().to_string());
     assert!(refused.to_string().ends_with(&format!("is in use by process {holder}")));
 }
@@ -229,7 +229,7 @@ fn another_process_is_named_and_its_death_frees_the_folder() {
     let owner = Owner::start(root.path(), "strict");
     let refused = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
     let pid = owner.child.id().to_string();
-    assert!(matches!(&refused, OpenError::InUse { holder, .. } if *holder == pid), "{refused}");
+    assert!(matches!(&refused, FsOpenError::InUse { holder, .. } if *holder == pid), "{refused}");
     owner.kill();
     open(root.path(), Durability::Strict);
 }
@@ -240,7 +240,7 @@ fn folder_that_does_not_tell_case_is_refused() {
     // What a look-up of `.LOCK` finds in such a folder, where `.lock` is.
     fs::write(root.path().join(".LOCK"), "").unwrap();
     let refused = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
-    assert!(matches!(refused, OpenError::CaseInsensitive { .. }), "{refused}");
+    assert!(matches!(refused, FsOpenError::CaseInsensitive { .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn missing_root_is_made_with_its_parents() {
 fn root_that_is_a_file_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let refused = FsStore::open(file.path(), options(Durability::Strict)).unwrap_err();
-    let OpenError::Io { root, source } = &refused else { panic!("{refused}") };
+    let FsOpenError::Io { root, source } = &refused else { panic!("{refused}") };
     assert_eq!((root.as_path(), source.kind()), (file.path(), std::io::ErrorKind::NotADirectory));
     assert_eq!(refused.to_string(), format!("folder {root:?} cannot be used"));
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use jreg_storage::testing::SyscallFaults;
 use jreg_storage::{
-    Error, ErrorKind, FsOptions, FsStore, Key, ListRequest, OpenError, Put, PutMode, Result, Store,
-    Syscall, SyscallHook, SyscallTarget,
+    Error, ErrorKind, FsOpenError, FsOptions, FsStore, Key, ListRequest, Put, PutMode, Result,
+    Store, Syscall, SyscallHook, SyscallTarget,
 };
 
 use crate::power::{PowerDisk, folder};
@@ -31,7 +31,7 @@ fn key(name: &str) -> Key {
     name.parse().unwrap()
 }
 
-fn open(root: &Path, disk: &Arc<PowerDisk>) -> Result<FsStore, OpenError> {
+fn open(root: &Path, disk: &Arc<PowerDisk>) -> Result<FsStore, FsOpenError> {
     FsStore::open_with(root, FsOptions::default(), disk.clone())
 }
 
@@ -265,7 +265,7 @@ async fn segment_that_lacks_its_last_batch_stops_the_start() {
     log[last..].fill(0);
     fs::write(&path, &log).unwrap();
     let refused = FsStore::open(found.path(), FsOptions::default()).unwrap_err();
-    assert!(matches!(refused, OpenError::DamagedLog { .. }), "{refused}");
+    assert!(matches!(refused, FsOpenError::DamagedLog { .. }), "{refused}");
     assert_eq!(fs::read(&path).unwrap(), log);
 }
 

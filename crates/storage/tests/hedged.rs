@@ -1,17 +1,18 @@
-//! Slow reads that are asked for twice: when, how often at the most, and whose answer counts.
+//! Slow reads that are asked for twice: when, how often at the most, and whose response counts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jreg_storage::testing::{Call, Fault, Faulty, Gate, Held, Recording};
+use jreg_storage::testing::{Call, Fault, FaultyStore, Gate, HeldCalls, RecordingStore};
 use jreg_storage::{
-    ByteRange, ErrorKind, Hedge, Hedged, Key, ListRequest, MemoryStore, Observer, PutMode, Store,
+    ByteRange, ErrorKind, Hedge, HedgedStore, Key, ListRequest, MemoryStore, PutMode, Store,
+    StoreObserver,
 };
 use tokio::time::{Instant, timeout};
 
 mod contract {
-    jreg_storage::contract_tests!(jreg_storage::Hedged::new(
+    jreg_storage::contract_tests!(jreg_storage::HedgedStore::new(
         std::sync::Arc::new(jreg_storage::MemoryStore::new()),
         std::sync::Arc::new(super::Notes::default())
     ));
@@ -23,7 +24,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 struct Notes(Mutex<Vec<Hedge>>);
 
-impl Observer for Notes {
+impl StoreObserver for Notes {
     fn observe(&self, _: &'static str, _: Duration, _: Result<(), ErrorKind>) {}
 
     fn hedge(&self, hedge: Hedge) {
@@ -32,9 +33,9 @@ impl Observer for Notes {
 }
 
 struct Bench {
-    store: Arc<Hedged>,
-    faulty: Arc<Faulty>,
-    calls: Arc<Recording>,
+    store: Arc<HedgedStore>,
+    faulty: Arc<FaultyStore>,
+    calls: Arc<RecordingStore>,
     gate: Arc<Gate>,
     notes: Arc<Notes>,
 }
@@ -43,10 +44,10 @@ impl Bench {
     /// The key `k` holds a value that was read so often, and at once each time.
     async fn after(reads: usize) -> Self {
         let gate = Arc::new(Gate::new(Arc::new(MemoryStore::new())));
-        let calls = Arc::new(Recording::new(gate.clone()));
-        let faulty = Arc::new(Faulty::new(calls.clone()));
+        let calls = Arc::new(RecordingStore::new(gate.clone()));
+        let faulty = Arc::new(FaultyStore::new(calls.clone()));
         let notes = Arc::new(Notes::default());
-        let store = Arc::new(Hedged::new(faulty.clone(), notes.clone()));
+        let store = Arc::new(HedgedStore::new(faulty.clone(), notes.clone()));
         store.put(&key("k"), "value".into(), PutMode::Create).await.unwrap();
         let bench = Self { store, faulty, calls, gate, notes };
         for _ in 0..reads {
@@ -57,12 +58,12 @@ impl Bench {
     }
 
     async fn read(&self) -> Result<Bytes, ErrorKind> {
-        let answer = timeout(HOUR, self.store.get(&key("k"))).await.expect("an answer");
+        let answer = timeout(HOUR, self.store.get(&key("k"))).await.expect("a response");
         answer.map(|record| record.bytes).map_err(|error| error.kind())
     }
 
     /// Holds the next read of a record back, and no other.
-    fn hold_next(&self) -> Held {
+    fn hold_next(&self) -> HeldCalls {
         let first = Mutex::new(true);
         let is_first = move |call: &Call| {
             matches!(call.operation, "get" | "head") && std::mem::take(&mut *first.lock().unwrap())
@@ -71,7 +72,7 @@ impl Bench {
     }
 
     /// Holds all reads of records back.
-    fn hold_all(&self) -> Held {
+    fn hold_all(&self) -> HeldCalls {
         self.gate.hold(|call| matches!(call.operation, "get" | "head"))
     }
 

@@ -1,5 +1,5 @@
 //! The tests of the stores and decorators, in one binary: `cargo test -p jreg-storage --test
-//! integration fs_log::` runs one module.
+//! integration fs_wal::` runs one module.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,8 +8,8 @@ mod decorators;
 mod fs;
 mod fs_contract;
 mod fs_faults;
-mod fs_log;
 mod fs_names;
+mod fs_wal;
 mod hedged;
 mod memory;
 mod numbers;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jreg_storage::testing::{Gate, ManualClock};
 use jreg_storage::{
-    ErrorKind, Key, ListRequest, MemoryStore, PutMode, Result, SingleWriter, Store,
-    TOMBSTONE_BYTES, Tombstones,
+    ErrorKind, Key, ListRequest, MemoryStore, PutMode, Result, SingleWriterStore, Store,
+    TOMBSTONE_BYTES, TombstoneStore,
 };
 
 fn key(key: &str) -> Key {
@@ -21,21 +21,21 @@ fn is_record(key: &Key) -> bool {
     !key.as_str().starts_with("blobs/")
 }
 
-fn store() -> Tombstones<MemoryStore> {
-    Tombstones::new(MemoryStore::builder().remote().build(), is_record)
+fn store() -> TombstoneStore<MemoryStore> {
+    TombstoneStore::new(MemoryStore::builder().remote().build(), is_record)
 }
 
 mod contract_of_tombstones {
-    jreg_storage::contract_tests!(jreg_storage::Tombstones::new(
+    jreg_storage::contract_tests!(jreg_storage::TombstoneStore::new(
         jreg_storage::MemoryStore::new(),
         |_| true
     ));
 }
 
 mod contract_of_a_single_writer {
-    jreg_storage::contract_tests!(
-        jreg_storage::SingleWriter::new(jreg_storage::MemoryStore::new())
-    );
+    jreg_storage::contract_tests!(jreg_storage::SingleWriterStore::new(
+        jreg_storage::MemoryStore::new()
+    ));
 }
 
 /// Writes a record and deletes it; gives the etag it had.
@@ -79,7 +79,7 @@ async fn a_plain_create_below_does_not_revive_a_tombstone_and_ours_does() {
 async fn a_tombstone_is_not_revived_after_the_machine_slept() {
     let memory = MemoryStore::builder().remote().build();
     let (gate, clock) = (Gate::new(Arc::new(memory)), Arc::new(ManualClock::default()));
-    let store = Tombstones::new(gate, is_record).with_clock(clock.clone());
+    let store = TombstoneStore::new(gate, is_record).with_clock(clock.clone());
     bury(&store, "a").await;
     let mut read = store.inner().hold_answer(|call| call.operation == "get");
     let sleeping = async {
@@ -167,7 +167,7 @@ async fn tombstones_are_listed_and_removed_when_asked_for() {
 
 #[tokio::test]
 async fn a_single_writer_sends_no_condition() {
-    let store = SingleWriter::new(MemoryStore::new());
+    let store = SingleWriterStore::new(MemoryStore::new());
     let first = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
     assert_eq!(
         kind(store.put(&key("a"), "2".into(), PutMode::Create).await),

@@ -36,6 +36,6 @@ pub use scenario::{
     push_manifest, put,
 };
 pub use server::{ServerSpec, StoreKind, TestServer};
-pub use small_pages::SmallPages;
+pub use small_pages::SmallPagesStore;
 pub use tls::{Authority, Issued, TlsClient, TlsProxy, TlsStream};
 pub use wire::Wire;

@@ -11,12 +11,12 @@ use jreg_storage::{
 
 /// A store whose pages of listings have few entries, whatever is asked for.
 #[derive(Debug)]
-pub struct SmallPages {
+pub struct SmallPagesStore {
     inner: Arc<dyn Store>,
     entries_max: usize,
 }
 
-impl SmallPages {
+impl SmallPagesStore {
     /// Cuts the pages of `inner` after `entries_max` entries.
     pub fn new(inner: Arc<dyn Store>, entries_max: usize) -> Self {
         Self { inner, entries_max }
@@ -24,7 +24,7 @@ impl SmallPages {
 }
 
 #[async_trait::async_trait]
-impl Store for SmallPages {
+impl Store for SmallPagesStore {
     forward_store! {
         inner:
         capabilities, health, purge, get, head, read, put, delete, delete_many, create_multipart,

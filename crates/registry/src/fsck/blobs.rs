@@ -6,7 +6,7 @@ use jreg_storage::{Key, Listed};
 use super::repair::QuarantinedLocations;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
-use crate::keys::{self, Place};
+use crate::keys::{self, ParsedKey};
 use crate::record::Link;
 use crate::session::REPLAY_MAX;
 use crate::window::WRITE_MAX;
@@ -16,11 +16,11 @@ impl FsckRun<'_> {
     /// Notes the location and size of all blob bytes.
     pub(super) async fn list_bytes(&mut self) -> Result<()> {
         self.watch.phase(FsckPhase::Bytes);
-        let mut pages = self.core.pages(keys::BLOBS);
+        let mut pages = self.core.list_pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             for entry in &page.entries {
-                match Place::of(&entry.key) {
+                match ParsedKey::parse(&entry.key) {
                     Some(_) => {
                         let bytes = fingerprint::sized(&entry.key, entry.size_bytes);
                         self.seen.bytes.insert(bytes);
@@ -42,11 +42,11 @@ impl FsckRun<'_> {
         }
         self.watch.phase(FsckPhase::Orphans);
         self.seen.named.seal();
-        let mut pages = self.core.pages(keys::BLOBS);
+        let mut pages = self.core.list_pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 let is_named = self.seen.named.contains(fingerprint::key(&entry.key));
-                let Some(Place::Blob(digest)) = Place::of(&entry.key) else { continue };
+                let Some(ParsedKey::Blob(digest)) = ParsedKey::parse(&entry.key) else { continue };
                 let age = page.date.duration_since(entry.last_modified).unwrap_or_default();
                 if !is_named && age > REPLAY_MAX + WRITE_MAX {
                     self.judge_orphan(entry, digest.as_ref()).await?;
@@ -83,7 +83,7 @@ impl FsckRun<'_> {
 
     /// Whether a link of this digest names a location, or, if it cannot be read, may do so.
     async fn is_perhaps_linked(&self, digest: &Digest, location: &Key) -> Result<bool> {
-        let mut pages = self.core.pages(keys::links(digest));
+        let mut pages = self.core.list_pages(keys::links(digest));
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 match self.core.read::<Link>(&entry.key).await {

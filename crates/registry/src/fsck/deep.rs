@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Hasher};
 use jreg_storage::{ByteRange, ETag, Key};
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,9 @@ use super::{FindingKind, FsckObserver, FsckPhase, FsckRun, RepairStatus};
 use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
-use crate::keys::{self, Place};
-use crate::pace::Pace;
-use crate::record::{JsonRecord, Link, Location, Stored, Versioned};
+use crate::keys::{self, ParsedKey};
+use crate::pace::ReadPace;
+use crate::record::{JsonRecord, Link, Location, StoredRecord, VersionedRecord};
 
 /// After how many links a run notes how far it is.
 const LINKS_PER_NOTE: usize = 64;
@@ -78,7 +78,7 @@ impl VerdictCache {
 
 struct DeepPass {
     core: Core,
-    pace: Pace,
+    pace: ReadPace,
     known: VerdictCache,
     position: DeepPosition,
     /// The version of the note that this pass resumes from.
@@ -95,7 +95,7 @@ impl FsckRun<'_> {
         for links in bad.chunks(LINKS_PER_NOTE) {
             self.hash_links(&mut pass, links).await?;
         }
-        let mut pages = self.core.pages(keys::LINKS);
+        let mut pages = self.core.list_pages(keys::LINKS);
         if let Some(after) = &pass.position.after {
             pages = pages.after(after.clone());
         }
@@ -129,7 +129,7 @@ impl FsckRun<'_> {
                 (DeepPosition::default(), bad.record.map(|record| record.etag))
             }
         };
-        let pace = Pace::new(self.options.bytes_per_second);
+        let pace = ReadPace::new(self.options.bytes_per_second);
         Ok(DeepPass { core, pace, known: VerdictCache::default(), position, noted })
     }
 
@@ -138,15 +138,15 @@ impl FsckRun<'_> {
         let core = pass.core.clone();
         let reads: Vec<_> = links.iter().map(|key| read_link(&core, key)).collect();
         let mut reads = stream::iter(reads).buffered(self.width());
-        let mut held = Vec::new();
+        let mut live = Vec::new();
         while let Some(link) = reads.next().await {
-            held.extend(link?);
+            live.extend(link?);
         }
         drop(reads);
-        let verdicts = self.hash_distinct(pass, &held).await?;
-        for (held, verdict) in held.iter().zip(verdicts) {
-            if let BlobVerdict::Damaged(bad) = verdict {
-                self.report_hashed(pass, held, bad).await?;
+        let verdicts = self.hash_distinct(pass, &live).await?;
+        for (link, verdict) in live.iter().zip(verdicts) {
+            if let BlobVerdict::Damaged(damage) = verdict {
+                self.report_hashed(pass, link, damage).await?;
             }
         }
         Ok(())
@@ -156,43 +156,44 @@ impl FsckRun<'_> {
     async fn hash_distinct(
         &mut self,
         pass: &mut DeepPass,
-        held: &[LiveLink],
+        links: &[LiveLink],
     ) -> Result<Vec<BlobVerdict>> {
-        let is_same = |one: &LiveLink, other: &LiveLink| {
-            one.digest == other.digest && one.location == other.location
+        let is_first = |index: usize, link: &LiveLink| {
+            !links.iter().take(index).any(|other| other.names_same_bytes(link))
         };
-        let is_first = |index: usize, one: &LiveLink| {
-            !held.iter().take(index).any(|other| is_same(one, other))
-        };
-        let distinct: Vec<_> = held
-            .iter()
-            .enumerate()
-            .filter(|(index, one)| pass.known.of(one).is_none() && is_first(*index, one))
-            .map(|(_, one)| one)
-            .collect();
-        let (watch, pace) = (self.watch, &pass.pace);
-        let jobs = distinct.iter().map(|one| verify(&pass.core, one, pace, watch));
-        let jobs: Vec<_> = jobs.collect();
-        // Several that share a narrow pace would each wait for so long that a store may hang up.
-        let is_paced = self.options.bytes_per_second > 0;
-        let mut jobs = stream::iter(jobs).buffered(if is_paced { 1 } else { self.width() });
-        let mut fresh = Vec::new();
-        while let Some(verdict) = jobs.next().await {
-            fresh.push(verdict?);
-        }
-        drop(jobs);
-        self.done.hashed += fresh.len() as u64;
-        self.done.hashed_bytes += distinct.iter().map(|one| one.location.size_bytes).sum::<u64>();
+        let distinct = links.iter().enumerate();
+        let distinct = distinct
+            .filter(|(index, link)| pass.known.of(link).is_none() && is_first(*index, link))
+            .map(|(_, link)| link);
+        let distinct: Vec<_> = distinct.collect();
+        let verdicts = self.hash_each(pass, &distinct).await?;
+        let mut fresh: Vec<_> = distinct.into_iter().zip(verdicts).collect();
         let known = &mut pass.known;
-        let mut fresh: Vec<_> = distinct.into_iter().zip(fresh).collect();
-        let mut verdicts = Vec::with_capacity(held.len());
-        for one in held {
-            if let Some(index) = fresh.iter().position(|(other, _)| is_same(one, other)) {
+        let mut verdicts = Vec::with_capacity(links.len());
+        for link in links {
+            if let Some(index) = fresh.iter().position(|(other, _)| other.names_same_bytes(link)) {
                 let (first, verdict) = fresh.swap_remove(index);
                 known.add(first, verdict);
             }
-            verdicts.push(known.of(one).cloned().unwrap_or(BlobVerdict::Missing));
+            verdicts.push(known.of(link).cloned().unwrap_or(BlobVerdict::Missing));
         }
+        Ok(verdicts)
+    }
+
+    /// Reads the bytes that each link names.
+    async fn hash_each(
+        &mut self,
+        pass: &DeepPass,
+        links: &[&LiveLink],
+    ) -> Result<Vec<BlobVerdict>> {
+        let jobs = links.iter().map(|link| verify(&pass.core, link, &pass.pace, self.watch));
+        let jobs: Vec<_> = jobs.collect();
+        // Several that share a narrow pace would each wait for so long that a store may hang up.
+        let is_paced = self.options.bytes_per_second > 0;
+        let jobs = stream::iter(jobs).buffered(if is_paced { 1 } else { self.width() });
+        let verdicts: Vec<_> = jobs.try_collect().await?;
+        self.done.hashed += verdicts.len() as u64;
+        self.done.hashed_bytes += links.iter().map(|link| link.location.size_bytes).sum::<u64>();
         Ok(verdicts)
     }
 
@@ -216,9 +217,9 @@ impl FsckRun<'_> {
 }
 
 async fn read_link(core: &Core, key: &Key) -> Result<Option<LiveLink>> {
-    let Some(Place::Link(digest, name)) = Place::of(key) else { return Ok(None) };
+    let Some(ParsedKey::Link(digest, name)) = ParsedKey::parse(key) else { return Ok(None) };
     Ok(match read_state::<Link>(core, key).await? {
-        RecordState::Valid(Versioned { value: Link::Live(location), etag, .. }) => {
+        RecordState::Valid(VersionedRecord { value: Link::Live(location), etag, .. }) => {
             Some(LiveLink { name, digest, location, etag })
         }
         _ => None,
@@ -235,7 +236,7 @@ impl DeepPass {
         let record = self.position.encode();
         self.noted = match self.core.swap(&key, self.noted.as_ref(), record).await? {
             Some(written) => Some(written.etag),
-            None => self.core.etag(&key).await?,
+            None => self.core.read_etag(&key).await?,
         };
         Ok(())
     }
@@ -245,7 +246,7 @@ impl DeepPass {
 async fn verify(
     core: &Core,
     held: &LiveLink,
-    pace: &Pace,
+    pace: &ReadPace,
     watch: &dyn FsckObserver,
 ) -> Result<BlobVerdict> {
     let mut patience = ReadRetries::new();
@@ -281,7 +282,7 @@ fn is_gone(error: &jreg_storage::Error) -> bool {
 async fn hash(
     core: &Core,
     held: &LiveLink,
-    pace: &Pace,
+    pace: &ReadPace,
     watch: &dyn FsckObserver,
 ) -> jreg_storage::Result<Digest> {
     let range = ByteRange { start: 0, end: held.location.size_bytes };

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, Manifest, RepositoryName};
+use jreg_storage::Key;
 
 use super::read::{RecordState, read_state};
 use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
-use crate::keys::{self, Place};
+use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};
 
@@ -18,11 +19,17 @@ const IMAGES_MAX: usize = 20;
 /// Maximum number of repositories whose references are kept for further findings.
 const REPOSITORIES_KEPT: usize = 8;
 
+/// A manifest with the digests that it references.
+#[derive(Debug)]
+struct ManifestDigests {
+    digest: Digest,
+    references: HashSet<Digest>,
+}
+
 /// The references and tags of a repository.
 #[derive(Debug, Default)]
 pub(super) struct RepositoryReferences {
-    /// Each manifest with the digests that it references.
-    manifests: Vec<(Digest, HashSet<Digest>)>,
+    manifests: Vec<ManifestDigests>,
     /// Each tag with the manifest that it points to.
     tags: Vec<(String, Digest)>,
 }
@@ -42,8 +49,8 @@ impl FsckRun<'_> {
         if !self.options.repair {
             return Ok(());
         }
-        let images = match (Place::of(of.key), of.repository, of.digest) {
-            (Some(Place::Tag(name, tag)), ..) => vec![format!("{name}:{tag}")],
+        let images = match (ParsedKey::parse(of.key), of.repository, of.digest) {
+            (Some(ParsedKey::Tag(name, tag)), ..) => vec![format!("{name}:{tag}")],
             (_, Some(name), Some(digest)) => self.images(name, digest).await?,
             _ => Vec::new(),
         };
@@ -75,49 +82,60 @@ impl FsckRun<'_> {
 
     /// Reads the manifests and the tags of a repository. What cannot be decoded references nothing.
     async fn references(&self, name: &RepositoryName) -> Result<RepositoryReferences> {
-        let mut references = RepositoryReferences::default();
-        let mut pages = self.core.pages(keys::manifests(name));
+        let manifests = self.manifest_references(name).await?;
+        Ok(RepositoryReferences { manifests, tags: self.tag_targets(name).await? })
+    }
+
+    async fn manifest_references(&self, name: &RepositoryName) -> Result<Vec<ManifestDigests>> {
+        let mut manifests = Vec::new();
+        let mut pages = self.core.list_pages(keys::manifests(name));
         while let Some(page) = pages.next().await? {
-            let reads = page
-                .entries
-                .iter()
-                .map(|entry| read_state::<ManifestRecord>(&self.core, &entry.key));
+            let reads = page.entries.iter().map(|entry| read_state(&self.core, &entry.key));
             let reads: Vec<_> = reads.collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
-                let Some(found) = reads.next().await else { break };
-                let Some(Place::Manifest(_, digest)) = Place::of(&entry.key) else { continue };
-                let named = match found? {
-                    RecordState::Valid(read) => verified(&entry.key, &digest, read.value)
-                        .ok()
-                        .and_then(|stored| {
-                            Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()
-                        })
-                        .map(|manifest| {
-                            manifest.references.into_iter().map(|of| of.digest).collect()
-                        }),
-                    RecordState::Absent | RecordState::Unreadable(_) => None,
+                let Some(state) = reads.next().await else { break };
+                let Some(ParsedKey::Manifest(_, digest)) = ParsedKey::parse(&entry.key) else {
+                    continue;
                 };
-                references.manifests.push((digest, named.unwrap_or_default()));
+                let references = referenced(&entry.key, &digest, state?).unwrap_or_default();
+                manifests.push(ManifestDigests { digest, references });
             }
         }
-        let mut pages = self.core.pages(keys::tags(name));
+        Ok(manifests)
+    }
+
+    async fn tag_targets(&self, name: &RepositoryName) -> Result<Vec<(String, Digest)>> {
+        let mut tags = Vec::new();
+        let mut pages = self.core.list_pages(keys::tags(name));
         while let Some(page) = pages.next().await? {
-            let reads =
-                page.entries.iter().map(|entry| read_state::<TagTarget>(&self.core, &entry.key));
+            let reads = page.entries.iter().map(|entry| read_state(&self.core, &entry.key));
             let reads: Vec<_> = reads.collect();
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
-                let Some(found) = reads.next().await else { break };
-                if let (Some(Place::Tag(_, tag)), RecordState::Valid(read)) =
-                    (Place::of(&entry.key), found?)
+                let Some(state) = reads.next().await else { break };
+                let state: RecordState<TagTarget> = state?;
+                if let (Some(ParsedKey::Tag(_, tag)), RecordState::Valid(read)) =
+                    (ParsedKey::parse(&entry.key), state)
                 {
-                    references.tags.push((tag.to_string(), read.value.digest));
+                    tags.push((tag.to_string(), read.value.digest));
                 }
             }
         }
-        Ok(references)
+        Ok(tags)
     }
+}
+
+/// The digests that a manifest references, if its record is sound.
+fn referenced(
+    key: &Key,
+    digest: &Digest,
+    state: RecordState<ManifestRecord>,
+) -> Option<HashSet<Digest>> {
+    let RecordState::Valid(read) = state else { return None };
+    let stored = verified(key, digest, read.value).ok()?;
+    let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()?;
+    Some(manifest.references.into_iter().map(|reference| reference.digest).collect())
 }
 
 impl RepositoryReferences {
@@ -126,9 +144,9 @@ impl RepositoryReferences {
         // An index needs what its manifests need.
         loop {
             let before = needing.len();
-            for (manifest, named) in &self.manifests {
-                if named.iter().any(|named| needing.contains(named)) {
-                    needing.insert(manifest);
+            for manifest in &self.manifests {
+                if manifest.references.iter().any(|digest| needing.contains(digest)) {
+                    needing.insert(&manifest.digest);
                 }
             }
             if needing.len() == before {
@@ -138,9 +156,9 @@ impl RepositoryReferences {
         let tagged = self.tags.iter().filter(|(_, target)| needing.contains(target));
         let mut images: Vec<_> = tagged.map(|(tag, _)| format!("{name}:{tag}")).collect();
         if images.is_empty() {
-            let is_image = |of: &&(Digest, _)| needing.contains(&of.0);
-            let untagged = self.manifests.iter().filter(is_image);
-            images.extend(untagged.map(|(digest, _)| format!("{name}@{digest}")));
+            let digests = self.manifests.iter().map(|manifest| &manifest.digest);
+            let untagged = digests.filter(|digest| needing.contains(digest));
+            images.extend(untagged.map(|digest| format!("{name}@{digest}")));
         }
         let more = images.len().saturating_sub(IMAGES_MAX);
         images.truncate(IMAGES_MAX);

@@ -5,7 +5,7 @@ use jreg_storage::{Key, ListRequest, PutMode};
 use super::read::{RawState, UnreadableCause, UnreadableRecord, read_raw};
 use super::repair::RepairPlan;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
-use crate::keys::Place;
+use crate::keys::ParsedKey;
 use crate::registry::{format_marker, marked_format};
 use crate::{FORMAT_VERSION, Result, keys};
 
@@ -13,7 +13,7 @@ impl FsckRun<'_> {
     pub(super) async fn check_keys(&mut self) -> Result<()> {
         self.watch.phase(FsckPhase::Keys);
         self.check_roots().await?;
-        let mut pages = self.core.pages(keys::QUARANTINE);
+        let mut pages = self.core.list_pages(keys::QUARANTINE);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             for entry in &page.entries {
@@ -23,7 +23,7 @@ impl FsckRun<'_> {
             }
         }
         // Notes can be lost without harm.
-        let mut pages = self.core.pages(keys::NOTES);
+        let mut pages = self.core.list_pages(keys::NOTES);
         while let Some(page) = pages.next().await? {
             self.count(&page);
         }
@@ -85,15 +85,16 @@ impl FsckRun<'_> {
                 None => break,
             }
         }
-        let mut pages = self.core.pages(keys::AUTH);
+        let mut pages = self.core.list_pages(keys::AUTH);
         while let Some(page) = pages.next().await? {
             self.count(&page);
-            for entry in page.entries.iter().filter(|entry| Place::of(&entry.key).is_none()) {
+            for entry in page.entries.iter().filter(|entry| ParsedKey::parse(&entry.key).is_none())
+            {
                 self.report_unknown(&entry.key).await?;
             }
         }
         for prefix in unknown {
-            let mut pages = self.core.pages(prefix);
+            let mut pages = self.core.list_pages(prefix);
             while let Some(page) = pages.next().await? {
                 self.count(&page);
                 for entry in &page.entries {

@@ -10,8 +10,8 @@ use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
-use crate::keys::{self, Place};
-use crate::record::{Link, Location, Stored, Versioned};
+use crate::keys::{self, ParsedKey};
+use crate::record::{Link, Location, StoredRecord, VersionedRecord};
 use crate::suspects::Suspicion;
 
 /// What is wrong with the bytes at a location.
@@ -41,18 +41,24 @@ pub(super) struct LiveLink {
     pub(super) etag: ETag,
 }
 
+impl LiveLink {
+    pub(super) fn names_same_bytes(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.location == other.location
+    }
+}
+
 impl FsckRun<'_> {
     /// Reads every link and compares it with the bytes that were listed.
     pub(super) async fn check_links(&mut self) -> Result<()> {
         self.watch.phase(FsckPhase::Links);
-        let mut pages = self.core.pages(keys::LINKS);
+        let mut pages = self.core.list_pages(keys::LINKS);
         let core = self.core.clone();
         while let Some(page) = pages.next().await? {
             self.count(&page);
             let mut links = Vec::new();
             for entry in &page.entries {
-                match Place::of(&entry.key) {
-                    Some(Place::Link(digest, name)) => links.push((&entry.key, digest, name)),
+                match ParsedKey::parse(&entry.key) {
+                    Some(ParsedKey::Link(digest, name)) => links.push((&entry.key, digest, name)),
                     _ => self.report_unknown(&entry.key).await?,
                 }
             }
@@ -63,8 +69,12 @@ impl FsckRun<'_> {
                 let Some(found) = reads.next().await else { break };
                 match found? {
                     RecordState::Absent => {}
-                    RecordState::Valid(Versioned { value: Link::Deleted, .. }) => {}
-                    RecordState::Valid(Versioned { value: Link::Live(location), etag, .. }) => {
+                    RecordState::Valid(VersionedRecord { value: Link::Deleted, .. }) => {}
+                    RecordState::Valid(VersionedRecord {
+                        value: Link::Live(location),
+                        etag,
+                        ..
+                    }) => {
                         let (name, digest) = (name.clone(), digest.clone());
                         self.check_link(LiveLink { name, digest, location, etag }).await?;
                     }
@@ -140,7 +150,7 @@ impl FsckRun<'_> {
 /// Whether a link is the version that was read.
 async fn is_unchanged(core: &Core, held: &LiveLink) -> Result<bool> {
     let key = keys::link(&held.digest, &held.name);
-    Ok(core.etag(&key).await?.as_ref() == Some(&held.etag))
+    Ok(core.read_etag(&key).await?.as_ref() == Some(&held.etag))
 }
 
 /// Compares the size of the bytes at a location with what a link says.

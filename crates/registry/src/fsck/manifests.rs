@@ -12,10 +12,11 @@ use super::read::{RawState, RecordState, UnreadableCause, UnreadableRecord, read
 use super::repair::{RepairPlan, rewrite};
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
-use crate::keys::{self, Place};
-use crate::manifest::{header, is_required, referrer_entry};
+use crate::keys::{self, ParsedKey};
+use crate::manifest::{is_required, manifest_header, referrer_entry};
 use crate::record::{
-    Link, ManifestHeader, ManifestRecord, Mark, ReferrerEntry, Stored, Versioned, versioned,
+    Link, ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord,
+    VersionedRecord, decode_versioned,
 };
 use crate::window::WRITE_MAX;
 use crate::{Error, Result};
@@ -55,12 +56,13 @@ impl FsckRun<'_> {
     pub(super) async fn check_manifests(&mut self, scope: ManifestScope) -> Result<()> {
         self.watch.phase(FsckPhase::Manifests);
         let core = self.core.clone();
-        let mut pages = self.core.pages(keys::REPOSITORIES);
+        let mut pages = self.core.list_pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
-            let manifests = page.entries.iter().filter_map(|entry| match Place::of(&entry.key) {
-                Some(Place::Manifest(name, digest)) => Some((entry, name, digest)),
-                _ => None,
-            });
+            let manifests =
+                page.entries.iter().filter_map(|entry| match ParsedKey::parse(&entry.key) {
+                    Some(ParsedKey::Manifest(name, digest)) => Some((entry, name, digest)),
+                    _ => None,
+                });
             let manifests: Vec<_> = manifests.collect();
             let reads = manifests.iter().map(|(entry, ..)| read_raw(&core, &entry.key));
             let reads: Vec<_> = reads.collect();
@@ -175,7 +177,7 @@ impl FsckRun<'_> {
     /// By its header a delete finds the list that the manifest is in.
     async fn check_header(&mut self, sound: &SoundManifest<'_>) {
         let is = &sound.record.header;
-        let should = header(&sound.manifest, is.size);
+        let should = manifest_header(&sound.manifest, is.size);
         if is.subject == should.subject && is.artifact_type == should.artifact_type {
             return;
         }
@@ -246,7 +248,7 @@ impl FsckRun<'_> {
 
     /// Whether a manifest is the version that was read.
     async fn is_still(&self, sound: &SoundManifest<'_>) -> Result<bool> {
-        Ok(self.core.etag(sound.of.key).await?.as_ref() == Some(&sound.etag))
+        Ok(self.core.read_etag(sound.of.key).await?.as_ref() == Some(&sound.etag))
     }
 
     /// A manifest with a subject must be in the list of its referrers, as it is.
@@ -290,7 +292,7 @@ impl FsckRun<'_> {
         &mut self,
         sound: &SoundManifest<'_>,
         of: &FindingSubject<'_>,
-        read: &Versioned<ReferrerEntry>,
+        read: &VersionedRecord<ReferrerEntry>,
         should: &ReferrerEntry,
     ) -> Result<()> {
         if !self.is_still(sound).await? {
@@ -338,7 +340,7 @@ impl FsckRun<'_> {
         if self.core.exists(&key).await? || !self.is_still(sound).await? {
             return Ok(());
         }
-        let repair = self.repair_by(self.ensure_beside(sound, &key, &Mark {})).await;
+        let repair = self.repair_by(self.ensure_beside(sound, &key, &PresenceMark {})).await;
         let of = FindingSubject { repository: Some(sound.name), ..FindingSubject::of(&key) };
         let detail = "the repository has manifests and is not in the catalog";
         self.report(FindingKind::CatalogMissing, &of, detail, repair);
@@ -347,18 +349,18 @@ impl FsckRun<'_> {
     }
 
     /// Writes a record that goes with a manifest, unless that is deleted meanwhile.
-    async fn ensure_beside<T: Stored + PartialEq>(
+    async fn ensure_beside<T: StoredRecord + PartialEq>(
         &self,
         sound: &SoundManifest<'_>,
         key: &Key,
         value: &T,
     ) -> Result<bool> {
         let window = self.core.open_window();
-        let _turn = self.core.manifest_locks.push(sound.of.key).await;
+        let _turn = self.core.manifest_locks.lock_for_push(sound.of.key).await;
         if !self.is_still(sound).await? {
             return Ok(false);
         }
-        self.core.ensure(window, key, value).await?;
+        self.core.ensure_record(window, key, value).await?;
         Ok(true)
     }
 }
@@ -366,7 +368,7 @@ impl FsckRun<'_> {
 /// What a manifest's record turned out to be.
 enum ManifestVerdict {
     Gone,
-    Sound(Box<Manifest>, Versioned<ManifestRecord>),
+    Sound(Box<Manifest>, VersionedRecord<ManifestRecord>),
     Unsound(FindingKind, UnreadableRecord),
 }
 
@@ -384,7 +386,7 @@ fn judge(key: &Key, digest: &Digest, raw: RawState) -> ManifestVerdict {
             UnreadableRecord { reason, cause: UnreadableCause::Damaged, record: Some(record) },
         )
     };
-    let read = match versioned::<ManifestRecord>(key, record.clone()) {
+    let read = match decode_versioned::<ManifestRecord>(key, record.clone()) {
         Ok(read) => read,
         Err(Error::Damaged { reason, .. }) => {
             return bad(FindingKind::ManifestUnreadable, reason, record);
@@ -417,6 +419,6 @@ fn rebuilt(digest: &Digest, record: &Bytes) -> Option<Bytes> {
     }
     let typed: TypedManifest = serde_json::from_slice(&bytes).ok()?;
     let manifest = Manifest::parse_stored(&typed.media_type, &bytes).ok()?;
-    let header: ManifestHeader = header(&manifest, bytes.len() as u64);
+    let header: ManifestHeader = manifest_header(&manifest, bytes.len() as u64);
     Some(ManifestRecord { header, bytes }.encode())
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::core::Core;
 use crate::keys;
-use crate::record::{Stored, Versioned, versioned};
+use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
 use crate::{Error, Result};
 
 /// Number of attempts before a failing read is attributed to the object.
@@ -15,7 +15,7 @@ const ATTEMPTS: u32 = 3;
 /// A record as it was found.
 pub(super) enum RecordState<T> {
     Absent,
-    Valid(Versioned<T>),
+    Valid(VersionedRecord<T>),
     Unreadable(UnreadableRecord),
 }
 
@@ -47,7 +47,7 @@ pub(super) enum RawState {
 }
 
 /// Reads a record. One that cannot be decoded is read twice before that is reported.
-pub(super) async fn read_state<T: Stored>(core: &Core, key: &Key) -> Result<RecordState<T>> {
+pub(super) async fn read_state<T: StoredRecord>(core: &Core, key: &Key) -> Result<RecordState<T>> {
     let mut is_second = false;
     loop {
         let record = match read_raw(core, key).await? {
@@ -55,7 +55,7 @@ pub(super) async fn read_state<T: Stored>(core: &Core, key: &Key) -> Result<Reco
             RawState::Unreadable(bad) => return Ok(RecordState::Unreadable(bad)),
             RawState::Whole(record) => record,
         };
-        match versioned::<T>(key, record.clone()) {
+        match decode_versioned::<T>(key, record.clone()) {
             Ok(good) => return Ok(RecordState::Valid(good)),
             Err(Error::Damaged { reason, .. }) if is_second => {
                 return Ok(RecordState::Unreadable(bad(reason, record)));

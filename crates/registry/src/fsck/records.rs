@@ -10,29 +10,31 @@ use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
-use crate::keys::{self, Place};
+use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
-use crate::record::{ManifestRecord, Mark, Stored, TagTarget, Versioned};
+use crate::record::{ManifestRecord, PresenceMark, StoredRecord, TagTarget, VersionedRecord};
 use crate::window::WRITE_MAX;
 
 /// A record of a repository, as it was read.
 enum RepositoryRecord {
     Tag(RepositoryName, Tag, RecordState<TagTarget>),
-    Hint(RepositoryName, Digest, Tag, RecordState<Mark>),
+    Hint(RepositoryName, Digest, Tag, RecordState<PresenceMark>),
     /// Read only if no manifest requires it.
     Referrer(RepositoryName, Digest, Digest),
     Other,
 }
 
 async fn read(core: &Core, key: &Key) -> Result<RepositoryRecord> {
-    Ok(match Place::of(key) {
-        Some(Place::Tag(name, tag)) => {
+    Ok(match ParsedKey::parse(key) {
+        Some(ParsedKey::Tag(name, tag)) => {
             RepositoryRecord::Tag(name, tag, read_state(core, key).await?)
         }
-        Some(Place::Hint(name, digest, tag)) => {
+        Some(ParsedKey::Hint(name, digest, tag)) => {
             RepositoryRecord::Hint(name, digest, tag, read_state(core, key).await?)
         }
-        Some(Place::Referrer(name, subject, own)) => RepositoryRecord::Referrer(name, subject, own),
+        Some(ParsedKey::Referrer(name, subject, own)) => {
+            RepositoryRecord::Referrer(name, subject, own)
+        }
         _ => RepositoryRecord::Other,
     })
 }
@@ -42,7 +44,7 @@ impl FsckRun<'_> {
     pub(super) async fn check_records(&mut self) -> Result<()> {
         self.watch.phase(FsckPhase::Records);
         let core = self.core.clone();
-        let mut pages = self.core.pages(keys::REPOSITORIES);
+        let mut pages = self.core.list_pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let reads: Vec<_> = page.entries.iter().map(|entry| read(&core, &entry.key)).collect();
             let mut reads = stream::iter(reads).buffered(self.width());
@@ -98,7 +100,7 @@ impl FsckRun<'_> {
         if !self.has_manifest(name, &digest)
             && !self.core.exists(&keys::manifest(name, &digest)).await?
         {
-            if self.core.etag(key).await?.as_ref() == Some(&read.etag) {
+            if self.core.read_etag(key).await?.as_ref() == Some(&read.etag) {
                 let detail = format!("{digest} is not in the repository");
                 self.report(FindingKind::TagDangling, &of, detail, RepairStatus::None);
             }
@@ -119,17 +121,17 @@ impl FsckRun<'_> {
         of: &FindingSubject<'_>,
         name: &RepositoryName,
         tag: &Tag,
-        read: &Versioned<TagTarget>,
+        read: &VersionedRecord<TagTarget>,
     ) -> Result<()> {
         let hint = keys::tag_hint(name, &read.value.digest, tag);
         if self.seen.hints.contains(fingerprint::key(&hint)) || self.core.exists(&hint).await? {
             return Ok(());
         }
-        if self.core.etag(of.key).await?.as_ref() != Some(&read.etag) {
+        if self.core.read_etag(of.key).await?.as_ref() != Some(&read.etag) {
             return Ok(());
         }
         let repair = self.repair_by(async {
-            self.core.ensure(self.core.open_window(), &hint, &Mark {}).await?;
+            self.core.ensure_record(self.core.open_window(), &hint, &PresenceMark {}).await?;
             Ok(true)
         });
         let repair = repair.await;
@@ -149,13 +151,13 @@ impl FsckRun<'_> {
         name: &RepositoryName,
         digest: &Digest,
         tag: &Tag,
-        found: RecordState<Mark>,
+        found: RecordState<PresenceMark>,
     ) -> Result<()> {
         let read = match found {
             RecordState::Absent => return Ok(()),
             RecordState::Valid(read) => read,
             RecordState::Unreadable(bad) => {
-                let remedy = RepairPlan::Rewrite(Mark {}.encode());
+                let remedy = RepairPlan::Rewrite(PresenceMark {}.encode());
                 self.report_unreadable(FindingKind::HintUnreadable, of, &bad, remedy).await?;
                 return Ok(());
             }
@@ -168,7 +170,7 @@ impl FsckRun<'_> {
         }
         let core = &self.core;
         let serves = core.exists(&tag).await? && core.exists(&keys::manifest(name, digest)).await?;
-        if !serves && core.etag(of.key).await?.as_ref() == Some(&read.etag) {
+        if !serves && core.read_etag(of.key).await?.as_ref() == Some(&read.etag) {
             let detail = "its tag or its manifest is gone";
             self.report(FindingKind::HintStray, of, detail, RepairStatus::None);
         }

@@ -10,8 +10,8 @@ use jreg_storage::{ETag, Key, PutMode, Record};
 use super::read::{UnreadableCause, UnreadableRecord};
 use super::{FindingKind, FindingSubject, FsckRun, RepairStatus};
 use crate::core::Core;
-use crate::keys::{self, Place};
-use crate::record::{Link, Location, Stored};
+use crate::keys::{self, ParsedKey};
+use crate::record::{Link, Location, StoredRecord};
 use crate::{Error, Result};
 
 /// How a record that cannot be decoded is repaired.
@@ -74,7 +74,8 @@ impl FsckRun<'_> {
 /// Whether the store can remove the version of this record that was read, or whether a record exists
 /// that stands for its absence.
 fn can_go(core: &Core, key: &Key) -> bool {
-    core.store.capabilities().deletes_versions || !matches!(Place::of(key), Some(Place::Upload(_)))
+    core.store.capabilities().deletes_versions
+        || !matches!(ParsedKey::parse(key), Some(ParsedKey::Upload(_)))
 }
 
 /// Copies a record to the quarantine, then removes that version. `false`: it was changed concurrently.
@@ -84,8 +85,8 @@ pub(super) async fn quarantine(
     record: &Record,
 ) -> Result<bool> {
     let copy = copy_to_quarantine(core, of.key, record.bytes.clone()).await?;
-    let _turn = match Place::of(of.key) {
-        Some(Place::Manifest(..)) => Some(core.manifest_locks.alone(of.key).await),
+    let _turn = match ParsedKey::parse(of.key) {
+        Some(ParsedKey::Manifest(..)) => Some(core.manifest_locks.lock_alone(of.key).await),
         _ => None,
     };
     forget(core, of);
@@ -160,8 +161,8 @@ impl QuarantinedLocations {
     }
 
     fn is_named_by_unreadable(&self, location: &Key) -> bool {
-        match Place::of(location) {
-            Some(Place::Blob(Some(digest))) => self.unreadable.contains(&digest),
+        match ParsedKey::parse(location) {
+            Some(ParsedKey::Blob(Some(digest))) => self.unreadable.contains(&digest),
             _ => !self.unreadable.is_empty(),
         }
     }
@@ -171,11 +172,13 @@ impl Core {
     /// Reads the quarantined links.
     pub(crate) async fn quarantined_locations(&self) -> Result<QuarantinedLocations> {
         let mut locations = QuarantinedLocations::default();
-        let mut pages = self.pages(keys::QUARANTINE);
+        let mut pages = self.list_pages(keys::QUARANTINE);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 let before = keys::before_quarantine(&entry.key);
-                let Some(Place::Link(digest, _)) = before.and_then(|key| Place::of(&key)) else {
+                let Some(ParsedKey::Link(digest, _)) =
+                    before.and_then(|key| ParsedKey::parse(&key))
+                else {
                     continue;
                 };
                 match self.read::<Link>(&entry.key).await {

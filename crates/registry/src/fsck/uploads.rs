@@ -8,7 +8,7 @@ use super::repair::RepairPlan;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
 use crate::keys::{self, UploadKey};
-use crate::record::{Link, Location, Stored, Versioned};
+use crate::record::{Link, Location, StoredRecord, VersionedRecord};
 use crate::session::{ClosedUpload, OpenUpload, REPLAY_MAX, SessionState, UploadSession};
 use crate::window::WRITE_MAX;
 use crate::{Result, UploadId};
@@ -18,7 +18,7 @@ impl FsckRun<'_> {
     pub(super) async fn check_uploads(&mut self) -> Result<()> {
         self.watch.phase(FsckPhase::Uploads);
         let core = self.core.clone();
-        let mut pages = self.core.pages(keys::UPLOADS);
+        let mut pages = self.core.list_pages(keys::UPLOADS);
         while let Some(page) = pages.next().await? {
             self.count(&page);
             let (mut sessions, mut tails) = (Vec::new(), Vec::new());
@@ -72,12 +72,12 @@ impl FsckRun<'_> {
     async fn check_open(
         &mut self,
         key: &Key,
-        read: &Versioned<UploadSession>,
+        read: &VersionedRecord<UploadSession>,
         open: &OpenUpload,
     ) -> Result<()> {
         let Some(tail) = &open.tail else { return Ok(()) };
         let is_there = self.is_listed(tail) || self.is_whole(tail).await?;
-        if is_there || self.core.etag(key).await?.as_ref() != Some(&read.etag) {
+        if is_there || self.core.read_etag(key).await?.as_ref() != Some(&read.etag) {
             return Ok(());
         }
         let state = SessionState::Cancelled(open.clone().into_abandoned());
@@ -96,7 +96,7 @@ impl FsckRun<'_> {
     async fn check_closed(
         &mut self,
         key: &Key,
-        read: &Versioned<UploadSession>,
+        read: &VersionedRecord<UploadSession>,
         closed: &ClosedUpload,
     ) -> Result<()> {
         let location = &closed.location;
@@ -111,7 +111,7 @@ impl FsckRun<'_> {
             RecordState::Unreadable(_) => true,
         };
         // The link has a finding of its own.
-        if is_linked || self.core.etag(key).await?.as_ref() != Some(&read.etag) {
+        if is_linked || self.core.read_etag(key).await?.as_ref() != Some(&read.etag) {
             return Ok(());
         }
         let detail = format!(

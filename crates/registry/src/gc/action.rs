@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::observer::GcObserver;
 use crate::Result;
 use crate::core::Core;
-use crate::record::{Link, Location, Stored};
+use crate::record::{Link, Location, StoredRecord};
 use crate::rules::Rule;
 
 /// What GC does to an object.

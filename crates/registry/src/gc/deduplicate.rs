@@ -15,8 +15,8 @@ use super::{GcRun, Result};
 use crate::fingerprint;
 use crate::fsck::{BlobDamage, FindingKind, FsckFinding, RepairStatus};
 use crate::keys;
-use crate::pace::Pace;
-use crate::record::{Link, Location, Versioned};
+use crate::pace::ReadPace;
+use crate::record::{Link, Location, VersionedRecord};
 use crate::rules::Rule;
 use crate::suspects::is_incomplete;
 
@@ -53,7 +53,7 @@ impl GcRun<'_> {
             return Ok(());
         }
         self.watch.phase(GcPhase::Deduplicating);
-        let pace = Pace::new(HASH_BYTES_PER_SECOND);
+        let pace = ReadPace::new(HASH_BYTES_PER_SECOND);
         let mut left_bytes = HASH_BYTES_MAX;
         for digest in &census.duplicates {
             let Some(held) = self.held_links(digest).await? else { continue };
@@ -75,13 +75,13 @@ impl GcRun<'_> {
     /// The links to a blob that stay. `None`: one of them cannot be read.
     async fn held_links(&self, digest: &Digest) -> Result<Option<Vec<DuplicateLink>>> {
         let mut held = Vec::new();
-        let mut pages = self.core.pages(keys::links(digest));
+        let mut pages = self.core.list_pages(keys::links(digest));
         while let Some(page) = pages.next().await? {
             for listed in page.entries {
-                let Some(name) = keys::link_holder(&listed.key) else { continue };
+                let Some(name) = keys::linking_repository(&listed.key) else { continue };
                 let is_kept = self.seen.kept.contains(fingerprint::content(&name, digest));
                 match self.core.read::<Link>(&listed.key).await {
-                    Ok(Some(Versioned {
+                    Ok(Some(VersionedRecord {
                         value: Link::Live(location),
                         etag,
                         last_modified,
@@ -103,7 +103,7 @@ impl GcRun<'_> {
         digest: &Digest,
         held: &[DuplicateLink],
         locations: Vec<Location>,
-        pace: &Pace,
+        pace: &ReadPace,
     ) {
         let mut verdicts = Vec::with_capacity(locations.len());
         for location in locations {
@@ -129,7 +129,12 @@ impl GcRun<'_> {
     }
 
     /// Reads the bytes at a location; if they seem wrong, once more.
-    async fn verify(&self, digest: &Digest, location: &Location, pace: &Pace) -> LocationVerdict {
+    async fn verify(
+        &self,
+        digest: &Digest,
+        location: &Location,
+        pace: &ReadPace,
+    ) -> LocationVerdict {
         if !self.core.rules.keep(Rule::DeduplicateHashes) {
             return LocationVerdict::Intact;
         }
@@ -182,7 +187,7 @@ impl GcRun<'_> {
     ) -> crate::Result<GcOutcome> {
         let (window, target) = (self.core.open_window(), &keeper.location);
         if !self.options.dry_run && self.core.rules.keep(Rule::DeduplicateTouches) {
-            let held = self.core.hold_link(window, &keeper.name, digest).await?;
+            let held = self.core.touch_link(window, &keeper.name, digest).await?;
             if held.as_ref() != Some(target) {
                 return Ok(GcOutcome::Changed);
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use jreg_storage::ETag;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{JsonRecord, Stored};
+use crate::record::{JsonRecord, StoredRecord};
 use crate::{Registry, Result, keys};
 
 /// A lease that was taken.
@@ -53,7 +53,7 @@ impl Registry {
             Ok(seen) => seen,
             // One that cannot be decoded is free.
             Err(crate::Error::Damaged { .. }) => {
-                let version = core.etag(&key).await?;
+                let version = core.read_etag(&key).await?;
                 return self.write_lease(version.as_ref(), holder, ttl).await;
             }
             Err(error) => return Err(error),

@@ -17,10 +17,10 @@ use super::queue::GcQueue;
 use super::sweep::BlobLocations;
 use super::{CLOCK_ERROR, GcRun, REMOVALS_FREE, Result, last_key};
 use crate::attempts::ATTEMPTS_MAX;
-use crate::fingerprint::{self, Fingerprint, Version};
-use crate::keys::{self, Place};
+use crate::fingerprint::{self, Fingerprint, ListedVersion};
+use crate::keys::{self, ParsedKey};
 use crate::link::is_deleted;
-use crate::record::{JsonRecord, Link, Location, Stored, Versioned};
+use crate::record::{JsonRecord, Link, Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
 
 /// Maximum number of blobs at several locations that one run deduplicates.
@@ -120,7 +120,9 @@ impl JsonRecord for RemovalPosition {}
 
 impl GcRun<'_> {
     fn link_entry(&self, listed: Listed) -> Option<LinkEntry> {
-        let Some(Place::Link(digest, name)) = Place::of(&listed.key) else { return None };
+        let Some(ParsedKey::Link(digest, name)) = ParsedKey::parse(&listed.key) else {
+            return None;
+        };
         let is_unreferenced = match is_deleted(&listed) {
             true => self.core.store.capabilities().deletes_versions,
             false => !self.seen.kept.contains(fingerprint::content(&name, &digest)),
@@ -130,7 +132,7 @@ impl GcRun<'_> {
     }
 
     /// C3, to count. With `locations` every link is also read, if it was not before, and what it
-    /// names is ticked off.
+    /// names is marked.
     pub(super) async fn list_links(
         &mut self,
         mut locations: Option<&mut BlobLocations>,
@@ -143,7 +145,7 @@ impl GcRun<'_> {
         };
         let mut census = LinkCensus::default();
         let mut search = DuplicateSearch::default();
-        let mut pages = self.core.pages(keys::LINKS);
+        let mut pages = self.core.list_pages(keys::LINKS);
         while let Some(page) = pages.next().await? {
             let (last, listed) = (last_key(&page.entries).cloned(), page.entries.len() as u64);
             let links: Vec<_> =
@@ -196,7 +198,7 @@ impl GcRun<'_> {
         let mut targets = Vec::with_capacity(links.len());
         let mut unread = Vec::new();
         for (index, link) in links.iter().enumerate() {
-            let version = Version::of(&link.listed, date);
+            let version = ListedVersion::of(&link.listed, date);
             let values = recall(memo, &link.listed.key, version).await;
             let known = values.and_then(|values| LinkTarget::from_memo(&values));
             if known.is_none() {
@@ -230,11 +232,11 @@ impl GcRun<'_> {
         (is_recent || !is_deleted(&link.listed)) && self.core.rules.keep(Rule::SweepAgain)
     }
 
-    /// Ticks off what the links to one blob name now, and once more if one of them went meanwhile.
+    /// Marks what the links to one blob name now, and once more if one of them went meanwhile.
     async fn reread_links(&self, digest: &Digest, locations: &mut BlobLocations) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let mut has_moved = false;
-            let mut pages = self.core.pages(keys::links(digest));
+            let mut pages = self.core.list_pages(keys::links(digest));
             while let Some(page) = pages.next().await? {
                 for listed in page.entries.iter().filter(|listed| !is_deleted(listed)) {
                     let target = link_target(self.core.read::<Link>(&listed.key).await)?;
@@ -262,7 +264,8 @@ impl GcRun<'_> {
             _ => share.max(REMOVALS_FREE),
         };
         let room = AtomicU64::new(may_remove);
-        let shards = self.from_last_position(census.candidates.keys().cloned().collect()).await;
+        let shards =
+            self.rotate_to_last_position(census.candidates.keys().cloned().collect()).await;
         for (index, shard) in shards.iter().enumerate() {
             if index % SHARDS_PER_NOTE == 0 || room.load(Ordering::Relaxed) == 0 {
                 self.note_position(shard).await?;
@@ -273,7 +276,7 @@ impl GcRun<'_> {
     }
 
     /// The shards from the one on at which the last run stopped, then those before it.
-    async fn from_last_position(&self, mut shards: Vec<String>) -> Vec<String> {
+    async fn rotate_to_last_position(&self, mut shards: Vec<String>) -> Vec<String> {
         let position =
             self.core.read::<RemovalPosition>(&keys::note("position")).await.ok().flatten();
         if let Some(position) = position {
@@ -288,14 +291,14 @@ impl GcRun<'_> {
             return Ok(());
         }
         let (key, position) = (keys::note("position"), RemovalPosition { shard: shard.to_owned() });
-        let seen = self.core.etag(&key).await?;
+        let seen = self.core.read_etag(&key).await?;
         self.core.swap(&key, seen.as_ref(), position.encode()).await?;
         Ok(())
     }
 
     async fn remove_links_of(&mut self, shard: &str, room: &AtomicU64) -> Result<()> {
         let mut queued = GcQueue::default();
-        let mut pages = self.core.pages(format!("{}{shard}/", keys::LINKS));
+        let mut pages = self.core.list_pages(format!("{}{shard}/", keys::LINKS));
         // The links of one digest may go on in the next page.
         let mut carried: Option<LinkGroup> = None;
         let mut is_last = false;
@@ -399,9 +402,9 @@ impl GcRun<'_> {
 }
 
 /// What a read of a link says that it names. A failure of the store ends the run.
-fn link_target(read: crate::Result<Option<Versioned<Link>>>) -> Result<LinkTarget> {
+fn link_target(read: crate::Result<Option<VersionedRecord<Link>>>) -> Result<LinkTarget> {
     match read {
-        Ok(Some(Versioned { value: Link::Live(location), .. })) => {
+        Ok(Some(VersionedRecord { value: Link::Live(location), .. })) => {
             Ok(LinkTarget::Location(fingerprint::key(&location.key)))
         }
         Ok(_) => Ok(LinkTarget::Nothing),

@@ -7,8 +7,8 @@ use jreg_storage::{Key, Listed};
 use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
 use super::{GcError, GcRun, Result, last_key};
-use crate::fingerprint::{self, Fingerprint, Version};
-use crate::keys::{self, Place};
+use crate::fingerprint::{self, Fingerprint, ListedVersion};
+use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};
 use crate::rules::Rule;
@@ -17,7 +17,7 @@ use crate::rules::Rule;
 struct UnreadRecord<T> {
     of: T,
     key: Key,
-    version: Option<Version>,
+    version: Option<ListedVersion>,
 }
 
 type ManifestName = (RepositoryName, Digest);
@@ -55,12 +55,12 @@ impl GcRun<'_> {
         self.watch.phase(GcPhase::Tags);
         let core = self.core.clone();
         let mut memo = Memo::open(&core, MemoKind::Tags, !self.options.dry_run).await?;
-        let mut pages = self.core.pages(keys::REPOSITORIES);
+        let mut pages = self.core.list_pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {
-                let Some(Place::Tag(name, _)) = Place::of(&entry.key) else { continue };
-                let version = Version::of(entry, page.date);
+                let Some(ParsedKey::Tag(name, _)) = ParsedKey::parse(&entry.key) else { continue };
+                let version = ListedVersion::of(entry, page.date);
                 match recall(&mut memo, &entry.key, version).await {
                     Some(target) => target.iter().for_each(|target| self.seen.kept.insert(*target)),
                     None => unread.push(UnreadRecord { of: name, key: entry.key.clone(), version }),
@@ -82,12 +82,12 @@ impl GcRun<'_> {
         let core = self.core.clone();
         let mut memo = Memo::open(&core, MemoKind::Manifests, !self.options.dry_run).await?;
         let mut referrers: Vec<PendingReferrer> = Vec::new();
-        let mut pages = self.core.pages(keys::REPOSITORIES);
+        let mut pages = self.core.list_pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {
                 let Some(found) = self.note(entry)? else { continue };
-                let version = Version::of(entry, page.date);
+                let version = ListedVersion::of(entry, page.date);
                 let values = recall(&mut memo, &entry.key, version).await;
                 match values.and_then(|values| NamedContent::from_memo(&values)) {
                     Some(named) => self.keep(&found, &named, &mut referrers),
@@ -118,14 +118,14 @@ impl GcRun<'_> {
 
     /// Notes what is listed below `repositories/`; a manifest is returned, to be read.
     fn note(&mut self, entry: &Listed) -> Result<Option<ManifestName>> {
-        match Place::of(&entry.key) {
-            Some(Place::Manifest(name, digest)) => {
+        match ParsedKey::parse(&entry.key) {
+            Some(ParsedKey::Manifest(name, digest)) => {
                 self.done.manifests.scan(entry.size_bytes);
                 self.seen.manifests.insert(fingerprint::content(&name, &digest));
                 self.seen.repositories.insert(fingerprint::repository(&name));
                 Ok(Some((name, digest)))
             }
-            Some(Place::Tag(..)) => {
+            Some(ParsedKey::Tag(..)) => {
                 self.seen.tags.insert(fingerprint::key(&entry.key));
                 Ok(None)
             }
@@ -162,7 +162,7 @@ impl GcRun<'_> {
         &self,
         unread: Vec<UnreadRecord<T>>,
         read: impl Fn(crate::core::Core, Key, T) -> F,
-    ) -> Result<Vec<(Option<Version>, U)>>
+    ) -> Result<Vec<(Option<ListedVersion>, U)>>
     where
         F: Future<Output = Result<Option<U>>>,
     {
@@ -234,7 +234,7 @@ fn damaged(error: crate::Error) -> GcError {
 pub(super) async fn recall(
     memo: &mut Memo<'_>,
     key: &Key,
-    version: Option<Version>,
+    version: Option<ListedVersion>,
 ) -> Option<Vec<u64>> {
     let version = version?;
     let values = memo.get(key, version).await?;
@@ -242,7 +242,7 @@ pub(super) async fn recall(
     Some(values)
 }
 
-pub(super) fn remember(memo: &mut Memo<'_>, version: Option<Version>, values: &[u64]) {
+pub(super) fn remember(memo: &mut Memo<'_>, version: Option<ListedVersion>, values: &[u64]) {
     if let Some(version) = version {
         memo.put(version, values);
     }

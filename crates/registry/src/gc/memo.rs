@@ -7,7 +7,7 @@
 //! needed for safety: what is not in it, or cannot be read, is read from the record itself.
 //!
 //! A segment is `gc/<kind>/<generation>/<number>`: one line of JSON, then entries, each the
-//! [`Version`] (16 bytes), the number of its values (4 bytes) and these (8 bytes each, all
+//! [`ListedVersion`] (16 bytes), the number of its values (4 bytes) and these (8 bytes each, all
 //! big-endian).
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ use ulid::Ulid;
 
 use crate::Result;
 use crate::core::Core;
-use crate::fingerprint::Version;
+use crate::fingerprint::ListedVersion;
 use crate::keys;
 
 /// How large a segment is about to be when it is written.
@@ -93,7 +93,7 @@ struct MemoHead {
 struct MemoSegment {
     last: String,
     values: Vec<u64>,
-    entries: HashMap<Version, Range<u32>>,
+    entries: HashMap<ListedVersion, Range<u32>>,
 }
 
 /// One generation, as far as it has been read.
@@ -157,7 +157,7 @@ impl<'a> Memo<'a> {
     }
 
     /// What is remembered of a version of a record. Keys must be asked for in their order.
-    pub(super) async fn get(&mut self, key: &Key, version: Version) -> Option<Vec<u64>> {
+    pub(super) async fn get(&mut self, key: &Key, version: ListedVersion) -> Option<Vec<u64>> {
         for cursor in &mut self.cursors {
             cursor.advance(self.core, self.kind, key).await;
             if let Some(range) = cursor.current.entries.get(&version) {
@@ -169,7 +169,7 @@ impl<'a> Memo<'a> {
     }
 
     /// Remembers a version of a record of the page that is being worked on.
-    pub(super) fn put(&mut self, version: Version, values: &[u64]) {
+    pub(super) fn put(&mut self, version: ListedVersion, values: &[u64]) {
         if !self.writes || self.buffer.len() > BUFFER_BYTES_MAX {
             return;
         }
@@ -270,7 +270,7 @@ impl MemoSegment {
             for _ in 0..count {
                 segment.values.push(bytes.try_get_u64().ok()?);
             }
-            segment.entries.insert(Version(version), start..start + count);
+            segment.entries.insert(ListedVersion(version), start..start + count);
         }
         Some(segment)
     }

@@ -15,7 +15,7 @@ use super::{GcRun, Result};
 use crate::core::Core;
 use crate::fsck::QuarantinedLocations;
 use crate::keys;
-use crate::record::{JsonRecord, Link, Location, Stored};
+use crate::record::{JsonRecord, Link, Location, StoredRecord};
 use crate::rules::Rule;
 use crate::window::TOUCH_AGE;
 
@@ -56,7 +56,7 @@ impl GcRun<'_> {
     /// Removes the bytes that have waited for long enough, unless a link names them after all.
     pub(super) async fn remove_queued(&mut self) -> Result<()> {
         self.watch.phase(GcPhase::Queue);
-        let mut pages = self.core.pages(format!("{}queue/", keys::NOTES));
+        let mut pages = self.core.list_pages(format!("{}queue/", keys::NOTES));
         while let Some(page) = pages.next().await? {
             for entry in page.entries {
                 let age = page.date.duration_since(entry.last_modified).unwrap_or_default();

@@ -10,7 +10,7 @@
 //! gone, all links to its blob are looked at again.
 
 use futures::stream::{self, StreamExt};
-use jreg_storage::Listed;
+use jreg_storage::{Key, Listed};
 
 use super::action::{GcAction, GcActionKind};
 use super::links::LinkTarget;
@@ -18,16 +18,16 @@ use super::manifests::{recall, remember};
 use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
 use super::{GcRun, Result, last_key, seconds};
-use crate::fingerprint::{self, Fingerprint, Fingerprints, Version};
-use crate::keys::{self, Place, UploadKey};
-use crate::record::Versioned;
+use crate::fingerprint::{self, Fingerprint, FingerprintSet, ListedVersion};
+use crate::keys::{self, ParsedKey, UploadKey};
+use crate::record::VersionedRecord;
 use crate::rules::Rule;
 use crate::session::UploadSession;
 
 /// Locations of bytes that were listed, and which of them are named.
 #[derive(Debug, Default)]
 pub(super) struct BlobLocations {
-    listed: Fingerprints,
+    listed: FingerprintSet,
     named: Vec<bool>,
     /// A record that may name any of them cannot be read: nothing is removed.
     is_uncertain: bool,
@@ -72,10 +72,10 @@ impl GcRun<'_> {
     pub(super) async fn list_bytes(&mut self) -> Result<BlobLocations> {
         self.watch.phase(GcPhase::Bytes);
         let mut locations = BlobLocations::default();
-        let mut pages = self.core.pages(keys::BLOBS);
+        let mut pages = self.core.list_pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
-                if let Some(Place::Blob(_)) = Place::of(&entry.key) {
+                if let Some(ParsedKey::Blob(_)) = ParsedKey::parse(&entry.key) {
                     self.done.blobs.scan(entry.size_bytes);
                     locations.listed.insert(fingerprint::key(&entry.key));
                 }
@@ -94,12 +94,12 @@ impl GcRun<'_> {
     async fn read_sessions(&mut self, locations: &mut BlobLocations) -> Result<()> {
         let core = self.core.clone();
         let mut memo = Memo::open(&core, MemoKind::Sessions, !self.options.dry_run).await?;
-        let mut pages = self.core.pages(keys::UPLOADS);
+        let mut pages = self.core.list_pages(keys::UPLOADS);
         while let Some(page) = pages.next().await? {
             let mut unread = Vec::new();
             for entry in &page.entries {
                 let Some(UploadKey::Session(_)) = keys::upload_key(&entry.key) else { continue };
-                let version = Version::of(entry, page.date);
+                let version = ListedVersion::of(entry, page.date);
                 match recall(&mut memo, &entry.key, version).await {
                     Some(named) => {
                         named.iter().for_each(|location| locations.mark_named(*location))
@@ -107,27 +107,36 @@ impl GcRun<'_> {
                     None => unread.push((entry.key.clone(), version)),
                 }
             }
-            let reads = unread.into_iter().map(|(key, version)| {
-                let core = self.core.clone();
-                async move { (version, core.read::<UploadSession>(&key).await) }
-            });
-            let mut reads = stream::iter(reads).buffer_unordered(self.width());
-            while let Some((version, session)) = reads.next().await {
-                match session {
-                    Ok(Some(Versioned { value, .. })) => {
-                        let named: Vec<_> =
-                            value.object_keys().iter().map(fingerprint::key).collect();
-                        named.iter().for_each(|location| locations.mark_named(*location));
-                        remember(&mut memo, version, &named);
-                    }
-                    Ok(None) => {}
-                    Err(crate::Error::Damaged { .. }) => locations.mark_uncertain(),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            self.read_unread_sessions(unread, locations, &mut memo).await?;
             memo.end_page(last_key(&page.entries)).await?;
         }
         Ok(memo.finish().await?)
+    }
+
+    async fn read_unread_sessions(
+        &self,
+        unread: Vec<(Key, Option<ListedVersion>)>,
+        locations: &mut BlobLocations,
+        memo: &mut Memo<'_>,
+    ) -> Result<()> {
+        let reads = unread.into_iter().map(|(key, version)| {
+            let core = self.core.clone();
+            async move { (version, core.read::<UploadSession>(&key).await) }
+        });
+        let mut reads = stream::iter(reads).buffer_unordered(self.width());
+        while let Some((version, session)) = reads.next().await {
+            match session {
+                Ok(Some(VersionedRecord { value, .. })) => {
+                    let named: Vec<_> = value.object_keys().iter().map(fingerprint::key).collect();
+                    named.iter().for_each(|location| locations.mark_named(*location));
+                    remember(memo, version, &named);
+                }
+                Ok(None) => {}
+                Err(crate::Error::Damaged { .. }) => locations.mark_uncertain(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Removes the orphans that a sweep a grace ago or more has found as well; notes the others.
@@ -135,14 +144,14 @@ impl GcRun<'_> {
         self.watch.phase(GcPhase::Sweep);
         let core = self.core.clone();
         let mut memo = Memo::open(&core, MemoKind::Orphans, !self.options.dry_run).await?;
-        let mut pages = self.core.pages(keys::BLOBS);
+        let mut pages = self.core.list_pages(keys::BLOBS);
         while let Some(page) = pages.next().await? {
             let mut free = Vec::new();
             for entry in &page.entries {
                 if !locations.is_orphan(fingerprint::key(&entry.key)) {
                     continue;
                 }
-                let version = Version::of_key(&entry.key);
+                let version = ListedVersion::of_key(&entry.key);
                 let since = memo.get(&entry.key, version).await;
                 let since = since.and_then(|values| values.first().copied());
                 if self.is_past_grace(since) {
@@ -183,8 +192,8 @@ impl GcRun<'_> {
                 kind: GcActionKind::RemoveBytes,
                 key: entry.key.to_string(),
                 repository: None,
-                digest: match Place::of(&entry.key) {
-                    Some(Place::Blob(digest)) => digest,
+                digest: match ParsedKey::parse(&entry.key) {
+                    Some(ParsedKey::Blob(digest)) => digest,
                     _ => None,
                 },
                 size_bytes: entry.size_bytes,

@@ -18,9 +18,9 @@ use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
 use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
 use super::{GcRun, Result, last_key, seconds};
-use crate::fingerprint::{self, Version};
-use crate::keys::{self, Place};
-use crate::record::{ManifestRecord, TagTarget, Versioned};
+use crate::fingerprint::{self, ListedVersion};
+use crate::keys::{self, ParsedKey};
+use crate::record::{ManifestRecord, TagTarget, VersionedRecord};
 use crate::rules::Rule;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
 
@@ -34,7 +34,7 @@ struct TidyMemos<'a, 'b> {
 struct DanglingTag {
     key: Key,
     digest: Digest,
-    read: Versioned<TagTarget>,
+    read: VersionedRecord<TagTarget>,
 }
 
 impl GcRun<'_> {
@@ -50,7 +50,7 @@ impl GcRun<'_> {
             true => Some(Memo::open(&core, MemoKind::Dangling, !self.options.dry_run).await?),
             false => None,
         };
-        let mut pages = self.core.pages(keys::REPOSITORIES);
+        let mut pages = self.core.list_pages(keys::REPOSITORIES);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 let notes = TidyMemos { untagged: memo.as_mut(), dangling: dangling.as_mut() };
@@ -74,13 +74,13 @@ impl GcRun<'_> {
         date: SystemTime,
         notes: TidyMemos<'_, '_>,
     ) -> Result<()> {
-        let Some(location) = Place::of(&entry.key) else { return Ok(()) };
+        let Some(location) = ParsedKey::parse(&entry.key) else { return Ok(()) };
         let seen = &self.seen;
         let has = |name: &RepositoryName, digest: &Digest| {
             seen.manifests.contains(fingerprint::content(name, digest))
         };
         match location {
-            Place::Hint(name, digest, tag) => {
+            ParsedKey::Hint(name, digest, tag) => {
                 let tag = keys::tag(&name, &tag);
                 if !seen.tags.contains(fingerprint::key(&tag)) {
                     self.remove_leftover(GcActionKind::RemoveHint, entry, name, Some(digest)).await;
@@ -88,10 +88,10 @@ impl GcRun<'_> {
                     self.tidy_dangling(entry, date, (name, digest, tag), notes.dangling).await?;
                 }
             }
-            Place::Referrer(name, _, own) if !has(&name, &own) => {
+            ParsedKey::Referrer(name, _, own) if !has(&name, &own) => {
                 self.remove_leftover(GcActionKind::RemoveReferrer, entry, name, Some(own)).await;
             }
-            Place::Manifest(name, digest) => {
+            ParsedKey::Manifest(name, digest) => {
                 if let Some(memo) = notes.untagged {
                     self.judge_manifest(entry, date, (name, digest), memo).await?;
                 }
@@ -133,7 +133,7 @@ impl GcRun<'_> {
         tag: DanglingTag,
         memo: &mut Memo<'_>,
     ) -> Result<()> {
-        let version = Version::of_key(&hint.key);
+        let version = ListedVersion::of_key(&hint.key);
         let since = memo.get(&hint.key, version).await;
         // A push that wrote it since may have seen its manifest for a while.
         let written = seconds(tag.read.last_modified);
@@ -205,7 +205,7 @@ impl GcRun<'_> {
         if !self.core.store.capabilities().deletes_versions {
             return Ok(());
         }
-        let mut pages = self.core.pages(keys::CATALOG);
+        let mut pages = self.core.list_pages(keys::CATALOG);
         while let Some(page) = pages.next().await? {
             for entry in &page.entries {
                 let Some(name) = keys::catalog_name(&entry.key) else { continue };
@@ -228,7 +228,7 @@ impl GcRun<'_> {
             self.done.manifests.kept += 1;
             return Ok(());
         }
-        let version = Version::of_key(&entry.key);
+        let version = ListedVersion::of_key(&entry.key);
         let since = memo.get(&entry.key, version).await;
         // A push that wrote it since may have tagged it for a while.
         let written = seconds(entry.last_modified);
@@ -251,7 +251,7 @@ impl GcRun<'_> {
     /// The manifest first, and only then its entry among the referrers of its subject: a push of
     /// it finds that entry old, and writes a new one.
     async fn remove_manifest(&self, key: &Key, name: RepositoryName, digest: Digest) -> GcOutcome {
-        let _turn = self.core.manifest_locks.alone(key).await;
+        let _turn = self.core.manifest_locks.lock_alone(key).await;
         let read = match self.core.read::<ManifestRecord>(key).await {
             Ok(Some(read)) if self.is_old(read.last_modified) => read,
             Ok(_) => return GcOutcome::Changed,

@@ -11,11 +11,11 @@ use super::{NEW_KEY, UploadWriter};
 use crate::budget::BudgetReservation;
 use crate::core::Core;
 use crate::keys;
-use crate::pace::Pace;
-use crate::record::{Link, Location, Stored};
+use crate::pace::ReadPace;
+use crate::record::{Link, Location, StoredRecord};
 use crate::rules::Rule;
 use crate::session::{AbandonedBytes, ClosedUpload, SessionState};
-use crate::window::Window;
+use crate::window::WriteWindow;
 use crate::{Error, Result};
 
 /// How far closing an upload has come.
@@ -24,7 +24,7 @@ pub(crate) enum CloseOutcome {
     /// A link names its bytes.
     Linked(Location),
     /// It is closed, and its bytes may be linked within the window.
-    Closed(Box<ClosedUpload>, Window),
+    Closed(Box<ClosedUpload>, WriteWindow),
 }
 
 impl UploadWriter {
@@ -41,7 +41,7 @@ impl UploadWriter {
         self.pipeline.set_stored(StoredBytes::Object(location.clone()));
         let progress = self.progress(Some(location.clone()));
         self.record.save(progress, None).await?;
-        Ok(self.core.hash_bytes(&location, wanted, &Pace::new(0)).await?)
+        Ok(self.core.hash_bytes(&location, wanted, &ReadPace::new(0)).await?)
     }
 
     /// Puts the parts together, unless an earlier request has.

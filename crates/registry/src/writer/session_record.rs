@@ -6,11 +6,11 @@ use std::sync::Arc;
 use jreg_oci::{HashState, RepositoryName};
 use jreg_storage::{ETag, ErrorKind, Multipart, Put};
 
-use crate::core::{Core, over};
+use crate::core::{Core, swap_mode};
 use crate::keys;
-use crate::record::{Location, Stored};
+use crate::record::{Location, StoredRecord};
 use crate::session::{OpenUpload, SessionState, UploadSession};
-use crate::window::Window;
+use crate::window::WriteWindow;
 use crate::{Error, Result, UploadId};
 
 /// How far the upload is by its record.
@@ -34,7 +34,7 @@ pub(super) struct SessionRecord {
     version: Option<ETag>,
     saved: SavedProgress,
     /// Opened before an object was stored that no record names yet.
-    unreferenced_since: Option<Window>,
+    unreferenced_since: Option<WriteWindow>,
 }
 
 impl SessionRecord {
@@ -106,7 +106,7 @@ impl SessionRecord {
         self.unreferenced_since = None;
     }
 
-    pub(super) fn unreferenced_since(&self) -> Option<Window> {
+    pub(super) fn unreferenced_since(&self) -> Option<WriteWindow> {
         self.unreferenced_since
     }
 
@@ -160,7 +160,7 @@ impl SessionRecord {
     /// The write of a state over the version that is known.
     pub(super) fn put(&self, state: SessionState) -> Put {
         let session = UploadSession { repository: self.name.clone(), state };
-        let mode = over(self.version.as_ref());
+        let mode = swap_mode(self.version.as_ref());
         Put { key: keys::upload(&self.id), bytes: session.encode(), mode }
     }
 

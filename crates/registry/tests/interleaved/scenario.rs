@@ -11,7 +11,7 @@ use futures::{FutureExt, TryStreamExt};
 use jreg_registry::{ReferencePolicy, Registry, RegistryOptions, Rule, may_come_back};
 use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
 use jreg_storage::{
-    ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, Tombstones,
+    ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, TombstoneStore,
 };
 use tokio::task::JoinHandle;
 
@@ -38,7 +38,7 @@ const BETWEEN: Duration = Duration::from_secs(3 * 3600);
 /// the bytes, or what led to them.
 const COLLECTIONS_MAX: usize = 7;
 
-type TombstoneMemory = Tombstones<MemoryStore>;
+type TombstoneMemory = TombstoneStore<MemoryStore>;
 
 /// What an actor does.
 pub(crate) type ActorWork = Arc<dyn Fn(TestInstance) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -85,7 +85,7 @@ pub(crate) struct InitialStore {
 }
 
 fn memory(store: MemoryStore, stays: bool) -> Arc<TombstoneMemory> {
-    let store = Tombstones::new(store, may_come_back);
+    let store = TombstoneStore::new(store, may_come_back);
     Arc::new(if stays { store.that_stay() } else { store })
 }
 

@@ -10,7 +10,7 @@ use jreg_oci::{Algorithm, DESCRIPTORS_MAX, Digest};
 use jreg_registry::{
     Blob, ManifestPush, Registry, RegistryOptions, Repository, Result, UploadChunk,
 };
-use jreg_storage::testing::{Call, Faulty, Gate, ManualClock, Recording};
+use jreg_storage::testing::{Call, FaultyStore, Gate, ManualClock, RecordingStore};
 use jreg_storage::{
     ByteRange, ErrorKind, Key, ListRequest, MemoryStore, PartRules, PutMode, Store,
 };
@@ -22,9 +22,9 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Bench {
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) faults: Arc<Faulty>,
+    pub(crate) faults: Arc<FaultyStore>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) calls: Arc<Recording>,
+    pub(crate) calls: Arc<RecordingStore>,
     pub(crate) registry: Registry,
 }
 
@@ -94,8 +94,8 @@ impl Bench {
         };
         let memory = memory.part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
-        let faults = Arc::new(Faulty::new(memory));
-        let calls = Arc::new(Recording::new(faults.clone()));
+        let faults = Arc::new(FaultyStore::new(memory));
+        let calls = Arc::new(RecordingStore::new(faults.clone()));
         let gate = Arc::new(Gate::new(calls.clone()));
         let registry = Registry::open(gate.clone(), clock.clone(), options).await.unwrap();
         calls.take();

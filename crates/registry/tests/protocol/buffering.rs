@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use jreg_registry::{
     BodyError, Error, Registry, RegistryLimits, RegistryOptions, Repository, UploadChunk,
 };
-use jreg_storage::testing::{Call, Gate, Intercepted, Interceptor, ManualClock};
+use jreg_storage::testing::{Call, Gate, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use tokio::task::JoinHandle;
 
@@ -139,7 +139,7 @@ impl Bench {
         let memory = MemoryStore::builder().remote().part_rules(rules);
         let gate = Arc::new(Gate::new(Arc::new(memory.clock(clock.clone()).build())));
         let meter = Meter::default();
-        let store = Arc::new(Intercepted::with(gate.clone(), meter.clone()));
+        let store = Arc::new(InterceptedStore::with(gate.clone(), meter.clone()));
         let options = RegistryOptions { limits, ..RegistryOptions::default() };
         let registry = Registry::open(store, clock, options).await.unwrap();
         Self { meter, gate, registry }

@@ -842,8 +842,8 @@ async fn bytes_that_nothing_names_once_they_are_old() {
 async fn repairs_on_a_store_that_cannot_remove_a_version() {
     let bench = healthy().await;
     let store = std::sync::Arc::new(
-        jreg_storage::Tombstones::new(
-            jreg_storage::testing::Faulty::new(bench.faults.clone()),
+        jreg_storage::TombstoneStore::new(
+            jreg_storage::testing::FaultyStore::new(bench.faults.clone()),
             jreg_registry::may_come_back,
         )
         .that_stay(),

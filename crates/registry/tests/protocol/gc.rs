@@ -9,7 +9,7 @@ use jreg_registry::{
     UploadChunk,
 };
 use jreg_storage::testing::{Call, Fault};
-use jreg_storage::{ErrorKind, MemoryStore, PutMode, Store, Tombstones};
+use jreg_storage::{ErrorKind, MemoryStore, PutMode, Store, TombstoneStore};
 
 use crate::bench::{Actions, Bench, HOUR, MINUTE, bytes, digest};
 
@@ -533,7 +533,7 @@ async fn uploads_that_nobody_finishes_go_in_the_same_run() {
 async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
     let clock = std::sync::Arc::new(jreg_storage::testing::ManualClock::default());
     let memory = MemoryStore::builder().remote().clock(clock.clone()).build();
-    let store = Tombstones::new(memory, jreg_registry::may_come_back).that_stay();
+    let store = TombstoneStore::new(memory, jreg_registry::may_come_back).that_stay();
     let store = std::sync::Arc::new(store);
     let registry =
         Registry::open(store.clone(), clock.clone(), RegistryOptions::default()).await.unwrap();

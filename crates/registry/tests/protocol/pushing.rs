@@ -10,7 +10,7 @@ use jreg_registry::{
     Repository, Result, TouchPolicy, UploadId, UploadProgress,
 };
 use jreg_registry::{RegistryLimits, UploadChunk};
-use jreg_storage::testing::{Call, Fault, Faulty};
+use jreg_storage::testing::{Call, Fault, FaultyStore};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, PutMode, Store, SystemClock};
 
 use crate::bench::{Bench, HOUR, MINUTE, PART, StoreKind, bytes, digest, open_body};
@@ -351,9 +351,9 @@ async fn completion_that_takes_longer_than_an_hour_links_nothing() {
 }
 
 /// A folder behind a store that is full from the `n`-th part on.
-async fn full_at(folder: &std::path::Path, n: u64) -> (Arc<Faulty>, Registry) {
+async fn full_at(folder: &std::path::Path, n: u64) -> (Arc<FaultyStore>, Registry) {
     let store = Arc::new(FsStore::open(folder, FsOptions::default()).unwrap());
-    let store = Arc::new(Faulty::new(store));
+    let store = Arc::new(FaultyStore::new(store));
     let limits = RegistryLimits { part_bytes: Some(64 * 1024), ..RegistryLimits::default() };
     let options = RegistryOptions { limits, ..RegistryOptions::default() };
     let registry = Registry::open(store.clone(), Arc::new(SystemClock::new()), options).await;

@@ -26,9 +26,11 @@ async fn protection_of(
     digest: &Digest,
     may_remove: impl Fn(&Tag) -> bool,
 ) -> Result<DeleteProtection> {
-    let Some(tags) = repository.all_tags().await? else { return Ok(DeleteProtection::TooMany) };
+    let Some(tags) = repository.list_all_tags().await? else {
+        return Ok(DeleteProtection::TooMany);
+    };
     let kept = tags.into_iter().filter(|tag| !may_remove(tag)).collect();
-    repository.protection(digest, kept).await
+    repository.find_protection(digest, kept).await
 }
 
 /// Writers of one tag in a process take turns; whoever writes another does not wait for them, or a

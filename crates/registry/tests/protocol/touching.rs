@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use jreg_oci::Reference;
 use jreg_registry::{Error, PageRequest, Rule, TouchPolicy, UploadChunk};
-use jreg_storage::testing::{Call, Intercepted, Interceptor, ManualClock};
+use jreg_storage::testing::{Call, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, ETag, ErrorKind, PutMode, SendWindow, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest, push_of};
@@ -320,7 +320,7 @@ async fn is_written_after_sleep(key: &'static str, broken: Option<Rule>) -> bool
     let image = image(&bench).await;
     let count = async || bench.keys("").await.iter().filter(|of| of.as_str().contains(key)).count();
     let sleeper = Sleeper { clock: bench.clock.clone(), before: Mutex::new(Some(key)) };
-    let store = Arc::new(Intercepted::with(bench.calls.clone(), sleeper));
+    let store = Arc::new(InterceptedStore::with(bench.calls.clone(), sleeper));
     let (clock, options) = (bench.clock.clone(), jreg_registry::RegistryOptions::default());
     let registry = jreg_registry::Registry::open(store.clone(), clock, options).await.unwrap();
     let registry = broken.map_or_else(|| registry.clone(), |rule| registry.without(rule));

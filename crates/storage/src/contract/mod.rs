@@ -166,7 +166,7 @@ async fn list_all(store: &dyn Store, prefix: &str) -> Vec<String> {
     }
 }
 
-/// Runs the same thing sixteen times at once and gives the answers.
+/// Runs the same thing sixteen times at once and gives the responses.
 async fn sixteen<T, F>(run: impl Fn(u8) -> F) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,

@@ -1,4 +1,4 @@
-//! [`Folders`]: which folders are there for good, and who may use one at the same time.
+//! [`FolderLocks`]: which folders are there for good, and who may use one at the same time.
 //!
 //! Folders come with the first key below them and go with the last. Each is guarded by a lock
 //! out of a fixed number (*stripes*):
@@ -11,10 +11,10 @@
 //! - who removes an empty folder holds its parent shared and the folder exclusively.
 //!
 //! *Known* folders exist, and are *settled* once they are durable, which who needs it sees to
-//! ([`Folders::settle`]): a file that is in the log brings its folders along. One is forgotten only
+//! ([`FolderLocks::settle`]): a file that is in the log brings its folders along. One is forgotten only
 //! together with its removal, so what is known stays true as long as the folder's lock is held.
 //! The last rule needs two locks; parent and folder come from different sets of stripes (by the parity
-//! of their depth), and the second is only tried, so there is no cycle to wait in. Whoever writes two
+//! of their depth), and the second is only tried, so there is no cycle to wait in. A write of two
 //! files holds both folders shared, and takes their locks in one order: the even first, then by index.
 
 use std::cmp::Ordering;
@@ -28,7 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 use super::disk::Disk;
 use super::failure;
-use super::names::NamesCache;
+use super::name_cache::NamesCache;
 use super::sync::Syncs;
 use crate::{Error, ErrorKind, Result};
 
@@ -57,7 +57,7 @@ impl Stripes {
         self.0.get(self.index(name)).expect("index is below the length")
     }
 
-    /// The locks of two names in the order in which whoever takes both takes them; one, if it is
+    /// The locks of two names in the order in which both are taken; one, if it is
     /// the lock of both.
     fn of_both(&self, one: &str, other: &str) -> (&RwLock<()>, Option<&RwLock<()>>) {
         match self.index(one).cmp(&self.index(other)) {
@@ -75,14 +75,18 @@ impl Stripes {
         take_exclusive(self.of(name))
     }
 
-    pub(super) fn both_exclusive(&self, one: &str, other: &str) -> Both<RwLockWriteGuard<'_, ()>> {
+    pub(super) fn both_exclusive(
+        &self,
+        one: &str,
+        other: &str,
+    ) -> StripePair<RwLockWriteGuard<'_, ()>> {
         let (first, second) = self.of_both(one, other);
-        Both { _first: take_exclusive(first), _second: second.map(take_exclusive) }
+        StripePair { _first: take_exclusive(first), _second: second.map(take_exclusive) }
     }
 
-    fn both_shared(&self, one: &str, other: &str) -> Both<RwLockReadGuard<'_, ()>> {
+    fn both_shared(&self, one: &str, other: &str) -> StripePair<RwLockReadGuard<'_, ()>> {
         let (first, second) = self.of_both(one, other);
-        Both { _first: take_shared(first), _second: second.map(take_shared) }
+        StripePair { _first: take_shared(first), _second: second.map(take_shared) }
     }
 
     fn try_exclusive(&self, name: &str) -> Option<RwLockWriteGuard<'_, ()>> {
@@ -100,14 +104,14 @@ fn take_exclusive(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
 
 /// Two names that are held.
 #[must_use]
-pub(super) struct Both<G> {
+pub(super) struct StripePair<G> {
     _first: G,
     _second: Option<G>,
 }
 
 /// The folders below a root, each named as keys are: `"a/b"`, and `""` for the root itself.
 #[derive(Debug)]
-pub(super) struct Folders {
+pub(super) struct FolderLocks {
     root: PathBuf,
     disk: Disk,
     even: Stripes,
@@ -125,7 +129,7 @@ pub(super) fn parent(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-impl Folders {
+impl FolderLocks {
     pub(super) fn new(root: PathBuf, device: Option<u64>, disk: Disk) -> Self {
         let (even, odd) = (Stripes::new(FOLDER_STRIPES), Stripes::new(FOLDER_STRIPES));
         let (known, names) = (Mutex::default(), NamesCache::default());
@@ -157,7 +161,11 @@ impl Folders {
     }
 
     /// Holds two folders in which files change.
-    pub(super) fn both_shared(&self, one: &str, other: &str) -> Both<RwLockReadGuard<'_, ()>> {
+    pub(super) fn both_shared(
+        &self,
+        one: &str,
+        other: &str,
+    ) -> StripePair<RwLockReadGuard<'_, ()>> {
         let (of_one, of_other) = (self.stripes(one), self.stripes(other));
         if std::ptr::eq(of_one, of_other) {
             return of_one.both_shared(one, other);
@@ -166,7 +174,7 @@ impl Folders {
             true => (one, other),
             false => (other, one),
         };
-        Both { _first: self.even.shared(even), _second: Some(self.odd.shared(odd)) }
+        StripePair { _first: self.even.shared(even), _second: Some(self.odd.shared(odd)) }
     }
 
     /// Holds a folder whose names are read, or in which a folder is made.

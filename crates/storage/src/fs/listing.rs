@@ -13,14 +13,14 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType};
 
-use super::{Inner, failure, names};
+use super::{FsInner, failure, name_cache};
 use crate::{Error, Key, ListPage, ListRequest, Listed, Result};
 
 /// How many names of a folder are kept in memory at least.
 const NAMES_MAX: usize = 1024;
 
 /// A page as it grows.
-struct Page<'r> {
+struct PageBuilder<'r> {
     request: &'r ListRequest,
     entries: Vec<Listed>,
     prefixes: Vec<String>,
@@ -30,14 +30,14 @@ struct Page<'r> {
 }
 
 /// Some of the names in a folder, in order.
-struct Names {
+struct FolderNames {
     /// Full keys of files, and of folders with a `/` at the end.
     sorted: Vec<String>,
     /// Whether the folder has more after these.
     more: bool,
 }
 
-impl Page<'_> {
+impl PageBuilder<'_> {
     /// Whether a file, or anything below a folder, can be on the page.
     fn wants(&self, name: &str) -> bool {
         let prefix = self.request.prefix.as_str();
@@ -89,12 +89,12 @@ fn is_folder(name: &str) -> bool {
     name.ends_with('/')
 }
 
-impl Inner {
+impl FsInner {
     pub(super) fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        // Before anything is read: what is written from now on is not older than the answer.
+        // Before anything is read: what is written from now on is not older than the response.
         let date = self.clock.now();
         let (entries, prefixes) = (Vec::new(), Vec::new());
-        let mut page = Page { request, entries, prefixes, last: None, cut: false };
+        let mut page = PageBuilder { request, entries, prefixes, last: None, cut: false };
         let folder =
             request.prefix.rfind('/').and_then(|end| request.prefix.get(..=end)).unwrap_or("");
         if is_valid(&format!("{folder}x")) {
@@ -105,7 +105,7 @@ impl Inner {
     }
 
     /// Adds what a folder (`""`, or with a `/` at its end) holds to the page, until it is full.
-    fn walk(&self, folder: &str, page: &mut Page<'_>) -> Result<()> {
+    fn walk(&self, folder: &str, page: &mut PageBuilder<'_>) -> Result<()> {
         let mut after: Option<String> = None;
         // Looking files up from here spares the way from the root for each.
         let Some(opened) = self.open_folder(folder)? else { return Ok(()) };
@@ -131,7 +131,7 @@ impl Inner {
         opened.map_or_else(|error| absent_is(None, error), |file| Ok(Some(file)))
     }
 
-    fn visit(&self, name: &str, folder: &File, page: &mut Page<'_>) -> Result<()> {
+    fn visit(&self, name: &str, folder: &File, page: &mut PageBuilder<'_>) -> Result<()> {
         if page.folds(name) {
             if self.holds_a_key(name)? && page.admit(name) {
                 page.prefixes.push(name.to_owned());
@@ -151,7 +151,12 @@ impl Inner {
 
     /// The smallest names in a folder that a page wants, after one. A folder that is gone holds
     /// none.
-    fn names(&self, folder: &str, page: &Page<'_>, after: Option<&str>) -> Result<Names> {
+    fn names(
+        &self,
+        folder: &str,
+        page: &PageBuilder<'_>,
+        after: Option<&str>,
+    ) -> Result<FolderNames> {
         let max = page.request.limit.saturating_add(1).max(NAMES_MAX);
         if let Some(names) = self.names_known(folder, page, after, max) {
             return Ok(names);
@@ -168,18 +173,18 @@ impl Inner {
             }
             true
         })?;
-        Ok(Names { sorted: smallest.into_sorted_vec(), more })
+        Ok(FolderNames { sorted: smallest.into_sorted_vec(), more })
     }
 
     /// The same of a folder whose names are remembered.
     fn names_known(
         &self,
         folder: &str,
-        page: &Page<'_>,
+        page: &PageBuilder<'_>,
         after: Option<&str>,
         max: usize,
-    ) -> Option<Names> {
-        let mut names = Names { sorted: Vec::new(), more: false };
+    ) -> Option<FolderNames> {
+        let mut names = FolderNames { sorted: Vec::new(), more: false };
         let first = page.first(folder);
         let from = match after {
             Some(after) if after >= first => Bound::Excluded(after),
@@ -242,7 +247,7 @@ impl Inner {
                 continue;
             }
             let full = if is_folder { full + "/" } else { full };
-            if all.len() <= names::REMEMBERED_MAX {
+            if all.len() <= name_cache::REMEMBERED_MAX {
                 all.push(full.clone());
             }
             if !see(full) {

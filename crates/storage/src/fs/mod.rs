@@ -7,10 +7,10 @@
 //!
 //! A folder cannot hold one key below another (`a` and `a/b`): such a write is `Refused`.
 //!
-//! Empty folders go with their last key. One whose removal would have to wait for somebody stays,
-//! which nobody sees: a listing shows keys, and common prefixes of keys.
+//! Empty folders go with their last key. One whose removal would have to wait for a lock stays,
+//! which is invisible: a listing shows keys, and common prefixes of keys.
 //!
-//! The folder may go away under the store: moved, removed, unmounted. Every operation looks, before
+//! The folder may vanish under the store: moved, removed, unmounted. Every operation checks, before
 //! and after, whether the path still leads to the folder that was locked; if not, all is
 //! `Unavailable`, so that an empty mount point is not taken for an empty store.
 //!
@@ -21,21 +21,21 @@
 //! file that is open, once the file at the path is seen to be the same, so the root is not looked at. So is what is absent, if the root is still ours.
 
 mod disk;
+mod disk_waits;
 mod failure;
 mod folders;
-mod known;
 mod listing;
-mod log;
 mod modes;
-mod names;
+mod name_cache;
 mod pairs;
 mod reading;
+mod record_cache;
 mod records;
 mod reserve;
 mod root;
 mod sync;
 mod uploads;
-mod watch;
+mod wal;
 
 use std::io;
 use std::panic::resume_unwind;
@@ -49,15 +49,15 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::disk::Disk;
-use self::folders::{Folders, Stripes};
-use self::known::Known;
-use self::log::{Log, ReplayError};
-use self::reading::Files;
-use self::reserve::Reserve;
-use self::root::Root;
+use self::disk_waits::{DiskWaits, WaitGuard};
+use self::folders::{FolderLocks, Stripes};
+use self::reading::OpenFiles;
+use self::record_cache::RecordCache;
+use self::reserve::DiskReserve;
+use self::root::FsRoot;
 use self::sync::Syncs;
-use self::uploads::{STAGING, Uploads};
-use self::watch::{WaitGuard, Watch};
+use self::uploads::{FsUploads, STAGING};
+use self::wal::{ReplayError, Wal};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
     OpenFile, PairOutcome, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
@@ -67,7 +67,7 @@ use crate::{
 #[cfg(feature = "testing")]
 pub use self::disk::SyscallHook;
 pub use self::disk::{Syscall, SyscallTarget};
-pub use self::root::OpenError;
+pub use self::root::FsOpenError;
 pub use self::sync::{Durability, SyncCounts};
 
 /// What the name of a temporary file starts with. The run and a number follow.
@@ -75,12 +75,12 @@ const TEMPORARY: &str = ".tmp-";
 /// The largest record that is written with the space that is kept back, in bytes.
 const RESERVED_BYTES_MAX: usize = 64 * 1024;
 /// Number of locks that keys share. A read waits for a write whose key has the same one, and for its
-/// sync: while [`WRITES_MAX`] writes are under way, one read of a thousand does.
+/// sync: while [`WRITES_MAX`] writes are in flight, one read of a thousand does.
 const KEY_STRIPES: usize = 65_536;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// Maximum number of writes under way: each holds a thread until it is durable.
+/// Maximum number of writes in flight: each holds a thread until it is durable.
 const WRITES_MAX: usize = 64;
-/// Maximum number of listings under way: each may wait for the writes in its folder.
+/// Maximum number of listings in flight: each may wait for the writes in its folder.
 const LISTINGS_MAX: usize = 16;
 /// Number of threads that neither writes nor listings take.
 const READ_THREADS: usize = 32;
@@ -127,7 +127,7 @@ impl Default for FsOptions {
 /// calls that run are over; streams that are open stay readable.
 #[derive(Debug)]
 pub struct FsStore {
-    inner: Arc<Inner>,
+    inner: Arc<FsInner>,
     /// A permit for each thread that writes may hold.
     writes: Arc<Semaphore>,
     /// A permit for each thread that listings may hold.
@@ -135,28 +135,28 @@ pub struct FsStore {
 }
 
 #[derive(Debug)]
-struct Inner {
+struct FsInner {
     clock: Arc<dyn Clock>,
     disk: Disk,
     /// Reads, writes and listings, and changes on their way into the log.
-    watch: Watch,
+    watch: DiskWaits,
     /// What is kept back for writes that free space.
-    reserve: Reserve,
+    reserve: DiskReserve,
     reserved_for: Vec<String>,
     syncs: Arc<Syncs>,
     /// Files that are open for those who will read them next.
-    files: Files,
+    files: OpenFiles,
     /// Records, for those who will read them next.
-    known: Known,
+    known: RecordCache,
     /// Makes small changes durable. It is declared, and so ends, before the root, which is let go
     /// when its log is no longer needed. `None`: nothing is synced, or this system has no log.
-    log: Option<Log>,
-    folders: Folders,
+    log: Option<Wal>,
+    folders: FolderLocks,
     keys: Stripes,
-    uploads: Uploads,
+    uploads: FsUploads,
     run: String,
     temporaries: AtomicU64,
-    root: Root,
+    root: FsRoot,
     /// How much of the next part fits on the disk.
     #[cfg(test)]
     room: std::sync::Mutex<Option<usize>>,
@@ -165,7 +165,7 @@ struct Inner {
 impl FsStore {
     /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
     /// [`FsOptions::lock_wait`] at the most while another process owns the folder.
-    pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, OpenError> {
+    pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, FsOpenError> {
         Self::open_on(root.as_ref(), options, Disk::default())
     }
 
@@ -175,46 +175,46 @@ impl FsStore {
         root: impl AsRef<Path>,
         options: FsOptions,
         hook: Arc<dyn SyscallHook>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, FsOpenError> {
         Self::open_on(root.as_ref(), options, Disk::with(hook))
     }
 
-    fn open_on(root: &Path, options: FsOptions, disk: Disk) -> Result<Self, OpenError> {
+    fn open_on(root: &Path, options: FsOptions, disk: Disk) -> Result<Self, FsOpenError> {
         let FsOptions { durability, clock, lock_wait, cache_bytes, private_folders, reserved_for } =
             options;
-        let root = Root::open(root, durability, lock_wait)?;
+        let root = FsRoot::open(root, durability, lock_wait)?;
         modes::restrict(root.path(), private_folders).log(root.path());
-        let io = |source| OpenError::Io { root: root.path().to_owned(), source };
-        let replayed = match log::replay(root.path(), &disk) {
-            Err(ReplayError::Io(error)) if log::is_full(&error) => {
-                Reserve::remove(root.path(), &disk).map_err(io)?;
-                log::replay(root.path(), &disk)
+        let io = |source| FsOpenError::Io { root: root.path().to_owned(), source };
+        let replayed = match wal::replay(root.path(), &disk) {
+            Err(ReplayError::Io(error)) if wal::is_full(&error) => {
+                DiskReserve::remove(root.path(), &disk).map_err(io)?;
+                wal::replay(root.path(), &disk)
             }
             replayed => replayed,
         };
         replayed.map_err(|error| match error {
             ReplayError::Io(source) => io(source),
             ReplayError::Damaged { path, offset, what } => {
-                OpenError::DamagedLog { path, offset, what }
+                FsOpenError::DamagedLog { path, offset, what }
             }
         })?;
         let syncs = Arc::new(Syncs::new(durability, disk.clone()));
-        let watch = Watch::default();
-        let log = Log::start(root.path(), &disk, &syncs, &watch).map_err(io)?;
+        let watch = DiskWaits::default();
+        let log = Wal::start(root.path(), &disk, &syncs, &watch).map_err(io)?;
         let device = log.as_ref().map(|_| root.device());
-        let inner = Inner {
+        let inner = FsInner {
             clock,
             watch: watch.clone(),
-            reserve: Reserve::open(root.path(), &disk),
+            reserve: DiskReserve::open(root.path(), &disk),
             reserved_for,
             log,
             disk: disk.clone(),
             syncs,
-            files: Files::default(),
-            known: Known::new(cache_bytes),
-            folders: Folders::new(root.path().to_owned(), device, disk),
+            files: OpenFiles::default(),
+            known: RecordCache::new(cache_bytes),
+            folders: FolderLocks::new(root.path().to_owned(), device, disk),
             keys: Stripes::new(KEY_STRIPES),
-            uploads: Uploads::default(),
+            uploads: FsUploads::default(),
             run: uuid::Uuid::new_v4().simple().to_string(),
             temporaries: AtomicU64::new(0),
             root,
@@ -233,35 +233,35 @@ impl FsStore {
         self.inner.syncs.counts()
     }
 
-    /// Reads in the folder. How long it takes counts for [`Store::longest_wait`].
+    /// Reads in the folder. How long it takes counts for [`StoreHealth::longest_wait`].
     async fn read_in<T: Send + 'static>(
         &self,
         key: impl Into<String>,
-        read: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        read: impl FnOnce(&FsInner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.run(None, key, move |inner| inner.watched(read)).await
     }
 
     /// Writes in the folder, which may wait for a sync. How long it takes, with the wait for a permit,
-    /// counts for [`Store::longest_wait`].
+    /// counts for [`StoreHealth::longest_wait`].
     async fn write_in<T: Send + 'static>(
         &self,
         key: impl Into<String>,
-        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&FsInner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let wait = self.inner.watch.begin();
         let permit = permit(&self.writes).await;
         self.run(Some((permit, wait)), key, work).await
     }
 
-    /// Works in the folder, if it is still ours. What was found is believed, and what was written
-    /// acknowledged, only if it was ours to the end. The permit is the thread's, and not that of
-    /// whoever waits for it, who may go away.
+    /// Works in the folder, if it is still ours. A result is returned only if it was ours to
+    /// the end. The permit is the thread's, and not
+    /// the caller's, whose future may be dropped.
     async fn run<T: Send + 'static>(
         &self,
         permit: Option<(OwnedSemaphorePermit, WaitGuard)>,
         key: impl Into<String>,
-        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&FsInner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, key) = (self.inner.clone(), key.into());
         blocking(key.clone(), move || {
@@ -275,7 +275,7 @@ impl FsStore {
     }
 }
 
-impl Inner {
+impl FsInner {
     /// Reads, and is seen to wait meanwhile.
     fn watched<T>(&self, read: impl FnOnce(&Self) -> T) -> T {
         let _wait = self.watch.begin();
@@ -334,7 +334,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for FsInner {
     fn drop(&mut self) {
         if self.syncs.durability() == Durability::Relaxed && self.uploads.sync_all().is_err() {
             self.root.stops_uncleanly();
@@ -347,7 +347,7 @@ fn is_full<T>(done: &Result<T>) -> bool {
 }
 
 async fn permit(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(permits).acquire_owned().await.expect("nobody closes the permits of a store")
+    Arc::clone(permits).acquire_owned().await.expect("the permits of a store are never closed")
 }
 
 /// Runs blocking work on tokio's pool for it.
@@ -433,7 +433,7 @@ impl Store for FsStore {
         }
         let (request, wait) = (request.clone(), self.inner.watch.begin());
         let permit = permit(&self.listings).await;
-        let work = move |inner: &Inner| inner.list(&request);
+        let work = move |inner: &FsInner| inner.list(&request);
         self.run(Some((permit, wait)), prefix, work).await
     }
 
@@ -507,7 +507,7 @@ mod tests {
 
     /// More than goes through the log.
     fn large() -> Bytes {
-        vec![1; usize::try_from(log::LOGGED_BYTES_MAX).unwrap() + 1].into()
+        vec![1; usize::try_from(wal::LOGGED_BYTES_MAX).unwrap() + 1].into()
     }
 
     /// It is neither hashed for a version nor kept in memory, large or small.
@@ -636,7 +636,7 @@ mod tests {
         let (root, store) = open();
         put(&store, "a").await.unwrap();
         store.inner.syncs.log_is_full.store(true, Ordering::SeqCst);
-        let bytes = Bytes::from(vec![1; usize::try_from(log::LOGGED_BYTES_MAX).unwrap()]);
+        let bytes = Bytes::from(vec![1; usize::try_from(wal::LOGGED_BYTES_MAX).unwrap()]);
         for _ in 0..50 {
             let key = "b".parse().unwrap();
             store.put(&key, bytes.clone(), PutMode::Overwrite).await.unwrap();

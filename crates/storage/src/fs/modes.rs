@@ -2,7 +2,7 @@
 //!
 //! Files and folders are created with [`FILE_MODE`] and [`FOLDER_MODE`], so no umask makes them
 //! wider. [`restrict`] narrows what an earlier version created under a wider umask. A folder that
-//! nobody else can enter protects everything below it, so only the root, the files in the root and
+//! no other user can enter protects everything below it, so only the root, the files in the root and
 //! the folders with secrets are looked at: starting takes the same time however much is stored.
 
 use std::fs::{self, Metadata, Permissions};

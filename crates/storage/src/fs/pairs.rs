@@ -1,18 +1,18 @@
 //! Two objects that become durable together: one entry after the other in the log, and one sync.
 //!
-//! Both keys are held from the look at what is there until both are durable, so nobody acts on the
-//! first before the second is there, either. Whoever holds two folders or two keys has taken them
-//! in the order of their locks, and folders before keys: nobody waits for somebody who waits.
+//! Both keys are held from the look at what is there until both are durable, so no operation
+//! acts on the first before the second is there, either. Two folders or two keys are locked in the
+//! order of their locks, and folders before keys: there is no deadlock.
 
 use std::time::SystemTime;
 
 use super::folders::parent;
-use super::log::{Change, LOGGED_BYTES_MAX, Log, Refused};
-use super::records::{Temporary, etag, taken};
-use super::{Inner, failure};
+use super::records::{TemporaryFile, etag, taken};
+use super::wal::{LOGGED_BYTES_MAX, Wal, WalEntry, WalRefusal};
+use super::{FsInner, failure};
 use crate::{ETag, PairOutcome, Put, Result, Written};
 
-impl Inner {
+impl FsInner {
     /// Puts one object, and then another.
     pub(super) fn put_both(&self, first: &Put, then: &Put) -> Result<PairOutcome> {
         let version = &etag(&then.bytes);
@@ -40,7 +40,7 @@ impl Inner {
     /// not be written.
     fn put_both_logged(
         &self,
-        log: &Log,
+        log: &Wal,
         puts: [&Put; 2],
         version: &ETag,
     ) -> Result<Option<PairOutcome>> {
@@ -56,8 +56,8 @@ impl Inner {
         }
         let logged = match log.write(puts.map(|put| change(put, modified)).into()) {
             Ok(logged) => logged,
-            Err(Refused::Full) => return Ok(None),
-            Err(Refused::Failed(error)) => return Err(failure::ambiguous(&first.key, error)),
+            Err(WalRefusal::Full) => return Ok(None),
+            Err(WalRefusal::Failed(error)) => return Err(failure::ambiguous(&first.key, error)),
         };
         let [of_first, of_then] = temporaries;
         let shown = self
@@ -76,14 +76,14 @@ impl Inner {
     }
 
     /// Writes the file that is to have the key's name.
-    fn stage(&self, put: &Put, modified: SystemTime) -> Result<Temporary> {
+    fn stage(&self, put: &Put, modified: SystemTime) -> Result<TemporaryFile> {
         let Put { key, bytes, .. } = put;
         let folder = parent(key.as_str());
         self.folders.within(folder, |folder| self.write_temporary(key, folder, bytes, modified))
     }
 
-    /// Gives a file its name; a record's version is told.
-    fn show(&self, put: &Put, temporary: Temporary, version: Option<&ETag>) -> Result<()> {
+    /// Gives a file its name, and notes a record's version.
+    fn show(&self, put: &Put, temporary: TemporaryFile, version: Option<&ETag>) -> Result<()> {
         let path = self.path(&put.key);
         let renamed = temporary.rename(&path);
         self.appeared(&put.key, &renamed);
@@ -93,6 +93,6 @@ impl Inner {
     }
 }
 
-fn change(put: &Put, modified: SystemTime) -> Change {
-    Change::Put { path: put.key.to_string(), modified, bytes: put.bytes.clone() }
+fn change(put: &Put, modified: SystemTime) -> WalEntry {
+    WalEntry::Put { path: put.key.to_string(), modified, bytes: put.bytes.clone() }
 }

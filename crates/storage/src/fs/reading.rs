@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use super::known::Stamp;
-use super::watch::Watch;
-use super::{Inner, blocking, failure};
+use super::disk_waits::DiskWaits;
+use super::record_cache::FileStamp;
+use super::{FsInner, blocking, failure};
 use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
 
 /// How many bytes a stream reads at a time. One chunk is in memory for each open stream.
@@ -23,23 +23,23 @@ const FILES_OPEN_MAX: usize = 128;
 /// Files that are open: opening one again takes longer than reading a small one. As of records, one is
 /// believed only while the file at its path is the same and has not changed: somebody may have put
 /// back what the disk had lost.
-pub(super) struct Files(Mutex<Open>);
+pub(super) struct OpenFiles(Mutex<Open>);
 
-type Open = quick_cache::unsync::Cache<Key, (Stamp, Arc<OpenFile>)>;
+type Open = quick_cache::unsync::Cache<Key, (FileStamp, Arc<OpenFile>)>;
 
-impl Default for Files {
+impl Default for OpenFiles {
     fn default() -> Self {
         Self(Mutex::new(quick_cache::unsync::Cache::new(FILES_OPEN_MAX)))
     }
 }
 
-impl fmt::Debug for Files {
+impl fmt::Debug for OpenFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Files").finish_non_exhaustive()
+        f.debug_struct("OpenFiles").finish_non_exhaustive()
     }
 }
 
-impl Files {
+impl OpenFiles {
     fn lock(&self) -> MutexGuard<'_, Open> {
         // It is whole between any two of its calls.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,7 +48,7 @@ impl Files {
     /// The open file of a key whose file is at `path`.
     pub(super) fn get(&self, key: &Key, path: &Path) -> Option<Arc<OpenFile>> {
         let (stamp, open) = self.lock().get(key).cloned()?;
-        let is_same = fs::metadata(path).is_ok_and(|metadata| stamp == Stamp::of(&metadata));
+        let is_same = fs::metadata(path).is_ok_and(|metadata| stamp == FileStamp::of(&metadata));
         is_same.then_some(open)
     }
 
@@ -58,7 +58,7 @@ impl Files {
     }
 }
 
-impl Inner {
+impl FsInner {
     /// Opens an object's file, and keeps it open.
     pub(super) fn open_file(&self, key: &Key) -> Result<Arc<OpenFile>> {
         let _held = self.keys.shared(key.as_str());
@@ -68,7 +68,7 @@ impl Inner {
         }
         let (file, metadata) = opened?;
         let open = Arc::new(OpenFile { file, size_bytes: metadata.len() });
-        self.files.lock().insert(key.clone(), (Stamp::of(&metadata), Arc::clone(&open)));
+        self.files.lock().insert(key.clone(), (FileStamp::of(&metadata), Arc::clone(&open)));
         Ok(open)
     }
 
@@ -83,14 +83,14 @@ impl Inner {
 }
 
 /// Streams a range of an open file. A file that ends early is an error, never a short stream.
-pub(super) fn stream(key: Key, file: File, range: ByteRange, watch: &Watch) -> ByteStream {
+pub(super) fn stream(key: Key, file: File, range: ByteRange, watch: &DiskWaits) -> ByteStream {
     let (file, watch) = (Arc::new(file), watch.clone());
     let open = move || (key.clone(), file.clone(), watch.clone());
     futures::stream::try_unfold(range, move |rest| next(open(), rest)).into_stream().boxed()
 }
 
 async fn next(
-    (key, file, watch): (Key, Arc<File>, Watch),
+    (key, file, watch): (Key, Arc<File>, DiskWaits),
     rest: ByteRange,
 ) -> Result<Option<(Bytes, ByteRange)>> {
     if rest.is_empty() {

@@ -3,8 +3,8 @@
 //! A write goes to a temporary file in the key's folder, which takes the key's name in one step.
 //! What is small is in the log before that; what is not is synced, and its folder after it. The
 //! key is held exclusively from the look at what is there until the new version is durable, and
-//! every look-up holds it shared for a moment. So a compare-and-swap is one step to everybody, and
-//! nobody is told of a version that a crash could still take back.
+//! every look-up holds it shared for a moment. So a compare-and-swap is atomic, and no
+//! version is returned that a crash could still take back.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,9 +18,9 @@ use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
 use super::folders::parent;
-use super::known::{Found, KnownRecord, Stamp};
-use super::log::{Applied, Change, LOGGED_BYTES_MAX, Log, Pending, Refused};
-use super::{Inner, failure};
+use super::record_cache::{CachedLookup, CachedRecord, FileStamp};
+use super::wal::{AppliedEntries, LOGGED_BYTES_MAX, PendingEntries, Wal, WalEntry, WalRefusal};
+use super::{FsInner, failure};
 use crate::{
     ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
 };
@@ -29,13 +29,13 @@ use crate::{
 const ETAG_BYTES: usize = 16;
 
 /// A file that goes away unless it is given a name.
-pub(super) struct Temporary {
+pub(super) struct TemporaryFile {
     path: PathBuf,
     disk: Disk,
     is_renamed: bool,
 }
 
-impl Temporary {
+impl TemporaryFile {
     /// Gives it a name.
     pub(super) fn rename(mut self, to: &Path) -> io::Result<()> {
         self.disk.rename(&self.path, to)?;
@@ -44,7 +44,7 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if !self.is_renamed {
             // One that stays is swept by a listing of the next run.
@@ -66,7 +66,7 @@ pub(super) fn modified(key: &Key, metadata: &Metadata) -> Result<SystemTime> {
     metadata.modified().map_err(|error| failure::ambiguous(key, error))
 }
 
-impl Inner {
+impl FsInner {
     pub(super) fn path(&self, key: &Key) -> PathBuf {
         self.root.path().join(key.as_str())
     }
@@ -104,7 +104,7 @@ impl Inner {
     }
 
     /// Reads what is at a key, which is held.
-    fn find(&self, key: &Key) -> Result<Found> {
+    fn find(&self, key: &Key) -> Result<CachedLookup> {
         let (file, metadata) = match self.open_held(key) {
             Ok(open) => open,
             Err(error) if error.is_not_found() => return Ok(None),
@@ -112,17 +112,17 @@ impl Inner {
         };
         let last_modified = modified(key, &metadata)?;
         let bytes = self.read_record(key, &file, metadata.len())?;
-        Ok(Some(KnownRecord {
+        Ok(Some(CachedRecord {
             etag: etag(&bytes),
             bytes,
             last_modified,
-            stamp: Stamp::of(&metadata),
+            stamp: FileStamp::of(&metadata),
         }))
     }
 
-    /// What was found as an answer.
-    pub(super) fn record(&self, key: &Key, found: Found) -> Result<Record> {
-        let KnownRecord { bytes, etag, last_modified, .. } =
+    /// A record from what was found.
+    pub(super) fn record(&self, key: &Key, found: CachedLookup) -> Result<Record> {
+        let CachedRecord { bytes, etag, last_modified, .. } =
             found.ok_or_else(|| Error::new(ErrorKind::NotFound, key))?;
         Ok(Record { bytes, etag, last_modified, date: self.clock.now() })
     }
@@ -149,7 +149,7 @@ impl Inner {
         Ok(Written { etag, date: self.clock.now() })
     }
 
-    /// Puts a record of this version, or an object that nobody asks the version of: whoever stores
+    /// Puts a record of this version, or an object whose version is not needed: the writer of
     /// a large one has hashed it for its digest, and once more would cost as much again.
     pub(super) fn put_object(
         &self,
@@ -176,7 +176,7 @@ impl Inner {
     /// Puts an object by way of the log, unless that is full.
     fn put_logged(
         &self,
-        log: &Log,
+        log: &Wal,
         (key, folder): (&Key, &Path),
         (bytes, version): (&Bytes, Option<&ETag>),
         mode: &PutMode,
@@ -186,11 +186,11 @@ impl Inner {
         let _held = self.keys.exclusive(key.as_str());
         self.check_held(key, mode)?;
         let path = key.to_string();
-        let put = Change::Put { path, modified, bytes: bytes.clone() };
+        let put = WalEntry::Put { path, modified, bytes: bytes.clone() };
         let logged = match log.write(vec![put]) {
             Ok(logged) => logged,
-            Err(Refused::Full) => return Ok(false),
-            Err(Refused::Failed(error)) => return Err(failure::ambiguous(key, error)),
+            Err(WalRefusal::Full) => return Ok(false),
+            Err(WalRefusal::Failed(error)) => return Err(failure::ambiguous(key, error)),
         };
         let renamed = temporary.rename(&self.path(key));
         drop(logged);
@@ -208,8 +208,8 @@ impl Inner {
         let Some(etag) = version.cloned() else { return };
         let Ok(metadata) = self.disk.metadata(&self.path(key)) else { return };
         let Ok(last_modified) = metadata.modified() else { return };
-        let (bytes, stamp) = (bytes.clone(), Stamp::of(&metadata));
-        self.known.set(key, Some(KnownRecord { bytes, etag, last_modified, stamp }));
+        let (bytes, stamp) = (bytes.clone(), FileStamp::of(&metadata));
+        self.known.set(key, Some(CachedRecord { bytes, etag, last_modified, stamp }));
     }
 
     /// Puts an object by its own syncs.
@@ -245,7 +245,7 @@ impl Inner {
     /// After a change that is in the log could not be applied: takes its files out of the log, as they
     /// are. What the log has of them may be their only durable copy, so they are synced first. Their
     /// folders are held.
-    pub(super) fn retract(&self, log: &Log, key: &Key, paths: &[&str]) -> Result<()> {
+    pub(super) fn retract(&self, log: &Wal, key: &Key, paths: &[&str]) -> Result<()> {
         let synced = paths.iter().try_for_each(|path| {
             match self.disk.open(&self.root.path().join(path)) {
                 Ok(file) => self.syncs.file(&file)?,
@@ -297,7 +297,7 @@ impl Inner {
         folder: &Path,
         bytes: &[u8],
         modified: SystemTime,
-    ) -> Result<Temporary> {
+    ) -> Result<TemporaryFile> {
         let path = folder.join(self.temporary_name());
         let file = match self.disk.create_new(&path) {
             Ok(file) => file,
@@ -306,7 +306,7 @@ impl Inner {
             }
             Err(error) => return Err(failure::write(key, error)),
         };
-        let temporary = Temporary { path, disk: self.disk.clone(), is_renamed: false };
+        let temporary = TemporaryFile { path, disk: self.disk.clone(), is_renamed: false };
         self.disk
             .write_at(&file, bytes, 0)
             .and_then(|()| self.disk.set_modified(&file, modified))
@@ -355,47 +355,53 @@ impl Inner {
     }
 
     /// Hands a delete to the log and applies it. So the next key may be locked before it is durable.
-    fn submit_and_remove(&self, key: &Key) -> Result<Option<Applied>> {
+    fn submit_and_remove(&self, key: &Key) -> Result<Option<AppliedEntries>> {
         let pending = self.submit_delete(key)?;
         let removed = self.remove(key);
-        let applied = pending.map(Pending::applied);
+        let applied = pending.map(PendingEntries::applied);
         let Err(error) = removed else { return Ok(applied) };
-        match (applied.map(Applied::wait), &self.log) {
+        match (applied.map(AppliedEntries::wait), &self.log) {
             (Some(Ok(())), Some(log)) => self.retract(log, key, &[key.as_str()])?,
-            (Some(Err(Refused::Failed(error))), _) => return Err(failure::ambiguous(key, error)),
+            (Some(Err(WalRefusal::Failed(error))), _) => {
+                return Err(failure::ambiguous(key, error));
+            }
             // The log has nothing of it.
-            (Some(Ok(()) | Err(Refused::Full)) | None, _) => {}
+            (Some(Ok(()) | Err(WalRefusal::Full)) | None, _) => {}
         }
         Err(error)
     }
 
     /// Hands a delete to the log. It may show before it is durable: there are no bytes that could
     /// come later than a name.
-    fn submit_delete(&self, key: &Key) -> Result<Option<Pending<'_>>> {
+    fn submit_delete(&self, key: &Key) -> Result<Option<PendingEntries<'_>>> {
         let Some(log) = &self.log else { return Ok(None) };
         Ok(match self.there(key)? {
             Some(metadata) if !metadata.is_dir() => {
                 self.folders.check_device(key.as_str(), &metadata)?;
-                Some(log.submit(vec![Change::Delete { path: key.to_string() }]))
+                Some(log.submit(vec![WalEntry::Delete { path: key.to_string() }]))
             }
             Some(_) | None => None,
         })
     }
 
     /// Waits until deletes in one folder are durable.
-    pub(super) fn end_deletes(&self, key: &Key, deletes: Vec<Option<Applied>>) -> Result<()> {
+    pub(super) fn end_deletes(
+        &self,
+        key: &Key,
+        deletes: Vec<Option<AppliedEntries>>,
+    ) -> Result<()> {
         let mut is_full = self.log.is_none();
         for applied in deletes.into_iter().flatten() {
             match applied.wait() {
                 Ok(()) => {}
-                Err(Refused::Full) => is_full = true,
-                Err(Refused::Failed(error)) => return Err(failure::ambiguous(key, error)),
+                Err(WalRefusal::Full) => is_full = true,
+                Err(WalRefusal::Failed(error)) => return Err(failure::ambiguous(key, error)),
             }
         }
         if is_full { self.sync_removal(key, parent(key.as_str())) } else { Ok(()) }
     }
 
-    /// Notes that a key has a new file, or that nobody knows whether it has.
+    /// Notes that a key has, or may have, a new file.
     pub(super) fn appeared(&self, key: &Key, renamed: &io::Result<()>) {
         self.files.forget(key);
         self.known.forget(key);

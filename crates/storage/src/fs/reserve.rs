@@ -1,4 +1,4 @@
-//! [`Reserve`]: space that is kept back for what frees space.
+//! [`DiskReserve`]: space that is kept back for what frees space.
 //!
 //! On a full disk a delete that writes a record first (a link that says that its blob is deleted, what
 //! garbage collection notes) could not free anything. Such a write takes space from here, a step at a
@@ -27,7 +27,7 @@ const SPARE_FILES: usize = 16;
 
 /// The space that is kept back. There may be less of it: nothing fails for want of it alone.
 #[derive(Debug)]
-pub(super) struct Reserve {
+pub(super) struct DiskReserve {
     disk: Disk,
     root: PathBuf,
     held: Mutex<Held>,
@@ -42,7 +42,7 @@ struct Held {
     spare_files: usize,
 }
 
-impl Reserve {
+impl DiskReserve {
     /// Keeps space back in a folder.
     pub(super) fn open(root: &Path, disk: &Disk) -> Self {
         let path = root.join(RESERVE);

@@ -1,4 +1,4 @@
-//! [`Root`]: the folder that a store owns, its lock, and what the run before left.
+//! [`FsRoot`]: the folder that a store owns, its lock, and what the run before left.
 //!
 //! One process owns the folder, by a lock on `.lock` that the operating system drops with the
 //! process. `.run` holds the *epoch*, which is part of every multipart upload's id: it changes
@@ -25,7 +25,7 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 /// Why a folder cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum FsOpenError {
     /// Another process, or another store in this one, owns the folder.
     #[error("folder {root:?} is in use by process {holder}")]
     InUse {
@@ -73,7 +73,7 @@ fn advice(source: &io::Error) -> &'static str {
 
 /// An owned folder. Dropping it marks a clean stop and lets the lock go.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(super) struct FsRoot {
     path: PathBuf,
     epoch: String,
     /// Whether the end of the run must be marked.
@@ -84,18 +84,18 @@ pub(super) struct Root {
     identity: (u64, u64),
 }
 
-impl Root {
+impl FsRoot {
     pub(super) fn open(
         path: &Path,
         durability: Durability,
         lock_wait: Duration,
-    ) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io { root: path.to_owned(), source };
+    ) -> Result<Self, FsOpenError> {
+        let io = |source| FsOpenError::Io { root: path.to_owned(), source };
         create_folder(path).map_err(io)?;
         let path = &path.canonicalize().map_err(io)?;
         let lock = acquire(path, lock_wait)?;
         if fs::symlink_metadata(path.join(LOCK_IN_CAPITALS)).is_ok() {
-            return Err(OpenError::CaseInsensitive { root: path.clone() });
+            return Err(FsOpenError::CaseInsensitive { root: path.clone() });
         }
         let epoch = begin_run(path, durability).map_err(io)?;
         let marks_end = durability == Durability::Relaxed;
@@ -137,7 +137,7 @@ impl Root {
     }
 }
 
-impl Drop for Root {
+impl Drop for FsRoot {
     fn drop(&mut self) {
         if self.marks_end && self.check().is_ok() {
             // A mark that cannot be made leaves an unclean stop, which is the safe reading.
@@ -168,9 +168,9 @@ fn create_folder(path: &Path) -> io::Result<()> {
 
 /// Takes the lock, waiting for an owner that is about to stop.
 #[expect(clippy::disallowed_methods, reason = "opening a root runs where it may block")]
-fn acquire(root: &Path, lock_wait: Duration) -> Result<File, OpenError> {
+fn acquire(root: &Path, lock_wait: Duration) -> Result<File, FsOpenError> {
     let path = root.join(LOCK);
-    let io = |source| OpenError::Io { root: root.to_owned(), source };
+    let io = |source| FsOpenError::Io { root: root.to_owned(), source };
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -187,7 +187,7 @@ fn acquire(root: &Path, lock_wait: Duration) -> Result<File, OpenError> {
             Err(TryLockError::Error(source)) => return Err(io(source)),
             Err(TryLockError::WouldBlock) if started.elapsed() >= lock_wait => {
                 let holder = holder(&file).map_err(io)?;
-                return Err(OpenError::InUse { root: root.to_owned(), holder });
+                return Err(FsOpenError::InUse { root: root.to_owned(), holder });
             }
             Err(TryLockError::WouldBlock) => {
                 if !told {

@@ -2,7 +2,7 @@
 //!
 //! Under strict durability a write is acknowledged only after the file and the folder that
 //! names it are on the disk, or a log that has the same. A folder or a log whose fsync failed is in
-//! a state that nobody can know, and a second fsync may claim success for what was lost; from then
+//! an unknown state, and a second fsync may claim success for what was lost; from then
 //! on no write is acknowledged.
 
 use std::fs::File;
@@ -16,12 +16,12 @@ use super::disk::Disk;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// A crash of the machine: files and folders, or a log that stands for them, are synced before
-    /// the answer.
+    /// the response.
     #[default]
     Strict,
     /// A crash of the process, not of the machine: nothing is synced, the operating system
     /// writes when it likes. After an unclean stop every open multipart upload is dropped,
-    /// because nobody can tell which of its bytes arrived.
+    /// because it is unknown which of its bytes arrived.
     Relaxed,
 }
 

@@ -1,8 +1,8 @@
 //! Multipart uploads: one hidden file next to the key, which takes the key's name at the end.
 //!
 //! Parts are written at their offsets, by many at once, and need no names: no byte is copied or
-//! read back. Each upload has a lock that says which claim may write: whoever writes a part
-//! holds it shared, whoever resumes, completes or aborts holds it exclusively, so a superseded
+//! read back. Each upload has a lock that says which claim may write: a write of a part
+//! holds it shared, a resumption, completion or abort holds it exclusively, so a superseded
 //! claim's last write is over before the next claim's first.
 
 use std::collections::HashMap;
@@ -20,9 +20,9 @@ use uuid::Uuid;
 
 use super::disk::Disk;
 use super::folders::parent;
-use super::log::{Change, LOGGED_BYTES_MAX, Refused};
 use super::records::taken;
-use super::{Inner, failure};
+use super::wal::{LOGGED_BYTES_MAX, WalEntry, WalRefusal};
+use super::{FsInner, failure};
 use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
 
 /// What the name of an upload's file starts with. The epoch and a UUID follow.
@@ -30,11 +30,11 @@ pub(super) const STAGING: &str = ".upload-";
 
 /// The uploads that this run has met, by id.
 #[derive(Debug, Default)]
-pub(super) struct Uploads(Mutex<HashMap<String, Arc<Claims>>>);
+pub(super) struct FsUploads(Mutex<HashMap<String, Arc<UploadClaims>>>);
 
 /// The largest claim on an upload.
 #[derive(Debug)]
-struct Claims {
+struct UploadClaims {
     path: PathBuf,
     largest: RwLock<u64>,
     /// Where the last byte that is worth keeping ends.
@@ -45,11 +45,11 @@ struct Claims {
     changes: AtomicU64,
     /// How many of them are durable.
     synced_changes: AtomicU64,
-    /// Whether a sync failed, so that nobody knows which bytes are durable.
+    /// Whether a sync failed, so that it is unknown which bytes are durable.
     is_lost: AtomicBool,
 }
 
-impl Claims {
+impl UploadClaims {
     fn shared(&self) -> RwLockReadGuard<'_, u64> {
         self.largest.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,15 +96,15 @@ fn supersede(largest: &mut u64, upload: &Multipart, writer: u64) -> Result<()> {
     Ok(())
 }
 
-impl Uploads {
-    fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Claims>>> {
+impl FsUploads {
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<UploadClaims>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claims(&self, upload: &Multipart, path: PathBuf) -> Arc<Claims> {
+    fn claims(&self, upload: &Multipart, path: PathBuf) -> Arc<UploadClaims> {
         let new = || {
             let end = AtomicU64::new(fs::metadata(&path).map_or(0, |metadata| metadata.len()));
-            Arc::new(Claims {
+            Arc::new(UploadClaims {
                 path,
                 largest: RwLock::new(upload.writer),
                 end,
@@ -135,7 +135,7 @@ impl Uploads {
     }
 }
 
-impl Inner {
+impl FsInner {
     pub(super) fn create_multipart(
         &self,
         key: &Key,
@@ -155,11 +155,11 @@ impl Inner {
                 Err(error) => return Err(failure::write(key, error)),
             }
             match &self.log {
-                // Whoever relies on the upload writes that down, and so writes this.
+                // A record that names the upload is synced with the log, and so is this.
                 Some(log) => {
                     let path = self.staging_name(&upload)?;
                     let (modified, bytes) = (self.clock.now(), Bytes::new());
-                    log.note(Change::Put { path, modified, bytes });
+                    log.note(WalEntry::Put { path, modified, bytes });
                     Ok(())
                 }
                 None => self.settle(key, []),
@@ -191,7 +191,7 @@ impl Inner {
         })
     }
 
-    fn claims(&self, upload: &Multipart) -> Result<Arc<Claims>> {
+    fn claims(&self, upload: &Multipart) -> Result<Arc<UploadClaims>> {
         let claims = self.uploads.claims(upload, self.staging_path(upload)?);
         if claims.is_lost.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::NotFound, &upload.key));
@@ -266,7 +266,7 @@ impl Inner {
     }
 
     /// Makes the bytes of an upload durable, and that it is there. Its claims are held.
-    fn sync_staging(&self, upload: &Multipart, claims: &Claims) -> Result<()> {
+    fn sync_staging(&self, upload: &Multipart, claims: &UploadClaims) -> Result<()> {
         // Before the bytes are looked at: what is written meanwhile is not synced by this.
         let changes = claims.changes.load(Ordering::Acquire);
         let is_synced = claims.synced_changes.load(Ordering::Acquire) == changes;
@@ -296,14 +296,19 @@ impl Inner {
         let read = self.disk.open(&self.root.path().join(&path))?;
         let bytes = self.disk.read_up_to(&read, metadata.len())?.into();
         let modified = metadata.modified()?;
-        match log.write(vec![Change::Put { path, modified, bytes }]) {
+        match log.write(vec![WalEntry::Put { path, modified, bytes }]) {
             Ok(_) => Ok(true),
-            Err(Refused::Full) => Ok(false),
-            Err(Refused::Failed(error)) => Err(error),
+            Err(WalRefusal::Full) => Ok(false),
+            Err(WalRefusal::Failed(error)) => Err(error),
         }
     }
 
-    fn settle_staging(&self, upload: &Multipart, file: &File, claims: &Claims) -> io::Result<()> {
+    fn settle_staging(
+        &self,
+        upload: &Multipart,
+        file: &File,
+        claims: &UploadClaims,
+    ) -> io::Result<()> {
         self.syncs.data(file)?;
         let name = self.staging_name(upload).map_err(io::Error::other)?;
         if claims.is_settled.load(Ordering::Acquire) {
@@ -315,9 +320,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes an upload whose sync failed: nobody can know which of its bytes are on the disk,
+    /// Removes an upload whose sync failed: it is unknown which of its bytes are on the disk,
     /// and a second sync may claim success for those that were lost.
-    fn give_up(&self, upload: &Multipart, claims: &Claims, error: io::Error) -> Error {
+    fn give_up(&self, upload: &Multipart, claims: &UploadClaims, error: io::Error) -> Error {
         claims.is_lost.store(true, Ordering::Release);
         let removed = self.staging_path(upload).map(|path| self.disk.unlink(&path));
         // While the file is there, this says that the upload is not.
@@ -363,11 +368,11 @@ impl Inner {
         let rename = || self.disk.rename(&self.root.path().join(&name), &path);
         let to = key.to_string();
         let change =
-            Change::Rename { path: name.clone(), to, size_bytes: upload.size_bytes(), modified };
+            WalEntry::Rename { path: name.clone(), to, size_bytes: upload.size_bytes(), modified };
         let logged = match self.log.as_ref().map(|log| log.write(vec![change])) {
             Some(Ok(logged)) => logged,
-            Some(Err(Refused::Failed(error))) => return Err(failure::ambiguous(key, error)),
-            Some(Err(Refused::Full)) | None => {
+            Some(Err(WalRefusal::Failed(error))) => return Err(failure::ambiguous(key, error)),
+            Some(Err(WalRefusal::Full)) | None => {
                 // Its time of change is to survive, too.
                 self.syncs.file(file).map_err(|error| failure::ambiguous(key, error))?;
                 let renamed = rename();
@@ -398,7 +403,7 @@ impl Inner {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => self.uploads.forget(upload),
             }
-            let delete = Change::Delete { path: name };
+            let delete = WalEntry::Delete { path: name };
             let applied = self.log.as_ref().map(|log| log.submit(vec![delete]).applied());
             self.end_deletes(&upload.key, vec![applied])?;
         }

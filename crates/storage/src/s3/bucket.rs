@@ -1,7 +1,7 @@
-//! [`Bucket`]: one signed request to a bucket and its answer.
+//! [`BucketClient`]: one signed request to a bucket and its response.
 //!
 //! Credentials, signatures and the HTTP client are those of `object_store`. The requests are our
-//! own, because its calls hide what is needed here: the store's clock (the `Date` of an answer),
+//! own, because its calls hide what is needed here: the store's clock (the `Date` of a response),
 //! whether a failed write may have happened, the conditions of a DELETE, the entity tag under
 //! which a read is resumed.
 
@@ -26,15 +26,15 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::timeout;
 
+use super::credentials::CachedCredentials;
 use super::drift::ClockWatch;
-use super::failure::{Failure, Verdict};
-use super::keys::Keys;
-use super::retry::Effort;
-use super::sources::Sources;
-use super::{Credentials, Encryption, S3OpenError, S3Options};
+use super::failure::{FailureClass, S3Failure};
+use super::retry::RetryBudget;
+use super::sources::CredentialSources;
+use super::{Encryption, S3Credentials, S3OpenError, S3Options};
 use crate::{ETag, Key, SendWindow};
 
-/// What an answer may hold besides an object: a page of a listing, an error.
+/// What a response may hold besides an object: a page of a listing, an error.
 pub(super) const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// The slowest transfer that is waited for, in bytes a second.
@@ -55,11 +55,11 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 const PATH: &AsciiSet = &QUERY.remove(b'/');
 
 /// A bucket and the means to speak to it.
-pub(super) struct Bucket {
+pub(super) struct BucketClient {
     pub(super) options: S3Options,
     /// What presigns.
     pub(super) signer: AmazonS3,
-    keys: Keys,
+    keys: CachedCredentials,
     client: HttpClient,
     region: String,
     address: String,
@@ -71,15 +71,15 @@ pub(super) struct Bucket {
     pub(super) clock: ClockWatch,
 }
 
-impl fmt::Debug for Bucket {
+impl fmt::Debug for BucketClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bucket").field("url", &self.options.url).finish_non_exhaustive()
+        f.debug_struct("BucketClient").field("url", &self.options.url).finish_non_exhaustive()
     }
 }
 
 /// A request, before it is signed.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(super) struct S3Request {
     pub(super) method: Method,
     /// The key in the bucket, prefix included; `None` is the bucket itself.
     pub(super) key: Option<String>,
@@ -88,7 +88,7 @@ pub(super) struct Request {
     pub(super) body: Bytes,
 }
 
-impl Request {
+impl S3Request {
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
         let value = HeaderValue::from_str(value).expect("tags, ranges and settings were checked");
         self.headers.insert(name, value);
@@ -116,21 +116,21 @@ impl Request {
     }
 }
 
-/// An answer whose body is still to come.
-pub(super) struct Answer {
+/// A response whose body is still to come.
+pub(super) struct S3Response {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: HttpResponseBody,
 }
 
-/// An answer with its body.
+/// A response with its body.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct BufferedResponse {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-impl Bucket {
+impl BucketClient {
     pub(super) fn open(options: S3Options) -> Result<Self, S3OpenError> {
         let part_bytes = options.part_bytes;
         if !(super::PART_BYTES_MIN..=super::PART_BYTES_MAX).contains(&part_bytes) {
@@ -149,11 +149,11 @@ impl Bucket {
         if let Err(error) = reqwest::Url::parse(&address) {
             return Err(S3OpenError::Address { address, reason: error.to_string() });
         }
-        let sources = Sources::of(&keys);
+        let sources = CredentialSources::of(&keys);
         let signer = signer(keys, &options, &region, &address, client_options)?;
         // Less than an attempt may take.
         let patience = options.request_timeout / 2;
-        let keys = Keys::new(Arc::clone(signer.credentials()), patience, sources);
+        let keys = CachedCredentials::new(Arc::clone(signer.credentials()), patience, sources);
         let clock = ClockWatch::new(Arc::clone(&options.clock));
         Ok(Self {
             options,
@@ -183,18 +183,18 @@ impl Bucket {
     }
 
     /// A request about an object.
-    pub(super) fn object(&self, method: Method, key: &Key) -> Request {
-        Request { key: Some(self.stored(key.as_str())), ..self.bucket(method) }
+    pub(super) fn object(&self, method: Method, key: &Key) -> S3Request {
+        S3Request { key: Some(self.stored(key.as_str())), ..self.bucket(method) }
     }
 
     /// A request about the bucket.
-    pub(super) fn bucket(&self, method: Method) -> Request {
+    pub(super) fn bucket(&self, method: Method) -> S3Request {
         let headers = HeaderMap::new();
-        Request { method, key: None, query: Vec::new(), headers, body: Bytes::new() }
+        S3Request { method, key: None, query: Vec::new(), headers, body: Bytes::new() }
     }
 
     /// A request that makes an object, with the headers that decide how it is kept.
-    pub(super) fn creation(&self, method: Method, key: &Key) -> Request {
+    pub(super) fn creation(&self, method: Method, key: &Key) -> S3Request {
         let mut request = self.object(method, key);
         let url = &self.options.url;
         let mut set = |name, value: &str| {
@@ -227,34 +227,35 @@ impl Bucket {
     }
 
     /// The means for a request that carries `bytes` at most.
-    pub(super) fn effort(&self, bytes: u64) -> Effort {
+    pub(super) fn effort(&self, bytes: u64) -> RetryBudget {
         let options = &self.options;
         if bytes <= TRANSFER_RATE_MIN {
-            return Effort::new(options.request_timeout, options.request_budget);
+            return RetryBudget::new(options.request_timeout, options.request_budget);
         }
         let attempt = options.request_timeout + Duration::from_secs(bytes / TRANSFER_RATE_MIN);
-        Effort::new(attempt, attempt + options.transfer_budget)
+        RetryBudget::new(attempt, attempt + options.transfer_budget)
     }
 
-    /// Sends a request once, and waits for the head of the answer.
-    async fn send(&self, request: &Request) -> Result<Answer, Failure> {
+    /// Sends a request once, and waits for the head of the response.
+    async fn send(&self, request: &S3Request) -> Result<S3Response, S3Failure> {
         let signed = self.sign(request).await?;
         // Only now: what is signed after a sleep would be taken for new.
         if !request.method.is_safe() {
             self.clock.check()?;
-            SendWindow::check_current().map_err(|closed| Failure::new(Verdict::Skewed, closed))?;
+            SendWindow::check_current()
+                .map_err(|closed| S3Failure::new(FailureClass::Skewed, closed))?;
         }
         let before = self.clock.now();
-        let answer = self.client.execute(signed).await.map_err(Failure::of_http)?;
+        let answer = self.client.execute(signed).await.map_err(S3Failure::of_http)?;
         let (parts, body) = answer.into_parts();
-        // What failed may be the answer of a proxy, with a clock of its own.
+        // What failed may be the response of a proxy, with a clock of its own.
         if !parts.status.is_server_error() {
             self.clock.note(&parts.headers, before);
         }
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        Ok(S3Response { status: parts.status, headers: parts.headers, body })
     }
 
-    async fn sign(&self, request: &Request) -> Result<HttpRequest, Failure> {
+    async fn sign(&self, request: &S3Request) -> Result<HttpRequest, S3Failure> {
         let mut signed = HttpRequest::new(request.body.clone().into());
         *signed.method_mut() = request.method.clone();
         *signed.uri_mut() =
@@ -269,16 +270,16 @@ impl Bucket {
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_sign_payload(self.options.url.sign_payload)
             .try_authorize(&mut signed, None)
-            .map_err(|error| Failure::new(Verdict::Unsent, error))?;
+            .map_err(|error| S3Failure::new(FailureClass::Unsent, error))?;
         Ok(signed)
     }
 
-    /// Sends a request once, and waits for the head of a good answer.
+    /// Sends a request once, and waits for the head of a good response.
     pub(super) async fn open_once(
         &self,
-        request: &Request,
+        request: &S3Request,
         within: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<S3Response, S3Failure> {
         let exchange = async {
             let answer = self.send(request).await?;
             if answer.status.is_success() {
@@ -286,35 +287,35 @@ impl Bucket {
             }
             // The text only explains: without it the status still says enough.
             let body = whole(answer.body, ERROR_BYTES_MAX).await.unwrap_or_default();
-            Err(Failure::of_answer(answer.status, &answer.headers, &body))
+            Err(S3Failure::of_answer(answer.status, &answer.headers, &body))
         };
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }
 
-    /// Sends a request once, and waits for a good answer of at most `bytes_max`.
+    /// Sends a request once, and waits for a good response of at most `bytes_max`.
     pub(super) async fn once(
         &self,
-        request: &Request,
+        request: &S3Request,
         within: Duration,
         bytes_max: u64,
-    ) -> Result<Whole, Failure> {
+    ) -> Result<BufferedResponse, S3Failure> {
         let exchange = async {
-            let Answer { headers, body, .. } = self.open_once(request, within).await?;
+            let S3Response { headers, body, .. } = self.open_once(request, within).await?;
             if length(&headers).is_some_and(|length| length > bytes_max) {
                 return Err(too_large(bytes_max));
             }
-            Ok(Whole { headers, body: whole(body, bytes_max).await? })
+            Ok(BufferedResponse { headers, body: whole(body, bytes_max).await? })
         };
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }
 
-    /// Sends a request that may be sent again without harm, until it gets a good answer.
+    /// Sends a request that may be sent again without harm, until it gets a good response.
     pub(super) async fn ask(
         &self,
-        request: &Request,
-        mut effort: Effort,
+        request: &S3Request,
+        mut effort: RetryBudget,
         bytes_max: u64,
-    ) -> Result<Whole, Failure> {
+    ) -> Result<BufferedResponse, S3Failure> {
         loop {
             let failure = match self.once(request, effort.attempt, bytes_max).await {
                 Ok(whole) => return Ok(whole),
@@ -344,7 +345,7 @@ fn client_options(options: &S3Options) -> Result<ClientOptions, S3OpenError> {
     let mut client = ClientOptions::new()
         .with_allow_http(!options.url.is_secure())
         .with_connect_timeout(options.connect_timeout)
-        // Each request has its own: see `Effort`.
+        // Each request has its own: see `RetryBudget`.
         .with_timeout_disabled()
         .with_pool_idle_timeout(POOL_IDLE)
         .with_user_agent(HeaderValue::from_static(concat!("jreg/", env!("CARGO_PKG_VERSION"))));
@@ -373,10 +374,10 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, Box<dyn Error + Send + 
     Ok(certificates)
 }
 
-fn keys(credentials: &Credentials) -> AmazonS3Builder {
+fn keys(credentials: &S3Credentials) -> AmazonS3Builder {
     match credentials {
-        Credentials::Environment => AmazonS3Builder::from_env(),
-        Credentials::Static { key_id, secret, token } => {
+        S3Credentials::Environment => AmazonS3Builder::from_env(),
+        S3Credentials::Static { key_id, secret, token } => {
             let keys =
                 AmazonS3Builder::new().with_access_key_id(key_id).with_secret_access_key(secret);
             token.iter().fold(keys, AmazonS3Builder::with_token)
@@ -410,10 +411,10 @@ fn signer(
 }
 
 /// The rest of a body, if it is not too long.
-pub(super) async fn whole(body: HttpResponseBody, bytes_max: u64) -> Result<Bytes, Failure> {
+pub(super) async fn whole(body: HttpResponseBody, bytes_max: u64) -> Result<Bytes, S3Failure> {
     let mut chunks = body.bytes_stream();
     let mut bytes = BytesMut::new();
-    while let Some(chunk) = chunks.try_next().await.map_err(Failure::of_http)? {
+    while let Some(chunk) = chunks.try_next().await.map_err(S3Failure::of_http)? {
         if (bytes.len() + chunk.len()) as u64 > bytes_max {
             return Err(too_large(bytes_max));
         }
@@ -422,12 +423,12 @@ pub(super) async fn whole(body: HttpResponseBody, bytes_max: u64) -> Result<Byte
     Ok(bytes.freeze())
 }
 
-fn too_large(bytes_max: u64) -> Failure {
-    Failure::new(Verdict::TooLarge, format!("the answer has more than {bytes_max} bytes"))
+fn too_large(bytes_max: u64) -> S3Failure {
+    S3Failure::new(FailureClass::TooLarge, format!("the response has more than {bytes_max} bytes"))
 }
 
-pub(super) fn timed_out(within: Duration) -> Failure {
-    Failure::new(Verdict::Unsure, format!("no answer within {} s", within.as_secs_f32()))
+pub(super) fn timed_out(within: Duration) -> S3Failure {
+    S3Failure::new(FailureClass::Unsure, format!("no response within {} s", within.as_secs_f32()))
 }
 
 /// The length of a body.
@@ -435,27 +436,29 @@ pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The store's clock at an answer.
-pub(super) fn date(headers: &HeaderMap) -> Result<SystemTime, Failure> {
+/// The store's clock at a response.
+pub(super) fn date(headers: &HeaderMap) -> Result<SystemTime, S3Failure> {
     time(headers, header::DATE)
 }
 
-/// When the object of an answer was written.
-pub(super) fn last_modified(headers: &HeaderMap) -> Result<SystemTime, Failure> {
+/// When the object of a response was written.
+pub(super) fn last_modified(headers: &HeaderMap) -> Result<SystemTime, S3Failure> {
     time(headers, header::LAST_MODIFIED)
 }
 
-fn time(headers: &HeaderMap, name: HeaderName) -> Result<SystemTime, Failure> {
+fn time(headers: &HeaderMap, name: HeaderName) -> Result<SystemTime, S3Failure> {
     let text = headers.get(&name).and_then(|value| value.to_str().ok());
     text.and_then(|text| chrono::DateTime::parse_from_rfc2822(text).ok())
         .map(SystemTime::from)
-        .ok_or_else(|| Failure::new(Verdict::Unsure, format!("no valid {name} in the answer")))
+        .ok_or_else(|| {
+            S3Failure::new(FailureClass::Unsure, format!("no valid {name} in the response"))
+        })
 }
 
-/// The entity tag of an answer.
-pub(super) fn etag(headers: &HeaderMap) -> Result<ETag, Failure> {
+/// The entity tag of a response.
+pub(super) fn etag(headers: &HeaderMap) -> Result<ETag, S3Failure> {
     let value = headers.get(header::ETAG).and_then(|value| value.to_str().ok());
-    let missing = || Failure::new(Verdict::Unsure, "no valid ETag in the answer");
+    let missing = || S3Failure::new(FailureClass::Unsure, "no valid ETag in the response");
     value.map(bare).filter(|etag| !etag.as_str().is_empty()).ok_or_else(missing)
 }
 

@@ -1,9 +1,9 @@
-//! [`ClockWatch`]: how far the store's clock is from ours, by the `Date` of every answer.
+//! [`ClockWatch`]: how far the store's clock is from ours, by the `Date` of every response.
 //!
 //! Ages are differences of the store's own times, so our clock decides nothing but one: for how
 //! long a signed request may still take effect. A store takes it until fifteen minutes after the
 //! time we wrote into it. Ahead of the store by an hour, a write of ours that was held up could
-//! land an hour after everyone takes it for dead. So with a clock that is far off nothing is
+//! land an hour after it is taken for dead. So with a clock that is far off nothing is
 //! written.
 
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 
 use super::bucket::date;
-use super::failure::{Failure, Verdict};
+use super::failure::{FailureClass, S3Failure};
 use crate::Clock;
 
 /// The most that the clocks of an instance and of its store may differ for it to write.
 pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
 
-/// What the answers say of the store's clock.
+/// What the responses say of the store's clock.
 #[derive(Debug)]
 pub(super) struct ClockWatch {
     ours: Arc<dyn Clock>,
-    /// The difference at the last answer, in milliseconds and one more; 0 before the first.
+    /// The difference at the last response, in milliseconds and one more; 0 before the first.
     difference: AtomicU64,
 }
 
@@ -37,7 +37,7 @@ impl ClockWatch {
         self.ours.now()
     }
 
-    /// Takes the difference off an answer to a request that was sent at `before`.
+    /// Takes the difference off a response to a request that was sent at `before`.
     pub(super) fn note(&self, headers: &HeaderMap, before: SystemTime) {
         if let Ok(told) = date(headers) {
             self.set(distance(told, before, self.now()));
@@ -63,16 +63,16 @@ impl ClockWatch {
         }
     }
 
-    /// The difference at the last answer, if there was one.
+    /// The difference at the last response, if there was one.
     pub(super) fn difference(&self) -> Option<Duration> {
         known(self.difference.load(Ordering::Relaxed))
     }
 
     /// Fails if nothing may be written.
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), S3Failure> {
         match self.difference().filter(|difference| is_off(*difference)) {
             None => Ok(()),
-            Some(difference) => Err(Failure::new(Verdict::Skewed, too_far(difference))),
+            Some(difference) => Err(S3Failure::new(FailureClass::Skewed, too_far(difference))),
         }
     }
 }

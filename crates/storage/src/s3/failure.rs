@@ -16,24 +16,24 @@ use crate::{Error, ErrorKind};
 
 /// What is known after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FailureClass {
     /// The key is absent.
     Absent,
     /// The upload, or a part of it, is gone or another.
     NoUpload,
     /// The condition does not hold; nothing was written.
     Condition,
-    /// Another write of the key is under way; nothing was written.
+    /// Another write of the key is in flight; nothing was written.
     Conflict,
     /// The range is beyond the end.
     OutOfRange,
-    /// The answer is larger than was asked for.
+    /// The response is larger than was asked for.
     TooLarge,
     /// Too many requests; nothing was written.
     Throttled,
     /// The request never left.
     Unsent,
-    /// The store failed or its answer was lost: whatever was asked may have happened.
+    /// The store failed or its response was lost: whatever was asked may have happened.
     Unsure,
     /// The clocks are too far apart, or the window of the write has closed; nothing was written.
     Skewed,
@@ -41,7 +41,7 @@ pub(super) enum Verdict {
     Refused,
 }
 
-impl Verdict {
+impl FailureClass {
     /// Whether the same request may fare better later.
     pub(super) fn is_passing(self) -> bool {
         matches!(self, Self::Conflict | Self::Throttled | Self::Unsent | Self::Unsure)
@@ -81,40 +81,40 @@ impl Verdict {
 
 /// A request that failed.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) verdict: Verdict,
+pub(super) struct S3Failure {
+    pub(super) verdict: FailureClass,
     /// How long the store asks us to wait.
     pub(super) retry_after: Option<Duration>,
     status: Option<StatusCode>,
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-impl Failure {
+impl S3Failure {
     pub(super) fn new(
-        verdict: Verdict,
+        verdict: FailureClass,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { verdict, retry_after: None, status: None, source: source.into() }
     }
 
-    /// An answer that is not what was asked for.
+    /// A response that is not what was asked for.
     pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let answered = Answered::read(status, headers, body);
+        let answered = ErrorResponse::read(status, headers, body);
         let seconds =
             headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
         Self {
-            verdict: Verdict::of_code(status, &answered.code),
+            verdict: FailureClass::of_code(status, &answered.code),
             retry_after: seconds.map(Duration::from_secs),
             status: Some(status),
             source: Box::new(answered),
         }
     }
 
-    /// No answer.
+    /// No response.
     pub(super) fn of_http(error: HttpError) -> Self {
         let verdict = match error.kind() {
-            HttpErrorKind::Connect => Verdict::Unsent,
-            _ => Verdict::Unsure,
+            HttpErrorKind::Connect => FailureClass::Unsent,
+            _ => FailureClass::Unsure,
         };
         Self::new(verdict, error)
     }
@@ -129,21 +129,22 @@ impl Failure {
         const ANSWERS: [StatusCode; 3] =
             [StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
         let answered = self.status.is_some_and(|status| ANSWERS.contains(&status));
-        answered && self.verdict == Verdict::Refused
+        answered && self.verdict == FailureClass::Refused
     }
 
     /// The error of an operation on `key`.
     pub(super) fn on(self, key: impl fmt::Display) -> Error {
         let kind = match self.verdict {
-            Verdict::Absent | Verdict::NoUpload => ErrorKind::NotFound,
-            Verdict::Condition => ErrorKind::Precondition,
-            Verdict::OutOfRange => ErrorKind::OutOfRange,
-            Verdict::TooLarge => ErrorKind::TooLarge,
-            Verdict::Throttled => ErrorKind::Throttled,
-            Verdict::Conflict | Verdict::Unsent | Verdict::Unsure | Verdict::Skewed => {
-                ErrorKind::Unavailable
-            }
-            Verdict::Refused => ErrorKind::Refused,
+            FailureClass::Absent | FailureClass::NoUpload => ErrorKind::NotFound,
+            FailureClass::Condition => ErrorKind::Precondition,
+            FailureClass::OutOfRange => ErrorKind::OutOfRange,
+            FailureClass::TooLarge => ErrorKind::TooLarge,
+            FailureClass::Throttled => ErrorKind::Throttled,
+            FailureClass::Conflict
+            | FailureClass::Unsent
+            | FailureClass::Unsure
+            | FailureClass::Skewed => ErrorKind::Unavailable,
+            FailureClass::Refused => ErrorKind::Refused,
         };
         Error::with_source(kind, key, self.source)
     }
@@ -151,7 +152,7 @@ impl Failure {
 
 /// What the store said of a failure.
 #[derive(Debug)]
-struct Answered {
+struct ErrorResponse {
     status: StatusCode,
     code: String,
     message: String,
@@ -160,14 +161,14 @@ struct Answered {
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-struct Body {
+struct S3ErrorBody {
     code: String,
     message: String,
 }
 
-impl Answered {
+impl ErrorResponse {
     fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let Body { code, message } = std::str::from_utf8(body)
+        let S3ErrorBody { code, message } = std::str::from_utf8(body)
             .ok()
             .and_then(|text| quick_xml::de::from_str(text).ok())
             .unwrap_or_default();
@@ -176,7 +177,7 @@ impl Answered {
     }
 }
 
-impl fmt::Display for Answered {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the bucket answered {}", self.status.as_u16())?;
         for (before, text) in
@@ -190,16 +191,16 @@ impl fmt::Display for Answered {
     }
 }
 
-impl std::error::Error for Answered {}
+impl std::error::Error for ErrorResponse {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn failure(status: u16, code: &str) -> Failure {
+    fn failure(status: u16, code: &str) -> S3Failure {
         let status = StatusCode::from_u16(status).expect("a status");
         let body = format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
-        Failure::of_answer(status, &HeaderMap::new(), body.as_bytes())
+        S3Failure::of_answer(status, &HeaderMap::new(), body.as_bytes())
     }
 
     #[test]
@@ -235,7 +236,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-request-id", http::HeaderValue::from_static("4442587FB7D0A2F9"));
         let body = b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>";
-        let failure = Failure::of_answer(StatusCode::SERVICE_UNAVAILABLE, &headers, body);
+        let failure = S3Failure::of_answer(StatusCode::SERVICE_UNAVAILABLE, &headers, body);
         assert_eq!(
             failure.source.to_string(),
             "the bucket answered 503 SlowDown: Reduce your rate, request 4442587FB7D0A2F9"
@@ -244,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_body_that_is_no_error_is_judged_by_its_status() {
-        let failure = Failure::of_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
-        assert_eq!(failure.verdict, Verdict::Unsure);
+        let failure =
+            S3Failure::of_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
+        assert_eq!(failure.verdict, FailureClass::Unsure);
     }
 }

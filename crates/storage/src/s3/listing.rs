@@ -8,9 +8,9 @@ use futures::stream::{StreamExt, TryStreamExt, iter};
 use http::{HeaderName, Method};
 use md5::{Digest, Md5};
 
-use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, bare, date};
-use super::failure::{Failure, Verdict};
-use super::xml::{self, Content, Deleted, Listing};
+use super::bucket::{ANSWER_BYTES_MAX, BucketClient, BufferedResponse, S3Request, bare, date};
+use super::failure::{FailureClass, S3Failure};
+use super::xml::{self, DeleteResult, ListBucketResult, ListedContent};
 use crate::{Key, ListPage, ListRequest, Listed, Result};
 
 /// The most that one answer lists.
@@ -22,7 +22,7 @@ const DELETE_MAX: usize = 1000;
 /// How many keys are removed at once where each takes a request.
 const SINGLE_DELETES: usize = 16;
 
-/// The most answers without an entry that are followed to make one page.
+/// The most responses without an entry that are followed to make one page.
 const EMPTY_ANSWERS_MAX: u32 = 100;
 
 /// How much of a wrong name an error repeats.
@@ -31,20 +31,20 @@ const NAME_CHARS_SHOWN: usize = 200;
 /// A prefix that no key has.
 const NOWHERE: &str = "//";
 
-impl Bucket {
+impl BucketClient {
     pub(super) async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         let page = self.page(request).await;
         page.map_err(|failure| failure.on(&request.prefix))
     }
 
-    async fn page(&self, request: &ListRequest) -> Result<ListPage, Failure> {
+    async fn page(&self, request: &ListRequest) -> Result<ListPage, S3Failure> {
         let limit = request.limit.clamp(1, PAGE_MAX);
         let mut asked = self.first(request, limit);
         for _ in 0..EMPTY_ANSWERS_MAX {
-            let Whole { headers, body } =
+            let BufferedResponse { headers, body } =
                 self.ask(&asked, self.effort(0), ANSWER_BYTES_MAX).await?;
-            let broken = |error| Failure::new(Verdict::Unsure, error);
-            let listing: Listing = xml::read(&body).map_err(broken)?;
+            let broken = |error| S3Failure::new(FailureClass::Unsure, error);
+            let listing: ListBucketResult = xml::read(&body).map_err(broken)?;
             let token = listing.next_continuation_token.clone();
             let page = self.page_of(request, limit, listing, date(&headers)?)?;
             let empty = page.entries.is_empty() && page.prefixes.is_empty();
@@ -54,10 +54,13 @@ impl Bucket {
                 _ => return Ok(page),
             }
         }
-        Err(Failure::new(Verdict::Unsure, "the listing says that there is more, and shows nothing"))
+        Err(S3Failure::new(
+            FailureClass::Unsure,
+            "the listing says that there is more, and shows nothing",
+        ))
     }
 
-    fn first(&self, request: &ListRequest, limit: usize) -> Request {
+    fn first(&self, request: &ListRequest, limit: usize) -> S3Request {
         // Some stores fold what follows `start_after` into the very prefix it lies in: one more.
         let folds = request.delimiter && request.start_after.is_some();
         let limit = (limit + usize::from(folds)).min(PAGE_MAX);
@@ -82,9 +85,9 @@ impl Bucket {
         &self,
         request: &ListRequest,
         limit: usize,
-        listing: Listing,
+        listing: ListBucketResult,
         date: SystemTime,
-    ) -> Result<ListPage, Failure> {
+    ) -> Result<ListPage, S3Failure> {
         let after = request.start_after.as_deref().unwrap_or_default();
         self.check_page(request, &listing)?;
         let mut entries = Vec::with_capacity(listing.contents.len());
@@ -104,15 +107,20 @@ impl Bucket {
         Ok(ListPage { entries, prefixes, next, date })
     }
 
-    /// Refuses an answer that no store gives that lists by the book: with it, what is there would be
+    /// Refuses a response that no store gives that lists by the book: with it, what is there would be
     /// taken for absent. Every later page relies on the last key of the one before.
-    fn check_page(&self, request: &ListRequest, listing: &Listing) -> Result<(), Failure> {
+    fn check_page(
+        &self,
+        request: &ListRequest,
+        listing: &ListBucketResult,
+    ) -> Result<(), S3Failure> {
         let prefix = self.stored(&request.prefix);
         let after = request.start_after.as_deref().unwrap_or_default();
         let after = if after.is_empty() { String::new() } else { self.stored(after) };
         let keys = || listing.contents.iter().map(|content| content.key.as_str());
         let prefixes = || listing.common_prefixes.iter().map(|folded| folded.prefix.as_str());
-        let wrong = |why, name: &str| Err(Failure::new(Verdict::Unsure, Unlisted::new(why, name)));
+        let wrong =
+            |why, name: &str| Err(S3Failure::new(FailureClass::Unsure, Unlisted::new(why, name)));
         for names in [keys().collect::<Vec<_>>(), prefixes().collect()] {
             let next = names.iter().skip(1);
             if let Some((_, name)) = names.iter().zip(next).find(|(one, next)| one >= next) {
@@ -143,12 +151,12 @@ impl Bucket {
     }
 
     /// An entry; `None` for what cannot be ours (the folder marker that some tools leave).
-    fn listed(&self, content: Content) -> Result<Option<Listed>, Failure> {
+    fn listed(&self, content: ListedContent) -> Result<Option<Listed>, S3Failure> {
         let Some(key) = self.own(&content.key).and_then(|key| key.parse::<Key>().ok()) else {
             return Ok(None);
         };
         let time = chrono::DateTime::parse_from_rfc3339(&content.last_modified);
-        let time = time.map_err(|error| Failure::new(Verdict::Unsure, error))?;
+        let time = time.map_err(|error| S3Failure::new(FailureClass::Unsure, error))?;
         // Headers tell times in whole seconds; one object must not have two times.
         let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
         Ok(Some(Listed {
@@ -188,7 +196,7 @@ impl Bucket {
         iter(deletes).buffer_unordered(SINGLE_DELETES).try_collect().await
     }
 
-    async fn delete_together(&self, keys: &[Key]) -> Result<(), Failure> {
+    async fn delete_together(&self, keys: &[Key]) -> Result<(), S3Failure> {
         let body = xml::delete(keys.iter().map(|key| self.stored(key.as_str())));
         let request = self
             .bucket(Method::POST)
@@ -211,17 +219,18 @@ impl Bucket {
 }
 
 /// The first key that was not deleted, as a failure.
-fn undeleted(body: &[u8]) -> Result<(), Failure> {
+fn undeleted(body: &[u8]) -> Result<(), S3Failure> {
     // Some stores answer a quiet deletion of everything with no document at all.
     if body.is_empty() {
         return Ok(());
     }
-    let deleted: Deleted = xml::read(body).map_err(|error| Failure::new(Verdict::Unsure, error))?;
+    let deleted: DeleteResult =
+        xml::read(body).map_err(|error| S3Failure::new(FailureClass::Unsure, error))?;
     match deleted.errors.into_iter().find(|error| error.code != "NoSuchKey") {
         None => Ok(()),
         Some(error) => {
-            let verdict = Verdict::of_code(http::StatusCode::FORBIDDEN, &error.code);
-            Err(Failure::new(verdict, format!("{}: {}", error.key, error.code)))
+            let verdict = FailureClass::of_code(http::StatusCode::FORBIDDEN, &error.code);
+            Err(S3Failure::new(verdict, format!("{}: {}", error.key, error.code)))
         }
     }
 }
@@ -240,7 +249,7 @@ impl Unlisted {
     }
 }
 
-fn following(mut asked: Request, token: String) -> Request {
+fn following(mut asked: S3Request, token: String) -> S3Request {
     asked.query.retain(|(name, _)| *name != "continuation-token");
     asked.query("continuation-token", token)
 }

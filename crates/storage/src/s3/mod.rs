@@ -5,15 +5,15 @@
 //! PUT, `If-Match` on DELETE). Not every store that takes these headers honours them, which is
 //! why [`S3Store::probe`] tries.
 //!
-//! - `bucket`: one signed request and its answer; `keys`: what signs it; `retry` and `failure`: when it is sent again.
+//! - `bucket`: one signed request and its response; `credentials`: what signs it; `retry` and `failure`: when it is sent again.
 //! - `drift`: how far the store's clock is off, and what is not written then.
 //! - `records`, `reading`, `listing`, `uploads`: the operations.
 //! - `probe`: what the bucket honours.
 
 mod bucket;
+mod credentials;
 mod drift;
 mod failure;
-mod keys;
 mod listing;
 mod options;
 mod probe;
@@ -35,11 +35,11 @@ use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 
 pub use drift::CLOCK_DIFFERENCE_MAX;
-pub use options::{Credentials, PART_BYTES_MAX, PART_BYTES_MIN, S3OpenError, S3Options};
-pub use probe::Capabilities;
+pub use options::{PART_BYTES_MAX, PART_BYTES_MIN, S3Credentials, S3OpenError, S3Options};
+pub use probe::BucketCapabilities;
 pub use url::{Encryption, InvalidS3Url, S3Url};
 
-use bucket::Bucket;
+use bucket::BucketClient;
 
 use crate::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
@@ -56,10 +56,10 @@ const PRESIGN_S_MAX: u64 = 7 * 24 * 3600;
 /// A store in a bucket.
 ///
 /// A delete of a version is a conditional DELETE here. Where a delayed Create could bring the
-/// key back, put [`Tombstones`](crate::Tombstones) around it.
+/// key back, put [`TombstoneStore`](crate::TombstoneStore) around it.
 #[derive(Clone, Debug)]
 pub struct S3Store {
-    bucket: Arc<Bucket>,
+    bucket: Arc<BucketClient>,
 }
 
 impl S3Store {
@@ -69,7 +69,7 @@ impl S3Store {
     ///
     /// [`S3OpenError`] if the options cannot be used.
     pub fn open(options: S3Options) -> Result<Self, S3OpenError> {
-        Ok(Self { bucket: Arc::new(Bucket::open(options)?) })
+        Ok(Self { bucket: Arc::new(BucketClient::open(options)?) })
     }
 
     /// Tries what the bucket honours, by attempts that race each other, and from then on speaks
@@ -80,7 +80,7 @@ impl S3Store {
     ///
     /// The bucket cannot be reached or used at all, or its clock is more than
     /// [`CLOCK_DIFFERENCE_MAX`] off.
-    pub async fn probe(&self) -> Result<Capabilities> {
+    pub async fn probe(&self) -> Result<BucketCapabilities> {
         self.bucket.probe().await
     }
 }

@@ -22,7 +22,7 @@ pub struct S3Options {
     /// Where the bucket is.
     pub url: S3Url,
     /// Where the keys come from.
-    pub credentials: Credentials,
+    pub credentials: S3Credentials,
     /// Headers added to every request to the bucket, and signed with it.
     pub headers: Vec<(String, String)>,
     /// Below which keys objects are bulk: they get the storage class.
@@ -48,7 +48,7 @@ impl S3Options {
     pub fn new(url: S3Url) -> Self {
         Self {
             url,
-            credentials: Credentials::Environment,
+            credentials: S3Credentials::Environment,
             headers: Vec::new(),
             bulk_prefix: "blobs/".to_owned(),
             part_bytes: 16 * MIB,
@@ -64,7 +64,7 @@ impl S3Options {
 
 /// Where the keys come from.
 #[derive(Clone)]
-pub enum Credentials {
+pub enum S3Credentials {
     /// As the AWS tools find them: `AWS_ACCESS_KEY_ID` with `AWS_SECRET_ACCESS_KEY` (and
     /// `AWS_SESSION_TOKEN`); a web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_ROLE_ARN`); an
     /// EKS pod identity or an ECS task (`AWS_CONTAINER_CREDENTIALS_*`); the instance's metadata
@@ -81,7 +81,7 @@ pub enum Credentials {
     },
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for S3Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Environment => f.write_str("Environment"),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let credentials = Credentials::Static {
+        let credentials = S3Credentials::Static {
             key_id: "AKIA".into(),
             secret: "hush-hush".into(),
             token: Some("token-hush".into()),

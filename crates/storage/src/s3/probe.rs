@@ -1,4 +1,4 @@
-//! [`Capabilities`]: what a bucket honours, found out by attempts that race each other.
+//! [`BucketCapabilities`]: what a bucket honours, found out by attempts that race each other.
 //!
 //! Stores exist that take `If-None-Match` and `If-Match` and ignore them, or that honour them
 //! only one request at a time. So each condition is tried by sixteen writers at once, of which
@@ -13,8 +13,8 @@ use futures::future::join_all;
 use http::{Method, header};
 use uuid::Uuid;
 
-use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, etag};
-use super::failure::{Failure, Verdict};
+use super::bucket::{ANSWER_BYTES_MAX, BucketClient, BufferedResponse, S3Request, etag};
+use super::failure::{FailureClass, S3Failure};
 use crate::{ETag, Error, ErrorKind, Key, ListRequest, Result};
 
 /// The ends of the keys that are listed, in byte order.
@@ -25,7 +25,7 @@ const RIVALS: usize = 16;
 
 /// What a bucket honours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
+pub struct BucketCapabilities {
     /// Of many writers that create a key, exactly one succeeds.
     pub create_once: bool,
     /// Of many writers that replace one version, exactly one succeeds.
@@ -41,7 +41,7 @@ pub struct Capabilities {
     pub clock_difference: Duration,
 }
 
-impl Capabilities {
+impl BucketCapabilities {
     /// Whether several instances may use the bucket at the same time.
     pub fn is_shareable(&self) -> bool {
         self.create_once && self.compare_and_swap
@@ -59,7 +59,7 @@ impl Capabilities {
 }
 
 /// One line for a log.
-impl fmt::Display for Capabilities {
+impl fmt::Display for BucketCapabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let yes = |honoured: bool| if honoured { "yes" } else { "NO" };
         write!(
@@ -85,13 +85,13 @@ enum Race {
     /// One writer won, and what it wrote is there.
     Won,
     /// All were turned away.
-    Nobody,
+    None,
     /// Several won, or another than the winner is there.
     Broken,
 }
 
-impl Bucket {
-    pub(super) async fn probe(&self) -> Result<Capabilities> {
+impl BucketClient {
+    pub(super) async fn probe(&self) -> Result<BucketCapabilities> {
         // First what writes nothing: with a wrong clock the rest is refused.
         let list = self.bucket(Method::GET).query("list-type", "2").query("max-keys", "1");
         let list = list.query("prefix", self.stored("probe/"));
@@ -140,16 +140,16 @@ impl Bucket {
         Ok(())
     }
 
-    async fn try_probe(&self, key: &Key) -> Result<Capabilities, Failure> {
+    async fn try_probe(&self, key: &Key) -> Result<BucketCapabilities, S3Failure> {
         let create = self.object(Method::PUT, key).header(header::IF_NONE_MATCH, "*");
         let created = self.race(key, &create).await?;
-        // The swap is tried from a known version, whoever won.
+        // The swap is tried from a known version, whichever request won.
         let first = self.overwrite(key).await?;
         let (swapped, bare_etags) = self.race_to_swap(key, &first).await?;
         let current = self.overwrite(key).await?;
         let conditional_delete = self.deletes_on_condition(key, &first, &current).await?;
         let swap_needs_key = self.refuses_to_swap_nothing(key, &current).await?;
-        Ok(Capabilities {
+        Ok(BucketCapabilities {
             create_once: matches!(created, Race::Won),
             compare_and_swap: swapped,
             swap_needs_key,
@@ -159,14 +159,14 @@ impl Bucket {
         })
     }
 
-    async fn race_to_swap(&self, key: &Key, first: &ETag) -> Result<(bool, bool), Failure> {
+    async fn race_to_swap(&self, key: &Key, first: &ETag) -> Result<(bool, bool), S3Failure> {
         for bare in [false, true] {
             self.use_bare_tags(bare);
             let swap = self.object(Method::PUT, key).header(header::IF_MATCH, &self.tag(first));
             match self.race(key, &swap).await? {
                 Race::Won => return Ok((true, bare)),
                 // With these quotes no version is ever the right one.
-                Race::Nobody => {}
+                Race::None => {}
                 Race::Broken => break,
             }
         }
@@ -175,14 +175,15 @@ impl Bucket {
     }
 
     /// Sends the write from sixteen writers at once, each with bytes of its own.
-    async fn race(&self, key: &Key, request: &Request) -> Result<Race, Failure> {
+    async fn race(&self, key: &Key, request: &S3Request) -> Result<Race, S3Failure> {
         let mut effort = self.effort(0);
         loop {
-            let rivals: Vec<Request> = (0..RIVALS).map(|_| request.clone().body(nonce())).collect();
+            let rivals: Vec<S3Request> =
+                (0..RIVALS).map(|_| request.clone().body(nonce())).collect();
             let within = self.options.request_timeout;
             let runs = rivals.iter().map(|rival| self.once(rival, within, ANSWER_BYTES_MAX));
             let ends = join_all(runs).await;
-            let won = |end: &Result<Whole, Failure>| end.is_ok();
+            let won = |end: &Result<BufferedResponse, S3Failure>| end.is_ok();
             let winners: Vec<&Bytes> = rivals
                 .iter()
                 .zip(&ends)
@@ -196,9 +197,9 @@ impl Bucket {
             }
             let faults = ends.into_iter().filter_map(Result::err).filter(is_fault);
             // Of one that is unsure, if there is: it may have won without being told.
-            let fault = faults.max_by_key(|fault| fault.verdict == Verdict::Unsure);
-            let Some(fault) = fault else { return Ok(Race::Nobody) };
-            if fault.verdict == Verdict::Unsure && self.holds_one_of(key, &rivals).await? {
+            let fault = faults.max_by_key(|fault| fault.verdict == FailureClass::Unsure);
+            let Some(fault) = fault else { return Ok(Race::None) };
+            if fault.verdict == FailureClass::Unsure && self.holds_one_of(key, &rivals).await? {
                 return Ok(Race::Won);
             }
             if !fault.verdict.is_passing() || !effort.again(fault.retry_after).await {
@@ -207,16 +208,16 @@ impl Bucket {
         }
     }
 
-    async fn holds_one_of(&self, key: &Key, rivals: &[Request]) -> Result<bool, Failure> {
+    async fn holds_one_of(&self, key: &Key, rivals: &[S3Request]) -> Result<bool, S3Failure> {
         let get = self.object(Method::GET, key);
         match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
             Ok(there) => Ok(rivals.iter().any(|rival| rival.body == there.body)),
-            Err(failure) if failure.verdict == Verdict::Absent => Ok(false),
+            Err(failure) if failure.verdict == FailureClass::Absent => Ok(false),
             Err(failure) => Err(failure),
         }
     }
 
-    async fn judge(&self, key: &Key, bytes: &Bytes) -> Result<Race, Failure> {
+    async fn judge(&self, key: &Key, bytes: &Bytes) -> Result<Race, S3Failure> {
         let get = self.object(Method::GET, key);
         let there = self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await?;
         match there.body == *bytes {
@@ -225,7 +226,7 @@ impl Bucket {
         }
     }
 
-    async fn overwrite(&self, key: &Key) -> Result<ETag, Failure> {
+    async fn overwrite(&self, key: &Key) -> Result<ETag, S3Failure> {
         let put = self.object(Method::PUT, key).body(nonce());
         let answer = self.ask(&put, self.effort(0), ANSWER_BYTES_MAX).await?;
         etag(&answer.headers)
@@ -237,14 +238,14 @@ impl Bucket {
         key: &Key,
         stale: &ETag,
         current: &ETag,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, S3Failure> {
         let delete = |etag: &ETag| {
             self.object(Method::DELETE, key).header(header::IF_MATCH, &self.tag(etag))
         };
         let within = self.options.request_timeout;
         // Only a store that looked says why: one that failed may ignore the condition.
         match self.ask(&delete(stale), self.effort(0), ANSWER_BYTES_MAX).await {
-            Err(failure) if failure.verdict == Verdict::Condition => {}
+            Err(failure) if failure.verdict == FailureClass::Condition => {}
             _ => return Ok(false),
         }
         if !self.is_there(key).await? {
@@ -254,27 +255,27 @@ impl Bucket {
         Ok(removed.is_ok() && !self.is_there(key).await?)
     }
 
-    async fn is_there(&self, key: &Key) -> Result<bool, Failure> {
+    async fn is_there(&self, key: &Key) -> Result<bool, S3Failure> {
         let get = self.object(Method::GET, key);
         match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
             Ok(_) => Ok(true),
-            Err(failure) if failure.verdict == Verdict::Absent => Ok(false),
+            Err(failure) if failure.verdict == FailureClass::Absent => Ok(false),
             Err(failure) => Err(failure),
         }
     }
 
     /// Whether a swap of the version that was just removed leaves nothing behind.
-    async fn refuses_to_swap_nothing(&self, key: &Key, gone: &ETag) -> Result<bool, Failure> {
+    async fn refuses_to_swap_nothing(&self, key: &Key, gone: &ETag) -> Result<bool, S3Failure> {
         let delete = self.object(Method::DELETE, key);
         match self.ask(&delete, self.effort(0), ANSWER_BYTES_MAX).await {
-            Err(failure) if failure.verdict != Verdict::Absent => return Err(failure),
+            Err(failure) if failure.verdict != FailureClass::Absent => return Err(failure),
             _ => {}
         }
         let swap = self.object(Method::PUT, key).header(header::IF_MATCH, &self.tag(gone));
         match self.ask(&swap.body(nonce()), self.effort(0), ANSWER_BYTES_MAX).await {
             Ok(_) => Ok(false),
             Err(failure) if failure.verdict.is_passing() => Err(failure),
-            // Also of an attempt whose answer was lost.
+            // Also of an attempt whose response was lost.
             Err(_) => Ok(!self.is_there(key).await?),
         }
     }
@@ -282,8 +283,8 @@ impl Bucket {
 
 /// Whether the failure says nothing of the condition. Some stores have none (Backblaze B2), and
 /// say so.
-fn is_fault(failure: &Failure) -> bool {
-    let refusals = [Verdict::Condition, Verdict::Absent, Verdict::Conflict];
+fn is_fault(failure: &S3Failure) -> bool {
+    let refusals = [FailureClass::Condition, FailureClass::Absent, FailureClass::Conflict];
     !refusals.contains(&failure.verdict) && !failure.is_not_implemented()
 }
 
@@ -297,7 +298,7 @@ mod tests {
 
     #[test]
     fn the_line_says_what_is_missing() {
-        let capabilities = Capabilities {
+        let capabilities = BucketCapabilities {
             create_once: true,
             compare_and_swap: false,
             swap_needs_key: false,
@@ -311,7 +312,7 @@ mod tests {
         );
         assert!(!capabilities.is_shareable());
         let capabilities =
-            Capabilities { compare_and_swap: true, conditional_delete: true, ..capabilities };
+            BucketCapabilities { compare_and_swap: true, conditional_delete: true, ..capabilities };
         assert!(
             capabilities.to_string().contains("compare-and-swap: yes (WRITES a missing key), ")
         );

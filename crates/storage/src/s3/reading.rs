@@ -1,7 +1,7 @@
 //! Streams of bulk objects that go on after a broken connection.
 //!
 //! A stream that breaks off is asked for again from the byte it reached, on the entity tag of
-//! the first answer, so that the consumer never sees the joint nor a mix of two objects. What is
+//! the first response, so that the consumer never sees the joint nor a mix of two objects. What is
 //! read is only ever one chunk ahead of the consumer; dropping the stream closes the connection.
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use http::{HeaderMap, Method, StatusCode, header};
 use object_store::client::HttpError;
 use tokio::time::timeout;
 
-use super::bucket::{Answer, Bucket, Request, etag, length, timed_out};
-use super::failure::{Failure, Verdict};
+use super::bucket::{BucketClient, S3Request, S3Response, etag, length, timed_out};
+use super::failure::{FailureClass, S3Failure};
 use super::records::size;
-use super::retry::Effort;
+use super::retry::RetryBudget;
 use crate::{ByteRange, ByteStream, ETag, Error, ErrorKind, Key, Result};
 
 /// How often one stream is taken up again.
@@ -24,18 +24,18 @@ const RESUMPTIONS_MAX: u32 = 64;
 /// Beyond what any store holds (and what some can parse).
 const OFFSET_MAX: u64 = 1 << 62;
 
-struct Reading {
-    bucket: Arc<Bucket>,
+struct ResumableRead {
+    bucket: Arc<BucketClient>,
     key: Key,
     etag: ETag,
     /// The bytes still to come.
     rest: ByteRange,
     chunks: BoxStream<'static, Result<Bytes, HttpError>>,
-    effort: Effort,
+    effort: RetryBudget,
     resumptions: u32,
 }
 
-impl Bucket {
+impl BucketClient {
     pub(super) async fn read(self: &Arc<Self>, key: &Key, range: ByteRange) -> Result<ByteStream> {
         if range.start >= range.end || range.end > OFFSET_MAX {
             return self.read_nothing(key, range).await;
@@ -44,8 +44,8 @@ impl Bucket {
         let request = self.part(key, range);
         let answer = self.open_patiently(&request, &mut effort).await;
         let answer = answer.and_then(|answer| checked(answer, range));
-        let Answer { headers, body, .. } = answer.map_err(|failure| failure.on(key))?;
-        let reading = Reading {
+        let S3Response { headers, body, .. } = answer.map_err(|failure| failure.on(key))?;
+        let reading = ResumableRead {
             bucket: Arc::clone(self),
             key: key.clone(),
             etag: etag(&headers).map_err(|failure| failure.on(key))?,
@@ -54,7 +54,7 @@ impl Bucket {
             effort: self.patience(),
             resumptions: 0,
         };
-        Ok(try_unfold(reading, Reading::next).boxed())
+        Ok(try_unfold(reading, ResumableRead::next).boxed())
     }
 
     /// An empty range is an empty stream, if it lies within an object.
@@ -66,20 +66,20 @@ impl Bucket {
         Ok(futures::stream::empty().boxed())
     }
 
-    fn part(&self, key: &Key, ByteRange { start, end }: ByteRange) -> Request {
+    fn part(&self, key: &Key, ByteRange { start, end }: ByteRange) -> S3Request {
         let bytes = format!("bytes={start}-{}", end.saturating_sub(1));
         self.object(Method::GET, key).header(header::RANGE, &bytes)
     }
 
-    fn patience(&self) -> Effort {
-        Effort::new(self.options.request_timeout, self.options.transfer_budget)
+    fn patience(&self) -> RetryBudget {
+        RetryBudget::new(self.options.request_timeout, self.options.transfer_budget)
     }
 
     async fn open_patiently(
         &self,
-        request: &Request,
-        effort: &mut Effort,
-    ) -> Result<Answer, Failure> {
+        request: &S3Request,
+        effort: &mut RetryBudget,
+    ) -> Result<S3Response, S3Failure> {
         loop {
             let failure = match self.open_once(request, effort.attempt).await {
                 Ok(answer) => return Ok(answer),
@@ -92,8 +92,8 @@ impl Bucket {
     }
 }
 
-/// An answer that holds exactly the range.
-fn checked(answer: Answer, range: ByteRange) -> Result<Answer, Failure> {
+/// A response that holds exactly the range.
+fn checked(answer: S3Response, range: ByteRange) -> Result<S3Response, S3Failure> {
     let whole = answer.status == StatusCode::OK;
     let (start, size_bytes) = match whole {
         true => (0, length(&answer.headers)),
@@ -101,13 +101,16 @@ fn checked(answer: Answer, range: ByteRange) -> Result<Answer, Failure> {
     };
     let size_bytes = size_bytes.unwrap_or_default();
     if range.end > size_bytes {
-        return Err(Failure::new(
-            Verdict::OutOfRange,
+        return Err(S3Failure::new(
+            FailureClass::OutOfRange,
             format!("the object has {size_bytes} bytes"),
         ));
     }
     if start != range.start || (whole && size_bytes != range.end) {
-        return Err(Failure::new(Verdict::Unsure, "the answer is not the range asked for"));
+        return Err(S3Failure::new(
+            FailureClass::Unsure,
+            "the response is not the range asked for",
+        ));
     }
     Ok(answer)
 }
@@ -117,7 +120,7 @@ fn start(headers: &HeaderMap) -> Option<u64> {
     text.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
-impl Reading {
+impl ResumableRead {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
         while !self.rest.is_empty() {
             match self.chunk().await {
@@ -133,12 +136,12 @@ impl Reading {
     }
 
     /// The next bytes that the connection has for us; the time we are not asked does not count.
-    async fn chunk(&mut self) -> Result<Bytes, Failure> {
+    async fn chunk(&mut self) -> Result<Bytes, S3Failure> {
         let idle = self.bucket.options.idle_timeout;
         loop {
             let chunk = timeout(idle, self.chunks.next()).await.map_err(|_| timed_out(idle))?;
-            let ended = || Failure::new(Verdict::Unsure, "the answer ended early");
-            let mut chunk = chunk.ok_or_else(ended)?.map_err(Failure::of_http)?;
+            let ended = || S3Failure::new(FailureClass::Unsure, "the response ended early");
+            let mut chunk = chunk.ok_or_else(ended)?.map_err(S3Failure::of_http)?;
             chunk.truncate(usize::try_from(self.rest.len()).unwrap_or(usize::MAX));
             if !chunk.is_empty() {
                 return Ok(chunk);
@@ -146,7 +149,7 @@ impl Reading {
         }
     }
 
-    async fn resume(&mut self, failure: Failure) -> Result<()> {
+    async fn resume(&mut self, failure: S3Failure) -> Result<()> {
         self.chunks = futures::stream::empty().boxed();
         self.resumptions += 1;
         if self.resumptions > RESUMPTIONS_MAX || !self.effort.again(None).await {

@@ -1,6 +1,6 @@
 //! Records: read whole, written and removed under a condition.
 //!
-//! A conditional write whose answer was lost may have happened, and may even happen later. So the
+//! A conditional write whose response was lost may have happened, and may even happen later. So the
 //! key is read back: what we wrote is there, and it has; the version it was to replace is still
 //! there (or nothing, after a Create), and it is sent again, still under its condition, so that
 //! it has at most one effect; anything else is there, and only the caller can say what that
@@ -18,8 +18,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, header};
 
-use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, Whole, date, etag, last_modified, length};
-use super::failure::{Failure, Verdict};
+use super::bucket::{
+    ANSWER_BYTES_MAX, BucketClient, BufferedResponse, S3Request, date, etag, last_modified, length,
+};
+use super::failure::{FailureClass, S3Failure};
 use crate::{
     ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
 };
@@ -27,32 +29,32 @@ use crate::{
 /// The version that a record replaced.
 const REPLACED: HeaderName = HeaderName::from_static("x-amz-meta-jreg-replaced");
 
-/// For how long a write on a condition is sent again, however large it is and whatever is set: a
-/// collector reckons with a minute.
+/// For how long a conditional write is retried, however large it is and whatever is configured: GC
+/// reckons with a minute.
 const CONDITIONAL_MAX: Duration = Duration::from_secs(60);
 
-/// What is at a key after a write whose answer was lost.
-enum Found {
+/// What is at a key after a write whose response was lost.
+enum ReadBack {
     /// What we wrote.
     Ours(Written),
     /// What the write was to replace.
     Before,
-    /// What somebody else wrote over what the write was to replace.
+    /// What another writer wrote over what the write was to replace.
     Instead,
-    /// What somebody else wrote.
+    /// What another writer wrote.
     Other,
 }
 
-impl Bucket {
+impl BucketClient {
     pub(super) async fn get(&self, key: &Key) -> Result<Record> {
         self.try_get(key).await.map_err(|failure| failure.on(key))
     }
 
-    async fn try_get(&self, key: &Key) -> Result<Record, Failure> {
+    async fn try_get(&self, key: &Key) -> Result<Record, S3Failure> {
         self.try_get_whole(key).await.and_then(|whole| record(&whole))
     }
 
-    async fn try_get_whole(&self, key: &Key) -> Result<Whole, Failure> {
+    async fn try_get_whole(&self, key: &Key) -> Result<BufferedResponse, S3Failure> {
         let request = self.object(Method::GET, key);
         self.ask(&request, self.effort(0), RECORD_BYTES_MAX).await
     }
@@ -61,20 +63,20 @@ impl Bucket {
         self.try_head(key).await.map_err(|failure| failure.on(key))
     }
 
-    /// A GET of one byte, because the answer to a HEAD has no text: its 404 does not say whether
+    /// A GET of one byte, because the response to a HEAD has no text: its 404 does not say whether
     /// it is the key that is missing.
-    async fn try_head(&self, key: &Key) -> Result<Stat, Failure> {
+    async fn try_head(&self, key: &Key) -> Result<Stat, S3Failure> {
         let get = self.object(Method::GET, key).header(header::RANGE, "bytes=0-0");
         let answer = match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
             // An object without a byte has no first one.
-            Err(failure) if failure.verdict == Verdict::OutOfRange => {
+            Err(failure) if failure.verdict == FailureClass::OutOfRange => {
                 let head = self.object(Method::HEAD, key);
                 self.ask(&head, self.effort(0), ANSWER_BYTES_MAX).await?
             }
             answer => answer?,
         };
         let size_bytes = size(&answer.headers).or_else(|| length(&answer.headers));
-        let unknown = || Failure::new(Verdict::Unsure, "no length in the answer");
+        let unknown = || S3Failure::new(FailureClass::Unsure, "no length in the response");
         Ok(Stat {
             size_bytes: size_bytes.ok_or_else(unknown)?,
             last_modified: last_modified(&answer.headers)?,
@@ -101,13 +103,13 @@ impl Bucket {
     async fn put_on_condition(
         &self,
         key: &Key,
-        request: &Request,
+        request: &S3Request,
         mode: &PutMode,
     ) -> Result<Written> {
         let mut effort = self.effort(request.body.len() as u64).within(CONDITIONAL_MAX);
         // The clock of the effort stands while the machine sleeps, and this one goes on.
         let began = self.clock.now();
-        // Whether an attempt may have had an effect that nobody told us of.
+        // Whether an attempt may have had an effect that was not reported.
         let mut unsure = false;
         loop {
             let answer = self.once(request, effort.attempt, ANSWER_BYTES_MAX).await;
@@ -115,17 +117,21 @@ impl Bucket {
                 Ok(written) => return Ok(written),
                 Err(failure) => failure,
             };
-            unsure |= failure.verdict == Verdict::Unsure;
+            unsure |= failure.verdict == FailureClass::Unsure;
             match failure.verdict {
-                Verdict::Condition | Verdict::Absent if !unsure => return Err(conflict(key, mode)),
-                Verdict::Refused | Verdict::Skewed if !unsure => return Err(failure.on(key)),
-                Verdict::Throttled | Verdict::Unsent if !unsure => {}
+                FailureClass::Condition | FailureClass::Absent if !unsure => {
+                    return Err(conflict(key, mode));
+                }
+                FailureClass::Refused | FailureClass::Skewed if !unsure => {
+                    return Err(failure.on(key));
+                }
+                FailureClass::Throttled | FailureClass::Unsent if !unsure => {}
                 _ => match self.read_back(key, &request.body, mode).await? {
-                    Found::Ours(written) => return Ok(written),
-                    Found::Before => {}
-                    Found::Instead => return Err(conflict(key, mode)),
-                    Found::Other if !unsure => return Err(conflict(key, mode)),
-                    Found::Other => return Err(overtaken(key)),
+                    ReadBack::Ours(written) => return Ok(written),
+                    ReadBack::Before => {}
+                    ReadBack::Instead => return Err(conflict(key, mode)),
+                    ReadBack::Other if !unsure => return Err(conflict(key, mode)),
+                    ReadBack::Other => return Err(overtaken(key)),
                 },
             }
             let is_in_time = effort.again(failure.retry_after).await
@@ -136,33 +142,33 @@ impl Bucket {
         }
     }
 
-    async fn read_back(&self, key: &Key, bytes: &Bytes, mode: &PutMode) -> Result<Found> {
+    async fn read_back(&self, key: &Key, bytes: &Bytes, mode: &PutMode) -> Result<ReadBack> {
         if bytes.len() as u64 > RECORD_BYTES_MAX {
             return self.read_back_size(key, bytes.len() as u64).await;
         }
         let whole = self.try_get_whole(key).await;
         match whole.and_then(|whole| Ok((record(&whole)?, whole.headers))) {
             Ok((found, headers)) => Ok(found_by(mode, bytes, found, &headers)),
-            Err(failure) if failure.verdict == Verdict::Absent => match mode {
-                PutMode::Create => Ok(Found::Before),
-                _ => Ok(Found::Other),
+            Err(failure) if failure.verdict == FailureClass::Absent => match mode {
+                PutMode::Create => Ok(ReadBack::Before),
+                _ => Ok(ReadBack::Other),
             },
-            Err(failure) if failure.verdict == Verdict::TooLarge => Ok(Found::Other),
+            Err(failure) if failure.verdict == FailureClass::TooLarge => Ok(ReadBack::Other),
             Err(failure) => Err(given_up(failure, true, key)),
         }
     }
 
     /// What is too large to be a record is at a key that only its one writer knows.
-    async fn read_back_size(&self, key: &Key, size_bytes: u64) -> Result<Found> {
+    async fn read_back_size(&self, key: &Key, size_bytes: u64) -> Result<ReadBack> {
         let head = self.object(Method::HEAD, key);
         match self.head(key).await {
             Ok(stat) if stat.size_bytes == size_bytes => {
                 let answer = self.ask(&head, self.effort(0), ANSWER_BYTES_MAX).await;
                 let written = answer.and_then(|whole| written(&whole));
-                written.map(Found::Ours).map_err(|failure| failure.on(key))
+                written.map(ReadBack::Ours).map_err(|failure| failure.on(key))
             }
-            Ok(_) => Ok(Found::Other),
-            Err(error) if error.is_not_found() => Ok(Found::Before),
+            Ok(_) => Ok(ReadBack::Other),
+            Err(error) if error.is_not_found() => Ok(ReadBack::Before),
             Err(error) => Err(error),
         }
     }
@@ -172,7 +178,7 @@ impl Bucket {
         let Some(etag) = version else {
             return match self.ask(&request, self.effort(0), ANSWER_BYTES_MAX).await {
                 Ok(_) => Ok(()),
-                Err(failure) if failure.verdict == Verdict::Absent => Ok(()),
+                Err(failure) if failure.verdict == FailureClass::Absent => Ok(()),
                 Err(failure) => Err(failure.on(key)),
             };
         };
@@ -180,7 +186,7 @@ impl Bucket {
         self.delete_on_condition(key, &request, etag).await
     }
 
-    async fn delete_on_condition(&self, key: &Key, request: &Request, etag: &ETag) -> Result<()> {
+    async fn delete_on_condition(&self, key: &Key, request: &S3Request, etag: &ETag) -> Result<()> {
         let mut effort = self.effort(0);
         let mut unsure = false;
         loop {
@@ -188,15 +194,19 @@ impl Bucket {
                 Ok(_) => return Ok(()),
                 Err(failure) => failure,
             };
-            unsure |= failure.verdict == Verdict::Unsure;
+            unsure |= failure.verdict == FailureClass::Unsure;
             match failure.verdict {
-                Verdict::Condition | Verdict::Absent if !unsure => return Err(moved(key)),
-                Verdict::Refused | Verdict::Skewed if !unsure => return Err(failure.on(key)),
-                Verdict::Throttled | Verdict::Unsent if !unsure => {}
+                FailureClass::Condition | FailureClass::Absent if !unsure => {
+                    return Err(moved(key));
+                }
+                FailureClass::Refused | FailureClass::Skewed if !unsure => {
+                    return Err(failure.on(key));
+                }
+                FailureClass::Throttled | FailureClass::Unsent if !unsure => {}
                 _ => match self.try_get(key).await {
-                    // Whoever removed it: an attempt of ours may have.
-                    Err(gone) if gone.verdict == Verdict::Absent && unsure => return Ok(()),
-                    Err(gone) if gone.verdict == Verdict::Absent => return Err(moved(key)),
+                    // An attempt of ours may have removed it.
+                    Err(gone) if gone.verdict == FailureClass::Absent && unsure => return Ok(()),
+                    Err(gone) if gone.verdict == FailureClass::Absent => return Err(moved(key)),
                     Ok(found) if found.etag == *etag => {}
                     Ok(_) if unsure => return Err(overtaken(key)),
                     Ok(_) => return Err(moved(key)),
@@ -211,19 +221,19 @@ impl Bucket {
 }
 
 /// What a record that was read back says of a write of `bytes`.
-fn found_by(mode: &PutMode, bytes: &Bytes, found: Record, headers: &HeaderMap) -> Found {
+fn found_by(mode: &PutMode, bytes: &Bytes, found: Record, headers: &HeaderMap) -> ReadBack {
     let replaced = headers.get(REPLACED).and_then(|etag| etag.to_str().ok());
     let Record { etag, date, .. } = found;
     match mode {
-        _ if found.bytes == *bytes => Found::Ours(Written { etag, date }),
-        PutMode::Match(seen) if *seen == etag => Found::Before,
-        PutMode::Match(seen) if replaced == Some(seen.as_str()) => Found::Instead,
-        _ => Found::Other,
+        _ if found.bytes == *bytes => ReadBack::Ours(Written { etag, date }),
+        PutMode::Match(seen) if *seen == etag => ReadBack::Before,
+        PutMode::Match(seen) if replaced == Some(seen.as_str()) => ReadBack::Instead,
+        _ => ReadBack::Other,
     }
 }
 
-fn record(whole: &Whole) -> Result<Record, Failure> {
-    let Whole { headers, body } = whole;
+fn record(whole: &BufferedResponse) -> Result<Record, S3Failure> {
+    let BufferedResponse { headers, body } = whole;
     Ok(Record {
         bytes: body.clone(),
         etag: etag(headers)?,
@@ -232,11 +242,11 @@ fn record(whole: &Whole) -> Result<Record, Failure> {
     })
 }
 
-fn written(whole: &Whole) -> Result<Written, Failure> {
+fn written(whole: &BufferedResponse) -> Result<Written, S3Failure> {
     Ok(Written { etag: etag(&whole.headers)?, date: date(&whole.headers)? })
 }
 
-/// The object's length, from an answer with a part of it.
+/// The object's length, from a response with a part of it.
 pub(super) fn size(headers: &HeaderMap) -> Option<u64> {
     const CONTENT_RANGE: HeaderName = header::CONTENT_RANGE;
     let (_, size) = headers.get(CONTENT_RANGE)?.to_str().ok()?.rsplit_once('/')?;
@@ -255,12 +265,12 @@ fn moved(key: &Key) -> Error {
 }
 
 fn overtaken(key: &Key) -> Error {
-    let why = "an answer was lost, and another write has come since";
+    let why = "a response was lost, and another write has come since";
     Error::with_source(ErrorKind::Unavailable, key, why)
 }
 
 /// The last failure of many; one earlier that was ambiguous makes the whole so.
-fn given_up(failure: Failure, unsure: bool, key: &Key) -> Error {
+fn given_up(failure: S3Failure, unsure: bool, key: &Key) -> Error {
     if unsure {
         return Error::with_source(ErrorKind::Unavailable, key, failure.on(key));
     }

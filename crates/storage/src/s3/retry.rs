@@ -12,14 +12,14 @@ const TRIES_MAX: u32 = 12;
 
 /// The means for one operation: how long one attempt may take, and all of them together.
 #[derive(Debug)]
-pub(super) struct Effort {
+pub(super) struct RetryBudget {
     /// How long one attempt may take.
     pub(super) attempt: Duration,
     end: Instant,
     tries: u32,
 }
 
-impl Effort {
+impl RetryBudget {
     pub(super) fn new(attempt: Duration, budget: Duration) -> Self {
         Self { attempt, end: Instant::now() + budget, tries: 0 }
     }
@@ -54,7 +54,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_effort_ends_by_number() {
-        let mut effort = Effort::new(Duration::ZERO, Duration::from_secs(3600));
+        let mut effort = RetryBudget::new(Duration::ZERO, Duration::from_secs(3600));
         let mut tries = 1;
         while effort.again(None).await {
             tries += 1;
@@ -65,11 +65,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_effort_ends_by_time() {
         let start = Instant::now();
-        let mut effort = Effort::new(Duration::ZERO, Duration::from_secs(3));
+        let mut effort = RetryBudget::new(Duration::ZERO, Duration::from_secs(3));
         while effort.again(Some(Duration::from_secs(1))).await {}
         assert!(start.elapsed() < Duration::from_secs(3));
         assert!(
-            !Effort::new(Duration::ZERO, Duration::from_secs(3))
+            !RetryBudget::new(Duration::ZERO, Duration::from_secs(3))
                 .again(Some(Duration::from_secs(4)))
                 .await
         );
@@ -80,7 +80,8 @@ mod tests {
         let seconds = Duration::from_secs;
         for (budget, most, ends) in [(3600, 3, 3), (3, 3600, 3)] {
             let start = Instant::now();
-            let mut effort = Effort::new(Duration::ZERO, seconds(budget)).within(seconds(most));
+            let mut effort =
+                RetryBudget::new(Duration::ZERO, seconds(budget)).within(seconds(most));
             while effort.again(Some(seconds(1))).await {}
             assert!((seconds(ends - 1)..seconds(ends)).contains(&start.elapsed()));
         }
@@ -88,7 +89,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit_and_differ() {
-        let effort = |tries| Effort { tries, ..Effort::new(Duration::ZERO, Duration::ZERO) };
+        let effort =
+            |tries| RetryBudget { tries, ..RetryBudget::new(Duration::ZERO, Duration::ZERO) };
         assert!((0..100).all(|_| effort(1).pause() <= 2 * PAUSE_FIRST));
         assert!((0..100).all(|_| effort(u32::MAX).pause() <= PAUSE_MAX));
         let drawn: std::collections::HashSet<_> = (0..20).map(|_| effort(5).pause()).collect();

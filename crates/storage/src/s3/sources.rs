@@ -1,61 +1,57 @@
-//! [`Sources`]: where keys are looked for, and what to say if there are none.
+//! [`CredentialSources`]: where credentials are searched, and what to say if there are none.
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Name};
 
 /// Where the instance's metadata is, unless `AWS_METADATA_ENDPOINT` says otherwise.
 const METADATA: &str = "http://169.254.169.254";
 
+/// The sources that variables configure, in the order in which they are tried.
+const SOURCES: [(&str, &[(&str, Name)]); 4] = [
+    (
+        "environment",
+        &[
+            ("AWS_ACCESS_KEY_ID", Name::AccessKeyId),
+            ("AWS_SECRET_ACCESS_KEY", Name::SecretAccessKey),
+        ],
+    ),
+    (
+        "web identity",
+        &[
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", Name::WebIdentityTokenFile),
+            ("AWS_ROLE_ARN", Name::RoleArn),
+        ],
+    ),
+    (
+        "container (ECS)",
+        &[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", Name::ContainerCredentialsRelativeUri)],
+    ),
+    (
+        "container (EKS)",
+        &[
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", Name::ContainerCredentialsFullUri),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", Name::ContainerAuthorizationTokenFile),
+        ],
+    ),
+];
+
 /// The source that the environment names, and what is said of all of them.
 #[derive(Clone, Debug)]
-pub(super) struct Sources {
-    /// No source is named: only the instance's metadata is left to ask.
+pub(super) struct CredentialSources {
+    /// No source is configured: only the instance's metadata is left.
     pub(super) are_unnamed: bool,
     tried: Vec<String>,
 }
 
-impl Sources {
+impl CredentialSources {
     /// What is set, in the order in which it is taken. Values are not kept: some are secrets.
     pub(super) fn of(keys: &AmazonS3Builder) -> Self {
         let is_set = |name| keys.get_config_value(&name).is_some();
-        let named: [(&str, &[(&str, Name)]); 4] = [
-            (
-                "environment",
-                &[
-                    ("AWS_ACCESS_KEY_ID", Name::AccessKeyId),
-                    ("AWS_SECRET_ACCESS_KEY", Name::SecretAccessKey),
-                ],
-            ),
-            (
-                "web identity",
-                &[
-                    ("AWS_WEB_IDENTITY_TOKEN_FILE", Name::WebIdentityTokenFile),
-                    ("AWS_ROLE_ARN", Name::RoleArn),
-                ],
-            ),
-            (
-                "container (ECS)",
-                &[(
-                    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-                    Name::ContainerCredentialsRelativeUri,
-                )],
-            ),
-            (
-                "container (EKS)",
-                &[
-                    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", Name::ContainerCredentialsFullUri),
-                    (
-                        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-                        Name::ContainerAuthorizationTokenFile,
-                    ),
-                ],
-            ),
-        ];
         let mut tried = vec![
             "settings (s3-access-key-id, s3-secret-access-key or s3-secret-access-key-file: not set)"
                 .to_owned(),
         ];
         let mut are_unnamed = true;
-        for (source, variables) in named {
+        for (source, variables) in SOURCES {
             let unset = variables.iter().filter(|(_, name)| !is_set(*name));
             let unset: Vec<_> = unset.map(|(variable, _)| *variable).collect();
             are_unnamed &= !unset.is_empty();
@@ -69,19 +65,19 @@ impl Sources {
         Self { are_unnamed, tried }
     }
 
-    /// Why there are no keys: what was tried, and how the last of it failed.
-    pub(super) fn no_keys(&self, why: impl std::fmt::Display) -> NoKeys {
-        NoKeys { tried: self.tried.join(", "), why: why.to_string() }
+    /// Why there are no credentials: what was tried, and how the last source failed.
+    pub(super) fn no_keys(&self, why: impl std::fmt::Display) -> NoCredentials {
+        NoCredentials { tried: self.tried.join(", "), why: why.to_string() }
     }
 }
 
-/// There are no keys to sign with.
+/// There are no credentials to sign with.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "there are no credentials for the bucket; tried, in this order: {tried}: {why}; files such as \
-     ~/.aws/credentials are not read (docs/s3.md, Credentials)"
+     ~/.aws/credentials are not read (docs/s3.md, S3Credentials)"
 )]
-pub(super) struct NoKeys {
+pub(super) struct NoCredentials {
     tried: String,
     why: String,
 }
@@ -93,17 +89,17 @@ mod tests {
     #[test]
     fn half_of_a_source_is_none_and_its_other_half_is_named() {
         let keys = AmazonS3Builder::new().with_config(Name::RoleArn, "arn:secret");
-        let sources = Sources::of(&keys);
+        let sources = CredentialSources::of(&keys);
         assert!(sources.are_unnamed);
-        let told = sources.no_keys("no answer").to_string();
+        let told = sources.no_keys("no response").to_string();
         assert!(
             told.contains("web identity (AWS_WEB_IDENTITY_TOKEN_FILE: not set), con"),
             "{told}"
         );
-        assert!(told.contains("instance metadata (http://169.254.169.254): no answer"), "{told}");
+        assert!(told.contains("instance metadata (http://169.254.169.254): no response"), "{told}");
         assert!(!told.contains("arn:secret"), "{told}");
         let whole = keys.with_config(Name::WebIdentityTokenFile, "/token");
-        let sources = Sources::of(&whole);
+        let sources = CredentialSources::of(&whole);
         assert!(!sources.are_unnamed);
         assert!(sources.no_keys("refused").to_string().contains("web identity (set)"));
     }

@@ -4,14 +4,14 @@
 use bytes::Bytes;
 use http::Method;
 
-use super::bucket::{ANSWER_BYTES_MAX, Bucket, Request, etag};
-use super::failure::{Failure, Verdict};
-use super::retry::Effort;
-use super::xml::{self, Begun};
+use super::bucket::{ANSWER_BYTES_MAX, BucketClient, S3Request, etag};
+use super::failure::{FailureClass, S3Failure};
+use super::retry::RetryBudget;
+use super::xml::{self, InitiatedUpload};
 use super::{PART_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX};
 use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
 
-impl Bucket {
+impl BucketClient {
     pub(super) async fn create_multipart(
         &self,
         key: &Key,
@@ -22,11 +22,11 @@ impl Bucket {
             let why = format!("parts of {part_bytes} bytes: S3 takes 5 MiB to 5 GiB");
             return Err(Error::with_source(ErrorKind::Refused, key, why));
         }
-        // An answer that is lost leaves an upload nobody knows; the bucket's lifecycle ends it.
+        // A response that is lost leaves an orphan upload; the bucket's lifecycle ends it.
         let request = self.creation(Method::POST, key).query("uploads", "");
         let answer = self.ask(&request, self.effort(0), ANSWER_BYTES_MAX).await;
-        let begun: Result<Begun, Failure> = answer.and_then(|whole| {
-            xml::read(&whole.body).map_err(|error| Failure::new(Verdict::Unsure, error))
+        let begun: Result<InitiatedUpload, S3Failure> = answer.and_then(|whole| {
+            xml::read(&whole.body).map_err(|error| S3Failure::new(FailureClass::Unsure, error))
         });
         let id = begun.map_err(|failure| failure.on(key))?.upload_id;
         Ok(Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() })
@@ -48,20 +48,20 @@ impl Bucket {
         Ok(Part { offset, size_bytes, etag: etag.as_str().to_owned() })
     }
 
-    /// Only what failed without a doubt is `NotFound`: after a lost answer the key says whether
+    /// Only what failed without a doubt is `NotFound`: after a lost response the key says whether
     /// an attempt has succeeded.
     pub(super) async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
         let request = self.upload(Method::POST, upload).body(complete(upload)?.into());
         let budget = self.options.transfer_budget;
         // A store may take minutes to put ten thousand parts together.
-        let mut effort = Effort::new(budget, budget + budget);
+        let mut effort = RetryBudget::new(budget, budget + budget);
         let mut unsure = false;
         loop {
             let failure = match self.complete_once(&request, &effort).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
-            unsure |= failure.verdict == Verdict::Unsure;
+            unsure |= failure.verdict == FailureClass::Unsure;
             if failure.verdict.is_passing() && effort.again(failure.retry_after).await {
                 continue;
             }
@@ -72,15 +72,21 @@ impl Bucket {
         }
     }
 
-    async fn complete_once(&self, request: &Request, effort: &Effort) -> Result<(), Failure> {
+    async fn complete_once(
+        &self,
+        request: &S3Request,
+        effort: &RetryBudget,
+    ) -> Result<(), S3Failure> {
         let whole = self.once(request, effort.attempt, ANSWER_BYTES_MAX).await?;
         if xml::is_error(&whole.body) {
-            return Err(Failure::of_answer(http::StatusCode::OK, &whole.headers, &whole.body));
+            return Err(S3Failure::of_answer(http::StatusCode::OK, &whole.headers, &whole.body));
         }
-        // A body that ends before the result began is a lost answer.
+        // A body that ends before the result began is a lost response.
         match whole.body.contains(&b'<') {
             true => Ok(()),
-            false => Err(Failure::new(Verdict::Unsure, "the answer ended before the result")),
+            false => {
+                Err(S3Failure::new(FailureClass::Unsure, "the response ended before the result"))
+            }
         }
     }
 
@@ -96,12 +102,12 @@ impl Bucket {
         let request = self.upload(Method::DELETE, upload);
         match self.ask(&request, self.effort(0), ANSWER_BYTES_MAX).await {
             Ok(_) => Ok(()),
-            Err(failure) if failure.verdict == Verdict::NoUpload => Ok(()),
+            Err(failure) if failure.verdict == FailureClass::NoUpload => Ok(()),
             Err(failure) => Err(failure.on(&upload.key)),
         }
     }
 
-    fn upload(&self, method: Method, upload: &Multipart) -> Request {
+    fn upload(&self, method: Method, upload: &Multipart) -> S3Request {
         self.object(method, &upload.key).query("uploadId", &upload.id)
     }
 }

@@ -5,21 +5,21 @@ use serde::Deserialize;
 
 use crate::Part;
 
-/// An answer of ListObjectsV2. What the place of a page in the listing depends on is required.
+/// A response of ListObjectsV2. What the place of a page in the listing depends on is required.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Listing {
+pub(super) struct ListBucketResult {
     pub(super) is_truncated: bool,
     pub(super) next_continuation_token: Option<String>,
     #[serde(default)]
-    pub(super) contents: Vec<Content>,
+    pub(super) contents: Vec<ListedContent>,
     #[serde(default)]
     pub(super) common_prefixes: Vec<CommonPrefix>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Content {
+pub(super) struct ListedContent {
     pub(super) key: String,
     pub(super) size: u64,
     pub(super) last_modified: String,
@@ -33,16 +33,16 @@ pub(super) struct CommonPrefix {
     pub(super) prefix: String,
 }
 
-/// An answer of CreateMultipartUpload.
+/// A response of CreateMultipartUpload.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Begun {
+pub(super) struct InitiatedUpload {
     pub(super) upload_id: String,
 }
 
-/// An answer of DeleteObjects: what was not deleted.
+/// A response of DeleteObjects: what was not deleted.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Deleted {
+pub(super) struct DeleteResult {
     #[serde(default, rename = "Error")]
     pub(super) errors: Vec<NotDeleted>,
 }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_listing_is_read_in_any_order() {
-        let listing: Listing = read(
+        let listing: ListBucketResult = read(
             br#"<?xml version="1.0"?><ListBucketResult><Contents><Key>a&amp;b</Key><Size>5</Size>
             <LastModified>2026-01-02T03:04:05.678Z</LastModified><ETag>&quot;x&quot;</ETag></Contents>
             <CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes><Contents><Key>c</Key><Size>0</Size>
@@ -119,7 +119,7 @@ mod tests {
             "<ListBucketResult><IsTruncated>false</IsTruncated>",
             "<html><body>hello</body></html>",
         ] {
-            assert!(read::<Listing>(text.as_bytes()).is_err(), "{text}");
+            assert!(read::<ListBucketResult>(text.as_bytes()).is_err(), "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! [`Faulty`]: a store that fails where a test says, before the call is applied or after.
+//! [`FaultyStore`]: a store that fails where a test says, before the call is applied or after.
 //!
 //! Its place is where the real fault would be: around the innermost store for a fault of the
 //! store, so that everything above must cope.
@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures::StreamExt;
 
-use super::{Call, Intercepted, Interceptor};
+use super::{Call, InterceptedStore, Interceptor};
 use crate::{ByteStream, Error, ErrorKind, Result, Store};
 
 /// A store with scripted faults.
-pub type Faulty = Intercepted<Faults>;
+pub type FaultyStore = InterceptedStore<Faults>;
 
 /// A fault to come: which call it hits, and what it does to it.
 pub struct Fault {
-    effect: Effect,
+    effect: FaultEffect,
     kind: ErrorKind,
     matches: Box<dyn Fn(&Call) -> bool + Send + Sync>,
     /// How many matching calls are still spared.
@@ -29,30 +29,30 @@ pub struct Fault {
 
 /// What a fault does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
+enum FaultEffect {
     Fail,
     LoseAnswer,
     CutStream { after_bytes: u64 },
 }
 
 impl Fault {
-    fn new(effect: Effect, kind: ErrorKind) -> Self {
+    fn new(effect: FaultEffect, kind: ErrorKind) -> Self {
         Self { effect, kind, matches: Box::new(|_| true), spared: 0, stays: false }
     }
 
     /// The next call fails and is not applied.
     pub fn fail(kind: ErrorKind) -> Self {
-        Self::new(Effect::Fail, kind)
+        Self::new(FaultEffect::Fail, kind)
     }
 
-    /// The next call is applied, and its answer is lost.
+    /// The next call is applied, and its response is lost.
     pub fn lose_answer(kind: ErrorKind) -> Self {
-        Self::new(Effect::LoseAnswer, kind)
+        Self::new(FaultEffect::LoseAnswer, kind)
     }
 
     /// The next stream that is opened breaks after so many bytes.
     pub fn cut_stream(after_bytes: u64, kind: ErrorKind) -> Self {
-        Self::new(Effect::CutStream { after_bytes }, kind).on(|call| call.operation == "read")
+        Self::new(FaultEffect::CutStream { after_bytes }, kind).on(|call| call.operation == "read")
     }
 
     /// Hits only calls like this, as well as what was said before.
@@ -82,7 +82,7 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// The faults of a [`Faulty`] store.
+/// The faults of a [`FaultyStore`].
 #[derive(Debug, Default)]
 pub struct Faults {
     faults: Mutex<Vec<Fault>>,
@@ -92,12 +92,12 @@ pub struct Faults {
 
 /// What a hit does to its call.
 #[derive(Clone, Copy, Debug)]
-pub struct Hit {
-    effect: Effect,
+pub struct FaultHit {
+    effect: FaultEffect,
     kind: ErrorKind,
 }
 
-impl Hit {
+impl FaultHit {
     fn error(self, call: &Call) -> Error {
         Error::with_source(self.kind, &call.key, "a fault that the test asked for")
     }
@@ -109,7 +109,7 @@ impl Faults {
     }
 
     /// The first fault that hits this call. Every fault counts every call that it could hit.
-    fn hit(&self, call: &Call) -> Option<Hit> {
+    fn hit(&self, call: &Call) -> Option<FaultHit> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut hit = None;
         self.faults().retain_mut(|fault| {
@@ -123,7 +123,7 @@ impl Faults {
             if hit.is_some() {
                 return true;
             }
-            hit = Some(Hit { effect: fault.effect, kind: fault.kind });
+            hit = Some(FaultHit { effect: fault.effect, kind: fault.kind });
             fault.stays
         });
         self.hits.fetch_add(u64::from(hit.is_some()), Ordering::Relaxed);
@@ -131,7 +131,7 @@ impl Faults {
     }
 }
 
-impl Faulty {
+impl FaultyStore {
     /// A store without a fault so far.
     pub fn new(inner: Arc<dyn Store>) -> Self {
         Self::with(inner, Faults::default())
@@ -167,26 +167,26 @@ impl Faulty {
 
 #[async_trait]
 impl Interceptor for Faults {
-    type Plan = Option<Hit>;
+    type Plan = Option<FaultHit>;
 
     async fn before(&self, call: &Call) -> Result<Self::Plan> {
         match self.hit(call) {
-            Some(hit) if hit.effect == Effect::Fail => Err(hit.error(call)),
+            Some(hit) if hit.effect == FaultEffect::Fail => Err(hit.error(call)),
             plan => Ok(plan),
         }
     }
 
     async fn after(&self, call: &Call, plan: &Self::Plan) -> Result<()> {
         match plan {
-            Some(hit) if hit.effect == Effect::LoseAnswer => Err(hit.error(call)),
+            Some(hit) if hit.effect == FaultEffect::LoseAnswer => Err(hit.error(call)),
             _ => Ok(()),
         }
     }
 
     fn stream(&self, call: &Call, plan: &Self::Plan, stream: ByteStream) -> ByteStream {
         match plan {
-            Some(Hit { effect: Effect::CutStream { after_bytes }, kind }) => {
-                let hit = Hit { effect: Effect::Fail, kind: *kind };
+            Some(FaultHit { effect: FaultEffect::CutStream { after_bytes }, kind }) => {
+                let hit = FaultHit { effect: FaultEffect::Fail, kind: *kind };
                 cut(stream, *after_bytes, hit.error(call))
             }
             _ => stream,

@@ -9,21 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Call, Intercepted, Interceptor};
+use super::{Call, InterceptedStore, Interceptor};
 use crate::{ByteStream, Result, Store};
 
 /// A store with gates.
-pub type Gate = Intercepted<Gates>;
+pub type Gate = InterceptedStore<Gates>;
 
 /// Where in a call a gate stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum GatePosition {
     Before,
     After,
 }
 
 struct Barrier {
-    place: Place,
+    place: GatePosition,
     matches: Box<dyn Fn(&Call) -> bool + Send + Sync>,
     waiting: watch::Sender<usize>,
     /// Closed when the test lets the calls go.
@@ -42,12 +42,12 @@ pub struct Gates(Mutex<Vec<Arc<Barrier>>>);
 
 /// A closed gate. Dropping it opens it.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldCalls {
     waiting: watch::Receiver<usize>,
     release: watch::Sender<()>,
 }
 
-impl Held {
+impl HeldCalls {
     /// Waits until so many calls wait at the gate.
     pub async fn reached(&mut self, calls: usize) {
         self.waiting
@@ -67,7 +67,7 @@ impl Gates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn pass(&self, call: &Call, place: Place) {
+    async fn pass(&self, call: &Call, place: GatePosition) {
         let met: Vec<_> = {
             let mut barriers = self.barriers();
             barriers.retain(|barrier| barrier.open.has_changed().is_ok());
@@ -88,19 +88,26 @@ impl Gate {
     }
 
     /// Holds calls like this back before they are applied.
-    pub fn hold(&self, matches: impl Fn(&Call) -> bool + Send + Sync + 'static) -> Held {
-        self.close(Place::Before, Box::new(matches))
+    pub fn hold(&self, matches: impl Fn(&Call) -> bool + Send + Sync + 'static) -> HeldCalls {
+        self.close(GatePosition::Before, Box::new(matches))
     }
 
     /// Holds calls like this back after they were applied, before they are answered.
-    pub fn hold_answer(&self, matches: impl Fn(&Call) -> bool + Send + Sync + 'static) -> Held {
-        self.close(Place::After, Box::new(matches))
+    pub fn hold_answer(
+        &self,
+        matches: impl Fn(&Call) -> bool + Send + Sync + 'static,
+    ) -> HeldCalls {
+        self.close(GatePosition::After, Box::new(matches))
     }
 
-    fn close(&self, place: Place, matches: Box<dyn Fn(&Call) -> bool + Send + Sync>) -> Held {
+    fn close(
+        &self,
+        place: GatePosition,
+        matches: Box<dyn Fn(&Call) -> bool + Send + Sync>,
+    ) -> HeldCalls {
         let ((waiting, waiting_seen), (release, open)) = (watch::channel(0), watch::channel(()));
         self.interceptor.barriers().push(Arc::new(Barrier { place, matches, waiting, open }));
-        Held { waiting: waiting_seen, release }
+        HeldCalls { waiting: waiting_seen, release }
     }
 }
 
@@ -109,12 +116,12 @@ impl Interceptor for Gates {
     type Plan = ();
 
     async fn before(&self, call: &Call) -> Result<()> {
-        self.pass(call, Place::Before).await;
+        self.pass(call, GatePosition::Before).await;
         Ok(())
     }
 
     async fn after(&self, call: &Call, _plan: &()) -> Result<()> {
-        self.pass(call, Place::After).await;
+        self.pass(call, GatePosition::After).await;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! [`Intercepted`]: a store whose every call passes an [`Interceptor`] first.
+//! [`InterceptedStore`]: a store whose every call passes an [`Interceptor`] first.
 //!
 //! The other stores of this module are interceptors; only this file repeats the trait.
 
@@ -39,16 +39,16 @@ impl Call {
     }
 }
 
-/// What an [`Intercepted`] store asks before and after each call.
+/// What an [`InterceptedStore`] asks before and after each call.
 #[async_trait]
 pub trait Interceptor: Debug + Send + Sync + 'static {
     /// What `before` wants `after` to know of the same call.
     type Plan: Send;
 
-    /// The call is about to be applied; an error is the answer instead.
+    /// The call is about to be applied; an error is the response instead.
     async fn before(&self, call: &Call) -> Result<Self::Plan>;
 
-    /// The call was applied; an error is the answer in place of the store's.
+    /// The call was applied; an error is the response in place of the store's.
     async fn after(&self, call: &Call, plan: &Self::Plan) -> Result<()>;
 
     /// A stream was opened.
@@ -57,12 +57,12 @@ pub trait Interceptor: Debug + Send + Sync + 'static {
 
 /// A store whose calls an interceptor sees.
 #[derive(Debug)]
-pub struct Intercepted<I> {
+pub struct InterceptedStore<I> {
     inner: Arc<dyn Store>,
     pub(super) interceptor: I,
 }
 
-impl<I: Interceptor> Intercepted<I> {
+impl<I: Interceptor> InterceptedStore<I> {
     /// Puts an interceptor before `inner`.
     pub fn with(inner: Arc<dyn Store>, interceptor: I) -> Self {
         Self { inner, interceptor }
@@ -94,7 +94,7 @@ impl<I: Interceptor> Intercepted<I> {
 }
 
 #[async_trait]
-impl<I: Interceptor> Store for Intercepted<I> {
+impl<I: Interceptor> Store for InterceptedStore<I> {
     forward_store! { inner: capabilities, health }
 
     async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {

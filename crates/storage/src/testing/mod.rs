@@ -11,9 +11,9 @@ mod schedule;
 mod syscalls;
 
 pub use clock::ManualClock;
-pub use faulty::{Fault, Faults, Faulty, Hit};
-pub use gate::{Gate, Gates, Held};
-pub use intercept::{Call, Intercepted, Interceptor};
-pub use recording::{Log, Recording};
-pub use schedule::{Manners, Schedule, Scheduled, StopPlace, Stopped, Stops};
+pub use faulty::{Fault, FaultHit, Faults, FaultyStore};
+pub use gate::{Gate, Gates, HeldCalls};
+pub use intercept::{Call, InterceptedStore, Interceptor};
+pub use recording::{CallLog, RecordingStore};
+pub use schedule::{Manners, Schedule, ScheduledStore, StopPlace, Stopped, Stops};
 pub use syscalls::SyscallFaults;

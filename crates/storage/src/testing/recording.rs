@@ -1,4 +1,4 @@
-//! [`Recording`]: a store that remembers its calls, so that a test can count and read them.
+//! [`RecordingStore`]: a store that remembers its calls, so that a test can count and read them.
 //!
 //! Its place is around the innermost store: what it counts is what a real store would be asked.
 
@@ -6,26 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Call, Intercepted, Interceptor};
+use super::{Call, InterceptedStore, Interceptor};
 use crate::{ByteStream, Result, Store};
 
 /// A store that logs its calls.
-pub type Recording = Intercepted<Log>;
+pub type RecordingStore = InterceptedStore<CallLog>;
 
-/// The calls of a [`Recording`] store, in the order in which they began.
+/// The calls of a [`RecordingStore`], in the order in which they began.
 #[derive(Debug, Default)]
-pub struct Log(Mutex<Vec<Call>>);
+pub struct CallLog(Mutex<Vec<Call>>);
 
-impl Log {
+impl CallLog {
     fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Recording {
+impl RecordingStore {
     /// A store with an empty log.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self::with(inner, Log::default())
+        Self::with(inner, CallLog::default())
     }
 
     /// Takes the calls since the last time, failed ones included.
@@ -40,7 +40,7 @@ impl Recording {
 }
 
 #[async_trait]
-impl Interceptor for Log {
+impl Interceptor for CallLog {
     type Plan = ();
 
     async fn before(&self, call: &Call) -> Result<()> {

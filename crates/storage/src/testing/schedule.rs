@@ -1,11 +1,11 @@
 //! [`Schedule`]: stops actors at every call that they make of a store, and lets a test say whose
 //! call goes on next, and when.
 //!
-//! Each actor has a [`Scheduled`] store of its own around one that all share. A call stops before
+//! Each actor has a [`ScheduledStore`] of its own around one that all share. A call stops before
 //! it is applied (the request is on its way) and, where the test asks for it, once more after that
-//! (the answer is). One clock, which the test turns, is the store's and the actors': a request
+//! (the response is). One clock, which the test turns, is the store's and the actors': a request
 //! that travels for longer than its actor's limit fails and is not applied, as a signature that
-//! has expired; an answer may take for ever.
+//! has expired; a response may take for ever.
 //!
 //! On a current-thread runtime with paused time the same choices give the same run.
 
@@ -16,13 +16,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::{Call, Intercepted, Interceptor, ManualClock};
+use super::{Call, InterceptedStore, Interceptor, ManualClock};
 use crate::{ByteStream, Clock, Error, ErrorKind, Result, Store};
 
 /// A store whose every call waits for its turn.
-pub type Scheduled = Intercepted<Stops>;
+pub type ScheduledStore = InterceptedStore<Stops>;
 
-/// Longer than anybody waits by himself before he tries something again.
+/// Longer than any pause before a retry.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// Where in a call an actor has stopped.
@@ -69,19 +69,19 @@ pub struct Manners {
     pub hurries: fn(&Call) -> bool,
     /// Whether answers stop, too.
     pub stops_answers: bool,
-    /// Calls that never stop: those that nobody else has to do with.
+    /// Calls that never stop: those that concern no other actor.
     pub passes: fn(&Call) -> bool,
 }
 
-struct Waiting {
+struct WaitingCall {
     stopped: Stopped,
     go: oneshot::Sender<()>,
 }
 
-/// Who has stopped where.
+/// Which actors have stopped where.
 pub struct Schedule {
     clock: Arc<ManualClock>,
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<WaitingCall>>,
     stops: Mutex<u64>,
 }
 
@@ -100,7 +100,7 @@ pub struct Stops {
 }
 
 impl Schedule {
-    /// A schedule in which nobody has stopped.
+    /// A schedule without stopped actors.
     pub fn new(clock: Arc<ManualClock>) -> Arc<Self> {
         Arc::new(Self { clock, waiting: Mutex::default(), stops: Mutex::default() })
     }
@@ -111,8 +111,8 @@ impl Schedule {
         actor: usize,
         inner: Arc<dyn Store>,
         manners: Manners,
-    ) -> Scheduled {
-        Scheduled::with(inner, Stops { schedule: Arc::clone(self), actor, manners })
+    ) -> ScheduledStore {
+        ScheduledStore::with(inner, Stops { schedule: Arc::clone(self), actor, manners })
     }
 
     /// Stops an actor before it does anything.
@@ -121,8 +121,8 @@ impl Schedule {
         self.stop(actor, &call, StopPlace::Start).await;
     }
 
-    /// Waits until everybody has stopped, has ended, or waits for somebody who has stopped. Time
-    /// must be paused: then it moves only when nobody else does.
+    /// Waits until every actor has stopped, has ended, or waits for one that has stopped. Time must be
+    /// paused: then it moves only when no actor does.
     pub async fn settle(&self) {
         tokio::time::sleep(SETTLED).await;
     }
@@ -139,12 +139,12 @@ impl Schedule {
     pub fn release(&self, id: u64) {
         let mut waiting = self.waiting();
         if let Some(index) = waiting.iter().position(|waiting| waiting.stopped.id == id) {
-            // Whoever waited may be gone.
+            // The actor may be gone.
             waiting.remove(index).go.send(()).ok();
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<WaitingCall>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -157,7 +157,7 @@ impl Schedule {
     async fn stop(&self, actor: usize, call: &Call, place: StopPlace) {
         let (go, gone) = oneshot::channel();
         let stopped = Stopped { id: self.next_id(), actor, call: call.clone(), place };
-        self.waiting().push(Waiting { stopped, go });
+        self.waiting().push(WaitingCall { stopped, go });
         // If the schedule is gone, so is the test: nothing is to be held back any more.
         gone.await.ok();
     }

@@ -12,17 +12,17 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The faults of the system calls of one [`FsStore`](crate::FsStore).
 #[derive(Debug, Default)]
 pub struct SyscallFaults {
-    rules: Mutex<Rules>,
+    rules: Mutex<SyscallRules>,
     changed: Condvar,
     segment_bytes: Option<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Rules {
+struct SyscallRules {
     calls: u64,
     /// Those that need space.
     space_calls: u64,
-    first: Option<Fault>,
+    first: Option<SyscallFault>,
     failing: Vec<(Syscall, i32)>,
     next: Option<(Syscall, i32)>,
     held: Vec<Syscall>,
@@ -32,7 +32,7 @@ struct Rules {
 
 /// Calls that fail, by their numbers.
 #[derive(Clone, Copy, Debug)]
-struct Fault {
+struct SyscallFault {
     from: u64,
     to: u64,
     errno: i32,
@@ -47,7 +47,7 @@ const NEEDS_SPACE: [Syscall; 4] =
     [Syscall::Create, Syscall::MakeFolder, Syscall::Write, Syscall::Allocate];
 
 impl SyscallFaults {
-    fn lock(&self) -> MutexGuard<'_, Rules> {
+    fn lock(&self) -> MutexGuard<'_, SyscallRules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,21 +70,21 @@ impl SyscallFaults {
     pub fn fail_after(&self, calls: u64, errno: i32) {
         let mut rules = self.lock();
         let from = rules.calls + calls;
-        rules.first = Some(Fault { from, to: from + 1, errno, needs_space: false });
+        rules.first = Some(SyscallFault { from, to: from + 1, errno, needs_space: false });
     }
 
     /// Fails every call after `calls` more.
     pub fn fail_all_after(&self, calls: u64, errno: i32) {
         let mut rules = self.lock();
         let from = rules.calls + calls;
-        rules.first = Some(Fault { from, to: u64::MAX, errno, needs_space: false });
+        rules.first = Some(SyscallFault { from, to: u64::MAX, errno, needs_space: false });
     }
 
     /// Finds no space in the call that needs some after `calls` more such, once.
     pub fn no_space_after(&self, calls: u64) {
         let mut rules = self.lock();
         let from = rules.space_calls + calls;
-        rules.first = Some(Fault { from, to: from + 1, errno: ENOSPC, needs_space: true });
+        rules.first = Some(SyscallFault { from, to: from + 1, errno: ENOSPC, needs_space: true });
     }
 
     /// Fails every call of these kinds.
@@ -133,7 +133,7 @@ impl SyscallFaults {
         self.wait_until(|rules| rules.failed >= calls)
     }
 
-    fn wait_until(&self, is_so: impl Fn(&Rules) -> bool) -> bool {
+    fn wait_until(&self, is_so: impl Fn(&SyscallRules) -> bool) -> bool {
         let waited = self.changed.wait_timeout_while(self.lock(), WAIT_MAX, |rules| !is_so(rules));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -153,7 +153,7 @@ impl SyscallHook for SyscallFaults {
         if rules.held.contains(&call) {
             rules.waiting += 1;
             self.changed.notify_all();
-            let is_held = |rules: &mut Rules| rules.held.contains(&call);
+            let is_held = |rules: &mut SyscallRules| rules.held.contains(&call);
             let waited = self.changed.wait_while(rules, is_held);
             rules = waited.unwrap_or_else(PoisonError::into_inner);
             rules.waiting -= 1;

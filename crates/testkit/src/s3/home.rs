@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jreg_storage::{Credentials, PART_BYTES_MIN, S3Options, S3Store, Store, Tombstones};
+use jreg_storage::{PART_BYTES_MIN, S3Credentials, S3Options, S3Store, Store, TombstoneStore};
 
 use super::S3Server;
 
@@ -12,7 +12,7 @@ impl S3Server {
     pub fn options(&self) -> S3Options {
         let url = self.storage_url().parse().expect("the emulator knows its own address");
         let (key_id, secret) = (self.access_key().to_owned(), self.secret_key().to_owned());
-        let credentials = Credentials::Static { key_id, secret, token: None };
+        let credentials = S3Credentials::Static { key_id, secret, token: None };
         let clock = Arc::new(self.clock().clone());
         S3Options { credentials, clock, part_bytes: PART_BYTES_MIN, ..S3Options::new(url) }
     }
@@ -20,6 +20,6 @@ impl S3Server {
     /// A store of its own over the bucket, as an instance of jreg has it.
     pub fn store(&self) -> Arc<dyn Store> {
         let store = S3Store::open(self.options()).expect("the options are good");
-        Arc::new(Tombstones::new(store, jreg_registry::may_come_back))
+        Arc::new(TombstoneStore::new(store, jreg_registry::may_come_back))
     }
 }

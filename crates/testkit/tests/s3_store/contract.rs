@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_storage::contract::Fixture;
-use jreg_storage::{PART_BYTES_MIN, S3Options, S3Store, S3Url, Store, Tombstones};
+use jreg_storage::{PART_BYTES_MIN, S3Options, S3Store, S3Url, Store, TombstoneStore};
 
 use super::support::{options, server};
 
@@ -51,6 +51,6 @@ mod bare {
 
 mod with_tombstones {
     jreg_storage::contract_tests!(
-        super::fixture(|store| super::Arc::new(super::Tombstones::new(store, |_| true))).await
+        super::fixture(|store| super::Arc::new(super::TombstoneStore::new(store, |_| true))).await
     );
 }

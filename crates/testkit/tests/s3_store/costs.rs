@@ -1,14 +1,14 @@
 //! How many requests an operation costs.
 
 use bytes::Bytes;
-use jreg_storage::{ByteRange, ListRequest, PART_BYTES_MIN, PutMode, Store, Tombstones};
+use jreg_storage::{ByteRange, ListRequest, PART_BYTES_MIN, PutMode, Store, TombstoneStore};
 
 use super::support::{asked, key, server, store};
 
 #[tokio::test]
 async fn every_operation_costs_one_request() {
     let server = server().await;
-    let store = Tombstones::new(store(&server), |key| !key.as_str().starts_with("blobs/"));
+    let store = TombstoneStore::new(store(&server), |key| !key.as_str().starts_with("blobs/"));
     let created = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
     assert_eq!(asked(&server), ["PutObject"]);
     let mode = PutMode::Match(created.etag);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jreg_storage::{Capabilities, ErrorKind, PutMode, Store};
+use jreg_storage::{BucketCapabilities, ErrorKind, PutMode, Store};
 use jreg_testkit::s3::{
     ConditionalDelete, Conditions, Fault, IfMatchForm, Operation, Refusal, Rule, S3Server, S3Spec,
     SwapOfNothing,
@@ -10,7 +10,7 @@ use jreg_testkit::s3::{
 
 use super::support::{impatient, key, kind, server, store};
 
-async fn probed(change: impl FnOnce(&mut S3Spec)) -> (Capabilities, S3Server) {
+async fn probed(change: impl FnOnce(&mut S3Spec)) -> (BucketCapabilities, S3Server) {
     let server = S3Server::start(S3Spec::with(change)).await;
     let capabilities = store(&server).probe().await.unwrap();
     assert!(server.keys().is_empty(), "left behind: {:?}", server.keys());

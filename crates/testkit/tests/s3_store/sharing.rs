@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use jreg_storage::{Coalesced, ErrorKind, Hedge, Hedged, Observer, PutMode, Store, Tombstones};
+use jreg_storage::{
+    CoalescedStore, ErrorKind, Hedge, HedgedStore, PutMode, Store, StoreObserver, TombstoneStore,
+};
 use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server};
 use tokio::task::JoinHandle;
 
@@ -17,7 +19,7 @@ const LONG: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 struct Nobody;
 
-impl Observer for Nobody {
+impl StoreObserver for Nobody {
     fn observe(&self, _: &'static str, _: Duration, _: Result<(), ErrorKind>) {}
 
     fn hedge(&self, _: Hedge) {}
@@ -25,7 +27,7 @@ impl Observer for Nobody {
 
 /// A store over a bucket in which the record `tag` holds `old`.
 async fn filled(server: &S3Server) -> Arc<dyn Store> {
-    let store = Tombstones::new(store(server), |_| true);
+    let store = TombstoneStore::new(store(server), |_| true);
     store.put(&key("tag"), "old".into(), PutMode::Create).await.unwrap();
     server.take_requests();
     Arc::new(store)
@@ -46,7 +48,7 @@ async fn settle() {
 #[tokio::test]
 async fn a_herd_of_readers_of_one_tag_costs_two_requests() {
     let server = server().await;
-    let store: Arc<dyn Store> = Arc::new(Coalesced::new(filled(&server).await, LONG));
+    let store: Arc<dyn Store> = Arc::new(CoalescedStore::new(filled(&server).await, LONG));
     let gate = Gate::closed();
     let hold = Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject);
     server.inject(hold.nth(1));
@@ -63,7 +65,7 @@ async fn a_herd_of_readers_of_one_tag_costs_two_requests() {
 #[tokio::test]
 async fn who_reads_after_a_write_sees_it_though_an_older_read_is_under_way() {
     let server = server().await;
-    let store: Arc<dyn Store> = Arc::new(Coalesced::new(filled(&server).await, LONG));
+    let store: Arc<dyn Store> = Arc::new(CoalescedStore::new(filled(&server).await, LONG));
     let gate = Gate::closed();
     let hold = Rule::new(Fault::HoldAnswer(gate.clone())).on(Operation::GetObject);
     server.inject(hold.nth(1));
@@ -79,7 +81,7 @@ async fn who_reads_after_a_write_sees_it_though_an_older_read_is_under_way() {
 #[tokio::test]
 async fn a_read_that_the_bucket_sits_on_is_answered_by_a_second_one() {
     let server = server().await;
-    let hedged = Hedged::new(filled(&server).await, Arc::new(Nobody));
+    let hedged = HedgedStore::new(filled(&server).await, Arc::new(Nobody));
     let store: Arc<dyn Store> = Arc::new(hedged);
     for _ in 0..100 {
         store.get(&key("tag")).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jreg_storage::{
-    Credentials, ErrorKind, Key, PART_BYTES_MIN, Result, S3Options, S3Store, S3Url,
+    ErrorKind, Key, PART_BYTES_MIN, Result, S3Credentials, S3Options, S3Store, S3Url,
 };
 use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
 
@@ -17,7 +17,7 @@ pub(crate) fn options(server: &S3Server) -> S3Options {
     let text = format!("s3://{}/data?endpoint={}", server.bucket(), server.endpoint());
     let url: S3Url = text.parse().unwrap();
     let (key_id, secret) = (server.access_key().to_owned(), server.secret_key().to_owned());
-    let credentials = Credentials::Static { key_id, secret, token: None };
+    let credentials = S3Credentials::Static { key_id, secret, token: None };
     S3Options { credentials, part_bytes: PART_BYTES_MIN, ..S3Options::new(url) }
 }
 

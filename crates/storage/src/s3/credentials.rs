@@ -1,7 +1,7 @@
-//! [`Keys`]: what signs, also while it cannot be renewed.
+//! [`CachedCredentials`]: the credentials that sign requests, also while they cannot be renewed.
 //!
-//! Temporary keys are renewed five minutes before they end. Whoever gives them out may fail at
-//! that moment, or not answer. That is no reason to fail requests: the last keys are still good,
+//! Temporary credentials are renewed five minutes before they expire. Their source may fail at that
+//! moment, or not respond. That is no reason to fail requests: the last credentials are still good,
 //! and when they are not the bucket says so.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,101 +10,101 @@ use std::time::Duration;
 use object_store::aws::{AwsCredential, AwsCredentialProvider};
 use tokio::time::{Instant, timeout};
 
-use super::failure::{Failure, Verdict};
-use super::sources::Sources;
+use super::failure::{FailureClass, S3Failure};
+use super::sources::CredentialSources;
 use crate::error_chain;
 
-/// How long the metadata of an instance may take to give the first keys: that service is on the same
+/// How long the metadata of an instance may take to give the first credentials: that service is on the same
 /// machine, and where there is no instance nothing answers.
 const METADATA_WAIT: Duration = Duration::from_millis(1500);
 
-/// How long nobody asks again after a renewal failed.
+/// How long no renewal is tried after one failed.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The keys of a bucket.
+/// The credentials of a bucket.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct CachedCredentials {
     provider: AwsCredentialProvider,
     /// How long a request waits for a renewal.
     patience: Duration,
-    sources: Sources,
-    last: Arc<Mutex<Option<Last>>>,
+    sources: CredentialSources,
+    last: Arc<Mutex<Option<LastCredentials>>>,
 }
 
 #[derive(Clone, Debug)]
-struct Last {
+struct LastCredentials {
     keys: Arc<AwsCredential>,
     /// Until when they are used without asking for others.
     until: Option<Instant>,
 }
 
-impl Keys {
+impl CachedCredentials {
     pub(super) fn new(
         provider: AwsCredentialProvider,
         patience: Duration,
-        sources: Sources,
+        sources: CredentialSources,
     ) -> Self {
         Self { provider, patience, sources, last: Arc::default() }
     }
 
-    /// The first keys. Where no source is named, whoever asks again finds none either.
-    async fn first(&self) -> Result<Arc<AwsCredential>, Failure> {
+    /// The first credentials. Where no source is configured, a retry finds none either.
+    async fn first(&self) -> Result<Arc<AwsCredential>, S3Failure> {
         if !self.sources.are_unnamed {
-            let verdict = Verdict::Unsent;
-            return self
-                .renew()
-                .await
-                .map_err(|error| Failure::new(verdict, self.sources.no_keys(error_chain(&error))));
+            let verdict = FailureClass::Unsent;
+            return self.renew().await.map_err(|error| {
+                S3Failure::new(verdict, self.sources.no_keys(error_chain(&error)))
+            });
         }
-        let no_keys = |why: String| Failure::new(Verdict::Refused, self.sources.no_keys(why));
+        let no_keys =
+            |why: String| S3Failure::new(FailureClass::Refused, self.sources.no_keys(why));
         match timeout(METADATA_WAIT, self.renew()).await {
             Ok(keys) => keys.map_err(|error| no_keys(error_chain(&error))),
-            Err(_) => Err(no_keys(format!("no answer within {} s", METADATA_WAIT.as_secs_f32()))),
+            Err(_) => Err(no_keys(format!("no response within {} s", METADATA_WAIT.as_secs_f32()))),
         }
     }
 
-    /// The keys to sign with now.
-    pub(super) async fn get(&self) -> Result<Arc<AwsCredential>, Failure> {
+    /// The credentials to sign with now.
+    pub(super) async fn get(&self) -> Result<Arc<AwsCredential>, S3Failure> {
         let last = lock(&self.last).clone();
         let Some(last) = last else { return self.first().await };
         if last.until.is_some_and(|until| Instant::now() < until) {
             return Ok(last.keys);
         }
-        // Not cut off when nobody waits any more: others would begin it again, and be cut off too.
+        // Not cancelled with the request: others would begin it again, and be cancelled too.
         let renewal = tokio::spawn(self.renew());
         let why = match timeout(self.patience, renewal).await {
             Ok(Ok(Ok(keys))) => return Ok(keys),
             Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", self.patience.as_secs_f32()),
+            Err(_) => format!("no response within {} s", self.patience.as_secs_f32()),
         };
-        tracing::warn!(error = why, "the bucket's keys cannot be renewed: using the last ones");
+        tracing::warn!(error = why, "credentials renewal failed; using the last ones");
         let mut known = lock(&self.last);
         match &mut *known {
             // Others have come meanwhile.
             Some(known) if !Arc::ptr_eq(&known.keys, &last.keys) => Ok(Arc::clone(&known.keys)),
             known => {
                 let until = Some(Instant::now() + PAUSE);
-                *known = Some(Last { keys: Arc::clone(&last.keys), until });
+                *known = Some(LastCredentials { keys: Arc::clone(&last.keys), until });
                 Ok(last.keys)
             }
         }
     }
 
-    /// Asks for keys, which the provider has at hand mostly, and keeps them.
+    /// Asks for credentials, which the provider mostly has cached, and keeps them.
     fn renew(
         &self,
     ) -> impl Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'static {
         let (provider, last) = (Arc::clone(&self.provider), Arc::clone(&self.last));
         async move {
             let keys = provider.get_credential().await?;
-            *lock(&last) = Some(Last { keys: Arc::clone(&keys), until: None });
+            *lock(&last) = Some(LastCredentials { keys: Arc::clone(&keys), until: None });
             Ok(keys)
         }
     }
 }
 
-fn lock(last: &Mutex<Option<Last>>) -> MutexGuard<'_, Option<Last>> {
+fn lock(last: &Mutex<Option<LastCredentials>>) -> MutexGuard<'_, Option<LastCredentials>> {
     last.lock().expect("no holder of the keys panics")
 }
 
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives out what it is told to, and nothing for ever after that.
+    /// Gives out what the script says, and then never responds.
     #[derive(Debug)]
     struct Scripted {
         script: Mutex<VecDeque<object_store::Result<&'static str>>>,
@@ -144,7 +144,9 @@ mod tests {
         Err(object_store::Error::Generic { store: "test", source: "out of order".into() })
     }
 
-    fn keys(script: impl IntoIterator<Item = object_store::Result<&'static str>>) -> Keys {
+    fn keys(
+        script: impl IntoIterator<Item = object_store::Result<&'static str>>,
+    ) -> CachedCredentials {
         slow_keys(Duration::ZERO, script)
     }
 
@@ -152,15 +154,15 @@ mod tests {
     fn slow_keys(
         takes: Duration,
         script: impl IntoIterator<Item = object_store::Result<&'static str>>,
-    ) -> Keys {
+    ) -> CachedCredentials {
         let script = Mutex::new(script.into_iter().collect());
         let named = AmazonS3Builder::new()
             .with_config(AmazonS3ConfigKey::ContainerCredentialsRelativeUri, "/");
         let provider = Arc::new(Scripted { script, takes });
-        Keys::new(provider, Duration::from_secs(5), Sources::of(&named))
+        CachedCredentials::new(provider, Duration::from_secs(5), CredentialSources::of(&named))
     }
 
-    async fn id(keys: &Keys) -> String {
+    async fn id(keys: &CachedCredentials) -> String {
         keys.get().await.unwrap().key_id.clone()
     }
 
@@ -169,7 +171,7 @@ mod tests {
         let keys = keys([Ok("one"), failure(), Ok("two")]);
         assert_eq!(id(&keys).await, "one");
         assert_eq!(id(&keys).await, "one");
-        // Nobody is asked for a while.
+        // There is no renewal for a while.
         assert_eq!(id(&keys).await, "one");
         tokio::time::advance(PAUSE).await;
         assert_eq!(id(&keys).await, "two");
@@ -199,8 +201,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_named_source_the_metadata_is_waited_for_briefly_and_once() {
         let provider = Arc::new(Scripted { script: Mutex::default(), takes: Duration::ZERO });
-        let sources = Sources::of(&AmazonS3Builder::new());
-        let keys = Keys::new(provider, Duration::from_secs(5), sources);
+        let sources = CredentialSources::of(&AmazonS3Builder::new());
+        let keys = CachedCredentials::new(provider, Duration::from_secs(5), sources);
         let start = Instant::now();
         let failure = keys.get().await.unwrap_err();
         assert_eq!(start.elapsed(), METADATA_WAIT);

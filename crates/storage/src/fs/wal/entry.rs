@@ -85,7 +85,7 @@ impl BatchHead {
 
     /// The head that bytes begin with, if it is whole.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut head = Reader(bytes.get(..HEAD_BYTES)?);
+        let mut head = EntryReader(bytes.get(..HEAD_BYTES)?);
         let (magic, expected): ([u8; 8], _) = (head.array()?, head.array()?);
         if magic != MAGIC || sum(head.0) != expected {
             return None;
@@ -108,7 +108,7 @@ fn is_mostly(bytes: &[u8], expected: &[u8]) -> bool {
 
 /// What happens to a file. Paths are relative to the root, with `/` between names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::fs) enum Change {
+pub(in crate::fs) enum WalEntry {
     /// It has these bytes.
     Put {
         /// The file.
@@ -141,7 +141,7 @@ pub(in crate::fs) enum Change {
     },
 }
 
-impl Change {
+impl WalEntry {
     /// The files that this is about.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         let (path, to) = match self {
@@ -193,8 +193,8 @@ pub(super) fn sum(bytes: &[u8]) -> [u8; SUM_BYTES] {
 
 /// The changes of a batch, each with where its entry ends: an object's bytes end there, too. `None`:
 /// they are not what this version writes.
-pub(super) fn decode(entries: &[u8]) -> Option<Vec<(Change, usize)>> {
-    let mut rest = Reader(entries);
+pub(super) fn decode(entries: &[u8]) -> Option<Vec<(WalEntry, usize)>> {
+    let mut rest = EntryReader(entries);
     let mut changes = Vec::new();
     while !rest.0.is_empty() {
         let change = rest.entry()?;
@@ -203,9 +203,9 @@ pub(super) fn decode(entries: &[u8]) -> Option<Vec<(Change, usize)>> {
     Some(changes)
 }
 
-struct Reader<'f>(&'f [u8]);
+struct EntryReader<'f>(&'f [u8]);
 
-impl<'f> Reader<'f> {
+impl<'f> EntryReader<'f> {
     fn take(&mut self, count: usize) -> Option<&'f [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -221,12 +221,12 @@ impl<'f> Reader<'f> {
         String::from_utf8(self.take(length.into())?.to_vec()).ok()
     }
 
-    fn entry(&mut self) -> Option<Change> {
+    fn entry(&mut self) -> Option<WalEntry> {
         let length = usize::try_from(u32::from_le_bytes(self.array()?)).ok()?;
-        Reader(self.take(length)?).change()
+        EntryReader(self.take(length)?).change()
     }
 
-    fn change(mut self) -> Option<Change> {
+    fn change(mut self) -> Option<WalEntry> {
         let [kind] = self.array()?;
         let seconds = u64::from_le_bytes(self.array()?);
         let nanos = u32::from_le_bytes(self.array()?);
@@ -234,10 +234,10 @@ impl<'f> Reader<'f> {
         let (path, to) = (self.text()?, self.text()?);
         let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))?;
         Some(match kind {
-            PUT => Change::Put { path, modified, bytes: Bytes::copy_from_slice(self.0) },
-            DELETE => Change::Delete { path },
-            KEEP => Change::Keep { path },
-            RENAME => Change::Rename { path, to, size_bytes, modified },
+            PUT => WalEntry::Put { path, modified, bytes: Bytes::copy_from_slice(self.0) },
+            DELETE => WalEntry::Delete { path },
+            KEEP => WalEntry::Keep { path },
+            RENAME => WalEntry::Rename { path, to, size_bytes, modified },
             _ => return None,
         })
     }
@@ -248,14 +248,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn changes() -> Vec<Change> {
+    fn changes() -> Vec<WalEntry> {
         let modified = SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 123);
         let path = || "a/b".to_owned();
         vec![
-            Change::Put { path: path(), modified, bytes: "12345".into() },
-            Change::Rename { path: path(), to: "c".to_owned(), size_bytes: 5, modified },
-            Change::Delete { path: path() },
-            Change::Keep { path: path() },
+            WalEntry::Put { path: path(), modified, bytes: "12345".into() },
+            WalEntry::Rename { path: path(), to: "c".to_owned(), size_bytes: 5, modified },
+            WalEntry::Delete { path: path() },
+            WalEntry::Keep { path: path() },
         ]
     }
 

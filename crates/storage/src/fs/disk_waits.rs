@@ -1,4 +1,4 @@
-//! [`Watch`]: how long requests have waited for the disk.
+//! [`DiskWaits`]: how long requests have waited for the disk.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 /// The requests that wait, by the order in which they began.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watch(Arc<Mutex<Waits>>);
+pub(super) struct DiskWaits(Arc<Mutex<WaitTable>>);
 
 #[derive(Debug, Default)]
-struct Waits {
+struct WaitTable {
     next: u64,
     began: BTreeMap<u64, Instant>,
 }
@@ -20,12 +20,12 @@ struct Waits {
 #[derive(Debug)]
 #[must_use]
 pub(super) struct WaitGuard {
-    watch: Watch,
+    watch: DiskWaits,
     number: u64,
 }
 
-impl Watch {
-    fn lock(&self) -> MutexGuard<'_, Waits> {
+impl DiskWaits {
+    fn lock(&self) -> MutexGuard<'_, WaitTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,6 @@
 //! Reading the log of an earlier run, batch by batch, and telling a torn end from damage.
 //!
-//! A power cut may tear the last batch, which nobody was told of. Anything else that is wrong is
+//! A power cut may tear the last batch, which was not acknowledged. Anything else that is wrong is
 //! damage, and changes that were acknowledged may be lost with it: then the store does not start, and
 //! nothing is removed.
 
@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::disk::Disk;
-use super::entry::{BatchHead, Change, FREE, HEAD_BYTES, MAGIC, decode, sum};
+use super::entry::{BatchHead, FREE, HEAD_BYTES, MAGIC, WalEntry, decode, sum};
 
 /// How many bytes are searched at a time for a batch.
 const SEARCHED_BYTES: u64 = 1024 * 1024;
@@ -38,7 +38,7 @@ impl From<io::Error> for ReplayError {
 
 /// A segment that has changes.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct ReplaySegment {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) first: BatchHead,
@@ -47,7 +47,7 @@ pub(super) struct Segment {
 
 /// Where a segment ends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct SegmentEnd {
     /// Where the last whole batch ends.
     pub(super) offset: u64,
     /// The batch that would come next.
@@ -56,7 +56,7 @@ pub(super) struct End {
     pub(super) torn_bytes: Option<u64>,
 }
 
-impl Segment {
+impl ReplaySegment {
     /// Opens a segment. `None`: there is none, or it is free.
     pub(super) fn open(path: &Path, disk: &Disk) -> Result<Option<Self>, ReplayError> {
         let file = match disk.open(path) {
@@ -88,9 +88,9 @@ impl Segment {
     pub(super) fn each_change(
         &self,
         disk: &Disk,
-        mut see: impl FnMut(Change, u64),
-    ) -> Result<End, ReplayError> {
-        let mut end = End { offset: 0, next_batch: self.first.batch, torn_bytes: None };
+        mut see: impl FnMut(WalEntry, u64),
+    ) -> Result<SegmentEnd, ReplayError> {
+        let mut end = SegmentEnd { offset: 0, next_batch: self.first.batch, torn_bytes: None };
         while let Some(head) = self.head_at(disk, &end)? {
             let start = end.offset + HEAD_BYTES as u64;
             let Some(entries) = self.entries(disk, start, &head)? else {
@@ -111,7 +111,7 @@ impl Segment {
     }
 
     /// The head of the next batch, if it is there.
-    fn head_at(&self, disk: &Disk, end: &End) -> io::Result<Option<BatchHead>> {
+    fn head_at(&self, disk: &Disk, end: &SegmentEnd) -> io::Result<Option<BatchHead>> {
         if end.offset + HEAD_BYTES as u64 > self.length {
             return Ok(None);
         }
@@ -122,7 +122,7 @@ impl Segment {
 
     /// Whether the next batch was written, but its head is not whole. Where none was written there may
     /// be anything that an earlier use of the segment left.
-    fn has_damaged_head(&self, disk: &Disk, end: &End) -> io::Result<bool> {
+    fn has_damaged_head(&self, disk: &Disk, end: &SegmentEnd) -> io::Result<bool> {
         let length = (HEAD_BYTES as u64).min(self.length - end.offset);
         let bytes = read(&self.file, disk, end.offset, length)?;
         Ok(BatchHead::decode(&bytes).is_none() && self.first.is_like(&bytes))
@@ -142,7 +142,7 @@ impl Segment {
     }
 
     /// What comes after the last whole batch is at most one torn batch.
-    fn check_end(&self, disk: &Disk, end: &End) -> Result<(), ReplayError> {
+    fn check_end(&self, disk: &Disk, end: &SegmentEnd) -> Result<(), ReplayError> {
         let is_later = |head: &BatchHead| self.is_own(head) && head.batch > end.next_batch;
         match find_head(&self.file, disk, end.offset, self.length, is_later)? {
             Some(_) => Err(self.damaged(end.offset, "whole batches follow it")),

@@ -1,4 +1,4 @@
-//! [`Log`]: small changes become durable in one file, many by one sync.
+//! [`Wal`]: small changes become durable in one file, many by one sync.
 //!
 //! A record costs three syncs if it is to survive a power cut as a file: its bytes, its name, its
 //! folder's name, and each of them a commit of the file system's journal. Here it costs a part of
@@ -12,7 +12,7 @@
 //!   the log, so the entries of one file are in the order of its changes. What one change was
 //!   based on is before it in the log, and so survives with it.
 //! - **Beside it.** A file that changes by its own syncs, because it is large, or the disk too full
-//!   for a longer log, is taken out of the log by a [`Change::Keep`] once that is done.
+//!   for a longer log, is taken out of the log by a [`WalEntry::Keep`] once that is done.
 //!
 //! The log is two files, *segments*, used by turns. One that has grown to [`SEGMENT_BYTES`] is
 //! closed; once its changes are applied to the files, the file system is synced (`syncfs(2)`), and
@@ -20,10 +20,10 @@
 //! [`SEGMENT_GROWS_MAX`] times that at the most: then writers wait. What is above [`SEGMENT_BYTES`] is given back
 //! when the segment is free. A clean stop leaves no log.
 //!
-//! - **Applied.** A checkpoint waits until the changes of its segment are applied, so nobody takes a
-//!   lock between a change's entry and its application: the lock's holder may wait for the log. A
-//!   delete is applied at its unlink, before anybody waits for its entry.
-//! - **Torn or damaged.** Only the last batch may be torn (see `log/entry.rs`). Anything else is damage:
+//! - **Applied.** A checkpoint waits until the changes of its segment are applied, so no lock is
+//!   taken between a change's entry and its application: the lock's holder may wait for the log. A
+//!   delete is applied at its unlink, before its entry is waited for.
+//! - **Torn or damaged.** Only the last batch may be torn (see `wal/entry.rs`). Anything else is damage:
 //!   the store does not start, and the log stays as it is.
 //!
 //! Only on Linux, and on file systems whose `syncfs(2)` is known to sync.
@@ -44,10 +44,10 @@ use std::thread::JoinHandle;
 
 use self::entry::{BatchHead, FREE, HEAD_BYTES, sum};
 use super::disk::{Disk, syncs_all};
+use super::disk_waits::{DiskWaits, WaitGuard};
 use super::sync::Syncs;
-use super::watch::{WaitGuard, Watch};
 
-pub(super) use entry::Change;
+pub(super) use entry::WalEntry;
 pub(super) use replay::replay;
 pub(super) use scan::ReplayError;
 
@@ -55,8 +55,8 @@ pub(super) use scan::ReplayError;
 pub(super) const LOGGED_BYTES_MAX: u64 = 128 * 1024;
 /// When a segment is closed.
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
-/// How many times as long a segment may become while the other one is not free. Whoever would make it
-/// longer waits.
+/// How many times as long a segment may become while the other one is not free. A writer that would
+/// make it longer waits.
 const SEGMENT_GROWS_MAX: u64 = 2;
 /// By how much a segment grows. Growing takes a commit of the journal; writing where there is
 /// space already takes none.
@@ -74,60 +74,60 @@ const NOT_WRITTEN: usize = usize::MAX;
 
 /// Why a change is not in the log.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum WalRefusal {
     /// There is no space for it: the files must be synced themselves. The log is empty.
     Full,
-    /// The log could not be synced. Whether it has the change nobody knows, and none will follow.
+    /// The log could not be synced. Whether it has the change is unknown, and none will follow.
     Failed(io::Error),
 }
 
 /// The log of one store.
 #[derive(Debug)]
-pub(super) struct Log {
-    shared: Arc<Shared>,
-    queue: Option<Sender<Submission>>,
+pub(super) struct Wal {
+    shared: Arc<WalShared>,
+    queue: Option<Sender<WalSubmission>>,
     writer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WalShared {
     root: PathBuf,
     /// The root itself, wherever it is moved.
     folder: File,
     disk: Disk,
-    watch: Watch,
+    watch: DiskWaits,
     syncs: Arc<Syncs>,
     hasher: RandomState,
-    /// How many submissions are on their way: nobody knows yet what they name.
+    /// Number of queued submissions: what they name is not known yet.
     queued: AtomicUsize,
-    segments: Mutex<[Segment; 2]>,
+    segments: Mutex<[SegmentState; 2]>,
     /// A change was applied to the files, or a segment became free.
     moved: Condvar,
 }
 
 /// What is known of a segment besides its bytes.
 #[derive(Debug, Default)]
-struct Segment {
+struct SegmentState {
     /// How many submissions are in it that are not applied to the files yet.
     unapplied: usize,
     /// The files that it names, hashed: one that is named by mistake costs an entry.
     named: HashSet<u64>,
-    /// It has entries, and nobody but the checkpoint may touch it.
+    /// It has entries, and only the checkpoint may touch it.
     is_closed: bool,
 }
 
-struct Submission {
-    changes: Vec<Change>,
-    progress: Arc<Progress>,
-    /// Who waits, if anybody does.
-    reply: Option<Sender<Result<(), Refused>>>,
+struct WalSubmission {
+    changes: Vec<WalEntry>,
+    progress: Arc<SubmissionProgress>,
+    /// The writer that waits, if one does.
+    reply: Option<Sender<Result<(), WalRefusal>>>,
     /// Until it is answered.
     _wait: WaitGuard,
 }
 
 /// How far a submission is. It changes while the segments are locked.
 #[derive(Debug)]
-struct Progress {
+struct SubmissionProgress {
     /// The segment that it is in, or [`NOT_WRITTEN`].
     segment: AtomicUsize,
     /// Whether the files show it, or never will.
@@ -136,31 +136,31 @@ struct Progress {
 
 /// Changes on their way into the log. Dropping it says that the files show them, or never will.
 #[must_use]
-pub(super) struct Pending<'l> {
-    reply: Receiver<Result<(), Refused>>,
-    unapplied: Unapplied<'l>,
+pub(super) struct PendingEntries<'l> {
+    reply: Receiver<Result<(), WalRefusal>>,
+    unapplied: UnappliedGuard<'l>,
 }
 
 /// Changes that are in the log, durably, and that the files are to show before this is dropped.
 #[must_use]
-pub(super) struct Logged<'l> {
-    _unapplied: Unapplied<'l>,
+pub(super) struct LoggedEntries<'l> {
+    _unapplied: UnappliedGuard<'l>,
 }
 
-/// Keeps the segment of a submission from being free. Whoever has one takes no lock.
-struct Unapplied<'l> {
-    log: &'l Log,
-    progress: Arc<Progress>,
+/// Keeps the segment of a submission from being free. Its holder takes no lock.
+struct UnappliedGuard<'l> {
+    log: &'l Wal,
+    progress: Arc<SubmissionProgress>,
 }
 
-impl Log {
+impl Wal {
     /// Begins a log in a folder whose last one was replayed. Nothing is written before the first
     /// change. There is none if nothing is to be synced, or this system cannot sync a file system.
     pub(super) fn start(
         root: &Path,
         disk: &Disk,
         syncs: &Arc<Syncs>,
-        watch: &Watch,
+        watch: &DiskWaits,
     ) -> io::Result<Option<Self>> {
         if !syncs.is_strict() || !cfg!(target_os = "linux") {
             return Ok(None);
@@ -170,7 +170,7 @@ impl Log {
             tracing::warn!(folder = %root.display(), "syncfs is not known to work on this file system, or a part of the folder lies on another one: each file is synced by itself, which is slower");
             return Ok(None);
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WalShared {
             root: root.to_owned(),
             folder,
             disk: disk.clone(),
@@ -182,7 +182,7 @@ impl Log {
             moved: Condvar::new(),
         });
         let (queue, submissions) = channel();
-        let writer = Writer {
+        let writer = WalWriter {
             shared: Arc::clone(&shared),
             run: rand::random(),
             number: 1,
@@ -199,38 +199,38 @@ impl Log {
 
     /// Hands changes to the log; they are in it in the order of these calls. The keys of the files
     /// are held until the changes are applied, and no lock is taken until then.
-    pub(super) fn submit(&self, changes: Vec<Change>) -> Pending<'_> {
+    pub(super) fn submit(&self, changes: Vec<WalEntry>) -> PendingEntries<'_> {
         let (sender, reply) = channel();
         let progress = self.send(changes, Some(sender));
-        Pending { reply, unapplied: Unapplied { log: self, progress } }
+        PendingEntries { reply, unapplied: UnappliedGuard { log: self, progress } }
     }
 
     /// The same of a change that the files show already. It is durable with whatever is written
     /// after it.
-    pub(super) fn note(&self, change: Change) {
+    pub(super) fn note(&self, change: WalEntry) {
         self.send(vec![change], None);
     }
 
     fn send(
         &self,
-        changes: Vec<Change>,
-        reply: Option<Sender<Result<(), Refused>>>,
-    ) -> Arc<Progress> {
-        let progress = Arc::new(Progress {
+        changes: Vec<WalEntry>,
+        reply: Option<Sender<Result<(), WalRefusal>>>,
+    ) -> Arc<SubmissionProgress> {
+        let progress = Arc::new(SubmissionProgress {
             segment: AtomicUsize::new(NOT_WRITTEN),
             is_applied: AtomicBool::new(reply.is_none()),
         });
         if let Some(queue) = &self.queue {
             self.shared.queued.fetch_add(1, Ordering::SeqCst);
             let (progress, _wait) = (Arc::clone(&progress), self.shared.watch.begin());
-            // The writer lives as long as the log. If it does not, whoever waits will know.
-            let _ = queue.send(Submission { changes, progress, reply, _wait });
+            // The writer lives as long as the log. If it does not, the waiting writer gets an error.
+            let _ = queue.send(WalSubmission { changes, progress, reply, _wait });
         }
         progress
     }
 
     /// Waits until changes are in the log.
-    pub(super) fn write(&self, changes: Vec<Change>) -> Result<Logged<'_>, Refused> {
+    pub(super) fn write(&self, changes: Vec<WalEntry>) -> Result<LoggedEntries<'_>, WalRefusal> {
         self.submit(changes).wait()
     }
 
@@ -239,15 +239,15 @@ impl Log {
     /// them is lost with that, so it is said only after the sync.
     pub(super) fn keep<'p>(&self, paths: impl IntoIterator<Item = &'p str>) -> io::Result<()> {
         let named = paths.into_iter().filter(|path| self.names(path));
-        let keeps: Vec<_> = named.map(|path| Change::Keep { path: path.to_owned() }).collect();
+        let keeps: Vec<_> = named.map(|path| WalEntry::Keep { path: path.to_owned() }).collect();
         if keeps.is_empty() {
             return Ok(());
         }
         match self.write(keeps) {
             Ok(_) => Ok(()),
-            Err(Refused::Failed(error)) => Err(error),
+            Err(WalRefusal::Failed(error)) => Err(error),
             // A log without space is empty.
-            Err(Refused::Full) => Ok(()),
+            Err(WalRefusal::Full) => Ok(()),
         }
     }
 
@@ -260,7 +260,7 @@ impl Log {
     }
 }
 
-impl Drop for Log {
+impl Drop for Wal {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(writer) = self.writer.take() {
@@ -270,40 +270,40 @@ impl Drop for Log {
     }
 }
 
-impl<'l> Pending<'l> {
+impl<'l> PendingEntries<'l> {
     /// Waits until the changes are durable.
-    pub(super) fn wait(self) -> Result<Logged<'l>, Refused> {
+    pub(super) fn wait(self) -> Result<LoggedEntries<'l>, WalRefusal> {
         self.answer()?;
-        Ok(Logged { _unapplied: self.unapplied })
+        Ok(LoggedEntries { _unapplied: self.unapplied })
     }
 
     /// Says that the files show the changes, or never will.
-    pub(super) fn applied(self) -> Applied {
-        Applied(self.reply)
+    pub(super) fn applied(self) -> AppliedEntries {
+        AppliedEntries(self.reply)
     }
 
-    fn answer(&self) -> Result<(), Refused> {
+    fn answer(&self) -> Result<(), WalRefusal> {
         answer(&self.reply)
     }
 }
 
 /// Changes on their way into the log that the files show already. Locks may be taken while it waits.
 #[must_use]
-pub(super) struct Applied(Receiver<Result<(), Refused>>);
+pub(super) struct AppliedEntries(Receiver<Result<(), WalRefusal>>);
 
-impl Applied {
+impl AppliedEntries {
     /// Waits until the changes are durable.
-    pub(super) fn wait(self) -> Result<(), Refused> {
+    pub(super) fn wait(self) -> Result<(), WalRefusal> {
         answer(&self.0)
     }
 }
 
-fn answer(reply: &Receiver<Result<(), Refused>>) -> Result<(), Refused> {
-    let ended = || Refused::Failed(io::Error::other("the log has ended, restart to go on"));
+fn answer(reply: &Receiver<Result<(), WalRefusal>>) -> Result<(), WalRefusal> {
+    let ended = || WalRefusal::Failed(io::Error::other("the log has ended, restart to go on"));
     reply.recv().map_err(|_| ended())?
 }
 
-impl Drop for Unapplied<'_> {
+impl Drop for UnappliedGuard<'_> {
     fn drop(&mut self) {
         let mut segments = self.log.shared.lock();
         self.progress.is_applied.store(true, Ordering::Relaxed);
@@ -316,12 +316,12 @@ impl Drop for Unapplied<'_> {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, [Segment; 2]> {
+impl WalShared {
+    fn lock(&self) -> MutexGuard<'_, [SegmentState; 2]> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_until(&self, is_so: impl Fn(&[Segment; 2]) -> bool) {
+    fn wait_until(&self, is_so: impl Fn(&[SegmentState; 2]) -> bool) {
         let mut segments = self.lock();
         while !is_so(&segments) {
             segments = self.moved.wait(segments).unwrap_or_else(PoisonError::into_inner);
@@ -330,7 +330,7 @@ impl Shared {
 
     /// Makes what a closed segment says true of the files, durably, and frees it.
     fn checkpoint(&self, index: usize, file: &SegmentFile) -> io::Result<()> {
-        let is_applied = |segment: &Segment| segment.unapplied == 0;
+        let is_applied = |segment: &SegmentState| segment.unapplied == 0;
         self.wait_until(|segments| segments.get(index).is_none_or(is_applied));
         self.syncs.check()?;
         self.disk.sync_all(&self.folder)?;
@@ -340,7 +340,7 @@ impl Shared {
         // Before it is forgotten what it names: it must not be replayed over what comes now.
         file.free(&self.disk)?;
         if let Some(segment) = self.lock().get_mut(index) {
-            *segment = Segment::default();
+            *segment = SegmentState::default();
         }
         self.moved.notify_all();
         Ok(())
@@ -386,14 +386,14 @@ impl SegmentFile {
 
 /// A segment's file, and how far it is written.
 #[derive(Debug)]
-struct Place {
+struct OpenSegment {
     file: Arc<SegmentFile>,
     end: u64,
 }
 
 /// Writes what is submitted. Its thread alone knows the files.
-struct Writer {
-    shared: Arc<Shared>,
+struct WalWriter {
+    shared: Arc<WalShared>,
     /// A random number of this run.
     run: u64,
     /// The number of the current segment.
@@ -401,12 +401,12 @@ struct Writer {
     /// The number of the next batch.
     batch: u64,
     current: usize,
-    files: [Option<Place>; 2],
+    files: [Option<OpenSegment>; 2],
     buffer: Vec<u8>,
 }
 
-impl Writer {
-    fn run(mut self, submissions: &Receiver<Submission>) {
+impl WalWriter {
+    fn run(mut self, submissions: &Receiver<WalSubmission>) {
         while let Ok(first) = submissions.recv() {
             let mut bytes = HEAD_BYTES + first.entry_bytes();
             let mut batch = vec![first];
@@ -430,54 +430,56 @@ impl Writer {
         self.shared.syncs.check()
     }
 
-    fn answer(&mut self, batch: Vec<Submission>, bytes: u64) {
+    fn answer(&mut self, batch: Vec<WalSubmission>, bytes: u64) {
         let written = match self.shared.syncs.check() {
             Ok(()) => self.write(&batch, bytes),
-            Err(error) => Err(Refused::Failed(error)),
+            Err(error) => Err(WalRefusal::Failed(error)),
         };
         self.note(&batch, written.is_ok());
         self.shared.queued.fetch_sub(batch.len(), Ordering::SeqCst);
         for reply in batch.into_iter().filter_map(|submission| submission.reply) {
             let answer = match &written {
                 Ok(()) => Ok(()),
-                Err(Refused::Full) => Err(Refused::Full),
-                Err(Refused::Failed(error)) => Err(Refused::Failed(copy(error))),
+                Err(WalRefusal::Full) => Err(WalRefusal::Full),
+                Err(WalRefusal::Failed(error)) => Err(WalRefusal::Failed(copy(error))),
             };
-            // Whoever has submitted waits.
+            // The submitter waits.
             let _ = reply.send(answer);
         }
     }
 
-    /// Before anybody is told: who is told may be the next to ask whether a file is named.
-    fn note(&self, batch: &[Submission], is_written: bool) {
+    /// Before the writers continue: they may be the next to ask whether a file is named.
+    fn note(&self, batch: &[WalSubmission], is_written: bool) {
         if !is_written {
             return;
         }
         let mut segments = self.shared.lock();
         let Some(segment) = segments.get_mut(self.current) else { return };
-        for Submission { progress, .. } in batch {
+        for WalSubmission { progress, .. } in batch {
             progress.segment.store(self.current, Ordering::Relaxed);
             segment.unapplied += usize::from(!progress.is_applied.load(Ordering::Relaxed));
         }
         let changes = batch.iter().flat_map(|submission| &submission.changes);
-        let paths = changes.flat_map(Change::paths);
+        let paths = changes.flat_map(WalEntry::paths);
         segment.named.extend(paths.map(|path| self.shared.hasher.hash_one(path)));
     }
 
-    fn write(&mut self, batch: &[Submission], bytes: u64) -> Result<(), Refused> {
+    fn write(&mut self, batch: &[WalSubmission], bytes: u64) -> Result<(), WalRefusal> {
         if !self.make_room(bytes)? {
-            return Err(Refused::Full);
+            return Err(WalRefusal::Full);
         }
         self.encode(batch);
-        let Some(Some(place)) = self.files.get_mut(self.current) else { return Err(Refused::Full) };
-        let Shared { disk, syncs, .. } = &*self.shared;
+        let Some(Some(place)) = self.files.get_mut(self.current) else {
+            return Err(WalRefusal::Full);
+        };
+        let WalShared { disk, syncs, .. } = &*self.shared;
         let file = &place.file.file;
-        syncs.check().map_err(Refused::Failed)?;
+        syncs.check().map_err(WalRefusal::Failed)?;
         let written = disk.overwrite_at(file, &self.buffer, place.end);
         if written.as_ref().is_err_and(is_full) {
             // A file system that never writes over anything. Nothing of it counts, nothing is lost.
-            self.empty().map_err(Refused::Failed)?;
-            return Err(Refused::Full);
+            self.empty().map_err(WalRefusal::Failed)?;
+            return Err(WalRefusal::Full);
         }
         let synced = written.and_then(|()| syncs.log(file));
         place.end += self.buffer.len() as u64;
@@ -487,12 +489,12 @@ impl Writer {
         }
         synced.map_err(|error| {
             syncs.fail();
-            Refused::Failed(error)
+            WalRefusal::Failed(error)
         })
     }
 
     /// Writes a batch to the buffer.
-    fn encode(&mut self, batch: &[Submission]) {
+    fn encode(&mut self, batch: &[WalSubmission]) {
         self.buffer.clear();
         self.buffer.resize(HEAD_BYTES, 0);
         for change in batch.iter().flat_map(|submission| &submission.changes) {
@@ -506,13 +508,13 @@ impl Writer {
     }
 
     /// Finds space for so many bytes. If there is none, the log is empty, and names no file.
-    fn make_room(&mut self, bytes: u64) -> Result<bool, Refused> {
-        self.turn_if_full(bytes).map_err(Refused::Failed)?;
+    fn make_room(&mut self, bytes: u64) -> Result<bool, WalRefusal> {
+        self.turn_if_full(bytes).map_err(WalRefusal::Failed)?;
         if self.fits(bytes) || self.grow(bytes).is_ok() {
             return Ok(true);
         }
         // What is in the log takes up space that these changes may have once it is applied.
-        self.empty().map_err(Refused::Failed)?;
+        self.empty().map_err(WalRefusal::Failed)?;
         for _ in SEGMENTS {
             if self.fits(bytes) || self.grow(bytes).is_ok() {
                 return Ok(true);
@@ -549,10 +551,10 @@ impl Writer {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let Some(slot) = self.files.get_mut(self.current) else { return Ok(()) };
-        let Shared { root, disk, .. } = &*self.shared;
+        let WalShared { root, disk, .. } = &*self.shared;
         if slot.is_none() {
             let name = SEGMENTS.get(self.current).copied().unwrap_or_default();
-            *slot = Some(Place::create(root, disk, name)?);
+            *slot = Some(OpenSegment::create(root, disk, name)?);
         }
         let Some(place) = slot else { return Ok(()) };
         place.grow(disk, bytes)
@@ -602,7 +604,7 @@ impl Writer {
         if self.files.iter().all(Option::is_none) {
             return;
         }
-        let Shared { root, folder, disk, .. } = &*self.shared;
+        let WalShared { root, folder, disk, .. } = &*self.shared;
         let [first, second] = SEGMENTS;
         let oldest_first = if self.current == 0 { [second, first] } else { [first, second] };
         let ended = disk.sync_all(folder).and_then(|()| remove_segments(root, disk, oldest_first));
@@ -612,21 +614,21 @@ impl Writer {
     }
 }
 
-impl Shared {
-    /// After a failure: nobody waits for a segment that will not be free again.
+impl WalShared {
+    /// After a failure: no writer waits for a segment that will not be free again.
     fn free_all(&self) {
         self.lock().iter_mut().for_each(|segment| segment.is_closed = false);
         self.moved.notify_all();
     }
 }
 
-impl Submission {
+impl WalSubmission {
     fn entry_bytes(&self) -> usize {
-        self.changes.iter().map(Change::entry_bytes).sum()
+        self.changes.iter().map(WalEntry::entry_bytes).sum()
     }
 }
 
-impl Place {
+impl OpenSegment {
     fn create(root: &Path, disk: &Disk, name: &str) -> io::Result<Self> {
         let file = disk.create(&root.join(name))?;
         disk.sync_folder(root)?;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use jreg_storage::{
-    Durability, ErrorKind, FsOptions, FsStore, Key, ListRequest, Multipart, OpenError, Put,
+    Durability, ErrorKind, FsOpenError, FsOptions, FsStore, Key, ListRequest, Multipart, Put,
     PutMode, Store, SyncCounts, Syscall, SyscallHook, SyscallTarget,
 };
 
@@ -325,7 +325,7 @@ async fn a_closed_segment_is_not_replayed_over_what_came_later() {
     assert!(entries.iter().all(|entry| entry.last_modified > SystemTime::UNIX_EPOCH));
 }
 
-/// Nobody can tell it from one that was torn by a power cut, so the start goes on.
+/// It looks like one that was torn by a power cut, so the start goes on.
 #[tokio::test]
 async fn damage_to_the_head_of_the_last_batch_leaves_a_copy_of_it() {
     let (found, log, starts) = batches().await;
@@ -368,7 +368,7 @@ async fn batches() -> (tempfile::TempDir, Vec<u8>, Vec<usize>) {
     (found, log, starts)
 }
 
-fn reopen(root: &Path, log: &[u8]) -> Result<FsStore, OpenError> {
+fn reopen(root: &Path, log: &[u8]) -> Result<FsStore, FsOpenError> {
     write(&root.join(SEGMENTS[0]), log);
     FsStore::open(root, FsOptions { lock_wait: Duration::ZERO, ..FsOptions::default() })
 }
@@ -385,7 +385,7 @@ async fn damage_before_the_last_batch_stops_the_start_and_changes_nothing() {
         let mut damaged = log.clone();
         damaged[place] ^= 1;
         let refused = reopen(found.path(), &damaged).unwrap_err();
-        assert!(matches!(refused, OpenError::DamagedLog { .. }), "{place}: {refused}");
+        assert!(matches!(refused, FsOpenError::DamagedLog { .. }), "{place}: {refused}");
         let said = refused.to_string();
         assert!(said.contains(".log-0") && said.contains("move"), "{said}");
         assert_eq!(fs::read(found.path().join(SEGMENTS[0])).unwrap(), damaged, "{place}");
@@ -396,7 +396,7 @@ async fn damage_before_the_last_batch_stops_the_start_and_changes_nothing() {
         let mut damaged = log.clone();
         damaged[from..to].fill(0);
         let refused = reopen(found.path(), &damaged).unwrap_err();
-        assert!(matches!(refused, OpenError::DamagedLog { .. }), "{from}: {refused}");
+        assert!(matches!(refused, FsOpenError::DamagedLog { .. }), "{from}: {refused}");
     }
     let mut older = log.clone();
     older[..8].copy_from_slice(b"\x01\x02\x03\x04\x05\x06\x07\x08");

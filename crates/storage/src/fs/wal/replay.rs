@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::disk::{Disk, syncs_all};
-use super::entry::Change;
-use super::scan::{End, ReplayError, Segment};
+use super::entry::WalEntry;
+use super::scan::{ReplayError, ReplaySegment, SegmentEnd};
 use super::{SEGMENTS, TORN, remove_segments};
 
 /// A file that is written before it takes the place of another.
@@ -22,7 +22,7 @@ const TORN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Where an object's bytes are in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
+struct EntrySpan {
     segment: usize,
     start: u64,
     bytes: u64,
@@ -30,14 +30,14 @@ struct Span {
 
 /// How a file must be in the end.
 #[derive(Debug, PartialEq, Eq)]
-enum Last {
-    Put(SystemTime, Span),
+enum FinalState {
+    Put(SystemTime, EntrySpan),
     Absent,
     /// It is this other file, unless that is gone: then it has its name already.
     Moved(String, u64, SystemTime),
 }
 
-type Files = BTreeMap<String, Last>;
+type ReplayedFiles = BTreeMap<String, FinalState>;
 
 /// Brings the files of a folder to the state that the log of an earlier run tells of, durably,
 /// and removes the log.
@@ -49,11 +49,11 @@ type Files = BTreeMap<String, Last>;
 pub(in crate::fs) fn replay(root: &Path, disk: &Disk) -> Result<(), ReplayError> {
     let mut segments = Vec::new();
     for name in SEGMENTS {
-        segments.extend(Segment::open(&root.join(name), disk)?);
+        segments.extend(ReplaySegment::open(&root.join(name), disk)?);
     }
     segments.sort_by_key(|segment| segment.first.segment);
     if !segments.is_empty() {
-        Replay { root, disk, segments: &segments }.run()?;
+        WalReplay { root, disk, segments: &segments }.run()?;
     }
     remove_segments(root, disk, names_by_age(&segments))?;
     Ok(())
@@ -61,21 +61,21 @@ pub(in crate::fs) fn replay(root: &Path, disk: &Disk) -> Result<(), ReplayError>
 
 /// The files of the log, in the order in which they go: first what holds nothing, then the oldest.
 /// What is left after any step is replayed over files that have it already.
-fn names_by_age(segments: &[Segment]) -> [&'static str; 2] {
+fn names_by_age(segments: &[ReplaySegment]) -> [&'static str; 2] {
     let newest = segments.last().and_then(|segment| segment.path.file_name());
     let [first, second] = SEGMENTS;
     if newest.is_some_and(|name| name == first) { [second, first] } else { [first, second] }
 }
 
 /// The log of an earlier run.
-struct Replay<'r> {
+struct WalReplay<'r> {
     root: &'r Path,
     disk: &'r Disk,
     /// The oldest first.
-    segments: &'r [Segment],
+    segments: &'r [ReplaySegment],
 }
 
-impl Replay<'_> {
+impl WalReplay<'_> {
     fn run(&self) -> Result<(), ReplayError> {
         let (files, end) = self.read()?;
         if let (Some(bytes), Some(last)) = (end.torn_bytes, self.segments.last()) {
@@ -83,7 +83,7 @@ impl Replay<'_> {
         }
         // What is removed makes room for the rest.
         let (absent, present): (Vec<_>, Vec<_>) =
-            files.iter().partition(|(_, last)| **last == Last::Absent);
+            files.iter().partition(|(_, last)| **last == FinalState::Absent);
         for (path, last) in absent.into_iter().chain(present) {
             self.apply(path, last)?;
         }
@@ -93,15 +93,15 @@ impl Replay<'_> {
     }
 
     /// How each file must be, and where the log ends.
-    fn read(&self) -> Result<(Files, End), ReplayError> {
+    fn read(&self) -> Result<(ReplayedFiles, SegmentEnd), ReplayError> {
         let mut files = BTreeMap::new();
-        let mut last: Option<(&Segment, End)> = None;
+        let mut last: Option<(&ReplaySegment, SegmentEnd)> = None;
         for (index, segment) in self.segments.iter().enumerate() {
             if let Some((older, end)) = &last {
                 check_follows(older, end, segment)?;
             }
             let end = segment.each_change(self.disk, |change, end| {
-                note(&mut files, change, |bytes| Span {
+                note(&mut files, change, |bytes| EntrySpan {
                     segment: index,
                     start: end - bytes,
                     bytes,
@@ -110,11 +110,11 @@ impl Replay<'_> {
             last = Some((segment, end));
         }
         let end = last.map(|(_, end)| end);
-        Ok((files, end.unwrap_or(End { offset: 0, next_batch: 0, torn_bytes: None })))
+        Ok((files, end.unwrap_or(SegmentEnd { offset: 0, next_batch: 0, torn_bytes: None })))
     }
 
-    /// Keeps a copy of a torn batch. It was not acknowledged, but whether that is all nobody knows.
-    fn keep_torn(&self, segment: &Segment, end: &End, bytes: u64) {
+    /// Keeps a copy of a torn batch. It was not acknowledged, as far as the log tells.
+    fn keep_torn(&self, segment: &ReplaySegment, end: &SegmentEnd, bytes: u64) {
         let path = self.root.join(TORN);
         let copy = || {
             let mut torn = vec![0; usize::try_from(bytes.min(TORN_BYTES_MAX)).unwrap_or_default()];
@@ -127,12 +127,12 @@ impl Replay<'_> {
         tracing::warn!(offset = end.offset, bytes, copy = %path.display(), error, "the last batch of the write-ahead log is torn and is not replayed");
     }
 
-    fn apply(&self, path: &str, last: &Last) -> io::Result<()> {
+    fn apply(&self, path: &str, last: &FinalState) -> io::Result<()> {
         let target = below(self.root, path)?;
         match last {
-            Last::Absent => absent_is_fine(self.disk.unlink(&target)),
-            Last::Put(modified, span) => self.put(&target, *modified, *span),
-            Last::Moved(from, size_bytes, modified) => {
+            FinalState::Absent => absent_is_fine(self.disk.unlink(&target)),
+            FinalState::Put(modified, span) => self.put(&target, *modified, *span),
+            FinalState::Moved(from, size_bytes, modified) => {
                 self.rename(&below(self.root, from)?, &target, *size_bytes, *modified)
             }
         }
@@ -161,7 +161,7 @@ impl Replay<'_> {
         self.disk.rename(from, to)
     }
 
-    fn put(&self, target: &Path, modified: SystemTime, span: Span) -> io::Result<()> {
+    fn put(&self, target: &Path, modified: SystemTime, span: EntrySpan) -> io::Result<()> {
         let bytes = self.bytes(span)?;
         if self.is_there(target, modified, &bytes)? {
             return Ok(());
@@ -175,7 +175,7 @@ impl Replay<'_> {
         self.disk.rename(&temporary, target)
     }
 
-    fn bytes(&self, span: Span) -> io::Result<Vec<u8>> {
+    fn bytes(&self, span: EntrySpan) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(span.bytes).unwrap_or_default()];
         if let Some(segment) = self.segments.get(span.segment) {
             self.disk.read_exact_at(&segment.file, &mut bytes, span.start)?;
@@ -198,7 +198,7 @@ impl Replay<'_> {
     }
 
     /// Makes the files durable as they are now.
-    fn sync(&self, files: &Files) -> io::Result<()> {
+    fn sync(&self, files: &ReplayedFiles) -> io::Result<()> {
         let root = self.disk.open(self.root)?;
         if syncs_all(self.root, &root)? {
             return self.disk.sync_all(&root);
@@ -220,7 +220,11 @@ impl Replay<'_> {
 }
 
 /// A segment is begun when the one before it is whole.
-fn check_follows(older: &Segment, end: &End, newer: &Segment) -> Result<(), ReplayError> {
+fn check_follows(
+    older: &ReplaySegment,
+    end: &SegmentEnd,
+    newer: &ReplaySegment,
+) -> Result<(), ReplayError> {
     let follows = newer.first.run == older.first.run
         && newer.first.segment == older.first.segment + 1
         && newer.first.batch == end.next_batch;
@@ -229,22 +233,22 @@ fn check_follows(older: &Segment, end: &End, newer: &Segment) -> Result<(), Repl
 
 /// Notes what a change says of its files; `span` says where so many bytes at the end of its entry
 /// are.
-fn note(files: &mut Files, change: Change, span: impl Fn(u64) -> Span) {
+fn note(files: &mut ReplayedFiles, change: WalEntry, span: impl Fn(u64) -> EntrySpan) {
     match change {
-        Change::Put { path, modified, bytes } => {
-            settle(files, path, Some(Last::Put(modified, span(bytes.len() as u64))));
+        WalEntry::Put { path, modified, bytes } => {
+            settle(files, path, Some(FinalState::Put(modified, span(bytes.len() as u64))));
         }
-        Change::Delete { path } => settle(files, path, Some(Last::Absent)),
-        Change::Keep { path } => settle(files, path, None),
-        Change::Rename { path, to, size_bytes, modified } => {
+        WalEntry::Delete { path } => settle(files, path, Some(FinalState::Absent)),
+        WalEntry::Keep { path } => settle(files, path, None),
+        WalEntry::Rename { path, to, size_bytes, modified } => {
             let moved = match files.remove(&path) {
-                Some(Last::Put(_, span)) => {
-                    files.insert(path, Last::Absent);
+                Some(FinalState::Put(_, span)) => {
+                    files.insert(path, FinalState::Absent);
                     let bytes = size_bytes.min(span.bytes);
-                    Last::Put(modified, Span { bytes, ..span })
+                    FinalState::Put(modified, EntrySpan { bytes, ..span })
                 }
-                Some(Last::Absent | Last::Moved(..)) | None => {
-                    Last::Moved(path, size_bytes, modified)
+                Some(FinalState::Absent | FinalState::Moved(..)) | None => {
+                    FinalState::Moved(path, size_bytes, modified)
                 }
             };
             settle(files, to, Some(moved));
@@ -254,13 +258,13 @@ fn note(files: &mut Files, change: Change, span: impl Fn(u64) -> Span) {
 
 /// Notes how a file must be, or that it is right as it is. If another was to take its place by a
 /// rename, that one's old name goes all the same.
-fn settle(files: &mut Files, path: String, last: Option<Last>) {
+fn settle(files: &mut ReplayedFiles, path: String, last: Option<FinalState>) {
     let Some(last) = last else {
         files.remove(&path);
         return;
     };
-    if let Some(Last::Moved(from, ..)) = files.insert(path, last) {
-        files.insert(from, Last::Absent);
+    if let Some(FinalState::Moved(from, ..)) = files.insert(path, last) {
+        files.insert(from, FinalState::Absent);
     }
 }
 
@@ -294,45 +298,45 @@ mod tests {
 
     const THEN: SystemTime = SystemTime::UNIX_EPOCH;
 
-    fn put(path: &str, bytes: &'static str) -> Change {
-        Change::Put { path: path.to_owned(), modified: THEN, bytes: bytes.into() }
+    fn put(path: &str, bytes: &'static str) -> WalEntry {
+        WalEntry::Put { path: path.to_owned(), modified: THEN, bytes: bytes.into() }
     }
 
-    fn delete(path: &str) -> Change {
-        Change::Delete { path: path.to_owned() }
+    fn delete(path: &str) -> WalEntry {
+        WalEntry::Delete { path: path.to_owned() }
     }
 
-    fn rename(path: &str, to: &str) -> Change {
+    fn rename(path: &str, to: &str) -> WalEntry {
         let (path, to) = (path.to_owned(), to.to_owned());
-        Change::Rename { path, to, size_bytes: 2, modified: THEN }
+        WalEntry::Rename { path, to, size_bytes: 2, modified: THEN }
     }
 
     /// The bytes of change number `n` are at `100 * n`.
-    fn sum<const N: usize>(changes: [Change; N]) -> Vec<(String, Last)> {
+    fn sum<const N: usize>(changes: [WalEntry; N]) -> Vec<(String, FinalState)> {
         let mut files = BTreeMap::new();
         for (number, change) in changes.into_iter().enumerate() {
             let start = 100 * number as u64;
-            note(&mut files, change, |bytes| Span { segment: 0, start, bytes });
+            note(&mut files, change, |bytes| EntrySpan { segment: 0, start, bytes });
         }
         files.into_iter().collect()
     }
 
-    fn last(path: &str, last: Last) -> (String, Last) {
+    fn last(path: &str, last: FinalState) -> (String, FinalState) {
         (path.to_owned(), last)
     }
 
     #[test]
     fn the_last_word_counts() {
-        let bytes = |start, bytes| Last::Put(THEN, Span { segment: 0, start, bytes });
+        let bytes = |start, bytes| FinalState::Put(THEN, EntrySpan { segment: 0, start, bytes });
         assert_eq!(sum([put("a", "1"), put("a", "22")]), [last("a", bytes(100, 2))]);
-        assert_eq!(sum([put("a", "1"), delete("a")]), [last("a", Last::Absent)]);
+        assert_eq!(sum([put("a", "1"), delete("a")]), [last("a", FinalState::Absent)]);
         assert_eq!(sum([delete("a"), put("a", "1")]), [last("a", bytes(100, 1))]);
-        assert_eq!(sum([put("a", "1"), Change::Keep { path: "a".to_owned() }]), []);
-        let moved = Last::Moved("a".to_owned(), 2, THEN);
+        assert_eq!(sum([put("a", "1"), WalEntry::Keep { path: "a".to_owned() }]), []);
+        let moved = FinalState::Moved("a".to_owned(), 2, THEN);
         assert_eq!(sum([rename("a", "b")]), [last("b", moved)]);
-        let both = [last("a", Last::Absent), last("b", bytes(0, 2))];
+        let both = [last("a", FinalState::Absent), last("b", bytes(0, 2))];
         assert_eq!(sum([put("a", "123"), rename("a", "b")]), both);
-        let gone = [last("a", Last::Absent), last("b", Last::Absent)];
+        let gone = [last("a", FinalState::Absent), last("b", FinalState::Absent)];
         assert_eq!(sum([rename("a", "b"), delete("b")]), gone);
     }
 

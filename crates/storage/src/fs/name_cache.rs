@@ -19,17 +19,17 @@ pub(super) const REMEMBERED_MAX: usize = 128 * 1024;
 /// - Names are kept ([`NamesCache::keep`]) while the folder is held exclusively, and change while
 ///   it is held at all, so what is here is what is there.
 #[derive(Debug, Default)]
-pub(super) struct NamesCache(Mutex<Kept>);
+pub(super) struct NamesCache(Mutex<CachedNames>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CachedNames {
     folders: HashMap<String, BTreeSet<String>>,
     /// How many names there are.
     names: usize,
 }
 
 impl NamesCache {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, CachedNames> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -42,7 +42,7 @@ impl NamesCache {
         kept.forget(folder);
         if kept.names + names.len() > REMEMBERED_MAX {
             // They are read again when they are needed.
-            *kept = Kept::default();
+            *kept = CachedNames::default();
         }
         kept.names += names.len();
         kept.folders.insert(folder.to_owned(), names.into_iter().collect());
@@ -55,7 +55,7 @@ impl NamesCache {
         {
             kept.names += 1;
             if kept.names > 2 * REMEMBERED_MAX {
-                *kept = Kept::default();
+                *kept = CachedNames::default();
             }
         }
     }
@@ -92,7 +92,7 @@ impl NamesCache {
     }
 }
 
-impl Kept {
+impl CachedNames {
     fn forget(&mut self, folder: &str) {
         if let Some(names) = self.folders.remove(folder) {
             self.names -= names.len();

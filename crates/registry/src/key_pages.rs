@@ -1,4 +1,4 @@
-//! [`Pages`]: a listing of everything below a prefix, page by page, for work that goes through it
+//! [`KeyPages`]: a listing of everything below a prefix, page by page, for work that goes through it
 //! all.
 
 use jreg_storage::{ListPage, ListRequest};
@@ -7,21 +7,21 @@ use crate::Result;
 use crate::core::Core;
 
 /// A listing, page by page.
-pub(crate) struct Pages {
+pub(crate) struct KeyPages {
     core: Core,
     request: Option<ListRequest>,
 }
 
 impl Core {
     /// Everything below a prefix, in pages as large as suits the store.
-    pub(crate) fn pages(&self, prefix: impl Into<String>) -> Pages {
+    pub(crate) fn list_pages(&self, prefix: impl Into<String>) -> KeyPages {
         let limit = self.store.capabilities().list_page_keys;
         let request = ListRequest { limit, ..ListRequest::below(prefix) };
-        Pages { core: self.clone(), request: Some(request) }
+        KeyPages { core: self.clone(), request: Some(request) }
     }
 }
 
-impl Pages {
+impl KeyPages {
     /// Goes on after a key.
     pub(crate) fn after(mut self, key: String) -> Self {
         if let Some(request) = &mut self.request {

@@ -1,8 +1,8 @@
-//! [`Known`]: records that were read, or found missing, until the next write to their key.
+//! [`RecordCache`]: records that were read, or found missing, until the next write to their key.
 //!
 //! Reading a record of a few hundred bytes takes a thread and tens of microseconds, and tags and
-//! links are read again and again. Nobody else should write to the folder, but a disk may fail and
-//! people do: a record is believed only while its file is the one that was read and has not changed,
+//! links are read again and again. No other process should write to the folder, but a disk may fail and
+//! people do: a cached record is valid only while its file is the one that was read and has not changed,
 //! which takes a microsecond to ask.
 
 use std::fmt;
@@ -28,24 +28,24 @@ const SHARDS: usize = 16;
 
 /// A record as it was found.
 #[derive(Clone, Debug)]
-pub(super) struct KnownRecord {
+pub(super) struct CachedRecord {
     pub(super) bytes: Bytes,
     pub(super) etag: ETag,
     pub(super) last_modified: SystemTime,
     /// Which file it was read from.
-    pub(super) stamp: Stamp,
+    pub(super) stamp: FileStamp,
 }
 
-/// What changes with every change of a file. Its time of change can be set by anybody, its time of
-/// status change by nobody.
+/// What changes with every change of a file. Its modification time can be set, its status change
+/// time cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     inode: u64,
     size_bytes: u64,
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     pub(super) fn of(metadata: &Metadata) -> Self {
         let changed = (metadata.ctime(), metadata.ctime_nsec());
         Self { inode: metadata.ino(), size_bytes: metadata.len(), changed }
@@ -53,54 +53,54 @@ impl Stamp {
 }
 
 /// What is at a key; `None` is nothing.
-pub(super) type Found = Option<KnownRecord>;
+pub(super) type CachedLookup = Option<CachedRecord>;
 
 /// Records in memory.
 ///
 /// - They are added while their key is held, and changed while it is held exclusively, so what is
 ///   here is what is there.
-pub(super) struct Known {
+pub(super) struct RecordCache {
     hasher: RandomState,
-    shards: Vec<Mutex<Cache<Key, Found, Weigh>>>,
+    shards: Vec<Mutex<Cache<Key, CachedLookup, RecordWeight>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Weigh;
+struct RecordWeight;
 
-impl Weighter<Key, Found> for Weigh {
-    fn weight(&self, key: &Key, found: &Found) -> u64 {
+impl Weighter<Key, CachedLookup> for RecordWeight {
+    fn weight(&self, key: &Key, found: &CachedLookup) -> u64 {
         let bytes = found.as_ref().map_or(0, |record| record.bytes.len());
         ENTRY_BYTES + (key.as_str().len() + bytes) as u64
     }
 }
 
-impl Known {
+impl RecordCache {
     /// Keeps records in about so many bytes.
     pub(super) fn new(bytes: u64) -> Self {
         let share = bytes / SHARDS as u64;
         let items = usize::try_from(share / ENTRY_BYTES).unwrap_or(usize::MAX).max(1);
-        let shard = || Mutex::new(Cache::with_weighter(items, share, Weigh));
+        let shard = || Mutex::new(Cache::with_weighter(items, share, RecordWeight));
         Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Cache<Key, Found, Weigh>> {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Cache<Key, CachedLookup, RecordWeight>> {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default();
         // A shard is whole between any two of its calls, so a panic elsewhere spoils nothing.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was found at a key whose file is at `path`.
-    pub(super) fn get(&self, key: &Key, path: &Path) -> Option<Found> {
+    pub(super) fn get(&self, key: &Key, path: &Path) -> Option<CachedLookup> {
         let found = self.shard(key).get(key).cloned()?;
         let is_so = match (&found, fs::metadata(path)) {
-            (Some(record), Ok(metadata)) => record.stamp == Stamp::of(&metadata),
+            (Some(record), Ok(metadata)) => record.stamp == FileStamp::of(&metadata),
             (None, Err(error)) => error.kind() == io::ErrorKind::NotFound,
             (Some(_), Err(_)) | (None, Ok(_)) => false,
         };
         is_so.then_some(found)
     }
 
-    pub(super) fn set(&self, key: &Key, found: Found) {
+    pub(super) fn set(&self, key: &Key, found: CachedLookup) {
         let mut shard = self.shard(key);
         if found.as_ref().is_some_and(|record| record.bytes.len() > RECORD_BYTES_MAX) {
             shard.remove(key);
@@ -114,9 +114,9 @@ impl Known {
     }
 }
 
-impl fmt::Debug for Known {
+impl fmt::Debug for RecordCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Known").finish_non_exhaustive()
+        f.debug_struct("RecordCache").finish_non_exhaustive()
     }
 }
 
@@ -130,22 +130,22 @@ mod tests {
     }
 
     /// A file of some length, and a record that was read from it.
-    fn read(length: usize) -> (tempfile::NamedTempFile, Found) {
+    fn read(length: usize) -> (tempfile::NamedTempFile, CachedLookup) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), vec![0; length]).unwrap();
         let metadata = fs::metadata(file.path()).unwrap();
-        let record = KnownRecord {
+        let record = CachedRecord {
             bytes: vec![0; length].into(),
             etag: ETag::new("1".to_owned()),
             last_modified: metadata.modified().unwrap(),
-            stamp: Stamp::of(&metadata),
+            stamp: FileStamp::of(&metadata),
         };
         (file, Some(record))
     }
 
     #[test]
     fn what_is_large_is_not_kept_and_forgets_what_was() {
-        let known = Known::new(1024 * 1024);
+        let known = RecordCache::new(1024 * 1024);
         let (small, record) = read(RECORD_BYTES_MAX);
         known.set(&key(1), record);
         assert!(known.get(&key(1), small.path()).is_some());
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_record_is_believed_while_its_file_is_the_same() {
-        let known = Known::new(1024 * 1024);
+        let known = RecordCache::new(1024 * 1024);
         let (file, record) = read(10);
         known.set(&key(1), record.clone());
         assert!(known.get(&key(1), file.path()).is_some());
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn its_bytes_are_bounded() {
-        let known = Known::new(1024 * 1024);
+        let known = RecordCache::new(1024 * 1024);
         let (file, record) = read(1000);
         (0..10_000).for_each(|number| known.set(&key(number), record.clone()));
         let is_kept = |number: &usize| known.get(&key(*number), file.path()).is_some();
