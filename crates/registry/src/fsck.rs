@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use finding::{FindingKind, FsckFinding, RepairStatus, Severity};
 pub(crate) use links::BlobDamage;
 pub use observer::{FsckObserver, FsckPhase};
-pub(crate) use repair::QuarantinedLocations;
+pub(crate) use repair::{LostBytes, QuarantinedLocations};
 
 use self::manifests::ManifestScope;
 use crate::core::Core;

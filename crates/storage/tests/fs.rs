@@ -478,6 +478,38 @@ async fn linked_folder_is_listed_as_it_is_read() {
     assert_eq!(list(&store, "").await.unwrap(), ["a/b"]);
 }
 
+/// GC took the manifests behind a link whose disk was not mounted for deleted, and let go of the blobs
+/// of tagged images.
+#[tokio::test]
+async fn linked_folder_that_leads_nowhere_is_no_absence() {
+    let root = tempfile::tempdir().unwrap();
+    let (elsewhere, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (disk, unmounted) = (elsewhere.path().join("disk"), away.path().join("disk"));
+    fs::create_dir(&disk).unwrap();
+    fs::create_dir(root.path().join("a")).unwrap();
+    symlink(&disk, root.path().join("a/linked")).unwrap();
+    let store = open(root.path(), Durability::Strict);
+    put(&store, "a/linked/1", "1").await.unwrap();
+    fs::rename(&disk, &unmounted).unwrap();
+    for is_empty in [false, true] {
+        if is_empty {
+            fs::create_dir(&disk).unwrap();
+        }
+        assert_eq!(list(&store, "").await, Err(ErrorKind::Unavailable));
+        assert_eq!(list(&store, "a/linked/").await, Err(ErrorKind::Unavailable));
+        assert_eq!(get(&store, "a/linked/1").await, Err(ErrorKind::Unavailable));
+        assert_eq!(get(&store, "a/linked/2").await, Err(ErrorKind::Unavailable));
+        assert_eq!(put(&store, "a/linked/2", "2").await, Err(ErrorKind::Unavailable));
+    }
+    fs::remove_dir(&disk).unwrap();
+    drop(store);
+    let error = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
+    assert!(matches!(error, FsOpenError::Io { .. }), "{error}");
+    fs::rename(&unmounted, &disk).unwrap();
+    let store = open(root.path(), Durability::Strict);
+    assert_eq!(get(&store, "a/linked/1").await, Ok("1".into()));
+}
+
 #[tokio::test]
 async fn key_below_another_is_refused() {
     let (_root, store) = strict();

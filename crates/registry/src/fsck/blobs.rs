@@ -64,7 +64,7 @@ impl FsckRun<'_> {
         {
             return Ok(());
         }
-        let is_quarantined = self.quarantined().await?.may_name(key);
+        let is_quarantined = self.quarantined().await?.may_name(key, entry.size_bytes);
         if !is_quarantined && self.core.exists(key).await? {
             let detail = format!("{} bytes that no link and no session names", entry.size_bytes);
             let subject = FindingSubject { digest, ..FindingSubject::of(key) };

@@ -153,11 +153,37 @@ pub(crate) struct QuarantinedLocations {
     /// Digests with a quarantined link that cannot be decoded: it may name any location of its digest, or
     /// one whose key has no digest.
     unreadable: HashSet<Digest>,
+    lost: LostBytes,
+}
+
+/// What links say of bytes that are not at their location. Such a link may be corrupt and still decode,
+/// and its bytes be at another location.
+#[derive(Debug, Default)]
+pub(crate) struct LostBytes {
+    digests: HashSet<Digest>,
+    sizes: HashSet<u64>,
+}
+
+impl LostBytes {
+    pub(crate) fn add(&mut self, digest: Digest, size_bytes: u64) {
+        self.digests.insert(digest);
+        self.sizes.insert(size_bytes);
+    }
+
+    /// Whether an object may be some of them: by its digest or, where its key has none, by its size.
+    pub(crate) fn may_include(&self, location: &Key, size_bytes: u64) -> bool {
+        match ParsedKey::parse(location) {
+            Some(ParsedKey::Blob(Some(digest))) => self.digests.contains(&digest),
+            _ => self.sizes.contains(&size_bytes),
+        }
+    }
 }
 
 impl QuarantinedLocations {
-    pub(crate) fn may_name(&self, location: &Key) -> bool {
-        self.named.contains(location) || self.is_named_by_unreadable(location)
+    pub(crate) fn may_name(&self, location: &Key, size_bytes: u64) -> bool {
+        self.named.contains(location)
+            || self.is_named_by_unreadable(location)
+            || self.lost.may_include(location, size_bytes)
     }
 
     fn is_named_by_unreadable(&self, location: &Key) -> bool {
@@ -184,7 +210,11 @@ impl Core {
                 match self.read::<Link>(&entry.key).await {
                     Ok(link) => {
                         let named = link.as_ref().and_then(|link| link.value.live());
-                        locations.named.extend(named.map(|at| at.key.clone()));
+                        let Some(at) = named else { continue };
+                        if !self.exists(&at.key).await? {
+                            locations.lost.add(digest, at.size_bytes);
+                        }
+                        locations.named.insert(at.key.clone());
                     }
                     Err(Error::Damaged { .. }) => {
                         locations.unreadable.insert(digest);

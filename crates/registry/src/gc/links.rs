@@ -152,9 +152,12 @@ impl GcRun<'_> {
                 page.entries.into_iter().filter_map(|listed| self.link_entry(listed)).collect();
             if let (Some(memo), Some(locations)) = (&mut memo, locations.as_deref_mut()) {
                 let targets = self.read_targets(&links, page.date, memo).await?;
-                let mut moved = BTreeSet::new();
+                let (mut moved, mut lost) = (BTreeSet::new(), Vec::new());
                 for (link, target) in links.iter().zip(targets) {
                     locations.mark_target(target);
+                    if locations.lacks(target) && self.was_written_before(link) {
+                        lost.push(link);
+                    }
                     search.add(link, target, &mut census.duplicates);
                     if target == LinkTarget::Nothing && self.may_have_been_copied(link) {
                         moved.insert(&link.digest);
@@ -162,6 +165,9 @@ impl GcRun<'_> {
                 }
                 for digest in moved {
                     self.reread_links(digest, locations).await?;
+                }
+                for link in lost {
+                    self.note_lost(link, locations).await?;
                 }
                 memo.end_page(last.as_ref()).await?;
             }
@@ -230,6 +236,30 @@ impl GcRun<'_> {
         let since = self.began.checked_sub(CLOCK_ERROR);
         let is_recent = since.is_none_or(|since| link.listed.last_modified >= since);
         (is_recent || !is_deleted(&link.listed)) && self.core.rules.keep(Rule::SweepAgain)
+    }
+
+    /// Whether a link was last written before this run began: then its bytes were there.
+    fn was_written_before(&self, link: &LinkEntry) -> bool {
+        let began = self.began.checked_sub(CLOCK_ERROR);
+        began.is_some_and(|began| link.listed.last_modified < began)
+    }
+
+    /// Notes what a link says of bytes that are not at its location.
+    async fn note_lost(&self, link: &LinkEntry, locations: &mut BlobLocations) -> Result<()> {
+        match self.core.read::<Link>(&link.listed.key).await {
+            Ok(Some(VersionedRecord { value: Link::Live(at), .. })) => {
+                if locations.lacks(LinkTarget::Location(fingerprint::key(&at.key))) {
+                    locations.lost.add(link.digest.clone(), at.size_bytes);
+                }
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(crate::Error::Damaged { .. }) => {
+                locations.mark_target(LinkTarget::Unreadable);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Marks what the links to one blob name now, and once more if one of them went meanwhile.

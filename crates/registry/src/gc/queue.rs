@@ -100,7 +100,8 @@ impl GcRun<'_> {
     async fn remove_locations(&mut self, mut locations: Vec<QueuedLocation>) -> Result<()> {
         if !locations.is_empty() {
             let quarantined = self.quarantined().await?;
-            locations.retain(|location| !quarantined.may_name(&location.at.key));
+            locations
+                .retain(|location| !quarantined.may_name(&location.at.key, location.at.size_bytes));
         }
         let actions: Vec<_> = locations
             .iter()

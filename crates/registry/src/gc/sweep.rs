@@ -7,7 +7,8 @@
 //! listed first, then sessions, then links: a link that is written while that goes on names bytes
 //! that were listed before and a session that was. A blob may also be handed on: mounted to where
 //! the listing of the links has passed, then deleted where it has not. So where a link has just
-//! gone, all links to its blob are looked at again.
+//! gone, all links to its blob are read again. A link that names bytes that are not there may be
+//! corrupt: what may be its bytes stays.
 
 use futures::stream::{self, StreamExt};
 use jreg_storage::{Key, Listed};
@@ -19,6 +20,7 @@ use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
 use super::{GcRun, Result, last_key, seconds};
 use crate::fingerprint::{self, Fingerprint, FingerprintSet, ListedVersion};
+use crate::fsck::LostBytes;
 use crate::keys::{self, ParsedKey, UploadKey};
 use crate::record::VersionedRecord;
 use crate::rules::Rule;
@@ -31,6 +33,8 @@ pub(super) struct BlobLocations {
     named: Vec<bool>,
     /// A record that may name any of them cannot be read: nothing is removed.
     is_uncertain: bool,
+    /// What links name that was not listed.
+    pub(super) lost: LostBytes,
 }
 
 impl BlobLocations {
@@ -53,6 +57,14 @@ impl BlobLocations {
             LinkTarget::Location(location) => self.mark_named(location),
             LinkTarget::Nothing => {}
             LinkTarget::Unreadable => self.mark_uncertain(),
+        }
+    }
+
+    /// Whether a link names a location that was not listed.
+    pub(super) fn lacks(&self, target: LinkTarget) -> bool {
+        match target {
+            LinkTarget::Location(location) => self.listed.index(location).is_none(),
+            LinkTarget::Nothing | LinkTarget::Unreadable => false,
         }
     }
 
@@ -165,7 +177,10 @@ impl GcRun<'_> {
             }
             if !free.is_empty() {
                 let quarantined = self.quarantined().await?;
-                free.retain(|entry| !quarantined.may_name(&entry.key));
+                free.retain(|Listed { key, size_bytes, .. }| {
+                    !quarantined.may_name(key, *size_bytes)
+                        && !locations.lost.may_include(key, *size_bytes)
+                });
             }
             self.remove_orphans(&free).await;
             self.watch.progress(page.entries.len() as u64);

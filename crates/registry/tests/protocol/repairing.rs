@@ -112,6 +112,60 @@ async fn bytes_stay_while_a_link_of_their_digest_that_cannot_be_read_is_in_quara
     }
 }
 
+/// One flipped bit, and a link still reads as one, but names bytes that are not there. Those that it
+/// named seemed to be named by nothing: two sweeps later they were gone, also after a repair.
+#[tokio::test]
+async fn bytes_stay_while_a_link_to_bytes_of_their_digest_names_none_that_are_there() {
+    for (is_chunked, repairs) in [(false, false), (true, false), (false, true), (true, true)] {
+        let bench = Bench::new().await;
+        let (content, unnamed) = (bytes(LOOSE), bytes(LOOSE + 1));
+        let blob = digest(&content);
+        for content in [&content, &unnamed] {
+            let repository = bench.repository("a");
+            if is_chunked {
+                let id = repository.upload_start(None);
+                repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
+                repository
+                    .upload_finish(&id, &digest(content), UploadChunk::empty())
+                    .await
+                    .unwrap();
+            } else {
+                bench.push("a", content).await;
+            }
+        }
+        let image = image_with_many_layers(&blob);
+        bench.store_manifest("a", "v1", &image).await;
+        let link = link_key(&blob);
+        let right = bench.faults.get(&link).await.unwrap().bytes;
+        let text = String::from_utf8(right.to_vec()).unwrap();
+        let at: Key =
+            text.split('"').find(|part| part.starts_with("blobs/")).unwrap().parse().unwrap();
+        let mut other = at.to_string();
+        let last = if other.pop() == Some('0') { '1' } else { '0' };
+        other.push(last);
+        put(&bench, &link, text.replace(at.as_str(), &other)).await;
+        bench.faults.delete(&link_key(&digest(&unnamed)), None).await.unwrap();
+        if repairs {
+            check(&bench, &repairing()).await;
+            assert_eq!(quarantined(&bench).await, [link.as_str()]);
+        }
+        assert!(has_after_sweeps(&bench, &at).await, "{at} {repairs}");
+        assert_eq!(
+            bench.keys("blobs/").await,
+            std::slice::from_ref(&at),
+            "what no link lost goes as ever"
+        );
+        if repairs {
+            for copy in bench.keys("quarantine/").await {
+                remove(&bench, &copy).await;
+            }
+        } else {
+            bench.push("a", &content).await;
+        }
+        assert!(!has_after_sweeps(&bench, &at).await, "then they are garbage: {at} {repairs}");
+    }
+}
+
 /// What such a link keeps is of its digest: other bytes go as ever.
 #[tokio::test]
 async fn a_link_that_cannot_be_read_in_quarantine_keeps_no_bytes_of_other_digests() {

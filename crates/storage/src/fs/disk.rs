@@ -290,53 +290,17 @@ const SYNCING_FILE_SYSTEMS: [u64; 12] = [
     0x8584_58F6,
 ];
 
-/// Whether `syncfs(2)` of a root writes all that lies below it to its disk: its file system is known to
-/// do so, and there is no other below it.
-pub(super) fn syncs_all(root: &Path, folder: &File) -> io::Result<bool> {
+/// Whether `syncfs(2)` writes the file system of a folder to its disk.
+pub(super) fn syncs_all(folder: &File) -> io::Result<bool> {
     #[cfg(target_os = "linux")]
     {
         // Its type differs between machines; all numbers have 32 bits.
         let number = rustix::fs::fstatfs(folder)?.f_type as u64 & 0xFFFF_FFFF;
-        Ok(SYNCING_FILE_SYSTEMS.contains(&number) && is_one_file_system(root)?)
+        Ok(SYNCING_FILE_SYSTEMS.contains(&number))
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = (root, folder);
+        let _ = folder;
         Ok(false)
     }
-}
-
-/// Maximum number of names in one folder, and of folders in all, that a start looks at. Deeper folders
-/// are looked at before something is written there.
-#[cfg(target_os = "linux")]
-const NAMES_MAX: usize = 1000;
-#[cfg(target_os = "linux")]
-const FOLDERS_MAX: usize = 4000;
-
-/// Whether no folder below a root is a mount point, or a symbolic link to another file system.
-#[cfg(target_os = "linux")]
-fn is_one_file_system(root: &Path) -> io::Result<bool> {
-    use std::collections::VecDeque;
-    use std::os::unix::fs::MetadataExt;
-
-    let device = fs::metadata(root)?.dev();
-    // The outermost folders first.
-    let (mut folders, mut seen) = (VecDeque::from([root.to_owned()]), 0);
-    while let Some(folder) = folders.pop_front() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten().take(NAMES_MAX) {
-            let kind = entry.file_type()?;
-            if seen >= FOLDERS_MAX || !(kind.is_dir() || kind.is_symlink()) {
-                continue;
-            }
-            seen += 1;
-            // A link that leads nowhere leads to no other file system.
-            let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-            if metadata.dev() != device {
-                return Ok(false);
-            }
-            folders.extend(kind.is_dir().then(|| entry.path()));
-        }
-    }
-    Ok(true)
 }

@@ -12,7 +12,8 @@
 //!
 //! The folder may vanish under the store: moved, removed, unmounted. Every operation checks, before
 //! and after, whether the path still leads to the folder that was locked; if not, all is
-//! `Unavailable`, so that an empty mount point is not taken for an empty store.
+//! `Unavailable`, so that an empty mount point is not taken for an empty store. The same holds for
+//! folders in it that are mount points or symbolic links.
 //!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client. Writes and listings, which wait for syncs, have a number of these threads each
@@ -24,6 +25,7 @@ mod disk;
 mod disk_waits;
 mod failure;
 mod folders;
+mod linked;
 mod listing;
 mod modes;
 mod name_cache;
@@ -185,10 +187,11 @@ impl FsStore {
         let root = FsRoot::open(root, durability, lock_wait)?;
         modes::restrict(root.path(), private_folders).log(root.path());
         let io = |source| FsOpenError::Io { root: root.path().to_owned(), source };
-        let replayed = match wal::replay(root.path(), &disk) {
+        let is_one = root.is_one_file_system();
+        let replayed = match wal::replay(root.path(), &disk, is_one) {
             Err(ReplayError::Io(error)) if wal::is_full(&error) => {
                 DiskReserve::remove(root.path(), &disk).map_err(io)?;
-                wal::replay(root.path(), &disk)
+                wal::replay(root.path(), &disk, is_one)
             }
             replayed => replayed,
         };
@@ -200,7 +203,7 @@ impl FsStore {
         })?;
         let syncs = Arc::new(Syncs::new(durability, disk.clone()));
         let watch = DiskWaits::default();
-        let log = Wal::start(root.path(), &disk, &syncs, &watch).map_err(io)?;
+        let log = Wal::start(root.path(), &disk, &syncs, &watch, is_one).map_err(io)?;
         let device = log.as_ref().map(|_| root.device());
         let inner = FsInner {
             clock,

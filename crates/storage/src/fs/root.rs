@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::linked::LinkedFolders;
 use super::modes::{FILE_MODE, FOLDER_MODE};
 use super::sync::Durability;
 
@@ -82,6 +83,7 @@ pub(super) struct FsRoot {
     _lock: File,
     /// The device and inode of the locked file.
     identity: (u64, u64),
+    linked: LinkedFolders,
 }
 
 impl FsRoot {
@@ -97,19 +99,20 @@ impl FsRoot {
         if fs::symlink_metadata(path.join(LOCK_IN_CAPITALS)).is_ok() {
             return Err(FsOpenError::CaseInsensitive { root: path.clone() });
         }
+        let linked = LinkedFolders::find(path).map_err(io)?;
         let epoch = begin_run(path, durability).map_err(io)?;
         let marks_end = durability == Durability::Relaxed;
         let identity = identity(&lock.metadata().map_err(io)?);
-        Ok(Self { path: path.clone(), epoch, marks_end, _lock: lock, identity })
+        Ok(Self { path: path.clone(), epoch, marks_end, _lock: lock, identity, linked })
     }
 
-    /// Checks that the path still leads to the folder whose lock is held. It does not when the
-    /// folder was moved or removed, or its file system unmounted: then nothing that is found
-    /// there, or not found, says anything of the store.
+    /// Checks that the path still leads to the folder whose lock is held, and linked folders in it
+    /// lead where they led. They do not when a folder was moved or removed, or its file system
+    /// unmounted: then nothing that is found there, or not found, says anything of the store.
     pub(super) fn check(&self) -> io::Result<()> {
         let path = self.path.join(LOCK);
         match fs::metadata(&path) {
-            Ok(metadata) if identity(&metadata) == self.identity => Ok(()),
+            Ok(metadata) if identity(&metadata) == self.identity => self.linked.check(),
             Ok(_) => Err(io::Error::other(format!("{path:?} is another file than the locked one"))),
             Err(error) => Err(io::Error::new(
                 error.kind(),
@@ -125,6 +128,11 @@ impl FsRoot {
     /// Leaves the mark of a clean stop out.
     pub(super) fn stops_uncleanly(&mut self) {
         self.marks_end = false;
+    }
+
+    /// Whether all that is known of it is on one file system.
+    pub(super) fn is_one_file_system(&self) -> bool {
+        self.linked.are_on_one_file_system()
     }
 
     /// The file system (`st_dev`) that it is on.
@@ -146,7 +154,7 @@ impl Drop for FsRoot {
     }
 }
 
-fn identity(metadata: &Metadata) -> (u64, u64) {
+pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 

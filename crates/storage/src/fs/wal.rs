@@ -155,18 +155,20 @@ struct UnappliedGuard<'l> {
 
 impl Wal {
     /// Begins a log in a folder whose last one was replayed. Nothing is written before the first
-    /// change. There is none if nothing is to be synced, or this system cannot sync a file system.
+    /// change. There is none if nothing is to be synced, if this system cannot sync a file system, or
+    /// if the store is on several.
     pub(super) fn start(
         root: &Path,
         disk: &Disk,
         syncs: &Arc<Syncs>,
         watch: &DiskWaits,
+        is_one_file_system: bool,
     ) -> io::Result<Option<Self>> {
         if !syncs.is_strict() || !cfg!(target_os = "linux") {
             return Ok(None);
         }
         let folder = disk.open(root)?;
-        if !syncs_all(root, &folder)? {
+        if !is_one_file_system || !syncs_all(&folder)? {
             tracing::warn!(folder = %root.display(), "syncfs is not known to work on this file system, or a part of the folder lies on another one: each file is synced by itself, which is slower");
             return Ok(None);
         }

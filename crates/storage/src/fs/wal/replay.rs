@@ -46,14 +46,18 @@ type ReplayedFiles = BTreeMap<String, FinalState>;
 ///
 /// The folder cannot be written: the log stays, and the next try begins anew. Or the log is damaged:
 /// nothing was changed.
-pub(in crate::fs) fn replay(root: &Path, disk: &Disk) -> Result<(), ReplayError> {
+pub(in crate::fs) fn replay(
+    root: &Path,
+    disk: &Disk,
+    is_one_file_system: bool,
+) -> Result<(), ReplayError> {
     let mut segments = Vec::new();
     for name in SEGMENTS {
         segments.extend(ReplaySegment::open(&root.join(name), disk)?);
     }
     segments.sort_by_key(|segment| segment.first.segment);
     if !segments.is_empty() {
-        WalReplay { root, disk, segments: &segments }.run()?;
+        WalReplay { root, disk, is_one_file_system, segments: &segments }.run()?;
     }
     remove_segments(root, disk, names_by_age(&segments))?;
     Ok(())
@@ -71,6 +75,7 @@ fn names_by_age(segments: &[ReplaySegment]) -> [&'static str; 2] {
 struct WalReplay<'r> {
     root: &'r Path,
     disk: &'r Disk,
+    is_one_file_system: bool,
     /// The oldest first.
     segments: &'r [ReplaySegment],
 }
@@ -200,7 +205,7 @@ impl WalReplay<'_> {
     /// Makes the files durable as they are now.
     fn sync(&self, files: &ReplayedFiles) -> io::Result<()> {
         let root = self.disk.open(self.root)?;
-        if syncs_all(self.root, &root)? {
+        if self.is_one_file_system && syncs_all(&root)? {
             return self.disk.sync_all(&root);
         }
         let mut folders = BTreeSet::from([self.root.to_owned()]);

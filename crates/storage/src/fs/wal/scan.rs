@@ -2,13 +2,15 @@
 //!
 //! A power cut may tear the last batch, which was not acknowledged. Anything else that is wrong is
 //! damage, and changes that were acknowledged may be lost with it: then the store does not start, and
-//! nothing is removed.
+//! nothing is removed. A file that ends in a batch is damage too: a batch is written only where the file
+//! is long enough already, durably.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::disk::Disk;
+use super::GROWTH_BYTES;
 use super::entry::{BatchHead, FREE, HEAD_BYTES, MAGIC, WalEntry, decode, sum};
 
 /// How many bytes are searched at a time for a batch.
@@ -104,6 +106,10 @@ impl ReplaySegment {
             end.next_batch += 1;
         }
         self.check_end(disk, &end)?;
+        if end.offset + HEAD_BYTES as u64 > self.length && !self.length.is_multiple_of(GROWTH_BYTES)
+        {
+            return Err(self.damaged(end.offset, "the file is cut"));
+        }
         if end.torn_bytes.is_none() && self.has_damaged_head(disk, &end)? {
             end.torn_bytes = Some(self.length - end.offset);
         }
@@ -133,9 +139,14 @@ impl ReplaySegment {
     }
 
     /// The entries of a batch, if they are whole.
-    fn entries(&self, disk: &Disk, start: u64, head: &BatchHead) -> io::Result<Option<Vec<u8>>> {
+    fn entries(
+        &self,
+        disk: &Disk,
+        start: u64,
+        head: &BatchHead,
+    ) -> Result<Option<Vec<u8>>, ReplayError> {
         if start + u64::from(head.bytes) > self.length {
-            return Ok(None);
+            return Err(self.damaged(start, "the file is cut"));
         }
         let entries = read(&self.file, disk, start, u64::from(head.bytes))?;
         Ok((sum(&entries) == head.sum).then_some(entries))

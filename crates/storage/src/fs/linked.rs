@@ -1,0 +1,82 @@
+//! [`LinkedFolders`]: the folders of a store that are mount points or symbolic links to elsewhere.
+//!
+//! They may go away without the root, and then look like folders with nothing in them: GC would take
+//! the images there for deleted. So they are found at the start, and each operation looks whether they
+//! are still what they were, as it does of the root.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::root::identity;
+
+/// How deep the folders lie that a start looks at, and how many it looks at: on a disk that has not read
+/// them before each may take milliseconds.
+const DEPTH_MAX: usize = 2;
+const FOLDERS_MAX: usize = 1000;
+
+/// The folders, each with the device and inode of what it leads to.
+#[derive(Debug)]
+pub(super) struct LinkedFolders {
+    device: u64,
+    folders: Vec<(PathBuf, (u64, u64))>,
+}
+
+impl LinkedFolders {
+    /// Finds them among the outermost folders.
+    ///
+    /// # Errors
+    ///
+    /// A link leads nowhere, or the root cannot be read.
+    pub(super) fn find(root: &Path) -> io::Result<Self> {
+        let (device, inode) = identity(&fs::metadata(root)?);
+        let mut found = Self { device, folders: Vec::new() };
+        let mut seen = HashSet::from([(device, inode)]);
+        let mut coming = VecDeque::from([(root.to_owned(), device, 1)]);
+        while let Some((folder, device, depth)) = coming.pop_front() {
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten().take(FOLDERS_MAX) {
+                let kind = entry.file_type()?;
+                let is_key = entry.file_name().to_str().is_some_and(|name| !name.starts_with('.'));
+                if !is_key || !(kind.is_dir() || kind.is_symlink()) || seen.len() > FOLDERS_MAX {
+                    continue;
+                }
+                let path = entry.path();
+                let metadata = fs::metadata(&path).map_err(|error| leads_nowhere(&path, error))?;
+                if !metadata.is_dir() {
+                    continue;
+                }
+                let identity = identity(&metadata);
+                if kind.is_symlink() || identity.0 != device {
+                    found.folders.push((path.clone(), identity));
+                }
+                if seen.insert(identity) && depth < DEPTH_MAX {
+                    coming.push_back((path, identity.0, depth + 1));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether all of them are on the root's file system.
+    pub(super) fn are_on_one_file_system(&self) -> bool {
+        self.folders.iter().all(|(_, (device, _))| *device == self.device)
+    }
+
+    /// Checks that each leads where it led.
+    pub(super) fn check(&self) -> io::Result<()> {
+        for (path, expected) in &self.folders {
+            let found = fs::metadata(path).map_err(|error| leads_nowhere(path, error))?;
+            if identity(&found) != *expected {
+                return Err(io::Error::other(format!("{path:?} leads to another folder")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn leads_nowhere(path: &Path, error: io::Error) -> io::Error {
+    let text = format!("{path:?} leads nowhere ({error}): mount what it leads to, or remove it");
+    io::Error::new(error.kind(), text)
+}
