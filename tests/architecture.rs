@@ -184,12 +184,17 @@ impl Source {
         })
     }
 
-    /// The lines that run in production, numbered: no comments, nothing after the tests begin.
+    /// The lines that run in production, numbered: no comments, nothing from the module of the tests on.
+    /// A single item that is there for tests only counts as production.
     fn production_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        let before_tests = |(_, line): &(usize, &str)| line.trim() != "#[cfg(test)]";
+        let text = if self.is_test() { "" } else { self.text.as_str() };
+        let following = text.lines().skip(1).chain([""]);
+        let before_tests = |(_, (line, next)): &(usize, (&str, &str))| {
+            line.trim() != "#[cfg(test)]" || !next.trim_start().starts_with("mod ")
+        };
         let is_code = |(_, line): &(usize, &str)| !line.trim_start().starts_with("//");
-        let lines = if self.is_test() { "" } else { self.text.as_str() };
-        (1..).zip(lines.lines()).take_while(before_tests).filter(is_code)
+        let lines = (1..).zip(text.lines().zip(following)).take_while(before_tests);
+        lines.map(|(number, (line, _))| (number, line)).filter(is_code)
     }
 }
 

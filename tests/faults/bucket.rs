@@ -19,8 +19,8 @@ const REQUESTS_MAX: u64 = 100;
 /// More than the smallest part of S3.
 const LARGE_BYTES: usize = 5 * 1024 * 1024 + 100_000;
 
-/// What a store says of a write that may have happened and been overwritten since.
-const DOUBT: &str = "an answer was lost, and another write has come since";
+/// The error of a write that may have happened and been overwritten since.
+const DOUBT: &str = "a response was lost, and another write has come since";
 
 type MakeFault = fn() -> Fault;
 

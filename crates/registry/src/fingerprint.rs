@@ -95,7 +95,7 @@ pub(crate) struct FingerprintSet {
     fresh: Vec<Fingerprint>,
 }
 
-/// How many are added between two sortings at least.
+/// Fingerprints that are added before the set is sorted again, at least.
 const FRESH_MIN: usize = 1 << 14;
 
 impl FingerprintSet {
