@@ -65,7 +65,7 @@ pub enum ProtocolRule {
     OnVersion,
     /// C5: a location is queued only if *every* link to it was deleted in this run.
     ///
-    /// This and [`RelistLinks`](Self::ListAgain) each catch what the other would: a violation needs
+    /// This and [`RelistLinks`](Self::RelistLinks) each catch what the other would: a violation needs
     /// both to be broken. This one costs nothing, and keeps the queue short.
     EveryLink,
     /// C5: its bytes are deleted only after a wait that is longer than any reader uses a cached
@@ -91,7 +91,7 @@ pub enum ProtocolRule {
     /// Only a link older than G is moved.
     ///
     /// A mount that has just touched the link relies on its location, and this keeps deduplication
-    /// away from it. A violation needs [`RelistLinks`](Self::ListAgain) to be broken as well.
+    /// away from it. A violation needs [`RelistLinks`](Self::RelistLinks) to be broken as well.
     DeduplicateOnlyOld,
     /// The move is a swap on the version that was read.
     DeduplicateOnVersion,

@@ -11,7 +11,7 @@
 //! repositories/<name>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of one referrer of a subject
 //! catalog/{name}                                       a manifest was pushed to this repository
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
-//! gc/...                                               notes of collectors and checks
+//! gc/...                                               notes of GC runs and checks
 //! auth/keys                                            the keys that sign access tokens
 //! auth/access-tokens/<id>                              an access token, its secret hashed
 //! auth/robots/<id>                                     the same in stores of earlier versions
@@ -174,7 +174,7 @@ pub(crate) enum ParsedKey {
     Catalog(RepositoryName),
     /// A session, or the tail of an upload.
     Upload(UploadKey),
-    /// What a collector or a check notes for the next one.
+    /// What a GC run or a check notes for the next one.
     Note,
     /// What fsck quarantined.
     Quarantined,
@@ -299,12 +299,12 @@ pub(crate) fn shard(link: &Key) -> Option<&str> {
     below.get(..end)
 }
 
-/// A note of a collector or of a check.
+/// A note of a GC run or of a check.
 pub(crate) fn note(name: &str) -> Key {
     key(format!("{NOTES}{name}"))
 }
 
-/// The notes of collectors and checks: never needed for safety.
+/// The notes of GC runs and checks: never needed for safety.
 pub(crate) const NOTES: &str = "gc/";
 
 /// What the keys begin with that are only written to free space: a store that keeps space back for that
@@ -344,7 +344,7 @@ pub(crate) const UPLOADS: &str = "uploads/";
 pub(crate) enum UploadKey {
     /// A session record.
     Session(UploadId),
-    /// Bytes that a session names or named.
+    /// Bytes that a session references or named.
     Tail(UploadId, Key),
 }
 

@@ -16,7 +16,7 @@ use crate::window::WriteWindow;
 /// How the bytes of a new link came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOrigin {
-    /// They were pushed by this request, or another live link names them: they may revive a
+    /// They were pushed by this request, or another live link references them: they may revive a
     /// link that was deleted.
     Fresh,
     /// They were pushed by a request that may have ended long ago: a link that was
@@ -27,7 +27,7 @@ pub(crate) enum LinkOrigin {
 /// How a link came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOutcome {
-    /// It names the location that was offered.
+    /// It references the location that was offered.
     Here,
     /// The repository linked the blob already, at another location: what was offered is not named
     /// by this link, and never was.

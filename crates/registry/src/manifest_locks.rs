@@ -1,8 +1,8 @@
 //! [`ManifestLocks`]: how pushes and deletes of one manifest take turns in this process.
 //!
 //! None of it is needed for safety, which is compare-and-swap: between processes a tag may be left
-//! without its manifest by a push and a delete at the same time, until a collector removes it. In
-//! one process it is not, and a crowd that pushes one manifest writes it once or twice.
+//! without its manifest by a push and a delete at the same time, until a GC run removes it. In one
+//! process it is not, and a crowd that pushes one manifest writes it once or twice.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

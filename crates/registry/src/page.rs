@@ -71,8 +71,8 @@ impl Core {
                 }
             }
             let Some(next) = listing.next else { return Ok(ResultPage { next: None, ..page }) };
-            // Where the store stopped, also if a tombstone is there. A client cannot go on from a key
-            // that names nothing; only keys that are not ours do not.
+            // Where the store stopped, also if a tombstone is there. A client cannot continue from
+            // a key that names nothing; only keys that are not ours do not.
             let name = next.parse().ok().and_then(|key| item(&key)).map(|(name, _)| name);
             page.next = name.or(page.next);
             if requests >= requests_max && page.next.is_some() {

@@ -21,7 +21,7 @@ const MAPPED_BYTES_MIN: usize = 256 * 1024;
 /// might give it more than it was told to take, as it has pages of this size.
 const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
 
-/// How many bytes of mappings wait for the next part, beside those in use, at the most.
+/// How many bytes of mappings wait for the next part, beside those in use, at most.
 const SPARE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// They are at most the budget of the uploads divided by this.
 const SPARE_SHARE: u64 = 8;
@@ -41,7 +41,7 @@ struct SpareMappings {
     spare_bytes_max: usize,
 }
 
-/// A mapping in use, which is spare afterwards.
+/// A mapping in use, which is unused afterwards.
 #[derive(Debug)]
 struct PooledMapping {
     /// `None` only while it is dropped.

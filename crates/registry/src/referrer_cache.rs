@@ -83,7 +83,7 @@ impl ReferrerCache {
     }
 
     fn with<T>(&self, use_them: impl FnOnce(&mut CachedReferrers) -> T) -> Option<T> {
-        // They are whole between any two of their own calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every call leaves them consistent.
         let entries = self.entries.as_ref()?;
         Some(use_them(&mut entries.lock().unwrap_or_else(PoisonError::into_inner)))
     }

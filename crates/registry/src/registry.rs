@@ -159,7 +159,7 @@ impl Registry {
     }
 
     /// Checks that the store responds, that no request hangs in it, and that it takes writes from a
-    /// clock like ours: one request. A full disk is no reason: pulls go on.
+    /// clock like ours: one request. A full disk is no reason: pulls continue.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ pub enum Rule {
     KeepType,
     /// What a manifest refers to does not depend on its media type.
     EveryReading,
-    /// W1 holds for the manifests that an index names, too.
+    /// W1 holds for the manifests that an index references, too.
     TouchChildren,
     /// A session is swapped to `closed` before its bytes are linked.
     CloseFirst,
@@ -38,8 +38,8 @@ pub enum Rule {
     AgeAtStart,
     /// A record is removed on the version that was judged.
     OnVersion,
-    /// Bytes go only when every link that named them is gone; that is looked at twice, either of
-    /// which would mostly do.
+    /// Bytes go only when every link that named them no longer exists; that is looked at twice,
+    /// either of which would mostly do.
     EveryLink,
     /// Bytes stay for a while after their last link, for readers of that link.
     BytesWait,
@@ -60,9 +60,9 @@ pub enum Rule {
     DeduplicateTouches,
     /// Deduplication hashes the bytes at a location before it makes a link name them.
     DeduplicateHashes,
-    /// A commit that does not link its own bytes first looks whether the others are complete.
+    /// A commit that does not link its own bytes first checks whether the others are complete.
     CheckBytes,
-    /// The bytes of an upload are kept until a link names them or others.
+    /// The bytes of an upload are kept until a link references them or others.
     KeepOwnBytes,
 }
 

@@ -9,15 +9,15 @@
 //!                            DELETE, expiry, digest wrong
 //! ```
 //!
-//! - Every change is a compare-and-swap on the version that was read, so two requests on one
-//!   upload never both go on.
+//! - Every change is a compare-and-swap on the version that was read, so two requests on one upload
+//!   never both continue.
 //! - `closed` is written *before* the bytes are made visible and linked, `cancelled` before any
 //!   byte is removed. So the bytes of a `closed` session are never removed, and a request that
 //!   finds it `closed` may finish the work.
-//! - What a `closed` session names, others may have linked: only an upload without a session ever
-//!   takes its bytes back.
-//! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a
-//!   collector may have removed link and bytes since.
+//! - What a `closed` session references, others may have linked: only an upload without a session
+//!   ever takes its bytes back.
+//! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a GC run
+//!   may have removed link and bytes since.
 
 use std::time::Duration;
 
@@ -49,18 +49,18 @@ pub(crate) enum SessionState {
     Open(OpenUpload),
     /// Its digest was right; its blob is there or about to be.
     Closed(ClosedUpload),
-    /// It was given up, and its bytes are gone or about to be.
+    /// It was abandoned, and its bytes are gone or about to be.
     Cancelled(AbandonedBytes),
 }
 
-/// The bytes of an upload that was given up: what is to be removed, again if need be, until the
+/// The bytes of an upload that was abandoned: what is to be removed, again if need be, until the
 /// record goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AbandonedBytes {
     /// Parts that never became an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
-    /// Objects that no link ever named.
+    /// Objects that no link ever referenced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) objects: Vec<Key>,
 }
@@ -96,8 +96,8 @@ impl Core {
         AbandonedBytes::new(None, objects).discard(self).await.ok();
     }
 
-    /// Puts the parts of an upload together. `false`: there is nothing left to complete, as it has
-    /// been done, or the parts are gone.
+    /// Completes the multipart upload of a session. `false`: there is nothing left to complete, as
+    /// it has been done, or the parts no longer exist.
     pub(crate) async fn complete_parts(&self, parts: &Multipart) -> Result<bool> {
         match self.store.complete_multipart(parts).await {
             Ok(()) => Ok(true),
@@ -136,10 +136,10 @@ pub(crate) struct OpenUpload {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClosedUpload {
     pub(crate) digest: Digest,
-    /// Where the blob's bytes are, or will be once the parts are put together.
+    /// Where the blob's bytes are, or will be once the parts are completed.
     #[serde(flatten)]
     pub(crate) location: Location,
-    /// The parts that are to be put together at `location`.
+    /// The parts that are to be completed at `location`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
     /// The upload's own bytes, if a copy of them at `location` was linked instead.
@@ -180,7 +180,7 @@ impl JsonRecord for UploadSession {
 }
 
 impl OpenUpload {
-    /// Its bytes, if it is given up.
+    /// Its bytes, if it is abandoned.
     pub(crate) fn into_abandoned(self) -> AbandonedBytes {
         let objects = self.tail.into_iter().map(|tail| tail.key).collect();
         AbandonedBytes::new(self.multipart, objects)

@@ -37,7 +37,7 @@ impl SessionCache {
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&mut Lru<UploadId, (UploadSession, ETag)>) -> T) -> T {
-        // It is whole between any two of its own calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every change leaves it consistent.
         use_it(&mut self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,9 +1,9 @@
 //! [`Suspects`]: locations whose bytes this process has seen to be missing, short or wrong.
 //!
 //! Nothing is written about them: a read never changes the store. The memory is bounded and only
-//! decides what is looked at again before a request relies on a location. A missing object may come
-//! back (a restored or replicated bucket), so a location is looked at again before it is refused;
-//! bytes with a wrong digest stay refused, as no cheap request tells whether they changed.
+//! decides what is re-read before a request relies on a location. A missing object may come back (a
+//! restored or replicated bucket), so a location is re-read before it is refused; bytes with a
+//! wrong digest stay refused, as no cheap request tells whether they changed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +67,7 @@ impl Suspects {
     }
 
     fn known(&self) -> MutexGuard<'_, Lru<Key, Suspicion>> {
-        // It is whole between any two of its own calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every change leaves it consistent.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

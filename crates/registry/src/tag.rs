@@ -20,9 +20,9 @@ const HINTS_PER_PAGE: usize = 1000;
 pub(crate) enum TagChange<'a> {
     /// It points there; to be sent within the window.
     Set(WriteWindow, &'a TagTarget),
-    /// It is gone.
+    /// It no longer exists.
     Remove,
-    /// It is gone if it still points there.
+    /// It no longer exists if it still points there.
     RemoveFrom(&'a Digest),
 }
 

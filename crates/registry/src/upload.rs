@@ -88,7 +88,7 @@ impl Repository {
         match body.meet_session(&self.core, session, writer).await? {
             EarlyBody::Stored(orphan) => {
                 self.core.discard_orphan(Some(orphan)).await;
-                // The request that began it did so long ago that the session is gone.
+                // The request that began it did so long ago that the session no longer exists.
                 Err(unknown(id))
             }
             EarlyBody::Begins(mut writer, body) => append(&mut writer, *body).await,

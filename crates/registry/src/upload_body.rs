@@ -1,4 +1,4 @@
-//! [`UploadBody`]: a request's body on its way to an upload: body first, session afterwards.
+//! [`UploadBody`]: a request's body in flight to an upload: body first, session afterwards.
 //!
 //! Where a tail is an object of its own, a first chunk is mostly the whole blob. So its first part
 //! is taken in, and stored if no more follows, before the session is looked up. If the upload has
@@ -12,7 +12,7 @@ use crate::session::UploadSession;
 use crate::writer::UploadWriter;
 use crate::{Error, UploadChunk};
 
-/// A request's body on its way to an upload.
+/// A request's body in flight to an upload.
 pub(crate) struct UploadBody {
     incoming: IncomingBody,
     /// Its first bytes, which were stored before the session was looked up.
@@ -21,9 +21,9 @@ pub(crate) struct UploadBody {
     broke_off: Option<Error>,
 }
 
-/// What a body goes on with whose first part was taken in before the session was looked up.
+/// What a body continues with whose first part was taken in before the session was looked up.
 pub(crate) enum EarlyBody {
-    /// The upload has no session, and the body is stored at a location that no record names.
+    /// The upload has no session, and the body is stored at a location that no record references.
     Stored(Location),
     /// The upload has no session, and the writer has what came so far.
     Begins(Box<UploadWriter>, Box<UploadBody>),
@@ -66,7 +66,7 @@ impl UploadBody {
         self.broke_off.take().map_or(Ok(()), Err)
     }
 
-    /// Notes where all that came is stored, though no record names it.
+    /// Notes where all that came is stored, though no record references it.
     pub(crate) fn set_orphan(&mut self, orphan: Location) {
         self.orphan = Some(orphan);
     }

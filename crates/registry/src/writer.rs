@@ -1,11 +1,11 @@
-//! [`UploadWriter`]: the bytes of one request on their way into the store.
+//! [`UploadWriter`]: the bytes of one request in flight into the store.
 //!
 //! Frames of the body are hashed as they arrive and collected to parts ([`PartPipeline`]), which
 //! are stored a few at a time while the next one fills. What was stored becomes part of the upload
 //! with the next session record ([`SessionRecord`]). A writer that breaks off, or that another
 //! request superseded, leaves the session as the last record says.
 //!
-//! A sweep removes objects that no record names. So the record that names one, a session or a
+//! A sweep removes objects that no record references. So the record that names one, a session or a
 //! link, is sent within the window that opened before the object was stored, or not at all.
 
 mod closing;
@@ -62,7 +62,7 @@ pub(crate) enum WritePurpose {
     Last,
 }
 
-/// One request's bytes on their way into the store.
+/// One request's bytes in flight into the store.
 #[derive(Debug)]
 pub(crate) struct UploadWriter {
     core: Arc<Core>,
@@ -96,7 +96,7 @@ impl UploadWriter {
         }
     }
 
-    /// A writer that goes on where a session stands. `open` is what is recorded at `etag`.
+    /// A writer that continues where a session stands. `open` is what is recorded at `etag`.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl UploadWriter {
         self.save_tail(self.new_key()).await
     }
 
-    /// Stores all that was taken in as an object that no record names, and frees its memory.
+    /// Stores all that was taken in as an object that no record references, and frees its memory.
     ///
     /// # Errors
     ///
@@ -302,7 +302,7 @@ impl UploadWriter {
             self.begin_part(tail.size_bytes).await?;
         }
         let range = ByteRange { start: 0, end: tail.size_bytes };
-        // It is gone if the upload was cancelled meanwhile.
+        // It no longer exists if the upload was cancelled meanwhile.
         let read = self.core.store.read(&tail.key, range).await;
         let mut bytes = read.map_err(|error| self.record.part_error(error.into()))?;
         while let Some(frame) = bytes.try_next().await? {
@@ -345,7 +345,7 @@ impl UploadWriter {
         self.save_parts().await
     }
 
-    /// Stores and records all that has come, so that any instance can go on from here.
+    /// Stores and records all that has come, so that any instance can continue from here.
     ///
     /// # Errors
     ///

@@ -21,15 +21,15 @@ use crate::{Error, Result};
 /// How far closing an upload has come.
 #[derive(Debug)]
 pub(crate) enum CloseOutcome {
-    /// A link names its bytes.
+    /// A link references its bytes.
     Linked(Location),
     /// It is closed, and its bytes may be linked within the window.
     Closed(Box<ClosedUpload>, WriteWindow),
 }
 
 impl UploadWriter {
-    /// The digest of all that has come. If the session hashed with another algorithm than
-    /// `wanted`, the bytes are put together where no record names them, and read back.
+    /// The digest of all that has come. If the session hashed with another algorithm than `wanted`,
+    /// the bytes are completed where no record references them, and read back.
     pub(crate) async fn digest(&mut self, wanted: Algorithm) -> Result<Digest> {
         if self.hasher.algorithm() == wanted {
             return Ok(self.hasher.clone().finish());
@@ -122,9 +122,9 @@ impl UploadWriter {
         Ok((ClosedUpload::new(digest.clone(), location, None), put, part.reservation))
     }
 
-    /// Marks the upload as closed with a copy of its bytes that a link names, and removes its own:
-    /// no link ever named them, and now none ever will. If another request took the upload over, its
-    /// bytes are that one's.
+    /// Marks the upload as closed with a copy of its bytes that a link references, and removes its
+    /// own: no link ever referenced them, and now none ever will. If another request took the
+    /// upload over, its bytes are that one's.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl UploadWriter {
     }
 
     /// Stores what is left in memory, and says where the whole is, or will be once its parts are
-    /// put together.
+    /// completed.
     async fn store_rest(&mut self) -> Result<(Location, Option<Multipart>)> {
         if !self.has_parts() {
             let location = match self.pipeline.take_tail() {

@@ -40,7 +40,7 @@ impl PartMemory {
         self.buffer.is_empty()
     }
 
-    /// The most bytes that a blob in parts of this size may have.
+    /// Maximum number of bytes that a blob in parts of this size may have.
     pub(super) fn blob_bytes_max(&self, parts_max: u64) -> u64 {
         let budget = self.budget.bytes_max();
         if self.part_bytes > budget {

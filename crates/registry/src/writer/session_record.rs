@@ -33,7 +33,7 @@ pub(super) struct SessionRecord {
     /// The version in the store; `None` until there is one.
     version: Option<ETag>,
     saved: SavedProgress,
-    /// Opened before an object was stored that no record names yet.
+    /// Opened before an object was stored that no record references yet.
     unreferenced_since: Option<WriteWindow>,
 }
 
@@ -110,7 +110,7 @@ impl SessionRecord {
         self.unreferenced_since
     }
 
-    /// Fails if an object that was stored may be gone before the record names it.
+    /// Fails if an object that was stored may no longer exist before the record references it.
     pub(super) fn check_window(&self) -> Result<()> {
         let check = |window| self.core.check_window(self.core.window_since(window));
         self.unreferenced_since.map_or(Ok(()), check)
@@ -164,8 +164,8 @@ impl SessionRecord {
         Put { key: keys::upload(&self.id), bytes: session.encode(), mode }
     }
 
-    /// A tail that the record names no more goes at once where that costs little, and otherwise
-    /// with a sweep.
+    /// A tail that the record references no more goes at once where that costs little, and
+    /// otherwise with a sweep.
     async fn note_saved(&mut self, progress: SavedProgress) {
         let before = std::mem::replace(&mut self.saved, progress).tail;
         self.unreferenced_since = None;
@@ -197,7 +197,7 @@ impl SessionRecord {
     }
 
     /// What a failed write of a part says about the session: a newer claim shut this request out,
-    /// or the upload was given up.
+    /// or the upload was abandoned.
     pub(super) fn part_error(&self, error: Error) -> Error {
         match error {
             Error::Store(error) if error.kind() == ErrorKind::Precondition => self.superseded(),
