@@ -154,7 +154,7 @@ pub struct GcReport {
     pub manifests: GcTally,
     /// Number of manifests that were read; the others were in the memo.
     pub manifests_read: u64,
-    /// The links; the bytes removed are those of the blobs that they named.
+    /// The links; bytes are those of the deleted links' blobs.
     pub links: GcTally,
     /// Number of links that were read; the others were in the memo, or did not matter.
     pub links_read: u64,

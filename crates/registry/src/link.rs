@@ -29,8 +29,8 @@ pub(crate) enum LinkOrigin {
 pub(crate) enum LinkOutcome {
     /// It references the location that was offered.
     Here,
-    /// The repository linked the blob already, at another location: what was offered is not named
-    /// by this link, and never was.
+    /// The repository has linked the blob already, at another location: this link does not
+    /// reference the offered one, and never did.
     Elsewhere(Location),
     /// It was deleted, and the offer was a replay.
     Deleted,
@@ -44,8 +44,8 @@ fn link_outcome(link: Link, offer: &Location) -> LinkOutcome {
     }
 }
 
-/// Whether a listing shows a deleted link: it names nothing and is of one size, smaller than any live
-/// one.
+/// Whether a listing shows a deleted link: it has no location, and a fixed size that is smaller
+/// than any live one.
 pub(crate) fn is_deleted(listed: &Listed) -> bool {
     listed.size_bytes == Link::Deleted.encode().len() as u64
 }
@@ -133,8 +133,7 @@ impl Core {
     }
 
     /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
-    /// complete. The caller has made sure that the bytes of the offer are there and stay there until
-    /// the window closes.
+    /// complete. The caller ensures that the bytes of the offer exist until the window closes.
     pub(crate) async fn create_link(
         &self,
         window: WriteWindow,
@@ -182,7 +181,7 @@ impl Core {
         seen: Option<&ETag>,
         link: &Link,
     ) -> Result<bool> {
-        // The link that is replaced may be cached, if it named incomplete bytes.
+        // The replaced link may be cached, if its bytes were incomplete.
         let forget = || seen.is_some().then(|| self.cache.forget(name, digest));
         forget();
         let swapped = self.swap_within(window, key, seen, link.encode()).await;

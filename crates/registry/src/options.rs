@@ -49,7 +49,7 @@ pub enum ReferencePolicy {
     Off,
 }
 
-/// The named limits of the registry.
+/// The limits of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryLimits {
     /// The largest manifest, in bytes.

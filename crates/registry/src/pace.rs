@@ -49,7 +49,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `NotFound` or `OutOfRange` if they are not all there; what the store fails with.
+    /// `NotFound` or `OutOfRange` if bytes are missing; failures of the store.
     pub(crate) async fn hash_bytes(
         &self,
         location: &Location,

@@ -49,12 +49,12 @@ pub(crate) enum SessionState {
     Open(OpenUpload),
     /// Its digest was right; its blob is there or about to be.
     Closed(ClosedUpload),
-    /// It was abandoned, and its bytes are gone or about to be.
+    /// It was cancelled, and its bytes are being deleted.
     Cancelled(AbandonedBytes),
 }
 
-/// The bytes of an upload that was abandoned: what is to be removed, again if need be, until the
-/// record goes.
+/// The bytes of an upload that was abandoned: to be deleted, with retries, until the record is
+/// deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AbandonedBytes {
     /// Parts that never became an object.
@@ -90,14 +90,14 @@ impl AbandonedBytes {
 }
 
 impl Core {
-    /// Removes an object that no record has ever named. If this fails, it is left to the sweep.
+    /// Deletes an object that no record has ever referenced. If this fails, the sweep deletes it.
     pub(crate) async fn discard_orphan(&self, orphan: Option<Location>) {
         let objects = orphan.into_iter().map(|orphan| orphan.key).collect();
         AbandonedBytes::new(None, objects).discard(self).await.ok();
     }
 
-    /// Completes the multipart upload of a session. `false`: there is nothing left to complete, as
-    /// it has been done, or the parts no longer exist.
+    /// Completes the multipart upload of a session. `false`: it was completed before, or the parts
+    /// no longer exist.
     pub(crate) async fn complete_parts(&self, parts: &Multipart) -> Result<bool> {
         match self.store.complete_multipart(parts).await {
             Ok(()) => Ok(true),
@@ -155,7 +155,7 @@ impl ClosedUpload {
 }
 
 impl UploadSession {
-    /// The key of every object that it names.
+    /// The key of every object that it references.
     pub(crate) fn object_keys(&self) -> Vec<Key> {
         match &self.state {
             SessionState::Open(open) => open.clone().into_abandoned().object_keys(),
@@ -186,8 +186,8 @@ impl OpenUpload {
         AbandonedBytes::new(self.multipart, objects)
     }
 
-    /// Whether what is stored can be closed with such a digest as it is: no bytes must still
-    /// become a part, and they were hashed that way.
+    /// Whether the stored bytes can be closed with such a digest without reading them: none must
+    /// still become a part, and they were hashed with that algorithm.
     pub(crate) fn is_whole_for(&self, digest: &Digest) -> bool {
         let has_loose_tail = self.multipart.is_some() && self.tail.is_some();
         !has_loose_tail && self.hash.algorithm == digest.algorithm()

@@ -20,7 +20,7 @@ use crate::rules::Rule;
 /// How many locations are remembered: some 200 bytes each.
 const SUSPECTS_MAX: usize = 4096;
 
-/// What was seen of the bytes at a location.
+/// Observed damage of the bytes at a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suspicion {
     /// The object was absent, or had another size than its link says.
@@ -29,7 +29,7 @@ pub(crate) enum Suspicion {
     Wrong,
 }
 
-/// Locations that must be looked at before a request relies on them.
+/// Locations that must be checked before a request relies on them.
 pub(crate) struct Suspects {
     known: Mutex<Lru<Key, Suspicion>>,
     /// How many are known: nearly always none, which then costs no lock.
@@ -43,7 +43,7 @@ impl Suspects {
 
     pub(crate) fn add(&self, key: &Key, suspicion: Suspicion) {
         let mut known = self.known();
-        // A HEAD cannot tell that wrong bytes became right.
+        // A HEAD cannot detect that wrong bytes were repaired.
         if known.get(key) != Some(&Suspicion::Wrong) {
             known.insert(key.clone(), suspicion);
         }

@@ -34,8 +34,8 @@ impl FsckRun<'_> {
     }
 
     /// Finds orphans: bytes that no record references. Bytes were listed first, then sessions, then
-    /// links: so what was listed then, and is not named, is not about to be; and what came since is
-    /// young, or the parts of an upload, which a session references.
+    /// links: so bytes listed then and not referenced will not be; and newer ones are young, or
+    /// parts of an upload, which a session references.
     pub(super) async fn find_orphans(&mut self) -> Result<()> {
         if self.seen.may_name_any {
             return Ok(());

@@ -143,7 +143,7 @@ kinds! {
     SessionUnreadable, "session-unreadable", Damage;
     /// An open upload session has lost bytes.
     UploadBytesMissing, "upload-bytes-missing", Damage;
-    /// The bytes of an upload that was finished are not there, and no link references them.
+    /// The bytes of a finished upload are absent, and no link references them.
     SessionBytesMissing, "session-bytes-missing", Note;
     /// An upload part without a session.
     UploadPartOrphan, "upload-part-orphan", Note;

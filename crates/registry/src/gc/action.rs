@@ -21,7 +21,7 @@ pub enum GcActionKind {
         /// The location from now on.
         to: String,
     },
-    /// Bytes that no record references are removed.
+    /// Orphaned bytes are deleted.
     RemoveBytes,
     /// An unreferenced manifest is removed.
     RemoveManifest,

@@ -157,7 +157,7 @@ impl GcRun<'_> {
         named.references.iter().for_each(|reference| self.seen.kept.insert(*reference));
     }
 
-    /// Reads several records at a time. One that is gone by now keeps nothing.
+    /// Reads several records at a time. One that is gone has no references.
     async fn read_each<T, U, F>(
         &self,
         unread: Vec<UnreadRecord<T>>,

@@ -1,4 +1,4 @@
-//! The sweep: orphan bytes, which no record references, or none any more.
+//! The sweep: finds and deletes orphaned bytes, which no record references.
 //!
 //! A process that dies between storing bytes and linking them leaves such bytes, and so does a blob
 //! that is deleted by the API, or whose link was moved to other bytes. Their age cannot be read

@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::record::Location;
 use crate::{Error, Result};
 
-/// What the store has of an upload.
+/// The stored part of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StoredBytes {
     /// No byte.
