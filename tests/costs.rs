@@ -20,7 +20,7 @@ use jreg_storage::testing::{Call, RecordingStore};
 use jreg_storage::{
     ByteRange, FsOptions, FsStore, MemoryStore, PartRules, PutMode, Store, SystemClock,
 };
-use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
+use jreg_testkit::s3::{RecordedRequest, S3Server, S3Spec};
 use jreg_testkit::{Image, Manifest, Request, Response, ServerSpec, StoreKind, TestServer};
 use serde_json::json;
 
@@ -71,7 +71,7 @@ impl Home {
                 let copied: u64 = requests.iter().map(|request| request.bytes_copied).sum();
                 assert_eq!(copied, 0, "nothing is ever copied");
                 let listed =
-                    |request: &Recorded| format!("{:?} {}", request.operation, request.key);
+                    |request: &RecordedRequest| format!("{:?} {}", request.operation, request.key);
                 requests.iter().map(listed).collect()
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jreg_testkit::Process;
 use jreg_testkit::credentials::{CredentialServer, IDENTITY_TOKEN, ROLE_ARN, TemporaryKeys};
-use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
+use jreg_testkit::s3::{RecordedRequest, S3Server, S3Spec};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jreg");
@@ -118,7 +118,7 @@ fn temporary(bucket: &S3Server, lifetime: Duration) -> TemporaryKeys {
 }
 
 /// The session token of a request, if the signature covers it.
-fn signed_token(request: &Recorded) -> Option<&str> {
+fn signed_token(request: &RecordedRequest) -> Option<&str> {
     let signature = request.header("authorization")?;
     signature.contains("x-amz-security-token").then(|| request.header("x-amz-security-token"))?
 }

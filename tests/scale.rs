@@ -41,7 +41,7 @@ use jreg_oci::{Algorithm, Digest};
 use jreg_registry::{GcOptions, GcReport, NoObserver, Registry, RegistryOptions};
 use jreg_storage::testing::{Call, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, Key, MemoryStore, PutMode, Result, Store};
-use jreg_testkit::s3::{Operation, S3Server, S3Spec};
+use jreg_testkit::s3::{S3Operation, S3Server, S3Spec};
 use jreg_testkit::{Rng, SmallPagesStore};
 
 const PAGE_ENTRIES: usize = 1000;
@@ -535,11 +535,11 @@ async fn ask(server: &S3Server) -> Requests {
     let of =
         |operation| requests.iter().filter(|request| request.operation == operation).count() as u64;
     let counted = Requests {
-        lists: of(Operation::ListObjectsV2),
-        gets: of(Operation::GetObject),
-        puts: of(Operation::PutObject),
-        deletes: of(Operation::DeleteObject),
-        deletes_of_many: of(Operation::DeleteObjects),
+        lists: of(S3Operation::ListObjectsV2),
+        gets: of(S3Operation::GetObject),
+        puts: of(S3Operation::PutObject),
+        deletes: of(S3Operation::DeleteObject),
+        deletes_of_many: of(S3Operation::DeleteObjects),
     };
     assert_eq!(counted.all(), requests.len() as u64, "nothing else is asked");
     counted

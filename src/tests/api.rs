@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use jreg_config::Settings;
 use jreg_net::server::{Body, Response, RunningServer, listen};
 use jreg_oci::{Algorithm, Digest};
-use jreg_storage::testing::{Fault, FaultyStore, Gate as GateStore, SyscallFaults};
+use jreg_storage::testing::{Fault, FaultyStore, GateStore, SyscallFaults};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, MemoryStore, PutMode, Store, Syscall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -370,7 +370,7 @@ async fn registry_on_a_full_disk_is_ready() {
 async fn a_registry_that_waits_for_its_first_certificate_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
-    std::fs::write(&ca_file, jreg_testkit::Authority::new().pem()).unwrap();
+    std::fs::write(&ca_file, jreg_testkit::TestCa::new().pem()).unwrap();
     let settings = Settings {
         acme_domains: vec!["registry.test".to_owned()],
         acme_ca_file: Some(ca_file.display().to_string()),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jreg_net::acme::{BACKOFF_MIN, PAUSE};
 use jreg_registry::{acme_certificate, acme_order};
 use jreg_storage::PutMode;
-use jreg_testkit::acme::Mood;
+use jreg_testkit::acme::AcmeBehavior;
 use serde_json::Value;
 
 use super::{DAY, NAME, World};
@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn an_authority_that_is_away_is_asked_ever_more_rarely_by_all_together() {
     let world = World::new().await;
-    world.authority.mood(Mood::Away);
+    world.authority.behavior(AcmeBehavior::Unavailable);
     let (first, second) = (world.start().await, world.start().await);
     world.authority.look_at(first.address);
     let mut wait = BACKOFF_MIN;
@@ -33,7 +33,7 @@ async fn an_authority_that_is_away_is_asked_ever_more_rarely_by_all_together() {
         world.clock.advance(SECOND);
         wait *= 2;
     }
-    world.authority.mood(Mood::Good);
+    world.authority.behavior(AcmeBehavior::Issue);
     first.acme.look().await;
     let failed = world.metric(&first, FAILED).await;
     second.acme.look().await;
@@ -47,18 +47,18 @@ async fn a_failed_renewal_keeps_the_old_certificate_even_when_it_is_over() {
     let instance = world.started().await;
     let old = world.shown(&instance).await;
     assert!(old.is_some());
-    world.authority.mood(Mood::Refusing("too many certificates", 3 * 3600));
+    world.authority.behavior(AcmeBehavior::Refuse("too many certificates", 3 * 3600));
     world.clock.advance(61 * DAY);
     instance.acme.look().await;
     assert_eq!(world.shown(&instance).await, old);
     assert_eq!(world.metric(&instance, FAILED).await, 1.0);
-    world.authority.mood(Mood::Good);
+    world.authority.behavior(AcmeBehavior::Issue);
     world.clock.advance(3 * 3600 * SECOND - SECOND);
     instance.acme.look().await;
     assert_eq!(world.authority.issued(), 1, "the authority said when");
     // Long after its end, by the clock of the instance.
     world.clock.advance(60 * DAY);
-    world.authority.mood(Mood::Refusing("too many certificates", 0));
+    world.authority.behavior(AcmeBehavior::Refuse("too many certificates", 0));
     instance.acme.look().await;
     assert_eq!(world.shown(&instance).await, old);
     let restarted = world.start().await;
@@ -89,14 +89,14 @@ async fn a_name_that_leads_elsewhere_is_refused_and_nothing_is_taken() {
 #[tokio::test]
 async fn a_certificate_for_another_name_is_not_taken() {
     let world = World::new().await;
-    world.authority.mood(Mood::Lying);
+    world.authority.behavior(AcmeBehavior::WrongName);
     let instance = world.start().await;
     world.authority.look_at(instance.address);
     instance.acme.look().await;
     assert_eq!(world.authority.issued(), 1);
     assert!(world.client().connect_to("other.test", instance.address).await.is_err());
     assert!(world.store.get(&acme_certificate()).await.is_err_and(|error| error.is_not_found()));
-    world.authority.mood(Mood::Good);
+    world.authority.behavior(AcmeBehavior::Issue);
     world.clock.advance(BACKOFF_MIN);
     instance.acme.look().await;
     assert!(world.shown(&instance).await.is_some());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use jreg_config::TlsVersion;
-use jreg_testkit::{Authority, TlsClient};
+use jreg_testkit::{TestCa, TlsClient};
 
 use super::{DAY, Instance, NAME, World, get};
 
@@ -51,7 +51,7 @@ async fn a_challenge_is_shown_only_while_somebody_orders_and_to_who_asks_for_not
 
 #[tokio::test]
 async fn an_authority_shows_no_certificate_though_clients_must() {
-    let clients = Authority::new();
+    let clients = TestCa::new();
     let mut world = World::new().await;
     let path = world.folder.path().join("clients.pem");
     std::fs::write(&path, clients.pem()).unwrap();

@@ -8,7 +8,9 @@ use jreg_storage::{
     CoalescedStore, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, TombstoneStore,
 };
 use jreg_testkit::SmallPagesStore;
-use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{
+    ConditionalDelete, FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec,
+};
 
 use crate::soak::fault_schedule::FaultSchedule;
 use crate::soak::unreliable_store::{InstanceLifetime, UnreliableStore};
@@ -157,18 +159,18 @@ async fn server(removal: Removal, seed: u64) -> S3Server {
         }
     });
     let server = S3Server::start(spec).await;
-    let put = Some(Operation::PutObject);
-    let get = Some(Operation::GetObject);
+    let put = Some(S3Operation::PutObject);
+    let get = Some(S3Operation::GetObject);
     for (number, (fault, operation, out_of)) in (0_u64..).zip([
-        (Fault::Refuse(Refusal::InternalError), None, 150),
-        (Fault::Refuse(Refusal::SlowDown), None, 150),
-        (Fault::Refuse(Refusal::Conflict), put, 150),
-        (Fault::CutBefore, None, 200),
-        (Fault::LoseAnswer, None, 200),
-        (Fault::LoseAnswer, put, 60),
-        (Fault::CutBody(10), get, 200),
+        (S3Fault::Refuse(S3Refusal::InternalError), None, 150),
+        (S3Fault::Refuse(S3Refusal::SlowDown), None, 150),
+        (S3Fault::Refuse(S3Refusal::Conflict), put, 150),
+        (S3Fault::CutBefore, None, 200),
+        (S3Fault::LoseResponse, None, 200),
+        (S3Fault::LoseResponse, put, 60),
+        (S3Fault::CutBody(10), get, 200),
     ]) {
-        let rule = Rule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
+        let rule = FaultRule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
         server.inject(operation.map_or(rule.clone(), |operation| rule.on(operation)));
     }
     server

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jreg_testkit::{Authority, Issued};
+use jreg_testkit::{CertificateAndKey, TestCa};
 use serde_json::Value;
 
 use super::{Server, World, exchange, request};
@@ -40,13 +40,13 @@ const PUSH: &str = "/v2/team/app/blobs/uploads/";
 /// A registry with these rules, and a user whose password is `secret`.
 struct Guarded {
     world: World,
-    clients: Authority,
+    clients: TestCa,
     server: Server,
 }
 
 impl Guarded {
     async fn start() -> Self {
-        let clients = Authority::new();
+        let clients = TestCa::new();
         let mut world = World::asking(&clients);
         world.write("policy.toml", POLICY);
         add_user(&world.path("users").display().to_string());
@@ -56,19 +56,25 @@ impl Guarded {
         Self { world, clients, server }
     }
 
-    async fn ask(&self, who: Option<&Issued>, request: &str) -> String {
+    async fn ask(&self, who: Option<&CertificateAndKey>, request: &str) -> String {
         let client = self.world.client();
         let client = who.map_or(client.clone(), |who| client.identity(who));
         exchange(client.connect(self.server.address).await.unwrap(), request).await
     }
 
-    async fn status(&self, who: Option<&Issued>, method: &str, path: &str, headers: &str) -> u16 {
+    async fn status(
+        &self,
+        who: Option<&CertificateAndKey>,
+        method: &str,
+        path: &str,
+        headers: &str,
+    ) -> u16 {
         let answer = self.ask(who, &request(method, path, headers)).await;
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
     /// A token for pushing, as whoever shows a certificate or other credentials.
-    async fn token(&self, who: Option<&Issued>, headers: &str) -> String {
+    async fn token(&self, who: Option<&CertificateAndKey>, headers: &str) -> String {
         let path = "/token?service=jreg&scope=repository:team/app:pull,push";
         let answer = self.ask(who, &request("GET", path, headers)).await;
         let body = answer.split_once("\r\n\r\n").unwrap().1;

@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_config::TlsVersion;
 use jreg_net::server::ServerEnding;
 use jreg_oci::{Algorithm, Digest};
-use jreg_testkit::{Authority, Rng};
+use jreg_testkit::{Rng, TestCa};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -118,7 +118,7 @@ async fn a_handshake_that_fails_or_takes_long_is_closed_and_disturbs_nobody() {
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.len() < 16, "{answer:?}");
     }
-    assert!(!is_taken(&jreg_testkit::TlsClient::of(&Authority::new()), server.address).await);
+    assert!(!is_taken(&jreg_testkit::TlsClient::of(&TestCa::new()), server.address).await);
     let count = async |outcome: &str| {
         let name = format!("jreg_tls_handshakes_total{{outcome=\"{outcome}\"}}");
         world.metric(&server, &name).await
@@ -177,12 +177,12 @@ async fn a_stop_finishes_answers_and_waits_for_no_handshake() {
 
 #[tokio::test]
 async fn clients_may_or_must_show_a_certificate_that_somebody_vouches_for() {
-    let (clients, strangers) = (Authority::new(), Authority::new());
+    let (clients, strangers) = (TestCa::new(), TestCa::new());
     for must in [false, true] {
         let mut world = World::asking(&clients);
         world.settings.tls_client_cert_required = must;
         let server = world.serve().await;
-        let client = |authority: &Authority| authority.client(Some("builder"), &[]);
+        let client = |authority: &TestCa| authority.client(Some("builder"), &[]);
         for (what, client, expected) in [
             ("none", world.client(), !must),
             ("a good one", world.client().identity(&client(&clients)), true),

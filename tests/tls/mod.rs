@@ -16,20 +16,20 @@ use jreg_config::Settings;
 use jreg_net::server::RunningServer;
 use jreg_net::tls::Tls;
 use jreg_storage::{FsOptions, FsStore};
-use jreg_testkit::{Authority, Issued, TlsClient, TlsStream};
+use jreg_testkit::{CertificateAndKey, TestCa, TlsClient, TlsStream};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A folder with the files of TLS, for a server on loopback.
 struct World {
-    authority: Authority,
+    authority: TestCa,
     folder: TempDir,
     settings: Settings,
 }
 
 impl World {
     fn new() -> Self {
-        let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+        let (authority, folder) = (TestCa::new(), tempfile::tempdir().unwrap());
         let path = |name: &str| Some(folder.path().join(name).display().to_string());
         let (tls_cert, tls_key) = (path("cert.pem"), path("key.pem"));
         let settings = Settings { tls_cert, tls_key, ..Settings::default() };
@@ -45,7 +45,7 @@ impl World {
     }
 
     /// A world in which `clients` vouches for the clients.
-    fn asking(clients: &Authority) -> Self {
+    fn asking(clients: &TestCa) -> Self {
         let mut world = Self::new();
         world.write("clients.pem", clients.pem());
         world.settings.tls_client_ca = Some(world.path("clients.pem").display().to_string());
@@ -60,7 +60,7 @@ impl World {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn install(&self, issued: &Issued) {
+    fn install(&self, issued: &CertificateAndKey) {
         self.write("cert.pem", &issued.certificate);
         self.write("key.pem", &issued.key);
     }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs;
 
-use jreg_testkit::{Authority, TlsClient, TlsStream};
+use jreg_testkit::{TestCa, TlsClient, TlsStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Server, World, is_taken};
@@ -54,10 +54,10 @@ async fn a_new_pair_is_taken_whole_and_open_connections_go_on() {
 
 #[tokio::test]
 async fn who_vouches_for_clients_is_read_again() {
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (TestCa::new(), TestCa::new());
     let world = World::asking(&old);
     let server = world.serve().await;
-    let client = |authority: &Authority| world.client().identity(&authority.client(Some("a"), &[]));
+    let client = |authority: &TestCa| world.client().identity(&authority.client(Some("a"), &[]));
     let (of_old, of_new) = (client(&old), client(&new));
     let taken = async |client: &TlsClient| is_taken(client, server.address).await;
     assert_eq!((taken(&of_old).await, taken(&of_new).await), (true, false));
@@ -71,7 +71,7 @@ async fn who_vouches_for_clients_is_read_again() {
 
 #[tokio::test]
 async fn what_is_wrong_at_the_start_is_said_with_its_file() {
-    let other = Authority::new().server("127.0.0.1");
+    let other = TestCa::new().server("127.0.0.1");
     for (name, text, why) in [
         ("cert.pem", Some(""), "it has no certificate"),
         ("key.pem", Some("garbage"), "it has no private key"),
@@ -79,7 +79,7 @@ async fn what_is_wrong_at_the_start_is_said_with_its_file() {
         ("key.pem", None, "cannot read"),
         ("clients.pem", Some("garbage"), "it has no certificate"),
     ] {
-        let world = World::asking(&Authority::new());
+        let world = World::asking(&TestCa::new());
         match text {
             Some(text) => world.write(name, text),
             None => fs::remove_file(world.path(name)).unwrap(),

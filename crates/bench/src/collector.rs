@@ -37,7 +37,7 @@ impl GcCommand {
         Self { stop, runs: tokio::spawn(async move { repeat(&line, stopped).await }) }
     }
 
-    /// Waits until the run that is under way has ended; it is ended itself after some time.
+    /// Waits until the run that is in flight has ended; it is ended itself after some time.
     pub(crate) async fn stop(self, timeout: Duration) -> Result<GcRuns, BenchError> {
         // If nobody listens, it has ended.
         self.stop.send(()).ok();

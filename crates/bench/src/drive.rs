@@ -20,8 +20,8 @@ use crate::plan::{PlanAmount, RunPlan, RunSetup};
 use crate::process::WatchedProcess;
 use crate::workload::Workload;
 
-/// A worker whose operations fail so often in a row does no more of a workload: a server that is
-/// gone is not asked for as long as there is time.
+/// A worker whose operations fail so often in a row does no more of a workload: a server that no
+/// longer exists is not asked for as long as there is time.
 const FAILURES_IN_A_ROW_MAX: u32 = 20;
 
 /// A warm-up leaves this share of the bytes in the registry that a workload may leave.
@@ -232,7 +232,7 @@ impl RunTally {
         self.traffic.add(other.traffic);
     }
 
-    /// Says how often a collector ran to its end. Runs that failed are errors as others are.
+    /// Says how often a GC run ran to its end. Runs that failed are errors as others are.
     async fn end(&mut self, collector: GcCommand, timeout: Duration) -> Result<u64, BenchError> {
         let runs = collector.stop(timeout).await?;
         if runs.failed > 0 {

@@ -17,7 +17,7 @@ pub enum BenchError {
     Unreachable(#[source] OperationError),
     /// TLS cannot be spoken.
     #[error(transparent)]
-    TlsClient(#[from] TlsClientError),
+    BenchTlsClient(#[from] TlsClientError),
     /// The process of `--pid` cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),

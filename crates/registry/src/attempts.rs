@@ -41,7 +41,7 @@ impl SwapAttempts {
         }
     }
 
-    /// The same, for a change that goes on otherwise after [`ATTEMPTS_MAX`]: `false`.
+    /// The same, for a change that has a fallback after [`ATTEMPTS_MAX`]: `false`.
     pub(crate) async fn try_next(&mut self) -> bool {
         if self.begun >= ATTEMPTS_MAX {
             return false;

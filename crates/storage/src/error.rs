@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// A failed store operation: what kind of failure, on which key, and what lay under it. A clone
-/// is the same failure, told to several who waited for one answer.
+/// A failed store operation: what kind of failure, on which key, and what lay under it. A clone is
+/// the same failure, told to several who waited for one response.
 #[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,

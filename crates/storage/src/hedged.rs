@@ -9,8 +9,8 @@
 //! Both requests are sent after the reader came, so that either response shows every write that was
 //! acknowledged before. Writes, listings and streams are never hedged.
 //!
-//! Its place is around a store whose requests travel, above what observes them (which sees
-//! each) and below what shares them.
+//! It belongs around a store whose requests travel, above what observes them (which sees each) and
+//! below what shares them.
 
 #![deny(clippy::missing_trait_methods)]
 
@@ -158,7 +158,7 @@ impl HedgePace {
         }
     }
 
-    /// What nineteen of twenty reads took at the most.
+    /// What nineteen of twenty reads took at most.
     fn usual(&self) -> Duration {
         let mut all: Vec<_> = self.latest.iter().copied().collect();
         let index = all.len() * 19 / 20;

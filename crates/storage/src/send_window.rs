@@ -22,7 +22,7 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub struct SendWindow {
     clock: Arc<dyn Clock>,
-    /// When it opened, by both clocks: only one goes on while the machine sleeps.
+    /// When it opened, by both clocks: only one continues while the machine sleeps.
     opened: Duration,
     opened_at: SystemTime,
     length: Duration,
@@ -53,7 +53,7 @@ impl SendWindow {
         WINDOW.scope(self, writes).await
     }
 
-    /// Looks whether the window of the running task, if it has one, is still open. To be called
+    /// Checks whether the window of the running task, if it has one, is still open. To be called
     /// between signing a request and sending it.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! right only while no other process writes to the store, and while the store does nothing late:
 //! a write that it has sat on, and that was repeated meanwhile, may still revert a newer one.
 //!
-//! Its place is right around the store.
+//! It belongs right around the store.
 
 #![deny(clippy::missing_trait_methods)]
 

@@ -301,8 +301,8 @@ pub struct StoreHealth {
     /// How far the store's clock was from this machine's when it last answered, as far as the
     /// response tells. `None` if it never has, or if there is but one clock.
     pub clock_difference: Option<Duration>,
-    /// How long the oldest request that waits for the disk has waited: a read, or a write that is on
-    /// its way into the write-ahead log. `None` if none waits, or if the store has no disk.
+    /// How long the oldest request that waits for the disk has waited: a read, or a write that is
+    /// in flight into the write-ahead log. `None` if none waits, or if the store has no disk.
     pub longest_wait: Option<Duration>,
 }
 
@@ -441,8 +441,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// key too). Without: whatever is there, and an absent key is `Ok`.
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()>;
 
-    /// Removes several objects unconditionally, absent ones without complaint. On an error some
-    /// may be gone.
+    /// Removes several objects unconditionally, absent ones without complaint. On an error some may
+    /// no longer exist.
     async fn delete_many(&self, keys: &[Key]) -> Result<()>;
 
     /// Lists one page. A key that exists throughout the call is in it (if the limit admits it),
@@ -455,28 +455,28 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// [`ErrorKind::Refused`](crate::ErrorKind).
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart>;
 
-    /// Goes on with an upload after its recorded parts, as claim `writer`, and shuts out every
+    /// Continues with an upload after its recorded parts, as claim `writer`, and shuts out every
     /// smaller claim where the store can. Whatever lies beyond the recorded parts is discarded. An
-    /// upload that is gone, or holds fewer bytes than were recorded, is `NotFound`; a smaller
-    /// claim than one that has already written is `Precondition`. A shared store may leave both
-    /// to be found by the next part or the completion.
+    /// upload that no longer exists, or holds fewer bytes than were recorded, is `NotFound`; a
+    /// smaller claim than one that has already written is `Precondition`. A shared store may leave
+    /// both to be found by the next part or the completion.
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart>;
 
-    /// Stores the bytes of the object from `offset` on as one part. Parts of one upload may be
-    /// sent at the same time. The caller records what is returned, in order. A claim that a
-    /// larger one has superseded is `Precondition`, an upload that is gone `NotFound`, a part
-    /// beyond the store's number of parts `TooLarge`.
+    /// Stores the bytes of the object from `offset` on as one part. Parts of one upload may be sent
+    /// at the same time. The caller records what is returned, in order. A claim that a larger one
+    /// has superseded is `Precondition`, an upload that no longer exists `NotFound`, a part beyond
+    /// the store's number of parts `TooLarge`.
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part>;
 
     /// Makes every part that was stored durable, so that a record may name them.
     async fn sync_parts(&self, upload: &Multipart) -> Result<()>;
 
-    /// Makes the object of the recorded parts appear at its key, whole and durable. An upload
-    /// that is gone, or whose parts are not the recorded ones, is `NotFound`; the caller looks at
-    /// the key to learn whether an earlier call succeeded. A shared store may say `Ok` again.
+    /// Makes the object of the recorded parts appear at its key, whole and durable. An upload that
+    /// no longer exists, or whose parts are not the recorded ones, is `NotFound`; the caller looks
+    /// at the key to learn whether an earlier call succeeded. A shared store may say `Ok` again.
     async fn complete_multipart(&self, upload: &Multipart) -> Result<()>;
 
-    /// Gives an upload up and frees its bytes. One that is gone is `Ok`; an object that it
+    /// Gives an upload up and frees its bytes. One that no longer exists is `Ok`; an object that it
     /// became stays.
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()>;
 

@@ -107,7 +107,7 @@ fn what_is_optional_may_be_absent() {
     });
 }
 
-/// A server that answers some requests, and then sends this and closes.
+/// A server that responds to some requests, and then sends this and closes.
 async fn raw(good: usize, bad: &'static str) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -640,8 +640,8 @@ fn any_type() -> impl Strategy<Value = Option<MediaType>> {
 }
 
 proptest! {
-    /// The collector reads a stored manifest with the media type that the writer found, and must
-    /// come to the same references.
+    /// GC reads a stored manifest with the media type that the writer found, and must come to the
+    /// same references.
     #[test]
     fn the_collector_reads_what_the_writer_read(json in any_json(), content_type in any_type()) {
         let bytes = json.to_string().into_bytes();

@@ -33,7 +33,7 @@ pub(super) struct UnreadableRecord {
 pub(super) enum UnreadableCause {
     /// No known version writes such a record.
     Damaged,
-    /// It names a later version.
+    /// It has a later format version.
     Newer,
     /// The store fails to read it, though it reads others.
     ReadFails,

@@ -74,7 +74,8 @@ async fn two_collectors(stays: bool) -> InterleavedScenario {
     });
     let actors = vec![pushes_image_and_index(), other, collects_often(), collects_often()];
     let mut scenario = InterleavedScenario::new(old_store(stays).await, actors);
-    (scenario.ticks, scenario.stops_answers, scenario.stops_notes) = (vec![HOUR, OLD], true, true);
+    (scenario.ticks, scenario.stops_responses, scenario.stops_notes) =
+        (vec![HOUR, OLD], true, true);
     scenario
 }
 
@@ -97,7 +98,7 @@ async fn uploads(stays: bool) -> InterleavedScenario {
     let again = closes_upload("closer again", id.clone(), 20, "v2");
     let actors = vec![closer, again, cancels_upload(id), sweeps_twice()];
     let mut scenario = InterleavedScenario::new(start, actors);
-    (scenario.ticks, scenario.kills, scenario.stops_answers) = (vec![MINUTE, OLD], 1, true);
+    (scenario.ticks, scenario.kills, scenario.stops_responses) = (vec![MINUTE, OLD], 1, true);
     scenario
 }
 

@@ -1,5 +1,5 @@
-//! Checking: one test for each thing that can be found, with what a repair makes of it. What goes
-//! on beside a check is in `fsck_concurrent.rs`.
+//! Checking: one test for each thing that can be found, with what a repair makes of it. What
+//! continues beside a check is in `fsck_concurrent.rs`.
 
 use std::sync::Mutex;
 
@@ -17,9 +17,9 @@ use crate::gc::{image, index, referrer};
 
 /// Keeps what a check found.
 #[derive(Debug, Default)]
-pub(crate) struct Findings(Mutex<Vec<FsckFinding>>, Mutex<Vec<(String, Vec<String>)>>);
+pub(crate) struct FindingList(Mutex<Vec<FsckFinding>>, Mutex<Vec<(String, Vec<String>)>>);
 
-impl Findings {
+impl FindingList {
     /// The keys of what a repair was announced for before the finding was told, with the images.
     pub(crate) fn announced(&self) -> Vec<(String, Vec<String>)> {
         std::mem::take(&mut self.1.lock().unwrap())
@@ -30,7 +30,7 @@ impl Findings {
     }
 }
 
-impl FsckObserver for Findings {
+impl FsckObserver for FindingList {
     fn phase(&self, _: FsckPhase) {}
 
     fn progress(&self, _: u64, _: u64) {}
@@ -60,7 +60,7 @@ pub(crate) fn repairing() -> FsckOptions {
 }
 
 pub(crate) async fn check(bench: &Bench, options: &FsckOptions) -> (FsckReport, Vec<FsckFinding>) {
-    let found = Findings::default();
+    let found = FindingList::default();
     let done = bench.registry.fsck(options, &found).await.unwrap();
     (done, found.take())
 }
@@ -174,7 +174,7 @@ pub(crate) async fn quarantined(bench: &Bench) -> Vec<String> {
     keys.iter().map(|key| key.as_str().splitn(3, '/').nth(2).unwrap().to_owned()).collect()
 }
 
-/// A manifest names a blob that is absent since a repair: that is all that is left.
+/// A manifest references a blob that is absent since a repair: that is all that is left.
 async fn expect_one_blob_missing(bench: &Bench, of: &str) {
     let (done, found) = check(bench, &cheap()).await;
     let found: Vec<_> =
@@ -306,7 +306,7 @@ async fn a_check_of_a_store_that_fails_fails() {
         let bench = healthy().await;
         let fails = Fault::fail(ErrorKind::Unavailable).on(move |call| call.operation == operation);
         bench.faults.inject(fails.from_then_on());
-        let found = Findings::default();
+        let found = FindingList::default();
         let marker_too = Fault::fail(ErrorKind::Unavailable).on(|call| call.key == "jreg.json");
         bench.faults.inject(marker_too.from_then_on());
         bench.registry.fsck(&deep(), &found).await.unwrap_err();
@@ -433,7 +433,7 @@ async fn what_this_process_remembers_of_a_blob_goes_with_a_repair() {
 }
 
 /// What is made of an object's bytes.
-type Damage = fn(Bytes) -> Bytes;
+type FsckDamage = fn(Bytes) -> Bytes;
 
 #[tokio::test]
 async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
@@ -445,7 +445,7 @@ async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
         bytes.into()
     };
     let rubbish = |_| Bytes::from_static(b"rubbish");
-    let damages: [(Damage, _); 4] = [
+    let damages: [(FsckDamage, _); 4] = [
         (whole, None),
         (cut, Some(FindingKind::ManifestUnreadable)),
         (other, Some(FindingKind::ManifestDigest)),
@@ -857,7 +857,7 @@ async fn repairs_on_a_store_that_cannot_remove_a_version() {
     for at in [&session, &link, &tag, &manifest] {
         put(&bench, at, "rubbish").await;
     }
-    let found = Findings::default();
+    let found = FindingList::default();
     registry.fsck(&repairing(), &found).await.unwrap();
     let found = found.take();
     let repair =

@@ -1,5 +1,6 @@
-//! Checks beside pushes, deletes and collections; and checks that are cut off and go on. Gates play
-//! each interleaving: what the listings make look wrong is right by the time that it is looked at.
+//! Checks beside pushes, deletes and collections; and checks that are cut off and continue. Gates
+//! play each interleaving: what the listings make look wrong is right by the time that it is looked
+//! at.
 
 use std::sync::Arc;
 
@@ -8,11 +9,11 @@ use jreg_registry::{
     FindingKind, FsckFinding, FsckOptions, FsckReport, GcOptions, NoObserver, Registry,
     RegistryOptions, RepairStatus,
 };
-use jreg_storage::testing::{Call, Gate, ManualClock};
+use jreg_storage::testing::{Call, GateStore, ManualClock};
 use jreg_storage::{MemoryStore, PutMode, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
-use crate::fsck::{Findings, cheap, check, deep, healthy, place};
+use crate::fsck::{FindingList, cheap, check, deep, healthy, place};
 use crate::gc::{image, referrer};
 
 /// Checks through a gate of its own, which is closed after the listing of `prefix` was answered (or
@@ -23,11 +24,11 @@ async fn check_while(
     stop: impl Fn(&Call) -> bool + Send + Sync + 'static,
     meanwhile: impl AsyncFnOnce(&Bench),
 ) -> Vec<FsckFinding> {
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold_answer(stop);
-    let found = Findings::default();
+    let found = FindingList::default();
     let (done, ()) = tokio::join!(registry.fsck(options, &found), async {
         held.reached(1).await;
         meanwhile(bench).await;
@@ -71,7 +72,7 @@ async fn delete_everything(bench: &Bench) {
     }
 }
 
-/// What a collector leaves of a store that nobody has pushed to for long.
+/// What a GC run leaves of a store that nobody has pushed to for long.
 async fn collect_everything(bench: &Bench) {
     delete_everything(bench).await;
     let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
@@ -179,11 +180,11 @@ async fn a_repair_never_reverts_a_push() {
     let at = place(&bench, &blob).await;
     bench.faults.delete(&at, None).await.unwrap();
     let repairs = FsckOptions { repair: true, ..cheap() };
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "put" && call.key.starts_with("links/"));
-    let found = Findings::default();
+    let found = FindingList::default();
     let (done, ()) = tokio::join!(registry.fsck(&repairs, &found), async {
         held.reached(1).await;
         bench.repository("a").blob_delete(&blob).await.unwrap();
@@ -205,11 +206,11 @@ async fn a_record_that_was_repaired_meanwhile_is_not_quarantined() {
     let right = bench.faults.get(&tag).await.unwrap().bytes;
     bench.faults.put(&tag, "rubbish".into(), PutMode::Overwrite).await.unwrap();
     let repairs = FsckOptions { repair: true, ..cheap() };
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "delete" && call.key.contains("/_tags/"));
-    let found = Findings::default();
+    let found = FindingList::default();
     let (done, ()) = tokio::join!(registry.fsck(&repairs, &found), async {
         held.reached(1).await;
         bench.faults.put(&tag, right, PutMode::Overwrite).await.unwrap();
@@ -233,7 +234,7 @@ async fn many() -> Bench {
 
 /// Begins a deep check, and cuts it off once it has read so many blobs.
 async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<FsckFinding> {
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let read = std::sync::atomic::AtomicUsize::new(0);
@@ -241,7 +242,7 @@ async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<FsckFinding> {
         let is_read = call.operation == "read";
         is_read && read.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= blobs
     });
-    let found = Findings::default();
+    let found = FindingList::default();
     let options = deep();
     tokio::select! {
         _ = registry.fsck(&options, &found) => panic!("it was not held"),

@@ -367,7 +367,7 @@ async fn children_of_a_kept_index_and_referrers_of_what_is_kept_stay() {
     bench.clock.advance(2 * DAY);
     let done = collect_with(&bench, &untagged).await;
     assert_eq!((done.manifests.kept, done.manifests.removed), (3, 1), "the stray one");
-    // Step by step: what a manifest names stays for the run in which that manifest goes.
+    // Step by step: what a manifest references stays for the run in which that manifest goes.
     delete(&bench, "a", "v1").await;
     for left in [2, 0] {
         collect_with(&bench, &untagged).await;
@@ -491,7 +491,7 @@ async fn manifests_are_read_again_once_references_are_found_by_other_rules() {
     assert_eq!(collect(&bench).await.manifests_read, 1);
 }
 
-/// GC is what frees space: it goes on without a memo, from the one of the last run.
+/// GC is what frees space: it continues without a memo, from the one of the last run.
 #[tokio::test]
 async fn full_disk_stops_the_memo_and_not_the_run() {
     let bench = Bench::new().await;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jreg_registry::{Error, ReaperReport, Registry, RegistryOptions, UploadChunk, UploadId};
-use jreg_storage::testing::{Fault, Gate};
+use jreg_storage::testing::{Fault, GateStore};
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
 use crate::bench::{Bench, MINUTE, PART, bytes, digest};
 
-/// Past the age limit and the time a write may be on its way.
+/// Past the age limit and the time a write may be in flight.
 fn past_use() -> std::time::Duration {
     RegistryOptions::default().limits.upload_age_max + 21 * MINUTE
 }
@@ -127,7 +127,7 @@ async fn young_uploads_cost_one_page() {
     assert_eq!(calls, ["list"]);
 }
 
-/// Its link may still be on its way, and sweeps must see until then that it names bytes.
+/// Its link may still be in flight, and sweeps must see until then that it references bytes.
 #[tokio::test]
 async fn upload_that_was_finished_at_the_last_moment_keeps_its_record_for_a_while() {
     let bench = Bench::new().await;
@@ -178,7 +178,7 @@ async fn sessions_of_finished_uploads_go_early_and_unfinished_ones_are_read_once
     }
     let calls: Vec<_> = bench.calls.take().into_iter().map(|call| call.operation).collect();
     assert_eq!(calls, ["list"; 3], "what is not finished was read before");
-    // The upload goes on, and what became of it is seen.
+    // The upload continues, and what became of it is seen.
     repository.upload_append(&open, UploadChunk::of(bytes(1))).await.unwrap();
     let content = Bytes::from([bytes(1), bytes(1)].concat());
     repository.upload_finish(&open, &digest(&content), UploadChunk::empty()).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_slow_reaper_does_not_remove_an_upload_that_began_anew() {
         repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
         repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
         bench.clock.advance(CLOSED_USE + MINUTE);
-        let gate = Arc::new(Gate::new(bench.faults.clone()));
+        let gate = Arc::new(GateStore::new(bench.faults.clone()));
         let clock = bench.clock.clone();
         let slow = Registry::open(gate.clone(), clock, RegistryOptions::default()).await.unwrap();
         let mut held = match is_read {

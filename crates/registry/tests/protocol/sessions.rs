@@ -133,8 +133,8 @@ async fn remembered_upload_is_still_of_one_repository_and_of_limited_age() {
     assert!(matches!(late, Err(Error::UploadUnknown { .. })), "{late:?}");
 }
 
-/// A PATCH whose answer the client did not wait for may be recorded after the client looked, found
-/// nothing, and sent all of it with the closing PUT.
+/// A PATCH whose response the client did not wait for may be recorded after the client looked,
+/// found nothing, and sent all of it with the closing PUT.
 #[tokio::test]
 async fn fixed_whole_blob_that_closes_an_upload_is_told_where_it_stands() {
     let bench = Bench::new().await;
@@ -337,7 +337,7 @@ async fn replay_never_takes_back_what_it_once_linked() {
     repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
     bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
     repository.blob_delete(&name).await.unwrap();
-    // Pushed in one part, it is not looked for elsewhere: these are bytes of their own.
+    // Pushed in one part, it is not searched for elsewhere: these are bytes of their own.
     let own = repository.upload_start(None);
     repository.upload_append(&own, UploadChunk::of(content.clone())).await.unwrap();
     repository.upload_finish(&own, &name, UploadChunk::empty()).await.unwrap();
@@ -503,7 +503,7 @@ async fn record_that_cannot_be_read_is_damage_not_absence() {
 }
 
 /// A client that waits to be asked for its bytes (`Expect: 100-continue`) is asked at once, before
-/// anything is looked for: how long that takes must not say whether somebody holds the blob.
+/// anything is searched for: how long that takes must not say whether somebody holds the blob.
 #[tokio::test]
 async fn fixed_bytes_are_asked_for_before_the_digest_is_looked_for() {
     for is_held in [true, false] {

@@ -28,13 +28,13 @@ use crate::{
 
 /// A store for one test, with what must live as long as it (a temporary folder, a server).
 #[derive(Debug)]
-pub struct Fixture {
+pub struct ContractStore {
     /// The store; empty.
     pub store: Arc<dyn Store>,
     keep: Box<dyn Any + Send>,
 }
 
-impl Fixture {
+impl ContractStore {
     /// A store that needs `keep` as long as it is used.
     pub fn new(store: Arc<dyn Store>, keep: impl Any + Send) -> Self {
         Self { store, keep: Box::new(keep) }
@@ -48,14 +48,14 @@ impl Fixture {
     }
 }
 
-impl<S: Store> From<S> for Fixture {
+impl<S: Store> From<S> for ContractStore {
     fn from(store: S) -> Self {
         Self::new(Arc::new(store), ())
     }
 }
 
 /// Makes one test of each clause. The expression is evaluated anew for each test, may `.await`,
-/// and gives a [`Fixture`](crate::contract::Fixture) or a [`Store`](crate::Store). The caller
+/// and gives a [`ContractStore`](crate::contract::ContractStore) or a [`Store`](crate::Store). The caller
 /// needs tokio with `macros` and `rt-multi-thread`.
 ///
 /// ```text
@@ -121,7 +121,7 @@ macro_rules! contract_tests {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $clause() {
-                $crate::contract::Fixture::from($make).check($crate::contract::$clause).await;
+                $crate::contract::ContractStore::from($make).check($crate::contract::$clause).await;
             }
         )*
     };

@@ -154,7 +154,7 @@ pub async fn completion_of_a_lost_part_is_not_found(store: Arc<dyn Store>) {
     assert_eq!(kind(store.head(&key("bulk/object")).await), ErrorKind::NotFound);
 }
 
-/// An aborted upload is gone for every method; aborting it again is `Ok`.
+/// An aborted upload no longer exists for every method; aborting it again is `Ok`.
 pub async fn aborted_upload_is_gone(store: Arc<dyn Store>) {
     let mut upload = begin(&*store).await;
     append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;

@@ -321,7 +321,7 @@ pub async fn every_valid_key_works(store: Arc<dyn Store>) {
     assert_eq!(list_all(&*store, "").await, all);
 }
 
-/// The two times of one answer are of one clock: an object is not younger than new.
+/// The two times of one response are of one clock: an object is not younger than new.
 pub async fn age_is_not_negative(store: Arc<dyn Store>) {
     // S3 tells times in whole seconds.
     let slack = Duration::from_secs(1);

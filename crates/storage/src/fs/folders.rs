@@ -240,7 +240,7 @@ impl FolderLocks {
         Err(vanishes(folder))
     }
 
-    /// Something else than this store removed a folder; the ones above may be gone too.
+    /// Something else than this store removed a folder; the ones above may no longer exist too.
     fn forget_all(&self, folder: &str) {
         let mut known = self.known();
         let mut name = folder;

@@ -1,8 +1,8 @@
 //! [`LinkedFolders`]: the folders of a store that are mount points or symbolic links to elsewhere.
 //!
-//! They may go away without the root, and then look like folders with nothing in them: GC would take
-//! the images there for deleted. So they are found at the start, and each operation looks whether they
-//! are still what they were, as it does of the root.
+//! They may go away without the root, and then look like folders with nothing in them: GC would
+//! take the images there for deleted. So they are found at the start, and each operation checks
+//! whether they are still what they were, as it does of the root.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;

@@ -16,10 +16,12 @@
 //! folders in it that are mount points or symbolic links.
 //!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
-//! waits for a client. Writes and listings, which wait for syncs, have a number of these threads each
-//! at the most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
-//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory and a
-//! file that is open, once the file at the path is seen to be the same, so the root is not looked at. So is what is absent, if the root is still ours.
+//! waits for a client. Writes and listings, which wait for syncs, have a number of these threads
+//! each at most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
+//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is
+//! known already is answered without it: a record that is in memory and a file that is open, once
+//! the file at the path is seen to be the same, so the root is not looked at. So is what is absent,
+//! if the root is still ours.
 
 mod disk;
 mod disk_waits;
@@ -140,7 +142,7 @@ pub struct FsStore {
 struct FsInner {
     clock: Arc<dyn Clock>,
     disk: Disk,
-    /// Reads, writes and listings, and changes on their way into the log.
+    /// Reads, writes and listings, and changes in flight into the log.
     watch: DiskWaits,
     /// What is kept back for writes that free space.
     reserve: DiskReserve,
@@ -166,7 +168,7 @@ struct FsInner {
 
 impl FsStore {
     /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
-    /// [`FsOptions::lock_wait`] at the most while another process owns the folder.
+    /// [`FsOptions::lock_wait`] at most while another process owns the folder.
     pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, FsOpenError> {
         Self::open_on(root.as_ref(), options, Disk::default())
     }
@@ -553,7 +555,7 @@ mod tests {
         store.delete(&"b".parse().unwrap(), None).await.unwrap_err();
     }
 
-    /// More writes than there are permits wait for a sync: reads go on.
+    /// More writes than there are permits wait for a sync: reads continue.
     #[test]
     fn no_read_waits_behind_a_sync() {
         const READS: usize = 8 * FS_THREADS;
@@ -651,7 +653,7 @@ mod tests {
         assert!(!is_there_after_a_crash(root.path(), "a").await);
     }
 
-    /// The log is slow, and a delete on its way into it, when the key gets a new object that does
+    /// The log is slow, and a delete in flight into it, when the key gets a new object that does
     /// not go through the log.
     #[tokio::test]
     #[expect(clippy::await_holding_lock, reason = "no task takes it: the thread of the log does")]

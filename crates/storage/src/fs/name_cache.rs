@@ -41,7 +41,7 @@ impl NamesCache {
         let mut kept = self.lock();
         kept.forget(folder);
         if kept.names + names.len() > REMEMBERED_MAX {
-            // They are read again when they are needed.
+            // They are re-read when they are needed.
             *kept = CachedNames::default();
         }
         kept.names += names.len();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use super::disk_waits::DiskWaits;
-use super::record_cache::FileStamp;
+use super::record_cache::RecordStamp;
 use super::{FsInner, blocking, failure};
 use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
 
@@ -25,7 +25,7 @@ const FILES_OPEN_MAX: usize = 128;
 /// back what the disk had lost.
 pub(super) struct OpenFiles(Mutex<Open>);
 
-type Open = quick_cache::unsync::Cache<Key, (FileStamp, Arc<OpenFile>)>;
+type Open = quick_cache::unsync::Cache<Key, (RecordStamp, Arc<OpenFile>)>;
 
 impl Default for OpenFiles {
     fn default() -> Self {
@@ -48,7 +48,7 @@ impl OpenFiles {
     /// The open file of a key whose file is at `path`.
     pub(super) fn get(&self, key: &Key, path: &Path) -> Option<Arc<OpenFile>> {
         let (stamp, open) = self.lock().get(key).cloned()?;
-        let is_same = fs::metadata(path).is_ok_and(|metadata| stamp == FileStamp::of(&metadata));
+        let is_same = fs::metadata(path).is_ok_and(|metadata| stamp == RecordStamp::of(&metadata));
         is_same.then_some(open)
     }
 
@@ -68,7 +68,7 @@ impl FsInner {
         }
         let (file, metadata) = opened?;
         let open = Arc::new(OpenFile { file, size_bytes: metadata.len() });
-        self.files.lock().insert(key.clone(), (FileStamp::of(&metadata), Arc::clone(&open)));
+        self.files.lock().insert(key.clone(), (RecordStamp::of(&metadata), Arc::clone(&open)));
         Ok(open)
     }
 

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
 use super::folders::parent;
-use super::record_cache::{CachedLookup, CachedRecord, FileStamp};
+use super::record_cache::{CachedFile, CachedLookup, RecordStamp};
 use super::wal::{AppliedEntries, LOGGED_BYTES_MAX, PendingEntries, Wal, WalEntry, WalRefusal};
 use super::{FsInner, failure};
 use crate::{
@@ -112,17 +112,17 @@ impl FsInner {
         };
         let last_modified = modified(key, &metadata)?;
         let bytes = self.read_record(key, &file, metadata.len())?;
-        Ok(Some(CachedRecord {
+        Ok(Some(CachedFile {
             etag: etag(&bytes),
             bytes,
             last_modified,
-            stamp: FileStamp::of(&metadata),
+            stamp: RecordStamp::of(&metadata),
         }))
     }
 
     /// A record from what was found.
     pub(super) fn record(&self, key: &Key, found: CachedLookup) -> Result<Record> {
-        let CachedRecord { bytes, etag, last_modified, .. } =
+        let CachedFile { bytes, etag, last_modified, .. } =
             found.ok_or_else(|| Error::new(ErrorKind::NotFound, key))?;
         Ok(Record { bytes, etag, last_modified, date: self.clock.now() })
     }
@@ -208,8 +208,8 @@ impl FsInner {
         let Some(etag) = version.cloned() else { return };
         let Ok(metadata) = self.disk.metadata(&self.path(key)) else { return };
         let Ok(last_modified) = metadata.modified() else { return };
-        let (bytes, stamp) = (bytes.clone(), FileStamp::of(&metadata));
-        self.known.set(key, Some(CachedRecord { bytes, etag, last_modified, stamp }));
+        let (bytes, stamp) = (bytes.clone(), RecordStamp::of(&metadata));
+        self.known.set(key, Some(CachedFile { bytes, etag, last_modified, stamp }));
     }
 
     /// Puts an object by its own syncs.
@@ -330,7 +330,7 @@ impl FsInner {
         Ok(())
     }
 
-    /// Removes several objects, with one sync for each folder at the most.
+    /// Removes several objects, with one sync for each folder at most.
     pub(super) fn delete_many(&self, keys: &[Key]) -> Result<()> {
         let mut by_folder = BTreeMap::<&str, Vec<&Key>>::new();
         for key in keys {

@@ -220,7 +220,7 @@ fn holder(file: &File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim().to_owned())
 }
 
-/// Decides whether the epoch goes on, and marks the run as open.
+/// Decides whether the epoch continues, and marks the run as open.
 ///
 /// The mark of a run that ended cleanly under relaxed durability is as good under strict
 /// durability: whatever happens, its uploads are on the disk. So a strict run writes only a new

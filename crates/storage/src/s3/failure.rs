@@ -2,8 +2,8 @@
 //! request and the [`Error`] of the operation follow.
 //!
 //! A 404 is absence only if the store says that it is the key that is missing. Any other (the
-//! bucket is gone, a proxy does not know the way) is a fault, as is a 403: a store that does not
-//! let us list answers that for absent keys too.
+//! bucket no longer exists, a proxy does not know the way) is a fault, as is a 403: a store that
+//! does not let us list responds so for absent keys too.
 
 use std::fmt;
 use std::time::Duration;

@@ -13,10 +13,10 @@ use super::failure::{FailureClass, S3Failure};
 use super::xml::{self, DeleteResult, ListBucketResult, ListedContent};
 use crate::{Key, ListPage, ListRequest, Listed, Result};
 
-/// The most that one answer lists.
+/// The most that one response lists.
 const PAGE_MAX: usize = 1000;
 
-/// The most keys that one request removes.
+/// Maximum number of keys that one request removes.
 const DELETE_MAX: usize = 1000;
 
 /// How many keys are removed at once where each takes a request.

@@ -12,8 +12,8 @@ mod syscalls;
 
 pub use clock::ManualClock;
 pub use faulty::{Fault, FaultHit, Faults, FaultyStore};
-pub use gate::{Gate, Gates, HeldCalls};
+pub use gate::{GateStore, Gates, HeldCalls};
 pub use intercept::{Call, InterceptedStore, Interceptor};
 pub use recording::{CallLog, RecordingStore};
-pub use schedule::{Manners, Schedule, ScheduledStore, StopPlace, Stopped, Stops};
+pub use schedule::{Schedule, ScheduledStore, StopPlace, StopRules, Stopped, Stops};
 pub use syscalls::SyscallFaults;

@@ -33,7 +33,7 @@ struct EntrySpan {
 enum FinalState {
     Put(SystemTime, EntrySpan),
     Absent,
-    /// It is this other file, unless that is gone: then it has its name already.
+    /// It is this other file, unless that no longer exists: then it has its name already.
     Moved(String, u64, SystemTime),
 }
 
