@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_config::{Secret, Settings};
+use jreg_config::{SecretValue, Settings};
 use jreg_storage::{
     BucketCapabilities, CLOCK_DIFFERENCE_MAX, S3Credentials, S3OpenError, S3Options, S3Store,
     S3Url, SingleWriterStore, Store, TombstoneStore,
@@ -171,7 +171,7 @@ fn credentials(settings: &Settings) -> Result<S3Credentials, BucketError> {
 
 /// A secret that is in its setting or in a file.
 fn secret_of(
-    given: &Option<Secret>,
+    given: &Option<SecretValue>,
     setting: &'static str,
     file: Option<&str>,
 ) -> Result<Option<String>, BucketError> {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use jreg_access::GuardError;
+use jreg_access::AccessGuardError;
 use jreg_net::acme::AcmeError;
 use jreg_net::tls::TlsError;
 use jreg_telemetry::audit::AuditError;
@@ -27,7 +27,7 @@ pub enum StartError {
     Registry(#[from] jreg_registry::OpenError),
     /// Clients cannot be asked who they are.
     #[error(transparent)]
-    Guard(#[from] GuardError),
+    AccessGuard(#[from] AccessGuardError),
     /// TLS cannot be spoken.
     #[error(transparent)]
     Tls(#[from] TlsError),

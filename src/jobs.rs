@@ -5,11 +5,11 @@
 //! time: the registry's own rules keep it safe. The intervals are spread, so that instances that
 //! were started together do not work in step.
 
-mod collector;
-mod reaper;
-mod reloader;
-mod renewer;
-mod scrubber;
+mod certificates;
+mod fsck;
+mod gc;
+mod reload;
+mod uploads;
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use jreg_storage::full_jitter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use collector::GcJob;
-pub(crate) use collector::report;
-pub use reaper::UploadReaper;
-pub use reloader::Reloader;
-pub use renewer::Renewer;
-pub use scrubber::FsckJob;
+pub use certificates::CertificateJob;
+pub use fsck::FsckJob;
+pub use gc::GcJob;
+pub(crate) use gc::report;
+pub use reload::ReloadJob;
+pub use uploads::ExpiredUploadsJob;
 
 /// The first run comes after this part of an interval, so that a process that never lives for
 /// long does its part too.
@@ -39,10 +39,10 @@ pub(crate) trait Job: Send + Sync + 'static {
 
 /// Does a job until `stopping`.
 pub(crate) fn spawn(job: impl Job, tasks: &TaskTracker, stopping: CancellationToken) {
-    tasks.spawn(async move { stopping.run_until_cancelled(again(&job)).await });
+    tasks.spawn(async move { stopping.run_until_cancelled(run_periodically(&job)).await });
 }
 
-async fn again(job: &impl Job) {
+async fn run_periodically(job: &impl Job) {
     tokio::time::sleep(spread(job.interval().mul_f64(FIRST))).await;
     loop {
         job.run().await;

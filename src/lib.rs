@@ -19,6 +19,8 @@
 //! # });
 //! ```
 
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
+
 pub mod app;
 pub mod bucket;
 pub mod cli;

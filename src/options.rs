@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use jreg_access::GuardOptions;
+use jreg_access::AccessGuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_http::{HttpOptions, Proxies, Redirects};
@@ -116,9 +116,9 @@ pub fn acme(settings: &Settings) -> Option<AcmeOptions> {
 }
 
 /// Authentication and authorization.
-pub fn guard(settings: &Settings) -> GuardOptions {
+pub fn guard(settings: &Settings) -> AccessGuardOptions {
     let realm = settings.token_realm.as_ref();
-    GuardOptions {
+    AccessGuardOptions {
         htpasswd: settings.htpasswd.as_ref().map(PathBuf::from),
         policy: settings.policy.as_ref().map(PathBuf::from),
         anonymous_pull: settings.anonymous_pull,

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_access::{
-    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, RefusedAccess, Right,
+    AuthContext, AuthError, Authorizer, CredentialState, Principal, RefusedAccess, RequestInfo,
+    Right,
 };
 use jreg_auth::DecisionReason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
@@ -435,14 +436,18 @@ struct Hides;
 
 #[async_trait]
 impl Authorizer for Hides {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
-        Ok(AuthContext::new(Bearer::nobody(), asker))
+    async fn identify(
+        &self,
+        request_info: RequestInfo,
+        _: &Right,
+    ) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Principal::anonymous(), request_info))
     }
 
     fn grant(&self, _: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         match right {
             Right::See(name) | Right::Mount(name) if name.as_str().starts_with("hidden/") => {
-                let access = RefusedAccess::new(Credentialed::No, right);
+                let access = RefusedAccess::new(CredentialState::No, right);
                 Err(AuthError::Forbidden { access, reason: "it is hidden".to_owned() })
             }
             _ => Ok(DecisionReason::Open),
@@ -456,7 +461,7 @@ impl Authorizer for Hides {
         tag: &Tag,
     ) -> Result<DecisionReason, AuthError> {
         if self.depends_on_tag(auth, right) && tag.as_str().starts_with("kept") {
-            let access = RefusedAccess::new(Credentialed::No, right);
+            let access = RefusedAccess::new(CredentialState::No, right);
             return Err(AuthError::Forbidden { access, reason: "the tag stays".to_owned() });
         }
         self.grant(auth, right)

@@ -22,7 +22,8 @@ async fn reaps_again_and_again_until_it_is_stopped() {
     let registry = Registry::open(store.clone(), clock.clone(), options).await.unwrap();
     let metrics = Arc::new(Metrics::new());
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-    let job = UploadReaper { registry: registry.clone(), metrics: metrics.clone(), interval: HOUR };
+    let job =
+        ExpiredUploadsJob { registry: registry.clone(), metrics: metrics.clone(), interval: HOUR };
     spawn(job, &tasks, stopping.clone());
     let repository = registry.repository("a".parse().unwrap());
     for round in 1..=2 {

@@ -26,7 +26,7 @@ const TRUST: [Duration; INSTANCES] = [Duration::ZERO, Duration::from_secs(60), D
 
 /// Which store everybody shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Backend {
     Memory,
     /// The emulator of S3.
     Bucket,
@@ -57,10 +57,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn new(place: Place, removal: Removal, seed: u64) -> Self {
+    pub(crate) async fn new(place: Backend, removal: Removal, seed: u64) -> Self {
         let server = match place {
-            Place::Memory => None,
-            Place::Bucket => Some(Arc::new(server(removal, seed).await)),
+            Backend::Memory => None,
+            Backend::Bucket => Some(Arc::new(server(removal, seed).await)),
         };
         let schedule = Arc::new(FaultSchedule::new(seed, server.clone()));
         let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);

@@ -1,6 +1,8 @@
 //! Connections: listeners, HTTP/1.1 and HTTP/2, TLS, certificates by ACME, bodies out of files. What
 //! is served over them is a [`server::RequestHandler`].
 
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
+
 pub mod acme;
 pub mod descriptors;
 pub mod server;

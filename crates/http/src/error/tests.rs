@@ -1,7 +1,7 @@
 //! The table of errors, row by row.
 #![allow(clippy::unwrap_used)]
 
-use jreg_access::{Credentialed, Right};
+use jreg_access::{CredentialState, Right};
 use jreg_auth::TokenScope;
 use jreg_oci::{Endpoint, Reference, RepositoryName};
 
@@ -170,7 +170,7 @@ fn docker_retries(error: &ApiError) -> bool {
 }
 
 fn refusals() -> Vec<ApiError> {
-    let access = |right| RefusedAccess::new(Credentialed::As("alice".to_owned()), right);
+    let access = |right| RefusedAccess::new(CredentialState::As("alice".to_owned()), right);
     let push = Right::Push("other/app".parse().unwrap());
     let reason = || "because".to_owned();
     let challenge = || Some("Basic realm=\"a\"".to_owned());
@@ -184,7 +184,9 @@ fn refusals() -> Vec<ApiError> {
         Error::NameUnknown { name: name() }.into(),
         Error::TagProtected { name: name(), tag: "v1".parse().unwrap() }.into(),
     ];
-    for by in [Credentialed::No, Credentialed::Invalid, Credentialed::As("alice".to_owned())] {
+    for by in
+        [CredentialState::No, CredentialState::Invalid, CredentialState::As("alice".to_owned())]
+    {
         for right in [&Right::Enter, &Right::List, &push] {
             let access = RefusedAccess::new(by.clone(), right);
             let (challenge, reason) = (challenge(), reason());
@@ -207,7 +209,7 @@ fn c23_a_refusal_ends_what_docker_does_and_is_shown() {
         assert!(!error.is_temporary(), "{error:?}");
     }
     let push = Right::Push("other/app".parse().unwrap());
-    let access = RefusedAccess::new(Credentialed::As("alice".to_owned()), &push);
+    let access = RefusedAccess::new(CredentialState::As("alice".to_owned()), &push);
     let error = ApiError::from(AuthError::Forbidden { access, reason: "because".to_owned() });
     assert_eq!(error.message, "alice may not push to other/app");
 }
@@ -235,7 +237,7 @@ fn c23_a_temporary_refusal_is_retried_by_docker() {
 #[test]
 fn a_denial_is_401_with_a_challenge_or_403() {
     let challenge = r#"Bearer realm="https://a/token",service="a""#;
-    let access = RefusedAccess::new(Credentialed::No, &Right::Enter);
+    let access = RefusedAccess::new(CredentialState::No, &Right::Enter);
     let api = ApiError::from(AuthError::Unauthenticated {
         challenge: Some(challenge.to_owned()),
         access: access.clone(),

@@ -3,7 +3,7 @@
 //! The token is verified as if it came as a password. Nobody acts for anybody else here, so there is no
 //! actor; and there is one registry to be good for, which is named by `audience` or `service`.
 
-use jreg_access::{AuthError, Guard, IssuedToken, TokenProof};
+use jreg_access::{AccessGuard, AuthError, IssuedToken, TokenProof};
 use jreg_auth::{Credentials, ScopeEntry, TOKEN_BYTES_MAX};
 use jreg_oci::ErrorCode;
 use serde_json::Value;
@@ -38,7 +38,7 @@ const KNOWN: [&str; 11] = [
 /// What a form asks for.
 pub(super) fn asked(
     parameters: &FormParameters<'_>,
-    guard: &Guard,
+    guard: &AccessGuard,
 ) -> Result<TokenParameters, ApiError> {
     if let Some(twice) = KNOWN.into_iter().find(|name| parameters.all(name).nth(1).is_some()) {
         return Err(invalid(format!("the parameter {twice} must not be repeated")));

@@ -1,4 +1,4 @@
-//! [`Renewer`]: keeps the certificate of TLS good, where an authority issues it.
+//! [`CertificateJob`]: keeps the certificate of TLS good, where an authority issues it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use super::Job;
 
 /// What looks after the certificate.
 #[derive(Clone, Debug)]
-pub struct Renewer(pub Arc<Acme>);
+pub struct CertificateJob(pub Arc<Acme>);
 
-impl Job for Renewer {
+impl Job for CertificateJob {
     fn interval(&self) -> Duration {
         LOOK_INTERVAL
     }

@@ -1,4 +1,4 @@
-//! [`UploadReaper`]: removes what uploads leave behind.
+//! [`ExpiredUploadsJob`]: removes what uploads leave behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::Job;
 
 /// The reaper of uploads.
 #[derive(Clone, Debug)]
-pub struct UploadReaper {
+pub struct ExpiredUploadsJob {
     /// Where to reap.
     pub registry: Registry,
     /// Where to count.
@@ -19,7 +19,7 @@ pub struct UploadReaper {
     pub interval: Duration,
 }
 
-impl Job for UploadReaper {
+impl Job for ExpiredUploadsJob {
     fn interval(&self) -> Duration {
         self.interval
     }
@@ -35,7 +35,7 @@ impl Job for UploadReaper {
     }
 }
 
-impl UploadReaper {
+impl ExpiredUploadsJob {
     fn report(&self, reaped: ReaperReport) {
         let ReaperReport { unfinished, ended, failed } = reaped;
         self.metrics.uploads_expired.inc_by(unfinished);
