@@ -1,7 +1,7 @@
 //! The server of jreg: HTTP, authorisation, metrics, settings and the command line over
 //! [`jreg_registry`].
 //!
-//! [`app`] is the only place where the parts meet. A registry in a test is three calls:
+//! [`app`] wires the components of the server. A registry in a test is three calls:
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {

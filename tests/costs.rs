@@ -60,7 +60,7 @@ impl Home {
             .unwrap()
     }
 
-    /// What was asked since the last time.
+    /// Store requests since the last call.
     fn take(&self) -> Vec<String> {
         match self {
             Self::Memory(store) => {
@@ -504,7 +504,7 @@ struct Content {
 
 /// How many keys lie in the way of every list: tombstones in a bucket, records elsewhere.
 const IN_THE_WAY: usize = 12_000;
-/// How many referrers a subject has. None is of the type that is asked for.
+/// Number of referrers of a subject. None has the requested type.
 const REFERRERS: usize = 400;
 /// How many tags point to the manifest that is deleted.
 const TAGS: usize = 8;

@@ -1,4 +1,4 @@
-//! [`CertificateJob`]: keeps the certificate of TLS good, where an authority issues it.
+//! [`CertificateJob`]: renews the TLS certificate by ACME.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,6 @@ use jreg_net::acme::{Acme, LOOK_INTERVAL};
 
 use super::Job;
 
-/// What looks after the certificate.
 #[derive(Clone, Debug)]
 pub struct CertificateJob(pub Arc<Acme>);
 

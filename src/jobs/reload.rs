@@ -1,5 +1,5 @@
-//! [`ReloadJob`]: looks whether the files of users, rules and TLS have changed, and keeps the keys of
-//! tokens fresh.
+//! [`ReloadJob`]: reloads the htpasswd, policy and TLS files when they change, and refreshes the
+//! token signing keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +10,9 @@ use jreg_net::tls::Tls;
 
 use super::Job;
 
-/// After how many looks at the files the keys are read again: about once in a minute.
+/// Number of file checks per refresh of the keys: about one refresh per minute.
 const LOOKS_PER_KEYS: u32 = 30;
 
-/// What keeps a guard, and what TLS is spoken with, up to date.
 #[derive(Debug)]
 pub struct ReloadJob {
     guard: Option<Arc<AccessGuard>>,
@@ -22,7 +21,7 @@ pub struct ReloadJob {
 }
 
 impl ReloadJob {
-    /// For these; `None` if there is nothing to keep.
+    /// `None` if there is nothing to reload.
     pub fn new(guard: Option<Arc<AccessGuard>>, tls: Option<Arc<Tls>>) -> Option<Self> {
         let looks = AtomicU32::new(0);
         (guard.is_some() || tls.is_some()).then_some(Self { guard, tls, looks })

@@ -1,4 +1,4 @@
-//! [`ExpiredUploadsJob`]: removes what uploads leave behind.
+//! [`ExpiredUploadsJob`]: removes expired upload sessions and their data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,11 @@ use jreg_telemetry::metrics::Metrics;
 
 use super::Job;
 
-/// The reaper of uploads.
 #[derive(Clone, Debug)]
 pub struct ExpiredUploadsJob {
-    /// Where to reap.
     pub registry: Registry,
-    /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// The mean time between two runs.
+    /// Mean interval between runs.
     pub interval: Duration,
 }
 

@@ -69,7 +69,7 @@ async fn a_failed_renewal_keeps_the_old_certificate_even_when_it_is_over() {
 async fn a_name_that_leads_elsewhere_is_refused_and_nothing_is_taken() {
     let scenario = AcmeScenario::new().await;
     let instance = scenario.start().await;
-    // Nobody listens there.
+    // No server listens there.
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     scenario.authority.look_at(nobody);
     instance.acme.look().await;

@@ -51,12 +51,14 @@ impl JwksFetcher for NoJwksFetcher {
 }
 
 impl AcmeScenario {
-    /// A world whose time began a day ago: what is issued a little later is good already.
+    /// The scenario's clock starts a day ago, so that certificates issued a little later are valid
+    /// already.
     async fn new() -> Self {
         Self::of(SystemTime::now() - DAY).await
     }
 
-    /// A world whose time begins then: clients look at certificates by the real clock.
+    /// The scenario's clock starts at the given time: clients verify certificates by the real
+    /// clock.
     async fn of(start: SystemTime) -> Self {
         let clock = Arc::new(ManualClock::new(start));
         let authority = AcmeServer::start(clock.clone()).await;

@@ -1,4 +1,4 @@
-//! The real binary: a certificate without anybody's help, and no key in what it says.
+//! The real binary obtains a certificate, and prints no key.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

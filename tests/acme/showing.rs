@@ -1,4 +1,4 @@
-//! What is shown to whom: challenges to authorities alone, and the rest as ever.
+//! Challenge certificates are shown only to CAs; other clients get the ordinary one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ async fn a_challenge_is_shown_only_while_somebody_orders_and_to_who_asks_for_not
     while scenario.order().await["challenges"].get(NAME).is_none() {
         tokio::task::yield_now().await;
     }
-    // Nobody vouches for what is shown now.
+    // The challenge certificate is self-signed.
     let shown = asked(&scenario, &instance, &["acme-tls/1"], NAME).await;
     assert!(shown.contains("UnsupportedCriticalExtension"), "{shown}");
     assert_eq!(asked(&scenario, &instance, &["acme-tls/1", "h2"], NAME).await, "h2");

@@ -1,4 +1,4 @@
-//! Where not everybody may do everything: what a refusal looks like, and that nothing tells of
+//! Authorization: what a refusal looks like, and that nothing reveals
 //! what may not be read.
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::contract::blobs::blob;
 
-/// Lets nobody see `secret` who does not know the word, and nobody delete from `kept`.
+/// `secret` is visible only with the word in the header, and `kept` cannot be deleted from.
 #[derive(Debug)]
 struct Rules;
 

@@ -55,8 +55,8 @@ async fn is_named(scenario: &DamageScenario, object: Object, damage: Damage, con
     assert_eq!(found.iter().find(is_of_other), None, "{context}");
 }
 
-/// Collects again and again, with everything older than any grace. Nothing goes but the damaged
-/// object, and what nothing keeps any more when it is gone.
+/// Runs GC repeatedly, with everything older than the grace period. Only the damaged object is
+/// deleted, and what only it referenced.
 async fn nothing_good_is_collected(
     scenario: &DamageScenario,
     object: Object,

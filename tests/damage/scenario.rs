@@ -128,7 +128,7 @@ impl DamageScenario {
                 (BackendHandle::Bucket(Box::new(server)), store, clock)
             }
         };
-        // What is remembered would hide what is damaged.
+        // The cache would hide damage.
         let options = RegistryOptions { cache_bytes: 0, ..RegistryOptions::default() };
         let registry = Registry::open(store.clone(), clock, options).await.unwrap();
         let (content, keys) = (content(), BTreeMap::new());
@@ -208,7 +208,7 @@ impl DamageScenario {
         self.keys.get(name(object)).map(String::as_str)
     }
 
-    /// Whether a key is the session of an upload that was finished, which goes soon.
+    /// Whether a key is the session of a finished upload, which is deleted soon.
     pub(crate) fn is_finished_session(&self, key: &str) -> bool {
         self.finished.iter().any(|session| session == key)
     }

@@ -113,7 +113,7 @@ impl Worker {
         begun.header("Location").unwrap().to_owned()
     }
 
-    /// Goes on with an upload to its end. `false`: it is no more.
+    /// Resumes an upload and finishes it. `false`: it does not exist any more.
     async fn drive(&mut self, upload: &mut Upload) -> bool {
         for _ in 0..STEPS_MAX {
             let left = upload.bytes.len() - upload.acknowledged;

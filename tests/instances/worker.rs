@@ -44,7 +44,7 @@ pub(crate) enum Reply {
     Answer(Response),
     /// An answer that says only that it failed.
     Failed,
-    /// There was none, or nobody waited for it: it may still go on.
+    /// No response was received: it may still take effect.
     Unanswered,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Reply {
 pub(crate) struct Worker {
     pub(crate) shared: Shared,
     pub(crate) rng: Rng,
-    /// Requests whose answers nobody waits for.
+    /// Requests without a response.
     abandoned: Vec<JoinHandle<()>>,
     acknowledged: u64,
 }
@@ -284,7 +284,7 @@ impl Worker {
             tags.chain(entry)
         };
         let gone = |(register, value)| Claim::of(register, Effect::RemoveFrom(value));
-        // Somebody else may have removed it after this request had removed what leads to it.
+        // Another client may have deleted it after this request had deleted its tag.
         let perhaps = |(register, value)| Claim::perhaps(register, Effect::RemoveFrom(value));
         let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
             Some(404) => {

@@ -13,7 +13,7 @@ struct Contents {
     was_pushed_to: bool,
 }
 
-/// An upload of a blob of the world: how much of it has come. `None`: cancelled or finished.
+/// An upload of a fixture blob: received bytes. `None`: cancelled or finished.
 #[derive(Debug)]
 struct Upload {
     repository: usize,

@@ -92,7 +92,7 @@ async fn record(store: &Arc<dyn Store>, key: &Key) -> Vec<u8> {
     store.get(key).await.unwrap().bytes.to_vec()
 }
 
-/// What tags keep, by the numbers of the world.
+/// What tags reference, by fixture numbers.
 #[derive(Debug, Default)]
 struct Kept {
     manifests: BTreeSet<(usize, usize)>,
@@ -186,7 +186,7 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
         let (tag, hex) = (parts.next().unwrap(), parts.next().unwrap());
         let (folder, _) = hint.split_once("/_tagged/").unwrap();
         let manifest_is_there = others.contains(&format!("{folder}/_manifests/sha256/{hex}"));
-        // One of a tag that dangles: whoever pushes the manifest again has the tag back.
+        // A tag whose manifest is absent: a later push of the manifest makes it valid again.
         let is_of_use = all.get(&format!("{folder}/_tags/{tag}")).is_some_and(|record| {
             manifest_is_there || String::from_utf8_lossy(record).contains(hex)
         });
@@ -209,7 +209,7 @@ fn check_blobs(shared: &Shared, kept: &Kept, all: &BTreeMap<String, Vec<u8>>, re
         places.entry(location.to_owned()).or_default().insert(held.1);
     }
     let stays = |(repository, blob): &&(usize, usize)| {
-        // What clients deleted may be gone though a manifest names it.
+        // A manifest may reference content that clients deleted.
         let register = Register::Blob(*repository, *blob);
         !shared.ledger.possible(register).contains(&None)
     };

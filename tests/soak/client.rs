@@ -176,7 +176,7 @@ impl Client {
         for tag in tags {
             match &answer {
                 Answer::Yes(()) => ledger.removed_from(tag, manifest),
-                // Its tags may be gone, and a collector have been faster with the manifest.
+                // Its tags may be deleted, and GC may have deleted the manifest first.
                 Answer::No(_) | Answer::Unsure => ledger.in_doubt_if(tag, manifest),
             }
         }

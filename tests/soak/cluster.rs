@@ -24,7 +24,7 @@ const UPLOAD_AGE_MAX: Duration = Duration::from_secs(8 * 3600);
 /// How long a cached entry is trusted, by instance.
 const TRUST: [Duration; INSTANCES] = [Duration::ZERO, Duration::from_secs(60), Duration::ZERO];
 
-/// Which store everybody shares.
+/// The store that all instances share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Memory,
@@ -138,7 +138,7 @@ impl Cluster {
         }
     }
 
-    /// Puts others in the place of all instances, who remember nothing.
+    /// Restarts all instances, with empty caches.
     pub(crate) fn replace(&self) {
         self.instances.iter().for_each(|instance| *instance.lock().unwrap() = None);
     }

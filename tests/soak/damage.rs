@@ -18,7 +18,7 @@ use crate::soak::gc::collect_once;
 const ROUNDS: usize = 4;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A repository and a blob, by the numbers of the world.
+/// A repository and a blob, by fixture numbers.
 type Held = (usize, usize);
 
 /// Damages some objects, and heals them by pushing every blob again that a repository has.

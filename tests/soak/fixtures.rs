@@ -40,7 +40,7 @@ pub(crate) struct Fixtures {
 }
 
 impl Fixtures {
-    /// A world whose blobs have these sizes, of which there must be eight.
+    /// Fixtures with blobs of these sizes, of which there must be eight.
     pub(crate) fn new(blob_bytes: [usize; 8]) -> Self {
         let mut rng = Rng::new(31);
         let blob = |len| {

@@ -127,7 +127,7 @@ async fn work(shared: &Shared, operations: u64) {
     ticking.abort();
 }
 
-/// Lets time pass when everybody sleeps.
+/// Advances the clock when all tasks sleep.
 async fn tick(schedule: Arc<FaultSchedule>) {
     let mut before = 0;
     loop {

@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    /// Whether nobody deleted the manifest meanwhile.
+    /// Whether no client deleted the manifest meanwhile.
     fn is_there_all_along(&self, pull: &Pull, root: usize, manifest: usize) -> bool {
         let ledger = &self.shared.ledger;
         let seen = ledger.so_far(&pull.manifests[manifest]);
@@ -208,7 +208,7 @@ impl Client {
         }
     }
 
-    /// Reads a manifest, which must be one of the world's.
+    /// Reads a manifest, which must be one of the fixtures.
     async fn get(
         &mut self,
         instance: usize,
@@ -232,7 +232,7 @@ impl Client {
         }
     }
 
-    /// Pulls by digest what clients were told is there.
+    /// Pulls content by digest that earlier responses promised.
     pub(crate) async fn pull_promised(&mut self, repository: usize) {
         let instance = self.below(INSTANCES);
         let blob = self.below(self.shared.fixtures.blobs.len());

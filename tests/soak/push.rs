@@ -14,7 +14,7 @@ use crate::soak::ledger::{Reading, Register, THERE};
 /// How often a client tries to push a blob.
 const TRIES: usize = 4;
 
-/// Something that a client was told is there, and since when it watches that.
+/// Content that a response promised, and since when it is checked.
 #[derive(Debug)]
 pub(crate) struct Relied {
     digest: Digest,
@@ -90,7 +90,7 @@ impl Client {
             self.shared.ledger.seen(reading);
             return None;
         };
-        // A read that began before somebody deleted it says that it is not surely there.
+        // A read that began before a delete does not prove existence.
         self.shared.ledger.seen(reading);
         let reading = self.shared.ledger.read(register);
         Some(Relied { digest, register, reading, began })
@@ -190,7 +190,7 @@ impl Client {
         self.finish(repository, &id, &found.digest, found.bytes).await
     }
 
-    /// POST, PATCHes at whatever instance, PUT with the rest; goes on where the upload stands.
+    /// POST, PATCHes at random instances, PUT with the rest; resumes at the current offset.
     async fn push_in_chunks(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
         let found = self.shared.fixtures.blobs[blob].clone();
         let Some(id) = self.begin(repository).await else { return Answer::Unsure };
@@ -285,7 +285,7 @@ impl Client {
         again.await
     }
 
-    /// Begins an upload that nobody will finish; cancels it now and then.
+    /// Starts an upload that is never finished; sometimes cancels it.
     pub(crate) async fn abandon(&mut self, repository: usize, blob: usize) {
         let bytes = self.shared.fixtures.blobs[blob].bytes.clone();
         let Some(id) = self.begin(repository).await else { return };
@@ -398,7 +398,7 @@ impl Client {
         }
     }
 
-    /// Whether what a client was told still holds.
+    /// Whether content that a response promised still exists.
     fn may_rely(&self, relied: &Relied) -> bool {
         let seen = self.shared.ledger.so_far(&relied.reading);
         seen.is_surely(THERE) && self.now() < relied.began + RELY

@@ -1,4 +1,4 @@
-//! What somebody who should not get in tries.
+//! Attacks on authentication and authorization.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -470,7 +470,7 @@ async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
             cursor = cursor.or(listed.is_empty().then(|| target.clone()));
         }
         assert_eq!(names, ["open/app", "tail/app"]);
-        // Somebody else's, or one that was changed, is told so.
+        // A cursor of another registry, or a modified one, is refused.
         let cursor = cursor.unwrap();
         let (start, sealed) = cursor.rsplit_once('.').unwrap();
         let changed = format!("{start}.{}", sealed.chars().rev().collect::<String>());

@@ -38,13 +38,13 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
-/// Somebody else who signs tokens, and publishes keys.
+/// An issuer that signs tokens and publishes keys.
 #[derive(Debug)]
 pub(crate) struct Forge {
     keys: Mutex<Vec<(String, EcdsaKeyPair)>>,
     /// What the address of the keys answers, if not the keys.
     pub(crate) outage: Mutex<Option<u16>>,
-    /// How often the keys were asked for.
+    /// Number of key fetches.
     pub(crate) fetches: AtomicUsize,
     /// Holds every fetch for as long as a test has it for writing.
     pub(crate) slow: tokio::sync::RwLock<()>,
@@ -300,7 +300,7 @@ impl Registry {
     }
 }
 
-/// Where a token is asked for.
+/// A request to the token endpoint.
 pub(crate) fn token_target(scope: &str) -> String {
     let scopes: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("service", "jreg")

@@ -1,4 +1,4 @@
-//! The table of errors, row by row.
+//! The mapping of errors to responses.
 #![allow(clippy::unwrap_used)]
 
 use jreg_access::{CredentialState, Right};
@@ -23,7 +23,7 @@ fn store(kind: ErrorKind) -> Error {
     Error::Store(jreg_storage::Error::with_source(kind, "blobs/secret", "disk at /srv is gone"))
 }
 
-/// Each error with the status and code that it becomes.
+/// Each error with its status code and error code.
 fn rows() -> Vec<(Error, u16, &'static str)> {
     let mismatch = (digest('a'), digest('b'));
     vec![
@@ -153,7 +153,7 @@ fn request_lines_that_are_no_operation_have_their_status_and_code() {
     }
 }
 
-/// The codes and texts of distribution for which docker decides whether to retry.
+/// The codes and texts of distribution by which docker decides whether to retry.
 const DOCKER_ENDS_AT: [(ErrorCode, &str); 5] = [
     (ErrorCode::Unauthorized, "authentication required"),
     (ErrorCode::Denied, "requested access to the resource is denied"),
@@ -162,8 +162,8 @@ const DOCKER_ENDS_AT: [(ErrorCode, &str); 5] = [
     (ErrorCode::NameUnknown, "repository name not known to registry"),
 ];
 
-/// Whether docker retries a request that is refused so: its error is of another code, or is
-/// reduced to its code, because its text is the usual one and it has no detail.
+/// Whether docker retries such a response: the error has another code, or is reduced to its code
+/// because it has the default text and no detail.
 fn docker_retries(error: &ApiError) -> bool {
     let usual = DOCKER_ENDS_AT.iter().find(|(code, _)| *code == error.code);
     usual.is_none_or(|(_, text)| error.detail.is_none() && error.message == *text)
