@@ -1,4 +1,4 @@
-//! A registry in a bucket: which buckets it starts on, and that content goes in and comes out.
+//! A registry in a bucket: which buckets are accepted, and that content round-trips.
 
 use std::fs;
 use std::process::Command;
@@ -232,7 +232,7 @@ async fn push_blob(server: &TestServer, size: usize) -> (Bytes, String) {
     (bytes, format!("/v2/a/blobs/{digest}"))
 }
 
-/// GETs what a client was sent to, as it does: without anything that it told the registry.
+/// GETs a redirect target as a client does: without its headers for the registry.
 async fn follow(server: &S3Server, answer: &Response) -> Response {
     let location = answer.header("Location").unwrap();
     let target = location.strip_prefix(&server.endpoint()).expect("the bucket's own address");

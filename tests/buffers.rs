@@ -145,7 +145,7 @@ async fn fixed_bodies_that_do_not_come_stop_nobody() {
     server.stop().await;
 }
 
-/// Who finds no room is told when to try again, and it is counted.
+/// A request without room gets 429 with Retry-After, and is counted.
 #[tokio::test]
 async fn fixed_manifest_that_finds_no_room_is_refused() {
     const MANIFEST_BYTES: usize = 4 << 20;

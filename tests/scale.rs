@@ -111,7 +111,7 @@ impl Interceptor for Counter {
     }
 }
 
-/// What a run asked of the store.
+/// Store requests of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Requests {
     lists: u64,
@@ -303,7 +303,7 @@ impl Census {
         census
     }
 
-    /// The same once what nothing keeps is gone; of bytes, once that was listed.
+    /// The same after unreferenced content was deleted; for bytes, after their keys were listed.
     fn without_loose(&self) -> Self {
         let mut rest = self.clone();
         rest.links -= self.candidates();
@@ -385,7 +385,7 @@ impl Census {
     fn next_to_remove_bytes(&self, rest: &Self, size: Size) -> Requests {
         let queues = self.shards.values().filter(|(_, loose)| *loose > 0).count() as u64;
         let mut all = rest.next(size, 0);
-        // What was noted of links that are gone is read as well, and their bytes are listed once.
+        // The queue entries of deleted links are read as well, and their bytes are listed once.
         all.gets += self.link_segments() - rest.link_segments() + queues;
         // Of the quarantine, what is in it once.
         all.lists += pages(self.bytes) - pages(rest.bytes) + self.candidates() + 1;

@@ -135,7 +135,7 @@ async fn every_answer_has_a_request_id_and_the_apis_its_version() {
     }
 }
 
-/// Somebody may have pushed a page with a script; the origin of the registry must not run it.
+/// A pushed page may contain a script, which must not run in the registry's origin.
 #[tokio::test]
 async fn c21_what_was_pushed_is_no_page_of_the_registry() {
     let app = app(Settings::default()).await;
@@ -449,7 +449,7 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
     let settings = Settings { cache_bytes: 0, ..Settings::default() };
     let app = App::build(settings, store.clone()).await.unwrap();
     push(&app, b"hello").await;
-    // Another test may have been the first to come by a line, and have found nobody to tell.
+    // Another test may have registered the callsite first, without a subscriber.
     tracing::callsite::rebuild_interest_cache();
     log.take();
 
@@ -573,7 +573,7 @@ async fn a_client_that_asks_before_it_sends_is_refused_before_it_sends() {
     assert!(read_all(&mut stream).await.starts_with("HTTP/1.1 201 "));
 }
 
-/// A client that goes away after its last byte does not leave its push half done.
+/// A push completes even if the client disconnects after its last byte.
 #[tokio::test]
 async fn a_push_goes_on_without_its_client_and_a_shutdown_waits_for_it() {
     let store = Arc::new(GateStore::new(Arc::new(MemoryStore::new())));

@@ -62,7 +62,7 @@ async fn one_fault(attempt: Attempt, fault: S3Fault, n: u64, context: &str) -> b
     let outcome = attempt.run(&mut harness).await;
     server.remove_all();
     if let Err(error) = outcome {
-        // It cannot be known what became of a Create that met somebody else's record.
+        // The outcome of a Create that meets another writer's record is unknown.
         let what = format!("{error:?}");
         assert!(what.contains(DOUBT), "{context}: was noticed: {what}");
         harness.check().await;

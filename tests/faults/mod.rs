@@ -76,7 +76,7 @@ async fn one_fault(attempt: Attempt, shape: Shape, fault: Fault, context: &str) 
     hit
 }
 
-/// Whether a client is told that trying again helps, rather than that something is not there.
+/// Whether the response allows a retry, rather than reporting absence.
 fn is_of_the_store(error: &Error) -> bool {
     matches!(error, Error::Store(_) | Error::Busy { .. } | Error::Interrupted { .. })
 }

@@ -1,4 +1,4 @@
-//! Three instances on one bucket, and what goes wrong with the bucket while they work.
+//! Three instances on one bucket with injected faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ impl Cluster {
         self.instances.iter().map(TestServer::client).collect()
     }
 
-    /// Puts three others in their place, who remember nothing.
+    /// Restarts all instances, with empty caches.
     pub(crate) async fn replace(&mut self) {
         let others = start(&self.bucket, &self.settings).await;
         for old in std::mem::replace(&mut self.instances, others) {
@@ -80,7 +80,7 @@ fn store(bucket: &S3Server, patience: Duration) -> Arc<dyn Store> {
     Arc::new(TombstoneStore::new(store, jreg_registry::may_come_back))
 }
 
-/// What goes wrong.
+/// The injected faults.
 pub(crate) struct BucketFaults {
     rules: Vec<(&'static str, InjectedRule)>,
     held: InjectedRule,
@@ -137,7 +137,7 @@ impl BucketFaults {
         }
     }
 
-    /// Ends all that goes wrong, and waits until nothing is on its way any more.
+    /// Ends all faults, and waits until no request is in flight.
     pub(crate) async fn end(&self, bucket: &S3Server) {
         bucket.remove_all();
         self.gate.open();

@@ -26,9 +26,9 @@ const UPLOAD_AGE_MAX: Duration = Duration::from_secs(8 * 3600);
 /// How long a cached entry is trusted, by instance.
 const TRUST: [Duration; INSTANCES] = [Duration::ZERO, Duration::from_secs(60), Duration::ZERO];
 
-/// Which store everybody shares.
+/// The store that all instances share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Backend {
     Memory,
     /// The emulator of S3.
     Bucket,
@@ -59,10 +59,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn new(place: Place, removal: Removal, seed: u64) -> Self {
+    pub(crate) async fn new(place: Backend, removal: Removal, seed: u64) -> Self {
         let server = match place {
-            Place::Memory => None,
-            Place::Bucket => Some(Arc::new(server(removal, seed).await)),
+            Backend::Memory => None,
+            Backend::Bucket => Some(Arc::new(server(removal, seed).await)),
         };
         let schedule = Arc::new(FaultSchedule::new(seed, server.clone()));
         let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);
@@ -140,7 +140,7 @@ impl Cluster {
         }
     }
 
-    /// Puts others in the place of all instances, who remember nothing.
+    /// Restarts all instances, with empty caches.
     pub(crate) fn replace(&self) {
         self.instances.iter().for_each(|instance| *instance.lock().unwrap() = None);
     }

@@ -22,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// How late a write may land.
 const DELAY_MAX: Duration = Duration::from_secs(15 * 60);
-/// The most that is remembered to explain a failure.
+/// Maximum number of events kept to explain a failure.
 const LINES_MAX: usize = 100_000;
 /// How many requests one phase of the schedule lasts.
 const PHASE_REQUESTS: u64 = 3000;
@@ -151,7 +151,7 @@ impl FaultSchedule {
         self.clock.now()
     }
 
-    /// From now on nothing goes wrong, and time stands unless a test moves it.
+    /// Ends all faults; the clock stands still unless a test advances it.
     pub(crate) async fn stop_faults(&self) {
         self.is_quiet.store(true, Ordering::SeqCst);
         let _alone = self.flight.write().await;
@@ -278,7 +278,7 @@ impl FaultSchedule {
         self.release_before(self.now() + 2 * DELAY_MAX).await;
     }
 
-    /// Remembers what happened, in case of a failure.
+    /// Records an event, in case of a failure.
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
         let since = self.clock.monotonic().as_secs();
         let mut lines = self.lines.lock().unwrap();
@@ -288,7 +288,7 @@ impl FaultSchedule {
         lines.push_back(format!("{since:>8} {}", what()));
     }
 
-    /// Ends the test, with all that is remembered about these words.
+    /// Fails the test, with all recorded events that contain these words.
     pub(crate) fn violation(&self, what: &str, about: &[&str]) -> ! {
         let lines = self.lines.lock().unwrap();
         let of_interest = |line: &&String| about.iter().any(|word| line.contains(word));

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use jreg_access::limits::ByteAccount;
-use jreg_access::{Asker, Authorized, RefusedRequest};
+use jreg_access::{Authorized, RefusedRequest, RequestInfo};
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::slots::ResponseSlots;
 use jreg_net::server::{AuthorizedBefore, Request, RequestMemory, Response};
@@ -68,7 +68,7 @@ async fn perform(
     let peer = exchange.client().address;
     let changes = changes(&endpoint);
     let record = PendingAuditRecord::of(context, exchange, &endpoint, &parts.headers, changes);
-    let access = match context.gate.admit(asker(&parts, exchange), &endpoint).await {
+    let access = match context.gate.admit(request_info(&parts, exchange), &endpoint).await {
         Ok(access) => access,
         Err(refused) => return refuse(context, exchange, record, refused).await,
     };
@@ -166,7 +166,7 @@ async fn refuse(
     record: Option<PendingAuditRecord>,
     RefusedRequest { error, auth }: RefusedRequest,
 ) -> Result<Response, ApiError> {
-    let identity = auth.map(|auth| auth.bearer.identity.clone());
+    let identity = auth.map(|auth| auth.principal.identity.clone());
     if let Some(identity) = &identity {
         exchange.is_by(identity.to_string(), None);
         context.limits.count_identity(identity, exchange.network())?;
@@ -183,12 +183,12 @@ async fn refuse(
 }
 
 /// Who asks, as the request shows it.
-pub(super) fn asker(parts: &Parts, exchange: &ObservedRequest) -> Asker {
+pub(super) fn request_info(parts: &Parts, exchange: &ObservedRequest) -> RequestInfo {
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let client = exchange.client();
     let forwarded = client.host.as_deref();
-    Asker {
+    RequestInfo {
         headers: parts.headers.clone(),
         host: forwarded.or(authority).or(host).map(str::to_owned),
         peer: client.address,

@@ -5,6 +5,8 @@
 //! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `base`). `exchange` observes all of
 //! them, `error` is the one place where a failure becomes an answer.
 
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
+
 mod api;
 mod base;
 mod blobs;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_access::limits::ClientLimits;
-use jreg_access::{Gate, Guard};
+use jreg_access::{AccessGuard, RegistryGate};
 use jreg_net::server::{AddressBudget, Body, Request, RequestHandler, Response, ResponseFuture};
 use jreg_net::tls::Tls;
 use jreg_registry::MemoryBudget;
@@ -123,9 +125,9 @@ impl HttpOptions {
 #[derive(Debug)]
 pub struct Context {
     /// The way to the registry.
-    pub gate: Gate,
+    pub gate: RegistryGate,
     /// Who keeps it, if clients are asked who they are.
-    pub guard: Option<Arc<Guard>>,
+    pub guard: Option<Arc<AccessGuard>>,
     /// What TLS is spoken with, if it is.
     pub tls: Option<Arc<Tls>>,
     /// Where decisions are written.

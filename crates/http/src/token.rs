@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
-use jreg_access::{AuthError, Guard, IssuedToken, TokenProof, TokenRequest};
+use jreg_access::{AccessGuard, AuthError, IssuedToken, TokenProof, TokenRequest};
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
 use jreg_net::server::{Body, HeldMemory, Request, RequestMemory, Response};
 use jreg_oci::ErrorCode;
@@ -69,12 +69,12 @@ async fn issue(
             TokenParameters::of_query(query, &parts.headers, guard)?
         }
     };
-    let asker = api::asker(&parts, exchange);
+    let request_info = api::request_info(&parts, exchange);
     let TokenParameters { proof, scopes, offline, is_workload } = asked;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = TokenScope::parse(scopes.iter().map(String::as_str));
-    let token = guard.exchange(TokenRequest { proof, scope, scoped, offline, asker }).await;
+    let token = guard.exchange(TokenRequest { proof, scope, scoped, offline, request_info }).await;
     let token = token.map_err(|error| match is_workload {
         true => workload::refused(error),
         false => error.into(),
@@ -182,7 +182,7 @@ impl<'a> FormParameters<'a> {
     }
 
     /// A token is for the registry that issues it, and for no other.
-    fn check_service(&self, guard: &Guard) -> Result<(), ApiError> {
+    fn check_service(&self, guard: &AccessGuard) -> Result<(), ApiError> {
         match self.get("service") {
             None => Ok(()),
             Some(service) if service.is_empty() || service == guard.service() => Ok(()),
@@ -192,7 +192,7 @@ impl<'a> FormParameters<'a> {
 }
 
 impl TokenParameters {
-    fn of_query(query: &str, headers: &HeaderMap, guard: &Guard) -> Result<Self, ApiError> {
+    fn of_query(query: &str, headers: &HeaderMap, guard: &AccessGuard) -> Result<Self, ApiError> {
         let parameters = FormParameters::of(query);
         parameters.check_service(guard)?;
         let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
@@ -210,7 +210,7 @@ impl TokenParameters {
         Ok(Self { proof, scopes: parameters.scopes(), offline, is_workload: false })
     }
 
-    fn of_form(form: &str, guard: &Guard) -> Result<Self, ApiError> {
+    fn of_form(form: &str, guard: &AccessGuard) -> Result<Self, ApiError> {
         let parameters = FormParameters::of(form);
         if parameters.get("grant_type") == Some(workload::GRANT_TYPE) {
             return workload::asked(&parameters, guard);

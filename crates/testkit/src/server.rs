@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jreg::app::App;
-use jreg_access::{Authorizer, Open};
+use jreg_access::{AllowAll, Authorizer};
 use jreg_config::Settings;
 use jreg_net::server::{RunningServer, ServerEnding};
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
@@ -47,7 +47,7 @@ impl Default for ServerSpec {
         Self {
             settings: Settings::default(),
             store: StoreKind::default(),
-            authorizer: Arc::new(Open),
+            authorizer: Arc::new(AllowAll),
         }
     }
 }
