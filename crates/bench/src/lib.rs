@@ -15,7 +15,7 @@
 mod args;
 mod auth;
 mod client;
-mod collector;
+mod gc_command;
 mod content;
 mod drive;
 mod error;

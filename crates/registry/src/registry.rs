@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_format_and_a_damaged_marker_are_told_apart() {
+    async fn another_format_and_a_damaged_marker_are_distinguished() {
         assert_eq!(
             open(r#"{"format":7}"#).await,
             "the store has format version 7, this jreg knows 1"

@@ -229,7 +229,7 @@ pub async fn delete_removes_whatever_is_there(store: Arc<dyn Store>) {
 }
 
 /// A delete of a version removes only that version; any other, or absence, is `Precondition`.
-pub async fn delete_of_a_version_spares_others(store: Arc<dyn Store>) {
+pub async fn delete_of_a_version_keeps_others(store: Arc<dyn Store>) {
     let old = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap().etag;
     let new = store.put(&key("a"), "2".into(), PutMode::Overwrite).await.unwrap().etag;
     assert_eq!(kind(store.delete(&key("a"), Some(&old)).await), ErrorKind::Precondition);

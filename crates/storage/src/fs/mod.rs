@@ -706,7 +706,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn upload_whose_bytes_did_not_sync_is_gone() {
+    async fn upload_whose_bytes_did_not_sync_is_not_found() {
         let (_root, store) = open();
         let key = "bulk/object".parse().unwrap();
         let mut upload = store.create_multipart(&key, 1, 1024).await.unwrap();

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_believed_while_its_file_is_the_same() {
+    fn a_record_is_cached_while_its_file_is_the_same() {
         let known = RecordCache::new(1024 * 1024);
         let (file, record) = read(10);
         known.set(&key(1), record.clone());

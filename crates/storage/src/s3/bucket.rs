@@ -287,7 +287,7 @@ impl BucketClient {
             }
             // The text only explains: without it the status still says enough.
             let body = whole(answer.body, ERROR_BYTES_MAX).await.unwrap_or_default();
-            Err(S3Failure::of_answer(answer.status, &answer.headers, &body))
+            Err(S3Failure::of_response(answer.status, &answer.headers, &body))
         };
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }

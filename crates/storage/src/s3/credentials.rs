@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_without_an_answer_is_waited_for_once() {
+    async fn a_renewal_without_a_response_is_waited_for_once() {
         let keys = keys([Ok("one")]);
         assert_eq!(id(&keys).await, "one");
         let start = Instant::now();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_any_keys_the_failure_is_told() {
+    async fn without_any_keys_the_failure_is_returned() {
         let keys = keys([failure(), Ok("one")]);
         assert!(keys.get().await.is_err());
         assert_eq!(id(&keys).await, "one");

@@ -93,7 +93,7 @@ impl GateStore {
     }
 
     /// Holds calls like this back after they were applied, before they are answered.
-    pub fn hold_answer(
+    pub fn hold_response(
         &self,
         matches: impl Fn(&Call) -> bool + Send + Sync + 'static,
     ) -> HeldCalls {

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_let_go_first_is_first() {
+    async fn the_actor_released_first_is_first() {
         let stage = ScheduleBench::new();
         let (one, two) = (stage.writer(1, "one"), stage.writer(2, "two"));
         stage.schedule.settle().await;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn request_that_travels_for_too_long_is_not_applied_but_an_answer_may() {
+    async fn request_that_travels_for_too_long_is_not_applied_but_a_response_may() {
         let stage = ScheduleBench::new();
         let late = stage.writer(1, "late");
         stage.schedule.settle().await;

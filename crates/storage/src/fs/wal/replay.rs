@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_the_folder_is_named() {
+    fn the_log_cannot_write_outside_the_folder() {
         for path in ["../a", "/a", "a//b", "a/./b", ""] {
             assert!(below(Path::new("/root"), path).is_err(), "{path}");
         }
