@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use jreg_auth::{Keyring, KeyringError};
 use jreg_registry::signing_keys;
-use jreg_storage::{Clock, PutMode, Store};
+use jreg_storage::{Clock, PutMode, Store, SwapRetries};
 use tokio::sync::Mutex;
 
 /// How long after a read an unknown key leads to another: whoever invents key ids must not make
 /// an instance read all the time. A new key signs only minutes after it was stored, so one that is
 /// known to others is found by the read before.
 const REREAD_MIN: Duration = Duration::from_secs(1);
-/// How often it is tried again when another instance writes at the same time.
-const ATTEMPTS_MAX: u32 = 5;
 
 /// The keys of our own tokens.
 #[derive(Debug)]
@@ -97,7 +95,8 @@ impl Signing {
         lifetime: Duration,
     ) -> Result<Keyring, SigningError> {
         let key = signing_keys();
-        for _ in 0..ATTEMPTS_MAX {
+        let mut retries = SwapRetries::default();
+        while retries.next().await {
             let (next, mode) = match store.get(&key).await {
                 Ok(record) => {
                     let ring = Keyring::of_bytes(&record.bytes)?;

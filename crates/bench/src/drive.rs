@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 
 use crate::client::ByteCounter;
-use crate::gc_command::GcCommand;
 use crate::error::BenchError;
 use crate::failure::OperationError;
 use crate::fixtures::Fixtures;
+use crate::gc_command::GcCommand;
 use crate::histogram::Histogram;
 use crate::job::WorkloadJob;
 use crate::measured::{BenchRun, FORMAT, Latency, WorkloadResult};

@@ -22,7 +22,7 @@ pub struct UploadId {
 
 /// Why a string is not an upload id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{id:?} is not the id of an upload: it must be one that this registry gave out")]
+#[error("{id:?} is not the id of an upload: it must be one that this registry issued")]
 pub struct InvalidUploadId {
     id: String,
 }

@@ -1,4 +1,4 @@
-//! Slow reads that are hedged: when, how often at most, and whose response counts.
+//! Hedged reads: when, how often at most, and which response counts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -81,7 +81,7 @@ async fn two_gc_runs(stays: bool) -> InterleavedScenario {
 
 #[test]
 fn two_pushes_and_two_gc_runs() {
-    whole("two collectors", two_gc_runs);
+    whole("two GC runs", two_gc_runs);
 }
 
 async fn uploads(stays: bool) -> InterleavedScenario {

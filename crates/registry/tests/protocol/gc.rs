@@ -619,7 +619,8 @@ async fn a_duplicate_that_misses_its_window_does_not_end_the_run() {
     }
     bench.clock.advance(2 * DAY);
     // To make sure of the one that the other is to follow.
-    let mut swap = bench.gate.hold_response(|c| c.operation == "put" && c.key.starts_with("links/"));
+    let mut swap =
+        bench.gate.hold_response(|c| c.operation == "put" && c.key.starts_with("links/"));
     let late = async {
         swap.reached(1).await;
         bench.clock.advance(6 * MINUTE);

@@ -18,7 +18,7 @@ pub async fn absent_keys_are_not_found(store: Arc<dyn Store>) {
     }
 }
 
-/// What was written is read, with the etag that the write answered.
+/// What was written is read, with the etag that the write returned.
 pub async fn created_record_is_read_back(store: Arc<dyn Store>) {
     let written = store.put(&key("a/b"), "bytes".into(), PutMode::Create).await.unwrap();
     let record = store.get(&key("a/b")).await.unwrap();

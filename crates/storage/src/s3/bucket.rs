@@ -357,8 +357,8 @@ fn client_options(options: &S3Options) -> Result<ClientOptions, S3OpenError> {
     Ok(client)
 }
 
-/// The certificates in a file, each of them good enough to vouch for others: the client would
-/// find that out too, and not say which file it was.
+/// The certificates in a file, each usable as a CA: the client would check that too, but not report
+/// which file it was.
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Box<dyn Error + Send + Sync>> {
     let pem = std::fs::read(path)?;
     let mut certificates = Vec::new();

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{Error, ErrorKind};
 
-/// What is known after a failure.
+/// What a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureClass {
     /// The key is absent.
@@ -33,7 +33,7 @@ pub(super) enum FailureClass {
     Throttled,
     /// The request never left.
     Unsent,
-    /// The store failed or its response was lost: whatever was asked may have happened.
+    /// The store failed or its response was lost: the request may have taken effect.
     Unsure,
     /// The clocks are too far apart, or the window of the write has closed; nothing was written.
     Skewed,
@@ -150,7 +150,7 @@ impl S3Failure {
     }
 }
 
-/// What the store said of a failure.
+/// The store's error message.
 #[derive(Debug)]
 struct ErrorResponse {
     status: StatusCode,
