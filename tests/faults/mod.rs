@@ -24,7 +24,7 @@ type MakeFault = fn() -> Fault;
 const FAULTS: [(&str, MakeFault); 3] = [
     ("throttled", || Fault::fail(ErrorKind::Throttled)),
     ("unavailable", || Fault::fail(ErrorKind::Unavailable)),
-    ("answer lost", || Fault::lose_answer(ErrorKind::Unavailable)),
+    ("answer lost", || Fault::lose_response(ErrorKind::Unavailable)),
 ];
 
 fn block_on(test: impl Future<Output = ()>) {

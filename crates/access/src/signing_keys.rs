@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use jreg_auth::{Keyring, KeyringError};
 use jreg_registry::signing_keys;
-use jreg_storage::{Clock, PutMode, Store};
+use jreg_storage::{Clock, PutMode, Store, SwapRetries};
 use tokio::sync::Mutex;
 
 /// Minimum time between reads that an unknown key id causes: tokens with invented key ids must not
 /// cause a read each. A new key signs only minutes after it was stored, so a key that other
 /// instances use is found in time.
 const REREAD_MIN: Duration = Duration::from_secs(1);
-/// Maximum attempts of a write that conflicts with other instances.
-const ATTEMPTS_MAX: u32 = 5;
 
 #[derive(Debug)]
 pub(super) struct SigningKeys {
@@ -95,7 +93,8 @@ impl SigningKeys {
         lifetime: Duration,
     ) -> Result<Keyring, SigningError> {
         let key = signing_keys();
-        for _ in 0..ATTEMPTS_MAX {
+        let mut retries = SwapRetries::default();
+        while retries.next().await {
             let (next, mode) = match store.get(&key).await {
                 Ok(record) => {
                     let ring = Keyring::of_bytes(&record.bytes)?;

@@ -415,14 +415,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_waited_for_and_what_is_wrong_is_refused() {
+    fn incomplete_responses_are_awaited_and_malformed_ones_rejected() {
         assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Le", false).unwrap().is_none());
         assert!(parse(b"SSH-2.0-OpenSSH\r\n\r\n", false).is_err());
         assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", false).is_err());
     }
 
     #[test]
-    fn a_challenge_for_a_token_goes_before_others() {
+    fn a_bearer_challenge_takes_precedence() {
         for order in [["Basic realm=x", "Bearer realm=y"], ["Bearer realm=y", "Basic realm=x"]] {
             let [one, other] = order.map(|text| Some(text.to_owned()));
             assert_eq!(choose(one, other).unwrap(), "Bearer realm=y");

@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever_and_who_waits_is_counted() {
+    async fn waits_are_bounded_and_counted() {
         let budget = budget(2 * PART);
         let all = budget.take(2 * PART).await.unwrap();
         let mut second = Box::pin(budget.take(1));

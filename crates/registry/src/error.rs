@@ -53,7 +53,7 @@ pub enum Error {
         actual: Digest,
     },
     /// The body is shorter or longer than was announced.
-    #[error("{actual} bytes came, {expected} were announced")]
+    #[error("{actual} bytes received, {expected} announced")]
     SizeMismatch {
         /// What Content-Length or Content-Range said.
         expected: u64,

@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_uploads_are_told_apart() {
+    fn keys_of_uploads_are_distinguished() {
         let now = std::time::SystemTime::now();
         for algorithm in [None, Some(Algorithm::Sha512)] {
             let id = UploadId::new(now, algorithm);

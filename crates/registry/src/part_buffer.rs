@@ -343,7 +343,7 @@ mod tests {
 
     /// If the empty buffer kept a share, the memory would stay for as long as the upload waits.
     #[test]
-    fn memory_goes_with_what_was_taken() {
+    fn memory_is_freed_with_the_taken_bytes() {
         let mut buffer = mappings().buffer();
         buffer.reserve(MAPPED_BYTES_MIN - 1);
         buffer.extend_from_slice(b"some");

@@ -80,7 +80,7 @@ pub enum OpenError {
         known: u32,
     },
     /// The mark of a registry's store is not what any version wrote.
-    #[error("jreg.json is damaged: {found:?} names no format version")]
+    #[error("jreg.json is damaged: {found:?} has no format version")]
     Damaged {
         /// How it begins.
         found: String,
@@ -303,13 +303,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_format_and_a_damaged_marker_are_told_apart() {
+    async fn another_format_and_a_damaged_marker_are_distinguished() {
         assert_eq!(
             open(r#"{"format":7}"#).await,
             "the store has format version 7, this jreg knows 1"
         );
         for marker in ["", "{}", "not JSON"] {
-            let expected = format!("jreg.json is damaged: {marker:?} names no format version");
+            let expected = format!("jreg.json is damaged: {marker:?} has no format version");
             assert_eq!(open(marker).await, expected);
         }
     }

@@ -101,7 +101,7 @@ impl Core {
     pub(crate) async fn complete_parts(&self, parts: &Multipart) -> Result<bool> {
         match self.store.complete_multipart(parts).await {
             Ok(()) => Ok(true),
-            Err(error) if is_gone_or_done(error.kind()) => Ok(false),
+            Err(error) if is_absent_or_done(error.kind()) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -194,7 +194,7 @@ impl OpenUpload {
     }
 }
 
-fn is_gone_or_done(kind: ErrorKind) -> bool {
+fn is_absent_or_done(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
 }
 

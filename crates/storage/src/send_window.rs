@@ -1,10 +1,10 @@
 //! [`SendWindow`]: until when a write may leave for the store.
 //!
-//! A writer that relies on what it read looks at the clock before it writes. The machine may sleep
-//! between that look and the moment when the request is signed: the signature would carry the time
-//! after the sleep, and the store would take a write that is taken for dead. So a store whose
-//! requests travel looks at the clock once more, after the request is signed and before it is sent:
-//! a sleep after that look leaves a signature that has expired.
+//! A writer that relies on a record checks the clock before it writes. The machine may sleep
+//! between that check and the moment when the request is signed: the signature would carry the time
+//! after the sleep, and the store would take a write that is taken for dead. So a remote store
+//! checks the clock once more, after the request is signed and before it is sent: a sleep after
+//! that check leaves a signature that has expired.
 //!
 //! The window belongs to the task that writes, not to a call of the trait, so that whatever is put
 //! around a store passes it on.

@@ -60,7 +60,7 @@ impl CoalescedBench {
     async fn held(&self, applied: bool) -> (HeldCalls, BoxFuture<'static, Read>) {
         let is_read = |call: &jreg_storage::testing::Call| call.operation == "get";
         let mut held = match applied {
-            true => self.gate.hold_answer(is_read),
+            true => self.gate.hold_response(is_read),
             false => self.gate.hold(is_read),
         };
         let first = self.reader("k");
@@ -96,7 +96,7 @@ async fn readers_one_after_the_other_ask_each() {
 }
 
 #[tokio::test]
-async fn those_who_come_meanwhile_share_one_request() {
+async fn concurrent_readers_share_one_request() {
     let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     let others = bench.readers(64);
@@ -108,7 +108,7 @@ async fn those_who_come_meanwhile_share_one_request() {
 }
 
 #[tokio::test]
-async fn who_comes_after_a_write_sees_it() {
+async fn a_reader_after_a_write_sees_it() {
     let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(true).await;
     bench.write("new").await;
@@ -120,11 +120,11 @@ async fn who_comes_after_a_write_sees_it() {
 
 /// A request that was sent for several admits no more readers, either.
 #[tokio::test]
-async fn who_comes_after_a_write_does_not_join_a_shared_request_that_was_sent() {
+async fn a_reader_after_a_write_does_not_join_a_sent_request() {
     let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(true).await;
     let others = bench.readers(2);
-    let mut applied = bench.gate.hold_answer(|call| call.operation == "get");
+    let mut applied = bench.gate.hold_response(|call| call.operation == "get");
     drop(first);
     held.release();
     let others = tokio::spawn(join_all(others));
@@ -137,7 +137,7 @@ async fn who_comes_after_a_write_does_not_join_a_shared_request_that_was_sent() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_hangs_holds_nobody_up() {
+async fn a_hanging_request_delays_no_other_reader() {
     let bench = CoalescedBench::new(GATHER_MAX).await;
     let (mut held, hanging) = bench.held(false).await;
     let answers = tokio::spawn(join_all(bench.readers(8)));
@@ -150,7 +150,7 @@ async fn a_request_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn when_the_first_goes_away_the_others_ask() {
+async fn when_the_first_is_dropped_the_others_send_a_request() {
     let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     let others = bench.readers(3);
@@ -162,7 +162,7 @@ async fn when_the_first_goes_away_the_others_ask() {
 
 /// The reader that is polled first drives the request; it continues without that reader.
 #[tokio::test]
-async fn when_one_of_those_who_share_goes_away_the_request_goes_on() {
+async fn when_one_sharing_reader_is_dropped_the_request_continues() {
     let bench = CoalescedBench::new(LONG).await;
     let (mut held, first) = bench.held(false).await;
     let mut others = bench.readers(3);
@@ -177,7 +177,7 @@ async fn when_one_of_those_who_share_goes_away_the_request_goes_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_readers_who_all_go_away() {
+async fn dropped_readers_leave_no_state() {
     let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     drop(bench.readers(3));
@@ -191,7 +191,7 @@ async fn nothing_is_left_of_readers_who_all_go_away() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_to_those_who_shared_the_request_only() {
+async fn a_failure_reaches_only_readers_that_shared_the_request() {
     let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     let others = bench.readers(3);
@@ -213,7 +213,7 @@ async fn readers_of_other_keys_do_not_wait() {
 }
 
 #[tokio::test]
-async fn absence_is_told_to_all() {
+async fn absence_reaches_all_sharing_readers() {
     let bench = CoalescedBench::new(LONG).await;
     let gate = bench.gate.hold(|call| call.operation == "get");
     let readers = [bench.reader("absent"), bench.reader("absent"), bench.reader("absent")];

@@ -61,7 +61,7 @@ mod gate {
 }
 
 #[tokio::test]
-async fn observer_is_told_of_every_call_and_its_end() {
+async fn observer_sees_every_call_and_its_end() {
     let notes = Arc::new(DecoratorObservations::default());
     let store = MeteredStore::new(memory(), notes.clone());
     put(&store, "a", "1").await.unwrap();
@@ -78,7 +78,7 @@ async fn observer_is_told_of_every_call_and_its_end() {
 }
 
 #[tokio::test]
-async fn observer_is_told_of_a_stream_that_breaks() {
+async fn observer_sees_a_stream_that_breaks() {
     let faulty = FaultyStore::new(memory());
     put(&faulty, "a", "12345").await.unwrap();
     faulty.inject(Fault::cut_stream(2, ErrorKind::Unavailable));
@@ -102,9 +102,9 @@ async fn nth_call_fails_and_is_not_applied() {
 }
 
 #[tokio::test]
-async fn call_with_a_lost_answer_is_applied() {
+async fn call_with_a_lost_response_is_applied() {
     let store = FaultyStore::new(memory());
-    store.inject(Fault::lose_answer(ErrorKind::Unavailable).on(|call| call.key == "b"));
+    store.inject(Fault::lose_response(ErrorKind::Unavailable).on(|call| call.key == "b"));
     assert_eq!(put(&store, "a", "1").await, Ok(()));
     assert_eq!(put(&store, "b", "1").await, Err(ErrorKind::Unavailable));
     assert_eq!(get(&store, "b").await, Ok("1".into()));
@@ -168,9 +168,9 @@ async fn held_call_is_applied_only_when_released() {
 }
 
 #[tokio::test]
-async fn held_answer_is_of_a_call_that_was_applied() {
+async fn held_response_is_of_a_call_that_was_applied() {
     let store = Arc::new(GateStore::new(memory()));
-    let mut held = store.hold_answer(|call| call.operation == "put");
+    let mut held = store.hold_response(|call| call.operation == "put");
     let writer = tokio::spawn({
         let store = store.clone();
         async move { put(&*store, "a", "1").await }

@@ -1,5 +1,5 @@
-//! The log of the folder store: what it brings back after a power cut, of which nothing is assumed
-//! but that what was synced is there.
+//! The write-ahead log of the folder store: what replay restores after a power cut that keeps only
+//! synced data.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Slow reads that are hedged: when, how often at most, and whose response counts.
+//! Hedged reads: when, how often at most, and which response counts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -86,7 +86,7 @@ fn key(key: &str) -> Key {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_request_answers_for_a_slow_first() {
+async fn the_hedged_request_may_respond_first() {
     let bench = HedgeBench::after(200).await;
     let _held = bench.hold_next();
     let started = Instant::now();
@@ -105,7 +105,7 @@ async fn metadata_is_hedged_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_request_may_still_answer_first() {
+async fn the_first_request_may_still_respond_first() {
     let bench = HedgeBench::after(200).await;
     let held = bench.hold_all();
     let (answer, ()) = tokio::join!(bench.read(), async {
@@ -185,7 +185,7 @@ async fn what_is_saved_up_is_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_waits_for_the_other_answer() {
+async fn a_failure_waits_for_the_other_response() {
     let bench = HedgeBench::after(200).await;
     let _held = bench.hold_next();
     bench.faulty.inject(Fault::fail(ErrorKind::Unavailable).nth(2));
@@ -194,7 +194,7 @@ async fn a_failure_waits_for_the_other_answer() {
 
     let bench = HedgeBench::after(200).await;
     let held = bench.hold_all();
-    bench.faulty.inject(Fault::lose_answer(ErrorKind::Unavailable).nth(1));
+    bench.faulty.inject(Fault::lose_response(ErrorKind::Unavailable).nth(1));
     let (answer, ()) = tokio::join!(bench.read(), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         held.release();
@@ -203,7 +203,7 @@ async fn a_failure_waits_for_the_other_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn absence_is_an_answer() {
+async fn absence_is_a_response() {
     let bench = HedgeBench::after(200).await;
     let _held = bench.hold_next();
     let absent = bench.store.get(&key("absent")).await.unwrap_err();

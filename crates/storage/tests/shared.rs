@@ -81,7 +81,7 @@ async fn a_tombstone_is_not_revived_after_the_machine_slept() {
     let (gate, clock) = (GateStore::new(Arc::new(memory)), Arc::new(ManualClock::default()));
     let store = TombstoneStore::new(gate, is_record).with_clock(clock.clone());
     bury(&store, "a").await;
-    let mut read = store.inner().hold_answer(|call| call.operation == "get");
+    let mut read = store.inner().hold_response(|call| call.operation == "get");
     let sleeping = async {
         read.reached(1).await;
         clock.advance(Duration::from_secs(3600));

@@ -302,7 +302,7 @@ mod tests {
     const JSON: (&str, &str) = ("Content-Type", "application/json");
 
     #[test]
-    fn a_sound_answer_breaks_no_rule() {
+    fn a_correct_response_breaks_no_rule() {
         let request = Request::new("GET", "/v2/");
         assert_eq!(violations(&request, &answer(200, &[JSON], "{}")), Vec::<String>::new());
         let body = r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"no such blob","detail":{}}]}"#;

@@ -164,7 +164,7 @@ impl TemporaryKeyIssuer {
             self.failures.fetch_add(1, Ordering::SeqCst);
             (StatusCode::INTERNAL_SERVER_ERROR, String::new())
         } else {
-            match self.answer_if_allowed(request) {
+            match self.respond_if_allowed(request) {
                 Some(answer) => (StatusCode::OK, answer),
                 None => (StatusCode::FORBIDDEN, String::new()),
             }
@@ -174,7 +174,7 @@ impl TemporaryKeyIssuer {
         response
     }
 
-    fn answer_if_allowed(&self, request: &Parts) -> Option<String> {
+    fn respond_if_allowed(&self, request: &Parts) -> Option<String> {
         let shows =
             |name: &str, value: &str| request.headers.get(name).is_some_and(|shown| shown == value);
         let metadata = shows("x-aws-ec2-metadata-token", METADATA_TOKEN);

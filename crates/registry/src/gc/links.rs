@@ -16,7 +16,6 @@ use super::observer::GcPhase;
 use super::queue::GcQueue;
 use super::sweep::BlobLocations;
 use super::{CLOCK_ERROR, GcRun, REMOVALS_FREE, Result, last_key};
-use crate::attempts::ATTEMPTS_MAX;
 use crate::fingerprint::{self, Fingerprint, ListedVersion};
 use crate::keys::{self, ParsedKey};
 use crate::link::is_deleted;
@@ -25,6 +24,9 @@ use crate::rules::Rule;
 
 /// Maximum number of blobs at several locations that one run deduplicates.
 const DUPLICATES_MAX: usize = 10_000;
+
+/// Maximum number of times that the links to one blob are listed again while they change.
+const RELISTS_MAX: u32 = 24;
 
 /// Number of shards after which a run notes its position.
 const SHARDS_PER_NOTE: usize = 16;
@@ -265,7 +267,7 @@ impl GcRun<'_> {
     /// Marks the locations of the links to one blob, and once more if one of them was deleted
     /// meanwhile.
     async fn reread_links(&self, digest: &Digest, locations: &mut BlobLocations) -> Result<()> {
-        for _ in 0..ATTEMPTS_MAX {
+        for _ in 0..RELISTS_MAX {
             let mut has_moved = false;
             let mut pages = self.core.list_pages(keys::links(digest));
             while let Some(page) = pages.next().await? {

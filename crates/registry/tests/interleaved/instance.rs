@@ -208,7 +208,7 @@ impl TestInstance {
         match Box::pin(self.registry.collect_garbage(options, &watch)).await {
             // A deduplication may be too late.
             Ok(_) | Err(GcError::Registry(Error::Interrupted { .. } | Error::Store(_))) => {}
-            Err(error) => self.ledger.blame(format!("a collector gave up: {error}")),
+            Err(error) => self.ledger.blame(format!("a GC run gave up: {error}")),
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Actor {
     name: &'static str,
     /// Its requests may be as late as they like, because it may be as slow before it sends them;
     /// but for those that deduplicate links, which are writes like a client's.
-    is_collector: bool,
+    is_gc: bool,
     act: ActorWork,
 }
 
@@ -60,19 +60,15 @@ pub(crate) fn client<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Actor { name, is_collector: false, act: Arc::new(move |instance| act(instance).boxed()) }
+    Actor { name, is_gc: false, act: Arc::new(move |instance| act(instance).boxed()) }
 }
 
 /// An instance that collects, or reaps.
-pub(crate) fn collector<F>(act: impl Fn(TestInstance) -> F + Send + Sync + 'static) -> Actor
+pub(crate) fn gc_actor<F>(act: impl Fn(TestInstance) -> F + Send + Sync + 'static) -> Actor
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Actor {
-        name: "collector",
-        is_collector: true,
-        act: Arc::new(move |instance| act(instance).boxed()),
-    }
+    Actor { name: "GC", is_gc: true, act: Arc::new(move |instance| act(instance).boxed()) }
 }
 
 /// A store with what was pushed to it, at some time.
@@ -238,13 +234,13 @@ impl InterleavedScenario {
     }
 
     fn stop_rules(&self, actor: &Actor) -> StopRules {
-        let passes = match actor.is_collector && !self.stops_notes {
+        let passes = match actor.is_gc && !self.stops_notes {
             true => |call: &Call| call.key.starts_with("gc/") || call.key == "jreg.json",
             false => |call: &Call| call.key == "jreg.json",
         };
         // A GC run asks the store what time it is.
-        let stops_responses = self.stops_responses && !actor.is_collector;
-        let must_arrive_in_time: fn(&Call) -> bool = match actor.is_collector {
+        let stops_responses = self.stops_responses && !actor.is_gc;
+        let must_arrive_in_time: fn(&Call) -> bool = match actor.is_gc {
             true => |call| call.operation == "put" && call.key.starts_with("links/"),
             false => |_| true,
         };

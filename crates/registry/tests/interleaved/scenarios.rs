@@ -6,7 +6,7 @@ use jreg_registry::{Rule, UploadId};
 
 use crate::content::{bare_image, bytes, image, index, referrer};
 use crate::instance::{TestInstance, eager, eager_for_untagged};
-use crate::scenario::{Actor, InitialStore, InterleavedScenario, client, collector};
+use crate::scenario::{Actor, InitialStore, InterleavedScenario, client, gc_actor};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -14,11 +14,11 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const OLD: Duration = Duration::from_secs(2 * 3600 + 120);
 
 fn collects() -> Actor {
-    collector(async |instance| instance.collect(&eager()).await)
+    gc_actor(async |instance| instance.collect(&eager()).await)
 }
 
 fn collects_untagged() -> Actor {
-    collector(async |instance| instance.collect(&eager_for_untagged()).await)
+    gc_actor(async |instance| instance.collect(&eager_for_untagged()).await)
 }
 
 /// A client that closes an upload and pushes an image of it.
@@ -101,7 +101,7 @@ pub(crate) async fn mount_of_old_blob(stays: bool) -> InterleavedScenario {
 }
 
 fn collects_twice() -> Actor {
-    collector(async |instance| {
+    gc_actor(async |instance| {
         instance.collect(&eager()).await;
         instance.pass(HOUR);
         instance.collect(&eager()).await;
@@ -388,7 +388,7 @@ pub(crate) async fn close_and_reap(stays: bool, length: usize) -> InterleavedSce
     let start = start.await;
     let id = id.get().unwrap().clone();
     let closer = closes_upload("closer", id, length, "v1");
-    let reaper = collector(async |instance| instance.reap().await);
+    let reaper = gc_actor(async |instance| instance.reap().await);
     let mut scenario = InterleavedScenario::new(start, vec![closer, reaper]);
     (scenario.ticks, scenario.stops_responses) = (vec![22 * MINUTE], true);
     scenario
@@ -419,7 +419,7 @@ pub(crate) async fn slow_upload(stays: bool) -> InterleavedScenario {
 }
 
 pub(crate) fn sweeps_twice() -> Actor {
-    collector(async |instance| {
+    gc_actor(async |instance| {
         instance.collect(&eager()).await;
         instance.pass(OLD);
         instance.collect(&eager()).await;
@@ -443,13 +443,13 @@ pub(crate) async fn slow_replay(stays: bool) -> InterleavedScenario {
             instance.close("app", &id, &bytes(5)).await;
         }
     });
-    let collector = collector(async |instance| {
+    let gc_actor = gc_actor(async |instance| {
         instance.pass(OLD - HOUR + MINUTE);
         instance.collect(&eager()).await;
         instance.pass(HOUR);
         instance.collect(&eager()).await;
     });
-    let mut scenario = InterleavedScenario::new(start, vec![replayer, collector]);
+    let mut scenario = InterleavedScenario::new(start, vec![replayer, gc_actor]);
     scenario.stops_responses = true;
     scenario
 }
@@ -505,7 +505,7 @@ pub(crate) async fn blob_handed_on(stays: bool) -> InterleavedScenario {
 }
 
 /// A blob of several parts is pushed that another repository holds, and deletes.
-pub(crate) async fn push_while_other_copy_goes(stays: bool) -> InterleavedScenario {
+pub(crate) async fn push_while_other_copy_is_deleted(stays: bool) -> InterleavedScenario {
     let start = InitialStore::new(stays, async |instance| {
         instance.push_blob("lib", &bytes(20)).await;
     });
@@ -573,13 +573,13 @@ pub(crate) async fn slow_completion(stays: bool) -> InterleavedScenario {
             instance.close("app", &id, &bytes(20)).await;
         }
     });
-    let collector = collector(async |instance| {
+    let gc_actor = gc_actor(async |instance| {
         instance.reap().await;
         instance.collect(&eager()).await;
         instance.pass(OLD);
         instance.collect(&eager()).await;
     });
-    let mut scenario = InterleavedScenario::new(start, vec![closer, collector]);
+    let mut scenario = InterleavedScenario::new(start, vec![closer, gc_actor]);
     (scenario.ticks, scenario.stops_responses) = (vec![OLD], true);
     scenario
 }

@@ -169,7 +169,7 @@ impl Bench {
     }
 
     /// Whether the store no longer knows a multipart upload.
-    pub(crate) async fn multipart_is_gone(&self, upload: &jreg_storage::Multipart) -> bool {
+    pub(crate) async fn multipart_is_absent(&self, upload: &jreg_storage::Multipart) -> bool {
         match self.faults.resume_multipart(upload, upload.writer + 1).await {
             Err(error) => error.kind() == ErrorKind::NotFound,
             Ok(_) => false,

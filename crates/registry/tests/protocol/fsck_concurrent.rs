@@ -27,7 +27,7 @@ async fn check_while(
     let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
-    let mut held = gate.hold_answer(stop);
+    let mut held = gate.hold_response(stop);
     let found = FindingList::default();
     let (done, ()) = tokio::join!(registry.fsck(options, &found), async {
         held.reached(1).await;
@@ -94,7 +94,7 @@ fn worst(found: &[FsckFinding]) -> Vec<&FsckFinding> {
 const STOPS: [&str; 6] = ["blobs/", "uploads/", "links/", "repositories/", "catalog/", ""];
 
 #[tokio::test]
-async fn a_push_while_a_listing_is_answered_is_no_finding() {
+async fn a_push_during_a_listing_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), listing(stop), push_another).await;
@@ -117,7 +117,7 @@ async fn a_push_between_two_listings_of_a_slow_check_is_no_finding() {
 }
 
 #[tokio::test]
-async fn a_delete_while_a_listing_is_answered_is_no_finding() {
+async fn a_delete_during_a_listing_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), listing(stop), delete_everything).await;
@@ -126,7 +126,7 @@ async fn a_delete_while_a_listing_is_answered_is_no_finding() {
 }
 
 #[tokio::test]
-async fn a_delete_between_a_read_and_the_look_at_what_it_names_is_no_finding() {
+async fn a_delete_between_a_read_and_its_look_up_is_no_finding() {
     for part in ["links/", "/_manifests/", "/_tags/", "/_tagged/", "/_referrers/", "catalog/"] {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), getting(part), delete_everything).await;
@@ -149,7 +149,7 @@ async fn a_collection_at_any_moment_of_a_check_is_no_finding() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_finished_while_a_check_goes_on_is_no_finding() {
+async fn an_upload_that_finishes_during_fsck_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let repository = bench.repository("a");
@@ -256,7 +256,7 @@ async fn go_on(bench: &Bench, options: &FsckOptions) -> (FsckReport, Vec<FsckFin
 }
 
 #[tokio::test]
-async fn a_deep_check_that_was_cut_off_goes_on_where_it_was() {
+async fn an_interrupted_deep_fsck_resumes() {
     let bench = many().await;
     cut_off_after(&bench, 150).await;
     let (done, _) = go_on(&bench, &deep()).await;
@@ -266,7 +266,7 @@ async fn a_deep_check_that_was_cut_off_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_deep_check_begins_anew_if_it_is_told_to_or_the_note_is_old() {
+async fn a_deep_fsck_restarts_on_request_or_if_its_position_is_old() {
     let bench = many().await;
     cut_off_after(&bench, 150).await;
     let (done, _) = go_on(&bench, &FsckOptions { restart: true, ..deep() }).await;
@@ -285,7 +285,7 @@ async fn a_deep_check_begins_anew_if_it_is_told_to_or_the_note_is_old() {
 
 /// A cheap check in between does not touch the note.
 #[tokio::test]
-async fn what_was_bad_before_the_cut_is_told_again() {
+async fn damage_found_before_an_interruption_is_reported_again() {
     let bench = many().await;
     let first = bench.keys("links/").await.remove(0);
     let hex = first.as_str().split('/').nth(3).unwrap();

@@ -209,7 +209,7 @@ async fn push_heals_a_link_whose_bytes_are_missing() {
 }
 
 #[tokio::test]
-async fn push_takes_no_copy_whose_bytes_are_missing() {
+async fn push_links_no_copy_whose_bytes_are_missing() {
     for (store, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
         let bench = bench(store).await;
         let content = bytes(PART * 3 + 1);
@@ -318,7 +318,7 @@ async fn completion_may_take_longer_than_a_window() {
             let (repository, of) = (bench.repository("a"), digest(&content));
             repository.upload_finish(&id, &of, UploadChunk::empty()).await.unwrap_err();
         }
-        let mut completed = bench.gate.hold_answer(is_complete);
+        let mut completed = bench.gate.hold_response(is_complete);
         let (repository, of) = (bench.repository("a"), digest(&content));
         let closing =
             tokio::spawn(
@@ -338,7 +338,7 @@ async fn completion_that_takes_longer_than_an_hour_links_nothing() {
     let bench = bench(BenchStoreKind::Remote).await;
     let content = bytes(PART * 3);
     let id = filled(&bench, &content).await;
-    let mut completed = bench.gate.hold_answer(is_complete);
+    let mut completed = bench.gate.hold_response(is_complete);
     let (repository, of) = (bench.repository("a"), digest(&content));
     let closing =
         tokio::spawn(async move { repository.upload_finish(&id, &of, UploadChunk::empty()).await });
@@ -418,7 +418,7 @@ async fn push_whose_link_has_no_room_frees_its_bytes_at_once() {
 }
 
 #[tokio::test]
-async fn upload_on_a_full_disk_goes_on_from_its_record() {
+async fn upload_on_a_full_disk_resumes_from_its_record() {
     let folder = tempfile::tempdir().unwrap();
     let content = bytes(10 * 64 * 1024);
     let (store, registry) = full_at(folder.path(), 6).await;

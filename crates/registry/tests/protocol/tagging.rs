@@ -158,7 +158,7 @@ async fn a_delete_that_fails_says_which_tags_it_removed() {
         let fails = move |call: &Call| call.operation == "delete" && call.key.contains(failing);
         bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(fails));
         let slow = |call: &Call| call.operation == "delete" && call.key.contains("/_tags/dev");
-        let mut slow = bench.gate.hold_answer(slow);
+        let mut slow = bench.gate.hold_response(slow);
         let (mut removed, may_remove) = (Vec::new(), |_: &Tag| true);
         let deleting = repository.manifest_delete_if(&by_digest, None, &may_remove, &mut removed);
         let release = async {
@@ -223,7 +223,7 @@ async fn c13_manifests_that_may_protect_take_bounded_memory() {
     let repository = bench.another("a").await;
     bench.calls.take();
     let is_read = |call: &Call| call.operation == "get" && call.key.contains("_manifests/");
-    let held = bench.gate.hold_answer(is_read);
+    let held = bench.gate.hold_response(is_read);
     let deletes = (0..4).map(|_| {
         let repository = repository.clone();
         tokio::spawn(async move { protection_of(&repository, &digest(b"x"), |_| false).await })

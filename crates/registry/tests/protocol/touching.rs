@@ -108,7 +108,7 @@ async fn catalog_entry_is_kept_young_by_pushes() {
 async fn manifest_is_not_written_after_its_window() {
     let bench = Bench::new().await;
     let image = image(&bench).await;
-    let mut read = bench.gate.hold_answer(|call| call.key.starts_with("catalog/"));
+    let mut read = bench.gate.hold_response(|call| call.key.starts_with("catalog/"));
     let (registry, clock) = (bench.registry.clone(), bench.clock.clone());
     let push = bench.put_manifest("a", "v1", &image);
     let late = async {

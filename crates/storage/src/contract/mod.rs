@@ -82,7 +82,7 @@ macro_rules! contract_tests {
             counted_swaps_lose_no_update
             no_reader_sees_half_a_write
             delete_removes_whatever_is_there
-            delete_of_a_version_spares_others
+            delete_of_a_version_keeps_others
             deleted_key_can_be_created_again
             creates_and_deletes_of_neighbours_do_not_disturb
             delete_many_ignores_absent_keys
@@ -105,13 +105,13 @@ macro_rules! contract_tests {
             upload_is_invisible_until_completed
             parts_may_be_sent_in_any_order_and_at_once
             completed_object_is_the_recorded_parts_only
-            resumed_upload_goes_on_after_its_recorded_parts
+            resumed_upload_continues_after_its_recorded_parts
             resumed_upload_drops_what_was_not_recorded
-            upload_resumed_by_its_own_claim_goes_on
+            upload_resumed_by_its_own_claim_continues
             superseded_claim_never_spoils_an_object_unnoticed
             resume_of_a_lost_part_is_not_found
             completion_of_a_lost_part_is_not_found
-            aborted_upload_is_gone
+            aborted_upload_is_not_found
             completed_twice_is_not_found_and_the_object_intact
             abort_after_completion_leaves_the_object
             uploads_do_not_meet

@@ -18,7 +18,7 @@ pub async fn absent_keys_are_not_found(store: Arc<dyn Store>) {
     }
 }
 
-/// What was written is read, with the etag that the write answered.
+/// What was written is read, with the etag that the write returned.
 pub async fn created_record_is_read_back(store: Arc<dyn Store>) {
     let written = store.put(&key("a/b"), "bytes".into(), PutMode::Create).await.unwrap();
     let record = store.get(&key("a/b")).await.unwrap();
@@ -229,7 +229,7 @@ pub async fn delete_removes_whatever_is_there(store: Arc<dyn Store>) {
 }
 
 /// A delete of a version removes only that version; any other, or absence, is `Precondition`.
-pub async fn delete_of_a_version_spares_others(store: Arc<dyn Store>) {
+pub async fn delete_of_a_version_keeps_others(store: Arc<dyn Store>) {
     let old = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap().etag;
     let new = store.put(&key("a"), "2".into(), PutMode::Overwrite).await.unwrap().etag;
     assert_eq!(kind(store.delete(&key("a"), Some(&old)).await), ErrorKind::Precondition);

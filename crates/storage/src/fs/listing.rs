@@ -1,4 +1,4 @@
-//! Listings: the keys below a prefix in byte order, out of folders that know no order.
+//! Listings: the keys below a prefix in byte order, from unordered folders.
 //!
 //! The names in a folder are sorted as they appear in keys, a folder's with a `/` at its end (`a-b`
 //! comes before `a/b`), so that a walk from name to name meets the keys in their order. Folders

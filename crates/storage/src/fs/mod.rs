@@ -1,14 +1,14 @@
 //! [`FsStore`]: objects as files below one folder, which one process owns.
 //!
-//! A key is the path of its file. Files and folders whose names start with a dot are the
-//! store's own: `.lock` and `.run` in the root, temporary files, the files of open multipart
-//! uploads; no key can name them. What an earlier run left of them is invisible, and a listing
-//! that comes by removes it.
+//! A key is the path of its file. Files and folders whose names start with a dot are the store's
+//! own: `.lock` and `.run` in the root, temporary files, the files of open multipart uploads; no
+//! key can name them. Those of an earlier run are invisible, and a listing that finds them removes
+//! them.
 //!
 //! A folder cannot hold one key below another (`a` and `a/b`): such a write is `Refused`.
 //!
-//! Empty folders go with their last key. One whose removal would have to wait for a lock stays,
-//! which is invisible: a listing shows keys, and common prefixes of keys.
+//! Empty folders are removed with their last key. One whose removal would have to wait for a lock
+//! stays, which is invisible: a listing shows keys, and common prefixes of keys.
 //!
 //! The folder may vanish under the store: moved, removed, unmounted. Every operation checks, before
 //! and after, whether the path still leads to the folder that was locked; if not, all is
@@ -18,10 +18,9 @@
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client. Writes and listings, which wait for syncs, have a number of these threads
 //! each at most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
-//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is
-//! known already is answered without it: a record that is in memory and a file that is open, once
-//! the file at the path is seen to be the same, so the root is not looked at. So is what is absent,
-//! if the root is still ours.
+//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). Cached
+//! records and open files are served without it, once the file at the path is verified to be the
+//! same, so the root is not checked. So is absence, if the root is still ours.
 
 mod disk;
 mod disk_waits;
@@ -101,7 +100,7 @@ pub struct FsOptions {
     pub durability: Durability,
     /// The store's clock; files get their times from it.
     pub clock: Arc<dyn Clock>,
-    /// How long [`FsStore::open`] waits for another process to let the folder go.
+    /// How long [`FsStore::open`] waits for another process to release the folder.
     pub lock_wait: Duration,
     /// How many bytes of small records are kept in memory.
     pub cache_bytes: u64,
@@ -144,13 +143,13 @@ struct FsInner {
     disk: Disk,
     /// Reads, writes and listings, and changes in flight into the log.
     watch: DiskWaits,
-    /// What is kept back for writes that free space.
+    /// Reserved space for writes that free space.
     reserve: DiskReserve,
     reserved_for: Vec<String>,
     syncs: Arc<Syncs>,
-    /// Files that are open for those who will read them next.
+    /// Open files, for the next readers.
     files: OpenFiles,
-    /// Records, for those who will read them next.
+    /// Cached records.
     known: RecordCache,
     /// Makes small changes durable. It is declared, and so ends, before the root, which is let go
     /// when its log is no longer needed. `None`: nothing is synced, or this system has no log.
@@ -317,8 +316,8 @@ impl FsInner {
         self.root.check().map_err(|error| failure::ambiguous(key, error))
     }
 
-    /// Whether nothing has this name, as one look at the file system tells: that is not worth the
-    /// way to another thread. `false`: it is to be looked at more closely.
+    /// Whether no file has this name, by one system call: that is not worth another thread.
+    /// `false`: it must be checked further.
     fn is_absent(&self, name: &str) -> bool {
         let found = self.disk.symlink_metadata(&self.root.path().join(name));
         found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -706,7 +705,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn upload_whose_bytes_did_not_sync_is_gone() {
+    async fn upload_whose_bytes_did_not_sync_is_not_found() {
         let (_root, store) = open();
         let key = "bulk/object".parse().unwrap();
         let mut upload = store.create_multipart(&key, 1, 1024).await.unwrap();

@@ -20,9 +20,9 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 /// How many files stay open. One that is removed is closed at once.
 const FILES_OPEN_MAX: usize = 128;
 
-/// Files that are open: opening one again takes longer than reading a small one. As of records, one is
-/// believed only while the file at its path is the same and has not changed: somebody may have put
-/// back what the disk had lost.
+/// Files that are open: opening one again takes longer than reading a small one. Like a cached
+/// record, one is used only while the file at its path is the same and unchanged: it may have been
+/// restored after a loss.
 pub(super) struct OpenFiles(Mutex<Open>);
 
 type Open = quick_cache::unsync::Cache<Key, (RecordStamp, Arc<OpenFile>)>;
@@ -52,7 +52,7 @@ impl OpenFiles {
         is_same.then_some(open)
     }
 
-    /// The file of a key is another, or gone; the key is held exclusively.
+    /// The file of a key was replaced or removed; the key is held exclusively.
     pub(super) fn forget(&self, key: &Key) {
         self.lock().remove(key);
     }

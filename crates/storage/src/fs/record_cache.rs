@@ -3,7 +3,7 @@
 //! Reading a record of a few hundred bytes takes a thread and tens of microseconds, and tags and
 //! links are read again and again. No other process should write to the folder, but a disk may fail
 //! and people do: a cached record is valid only while its file is the one that was read and has not
-//! changed, which takes a microsecond to ask.
+//! changed, which takes a microsecond to check.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -52,13 +52,13 @@ impl RecordStamp {
     }
 }
 
-/// What is at a key; `None` is nothing.
+/// The cached record of a key; `None`: absent.
 pub(super) type CachedLookup = Option<CachedFile>;
 
 /// Records in memory.
 ///
-/// - They are added while their key is held, and changed while it is held exclusively, so what is
-///   here is what is there.
+/// - They are added while their key is held, and changed while it is held exclusively, so the cache
+///   equals the disk.
 pub(super) struct RecordCache {
     hasher: RandomState,
     shards: Vec<Mutex<Cache<Key, CachedLookup, RecordWeight>>>,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_believed_while_its_file_is_the_same() {
+    fn a_record_is_cached_while_its_file_is_the_same() {
         let known = RecordCache::new(1024 * 1024);
         let (file, record) = read(10);
         known.set(&key(1), record.clone());

@@ -1,10 +1,10 @@
 //! Objects that are read and written whole: look-ups, conditional writes, deletes.
 //!
 //! A write goes to a temporary file in the key's folder, which takes the key's name in one step.
-//! What is small is in the log before that; what is not is synced, and its folder after it. The
-//! key is held exclusively from the look at what is there until the new version is durable, and
-//! every look-up holds it shared for a moment. So a compare-and-swap is atomic, and no
-//! version is returned that a crash could still take back.
+//! What is small is in the log before that; what is not is synced, and its folder after it. The key
+//! is locked exclusively from the check until the new version is durable, and every look-up holds
+//! it shared for a moment. So a compare-and-swap is atomic, and no version is returned that a crash
+//! could still take back.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -261,8 +261,8 @@ impl FsInner {
         })
     }
 
-    /// Looks before anything is written: a lost swap leaves no folder behind, and a key that is
-    /// taken is so on a full disk too.
+    /// Checks the condition before anything is written: a lost swap leaves no folder behind, and
+    /// works on a full disk too.
     pub(super) fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
         let _held = self.keys.shared(key.as_str());
         self.check_held(key, mode)

@@ -60,7 +60,7 @@ impl DiskReserve {
     /// Gives all of it up, for a start that finds no space.
     pub(super) fn remove(root: &Path, disk: &Disk) -> io::Result<()> {
         for number in 0..SPARE_FILES {
-            absent_is_fine(disk.unlink(&spare_file(root, number)))?;
+            absent_is_fine(disk.unlink(&reserved_file(root, number)))?;
         }
         absent_is_fine(disk.unlink(&root.join(RESERVE)))
     }
@@ -86,7 +86,7 @@ impl DiskReserve {
     fn release_file(&self, held: &mut ReservedSpace) -> bool {
         let Some(last) = held.spare_files.checked_sub(1) else { return false };
         held.spare_files = last;
-        self.disk.unlink(&spare_file(&self.root, last)).is_ok()
+        self.disk.unlink(&reserved_file(&self.root, last)).is_ok()
     }
 
     /// Takes space back, as much as there is.
@@ -102,7 +102,7 @@ impl DiskReserve {
     /// Whether all files are there.
     fn refill_files(&self, held: &mut ReservedSpace) -> bool {
         while held.spare_files < SPARE_FILES {
-            match self.disk.create_new(&spare_file(&self.root, held.spare_files)) {
+            match self.disk.create_new(&reserved_file(&self.root, held.spare_files)) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return false,
                 _ => held.spare_files += 1,
             }
@@ -139,7 +139,7 @@ impl DiskReserve {
     }
 }
 
-fn spare_file(root: &Path, number: usize) -> PathBuf {
+fn reserved_file(root: &Path, number: usize) -> PathBuf {
     root.join(format!("{RESERVE}-{number}"))
 }
 

@@ -8,9 +8,9 @@
 //!
 //! - **Before the file.** A change is in the log, durably, before the files show it: a file system
 //!   may bring the new name of a file to the disk before its bytes.
-//! - **In order.** Who changes a file holds its key from the moment that the change is handed to
-//!   the log, so the entries of one file are in the order of its changes. What one change was
-//!   based on is before it in the log, and so survives with it.
+//! - **In order.** A writer locks the key from the moment that the change is handed to the log, so
+//!   the entries of one file are in the order of its changes. What one change was based on is
+//!   before it in the log, and so survives with it.
 //! - **Beside it.** A file that changes by its own syncs, because it is large, or the disk too full
 //!   for a longer log, is taken out of the log by a [`WalEntry::Keep`] once that is done.
 //!
@@ -105,7 +105,7 @@ struct WalShared {
     moved: Condvar,
 }
 
-/// What is known of a segment besides its bytes.
+/// The state of a segment besides its bytes.
 #[derive(Debug, Default)]
 struct SegmentState {
     /// How many submissions are in it that are not applied to the files yet.

@@ -287,7 +287,7 @@ impl BucketClient {
             }
             // The text only explains: without it the status still says enough.
             let body = whole(answer.body, ERROR_BYTES_MAX).await.unwrap_or_default();
-            Err(S3Failure::of_answer(answer.status, &answer.headers, &body))
+            Err(S3Failure::of_response(answer.status, &answer.headers, &body))
         };
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }
@@ -357,8 +357,8 @@ fn client_options(options: &S3Options) -> Result<ClientOptions, S3OpenError> {
     Ok(client)
 }
 
-/// The certificates in a file, each of them good enough to vouch for others: the client would
-/// find that out too, and not say which file it was.
+/// The certificates in a file, each usable as a CA: the client would check that too, but not report
+/// which file it was.
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Box<dyn Error + Send + Sync>> {
     let pem = std::fs::read(path)?;
     let mut certificates = Vec::new();

@@ -14,8 +14,8 @@ use super::failure::{FailureClass, S3Failure};
 use super::sources::CredentialSources;
 use crate::error_chain;
 
-/// How long the metadata of an instance may take to give the first credentials: that service is on the same
-/// machine, and where there is no instance nothing answers.
+/// How long the metadata of an instance may take to give the first credentials: that service is on
+/// the same machine, and elsewhere there is no such service.
 const METADATA_WAIT: Duration = Duration::from_millis(1500);
 
 /// How long no renewal is tried after one failed.
@@ -91,7 +91,7 @@ impl CachedS3Credentials {
         }
     }
 
-    /// Asks for credentials, which the provider mostly has cached, and keeps them.
+    /// Fetches credentials, which the provider mostly has cached, and caches them.
     fn renew(
         &self,
     ) -> impl Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'static {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_without_an_answer_is_waited_for_once() {
+    async fn a_renewal_without_a_response_is_waited_for_once() {
         let keys = keys([Ok("one")]);
         assert_eq!(id(&keys).await, "one");
         let start = Instant::now();
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(lock(&keys.last).as_ref().unwrap().keys.key_id, "two");
     }
 
-    /// On a machine that is no instance nothing answers there.
+    /// Outside of such an instance there is no such service.
     #[tokio::test(start_paused = true)]
     async fn without_a_named_source_the_metadata_is_waited_for_briefly_and_once() {
         let provider = Arc::new(Scripted { script: Mutex::default(), takes: Duration::ZERO });
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_any_keys_the_failure_is_told() {
+    async fn without_any_keys_the_failure_is_returned() {
         let keys = keys([failure(), Ok("one")]);
         assert!(keys.get().await.is_err());
         assert_eq!(id(&keys).await, "one");

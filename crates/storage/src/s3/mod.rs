@@ -73,9 +73,8 @@ impl S3Store {
         Ok(Self { bucket: Arc::new(BucketClient::open(options)?) })
     }
 
-    /// Tries what the bucket honours, by attempts that race each other, and from then on speaks
-    /// to it accordingly. Leaves nothing behind in the bucket but what a crash in between leaves
-    /// below `probe/`.
+    /// Probes what the bucket honours, by concurrent attempts, and adapts to it. Leaves nothing
+    /// behind in the bucket but what a crash in between leaves below `probe/`.
     ///
     /// # Errors
     ///

@@ -46,7 +46,7 @@ impl Fault {
     }
 
     /// The next call is applied, and its response is lost.
-    pub fn lose_answer(kind: ErrorKind) -> Self {
+    pub fn lose_response(kind: ErrorKind) -> Self {
         Self::new(FaultEffect::LoseAnswer, kind)
     }
 

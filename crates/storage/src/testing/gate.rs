@@ -1,7 +1,7 @@
 //! [`GateStore`]: a store that holds calls back until a test lets them go.
 //!
-//! With it a test plays one certain interleaving without waiting for luck. It belongs around the
-//! store that the racing parties share; each may have a gate of its own.
+//! With it a test runs one chosen interleaving. It belongs around the store that the racing parties
+//! share; each may have a gate of its own.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,8 +92,8 @@ impl GateStore {
         self.close(GatePosition::Before, Box::new(matches))
     }
 
-    /// Holds calls like this back after they were applied, before they are answered.
-    pub fn hold_answer(
+    /// Holds calls like this back after they were applied, before the response.
+    pub fn hold_response(
         &self,
         matches: impl Fn(&Call) -> bool + Send + Sync + 'static,
     ) -> HeldCalls {

@@ -1,4 +1,4 @@
-//! Stores that fail, record and wait as a test tells them, and a schedule for many actors.
+//! Stores that fail, record and wait as a test demands, and a schedule for many actors.
 //!
 //! Each is put around any store and keeps its contract as long as the test asks for nothing.
 

@@ -32,7 +32,7 @@ pub enum StopPlace {
     Start,
     /// Before the call is applied.
     Request,
-    /// After it was applied, before it is answered.
+    /// After it was applied, before the response.
     Response,
 }
 
@@ -41,7 +41,7 @@ pub enum StopPlace {
 pub struct Stopped {
     /// Its number, for [`Schedule::release`].
     pub id: u64,
-    /// Whose it is.
+    /// The actor that made it.
     pub actor: usize,
     /// What it is.
     pub call: Call,
@@ -67,7 +67,7 @@ pub struct StopRules {
     pub travel_max: Duration,
     /// Which requests must arrive in time.
     pub must_arrive_in_time: fn(&Call) -> bool,
-    /// Whether answers stop, too.
+    /// Whether responses stop, too.
     pub stops_responses: bool,
     /// Calls that never stop: those that concern no other actor.
     pub passes: fn(&Call) -> bool,
@@ -139,7 +139,7 @@ impl Schedule {
     pub fn release(&self, id: u64) {
         let mut waiting = self.waiting();
         if let Some(index) = waiting.iter().position(|waiting| waiting.stopped.id == id) {
-            // The actor may no longer exist.
+            // The actor may have been dropped.
             waiting.remove(index).go.send(()).ok();
         }
     }
@@ -158,7 +158,7 @@ impl Schedule {
         let (go, gone) = oneshot::channel();
         let stopped = Stopped { id: self.next_id(), actor, call: call.clone(), place };
         self.waiting().push(WaitingCall { stopped, go });
-        // If the schedule no longer exists, so is the test: nothing is to be held back any more.
+        // If the schedule was dropped, the test has ended: nothing is held back any more.
         gone.await.ok();
     }
 }
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_let_go_first_is_first() {
+    async fn the_actor_released_first_is_first() {
         let stage = ScheduleBench::new();
         let (one, two) = (stage.writer(1, "one"), stage.writer(2, "two"));
         stage.schedule.settle().await;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn request_that_travels_for_too_long_is_not_applied_but_an_answer_may() {
+    async fn request_that_travels_for_too_long_is_not_applied_but_a_response_may() {
         let stage = ScheduleBench::new();
         let late = stage.writer(1, "late");
         stage.schedule.settle().await;

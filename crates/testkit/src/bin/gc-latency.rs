@@ -63,7 +63,7 @@ async fn measure(options: &GcLatencyArgs, client: &Client, folder: &Path) {
             let runs = gc_loop.map_or(0, GcLoop::stop);
             quantiles[usize::from(with)] = [quantile(&latencies, 50), quantile(&latencies, 99)];
             let [p50, p99] = quantiles[usize::from(with)];
-            println!("collector {with}: p50 {p50:.2} ms, p99 {p99:.2} ms, {runs} collections");
+            println!("GC {with}: p50 {p50:.2} ms, p99 {p99:.2} ms, {runs} runs");
         }
         let [[p50, p99], [p50_with, p99_with]] = quantiles;
         ratios[0].push(p50_with / p50);

@@ -102,7 +102,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_stopped_clock_moves_only_when_told() {
+    fn a_stopped_clock_moves_only_when_advanced() {
         let clock = S3Clock::new();
         let at = SystemTime::UNIX_EPOCH + 1_000_000 * SECOND;
         clock.stop_at(at);

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operations_are_told_from_method_path_and_query() {
+    fn operations_follow_from_method_path_and_query() {
         use S3Operation::*;
         for (method, uri, expected) in [
             ("GET", "/b/k?x-id=GetObject", GetObject),

@@ -28,7 +28,7 @@ async fn a_refusal_has_its_status_and_no_effect() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_was_a_write() {
+async fn a_lost_response_was_a_write() {
     let (server, client) = start().await;
     server.inject(FaultRule::new(S3Fault::LoseResponse).on(S3Operation::PutObject));
     assert!(client.send(request(&client, "PUT", "k").body("v")).await.is_err());
@@ -75,7 +75,7 @@ async fn a_body_stalls_until_it_is_let_go_on() {
 }
 
 #[tokio::test]
-async fn a_held_write_lands_after_a_newer_one_and_its_condition_is_looked_at_then() {
+async fn a_held_write_is_applied_after_a_newer_one_with_its_condition_checked_then() {
     let (server, client) = start().await;
     let etag = put(&client, "k", "first").await;
     let gate = S3Gate::closed();
@@ -90,7 +90,7 @@ async fn a_held_write_lands_after_a_newer_one_and_its_condition_is_looked_at_the
 }
 
 #[tokio::test]
-async fn a_held_write_happens_though_its_client_is_gone() {
+async fn a_held_write_is_applied_though_its_client_disconnected() {
     let (server, client) = start().await;
     put(&client, "k", "first").await;
     let gate = S3Gate::closed();
@@ -109,7 +109,7 @@ async fn a_held_write_happens_though_its_client_is_gone() {
 }
 
 #[tokio::test]
-async fn an_answer_can_be_held_after_the_write() {
+async fn a_response_can_be_held_after_the_write() {
     let (server, client) = start().await;
     let gate = S3Gate::closed();
     server.inject(FaultRule::new(S3Fault::HoldResponse(gate.clone())).on(S3Operation::PutObject));
@@ -122,7 +122,7 @@ async fn an_answer_can_be_held_after_the_write() {
 }
 
 #[tokio::test]
-async fn a_gate_lets_through_as_many_as_it_is_told() {
+async fn a_gate_lets_a_number_of_requests_through() {
     let (server, client) = start().await;
     let gate = S3Gate::closed();
     server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::PutObject));
@@ -139,7 +139,7 @@ async fn a_gate_lets_through_as_many_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_leaves_nobody_waiting_at_a_gate() {
+async fn a_stopped_server_releases_its_gates() {
     let (server, client) = start().await;
     let gate = S3Gate::closed();
     server.inject(FaultRule::new(S3Fault::Hold(gate.clone())));
@@ -209,7 +209,7 @@ fn spawn(client: &S3Client, request: Request) -> tokio::task::JoinHandle<Respons
 }
 
 #[tokio::test]
-async fn a_request_whose_client_is_gone_is_still_waited_for() {
+async fn a_request_whose_client_disconnected_is_still_waited_for() {
     let (server, client) = start().await;
     let gate = S3Gate::closed();
     server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::PutObject));

@@ -81,7 +81,7 @@ async fn a_swap_of_nothing_can_be_written() {
 }
 
 #[tokio::test]
-async fn losers_can_be_told_something_else() {
+async fn losers_can_get_another_error() {
     let (server, client) = start_with(|_| {}).await;
     server.inject(FaultRule::new(S3Fault::RefuseLosers(S3Refusal::Unknown)));
     let create = || request(&client, "PUT", "k").header("If-None-Match", "*").body("v");

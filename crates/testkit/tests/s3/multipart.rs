@@ -122,7 +122,7 @@ async fn completing_has_conditions() {
 }
 
 #[tokio::test]
-async fn completing_again_is_answered_as_before_unless_switched_off() {
+async fn completing_again_succeeds_unless_switched_off() {
     for again in [true, false] {
         let (server, client) = start_with(|spec| spec.complete_again = again).await;
         let upload = UploadScript::start(&client, "k").await;
@@ -140,7 +140,7 @@ async fn completing_again_is_answered_as_before_unless_switched_off() {
 }
 
 #[tokio::test]
-async fn an_aborted_upload_is_gone() {
+async fn an_aborted_upload_is_absent() {
     let (server, client) = start().await;
     let upload = UploadScript::start(&client, "k").await;
     let part = upload.part(1, "v").await;

@@ -6,7 +6,7 @@ use jreg_testkit::s3::{S3Server, S3Spec};
 use crate::support::*;
 
 #[tokio::test]
-async fn what_was_put_is_read_whole_or_in_part() {
+async fn an_object_is_read_whole_or_in_part() {
     let (server, client) = start().await;
     let etag = put(&client, "a/b c+d", "0123456789").await;
     assert_eq!(etag, "\"781e5e245d69b566979b86e28d23f2c7\"");
@@ -51,7 +51,7 @@ async fn a_missing_key_is_not_found_and_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_deleted_key_is_gone() {
+async fn a_deleted_key_is_absent() {
     let (server, client) = start().await;
     put(&client, "k", "v").await;
     assert_eq!(ask(&client, request(&client, "DELETE", "k")).await.status, 204);
@@ -208,7 +208,7 @@ async fn servers_in_one_process_share_nothing() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_is_gone_and_so_is_a_dropped_one() {
+async fn a_stopped_or_dropped_server_is_unreachable() {
     let (server, client) = start().await;
     server.stop().await;
     assert!(client.send(request(&client, "GET", "k")).await.is_err());

@@ -69,7 +69,7 @@ async fn a_server_that_swaps_what_is_missing_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_swap_of_nothing_whose_answer_is_lost_is_found_out_too() {
+async fn a_swap_of_an_absent_key_whose_response_is_lost_is_found_out_too() {
     let server =
         S3Server::start(S3Spec::with(|spec| spec.swap_of_nothing = SwapOfNothing::Written)).await;
     // After the 32 writers that race and the two versions between them.
@@ -114,7 +114,7 @@ async fn a_race_that_is_throttled_is_run_again() {
 }
 
 #[tokio::test]
-async fn a_winner_that_was_not_told_has_won() {
+async fn a_winner_whose_response_was_lost_has_won() {
     let server = server().await;
     server.inject(FaultRule::new(S3Fault::LoseResponse).on(S3Operation::PutObject).first(16));
     let found = store(&server).probe().await.unwrap();

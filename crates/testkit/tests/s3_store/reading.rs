@@ -87,7 +87,7 @@ async fn a_connection_that_never_lasts_ends_the_stream_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_record_whose_body_is_cut_is_read_again() {
+async fn a_record_whose_body_is_cut_is_re_read() {
     let server = filled().await;
     server.inject(FaultRule::new(S3Fault::CutBody(1_000_000)).on(S3Operation::GetObject).nth(1));
     assert_eq!(store(&server).get(&key("blob")).await.unwrap().bytes, pattern());

@@ -39,7 +39,7 @@ async fn assert_there(store: &S3Store, bytes: &str, written: &Written) {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_is_lost_is_found_to_have_happened() {
+async fn a_create_whose_response_is_lost_is_found_to_have_happened() {
     let server = server().await;
     let store = store(&server);
     fail_next_put(&server, S3Fault::LoseResponse);
@@ -49,7 +49,7 @@ async fn a_create_whose_answer_is_lost_is_found_to_have_happened() {
 }
 
 #[tokio::test]
-async fn a_swap_whose_answer_is_lost_is_found_to_have_happened() {
+async fn a_swap_whose_response_is_lost_is_found_to_have_happened() {
     let server = server().await;
     let store = store(&server);
     let first = create(&store, "1").await.unwrap();
@@ -92,7 +92,7 @@ async fn a_write_that_did_not_happen_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_condition_that_fails_after_a_lost_answer_is_our_own_success() {
+async fn a_condition_that_fails_after_a_lost_response_is_our_own_success() {
     let server = server().await;
     let store = impatient(&server);
     let (first, applied) = hold_put(&server, 1);
@@ -135,7 +135,7 @@ async fn a_conflict_of_requests_is_a_conflict_once_another_has_won() {
 
 /// Ours may have been there for a moment, and been seen: nobody may act as if it never was.
 #[tokio::test]
-async fn a_lost_answer_that_another_write_has_covered_is_no_definite_conflict() {
+async fn a_lost_response_that_another_write_has_covered_is_no_definite_conflict() {
     let server = server().await;
     let store = store(&server);
     let gate = S3Gate::closed();
@@ -153,7 +153,7 @@ async fn a_lost_answer_that_another_write_has_covered_is_no_definite_conflict() 
 
 /// Of two that race for one version, as Ceph RGW 16 tells the one that lost.
 #[tokio::test]
-async fn a_loser_that_is_told_nothing_is_told_of_the_conflict() {
+async fn a_loser_without_a_reason_gets_the_conflict() {
     let server = server().await;
     let store = hasty(&server);
     let first = create(&store, "1").await.unwrap();
@@ -169,7 +169,7 @@ async fn a_loser_that_is_told_nothing_is_told_of_the_conflict() {
 
 /// The version that ours was to replace is two versions ago: ours may have been between.
 #[tokio::test]
-async fn a_loser_that_is_told_nothing_and_late_is_left_in_doubt() {
+async fn a_late_loser_without_a_reason_is_left_in_doubt() {
     let server = server().await;
     let store = hasty(&server);
     let first = create(&store, "1").await.unwrap();
@@ -183,7 +183,7 @@ async fn a_loser_that_is_told_nothing_and_late_is_left_in_doubt() {
 
 /// As above, but ours was there indeed, and replaced.
 #[tokio::test]
-async fn a_swap_whose_answer_is_lost_and_that_was_replaced_is_no_conflict() {
+async fn a_swap_whose_response_is_lost_and_that_was_replaced_is_no_conflict() {
     let server = server().await;
     let store = store(&server);
     let first = create(&store, "1").await.unwrap();
@@ -216,7 +216,7 @@ async fn a_write_that_arrives_late_never_reverts_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_delete_whose_answer_is_lost_is_found_to_have_happened() {
+async fn a_delete_whose_response_is_lost_is_found_to_have_happened() {
     let server = server().await;
     let store = store(&server);
     let first = create(&store, "1").await.unwrap();
@@ -309,7 +309,7 @@ async fn a_signature_that_is_refused_for_its_time_is_no_refusal_for_good() {
 }
 
 #[tokio::test]
-async fn no_fault_is_told_as_absence_or_conflict() {
+async fn no_fault_is_reported_as_absence_or_conflict() {
     for (refusal, expected) in [
         (S3Refusal::SlowDown, ErrorKind::Throttled),
         (S3Refusal::TooManyRequests, ErrorKind::Throttled),

@@ -65,7 +65,7 @@ async fn a_herd_of_readers_of_one_tag_costs_two_requests() {
 }
 
 #[tokio::test]
-async fn who_reads_after_a_write_sees_it_though_an_older_read_is_under_way() {
+async fn a_read_after_a_write_sees_it_though_an_older_read_is_in_flight() {
     let server = server().await;
     let store: Arc<dyn Store> = Arc::new(CoalescedStore::new(filled(&server).await, LONG));
     let gate = S3Gate::closed();
@@ -81,7 +81,7 @@ async fn who_reads_after_a_write_sees_it_though_an_older_read_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_read_that_the_bucket_sits_on_is_answered_by_a_second_one() {
+async fn a_slow_read_is_hedged() {
     let server = server().await;
     let hedged = HedgedStore::new(filled(&server).await, Arc::new(IgnoringObserver));
     let store: Arc<dyn Store> = Arc::new(hedged);

@@ -50,7 +50,7 @@ async fn each_request_of_an_upload_is_sent_again_alone() {
 }
 
 #[tokio::test]
-async fn a_completion_whose_answer_is_lost_is_found_in_the_key() {
+async fn a_completion_whose_response_is_lost_is_found_in_the_key() {
     let server = S3Server::start(S3Spec::with(|spec| spec.complete_again = false)).await;
     let store = store(&server);
     let upload = uploaded(&store).await;
