@@ -137,6 +137,7 @@ impl App {
             audit,
             limits,
             manifest_room: options.manifest_room(),
+            response_memory: jreg_http::responses_budget(options.manifest_bytes_max),
             options,
             metrics,
             tasks: TaskTracker::new(),

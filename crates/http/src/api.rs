@@ -16,7 +16,7 @@ use jreg_access::limits::ByteAccount;
 use jreg_access::{Authorized, RefusedRequest, RequestInfo};
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::slots::ResponseSlots;
-use jreg_net::server::{Request, Response};
+use jreg_net::server::{AuthorizedBefore, Request, RequestMemory, Response};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use tracing::Instrument;
@@ -25,7 +25,7 @@ use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::{self, ObservedRequest};
 use super::record::PendingAuditRecord;
-use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
+use super::{Context, base, blobs, catalog, manifests, memory, referrers, tags, uploads};
 
 /// An operation that was let in, with what the client sent.
 pub(super) struct ApiCall {
@@ -72,6 +72,9 @@ async fn perform(
         Ok(access) => access,
         Err(refused) => return refuse(context, exchange, record, refused).await,
     };
+    if let Some(authorized) = parts.extensions.get::<AuthorizedBefore>() {
+        authorized.set();
+    }
     let network = exchange.network();
     context.limits.count_identity(access.identity(), network)?;
     let upload = match sends(&endpoint) {
@@ -85,14 +88,25 @@ async fn perform(
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<FileQueue>>().cloned();
     let slots = parts.extensions.get::<ResponseSlots>().cloned();
+    let memory = parts.extensions.get::<RequestMemory>().cloned();
     let context = Arc::clone(context);
     let base_url = base_url(&context, exchange);
     let call =
         ApiCall { access, headers: parts.headers, peer, base_url, files, slots, body, context };
     if !changes {
+        let is_in_memory = is_in_memory(&endpoint);
+        let held_in = Arc::clone(&call.context);
+        let _turn = match memory.filter(|_| is_in_memory) {
+            Some(memory) => memory.turn().await,
+            None => None,
+        };
         let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);
         let result = result.and_then(|response| counted(exchange, account.as_ref(), response));
+        let result = match is_in_memory {
+            true => result.and_then(|response| memory::hold_response(&held_in, exchange, response)),
+            false => result,
+        };
         if let Some((record, rule)) = record {
             record.settle(Some(rule), &result).await;
         }
@@ -131,6 +145,18 @@ fn counted(
         exchange.answers_with(account.begin(Some(length))?);
     }
     Ok(response)
+}
+
+/// Whether the whole answer is in memory until its client has taken it.
+fn is_in_memory(endpoint: &Endpoint) -> bool {
+    matches!(
+        endpoint,
+        Endpoint::Catalog { .. }
+            | Endpoint::ManifestGet { .. }
+            | Endpoint::ManifestHead { .. }
+            | Endpoint::TagList { .. }
+            | Endpoint::Referrers { .. }
+    )
 }
 
 /// Tells somebody that they are not let in.

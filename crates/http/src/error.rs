@@ -213,7 +213,8 @@ impl ApiError {
         Self { retry, why: Some(Box::new(RefusalReason::Limited(limit))), ..error }
     }
 
-    fn busy(limit: String) -> Self {
+    /// The memory or the slots for it are taken. `limit` is for the log only.
+    pub(super) fn busy(limit: String) -> Self {
         Self::temporary(limit, Retry::Usual)
     }
 

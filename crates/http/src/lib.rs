@@ -19,6 +19,7 @@ mod exchange;
 mod framing;
 mod headers;
 mod manifests;
+mod memory;
 mod page;
 mod proxies;
 mod reading;
@@ -38,7 +39,7 @@ use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_access::limits::ClientLimits;
 use jreg_access::{AccessGuard, RegistryGate};
-use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
+use jreg_net::server::{AddressBudget, Body, Request, RequestHandler, Response, ResponseFuture};
 use jreg_net::tls::Tls;
 use jreg_registry::MemoryBudget;
 use jreg_telemetry::audit::AuditLog;
@@ -48,6 +49,7 @@ use tokio_util::task::TaskTracker;
 
 use exchange::ObservedRequest;
 
+pub use memory::responses_budget;
 pub use proxies::Proxies;
 pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
@@ -143,6 +145,8 @@ pub struct Context {
     pub stopping: CancellationToken,
     /// The memory that manifests share while they are received and stored.
     pub manifest_room: MemoryBudget,
+    /// The budget that all in-memory responses share.
+    pub response_memory: Arc<AddressBudget>,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
 }

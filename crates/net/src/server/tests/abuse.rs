@@ -245,3 +245,81 @@ async fn a_head_has_so_many_headers_and_bytes() {
     assert_eq!(status(format!("x: {long}\r\n{close}")).await, "HTTP/1.1 200 OK");
     assert_eq!(status(format!("x: {long}{long}\r\n")).await, too_large);
 }
+
+/// The stream window that a server's SETTINGS allow (RFC 9113 section 6.5.2).
+async fn stream_window(stream: &mut TcpStream) -> u32 {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut settings = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut settings).await.unwrap();
+    let of = |setting: &[u8]| {
+        let (name, value) = setting.split_at(2);
+        let is_window = u16::from_be_bytes(name.try_into().unwrap()) == INITIAL_WINDOW_SIZE;
+        is_window.then(|| u32::from_be_bytes(value.try_into().unwrap()))
+    };
+    settings.chunks_exact(6).find_map(of).unwrap()
+}
+
+async fn begin_h2(server: &Fixture) -> (TcpStream, u32) {
+    let mut stream = server.connect().await;
+    stream.write_all(PREFACE).await.unwrap();
+    let window = stream_window(&mut stream).await;
+    (stream, window)
+}
+
+/// Large windows for so many connections, taken back soon.
+fn windows_for(connections: u64) -> ServerOptions {
+    let h2_window_bytes = connections * u64::from(windows::CONNECTION_BYTES);
+    let write_stall_timeout = Duration::from_millis(400);
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    ServerOptions { h2_window_bytes, write_stall_timeout, trusted_proxies, ..patient() }
+}
+
+/// Connections that said nothing had the large windows of all others.
+#[tokio::test]
+async fn fixed_silent_connections_take_no_large_windows() {
+    let server = start(windows_for(1));
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(server.connect().await);
+    }
+    ask(&mut silent[0], "/", "").await;
+    read_until(&mut silent[0], "here").await;
+    let (_stream, window) = begin_h2(&server).await;
+    assert_eq!(window, windows::STREAM_BYTES);
+    assert_eq!(server.metrics.h2_window_bytes.get(), i64::from(windows::CONNECTION_BYTES));
+}
+
+/// They kept them for as long as they answered PINGs, whatever the others had to send.
+#[tokio::test]
+async fn fixed_connections_without_an_authorized_request_give_large_windows_back() {
+    let server = start(windows_for(2));
+    let (mut unauthorized, _) = begin_h2(&server).await;
+    let (mut idle, _) = begin_h2(&server).await;
+    // A request that is not answered does not keep it.
+    unauthorized.write_all(&get_frame(1, "/")).await.unwrap();
+    let (_small, window) = begin_h2(&server).await;
+    assert_eq!(window, windows::BYTES_MIN);
+    assert_eq!(server.metrics.h2_small_windows.get(), 1);
+    let mut rest = Vec::new();
+    unauthorized.read_to_end(&mut rest).await.unwrap();
+    idle.read_to_end(&mut rest).await.unwrap();
+    while server.metrics.h2_window_bytes.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(begin_h2(&server).await.1, windows::STREAM_BYTES);
+}
+
+#[tokio::test]
+async fn one_address_has_a_quarter_of_the_large_windows() {
+    let options = ServerOptions { trusted_proxies: Vec::new(), ..windows_for(8) };
+    let server = start(options);
+    let mut kept = Vec::new();
+    for due in [windows::STREAM_BYTES, windows::STREAM_BYTES, windows::BYTES_MIN] {
+        let (stream, window) = begin_h2(&server).await;
+        assert_eq!(window, due);
+        kept.push(stream);
+    }
+}
