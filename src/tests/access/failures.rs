@@ -70,7 +70,7 @@ async fn a_wide_address_counts_as_one() {
     assert_eq!(status(&registry, "2001:db8:0:1::1", &alice).await, 200);
 }
 
-/// An unknown name is treated as a known one: no answer says which it is.
+/// Unknown and known names get the same response.
 #[tokio::test]
 async fn names_that_do_not_exist_have_to_wait_the_same() {
     let registry = Registry::with(None, |_| {}).await;
