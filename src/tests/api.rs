@@ -443,7 +443,7 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     let _guard = tracing::subscriber::set_default(subscriber);
     // While there is just one subscriber, a line that another test comes by first, on a thread
-    // without it, counts as one that nobody wants. With two, all are asked.
+    // without it, counts as unaccepted. With two, all are asked.
     let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let settings = Settings { cache_bytes: 0, ..Settings::default() };

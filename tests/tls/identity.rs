@@ -18,7 +18,7 @@ repositories = ["team/**"]
 actions = ["pull", "push"]
 
 [[rule]]
-name = "whoever has a certificate lists"
+name = "certificates may list"
 subjects = ["certificate"]
 actions = ["list"]
 
