@@ -67,7 +67,7 @@ impl Worker {
             }
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
-        panic!("nobody killed the server");
+        panic!("the server was not killed");
     }
 
     async fn operation(&mut self, client: &Client) -> io::Result<()> {

@@ -224,7 +224,7 @@ impl Client {
                     Answer::Yes(number)
                 }
                 None => {
-                    self.schedule().violation(&format!("{reference} is nobody's manifest"), &[])
+                    self.schedule().violation(&format!("{reference} is an unknown manifest"), &[])
                 }
             },
             Answer::No(error) => Answer::No(error),

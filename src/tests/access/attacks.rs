@@ -184,7 +184,7 @@ async fn the_keys_of_an_issuer_rotate_and_outlive_its_outage() {
     assert_eq!(fetches(), 3);
     registry.forge.rotate();
     for _ in 0..10 {
-        assert_eq!(status(&registry, &token()).await, 401, "a key that nobody can know");
+        assert_eq!(status(&registry, &token()).await, 401, "an unknown key");
     }
     assert_eq!(fetches(), 3, "invented keys do not make it ask all the time");
     registry.clock.advance(JWKS_OUTAGE_MAX);

@@ -159,7 +159,7 @@ async fn an_identity_has_so_many_bytes_in_flight() {
     let head = registry.send("HEAD", MANIFEST, Some(&alice)).await;
     assert_eq!(head.status, 200, "the answer to HEAD has no body");
     assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 200);
-    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 200, "nobody in particular");
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 200, "anonymous");
     for route in jreg_http::SERVICE_ROUTES.iter().filter(|route| route.path != "/token") {
         assert_eq!(status(&registry, "10.0.0.1", route.path, None).await, 200, "{}", route.path);
     }

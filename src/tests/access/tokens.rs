@@ -83,7 +83,7 @@ async fn a_token_says_what_it_is_for_and_no_more() {
     for target in ["/token?service=other", "/token?service=jreg%22"] {
         assert_eq!(registry.send("GET", target, Some(&alice())).await.status, 400);
     }
-    assert_eq!(registry.send("GET", "/token", None).await.status, 401, "a login needs somebody");
+    assert_eq!(registry.send("GET", "/token", None).await.status, 401, "a login needs credentials");
     assert!(registry.send("GET", "/token", None).await.challenge().starts_with("Basic "));
 }
 
@@ -297,7 +297,7 @@ async fn c11_anonymous_pull_goes_through_an_anonymous_token_and_without_one() {
     let push = registry.send("POST", "/v2/open/app/blobs/uploads/", Some(&token)).await;
     assert_eq!(push.status, 401);
     let denied = registry.token(None, "repository:open/app:push").await;
-    assert_eq!(denied, Err(401), "nothing of it is for everybody");
+    assert_eq!(denied, Err(401), "no part of it is public");
     assert_eq!(
         registry.token(Some(&basic("alice", "wrong")), "repository:open/app:pull").await,
         Err(401)
