@@ -98,7 +98,7 @@ fn the_socket_is_the_owners_and_goes_with_its_process() {
     assert!(!socket.exists());
     Process::start(BINARY, folder.path()).kill();
     assert!(socket.symlink_metadata().is_ok(), "it could not remove it");
-    assert!(jreg(folder.path(), &["gc"]).status.success(), "a second run succeeds");
+    assert!(jreg(folder.path(), &["gc"]).status.success(), "and it succeeds");
     let process = Process::start(BINARY, folder.path());
     assert!(jreg(folder.path(), &["gc"]).status.success());
     process.terminate();

@@ -494,7 +494,7 @@ fn requests_and_memory_of_a_collection_follow_from_what_there_is() {
         assert_eq!(second_requests, census.next_to_remove_bytes(&rest, size), "second");
         let changed = third.manifests_read + third.links_read;
         let about = (size.links + size.manifests) / CHANGED;
-        assert!((about / 2..about * 2).contains(&changed), "{changed} were read again");
+        assert!((about / 2..about * 2).contains(&changed), "{changed} were reloaded");
         assert_eq!(third.links.removed, 0);
         assert_eq!(third_requests, rest.next(size, changed), "third");
     });

@@ -70,8 +70,9 @@ async fn a_name_that_leads_elsewhere_is_refused_and_nothing_is_taken() {
     let scenario = AcmeScenario::new().await;
     let instance = scenario.start().await;
     // No server listens there.
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    scenario.authority.look_at(nobody);
+    let closed_port =
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    scenario.authority.look_at(closed_port);
     instance.acme.look().await;
     assert_eq!((scenario.authority.orders(), scenario.authority.issued()), (1, 0));
     let order = scenario.order().await;

@@ -189,7 +189,7 @@ async fn assert_no_orphan_survives(bucket: &S3Server) {
     assert_eq!(registry.reap_uploads().await.unwrap().unfinished, 0, "nothing is old yet");
     bucket.clock().advance(EXPIRY);
     let reaped = registry.reap_uploads().await.unwrap();
-    assert_eq!((reaped.unfinished, reaped.failed), (1, 0), "the one whose id was never returned");
+    assert_eq!((reaped.unfinished, reaped.failed), (1, 0), "the upload without a response");
     assert_eq!(bucket.uploads(), []);
     let keys = bucket.keys();
     let left: Vec<_> = keys.iter().filter(|key| key.starts_with(SESSIONS)).collect();

@@ -325,7 +325,7 @@ impl Worker {
         let register = Register::Tag(repository, tag);
         let served = |answer: &Response| {
             let served = fixtures.manifest_of(&answer.body);
-            served.unwrap_or_else(|| panic!("this was never pushed: {answer}"))
+            served.unwrap_or_else(|| panic!("no client pushed this: {answer}"))
         };
         let get = Request::new("GET", manifest_at(repository, TAGS[tag]));
         let answer = self

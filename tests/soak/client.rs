@@ -147,7 +147,7 @@ impl Client {
         });
         let Answer::Yes(found) = found.await else { return };
         let Some(manifest) = self.shared.fixtures.manifest_of(&found.bytes) else {
-            self.schedule().violation("a tag points to content that was never pushed", &[]);
+            self.schedule().violation("a tag points to a manifest that was not pushed", &[]);
         };
         let to = self.below(TAGS.len());
         self.put_manifest(repository, manifest, Some(to), &[]).await;

@@ -107,7 +107,7 @@ async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Res
         let read: Vec<Bytes> = reader.read(range).await?.try_collect().await?;
         Ok::<_, Error>(read.concat())
     });
-    let read = read.await.expect("no instance is killed any more")?;
+    let read = read.await.expect("no instance crashes any more")?;
     if read != shared.fixtures.blobs[blob].bytes {
         shared
             .cluster
@@ -131,7 +131,7 @@ async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
         repository.upload_append(&id, chunk).await?;
         repository.upload_finish(&id, &found.digest, UploadChunk::empty()).await
     });
-    if let Err(error) = pushed.await.expect("no instance is killed any more") {
+    if let Err(error) = pushed.await.expect("no instance crashes any more") {
         shared.cluster.schedule.violation(&format!("{repository} {blob}: {error}"), &[]);
     }
 }

@@ -223,9 +223,9 @@ impl Client {
                     count(&self.schedule().counts.objects_checked);
                     Answer::Yes(number)
                 }
-                None => self
-                    .schedule()
-                    .violation(&format!("{reference} is not a manifest that was pushed"), &[]),
+                None => {
+                    self.schedule().violation(&format!("{reference} is an unknown manifest"), &[])
+                }
             },
             Answer::No(error) => Answer::No(error),
             Answer::Unsure => Answer::Unsure,

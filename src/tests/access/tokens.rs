@@ -297,7 +297,7 @@ async fn c11_anonymous_pull_goes_through_an_anonymous_token_and_without_one() {
     let push = registry.send("POST", "/v2/open/app/blobs/uploads/", Some(&token)).await;
     assert_eq!(push.status, 401);
     let denied = registry.token(None, "repository:open/app:push").await;
-    assert_eq!(denied, Err(401), "no anonymous access");
+    assert_eq!(denied, Err(401), "no part of it is public");
     assert_eq!(
         registry.token(Some(&basic("alice", "wrong")), "repository:open/app:pull").await,
         Err(401)
