@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv6Addr};
 /// any address in it (RFC 4291 section 2.5.4).
 const IPV6_PREFIX_BITS: u32 = 64;
 
-/// Whom an address stands for: an IPv4 address by itself, an IPv6 address with all of its /64.
+/// The network of an address: an IPv4 address by itself, an IPv6 address with all of its /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);
 
 impl Network {
-    /// Whom an address stands for. An IPv4 address counts as such in either form.
+    /// The network of an address. An IPv4 address counts as such in either form.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(IpAddr::V4(address)),
