@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// any address in it (RFC 4291 section 2.5.4).
 const IPV6_PREFIX_BITS: u32 = 64;
 
-/// What an address is counted as: an IPv4 address by itself, an IPv6 address with all of its /64.
+/// The network of an address: an IPv4 address by itself, an IPv6 address with all of its /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);
 

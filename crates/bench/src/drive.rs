@@ -153,7 +153,7 @@ impl LoadDriver<'_> {
         }
     }
 
-    /// Connects before the measurement starts. A failure shows when it runs.
+    /// Connects before the time runs. A failure shows when it does.
     async fn connect(&mut self) {
         join_all(self.workers.iter_mut().map(async |worker: &mut LoadWorker| {
             worker.client.connect().await.ok();

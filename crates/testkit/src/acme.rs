@@ -120,12 +120,12 @@ impl AcmeServer {
         self.service.url("directory")
     }
 
-    /// Who vouches for it (PEM).
+    /// The CA of its own certificate (PEM).
     pub fn ca_pem(&self) -> &str {
         self.service.outer.pem()
     }
 
-    /// Who vouches for what it issues.
+    /// The CA of the certificates that it issues.
     pub fn issuer(&self) -> &TestCa {
         &self.service.inner
     }
@@ -435,7 +435,7 @@ impl AcmeService {
         (status, challenge)
     }
 
-    /// Validates a name before it responds, so that tests need not wait.
+    /// Validates a name before it responds, so that clients need not poll.
     async fn challenge(
         &self,
         order: usize,

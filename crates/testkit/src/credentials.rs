@@ -88,7 +88,7 @@ impl CredentialServer {
         format!("{}/v1/credentials", self.endpoint())
     }
 
-    /// The certificate of the authority that vouches for it, in PEM.
+    /// The certificate of its CA, in PEM.
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.as_deref()
     }

@@ -42,7 +42,7 @@ pub struct ServerSpec {
 }
 
 impl Default for ServerSpec {
-    /// In memory, with the default settings, without authentication.
+    /// In memory, with the default settings, open to anonymous clients.
     fn default() -> Self {
         Self {
             settings: Settings::default(),

@@ -34,7 +34,7 @@ pub struct CertificateAndKey {
     pub key: String,
 }
 
-/// Who vouches for certificates.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
@@ -51,7 +51,7 @@ impl TestCa {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Its certificate, as a client takes it to trust all that it vouches for.
+    /// Its certificate, which a client trusts for all that it issues.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -74,7 +74,7 @@ impl TestCa {
         self.issue(params)
     }
 
-    /// The result of a signing request: the certificate, and its issuer's (PEM).
+    /// The certificate for a signing request: the certificate, and its issuer's (PEM).
     pub(crate) fn sign(
         &self,
         mut request: CertificateSigningRequestParams,
@@ -128,7 +128,7 @@ fn client(common_name: Option<&str>, uris: &[&str]) -> CertificateParams {
     params
 }
 
-/// A client that believes one authority.
+/// A client that trusts one CA.
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     authority: String,
