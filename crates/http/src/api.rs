@@ -15,8 +15,7 @@ use http::{HeaderMap, Method, header};
 use jreg_access::limits::ByteAccount;
 use jreg_access::{Authorized, RefusedRequest, RequestInfo};
 use jreg_net::server::files::FileQueue;
-use jreg_net::server::slots::ResponseSlots;
-use jreg_net::server::{AuthorizedBefore, Request, RequestMemory, Response};
+use jreg_net::server::{ConnectionResources, Request, Response};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use tracing::Instrument;
@@ -37,8 +36,8 @@ pub(super) struct ApiCall {
     pub(super) base_url: String,
     /// Takes files for the connection, if it can send them.
     pub(super) files: Option<Arc<FileQueue>>,
-    /// The slots of the connection's responses, if it counts them.
-    pub(super) slots: Option<ResponseSlots>,
+    /// The budgets of the connection, if it has any.
+    pub(super) resources: Option<Arc<ConnectionResources>>,
     pub(super) body: ClientBody,
     pub(super) context: Arc<Context>,
 }
@@ -72,8 +71,9 @@ async fn perform(
         Ok(access) => access,
         Err(refused) => return refuse(context, exchange, record, refused).await,
     };
-    if let Some(authorized) = parts.extensions.get::<AuthorizedBefore>() {
-        authorized.set();
+    let resources = parts.extensions.get::<Arc<ConnectionResources>>().cloned();
+    if let Some(resources) = &resources {
+        resources.authorized.set();
     }
     let network = exchange.network();
     context.limits.count_identity(access.identity(), network)?;
@@ -87,17 +87,15 @@ async fn perform(
     exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<FileQueue>>().cloned();
-    let slots = parts.extensions.get::<ResponseSlots>().cloned();
-    let memory = parts.extensions.get::<RequestMemory>().cloned();
     let context = Arc::clone(context);
     let base_url = base_url(&context, exchange);
     let call =
-        ApiCall { access, headers: parts.headers, peer, base_url, files, slots, body, context };
+        ApiCall { access, headers: parts.headers, peer, base_url, files, resources, body, context };
     if !changes {
         let is_in_memory = is_in_memory(&endpoint);
         let held_in = Arc::clone(&call.context);
-        let _turn = match memory.filter(|_| is_in_memory) {
-            Some(memory) => memory.turn().await,
+        let _turn = match call.resources.as_ref().filter(|_| is_in_memory) {
+            Some(resources) => resources.memory.turn().await,
             None => None,
         };
         let result = dispatch(call, endpoint).await;

@@ -39,7 +39,8 @@ pub(super) async fn get(call: ApiCall, digest: &Digest) -> Result<Response, ApiE
         return Ok(elsewhere);
     }
     let size = reader.blob().size_bytes;
-    let (files, slots) = (call.files.as_ref(), call.slots.as_ref());
+    let files = call.files.as_ref();
+    let slots = call.resources.as_ref().map(|resources| &resources.slots);
     match ranges(&call.headers, digest, size) {
         Ranges::Whole => {
             let whole = |body| whole(digest, size, body);

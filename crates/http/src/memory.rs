@@ -12,8 +12,8 @@ use http::Version;
 use http_body::{Frame, SizeHint};
 use jreg_auth::Network;
 use jreg_net::server::{
-    AddressBudget, AddressReservation, Body, BodyFailure, HeldMemory, Request, RequestMemory,
-    Response,
+    AddressBudget, AddressReservation, Body, BodyFailure, ConnectionResources, HeldMemory, Request,
+    RequestMemory, Response,
 };
 use jreg_telemetry::metrics::Metrics;
 
@@ -48,9 +48,12 @@ pub(super) fn hold_head(
     metrics: &Metrics,
     request: &Request,
 ) -> Result<Option<HeldMemory>, ApiError> {
-    let memory = request.extensions().get::<RequestMemory>();
-    let memory = memory.filter(|_| request.version() > Version::HTTP_11);
-    memory.map(|memory| hold(metrics, memory, head_bytes(request))).transpose()
+    if request.version() <= Version::HTTP_11 {
+        return Ok(None);
+    }
+    let resources = request.extensions().get::<Arc<ConnectionResources>>();
+    let hold = |of: &Arc<ConnectionResources>| hold(metrics, &of.memory, head_bytes(request));
+    resources.map(hold).transpose()
 }
 
 fn hold(metrics: &Metrics, memory: &RequestMemory, bytes: u32) -> Result<HeldMemory, ApiError> {
@@ -187,12 +190,17 @@ mod tests {
     use http_body_util::BodyExt;
 
     use jreg_net::server::OWN_BYTES;
+    use jreg_net::server::slots::ResponseSlots;
 
     use super::*;
 
     fn request(version: Version, memory: &RequestMemory, value_bytes: usize) -> Request {
         let request = http::Request::get("http://a/v2/").version(version);
-        let request = request.header("x", "y".repeat(value_bytes)).extension(memory.clone());
+        let slots =
+            ResponseSlots::new(&Arc::new(tokio::sync::Semaphore::new(0)), Default::default());
+        let (memory, authorized) = (memory.clone(), Default::default());
+        let resources = Arc::new(ConnectionResources { slots, memory, authorized });
+        let request = request.header("x", "y".repeat(value_bytes)).extension(resources);
         request.body(Body::empty()).unwrap()
     }
 

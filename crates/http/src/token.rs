@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use jreg_access::{AccessGuard, AuthError, IssuedToken, TokenProof, TokenRequest};
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
-use jreg_net::server::{Body, HeldMemory, Request, RequestMemory, Response};
+use jreg_net::server::{Body, ConnectionResources, HeldMemory, Request, Response};
 use jreg_oci::ErrorCode;
 use serde_json::json;
 
@@ -112,7 +112,8 @@ async fn form(
     parts: &http::request::Parts,
     mut body: Body,
 ) -> Result<(String, Vec<HeldMemory>), ApiError> {
-    let memory = parts.extensions.get::<RequestMemory>();
+    let resources = parts.extensions.get::<Arc<ConnectionResources>>();
+    let memory = resources.map(|resources| &resources.memory);
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_form = kind
         .and_then(|kind| kind.split(';').next())

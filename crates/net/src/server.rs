@@ -81,8 +81,7 @@ pub struct Secured {
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// Whether a connection has had an authorized request. The server puts it among the extensions of its
-/// requests, and the handler sets it.
+/// Whether a connection has had an authorized request.
 #[derive(Clone, Debug, Default)]
 pub struct AuthorizedBefore(Arc<AtomicBool>);
 
@@ -95,6 +94,18 @@ impl AuthorizedBefore {
     fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// What the requests of one connection share. The server puts it among the extensions of its requests, in
+/// one piece: each extension costs every request an allocation.
+#[derive(Debug)]
+pub struct ConnectionResources {
+    /// Slots of responses that read from the store.
+    pub slots: slots::ResponseSlots,
+    /// Memory of heads, forms and in-memory responses.
+    pub memory: RequestMemory,
+    /// Set by the handler when a request was authorized.
+    pub authorized: AuthorizedBefore,
 }
 
 /// What an operator can set about connections.

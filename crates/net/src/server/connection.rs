@@ -28,8 +28,8 @@ use super::sending::SendingIo;
 use super::slots::{ResponseSlot, ResponseSlots};
 use super::windows::{self, ReceiveWindow};
 use super::{
-    AuthorizedBefore, Peer, RequestHandler, ResponseFuture, Secured, ServerOptions, ServerShared,
-    handshake,
+    AuthorizedBefore, ConnectionResources, Peer, RequestHandler, ResponseFuture, Secured,
+    ServerOptions, ServerShared, handshake,
 };
 use crate::tls;
 
@@ -115,19 +115,25 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
         tracing::debug!(client = %address, %error, "connection closed before it was served");
         return;
     }
+    let authorized = AuthorizedBefore::default();
     let mut service = ConnectionService {
         handler: Arc::clone(&shared.parts.handler),
         peer: Peer(address),
         secured: None,
         activity: Arc::default(),
         files: None,
-        slots: ResponseSlots::new(&shared.responses, shared.parts.metrics.budget("responses")),
-        memory: RequestMemory::new(&shared.requests, shared.addresses.network(address.ip())),
-        authorized: AuthorizedBefore::default(),
+        resources: Arc::new(ConnectionResources {
+            slots: ResponseSlots::new(&shared.responses, shared.parts.metrics.budget("responses")),
+            memory: RequestMemory::new(&shared.requests, shared.addresses.network(address.ip())),
+            authorized: authorized.clone(),
+        }),
     };
     let time_max = shared.options.header_read_timeout;
-    let window =
-        |is_h2| shared.windows.open(&shared.parts.metrics, &shared.addresses, address.ip(), is_h2);
+    let network = shared.addresses.network(address.ip());
+    let window = |is_h2| {
+        let metrics = &shared.parts.metrics;
+        shared.windows.open(metrics, network, is_h2, authorized.clone())
+    };
     let Some(tls) = &shared.parts.tls else {
         service.files = FileQueue::offered();
         let beginning = tokio::time::timeout(time_max, windows::begins_h2(&stream));
@@ -151,17 +157,12 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
 }
 
 /// Serves a connection over which HTTP can be spoken.
-async fn attend<T>(
-    shared: &ServerShared,
-    io: T,
-    mut service: ConnectionService,
-    window: ReceiveWindow,
-) where
+async fn attend<T>(shared: &ServerShared, io: T, service: ConnectionService, window: ReceiveWindow)
+where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (Peer(address), activity) = (service.peer, Arc::clone(&service.activity));
     let io = WatchedIo { io, activity: Arc::clone(&activity) };
-    service.authorized = window.authorized.clone();
     let builder = shared.builder.of(&window);
     let connection = builder.serve_connection(io, service);
     let mut connection = pin!(connection);
@@ -251,9 +252,7 @@ struct ConnectionService {
     activity: Arc<Activity>,
     /// Takes files for the connection, if it can send them.
     files: Option<Arc<FileQueue>>,
-    slots: ResponseSlots,
-    memory: RequestMemory,
-    authorized: AuthorizedBefore,
+    resources: Arc<ConnectionResources>,
 }
 
 impl Service<Request<Incoming>> for ConnectionService {
@@ -274,12 +273,10 @@ impl Service<Request<Incoming>> for ConnectionService {
         {
             request.extensions_mut().insert(Arc::clone(files));
         }
-        let slots = self.slots.clone();
-        request.extensions_mut().insert(slots.clone());
-        request.extensions_mut().insert(self.memory.clone());
-        request.extensions_mut().insert(self.authorized.clone());
+        let resources = Arc::clone(&self.resources);
+        request.extensions_mut().insert(Arc::clone(&resources));
         let response = self.handler.handle(request.map(Body::of_client));
-        ResponseStart { response, noted: Some(noted), slots, version }
+        ResponseStart { response, noted: Some(noted), resources, version }
     }
 }
 
@@ -288,7 +285,7 @@ struct ResponseStart {
     response: ResponseFuture,
     /// Until it has begun.
     noted: Option<activity::RequestNote>,
-    slots: ResponseSlots,
+    resources: Arc<ConnectionResources>,
     version: Version,
 }
 
@@ -302,10 +299,10 @@ impl Future for ResponseStart {
             noted.answer();
         }
         let taken = response.extensions().get::<Arc<ResponseSlot>>().cloned();
-        let (slots, version) = (self.slots.clone(), self.version);
-        Poll::Ready(
-            Ok(response.map(|body| NotedBody::new(body, noted, slots, version).with(taken))),
-        )
+        let (resources, version) = (Arc::clone(&self.resources), self.version);
+        Poll::Ready(Ok(
+            response.map(|body| NotedBody::new(body, noted, resources, version).with(taken))
+        ))
     }
 }
 
@@ -316,7 +313,7 @@ impl Future for ResponseStart {
 struct NotedBody {
     body: Body,
     noted: Option<Arc<activity::RequestNote>>,
-    slots: ResponseSlots,
+    resources: Arc<ConnectionResources>,
     slot: SlotState,
     /// What is left of a frame that is given in pieces.
     rest: Bytes,
@@ -349,14 +346,21 @@ impl NotedBody {
     fn new(
         body: Body,
         noted: Option<activity::RequestNote>,
-        slots: ResponseSlots,
+        resources: Arc<ConnectionResources>,
         version: Version,
     ) -> Self {
         use http_body::Body as _;
         let is_read = body.size_hint().exact().is_none();
         let slot = if is_read { SlotState::Wanted } else { SlotState::Unneeded };
         let is_multiplexed = version > Version::HTTP_11;
-        Self { body, noted: noted.map(Arc::new), slots, slot, rest: Bytes::new(), is_multiplexed }
+        Self {
+            body,
+            noted: noted.map(Arc::new),
+            resources,
+            slot,
+            rest: Bytes::new(),
+            is_multiplexed,
+        }
     }
 
     /// The same with the slot that was taken before the response began, if one was.
@@ -399,9 +403,9 @@ impl NotedBody {
 
     fn poll_slot(&mut self, task: &mut Context<'_>) -> Poll<()> {
         if matches!(self.slot, SlotState::Wanted) {
-            self.slot = match self.slots.try_take() {
+            self.slot = match self.resources.slots.try_take() {
                 Some(slot) => SlotState::Taken(Arc::new(slot)),
-                None => SlotState::Awaited(Box::pin(self.slots.clone().take())),
+                None => SlotState::Awaited(Box::pin(self.resources.slots.clone().take())),
             };
         }
         if let SlotState::Awaited(waiting) = &mut self.slot {
@@ -499,6 +503,14 @@ mod tests {
         (connected(handler, shared).0, pulled)
     }
 
+    fn resources(slots: &Arc<Semaphore>) -> Arc<ConnectionResources> {
+        Arc::new(ConnectionResources {
+            slots: ResponseSlots::new(slots, Default::default()),
+            memory: RequestMemory::new(&AddressBudget::new(0, 0), None),
+            authorized: AuthorizedBefore::default(),
+        })
+    }
+
     /// The client's end of a connection to a server with this handler.
     fn connected(
         handler: Arc<dyn RequestHandler>,
@@ -512,9 +524,7 @@ mod tests {
             secured: None,
             activity: Arc::clone(&activity),
             files: None,
-            slots: ResponseSlots::new(shared, Default::default()),
-            memory: RequestMemory::new(&AddressBudget::new(0, 0), None),
-            authorized: AuthorizedBefore::default(),
+            resources: resources(shared),
         };
         let io = WatchedIo { io: TokioIo::new(far), activity: Arc::clone(&activity) };
         let builder = ConnectionBuilder::new(&ServerOptions::default());
@@ -616,9 +626,9 @@ mod tests {
         let activity = Arc::new(Activity::default());
         let whole: Bytes = (0..=250u8).cycle().step_by(100).take(STEP_BYTES).collect();
         let request = activity.begin(Version::HTTP_2);
-        let slots = ResponseSlots::new(&Arc::new(Semaphore::new(0)), Default::default());
+        let resources = resources(&Arc::new(Semaphore::new(0)));
         let body = Body::from(whole.clone());
-        let mut body = NotedBody::new(body, Some(request), slots, Version::HTTP_2);
+        let mut body = NotedBody::new(body, Some(request), resources, Version::HTTP_2);
         let mut taken = Vec::new();
         while let Some(frame) = body.frame().await {
             let piece = frame.unwrap().into_data().unwrap();

@@ -5,17 +5,16 @@
 //! has a quarter of them. Once there are no more, connections give theirs back that are idle, or have
 //! had no authorized request: they get GOAWAY, and clients with something to send connect again.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jreg_auth::Network;
 use jreg_telemetry::metrics::Metrics;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::AuthorizedBefore;
 use super::address_budget::{AddressBudget, AddressReservation};
-use super::addresses::Addresses;
 
 /// What an HTTP/2 client may send on one stream, and over all, before we have read it. Small windows
 /// would let one round trip limit the speed of an upload.
@@ -45,7 +44,7 @@ pub(super) struct ReceiveWindows {
 pub(super) struct ReceiveWindow {
     taken: Option<LargeWindow>,
     since: Instant,
-    pub(super) authorized: AuthorizedBefore,
+    authorized: AuthorizedBefore,
 }
 
 /// Large windows, until this is dropped.
@@ -71,22 +70,17 @@ impl ReceiveWindows {
     pub(super) fn open(
         &self,
         metrics: &Arc<Metrics>,
-        addresses: &Addresses,
-        address: IpAddr,
+        network: Option<Network>,
         is_h2: bool,
+        authorized: AuthorizedBefore,
     ) -> ReceiveWindow {
-        let taken = is_h2.then(|| self.take(metrics, addresses, address)).flatten();
-        ReceiveWindow { taken, since: Instant::now(), authorized: AuthorizedBefore::default() }
+        let taken = is_h2.then(|| self.take(metrics, network)).flatten();
+        ReceiveWindow { taken, since: Instant::now(), authorized }
     }
 
-    fn take(
-        &self,
-        metrics: &Arc<Metrics>,
-        addresses: &Addresses,
-        address: IpAddr,
-    ) -> Option<LargeWindow> {
+    fn take(&self, metrics: &Arc<Metrics>, network: Option<Network>) -> Option<LargeWindow> {
         let bytes = CONNECTION_BYTES.into();
-        let Some(reservation) = self.budget.reserve(addresses.network(address), bytes) else {
+        let Some(reservation) = self.budget.reserve(network, bytes) else {
             metrics.h2_small_windows.inc();
             if self.budget.free_bytes() < bytes {
                 *self.wanted() = Some(Instant::now());
