@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jreg_access::limits::ClientLimits;
 use jreg_access::{
-    AccessTokenStore, Authorizer, Fetch, FetchError, Gate, Guard, GuardError, HttpFetch, Open,
+    AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
+    JwksFetchError, JwksFetcher, RegistryGate,
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_http::{Api, Context};
@@ -26,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::StartError;
-use crate::jobs::{self, FsckJob, GcJob, Reloader, Renewer, UploadReaper};
+use crate::jobs::{self, CertificateJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob};
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
 use crate::options;
@@ -49,8 +50,9 @@ impl App {
     /// A registry over `store`, whose clients are asked who they are if the settings say so.
     pub async fn build(settings: Settings, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let fetch = match settings.policy {
-            Some(_) => Arc::new(HttpFetch::new().map_err(GuardError::from)?) as Arc<dyn Fetch>,
-            None => Arc::new(NoFetch),
+            Some(_) => Arc::new(HttpJwksFetcher::new().map_err(AccessGuardError::from)?)
+                as Arc<dyn JwksFetcher>,
+            None => Arc::new(NoJwksFetcher),
         };
         Self::build_with(settings, store, Arc::new(SystemClock::new()), fetch).await
     }
@@ -60,7 +62,7 @@ impl App {
         settings: Settings,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        fetch: Arc<dyn Fetch>,
+        fetch: Arc<dyn JwksFetcher>,
     ) -> Result<Self, StartError> {
         Self::assemble(settings, store, clock, Keeper::Settings(fetch)).await
     }
@@ -94,12 +96,12 @@ impl App {
         let (authorizer, guard) = match keeper {
             Keeper::Given(authorizer) => (authorizer, None),
             Keeper::Settings(_) if !settings.requires_authentication() => {
-                (Arc::new(Open) as _, None)
+                (Arc::new(AllowAll) as _, None)
             }
             Keeper::Settings(fetch) => {
                 let counts = Arc::clone(&metrics);
                 let (options, tokens) = (options::guard(&settings), Arc::clone(&access_tokens));
-                let guard = Guard::open(options, store, clock, counts, fetch, tokens);
+                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens);
                 let guard = Arc::new(Box::pin(guard).await?);
                 (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
             }
@@ -108,8 +110,8 @@ impl App {
         let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
         let audit = opening.await.map_err(io::Error::other)??;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
-        let reloader = Reloader::new(guard.clone(), tls.clone());
-        let jobs = Jobs { reloader, renewer: acme.clone().map(Renewer), ..jobs };
+        let reloader = ReloadJob::new(guard.clone(), tls.clone());
+        let jobs = Jobs { reloader, renewer: acme.clone().map(CertificateJob), ..jobs };
         let workshop = MaintenanceContext {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
@@ -129,12 +131,13 @@ impl App {
         }
         let options = options::http(&settings);
         let context = Arc::new(Context {
-            gate: Gate::new(registry, authorizer),
+            gate: RegistryGate::new(registry, authorizer),
             guard,
             tls,
             audit,
             limits,
             manifest_room: options.manifest_room(),
+            response_memory: jreg_http::responses_budget(options.manifest_bytes_max),
             options,
             metrics,
             tasks: TaskTracker::new(),
@@ -145,7 +148,7 @@ impl App {
     }
 
     /// Who keeps it, if clients are asked who they are.
-    pub fn guard(&self) -> Option<&Arc<Guard>> {
+    pub fn guard(&self) -> Option<&Arc<AccessGuard>> {
         self.context.guard.as_ref()
     }
 
@@ -235,28 +238,28 @@ async fn open_acme(
 /// Who says who may come in.
 enum Keeper {
     Given(Arc<dyn Authorizer>),
-    Settings(Arc<dyn Fetch>),
+    Settings(Arc<dyn JwksFetcher>),
 }
 
 /// What fetches where nothing can be asked for: only a policy names addresses.
 #[derive(Debug)]
-struct NoFetch;
+struct NoJwksFetcher;
 
 #[async_trait::async_trait]
-impl Fetch for NoFetch {
-    async fn fetch(&self, _: &str) -> Result<Vec<u8>, FetchError> {
-        Err(FetchError::Status(0))
+impl JwksFetcher for NoJwksFetcher {
+    async fn fetch(&self, _: &str) -> Result<Vec<u8>, JwksFetchError> {
+        Err(JwksFetchError::Status(0))
     }
 }
 
 /// What goes on beside the requests.
 #[derive(Debug)]
 struct Jobs {
-    reaper: UploadReaper,
+    reaper: ExpiredUploadsJob,
     collector: Option<GcJob>,
     fsck: Option<FsckJob>,
-    reloader: Option<Reloader>,
-    renewer: Option<Renewer>,
+    reloader: Option<ReloadJob>,
+    renewer: Option<CertificateJob>,
 }
 
 impl Jobs {
@@ -267,7 +270,7 @@ impl Jobs {
         audit: &AuditLog,
         is_shared: bool,
     ) -> Self {
-        let reaper = UploadReaper {
+        let reaper = ExpiredUploadsJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             interval: settings.upload_reap_interval,

@@ -1,5 +1,4 @@
-//! From settings to a bucket that can be relied on: probed, and with whatever must be put around
-//! the store for what the bucket does not do.
+//! Opens a bucket from settings: probes it, and adds the decorators that its capabilities require.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,72 +6,55 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_config::{Secret, Settings};
+use jreg_config::{SecretValue, Settings};
 use jreg_storage::{
     BucketCapabilities, CLOCK_DIFFERENCE_MAX, S3Credentials, S3OpenError, S3Options, S3Store,
     S3Url, SingleWriterStore, Store, TombstoneStore,
 };
 
-/// The longest secret in a file, in bytes. Session tokens have about 1 KiB.
+/// Maximum length of a secret in a file, in bytes. Session tokens have about 1 KiB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BucketError {
-    /// The settings do not fit.
+    /// The settings are inconsistent.
     #[error(transparent)]
     Open(#[from] S3OpenError),
-    /// Half of a key was given.
+    /// Only one of access key id and secret access key was given.
     #[error(
         "s3-access-key-id and s3-secret-access-key must be set together, a session token only with them"
     )]
     HalfAKey,
-    /// The file with a secret cannot be used.
+    /// The secret file cannot be used.
     #[error("cannot read {setting} {}: it must hold one line of at most {SECRET_BYTES_MAX} bytes", path.display())]
-    SecretFile {
-        /// The setting.
-        setting: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It does not answer, or not us.
+    SecretFile { setting: &'static str, path: PathBuf, source: io::Error },
+    /// No response, or access was denied.
     #[error("cannot use the bucket {url}")]
-    Unusable {
-        /// The bucket.
-        url: Box<S3Url>,
-        /// Why.
-        source: jreg_storage::Error,
-    },
-    /// It cannot be shared.
+    Unusable { url: Box<S3Url>, source: jreg_storage::Error },
+    /// Several instances cannot share it.
     #[error(
         "the bucket {url} does not honour conditional writes ({found}): several instances would \
          overwrite each other; with --single-instance one alone can use it"
     )]
     NotShareable {
-        /// The bucket.
         url: Box<S3Url>,
-        /// What the probe found.
+        /// Result of the probe.
         found: BucketCapabilities,
     },
-    /// Only whoever serves it may change it.
+    /// Only the instance that serves it may change it.
     #[error(
         "the bucket {url} does not honour conditional writes: only the process that serves it may run GC (every gc-interval) or repair"
     )]
-    OnlyInServe {
-        /// The bucket.
-        url: Box<S3Url>,
-    },
-    /// The clocks are too far apart.
+    OnlyInServe { url: Box<S3Url> },
+    /// Clock skew is too large.
     #[error(
         "the clock of the bucket {url} is {} s from this machine's, more than {} s: set the clock",
         difference.as_secs(), CLOCK_DIFFERENCE_MAX.as_secs()
     )]
     Clock {
-        /// The bucket.
         url: Box<S3Url>,
-        /// How far.
+        /// The skew.
         difference: Duration,
     },
 }
@@ -80,15 +62,15 @@ pub enum BucketError {
 /// What a bucket is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BucketAccess {
-    /// Serving from it.
+    /// Serving.
     Serve,
-    /// Removing from it, beside whoever serves.
+    /// Deleting, concurrently with the serving instances.
     Collect,
-    /// Looking, beside whoever serves.
+    /// Reading, concurrently with the serving instances.
     Look,
 }
 
-/// Opens the bucket, finds out what it honours, and says so in the log.
+/// Opens the bucket, probes its capabilities, and logs them.
 pub async fn open(
     settings: &Settings,
     url: &S3Url,
@@ -169,9 +151,9 @@ fn credentials(settings: &Settings) -> Result<S3Credentials, BucketError> {
     }
 }
 
-/// A secret that is in its setting or in a file.
+/// A secret from its setting or its file.
 fn secret_of(
-    given: &Option<Secret>,
+    given: &Option<SecretValue>,
     setting: &'static str,
     file: Option<&str>,
 ) -> Result<Option<String>, BucketError> {

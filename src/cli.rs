@@ -10,7 +10,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use jreg_config::{
-    Assignment, ConfigError, KEYS, Key, Origin, Settings, VARIABLE_PREFIX, nearest, read_file,
+    Assignment, ConfigError, KEYS, Origin, SettingKey, Settings, VARIABLE_PREFIX, nearest,
+    read_file,
 };
 use jreg_oci::{InvalidDigest, InvalidName};
 use jreg_registry::ExplainRequest;
@@ -317,7 +318,7 @@ impl FromArgMatches for Flags {
     }
 }
 
-fn flag(key: &Key) -> Arg {
+fn flag(key: &SettingKey) -> Arg {
     let default = match key.show(&Settings::default()).join(", ") {
         default if default.is_empty() => "none".to_owned(),
         default => default,
@@ -339,7 +340,7 @@ fn flag(key: &Key) -> Arg {
         ))
 }
 
-fn given(key: &Key, matches: &ArgMatches) -> Option<Assignment> {
+fn given(key: &SettingKey, matches: &ArgMatches) -> Option<Assignment> {
     let name = key.name();
     if matches.value_source(&name) != Some(ValueSource::CommandLine) {
         return None;
@@ -437,8 +438,8 @@ const CONFIG_VARIABLE: &str = "JREG_CONFIG";
 fn nearest_variable(variable: &str) -> Option<String> {
     // Without the prefix, which all share: it would make any two of them alike.
     let name = variable.strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace('_', "-");
-    let known = nearest(&name, KEYS.iter().map(Key::name))?;
-    KEYS.iter().find(|key| key.name() == known).map(Key::variable)
+    let known = nearest(&name, KEYS.iter().map(SettingKey::name))?;
+    KEYS.iter().find(|key| key.name() == known).map(SettingKey::variable)
 }
 
 /// Reads the command line.

@@ -1,4 +1,4 @@
-//! What `jreg` does, one file for each command: from the parsed command line to an exit code.
+//! The subcommands of `jreg`, one file each: from the parsed command line to an exit code.
 
 pub mod explain;
 pub mod fsck;
@@ -19,15 +19,15 @@ use jreg_telemetry::logging;
 use crate::cli::{self, Maintenance};
 use crate::maintenance::command::{self, CommandVerdict};
 
-/// Prints what the command line came to: help, or what is wrong with it.
+/// Prints help, or the error of the command line.
 pub fn answer(answer: &clap::Error) -> ExitCode {
     let failed = !cli::is_help(answer);
-    // There is nobody left to tell if the terminal is gone.
+    // The terminal may be closed.
     let _ = answer.print();
     if failed { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
-/// Runs a command that works on a store; `failed` is the exit code if it cannot be done.
+/// Runs a command on a store; `failed` is the exit code of a failure.
 fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode {
     let Maintenance { command, shown, resolved } = match resolved {
         Ok(maintenance) => maintenance,
@@ -55,9 +55,9 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
     }
 }
 
-/// Says on standard error why a command failed.
+/// Prints on standard error why a command failed.
 pub fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    // There is nobody left to tell if standard error is gone.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "jreg: {}", error_chain(error));
     ExitCode::from(code)
 }

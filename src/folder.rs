@@ -1,49 +1,49 @@
-//! What lies in a folder before it is opened as storage: a registry of jreg, nothing, or something
-//! else, which is left alone. Nothing here creates or changes a file.
+//! Inspects a folder before it is opened as storage: a registry, empty, or another program's files,
+//! which are left alone. Nothing here creates or changes a file.
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// The mark of a registry (docs/format.md).
+/// The marker file of a registry (docs/format.md).
 const MARK: &str = "jreg.json";
-/// The mark that the folder store writes first: an epoch and a word.
+/// The marker file that the folder store writes first: an epoch and a word.
 const RUN: &str = ".run";
-/// Longest mark of the folder store, in bytes.
+/// Maximum length of that file, in bytes.
 const RUN_BYTES_MAX: u64 = 64;
-/// What file systems put into the root of a volume.
+/// Names that file systems create in the root of a volume.
 const OF_FILE_SYSTEMS: [&str; 2] = ["lost+found", ".snapshot"];
-/// How files and folders of the folder store begin that a start may leave before the marks.
+/// Prefixes of files and folders that an interrupted start may leave before the marker files.
 const OF_STARTS: [&str; 3] = [".lock", ".run", ".log-"];
-/// Maximum number of names that a message repeats.
+/// Maximum number of names in a message.
 const NAMES_SHOWN: usize = 5;
-/// Maximum number of folders that are searched for an OCI layout, and how deep they lie.
+/// Maximum number of folders searched for an OCI layout, and their maximum depth.
 const FOLDERS_SEARCHED: usize = 1000;
 const DEPTH_SEARCHED: usize = 4;
 
-/// What a folder holds.
+/// The content of a folder.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FolderContent {
-    /// There is no folder.
+    /// The folder does not exist.
     Absent,
-    /// Nothing but what file systems and starts that broke off leave.
+    /// Empty, except for names of file systems and interrupted starts.
     Empty,
-    /// A registry of jreg.
+    /// A registry.
     Registry,
-    /// Something else.
+    /// Another program's files.
     Foreign(ForeignFolder),
 }
 
-/// A folder with the files of another program.
+/// A folder with another program's files.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ForeignFolder {
     folder: PathBuf,
-    /// What it looks like.
+    /// The detected program.
     kind: Option<String>,
     /// The first names in it.
     names: Vec<String>,
-    /// How many more there are.
+    /// Number of further names.
     more: usize,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for ForeignFolder {
     }
 }
 
-/// Looks into a folder.
+/// Inspects a folder.
 ///
 /// # Errors
 ///
@@ -96,7 +96,7 @@ pub fn look(folder: &Path) -> io::Result<FolderContent> {
     let kind = kind(folder, &names);
     let more = names.len().saturating_sub(NAMES_SHOWN);
     names.truncate(NAMES_SHOWN);
-    // What is printed stays on its line.
+    // Control characters must not break the line.
     let names = names.iter().map(|name| name.escape_debug().to_string()).collect();
     Ok(FolderContent::Foreign(ForeignFolder { folder: folder.to_owned(), kind, names, more }))
 }
@@ -111,7 +111,7 @@ fn is_run_mark(path: &Path) -> bool {
     read && epoch.is_some_and(|epoch| uuid::Uuid::try_parse(epoch).is_ok())
 }
 
-/// Which program's storage a folder looks like.
+/// The program whose storage layout a folder has.
 fn kind(folder: &Path, names: &[String]) -> Option<String> {
     if folder.join("docker/registry/v2").is_dir() {
         return Some("the storage of distribution or Harbor (docker/registry/v2)".to_owned());
@@ -129,7 +129,8 @@ fn kind(folder: &Path, names: &[String]) -> Option<String> {
     Some(format!("{program} ({layout})"))
 }
 
-/// The first `oci-layout` in a folder or below it: repositories with several components are nested.
+/// The first `oci-layout` in a folder or below it: repositories with several path components are
+/// nested.
 fn layout_below(folder: &Path) -> Option<PathBuf> {
     let mut folders = vec![(folder.to_owned(), 0)];
     let mut searched = 0;
@@ -190,7 +191,7 @@ mod tests {
         for names in [&["jreg.json"][..], &["jreg.json", "docker/registry/v2/"]] {
             assert_eq!(of(names), FolderContent::Registry, "{names:?}");
         }
-        // After a power cut jreg.json may be in the log alone.
+        // After a power failure jreg.json may exist only in the WAL.
         let cut = folder(&["auth/keys", ".log-0"]);
         fs::write(cut.path().join(".run"), format!("{} strict\n", "0".repeat(32))).unwrap();
         assert_eq!(look(cut.path()).unwrap(), FolderContent::Registry);
@@ -227,7 +228,7 @@ mod tests {
         assert!(told.contains("it holds a\\nb, hosts, passwd; name an empty"), "{told}");
         let told = complaint(&["a", "b", "c", "d", "e", "f", "g"]);
         assert!(told.contains("it holds a, b, c, d, e and 2 more"), "{told}");
-        // Nothing of a start's, but of somebody else.
+        // A foreign file among those of an interrupted start.
         assert!(complaint(&[".profile"]).contains("it holds .profile"));
     }
 }

@@ -1,15 +1,14 @@
-//! Work that goes on beside the requests: removing what uploads leave behind, collecting what
-//! nothing keeps, checking what is stored, and renewing the certificate.
+//! Background jobs: expired uploads, GC, fsck, reload and certificates.
 //!
-//! A job may be stopped anywhere, and any number of instances may do the same one at the same
-//! time: the registry's own rules keep it safe. The intervals are spread, so that instances that
-//! were started together do not work in step.
+//! A job may be stopped at any point, and any number of instances may run the same job
+//! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
+//! started together do not run in step.
 
-mod collector;
-mod reaper;
-mod reloader;
-mod renewer;
-mod scrubber;
+mod certificates;
+mod fsck;
+mod gc;
+mod reload;
+mod uploads;
 
 use std::time::Duration;
 
@@ -17,32 +16,32 @@ use jreg_storage::full_jitter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use collector::GcJob;
-pub(crate) use collector::report;
-pub use reaper::UploadReaper;
-pub use reloader::Reloader;
-pub use renewer::Renewer;
-pub use scrubber::FsckJob;
+pub use certificates::CertificateJob;
+pub use fsck::FsckJob;
+pub use gc::GcJob;
+pub(crate) use gc::report;
+pub use reload::ReloadJob;
+pub use uploads::ExpiredUploadsJob;
 
-/// The first run comes after this part of an interval, so that a process that never lives for
-/// long does its part too.
+/// Delay of the first run, as a fraction of the interval, so that short-lived processes run jobs,
+/// too.
 const FIRST: f64 = 1.0 / 60.0;
 
-/// What is done again and again.
+/// A periodic job.
 pub(crate) trait Job: Send + Sync + 'static {
-    /// The mean time between two runs.
+    /// Mean interval between runs.
     fn interval(&self) -> Duration;
 
-    /// Does it once.
+    /// Runs once.
     fn run(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Does a job until `stopping`.
+/// Runs a job periodically until `stopping`.
 pub(crate) fn spawn(job: impl Job, tasks: &TaskTracker, stopping: CancellationToken) {
-    tasks.spawn(async move { stopping.run_until_cancelled(again(&job)).await });
+    tasks.spawn(async move { stopping.run_until_cancelled(run_periodically(&job)).await });
 }
 
-async fn again(job: &impl Job) {
+async fn run_periodically(job: &impl Job) {
     tokio::time::sleep(spread(job.interval().mul_f64(FIRST))).await;
     loop {
         job.run().await;
@@ -50,7 +49,7 @@ async fn again(job: &impl Job) {
     }
 }
 
-/// A random duration between half and one and a half times a mean.
+/// A random duration between 0.5 and 1.5 times the mean.
 fn spread(mean: Duration) -> Duration {
     mean / 2 + full_jitter(mean)
 }

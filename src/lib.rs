@@ -1,7 +1,7 @@
 //! The server of jreg: HTTP, authorisation, metrics, settings and the command line over
 //! [`jreg_registry`].
 //!
-//! [`app`] is the only place where the parts meet. A registry in a test is three calls:
+//! [`app`] wires the components of the server. A registry in a test is three calls:
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -18,6 +18,8 @@
 //! running.shutdown().await;
 //! # });
 //! ```
+
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 pub mod app;
 pub mod bucket;

@@ -1,9 +1,9 @@
-//! Maintenance: collecting, checking and explaining, asked for by a person.
+//! Maintenance commands: GC, fsck, explain and access tokens.
 //!
-//! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves, or, where a folder is
-//! being served, ask the process that serves it, through a socket in the folder (`socket.rs`): one
-//! process owns a folder, and nobody has to stop it. Both ways the work is a [`MaintenanceCommand`], which
-//! gives [`MaintenanceEvent`]s while it runs, and the same code shows them (`print.rs`).
+//! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves. For a folder that is
+//! being served, they run in the serving process through a socket in the folder (`socket.rs`): one
+//! process owns a folder, and it need not be stopped. In both cases the work is a
+//! [`MaintenanceCommand`] that emits [`MaintenanceEvent`]s, printed by the same code (`print.rs`).
 
 pub mod command;
 pub mod print;
@@ -32,136 +32,121 @@ use jreg_telemetry::metrics::Metrics;
 
 use crate::jobs::report;
 
-/// How many events may wait to be shown. What is beyond is counted, and that is said.
+/// Maximum number of queued events. Further ones are dropped and counted.
 pub const EVENTS_MAX: usize = 65_536;
 
-/// What a person asks for. What is not said is as the settings of the process that works say.
+/// A command. Omitted options have the values of the working process's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum MaintenanceCommand {
-    /// Collect what nothing keeps.
+    /// Run GC.
     Gc(GcRequest),
-    /// Check what is stored.
+    /// Verify the store.
     Fsck(FsckRequest),
-    /// Say what keeps something.
+    /// Explain why content is kept.
     Explain(ExplainRequest),
-    /// Make, show or revoke access tokens.
+    /// Create, list or revoke access tokens.
     Token(AccessTokenRequest),
 }
 
-/// How to collect.
+/// Options of GC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcRequest {
     /// Instead of `gc-grace`.
     pub grace: Option<Duration>,
     /// Instead of `gc-untagged`.
     pub untagged: Option<Duration>,
-    /// Only show what would be done.
+    /// Only print what would be deleted.
     pub dry_run: bool,
-    /// Remove whatever share of the links it is.
+    /// Ignore `gc-share-max`.
     pub force: bool,
-    /// Sweep, fold and tidy, also if that is not due.
+    /// Sweep, deduplicate and tidy even if not due.
     pub sweep: bool,
-    /// Instead of `gc-requests-per-second`; 0 is as many as the store answers.
+    /// Instead of `gc-requests-per-second`; 0: no limit.
     pub requests_per_second: Option<u32>,
 }
 
-/// How to check.
+/// Options of fsck.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsckRequest {
     /// Read and hash all bytes.
     pub deep: bool,
-    /// Repair what can be repaired without losing data.
+    /// Repair what can be repaired without loss.
     pub repair: bool,
-    /// Begin a deep check anew.
+    /// Restart a deep fsck from the beginning.
     pub restart: bool,
-    /// Instead of `gc-requests-per-second`; 0 is as many as the store answers.
+    /// Instead of `gc-requests-per-second`; 0: no limit.
     pub requests_per_second: Option<u32>,
-    /// The most bytes a second that a deep check reads; `None`: as many as come.
+    /// Maximum bytes per second that a deep fsck reads; `None`: no limit.
     pub bytes_per_second: Option<u64>,
 }
 
-/// What a command tells while it runs.
+/// Progress of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum MaintenanceEvent {
-    /// It is at this.
+    /// A phase began.
     Phase {
-        /// At what.
         label: String,
     },
-    /// It has looked at so many more.
+    /// More objects were examined.
     Progress {
-        /// Objects.
         objects: u64,
-        /// Bytes that were read.
+        /// Bytes read.
         bytes: u64,
     },
-    /// It did something, or would have.
+    /// An action was done, or would be (dry run).
     Action {
-        /// What.
         #[serde(flatten)]
         action: GcAction,
-        /// What became of it.
         outcome: GcOutcome,
     },
-    /// It is about to put something aside, or to mark it as deleted.
+    /// A repair will quarantine an object, or mark it as deleted.
     Repairing {
-        /// What was found.
         #[serde(flatten)]
         finding: FsckFinding,
-        /// The images that need it: `NAME:TAG`, or `NAME@DIGEST` without a tag.
+        /// The affected images: `NAME:TAG`, or `NAME@DIGEST` without a tag.
         images: Vec<String>,
     },
-    /// It found something.
     Finding(FsckFinding),
-    /// So many events are not shown, because nobody took them.
+    /// Events were dropped because the queue was full.
     Omitted {
-        /// How many.
         events: u64,
     },
-    /// It has come to its end.
+    /// The command completed.
     Done(Box<MaintenanceReport>),
-    /// It could not come to its end.
+    /// The command failed.
     Failed {
-        /// Why.
         message: String,
     },
 }
 
-/// What a command found and did.
+/// Result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case")]
 #[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum MaintenanceReport {
-    /// Of a collection.
     Gc(GcReport),
-    /// Of a check.
     Fsck(FsckReport),
-    /// What keeps something.
     Explain(ExplainReport),
-    /// Of access tokens.
     Token(AccessTokenReport),
 }
 
-/// A registry that commands work on, with what is needed beside it.
+/// The registry that commands work on, with its context.
 #[derive(Clone, Debug)]
 pub struct MaintenanceContext {
-    /// The registry.
     pub registry: Registry,
-    /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// How garbage is collected, where a command does not say otherwise.
+    /// Defaults of GC.
     pub gc: GcOptions,
-    /// How the store is verified, where a command does not say otherwise.
+    /// Defaults of fsck.
     pub fsck: FsckOptions,
-    /// The access tokens.
     pub(crate) access_tokens: Arc<AccessTokenStore>,
-    /// Where it is written what was done.
+    /// Where commands are recorded.
     pub audit: AuditLog,
 }
 
-/// Where events go.
+/// Sends events.
 #[derive(Clone, Debug)]
 struct EventSender {
     events: mpsc::Sender<MaintenanceEvent>,
@@ -169,7 +154,7 @@ struct EventSender {
 }
 
 impl EventSender {
-    /// Sends, unless nobody has taken the ones before.
+    /// Queues an event, or counts it as dropped.
     fn send(&self, event: MaintenanceEvent) {
         if self.events.try_send(event).is_err() {
             self.omitted.fetch_add(1, Ordering::Relaxed);
@@ -217,8 +202,9 @@ impl FsckObserver for EventSender {
 }
 
 impl MaintenanceContext {
-    /// Does what a person asks for, and writes what changes something to the audit log. The last event is [`MaintenanceEvent::Done`] or [`MaintenanceEvent::Failed`].
-    /// Dropping the future stops the work, which may be stopped anywhere.
+    /// Runs a command, and writes an audit record if it changes something. The last event is
+    /// [`MaintenanceEvent::Done`] or [`MaintenanceEvent::Failed`]. Dropping the future stops the
+    /// work at any point.
     pub async fn run(
         &self,
         command: MaintenanceCommand,
@@ -246,7 +232,7 @@ impl MaintenanceContext {
         if omitted > 0 {
             sender.events.send(MaintenanceEvent::Omitted { events: omitted }).await.ok();
         }
-        // Nobody may be there to hear it any more.
+        // The receiver may have been dropped.
         sender.events.send(last).await.ok();
     }
 
@@ -282,12 +268,13 @@ impl MaintenanceContext {
 }
 
 impl MaintenanceCommand {
-    /// Whether it may create a registry where nothing is: an access token can be the first thing.
+    /// Whether it may create a registry in an empty folder: an access token can be the first
+    /// content.
     fn may_create(&self) -> bool {
         matches!(self, Self::Token(AccessTokenRequest::Create { .. }))
     }
 
-    /// Its name in the audit log, if it changes content or access.
+    /// The name in the audit log, if it changes content or access.
     pub fn audited(&self) -> Option<&'static str> {
         match self {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
@@ -300,7 +287,7 @@ impl MaintenanceCommand {
 }
 
 impl MaintenanceReport {
-    /// The id of the access token that it is about.
+    /// The id of the affected access token.
     fn credential(&self) -> Option<String> {
         match self {
             Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),

@@ -1,11 +1,11 @@
-//! From settings to the options of each component. Components know their options and no settings.
+//! Maps settings to the options of each component. Components do not know the settings type.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use jreg_access::GuardOptions;
+use jreg_access::AccessGuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_http::{HttpOptions, Proxies, Redirects};
@@ -19,10 +19,10 @@ use jreg_registry::{
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
 
-/// How many store requests of one command run at the same time.
+/// Number of concurrent store requests of a command.
 const REQUESTS_AT_ONCE: usize = 16;
 
-/// The API.
+/// Options of the API.
 pub fn http(settings: &Settings) -> HttpOptions {
     let warning = |text: &String| {
         HeaderValue::from_str(&format!("299 - \"{text}\""))
@@ -59,7 +59,7 @@ fn public_url(settings: &Settings) -> Option<String> {
     settings.public_url.as_ref().map(|url| url.as_str().to_owned())
 }
 
-/// Connections, as far as this process's file descriptors allow them.
+/// Options of connections, within this process's file descriptor limit.
 pub fn server(settings: &Settings) -> ServerOptions {
     server_within(settings, Allowance::of(descriptors::limit()))
 }
@@ -85,8 +85,8 @@ fn server_within(settings: &Settings, allowance: Allowance) -> ServerOptions {
     }
 }
 
-/// TLS, if it is spoken, and where its certificate comes from. What proves names to an authority is
-/// looked up in `store`.
+/// Options of TLS, with the source of the certificate. ACME challenge responses are read from
+/// `store`.
 pub fn tls(settings: &Settings, store: &Arc<dyn Store>) -> Option<(TlsOptions, CertificateSource)> {
     let options = TlsOptions {
         client_ca: settings.tls_client_ca.as_ref().map(PathBuf::from),
@@ -105,7 +105,7 @@ pub fn tls(settings: &Settings, store: &Arc<dyn Store>) -> Option<(TlsOptions, C
     Some((options, source))
 }
 
-/// Certificates by ACME, if an authority issues them.
+/// Options of ACME, if it is enabled.
 pub fn acme(settings: &Settings) -> Option<AcmeOptions> {
     (!settings.acme_domains.is_empty()).then(|| AcmeOptions {
         domains: settings.acme_domains.clone(),
@@ -115,10 +115,10 @@ pub fn acme(settings: &Settings) -> Option<AcmeOptions> {
     })
 }
 
-/// Authentication and authorization.
-pub fn guard(settings: &Settings) -> GuardOptions {
+/// Options of authentication and authorization.
+pub fn guard(settings: &Settings) -> AccessGuardOptions {
     let realm = settings.token_realm.as_ref();
-    GuardOptions {
+    AccessGuardOptions {
         htpasswd: settings.htpasswd.as_ref().map(PathBuf::from),
         policy: settings.policy.as_ref().map(PathBuf::from),
         anonymous_pull: settings.anonymous_pull,
@@ -134,7 +134,7 @@ pub fn guard(settings: &Settings) -> GuardOptions {
     }
 }
 
-/// Rates and bytes in flight.
+/// Options of rate limits and bytes in flight.
 pub fn limits(settings: &Settings) -> LimitOptions {
     LimitOptions {
         address_requests: settings.rate_limit_address_requests,
@@ -146,12 +146,12 @@ pub fn limits(settings: &Settings) -> LimitOptions {
     }
 }
 
-/// The audit log.
+/// Options of the audit log.
 pub fn audit(settings: &Settings) -> AuditOptions {
     AuditOptions { target: settings.audit_log.clone(), reads: settings.audit_reads }
 }
 
-/// How a registry is opened.
+/// Options of the registry.
 pub fn registry(settings: &Settings) -> RegistryOptions {
     RegistryOptions {
         references: settings.references,
@@ -173,10 +173,10 @@ pub fn registry(settings: &Settings) -> RegistryOptions {
     }
 }
 
-/// What part of `cache-bytes` the records of a folder may take, beside what is made of them.
+/// Share of `cache-bytes` for the records of a folder; the rest is for parsed content.
 const RECORDS_SHARE: u64 = 4;
 
-/// How a folder is opened as the settings say.
+/// Options of the folder store.
 pub fn folder(settings: &Settings) -> FsOptions {
     FsOptions {
         durability: settings.durability,
@@ -187,10 +187,9 @@ pub fn folder(settings: &Settings) -> FsOptions {
     }
 }
 
-/// How the settings want it to be collected.
+/// Options of GC.
 pub fn gc(settings: &Settings) -> GcOptions {
-    // So long may a client still read by an address that it was given, or an instance by what it
-    // has in memory.
+    // A client may read by a presigned URL, or an instance by a cached link, for this long.
     let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
     GcOptions {
         grace: settings.gc_grace,
@@ -204,7 +203,7 @@ pub fn gc(settings: &Settings) -> GcOptions {
     }
 }
 
-/// How the settings want it to be checked in the background.
+/// Options of background fsck.
 pub fn fsck(settings: &Settings) -> FsckOptions {
     FsckOptions {
         deep: true,

@@ -1,4 +1,4 @@
-//! The store that the settings name, with what is put around it. Serving and maintenance share this.
+//! Opens the configured store with its decorators, for serving and for maintenance.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::error::StartError;
 use crate::folder::{self, FolderContent};
 use crate::options;
 
-/// Opens the place where the settings want everything to be kept.
+/// Opens the configured store.
 pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let path = match &settings.storage {
         StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
@@ -32,16 +32,16 @@ pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, St
     Ok(Arc::new(store))
 }
 
-/// Opens a folder, unless it is another program's.
+/// Opens a folder, unless it contains another program's files.
 fn open_folder(path: &Path, options: FsOptions) -> Result<FsStore, StartError> {
-    // What cannot be read is told when it is opened, with what to do about it.
+    // Errors are reported when it is opened, with instructions.
     if let Ok(FolderContent::Foreign(foreign)) = folder::look(path) {
         return Err(foreign.into());
     }
     Ok(FsStore::open(path, options)?)
 }
 
-/// A store with what is put around every one, and around those whose requests travel.
+/// Adds the decorators of every store, and those of remote stores.
 pub(crate) fn surrounded(
     store: Arc<dyn Store>,
     hedges_reads: bool,
@@ -58,7 +58,7 @@ pub(crate) fn surrounded(
     Arc::new(CoalescedStore::new(store, GATHER_MAX))
 }
 
-/// Counts the requests to the store.
+/// Counts store requests.
 #[derive(Debug)]
 struct StoreMetrics(Arc<Metrics>);
 
@@ -96,7 +96,7 @@ fn outcome(kind: ErrorKind) -> &'static str {
 mod tests {
     use super::*;
 
-    /// What is around a store, outermost first.
+    /// The decorators, outermost first.
     fn around(store: MemoryStore, hedges_reads: bool) -> Vec<String> {
         let text = format!("{:?}", surrounded(Arc::new(store), hedges_reads, &Arc::default()));
         let names = text.split(" { inner: ").map(|part| part.split(' ').next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Tests of what only the wired registry shows.
+//! Tests of the wired registry.
 
 mod access;
 mod api;

@@ -1,4 +1,4 @@
-//! A registry in a bucket: which buckets it starts on, and that content goes in and comes out.
+//! A registry in a bucket: which buckets are accepted, and that content round-trips.
 
 use std::fs;
 use std::process::Command;
@@ -9,10 +9,10 @@ use bytes::Bytes;
 use jreg::bucket::{self, BucketError};
 use jreg_config::{Assignment, Origin, Settings, StorageLocation};
 use jreg_storage::{S3OpenError, Store, error_chain};
-use jreg_testkit::s3::{Conditions, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{Conditions, FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec};
 use jreg_testkit::{
-    Authority, Image, Request, Response, Rng, Scenario, ServerSpec, StoreKind, TestServer,
-    TlsProxy, push_image, sha256,
+    Image, Request, Response, Rng, Scenario, ServerSpec, StoreKind, TestCa, TestServer, TlsProxy,
+    push_image, sha256,
 };
 use tempfile::TempDir;
 
@@ -97,7 +97,7 @@ async fn a_bucket_that_asks_to_slow_down_is_busy_and_not_empty() {
     let server = S3Server::start(S3Spec::default()).await;
     let brief = [("s3-request-budget", "300ms"), ("s3-transfer-budget", "300ms")];
     let registry = serve(&settings(&server, &brief)).await;
-    let slow = Rule::new(Fault::Refuse(Refusal::SlowDown)).on(Operation::GetObject);
+    let slow = FaultRule::new(S3Fault::Refuse(S3Refusal::SlowDown)).on(S3Operation::GetObject);
     server.inject(slow);
     let digest = sha256(b"");
     for target in ["/v2/a/manifests/v1", &format!("/v2/a/blobs/{digest}")] {
@@ -232,7 +232,7 @@ async fn push_blob(server: &TestServer, size: usize) -> (Bytes, String) {
     (bytes, format!("/v2/a/blobs/{digest}"))
 }
 
-/// GETs what a client was sent to, as it does: without anything that it told the registry.
+/// GETs a redirect target as a client does: without its headers for the registry.
 async fn follow(server: &S3Server, answer: &Response) -> Response {
     let location = answer.header("Location").unwrap();
     let target = location.strip_prefix(&server.endpoint()).expect("the bucket's own address");
@@ -256,7 +256,7 @@ async fn a_large_blob_is_read_from_the_bucket_itself() {
     assert!(followed.body == bytes);
     assert_eq!(followed.header("Content-Type"), Some("application/octet-stream"));
     let read = server.take_requests().pop().unwrap();
-    assert_eq!((read.operation, read.header("Authorization")), (Operation::GetObject, None));
+    assert_eq!((read.operation, read.header("Authorization")), (S3Operation::GetObject, None));
     // The address is good for this blob alone.
     let other = answer.header("Location").unwrap().replacen("blobs/", "links/", 1);
     let other = Response { headers: vec![("Location".to_owned(), other)], ..answer };
@@ -340,7 +340,7 @@ impl Guarded {
     /// With the authority's certificate in the file `ca.pem`.
     async fn start() -> Self {
         let server = S3Server::start(S3Spec::default()).await;
-        let authority = Authority::new();
+        let authority = TestCa::new();
         let proxy = TlsProxy::start(&authority, server.address()).await;
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
@@ -373,7 +373,7 @@ async fn a_bucket_whose_certificate_is_vouched_for_by_a_file_keeps_content() {
 #[tokio::test]
 async fn a_bucket_whose_certificate_nobody_vouches_for_is_refused() {
     let bucket = Guarded::start().await;
-    fs::write(bucket.folder.path().join("other.pem"), Authority::new().pem()).unwrap();
+    fs::write(bucket.folder.path().join("other.pem"), TestCa::new().pem()).unwrap();
     for file in [None, Some("other.pem")] {
         let refused = bucket.refused(file).await;
         assert!(matches!(refused, BucketError::Unusable { .. }), "{refused}");

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_storage::PART_BYTES_MIN;
-use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Gate, S3Operation, S3Server, S3Spec};
 use jreg_testkit::{
     Client, Process, Request, Rng, ServerSpec, StoreKind, TestServer, Wire, index_of, sha256,
 };
@@ -73,8 +73,8 @@ async fn parts_on_their_way_to_a_slow_bucket_fit_the_budget() {
     let free = metric(&client, "jreg_upload_buffer_free_bytes").await;
     assert_eq!(free, ROOM_BYTES as f64);
 
-    let gate = Gate::closed();
-    bucket.inject(Rule::new(Fault::HoldAnswer(gate.clone())).on(Operation::UploadPart));
+    let gate = S3Gate::closed();
+    bucket.inject(FaultRule::new(S3Fault::HoldResponse(gate.clone())).on(S3Operation::UploadPart));
     let pushes = join_all((0..UPLOADS).map(|number| push(client.clone(), number)));
     let stalled = async {
         gate.arrived(PARTS_MAX).await;
@@ -145,7 +145,7 @@ async fn fixed_bodies_that_do_not_come_stop_nobody() {
     server.stop().await;
 }
 
-/// Who finds no room is told when to try again, and it is counted.
+/// A request without room gets 429 with Retry-After, and is counted.
 #[tokio::test]
 async fn fixed_manifest_that_finds_no_room_is_refused() {
     const MANIFEST_BYTES: usize = 4 << 20;
@@ -215,7 +215,7 @@ async fn fixed_streams_that_take_nothing_share_the_connections_slots_at_a_bucket
     tokio::time::timeout(HANG, all_wait).await.expect("no response waits for a slot");
     let requests = bucket.requests();
     let reads = requests.iter().filter(|request| {
-        request.operation == Operation::GetObject && request.key.contains("blobs/")
+        request.operation == S3Operation::GetObject && request.key.contains("blobs/")
     });
     let reads = reads.count();
     assert!((1..=SLOTS).contains(&reads), "{reads} reads for {STREAMS} streams");

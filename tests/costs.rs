@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_access::{
-    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, RefusedAccess, Right,
+    AuthContext, AuthError, Authorizer, CredentialState, Principal, RefusedAccess, RequestInfo,
+    Right,
 };
 use jreg_auth::DecisionReason;
 use jreg_oci::{Algorithm, Digest, Endpoint, LOOKUPS_MAX, Reference, Tag};
@@ -20,7 +21,7 @@ use jreg_storage::testing::{Call, RecordingStore};
 use jreg_storage::{
     ByteRange, FsOptions, FsStore, MemoryStore, PartRules, PutMode, Store, SystemClock,
 };
-use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
+use jreg_testkit::s3::{RecordedRequest, S3Server, S3Spec};
 use jreg_testkit::{Image, Manifest, Request, Response, ServerSpec, StoreKind, TestServer};
 use serde_json::json;
 
@@ -59,7 +60,7 @@ impl Home {
             .unwrap()
     }
 
-    /// What was asked since the last time.
+    /// Store requests since the last call.
     fn take(&self) -> Vec<String> {
         match self {
             Self::Memory(store) => {
@@ -71,7 +72,7 @@ impl Home {
                 let copied: u64 = requests.iter().map(|request| request.bytes_copied).sum();
                 assert_eq!(copied, 0, "nothing is ever copied");
                 let listed =
-                    |request: &Recorded| format!("{:?} {}", request.operation, request.key);
+                    |request: &RecordedRequest| format!("{:?} {}", request.operation, request.key);
                 requests.iter().map(listed).collect()
             }
         }
@@ -435,14 +436,18 @@ struct Hides;
 
 #[async_trait]
 impl Authorizer for Hides {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
-        Ok(AuthContext::new(Bearer::nobody(), asker))
+    async fn identify(
+        &self,
+        request_info: RequestInfo,
+        _: &Right,
+    ) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Principal::anonymous(), request_info))
     }
 
     fn grant(&self, _: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         match right {
             Right::See(name) | Right::Mount(name) if name.as_str().starts_with("hidden/") => {
-                let access = RefusedAccess::new(Credentialed::No, right);
+                let access = RefusedAccess::new(CredentialState::No, right);
                 Err(AuthError::Forbidden { access, reason: "it is hidden".to_owned() })
             }
             _ => Ok(DecisionReason::Open),
@@ -456,7 +461,7 @@ impl Authorizer for Hides {
         tag: &Tag,
     ) -> Result<DecisionReason, AuthError> {
         if self.depends_on_tag(auth, right) && tag.as_str().starts_with("kept") {
-            let access = RefusedAccess::new(Credentialed::No, right);
+            let access = RefusedAccess::new(CredentialState::No, right);
             return Err(AuthError::Forbidden { access, reason: "the tag stays".to_owned() });
         }
         self.grant(auth, right)
@@ -499,7 +504,7 @@ struct Content {
 
 /// How many keys lie in the way of every list: tombstones in a bucket, records elsewhere.
 const IN_THE_WAY: usize = 12_000;
-/// How many referrers a subject has. None is of the type that is asked for.
+/// Number of referrers of a subject. None has the requested type.
 const REFERRERS: usize = 400;
 /// How many tags point to the manifest that is deleted.
 const TAGS: usize = 8;

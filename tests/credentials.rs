@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use jreg_testkit::Process;
 use jreg_testkit::credentials::{CredentialServer, IDENTITY_TOKEN, ROLE_ARN, TemporaryKeys};
-use jreg_testkit::s3::{Recorded, S3Server, S3Spec};
+use jreg_testkit::s3::{RecordedRequest, S3Server, S3Spec};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jreg");
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How often it is asked whether the keys were replaced.
+/// Polling interval for replaced keys.
 const LOOKS_MAX: u32 = 500;
 
 type Environment = Vec<(&'static str, String)>;
 
-/// A bucket, whoever gives out the keys to it, and a folder for files that name them.
+/// A bucket, a credentials endpoint, and a folder for files that name it.
 struct CredentialScenario {
     bucket: S3Server,
     keys: CredentialServer,
@@ -87,7 +87,7 @@ impl CredentialScenario {
         tokio::task::spawn_blocking(start).await.unwrap()
     }
 
-    /// Starts with keys that are good for long: they are asked for once, and sign everything.
+    /// Starts with long-lived keys: they are fetched once, and sign everything.
     async fn assert_asked_once(&self, environment: Environment) {
         let program = self.start(environment).await;
         assert_eq!(program.client().get("/readyz").await.status, 200);
@@ -118,7 +118,7 @@ fn temporary(bucket: &S3Server, lifetime: Duration) -> TemporaryKeys {
 }
 
 /// The session token of a request, if the signature covers it.
-fn signed_token(request: &Recorded) -> Option<&str> {
+fn signed_token(request: &RecordedRequest) -> Option<&str> {
     let signature = request.header("authorization")?;
     signature.contains("x-amz-security-token").then(|| request.header("x-amz-security-token"))?
 }

@@ -19,13 +19,13 @@ const LARGE_BYTES: usize = 3 * 1024 * 1024 + 17;
 /// The longest body that is read rather than sent.
 const SMALL_BYTES: usize = 64 * 1024;
 
-struct World {
+struct FolderScenario {
     server: TestServer,
     folder: TempDir,
     client: Client,
 }
 
-impl World {
+impl FolderScenario {
     async fn start() -> Self {
         Self::with(|_| {}).await
     }
@@ -82,29 +82,30 @@ fn bodies(mut received: &[u8]) -> Vec<Vec<u8>> {
 
 #[tokio::test]
 async fn blobs_of_every_length_come_whole() {
-    let world = World::start().await;
+    let scenario = FolderScenario::start().await;
     let part = 1024 * 1024;
     for length in [0, 1, SMALL_BYTES, SMALL_BYTES + 1, part - 1, part, part + 1, LARGE_BYTES] {
         let bytes = random(length as u64, length);
-        let digest = world.push(&bytes).await;
+        let digest = scenario.push(&bytes).await;
         for _ in 0..2 {
             let answer =
-                world.client.send(Request::new("GET", format!("/v2/app/blobs/{digest}"))).await;
+                scenario.client.send(Request::new("GET", format!("/v2/app/blobs/{digest}"))).await;
             assert_eq!(answer.status, 200);
             assert_eq!(answer.body, bytes, "{length}");
         }
     }
-    world.server.stop().await;
+    scenario.server.stop().await;
 }
 
 #[tokio::test]
 async fn answers_on_one_connection_are_not_mixed_up() {
-    let world = World::start().await;
+    let scenario = FolderScenario::start().await;
     let (first, second) = (random(1, LARGE_BYTES), random(2, 2 * SMALL_BYTES));
     let small = random(3, 100);
-    let [a, b, c] = [world.push(&first).await, world.push(&second).await, world.push(&small).await];
+    let [a, b, c] =
+        [scenario.push(&first).await, scenario.push(&second).await, scenario.push(&small).await];
     let end = "Connection: close\r\n";
-    let received = world
+    let received = scenario
         .pipelined(&[
             get(&a, ""),
             get(&c, ""),
@@ -116,15 +117,15 @@ async fn answers_on_one_connection_are_not_mixed_up() {
     let expected: Vec<&[u8]> =
         vec![&first, &small, &second[70_000..], &second, &first[1_000_000..=2_100_000]];
     assert!(bodies(&received) == expected);
-    world.server.stop().await;
+    scenario.server.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_every_byte() {
-    let world = World::start().await;
+    let scenario = FolderScenario::start().await;
     let bytes = random(4, 4 * LARGE_BYTES);
-    let digest = world.push(&bytes).await;
-    let mut stream = TcpStream::connect(world.client.address()).await.unwrap();
+    let digest = scenario.push(&bytes).await;
+    let mut stream = TcpStream::connect(scenario.client.address()).await.unwrap();
     stream.write_all(get(&digest, "Connection: close\r\n").as_bytes()).await.unwrap();
     let mut received = Vec::new();
     let mut piece = vec![0; 10_000];
@@ -137,27 +138,27 @@ async fn a_client_that_reads_slowly_gets_every_byte() {
         tokio::task::yield_now().await;
     }
     assert!(bodies(&received) == [&bytes[..]]);
-    world.server.stop().await;
+    scenario.server.stop().await;
 }
 
 /// They are counted where they leave, and a client that takes nothing more still has them in flight.
 #[tokio::test]
 async fn bytes_in_flight_are_counted_though_they_never_pass_through() {
-    let world = World::with(|settings| settings.rate_limit_bytes_in_flight = 1).await;
+    let scenario = FolderScenario::with(|settings| settings.rate_limit_bytes_in_flight = 1).await;
     let bytes = random(5, 8 * LARGE_BYTES);
-    let digest = world.push(&bytes).await;
-    let small = world.push(&random(6, 10)).await;
-    let mut stream = TcpStream::connect(world.client.address()).await.unwrap();
+    let digest = scenario.push(&bytes).await;
+    let small = scenario.push(&random(6, 10)).await;
+    let mut stream = TcpStream::connect(scenario.client.address()).await.unwrap();
     stream.write_all(get(&digest, "Connection: close\r\n").as_bytes()).await.unwrap();
     let mut received = vec![0];
     stream.read_exact(&mut received).await.unwrap();
     let target = format!("/v2/app/blobs/{small}");
-    let refused = world.client.send_unchecked(&Request::new("GET", &*target)).await.unwrap();
+    let refused = scenario.client.send_unchecked(&Request::new("GET", &*target)).await.unwrap();
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("5")), "{refused}");
     stream.read_to_end(&mut received).await.unwrap();
     assert!(bodies(&received) == [&bytes[..]]);
-    assert_eq!(world.client.send(Request::new("GET", &*target)).await.status, 200);
-    world.server.stop().await;
+    assert_eq!(scenario.client.send(Request::new("GET", &*target)).await.status, 200);
+    scenario.server.stop().await;
 }
 
 /// The file of the only blob.
@@ -171,11 +172,11 @@ fn blob_file(root: &Path) -> PathBuf {
 
 #[tokio::test]
 async fn a_file_that_becomes_shorter_breaks_the_response_off() {
-    let world = World::start().await;
+    let scenario = FolderScenario::start().await;
     let bytes = random(5, 8 * LARGE_BYTES);
-    let digest = world.push(&bytes).await;
-    let path = blob_file(world.folder.path());
-    let mut stream = TcpStream::connect(world.client.address()).await.unwrap();
+    let digest = scenario.push(&bytes).await;
+    let path = blob_file(scenario.folder.path());
+    let mut stream = TcpStream::connect(scenario.client.address()).await.unwrap();
     stream.write_all(get(&digest, "").as_bytes()).await.unwrap();
     let mut received = vec![0];
     stream.read_exact(&mut received).await.unwrap();
@@ -187,22 +188,22 @@ async fn a_file_that_becomes_shorter_breaks_the_response_off() {
     let body = &received[end..];
     assert!(!body.is_empty() && body.len() <= left && body == &bytes[..body.len()]);
     // A file that has changed is opened again, and its length compared before anything is sent.
-    let refused = world.pipelined(&[get(&digest, "Connection: close\r\n")]).await;
+    let refused = scenario.pipelined(&[get(&digest, "Connection: close\r\n")]).await;
     assert!(refused.starts_with(b"HTTP/1.1 500 "), "{}", String::from_utf8_lossy(&refused));
-    world.server.stop().await;
+    scenario.server.stop().await;
 }
 
 #[tokio::test]
 async fn a_blob_that_was_deleted_and_pushed_again_is_read_anew() {
-    let world = World::start().await;
+    let scenario = FolderScenario::start().await;
     let bytes = random(6, SMALL_BYTES + 1);
-    let digest = world.push(&bytes).await;
+    let digest = scenario.push(&bytes).await;
     let blob = || Request::new("GET", format!("/v2/app/blobs/{digest}"));
-    assert_eq!(world.client.send(blob()).await.body, bytes);
+    assert_eq!(scenario.client.send(blob()).await.body, bytes);
     let delete = Request::new("DELETE", format!("/v2/app/blobs/{digest}"));
-    assert_eq!(world.client.send(delete).await.status, 202);
-    assert_eq!(world.client.send(blob()).await.status, 404);
-    world.push(&bytes).await;
-    assert_eq!(world.client.send(blob()).await.body, bytes);
-    world.server.stop().await;
+    assert_eq!(scenario.client.send(delete).await.status, 202);
+    assert_eq!(scenario.client.send(blob()).await.status, 404);
+    scenario.push(&bytes).await;
+    assert_eq!(scenario.client.send(blob()).await.body, bytes);
+    scenario.server.stop().await;
 }

@@ -41,7 +41,7 @@ use jreg_oci::{Algorithm, Digest};
 use jreg_registry::{GcOptions, GcReport, NoObserver, Registry, RegistryOptions};
 use jreg_storage::testing::{Call, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, Key, MemoryStore, PutMode, Result, Store};
-use jreg_testkit::s3::{Operation, S3Server, S3Spec};
+use jreg_testkit::s3::{S3Operation, S3Server, S3Spec};
 use jreg_testkit::{Rng, SmallPagesStore};
 
 const PAGE_ENTRIES: usize = 1000;
@@ -111,7 +111,7 @@ impl Interceptor for Counter {
     }
 }
 
-/// What a run asked of the store.
+/// Store requests of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Requests {
     lists: u64,
@@ -303,7 +303,7 @@ impl Census {
         census
     }
 
-    /// The same once what nothing keeps is gone; of bytes, once that was listed.
+    /// The same after unreferenced content was deleted; for bytes, after their keys were listed.
     fn without_loose(&self) -> Self {
         let mut rest = self.clone();
         rest.links -= self.candidates();
@@ -385,7 +385,7 @@ impl Census {
     fn next_to_remove_bytes(&self, rest: &Self, size: Size) -> Requests {
         let queues = self.shards.values().filter(|(_, loose)| *loose > 0).count() as u64;
         let mut all = rest.next(size, 0);
-        // What was noted of links that are gone is read as well, and their bytes are listed once.
+        // The queue entries of deleted links are read as well, and their bytes are listed once.
         all.gets += self.link_segments() - rest.link_segments() + queues;
         // Of the quarantine, what is in it once.
         all.lists += pages(self.bytes) - pages(rest.bytes) + self.candidates() + 1;
@@ -535,11 +535,11 @@ async fn ask(server: &S3Server) -> Requests {
     let of =
         |operation| requests.iter().filter(|request| request.operation == operation).count() as u64;
     let counted = Requests {
-        lists: of(Operation::ListObjectsV2),
-        gets: of(Operation::GetObject),
-        puts: of(Operation::PutObject),
-        deletes: of(Operation::DeleteObject),
-        deletes_of_many: of(Operation::DeleteObjects),
+        lists: of(S3Operation::ListObjectsV2),
+        gets: of(S3Operation::GetObject),
+        puts: of(S3Operation::PutObject),
+        deletes: of(S3Operation::DeleteObject),
+        deletes_of_many: of(S3Operation::DeleteObjects),
     };
     assert_eq!(counted.all(), requests.len() as u64, "nothing else is asked");
     counted

@@ -208,30 +208,27 @@ pub struct PolicyArgs {
     config: Option<PathBuf>,
 }
 
-/// What a policy is asked.
+/// A policy evaluation request.
 #[derive(Clone, Debug)]
 pub struct PolicyQuestion {
-    /// The file; `None`: what holds without one.
+    /// The policy file; `None`: the default policy.
     pub file: Option<PathBuf>,
-    /// Whether everybody may pull.
+    /// Whether anonymous clients may pull.
     pub anonymous_pull: bool,
-    /// Who asks; `None`: nobody in particular.
+    /// The identity; `None`: anonymous.
     pub who: Option<String>,
-    /// Groups that their source names.
     pub groups: Vec<String>,
-    /// What their source says besides: names and values.
+    /// Claims of an issuer's token.
     pub claims: Vec<(String, String)>,
-    /// The common name of their certificate.
+    /// Common name of the client certificate.
     pub common_name: Option<String>,
-    /// The URIs of their certificate.
+    /// URIs of the client certificate.
     pub uris: Vec<String>,
-    /// What they want to do; `None`: everything there is.
+    /// The action; `None`: all actions.
     pub action: Option<AccessAction>,
-    /// With which repository.
     pub repository: Option<RepositoryName>,
-    /// With which tag.
     pub tag: Option<Tag>,
-    /// From where.
+    /// The client address.
     pub address: Option<IpAddr>,
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::maintain;
 use crate::cli::GcArgs;
 
-/// Runs it on the store, or has the process that serves the folder run it.
+/// Runs on the store, or in the process that serves the folder.
 pub fn run(gc: GcArgs) -> ExitCode {
     maintain(gc.resolve(std::env::vars_os()), 1)
 }

@@ -1,4 +1,4 @@
-//! `jreg policy`: asks the rules what they say, and why.
+//! `jreg policy`: evaluates the policy, and shows which rule decides.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -13,7 +13,6 @@ use super::user::{UserFileError, read, wrong};
 use super::{fail, print};
 use crate::cli::{PolicyAction, PolicyQuestion};
 
-/// Asks the rules.
 pub fn run(action: PolicyAction) -> ExitCode {
     let tests = matches!(action, PolicyAction::Test { .. });
     let question = match action.resolve(std::env::vars_os()) {
@@ -27,7 +26,7 @@ pub fn run(action: PolicyAction) -> ExitCode {
     }
 }
 
-/// Asks a policy; the text says what it answers and by which rule. True: it is allowed.
+/// Evaluates a policy; returns the text to print, and whether the action is allowed.
 ///
 /// # Errors
 ///
@@ -71,7 +70,7 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError
     Ok((allowed, text))
 }
 
-/// Names say where they come from: `access-token:ci`, `github:acme/app`; a user has no colon.
+/// A name has its source as a prefix: `access-token:ci`, `github:acme/app`; a user has none.
 fn identity(question: &PolicyQuestion) -> Identity {
     let Some(name) = &question.who else { return Identity::Anonymous };
     let source = match name.split_once(':') {

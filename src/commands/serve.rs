@@ -27,7 +27,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let announce = |settings: &Settings, address| {
         app::log_start(settings, address);
         if settings.log_format != LogFormat::Json {
-            // A registry serves whether or not somebody reads this.
+            // Serve even if standard error is closed.
             let _ = writeln!(std::io::stdout(), "{}", app::greeting(settings, address));
         }
     };

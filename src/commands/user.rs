@@ -1,4 +1,4 @@
-//! `jreg user`: changes and lists a file of users.
+//! `jreg user`: changes and lists an htpasswd file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
@@ -19,62 +19,51 @@ use serde_json::{Value, json};
 use super::{fail, print};
 use crate::cli::UserAction;
 
-/// The longest password, in bytes.
+/// Maximum length of a password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UserFileError {
-    /// No file is named.
+    /// No file is given.
     #[error("no htpasswd file: use --file, or set htpasswd in the configuration")]
     NoFile,
-    /// A file cannot be read or written.
     #[error("cannot {what} {}", path.display())]
     File {
-        /// What.
+        /// The operation.
         what: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
-    /// A file is not what is replaced: another user may have put it there.
+    /// The path is not a regular file: another user may have created it.
     #[error(
         "{} is {what}: the htpasswd file must be a regular file, not a symbolic link; name the file itself",
         path.display()
     )]
     NoFileOfUsers {
-        /// The path.
         path: PathBuf,
-        /// What lies there.
+        /// The type of the object there.
         what: &'static str,
     },
-    /// A file does not say what it should.
+    /// The content is invalid.
     #[error("{}: {why}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// Nobody can be called that.
+    Wrong { path: PathBuf, why: String },
+    /// The name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidUser),
-    /// Nobody is called that.
+    /// There is no such user.
     #[error("there is no user {0:?}")]
     NoUser(String),
-    /// The password cannot be used.
+    /// The password is not allowed.
     #[error("the password must be one line of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8 text")]
     Password,
-    /// The operating system gives no random numbers.
     #[error("the operating system provides no random numbers")]
     Random,
-    /// Standard input or output failed.
     #[error("cannot use the terminal")]
     Terminal(#[from] io::Error),
 }
 
-/// Changes or prints a file of users.
+/// Changes or lists an htpasswd file.
 pub fn run(action: UserAction) -> ExitCode {
     let (file, command) = match action {
         UserAction::Add { name, password_stdin, file } => {
@@ -105,7 +94,7 @@ pub fn run(action: UserAction) -> ExitCode {
     }
 }
 
-/// Changes a file of users, and writes that down.
+/// Changes an htpasswd file, and writes the audit record.
 fn audited(
     journal: Option<CommandJournal>,
     operation: &'static str,
@@ -118,34 +107,30 @@ fn audited(
         let outcome = if done.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
         let entry = CommandAuditRecord::new(Operator::here(), operation, asked, None, outcome);
         if let Err(error) = journal.write(&entry) {
-            // It is done, or not; that nobody wrote it down changes nothing of that.
+            // A failure of the audit log does not change the result.
             let _ = writeln!(std::io::stderr(), "jreg: the audit log cannot be written: {error}");
         }
     }
     done
 }
 
-/// What to do with a file of users.
+/// An operation on an htpasswd file.
 #[derive(Clone, Debug)]
 pub enum UserCommand {
-    /// Add a user, or give one a new password.
+    /// Add a user, or replace the password.
     Add {
-        /// Who.
         name: String,
-        /// The password; `None`: make one and print it.
+        /// The password; `None`: generate one and print it.
         password: Option<Secret>,
     },
-    /// Remove a user.
     Remove {
-        /// Who.
         name: String,
     },
-    /// Print the names.
     List,
 }
 
 impl UserCommand {
-    /// Its name in the audit log, if it changes who may come in.
+    /// The name in the audit log, if the operation changes access.
     pub fn audited(&self) -> Option<&'static str> {
         match self {
             Self::Add { .. } => Some("user_add"),
@@ -154,7 +139,7 @@ impl UserCommand {
         }
     }
 
-    /// What it was told, without the password.
+    /// The arguments for the audit log, without the password.
     pub fn asked(&self, path: &Path) -> Value {
         let (action, name) = match self {
             Self::Add { name, .. } => ("add", Some(name)),
@@ -165,7 +150,7 @@ impl UserCommand {
     }
 }
 
-/// Does something with a file of users, and says what to print.
+/// Performs the operation; returns the text to print.
 ///
 /// # Errors
 ///
@@ -237,7 +222,7 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// Two commands at the same time take turns: the lock is the folder's, and ends with the process.
+/// Serializes concurrent commands: locks the folder until the process ends.
 fn lock(path: &Path) -> Result<File, UserFileError> {
     let folder = folder(path);
     let file = |source| UserFileError::File { what: "lock", path: folder.to_owned(), source };
@@ -246,8 +231,8 @@ fn lock(path: &Path) -> Result<File, UserFileError> {
     Ok(handle)
 }
 
-/// Opens the file that is to be replaced; `None`: there is none. A symbolic link is refused, so
-/// that nobody who can create names in the folder chooses which file is read and replaced.
+/// Opens the file that will be replaced; `None`: it does not exist. A symbolic link is refused:
+/// otherwise users who can create names in the folder choose which file is read and replaced.
 fn open_own(path: &Path) -> Result<Option<File>, UserFileError> {
     let failed = |source| UserFileError::File { what: "read", path: path.to_owned(), source };
     let refused = |what| UserFileError::NoFileOfUsers { path: path.to_owned(), what };
@@ -275,8 +260,8 @@ fn read_open(file: &File, path: &Path) -> Result<String, UserFileError> {
     Ok(text)
 }
 
-/// Writes a file whole or not at all: a new file, whose name nobody can foretell, takes the path. It
-/// keeps the mode and the owner of the old one. Without an old one, it can be read by its owner only.
+/// Writes a file atomically: a new file with an unpredictable name is renamed to the path. It keeps
+/// mode and owner of the old file. A first file is readable by its owner only.
 fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), UserFileError> {
     let random = random_hex::<8>().ok_or(UserFileError::Random)?;
     let new = folder(path).join(format!(".jreg-user-{random}"));
@@ -285,7 +270,7 @@ fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), UserFileEr
         let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
         if let Some(old) = old {
             let old = old.metadata()?;
-            // Only root may give a file away; whoever else replaces one has it.
+            // Only root can change the owner.
             let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
             file.set_permissions(old.permissions())?;
         }
@@ -295,7 +280,7 @@ fn replace(path: &Path, old: Option<&File>, text: &str) -> Result<(), UserFileEr
         File::open(folder(path))?.sync_all()
     };
     write().map_err(|source| {
-        // What was begun is of no use to anybody.
+        // Removes the incomplete file.
         let _ = std::fs::remove_file(&new);
         UserFileError::File { what: "write", path: path.to_owned(), source }
     })
@@ -335,7 +320,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
-    /// Nobody who can create names in the folder leads root to another file.
+    /// Users who can create names in the folder cannot redirect root to another file.
     #[test]
     fn links_and_foreseen_names_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
@@ -359,7 +344,7 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
         }
         assert!(add(folder.path()).unwrap_err().to_string().contains("is a folder"));
-        // What an earlier version wrote to first.
+        // The fixed name that an earlier version used.
         let foreseen = folder.path().join(format!(".jreg-user-{}", std::process::id()));
         std::os::unix::fs::symlink(&other, &foreseen).unwrap();
         add(&path).unwrap();

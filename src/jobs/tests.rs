@@ -1,4 +1,4 @@
-//! Tests of the jobs: they work again and again, until they are stopped.
+//! Jobs run periodically until they are stopped.
 
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
@@ -22,7 +22,8 @@ async fn reaps_again_and_again_until_it_is_stopped() {
     let registry = Registry::open(store.clone(), clock.clone(), options).await.unwrap();
     let metrics = Arc::new(Metrics::new());
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-    let job = UploadReaper { registry: registry.clone(), metrics: metrics.clone(), interval: HOUR };
+    let job =
+        ExpiredUploadsJob { registry: registry.clone(), metrics: metrics.clone(), interval: HOUR };
     spawn(job, &tasks, stopping.clone());
     let repository = registry.repository("a".parse().unwrap());
     for round in 1..=2 {
@@ -71,14 +72,14 @@ async fn of_several_instances_the_one_with_the_lease_collects() {
     other.free_lease(lease).await.unwrap();
     job(&one, "one").run().await;
     assert_eq!(store.list(&ListRequest::below("links/")).await.unwrap().entries, []);
-    // It was given back.
+    // The lease was released.
     job(&other, "other").run().await;
     let text = metrics.render(&one.usage());
     assert!(text.contains("jreg_gc_runs_total{outcome=\"ok\"} 2"), "{text}");
 }
 
-/// A tag whose manifest is absent goes after the grace, and who looks for it later finds which manifest
-/// it named.
+/// A tag whose manifest is absent is removed after the grace period, and the audit log has its
+/// digest.
 #[tokio::test(start_paused = true)]
 async fn removed_tags_are_in_the_audit_log() {
     const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;

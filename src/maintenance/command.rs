@@ -1,4 +1,4 @@
-//! `jreg gc`, `jreg fsck` and `jreg explain`: finding the store, or who serves it, and doing it.
+//! Runs maintenance commands: on the store, or in the process that serves it.
 
 use std::io;
 use std::path::Path;
@@ -24,79 +24,64 @@ use crate::folder::{self, FolderContent, ForeignFolder};
 use crate::options;
 use crate::store::surrounded;
 
-/// How long to wait for a process that is about to let a folder go, and for one that is about to
-/// listen.
+/// Maximum wait for a process that is about to release a folder, or about to listen on its socket.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// How often that is tried.
+/// Interval of the attempts.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Why a command could not be run.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
-    /// There is nothing to work on.
+    /// There is no registry.
     #[error(
         "storage in memory exists only within its process: set --storage to a folder or a bucket"
     )]
     Memory,
-    /// The folder is not there; a command makes none.
+    /// The folder does not exist; commands do not create it.
     #[error("folder {folder} does not exist: set --storage to the folder that jreg serves")]
-    NoFolder {
-        /// The folder.
-        folder: String,
-    },
-    /// The folder is another program's.
+    NoFolder { folder: String },
+    /// The folder contains another program's files.
     #[error(transparent)]
     Foreign(#[from] ForeignFolder),
-    /// The folder holds nothing; a command makes no registry.
+    /// The folder is empty; commands do not create a registry.
     #[error("folder {folder} holds no registry: set --storage to the folder that jreg serves")]
-    NoRegistry {
-        /// The folder.
-        folder: String,
-    },
-    /// The folder is served by a process that cannot be asked.
+    NoRegistry { folder: String },
+    /// The process that serves the folder has no control socket.
     #[error(
         "folder {folder} is in use by process {holder}, which does not respond on its control socket"
     )]
     InUse {
-        /// The folder.
         folder: String,
-        /// The process.
+        /// The process id.
         holder: String,
     },
-    /// The store cannot be used.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// What is done cannot be written down, so it is not done.
+    /// The audit log cannot be opened, so nothing is done.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The operating system refused.
+    /// A system call failed.
     #[error("cannot {what}")]
-    System {
-        /// What.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The work could not come to its end.
+    System { what: &'static str, source: io::Error },
+    /// The work was interrupted.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Where the work is done.
+/// Where the command runs.
 enum WorkPlace {
     Here(Box<MaintenanceContext>),
     There(UnixStream),
 }
 
-/// How a command ends for whoever started it.
+/// Outcome of a command, for its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandVerdict {
-    /// All is well.
     Well,
-    /// Something is wrong in the store, or what was asked for is not there.
+    /// The store has damage, or the requested object does not exist.
     Wrong,
-    /// It was told to stop.
+    /// Interrupted by a signal.
     Stopped,
 }
 
@@ -158,12 +143,12 @@ async fn run_to_end(
         end = &mut showing => (end, Ok(())),
         asked = &mut work => ((&mut showing).await, asked),
     };
-    // Before what was shown: why there was no more.
+    // The cause precedes the printing error.
     asked.map_err(|source| MaintenanceError::System { what: "receive the output", source })?;
     match end {
         Ok(ShownEnd::Done(report)) => Ok(verdict(&report)),
         Ok(ShownEnd::Failed(message)) => Err(MaintenanceError::Failed(message)),
-        // Whoever read this wants no more of it.
+        // The reader of the output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(CommandVerdict::Stopped),
         Err(source) => Err(MaintenanceError::System { what: "write to standard output", source }),
     }
@@ -208,7 +193,7 @@ async fn find(
     }
 }
 
-/// Whether a folder holds a registry, or nothing where the command may create one.
+/// Whether a folder contains a registry, or is empty and the command may create one.
 fn check_folder(path: &Path, may_create: bool) -> Result<(), MaintenanceError> {
     let folder = || path.display().to_string();
     let found = folder::look(path).map_err(|source| {
@@ -224,7 +209,7 @@ fn check_folder(path: &Path, may_create: bool) -> Result<(), MaintenanceError> {
     }
 }
 
-/// Whoever serves the folder is asked; if nobody does, it is ours for as long as this takes.
+/// Runs in the process that serves the folder; if there is none, opens the folder.
 async fn find_folder(
     settings: Settings,
     path: &Path,
@@ -250,7 +235,7 @@ async fn find_folder(
             Ok(store) => {
                 return workshop(settings, Arc::new(store), may_create, metrics, audit).await;
             }
-            // It may be about to listen, or about to stop.
+            // The process may be starting or stopping.
             Err(FsOpenError::InUse { holder: process, .. }) => holder = process,
             Err(error) => return Err(StartError::from(error).into()),
         }

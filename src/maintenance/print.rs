@@ -1,7 +1,7 @@
-//! What a person, or a script, is shown of a command.
+//! Prints the events and the result of a command.
 //!
-//! On a terminal a line on standard error shows how far the work is; elsewhere each step is one
-//! line there. The result goes to standard output: for people, or one JSON object a line.
+//! On a terminal, one line on standard error shows the progress; elsewhere each step is a line
+//! there. The result goes to standard output, as text or as one JSON object per line.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -15,32 +15,30 @@ use tokio::sync::mpsc;
 
 use super::{MaintenanceEvent, MaintenanceReport, token};
 
-/// How often the line on a terminal is drawn again.
+/// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How to show events.
+/// How to print events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// One JSON object a line.
+    /// One JSON object per line.
     pub json: bool,
-    /// Each action, and not only what they sum up to.
+    /// Print each action, not only totals.
     pub actions: bool,
 }
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShownEnd {
-    /// With this report.
     Done(Box<MaintenanceReport>),
-    /// It could not come to its end.
     Failed(String),
 }
 
-/// Shows what comes until the end.
+/// Prints events until the command ends.
 ///
 /// # Errors
 ///
-/// Standard output cannot be written to: whoever read it is gone, and nobody wants the rest.
+/// Standard output is closed: the rest is not needed.
 pub async fn show(
     mut events: mpsc::Receiver<MaintenanceEvent>,
     shown: Shown,
@@ -67,7 +65,7 @@ pub async fn show(
     Ok(ShownEnd::Failed("the command was stopped".to_owned()))
 }
 
-/// The line that says how far the work is.
+/// The progress line.
 struct ProgressLine {
     bar: ProgressBar,
     is_terminal: bool,
@@ -122,7 +120,7 @@ impl ProgressLine {
         self.bar.set_message(message);
     }
 
-    /// Writes without getting in the way of the line.
+    /// Prints a line above the progress line.
     fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }
@@ -146,7 +144,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::Explain(explanation) => explained(explanation),
             MaintenanceReport::Token(report) => token::plain(report),
         },
-        // Whoever started the command says so, with its exit code.
+        // The caller reports it, with its exit code.
         MaintenanceEvent::Failed { .. }
         | MaintenanceEvent::Phase { .. }
         | MaintenanceEvent::Progress { .. } => String::new(),
@@ -326,14 +324,14 @@ fn when(goes_after: u64) -> String {
     }
 }
 
-/// A number with commas.
+/// A number with thousands separators.
 fn number(count: u64) -> String {
     let digits = count.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
-/// A size in the largest unit of which there is at least one.
+/// A size in the largest unit that is at most the size.
 fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
     let amount = bytes as f64;
@@ -347,7 +345,7 @@ fn size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// A span of time in its largest unit, rounded up.
+/// A duration in its largest unit, rounded up.
 fn about(seconds: u64) -> String {
     for (unit, length) in [("d", 86_400), ("h", 3600), ("min", 60)] {
         if seconds > 2 * length {

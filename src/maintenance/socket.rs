@@ -1,9 +1,9 @@
-//! The control socket: how a command reaches the process that serves a folder.
+//! The control socket, over which commands run in the process that serves a folder.
 //!
-//! It is `.control` in the folder, for the user that serves it alone. It is made, and removed, only
-//! by whoever holds the folder's lock. A client sends one line of JSON, a [`MaintenanceCommand`]; the answer
-//! is one line for each [`MaintenanceEvent`], the last of which says how it ended. A client that goes away
-//! stops the work.
+//! It is `.control` in the folder, accessible only to the serving user. Only the holder of the
+//! folder's lock creates and removes it. A client sends one line of JSON, a [`MaintenanceCommand`];
+//! the response is one line per [`MaintenanceEvent`], the last of which has the result. A client
+//! that disconnects stops the work.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -23,34 +23,34 @@ use tokio_util::task::TaskTracker;
 
 use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceEvent};
 
-/// The socket's name in the folder; no key can name it.
+/// The socket's name in the folder; no store key can have it.
 const NAME: &str = ".control";
 
-/// The longest path that a socket can be reached by (`sun_path`).
+/// Maximum length of a socket path (`sun_path`).
 const PATH_BYTES_MAX: usize = 107;
 
-/// The longest command.
+/// Maximum length of a command.
 const COMMAND_BYTES_MAX: u64 = 64 * 1024;
 
-/// How long a client may take to say what it wants.
+/// Timeout for receiving a command.
 const COMMAND_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How many commands may run at the same time.
+/// Maximum number of concurrent commands.
 const COMMANDS_MAX: usize = 4;
 
-/// A socket that listens. Dropping it removes it.
+/// A listening socket. Dropping it removes it.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Who made it, and may use it.
+    /// The user that may use it.
     user: u32,
 }
 
-/// A path by which a socket in a folder can be reached, however long the folder's is.
+/// A short path to a socket in a folder with a path of any length.
 struct Reach {
     path: PathBuf,
-    /// Open as long as the path is used.
+    /// Keeps the path valid.
     _folder: Option<fs::File>,
 }
 
@@ -71,10 +71,10 @@ impl ControlSocket {
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// I/O errors.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let path = folder.join(NAME);
-        // Of a process that was killed: the lock is ours, so nobody listens there.
+        // A socket of a killed process: this process has the lock, so no other listens there.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -86,7 +86,7 @@ impl ControlSocket {
         Ok(Self { listener, path, user })
     }
 
-    /// Does what comes until `stopping`.
+    /// Serves commands until `stopping`.
     pub fn serve(
         self,
         workshop: MaintenanceContext,
@@ -111,12 +111,12 @@ impl ControlSocket {
         });
     }
 
-    /// A connection of the user whose socket it is, or of root.
+    /// Accepts a connection of the serving user or of root.
     async fn accept(&self) -> Option<(UnixStream, Operator)> {
         match self.listener.accept().await {
             Ok((stream, _)) => {
                 let user = stream.peer_cred().ok()?.uid();
-                // The mode says so, but only from a moment after the socket began to listen.
+                // The file mode is set only after the socket began to listen.
                 let is_let_in = user == self.user || user == 0;
                 is_let_in.then(|| (stream, Operator::with_uid(user)))
             }
@@ -130,7 +130,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // One that stays is replaced by the next process that gets the lock.
+        // The next process that gets the lock replaces a remaining socket.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -154,7 +154,7 @@ async fn answer(
     };
     tracing::info!(command = %command, "command received through the control socket");
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    // Nothing more is to come: what comes is the end of the client.
+    // Clients send nothing more: this waits for a disconnect.
     let mut more = [0];
     tokio::select! {
         ((), ()) = async { tokio::join!(workshop.run(command, by, sender), pass_on(events, &mut writing)) } => {}
@@ -185,15 +185,15 @@ async fn pass_on(
 async fn send(writing: &mut (impl AsyncWriteExt + Unpin), event: &MaintenanceEvent) {
     let mut line = serde_json::to_vec(event).expect("an event has only string keys");
     line.push(b'\n');
-    // A client that is gone is noticed by the end of what it sends.
+    // A disconnect is detected by the read side.
     writing.write_all(&line).await.ok();
 }
 
-/// Connects to whoever serves a folder; `None`: nobody does, or not with this socket.
+/// Connects to the process that serves a folder; `None`: there is none, or it has no socket.
 ///
 /// # Errors
 ///
-/// What the operating system says, such as that another user serves it.
+/// I/O errors, for example because another user serves it.
 pub async fn connect(folder: &Path) -> io::Result<Option<UnixStream>> {
     let reach = match Reach::of(folder) {
         Ok(reach) => reach,
@@ -209,11 +209,11 @@ pub async fn connect(folder: &Path) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Asks whoever is at the other end, and passes on what it tells.
+/// Sends a command, and forwards the events of the response.
 ///
 /// # Errors
 ///
-/// What the operating system says; that the other end went away before it was done.
+/// I/O errors; the process closed the connection before the command ended.
 pub async fn ask(
     stream: UnixStream,
     command: &MaintenanceCommand,
@@ -230,7 +230,7 @@ pub async fn ask(
             io::Error::new(io::ErrorKind::InvalidData, what)
         })?;
         let is_last = matches!(event, MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. });
-        // Whoever shows the events stops first only if it is told to.
+        // The receiver ends first if it is interrupted.
         if events.send(event).await.is_err() || is_last {
             return Ok(());
         }

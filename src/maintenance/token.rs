@@ -1,4 +1,4 @@
-//! `jreg token`: access tokens, made, shown and revoked.
+//! `jreg token`: creates, lists and revokes access tokens.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,35 +8,30 @@ use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 use jreg_auth::{AccessToken, AccessTokenId, AccessTokenPermission};
 use serde::{Deserialize, Serialize};
 
-/// What is to be done with access tokens.
+/// An operation on access tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum AccessTokenRequest {
-    /// Make one.
     Create {
-        /// How people call it.
         name: String,
-        /// What it may do.
+        /// The grants.
         permissions: Vec<AccessTokenPermission>,
-        /// How long it is good; `None`: until it is revoked.
+        /// The lifetime; `None`: until it is revoked.
         lifetime: Option<Duration>,
     },
-    /// Show all.
     List,
-    /// Make one good for nothing.
     Revoke {
-        /// Which.
         id: AccessTokenId,
     },
 }
 
-/// What was done with access tokens.
+/// Result of an operation.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessTokenReport {
-    /// The text of the new one, which is shown only here.
+    /// The secret text of the new token, available only here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// The tokens that this is about.
+    /// The affected tokens.
     pub tokens: Vec<AccessTokenInfo>,
 }
 
@@ -49,15 +44,13 @@ impl std::fmt::Debug for AccessTokenReport {
 /// An access token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessTokenInfo {
-    /// Its id.
     pub id: AccessTokenId,
-    /// Its name.
     pub name: String,
-    /// What it may do: `pull,push:team/**`, separated by spaces.
+    /// The grants: `pull,push:team/**`, separated by spaces.
     pub allow: String,
-    /// When it was made, in seconds of the Unix epoch.
+    /// Creation time, in seconds of the Unix epoch.
     pub created: u64,
-    /// From when on it is good for nothing.
+    /// When it expires.
     pub expires: Option<u64>,
     /// When it was revoked.
     pub revoked: Option<u64>,
@@ -91,14 +84,14 @@ impl AccessTokenInfo {
     }
 }
 
-/// A moment for people.
+/// A time as text.
 fn day(at: u64) -> String {
     let time = i64::try_from(at).ok().and_then(|at| DateTime::from_timestamp(at, 0));
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     time.map_or_else(|| "out of range".to_owned(), text)
 }
 
-/// Does what is asked.
+/// Performs the operation.
 pub(super) async fn run(
     access_tokens: &AccessTokenStore,
     request: AccessTokenRequest,
@@ -128,7 +121,7 @@ pub(super) async fn run(
     }
 }
 
-/// The report for people: of a new token the text alone, so that it can be piped on.
+/// The result as text: for a new token only the token, so that it can be piped.
 pub(super) fn plain(report: &AccessTokenReport) -> String {
     if let Some(token) = &report.token {
         return format!("{token}\n");

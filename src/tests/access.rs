@@ -46,9 +46,13 @@ impl Clerk {
 
 #[async_trait]
 impl Authorizer for Clerk {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
+    async fn identify(
+        &self,
+        request_info: RequestInfo,
+        _: &Right,
+    ) -> Result<AuthContext, AuthError> {
         let clerk = Identity::named("clerk", jreg_auth::IdentitySource::Htpasswd);
-        Ok(AuthContext::new(Bearer::of(clerk), asker))
+        Ok(AuthContext::new(Principal::from_identity(clerk), request_info))
     }
 
     fn grant(&self, _: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
@@ -57,7 +61,7 @@ impl Authorizer for Clerk {
             return Ok(DecisionReason::Open);
         }
         let reason = "the clerk says no".to_owned();
-        let access = RefusedAccess::new(Credentialed::No, right);
+        let access = RefusedAccess::new(CredentialState::No, right);
         Err(AuthError::Unauthenticated { challenge: Some(CHALLENGE.to_owned()), access, reason })
     }
 

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use jreg_config::Settings;
 use jreg_net::server::{Body, Response, RunningServer, listen};
 use jreg_oci::{Algorithm, Digest};
-use jreg_storage::testing::{Fault, FaultyStore, Gate as GateStore, SyscallFaults};
+use jreg_storage::testing::{Fault, FaultyStore, GateStore, SyscallFaults};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, MemoryStore, PutMode, Store, Syscall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -135,7 +135,7 @@ async fn every_answer_has_a_request_id_and_the_apis_its_version() {
     }
 }
 
-/// Somebody may have pushed a page with a script; the origin of the registry must not run it.
+/// A pushed page may contain a script, which must not run in the registry's origin.
 #[tokio::test]
 async fn c21_what_was_pushed_is_no_page_of_the_registry() {
     let app = app(Settings::default()).await;
@@ -370,7 +370,7 @@ async fn registry_on_a_full_disk_is_ready() {
 async fn a_registry_that_waits_for_its_first_certificate_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
-    std::fs::write(&ca_file, jreg_testkit::Authority::new().pem()).unwrap();
+    std::fs::write(&ca_file, jreg_testkit::TestCa::new().pem()).unwrap();
     let settings = Settings {
         acme_domains: vec!["registry.test".to_owned()],
         acme_ca_file: Some(ca_file.display().to_string()),
@@ -449,7 +449,7 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
     let settings = Settings { cache_bytes: 0, ..Settings::default() };
     let app = App::build(settings, store.clone()).await.unwrap();
     push(&app, b"hello").await;
-    // Another test may have been the first to come by a line, and have found nobody to tell.
+    // Another test may have registered the callsite first, without a subscriber.
     tracing::callsite::rebuild_interest_cache();
     log.take();
 
@@ -573,7 +573,7 @@ async fn a_client_that_asks_before_it_sends_is_refused_before_it_sends() {
     assert!(read_all(&mut stream).await.starts_with("HTTP/1.1 201 "));
 }
 
-/// A client that goes away after its last byte does not leave its push half done.
+/// A push completes even if the client disconnects after its last byte.
 #[tokio::test]
 async fn a_push_goes_on_without_its_client_and_a_shutdown_waits_for_it() {
     let store = Arc::new(GateStore::new(Arc::new(MemoryStore::new())));

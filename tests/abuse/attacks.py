@@ -271,11 +271,60 @@ def stalled_readers(target):
     peers=False,
 )
 def stalled_readers_http2(target):
-    path = large_blob_path()
+    with stalled_streams(target, [large_blob_path()]):
+        yield
+
+
+@attack(
+    "stalled-readers-http2-s3",
+    "such streams against a bucket",
+    seed=seed_large_blob,
+    bucket=["--latency-ms", "20"],
+    options=["--write-stall-timeout", f"{STALL_TIMEOUT_SECONDS}s"],
+    peers=False,
+)
+def stalled_readers_http2_s3(target):
+    with stalled_streams(target, [large_blob_path()]):
+        yield
+
+
+LARGE_MANIFESTS = 48
+
+
+def large_manifest(n):
+    return image_manifest(b"{}", annotations={"n": f"{n}", "large": "x" * (4 * MIB - 1024)})
+
+
+def seed_large_manifests(target):
+    seed_config(target)
+    for n in range(LARGE_MANIFESTS):
+        manifest = large_manifest(n)
+        response = target.trusted().put_manifest("attacker/app", digest_of(manifest), manifest)
+        if response.status != 201:
+            raise Failure(f"a manifest was refused with {response.status}: {response.body[:200]}")
+
+
+@attack(
+    "stalled-manifests-http2",
+    f"HTTP/2 streams ask for {LARGE_MANIFESTS} manifests of 4 MiB, grant no window, and send PINGs",
+    seed=seed_large_manifests,
+    options=["--write-stall-timeout", f"{STALL_TIMEOUT_SECONDS}s"],
+    peers=False,
+)
+def stalled_manifests_http2(target):
+    paths = [f"/v2/attacker/app/manifests/{digest_of(large_manifest(n))}" for n in range(LARGE_MANIFESTS)]
+    with stalled_streams(target, paths):
+        yield
+
+
+@contextlib.contextmanager
+def stalled_streams(target, paths):
+    """Holds HTTP/2 connections whose streams ask for these paths in turn and take nothing."""
+    turns = itertools.cycle(paths)
     held = [open_http2(target, initial_window=0) for _ in range(target.size(8, 32))]
     for connection in held:
         for _ in range(min(250, connection.streams_max)):
-            connection.request("GET", path)
+            connection.request("GET", next(turns))
         connection.flush()
     began = time.monotonic()
     yield
@@ -286,6 +335,8 @@ def stalled_readers_http2(target):
 
 def wait_until_cut(held, until, what):
     """Reads until the server has ended every connection, or every stream of it."""
+    # What came while the innocent client worked is read in any case.
+    until = max(until, time.monotonic() + 2)
     while any(not is_cut(connection) for connection in held):
         if time.monotonic() > until:
             open_count = sum(not is_cut(connection) for connection in held)
@@ -324,6 +375,37 @@ def windows_before_login(target):
         sender.start()
         yield
         sender.join()
+
+
+FORM_BYTES = 64 * 1024 - 1
+FORM_HEAD_BYTES = 14_000
+
+
+@attack(
+    "forms-before-login",
+    "HTTP/2 streams send /token a head of 14 kB and a form of 64 KiB that does not end",
+    policy="",
+    peers=False,
+)
+def forms_before_login(target):
+    fields = [("content-type", "application/x-www-form-urlencoded"), ("x", "y" * FORM_HEAD_BYTES)]
+    with contextlib.ExitStack() as stack:
+        for _ in range(target.size(24, 80)):
+            connection = open_http2(target)
+            stack.callback(connection.close)
+            for _ in range(min(250, connection.streams_max)):
+                stream = connection.request("POST", "/token", fields, end=False)
+                send_form(connection, stream)
+        yield
+
+
+def send_form(connection, stream):
+    """Sends a form as the windows allow, and gives up where they stay closed."""
+    left, until = FORM_BYTES, time.monotonic() + 0.2
+    while left and time.monotonic() < until and not connection.closed and stream not in connection.reset:
+        left -= connection.send_data(stream, left)
+        connection.flush(FLUSH_SECONDS)
+        connection.receive(0.0005)
 
 
 # How long one connection may hold up the others while windows are filled.

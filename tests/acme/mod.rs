@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use jreg::app::App;
 use jreg::error::StartError;
-use jreg_access::{Fetch, FetchError};
+use jreg_access::{JwksFetchError, JwksFetcher};
 use jreg_config::Settings;
 use jreg_net::acme::Acme;
 use jreg_net::server::{RunningServer, ServerParts, listen, serve};
@@ -31,7 +31,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const NAME: &str = "registry.test";
 
 /// An authority, a store, and what instances are started with.
-struct World {
+struct AcmeScenario {
     clock: Arc<ManualClock>,
     authority: AcmeServer,
     folder: TempDir,
@@ -41,22 +41,24 @@ struct World {
 
 /// Nothing here has issuers of tokens.
 #[derive(Debug)]
-struct NoFetch;
+struct NoJwksFetcher;
 
 #[async_trait]
-impl Fetch for NoFetch {
-    async fn fetch(&self, _: &str) -> Result<Vec<u8>, FetchError> {
-        Err(FetchError::Status(404))
+impl JwksFetcher for NoJwksFetcher {
+    async fn fetch(&self, _: &str) -> Result<Vec<u8>, JwksFetchError> {
+        Err(JwksFetchError::Status(404))
     }
 }
 
-impl World {
-    /// A world whose time began a day ago: what is issued a little later is good already.
+impl AcmeScenario {
+    /// The scenario's clock starts a day ago, so that certificates issued a little later are valid
+    /// already.
     async fn new() -> Self {
         Self::of(SystemTime::now() - DAY).await
     }
 
-    /// A world whose time begins then: clients look at certificates by the real clock.
+    /// The scenario's clock starts at the given time: clients verify certificates by the real
+    /// clock.
     async fn of(start: SystemTime) -> Self {
         let clock = Arc::new(ManualClock::new(start));
         let authority = AcmeServer::start(clock.clone()).await;
@@ -75,7 +77,7 @@ impl World {
 
     async fn build(&self) -> Result<App, StartError> {
         let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-        App::build_with(self.settings.clone(), store, clock, Arc::new(NoFetch)).await
+        App::build_with(self.settings.clone(), store, clock, Arc::new(NoJwksFetcher)).await
     }
 
     /// An instance that does nothing by itself: it looks after its certificate when a test says so.

@@ -1,4 +1,4 @@
-//! The real binary: a certificate without anybody's help, and no key in what it says.
+//! The real binary obtains a certificate, and prints no key.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -40,9 +40,9 @@ async fn secrets(store: &dyn Store) -> Vec<String> {
 }
 
 /// A process that does not outlive its test.
-struct Killed(Child);
+struct KilledServer(Child);
 
-impl Drop for Killed {
+impl Drop for KilledServer {
     fn drop(&mut self) {
         // Either it has ended already, or now.
         let _ = self.0.kill();
@@ -79,7 +79,7 @@ async fn it_gets_a_certificate_and_says_no_secret() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut child = Killed(child);
+    let mut child = KilledServer(child);
     let output = BufReader::new(child.0.stderr.take().unwrap());
     // All is read at once, so that the process never waits for us.
     let (sender, mut lines) = tokio::sync::mpsc::channel(LINES_MAX);

@@ -1,17 +1,22 @@
-//! What is shown to whom: challenges to authorities alone, and the rest as ever.
+//! Challenge certificates are shown only to CAs; other clients get the ordinary one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use jreg_config::TlsVersion;
-use jreg_testkit::{Authority, TlsClient};
+use jreg_testkit::{TestCa, TlsClient};
 
-use super::{DAY, Instance, NAME, World, get};
+use super::{AcmeScenario, DAY, Instance, NAME, get};
 
 /// What a client gets that offers these: what is spoken then, or why there is no connection.
-async fn asked(world: &World, instance: &Instance, protocols: &[&str], name: &str) -> String {
-    let client = world.client().protocols(protocols);
+async fn asked(
+    scenario: &AcmeScenario,
+    instance: &Instance,
+    protocols: &[&str],
+    name: &str,
+) -> String {
+    let client = scenario.client().protocols(protocols);
     match client.connect_to(name, instance.address).await {
         Ok(stream) => {
             let spoken = stream.get_ref().1.alpn_protocol().unwrap_or_default();
@@ -23,57 +28,57 @@ async fn asked(world: &World, instance: &Instance, protocols: &[&str], name: &st
 
 #[tokio::test]
 async fn a_challenge_is_shown_only_while_somebody_orders_and_to_who_asks_for_nothing_else() {
-    let world = World::of(SystemTime::now() - 61 * DAY).await;
-    let instance = world.started().await;
+    let scenario = AcmeScenario::of(SystemTime::now() - 61 * DAY).await;
+    let instance = scenario.started().await;
     let refused = "received fatal alert: NoApplicationProtocol";
-    assert_eq!(asked(&world, &instance, &["acme-tls/1"], NAME).await, refused);
-    world.authority.look_away();
-    world.clock.advance(61 * DAY);
+    assert_eq!(asked(&scenario, &instance, &["acme-tls/1"], NAME).await, refused);
+    scenario.authority.look_away();
+    scenario.clock.advance(61 * DAY);
     let ordering = tokio::spawn({
         let acme = Arc::clone(&instance.acme);
         async move { acme.look().await }
     });
-    while world.order().await["challenges"].get(NAME).is_none() {
+    while scenario.order().await["challenges"].get(NAME).is_none() {
         tokio::task::yield_now().await;
     }
-    // Nobody vouches for what is shown now.
-    let shown = asked(&world, &instance, &["acme-tls/1"], NAME).await;
+    // The challenge certificate is self-signed.
+    let shown = asked(&scenario, &instance, &["acme-tls/1"], NAME).await;
     assert!(shown.contains("UnsupportedCriticalExtension"), "{shown}");
-    assert_eq!(asked(&world, &instance, &["acme-tls/1", "h2"], NAME).await, "h2");
-    assert_eq!(asked(&world, &instance, &["h2", "acme-tls/1"], NAME).await, "h2");
-    let other = asked(&world, &instance, &["acme-tls/1"], "other.test").await;
+    assert_eq!(asked(&scenario, &instance, &["acme-tls/1", "h2"], NAME).await, "h2");
+    assert_eq!(asked(&scenario, &instance, &["h2", "acme-tls/1"], NAME).await, "h2");
+    let other = asked(&scenario, &instance, &["acme-tls/1"], "other.test").await;
     assert_eq!(other, refused);
-    world.authority.look_at(instance.address);
+    scenario.authority.look_at(instance.address);
     ordering.await.unwrap();
-    assert_eq!(world.authority.issued(), 2);
-    assert_eq!(asked(&world, &instance, &["acme-tls/1"], NAME).await, refused);
+    assert_eq!(scenario.authority.issued(), 2);
+    assert_eq!(asked(&scenario, &instance, &["acme-tls/1"], NAME).await, refused);
 }
 
 #[tokio::test]
 async fn an_authority_shows_no_certificate_though_clients_must() {
-    let clients = Authority::new();
-    let mut world = World::new().await;
-    let path = world.folder.path().join("clients.pem");
+    let clients = TestCa::new();
+    let mut scenario = AcmeScenario::new().await;
+    let path = scenario.folder.path().join("clients.pem");
     std::fs::write(&path, clients.pem()).unwrap();
-    world.settings.tls_client_ca = Some(path.display().to_string());
-    world.settings.tls_client_cert_required = true;
-    world.settings.tls_min_version = TlsVersion::Tls13;
-    let instance = world.started().await;
+    scenario.settings.tls_client_ca = Some(path.display().to_string());
+    scenario.settings.tls_client_cert_required = true;
+    scenario.settings.tls_min_version = TlsVersion::Tls13;
+    let instance = scenario.started().await;
     let is_let_in = async |client: TlsClient| {
         let Ok(mut stream) = client.connect_to(NAME, instance.address).await else { return false };
         let asked = tokio::spawn(async move { get(&mut stream, "/livez").await });
         asked.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 OK\r\n"))
     };
-    assert!(is_let_in(world.client().identity(&clients.client(Some("a"), &[]))).await);
-    assert!(!is_let_in(world.client()).await);
-    let old = world.client().identity(&clients.client(Some("a"), &[])).only_tls12();
+    assert!(is_let_in(scenario.client().identity(&clients.client(Some("a"), &[]))).await);
+    assert!(!is_let_in(scenario.client()).await);
+    let old = scenario.client().identity(&clients.client(Some("a"), &[])).only_tls12();
     assert!(!is_let_in(old).await);
 }
 
 #[tokio::test]
 async fn plain_http_is_told_what_is_spoken_even_without_a_certificate() {
-    let world = World::new().await;
-    let instance = world.start().await;
+    let scenario = AcmeScenario::new().await;
+    let instance = scenario.start().await;
     let address: SocketAddr = instance.address;
     let asked = tokio::task::spawn_blocking(move || {
         use std::io::{Read, Write};

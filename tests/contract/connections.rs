@@ -65,7 +65,7 @@ async fn resume(client: &Client, upload: &str, bytes: &'static [u8]) {
     assert_eq!(pulled.body, bytes);
 }
 
-/// Waits until nobody listens any more.
+/// Waits until connections are refused.
 async fn refuses(client: &Client) {
     for _ in 0..2000 {
         if Wire::connect(client.address()).await.is_err() {
@@ -437,7 +437,7 @@ fn shutdown_does_not_wait_for_half_a_head() {
     on_each(impatient, |server| async move {
         let mut half = server.client().wire().await;
         half.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
-        // An answer to somebody else says that the server has had its turn.
+        // A response to another request shows that the server has run.
         assert_eq!(server.client().get("/v2/").await.status, 200);
         server.stop().await;
         half.closed().await.unwrap();

@@ -1,9 +1,10 @@
-//! Where not everybody may do everything: what a refusal looks like, and that nothing tells of
+//! Authorization: what a refusal looks like, and that nothing reveals
 //! what may not be read.
 
 use async_trait::async_trait;
 use jreg_access::{
-    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, RefusedAccess, Right,
+    AuthContext, AuthError, Authorizer, CredentialState, Principal, RefusedAccess, RequestInfo,
+    Right,
 };
 use jreg_auth::DecisionReason;
 use jreg_oci::Tag;
@@ -14,21 +15,25 @@ use serde_json::json;
 
 use crate::contract::blobs::blob;
 
-/// Lets nobody see `secret` who does not know the word, and nobody delete from `kept`.
+/// `secret` is visible only with the word in the header, and `kept` cannot be deleted from.
 #[derive(Debug)]
 struct Rules;
 
 #[async_trait]
 impl Authorizer for Rules {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
-        Ok(AuthContext::new(Bearer::nobody(), asker))
+    async fn identify(
+        &self,
+        request_info: RequestInfo,
+        _: &Right,
+    ) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Principal::anonymous(), request_info))
     }
 
     fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
-        let word = auth.asker.headers.get("Authorization");
+        let word = auth.request_info.headers.get("Authorization");
         let knows = word.is_some_and(|word| word == "word");
         let reason = "the rules of the test".to_owned();
-        let access = RefusedAccess::new(Credentialed::No, right);
+        let access = RefusedAccess::new(CredentialState::No, right);
         match right {
             Right::Pull(name) | Right::Push(name) | Right::See(name) | Right::Mount(name)
                 if name.as_str() == "secret" && !knows =>

@@ -113,7 +113,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Uploads as docker does, in one or several chunks; goes on with what was begun earlier.
+    /// Uploads like docker, in one or several chunks; resumes earlier uploads.
     async fn upload(&mut self, client: &Client) -> io::Result<()> {
         if self.upload.is_none() {
             let bytes = self.random_bytes();

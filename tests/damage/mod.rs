@@ -3,17 +3,17 @@
 //! names the damage, a collection takes nothing that is good, and after a repair and another push
 //! all is there again.
 
-mod beside;
+mod concurrent;
 mod object;
+mod scenario;
 mod serving;
-mod world;
 
 use jreg_registry::{
     FsckFinding, FsckObserver, FsckOptions, FsckPhase, GcError, GcOptions, NoObserver,
 };
 
 use self::object::{Damage, Object};
-use self::world::{HOUR, Home, World};
+use self::scenario::{Backend, DamageScenario, HOUR};
 
 fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
@@ -33,17 +33,17 @@ impl FsckObserver for Findings {
     }
 }
 
-async fn check(world: &World, repair: bool) -> Vec<FsckFinding> {
+async fn check(scenario: &DamageScenario, repair: bool) -> Vec<FsckFinding> {
     let options = FsckOptions { deep: true, repair, ..FsckOptions::default() };
     let found = Findings::default();
-    world.registry.fsck(&options, &found).await.unwrap();
+    scenario.registry.fsck(&options, &found).await.unwrap();
     found.0.into_inner().unwrap()
 }
 
 /// The check names the damage, and nothing in the other repository.
-async fn is_named(world: &World, object: Object, damage: Damage, context: &str) {
-    let found = check(world, false).await;
-    let expected = object.finding(damage).map(|(kind, at)| (kind, world.key(at)));
+async fn is_named(scenario: &DamageScenario, object: Object, damage: Damage, context: &str) {
+    let found = check(scenario, false).await;
+    let expected = object.finding(damage).map(|(kind, at)| (kind, scenario.key(at)));
     let named: Vec<_> = found.iter().map(|found| (found.kind, found.key.as_str())).collect();
     match expected {
         None | Some((_, None)) => assert_eq!(named, [], "{context}"),
@@ -55,49 +55,54 @@ async fn is_named(world: &World, object: Object, damage: Damage, context: &str) 
     assert_eq!(found.iter().find(is_of_other), None, "{context}");
 }
 
-/// Collects again and again, with everything older than any grace. Nothing goes but the damaged
-/// object, and what nothing keeps any more when it is gone.
-async fn nothing_good_is_collected(world: &World, object: Object, damage: Damage, context: &str) {
+/// Runs GC repeatedly, with everything older than the grace period. Only the damaged object is
+/// deleted, and what only it referenced.
+async fn nothing_good_is_collected(
+    scenario: &DamageScenario,
+    object: Object,
+    damage: Damage,
+    context: &str,
+) {
     let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
-    let before = world.keys().await;
+    let before = scenario.keys().await;
     for _ in 0..3 {
-        world.advance(26 * HOUR);
-        let outcome = world.registry.collect_garbage(&options, &NoObserver).await;
+        scenario.advance(26 * HOUR);
+        let outcome = scenario.registry.collect_garbage(&options, &NoObserver).await;
         match outcome {
             Err(GcError::Damaged { key, .. }) => {
                 assert!(object.stops_collections(damage), "{context}");
-                assert_eq!(Some(key.as_str()), world.key(object), "{context}");
+                assert_eq!(Some(key.as_str()), scenario.key(object), "{context}");
             }
             Err(error) => panic!("{context}: {error}"),
             Ok(_) => assert!(!object.stops_collections(damage), "{context}"),
         }
     }
-    let after = world.keys().await;
+    let after = scenario.keys().await;
     let with_it = object.may_go_with_it(damage).iter();
-    let may_go: Vec<_> = with_it.filter_map(|at| world.key(*at)).collect();
+    let may_go: Vec<_> = with_it.filter_map(|at| scenario.key(*at)).collect();
     let gone: Vec<_> = before.iter().filter(|key| !after.contains(key)).collect();
-    let stays = |key: &str| !may_go.contains(&key) && !world.is_finished_session(key);
+    let stays = |key: &str| !may_go.contains(&key) && !scenario.is_finished_session(key);
     let lost: Vec<_> = gone.iter().filter(|key| stays(key)).collect();
     assert!(lost.is_empty(), "{context}: {lost:?} went");
 }
 
-async fn one(home: Home, object: Object, damage: Damage) {
+async fn one(home: Backend, object: Object, damage: Damage) {
     let context = &format!("{home:?}: {object:?} {damage:?}");
-    let world = World::new(home).await;
-    if world.key(object).is_none() {
+    let scenario = DamageScenario::new(home).await;
+    if scenario.key(object).is_none() {
         return;
     }
-    world.advance(2 * HOUR);
-    world.damage(object, damage);
-    is_named(&world, object, damage, context).await;
-    world.pulls_are_right_or_fail(object, damage, context).await;
-    nothing_good_is_collected(&world, object, damage, context).await;
-    world.other_repository_is_whole(context).await;
-    check(&world, true).await;
-    world.push_again().await;
-    world.everything_is_right(context).await;
+    scenario.advance(2 * HOUR);
+    scenario.damage(object, damage);
+    is_named(&scenario, object, damage, context).await;
+    scenario.pulls_are_right_or_fail(object, damage, context).await;
+    nothing_good_is_collected(&scenario, object, damage, context).await;
+    scenario.other_repository_is_whole(context).await;
+    check(&scenario, true).await;
+    scenario.push_again().await;
+    scenario.everything_is_right(context).await;
     let left: Vec<_> =
-        check(&world, false).await.into_iter().filter(FsckFinding::is_left).collect();
+        check(&scenario, false).await.into_iter().filter(FsckFinding::is_left).collect();
     assert_eq!(left, [], "{context}");
 }
 
@@ -105,7 +110,7 @@ macro_rules! objects {
     ($($name:ident: $object:ident),* $(,)?) => {$(
         #[test]
         fn $name() {
-            for home in [Home::Folder, Home::Bucket] {
+            for home in [Backend::Folder, Backend::Bucket] {
                 for damage in Damage::ALL {
                     block_on(one(home, Object::$object, damage));
                 }

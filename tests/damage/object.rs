@@ -24,7 +24,7 @@ pub(crate) enum Object {
     /// The signature's entry in the list of the image's referrers.
     Referrer,
     Catalog,
-    /// Of an upload that goes on.
+    /// Of an upload in progress.
     Session,
     /// What that upload has stored.
     UploadBytes,
@@ -140,11 +140,11 @@ impl Object {
         Some((kind, self))
     }
 
-    /// What a collector may take when this object is gone: nothing else leads there any more.
+    /// What GC may delete when this object is absent: nothing else references it.
     pub(crate) fn may_go_with_it(self, damage: Damage) -> &'static [Self] {
         match self {
             _ if damage != Damage::Removed => &[],
-            // A tag without its manifest goes when it is pulled.
+            // A tag without its manifest is deleted.
             Self::Manifest => &[Self::Link, Self::StreamedBytes, Self::Tag, Self::Hint],
             Self::Index => &[Self::IndexTag, Self::IndexHint],
             Self::Signature => &[Self::Referrer],

@@ -6,20 +6,21 @@ use jreg_testkit::{Request, ServerSpec, StoreKind, TestServer};
 
 use crate::damage::block_on;
 use crate::damage::object::{Damage, Object};
-use crate::damage::world::{Home, World, sha256};
+use crate::damage::scenario::{Backend, DamageScenario, sha256};
 
 #[test]
 fn bytes_of_another_size_are_never_a_whole_answer() {
-    for (home, damage) in
-        [Home::Folder, Home::Bucket].into_iter().flat_map(|home| Damage::ALL.map(|d| (home, d)))
+    for (home, damage) in [Backend::Folder, Backend::Bucket]
+        .into_iter()
+        .flat_map(|home| Damage::ALL.map(|d| (home, d)))
     {
         block_on(async {
-            let world = World::new(home).await;
+            let scenario = DamageScenario::new(home).await;
             let blob = Object::StreamedBytes;
-            world.damage(blob, damage);
-            let store = StoreKind::Given(world.store.clone());
+            scenario.damage(blob, damage);
+            let store = StoreKind::Given(scenario.store.clone());
             let server = TestServer::start(ServerSpec::default().store(store)).await;
-            let (digest, right) = world.blob(blob);
+            let (digest, right) = scenario.blob(blob);
             let target = format!("/v2/team/app/blobs/{digest}");
             let (whole, part) = (Request::new("GET", &target), Request::new("GET", &target));
             let part = part.header("Range", "bytes=200000-");
@@ -43,12 +44,12 @@ fn bytes_of_another_size_are_never_a_whole_answer() {
 
 #[test]
 fn manifest_that_is_damaged_is_a_failure_and_not_absent() {
-    for home in [Home::Folder, Home::Bucket] {
+    for home in [Backend::Folder, Backend::Bucket] {
         for damage in [Damage::Cut, Damage::Emptied, Damage::Start, Damage::End] {
             block_on(async {
-                let world = World::new(home).await;
-                world.damage(Object::Manifest, damage);
-                let store = StoreKind::Given(world.store.clone());
+                let scenario = DamageScenario::new(home).await;
+                scenario.damage(Object::Manifest, damage);
+                let store = StoreKind::Given(scenario.store.clone());
                 let server = TestServer::start(ServerSpec::default().store(store)).await;
                 let answer = server.client().get("/v2/team/app/manifests/v1").await;
                 assert_eq!(answer.status, 500, "{home:?} {damage:?}");
@@ -61,14 +62,14 @@ fn manifest_that_is_damaged_is_a_failure_and_not_absent() {
 #[test]
 fn bytes_that_are_cut_while_they_are_sent_end_with_a_failure() {
     block_on(async {
-        let world = World::new(Home::Folder).await;
-        let (digest, right) = world.blob(Object::StreamedBytes);
-        let repository = world.registry.repository("team/app".parse().unwrap());
+        let scenario = DamageScenario::new(Backend::Folder).await;
+        let (digest, right) = scenario.blob(Object::StreamedBytes);
+        let repository = scenario.registry.repository("team/app".parse().unwrap());
         let reader = repository.blob_open(&digest).await.unwrap();
         let range = ByteRange { start: 0, end: right.len() as u64 };
         let mut stream = reader.read(range).await.unwrap();
         let mut sent = stream.next().await.unwrap().unwrap().len();
-        world.damage(Object::StreamedBytes, Damage::Cut);
+        scenario.damage(Object::StreamedBytes, Damage::Cut);
         let failed = loop {
             match stream.next().await {
                 Some(Ok(chunk)) => sent += chunk.len(),

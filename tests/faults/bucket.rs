@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_storage::{S3Options, S3Store, Store, TombstoneStore};
-use jreg_testkit::s3::{Fault, Refusal, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Refusal, S3Server, S3Spec};
 
 use crate::faults::attempt::{Attempt, for_each_attempt};
 use crate::faults::harness::FaultHarness;
@@ -22,14 +22,14 @@ const LARGE_BYTES: usize = 5 * 1024 * 1024 + 100_000;
 /// The error of a write that may have happened and been overwritten since.
 const DOUBT: &str = "a response was lost, and another write has come since";
 
-type MakeFault = fn() -> Fault;
+type MakeFault = fn() -> S3Fault;
 
 /// The ways in which one request fails.
 const FAULTS: [(&str, MakeFault); 4] = [
-    ("told to slow down", || Fault::Refuse(Refusal::SlowDown)),
-    ("refused", || Fault::Refuse(Refusal::InternalError)),
-    ("cut before it took effect", || Fault::CutBefore),
-    ("answer lost", || Fault::LoseAnswer),
+    ("told to slow down", || S3Fault::Refuse(S3Refusal::SlowDown)),
+    ("refused", || S3Fault::Refuse(S3Refusal::InternalError)),
+    ("cut before it took effect", || S3Fault::CutBefore),
+    ("answer lost", || S3Fault::LoseResponse),
 ];
 
 /// A store that gives up soon, so that a test need not wait for it.
@@ -55,14 +55,14 @@ async fn holds(harness: &mut FaultHarness, attempt: Attempt) {
 }
 
 /// Whether the fault was met at all.
-async fn one_fault(attempt: Attempt, fault: Fault, n: u64, context: &str) -> bool {
+async fn one_fault(attempt: Attempt, fault: S3Fault, n: u64, context: &str) -> bool {
     let server = S3Server::start(S3Spec::default()).await;
     let mut harness = harness(&server, attempt, context).await;
-    let injected = server.inject(Rule::new(fault).nth(n));
+    let injected = server.inject(FaultRule::new(fault).nth(n));
     let outcome = attempt.run(&mut harness).await;
     server.remove_all();
     if let Err(error) = outcome {
-        // It cannot be known what became of a Create that met somebody else's record.
+        // The outcome of a Create that meets another writer's record is unknown.
         let what = format!("{error:?}");
         assert!(what.contains(DOUBT), "{context}: was noticed: {what}");
         harness.check().await;
@@ -93,8 +93,8 @@ async fn one_outage(attempt: Attempt, fault: MakeFault, from: u64, context: &str
     let server = S3Server::start(S3Spec::default()).await;
     let mut harness = harness(&server, attempt, context).await;
     server.take_requests();
-    let counted = server.inject(Rule::new(Fault::Delay(Duration::ZERO)).nth(from));
-    let outage = (from..from + REQUESTS_MAX).map(|n| server.inject(Rule::new(fault()).nth(n)));
+    let counted = server.inject(FaultRule::new(S3Fault::Delay(Duration::ZERO)).nth(from));
+    let outage = (from..from + REQUESTS_MAX).map(|n| server.inject(FaultRule::new(fault()).nth(n)));
     let _outage: Vec<_> = outage.collect();
     let outcome = attempt.run(&mut harness).await;
     server.remove_all();
@@ -123,7 +123,7 @@ macro_rules! attempts {
                 for from in (1..=REQUESTS_MAX).step_by(4) {
                     let context = format!("{attempt:?}, an outage from request {from}");
                     let mut hit = false;
-                    let fault = || Fault::LoseAnswer;
+                    let fault = || S3Fault::LoseResponse;
                     block_on(async { hit = one_outage(attempt, fault, from, &context).await });
                     if !hit {
                         break;

@@ -80,7 +80,7 @@ fn fixed_throttling_is_503_with_retry_after() {
     });
 }
 
-/// The verdict may be remembered for a moment.
+/// The readiness result may be cached briefly.
 async fn becomes_ready(server: &TestServer) -> bool {
     for _ in 0..500 {
         if server.client().get("/readyz").await.status == 200 {

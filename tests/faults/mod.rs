@@ -24,7 +24,7 @@ type MakeFault = fn() -> Fault;
 const FAULTS: [(&str, MakeFault); 3] = [
     ("throttled", || Fault::fail(ErrorKind::Throttled)),
     ("unavailable", || Fault::fail(ErrorKind::Unavailable)),
-    ("answer lost", || Fault::lose_answer(ErrorKind::Unavailable)),
+    ("answer lost", || Fault::lose_response(ErrorKind::Unavailable)),
 ];
 
 fn block_on(test: impl Future<Output = ()>) {
@@ -76,7 +76,7 @@ async fn one_fault(attempt: Attempt, shape: Shape, fault: Fault, context: &str) 
     hit
 }
 
-/// Whether a client is told that trying again helps, rather than that something is not there.
+/// Whether the response allows a retry, rather than reporting absence.
 fn is_of_the_store(error: &Error) -> bool {
     matches!(error, Error::Store(_) | Error::Busy { .. } | Error::Interrupted { .. })
 }

@@ -1,4 +1,4 @@
-//! Three instances on one bucket, and what goes wrong with the bucket while they work.
+//! Three instances on one bucket with injected faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use jreg_config::Settings;
 use jreg_storage::{S3Options, S3Store, Store, TombstoneStore};
 use jreg_testkit::s3::{
-    Fault, Gate, Injected, Operation, Refusal, Rule, S3Clock, S3Server, S3Spec,
+    FaultRule, InjectedRule, S3Clock, S3Fault, S3Gate, S3Operation, S3Refusal, S3Server, S3Spec,
 };
 use jreg_testkit::{Client, ServerSpec, StoreKind, TestServer};
 
@@ -43,7 +43,7 @@ impl Cluster {
         self.instances.iter().map(TestServer::client).collect()
     }
 
-    /// Puts three others in their place, who remember nothing.
+    /// Restarts all instances, with empty caches.
     pub(crate) async fn replace(&mut self) {
         let others = start(&self.bucket, &self.settings).await;
         for old in std::mem::replace(&mut self.instances, others) {
@@ -80,11 +80,11 @@ fn store(bucket: &S3Server, patience: Duration) -> Arc<dyn Store> {
     Arc::new(TombstoneStore::new(store, jreg_registry::may_come_back))
 }
 
-/// What goes wrong.
+/// The injected faults.
 pub(crate) struct BucketFaults {
-    rules: Vec<(&'static str, Injected)>,
-    held: Injected,
-    gate: Gate,
+    rules: Vec<(&'static str, InjectedRule)>,
+    held: InjectedRule,
+    gate: S3Gate,
     passed: AtomicU64,
     clock: S3Clock,
 }
@@ -92,26 +92,27 @@ pub(crate) struct BucketFaults {
 impl BucketFaults {
     /// Lets things go wrong, each at its rate.
     pub(crate) fn begin(bucket: &S3Server, seed: u64) -> Self {
-        let gate = Gate::closed();
-        let put = Some(Operation::PutObject);
-        let get = Some(Operation::GetObject);
+        let gate = S3Gate::closed();
+        let put = Some(S3Operation::PutObject);
+        let get = Some(S3Operation::GetObject);
         let faults = [
-            ("refused", Fault::Refuse(Refusal::InternalError), None, "", 60),
-            ("told to slow down", Fault::Refuse(Refusal::SlowDown), None, "", 60),
-            ("told of a conflict", Fault::Refuse(Refusal::Conflict), put, "", 60),
-            ("cut before it took effect", Fault::CutBefore, None, "", 80),
-            ("answer lost", Fault::LoseAnswer, None, "", 80),
-            ("answer of a write lost", Fault::LoseAnswer, put, "", 40),
-            ("answer of a tag's write lost", Fault::LoseAnswer, put, TAG, 6),
-            ("answer cut in its body", Fault::CutBody(100), get, "", 60),
-            ("delayed", Fault::Delay(Duration::from_millis(15)), None, "", 10),
-            ("delayed on a tag", Fault::Delay(Duration::from_millis(15)), get, TAG, 3),
-            ("kept back", Fault::Hold(gate.clone()), put, TAG, 6),
+            ("refused", S3Fault::Refuse(S3Refusal::InternalError), None, "", 60),
+            ("told to slow down", S3Fault::Refuse(S3Refusal::SlowDown), None, "", 60),
+            ("told of a conflict", S3Fault::Refuse(S3Refusal::Conflict), put, "", 60),
+            ("cut before it took effect", S3Fault::CutBefore, None, "", 80),
+            ("answer lost", S3Fault::LoseResponse, None, "", 80),
+            ("answer of a write lost", S3Fault::LoseResponse, put, "", 40),
+            ("answer of a tag's write lost", S3Fault::LoseResponse, put, TAG, 6),
+            ("answer cut in its body", S3Fault::CutBody(100), get, "", 60),
+            ("delayed", S3Fault::Delay(Duration::from_millis(15)), None, "", 10),
+            ("delayed on a tag", S3Fault::Delay(Duration::from_millis(15)), get, TAG, 3),
+            ("kept back", S3Fault::Hold(gate.clone()), put, TAG, 6),
         ];
         let mut rules = Vec::new();
         for (number, (what, fault, operation, part, out_of)) in (0_u64..).zip(faults) {
-            let keeps_back = matches!(fault, Fault::Hold(_));
-            let rule = Rule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
+            let keeps_back = matches!(fault, S3Fault::Hold(_));
+            let rule =
+                FaultRule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
             let rule = rule.containing(part);
             let rule = if keeps_back { rule.at_most(HELD_MAX) } else { rule };
             let rule = operation.map_or(rule.clone(), |operation| rule.on(operation));
@@ -136,7 +137,7 @@ impl BucketFaults {
         }
     }
 
-    /// Ends all that goes wrong, and waits until nothing is on its way any more.
+    /// Ends all faults, and waits until no request is in flight.
     pub(crate) async fn end(&self, bucket: &S3Server) {
         bucket.remove_all();
         self.gate.open();

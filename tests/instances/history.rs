@@ -74,7 +74,7 @@ pub(crate) enum Span {
         /// After it was answered.
         answered: u64,
     },
-    /// Nobody waited for an answer: at any time, or never.
+    /// No response was received: it takes effect at any time, or never.
     Unanswered {
         /// Before it was sent.
         begun: u64,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use jreg_registry::{GcOptions, NoObserver, Registry, RegistryOptions};
 use jreg_storage::SystemClock;
-use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Gate, S3Operation, S3Server, S3Spec};
 use jreg_testkit::{Client, Process, Request, Response, Rng, sha256};
 use serde_json::Value;
 
@@ -148,9 +148,9 @@ async fn process(bucket: &Arc<S3Server>) -> Process {
 async fn kill_after(parts: usize) {
     let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
     let (victim, survivor) = (process(&bucket).await, process(&bucket).await);
-    let gate = Gate::closed();
+    let gate = S3Gate::closed();
     (0..parts).for_each(|_| gate.pass_one());
-    bucket.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::UploadPart));
+    bucket.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::UploadPart));
 
     let mut rng = Rng::new(parts as u64);
     let mut pusher = |way, first: &Process| Pusher {

@@ -1,4 +1,4 @@
-//! [`Ledger`]: what all clients asked and were answered, by register.
+//! [`Ledger`]: requests and responses of all clients, by register.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::instances::history::{Effect, History, Span};
 
-/// What the instances must agree on, each by itself. By the numbers of the world.
+/// The registers, each of which must be linearizable. Numbers refer to the fixtures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Register {
     /// Where a tag of a repository points to.

@@ -5,12 +5,12 @@
 //! `JREG_INSTANCES_SEEDS` runs so many seeds more than the usual few.
 
 mod cluster;
+mod fixtures;
 mod history;
 mod killed;
 mod ledger;
 mod push;
 mod worker;
-mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,9 +21,9 @@ use jreg_config::Settings;
 use jreg_testkit::{Client, Request, Rng};
 
 use cluster::{BucketFaults, Cluster};
+use fixtures::{Fixtures, REPOSITORIES, TAGS};
 use ledger::Ledger;
 use worker::{Shared, Worker};
-use world::{REPOSITORIES, TAGS, World};
 
 const WORKERS: u64 = 6;
 const WATCHERS: u64 = 2;
@@ -64,7 +64,7 @@ async fn random_mix(seed: u64, settings: Settings, strict: bool) {
     let mut cluster = Cluster::start(settings).await;
     let faults = Arc::new(BucketFaults::begin(&cluster.bucket, seed));
     let mut shared = Shared {
-        world: Arc::new(World::new()),
+        fixtures: Arc::new(Fixtures::new()),
         ledger: Arc::new(Ledger::default()),
         faults: Arc::clone(&faults),
         clients: cluster.clients(),
@@ -115,7 +115,7 @@ async fn work(shared: &Shared, seed: u64) -> u64 {
 /// from what was acknowledged, and be the same at every instance.
 async fn audit(shared: &Shared, client: Client) {
     let shared = Shared { clients: vec![client.clone()], ..shared.clone() };
-    let world = Arc::clone(&shared.world);
+    let fixtures = Arc::clone(&shared.fixtures);
     let mut reader = Worker::new(shared, 0);
     for (repository, name) in REPOSITORIES.iter().enumerate() {
         let mut tags = Vec::new();
@@ -127,13 +127,13 @@ async fn audit(shared: &Shared, client: Client) {
         let listed =
             reader.insist(Request::new("GET", format!("/v2/{name}/tags/list")), |_| Vec::new());
         assert_eq!(listed.await.json()["tags"], serde_json::json!(tags), "{name}");
-        for manifest in 0..world.manifests.len() {
+        for manifest in 0..fixtures.manifests.len() {
             reader.read_manifest(repository, manifest).await;
         }
-        for blob in 0..world.blobs.len() {
+        for blob in 0..fixtures.blobs.len() {
             reader.read_blob(repository, blob).await;
         }
-        for subject in 0..world.manifests.len() {
+        for subject in 0..fixtures.manifests.len() {
             reader.read_referrers(repository, subject).await;
         }
     }

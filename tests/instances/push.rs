@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jreg_testkit::{Request, Response};
 
+use crate::instances::fixtures::REPOSITORIES;
 use crate::instances::history::Effect;
 use crate::instances::ledger::{Claim, Register, THERE};
 use crate::instances::worker::{Reply, Worker, one_of};
-use crate::instances::world::REPOSITORIES;
 
 /// More requests than any upload needs while things go wrong at their rates.
 const STEPS_MAX: u32 = 200;
@@ -51,8 +51,8 @@ impl Worker {
     }
 
     async fn push_at_once(&mut self, repository: usize, blob: usize) {
-        let world = Arc::clone(&self.shared.world);
-        let pushed = &world.blobs[blob];
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let pushed = &fixtures.blobs[blob];
         let target =
             format!("/v2/{}/blobs/uploads/?digest={}", REPOSITORIES[repository], pushed.digest);
         let push = Request::new("POST", target);
@@ -67,11 +67,11 @@ impl Worker {
     /// Mounts a blob from the other repository; what it gives instead, if that does not hold it,
     /// is an upload.
     pub(crate) async fn mount(&mut self, repository: usize, blob: usize) -> Option<String> {
-        let world = Arc::clone(&self.shared.world);
+        let fixtures = Arc::clone(&self.shared.fixtures);
         let source = 1 - repository;
         let target = format!(
             "/v2/{}/blobs/uploads/?mount={}&from={}",
-            REPOSITORIES[repository], world.blobs[blob].digest, REPOSITORIES[source]
+            REPOSITORIES[repository], fixtures.blobs[blob].digest, REPOSITORIES[source]
         );
         let (here, there) = (Register::Blob(repository, blob), Register::Blob(source, blob));
         let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
@@ -84,8 +84,8 @@ impl Worker {
     }
 
     async fn upload(&mut self, repository: usize, blob: usize, mut location: Option<String>) {
-        let world = Arc::clone(&self.shared.world);
-        let pushed = &world.blobs[blob];
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let pushed = &fixtures.blobs[blob];
         for _ in 0..STEPS_MAX {
             let mut upload = Upload {
                 location: match location.take() {
@@ -113,7 +113,7 @@ impl Worker {
         begun.header("Location").unwrap().to_owned()
     }
 
-    /// Goes on with an upload to its end. `false`: it is no more.
+    /// Resumes an upload and finishes it. `false`: it does not exist any more.
     async fn drive(&mut self, upload: &mut Upload) -> bool {
         for _ in 0..STEPS_MAX {
             let left = upload.bytes.len() - upload.acknowledged;

@@ -9,9 +9,9 @@ use jreg_testkit::{Client, Request, Response, Rng};
 use tokio::task::JoinHandle;
 
 use crate::instances::cluster::BucketFaults;
+use crate::instances::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::instances::history::{Effect, Span};
 use crate::instances::ledger::{Claim, Ledger, Register, THERE};
-use crate::instances::world::{REPOSITORIES, TAGS, World};
 
 /// More attempts than any request needs while things go wrong at their rates.
 const ATTEMPTS_MAX: u32 = 60;
@@ -29,7 +29,7 @@ const READS_MAX: u32 = 1000;
 /// What all clients share.
 #[derive(Clone)]
 pub(crate) struct Shared {
-    pub(crate) world: Arc<World>,
+    pub(crate) fixtures: Arc<Fixtures>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) faults: Arc<BucketFaults>,
     /// One of each instance.
@@ -44,7 +44,7 @@ pub(crate) enum Reply {
     Answer(Response),
     /// An answer that says only that it failed.
     Failed,
-    /// There was none, or nobody waited for it: it may still go on.
+    /// No response was received: it may still take effect.
     Unanswered,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Reply {
 pub(crate) struct Worker {
     pub(crate) shared: Shared,
     pub(crate) rng: Rng,
-    /// Requests whose answers nobody waits for.
+    /// Requests without a response.
     abandoned: Vec<JoinHandle<()>>,
     acknowledged: u64,
 }
@@ -86,7 +86,7 @@ impl Worker {
             self.shared.faults.release_one();
         }
         let repository = self.below(REPOSITORIES.len());
-        let manifest = self.below(self.shared.world.manifests.len());
+        let manifest = self.below(self.shared.fixtures.manifests.len());
         let tag = self.below(TAGS.len());
         let blob = self.any_blob();
         match self.rng.below(20) {
@@ -122,8 +122,8 @@ impl Worker {
 
     /// Mostly a small one.
     fn any_blob(&mut self) -> usize {
-        let blob = self.below(self.shared.world.blobs.len());
-        if self.shared.world.is_large(blob) && self.rng.chance(2, 3) { 0 } else { blob }
+        let blob = self.below(self.shared.fixtures.blobs.len());
+        if self.shared.fixtures.is_large(blob) && self.rng.chance(2, 3) { 0 } else { blob }
     }
 
     /// Sends a request to any instance, once.
@@ -194,7 +194,7 @@ impl Worker {
     }
 
     async fn push_image(&mut self, repository: usize, manifest: usize, tag: usize) {
-        for blob in self.shared.world.manifests[manifest].needs.clone() {
+        for blob in self.shared.fixtures.manifests[manifest].needs.clone() {
             if self.rng.chance(1, 2) && self.holds_blob(repository, blob).await {
                 continue;
             }
@@ -215,8 +215,8 @@ impl Worker {
         manifest: usize,
         tag: Option<usize>,
     ) -> Response {
-        let world = Arc::clone(&self.shared.world);
-        let pushed = &world.manifests[manifest];
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let pushed = &fixtures.manifests[manifest];
         let reference = tag.map_or(&*pushed.digest, |tag| TAGS[tag]);
         let put = Request::new("PUT", manifest_at(repository, reference))
             .header("Content-Type", &*pushed.media_type)
@@ -239,7 +239,7 @@ impl Worker {
                     written().into_iter().chain(held).collect()
                 }
                 Some(answer) => {
-                    let missing = missing(&world, answer);
+                    let missing = missing(&fixtures, answer);
                     assert!(!missing.is_empty(), "nothing is missing: {answer}");
                     missing.into_iter().map(|need| blob(need, None)).collect()
                 }
@@ -250,12 +250,12 @@ impl Worker {
     }
 
     fn missing(&self, answer: &Response) -> Vec<usize> {
-        missing(&self.shared.world, answer)
+        missing(&self.shared.fixtures, answer)
     }
 
     async fn delete_blob(&mut self, repository: usize, blob: usize) {
-        let world = Arc::clone(&self.shared.world);
-        let delete = Request::new("DELETE", blob_at(repository, &world.blobs[blob].digest));
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let delete = Request::new("DELETE", blob_at(repository, &fixtures.blobs[blob].digest));
         self.remove(delete, Register::Blob(repository, blob)).await;
     }
 
@@ -273,9 +273,9 @@ impl Worker {
     }
 
     async fn delete_manifest(&mut self, repository: usize, manifest: usize) {
-        let world = Arc::clone(&self.shared.world);
-        let digest = &world.manifests[manifest].digest;
-        let has_subject = world.manifests[manifest].subject.is_some();
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let digest = &fixtures.manifests[manifest].digest;
+        let has_subject = fixtures.manifests[manifest].subject.is_some();
         let delete = Request::new("DELETE", manifest_at(repository, digest));
         let own = Register::Manifest(repository, manifest);
         let led_here = || {
@@ -284,7 +284,7 @@ impl Worker {
             tags.chain(entry)
         };
         let gone = |(register, value)| Claim::of(register, Effect::RemoveFrom(value));
-        // Somebody else may have removed it after this request had removed what leads to it.
+        // Another client may have deleted it after this request had deleted its tag.
         let perhaps = |(register, value)| Claim::perhaps(register, Effect::RemoveFrom(value));
         let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
             Some(404) => {
@@ -322,10 +322,10 @@ impl Worker {
 
     /// Where a tag points to.
     pub(crate) async fn read_tag(&mut self, repository: usize, tag: usize) -> Option<usize> {
-        let world = Arc::clone(&self.shared.world);
+        let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Tag(repository, tag);
         let served = |answer: &Response| {
-            let served = world.manifest_of(&answer.body);
+            let served = fixtures.manifest_of(&answer.body);
             served.unwrap_or_else(|| panic!("nobody pushed this: {answer}"))
         };
         let get = Request::new("GET", manifest_at(repository, TAGS[tag]));
@@ -344,12 +344,13 @@ impl Worker {
 
     /// Whether a manifest is there.
     pub(crate) async fn read_manifest(&mut self, repository: usize, manifest: usize) -> bool {
-        let world = Arc::clone(&self.shared.world);
+        let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Manifest(repository, manifest);
-        let get = Request::new("GET", manifest_at(repository, &world.manifests[manifest].digest));
+        let get =
+            Request::new("GET", manifest_at(repository, &fixtures.manifests[manifest].digest));
         let answer = self
             .read(get, register, |answer| {
-                assert_eq!(answer.body, world.manifests[manifest].bytes);
+                assert_eq!(answer.body, fixtures.manifests[manifest].bytes);
                 vec![Claim::of(register, Effect::Read(Some(THERE)))]
             })
             .await;
@@ -358,12 +359,12 @@ impl Worker {
 
     /// Whether a blob is there, with the right bytes.
     pub(crate) async fn read_blob(&mut self, repository: usize, blob: usize) -> bool {
-        let world = Arc::clone(&self.shared.world);
+        let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Blob(repository, blob);
-        let get = Request::new("GET", blob_at(repository, &world.blobs[blob].digest));
+        let get = Request::new("GET", blob_at(repository, &fixtures.blobs[blob].digest));
         let answer = self
             .read(get, register, |answer| {
-                assert!(answer.body == world.blobs[blob].bytes, "other bytes of blob {blob}");
+                assert!(answer.body == fixtures.blobs[blob].bytes, "other bytes of blob {blob}");
                 vec![Claim::of(register, Effect::Read(Some(THERE)))]
             })
             .await;
@@ -371,24 +372,24 @@ impl Worker {
     }
 
     async fn holds_blob(&mut self, repository: usize, blob: usize) -> bool {
-        let world = Arc::clone(&self.shared.world);
+        let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Blob(repository, blob);
-        let head = Request::new("HEAD", blob_at(repository, &world.blobs[blob].digest));
+        let head = Request::new("HEAD", blob_at(repository, &fixtures.blobs[blob].digest));
         let there = |_: &Response| vec![Claim::of(register, Effect::Read(Some(THERE)))];
         self.read(head, register, there).await.status == 200
     }
 
     /// The manifests that are listed under a subject.
     pub(crate) async fn read_referrers(&mut self, repository: usize, subject: usize) -> Vec<usize> {
-        let world = Arc::clone(&self.shared.world);
-        let digest = &world.manifests[subject].digest;
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let digest = &fixtures.manifests[subject].digest;
         let get =
             Request::new("GET", format!("/v2/{}/referrers/{digest}", REPOSITORIES[repository]));
         let listed = |answer: &Response| {
             let listed = answer.json()["manifests"].as_array().cloned().unwrap();
-            let referrers = world.referrers().filter(|(_, of)| *of == subject);
+            let referrers = fixtures.referrers().filter(|(_, of)| *of == subject);
             let is_listed = |manifest: usize| {
-                let digest = &*world.manifests[manifest].digest;
+                let digest = &*fixtures.manifests[manifest].digest;
                 listed.iter().any(|entry| entry["digest"] == *digest)
             };
             referrers.map(|(manifest, _)| (manifest, is_listed(manifest))).collect::<Vec<_>>()
@@ -410,10 +411,10 @@ impl Worker {
 }
 
 /// The blobs that a refused manifest lacks.
-fn missing(world: &World, answer: &Response) -> Vec<usize> {
+fn missing(fixtures: &Fixtures, answer: &Response) -> Vec<usize> {
     let answer = answer.json();
     let missing = answer.pointer("/errors/0/detail/missing").and_then(|list| list.as_array());
-    let blob = |digest: &serde_json::Value| world.blob_of(digest.as_str()?);
+    let blob = |digest: &serde_json::Value| fixtures.blob_of(digest.as_str()?);
     missing.into_iter().flatten().filter_map(blob).collect()
 }
 

@@ -12,8 +12,8 @@ use jreg_registry::{
 };
 use jreg_storage::{ByteRange, Store, SystemClock};
 
+use crate::model::fixtures::{Fixtures, REPOSITORIES, TAGS, TYPES};
 use crate::model::operation::{By, Driver, If, Operation, Outcome, Place};
-use crate::model::world::{REPOSITORIES, TAGS, TYPES, World};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -53,12 +53,12 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
         self.registry().repository(REPOSITORIES[number].parse().unwrap())
     }
 
-    async fn attempt(&mut self, world: &World, operation: &Operation) -> Result<Outcome> {
+    async fn attempt(&mut self, fixtures: &Fixtures, operation: &Operation) -> Result<Outcome> {
         use Operation::*;
-        let digest = |blob: &usize| -> Digest { world.blobs[*blob].digest.parse().unwrap() };
+        let digest = |blob: &usize| -> Digest { fixtures.blobs[*blob].digest.parse().unwrap() };
         match operation {
             PushBlob { repository, blob } => {
-                let chunk = UploadChunk::of(world.blobs[*blob].bytes.clone());
+                let chunk = UploadChunk::of(fixtures.blobs[*blob].bytes.clone());
                 self.repository(*repository).blob_push(&digest(blob), chunk).await?;
             }
             PushWrongBytes { repository, blob } => {
@@ -85,20 +85,20 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                     .insert(*slot, Upload { id, repository: *repository, blob: *blob, offset: 0 });
             }
             Append { .. } | Finish { .. } | Cancel { .. } | Status { .. } => {
-                return self.upload(world, operation).await;
+                return self.upload(fixtures, operation).await;
             }
             PutManifest { .. } | GetManifest { .. } | DeleteManifest { .. } => {
-                return self.manifest(world, operation).await;
+                return self.manifest(fixtures, operation).await;
             }
             Tags { .. } | Catalog { .. } | Referrers { .. } => {
-                return self.list(world, operation).await;
+                return self.list(fixtures, operation).await;
             }
             Restart => self.restart().await,
         }
         Ok(Outcome::Done)
     }
 
-    async fn upload(&mut self, world: &World, operation: &Operation) -> Result<Outcome> {
+    async fn upload(&mut self, fixtures: &Fixtures, operation: &Operation) -> Result<Outcome> {
         use Operation::*;
         let (Append { slot, .. } | Finish { slot, .. } | Cancel { slot } | Status { slot }) =
             operation
@@ -107,7 +107,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
         };
         let upload = &self.uploads[slot];
         let repository = self.repository(upload.repository);
-        let blob = &world.blobs[upload.blob];
+        let blob = &fixtures.blobs[upload.blob];
         match operation {
             Append { len, place, .. } => {
                 let end = blob.bytes.len().min(upload.offset + len);
@@ -135,34 +135,34 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
         }
     }
 
-    async fn manifest(&self, world: &World, operation: &Operation) -> Result<Outcome> {
+    async fn manifest(&self, fixtures: &Fixtures, operation: &Operation) -> Result<Outcome> {
         use Operation::*;
         match operation {
             PutManifest { repository, manifest, by_tag, tags, condition } => {
                 let by = by_tag.map_or(By::Digest(*manifest), By::Tag);
                 let beside = if by_tag.is_none() { tags.as_slice() } else { &[] };
                 let push = ManifestPush {
-                    reference: reference(world, by),
+                    reference: reference(fixtures, by),
                     tags: beside.iter().map(|tag| TAGS[*tag].parse().unwrap()).collect(),
-                    media_type: Some(world.manifests[*manifest].media_type.parse().unwrap()),
-                    bytes: world.manifests[*manifest].bytes.clone(),
-                    condition: condition_of(world, *condition),
+                    media_type: Some(fixtures.manifests[*manifest].media_type.parse().unwrap()),
+                    bytes: fixtures.manifests[*manifest].bytes.clone(),
+                    condition: condition_of(fixtures, *condition),
                 };
                 let pushed = self.repository(*repository).manifest_put(push).await?;
-                assert_eq!(pushed.digest.to_string(), world.manifests[*manifest].digest);
+                assert_eq!(pushed.digest.to_string(), fixtures.manifests[*manifest].digest);
                 Ok(Outcome::Done)
             }
             GetManifest { repository, by } => {
                 let found = self
                     .repository(*repository)
-                    .manifest_get(&reference(world, *by), TouchPolicy::Never)
+                    .manifest_get(&reference(fixtures, *by), TouchPolicy::Never)
                     .await?;
                 Ok(Outcome::Bytes(found.bytes.clone()))
             }
             DeleteManifest { repository, by, condition } => {
-                let condition = condition_of(world, *condition);
+                let condition = condition_of(fixtures, *condition);
                 self.repository(*repository)
-                    .manifest_delete(&reference(world, *by), condition)
+                    .manifest_delete(&reference(fixtures, *by), condition)
                     .await?;
                 Ok(Outcome::Done)
             }
@@ -170,7 +170,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
         }
     }
 
-    async fn list(&self, world: &World, operation: &Operation) -> Result<Outcome> {
+    async fn list(&self, fixtures: &Fixtures, operation: &Operation) -> Result<Outcome> {
         use Operation::*;
         let page = |limit: &usize, last: Option<&str>| PageRequest {
             limit: *limit,
@@ -198,7 +198,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                     .collect()
             }
             Referrers { repository, subject, artifact_type } => {
-                let subject = world.manifests[*subject].digest.parse().unwrap();
+                let subject = fixtures.manifests[*subject].digest.parse().unwrap();
                 let kind = artifact_type.map(|kind| TYPES[kind]);
                 let found = self
                     .repository(*repository)
@@ -216,8 +216,10 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
 }
 
 impl<F: Fn() -> Arc<dyn Store>> Driver for Direct<F> {
-    async fn apply(&mut self, world: &World, operation: &Operation) -> Outcome {
-        self.attempt(world, operation).await.unwrap_or_else(|error| Outcome::refused(code(&error)))
+    async fn apply(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
+        self.attempt(fixtures, operation)
+            .await
+            .unwrap_or_else(|error| Outcome::refused(code(&error)))
     }
 }
 
@@ -241,20 +243,20 @@ fn chunk(bytes: Bytes, offset: usize, place: Place) -> UploadChunk {
     UploadChunk { range: Some(range), ..UploadChunk::of(bytes) }
 }
 
-fn reference(world: &World, by: By) -> Reference {
+fn reference(fixtures: &Fixtures, by: By) -> Reference {
     match by {
         By::Tag(tag) => TAGS[tag].parse().unwrap(),
-        By::Digest(manifest) => world.manifests[manifest].digest.parse().unwrap(),
+        By::Digest(manifest) => fixtures.manifests[manifest].digest.parse().unwrap(),
     }
 }
 
-fn condition_of(world: &World, condition: If) -> Option<ReferencePrecondition> {
+fn condition_of(fixtures: &Fixtures, condition: If) -> Option<ReferencePrecondition> {
     match condition {
         If::Always => None,
         If::Absent => Some(ReferencePrecondition::Absent),
         If::Present => Some(ReferencePrecondition::Exists),
         If::Is(manifest) => Some(ReferencePrecondition::IsOneOf(vec![
-            world.manifests[manifest].digest.parse().unwrap(),
+            fixtures.manifests[manifest].digest.parse().unwrap(),
         ])),
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use jreg_testkit::{Request, Response, ServerSpec, TestServer, sha256};
 
+use crate::model::fixtures::{Fixtures, REPOSITORIES, TAGS, TYPES};
 use crate::model::operation::{By, Driver, If, Operation, Outcome, Place};
-use crate::model::world::{REPOSITORIES, TAGS, TYPES, World};
 
 struct Upload {
     location: String,
@@ -29,16 +29,16 @@ impl Http {
         self.server.client().send(request).await
     }
 
-    async fn blob(&mut self, world: &World, operation: &Operation) -> Outcome {
+    async fn blob(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
         use Operation::*;
-        let digest = |blob: &usize| world.blobs[*blob].digest.as_str();
+        let digest = |blob: &usize| fixtures.blobs[*blob].digest.as_str();
         match operation {
             PushBlob { repository, blob } => {
                 let push = Request::new(
                     "POST",
                     v2(*repository, &format!("blobs/uploads/?digest={}", digest(blob))),
                 );
-                outcome(&self.send(push.body(world.blobs[*blob].bytes.clone())).await)
+                outcome(&self.send(push.body(fixtures.blobs[*blob].bytes.clone())).await)
             }
             PushWrongBytes { repository, blob } => {
                 let push = Request::new(
@@ -85,7 +85,7 @@ impl Http {
         }
     }
 
-    async fn upload(&mut self, world: &World, operation: &Operation) -> Outcome {
+    async fn upload(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
         use Operation::*;
         let (Append { slot, .. } | Finish { slot, .. } | Cancel { slot } | Status { slot }) =
             operation
@@ -93,7 +93,7 @@ impl Http {
             unreachable!("only called for uploads")
         };
         let upload = &self.uploads[slot];
-        let blob = &world.blobs[upload.blob];
+        let blob = &fixtures.blobs[upload.blob];
         let request = match operation {
             Append { len, place, .. } => {
                 let end = blob.bytes.len().min(upload.offset + len);
@@ -123,7 +123,7 @@ impl Http {
         }
     }
 
-    async fn manifest(&self, world: &World, operation: &Operation) -> Outcome {
+    async fn manifest(&self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
         use Operation::*;
         match operation {
             PutManifest { repository, manifest, by_tag, tags, condition } => {
@@ -132,32 +132,32 @@ impl Http {
                     Some(tag) => format!("manifests/{}", TAGS[*tag]),
                     None => format!(
                         "manifests/{}?{}",
-                        world.manifests[*manifest].digest,
+                        fixtures.manifests[*manifest].digest,
                         beside.join("&")
                     ),
                 };
                 let push = Request::new("PUT", v2(*repository, &target))
-                    .header("Content-Type", &world.manifests[*manifest].media_type)
-                    .body(world.manifests[*manifest].bytes.clone());
-                outcome(&self.send(under(world, push, *condition)).await)
+                    .header("Content-Type", &fixtures.manifests[*manifest].media_type)
+                    .body(fixtures.manifests[*manifest].bytes.clone());
+                outcome(&self.send(under(fixtures, push, *condition)).await)
             }
             GetManifest { repository, by } => {
                 let answer =
-                    self.send(Request::new("GET", v2(*repository, &path(world, *by)))).await;
+                    self.send(Request::new("GET", v2(*repository, &path(fixtures, *by)))).await;
                 match outcome(&answer) {
                     Outcome::Done => Outcome::Bytes(answer.body),
                     refused => refused,
                 }
             }
             DeleteManifest { repository, by, condition } => {
-                let delete = Request::new("DELETE", v2(*repository, &path(world, *by)));
-                outcome(&self.send(under(world, delete, *condition)).await)
+                let delete = Request::new("DELETE", v2(*repository, &path(fixtures, *by)));
+                outcome(&self.send(under(fixtures, delete, *condition)).await)
             }
             _ => unreachable!("only called for manifests"),
         }
     }
 
-    async fn list(&self, world: &World, operation: &Operation) -> Outcome {
+    async fn list(&self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
         use Operation::*;
         let query = |limit: &usize, last: Option<&str>| match last {
             Some(last) => format!("?n={limit}&last={last}"),
@@ -178,7 +178,7 @@ impl Http {
                 (
                     v2(
                         *repository,
-                        &format!("referrers/{}{filter}", world.manifests[*subject].digest),
+                        &format!("referrers/{}{filter}", fixtures.manifests[*subject].digest),
                     ),
                     "manifests",
                 )
@@ -195,18 +195,18 @@ impl Http {
 }
 
 impl Driver for Http {
-    async fn apply(&mut self, world: &World, operation: &Operation) -> Outcome {
+    async fn apply(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
         use Operation::*;
         match operation {
             Append { .. } | Finish { .. } | Cancel { .. } | Status { .. } => {
-                self.upload(world, operation).await
+                self.upload(fixtures, operation).await
             }
             PutManifest { .. } | GetManifest { .. } | DeleteManifest { .. } => {
-                self.manifest(world, operation).await
+                self.manifest(fixtures, operation).await
             }
-            Tags { .. } | Catalog { .. } | Referrers { .. } => self.list(world, operation).await,
+            Tags { .. } | Catalog { .. } | Referrers { .. } => self.list(fixtures, operation).await,
             Restart => Outcome::Done,
-            _ => self.blob(world, operation).await,
+            _ => self.blob(fixtures, operation).await,
         }
     }
 }
@@ -215,20 +215,20 @@ fn v2(repository: usize, rest: &str) -> String {
     format!("/v2/{}/{rest}", REPOSITORIES[repository])
 }
 
-fn path(world: &World, by: By) -> String {
+fn path(fixtures: &Fixtures, by: By) -> String {
     match by {
         By::Tag(tag) => format!("manifests/{}", TAGS[tag]),
-        By::Digest(manifest) => format!("manifests/{}", world.manifests[manifest].digest),
+        By::Digest(manifest) => format!("manifests/{}", fixtures.manifests[manifest].digest),
     }
 }
 
-fn under(world: &World, request: Request, condition: If) -> Request {
+fn under(fixtures: &Fixtures, request: Request, condition: If) -> Request {
     match condition {
         If::Always => request,
         If::Absent => request.header("If-None-Match", "*"),
         If::Present => request.header("If-Match", "*"),
         If::Is(manifest) => {
-            request.header("If-Match", format!("\"{}\"", world.manifests[manifest].digest))
+            request.header("If-Match", format!("\"{}\"", fixtures.manifests[manifest].digest))
         }
     }
 }

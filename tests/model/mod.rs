@@ -4,10 +4,10 @@
 //! the end of this file. `PROPTEST_CASES` runs more cases than the usual few.
 
 mod direct;
+mod fixtures;
 mod http;
 mod operation;
 mod reference;
-mod world;
 
 use std::sync::Arc;
 
@@ -16,33 +16,33 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
 use direct::Direct;
+use fixtures::Fixtures;
 use http::Http;
 use jreg_testkit::s3::{S3Server, S3Spec};
 use operation::{Driver, Operation, any_operation, audit};
 use reference::Reference;
-use world::World;
 
 /// Applies the operations to both, and compares each answer and then everything that can be seen.
-async fn compare(world: &World, driver: &mut impl Driver, operations: &[Operation]) {
+async fn compare(fixtures: &Fixtures, driver: &mut impl Driver, operations: &[Operation]) {
     let mut reference = Reference::default();
     for (number, operation) in operations.iter().enumerate() {
-        check(world, driver, &mut reference, operation, number).await;
-        for look in audit(world) {
-            check(world, driver, &mut reference, &look, number).await;
+        check(fixtures, driver, &mut reference, operation, number).await;
+        for look in audit(fixtures) {
+            check(fixtures, driver, &mut reference, &look, number).await;
         }
     }
 }
 
 async fn check(
-    world: &World,
+    fixtures: &Fixtures,
     driver: &mut impl Driver,
     reference: &mut Reference,
     operation: &Operation,
     number: usize,
 ) {
-    let expected = reference.apply(world, operation);
+    let expected = reference.apply(fixtures, operation);
     let Some(expected) = expected else { return };
-    let actual = driver.apply(world, operation).await;
+    let actual = driver.apply(fixtures, operation).await;
     assert!(
         expected.contains(&actual),
         "after operation {number}: {operation:?} gave {actual:?}, not {expected:?}"
@@ -73,7 +73,7 @@ fn block_on(test: impl Future<Output = ()>) {
 fn on_store(operations: &[Operation], store: impl Fn() -> Arc<dyn Store>) {
     block_on(async {
         let mut driver = Direct::new(store).await;
-        compare(&World::new(), &mut driver, operations).await;
+        compare(&Fixtures::new(), &mut driver, operations).await;
     });
 }
 
@@ -102,7 +102,7 @@ fn in_bucket(operations: &[Operation]) {
     block_on(async {
         let server = S3Server::start(S3Spec::default()).await;
         let mut driver = Direct::new(|| server.store()).await;
-        compare(&World::new(), &mut driver, operations).await;
+        compare(&Fixtures::new(), &mut driver, operations).await;
         server.stop().await;
     });
 }
@@ -110,7 +110,7 @@ fn in_bucket(operations: &[Operation]) {
 fn over_http(operations: &[Operation]) {
     block_on(async {
         let mut driver = Http::new().await;
-        compare(&World::new(), &mut driver, operations).await;
+        compare(&Fixtures::new(), &mut driver, operations).await;
     });
 }
 

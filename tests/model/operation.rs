@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jreg_testkit::sha256;
 use proptest::prelude::*;
 
-use crate::model::world::{BLOBS, MANIFESTS, REPOSITORIES, TAGS, TYPES, World};
+use crate::model::fixtures::{BLOBS, Fixtures, MANIFESTS, REPOSITORIES, TAGS, TYPES};
 
 /// How many uploads are open at the same time.
 pub(crate) const SLOTS: usize = 3;
@@ -27,7 +27,7 @@ pub(crate) enum If {
     Is(usize),
 }
 
-/// One operation. Numbers are of the [`World`]; uploads live in numbered slots.
+/// One operation. Numbers are of the [`Fixtures`]; uploads live in numbered slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     PushBlob {
@@ -150,7 +150,7 @@ impl Outcome {
 /// Something that operations can be applied to.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Driver {
-    async fn apply(&mut self, world: &World, operation: &Operation) -> Outcome;
+    async fn apply(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome;
 }
 
 fn any_if() -> impl Strategy<Value = If> {
@@ -203,11 +203,11 @@ pub(crate) fn any_operation() -> impl Strategy<Value = Operation> {
 }
 
 /// Looks at everything.
-pub(crate) fn audit(world: &World) -> Vec<Operation> {
+pub(crate) fn audit(fixtures: &Fixtures) -> Vec<Operation> {
     let mut looks = vec![Operation::Catalog { limit: 100, last: None }];
     for repository in 0..REPOSITORIES.len() {
         looks.push(Operation::Tags { repository, limit: 100, last: None });
-        looks.extend((0..world.blobs.len()).map(|blob| Operation::ReadBlob {
+        looks.extend((0..fixtures.blobs.len()).map(|blob| Operation::ReadBlob {
             repository,
             blob,
             start: 0,
@@ -215,7 +215,7 @@ pub(crate) fn audit(world: &World) -> Vec<Operation> {
         looks.extend(
             (0..TAGS.len()).map(|tag| Operation::GetManifest { repository, by: By::Tag(tag) }),
         );
-        for manifest in 0..world.manifests.len() {
+        for manifest in 0..fixtures.manifests.len() {
             looks.push(Operation::GetManifest { repository, by: By::Digest(manifest) });
             looks.push(Operation::Referrers { repository, subject: manifest, artifact_type: None });
         }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::fixtures::{Fixtures, REPOSITORIES, TAGS, TYPES};
 use crate::model::operation::{By, If, Operation, Outcome, Place};
-use crate::model::world::{REPOSITORIES, TAGS, TYPES, World};
 
 #[derive(Debug, Default)]
 struct Contents {
@@ -13,7 +13,7 @@ struct Contents {
     was_pushed_to: bool,
 }
 
-/// An upload of a blob of the world: how much of it has come. `None`: cancelled or finished.
+/// An upload of a fixture blob: received bytes. `None`: cancelled or finished.
 #[derive(Debug)]
 struct Upload {
     repository: usize,
@@ -42,7 +42,11 @@ fn page<'a>(
 
 impl Reference {
     /// What may come of the operation, which is then applied. `None` if it makes no sense now.
-    pub(crate) fn apply(&mut self, world: &World, operation: &Operation) -> Option<Vec<Outcome>> {
+    pub(crate) fn apply(
+        &mut self,
+        fixtures: &Fixtures,
+        operation: &Operation,
+    ) -> Option<Vec<Outcome>> {
         use Operation::*;
         Some(match operation {
             PushBlob { repository, blob } => self.add_blob(*repository, *blob),
@@ -59,7 +63,7 @@ impl Reference {
                 vec![Outcome::Done]
             }
             ReadBlob { repository, blob, start } if self.of(*repository).blobs.contains(blob) => {
-                let bytes = &world.blobs[*blob].bytes;
+                let bytes = &fixtures.blobs[*blob].bytes;
                 vec![Outcome::Bytes(bytes.slice((*start).min(bytes.len())..))]
             }
             DeleteBlob { .. } | ReadBlob { .. } => refuse(&["BLOB_UNKNOWN"]),
@@ -70,7 +74,7 @@ impl Reference {
                 );
                 vec![Outcome::Done]
             }
-            Append { slot, len, place } => return self.append(world, *slot, *len, *place),
+            Append { slot, len, place } => return self.append(fixtures, *slot, *len, *place),
             Finish { slot, right } => return self.finish(*slot, *right),
             Cancel { slot } => {
                 self.uploads.get_mut(slot)?.offset.take()?;
@@ -80,9 +84,9 @@ impl Reference {
                 Some(offset) => vec![Outcome::Offset(offset)],
                 None => refuse(&["BLOB_UPLOAD_UNKNOWN"]),
             },
-            PutManifest { .. } => self.put(world, operation),
+            PutManifest { .. } => self.put(fixtures, operation),
             GetManifest { repository, by } => match self.stands_at(*repository, *by) {
-                Some(manifest) => vec![Outcome::Bytes(world.manifests[manifest].bytes.clone())],
+                Some(manifest) => vec![Outcome::Bytes(fixtures.manifests[manifest].bytes.clone())],
                 None => refuse(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN"]),
             },
             DeleteManifest { repository, by, condition } => {
@@ -106,7 +110,7 @@ impl Reference {
                 )
             }
             Referrers { repository, subject, artifact_type } => {
-                self.referrers(world, *repository, *subject, *artifact_type)
+                self.referrers(fixtures, *repository, *subject, *artifact_type)
             }
             Restart => vec![Outcome::Done],
         })
@@ -123,14 +127,14 @@ impl Reference {
 
     fn append(
         &mut self,
-        world: &World,
+        fixtures: &Fixtures,
         slot: usize,
         len: usize,
         place: Place,
     ) -> Option<Vec<Outcome>> {
         let upload = self.uploads.get_mut(&slot)?;
         let Some(offset) = upload.offset else { return Some(refuse(&["BLOB_UPLOAD_UNKNOWN"])) };
-        let end = world.blobs[upload.blob].bytes.len().min(offset + len);
+        let end = fixtures.blobs[upload.blob].bytes.len().min(offset + len);
         if place == Place::Wrong {
             return Some(refuse(&["OUT_OF_ORDER"]));
         }
@@ -171,7 +175,7 @@ impl Reference {
         }
     }
 
-    fn put(&mut self, world: &World, operation: &Operation) -> Vec<Outcome> {
+    fn put(&mut self, fixtures: &Fixtures, operation: &Operation) -> Vec<Outcome> {
         let Operation::PutManifest { repository, manifest, by_tag, tags, condition } = operation
         else {
             unreachable!("only called for a put")
@@ -182,7 +186,7 @@ impl Reference {
             wrong.push("412");
         }
         let contents = self.of(*repository);
-        if !world.manifests[*manifest].needs.iter().all(|blob| contents.blobs.contains(blob)) {
+        if !fixtures.manifests[*manifest].needs.iter().all(|blob| contents.blobs.contains(blob)) {
             wrong.push("MANIFEST_BLOB_UNKNOWN");
         }
         if !wrong.is_empty() {
@@ -217,7 +221,7 @@ impl Reference {
 
     fn referrers(
         &mut self,
-        world: &World,
+        fixtures: &Fixtures,
         repository: usize,
         subject: usize,
         kind: Option<usize>,
@@ -227,7 +231,7 @@ impl Reference {
             .of(repository)
             .manifests
             .iter()
-            .map(|manifest| &world.manifests[*manifest])
+            .map(|manifest| &fixtures.manifests[*manifest])
             .filter(|manifest| manifest.subject == Some(subject))
             .filter(|manifest| wanted.is_none() || manifest.artifact_type == wanted)
             .map(|manifest| manifest.digest.clone())

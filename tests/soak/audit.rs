@@ -10,9 +10,9 @@ use jreg_storage::{Key, ListRequest, Store};
 
 use crate::soak::client::{Client, Shared};
 use crate::soak::cluster::{INSTANCES, Removal};
-use crate::soak::collectors::collect;
+use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::gc::collect_once;
 use crate::soak::ledger::Register;
-use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How many more runs there are than any leftover needs to go, one step after the other.
@@ -30,7 +30,7 @@ pub(crate) async fn audit(shared: &Shared) {
     let before = read_all(shared).await;
     for run in 0..RUNS {
         cluster.schedule.advance(3 * HOUR).await;
-        let done = collect(cluster, run % INSTANCES, Duration::ZERO).await.unwrap();
+        let done = collect_once(cluster, run % INSTANCES, Duration::ZERO).await.unwrap();
         let left = [done.links, done.manifests, done.leftovers, done.blobs, done.deduplicated];
         assert!(left.iter().all(|tally| tally.failed + tally.withheld == 0), "{done:?}");
         if run == RUNS - 1 {
@@ -56,10 +56,10 @@ async fn read_all(shared: &Shared) -> Tags {
                 let led_to = led_to.expect("nothing goes wrong any more");
                 tags.extend(led_to.map(|manifest| ((repository, tag), manifest)));
             }
-            for blob in 0..shared.world.blobs.len() {
+            for blob in 0..shared.fixtures.blobs.len() {
                 reader.check_promised_blob(instance, repository, blob).await;
             }
-            for manifest in 0..shared.world.manifests.len() {
+            for manifest in 0..shared.fixtures.manifests.len() {
                 reader.check_promised_manifest(instance, repository, manifest).await;
             }
         }
@@ -92,7 +92,7 @@ async fn record(store: &Arc<dyn Store>, key: &Key) -> Vec<u8> {
     store.get(key).await.unwrap().bytes.to_vec()
 }
 
-/// What tags keep, by the numbers of the world.
+/// What tags reference, by fixture numbers.
 #[derive(Debug, Default)]
 struct Kept {
     manifests: BTreeSet<(usize, usize)>,
@@ -100,16 +100,16 @@ struct Kept {
 }
 
 /// What is kept of what is there.
-fn kept(world: &World, tags: &Tags, is_there: impl Fn(usize, usize) -> bool) -> Kept {
+fn kept(fixtures: &Fixtures, tags: &Tags, is_there: impl Fn(usize, usize) -> bool) -> Kept {
     let mut kept = Kept::default();
     let mut next: Vec<_> = tags.iter().map(|((repository, _), to)| (*repository, *to)).collect();
     while let Some((repository, manifest)) = next.pop() {
         if !is_there(repository, manifest) || !kept.manifests.insert((repository, manifest)) {
             continue;
         }
-        let found = &world.manifests[manifest];
+        let found = &fixtures.manifests[manifest];
         kept.blobs.extend(found.needs.iter().map(|blob| (repository, *blob)));
-        let more = found.children.iter().copied().chain(world.referrers(manifest));
+        let more = found.children.iter().copied().chain(fixtures.referrers(manifest));
         next.extend(more.map(|manifest| (repository, manifest)));
     }
     kept
@@ -127,11 +127,11 @@ async fn check_what_is_left(shared: &Shared, tags: &Tags) {
         same("tombstones", &keys(&tombstones, ""), &BTreeSet::new());
     }
     let below = |prefix: &str| keys(&all, prefix);
-    let world = &shared.world;
+    let fixtures = &shared.fixtures;
     let is_there = |repository, manifest: usize| {
-        all.contains_key(&manifest_key(repository, &world.manifests[manifest].digest))
+        all.contains_key(&manifest_key(repository, &fixtures.manifests[manifest].digest))
     };
-    let kept = kept(world, tags, is_there);
+    let kept = kept(fixtures, tags, is_there);
     check_repositories(shared, tags, &kept, &all);
     check_blobs(shared, &kept, &all, removes);
     let holding: BTreeSet<_> =
@@ -147,15 +147,15 @@ async fn check_what_is_left(shared: &Shared, tags: &Tags) {
 
 /// The manifests, their tags, hints and referrers.
 fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<String, Vec<u8>>) {
-    let world = &shared.world;
+    let fixtures = &shared.fixtures;
     let mut expected = BTreeSet::new();
     // A push or a delete that broke off leaves a referrer without its entry.
     let mut possible = BTreeSet::new();
     for (repository, manifest) in &kept.manifests {
-        let found = &world.manifests[*manifest];
+        let found = &fixtures.manifests[*manifest];
         expected.insert(manifest_key(*repository, &found.digest));
         let Some(subject) = found.subject else { continue };
-        let entry = entry_key(*repository, &world.manifests[subject].digest, &found.digest);
+        let entry = entry_key(*repository, &fixtures.manifests[subject].digest, &found.digest);
         if shared.ledger.bound_to(*repository, subject).contains(manifest) {
             expected.insert(entry.clone());
         }
@@ -174,9 +174,9 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
     }
     same("repositories", &surely, &expected);
     for ((repository, tag), manifest) in tags {
-        let hint = hint_key(*repository, &world.manifests[*manifest].digest, TAGS[*tag]);
+        let hint = hint_key(*repository, &fixtures.manifests[*manifest].digest, TAGS[*tag]);
         if !hints.contains(&hint) {
-            let (hex, tag) = (world.manifests[*manifest].digest.hex(), TAGS[*tag]);
+            let (hex, tag) = (fixtures.manifests[*manifest].digest.hex(), TAGS[*tag]);
             let tag = format!("{}/_tags/{tag}", REPOSITORIES[*repository]);
             shared.cluster.schedule.violation(&format!("there is no {hint}"), &[&hex, &tag, "T0"]);
         }
@@ -186,7 +186,7 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
         let (tag, hex) = (parts.next().unwrap(), parts.next().unwrap());
         let (folder, _) = hint.split_once("/_tagged/").unwrap();
         let manifest_is_there = others.contains(&format!("{folder}/_manifests/sha256/{hex}"));
-        // One of a tag that dangles: whoever pushes the manifest again has the tag back.
+        // A tag whose manifest is absent: a later push of the manifest makes it valid again.
         let is_of_use = all.get(&format!("{folder}/_tags/{tag}")).is_some_and(|record| {
             manifest_is_there || String::from_utf8_lossy(record).contains(hex)
         });
@@ -204,12 +204,12 @@ fn check_blobs(shared: &Shared, kept: &Kept, all: &BTreeMap<String, Vec<u8>>, re
             assert!(!removes, "{key} is left");
             continue;
         };
-        let held = held(&shared.world, key);
+        let held = held(&shared.fixtures, key);
         live.insert(held);
         places.entry(location.to_owned()).or_default().insert(held.1);
     }
     let stays = |(repository, blob): &&(usize, usize)| {
-        // What clients deleted may be gone though a manifest names it.
+        // A manifest may reference content that clients deleted.
         let register = Register::Blob(*repository, *blob);
         !shared.ledger.possible(register).contains(&None)
     };
@@ -222,12 +222,12 @@ fn check_blobs(shared: &Shared, kept: &Kept, all: &BTreeMap<String, Vec<u8>>, re
 }
 
 /// The repository and the blob that a link's key names.
-fn held(world: &World, link: &str) -> (usize, usize) {
+fn held(fixtures: &Fixtures, link: &str) -> (usize, usize) {
     let mut parts = link.rsplit('/');
     let (name, hex) = (parts.next().unwrap(), parts.next().unwrap());
     let repository = REPOSITORIES.iter().position(|other| *other == name).unwrap();
     let digest: Digest = format!("sha256:{hex}").parse().unwrap();
-    (repository, world.blob_of(&digest).unwrap())
+    (repository, fixtures.blob_of(&digest).unwrap())
 }
 
 fn manifest_key(repository: usize, digest: &Digest) -> String {

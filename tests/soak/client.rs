@@ -9,8 +9,8 @@ use jreg_testkit::Rng;
 
 use crate::soak::cluster::{Cluster, INSTANCES};
 use crate::soak::fault_schedule::{FaultSchedule, count};
+use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::soak::ledger::{Ledger, Register, Value, Writing};
-use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// For how long somebody may rely on what he was told is there: the shortest grace less the age
 /// from which on it is touched.
@@ -19,7 +19,7 @@ pub(crate) const RELY: Duration = Duration::from_secs(3600);
 /// What all clients share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    pub(crate) world: Arc<World>,
+    pub(crate) fixtures: Arc<Fixtures>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) cluster: Arc<Cluster>,
 }
@@ -85,7 +85,7 @@ impl Client {
         F: Future<Output = Result<T>>,
     {
         let cluster = Arc::clone(&self.shared.cluster);
-        let asking = |registry: Registry| work(registry.repository(World::name(repository)));
+        let asking = |registry: Registry| work(registry.repository(Fixtures::name(repository)));
         let Some(answer) = cluster.at(instance, asking).await else { return Answer::Unsure };
         match answer {
             Ok(answer) => {
@@ -119,8 +119,8 @@ impl Client {
 
     async fn one(&mut self) {
         let repository = self.below(REPOSITORIES.len());
-        let manifest = self.below(self.shared.world.manifests.len());
-        let blob = self.below(self.shared.world.blobs.len());
+        let manifest = self.below(self.shared.fixtures.manifests.len());
+        let blob = self.below(self.shared.fixtures.blobs.len());
         let tag = self.below(TAGS.len());
         match self.rng.below(100) {
             0..30 => self.push(repository, manifest, Some(tag)).await,
@@ -141,12 +141,12 @@ impl Client {
 
     /// Points another tag to what a tag points to.
     async fn retag(&mut self, repository: usize, from: usize) {
-        let reference = Reference::Tag(World::tag(from));
+        let reference = Reference::Tag(Fixtures::tag(from));
         let found = self.ask(repository, |r| async move {
             r.manifest_get(&reference, jreg_registry::TouchPolicy::IfOld).await
         });
         let Answer::Yes(found) = found.await else { return };
-        let Some(manifest) = self.shared.world.manifest_of(&found.bytes) else {
+        let Some(manifest) = self.shared.fixtures.manifest_of(&found.bytes) else {
             self.schedule().violation("a tag leads to what nobody pushed", &[]);
         };
         let to = self.below(TAGS.len());
@@ -155,7 +155,7 @@ impl Client {
 
     async fn delete_tag(&mut self, repository: usize, tag: usize) {
         let writing = self.shared.ledger.write(Register::Tag(repository, tag), None);
-        let reference = Reference::Tag(World::tag(tag));
+        let reference = Reference::Tag(Fixtures::tag(tag));
         let answer =
             self.ask(repository, |r| async move { r.manifest_delete(&reference, None).await });
         let answer = answer.await;
@@ -168,7 +168,7 @@ impl Client {
         let tags: Vec<_> =
             (0..TAGS.len()).map(|tag| ledger.write(Register::Tag(repository, tag), None)).collect();
         let writing = ledger.write(Register::Manifest(repository, manifest), None);
-        let reference = Reference::Digest(self.shared.world.manifests[manifest].digest.clone());
+        let reference = Reference::Digest(self.shared.fixtures.manifests[manifest].digest.clone());
         let answer =
             self.ask(repository, |r| async move { r.manifest_delete(&reference, None).await });
         let answer = answer.await;
@@ -176,7 +176,7 @@ impl Client {
         for tag in tags {
             match &answer {
                 Answer::Yes(()) => ledger.removed_from(tag, manifest),
-                // Its tags may be gone, and a collector have been faster with the manifest.
+                // Its tags may be deleted, and GC may have deleted the manifest first.
                 Answer::No(_) | Answer::Unsure => ledger.in_doubt_if(tag, manifest),
             }
         }
@@ -185,7 +185,7 @@ impl Client {
 
     async fn delete_blob(&mut self, repository: usize, blob: usize) {
         let writing = self.shared.ledger.write(Register::Blob(repository, blob), None);
-        let digest = self.shared.world.blobs[blob].digest.clone();
+        let digest = self.shared.fixtures.blobs[blob].digest.clone();
         let answer = self.ask(repository, |r| async move { r.blob_delete(&digest).await });
         let answer = answer.await;
         self.settle(writing, &answer);

@@ -8,7 +8,9 @@ use jreg_storage::{
     CoalescedStore, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, TombstoneStore,
 };
 use jreg_testkit::SmallPagesStore;
-use jreg_testkit::s3::{ConditionalDelete, Fault, Operation, Refusal, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{
+    ConditionalDelete, FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec,
+};
 
 use crate::soak::fault_schedule::FaultSchedule;
 use crate::soak::unreliable_store::{InstanceLifetime, UnreliableStore};
@@ -24,9 +26,9 @@ const UPLOAD_AGE_MAX: Duration = Duration::from_secs(8 * 3600);
 /// How long a cached entry is trusted, by instance.
 const TRUST: [Duration; INSTANCES] = [Duration::ZERO, Duration::from_secs(60), Duration::ZERO];
 
-/// Which store everybody shares.
+/// The store that all instances share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Backend {
     Memory,
     /// The emulator of S3.
     Bucket,
@@ -57,10 +59,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn new(place: Place, removal: Removal, seed: u64) -> Self {
+    pub(crate) async fn new(place: Backend, removal: Removal, seed: u64) -> Self {
         let server = match place {
-            Place::Memory => None,
-            Place::Bucket => Some(Arc::new(server(removal, seed).await)),
+            Backend::Memory => None,
+            Backend::Bucket => Some(Arc::new(server(removal, seed).await)),
         };
         let schedule = Arc::new(FaultSchedule::new(seed, server.clone()));
         let memory = MemoryStore::builder().remote().part_rules(MEMORY_PARTS);
@@ -138,7 +140,7 @@ impl Cluster {
         }
     }
 
-    /// Puts others in the place of all instances, who remember nothing.
+    /// Restarts all instances, with empty caches.
     pub(crate) fn replace(&self) {
         self.instances.iter().for_each(|instance| *instance.lock().unwrap() = None);
     }
@@ -157,18 +159,18 @@ async fn server(removal: Removal, seed: u64) -> S3Server {
         }
     });
     let server = S3Server::start(spec).await;
-    let put = Some(Operation::PutObject);
-    let get = Some(Operation::GetObject);
+    let put = Some(S3Operation::PutObject);
+    let get = Some(S3Operation::GetObject);
     for (number, (fault, operation, out_of)) in (0_u64..).zip([
-        (Fault::Refuse(Refusal::InternalError), None, 150),
-        (Fault::Refuse(Refusal::SlowDown), None, 150),
-        (Fault::Refuse(Refusal::Conflict), put, 150),
-        (Fault::CutBefore, None, 200),
-        (Fault::LoseAnswer, None, 200),
-        (Fault::LoseAnswer, put, 60),
-        (Fault::CutBody(10), get, 200),
+        (S3Fault::Refuse(S3Refusal::InternalError), None, 150),
+        (S3Fault::Refuse(S3Refusal::SlowDown), None, 150),
+        (S3Fault::Refuse(S3Refusal::Conflict), put, 150),
+        (S3Fault::CutBefore, None, 200),
+        (S3Fault::LoseResponse, None, 200),
+        (S3Fault::LoseResponse, put, 60),
+        (S3Fault::CutBody(10), get, 200),
     ]) {
-        let rule = Rule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
+        let rule = FaultRule::new(fault).one_in(out_of, seed.wrapping_mul(31).wrapping_add(number));
         server.inject(operation.map_or(rule.clone(), |operation| rule.on(operation)));
     }
     server

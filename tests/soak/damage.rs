@@ -11,14 +11,14 @@ use jreg_storage::{ByteRange, ListRequest, PutMode};
 
 use crate::soak::client::Shared;
 use crate::soak::cluster::INSTANCES;
-use crate::soak::collectors::collect;
 use crate::soak::fault_schedule::count;
-use crate::soak::world::{REPOSITORIES, World};
+use crate::soak::fixtures::{Fixtures, REPOSITORIES};
+use crate::soak::gc::collect_once;
 
 const ROUNDS: usize = 4;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A repository and a blob, by the numbers of the world.
+/// A repository and a blob, by fixture numbers.
 type Held = (usize, usize);
 
 /// Damages some objects, and heals them by pushing every blob again that a repository has.
@@ -37,7 +37,7 @@ pub(crate) async fn damage_and_heal(shared: &Shared) {
                 push(shared, number % INSTANCES, *of).await;
             }
         };
-        let collecting = collect(&shared.cluster, round % INSTANCES, Duration::ZERO);
+        let collecting = collect_once(&shared.cluster, round % INSTANCES, Duration::ZERO);
         Box::pin(join(pushing, collecting)).await;
         for instance in 0..INSTANCES {
             for of in &held {
@@ -57,11 +57,11 @@ pub(crate) async fn damage_and_heal(shared: &Shared) {
 async fn held(shared: &Shared) -> Vec<Held> {
     let mut held = Vec::new();
     for repository in 0..REPOSITORIES.len() {
-        for (blob, found) in shared.world.blobs.iter().enumerate() {
+        for (blob, found) in shared.fixtures.blobs.iter().enumerate() {
             let digest = found.digest.clone();
             let stat = shared.cluster.at(0, |registry| async move {
                 registry
-                    .repository(World::name(repository))
+                    .repository(Fixtures::name(repository))
                     .blob_stat(&digest, TouchPolicy::IfOld)
                     .await
             });
@@ -99,15 +99,16 @@ async fn damage_some(shared: &Shared) {
 
 /// Reads a blob at an instance: right, or not at all.
 async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Result<(), Error> {
-    let right = shared.world.blobs[blob].clone();
+    let right = shared.fixtures.blobs[blob].clone();
     let read = shared.cluster.at(instance, |registry| async move {
-        let reader = registry.repository(World::name(repository)).blob_open(&right.digest).await?;
+        let reader =
+            registry.repository(Fixtures::name(repository)).blob_open(&right.digest).await?;
         let range = ByteRange { start: 0, end: reader.blob().size_bytes };
         let read: Vec<Bytes> = reader.read(range).await?.try_collect().await?;
         Ok::<_, Error>(read.concat())
     });
     let read = read.await.expect("nobody dies any more")?;
-    if read != shared.world.blobs[blob].bytes {
+    if read != shared.fixtures.blobs[blob].bytes {
         shared
             .cluster
             .schedule
@@ -118,10 +119,10 @@ async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Res
 
 /// Pushes a blob, in one request or as a stream. It must not fail.
 async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
-    let found = shared.world.blobs[blob].clone();
+    let found = shared.fixtures.blobs[blob].clone();
     let is_streamed = shared.cluster.schedule.chance(2);
     let pushed = shared.cluster.at(instance, |registry| async move {
-        let repository = registry.repository(World::name(repository));
+        let repository = registry.repository(Fixtures::name(repository));
         let chunk = UploadChunk::of(found.bytes);
         if !is_streamed {
             return repository.blob_push(&found.digest, chunk).await;

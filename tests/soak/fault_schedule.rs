@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use jreg_storage::Clock;
 use jreg_storage::testing::ManualClock;
 use jreg_testkit::Rng;
-use jreg_testkit::s3::{Fault, Gate, Injected, Operation, Rule, S3Server};
+use jreg_testkit::s3::{FaultRule, InjectedRule, S3Fault, S3Gate, S3Operation, S3Server};
 use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, RwLockReadGuard, watch};
 use tokio::task::JoinHandle;
 
@@ -22,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// How late a write may land.
 const DELAY_MAX: Duration = Duration::from_secs(15 * 60);
-/// The most that is remembered to explain a failure.
+/// Maximum number of events kept to explain a failure.
 const LINES_MAX: usize = 100_000;
 /// How many requests one phase of the schedule lasts.
 const PHASE_REQUESTS: u64 = 3000;
@@ -97,8 +97,8 @@ enum WriteDelays {
 #[derive(Debug)]
 struct HeldWrites {
     since: SystemTime,
-    gate: Gate,
-    rules: Vec<Injected>,
+    gate: S3Gate,
+    rules: Vec<InjectedRule>,
 }
 
 /// The simulated clock and the faults of one run.
@@ -151,7 +151,7 @@ impl FaultSchedule {
         self.clock.now()
     }
 
-    /// From now on nothing goes wrong, and time stands unless a test moves it.
+    /// Ends all faults; the clock stands still unless a test advances it.
     pub(crate) async fn stop_faults(&self) {
         self.is_quiet.store(true, Ordering::SeqCst);
         let _alone = self.flight.write().await;
@@ -263,7 +263,7 @@ impl FaultSchedule {
                     held.gate.open();
                     held.rules.iter().for_each(|rule| server.remove(rule));
                     server.idle().await;
-                    let late = held.rules.iter().map(Injected::hits).sum();
+                    let late = held.rules.iter().map(InjectedRule::hits).sum();
                     self.counts.late.fetch_add(late, Ordering::Relaxed);
                     if !self.is_quiet() {
                         let seed = self.rng().bits();
@@ -278,7 +278,7 @@ impl FaultSchedule {
         self.release_before(self.now() + 2 * DELAY_MAX).await;
     }
 
-    /// Remembers what happened, in case of a failure.
+    /// Records an event, in case of a failure.
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
         let since = self.clock.monotonic().as_secs();
         let mut lines = self.lines.lock().unwrap();
@@ -288,7 +288,7 @@ impl FaultSchedule {
         lines.push_back(format!("{since:>8} {}", what()));
     }
 
-    /// Ends the test, with all that is remembered about these words.
+    /// Fails the test, with all recorded events that contain these words.
     pub(crate) fn violation(&self, what: &str, about: &[&str]) -> ! {
         let lines = self.lines.lock().unwrap();
         let of_interest = |line: &&String| about.iter().any(|word| line.contains(word));
@@ -301,17 +301,17 @@ impl FaultSchedule {
 
 /// Writes that a bucket will keep back: few, since each keeps its sender waiting.
 fn hold(server: &S3Server, since: SystemTime, seed: u64) -> HeldWrites {
-    let gate = Gate::closed();
+    let gate = S3Gate::closed();
     let of = |operation, part: &str, out_of| {
-        let rule = Rule::new(Fault::Hold(gate.clone())).on(operation).containing(part);
+        let rule = FaultRule::new(S3Fault::Hold(gate.clone())).on(operation).containing(part);
         server.inject(rule.one_in(out_of, seed).at_most(1))
     };
-    let put = Operation::PutObject;
+    let put = S3Operation::PutObject;
     let rules = vec![
         of(put, "links/", 20),
         of(put, "/_tags/", 10),
         of(put, "/_manifests/", 20),
-        of(Operation::DeleteObject, "links/", 10),
+        of(S3Operation::DeleteObject, "links/", 10),
     ];
     HeldWrites { since, gate, rules }
 }

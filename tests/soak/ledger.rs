@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 /// For how long a delete whose answer was lost may still happen: B.
 const LINGERS: Duration = Duration::from_secs(20 * 60);
 
-/// By the numbers of the world.
+/// By fixture numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Register {
     /// Where a tag of a repository points to.
     Tag(usize, usize),
-    /// Whether somebody pushed a manifest to a repository and nobody deleted it.
+    /// Whether a manifest was pushed to a repository and not deleted.
     Manifest(usize, usize),
     /// The same of a blob.
     Blob(usize, usize),
@@ -32,7 +32,7 @@ pub(crate) const THERE: Value = Some(0);
 /// that it lists or that refers to it.
 pub(crate) type Bond = (usize, usize, usize);
 
-/// A write that goes on.
+/// A write in flight.
 #[derive(Debug)]
 pub(crate) struct Writing {
     register: Register,
@@ -40,7 +40,7 @@ pub(crate) struct Writing {
     number: u64,
 }
 
-/// A read that goes on.
+/// A read in flight.
 #[derive(Debug)]
 pub(crate) struct Reading {
     register: Register,
@@ -62,7 +62,7 @@ impl Seen {
         self.values.len() == 1 && self.values.contains(&value)
     }
 
-    /// Whether it had to be there until `now` because of what a client was told.
+    /// Whether it had to exist until `now` because of an earlier response.
     pub(crate) fn is_promised(&self, now: SystemTime) -> bool {
         self.is_surely(THERE) && now < self.fresh_until
     }
@@ -163,7 +163,7 @@ impl Ledger {
         }
     }
 
-    /// Nobody knows whether it happened, or whether it still will.
+    /// Whether it took effect, or still will, is unknown.
     pub(crate) fn in_doubt(&self, writing: Writing, now: SystemTime) {
         let mut book = self.book();
         let state = book.state(writing.register);
@@ -192,7 +192,7 @@ impl Ledger {
         self.book().state(writing.register).running.remove(&writing.number);
     }
 
-    /// What a client was told must be there until then, unless somebody deletes it.
+    /// Content that a response promised must exist until then, unless a client deletes it.
     pub(crate) fn promise(&self, register: Register, until: SystemTime) {
         let mut book = self.book();
         let state = book.state(register);

@@ -13,14 +13,14 @@
 mod audit;
 mod client;
 mod cluster;
-mod collectors;
 mod damage;
 mod fault_schedule;
+mod fixtures;
+mod gc;
 mod ledger;
 mod pull;
 mod push;
 mod unreliable_store;
-mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,9 +29,9 @@ use std::time::Duration;
 use futures::future::try_join_all;
 
 use client::{Client, Shared};
-use cluster::{Cluster, INSTANCES, Place, Removal};
+use cluster::{Backend, Cluster, INSTANCES, Removal};
 use fault_schedule::FaultSchedule;
-use world::World;
+use fixtures::Fixtures;
 
 const CLIENTS: u64 = 5;
 
@@ -54,7 +54,7 @@ fn soak_in_memory(removal: Removal) {
     for seed in seeds(3) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(soak(Place::Memory, removal, seed, 200));
+        runtime.block_on(soak(Backend::Memory, removal, seed, 200));
     }
 }
 
@@ -62,7 +62,7 @@ fn soak_in_a_bucket(removal: Removal) {
     for seed in seeds(1) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().unwrap();
-        runtime.block_on(soak(Place::Bucket, removal, seed, 40));
+        runtime.block_on(soak(Backend::Bucket, removal, seed, 40));
     }
 }
 
@@ -86,13 +86,13 @@ fn in_a_bucket_without_conditional_deletes_as_well() {
     soak_in_a_bucket(Removal::Never);
 }
 
-async fn soak(place: Place, removal: Removal, seed: u64, operations: u64) {
+async fn soak(place: Backend, removal: Removal, seed: u64, operations: u64) {
     println!("seed {seed}, {place:?}, records are removed {removal:?}");
     let began = std::time::Instant::now();
     let cluster = Arc::new(Cluster::new(place, removal, seed).await);
-    let sizes = if place == Place::Memory { MEMORY_BLOBS } else { BUCKET_BLOBS };
-    let world = Arc::new(World::new(sizes));
-    let shared = Shared { world, ledger: Arc::default(), cluster: Arc::clone(&cluster) };
+    let sizes = if place == Backend::Memory { MEMORY_BLOBS } else { BUCKET_BLOBS };
+    let fixtures = Arc::new(Fixtures::new(sizes));
+    let shared = Shared { fixtures, ledger: Arc::default(), cluster: Arc::clone(&cluster) };
     work(&shared, variable("JREG_SOAK_OPERATIONS").unwrap_or(operations)).await;
     cluster.schedule.stop_faults().await;
     cluster.replace();
@@ -106,8 +106,8 @@ async fn soak(place: Place, removal: Removal, seed: u64, operations: u64) {
 async fn work(shared: &Shared, operations: u64) {
     let cluster = &shared.cluster;
     let stop = Arc::new(AtomicBool::new(false));
-    let collectors: Vec<_> = (0..INSTANCES)
-        .map(|n| tokio::spawn(collectors::collect_on(Arc::clone(cluster), n, Arc::clone(&stop))))
+    let gc: Vec<_> = (0..INSTANCES)
+        .map(|n| tokio::spawn(gc::collect_until_stopped(Arc::clone(cluster), n, Arc::clone(&stop))))
         .collect();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| Client::new(shared.clone(), cluster.schedule.rng().bits()))
@@ -116,7 +116,7 @@ async fn work(shared: &Shared, operations: u64) {
     let ticking = tokio::spawn(tick(Arc::clone(&cluster.schedule)));
     let working = try_join_all(clients);
     tokio::pin!(working);
-    let mut collecting = try_join_all(collectors);
+    let mut collecting = try_join_all(gc);
     tokio::select! {
         worked = working => worked.unwrap(),
         // They stop only for a failure.
@@ -127,7 +127,7 @@ async fn work(shared: &Shared, operations: u64) {
     ticking.abort();
 }
 
-/// Lets time pass when everybody sleeps.
+/// Advances the clock when all tasks sleep.
 async fn tick(schedule: Arc<FaultSchedule>) {
     let mut before = 0;
     loop {

@@ -13,8 +13,8 @@ use jreg_storage::ByteRange;
 use crate::soak::client::{Answer, Client};
 use crate::soak::cluster::INSTANCES;
 use crate::soak::fault_schedule::count;
+use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::soak::ledger::{Reading, Register};
-use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// For how long a reader may hold on to where he has seen bytes: they wait an hour before they
 /// go, of which caches take a minute.
@@ -46,7 +46,7 @@ impl Client {
     ) -> Option<Option<usize>> {
         count(&self.schedule().counts.pulls);
         let pull = self.begin_pull(instance, repository, tag);
-        let reference = Reference::Tag(World::tag(tag));
+        let reference = Reference::Tag(Fixtures::tag(tag));
         let found = self.get(instance, repository, reference).await;
         let led_to = match &found {
             Answer::Yes(manifest) => Some(Some(*manifest)),
@@ -58,7 +58,7 @@ impl Client {
             let values = self.shared.ledger.so_far(&pull.tag).values;
             let what = format!("{}:{}", REPOSITORIES[repository], TAGS[tag]);
             let about = format!("{}/_tags/{}", REPOSITORIES[repository], TAGS[tag]);
-            let manifests = &self.shared.world.manifests;
+            let manifests = &self.shared.fixtures.manifests;
             let hexes = values.iter().flatten().map(|to| manifests[*to].digest.hex());
             let of = |hex| format!("{}/_manifests/sha256/{hex}", REPOSITORIES[repository]);
             let keys: Vec<_> = hexes.map(of).chain([about]).collect();
@@ -73,15 +73,15 @@ impl Client {
     }
 
     fn begin_pull(&self, instance: usize, repository: usize, tag: usize) -> Pull {
-        let (world, ledger) = (&self.shared.world, &self.shared.ledger);
+        let (fixtures, ledger) = (&self.shared.fixtures, &self.shared.ledger);
         let blob = |blob| ledger.read(Register::Blob(repository, blob));
         let manifest = |manifest| ledger.read(Register::Manifest(repository, manifest));
         Pull {
             repository,
             instance,
             tag: ledger.read(Register::Tag(repository, tag)),
-            blobs: (0..world.blobs.len()).map(blob).collect(),
-            manifests: (0..world.manifests.len()).map(manifest).collect(),
+            blobs: (0..fixtures.blobs.len()).map(blob).collect(),
+            manifests: (0..fixtures.manifests.len()).map(manifest).collect(),
         }
     }
 
@@ -93,11 +93,11 @@ impl Client {
 
     /// The manifest, what it lists, what refers to it, and all blobs.
     async fn pull_tree(&mut self, pull: &Pull, manifest: usize) {
-        let world = Arc::clone(&self.shared.world);
+        let fixtures = Arc::clone(&self.shared.fixtures);
         self.pull_blobs(pull, manifest, manifest).await;
         let bound = self.shared.ledger.bound_to(pull.repository, manifest);
-        let kept = world.manifests[manifest].children.iter().copied();
-        for child in kept.chain(world.referrers(manifest)) {
+        let kept = fixtures.manifests[manifest].children.iter().copied();
+        for child in kept.chain(fixtures.referrers(manifest)) {
             self.pull_kept(pull, manifest, child, &bound).await;
         }
         self.check_referrers(pull, manifest, &bound).await;
@@ -110,14 +110,14 @@ impl Client {
         child: usize,
         bound: &BTreeSet<usize>,
     ) {
-        let digest = self.shared.world.manifests[child].digest.clone();
+        let digest = self.shared.fixtures.manifests[child].digest.clone();
         let reference = Reference::Digest(digest.clone());
         match self.get(pull.instance, pull.repository, reference).await {
             Answer::Yes(_) => self.pull_blobs(pull, parent, child).await,
             Answer::No(Error::ManifestUnknown { .. }) => {
                 if bound.contains(&child) && self.is_still_bound(pull, parent, child) {
                     let what = format!("manifest {child} is gone, which {parent} keeps");
-                    let parent = self.shared.world.manifests[parent].digest.clone();
+                    let parent = self.shared.fixtures.manifests[parent].digest.clone();
                     self.schedule().violation(&what, &[&digest.hex(), &parent.hex()]);
                 }
             }
@@ -135,8 +135,8 @@ impl Client {
     }
 
     async fn check_referrers(&mut self, pull: &Pull, subject: usize, bound: &BTreeSet<usize>) {
-        let world = Arc::clone(&self.shared.world);
-        let digest = world.manifests[subject].digest.clone();
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let digest = fixtures.manifests[subject].digest.clone();
         let asked = digest.clone();
         let list = |r: Repository| async move {
             r.referrers(&asked, None, &PageRequest { limit: 100, last: None }).await
@@ -144,8 +144,8 @@ impl Client {
         let Answer::Yes(page) = self.ask_at(pull.instance, pull.repository, list).await else {
             return;
         };
-        for referrer in world.referrers(subject) {
-            let wanted = &world.manifests[referrer].digest;
+        for referrer in fixtures.referrers(subject) {
+            let wanted = &fixtures.manifests[referrer].digest;
             let is_listed = page.items.iter().any(|descriptor| descriptor.digest == *wanted);
             if !is_listed
                 && bound.contains(&referrer)
@@ -159,8 +159,8 @@ impl Client {
 
     /// The blobs of a manifest that is there because the tag leads to `root`.
     async fn pull_blobs(&mut self, pull: &Pull, root: usize, manifest: usize) {
-        let world = Arc::clone(&self.shared.world);
-        for blob in &world.manifests[manifest].needs {
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        for blob in &fixtures.manifests[manifest].needs {
             let is_gone = self.pull_blob(pull.instance, pull.repository, *blob).await;
             let ledger = &self.shared.ledger;
             if is_gone
@@ -168,16 +168,16 @@ impl Client {
                 && ledger.so_far(&pull.blobs[*blob]).is_surely(crate::soak::ledger::THERE)
                 && self.is_there_all_along(pull, root, manifest)
             {
-                let digest = &world.blobs[*blob].digest;
+                let digest = &fixtures.blobs[*blob].digest;
                 let name = REPOSITORIES[pull.repository];
                 let what = format!("{digest} is gone from {name}; manifest {manifest} names it");
-                let by = &world.manifests[manifest].digest;
+                let by = &fixtures.manifests[manifest].digest;
                 self.schedule().violation(&what, &[&digest.hex(), &by.hex()]);
             }
         }
     }
 
-    /// Whether nobody deleted the manifest meanwhile.
+    /// Whether no client deleted the manifest meanwhile.
     fn is_there_all_along(&self, pull: &Pull, root: usize, manifest: usize) -> bool {
         let ledger = &self.shared.ledger;
         let seen = ledger.so_far(&pull.manifests[manifest]);
@@ -186,7 +186,7 @@ impl Client {
 
     /// Whether there is no such blob. If there is, it must be the right one.
     async fn pull_blob(&mut self, instance: usize, repository: usize, blob: usize) -> bool {
-        let found = self.shared.world.blobs[blob].clone();
+        let found = self.shared.fixtures.blobs[blob].clone();
         let (digest, began) = (found.digest.clone(), self.now());
         match self.ask_at(instance, repository, |r| read(r, digest)).await {
             Answer::Yes(bytes) if bytes == found.bytes => {
@@ -208,7 +208,7 @@ impl Client {
         }
     }
 
-    /// Reads a manifest, which must be one of the world's.
+    /// Reads a manifest, which must be one of the fixtures.
     async fn get(
         &mut self,
         instance: usize,
@@ -218,7 +218,7 @@ impl Client {
         let wanted = reference.clone();
         let get = |r: Repository| async move { r.manifest_get(&wanted, TouchPolicy::Never).await };
         match self.ask_at(instance, repository, get).await {
-            Answer::Yes(manifest) => match self.shared.world.manifest_of(&manifest.bytes) {
+            Answer::Yes(manifest) => match self.shared.fixtures.manifest_of(&manifest.bytes) {
                 Some(number) => {
                     count(&self.schedule().counts.objects_checked);
                     Answer::Yes(number)
@@ -232,12 +232,12 @@ impl Client {
         }
     }
 
-    /// Pulls by digest what clients were told is there.
+    /// Pulls content by digest that earlier responses promised.
     pub(crate) async fn pull_promised(&mut self, repository: usize) {
         let instance = self.below(INSTANCES);
-        let blob = self.below(self.shared.world.blobs.len());
+        let blob = self.below(self.shared.fixtures.blobs.len());
         self.check_promised_blob(instance, repository, blob).await;
-        let manifest = self.below(self.shared.world.manifests.len());
+        let manifest = self.below(self.shared.fixtures.manifests.len());
         self.check_promised_manifest(instance, repository, manifest).await;
     }
 
@@ -250,7 +250,7 @@ impl Client {
         let reading = self.shared.ledger.read(Register::Blob(repository, blob));
         let is_gone = self.pull_blob(instance, repository, blob).await;
         if is_gone && self.is_promised(reading) {
-            let digest = &self.shared.world.blobs[blob].digest;
+            let digest = &self.shared.fixtures.blobs[blob].digest;
             let what = format!("{digest} was promised in {}", REPOSITORIES[repository]);
             self.schedule().violation(&what, &[&digest.hex()]);
         }
@@ -263,7 +263,7 @@ impl Client {
         manifest: usize,
     ) {
         let reading = self.shared.ledger.read(Register::Manifest(repository, manifest));
-        let digest = self.shared.world.manifests[manifest].digest.clone();
+        let digest = self.shared.fixtures.manifests[manifest].digest.clone();
         let found = self.get(instance, repository, Reference::Digest(digest.clone())).await;
         let is_gone = matches!(found, Answer::No(Error::ManifestUnknown { .. }));
         if self.is_promised(reading) && is_gone {

@@ -8,13 +8,13 @@ use jreg_oci::{ContentRange, Digest, Reference};
 use jreg_registry::{Blob, Error, ManifestPush, TouchPolicy, UploadChunk, UploadId};
 
 use crate::soak::client::{Answer, Client, RELY};
+use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::soak::ledger::{Reading, Register, THERE};
-use crate::soak::world::{REPOSITORIES, TAGS, World};
 
 /// How often a client tries to push a blob.
 const TRIES: usize = 4;
 
-/// Something that a client was told is there, and since when it watches that.
+/// Content that a response promised, and since when it is checked.
 #[derive(Debug)]
 pub(crate) struct Relied {
     digest: Digest,
@@ -34,7 +34,7 @@ impl Client {
     }
 
     async fn ensure_content(&mut self, repository: usize, manifest: usize) -> Option<Vec<Relied>> {
-        let found = self.shared.world.manifests[manifest].clone();
+        let found = self.shared.fixtures.manifests[manifest].clone();
         let mut relied = Vec::new();
         for blob in found.needs {
             relied.push(self.ensure_blob(repository, blob).await?);
@@ -48,7 +48,7 @@ impl Client {
     /// Makes sure of an image that an index is going to list.
     async fn ensure_child(&mut self, repository: usize, child: usize) -> Option<Relied> {
         let register = Register::Manifest(repository, child);
-        let digest = self.shared.world.manifests[child].digest.clone();
+        let digest = self.shared.fixtures.manifests[child].digest.clone();
         for _ in 0..2 {
             let (began, reading) = (self.now(), self.shared.ledger.read(register));
             let reference = Reference::Digest(digest.clone());
@@ -62,7 +62,7 @@ impl Client {
             self.shared.ledger.seen(reading);
             // An image, which has no children.
             let mut relied = Vec::new();
-            for blob in self.shared.world.manifests[child].needs.clone() {
+            for blob in self.shared.fixtures.manifests[child].needs.clone() {
                 relied.push(self.ensure_blob(repository, blob).await?);
             }
             self.put_manifest(repository, child, None, &relied).await;
@@ -73,7 +73,7 @@ impl Client {
     /// Makes sure of a blob: by looking, by mounting it, or by pushing it.
     pub(crate) async fn ensure_blob(&mut self, repository: usize, blob: usize) -> Option<Relied> {
         let register = Register::Blob(repository, blob);
-        let digest = self.shared.world.blobs[blob].digest.clone();
+        let digest = self.shared.fixtures.blobs[blob].digest.clone();
         let reading = self.shared.ledger.read(register);
         let mut began = None;
         if self.rng.chance(3, 5) {
@@ -90,7 +90,7 @@ impl Client {
             self.shared.ledger.seen(reading);
             return None;
         };
-        // A read that began before somebody deleted it says that it is not surely there.
+        // A read that began before a delete does not prove existence.
         self.shared.ledger.seen(reading);
         let reading = self.shared.ledger.read(register);
         Some(Relied { digest, register, reading, began })
@@ -99,7 +99,7 @@ impl Client {
     /// HEAD, as a client asks that will not push what is there.
     async fn look(&mut self, repository: usize, blob: usize) -> Option<SystemTime> {
         let register = Register::Blob(repository, blob);
-        let digest = self.shared.world.blobs[blob].digest.clone();
+        let digest = self.shared.fixtures.blobs[blob].digest.clone();
         let (began, reading) = (self.now(), self.shared.ledger.read(register));
         let asked = digest.clone();
         let answer = self
@@ -129,10 +129,10 @@ impl Client {
         blob: usize,
     ) -> Option<SystemTime> {
         let (register, source) = (Register::Blob(repository, blob), Register::Blob(from, blob));
-        let digest = self.shared.world.blobs[blob].digest.clone();
+        let digest = self.shared.fixtures.blobs[blob].digest.clone();
         let (began, reading) = (self.now(), self.shared.ledger.read(source));
         let writing = self.shared.ledger.write(register, THERE);
-        let (asked, name) = (digest.clone(), World::name(from));
+        let (asked, name) = (digest.clone(), Fixtures::name(from));
         let answer =
             self.ask(repository, |r| async move { r.blob_mount(&asked, &name).await }).await;
         let seen = self.shared.ledger.seen(reading);
@@ -176,7 +176,7 @@ impl Client {
 
     /// POST with the digest and the bytes.
     async fn push_known(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
-        let found = self.shared.world.blobs[blob].clone();
+        let found = self.shared.fixtures.blobs[blob].clone();
         let pushing = |r: jreg_registry::Repository| async move {
             r.blob_push(&found.digest, UploadChunk::of(found.bytes)).await
         };
@@ -185,14 +185,14 @@ impl Client {
 
     /// POST, then PUT with the bytes.
     async fn push_whole(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
-        let found = self.shared.world.blobs[blob].clone();
+        let found = self.shared.fixtures.blobs[blob].clone();
         let Some(id) = self.begin(repository).await else { return Answer::Unsure };
         self.finish(repository, &id, &found.digest, found.bytes).await
     }
 
-    /// POST, PATCHes at whatever instance, PUT with the rest; goes on where the upload stands.
+    /// POST, PATCHes at random instances, PUT with the rest; resumes at the current offset.
     async fn push_in_chunks(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
-        let found = self.shared.world.blobs[blob].clone();
+        let found = self.shared.fixtures.blobs[blob].clone();
         let Some(id) = self.begin(repository).await else { return Answer::Unsure };
         let chunks = 1 + self.below(3);
         for _ in 0..chunks {
@@ -285,9 +285,9 @@ impl Client {
         again.await
     }
 
-    /// Begins an upload that nobody will finish; cancels it now and then.
+    /// Starts an upload that is never finished; sometimes cancels it.
     pub(crate) async fn abandon(&mut self, repository: usize, blob: usize) {
-        let bytes = self.shared.world.blobs[blob].bytes.clone();
+        let bytes = self.shared.fixtures.blobs[blob].bytes.clone();
         let Some(id) = self.begin(repository).await else { return };
         self.append(repository, &id, 0, bytes).await;
         if self.rng.chance(1, 2) {
@@ -303,8 +303,8 @@ impl Client {
         tag: Option<usize>,
         relied: &[Relied],
     ) {
-        let world = Arc::clone(&self.shared.world);
-        let found = &world.manifests[manifest];
+        let fixtures = Arc::clone(&self.shared.fixtures);
+        let found = &fixtures.manifests[manifest];
         let ledger = Arc::clone(&self.shared.ledger);
         ledger.unbind(repository, manifest, false);
         let began = self.now();
@@ -317,7 +317,7 @@ impl Client {
             .collect();
         let digest = found.digest.clone();
         let push = ManifestPush {
-            reference: tag.map_or(Reference::Digest(digest), |t| Reference::Tag(World::tag(t))),
+            reference: tag.map_or(Reference::Digest(digest), |t| Reference::Tag(Fixtures::tag(t))),
             tags: Vec::new(),
             media_type: Some(found.media_type.clone()),
             bytes: found.bytes.clone(),
@@ -380,8 +380,8 @@ impl Client {
         relied: &[Relied],
         kept_by: Option<usize>,
     ) {
-        let (world, ledger) = (&self.shared.world, &self.shared.ledger);
-        let found = &world.manifests[manifest];
+        let (fixtures, ledger) = (&self.shared.fixtures, &self.shared.ledger);
+        let found = &fixtures.manifests[manifest];
         self.hold_that(Register::Manifest(repository, manifest), began);
         for blob in &found.needs {
             self.hold_that(Register::Blob(repository, *blob), began);
@@ -398,7 +398,7 @@ impl Client {
         }
     }
 
-    /// Whether what a client was told still holds.
+    /// Whether content that a response promised still exists.
     fn may_rely(&self, relied: &Relied) -> bool {
         let seen = self.shared.ledger.so_far(&relied.reading);
         seen.is_surely(THERE) && self.now() < relied.began + RELY

@@ -44,7 +44,7 @@ impl InstanceLifetime {
 /// process that slept with one in its hands does not get it through, however long it slept.
 const SIGNATURE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// What goes wrong with a request.
+/// The fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestFault {
     None,
@@ -81,7 +81,7 @@ impl UnreliableStore {
         std::future::pending().await
     }
 
-    /// What goes before a request; returns what goes wrong with it.
+    /// Runs before a request; returns its fault.
     async fn before(&self, is_write: bool, key: &str) -> RequestFault {
         if self.lifetime.is_over() {
             std::future::pending::<()>().await;

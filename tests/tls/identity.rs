@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jreg_testkit::{Authority, Issued};
+use jreg_testkit::{CertificateAndKey, TestCa};
 use serde_json::Value;
 
-use super::{Server, World, exchange, request};
+use super::{Server, TlsScenario, exchange, request};
 
 const POLICY: &str = r#"
 [[rule]]
@@ -38,37 +38,43 @@ actions = ["pull"]
 const PUSH: &str = "/v2/team/app/blobs/uploads/";
 
 /// A registry with these rules, and a user whose password is `secret`.
-struct Guarded {
-    world: World,
-    clients: Authority,
+struct MutualTlsServer {
+    scenario: TlsScenario,
+    clients: TestCa,
     server: Server,
 }
 
-impl Guarded {
+impl MutualTlsServer {
     async fn start() -> Self {
-        let clients = Authority::new();
-        let mut world = World::asking(&clients);
-        world.write("policy.toml", POLICY);
-        add_user(&world.path("users").display().to_string());
-        world.settings.policy = Some(world.path("policy.toml").display().to_string());
-        world.settings.htpasswd = Some(world.path("users").display().to_string());
-        let server = world.serve().await;
-        Self { world, clients, server }
+        let clients = TestCa::new();
+        let mut scenario = TlsScenario::asking(&clients);
+        scenario.write("policy.toml", POLICY);
+        add_user(&scenario.path("users").display().to_string());
+        scenario.settings.policy = Some(scenario.path("policy.toml").display().to_string());
+        scenario.settings.htpasswd = Some(scenario.path("users").display().to_string());
+        let server = scenario.serve().await;
+        Self { scenario, clients, server }
     }
 
-    async fn ask(&self, who: Option<&Issued>, request: &str) -> String {
-        let client = self.world.client();
+    async fn ask(&self, who: Option<&CertificateAndKey>, request: &str) -> String {
+        let client = self.scenario.client();
         let client = who.map_or(client.clone(), |who| client.identity(who));
         exchange(client.connect(self.server.address).await.unwrap(), request).await
     }
 
-    async fn status(&self, who: Option<&Issued>, method: &str, path: &str, headers: &str) -> u16 {
+    async fn status(
+        &self,
+        who: Option<&CertificateAndKey>,
+        method: &str,
+        path: &str,
+        headers: &str,
+    ) -> u16 {
         let answer = self.ask(who, &request(method, path, headers)).await;
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
     /// A token for pushing, as whoever shows a certificate or other credentials.
-    async fn token(&self, who: Option<&Issued>, headers: &str) -> String {
+    async fn token(&self, who: Option<&CertificateAndKey>, headers: &str) -> String {
         let path = "/token?service=jreg&scope=repository:team/app:pull,push";
         let answer = self.ask(who, &request("GET", path, headers)).await;
         let body = answer.split_once("\r\n\r\n").unwrap().1;
@@ -94,7 +100,7 @@ fn basic(password: &str) -> String {
 
 #[tokio::test]
 async fn rules_are_about_common_names_and_uris() {
-    let registry = Guarded::start().await;
+    let registry = MutualTlsServer::start().await;
     let builder = registry.clients.client(Some("builder"), &[]);
     let workload = registry.clients.client(None, &["spiffe://test/ci"]);
     let other = registry.clients.client(Some("other"), &["spiffe://test/other"]);
@@ -117,7 +123,7 @@ async fn rules_are_about_common_names_and_uris() {
 
 #[tokio::test]
 async fn other_credentials_go_before_a_certificate() {
-    let registry = Guarded::start().await;
+    let registry = MutualTlsServer::start().await;
     let builder = registry.clients.client(Some("builder"), &[]);
     let who = Some(&builder);
     let (right, wrong) = (&basic("secret"), &basic("wrong"));
@@ -130,7 +136,7 @@ async fn other_credentials_go_before_a_certificate() {
 
 #[tokio::test]
 async fn a_token_for_a_certificate_is_good_only_with_it() {
-    let registry = Guarded::start().await;
+    let registry = MutualTlsServer::start().await;
     let builder = registry.clients.client(Some("builder"), &[]);
     let renewed = registry.clients.client(Some("builder"), &[]);
     let other = registry.clients.client(Some("other"), &[]);
@@ -143,12 +149,12 @@ async fn a_token_for_a_certificate_is_good_only_with_it() {
 
 #[tokio::test]
 async fn a_challenge_sends_clients_on_by_https() {
-    let registry = Guarded::start().await;
+    let registry = MutualTlsServer::start().await;
     let answer = registry.ask(None, &request("GET", "/v2/", "")).await;
     let challenge = "www-authenticate: Bearer realm=\"https://registry.test/token\",";
     assert!(answer.contains(challenge), "{answer}");
     // Over HTTP/2, too, where the host is in another place.
-    let stream = registry.world.client().protocols(&["h2"]);
+    let stream = registry.scenario.client().protocols(&["h2"]);
     let stream = stream.connect(registry.server.address).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);
     let executor = hyper_util::rt::TokioExecutor::new();

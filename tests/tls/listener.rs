@@ -9,19 +9,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_config::TlsVersion;
 use jreg_net::server::ServerEnding;
 use jreg_oci::{Algorithm, Digest};
-use jreg_testkit::{Authority, Rng};
+use jreg_testkit::{Rng, TestCa};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Server, World, exchange, is_taken, read_all, request};
+use super::{Server, TlsScenario, exchange, is_taken, read_all, request};
 
 /// Longer than what one part of a file is, and than what the sockets take at once.
 const LARGE_BYTES: usize = 24 * 1024 * 1024;
 
 /// Pushes a blob over HTTP/2, and gives the target to pull it from.
-async fn push(world: &World, server: &Server, bytes: &Bytes) -> String {
+async fn push(scenario: &TlsScenario, server: &Server, bytes: &Bytes) -> String {
     let digest = Digest::of(Algorithm::Sha256, bytes);
-    let client = world.client().protocols(&["h2", "http/1.1"]);
+    let client = scenario.client().protocols(&["h2", "http/1.1"]);
     let stream = client.connect(server.address).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let io = TokioIo::new(stream);
@@ -38,19 +38,21 @@ async fn push(world: &World, server: &Server, bytes: &Bytes) -> String {
 
 #[tokio::test]
 async fn http_1_and_2_push_and_pull() {
-    let world = World::new();
-    let server = world.serve().await;
+    let scenario = TlsScenario::new();
+    let server = scenario.serve().await;
     let bytes = Rng::new(1).bytes(LARGE_BYTES);
-    let target = push(&world, &server, &bytes).await;
+    let target = push(&scenario, &server, &bytes).await;
     // In a folder, plain HTTP/1.1 would be sent the file itself.
-    let mut stream = world.client().protocols(&["http/1.1"]).connect(server.address).await.unwrap();
+    let mut stream =
+        scenario.client().protocols(&["http/1.1"]).connect(server.address).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     stream.write_all(request("GET", &target, "").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
     assert!(answer.ends_with(&bytes));
-    let io = TokioIo::new(world.client().protocols(&["h2"]).connect(server.address).await.unwrap());
+    let io =
+        TokioIo::new(scenario.client().protocols(&["h2"]).connect(server.address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let uri = format!("https://registry.test{target}");
@@ -62,10 +64,11 @@ async fn http_1_and_2_push_and_pull() {
 /// A client ends the connection if there is one (RFC 9113 section 8.1.1).
 #[tokio::test]
 async fn fixed_a_head_has_no_body_over_http_2() {
-    let world = World::new();
-    let server = world.serve().await;
-    let target = push(&world, &server, &Bytes::from_static(b"hello")).await;
-    let io = TokioIo::new(world.client().protocols(&["h2"]).connect(server.address).await.unwrap());
+    let scenario = TlsScenario::new();
+    let server = scenario.serve().await;
+    let target = push(&scenario, &server, &Bytes::from_static(b"hello")).await;
+    let io =
+        TokioIo::new(scenario.client().protocols(&["h2"]).connect(server.address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     for (path, status, length) in [
@@ -86,8 +89,8 @@ async fn fixed_a_head_has_no_body_over_http_2() {
 
 #[tokio::test]
 async fn plain_http_is_told_what_is_spoken_here() {
-    let world = World::new();
-    let server = world.serve().await;
+    let scenario = TlsScenario::new();
+    let server = scenario.serve().await;
     for method in ["GET", "PRI"] {
         let stream = TcpStream::connect(server.address).await.unwrap();
         let answer = exchange(stream, &request(method, "/v2/", "")).await;
@@ -96,32 +99,32 @@ async fn plain_http_is_told_what_is_spoken_here() {
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
         assert_eq!(body.trim(), "this port speaks TLS: use https://");
     }
-    let plain = world.metric(&server, "jreg_tls_handshakes_total{outcome=\"plain\"}").await;
+    let plain = scenario.metric(&server, "jreg_tls_handshakes_total{outcome=\"plain\"}").await;
     assert_eq!(plain, 2.0);
 }
 
 #[tokio::test]
 async fn a_handshake_that_fails_or_takes_long_is_closed_and_disturbs_nobody() {
     let timeout = Duration::from_millis(100);
-    let world = World::with(|settings| settings.header_read_timeout = timeout);
-    let server = world.serve().await;
+    let scenario = TlsScenario::with(|settings| settings.header_read_timeout = timeout);
+    let server = scenario.serve().await;
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     let mut half = TcpStream::connect(server.address).await.unwrap();
     half.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
     let mut garbage = TcpStream::connect(server.address).await.unwrap();
     garbage.write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9]).await.unwrap();
     drop(TcpStream::connect(server.address).await.unwrap());
-    assert!(world.get(&server, "/livez").await.starts_with("HTTP/1.1 200 "));
+    assert!(scenario.get(&server, "/livez").await.starts_with("HTTP/1.1 200 "));
     for stream in [&mut silent, &mut half, &mut garbage] {
         // At most an alert comes; with bytes unread it may be reset, too.
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.len() < 16, "{answer:?}");
     }
-    assert!(!is_taken(&jreg_testkit::TlsClient::of(&Authority::new()), server.address).await);
+    assert!(!is_taken(&jreg_testkit::TlsClient::of(&TestCa::new()), server.address).await);
     let count = async |outcome: &str| {
         let name = format!("jreg_tls_handshakes_total{{outcome=\"{outcome}\"}}");
-        world.metric(&server, &name).await
+        scenario.metric(&server, &name).await
     };
     assert_eq!((count("timeout").await, count("failed").await), (2.0, 2.0));
     assert!(count("ok").await >= 3.0);
@@ -130,22 +133,22 @@ async fn a_handshake_that_fails_or_takes_long_is_closed_and_disturbs_nobody() {
 #[tokio::test]
 async fn an_old_version_is_spoken_only_if_it_is_allowed() {
     for (min, is_allowed) in [(TlsVersion::Tls12, true), (TlsVersion::Tls13, false)] {
-        let world = World::with(|settings| settings.tls_min_version = min);
-        let server = world.serve().await;
-        assert!(is_taken(&world.client(), server.address).await);
-        let old = world.client().only_tls12();
+        let scenario = TlsScenario::with(|settings| settings.tls_min_version = min);
+        let server = scenario.serve().await;
+        assert!(is_taken(&scenario.client(), server.address).await);
+        let old = scenario.client().only_tls12();
         assert_eq!(is_taken(&old, server.address).await, is_allowed, "{min:?}");
     }
 }
 
 #[tokio::test]
 async fn one_connection_too_many_is_told_so_over_tls() {
-    let world = World::with(|settings| settings.connections_max = 1);
-    let server = world.serve().await;
-    let mut first = world.client().connect(server.address).await.unwrap();
+    let scenario = TlsScenario::with(|settings| settings.connections_max = 1);
+    let server = scenario.serve().await;
+    let mut first = scenario.client().connect(server.address).await.unwrap();
     first.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     first.read_exact(&mut [0; 12]).await.unwrap();
-    let second = world.client().protocols(&["h2", "http/1.1"]);
+    let second = scenario.client().protocols(&["h2", "http/1.1"]);
     let second = second.connect(server.address).await.unwrap();
     assert_eq!(second.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let refusal = exchange(second, "").await;
@@ -155,15 +158,15 @@ async fn one_connection_too_many_is_told_so_over_tls() {
 
 #[tokio::test]
 async fn a_stop_finishes_answers_and_waits_for_no_handshake() {
-    let world = World::new();
-    let server = world.serve().await;
+    let scenario = TlsScenario::new();
+    let server = scenario.serve().await;
     let bytes = Rng::new(2).bytes(LARGE_BYTES);
-    let target = push(&world, &server, &bytes).await;
-    let mut busy = world.client().connect(server.address).await.unwrap();
+    let target = push(&scenario, &server, &bytes).await;
+    let mut busy = scenario.client().connect(server.address).await.unwrap();
     busy.write_all(request("GET", &target, "").as_bytes()).await.unwrap();
     let mut answer = vec![0; 1024];
     busy.read_exact(&mut answer).await.unwrap();
-    let mut idle = world.client().connect(server.address).await.unwrap();
+    let mut idle = scenario.client().connect(server.address).await.unwrap();
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     idle.read_exact(&mut [0; 12]).await.unwrap();
     let _half = TcpStream::connect(server.address).await.unwrap();
@@ -177,18 +180,22 @@ async fn a_stop_finishes_answers_and_waits_for_no_handshake() {
 
 #[tokio::test]
 async fn clients_may_or_must_show_a_certificate_that_somebody_vouches_for() {
-    let (clients, strangers) = (Authority::new(), Authority::new());
+    let (clients, strangers) = (TestCa::new(), TestCa::new());
     for must in [false, true] {
-        let mut world = World::asking(&clients);
-        world.settings.tls_client_cert_required = must;
-        let server = world.serve().await;
-        let client = |authority: &Authority| authority.client(Some("builder"), &[]);
+        let mut scenario = TlsScenario::asking(&clients);
+        scenario.settings.tls_client_cert_required = must;
+        let server = scenario.serve().await;
+        let client = |authority: &TestCa| authority.client(Some("builder"), &[]);
         for (what, client, expected) in [
-            ("none", world.client(), !must),
-            ("a good one", world.client().identity(&client(&clients)), true),
-            ("a good one, TLS 1.2", world.client().identity(&client(&clients)).only_tls12(), true),
-            ("a stranger's", world.client().identity(&client(&strangers)), false),
-            ("one that is over", world.client().identity(&clients.former_client("a")), false),
+            ("none", scenario.client(), !must),
+            ("a good one", scenario.client().identity(&client(&clients)), true),
+            (
+                "a good one, TLS 1.2",
+                scenario.client().identity(&client(&clients)).only_tls12(),
+                true,
+            ),
+            ("a stranger's", scenario.client().identity(&client(&strangers)), false),
+            ("one that is over", scenario.client().identity(&clients.former_client("a")), false),
         ] {
             assert_eq!(is_taken(&client, server.address).await, expected, "{what}, must: {must}");
         }

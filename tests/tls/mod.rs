@@ -16,40 +16,40 @@ use jreg_config::Settings;
 use jreg_net::server::RunningServer;
 use jreg_net::tls::Tls;
 use jreg_storage::{FsOptions, FsStore};
-use jreg_testkit::{Authority, Issued, TlsClient, TlsStream};
+use jreg_testkit::{CertificateAndKey, TestCa, TlsClient, TlsStream};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A folder with the files of TLS, for a server on loopback.
-struct World {
-    authority: Authority,
+struct TlsScenario {
+    authority: TestCa,
     folder: TempDir,
     settings: Settings,
 }
 
-impl World {
+impl TlsScenario {
     fn new() -> Self {
-        let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+        let (authority, folder) = (TestCa::new(), tempfile::tempdir().unwrap());
         let path = |name: &str| Some(folder.path().join(name).display().to_string());
         let (tls_cert, tls_key) = (path("cert.pem"), path("key.pem"));
         let settings = Settings { tls_cert, tls_key, ..Settings::default() };
-        let world = Self { authority, folder, settings };
-        world.install(&world.authority.server("127.0.0.1"));
-        world
+        let scenario = Self { authority, folder, settings };
+        scenario.install(&scenario.authority.server("127.0.0.1"));
+        scenario
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut world = Self::new();
-        change(&mut world.settings);
-        world
+        let mut scenario = Self::new();
+        change(&mut scenario.settings);
+        scenario
     }
 
     /// A world in which `clients` vouches for the clients.
-    fn asking(clients: &Authority) -> Self {
-        let mut world = Self::new();
-        world.write("clients.pem", clients.pem());
-        world.settings.tls_client_ca = Some(world.path("clients.pem").display().to_string());
-        world
+    fn asking(clients: &TestCa) -> Self {
+        let mut scenario = Self::new();
+        scenario.write("clients.pem", clients.pem());
+        scenario.settings.tls_client_ca = Some(scenario.path("clients.pem").display().to_string());
+        scenario
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,7 +60,7 @@ impl World {
         fs::write(self.path(name), text).unwrap();
     }
 
-    fn install(&self, issued: &Issued) {
+    fn install(&self, issued: &CertificateAndKey) {
         self.write("cert.pem", &issued.certificate);
         self.write("key.pem", &issued.key);
     }

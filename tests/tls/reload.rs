@@ -3,14 +3,14 @@
 use std::error::Error;
 use std::fs;
 
-use jreg_testkit::{Authority, TlsClient, TlsStream};
+use jreg_testkit::{TestCa, TlsClient, TlsStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Server, World, is_taken};
+use super::{Server, TlsScenario, is_taken};
 
 /// The certificate that the server shows.
-async fn shown(world: &World, server: &Server) -> Vec<u8> {
-    let stream = world.client().connect(server.address).await.unwrap();
+async fn shown(scenario: &TlsScenario, server: &Server) -> Vec<u8> {
+    let stream = scenario.client().connect(server.address).await.unwrap();
     certificate_of(&stream)
 }
 
@@ -18,60 +18,60 @@ fn certificate_of(stream: &TlsStream) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
-async fn reloads(world: &World, server: &Server, outcome: &str) -> f64 {
+async fn reloads(scenario: &TlsScenario, server: &Server, outcome: &str) -> f64 {
     let name = format!("jreg_tls_reloads_total{{outcome=\"{outcome}\"}}");
-    world.metric(server, &name).await
+    scenario.metric(server, &name).await
 }
 
 #[tokio::test]
 async fn a_new_pair_is_taken_whole_and_open_connections_go_on() {
-    let world = World::new();
-    let server = world.serve().await;
-    let mut open = world.client().connect(server.address).await.unwrap();
+    let scenario = TlsScenario::new();
+    let server = scenario.serve().await;
+    let mut open = scenario.client().connect(server.address).await.unwrap();
     let first = certificate_of(&open);
-    let new = world.authority.server("127.0.0.1");
-    world.write("cert.pem", &new.certificate);
+    let new = scenario.authority.server("127.0.0.1");
+    scenario.write("cert.pem", &new.certificate);
     server.tls.reload();
-    assert_eq!(shown(&world, &server).await, first, "a certificate without its key");
-    world.write("key.pem", "garbage");
+    assert_eq!(shown(&scenario, &server).await, first, "a certificate without its key");
+    scenario.write("key.pem", "garbage");
     server.tls.reload();
-    assert_eq!(shown(&world, &server).await, first, "a key that is none");
-    fs::remove_file(world.path("key.pem")).unwrap();
+    assert_eq!(shown(&scenario, &server).await, first, "a key that is none");
+    fs::remove_file(scenario.path("key.pem")).unwrap();
     server.tls.reload();
-    assert_eq!(shown(&world, &server).await, first, "no key");
-    assert_eq!(reloads(&world, &server, "failed").await, 3.0);
-    assert_eq!(reloads(&world, &server, "ok").await, 0.0);
-    world.write("key.pem", &new.key);
+    assert_eq!(shown(&scenario, &server).await, first, "no key");
+    assert_eq!(reloads(&scenario, &server, "failed").await, 3.0);
+    assert_eq!(reloads(&scenario, &server, "ok").await, 0.0);
+    scenario.write("key.pem", &new.key);
     server.tls.reload();
-    let second = shown(&world, &server).await;
+    let second = shown(&scenario, &server).await;
     assert_ne!(second, first);
-    assert_eq!(reloads(&world, &server, "ok").await, 1.0);
+    assert_eq!(reloads(&scenario, &server, "ok").await, 1.0);
     server.tls.reload();
-    assert_eq!(reloads(&world, &server, "ok").await, 1.0, "nothing has changed");
+    assert_eq!(reloads(&scenario, &server, "ok").await, 1.0, "nothing has changed");
     open.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     open.read_exact(&mut [0; 12]).await.unwrap();
 }
 
 #[tokio::test]
 async fn who_vouches_for_clients_is_read_again() {
-    let (old, new) = (Authority::new(), Authority::new());
-    let world = World::asking(&old);
-    let server = world.serve().await;
-    let client = |authority: &Authority| world.client().identity(&authority.client(Some("a"), &[]));
+    let (old, new) = (TestCa::new(), TestCa::new());
+    let scenario = TlsScenario::asking(&old);
+    let server = scenario.serve().await;
+    let client = |authority: &TestCa| scenario.client().identity(&authority.client(Some("a"), &[]));
     let (of_old, of_new) = (client(&old), client(&new));
     let taken = async |client: &TlsClient| is_taken(client, server.address).await;
     assert_eq!((taken(&of_old).await, taken(&of_new).await), (true, false));
-    world.write("clients.pem", "garbage");
+    scenario.write("clients.pem", "garbage");
     server.tls.reload();
     assert_eq!((taken(&of_old).await, taken(&of_new).await), (true, false));
-    world.write("clients.pem", new.pem());
+    scenario.write("clients.pem", new.pem());
     server.tls.reload();
     assert_eq!((taken(&of_old).await, taken(&of_new).await), (false, true));
 }
 
 #[tokio::test]
 async fn what_is_wrong_at_the_start_is_said_with_its_file() {
-    let other = Authority::new().server("127.0.0.1");
+    let other = TestCa::new().server("127.0.0.1");
     for (name, text, why) in [
         ("cert.pem", Some(""), "it has no certificate"),
         ("key.pem", Some("garbage"), "it has no private key"),
@@ -79,12 +79,12 @@ async fn what_is_wrong_at_the_start_is_said_with_its_file() {
         ("key.pem", None, "cannot read"),
         ("clients.pem", Some("garbage"), "it has no certificate"),
     ] {
-        let world = World::asking(&Authority::new());
+        let scenario = TlsScenario::asking(&TestCa::new());
         match text {
-            Some(text) => world.write(name, text),
-            None => fs::remove_file(world.path(name)).unwrap(),
+            Some(text) => scenario.write(name, text),
+            None => fs::remove_file(scenario.path(name)).unwrap(),
         }
-        let error = world.build().await.err().unwrap();
+        let error = scenario.build().await.err().unwrap();
         let mut chain = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {
@@ -92,16 +92,16 @@ async fn what_is_wrong_at_the_start_is_said_with_its_file() {
             source = error.source();
         }
         assert!(chain.starts_with("cannot set up TLS: "), "{chain}");
-        assert!(chain.contains(&world.path(name).display().to_string()), "{chain}");
+        assert!(chain.contains(&scenario.path(name).display().to_string()), "{chain}");
         assert!(chain.contains(why), "{chain}");
     }
 }
 
 #[tokio::test]
 async fn a_metric_says_when_the_certificate_expires() {
-    let world = World::new();
-    let server = world.serve().await;
-    let at = world.metric(&server, "jreg_tls_certificate_expiry_timestamp_seconds").await;
+    let scenario = TlsScenario::new();
+    let server = scenario.serve().await;
+    let at = scenario.metric(&server, "jreg_tls_certificate_expiry_timestamp_seconds").await;
     // The year 4096, until which certificates of the test kit are good.
     assert!(at > 60e9, "{at}");
 }

@@ -7,7 +7,7 @@ use jreg_auth::{AccessToken, AccessTokenError, AccessTokenId, AccessTokenPermiss
 use jreg_registry::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, access_token_key, legacy_access_token_key,
 };
-use jreg_storage::{Clock, ErrorKind, Key, ListRequest, PutMode, Record, Store};
+use jreg_storage::{Clock, ErrorKind, Key, ListRequest, PutMode, Record, Store, SwapRetries};
 use quick_cache::sync::Cache;
 
 use super::credential_cache::TRUST_MAX;
@@ -17,8 +17,6 @@ const CACHED_MAX: usize = 8192;
 /// Maximum number of cached absent ids. They have a cache of their own: a client that invents ids must
 /// not evict the records.
 const ABSENT_CACHED_MAX: usize = 1024;
-/// Maximum attempts of a revocation that conflicts with other changes of the record.
-const ATTEMPTS_MAX: u32 = 5;
 /// Maximum number of access tokens of a registry.
 const ACCESS_TOKENS_MAX: usize = 100_000;
 
@@ -165,7 +163,8 @@ impl AccessTokenStore {
 
     /// Revokes a token, in all instances within [`TRUST_MAX`].
     pub async fn revoke(&self, id: &AccessTokenId) -> Result<AccessToken, AccessTokenStoreError> {
-        for _ in 0..ATTEMPTS_MAX {
+        let mut retries = SwapRetries::default();
+        while retries.next().await {
             let Some(stored) = self.read(id).await? else {
                 return Err(AccessTokenStoreError::Unknown(id.clone()));
             };

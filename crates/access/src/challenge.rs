@@ -1,47 +1,46 @@
-//! What a 401 tells the client to bring (RFC 7235 section 4.1, RFC 6750 section 3, distribution
-//! token specification).
+//! The `WWW-Authenticate` challenge of a 401 (RFC 7235 section 4.1, RFC 6750 section 3,
+//! distribution token specification).
 //!
-//! It names one scheme. With two, clients that are told Basic and Bearer at once ask for a password
-//! even where an anonymous token would do (docker), or take the first they find.
+//! A challenge names one scheme. Given both Basic and Bearer, clients ask for a password where an
+//! anonymous token would do (docker), or use whichever comes first.
 
 use jreg_auth::is_host;
 use jreg_oci::RepositoryName;
 
-use super::{Asker, Right};
+use super::{RequestInfo, Right};
 
-/// The longest description of a fault in a challenge.
+/// Maximum length of `error_description` in a challenge.
 const DESCRIPTION_CHARS_MAX: usize = 500;
 
-/// How clients get in.
+/// The authentication scheme that clients are told to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
-    /// With a password in each request.
+    /// A name and a password in each request.
     Basic,
-    /// With a token from this address; `None`: from `/token` of whatever host they came to.
+    /// A token from `realm`; `None`: from `/token` at the host of the request.
     Bearer {
-        /// The address.
         realm: Option<String>,
-        /// The name of this registry in tokens.
+        /// The audience of tokens for this registry.
         service: String,
     },
 }
 
-/// What was wrong with a token.
+/// Why a bearer token was not sufficient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenFault {
-    /// There was none.
+    /// The request had no token.
     Missing,
-    /// It is not good, or not any more.
+    /// The token is invalid or has expired.
     Invalid,
-    /// It is good for something else.
+    /// The token's scope does not cover the request.
     Scope,
 }
 
 impl Scheme {
-    /// The value of `WWW-Authenticate`. With a token that was refused it says `why`.
+    /// The value of `WWW-Authenticate`. For a rejected token, `why` becomes `error_description`.
     pub(super) fn challenge(
         &self,
-        asker: &Asker,
+        request_info: &RequestInfo,
         right: &Right,
         fault: TokenFault,
         why: &str,
@@ -49,7 +48,7 @@ impl Scheme {
         match self {
             Self::Basic => BASIC.to_owned(),
             Self::Bearer { realm, service } => {
-                let realm = realm.clone().unwrap_or_else(|| own_realm(asker));
+                let realm = realm.clone().unwrap_or_else(|| own_realm(request_info));
                 let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{service}\"");
                 if let Some(scope) = scope_of(right) {
                     challenge += &format!(",scope=\"{scope}\"");
@@ -68,18 +67,18 @@ impl Scheme {
     }
 }
 
-/// What asks for a password.
+/// The challenge of the Basic scheme.
 pub const BASIC: &str = "Basic realm=\"jreg\", charset=\"UTF-8\"";
 
-/// A text as an `error_description` (RFC 6750 section 3), without commas: some clients split there.
+/// `text` as an `error_description` (RFC 6750 section 3), without commas: some clients split there.
 fn described(text: &str) -> String {
     let fits = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | ',');
     text.chars().take(DESCRIPTION_CHARS_MAX).map(|c| if fits(c) { c } else { ' ' }).collect()
 }
 
-fn own_realm(asker: &Asker) -> String {
-    let host = asker.host.as_deref().filter(|host| is_host(host)).unwrap_or("localhost");
-    format!("{}://{host}/token", if asker.secure { "https" } else { "http" })
+fn own_realm(request_info: &RequestInfo) -> String {
+    let host = request_info.host.as_deref().filter(|host| is_host(host)).unwrap_or("localhost");
+    format!("{}://{host}/token", if request_info.secure { "https" } else { "http" })
 }
 
 fn scope_of(right: &Right) -> Option<String> {
@@ -101,8 +100,8 @@ mod tests {
 
     fn challenge(host: Option<&str>, right: &Right, fault: TokenFault) -> String {
         let scheme = Scheme::Bearer { realm: None, service: "jreg".to_owned() };
-        let asker = Asker { host: host.map(str::to_owned), ..Asker::default() };
-        scheme.challenge(&asker, right, fault, "alice may not \"push\", to")
+        let request_info = RequestInfo { host: host.map(str::to_owned), ..RequestInfo::default() };
+        scheme.challenge(&request_info, right, fault, "alice may not \"push\", to")
     }
 
     #[test]
@@ -121,18 +120,18 @@ mod tests {
     }
 
     #[test]
-    fn who_came_by_https_is_sent_on_by_https() {
+    fn an_https_client_gets_an_https_realm() {
         let scheme = Scheme::Bearer { realm: None, service: "jreg".to_owned() };
         let host = Some("registry.test".to_owned());
-        let asker = Asker { host, secure: true, ..Asker::default() };
+        let request_info = RequestInfo { host, secure: true, ..RequestInfo::default() };
         assert_eq!(
-            scheme.challenge(&asker, &Right::Enter, TokenFault::Missing, ""),
+            scheme.challenge(&request_info, &Right::Enter, TokenFault::Missing, ""),
             "Bearer realm=\"https://registry.test/token\",service=\"jreg\""
         );
     }
 
     #[test]
-    fn a_host_is_repeated_only_if_it_is_one() {
+    fn only_a_valid_host_is_used_in_the_realm() {
         let long = "h".repeat(300);
         for host in
             [None, Some(""), Some("a\"b"), Some("a/b"), Some("a b"), Some("a,b"), Some(&long)]

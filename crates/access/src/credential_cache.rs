@@ -1,4 +1,5 @@
-//! [`CredentialCache`]: what was verified a moment ago, so that hashes and signatures are paid for rarely.
+//! [`CredentialCache`]: cache of verified credentials, which saves password hashing and signature
+//! verification.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,42 +7,42 @@ use std::time::{Duration, SystemTime};
 use jreg_auth::{Credentials, Fingerprints};
 use quick_cache::sync::Cache;
 
-use super::Bearer;
+use super::Principal;
 
-/// How long what was verified is believed: so long after a access_token's token was revoked, or a user's
-/// password was changed on another machine, the old one may still be good.
+/// Maximum time that a verified credential is trusted. A revoked access token, or an old password,
+/// may still be accepted by another instance for this long.
 pub const TRUST_MAX: Duration = Duration::from_secs(60);
-/// The most credentials that are remembered.
-const REMEMBERED_MAX: usize = 8192;
+/// Maximum number of cached credentials.
+const CACHED_MAX: usize = 8192;
 
-/// What was verified, by a keyed hash of the credentials.
+/// Verified credentials, keyed by a keyed hash of the credentials.
 #[derive(Debug)]
 pub(super) struct CredentialCache {
     fingerprints: Fingerprints,
-    cache: Cache<[u8; 32], CachedCredentials>,
+    cache: Cache<[u8; 32], CachedPrincipal>,
 }
 
-/// What was found out, and how long it is good.
+/// The result of a verification, with its expiry.
 #[derive(Clone, Debug)]
-pub(super) struct CachedCredentials {
-    pub(super) bearer: Arc<Bearer>,
-    /// The state of the files that it was found by.
+pub(super) struct CachedPrincipal {
+    pub(super) principal: Arc<Principal>,
+    /// Generation of the htpasswd and policy files that the result is based on.
     pub(super) generation: u64,
-    /// Until when it is believed, on the clock that never goes back.
+    /// When the entry expires, in monotonic time.
     pub(super) until: Duration,
-    /// When the credentials themselves are over.
+    /// When the credentials themselves expire.
     pub(super) expires: Option<SystemTime>,
 }
 
 impl CredentialCache {
     pub(super) fn new(fingerprints: Fingerprints) -> Self {
-        Self { fingerprints, cache: Cache::new(REMEMBERED_MAX) }
+        Self { fingerprints, cache: Cache::new(CACHED_MAX) }
     }
 
-    /// The same for the same credentials, however they came.
+    /// Keyed hash of the credentials, independent of how they were sent.
     pub(super) fn fingerprint(&self, credentials: &Credentials) -> [u8; 32] {
         match credentials {
-            // Neither names nor passwords have control characters.
+            // The separator is unambiguous: neither names nor passwords contain control characters.
             Credentials::Basic { user, password } => {
                 self.fingerprints.of(format!("{user}\0{}", password.reveal()).as_bytes())
             }
@@ -49,14 +50,14 @@ impl CredentialCache {
         }
     }
 
-    /// What is remembered, if it is still good.
+    /// The cached result, if it has not expired.
     pub(super) fn get(
         &self,
         fingerprint: &[u8; 32],
         generation: u64,
         monotonic: Duration,
         now: SystemTime,
-    ) -> Option<CachedCredentials> {
+    ) -> Option<CachedPrincipal> {
         let found = self.cache.get(fingerprint)?;
         let is_good = found.generation == generation
             && monotonic < found.until
@@ -64,7 +65,7 @@ impl CredentialCache {
         is_good.then_some(found)
     }
 
-    pub(super) fn remember(&self, fingerprint: [u8; 32], remembered: CachedCredentials) {
-        self.cache.insert(fingerprint, remembered);
+    pub(super) fn insert(&self, fingerprint: [u8; 32], cached: CachedPrincipal) {
+        self.cache.insert(fingerprint, cached);
     }
 }

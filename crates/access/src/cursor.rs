@@ -1,10 +1,10 @@
-//! [`CatalogCursors`]: places in the catalog that a client may go on from but not read.
+//! [`CatalogCursors`]: encrypted catalog cursors, which a client can send back but not read.
 //!
-//! A page of the catalog looks through a bounded number of names. If a client may see none of them, the
-//! next page begins after a name that it must not learn. So that name is encrypted, with a key that all
-//! instances share: it is derived from the signing keys in the store, and any instance can open it. It
-//! is padded, so that not even its length shows. What it opens to is only a place: what is listed from
-//! there on is decided for the client who asks.
+//! A catalog page examines a bounded number of names. If the client may see none of them, the next
+//! page begins after a name that the client must not learn. The cursor therefore contains that name
+//! encrypted and padded, so that not even its length shows. The key is derived from the signing
+//! keys in the store, so every instance can decrypt it. A cursor grants nothing: each page checks
+//! the rights of its client again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use jreg_storage::{Clock, Store};
 use tokio::sync::OnceCell;
 
 use super::AuthError;
-use super::signing::{Signing, SigningError};
+use super::signing_keys::{SigningError, SigningKeys};
 
-/// Encrypts and decrypts cursors. The keys are read, or made, when they are needed first.
+/// Encrypts and decrypts cursors. The keys are read, or created, on first use.
 #[derive(Debug)]
 pub(super) struct CatalogCursors {
-    keys: OnceCell<Arc<Signing>>,
+    keys: OnceCell<Arc<SigningKeys>>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     rotation: Duration,
@@ -28,32 +28,33 @@ pub(super) struct CatalogCursors {
 }
 
 impl CatalogCursors {
-    /// Cursors by the signing keys of the token service, or by those in `store` if there is none. They
-    /// are rotated and kept as those of tokens are.
+    /// Uses the signing keys of the token service, or those in `store` if there is none. They are
+    /// rotated like those of tokens.
     pub(super) fn new(
-        signing: Option<Arc<Signing>>,
+        signing_keys: Option<Arc<SigningKeys>>,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         rotation: Duration,
         lifetime: Duration,
     ) -> Self {
-        Self { keys: OnceCell::new_with(signing), store, clock, rotation, lifetime }
+        Self { keys: OnceCell::new_with(signing_keys), store, clock, rotation, lifetime }
     }
 
-    /// A cursor to the place after a repository.
+    /// A cursor to the position after a repository.
     pub(super) async fn encrypt(&self, name: &RepositoryName) -> Result<String, AuthError> {
         let cursor = encrypt_cursor(&*self.keyring(None).await?, name);
         let reason = || "the cursor of the catalog cannot be encrypted".to_owned();
         cursor.ok_or_else(|| AuthError::Unavailable { reason: reason() })
     }
 
-    /// The repository that a cursor leads to; `None` if the text is none of ours, or its key is gone.
+    /// The repository that a cursor encodes; `None` if the cursor is invalid or its key has
+    /// expired.
     pub(super) async fn decrypt(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
         let Some(kid) = cursor_key_id(cursor) else { return Ok(None) };
         Ok(decrypt_cursor(&*self.keyring(Some(kid)).await?, cursor))
     }
 
-    /// Reads the keys again, if they were read before, and rotates them if it is time.
+    /// Reloads the keys, if they are loaded, and rotates them when due.
     pub(super) async fn refresh_keys(&self) -> Result<(), SigningError> {
         match self.keys.get() {
             Some(keys) => keys.refresh().await,
@@ -65,7 +66,9 @@ impl CatalogCursors {
         let unavailable = |error| AuthError::unavailable(&error);
         let open = || {
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-            async { Signing::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new) }
+            async {
+                SigningKeys::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new)
+            }
         };
         let keys = self.keys.get_or_try_init(open).await.map_err(unavailable)?;
         keys.with(kid).await.map_err(unavailable)

@@ -1,4 +1,4 @@
-//! [`Guard`]: finds out who asks, and what the policy says of it.
+//! [`AccessGuard`]: authenticates requests and evaluates the policy.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,58 +20,58 @@ use jreg_telemetry::metrics::Metrics;
 
 use super::access_tokens::AccessTokenStore;
 use super::challenge::{Scheme, TokenFault};
-use super::credential_cache::{CachedCredentials, CredentialCache, TRUST_MAX};
+use super::credential_cache::{CachedPrincipal, CredentialCache, TRUST_MAX};
 use super::cursor::CatalogCursors;
-use super::failures::{Early, Failures, Guess};
-use super::hasher::PasswordHasher;
-use super::issuers::{Fetch, Issuers};
-use super::signing::{Signing, SigningError};
+use super::issuer_keys::{IssuerKeys, JwksFetcher};
+use super::login_throttle::{FailedLogin, LoginThrottle, LoginThrottled};
+use super::password_hasher::PasswordHasher;
+use super::signing_keys::{SigningError, SigningKeys};
 use super::{
-    Asker, AuthContext, AuthError, Authorizer, Bearer, Credentialed, OwnGrants, RefusedAccess,
-    Right,
+    AuthContext, AuthError, Authorizer, CredentialState, Principal, PrincipalGrants, RefusedAccess,
+    RequestInfo, Right,
 };
 
-/// How often the files are looked at.
+/// Interval between checks for changed files.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
-/// How many decisions of a listing are made before others get a turn.
+/// Number of policy decisions in a listing before the task yields.
 const DECISIONS_PER_TURN: usize = 8;
-/// What stands for the name in the count of invented access tokens. No user can have it.
+/// The name under which unknown access tokens are counted. No user can have it.
 const UNKNOWN_TOKENS: &str = "\0access token";
-/// The issuer of our own tokens.
+/// The issuer of this registry's own tokens.
 const OURSELVES: &str = "jreg";
 
-/// What an operator can set about authentication and authorization.
+/// Options of authentication and authorization.
 #[derive(Clone, Debug)]
-pub struct GuardOptions {
-    /// The file of users and their passwords.
+pub struct AccessGuardOptions {
+    /// The htpasswd file.
     pub htpasswd: Option<PathBuf>,
-    /// The file of rules.
+    /// The policy file.
     pub policy: Option<PathBuf>,
     /// Whether anonymous clients may pull.
     pub anonymous_pull: bool,
-    /// Whether clients log in for tokens.
+    /// Whether this registry issues tokens.
     pub token_service: bool,
-    /// The token service, if it is another one.
+    /// URL of an external token service.
     pub token_realm: Option<String>,
-    /// The name of this registry in tokens.
+    /// The audience of tokens for this registry.
     pub token_audience: String,
-    /// How long a token is good.
+    /// Lifetime of a token.
     pub token_lifetime: Duration,
-    /// How long a refresh token is.
+    /// Lifetime of a refresh token.
     pub refresh_lifetime: Duration,
-    /// How often there is another key for tokens.
+    /// Interval between rotations of the signing key.
     pub key_rotation: Duration,
-    /// The address by which clients reach the registry.
+    /// The URL by which clients reach the registry.
     pub public_url: Option<String>,
-    /// How many logins may fail before the next are delayed.
+    /// Number of failed logins before throttling begins.
     pub login_failures_free: u32,
-    /// The longest delay.
+    /// Maximum delay of a throttled login.
     pub login_delay_max: Duration,
 }
 
-/// Who keeps a registry whose clients are asked who they are.
+/// Authorizer backed by htpasswd, access tokens, issuers and the policy file.
 #[derive(Debug)]
-pub struct Guard {
+pub struct AccessGuard {
     pub(super) scheme: Scheme,
     pub(super) service: String,
     pub(super) lifetime: Duration,
@@ -79,12 +79,12 @@ pub struct Guard {
     users: Option<ReloadedFiles<Htpasswd>>,
     policy: PolicySource,
     access_tokens: Arc<AccessTokenStore>,
-    pub(super) signing: Option<Arc<Signing>>,
+    pub(super) signing_keys: Option<Arc<SigningKeys>>,
     cursors: CatalogCursors,
-    issuers: Issuers,
+    issuer_keys: IssuerKeys,
     credentials: CredentialCache,
-    hasher: PasswordHasher,
-    failures: Failures,
+    password_hasher: PasswordHasher,
+    login_throttle: LoginThrottle,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -95,68 +95,67 @@ enum PolicySource {
     Fixed(Arc<Policy>),
 }
 
-/// Why there can be no guard.
+/// Why an [`AccessGuard`] cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum GuardError {
-    /// A file cannot be used.
+pub enum AccessGuardError {
     #[error(transparent)]
     File(#[from] FileError),
-    /// The keys for tokens cannot be read or made.
     #[error("cannot read the token signing keys from the store")]
-    Signing(#[from] SigningError),
-    /// The operating system gives no random numbers.
+    SigningKeys(#[from] SigningError),
     #[error("the operating system provides no random numbers")]
     Random,
-    /// Nothing could be fetched.
     #[error("cannot set up the HTTP client for the keys of issuers")]
-    Fetch(#[from] super::FetchError),
-    /// A task ended.
+    JwksFetcher(#[from] super::JwksFetchError),
+    /// A blocking task panicked.
     #[error("cannot read the files")]
     Task(#[source] io::Error),
 }
 
-/// What credentials turned out to be, and how long that is good.
+/// The principal that credentials belong to, and how long that may be cached.
 #[derive(Clone, Debug)]
 pub(super) struct VerifiedIdentity {
-    pub(super) bearer: Bearer,
+    pub(super) principal: Principal,
     pub(super) until: Duration,
     pub(super) expires: Option<SystemTime>,
 }
 
-impl From<Early> for AuthError {
-    fn from(early: Early) -> Self {
+impl From<LoginThrottled> for AuthError {
+    fn from(early: LoginThrottled) -> Self {
         Self::Throttled { wait: early.wait }
     }
 }
 
-impl Guard {
-    /// A guard as the options say, with what is kept in `store`.
+impl AccessGuard {
+    /// Opens the authorizer. Access tokens and signing keys are in `store`.
     ///
     /// # Errors
     ///
-    /// [`GuardError`].
+    /// [`AccessGuardError`].
     pub async fn open(
-        options: GuardOptions,
+        options: AccessGuardOptions,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-        fetch: Arc<dyn Fetch>,
+        fetch: Arc<dyn JwksFetcher>,
         access_tokens: Arc<AccessTokenStore>,
-    ) -> Result<Self, GuardError> {
+    ) -> Result<Self, AccessGuardError> {
         let files = options.clone();
         let opening = tokio::task::spawn_blocking(move || (users(&files), policy(&files)));
-        let (users, policy) = opening.await.map_err(|error| GuardError::Task(error.into()))?;
+        let (users, policy) =
+            opening.await.map_err(|error| AccessGuardError::Task(error.into()))?;
         let issues = options.token_service && options.token_realm.is_none();
         let lifetime = options.token_lifetime.max(options.refresh_lifetime);
-        let signing = match issues {
+        let signing_keys = match issues {
             true => {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
-                Some(Arc::new(Signing::open(store, clock, options.key_rotation, lifetime).await?))
+                Some(Arc::new(
+                    SigningKeys::open(store, clock, options.key_rotation, lifetime).await?,
+                ))
             }
             false => None,
         };
         let cursors = CatalogCursors::new(
-            signing.clone(),
+            signing_keys.clone(),
             Arc::clone(&store),
             Arc::clone(&clock),
             options.key_rotation,
@@ -171,11 +170,11 @@ impl Guard {
             users: users?,
             policy: policy?,
             access_tokens,
-            signing,
-            issuers: Issuers::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
-            credentials: CredentialCache::new(Fingerprints::new().ok_or(GuardError::Random)?),
-            hasher: PasswordHasher::new(),
-            failures: Failures::new(
+            signing_keys,
+            issuer_keys: IssuerKeys::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
+            credentials: CredentialCache::new(Fingerprints::new().ok_or(AccessGuardError::Random)?),
+            password_hasher: PasswordHasher::new(),
+            login_throttle: LoginThrottle::new(
                 options.login_failures_free,
                 options.login_delay_max,
                 Arc::clone(&clock),
@@ -185,7 +184,7 @@ impl Guard {
         })
     }
 
-    /// Looks whether the files have changed. Blocks as a disk does.
+    /// Reloads the files that have changed. Blocks on disk I/O.
     pub fn reload(&self) {
         if let Some(users) = &self.users {
             self.count_reload("htpasswd", users.reload());
@@ -203,27 +202,26 @@ impl Guard {
         }
     }
 
-    /// Reads the keys for tokens and cursors of the catalog again, and replaces the one that signs if
-    /// it is time.
+    /// Reloads the keys of tokens and catalog cursors, and rotates the signing key when due.
     pub async fn refresh_keys(&self) {
-        // The token service and the cursors have the same keys.
+        // The token service and the cursors share the keys.
         if let Err(error) = self.cursors.refresh_keys().await {
             let error = error_chain(&error);
             tracing::warn!(error, "cannot read the token signing keys; retrying later");
         }
     }
 
-    /// How many times a password was compared with a hash.
+    /// Number of passwords compared with a hash.
     pub fn compared(&self) -> u64 {
-        self.hasher.compared()
+        self.password_hasher.compared()
     }
 
-    /// How the time for hashing passwords is used.
+    /// Use of the password hashing budget.
     pub fn hashing(&self) -> jreg_registry::BudgetUsage {
-        self.hasher.usage()
+        self.password_hasher.usage()
     }
 
-    /// The policy that holds now.
+    /// The current policy.
     pub(super) fn policy(&self) -> Arc<Policy> {
         match &self.policy {
             PolicySource::File(policy) => policy.get(),
@@ -231,7 +229,7 @@ impl Guard {
         }
     }
 
-    /// Counts the changes of the files together.
+    /// Sum of the generations of all files.
     fn generation(&self) -> u64 {
         let users = self.users.as_ref().map_or(0, ReloadedFiles::generation);
         let policy = match &self.policy {
@@ -241,57 +239,59 @@ impl Guard {
         users.wrapping_add(policy)
     }
 
-    /// What a header says.
+    /// Authenticates an `Authorization` header.
     async fn verified(
         &self,
         header: &[u8],
         from: Option<Network>,
-    ) -> Result<Arc<Bearer>, AuthError> {
+    ) -> Result<Arc<Principal>, AuthError> {
         let credentials = Credentials::parse(header);
         let credentials = credentials.map_err(|error| {
             self.metrics.count_auth("none", "malformed");
             AuthError::invalid(error.to_string())
         })?;
-        self.recognise(&credentials, from).await.map(|remembered| remembered.bearer)
+        self.authenticate(&credentials, from).await.map(|cached| cached.principal)
     }
 
-    /// Whose credentials these are, from memory if that was found out a moment ago. Who asks from
-    /// where too many guesses came has to wait.
-    pub(super) async fn recognise(
+    /// The principal of these credentials, from the cache where possible. Throttles addresses with
+    /// too many failed logins.
+    pub(super) async fn authenticate(
         &self,
         credentials: &Credentials,
         from: Option<Network>,
-    ) -> Result<CachedCredentials, AuthError> {
-        let found = self.recognise_in_time(credentials, from).await;
+    ) -> Result<CachedPrincipal, AuthError> {
+        let found = self.authenticate_throttled(credentials, from).await;
         if matches!(found, Err(AuthError::Throttled { .. })) {
             self.metrics.count_auth(kind_of(credentials), "throttled");
         }
         found
     }
 
-    async fn recognise_in_time(
+    async fn authenticate_throttled(
         &self,
         credentials: &Credentials,
         from: Option<Network>,
-    ) -> Result<CachedCredentials, AuthError> {
-        let guessed = guessed_name(credentials, &self.policy());
-        if let Some(name) = guessed {
-            self.failures.check(from, name)?;
+    ) -> Result<CachedPrincipal, AuthError> {
+        let throttled = throttled_name(credentials, &self.policy());
+        if let Some(name) = throttled {
+            self.login_throttle.check(from, name)?;
         }
         let fingerprint = self.credentials.fingerprint(credentials);
-        let remembered = || {
+        let cached = || {
             let (monotonic, now) = (self.clock.monotonic(), self.clock.now());
             self.credentials.get(&fingerprint, self.generation(), monotonic, now)
         };
-        if let Some(remembered) = remembered() {
+        if let Some(cached) = cached() {
             self.metrics.count_auth(kind_of(credentials), "cached");
-            return Ok(remembered);
+            return Ok(cached);
         }
-        // Before the files are looked into: what changes meanwhile is not missed.
+        // Read before the files, so that a concurrent change invalidates the cached result.
         let generation = self.generation();
-        let attempt = match guessed {
+        let attempt = match throttled {
             Some(name) => {
-                self.failures.begin(from, name, Guess { fingerprint, generation }).await?
+                self.login_throttle
+                    .begin(from, name, FailedLogin { fingerprint, generation })
+                    .await?
             }
             None => None,
         };
@@ -301,26 +301,26 @@ impl Guard {
             self.metrics.count_auth(kind_of(credentials), "refused");
             return Err(wrong_password());
         }
-        let known = || remembered().is_some();
+        let known = || cached().is_some();
         let found = self.find(credentials, from, fingerprint, known).await;
         match (attempt, &found) {
-            (Some(attempt), Ok(_)) => attempt.succeeded(),
+            (Some(attempt), Ok(_)) => attempt.record_success(),
             (Some(attempt), Err(AuthError::Busy | AuthError::Unavailable { .. })) => {
-                attempt.given_up()
+                attempt.cancel()
             }
             (attempt, _) => drop(attempt),
         }
         let found = found?;
-        if let Some(remembered) = remembered() {
-            return Ok(remembered);
+        if let Some(cached) = cached() {
+            return Ok(cached);
         }
-        let VerifiedIdentity { bearer, until, expires } = found;
-        let remembered = CachedCredentials { bearer: Arc::new(bearer), generation, until, expires };
-        self.credentials.remember(fingerprint, remembered.clone());
-        Ok(remembered)
+        let VerifiedIdentity { principal, until, expires } = found;
+        let cached = CachedPrincipal { principal: Arc::new(principal), generation, until, expires };
+        self.credentials.insert(fingerprint, cached.clone());
+        Ok(cached)
     }
 
-    /// Finds out whose credentials these are.
+    /// Verifies credentials.
     async fn find(
         &self,
         credentials: &Credentials,
@@ -354,17 +354,18 @@ impl Guard {
         let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
         let comparison = users.to_compare(user);
         let password_fingerprint = comparison.fingerprint();
-        let verified = self.hasher.verify(comparison, password.clone(), known).await;
+        let verified = self.password_hasher.verify(comparison, password.clone(), known).await;
         if !verified.map_err(|_| AuthError::Busy)? {
             return Err(wrong_password());
         }
         let identity = Identity::named(user, IdentitySource::Htpasswd);
-        let bearer = Bearer { password: password_fingerprint, ..Bearer::of(identity) };
-        Ok(VerifiedIdentity { bearer, until: self.trusted_until(), expires: None })
+        let principal =
+            Principal { password: password_fingerprint, ..Principal::from_identity(identity) };
+        Ok(VerifiedIdentity { principal, until: self.trusted_until(), expires: None })
     }
 
-    /// The identity of an access token. One that is not remembered costs a read of the store, so
-    /// clients that invent them are throttled; those that are remembered are not.
+    /// Verifies an access token. One that is not cached costs a store read, so unknown tokens are
+    /// throttled; cached tokens are not.
     async fn of_access_token(
         &self,
         token: &Secret,
@@ -376,7 +377,7 @@ impl Guard {
         let known = match self.access_tokens.cached(&token.id) {
             Some(known) => known,
             None => {
-                self.failures.check(from, UNKNOWN_TOKENS)?;
+                self.login_throttle.check(from, UNKNOWN_TOKENS)?;
                 self.access_tokens
                     .get(&token.id)
                     .await
@@ -387,8 +388,8 @@ impl Guard {
         let Some(access_token) =
             known.access_token.filter(|access_token| access_token.is_token(&token))
         else {
-            let guess = Guess { fingerprint, generation: 0 };
-            self.failures.count(from, UNKNOWN_TOKENS, guess);
+            let failed = FailedLogin { fingerprint, generation: 0 };
+            self.login_throttle.count(from, UNKNOWN_TOKENS, failed);
             return Err(invalid("unknown access token"));
         };
         if !access_token.is_valid(self.clock.now()) {
@@ -396,63 +397,67 @@ impl Guard {
         }
         let identity = access_token.identity(&token.id);
         let expires = access_token.expires.and_then(moment);
-        let bearer =
-            Bearer { grants: OwnGrants::AccessToken(access_token), ..Bearer::of(identity) };
-        Ok(VerifiedIdentity { bearer, until: known.until, expires })
+        let principal = Principal {
+            grants: PrincipalGrants::AccessToken(access_token),
+            ..Principal::from_identity(identity)
+        };
+        Ok(VerifiedIdentity { principal, until: known.until, expires })
     }
 
     async fn of_token(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
         let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
-        if self.signing.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
+        if self.signing_keys.is_none() || parsed.issuer().is_none_or(|issuer| issuer != OURSELVES) {
             return self.of_issuer(token).await;
         }
         let claims = self.own_claims(&parsed, TokenKind::Access).await?;
         let scope = TokenScope::of_entries(&claims.access);
         let expires = moment(claims.exp);
-        let found = self.standing(claims).await?;
-        let bearer = Bearer { scope: Some(scope), ..found.bearer };
-        Ok(VerifiedIdentity { bearer, expires, ..found })
+        let found = self.current_identity(claims).await?;
+        let principal = Principal { scope: Some(scope), ..found.principal };
+        Ok(VerifiedIdentity { principal, expires, ..found })
     }
 
-    /// What a token of ours says.
+    /// The verified claims of one of this registry's own tokens.
     pub(super) async fn own_claims(
         &self,
         token: &UnverifiedToken<'_>,
         kind: TokenKind,
     ) -> Result<TokenClaims, AuthError> {
-        let Some(signing) = &self.signing else {
+        let Some(signing_keys) = &self.signing_keys else {
             return Err(AuthError::invalid("no tokens are issued here"));
         };
         let keys =
-            signing.with(token.kid()).await.map_err(|error| AuthError::unavailable(&error))?;
+            signing_keys.with(token.kid()).await.map_err(|error| AuthError::unavailable(&error))?;
         let claims = keys.verify(token, kind, &self.service, self.clock.now());
         claims.map_err(|error| AuthError::invalid(error.to_string()))
     }
 
-    /// Whether whoever got a token of ours would still be let in.
-    pub(super) async fn standing(
+    /// The principal of an own token as of now: whether its user or access token is still allowed.
+    pub(super) async fn current_identity(
         &self,
         claims: TokenClaims,
     ) -> Result<VerifiedIdentity, AuthError> {
-        let gone = || AuthError::invalid("the identity of the token is not allowed any more");
+        let not_allowed =
+            || AuthError::invalid("the identity of the token is not allowed any more");
         let until = self.trusted_until();
         let Some(named) = claims.identity else {
-            let bearer = Bearer { shown: true, ..Bearer::nobody() };
-            return Ok(VerifiedIdentity { bearer, until, expires: None });
+            let principal = Principal { shown: true, ..Principal::anonymous() };
+            return Ok(VerifiedIdentity { principal, until, expires: None });
         };
         let NamedIdentity { source, name, .. } = &named;
-        let mut found = VerifiedIdentity { bearer: Bearer::nobody(), until, expires: None };
+        let mut found =
+            VerifiedIdentity { principal: Principal::anonymous(), until, expires: None };
         match source {
             IdentitySource::Htpasswd => {
                 let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
                 let now = users.get(name).map(jreg_auth::HtpasswdEntry::fingerprint);
                 if now.is_none() || now != claims.password {
-                    return Err(gone());
+                    return Err(not_allowed());
                 }
             }
             IdentitySource::AccessToken(id) => {
-                let id = id.parse().map_err(|_| gone())?;
+                let id = id.parse().map_err(|_| not_allowed())?;
                 let known = self
                     .access_tokens
                     .get(&id)
@@ -465,19 +470,20 @@ impl Guard {
                     .access_token
                     .filter(|access_token| access_token.is_valid(self.clock.now()));
                 let access_token = access_token.filter(|access_token| is_same(access_token));
-                found.bearer.grants = OwnGrants::AccessToken(access_token.ok_or_else(gone)?);
+                found.principal.grants =
+                    PrincipalGrants::AccessToken(access_token.ok_or_else(not_allowed)?);
                 found.until = known.until;
             }
             IdentitySource::Issuer(issuer) => {
                 if !self.policy().issuers().iter().any(|of| of.name() == issuer) {
-                    return Err(gone());
+                    return Err(not_allowed());
                 }
             }
             IdentitySource::Certificate => {}
         }
         let password = claims.password;
         let identity = Identity::Named(Box::new(named));
-        found.bearer = Bearer { identity, shown: true, password, ..found.bearer };
+        found.principal = Principal { identity, shown: true, password, ..found.principal };
         Ok(found)
     }
 
@@ -489,24 +495,24 @@ impl Guard {
         let issuer =
             issuer.ok_or_else(|| AuthError::invalid("the token's issuer is not trusted"))?;
         let keys = self
-            .issuers
+            .issuer_keys
             .keys(issuer, &parsed)
             .await
             .map_err(|error| AuthError::unavailable(&error))?;
         let verified = issuer.verify(&parsed, &keys, self.clock.now());
         let (identity, access, until) =
             verified.map_err(|error| AuthError::invalid(error.to_string()))?;
-        let grants = access.map_or(OwnGrants::Nothing, OwnGrants::Access);
-        let bearer = Bearer { grants, ..Bearer::of(identity) };
+        let grants = access.map_or(PrincipalGrants::Nothing, PrincipalGrants::Access);
+        let principal = Principal { grants, ..Principal::from_identity(identity) };
         let expires = moment(until);
-        Ok(VerifiedIdentity { bearer, until: self.trusted_until(), expires })
+        Ok(VerifiedIdentity { principal, until: self.trusted_until(), expires })
     }
 
     fn trusted_until(&self) -> Duration {
         self.clock.monotonic() + TRUST_MAX
     }
 
-    /// What the policy is asked of somebody.
+    /// The policy query for an identity.
     fn query<'a>(
         &self,
         auth: &'a AuthContext,
@@ -514,24 +520,26 @@ impl Guard {
         repository: Option<&'a RepositoryName>,
         tag: QueryTag<'a>,
     ) -> PolicyQuery<'a> {
-        let AuthContext { bearer, asker } = auth;
+        let AuthContext { principal, request_info } = auth;
         PolicyQuery {
-            identity: &bearer.identity,
-            certificate: asker.certificate.as_deref(),
+            identity: &principal.identity,
+            certificate: request_info.certificate.as_deref(),
             action,
             repository,
             tag,
-            address: asker.peer.map(|peer| peer.ip().to_canonical()),
+            address: request_info.peer.map(|peer| peer.ip().to_canonical()),
             now: self.clock.now(),
         }
     }
 
-    /// What a policy says of somebody, with what their credentials grant.
+    /// The policy evaluation for a principal, including the grants of its credentials.
     fn evaluation<'a>(&self, policy: &'a Policy, auth: &'a AuthContext) -> PolicyEvaluation<'a> {
-        let grants = match &auth.bearer.grants {
-            OwnGrants::Nothing => CredentialGrants::None,
-            OwnGrants::AccessToken(access_token) => CredentialGrants::AccessToken(access_token),
-            OwnGrants::Access(scope) => CredentialGrants::Access(scope),
+        let grants = match &auth.principal.grants {
+            PrincipalGrants::Nothing => CredentialGrants::None,
+            PrincipalGrants::AccessToken(access_token) => {
+                CredentialGrants::AccessToken(access_token)
+            }
+            PrincipalGrants::Access(scope) => CredentialGrants::Access(scope),
         };
         let query = self.query(auth, AccessAction::Pull, None, QueryTag::No);
         PolicyEvaluation::new(policy, query, grants)
@@ -547,7 +555,7 @@ impl Guard {
         self.evaluation(&self.policy(), auth).decide(action, repository, tag)
     }
 
-    /// The same for every tag that the request names: all must be allowed.
+    /// Decides for every tag that the request names: all must be allowed.
     fn decide_all(
         &self,
         auth: &AuthContext,
@@ -557,7 +565,7 @@ impl Guard {
         let policy = self.policy();
         let mut evaluation = self.evaluation(&policy, auth);
         let mut last = None;
-        for tag in &auth.asker.tags {
+        for tag in &auth.request_info.tags {
             let decision = evaluation.decide(action, repository, QueryTag::Is(tag.as_str()));
             if !decision.allowed {
                 return decision;
@@ -567,8 +575,7 @@ impl Guard {
         last.unwrap_or_else(|| evaluation.decide(action, repository, QueryTag::No))
     }
 
-    /// What of a scope the policy allows, whatever the tags. Others get a turn between any two
-    /// decisions.
+    /// The part of `scope` that the policy allows, regardless of tags. Yields between decisions.
     pub(super) async fn narrowed(&self, auth: &AuthContext, scope: &TokenScope) -> TokenScope {
         let policy = self.policy();
         let mut evaluation = self.evaluation(&policy, auth);
@@ -584,15 +591,15 @@ impl Guard {
 
     fn deny(&self, auth: &AuthContext, right: &Right, reason: &DecisionReason) -> AuthError {
         let reason = reason.to_string();
-        let Bearer { identity, shown, .. } = &*auth.bearer;
+        let Principal { identity, shown, .. } = &*auth.principal;
         if *identity == Identity::Anonymous {
             let (fault, by) = match shown {
-                true => (TokenFault::Scope, Credentialed::as_identity(identity)),
-                false => (TokenFault::Missing, Credentialed::No),
+                true => (TokenFault::Scope, CredentialState::as_identity(identity)),
+                false => (TokenFault::Missing, CredentialState::No),
             };
-            return self.challenged(&auth.asker, right, fault, by, reason);
+            return self.challenged(&auth.request_info, right, fault, by, reason);
         }
-        let access = RefusedAccess::new(Credentialed::as_identity(identity), right);
+        let access = RefusedAccess::new(CredentialState::as_identity(identity), right);
         match right {
             Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
                 AuthError::Hidden { name: name.clone(), access, reason }
@@ -603,40 +610,44 @@ impl Guard {
         }
     }
 
-    /// Asks for credentials, or for others.
+    /// An authentication challenge, for missing or for insufficient credentials.
     fn challenged(
         &self,
-        asker: &Asker,
+        request_info: &RequestInfo,
         right: &Right,
         fault: TokenFault,
-        by: Credentialed,
+        by: CredentialState,
         reason: String,
     ) -> AuthError {
         let access = RefusedAccess::new(by, right);
-        let challenge = self.scheme.challenge(asker, right, fault, &access.to_string());
+        let challenge = self.scheme.challenge(request_info, right, fault, &access.to_string());
         AuthError::Unauthenticated { challenge: Some(challenge), access, reason }
     }
 }
 
 #[async_trait]
-impl Authorizer for Guard {
-    async fn identify(&self, asker: Asker, right: &Right) -> Result<AuthContext, AuthError> {
-        let mut headers = asker.headers.get_all(header::AUTHORIZATION).iter();
+impl Authorizer for AccessGuard {
+    async fn identify(
+        &self,
+        request_info: RequestInfo,
+        right: &Right,
+    ) -> Result<AuthContext, AuthError> {
+        let mut headers = request_info.headers.get_all(header::AUTHORIZATION).iter();
         let verified = match (headers.next(), headers.next()) {
             (None, _) => {
-                let identity = asker.certificate.as_ref().and_then(|of| of.identity());
-                Ok(Arc::new(identity.map_or_else(Bearer::nobody, Bearer::of)))
+                let identity = request_info.certificate.as_ref().and_then(|of| of.identity());
+                Ok(Arc::new(identity.map_or_else(Principal::anonymous, Principal::from_identity)))
             }
-            (Some(header), None) => self.verified(header.as_bytes(), asker.network()).await,
+            (Some(header), None) => self.verified(header.as_bytes(), request_info.network()).await,
             (Some(_), Some(_)) => {
                 Err(AuthError::invalid("there are several Authorization headers"))
             }
         };
-        match verified.and_then(|bearer| with_certificate(bearer, &asker)) {
-            Ok(bearer) => Ok(AuthContext::new(bearer, asker)),
+        match verified.and_then(|principal| with_certificate(principal, &request_info)) {
+            Ok(principal) => Ok(AuthContext::new(principal, request_info)),
             Err(error) => Err(error.needed_for(|reason| {
-                let (fault, by) = (TokenFault::Invalid, Credentialed::Invalid);
-                self.challenged(&asker, right, fault, by, reason)
+                let (fault, by) = (TokenFault::Invalid, CredentialState::Invalid);
+                self.challenged(&request_info, right, fault, by, reason)
             })),
         }
     }
@@ -645,20 +656,20 @@ impl Authorizer for Guard {
         self.cursors.encrypt(name).await
     }
 
-    async fn catalog_place(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
+    async fn open_catalog_cursor(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
         self.cursors.decrypt(cursor).await
     }
 
     fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
         let Some((action, name)) = action_of(right) else {
-            // Even where anybody may pull: clients learn only here that they can log in.
-            return match auth.bearer.shown {
+            // Also with anonymous pull: a client learns only here that it can log in.
+            return match auth.principal.shown {
                 true => Ok(DecisionReason::Credentials("credentials were shown".to_owned())),
                 false => Err(self.deny(auth, right, &DecisionReason::NoRule)),
             };
         };
         let decision = match right {
-            // The tags of the request are not about another repository.
+            // The tags of the request belong to another repository.
             Right::See(_) | Right::Mount(_) => self.decide(auth, action, name, QueryTag::No),
             _ => self.decide_all(auth, action, name),
         };
@@ -701,8 +712,8 @@ impl Authorizer for Guard {
     }
 
     async fn visible(&self, auth: &AuthContext, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
-        // A token for the catalog shows whatever its holder may pull.
-        let scope = auth.bearer.scope.as_ref();
+        // A token for the catalog shows every repository that its principal may pull.
+        let scope = auth.principal.scope.as_ref();
         if scope.is_some_and(|scope| !scope.allows(AccessAction::List, None)) {
             return Vec::new();
         }
@@ -726,8 +737,8 @@ impl Authorizer for Guard {
     }
 }
 
-impl Guard {
-    /// What a decision of the policy comes to with what the credentials are narrowed to.
+impl AccessGuard {
+    /// Combines a policy decision with the scope of the credentials.
     fn settle(
         &self,
         auth: &AuthContext,
@@ -740,17 +751,17 @@ impl Guard {
         if is_within_scope(auth, right) {
             return Ok(decision.reason);
         }
-        let by = Credentialed::Narrowed(auth.bearer.identity.to_string());
+        let by = CredentialState::Narrowed(auth.principal.identity.to_string());
         let reason = DecisionReason::TokenScope.to_string();
-        Err(self.challenged(&auth.asker, right, TokenFault::Scope, by, reason))
+        Err(self.challenged(&auth.request_info, right, TokenFault::Scope, by, reason))
     }
 }
 
-/// Whether what the credentials are narrowed to has a right.
+/// Whether the scope of the credentials covers a right.
 fn is_within_scope(auth: &AuthContext, right: &Right) -> bool {
-    match (&auth.bearer.scope, right) {
+    match (&auth.principal.scope, right) {
         (None, _) => true,
-        // A token for the catalog shows whatever its holder may pull.
+        // A token for the catalog shows every repository that its principal may pull.
         (Some(scope), Right::See(_)) => scope.allows(AccessAction::List, None),
         (Some(scope), _) => {
             action_of(right).is_some_and(|(action, name)| scope.allows(action, name))
@@ -758,7 +769,7 @@ fn is_within_scope(auth: &AuthContext, right: &Right) -> bool {
     }
 }
 
-/// What a right is in the words of the policy; `None`: to enter, for which no rule is asked.
+/// The policy action of a right; `None`: [`Right::Enter`], to which no rule applies.
 fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
     match right {
         Right::Enter => None,
@@ -770,13 +781,13 @@ fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
     }
 }
 
-fn users(options: &GuardOptions) -> Result<Option<ReloadedFiles<Htpasswd>>, FileError> {
+fn users(options: &AccessGuardOptions) -> Result<Option<ReloadedFiles<Htpasswd>>, FileError> {
     let parse = |text: &str| Htpasswd::parse(text).map_err(|error| error.to_string());
     let open = |path: &PathBuf| ReloadedFiles::open(path, jreg_auth::FILE_BYTES_MAX, parse);
     options.htpasswd.as_ref().map(open).transpose()
 }
 
-fn policy(options: &GuardOptions) -> Result<PolicySource, FileError> {
+fn policy(options: &AccessGuardOptions) -> Result<PolicySource, FileError> {
     let anonymous = options.anonymous_pull;
     let completed = move |policy: Policy| match anonymous {
         true => policy.with_anonymous_pull(),
@@ -790,7 +801,7 @@ fn policy(options: &GuardOptions) -> Result<PolicySource, FileError> {
     Ok(PolicySource::File(ReloadedFiles::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
 }
 
-fn scheme(options: &GuardOptions) -> Scheme {
+fn scheme(options: &AccessGuardOptions) -> Scheme {
     let service = options.token_audience.clone();
     let own = options.public_url.as_ref().map(|url| format!("{url}/token"));
     match &options.token_realm {
@@ -800,35 +811,38 @@ fn scheme(options: &GuardOptions) -> Scheme {
     }
 }
 
-/// A moment; `None`: so late that nothing reaches it.
+/// A point in time; `None`: beyond the representable range.
 fn moment(seconds: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// A token that was issued for a client certificate is good only on connections with one of the same
-/// name, whatever the rules are about.
-fn with_certificate(bearer: Arc<Bearer>, asker: &Asker) -> Result<Arc<Bearer>, AuthError> {
-    let is_certificates = matches!(&bearer.identity,
+/// A token issued for a client certificate is valid only on connections whose certificate has the
+/// same name, whatever the policy says.
+fn with_certificate(
+    principal: Arc<Principal>,
+    request_info: &RequestInfo,
+) -> Result<Arc<Principal>, AuthError> {
+    let is_certificates = matches!(&principal.identity,
         Identity::Named(named) if named.source == IdentitySource::Certificate);
-    let shown = asker.certificate.as_ref().and_then(|of| of.identity());
-    if is_certificates && shown.as_ref().and_then(Identity::name) != bearer.identity.name() {
+    let shown = request_info.certificate.as_ref().and_then(|of| of.identity());
+    if is_certificates && shown.as_ref().and_then(Identity::name) != principal.identity.name() {
         let reason = "the token was issued for a client certificate that the connection lacks";
         return Err(AuthError::invalid(reason));
     }
-    Ok(bearer)
+    Ok(principal)
 }
 
 fn wrong_password() -> AuthError {
     AuthError::invalid("unknown user or wrong password")
 }
 
-/// Three parts of base64url of which the first begins like a JSON object.
+/// Whether it has three parts, of which the first is base64url of the beginning of a JSON object.
 fn is_like_jwt(password: &str) -> bool {
     password.starts_with("eyJ") && password.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
-/// The name whose password somebody may be guessing with these.
-fn guessed_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a str> {
+/// The name under which failed logins with these credentials are counted.
+fn throttled_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a str> {
     match credentials {
         Credentials::Basic { user, password } => {
             let password = password.reveal();
@@ -840,7 +854,7 @@ fn guessed_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a
     }
 }
 
-/// What kind of credentials these are, for the metrics.
+/// The kind of credentials, for the metrics.
 fn kind_of(credentials: &Credentials) -> &'static str {
     match credentials {
         Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret)
@@ -870,14 +884,16 @@ fn outcome(found: &Result<VerifiedIdentity, AuthError>) -> &'static str {
     }
 }
 
-impl Guard {
-    /// Whether tokens of another service are what grants; such are not exchanged for ours.
-    pub(super) fn is_exchangeable(bearer: &Bearer) -> bool {
-        !matches!(bearer.grants, OwnGrants::Access(_))
+impl AccessGuard {
+    /// Whether the principal may get own tokens: a token of an external token service is used
+    /// directly.
+    pub(super) fn is_exchangeable(principal: &Principal) -> bool {
+        !matches!(principal.grants, PrincipalGrants::Access(_))
     }
 
-    /// Whether an issuer of the policy has tokens that grant by themselves.
-    pub fn believes_access(&self) -> bool {
+    /// Whether an issuer of the policy is an external token service, whose tokens carry their own
+    /// grants.
+    pub fn trusts_access_tokens(&self) -> bool {
         self.policy().issuers().iter().any(|issuer| issuer.access() == IssuerAccess::Claim)
     }
 }

@@ -1,4 +1,4 @@
-//! [`Authorized`]: the registry as far as one granted right reaches.
+//! [`Authorized`]: access to the registry limited to one granted right.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use jreg_registry::{
     list_requests_max,
 };
 
-use super::{AuthContext, AuthError, Credentialed, Gate, RefusedAccess, Right};
+use super::{AuthContext, AuthError, CredentialState, RefusedAccess, RegistryGate, Right};
 
-/// The most names of the catalog that one page decides about, or its limit if that is more: rules with
-/// conditions take their time.
+/// Maximum number of names that one catalog page examines, unless its limit is larger: policy
+/// conditions cost CPU time.
 pub const CATALOG_NAMES_EXAMINED_MAX: usize = 1000;
 
-/// Why an operation did not happen.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The place to go on from is none, or none any more.
+    /// The catalog cursor is invalid or has expired.
     #[error("the cursor in \"last\" is invalid or has expired: restart the listing without it")]
     Cursor,
-    /// The right for it was not granted.
+    /// The right was not granted.
     #[error(transparent)]
     Denied(#[from] AuthError),
-    /// It was granted, and failed.
+    /// The operation failed.
     #[error(transparent)]
     Registry(Box<jreg_registry::Error>),
 }
@@ -39,32 +39,37 @@ impl From<jreg_registry::Error> for AccessError {
 
 type Result<T> = std::result::Result<T, AccessError>;
 
-/// The registry as far as one granted right reaches. Each method says which right it takes; with
-/// any other it is [`AuthError::Forbidden`].
+/// Access to the registry limited to one granted right. Each method documents the right it
+/// requires; any other right is [`AuthError::Forbidden`].
 #[derive(Clone, Debug)]
 pub struct Authorized {
-    gate: Gate,
+    gate: RegistryGate,
     auth: AuthContext,
     right: Right,
     reason: DecisionReason,
 }
 
 impl Authorized {
-    pub(super) fn new(gate: Gate, auth: AuthContext, right: Right, reason: DecisionReason) -> Self {
+    pub(super) fn new(
+        gate: RegistryGate,
+        auth: AuthContext,
+        right: Right,
+        reason: DecisionReason,
+    ) -> Self {
         Self { gate, auth, right, reason }
     }
 
-    /// Who asked.
+    /// The authenticated identity.
     pub fn identity(&self) -> &Identity {
-        &self.auth.bearer.identity
+        &self.auth.principal.identity
     }
 
-    /// By what the right was granted.
+    /// Why the right was granted.
     pub fn reason(&self) -> &DecisionReason {
         &self.reason
     }
 
-    /// The repository that the right is about, if it is a right to read.
+    /// The repository of the right, if it is [`Right::Pull`].
     fn pull(&self) -> Result<Repository> {
         match &self.right {
             Right::Pull(name) => Ok(self.gate.registry.repository(name.clone())),
@@ -77,7 +82,7 @@ impl Authorized {
         }
     }
 
-    /// The repository that the right is about, if it is a right to write.
+    /// The repository of the right, if it is [`Right::Push`].
     fn push(&self) -> Result<Repository> {
         match &self.right {
             Right::Push(name) => Ok(self.gate.registry.repository(name.clone())),
@@ -90,7 +95,7 @@ impl Authorized {
         }
     }
 
-    /// The repository that the right is about, if it is a right to delete.
+    /// The repository of the right, if it is [`Right::Delete`].
     fn delete(&self) -> Result<Repository> {
         match &self.right {
             Right::Delete(name) => Ok(self.gate.registry.repository(name.clone())),
@@ -103,21 +108,21 @@ impl Authorized {
         }
     }
 
-    /// Whether the asker has a further right.
+    /// Whether the identity has a further right.
     fn may(&self, right: &Right) -> bool {
         self.gate.authorizer.grant(&self.auth, right).is_ok()
     }
 
-    /// What an existence check does to what it finds: someone who may push will skip an upload on
-    /// the answer, so it must stay for a while.
+    /// Whether an existence check touches the records it finds. A client that may push skips an
+    /// upload when the blob exists, so the blob must stay for a while.
     fn touch(&self, name: &RepositoryName) -> TouchPolicy {
         if self.may(&Right::Push(name.clone())) { TouchPolicy::IfOld } else { TouchPolicy::Never }
     }
 
-    /// The repositories; takes [`Right::List`]. Those that may not be pulled from are left out. A
-    /// page looks at [`CATALOG_NAMES_EXAMINED_MAX`] names at the most: it may be short of its limit,
-    /// or empty, and still have a next one. That begins after the last name that may be seen, or where
-    /// none may, at a cursor that tells nothing.
+    /// Lists the repositories that the identity may pull; requires [`Right::List`]. A page examines
+    /// at most [`CATALOG_NAMES_EXAMINED_MAX`] names: it may be short, or empty, and still have a
+    /// next page. The next page begins after the last visible name, or at an encrypted cursor if
+    /// none is visible.
     pub async fn catalog(&self, page: &PageRequest) -> Result<ResultPage<RepositoryName>> {
         if self.right != Right::List {
             return Err(self.forbidden());
@@ -128,7 +133,7 @@ impl Authorized {
         let mut examined = 0;
         let mut place = None;
         for _ in 0..list_requests_max(page.limit) {
-            // Names are asked for one store request at a time: how many are needed is not known.
+            // One store page at a time: how many names are needed is not known in advance.
             let ResultPage { items: mut names, next } =
                 self.gate.registry.catalog_within(&wanted, 1).await?;
             let more = next.is_some() || names.len() > examined_max - examined;
@@ -159,13 +164,13 @@ impl Authorized {
         self.cut(visible, place).await
     }
 
-    /// A page of the catalog that has a next one after `place`.
+    /// A catalog page whose next page begins after `place`.
     async fn cut(
         &self,
         items: Vec<RepositoryName>,
         place: Option<RepositoryName>,
     ) -> Result<ResultPage<RepositoryName>> {
-        // After the last name that may be seen, the hidden ones behind it are met again.
+        // After the last visible name: the next page examines the hidden names behind it again.
         let next = match (items.last(), place) {
             (Some(last), Some(_)) => Some(last.to_string()),
             (None, Some(place)) => Some(self.gate.authorizer.catalog_cursor(&place).await?),
@@ -174,23 +179,23 @@ impl Authorized {
         Ok(ResultPage { items, next })
     }
 
-    /// Where a page of the catalog begins: after a name, or what a cursor stands for.
+    /// The name that a catalog page begins after, decrypted if it is a cursor.
     async fn place(&self, last: &Option<String>) -> Result<Option<String>> {
         let Some(cursor) = last.as_deref().filter(|last| cursor_key_id(last).is_some()) else {
             return Ok(last.clone());
         };
-        match self.gate.authorizer.catalog_place(cursor).await? {
+        match self.gate.authorizer.open_catalog_cursor(cursor).await? {
             Some(name) => Ok(Some(name.to_string())),
             None => Err(AccessError::Cursor),
         }
     }
 
-    /// [`Repository::tags`]; takes [`Right::Pull`].
+    /// [`Repository::tags`]; requires [`Right::Pull`].
     pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
         Ok(self.pull()?.tags(page).await?)
     }
 
-    /// [`Repository::referrers`]; takes [`Right::Pull`].
+    /// [`Repository::referrers`]; requires [`Right::Pull`].
     pub async fn referrers(
         &self,
         subject: &Digest,
@@ -200,34 +205,35 @@ impl Authorized {
         Ok(self.pull()?.referrers(subject, artifact_type, page).await?)
     }
 
-    /// [`Repository::blob_stat`]; takes [`Right::Pull`].
+    /// [`Repository::blob_stat`]; requires [`Right::Pull`].
     pub async fn blob_stat(&self, digest: &Digest) -> Result<Blob> {
         let repository = self.pull()?;
         let touch = self.touch(repository.name());
         Ok(repository.blob_stat(digest, touch).await?)
     }
 
-    /// [`Repository::blob_open`]; takes [`Right::Pull`].
+    /// [`Repository::blob_open`]; requires [`Right::Pull`].
     pub async fn blob_open(&self, digest: &Digest) -> Result<BlobReader> {
         Ok(self.pull()?.blob_open(digest).await?)
     }
 
-    /// [`Repository::blob_delete`]; takes [`Right::Delete`], also of every tag whose manifest
-    /// refers to the blob.
+    /// [`Repository::blob_delete`]; requires [`Right::Delete`], also for every tag whose manifest
+    /// references the blob.
     pub async fn blob_delete(&self, digest: &Digest) -> Result<()> {
         let repository = self.delete()?;
         self.check_protection(&repository, digest).await?;
         Ok(repository.blob_delete(digest).await?)
     }
 
-    /// [`Repository::blob_push`]; takes [`Right::Push`].
+    /// [`Repository::blob_push`]; requires [`Right::Push`].
     pub async fn blob_push(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         Ok(self.push()?.blob_push(digest, chunk).await?)
     }
 
-    /// Mounts a blob from where the client says, or from wherever it may be read; takes
-    /// [`Right::Push`], and [`Right::Mount`] on the source, which is named with the blob. `None`: it
-    /// is in no repository that may be read, which looks the same as one that does not exist.
+    /// Mounts a blob from the given source, or from any readable repository; requires
+    /// [`Right::Push`], and [`Right::Mount`] on the source, which is returned with the blob.
+    /// `None`: no readable repository has it, which is indistinguishable from a blob that does not
+    /// exist.
     pub async fn blob_mount(
         &self,
         digest: &Digest,
@@ -250,22 +256,22 @@ impl Authorized {
         Ok(None)
     }
 
-    /// [`Repository::upload_start`]; takes [`Right::Push`].
+    /// [`Repository::upload_start`]; requires [`Right::Push`].
     pub fn upload_start(&self, algorithm: Option<Algorithm>) -> Result<UploadId> {
         Ok(self.push()?.upload_start(algorithm))
     }
 
-    /// [`Repository::upload_status`]; takes [`Right::Push`].
+    /// [`Repository::upload_status`]; requires [`Right::Push`].
     pub async fn upload_status(&self, id: &UploadId) -> Result<UploadProgress> {
         Ok(self.push()?.upload_status(id).await?)
     }
 
-    /// [`Repository::upload_append`]; takes [`Right::Push`].
+    /// [`Repository::upload_append`]; requires [`Right::Push`].
     pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         Ok(self.push()?.upload_append(id, chunk).await?)
     }
 
-    /// [`Repository::upload_finish`]; takes [`Right::Push`].
+    /// [`Repository::upload_finish`]; requires [`Right::Push`].
     pub async fn upload_finish(
         &self,
         id: &UploadId,
@@ -275,31 +281,31 @@ impl Authorized {
         Ok(self.push()?.upload_finish(id, digest, chunk).await?)
     }
 
-    /// [`Repository::upload_cancel`]; takes [`Right::Push`].
+    /// [`Repository::upload_cancel`]; requires [`Right::Push`].
     pub async fn upload_cancel(&self, id: &UploadId) -> Result<()> {
         Ok(self.push()?.upload_cancel(id).await?)
     }
 
-    /// [`Repository::manifest_get`] to read it; takes [`Right::Pull`].
+    /// [`Repository::manifest_get`] to read it; requires [`Right::Pull`].
     pub async fn manifest_get(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
         Ok(self.pull()?.manifest_get(reference, TouchPolicy::Never).await?)
     }
 
-    /// [`Repository::manifest_get`] to learn whether it exists; takes [`Right::Pull`].
+    /// [`Repository::manifest_get`] to check whether it exists; requires [`Right::Pull`].
     pub async fn manifest_stat(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
         let repository = self.pull()?;
         let touch = self.touch(repository.name());
         Ok(repository.manifest_get(reference, touch).await?)
     }
 
-    /// [`Repository::manifest_put`]; takes [`Right::Push`].
+    /// [`Repository::manifest_put`]; requires [`Right::Push`].
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         Ok(self.push()?.manifest_put(push).await?)
     }
 
-    /// [`Repository::manifest_delete_if`]; takes [`Right::Delete`]. By digest, it also takes that
-    /// right of every tag that points to the manifest or to an index with it. The tags that go are
-    /// added to `removed`, also if it fails after that.
+    /// [`Repository::manifest_delete_if`]; requires [`Right::Delete`]. A delete by digest also
+    /// requires that right for every tag that points to the manifest or to an index that lists it.
+    /// Deleted tags are added to `removed`, even if a later step fails.
     pub async fn manifest_delete(
         &self,
         reference: &Reference,
@@ -322,8 +328,8 @@ impl Authorized {
         self.gate.authorizer.grant_tag(&self.auth, &self.right, tag).is_ok()
     }
 
-    /// Refuses to delete by digest what a tag needs that the requester may not delete. Where all
-    /// tags are equal before the rules, nothing is read.
+    /// Refuses a delete by digest of content that a tag references which the identity may not
+    /// delete. If the policy does not depend on tags, nothing is read.
     async fn check_protection(&self, repository: &Repository, digest: &Digest) -> Result<()> {
         if !self.gate.authorizer.depends_on_tag(&self.auth, &self.right) {
             return Ok(());
@@ -347,13 +353,13 @@ impl Authorized {
         }
     }
 
-    /// The refusal of what a tag protects.
+    /// The error for content that a tag protects.
     fn protected_by(&self, tag: &Tag) -> AccessError {
         self.refused(format!("tag {tag} references it and may not be deleted"))
     }
 
     fn refused(&self, cause: String) -> AccessError {
-        let by = Credentialed::as_identity(self.identity());
+        let by = CredentialState::as_identity(self.identity());
         let access = RefusedAccess::new(by, &self.right).because(cause.clone());
         AccessError::Denied(AuthError::Forbidden { access, reason: cause })
     }

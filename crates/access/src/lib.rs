@@ -1,26 +1,27 @@
-//! Who may do what: which right an operation needs, who is asked for it, and the handle that a
-//! handler gets instead of the registry.
+//! Authentication, authorization and client limits.
 //!
-//! The promise: no handler can reach the registry without the right its operation needs. The
-//! registry is private to [`Gate`]; [`Gate::admit`] asks the [`Authorizer`] and returns an
-//! [`Authorized`] handle that carries the one right that was granted; every method of the handle
-//! names the right it takes and refuses any other.
+//! Invariant: no handler can reach the registry without the right that its operation requires. The
+//! registry is private to [`RegistryGate`]. [`RegistryGate::admit`] asks the [`Authorizer`] and
+//! returns an [`Authorized`] handle that carries the granted right; every method of the handle
+//! requires one right and refuses any other.
 //!
-//! [`Guard`] is the authorizer that a configured registry has: it finds out who asks (`jreg_auth`
-//! says how, as values) and asks the policy. [`Open`] grants everything.
+//! [`AccessGuard`] is the authorizer of a registry with configured identities; [`AllowAll`] grants
+//! everything.
+
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 mod access_tokens;
 mod challenge;
 mod credential_cache;
 mod cursor;
-mod failures;
 mod guard;
 mod handle;
-mod hasher;
-mod issuers;
+mod issuer_keys;
 pub mod limits;
+mod login_throttle;
+mod password_hasher;
 mod refused;
-mod signing;
+mod signing_keys;
 mod tokens;
 
 use std::fmt::Debug;
@@ -38,22 +39,24 @@ use jreg_storage::error_chain;
 pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
 pub use challenge::BASIC as BASIC_CHALLENGE;
 pub use credential_cache::TRUST_MAX;
-pub use guard::{Guard, GuardError, GuardOptions, RELOAD_INTERVAL};
+pub use guard::{AccessGuard, AccessGuardError, AccessGuardOptions, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
-pub use issuers::{Fetch, FetchError, HttpFetch, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN};
-pub use refused::{Credentialed, RefusedAccess};
+pub use issuer_keys::{
+    HttpJwksFetcher, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN, JwksFetchError, JwksFetcher,
+};
+pub use refused::{CredentialState, RefusedAccess};
 pub use tokens::{IssuedToken, TokenProof, TokenRequest};
 
-/// A right to do something.
+/// A right to perform an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Right {
-    /// Ask whether this is a registry. Clients learn from the answer whether to log in.
+    /// Call `GET /v2/`. Clients learn from the response whether to log in.
     Enter,
-    /// List the repositories. Those that may not be pulled from are left out.
+    /// List the repositories that the identity may pull.
     List,
-    /// See a repository in that list.
+    /// See a repository in the catalog.
     See(RepositoryName),
-    /// Read a repository: its blobs, manifests, tags and referrers.
+    /// Read blobs, manifests, tags and referrers of a repository.
     Pull(RepositoryName),
     /// Mount blobs of a repository into another.
     Mount(RepositoryName),
@@ -63,7 +66,7 @@ pub enum Right {
     Delete(RepositoryName),
 }
 
-/// The right that an operation needs.
+/// The right that an operation requires.
 pub fn right_of(endpoint: &Endpoint) -> Right {
     match endpoint {
         Endpoint::Ping => Right::Enter,
@@ -86,7 +89,7 @@ pub fn right_of(endpoint: &Endpoint) -> Right {
     }
 }
 
-/// The tags that an operation names: conditions of rules may be about them.
+/// The tags that an operation names, which policy conditions may test.
 pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
     let of_reference = |reference: &Reference| match reference {
         Reference::Tag(tag) => vec![tag.clone()],
@@ -116,19 +119,17 @@ pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
     }
 }
 
-/// Who asks, as the request shows it.
+/// The parts of a request that authentication and policy use.
 #[derive(Clone, Debug, Default)]
-pub struct Asker {
-    /// The request's headers.
+pub struct RequestInfo {
     pub headers: HeaderMap,
-    /// The name by which the client reached the registry: `Host`, `:authority`, or what a trusted
-    /// proxy says.
+    /// The host that the client addressed: `Host`, `:authority`, or the header of a trusted proxy.
     pub host: Option<String>,
-    /// The client: the other end of the connection, or whom a trusted proxy there names.
+    /// The client's address: the peer, or the client that a trusted proxy names.
     pub peer: Option<SocketAddr>,
-    /// Whether the client reached it by https.
+    /// Whether the client used HTTPS.
     pub secure: bool,
-    /// The client's certificate, if the connection has one that was verified.
+    /// The verified client certificate of the connection.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The tags that the request names.
     pub tags: Vec<Tag>,
@@ -137,129 +138,105 @@ pub struct Asker {
 /// The authorization state of one request.
 #[derive(Clone, Debug)]
 pub struct AuthContext {
-    /// Who, and what their credentials say besides.
-    pub bearer: Arc<Bearer>,
-    /// What the request shows.
-    pub asker: Arc<Asker>,
+    pub principal: Arc<Principal>,
+    pub request_info: Arc<RequestInfo>,
 }
 
-/// What credentials say.
+/// An authenticated caller: an identity with the properties of its credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bearer {
-    /// Who it is.
+pub struct Principal {
     pub identity: Identity,
-    /// What they grant by themselves.
-    pub grants: OwnGrants,
-    /// What they are narrowed to; `None`: whatever the policy allows.
+    /// Grants that the credentials carry themselves.
+    pub grants: PrincipalGrants,
+    /// The scope that the credentials are limited to; `None`: no limit besides the policy.
     pub scope: Option<TokenScope>,
-    /// Whether there were credentials at all.
+    /// Whether the request had credentials.
     pub shown: bool,
-    /// Tells the password that was given from others, if one was.
+    /// Fingerprint of the password, if one was sent.
     pub password: Option<String>,
 }
 
-/// What credentials grant by themselves.
+/// Grants that credentials carry themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum OwnGrants {
-    /// Nothing.
+pub enum PrincipalGrants {
+    /// No grants.
     #[default]
     Nothing,
-    /// What an access token says.
+    /// The grants of an access token.
     AccessToken(Arc<AccessToken>),
-    /// What the token of another token service says.
+    /// The scope of a token of an external token service.
     Access(TokenScope),
 }
 
-impl Asker {
-    /// Whom the address stands for.
+impl RequestInfo {
+    /// The network that rate limits count the client's address by.
     pub fn network(&self) -> Option<Network> {
         self.peer.map(|peer| Network::of(peer.ip()))
     }
 }
 
-impl Bearer {
-    /// Somebody without limits but the policy's.
-    pub fn of(identity: Identity) -> Self {
+impl Principal {
+    /// A principal that only the policy limits.
+    pub fn from_identity(identity: Identity) -> Self {
         let (grants, scope, password) = Default::default();
         Self { identity, grants, scope, shown: true, password }
     }
 
-    /// Nobody, who shows nothing.
-    pub fn nobody() -> Self {
-        Self { shown: false, ..Self::of(Identity::Anonymous) }
+    /// A request without credentials.
+    pub fn anonymous() -> Self {
+        Self { shown: false, ..Self::from_identity(Identity::Anonymous) }
     }
 }
 
 impl AuthContext {
-    /// That of a request by an identity. Credentials go before a certificate, which is not looked
-    /// at then; but a token that was issued for a certificate is good only with it.
-    pub fn new(bearer: impl Into<Arc<Bearer>>, mut asker: Asker) -> Self {
-        let bearer = bearer.into();
+    /// Credentials take precedence over a client certificate, which is then ignored; but a token
+    /// issued for a certificate is valid only with it.
+    pub fn new(principal: impl Into<Arc<Principal>>, mut request_info: RequestInfo) -> Self {
+        let principal = principal.into();
         let is_theirs = |certificate: &Arc<ClientCertificate>| {
-            !bearer.shown || certificate.identity().as_ref() == Some(&bearer.identity)
+            !principal.shown || certificate.identity().as_ref() == Some(&principal.identity)
         };
-        asker.certificate = asker.certificate.filter(is_theirs);
-        Self { bearer, asker: Arc::new(asker) }
+        request_info.certificate = request_info.certificate.filter(is_theirs);
+        Self { principal, request_info: Arc::new(request_info) }
     }
 }
 
-/// Why a request is not let in, or gets no token. The reasons are for the log, not for the client.
+/// Why a request is refused, or gets no token. The reasons are for the log, not for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// The credentials are not valid. Whoever knows what they were needed for says so
+    /// The credentials are not valid. The caller adds what they were needed for
     /// ([`AuthError::needed_for`]).
     #[error("the credentials are not valid")]
-    Invalid {
-        /// Why.
-        reason: String,
-    },
-    /// Credentials are missing or wrong; with the right ones it might be granted.
+    Invalid { reason: String },
+    /// Credentials are missing or invalid (401).
     #[error("{access}")]
     Unauthenticated {
-        /// The value of `WWW-Authenticate` (RFC 9110 section 11.6.1), if it is not that of
-        /// [`BASIC_CHALLENGE`].
+        /// The value of `WWW-Authenticate` (RFC 9110 section 11.6.1); `None`: [`BASIC_CHALLENGE`].
         challenge: Option<String>,
-        /// What was refused.
         access: RefusedAccess,
-        /// Why.
         reason: String,
     },
-    /// The identity is known and does not have the right.
+    /// The identity does not have the right (403).
     #[error("{access}")]
-    Forbidden {
-        /// What was refused.
-        access: RefusedAccess,
-        /// Why.
-        reason: String,
-    },
-    /// The identity is known and may not even know whether there is such a repository.
+    Forbidden { access: RefusedAccess, reason: String },
+    /// The identity may not even learn whether the repository exists (404).
     #[error("repository {name} is not known, or {access}")]
-    Hidden {
-        /// The repository.
-        name: RepositoryName,
-        /// What was refused.
-        access: RefusedAccess,
-        /// Why.
-        reason: String,
-    },
-    /// Nothing of the scope of a token is granted.
+    Hidden { name: RepositoryName, access: RefusedAccess, reason: String },
+    /// No part of the requested scope is granted.
     #[error("no access of the requested scope is granted")]
     ScopeNotGranted,
-    /// Too many passwords are being verified.
+    /// Too many concurrent logins.
     #[error("too many concurrent logins, try again")]
     Busy,
-    /// Too many logins have failed.
+    /// Too many failed logins.
     #[error("too many failed logins: try again in {} s", whole_seconds(*.wait))]
     Throttled {
-        /// How long to wait.
+        /// Time until the next attempt is allowed.
         wait: Duration,
     },
-    /// The identity cannot be found out now.
+    /// The identity cannot be determined now (503).
     #[error("the registry is unavailable, try again later")]
-    Unavailable {
-        /// Why.
-        reason: String,
-    },
+    Unavailable { reason: String },
 }
 
 impl AuthError {
@@ -273,11 +250,11 @@ impl AuthError {
 
     /// Invalid credentials for a token.
     pub fn invalid_for(reason: String, scope: &TokenScope) -> Self {
-        let access = RefusedAccess::of_scope(Credentialed::Invalid, scope);
+        let access = RefusedAccess::of_scope(CredentialState::Invalid, scope);
         Self::Unauthenticated { challenge: None, access, reason }
     }
 
-    /// Says what invalid credentials were needed for. All else stays as it is.
+    /// Adds what invalid credentials were needed for. Other errors are unchanged.
     #[must_use]
     pub fn needed_for(self, unauthenticated: impl FnOnce(String) -> Self) -> Self {
         match self {
@@ -286,7 +263,7 @@ impl AuthError {
         }
     }
 
-    /// Why, for the log.
+    /// The reason, for the log.
     pub fn reason(&self) -> &str {
         match self {
             Self::Invalid { reason }
@@ -301,32 +278,35 @@ impl AuthError {
     }
 }
 
-/// A time in seconds, rounded up, at least one (RFC 9110 section 10.2.3 has whole seconds).
+/// Seconds, rounded up, at least one (RFC 9110 section 10.2.3 has whole seconds).
 pub fn whole_seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)
 }
 
-/// A request that is not let in.
+/// A refused request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct RefusedRequest {
-    /// Why.
     pub error: AuthError,
-    /// Whose it was, if that was found out.
+    /// The authorization state, if the identity was determined.
     pub auth: Option<AuthContext>,
 }
 
-/// Grants rights, or not.
+/// Authenticates requests and grants rights.
 #[async_trait]
 pub trait Authorizer: Debug + Send + Sync + 'static {
-    /// Finds out who asks. `right` is what they ask for: a refusal says how to get it.
-    async fn identify(&self, asker: Asker, right: &Right) -> Result<AuthContext, AuthError>;
+    /// Authenticates a request. `right` is what it requires: an error says how to get it.
+    async fn identify(
+        &self,
+        request_info: RequestInfo,
+        right: &Right,
+    ) -> Result<AuthContext, AuthError>;
 
-    /// Says whether they have a right, and by what.
+    /// Why a right is granted, or an error.
     fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError>;
 
-    /// The same for one tag, which the request need not name: a manifest that is deleted by digest
-    /// takes its tags with it.
+    /// [`Authorizer::grant`] for one tag that the request need not name: a delete of a manifest by
+    /// digest deletes its tags.
     fn grant_tag(
         &self,
         auth: &AuthContext,
@@ -334,8 +314,8 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
         tag: &Tag,
     ) -> Result<DecisionReason, AuthError>;
 
-    /// The tags among these for which somebody does not have a right. `None`: there are too many to
-    /// decide, which is a refusal.
+    /// The tags for which the identity lacks a right. `None`: too many to decide, which is a
+    /// refusal.
     async fn denied_tags(
         &self,
         auth: &AuthContext,
@@ -346,35 +326,42 @@ pub trait Authorizer: Debug + Send + Sync + 'static {
         Some(tags.into_iter().filter(is_denied).collect())
     }
 
-    /// The repositories among these that somebody sees in the catalog ([`Right::See`]).
+    /// The repositories that the identity sees in the catalog ([`Right::See`]).
     async fn visible(&self, auth: &AuthContext, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
         let sees = |name: &RepositoryName| self.grant(auth, &Right::See(name.clone())).is_ok();
         names.into_iter().filter(sees).collect()
     }
 
-    /// Whether [`Authorizer::grant_tag`] may say of one tag what it does not say of another.
+    /// Whether [`Authorizer::grant_tag`] may decide differently for different tags.
     fn depends_on_tag(&self, auth: &AuthContext, right: &Right) -> bool;
 
-    /// A text that stands for a place in the catalog whose name the client may not see. The name
-    /// itself does where nothing is secret.
+    /// A cursor for a catalog position whose name the client may not see. Without access control it
+    /// is the name itself.
     async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, AuthError> {
         Ok(name.to_string())
     }
 
-    /// The place that such a text stands for; `None` if it stands for none (any more).
-    async fn catalog_place(&self, _cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
+    /// The catalog position of a cursor; `None` if the cursor is invalid or has expired.
+    async fn open_catalog_cursor(
+        &self,
+        _cursor: &str,
+    ) -> Result<Option<RepositoryName>, AuthError> {
         Ok(None)
     }
 }
 
-/// Grants everything to everybody: what a registry without configured identities does.
+/// Grants everything: a registry without configured identities.
 #[derive(Clone, Copy, Debug)]
-pub struct Open;
+pub struct AllowAll;
 
 #[async_trait]
-impl Authorizer for Open {
-    async fn identify(&self, asker: Asker, _: &Right) -> Result<AuthContext, AuthError> {
-        Ok(AuthContext::new(Bearer::nobody(), asker))
+impl Authorizer for AllowAll {
+    async fn identify(
+        &self,
+        request_info: RequestInfo,
+        _: &Right,
+    ) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Principal::anonymous(), request_info))
     }
 
     fn grant(&self, _: &AuthContext, _: &Right) -> Result<DecisionReason, AuthError> {
@@ -390,28 +377,28 @@ impl Authorizer for Open {
     }
 }
 
-/// The only way to the registry.
+/// The only access to the registry.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct RegistryGate {
     registry: Registry,
     authorizer: Arc<dyn Authorizer>,
 }
 
-impl Gate {
-    /// A gate before `registry`, kept by `authorizer`.
+impl RegistryGate {
+    /// Protects `registry` with `authorizer`.
     pub fn new(registry: Registry, authorizer: Arc<dyn Authorizer>) -> Self {
         Self { registry, authorizer }
     }
 
-    /// Asks for the right that `endpoint` needs.
+    /// Authenticates a request and grants the right that `endpoint` requires.
     pub async fn admit(
         &self,
-        asker: Asker,
+        request_info: RequestInfo,
         endpoint: &Endpoint,
     ) -> Result<Authorized, RefusedRequest> {
         let right = right_of(endpoint);
-        let asker = Asker { tags: tags_of(endpoint), ..asker };
-        let identified = self.authorizer.identify(asker, &right).await;
+        let request_info = RequestInfo { tags: tags_of(endpoint), ..request_info };
+        let identified = self.authorizer.identify(request_info, &right).await;
         let auth = identified.map_err(|error| RefusedRequest { error, auth: None })?;
         match self.authorizer.grant(&auth, &right) {
             Ok(reason) => Ok(Authorized::new(self.clone(), auth, right, reason)),
@@ -419,12 +406,12 @@ impl Gate {
         }
     }
 
-    /// Asks the store whether it answers. Needs no right: health is not content.
+    /// Whether the store responds. Requires no right.
     pub async fn ready(&self) -> Result<(), jreg_registry::Error> {
         self.registry.ready().await
     }
 
-    /// What the registry uses of its limits; that needs no right either.
+    /// Use of the registry's limits. Requires no right.
     pub fn usage(&self) -> RegistryUsage {
         self.registry.usage()
     }

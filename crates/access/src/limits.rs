@@ -23,7 +23,7 @@ use bytes::ByteLimits;
 pub use bytes::{ByteAccount, BytesInFlight};
 
 /// The most clients whose rate is remembered, of each kind.
-const REMEMBERED_MAX: usize = 16_384;
+const CACHED_MAX: usize = 16_384;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What an operator can set about rates; 0 is no limit.
@@ -179,7 +179,7 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
     /// `None`: no limit.
     fn new(per_second: u32, burst: Duration) -> Option<Self> {
         let interval = SECOND.checked_div(per_second)?;
-        let taken = Cache::new(REMEMBERED_MAX);
+        let taken = Cache::new(CACHED_MAX);
         Some(Self { interval, burst: burst.max(interval), taken })
     }
 
@@ -299,10 +299,10 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let rates = RateLimiter::new(1, SECOND).unwrap();
-        for number in 0..REMEMBERED_MAX + 5000 {
+        for number in 0..CACHED_MAX + 5000 {
             rates.count(number, SECOND).unwrap();
         }
-        assert!(rates.taken.len() <= REMEMBERED_MAX);
+        assert!(rates.taken.len() <= CACHED_MAX);
     }
 
     #[test]

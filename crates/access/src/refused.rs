@@ -1,9 +1,8 @@
-//! [`RefusedAccess`]: what a refusal says to the client.
+//! [`RefusedAccess`]: the message and `detail` of a refused request.
 //!
-//! docker prints the message of a refusal, and stops at once, only if the message is not the
-//! specification's default text or if there is a `detail`; otherwise it retries for 50 seconds. So a
-//! refusal names the identity, the action and the repository, and has a `detail` in the form that
-//! distribution gives it.
+//! docker prints the message and stops at once only if it differs from the specification's default
+//! text or there is a `detail`; otherwise it retries for 50 seconds. So the message names the
+//! identity, the action and the repository, and `detail` has distribution's form.
 
 use std::fmt;
 
@@ -12,32 +11,28 @@ use serde_json::{Value, json};
 
 use super::Right;
 
-/// The most scopes that a message names.
+/// Maximum number of scopes in a message.
 const SCOPES_NAMED_MAX: usize = 3;
 
-/// What the client showed of itself.
+/// State of the request's credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credentialed {
-    /// No credentials.
+pub enum CredentialState {
     No,
-    /// Credentials that are not valid.
     Invalid,
     /// Valid credentials of this identity.
     As(String),
-    /// A token of this identity that was issued for something else.
+    /// A token of this identity whose scope does not cover the request.
     Narrowed(String),
 }
 
-/// What was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedAccess {
-    by: Credentialed,
+    by: CredentialState,
     actions: Vec<RefusedAction>,
-    /// What the client may be told of the cause.
+    /// A cause that may be shown to the client.
     cause: Option<String>,
 }
 
-/// One action on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RefusedAction {
     action: AccessAction,
@@ -45,8 +40,8 @@ struct RefusedAction {
     repository: Option<String>,
 }
 
-impl Credentialed {
-    /// The credentials of an identity, which may be anonymous.
+impl CredentialState {
+    /// Valid credentials of an identity, or none if it is anonymous.
     pub fn as_identity(identity: &Identity) -> Self {
         Self::As(identity.to_string())
     }
@@ -54,7 +49,7 @@ impl Credentialed {
 
 impl RefusedAccess {
     /// The refusal of one right.
-    pub fn new(by: Credentialed, right: &Right) -> Self {
+    pub fn new(by: CredentialState, right: &Right) -> Self {
         let of = |action, name: Option<&jreg_oci::RepositoryName>| RefusedAction {
             action,
             repository: name.map(ToString::to_string),
@@ -71,7 +66,7 @@ impl RefusedAccess {
     }
 
     /// The refusal of a token for a scope.
-    pub fn of_scope(by: Credentialed, scope: &TokenScope) -> Self {
+    pub fn of_scope(by: CredentialState, scope: &TokenScope) -> Self {
         let actions = scope.wanted().map(|(action, name)| RefusedAction {
             action,
             repository: name.map(ToString::to_string),
@@ -79,14 +74,14 @@ impl RefusedAccess {
         Self { by, actions: actions.collect(), cause: None }
     }
 
-    /// With a cause that the client may know.
+    /// Adds a cause that is shown to the client.
     #[must_use]
     pub fn because(mut self, cause: String) -> Self {
         self.cause = Some(cause);
         self
     }
 
-    /// The `detail` of the error: the resources and actions as distribution writes them.
+    /// The `detail` of the error, in distribution's form.
     pub fn detail(&self) -> Value {
         let actions = self.actions.iter().map(|RefusedAction { action, repository }| {
             let (kind, name, action) = match repository {
@@ -120,12 +115,12 @@ impl fmt::Display for RefusedAccess {
             phrase => phrase,
         };
         match &self.by {
-            Credentialed::No => write!(f, "authentication required to {phrase}")?,
-            Credentialed::Invalid => {
+            CredentialState::No => write!(f, "authentication required to {phrase}")?,
+            CredentialState::Invalid => {
                 write!(f, "authentication required to {phrase}: the credentials are not valid")?;
             }
-            Credentialed::As(identity) => write!(f, "{identity} may not {phrase}")?,
-            Credentialed::Narrowed(identity) => {
+            CredentialState::As(identity) => write!(f, "{identity} may not {phrase}")?,
+            CredentialState::Narrowed(identity) => {
                 write!(f, "the token of {identity} was not issued to {phrase}")?;
             }
         }
@@ -153,28 +148,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_who_what_and_where() {
+    fn a_refusal_names_identity_action_and_repository() {
         let push = Right::Push("other/app".parse().unwrap());
         let alice = || "alice".to_owned();
         for (by, right, text) in [
-            (Credentialed::As(alice()), &push, "alice may not push to other/app"),
-            (Credentialed::No, &push, "authentication required to push to other/app"),
+            (CredentialState::As(alice()), &push, "alice may not push to other/app"),
+            (CredentialState::No, &push, "authentication required to push to other/app"),
             (
-                Credentialed::Invalid,
+                CredentialState::Invalid,
                 &push,
                 "authentication required to push to other/app: the credentials are not valid",
             ),
             (
-                Credentialed::Narrowed(alice()),
+                CredentialState::Narrowed(alice()),
                 &push,
                 "the token of alice was not issued to push to other/app",
             ),
-            (Credentialed::No, &Right::Enter, "authentication required to use this registry"),
-            (Credentialed::As(alice()), &Right::List, "alice may not list the repositories"),
+            (CredentialState::No, &Right::Enter, "authentication required to use this registry"),
+            (CredentialState::As(alice()), &Right::List, "alice may not list the repositories"),
         ] {
             assert_eq!(RefusedAccess::new(by, right).to_string(), text);
         }
-        let detail = RefusedAccess::new(Credentialed::No, &push).detail();
+        let detail = RefusedAccess::new(CredentialState::No, &push).detail();
         let action = json!({
             "Type": "repository", "Class": "", "Name": "other/app", "Action": "push",
         });
@@ -185,7 +180,7 @@ mod tests {
     fn a_refused_token_names_a_few_scopes_and_counts_the_rest() {
         let scope =
             TokenScope::parse(["repository:a:pull,push repository:b:pull repository:c:delete"]);
-        let access = RefusedAccess::of_scope(Credentialed::No, &scope);
+        let access = RefusedAccess::of_scope(CredentialState::No, &scope);
         assert_eq!(
             access.to_string(),
             "authentication required to pull from a, push to a, pull from b and 1 more"

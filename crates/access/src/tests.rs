@@ -1,4 +1,4 @@
-//! A handle does what its right is for, and nothing else.
+//! Each method of a handle requires its right.
 #![allow(clippy::unwrap_used)]
 
 use jreg_oci::{Algorithm, Digest, MountSource};
@@ -17,12 +17,12 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
-/// The handles for each right there is.
+/// A handle for each right.
 async fn handles() -> Vec<(Right, Authorized)> {
     let store = Arc::new(MemoryStore::new());
     let clock = Arc::new(SystemClock::new());
     let registry = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
-    let gate = Gate::new(registry, Arc::new(Open));
+    let gate = RegistryGate::new(registry, Arc::new(AllowAll));
     let rights = [
         Right::Enter,
         Right::List,
@@ -33,7 +33,7 @@ async fn handles() -> Vec<(Right, Authorized)> {
         Right::Delete(name("a")),
     ];
     let handle = |right: Right| {
-        let auth = AuthContext::new(Bearer::nobody(), Asker::default());
+        let auth = AuthContext::new(Principal::anonymous(), RequestInfo::default());
         (right.clone(), Authorized::new(gate.clone(), auth, right, DecisionReason::Open))
     };
     rights.map(handle).into()

@@ -9,24 +9,22 @@ use jreg_auth::{
     TokenScope, UnverifiedToken, random_hex,
 };
 
-use super::guard::{Guard, VerifiedIdentity};
-use super::{Asker, AuthContext, AuthError, Bearer, Credentialed, RefusedAccess};
+use super::guard::{AccessGuard, VerifiedIdentity};
+use super::{AuthContext, AuthError, CredentialState, Principal, RefusedAccess, RequestInfo};
 
-/// What a client brings to get a token.
+/// Credentials of a token request.
 #[derive(Clone, Debug)]
 pub enum TokenProof {
-    /// Nothing.
     Nothing,
-    /// A name and a password, or a token of somebody else.
+    /// A name and a password, or another registry token.
     Credentials(Credentials),
-    /// A refresh token.
     Refresh(Secret),
-    /// A token of an issuer, and of nobody else.
+    /// An issuer's token (RFC 8693 `subject_token`); no other kind is accepted.
     Subject(Credentials),
 }
 
 impl TokenProof {
-    /// The name that comes with a password, which anybody can say.
+    /// The claimed user name, not verified.
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Credentials(Credentials::Basic { user, .. }) => Some(user),
@@ -38,51 +36,44 @@ impl TokenProof {
     }
 }
 
-/// What a client asks of the token service.
+/// A request to the token service.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// What it brings.
     pub proof: TokenProof,
-    /// What the token is to be good for.
+    /// The requested scope.
     pub scope: TokenScope,
-    /// Whether scopes were asked for at all, understood or not.
+    /// Whether the request had a `scope`, even one that is not understood.
     pub scoped: bool,
-    /// Whether it wants a refresh token.
+    /// Whether a refresh token is requested.
     pub offline: bool,
-    /// What the request shows.
-    pub asker: Asker,
+    pub request_info: RequestInfo,
 }
 
-/// A token, with what the client is told of it.
+/// A token with the fields of its response.
 #[derive(Clone, Debug)]
 pub struct IssuedToken {
-    /// Who got it.
     pub identity: Identity,
-    /// The token.
     pub access: Secret,
-    /// What it is good for.
+    /// The granted scope.
     pub scope: TokenScope,
-    /// For getting the next.
     pub refresh: Option<Secret>,
-    /// How long it is good.
     pub lifetime: Duration,
-    /// When it was issued.
     pub issued: SystemTime,
 }
 
-/// Who was found to ask for a token, and until when they may.
+/// The authenticated principal of a token request, with its expiry.
 struct ProvedIdentity {
-    bearer: Arc<Bearer>,
+    principal: Arc<Principal>,
     expires: Option<SystemTime>,
 }
 
-impl Guard {
-    /// Whether tokens are issued here.
+impl AccessGuard {
+    /// Whether this registry issues tokens.
     pub fn issues_tokens(&self) -> bool {
-        self.signing.is_some()
+        self.signing_keys.is_some()
     }
 
-    /// The name by which tokens mean this registry.
+    /// The audience of tokens for this registry.
     pub fn service(&self) -> &str {
         &self.service
     }
@@ -93,19 +84,19 @@ impl Guard {
     ///
     /// [`AuthError`].
     pub async fn exchange(&self, exchange: TokenRequest) -> Result<IssuedToken, AuthError> {
-        let TokenRequest { proof, scope, scoped, offline, asker } = exchange;
+        let TokenRequest { proof, scope, scoped, offline, request_info } = exchange;
         let is_subject = matches!(proof, TokenProof::Subject(_));
-        let proved = self.prove(proof, &asker).await;
+        let proved = self.prove(proof, &request_info).await;
         let (found, refresh) = proved
             .map_err(|error| error.needed_for(|reason| AuthError::invalid_for(reason, &scope)))?;
-        let nothing = !found.bearer.shown;
+        let nothing = !found.principal.shown;
         let now = self.clock.now();
-        let auth = AuthContext::new(found.bearer, asker);
+        let auth = AuthContext::new(found.principal, request_info);
         let narrow = self.narrowed(&auth, &scope).await;
-        if nothing && !self.is_open_to_nobody(&narrow, scoped) {
+        if nothing && !self.is_open_to_anonymous(&narrow, scoped) {
             let reason =
                 "no credentials, and anonymous clients may do nothing of the scope".to_owned();
-            let access = RefusedAccess::of_scope(Credentialed::No, &scope);
+            let access = RefusedAccess::of_scope(CredentialState::No, &scope);
             return Err(AuthError::Unauthenticated { challenge: None, access, reason });
         }
         if is_subject && scoped && narrow.is_empty() {
@@ -114,60 +105,61 @@ impl Guard {
         let left = found.expires.map_or(self.lifetime, |expires| {
             expires.duration_since(now).unwrap_or_default().min(self.lifetime)
         });
-        let access = self.sign(TokenKind::Access, &auth.bearer, &narrow, now, left)?;
+        let access = self.sign(TokenKind::Access, &auth.principal, &narrow, now, left)?;
         let refresh = match refresh {
             Some(old) => Some(old),
-            None if offline && is_refreshable(&auth.bearer.identity) => Some(self.sign(
+            None if offline && is_refreshable(&auth.principal.identity) => Some(self.sign(
                 TokenKind::Refresh,
-                &auth.bearer,
+                &auth.principal,
                 &TokenScope::default(),
                 now,
                 self.refresh_lifetime,
             )?),
             None => None,
         };
-        let identity = auth.bearer.identity.clone();
+        let identity = auth.principal.identity.clone();
         Ok(IssuedToken { identity, access, scope: narrow, refresh, lifetime: left, issued: now })
     }
 
-    /// Who asks; and the refresh token, if that was what they brought.
+    /// The authenticated principal, and the refresh token if the request had one.
     async fn prove(
         &self,
         proof: TokenProof,
-        asker: &Asker,
+        request_info: &RequestInfo,
     ) -> Result<(ProvedIdentity, Option<Secret>), AuthError> {
         match proof {
             TokenProof::Nothing => {
-                let identity = asker.certificate.as_ref().and_then(|of| of.identity());
-                let bearer = identity.map_or_else(Bearer::nobody, Bearer::of);
-                Ok((ProvedIdentity { bearer: Arc::new(bearer), expires: None }, None))
+                let identity = request_info.certificate.as_ref().and_then(|of| of.identity());
+                let principal =
+                    identity.map_or_else(Principal::anonymous, Principal::from_identity);
+                Ok((ProvedIdentity { principal: Arc::new(principal), expires: None }, None))
             }
             TokenProof::Credentials(credentials) => {
-                let found = self.recognise(&credentials, asker.network()).await?;
-                if !Self::is_exchangeable(&found.bearer) || found.bearer.scope.is_some() {
+                let found = self.authenticate(&credentials, request_info.network()).await?;
+                if !Self::is_exchangeable(&found.principal) || found.principal.scope.is_some() {
                     return Err(AuthError::invalid(
                         "tokens of this kind are used directly, not exchanged",
                     ));
                 }
-                Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
+                Ok((ProvedIdentity { principal: found.principal, expires: found.expires }, None))
             }
             TokenProof::Subject(credentials) => {
-                let found = self.recognise(&credentials, asker.network()).await?;
-                let is_issuers = matches!(&found.bearer.identity,
+                let found = self.authenticate(&credentials, request_info.network()).await?;
+                let is_issuers = matches!(&found.principal.identity,
                     Identity::Named(named) if matches!(named.source, IdentitySource::Issuer(_)));
-                let is_ours = found.bearer.scope.is_some();
-                if !is_issuers || is_ours || !Self::is_exchangeable(&found.bearer) {
+                let is_ours = found.principal.scope.is_some();
+                if !is_issuers || is_ours || !Self::is_exchangeable(&found.principal) {
                     let reason = "only tokens of issuers with an identity are exchanged";
                     return Err(AuthError::invalid(reason));
                 }
-                Ok((ProvedIdentity { bearer: found.bearer, expires: found.expires }, None))
+                Ok((ProvedIdentity { principal: found.principal, expires: found.expires }, None))
             }
             TokenProof::Refresh(token) => {
                 let found = self.refreshed(&token).await;
                 let outcome = if found.is_ok() { "ok" } else { "refused" };
                 self.metrics.count_auth("refresh_token", outcome);
-                let VerifiedIdentity { bearer, expires, .. } = found?;
-                Ok((ProvedIdentity { bearer: Arc::new(bearer), expires }, Some(token)))
+                let VerifiedIdentity { principal, expires, .. } = found?;
+                Ok((ProvedIdentity { principal: Arc::new(principal), expires }, Some(token)))
             }
         }
     }
@@ -176,34 +168,35 @@ impl Guard {
         let parsed = UnverifiedToken::parse(token.reveal());
         let parsed = parsed.map_err(|error| AuthError::invalid(error.to_string()))?;
         let claims = self.own_claims(&parsed, TokenKind::Refresh).await?;
-        self.standing(claims).await
+        self.current_identity(claims).await
     }
 
-    /// Whether somebody without credentials gets a token: for a log-in they do not, nor for what
-    /// is not open to everybody.
-    fn is_open_to_nobody(&self, narrow: &TokenScope, scoped: bool) -> bool {
+    /// Whether an anonymous client gets a token: not for a login, nor for a scope that requires
+    /// authentication.
+    fn is_open_to_anonymous(&self, narrow: &TokenScope, scoped: bool) -> bool {
         self.policy().has_anonymous() && (!scoped || !narrow.is_empty())
     }
 
     fn sign(
         &self,
         kind: TokenKind,
-        bearer: &Bearer,
+        principal: &Principal,
         scope: &TokenScope,
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<Secret, AuthError> {
         let unavailable = |reason: &str| AuthError::Unavailable { reason: reason.to_owned() };
-        let signing = self.signing.as_ref().ok_or_else(|| unavailable("no tokens are issued"))?;
+        let signing_keys =
+            self.signing_keys.as_ref().ok_or_else(|| unavailable("no tokens are issued"))?;
         let id = random_hex::<16>().ok_or_else(|| unavailable("no random numbers"))?;
-        let named: Option<NamedIdentity> = match &bearer.identity {
+        let named: Option<NamedIdentity> = match &principal.identity {
             Identity::Anonymous => None,
             Identity::Named(named) => Some((**named).clone()),
         };
         let mut claims = TokenClaims::new(&self.service, named, now, lifetime, id);
         claims.access = scope.entries();
-        claims.password = bearer.password.clone();
-        let key = signing.current().signing_key(now);
+        claims.password = principal.password.clone();
+        let key = signing_keys.current().signing_key(now);
         let token = key.and_then(|key| key.sign(kind, &claims));
         let token = token.ok_or_else(|| unavailable("the signing key cannot be used"))?;
         self.metrics.count_token(match kind {
@@ -214,7 +207,7 @@ impl Guard {
     }
 }
 
-/// Users and access tokens can be looked up again; what an issuer said of somebody cannot.
+/// Users and access tokens can be verified again later; an issuer's token cannot.
 fn is_refreshable(identity: &Identity) -> bool {
     match identity {
         Identity::Named(named) => {

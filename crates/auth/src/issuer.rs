@@ -133,13 +133,13 @@ impl JwkSet {
     /// [`JwksError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, JwksError> {
         #[derive(Deserialize)]
-        struct Set {
+        struct RawJwkSet {
             keys: Vec<Value>,
         }
         if bytes.len() > JWKS_BYTES_MAX {
             return Err(JwksError::TooLarge);
         }
-        let set: Set = serde_json::from_slice(bytes).map_err(|_| JwksError::Malformed)?;
+        let set: RawJwkSet = serde_json::from_slice(bytes).map_err(|_| JwksError::Malformed)?;
         if set.keys.len() > JWKS_KEYS_MAX {
             return Err(JwksError::TooLarge);
         }

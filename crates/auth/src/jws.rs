@@ -126,10 +126,10 @@ impl<'a> UnverifiedToken<'a> {
     /// The claimed issuer: only to choose the keys.
     pub fn issuer(&self) -> Option<String> {
         #[derive(Deserialize)]
-        struct Issued {
+        struct IssuerClaim {
             iss: String,
         }
-        serde_json::from_slice::<Issued>(&self.payload).ok().map(|claims| claims.iss)
+        serde_json::from_slice::<IssuerClaim>(&self.payload).ok().map(|claims| claims.iss)
     }
 
     /// The payload, after verifying the signature by `key`.

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::auth::BenchCredentials;
 use crate::plan::{PlanAmount, RunPlan};
-use crate::rng::Rng;
+use crate::rng::BenchRng;
 use crate::url::{InvalidUrl, Url};
 use crate::workload::{Workload, select};
 
@@ -186,7 +186,7 @@ impl RunArgs {
 fn new_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanoseconds = since.unwrap_or_default().as_nanos() & u128::from(u64::MAX);
-    Rng::new(u64::try_from(nanoseconds).unwrap_or_default(), std::process::id().into()).bits()
+    BenchRng::new(u64::try_from(nanoseconds).unwrap_or_default(), std::process::id().into()).bits()
 }
 
 fn registry(text: &str) -> Result<Url, String> {

@@ -9,7 +9,7 @@ use crate::auth::{
     AuthChallenge, BenchCredentials, RequestedAccess, TokenCache, token, token_target,
 };
 use crate::failure::OperationError;
-use crate::stream::{ByteStream, TlsClient};
+use crate::stream::{BenchTlsClient, ConnectionStream};
 use crate::url::{Url, UrlAuthority};
 use crate::wire::{BodySink, HttpConnection, HttpResponse, RequestBody};
 
@@ -23,7 +23,7 @@ const USER_AGENT: &str = concat!("jreg-bench/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(crate) struct BenchTarget {
     pub(crate) authority: UrlAuthority,
-    pub(crate) tls: Option<TlsClient>,
+    pub(crate) tls: Option<BenchTlsClient>,
     pub(crate) credentials: Option<BenchCredentials>,
     pub(crate) tokens: TokenCache,
     pub(crate) timeout: Duration,
@@ -260,8 +260,9 @@ impl BenchClient {
                     self.connections.swap_remove(place);
                 }
                 let tls = self.server.tls.as_ref();
-                let stream =
-                    ByteStream::connect(authority, tls).await.map_err(OperationError::Connect)?;
+                let stream = ConnectionStream::connect(authority, tls)
+                    .await
+                    .map_err(OperationError::Connect)?;
                 self.connections.truncate(HOSTS_MAX - 1);
                 self.connections.push((authority.clone(), HttpConnection::new(stream)));
                 self.connections.len() - 1

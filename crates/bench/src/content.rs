@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::rng::Rng;
+use crate::rng::BenchRng;
 
 /// What makes content unique, at its end.
 pub(crate) const TRAILER_BYTES: usize = 64;
@@ -54,7 +54,7 @@ pub(crate) struct ContentSource {
 impl ContentSource {
     /// For content up to this size.
     pub(crate) fn new(seed: u64, size_max: usize) -> Self {
-        Self { seed, base: Rng::new(seed, 0).bytes(size_max), made: AtomicU64::new(0) }
+        Self { seed, base: BenchRng::new(seed, 0).bytes(size_max), made: AtomicU64::new(0) }
     }
 
     /// Another number each time, for what must be unique in the run.
@@ -69,7 +69,7 @@ impl ContentSource {
 
     /// A digest that nothing has.
     pub(crate) fn missing_digest(&self) -> String {
-        digest_of(&Rng::new(self.seed, self.number()).bytes(TRAILER_BYTES))
+        digest_of(&BenchRng::new(self.seed, self.number()).bytes(TRAILER_BYTES))
     }
 }
 
@@ -95,7 +95,7 @@ impl ContentTemplate {
 
     /// Content that there never was before.
     pub(crate) fn make<'a>(&self, source: &'a ContentSource) -> ContentSpec<'a> {
-        let trailer = Rng::new(source.seed, source.number()).bytes(TRAILER_BYTES);
+        let trailer = BenchRng::new(source.seed, source.number()).bytes(TRAILER_BYTES);
         let digest = written(self.hash.clone().chain_update(&trailer));
         ContentSpec { shared: source.base.get(..self.shared).unwrap_or_default(), trailer, digest }
     }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 
 use crate::client::ByteCounter;
-use crate::collector::GcCommand;
 use crate::error::BenchError;
 use crate::failure::OperationError;
 use crate::fixtures::Fixtures;
+use crate::gc_command::GcCommand;
 use crate::histogram::Histogram;
 use crate::job::WorkloadJob;
 use crate::measured::{BenchRun, FORMAT, Latency, WorkloadResult};
@@ -20,8 +20,8 @@ use crate::plan::{PlanAmount, RunPlan, RunSetup};
 use crate::process::WatchedProcess;
 use crate::workload::Workload;
 
-/// A worker whose operations fail so often in a row does no more of a workload: a server that is
-/// gone is not asked for as long as there is time.
+/// A worker whose operations fail so often in a row does no more of a workload: a server that no
+/// longer exists is not asked for as long as there is time.
 const FAILURES_IN_A_ROW_MAX: u32 = 20;
 
 /// A warm-up leaves this share of the bytes in the registry that a workload may leave.
@@ -112,12 +112,12 @@ impl LoadDriver<'_> {
         let (server, own) = (Stopwatch::start(self.watched)?, Stopwatch::start(self.own)?);
         let began = Instant::now();
         let command = self.plan.gc_command.as_deref().filter(|_| workload.runs_gc);
-        let collector = command.map(GcCommand::start);
+        let gc_command = command.map(GcCommand::start);
         let gate = StartGate::new(&self.plan.amount, self.plan.push_bytes_max);
         let mut tally = self.phase(&job, &gate).await;
         let seconds = began.elapsed().as_secs_f64();
-        let collections = match collector {
-            Some(collector) => Some(tally.end(collector, self.plan.timeout).await?),
+        let collections = match gc_command {
+            Some(gc_command) => Some(tally.end(gc_command, self.plan.timeout).await?),
             None => None,
         };
         Ok(WorkloadResult {
@@ -232,9 +232,9 @@ impl RunTally {
         self.traffic.add(other.traffic);
     }
 
-    /// Says how often a collector ran to its end. Runs that failed are errors as others are.
-    async fn end(&mut self, collector: GcCommand, timeout: Duration) -> Result<u64, BenchError> {
-        let runs = collector.stop(timeout).await?;
+    /// Says how often a GC run ran to its end. Runs that failed are errors as others are.
+    async fn end(&mut self, gc_command: GcCommand, timeout: Duration) -> Result<u64, BenchError> {
+        let runs = gc_command.stop(timeout).await?;
         if runs.failed > 0 {
             self.errors.insert("collect".to_owned(), runs.failed);
         }

@@ -13,11 +13,11 @@ use crate::stream::TlsClientError;
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// There is no registry.
-    #[error("there is no registry that answers GET /v2/ with 200")]
+    #[error("no registry responds to GET /v2/ with 200")]
     Unreachable(#[source] OperationError),
     /// TLS cannot be spoken.
     #[error(transparent)]
-    TlsClient(#[from] TlsClientError),
+    BenchTlsClient(#[from] TlsClientError),
     /// The process of `--pid` cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),

@@ -19,9 +19,9 @@ use crate::workload::{PushStyle, WorkloadKind};
 const MANIFESTS: usize = 64;
 /// How many layers they name.
 const MANIFEST_LAYERS: usize = 5;
-/// How many bytes of blobs of one size are read in turns, at the most.
+/// How many bytes of blobs of one size are read in turns, at most.
 const BLOBS_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How many blobs of one size are read in turns, at the most.
+/// How many blobs of one size are read in turns, at most.
 const BLOBS_MAX: usize = 64;
 /// How many images of one kind are pulled in turns.
 const IMAGES: usize = 8;
@@ -47,7 +47,7 @@ pub(crate) struct Fixtures {
     images: Vec<(usize, Vec<StoredImage>)>,
 }
 
-/// How much content a workload makes at a time at the most, in bytes.
+/// How much content a workload makes at a time at most, in bytes.
 pub(crate) fn content_bytes_max(kind: WorkloadKind) -> usize {
     match kind {
         WorkloadKind::BlobGet { size } | WorkloadKind::Push { size, .. } => size,

@@ -68,7 +68,7 @@ pub(crate) enum JobWork {
 }
 
 impl WorkloadJob {
-    /// How many bytes an operation leaves in the registry at the most.
+    /// How many bytes an operation leaves in the registry at most.
     pub(crate) fn leaves_bytes(&self) -> u64 {
         let bytes = match &self.work {
             JobWork::Push { template, .. } => template.size(),
@@ -149,7 +149,8 @@ async fn put_tag(
 ) -> Result<(), OperationError> {
     let number = worker.source.number();
     let tag = format!("moved-{}", number % MOVED_TAGS);
-    // Each round through the tags goes on to the next manifest, so that every PUT changes its tag.
+    // Each round through the tags continues to the next manifest, so that every PUT changes its
+    // tag.
     let turn = number / MOVED_TAGS + number;
     let count = u64::try_from(manifests.len()).unwrap_or(u64::MAX).max(1);
     let turn = usize::try_from(turn % count).unwrap_or_default();
@@ -176,7 +177,7 @@ async fn page(
     let after = names.get(start + 1..).unwrap_or_default();
     let expected = after.get(..PAGE_ENTRIES.min(after.len())).unwrap_or_default();
     match named(&body) {
-        // A catalog goes on with what others pushed.
+        // A catalog continues with what others pushed.
         Some(found) if found.starts_with(expected) => Ok(()),
         Some(found) if found.len() > PAGE_ENTRIES => Err(OperationError::Unpaged),
         _ => Err(OperationError::List),

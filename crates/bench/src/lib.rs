@@ -15,12 +15,12 @@
 mod args;
 mod auth;
 mod client;
-mod collector;
 mod content;
 mod drive;
 mod error;
 mod failure;
 mod fixtures;
+mod gc_command;
 mod histogram;
 mod job;
 mod measured;

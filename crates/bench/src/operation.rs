@@ -13,7 +13,7 @@ use crate::content::{
     media, written,
 };
 use crate::failure::OperationError;
-use crate::rng::Rng;
+use crate::rng::BenchRng;
 use crate::url::Url;
 use crate::wire::{BodySink, HttpResponse, RequestBody};
 use crate::workload::PushStyle;
@@ -31,7 +31,7 @@ pub(crate) struct LoadWorker {
     helpers: Vec<BenchClient>,
     server: Arc<BenchTarget>,
     pub(crate) source: Arc<ContentSource>,
-    pub(crate) rng: Rng,
+    pub(crate) rng: BenchRng,
     /// Whether what is read is hashed and compared.
     pub(crate) verifies: bool,
 }
@@ -43,7 +43,7 @@ impl LoadWorker {
             helpers: Vec::new(),
             server: Arc::clone(server),
             source: Arc::clone(source),
-            rng: Rng::new(source.seed(), u64::MAX - number),
+            rng: BenchRng::new(source.seed(), u64::MAX - number),
             verifies: false,
         }
     }
@@ -230,7 +230,7 @@ pub(crate) async fn push(
     expect(client.send(request, &mut BodySink::Count).await?, 201).map(drop)
 }
 
-/// Where an upload goes on: only the path counts, as what stands before it is this registry by
+/// Where an upload continues: only the path counts, as what stands before it is this registry by
 /// whatever name it knows itself.
 fn upload(response: &HttpResponse) -> Result<String, OperationError> {
     let location = response.location.as_deref().ok_or(OperationError::Protocol("no Location"))?;

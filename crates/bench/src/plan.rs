@@ -44,7 +44,7 @@ pub struct RunPlan {
     pub tags: usize,
     /// How many repositories `catalog` has.
     pub repositories: usize,
-    /// How many bytes a workload leaves in the registry, at the most.
+    /// How many bytes a workload leaves in the registry, at most.
     pub push_bytes_max: u64,
     /// The longest that one request may take.
     pub timeout: Duration,

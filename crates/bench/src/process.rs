@@ -17,7 +17,7 @@ pub enum WatchError {
     /// Not Linux.
     #[error("--pid reads /proc, which only Linux has")]
     NoProc,
-    /// No such process, or it is somebody else's.
+    /// No such process, or it is another process's.
     #[error("cannot read /proc/{pid}/{file}")]
     Unreadable {
         /// Whose.
@@ -74,8 +74,8 @@ impl WatchedProcess {
         peak_bytes(&text).ok_or(WatchError::Unexpected { pid: self.pid, file: "status" })
     }
 
-    /// Has the peak counted from now on. Somebody else's process is left as it is: its peak is then
-    /// that of its life.
+    /// Has the peak counted from now on. Another process's process is left as it is: its peak is
+    /// then that of its life.
     pub(crate) fn forget_peak(self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
     }

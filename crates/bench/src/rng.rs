@@ -2,9 +2,9 @@
 
 /// A small generator (SplitMix64). Not for secrets.
 #[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
+pub(crate) struct BenchRng(u64);
 
-impl Rng {
+impl BenchRng {
     /// A generator of its own for each number of a seed.
     pub(crate) fn new(seed: u64, number: u64) -> Self {
         let mut rng = Self(seed);

@@ -22,16 +22,16 @@ use crate::url::UrlAuthority;
 
 /// A connection's bytes.
 #[derive(Debug)]
-pub(crate) enum ByteStream {
+pub(crate) enum ConnectionStream {
     Plain(TcpStream),
-    TlsClient(Box<TlsStream<TcpStream>>),
+    BenchTlsClient(Box<TlsStream<TcpStream>>),
 }
 
 /// What speaks TLS.
 #[derive(Clone)]
-pub(crate) struct TlsClient(TlsConnector);
+pub(crate) struct BenchTlsClient(TlsConnector);
 
-impl fmt::Debug for TlsClient {
+impl fmt::Debug for BenchTlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
     }
@@ -55,7 +55,7 @@ pub enum TlsClientError {
 }
 
 /// Trusts what this machine trusts, and the authorities of a PEM file.
-pub(crate) fn connector(ca: Option<&Path>) -> Result<TlsClient, TlsClientError> {
+pub(crate) fn connector(ca: Option<&Path>) -> Result<BenchTlsClient, TlsClientError> {
     let extra = match ca {
         Some(file) => certificates(file).map_err(|source| TlsClientError::Certificates {
             file: file.display().to_string(),
@@ -65,7 +65,7 @@ pub(crate) fn connector(ca: Option<&Path>) -> Result<TlsClient, TlsClientError> 
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new_with_extra_roots(extra, Arc::clone(&provider))?;
-    Ok(TlsClient(TlsConnector::from(Arc::new(config(provider, verifier)?))))
+    Ok(BenchTlsClient(TlsConnector::from(Arc::new(config(provider, verifier)?))))
 }
 
 fn config(
@@ -88,26 +88,26 @@ fn certificates(
     }
 }
 
-impl ByteStream {
+impl ConnectionStream {
     pub(crate) async fn connect(
         authority: &UrlAuthority,
-        tls: Option<&TlsClient>,
+        tls: Option<&BenchTlsClient>,
     ) -> io::Result<Self> {
         let stream = TcpStream::connect((authority.host.as_str(), authority.port)).await?;
         stream.set_nodelay(true)?;
         match tls {
             None if authority.tls => Err(io::Error::other("no certificates to trust were found")),
-            Some(TlsClient(tls)) if authority.tls => {
+            Some(BenchTlsClient(tls)) if authority.tls => {
                 let name =
                     ServerName::try_from(authority.host.clone()).map_err(io::Error::other)?;
-                Ok(Self::TlsClient(Box::new(tls.connect(name, stream).await?)))
+                Ok(Self::BenchTlsClient(Box::new(tls.connect(name, stream).await?)))
             }
             _ => Ok(Self::Plain(stream)),
         }
     }
 }
 
-impl AsyncRead for ByteStream {
+impl AsyncRead for ConnectionStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -115,12 +115,12 @@ impl AsyncRead for ByteStream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::TlsClient(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::BenchTlsClient(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
 
-impl AsyncWrite for ByteStream {
+impl AsyncWrite for ConnectionStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -128,7 +128,7 @@ impl AsyncWrite for ByteStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::TlsClient(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::BenchTlsClient(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -139,7 +139,7 @@ impl AsyncWrite for ByteStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::TlsClient(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::BenchTlsClient(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -150,14 +150,14 @@ impl AsyncWrite for ByteStream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::TlsClient(stream) => Pin::new(stream).poll_flush(context),
+            Self::BenchTlsClient(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::TlsClient(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::BenchTlsClient(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

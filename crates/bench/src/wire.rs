@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::failure::OperationError;
-use crate::stream::ByteStream;
+use crate::stream::ConnectionStream;
 
 /// What is read at once; also the longest head of a response.
 const READ_BYTES: usize = 128 * 1024;
@@ -108,7 +108,7 @@ struct ResponseHead {
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct HttpConnection {
-    stream: ByteStream,
+    stream: ConnectionStream,
     buffer: Vec<u8>,
     from: usize,
     to: usize,
@@ -119,7 +119,7 @@ pub(crate) struct HttpConnection {
 }
 
 impl HttpConnection {
-    pub(crate) fn new(stream: ByteStream) -> Self {
+    pub(crate) fn new(stream: ConnectionStream) -> Self {
         Self { stream, buffer: vec![0; READ_BYTES], from: 0, to: 0, usable: true, used: false }
     }
 
@@ -303,7 +303,10 @@ impl HttpConnection {
     }
 }
 
-async fn write_all(stream: &mut ByteStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+async fn write_all(
+    stream: &mut ConnectionStream,
+    mut slices: &mut [IoSlice<'_>],
+) -> io::Result<()> {
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         match stream.write_vectored(slices).await? {
@@ -412,14 +415,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_waited_for_and_what_is_wrong_is_refused() {
+    fn incomplete_responses_are_awaited_and_malformed_ones_rejected() {
         assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Le", false).unwrap().is_none());
         assert!(parse(b"SSH-2.0-OpenSSH\r\n\r\n", false).is_err());
         assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", false).is_err());
     }
 
     #[test]
-    fn a_challenge_for_a_token_goes_before_others() {
+    fn a_bearer_challenge_takes_precedence() {
         for order in [["Basic realm=x", "Bearer realm=y"], ["Bearer realm=y", "Basic realm=x"]] {
             let [one, other] = order.map(|text| Some(text.to_owned()));
             assert_eq!(choose(one, other).unwrap(), "Bearer realm=y");

@@ -1,10 +1,11 @@
-//! The settings: one flat definition, from which every flag, environment variable and key of the
-//! file is made.
+//! The settings: one flat table that defines every flag, environment variable and file key.
 //!
-//! A setting called `log-format` is the flag `--log-format`, the variable `JREG_LOG_FORMAT` and
-//! the key `log-format`. A flag goes before a variable, a variable before the file, the file
-//! before the default. An unknown key or a value that is not allowed is an error that says what
-//! would have been right. Nothing here reads the environment or the disk: both are passed in.
+//! The setting `log-format` is the flag `--log-format`, the variable `JREG_LOG_FORMAT` and the key
+//! `log-format`. A flag overrides a variable, a variable the file, the file the default. An unknown
+//! key or an invalid value is an error that names the allowed ones. Nothing here reads the
+//! environment or the disk: both are passed in.
+
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 mod value;
 
@@ -20,7 +21,7 @@ use jreg_storage::Durability;
 pub use jreg_auth::ForwardedHeader;
 pub use jreg_telemetry::audit::AuditTarget;
 pub use jreg_telemetry::logging::LogFormat;
-pub use value::{PublicUrl, Secret, StorageLocation, TlsVersion};
+pub use value::{PublicUrl, SecretValue, StorageLocation, TlsVersion};
 
 pub use value::Value;
 use value::{REDACTED, repeatable};
@@ -31,22 +32,22 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The most bytes of warnings that one answer may carry (distribution-spec, "Warnings").
+/// Maximum total length of the warnings in a response (distribution-spec, "Warnings").
 const WARNING_BYTES_MAX: usize = 4096;
 
-/// The most names of one certificate: what Let's Encrypt takes.
+/// Maximum number of names in a certificate: the limit of Let's Encrypt.
 const ACME_DOMAINS_MAX: usize = 100;
-/// The directory of Let's Encrypt.
+/// ACME directory of Let's Encrypt.
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
-/// One setting: its name, its meaning, and how to set and show it.
-pub struct Key {
+/// A setting: its name, help text, and how to set and show it.
+pub struct SettingKey {
     field: &'static str,
-    /// The heading it stands under in the help and the sample file.
+    /// Heading in the help and the sample file.
     pub section: &'static str,
-    /// What it means.
+    /// Help text.
     pub doc: &'static str,
-    /// Which values it takes.
+    /// The allowed values.
     pub allowed: &'static str,
     is_secret: bool,
     set: fn(&mut Settings, &[String]) -> bool,
@@ -54,40 +55,40 @@ pub struct Key {
     show: fn(&Settings) -> Vec<String>,
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for SettingKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Key").field(&self.name()).finish()
     }
 }
 
-impl Key {
-    /// Its name in the file, and as a flag after `--`.
+impl SettingKey {
+    /// The key in the file, and the flag after `--`.
     pub fn name(&self) -> String {
         self.field.replace('_', "-")
     }
 
-    /// Its environment variable.
+    /// The environment variable.
     pub fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.field.to_uppercase())
     }
 
-    /// Whether its value must not be shown.
+    /// Whether the value must not be shown.
     pub fn is_secret(&self) -> bool {
         self.is_secret
     }
 
-    /// Whether it may be given more than once.
+    /// Whether the setting may be given several times.
     fn takes_several(&self) -> bool {
         self.show(&Settings::default()).is_empty()
     }
 
-    /// Its value in `settings`, as it would be written.
+    /// The value in `settings`, in the syntax of the file.
     pub fn show(&self, settings: &Settings) -> Vec<String> {
         (self.show)(settings)
     }
 }
 
-/// What every environment variable of jreg starts with.
+/// Prefix of every environment variable.
 pub const VARIABLE_PREFIX: &str = "JREG_";
 
 macro_rules! settings {
@@ -95,7 +96,7 @@ macro_rules! settings {
         $(#[doc = $doc:literal])+
         $field:ident: $type:ty = $default:expr, $allowed:literal, $check:expr;
     )+ })+) => {
-        /// Everything that an operator can set, as data.
+        /// The value of every setting.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings { $($(
             $(#[doc = $doc])+
@@ -109,8 +110,8 @@ macro_rules! settings {
             }
         }
 
-        /// Every setting, in the order of the help and of the sample file.
-        pub const KEYS: &[Key] = &[$($(Key {
+        /// All settings, in the order of the help and the sample file.
+        pub const KEYS: &[SettingKey] = &[$($(SettingKey {
             field: stringify!($field),
             section: $section,
             doc: concat!($($doc),+),
@@ -254,12 +255,12 @@ settings! {
         /// variables, web identity, pod or task identity, instance metadata.
         s3_access_key_id: Option<String> = None, "none, or an id", |_| true;
         /// Secret access key.
-        s3_secret_access_key: Option<Secret> = None, "none, or a secret", |_| true;
+        s3_secret_access_key: Option<SecretValue> = None, "none, or a secret", |_| true;
         /// File with the secret access key, instead of s3-secret-access-key; read at the start. A
         /// line break at the end is ignored.
         s3_secret_access_key_file: Option<String> = None, "none, or a file's path", |_| true;
         /// Session token of a temporary access key.
-        s3_session_token: Option<Secret> = None, "none, or a token", |_| true;
+        s3_session_token: Option<SecretValue> = None, "none, or a token", |_| true;
         /// File with the session token, instead of s3-session-token; read at the start. A line
         /// break at the end is ignored.
         s3_session_token_file: Option<String> = None, "none, or a file's path", |_| true;
@@ -448,12 +449,12 @@ settings! {
 }
 
 impl Settings {
-    /// Whether TLS is what is spoken.
+    /// Whether TLS is enabled.
     pub fn has_tls(&self) -> bool {
         self.tls_cert.is_some() || !self.acme_domains.is_empty()
     }
 
-    /// Whether clients are asked who they are.
+    /// Whether authentication is enabled.
     pub fn requires_authentication(&self) -> bool {
         self.authentication || self.htpasswd.is_some() || self.policy.is_some()
     }
@@ -464,7 +465,7 @@ fn is_audience(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
-/// Names that an authority can look at by TLS-ALPN-01 (RFC 8737), which has no wildcards.
+/// Names that a CA can validate by TLS-ALPN-01 (RFC 8737), which does not support wildcards.
 fn is_certifiable(names: &[String]) -> bool {
     let is_inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let is_label = |label: &str| {
@@ -473,7 +474,7 @@ fn is_certifiable(names: &[String]) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // An address ends in a number, a name does not.
+    // A host name does not end in a number, an address does.
     let is_address = |name: &str| {
         name.rsplit('.').next().is_none_or(|last| last.bytes().all(|b| b.is_ascii_digit()))
     };
@@ -497,7 +498,7 @@ fn is_directory(address: &str) -> bool {
 
 fn is_mail_address(address: &str) -> bool {
     let is_part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic());
-    // Others would be several addresses, or headers of the mail (RFC 6068).
+    // Further characters would add recipients or mail headers (RFC 6068).
     let is_one = !address.contains([',', '?', '%', '&', '<', '>', '"', '\\']);
     address.len() <= 254
         && is_one
@@ -514,7 +515,7 @@ fn is_timeout(timeout: Duration) -> bool {
     (Duration::from_millis(100)..=HOUR).contains(&timeout)
 }
 
-/// A level, or levels by target. What reads the filter would take any word for a target.
+/// A level, or levels by target. The filter's own parser would accept any word as a target.
 fn is_log_filter(filter: &str) -> bool {
     let is_level = |word: &str| {
         !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok()
@@ -532,7 +533,7 @@ fn warnings_fit(warnings: &[String]) -> bool {
         && warnings.iter().map(String::len).sum::<usize>() <= WARNING_BYTES_MAX
 }
 
-/// Where a value was written, for the message when it is wrong.
+/// The source of a value, for error messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// `--name`.
@@ -543,86 +544,64 @@ pub enum Origin {
     File(PathBuf),
 }
 
-/// A value for a setting that is not yet understood.
+/// An unparsed value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
-    /// The setting's name, in the spelling of the file.
+    /// The setting's key.
     pub name: String,
-    /// The values: one, except for settings that may be given several times.
+    /// One value, or several for a repeatable setting.
     pub values: Vec<String>,
-    /// Where it was written.
     pub origin: Origin,
 }
 
-/// Why the settings cannot be used.
+/// Why the settings are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// The file is not TOML.
     #[error("{} is not a TOML file: {message}", path.display())]
     Syntax {
-        /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// Position and cause.
         message: String,
     },
     /// No setting has this name.
     #[error("{}: unknown key `{name}`{}", path.display(), nearest.as_ref().map_or_else(String::new, |known| format!(", did you mean `{known}`?")))]
     UnknownKey {
-        /// The file.
         path: PathBuf,
-        /// The name.
         name: String,
-        /// The known name that is most like it, if one is.
+        /// The most similar known key.
         nearest: Option<String>,
     },
     /// A flag that takes one value was given several times.
     #[error("{place} is given {count} times, it can be given once")]
-    Repeated {
-        /// The flag.
-        place: String,
-        /// How often it was given.
-        count: usize,
-    },
+    Repeated { place: String, count: usize },
     /// A setting requires another.
     #[error("`{given}` requires `{missing}`: set both or neither")]
     Incomplete {
-        /// The name of the one that is given.
+        /// The key that is given.
         given: &'static str,
-        /// The name of the other.
+        /// The key that is missing.
         missing: &'static str,
     },
     /// Two settings exclude each other.
     #[error("`{given}` cannot be given with `{other}`: {why}")]
-    Contradictory {
-        /// The name of the one.
-        given: &'static str,
-        /// The name of the other.
-        other: &'static str,
-        /// Why.
-        why: &'static str,
-    },
+    Contradictory { given: &'static str, other: &'static str, why: &'static str },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
-        /// The flag, variable, or file and key.
+        /// The flag, the variable, or the file and key.
         place: String,
-        /// The value.
         value: String,
-        /// What is wrong with it, or which values would be right.
+        /// What is wrong, or the allowed values.
         why: String,
     },
 }
 
 impl Settings {
-    /// The defaults, changed by `assignments` in their order: later ones win.
+    /// The defaults with `assignments` applied in order: later ones win.
     pub fn resolve(assignments: impl IntoIterator<Item = Assignment>) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         for assignment in assignments {
@@ -632,7 +611,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether what belongs together is given together.
+    /// Checks combinations of settings.
     fn check(&self) -> Result<(), ConfigError> {
         let (cert, key) = (self.tls_cert.is_some(), self.tls_key.is_some());
         let (client_ca, acme) = (self.tls_client_ca.is_some(), !self.acme_domains.is_empty());
@@ -693,10 +672,10 @@ impl Settings {
     }
 }
 
-fn not_allowed(key: &Key, assignment: &Assignment) -> ConfigError {
+fn not_allowed(key: &SettingKey, assignment: &Assignment) -> ConfigError {
     let given = assignment.values.join(", ");
     let value = if key.is_secret { REDACTED.to_owned() } else { repeatable(&given) };
-    // A refusal repeats what it is about.
+    // The parser's message already names the value.
     let refused = assignment.values.first().filter(|_| value == given);
     let refusal = refused.and_then(|text| (key.refusal)(text.trim()));
     ConfigError::NotAllowed {
@@ -706,7 +685,7 @@ fn not_allowed(key: &Key, assignment: &Assignment) -> ConfigError {
     }
 }
 
-fn place(key: &Key, origin: &Origin) -> String {
+fn place(key: &SettingKey, origin: &Origin) -> String {
     match origin {
         Origin::Flag => format!("--{}", key.name()),
         Origin::Variable => key.variable(),
@@ -719,11 +698,11 @@ fn unknown(assignment: &Assignment) -> ConfigError {
         Origin::File(path) => path.clone(),
         Origin::Flag | Origin::Variable => PathBuf::new(),
     };
-    let nearest = nearest(&assignment.name, KEYS.iter().map(Key::name));
+    let nearest = nearest(&assignment.name, KEYS.iter().map(SettingKey::name));
     ConfigError::UnknownKey { path, name: assignment.name.clone(), nearest }
 }
 
-/// The one of `known` that `name` was most likely meant to be.
+/// The name in `known` that is most similar to `name`.
 pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     const LIKENESS_MIN: f64 = 0.7;
     known
@@ -733,7 +712,7 @@ pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String
         .map(|(_, known)| known)
 }
 
-/// The assignments that a configuration file makes.
+/// The assignments of a configuration file.
 pub fn read_file(path: &std::path::Path, text: &str) -> Result<Vec<Assignment>, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         ConfigError::Syntax { path: path.to_owned(), message: syntax(text, &error) }
@@ -741,7 +720,7 @@ pub fn read_file(path: &std::path::Path, text: &str) -> Result<Vec<Assignment>, 
     table.into_iter().map(|(name, value)| file_assignment(path, name, &value)).collect()
 }
 
-/// Where a file is wrong, and how. Its line is not repeated: it may be that of a secret.
+/// The position and cause of a syntax error. The line is not shown: it may contain a secret.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or_default();
@@ -759,7 +738,7 @@ fn file_assignment(
     if let Some(values) = texts(value) {
         return Ok(Assignment { name, values, origin });
     }
-    // An unknown name is reported as such, whatever its value looks like.
+    // An unknown key is reported as such, even if its value is invalid.
     let unsuited = Assignment { name, values: vec![value.to_string()], origin };
     let key = KEYS.iter().find(|key| key.name() == unsuited.name);
     Err(key.map_or_else(|| unknown(&unsuited), |key| not_allowed(key, &unsuited)))

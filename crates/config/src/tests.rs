@@ -69,7 +69,7 @@ fn a_bucket_is_a_place_to_keep_things_and_its_secret_is_not_printed() {
     .unwrap();
     assert!(matches!(&settings.storage, StorageLocation::Bucket(url) if url.prefix == "jreg"));
     assert_eq!(settings.s3_access_key_id.as_deref(), Some("id"));
-    assert_eq!(settings.s3_secret_access_key.as_ref().map(Secret::reveal), Some("hush"));
+    assert_eq!(settings.s3_secret_access_key.as_ref().map(SecretValue::reveal), Some("hush"));
     assert_eq!(settings.s3_header.len(), 2);
     assert!(!format!("{settings:?}").contains("hush"));
     let shown: Vec<_> = KEYS.iter().flat_map(|key| key.show(&settings)).collect();
@@ -129,7 +129,7 @@ fn what_is_not_toml_is_refused_with_its_place() {
     assert!(error.to_string().contains("line 1"), "{error}");
 }
 
-/// A table would be taken for its text.
+/// Otherwise a table would be parsed as text.
 #[test]
 fn fixed_a_table_is_no_text() {
     for text in ["htpasswd = { a = 1 }", "[log]\nx = 1", "warning = [[1]]"] {
@@ -300,7 +300,7 @@ fn a_certificate_comes_from_a_file_or_from_an_authority() {
     }
 }
 
-/// The sample file has each key once, commented out, at its default, below its help text.
+/// The sample file has each key once, commented out, with its default, below its help text.
 #[test]
 fn the_sample_file_is_the_defaults() {
     let sample = include_str!("../../../docs/jreg.toml");
@@ -310,7 +310,7 @@ fn the_sample_file_is_the_defaults() {
         .collect();
     let assignments = read_file(Path::new("docs/jreg.toml"), &uncommented.join("\n")).unwrap();
     let mut names: Vec<String> = assignments.iter().map(|a| a.name.clone()).collect();
-    let mut known: Vec<String> = KEYS.iter().map(Key::name).collect();
+    let mut known: Vec<String> = KEYS.iter().map(SettingKey::name).collect();
     names.sort();
     known.sort();
     assert_eq!(names, known);
@@ -326,7 +326,7 @@ fn the_sample_file_is_the_defaults() {
     assert!(from_file(sample).unwrap() == Settings::default());
 }
 
-/// The page on configuration has a row for each key, with the help text.
+/// The configuration page has a row for each key, with its help text.
 #[test]
 fn the_page_on_configuration_describes_every_key() {
     let page = include_str!("../../../docs/configuration.md");

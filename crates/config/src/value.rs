@@ -1,4 +1,4 @@
-//! The kinds of value that a setting can have, each with one way to read and to write it.
+//! The value types of settings, each with its parser and formatter.
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
@@ -14,23 +14,23 @@ use jreg_storage::{Durability, S3Url};
 use jreg_telemetry::audit::AuditTarget;
 use jreg_telemetry::logging::LogFormat;
 
-/// A value that can be written in a flag, a variable or the file.
+/// A value in a flag, a variable or the file.
 pub trait Value: Sized {
-    /// Whether what is given for it must not be repeated.
+    /// Whether an error message must not repeat the value.
     const IS_SECRET: bool = false;
 
-    /// Reads one text.
+    /// Parses one text.
     fn parse(text: &str) -> Option<Self>;
 
-    /// Writes it so that [`Value::parse`] reads it back.
+    /// Formats the value so that [`Value::parse`] returns it.
     fn show(&self) -> String;
 
-    /// Says what is wrong with a text, where that is more than that it is not allowed.
+    /// A more precise error than "not allowed", if there is one.
     fn refusal(_text: &str) -> Option<String> {
         None
     }
 
-    /// Reads all texts that were given: just one, unless the kind takes several.
+    /// Parses all given texts: exactly one, unless the type is repeatable.
     fn parse_all(texts: &[String]) -> Option<Self> {
         match texts {
             [text] => Self::parse(text.trim()),
@@ -38,27 +38,28 @@ pub trait Value: Sized {
         }
     }
 
-    /// Writes all texts that [`Value::parse_all`] reads back.
+    /// Formats all texts that [`Value::parse_all`] parses.
     fn show_all(&self) -> Vec<String> {
         vec![self.show()]
     }
 }
 
-/// Where a registry keeps its content.
+/// The storage location of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageLocation {
-    /// In this folder, which is made if it is not there.
+    /// A folder, created if absent.
     Folder(PathBuf),
-    /// In a bucket of S3, or of a store like it.
+    /// A bucket of S3 or an S3-compatible store.
     Bucket(S3Url),
-    /// In memory, for tests and trials.
+    /// Memory, for tests and trials.
     Memory,
 }
 
-/// What is printed in the place of a secret.
+/// Replaces secrets in output.
 pub(super) const REDACTED: &str = "[redacted]";
 
-/// A text that was not taken, as it may be repeated: without what stands before the host of an
+/// A rejected text as shown in error messages: without the user information of a URL, which can be
+/// a password.
 /// address, which can be a password.
 pub(super) fn repeatable(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
@@ -72,33 +73,33 @@ pub(super) fn repeatable(text: &str) -> String {
     }
 }
 
-/// A value that is never printed.
+/// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct SecretValue(String);
 
-impl Secret {
-    /// The value, to be used and not shown.
+impl SecretValue {
+    /// The secret itself.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(REDACTED)
     }
 }
 
-/// A version of TLS.
+/// A TLS version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
-    /// RFC 5246.
+    /// TLS 1.2 (RFC 5246).
     Tls12,
-    /// RFC 8446.
+    /// TLS 1.3 (RFC 8446).
     Tls13,
 }
 
-/// The address by which clients reach the registry.
+/// The external base URL of the registry.
 ///
 /// - `http://` or `https://`, a host, perhaps a port and a path;
 /// - no user, query or fragment, and no slash at the end.
@@ -106,7 +107,7 @@ pub enum TlsVersion {
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// The address, without a slash at the end.
+    /// The URL, without a slash at the end.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -132,7 +133,7 @@ impl Value for StorageLocation {
         }
         let path = match text.split_once(':') {
             Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
-            // A word and a colon name a kind of store; a path with a colon can be written `./a:b`.
+            // A word and a colon select a kind of store; write a path with a colon as `./a:b`.
             Some((kind, _)) if kind.bytes().all(|b| b.is_ascii_alphanumeric()) => return None,
             _ => text,
         };
@@ -185,7 +186,7 @@ impl Value for AuditTarget {
     }
 }
 
-/// Gives a closed set of words its one table.
+/// Implements [`Value`] for an enum by one table of words.
 macro_rules! words {
     ($type:ty { $($value:path => $word:literal),+ $(,)? }) => {
         impl Value for $type {
@@ -231,7 +232,7 @@ impl Value for bool {
     }
 }
 
-/// Values that read and write themselves.
+/// Implements [`Value`] by `FromStr` and `Display`.
 macro_rules! plain {
     ($($type:ty),+) => {$(
         impl Value for $type {
@@ -251,7 +252,7 @@ plain!(SocketAddr, usize, u32, String);
 const SIZE_UNITS: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
 
-/// A size in bytes: a number with `KiB`, `MiB`, `GiB`, `TiB` or nothing behind it.
+/// A size in bytes: a number, optionally with `KiB`, `MiB`, `GiB` or `TiB`.
 impl Value for u64 {
     fn parse(text: &str) -> Option<Self> {
         with_unit(text, &SIZE_UNITS)
@@ -265,7 +266,7 @@ impl Value for u64 {
 const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1000)];
 
-/// A duration: a number with `ms`, `s`, `m`, `h` or `d` behind it.
+/// A duration: a number with `ms`, `s`, `m`, `h` or `d`.
 impl Value for Duration {
     fn parse(text: &str) -> Option<Self> {
         with_unit(text, &DURATION_UNITS).map(Self::from_millis)
@@ -273,7 +274,7 @@ impl Value for Duration {
 
     fn show(&self) -> String {
         let millis = u64::try_from(self.as_millis()).unwrap_or(u64::MAX);
-        // Whole seconds are written as such up to two minutes, as people write them.
+        // Whole seconds up to two minutes are formatted as seconds.
         match millis {
             0..120_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
             _ => show_with_unit(millis, &DURATION_UNITS),
@@ -336,11 +337,11 @@ impl Value for Option<String> {
     }
 }
 
-impl Value for Option<Secret> {
+impl Value for Option<SecretValue> {
     const IS_SECRET: bool = true;
 
     fn parse(text: &str) -> Option<Self> {
-        Option::<String>::parse(text).map(|text| text.map(Secret))
+        Option::<String>::parse(text).map(|text| text.map(SecretValue))
     }
 
     fn show(&self) -> String {
@@ -358,7 +359,7 @@ impl Value for Option<PublicUrl> {
     }
 }
 
-/// An item of a list that is written as texts.
+/// An item of a list.
 pub(crate) trait ListItem: FromStr + Display {}
 
 impl ListItem for IpNet {}

@@ -13,10 +13,10 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use jreg_access::limits::ByteAccount;
-use jreg_access::{Asker, Authorized, RefusedRequest};
+use jreg_access::{Authorized, RefusedRequest, RequestInfo};
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::slots::ResponseSlots;
-use jreg_net::server::{Request, Response};
+use jreg_net::server::{AuthorizedBefore, Request, RequestMemory, Response};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use tracing::Instrument;
@@ -25,7 +25,7 @@ use super::body::ClientBody;
 use super::error::ApiError;
 use super::exchange::{self, ObservedRequest};
 use super::record::PendingAuditRecord;
-use super::{Context, base, blobs, catalog, manifests, referrers, tags, uploads};
+use super::{Context, base, blobs, catalog, manifests, memory, referrers, tags, uploads};
 
 /// An operation that was let in, with what the client sent.
 pub(super) struct ApiCall {
@@ -68,10 +68,13 @@ async fn perform(
     let peer = exchange.client().address;
     let changes = changes(&endpoint);
     let record = PendingAuditRecord::of(context, exchange, &endpoint, &parts.headers, changes);
-    let access = match context.gate.admit(asker(&parts, exchange), &endpoint).await {
+    let access = match context.gate.admit(request_info(&parts, exchange), &endpoint).await {
         Ok(access) => access,
         Err(refused) => return refuse(context, exchange, record, refused).await,
     };
+    if let Some(authorized) = parts.extensions.get::<AuthorizedBefore>() {
+        authorized.set();
+    }
     let network = exchange.network();
     context.limits.count_identity(access.identity(), network)?;
     let upload = match sends(&endpoint) {
@@ -85,14 +88,25 @@ async fn perform(
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<FileQueue>>().cloned();
     let slots = parts.extensions.get::<ResponseSlots>().cloned();
+    let memory = parts.extensions.get::<RequestMemory>().cloned();
     let context = Arc::clone(context);
     let base_url = base_url(&context, exchange);
     let call =
         ApiCall { access, headers: parts.headers, peer, base_url, files, slots, body, context };
     if !changes {
+        let is_in_memory = is_in_memory(&endpoint);
+        let held_in = Arc::clone(&call.context);
+        let _turn = match memory.filter(|_| is_in_memory) {
+            Some(memory) => memory.turn().await,
+            None => None,
+        };
         let result = dispatch(call, endpoint).await;
         let account = account.filter(|_| parts.method != Method::HEAD);
         let result = result.and_then(|response| counted(exchange, account.as_ref(), response));
+        let result = match is_in_memory {
+            true => result.and_then(|response| memory::hold_response(&held_in, exchange, response)),
+            false => result,
+        };
         if let Some((record, rule)) = record {
             record.settle(Some(rule), &result).await;
         }
@@ -133,6 +147,18 @@ fn counted(
     Ok(response)
 }
 
+/// Whether the whole answer is in memory until its client has taken it.
+fn is_in_memory(endpoint: &Endpoint) -> bool {
+    matches!(
+        endpoint,
+        Endpoint::Catalog { .. }
+            | Endpoint::ManifestGet { .. }
+            | Endpoint::ManifestHead { .. }
+            | Endpoint::TagList { .. }
+            | Endpoint::Referrers { .. }
+    )
+}
+
 /// Tells somebody that they are not let in.
 async fn refuse(
     context: &Context,
@@ -140,7 +166,7 @@ async fn refuse(
     record: Option<PendingAuditRecord>,
     RefusedRequest { error, auth }: RefusedRequest,
 ) -> Result<Response, ApiError> {
-    let identity = auth.map(|auth| auth.bearer.identity.clone());
+    let identity = auth.map(|auth| auth.principal.identity.clone());
     if let Some(identity) = &identity {
         exchange.is_by(identity.to_string(), None);
         context.limits.count_identity(identity, exchange.network())?;
@@ -157,12 +183,12 @@ async fn refuse(
 }
 
 /// Who asks, as the request shows it.
-pub(super) fn asker(parts: &Parts, exchange: &ObservedRequest) -> Asker {
+pub(super) fn request_info(parts: &Parts, exchange: &ObservedRequest) -> RequestInfo {
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let client = exchange.client();
     let forwarded = client.host.as_deref();
-    Asker {
+    RequestInfo {
         headers: parts.headers.clone(),
         host: forwarded.or(authority).or(host).map(str::to_owned),
         peer: client.address,

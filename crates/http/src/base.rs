@@ -1,4 +1,4 @@
-//! `/v2/`: this is a registry (end-1).
+//! `GET /v2/`: API version check (end-1).
 
 use jreg_net::server::Response;
 use serde_json::json;

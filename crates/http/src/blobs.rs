@@ -1,4 +1,4 @@
-//! Blobs: pull, look, delete (end-2, end-10). They are never compressed.
+//! Blobs: pull, existence check, delete (end-2, end-10). Bodies are never compressed.
 
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ pub(super) async fn get(call: ApiCall, digest: &Digest) -> Result<Response, ApiE
     }
     let redirects = &call.context.options.redirects;
     if can_be_redirected(&call.headers)
-        && let Some(elsewhere) = redirects.answer(&reader, call.peer, &call.headers).await?
+        && let Some(elsewhere) =
+            redirects.redirect_response(&reader, call.peer, &call.headers).await?
     {
         return Ok(elsewhere);
     }
@@ -58,8 +59,8 @@ pub(super) async fn delete(call: ApiCall, digest: &Digest) -> Result<Response, A
     Ok(headers::empty(StatusCode::ACCEPTED))
 }
 
-/// Whether a bucket sends what is asked for. It does not serve several ranges: some send the whole
-/// object, others an error.
+/// Whether the request can be redirected to the bucket. S3 does not serve several ranges: some
+/// implementations send the whole object, others an error.
 fn can_be_redirected(request: &HeaderMap) -> bool {
     !range_header(request).is_some_and(|ranges| ranges.is_multiple())
 }
@@ -69,8 +70,8 @@ fn range_header(request: &HeaderMap) -> Option<RangeHeader> {
     header.and_then(RangeHeader::parse)
 }
 
-/// Which bytes to send. A `Range` that cannot be read, or that is about other content, is as
-/// good as none (RFC 9110 section 14.2).
+/// The requested range. A `Range` that is malformed, or whose `If-Range` does not match, is ignored
+/// (RFC 9110 section 14.2).
 fn ranges(request: &HeaderMap, digest: &Digest, size: u64) -> Ranges {
     match range_header(request) {
         Some(ranges) if conditional::range_applies(request, digest) => ranges.resolve(size),
@@ -78,9 +79,9 @@ fn ranges(request: &HeaderMap, digest: &Digest, size: u64) -> Ranges {
     }
 }
 
-/// Responds with a range of a blob. A read that begins before the response, so that its failure has a
-/// status, waits for a slot first: else a client that takes nothing would have a request to the bucket
-/// open for each of its streams.
+/// Responds with a range of a blob. A read that begins before the response, so that its failure has
+/// a status code, waits for a slot first: otherwise a client that reads nothing could have one open
+/// request to the bucket per stream.
 async fn respond(
     reader: &BlobReader,
     files: Option<&Arc<FileQueue>>,
@@ -103,7 +104,7 @@ async fn respond(
     Ok(response)
 }
 
-/// A range of a blob out of its file. `None`: there is none, or it is too short.
+/// A range of a blob read from its file. `None`: there is no file, or it is too short.
 async fn file_body(
     reader: &BlobReader,
     files: Option<&Arc<FileQueue>>,
@@ -112,7 +113,7 @@ async fn file_body(
     if let Some(file) = reader.file().await?
         && range.end <= file.size_bytes
     {
-        // One response at a time takes memory here; an HTTP/2 connection may have hundreds.
+        // One response at a time allocates memory here; an HTTP/2 connection may have hundreds.
         if range.len() <= SMALL_BYTES_MAX
             && files.is_some()
             && let Some(bytes) = read_resident(&file, range)
@@ -131,12 +132,12 @@ async fn file_body(
 fn common(status: StatusCode, digest: &Digest, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    let answer = response.headers_mut();
-    answer.insert(headers::DIGEST, headers::digest(digest));
-    answer.insert(header::ETAG, headers::etag(digest));
-    answer.insert(header::CACHE_CONTROL, headers::IMMUTABLE);
-    answer.insert(header::ACCEPT_RANGES, BYTES);
-    answer.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
+    let map = response.headers_mut();
+    map.insert(headers::DIGEST, headers::digest(digest));
+    map.insert(header::ETAG, headers::etag(digest));
+    map.insert(header::CACHE_CONTROL, headers::IMMUTABLE);
+    map.insert(header::ACCEPT_RANGES, BYTES);
+    map.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
     response
 }
 
@@ -146,22 +147,22 @@ fn not_modified(digest: &Digest) -> Response {
 
 fn whole(digest: &Digest, size: u64, body: Body) -> Response {
     let mut response = common(StatusCode::OK, digest, body);
-    let answer = response.headers_mut();
-    answer.insert(header::CONTENT_TYPE, headers::OCTET_STREAM);
-    answer.insert(header::CONTENT_LENGTH, size.into());
+    let map = response.headers_mut();
+    map.insert(header::CONTENT_TYPE, headers::OCTET_STREAM);
+    map.insert(header::CONTENT_LENGTH, size.into());
     response
 }
 
 fn part(digest: &Digest, (start, end): (u64, u64), size: u64, body: Body) -> Response {
     let mut response = common(StatusCode::PARTIAL_CONTENT, digest, body);
-    let answer = response.headers_mut();
-    answer.insert(header::CONTENT_TYPE, headers::OCTET_STREAM);
-    answer.insert(header::CONTENT_LENGTH, (end - start).into());
-    answer.insert(header::CONTENT_RANGE, headers::value(&content_range(start, end, size)));
+    let map = response.headers_mut();
+    map.insert(header::CONTENT_TYPE, headers::OCTET_STREAM);
+    map.insert(header::CONTENT_LENGTH, (end - start).into());
+    map.insert(header::CONTENT_RANGE, headers::value(&content_range(start, end, size)));
     response
 }
 
-/// The value of `Content-Range` for bytes from `start` to before `end`.
+/// The value of `Content-Range` for bytes from `start` to `end` (exclusive).
 pub(super) fn content_range(start: u64, end: u64, size: u64) -> String {
     format!("bytes {start}-{}/{size}", end - 1)
 }

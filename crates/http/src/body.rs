@@ -1,11 +1,11 @@
-//! [`ClientBody`]: the bytes that a client sends, with the limits that hold for them.
+//! [`ClientBody`]: a request body with its limits.
 //!
-//! - A client that sends nothing for too long, or too little over a longer time, is cut off. Only
-//!   the time in which we wait for it counts: while an upload waits for memory the body is not
-//!   polled, and no clock runs.
-//! - What an early answer leaves unread is read and thrown away, up to a limit: a client that
-//!   writes its whole request before it reads would otherwise see a broken connection instead of
-//!   the answer.
+//! - A client that sends nothing for too long, or is too slow on average, is disconnected. Only the
+//!   time in which the server waits for the client counts: under back-pressure the body is not
+//!   polled, and no timer runs.
+//! - The unread rest of a rejected body is read and discarded, up to a limit: a client that writes
+//!   its whole request before reading would otherwise see a connection error instead of the
+//!   response.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,26 +28,25 @@ use tokio::time::{Instant, Sleep};
 use super::HttpOptions;
 use super::exchange::ObservedRequest;
 
-/// The longest that the rest of a refused body is read.
+/// Maximum time for discarding the rest of a rejected body.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The body of a request.
 pub(super) struct ClientBody {
     body: Body,
     exchange: Arc<ObservedRequest>,
     idle_limit: Duration,
     pace: BodyPace,
-    /// Since when the client has sent nothing although we wait.
+    /// Since when the server has waited without receiving anything.
     silent_since: Option<Instant>,
-    /// Since when we have waited; not yet told to `pace`.
+    /// Since when the server has waited; not yet added to `pace`.
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     drain_bytes_max: u64,
-    /// The client sends nothing before we ask for it (RFC 9110 section 10.1.1).
+    /// The client sends nothing before it gets 100 Continue (RFC 9110 section 10.1.1).
     awaits_continue: bool,
-    /// Nothing more will come, or nothing more is wanted.
+    /// The body has ended, or the rest is not needed.
     over: bool,
-    /// Counts its bytes among those that the client has in flight.
+    /// Counts the body's bytes among the client's bytes in flight.
     moving: Option<BytesInFlight>,
 }
 
@@ -75,31 +74,30 @@ impl ClientBody {
         }
     }
 
-    /// How many bytes will come, if the client said so: by Content-Length, or by ending the
-    /// request with its head.
+    /// The length of the body, if known from Content-Length or the end of the headers.
     pub(super) fn length(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
 
-    /// Counts its bytes until it is dropped.
+    /// Counts the body's bytes until it is dropped.
     pub(super) fn counted_by(mut self, moving: Option<BytesInFlight>) -> Self {
         self.moving = moving;
         self
     }
 
-    /// The body as a chunk of an upload.
+    /// The body as an upload chunk.
     pub(super) fn into_chunk(self, range: Option<ContentRange>) -> UploadChunk {
         let (length, gauge) = (self.length(), self.pace.gauge.clone());
         UploadChunk { range, length, body: self.boxed(), gauge }
     }
 
-    /// The whole body, if it is not larger than `max_bytes`, with the room it takes of `budget`: as
-    /// much as has arrived, and never more than that grows to by its next step.
+    /// Reads the whole body, at most `max_bytes`, with its reservation in `budget`. The reservation
+    /// grows with the received bytes and never exceeds the buffer's next size.
     ///
     /// # Errors
     ///
-    /// [`Error::Body`] if it breaks off, or is too large; [`Error::Busy`] if there is no room in
-    /// time.
+    /// [`Error::Body`] if the body is incomplete or too large; [`Error::Busy`] if the budget is
+    /// exhausted for too long.
     pub(super) async fn collect(
         mut self,
         max_bytes: u64,
@@ -129,7 +127,7 @@ impl ClientBody {
             match ready!(Pin::new(&mut self.body).poll_frame(task)) {
                 None => return Poll::Ready(None),
                 Some(Err(_)) => return Poll::Ready(Some(Err(BodyError::Broken))),
-                // Trailers carry nothing for us.
+                // Trailers are ignored.
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => return Poll::Ready(Some(Ok(bytes))),
                     Ok(_) | Err(_) => {}
@@ -138,7 +136,7 @@ impl ClientBody {
         }
     }
 
-    /// Waits until the client has been silent, or slow, for too long.
+    /// Waits until the client has been idle, or too slow, for too long.
     fn poll_patience(&mut self, task: &mut TaskContext<'_>) -> Poll<BodyError> {
         loop {
             let now = Instant::now();
@@ -159,7 +157,7 @@ impl ClientBody {
         }
     }
 
-    /// Notes that the client has sent something, or has ended.
+    /// Records that the client has sent something, or has ended.
     fn noted(&mut self, bytes: usize) -> Result<(), BodyError> {
         self.silent_since = None;
         self.pace.came(bytes);
@@ -168,11 +166,11 @@ impl ClientBody {
     }
 }
 
-/// How fast a body comes, in windows of a fixed length of time in which we waited for the client. One
-/// that holds room for which others wait must send as much in a window as it holds.
+/// Transfer rate of a body, in windows of a fixed length of waiting time. A body that holds a
+/// reservation for which others wait must transfer that many bytes per window.
 #[derive(Debug)]
 struct BodyPace {
-    /// Bytes a second; 0: any.
+    /// Bytes per second; 0: no minimum.
     rate_min: u64,
     window: Duration,
     waited: Duration,
@@ -186,7 +184,7 @@ impl BodyPace {
         Self { rate_min, window, waited: Duration::ZERO, came_bytes: 0, gauge }
     }
 
-    /// How much longer we may wait before the window is over.
+    /// Waiting time that is left in the window.
     fn window_left(&self) -> Option<Duration> {
         (self.rate_min > 0).then(|| self.window.saturating_sub(self.waited))
     }
@@ -195,7 +193,7 @@ impl BodyPace {
         self.came_bytes = self.came_bytes.saturating_add(bytes as u64);
     }
 
-    /// Counts time in which we waited. The next window begins when this one is over.
+    /// Adds waiting time. The next window begins when this one is over.
     fn waited(&mut self, time: Duration) -> Result<(), BodyError> {
         self.waited += time;
         if self.rate_min == 0 || self.waited < self.window {
@@ -247,7 +245,7 @@ impl Stream for ClientBody {
     }
 }
 
-/// Room for so many bytes, of what may become `target`.
+/// Reserves `bytes` for a body that may reach `target`.
 async fn grown(
     budget: &MemoryBudget,
     room: Option<BudgetReservation>,
@@ -263,7 +261,7 @@ async fn grown(
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
-        // Reading what the client has not yet been asked for would ask for it.
+        // Polling before 100 Continue is due would send it.
         if self.over || self.awaits_continue {
             return;
         }
@@ -297,7 +295,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// A body that the test feeds, and what becomes of it.
+    /// A body fed by the test, and its outcome.
     fn fed(headers: &[(&str, &str)], drain_bytes_max: u64) -> (mpsc::Sender<Bytes>, ClientBody) {
         let (sender, receiver) = mpsc::channel(8);
         let frames = ReceiverStream::new(receiver)
@@ -343,7 +341,7 @@ mod tests {
         assert_eq!(body.exchange.received_bytes(), 3);
     }
 
-    /// One byte before each idle timeout kept a body for ever.
+    /// Regression: one byte per idle timeout kept a body open forever.
     #[tokio::test(start_paused = true)]
     async fn fixed_client_that_sends_less_than_the_minimum_rate_is_cut_off() {
         let (sender, mut body) = fed(&[], 0);
@@ -384,7 +382,7 @@ mod tests {
         assert_eq!(came, 20 * 31 * 1024);
     }
 
-    /// A body at the minimum rate kept what it held from all others for as long as it liked.
+    /// Regression: a body at the minimum rate could hold its reservation while others waited.
     #[tokio::test(start_paused = true)]
     async fn fixed_body_that_holds_room_for_which_others_wait_fills_it_in_time() {
         const HELD_BYTES: u64 = 1 << 20;
@@ -432,7 +430,7 @@ mod tests {
         assert_eq!(budget.usage().bytes_free, 8);
     }
 
-    /// Whether the sender can still send, once everything that can run has run.
+    /// Whether the sender can still send after all ready tasks have run.
     async fn is_open(sender: &mpsc::Sender<Bytes>) -> bool {
         for _ in 0..10 {
             tokio::task::yield_now().await;

@@ -1,8 +1,8 @@
-//! [`RangeParts`]: several parts of a blob in one body (RFC 9110 section 14.6).
+//! [`RangeParts`]: a multipart/byteranges body (RFC 9110 section 14.6).
 //!
-//! Clients of zstd:chunked layers ask for up to 1,024 parts that lie close together. Parts that follow
-//! each other closely are read with one store request, and what lies between them is dropped. The body
-//! is made as it is sent: in memory are the ranges and one chunk of the store's.
+//! Clients of zstd:chunked layers request up to 1,024 ranges that lie close together. Nearby ranges
+//! are read with one store request, and the bytes between them are discarded. The body is generated
+//! as it is sent: memory holds the ranges and one chunk.
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -12,56 +12,58 @@ use jreg_storage::{ByteRange, ByteStream};
 
 use super::blobs::content_range;
 
-/// The most bytes between two parts that are read to spare a store request: they take less time than
-/// the way there and back.
+/// Maximum gap between two ranges that is read to save a store request: it takes less time than a
+/// round trip.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
-/// Parts of a blob, in the order in which they are sent.
+/// The ranges, in the order of the response.
 pub(super) struct RangeParts {
     boundary: String,
     ranges: Vec<(u64, u64)>,
     size_bytes: u64,
-    /// The longest gap between two parts that is read with them.
+    /// Maximum gap between two ranges that are read together.
     gap_bytes_max: u64,
 }
 
-/// A body of parts on its way.
+/// A body being sent.
 struct RangeSending {
     parts: RangeParts,
     reader: BlobReader,
-    /// The part whose head comes next.
+    /// The range whose part header is sent next.
     next: usize,
-    /// What is still to come of the part before.
+    /// Bytes of the current part that are not sent.
     left: ByteRange,
     source: Option<RangeSource>,
     is_closed: bool,
 }
 
-/// Bytes of the store as they come.
+/// Bytes from the store.
 struct RangeSource {
     stream: ByteStream,
-    /// Where the first byte of `chunk` lies in the blob.
+    /// Offset of `chunk` in the blob.
     position: u64,
-    /// Where the stream ends.
+    /// End offset of the stream.
     end: u64,
     chunk: Bytes,
 }
 
 impl RangeParts {
-    /// Parts of a blob of `size_bytes`: start, end (exclusive), each within the blob and not empty.
+    /// Ranges of a blob of `size_bytes`: start and end (exclusive), each within the blob and not
+    /// empty.
     pub(super) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Self {
-        // Out of order, a gap could be read again and again: the whole blob for each pair of bytes.
+        // Ranges out of order are not merged: gaps would be read repeatedly, up to the whole blob
+        // each time.
         let gap_bytes_max = if ranges.is_sorted() { GAP_BYTES_MAX } else { 0 };
         Self { boundary, ranges, size_bytes, gap_bytes_max }
     }
 
-    /// The length of the body.
+    /// Content-Length of the body.
     pub(super) fn length(&self) -> u64 {
         let part = |&(start, end): &(u64, u64)| self.head(start, end).len() as u64 + end - start;
         self.ranges.iter().map(part).sum::<u64>() + self.closing().len() as u64
     }
 
-    /// The body, out of the blob.
+    /// The body, read from the blob.
     pub(super) fn into_body(self, reader: BlobReader) -> Body {
         let left = ByteRange { start: 0, end: 0 };
         let sending =
@@ -84,7 +86,7 @@ impl RangeParts {
         format!("\r\n--{}--\r\n", self.boundary)
     }
 
-    /// What to read for a part: as far as parts follow closely.
+    /// The range to read for a part: it extends over all nearby following parts.
     fn run(&self, index: usize) -> ByteRange {
         let mut later = self.ranges.iter().skip(index);
         let (start, mut end) = later.next().copied().unwrap_or_default();
@@ -115,7 +117,7 @@ impl RangeSending {
         Ok(closing)
     }
 
-    /// Some of the bytes that are left of a part, one at least.
+    /// Some of the remaining bytes of a part, at least one.
     async fn bytes(&mut self) -> Result<Bytes, Error> {
         let ByteRange { start, end } = self.left;
         let fits = |source: &RangeSource| (source.position..source.end).contains(&start);
@@ -123,7 +125,7 @@ impl RangeSending {
             Some(source) => source,
             None => {
                 let run = self.parts.run(self.next.saturating_sub(1));
-                // After its first bytes a part is never asked for from another place.
+                // All bytes of a part come from the same location.
                 let run = ByteRange { start, end: run.end.max(end) };
                 let stream = self.reader.read(run).await?;
                 RangeSource { stream, position: start, end: run.end, chunk: Bytes::new() }
@@ -139,8 +141,7 @@ impl RangeSending {
 }
 
 impl RangeSource {
-    /// The bytes of the blob from `start` on, as many as have come, but none from `end` on; `None` if
-    /// the stream has ended.
+    /// Available bytes of the blob from `start` to at most `end`; `None` if the stream has ended.
     async fn take(&mut self, start: u64, end: u64) -> Result<Option<Bytes>, Error> {
         loop {
             let skipped = usize::try_from(start - self.position).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! `/v2/_catalog`: the repositories.
+//! `GET /v2/_catalog`: the repositories.
 
 use http::header;
 use jreg_net::server::Response;

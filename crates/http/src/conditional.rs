@@ -1,4 +1,4 @@
-//! Conditional requests (RFC 9110 section 13). An entity tag here is a digest in quotes.
+//! Conditional requests (RFC 9110 section 13). An entity tag is a digest in quotes.
 
 use http::{HeaderMap, HeaderName, header};
 use jreg_oci::{Digest, ErrorCode};
@@ -20,28 +20,27 @@ struct EntityTag<'a> {
     opaque: &'a str,
 }
 
-/// Whether the client already has what it asks for (`If-None-Match`). A header that cannot be
-/// read is as good as none.
+/// Whether the client already has the content (`If-None-Match`). A malformed header is ignored.
 pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
     match tags(headers, header::IF_NONE_MATCH) {
         Ok(Some(Tags::Any)) => true,
         Ok(Some(Tags::Some(tags))) => {
             let digest = digest.to_string();
-            // RFC 9110 section 13.1.2: compared weakly.
+            // RFC 9110 section 13.1.2: weak comparison.
             tags.iter().any(|tag| tag.opaque == digest)
         }
         Ok(None) | Err(()) => false,
     }
 }
 
-/// Whether a `Range` counts (`If-Range`): only if the client's part is of this very content.
+/// Whether `Range` applies (`If-Range`): only if the client's part is of the same content.
 pub(super) fn range_applies(headers: &HeaderMap, digest: &Digest) -> bool {
     let Some(condition) = headers.get(header::IF_RANGE) else { return true };
-    // A date, or a weak tag, never matches: content has no date here.
+    // Dates and weak tags never match: content has no modification date.
     condition.as_bytes() == format!("\"{digest}\"").as_bytes()
 }
 
-/// What must hold of a tag or manifest for a change to happen (`If-Match`, `If-None-Match: *`).
+/// The precondition of a write (`If-Match`, `If-None-Match: *`).
 pub(super) fn condition(headers: &HeaderMap) -> Result<Option<ReferencePrecondition>, ApiError> {
     let bad = |message| ApiError::bad_request(ErrorCode::Unsupported, message);
     let read = |name| {
@@ -58,7 +57,7 @@ pub(super) fn condition(headers: &HeaderMap) -> Result<Option<ReferencePrecondit
 }
 
 /// The digests that can match: weak tags never do (RFC 9110 section 13.1.1), nor do tags that are
-/// no digests.
+/// not digests.
 fn digests(tags: &[EntityTag<'_>]) -> Vec<Digest> {
     tags.iter().filter(|tag| !tag.weak).filter_map(|tag| tag.opaque.parse().ok()).collect()
 }

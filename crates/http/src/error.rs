@@ -1,13 +1,13 @@
-//! [`ApiError`]: what a client is told when something fails, and what the log is told.
+//! [`ApiError`]: error responses, and their log messages.
 //!
-//! The one table from the registry's errors to HTTP is [`From<jreg_registry::Error>`]; the one
-//! from request lines is [`ApiError::route`]. What fails on our side is told by its code and the
-//! request's id, never by what lies under it; that goes to the log, once, when the answer is made.
+//! The mapping of registry errors to HTTP is [`From<jreg_registry::Error>`]; that of invalid
+//! request lines is [`ApiError::route`]. A 5xx body contains a code and the request id, no internal
+//! details; those are logged once, when the response is created.
 //!
-//! The form of a body decides what docker does. Bodies with the specification's text and no `detail`
-//! are retried for 50 seconds, and their text is not shown: this is the form of temporary refusals
-//! (`ApiError::temporary`). Bodies with another text or with a `detail` end the operation and
-//! are shown: this is the form of all others.
+//! The form of the body decides what docker does. It retries errors with the specification's text
+//! and no `detail` for 50 seconds without showing them: the form of temporary errors
+//! (`ApiError::temporary`). It stops at errors with another text or a `detail` and shows them: the
+//! form of all others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,41 +30,40 @@ use super::{Context, headers};
 pub(super) struct ApiError {
     status: StatusCode,
     code: ErrorCode,
-    /// What was wrong and what is allowed. For a failure of ours it names nothing from inside.
+    /// What was wrong and what is allowed. For a 5xx it contains no internal details.
     message: String,
     detail: Option<Value>,
-    /// What the log is told; only for failures of our own.
+    /// Log message; only for 5xx.
     log: Option<String>,
-    /// Whether trying again can help (`Retry-After`).
+    /// Whether a retry can succeed (`Retry-After`).
     retry: Retry,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Why it was refused: for the log only.
+    /// Reason of the refusal, only for the log.
     why: Option<Box<RefusalReason>>,
-    /// What it is in the words of OAuth 2.0.
+    /// The OAuth 2.0 error, for token endpoints.
     oauth: Option<OauthError>,
-    /// What was done before it failed: for the audit log only.
+    /// Completed part of the operation, only for the audit log.
     outcome: Option<Box<AuditOutcome>>,
 }
 
-/// Why a request was refused. The client is not told.
+/// Why a request was refused; not sent to the client.
 #[derive(Debug)]
 enum RefusalReason {
-    /// Somebody was not let in.
+    /// Authentication or authorization failed.
     Denied(String),
-    /// A limit was reached.
     Limited(String),
 }
 
 /// An error of a token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OauthError {
-    /// A parameter is missing, wrong or there twice, or the token to exchange is not good.
+    /// A parameter is missing, invalid or repeated, or the subject token is invalid.
     InvalidRequest,
-    /// Nothing of what is asked for is granted.
+    /// No part of the requested scope is granted.
     InvalidScope,
-    /// The token is wanted for somebody else.
+    /// The requested audience or resource is not this registry.
     InvalidTarget,
-    /// There is no such grant.
+    /// The grant type is not supported.
     UnsupportedGrantType,
 }
 
@@ -79,19 +78,18 @@ impl OauthError {
     }
 }
 
-/// When a client should try again.
+/// When a client should retry.
 #[derive(Clone, Copy, Debug)]
 enum Retry {
-    /// It would be told the same.
+    /// A retry cannot succeed.
     Never,
-    /// When the settings say.
+    /// After the configured time.
     Usual,
-    /// After this time.
     After(Duration),
 }
 
 impl ApiError {
-    /// An error of the client.
+    /// A client error.
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let headers = Vec::new();
@@ -100,12 +98,11 @@ impl ApiError {
         Self { status, code, message, detail, log, retry, headers, why, oauth, outcome }
     }
 
-    /// The status of the answer.
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Why somebody was not let in, if that is it.
+    /// Why authentication or authorization failed, if it did.
     pub(super) fn denied(&self) -> Option<&str> {
         match self.why.as_deref() {
             Some(RefusalReason::Denied(reason)) => Some(reason),
@@ -113,33 +110,33 @@ impl ApiError {
         }
     }
 
-    /// The same, after some of the operation was done.
+    /// Adds the completed part of the operation.
     pub(super) fn with_outcome(self, outcome: Option<AuditOutcome>) -> Self {
         Self { outcome: outcome.map(Box::new), ..self }
     }
 
-    /// What was done before it failed.
+    /// The completed part of the operation.
     pub(super) fn outcome(&self) -> Option<&AuditOutcome> {
         self.outcome.as_deref()
     }
 
-    /// A failure of the registry: `log` is for the log only.
+    /// A server error: `log` is only for the log.
     pub(super) fn internal(status: StatusCode, code: ErrorCode, log: String) -> Self {
         Self { log: Some(log), retry: Retry::Usual, ..Self::new(status, code, code.description()) }
     }
 
-    /// The code that did the work panicked; the panic hook has said where.
+    /// The task panicked; the panic hook has logged where.
     pub(super) fn panicked() -> Self {
         let log = "the handler of this request panicked".to_owned();
         Self::internal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, log)
     }
 
-    /// A client error of a value in the request.
+    /// An invalid value in the request.
     pub(super) fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// The upload in the path is not one: the same answer as for one that is gone.
+    /// The upload id in the path is invalid: same response as for an upload that no longer exists.
     pub(super) fn upload_unknown(id: &str) -> Self {
         let message = format!(
             "upload {:?} is not known: it was cancelled, has expired, or belongs elsewhere",
@@ -148,14 +145,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown, message)
     }
 
-    /// The operation is switched off.
     pub(super) fn deletes_are_off() -> Self {
         let message = "deletes are disabled in this registry";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
             .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
     }
 
-    /// The path is nothing that is served here.
+    /// No endpoint has this path.
     pub(super) fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -164,7 +160,6 @@ impl ApiError {
         )
     }
 
-    /// The path does not take this method.
     pub(super) fn method_not_allowed(allowed: &str) -> Self {
         let message = format!("method not allowed: must be one of {allowed}");
         let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message);
@@ -174,7 +169,7 @@ impl ApiError {
         }
     }
 
-    /// A request line that is not an operation.
+    /// An invalid request line.
     pub(super) fn route(error: &RouteError, method: &Method) -> Self {
         let message = error.to_string();
         match error {
@@ -186,8 +181,8 @@ impl ApiError {
             RouteError::InvalidDigest(_) | RouteError::MissingDigest => {
                 Self::bad_request(ErrorCode::DigestInvalid, message)
             }
-            // What cannot be a tag is no manifest's, and readers are told so: existence checks
-            // take 404 for an answer and 400 for a fault.
+            // An invalid tag cannot exist, so reads get 404: existence checks treat 404 as an
+            // answer and 400 as a failure.
             RouteError::InvalidTag(_) if is_read(method) => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, message)
             }
@@ -200,7 +195,7 @@ impl ApiError {
         }
     }
 
-    /// Whoever asks is to say who they are.
+    /// Authentication is required.
     fn unauthorized(access: &RefusedAccess, challenge: &str) -> Self {
         let status = StatusCode::UNAUTHORIZED;
         let error = Self::new(status, ErrorCode::Unauthorized, access.to_string());
@@ -211,18 +206,19 @@ impl ApiError {
         }
     }
 
-    /// A refusal that passes by itself. `limit` is for the log only.
+    /// A temporary refusal. `limit` is only for the log.
     fn temporary(limit: String, retry: Retry) -> Self {
         let code = ErrorCode::TooManyRequests;
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, code.description());
         Self { retry, why: Some(Box::new(RefusalReason::Limited(limit))), ..error }
     }
 
-    fn busy(limit: String) -> Self {
+    /// The memory or the slots for it are taken. `limit` is for the log only.
+    pub(super) fn busy(limit: String) -> Self {
         Self::temporary(limit, Retry::Usual)
     }
 
-    /// Too many logins have failed. Repeating them at once does not help, so the client is told.
+    /// Login throttling. An immediate retry does not help, so docker shows the message.
     fn delayed(message: String, wait: Duration) -> Self {
         let code = ErrorCode::TooManyRequests;
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
@@ -230,7 +226,7 @@ impl ApiError {
         Self { retry: Retry::After(wait), ..error }
     }
 
-    /// Whether it passes by itself, in the form that docker retries.
+    /// Whether it is temporary, in the form that docker retries.
     #[cfg(test)]
     fn is_temporary(&self) -> bool {
         self.status == StatusCode::TOO_MANY_REQUESTS && self.message == self.code.description()
@@ -240,13 +236,13 @@ impl ApiError {
         Self::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, log)
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// Adds headers to the answer if it has this status.
+    /// Adds headers if the response has this status code.
     pub(super) fn with_headers_if(
         mut self,
         status: StatusCode,
@@ -258,13 +254,13 @@ impl ApiError {
         self
     }
 
-    /// Says it in the words of OAuth 2.0, too.
+    /// Adds the OAuth 2.0 error.
     pub(super) fn with_oauth(mut self, error: OauthError) -> Self {
         self.oauth = Some(error);
         self.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
     }
 
-    /// Says in the log why somebody was not let in.
+    /// Logs why authentication or authorization failed.
     pub(super) fn with_denied(mut self, reason: String) -> Self {
         self.why = Some(Box::new(RefusalReason::Denied(reason)));
         self
@@ -275,7 +271,7 @@ impl ApiError {
         self
     }
 
-    /// Makes the answer, and tells the log if the failure is ours.
+    /// Creates the response, and logs it if it is a 5xx.
     pub(super) fn render(self, context: &Arc<Context>, exchange: &ObservedRequest) -> Response {
         exchange.failed_with(self.code);
         match self.why.map(|why| *why) {
@@ -341,7 +337,7 @@ impl From<AuthError> for ApiError {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
                     .with_detail(access.detail())
             }
-            // As if it was not there.
+            // As if the repository did not exist.
             AuthError::Hidden { access, .. } => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
                     .with_detail(access.detail())
@@ -445,7 +441,7 @@ fn mismatch(expected: &Digest, actual: &Digest) -> Value {
     json!({ "expected": expected, "actual": actual })
 }
 
-/// Whether a failure of the store is likely to pass by itself.
+/// Whether a store failure is likely to be temporary.
 fn is_passing(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Throttled | ErrorKind::Unavailable)
 }
@@ -454,8 +450,7 @@ fn unavailable(error: &Error) -> ApiError {
     ApiError::internal(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, error_chain(error))
 }
 
-/// The client can do nothing about it, but learns that somebody must make room (RFC 4918
-/// section 11.5).
+/// The client cannot fix it, but learns that the operator must free space (RFC 4918 section 11.5).
 fn full(error: &Error) -> ApiError {
     let status = StatusCode::INSUFFICIENT_STORAGE;
     let failure = ApiError::internal(status, ErrorCode::Unavailable, error_chain(error));

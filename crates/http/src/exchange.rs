@@ -27,7 +27,7 @@ use tracing::{Instrument, Level};
 use super::error::ApiError;
 use super::proxies::{Client, Proxies};
 use super::request_id::{self, RequestId};
-use super::{Context, framing, headers, service};
+use super::{Context, framing, headers, memory, service};
 
 /// What is logged and counted when a client goes away before it has an answer.
 const CLIENT_GONE: u16 = 499;
@@ -212,8 +212,9 @@ pub(super) async fn observed<A: Future<Output = Response>>(
     let mut watch = ResponseWatch::new(context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
     let answer = async {
-        match framing::check(&request) {
-            Ok(()) => answer(Arc::clone(&exchange), request).await,
+        let hold_head = |()| memory::hold_head(&context.metrics, &request);
+        match framing::check(&request).and_then(hold_head) {
+            Ok(_held) => answer(Arc::clone(&exchange), request).await,
             Err(error) => error.render(context, &exchange),
         }
     };

@@ -1,5 +1,5 @@
-//! What every HTTP/1.1 request must say about itself before anything believes it. Requests on which
-//! two readers may disagree are refused: that is how requests are smuggled past a proxy.
+//! Checks of HTTP/1.1 message framing. Requests that two parsers may interpret differently are
+//! rejected: they are used for request smuggling.
 
 use http::{StatusCode, Version, header};
 use jreg_net::server::Request;
@@ -7,12 +7,13 @@ use jreg_oci::ErrorCode;
 
 use super::error::ApiError;
 
-/// The most headers of a request. It is also what hyper reads of an HTTP/1.1 request without being
-/// told: to set it there would cost each request an allocation.
+/// Maximum number of request headers. It equals hyper's default for HTTP/1.1: setting it there
+/// would cost each request an allocation.
 const HEADERS_MAX: usize = 100;
 
-/// Refuses a request with too many headers (RFC 6585 section 5), without exactly one Host (RFC 9112 section 3.2), or with a transfer coding
-/// besides `chunked`, whose bytes would be stored still coded (section 6.1).
+/// Rejects a request with too many headers (RFC 6585 section 5), without exactly one Host (RFC 9112
+/// section 3.2), or with a transfer coding besides `chunked`, whose bytes would be stored encoded
+/// (section 6.1).
 pub(super) fn check(request: &Request) -> Result<(), ApiError> {
     let headers = request.headers().len();
     if headers > HEADERS_MAX {

@@ -1,44 +1,43 @@
-//! Headers and bodies that several answers share.
+//! Headers and bodies that several responses share.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, RepositoryName};
 use serde::Serialize;
 
-/// The digest of what is served or was stored.
+/// Digest of the content.
 pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// The id of an upload.
+/// Id of an upload.
 pub(super) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
-/// The version of the API, from before it was OCI's.
+/// Version of the registry API, older than OCI.
 pub(super) const API_VERSION: HeaderName =
     HeaderName::from_static("docker-distribution-api-version");
-/// The chunk size that clients should not go below.
+/// Minimum chunk size for clients.
 pub(super) const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
-/// The subject of the manifest that was pushed.
+/// Subject of the pushed manifest.
 pub(super) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
-/// A tag that was written beside a push by digest.
+/// A tag that was set by a push by digest.
 pub(super) const TAG: HeaderName = HeaderName::from_static("oci-tag");
-/// The filters that a list of referrers went through.
+/// Filters applied to a referrers list.
 pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// For every response: browsers take its type as it is (Fetch standard, "X-Content-Type-Options").
+/// In every response: disables content sniffing (Fetch standard, "X-Content-Type-Options").
 pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-/// For every response of the API, whose content a client pushed: a browser that opens it runs and loads
-/// nothing, and treats it as of another origin.
+/// In every API response, whose content a client pushed: a browser runs and loads nothing, and
+/// treats it as of another origin.
 pub(super) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
-/// For content: a browser stores it instead of showing it.
+/// For content: a browser saves it instead of showing it.
 pub(super) const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
 
-/// The type of JSON.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// The type of blobs.
+/// Content type of blobs.
 pub(super) const OCTET_STREAM: HeaderValue = HeaderValue::from_static(OCTET_STREAM_TEXT);
-/// The same as text.
+/// The same as a string.
 pub(super) const OCTET_STREAM_TEXT: &str = "application/octet-stream";
-/// For what is named by its digest: it never changes. Not `public`: where a login is needed, a
-/// shared cache must not hand it to others.
+/// For content addressed by digest, which never changes. Not `public`: with authentication, a
+/// shared cache must not serve it to other clients.
 pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
-/// For what is named by a tag: ask again each time, by ETag.
+/// For content addressed by tag: revalidate each time, by ETag.
 pub(super) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// Keeps shared caches from storing a response for other clients (RFC 9111 section 5.2.2.7).
@@ -51,45 +50,43 @@ pub(super) fn make_private(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, private);
 }
 
-/// A value made of characters that suit a header.
+/// A header value of visible ASCII.
 pub(super) fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("names, digests and paths are visible ASCII")
 }
 
-/// A digest as a header.
+/// A digest as a header value.
 pub(super) fn digest(digest: &Digest) -> HeaderValue {
     value(&digest.to_string())
 }
 
-/// The entity tag of what has this digest.
+/// The entity tag of content with this digest.
 pub(super) fn etag(digest: &Digest) -> HeaderValue {
     value(&format!("\"{digest}\""))
 }
 
-/// The `Range` of an upload that has `offset` bytes. There is no way to write an empty one, so
-/// an upload without a byte says `0-0` as every registry does.
+/// The `Range` of an upload with `offset` bytes. An empty range cannot be expressed, so an empty
+/// upload has `0-0`, as in other registries.
 pub(super) fn upload_range(offset: u64) -> HeaderValue {
     value(&format!("0-{}", offset.saturating_sub(1)))
 }
 
-/// The path of a blob.
 pub(super) fn blob_path(name: &RepositoryName, digest: &Digest) -> String {
     format!("/v2/{name}/blobs/{digest}")
 }
 
-/// JSON text.
 pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("answers have string keys only")
+    serde_json::to_vec(value).expect("responses have string keys only")
 }
 
-/// An answer without a body.
+/// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
 }
 
-/// An answer of JSON.
+/// A JSON response.
 pub(super) fn json(content_type: HeaderValue, value: &impl Serialize) -> Response {
     let mut response = Response::new(Body::from(to_json(value)));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);

@@ -5,6 +5,8 @@
 //! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `base`). `exchange` observes all of
 //! them, `error` is the one place where a failure becomes an answer.
 
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
+
 mod api;
 mod base;
 mod blobs;
@@ -17,6 +19,7 @@ mod exchange;
 mod framing;
 mod headers;
 mod manifests;
+mod memory;
 mod page;
 mod proxies;
 mod reading;
@@ -35,8 +38,8 @@ use std::time::Duration;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_access::limits::ClientLimits;
-use jreg_access::{Gate, Guard};
-use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
+use jreg_access::{AccessGuard, RegistryGate};
+use jreg_net::server::{AddressBudget, Body, Request, RequestHandler, Response, ResponseFuture};
 use jreg_net::tls::Tls;
 use jreg_registry::MemoryBudget;
 use jreg_telemetry::audit::AuditLog;
@@ -46,6 +49,7 @@ use tokio_util::task::TaskTracker;
 
 use exchange::ObservedRequest;
 
+pub use memory::responses_budget;
 pub use proxies::Proxies;
 pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
@@ -121,9 +125,9 @@ impl HttpOptions {
 #[derive(Debug)]
 pub struct Context {
     /// The way to the registry.
-    pub gate: Gate,
+    pub gate: RegistryGate,
     /// Who keeps it, if clients are asked who they are.
-    pub guard: Option<Arc<Guard>>,
+    pub guard: Option<Arc<AccessGuard>>,
     /// What TLS is spoken with, if it is.
     pub tls: Option<Arc<Tls>>,
     /// Where decisions are written.
@@ -141,6 +145,8 @@ pub struct Context {
     pub stopping: CancellationToken,
     /// The memory that manifests share while they are received and stored.
     pub manifest_room: MemoryBudget,
+    /// The budget that all in-memory responses share.
+    pub response_memory: Arc<AddressBudget>,
     /// The last answer to "is the store there?".
     pub readiness: service::Readiness,
 }

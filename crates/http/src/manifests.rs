@@ -10,8 +10,8 @@ use super::error::ApiError;
 use super::record::AuditOutcome;
 use super::{conditional, headers};
 
-/// Answers with the stored bytes and the stored type. `Accept` is not asked: a manifest that is
-/// there is never "not found" because a client did not think of its type.
+/// Responds with the stored bytes and media type. `Accept` is ignored: an existing manifest is
+/// never 404 because the client did not list its type.
 pub(super) async fn get(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_get(reference).await?;
     let body = Body::from(manifest.bytes.clone());
@@ -33,11 +33,11 @@ fn found(call: &ApiCall, reference: &Reference, manifest: &StoredManifest, body:
         response.headers_mut().insert(header::CONTENT_LENGTH, manifest.bytes.len().into());
         response
     };
-    let answer = response.headers_mut();
-    answer.insert(headers::DIGEST, headers::digest(&manifest.digest));
-    answer.insert(header::ETAG, headers::etag(&manifest.digest));
-    answer.insert(header::CACHE_CONTROL, cache_control(reference));
-    answer.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
+    let map = response.headers_mut();
+    map.insert(headers::DIGEST, headers::digest(&manifest.digest));
+    map.insert(header::ETAG, headers::etag(&manifest.digest));
+    map.insert(header::CACHE_CONTROL, cache_control(reference));
+    map.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
     response
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn put(
     let condition = conditional::condition(&call.headers)?;
     let media_type = media_type(&call)?;
     let max_bytes = call.context.options.manifest_bytes_max;
-    // The room is held until the manifest is stored: it is in memory until then.
+    // The reservation is held until the manifest is stored: it is in memory until then.
     let collected = call.body.collect(max_bytes, &call.context.manifest_room).await;
     let (bytes, _room) = collected.map_err(|error| match error {
         Error::Body(BodyError::TooLarge { max_bytes }) => Error::ManifestTooLarge { max_bytes },
@@ -66,22 +66,22 @@ pub(super) async fn put(
     let push = ManifestPush { reference, tags, media_type, bytes, condition };
     let pushed = call.access.manifest_put(push).await?;
     let mut response = headers::empty(StatusCode::CREATED);
-    let answer = response.headers_mut();
-    // By digest, also where a tag was pushed: some clients read the digest of a push from it.
+    let map = response.headers_mut();
+    // By digest, even if a tag was pushed: some clients read the digest of a push from it.
     let location = format!("{}/v2/{name}/manifests/{}", call.base_url, pushed.digest);
-    answer.insert(header::LOCATION, headers::value(&location));
-    answer.insert(headers::DIGEST, headers::digest(&pushed.digest));
-    answer.insert(header::ETAG, headers::etag(&pushed.digest));
+    map.insert(header::LOCATION, headers::value(&location));
+    map.insert(headers::DIGEST, headers::digest(&pushed.digest));
+    map.insert(header::ETAG, headers::etag(&pushed.digest));
     if let Some(subject) = &pushed.subject {
-        answer.insert(headers::SUBJECT, headers::digest(subject));
+        map.insert(headers::SUBJECT, headers::digest(subject));
     }
     for tag in &pushed.tags {
-        answer.append(headers::TAG, headers::value(tag.as_str()));
+        map.append(headers::TAG, headers::value(tag.as_str()));
     }
     Ok(response)
 }
 
-/// The Content-Type without its parameters, which clients add and must not get back.
+/// The Content-Type without parameters, which some clients add.
 fn media_type(call: &ApiCall) -> Result<Option<MediaType>, ApiError> {
     let Some(value) = call.headers.get(header::CONTENT_TYPE) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());

@@ -1,12 +1,11 @@
-//! Pages of lists: what is asked for, and where the next one is.
+//! Pagination: the requested page, and the Link to the next.
 
 use http::HeaderValue;
 use jreg_registry::PageRequest;
 
 use super::{HttpOptions, headers};
 
-/// The page that is asked for. More than the limit is cut to it, never refused: clients follow
-/// the Link.
+/// The requested page. A larger `n` is reduced to the limit, not refused: clients follow the Link.
 pub(super) fn request(page: jreg_oci::PageParams, options: &HttpOptions) -> PageRequest {
     let limit = page.n.unwrap_or(options.page_items_max).min(options.page_items_max);
     PageRequest { limit, last: page.last }
@@ -26,7 +25,7 @@ pub(super) fn link(
     headers::value(&format!("<{target}>; rel=\"next\""))
 }
 
-/// Percent-encodes a query value; slashes and colons may stand for themselves there.
+/// Percent-encodes a query value; slashes and colons are allowed there.
 fn encode(value: &str) -> String {
     let mut encoded = String::with_capacity(value.len());
     for byte in value.bytes() {

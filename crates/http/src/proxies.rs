@@ -1,5 +1,4 @@
-//! [`Proxies`]: who is believed of whom a request comes from, and how it came; and by which address the
-//! client reached the registry, where that is certain.
+//! [`Proxies`]: trusted reverse proxies, and the client address, scheme and host that they forward.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,8 +13,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// What proxies add. Where one of these comes from a peer that is not trusted, a proxy of which nothing
-/// is known may have changed the `Host`, or ended TLS.
+/// Headers that proxies add. If one comes from an untrusted peer, an unknown proxy may have changed
+/// `Host` or terminated TLS.
 const FORWARDING: [HeaderName; 8] = [
     FORWARDED,
     VIA,
@@ -27,15 +26,13 @@ const FORWARDING: [HeaderName; 8] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
-/// The longest authority that is repeated in a `Location`, in bytes: the longest DNS name, and a port.
+/// Maximum length of an authority in a `Location`: the longest DNS name, and a port.
 const AUTHORITY_BYTES_MAX: usize = 253 + 6;
 
-/// The proxies that are trusted, and by which headers they say what they know.
+/// Trusted proxies and their header format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxies {
-    /// Their networks.
     pub trusted: Vec<IpNet>,
-    /// The headers that they send.
     pub header: ForwardedHeader,
 }
 
@@ -45,26 +42,26 @@ impl Default for Proxies {
     }
 }
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Client {
-    /// The client's address. Where a proxy did not say its port, that is 0.
+    /// The client's address. The port is 0 if a proxy did not send it.
     pub(super) address: Option<SocketAddr>,
-    /// The trusted proxy that it comes through, the nearest if there are several.
+    /// The nearest trusted proxy.
     pub(super) proxy: Option<SocketAddr>,
-    /// Whether the client came by https.
+    /// Whether the client used HTTPS.
     pub(super) secure: bool,
-    /// The host that it asked a proxy for.
+    /// The host that a proxy forwarded.
     pub(super) host: Option<String>,
-    /// The scheme and authority by which the client reached the registry, such as
-    /// `https://registry.example.com`, where both are certain and a `Location` may be answered.
+    /// Scheme and authority that the client used, such as `https://registry.example.com`, if both
+    /// are certain and the response may have a `Location`.
     pub(super) origin: Option<String>,
-    /// What its certificate says. That of a trusted proxy is not its clients'.
+    /// The client's certificate. That of a trusted proxy does not identify its clients.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Client {
-    /// Its address as it is written down, without a port that nobody said.
+    /// The address, without an unknown port.
     pub(super) fn shown(&self) -> Option<String> {
         self.address.map(|address| match address.port() {
             0 => address.ip().to_string(),
@@ -79,8 +76,7 @@ impl Proxies {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    /// Where a request comes from: the other end of its connection, or what that says if it is
-    /// trusted.
+    /// The origin of a request: the peer, or the client that a trusted peer forwards for.
     pub(super) fn client<B>(&self, request: &Request<B>) -> Client {
         let secured = request.extensions().get::<Secured>();
         let peer = request.extensions().get::<Peer>().map(|Peer(address)| *address);
@@ -119,7 +115,7 @@ impl Proxies {
     }
 }
 
-/// Whether the answer may have a `Location`: reads of content, which are most requests, have none.
+/// Whether the response may have a `Location`; reads of content, which are most requests, do not.
 fn may_answer_location<B>(request: &Request<B>) -> bool {
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
     !is_read || request.uri().path().contains("/uploads/")
@@ -130,10 +126,10 @@ fn origin(secure: bool, authority: &str) -> String {
     format!("{scheme}://{authority}")
 }
 
-/// The origin of a request that no trusted proxy sent. Over TLS that ends here, the client asked this
-/// server by this name. In the clear, a proxy may have ended TLS and passed the name on: so only an
-/// address, or this machine's own name, is certain. Proxies that speak HTTP/1.0 and say nothing of
-/// themselves (nginx by default) pass on an address of their own.
+/// The origin of a request without a trusted proxy. With TLS terminated here, the client used this
+/// host. Without TLS, a proxy may have terminated TLS and passed the host on, so only an IP address
+/// or `localhost` is certain. Proxies that use HTTP/1.0 and add no headers (nginx by default) send
+/// an address of their own.
 fn direct_origin<B>(request: &Request<B>, secure: bool) -> Option<String> {
     if !may_answer_location(request) {
         return None;
@@ -146,8 +142,8 @@ fn direct_origin<B>(request: &Request<B>, secure: bool) -> Option<String> {
     (secure || is_address(authority)).then(|| origin(secure, authority))
 }
 
-/// What the request names as the server: in its target (HTTP/2) or its one `Host`. `None` if it names
-/// two, or what is no authority.
+/// The authority of the request: its target (HTTP/2) or its single `Host`. `None` if there are two,
+/// or it is invalid.
 fn authority<B>(request: &Request<B>) -> Option<&str> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
@@ -157,7 +153,7 @@ fn authority<B>(request: &Request<B>) -> Option<&str> {
     target.or(host).filter(|authority| is_one && is_authority(authority))
 }
 
-/// A host of a strict form and an optional port: nothing that could be read as more than that.
+/// A host of a strict form and an optional port, which cannot be parsed otherwise.
 fn is_authority(text: &str) -> bool {
     let (host, port) = split_port(text);
     let is_name = |host: &str| {
@@ -172,7 +168,7 @@ fn is_authority(text: &str) -> bool {
         && port.is_none_or(is_port)
 }
 
-/// Whether a host is an address, or a name that always is this machine's (RFC 6761 section 6.3).
+/// Whether a host is an IP address or `localhost` (RFC 6761 section 6.3).
 fn is_address(authority: &str) -> bool {
     let (host, _) = split_port(authority);
     host.parse::<Ipv4Addr>().is_ok()
@@ -196,7 +192,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// What a request is like whose origin is asked for.
+    /// A request whose origin is tested.
     struct Row {
         peer: &'static str,
         tls: bool,
@@ -229,14 +225,14 @@ mod tests {
         const NEAR: &str = "127.0.0.1:40000";
         const PROXY: &str = "10.1.2.3:40000";
         let rows = [
-            // TLS ends here: the client asked for this name.
+            // TLS terminates here: the client used this host.
             row(CLIENT, true, &[("host", "r.example")], Some("https://r.example")),
             row(CLIENT, true, &[("host", "r.example:5000")], Some("https://r.example:5000")),
             row(CLIENT, true, &[("host", "192.0.2.1")], Some("https://192.0.2.1")),
             row(CLIENT, true, &[("host", "r.example"), ("via", "1.1 x")], None),
             row(CLIENT, true, &[("host", "r.example"), ("x-forwarded-for", "192.0.2.9")], None),
             row(CLIENT, true, &[], None),
-            // In the clear: an address, or this machine's name, is certain.
+            // Without TLS: an IP address or `localhost` is certain.
             row(NEAR, false, &[("host", "localhost:5000")], Some("http://localhost:5000")),
             row(NEAR, false, &[("host", "LOCALHOST")], Some("http://LOCALHOST")),
             row(NEAR, false, &[("host", "127.0.0.1:5000")], Some("http://127.0.0.1:5000")),
@@ -247,13 +243,13 @@ mod tests {
             row(CLIENT, false, &[("host", "registry:5000")], None),
             row(CLIENT, false, &[("host", "localhost.r.example")], None),
             row(CLIENT, false, &[("host", "127.0.0.1.r.example")], None),
-            // A proxy of which nothing is known.
+            // An unknown proxy.
             row(NEAR, false, &[("host", "localhost:5000"), ("x-forwarded-proto", "https")], None),
             row(NEAR, false, &[("host", "127.0.0.1"), ("x-forwarded-host", "r.example")], None),
             row(NEAR, false, &[("host", "127.0.0.1"), ("forwarded", "for=192.0.2.9")], None),
             row(NEAR, false, &[("host", "127.0.0.1"), ("x-real-ip", "192.0.2.9")], None),
             row(NEAR, false, &[("host", "127.0.0.1"), ("via", "1.1 x")], None),
-            // A trusted one is believed if it says both.
+            // A trusted proxy that forwards both.
             row(
                 PROXY,
                 false,
@@ -340,12 +336,12 @@ mod tests {
         assert_eq!(of(post().version(Version::HTTP_10)), None);
         let get = |path: &str| of(Request::get(path).header("Host", "a.example"));
         assert_eq!(get("/v2/a/blobs/uploads/x").unwrap(), "https://a.example");
-        assert_eq!(get("/v2/a/manifests/x"), None, "there is no Location in the answer");
+        assert_eq!(get("/v2/a/manifests/x"), None, "the response has no Location");
     }
 
     const FORWARDED_FOR: &str = "203.0.113.7";
 
-    /// Where a request over TLS comes from that says it was passed on, in both ways.
+    /// A TLS request with both kinds of forwarding headers.
     fn client(header: ForwardedHeader, peer: &str) -> Client {
         let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
         let proxies = Proxies { trusted: trusted.to_vec(), header };

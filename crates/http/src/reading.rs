@@ -1,4 +1,4 @@
-//! A blob out of a file, read piece by piece as its client takes it.
+//! Reads a blob from a file as the client takes it.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,12 +10,12 @@ use jreg_net::server::files::read_resident;
 use jreg_registry::{BlobReader, Error};
 use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile};
 
-/// The most that is read at a time of a blob that the connection cannot take from its file.
+/// Maximum read size, where the connection cannot send from the file itself.
 const PIECE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Streams a range of a blob that is in a file. It is opened with the first piece that is asked
-/// for: a client that takes nothing costs no file and no memory. A file that has been removed since
-/// is read where its bytes are now.
+/// Streams a range of a blob in a file. The file is opened on the first poll: a client that reads
+/// nothing costs no descriptor and no memory. If the file has been removed meanwhile, the current
+/// location is read.
 pub(super) fn read(
     reader: BlobReader,
     range: ByteRange,
@@ -24,7 +24,6 @@ pub(super) fn read(
     stream::try_unfold(reading, BlobReading::next)
 }
 
-/// A blob that is read piece by piece.
 struct BlobReading {
     reader: BlobReader,
     rest: ByteRange,

@@ -1,7 +1,7 @@
-//! What the audit log is told of a request.
+//! Audit records of requests.
 //!
-//! The promise: no answer begins before its line is written, and a client that goes away takes no
-//! line with it: each is written by a task of its own, or by the one that does what it is about.
+//! Invariant: no response begins before its record is written, and a client that disconnects loses
+//! no record: each is written by a task of its own, or by the task of the operation.
 
 use std::sync::Arc;
 
@@ -17,35 +17,33 @@ use super::error::ApiError;
 use super::exchange::ObservedRequest;
 use super::{Context, headers};
 
-/// What stands for a name that is a secret.
+/// Replaces a name that is a secret.
 const REDACTED: &str = "[redacted]";
 
-/// The most tags that a line names as removed. It says how many there were.
+/// Maximum number of removed tags in a record, which also has their count.
 const TAGS_SHOWN_MAX: usize = 100;
 
-/// What an operation found out that its response does not say, for the audit log. It is among the
+/// Results of an operation that its response does not contain, for the audit log. Sent in the
 /// extensions of the response, or in the error.
 #[derive(Clone, Debug)]
 pub(super) enum AuditOutcome {
-    /// A blob was mounted from this repository.
     Mounted(RepositoryName),
-    /// These tags were removed with a manifest.
     TagsRemoved(Vec<Tag>),
 }
 
-/// A decision that is being made.
+/// The record of a decision in progress.
 #[derive(Clone, Debug)]
 pub(super) struct PendingAuditRecord {
     context: Arc<Context>,
     entry: AuditRecord,
-    /// Whether it is written although it was allowed.
+    /// Whether it is written even if allowed.
     changes: bool,
-    /// Whether anybody says who they are.
+    /// Whether the request had credentials.
     is_shown: bool,
 }
 
 impl PendingAuditRecord {
-    /// Of an operation; `None` if there is no audit log.
+    /// The record of an operation; `None` if the audit log is disabled.
     pub(super) fn of(
         context: &Arc<Context>,
         exchange: &ObservedRequest,
@@ -78,7 +76,7 @@ impl PendingAuditRecord {
         Some(record)
     }
 
-    /// Of a request for a token.
+    /// The record of a token request.
     pub(super) fn of_token(
         context: &Arc<Context>,
         exchange: &ObservedRequest,
@@ -110,13 +108,13 @@ impl PendingAuditRecord {
         Some(Self { context, entry, changes: false, is_shown })
     }
 
-    /// With the name that a form claims.
+    /// Adds the user name claimed in a form.
     pub(super) fn claimed_by(mut self, user: Option<&str>) -> Self {
         self.entry.claimed = user.and_then(shown_name).or(self.entry.claimed);
         self
     }
 
-    /// With who it is.
+    /// Adds the authenticated identity.
     pub(super) fn by(mut self, identity: &Identity) -> Self {
         self.entry.identity = Some(identity.to_string());
         let (source, credential) = match identity {
@@ -132,7 +130,7 @@ impl PendingAuditRecord {
         self
     }
 
-    /// Writes it in a task of its own, if it is to be written.
+    /// Writes the record in a task of its own, if it is due.
     pub(super) fn settle(
         self,
         rule: Option<String>,
@@ -144,13 +142,13 @@ impl PendingAuditRecord {
             .map(|(context, entry)| tasks.spawn(async move { context.audit.record(&entry).await }));
         async move {
             if let Some(task) = task {
-                // A panic of it is told by the hook for panics.
+                // The panic hook reports a panic of the task.
                 let _ = task.await;
             }
         }
     }
 
-    /// Writes it here, if it is to be written.
+    /// Writes the record in this task, if it is due.
     pub(super) fn settle_here(
         self,
         rule: Option<String>,
@@ -172,11 +170,11 @@ impl PendingAuditRecord {
         let Self { context, mut entry, changes, is_shown } = self;
         let denied = result.as_ref().err().and_then(ApiError::denied);
         let is_login = entry.event == "login";
-        // Who asks how to log in was not denied anything, and who may read anyway did not log in.
+        // A 401 that asks for a login is no denial, and an anonymous read is no login.
         let is_token = entry.operation == "token";
         let counts = match denied {
             Some(_) => !is_login || is_shown || is_token,
-            // A request for a token that could not be understood is no decision.
+            // A malformed token request is no decision.
             None if is_token => result.is_ok(),
             None => changes || (is_login && is_shown),
         };
@@ -202,7 +200,7 @@ impl PendingAuditRecord {
     }
 }
 
-/// Takes from a response what only the operation found out.
+/// Takes the operation's results from a response.
 fn learn(entry: &mut AuditRecord, response: &Response) {
     let of = |name| {
         let value = response.headers().get(name);
@@ -228,7 +226,7 @@ fn learn_outcome(entry: &mut AuditRecord, outcome: Option<&AuditOutcome>) {
     }
 }
 
-/// The name that a header claims.
+/// The user name claimed in a header.
 fn claimed(headers: &HeaderMap) -> Option<String> {
     let header = headers.get(header::AUTHORIZATION)?;
     match Credentials::parse(header.as_bytes()).ok()? {
@@ -237,7 +235,7 @@ fn claimed(headers: &HeaderMap) -> Option<String> {
     }
 }
 
-/// A name as it may be written: somebody may have put a token in its place.
+/// A name that is safe to record: a client may have sent a token in its place.
 fn shown_name(user: &str) -> Option<String> {
     if user.is_empty() {
         return None;

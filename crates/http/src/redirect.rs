@@ -1,7 +1,7 @@
-//! Redirects: sending a client to the store itself for the bytes of a blob (307).
+//! Redirects of blob downloads to the bucket (307).
 //!
-//! Only for a GET of a blob: a URL is signed for one method, and a manifest's answer carries
-//! headers that the store does not have (docs/s3.md). Off unless the operator turns it on.
+//! Only for GET of a blob: a presigned URL is valid for one method, and manifest responses have
+//! headers that the bucket does not send (docs/s3.md). Disabled by default.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,15 +20,15 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Which requests are redirected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirects {
-    /// Whether any is.
+    /// Whether redirects are enabled.
     pub is_on: bool,
     /// Minimum size of a blob, in bytes.
     pub bytes_min: u64,
-    /// The networks of clients; none: all.
+    /// CIDRs of clients; empty: all.
     pub networks: Vec<IpNet>,
-    /// Beginnings of the `User-Agent` of clients that are not redirected.
+    /// User-Agent prefixes of clients that are not redirected.
     pub agents_except: Vec<String>,
-    /// How long the address is good.
+    /// Validity of the presigned URL.
     pub expiry: Duration,
 }
 
@@ -45,9 +45,8 @@ impl Default for Redirects {
 }
 
 impl Redirects {
-    /// The answer that sends a client to the store, if this is a request for it and the store
-    /// has such a thing.
-    pub(super) async fn answer(
+    /// The redirect, if the request qualifies and the store can presign URLs.
+    pub(super) async fn redirect_response(
         &self,
         reader: &BlobReader,
         peer: Option<SocketAddr>,
@@ -83,11 +82,11 @@ impl Redirects {
 fn to(url: HeaderValue, digest: &Digest) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    let answer = response.headers_mut();
-    answer.insert(header::LOCATION, url);
-    answer.insert(header::CACHE_CONTROL, NO_STORE);
-    answer.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    answer.insert(headers::DIGEST, headers::digest(digest));
+    let map = response.headers_mut();
+    map.insert(header::LOCATION, url);
+    map.insert(header::CACHE_CONTROL, NO_STORE);
+    map.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    map.insert(headers::DIGEST, headers::digest(digest));
     response
 }
 

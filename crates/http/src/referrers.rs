@@ -1,4 +1,4 @@
-//! What refers to a manifest (end-12).
+//! Referrers of a manifest (end-12).
 
 use std::convert::Infallible;
 
@@ -13,7 +13,6 @@ use super::api::ApiCall;
 use super::error::ApiError;
 use super::{headers, page};
 
-/// What is asked for.
 pub(super) struct ReferrersQuery {
     pub(super) name: RepositoryName,
     pub(super) subject: Digest,
@@ -22,7 +21,7 @@ pub(super) struct ReferrersQuery {
 }
 
 const ARTIFACT_TYPE: &str = "artifactType";
-/// Larger bodies are sent in pieces that the cache shares with other responses.
+/// Larger bodies are sent in chunks that the cache shares with other responses.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) async fn list(call: ApiCall, query: ReferrersQuery) -> Result<Response, ApiError> {
@@ -32,14 +31,14 @@ pub(super) async fn list(call: ApiCall, query: ReferrersQuery) -> Result<Respons
     let request = page::request(page, options);
     let referrers = call.access.referrers(&subject, artifact_type, &request).await?;
     let mut response = index(referrers.items);
-    let answer = response.headers_mut();
+    let map = response.headers_mut();
     if artifact_type.is_some() {
-        answer.insert(headers::FILTERS_APPLIED, HeaderValue::from_static(ARTIFACT_TYPE));
+        map.insert(headers::FILTERS_APPLIED, HeaderValue::from_static(ARTIFACT_TYPE));
     }
     if let Some(last) = referrers.next {
         let path = format!("/v2/{name}/referrers/{subject}");
         let filter = artifact_type.map(|value| (ARTIFACT_TYPE, value));
-        answer.insert(header::LINK, page::link(options, &path, request.limit, &last, filter));
+        map.insert(header::LINK, page::link(options, &path, request.limit, &last, filter));
     }
     Ok(response)
 }
@@ -64,9 +63,9 @@ fn index(referrers: Vec<Referrer>) -> Response {
         _ => Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>))),
     };
     let mut response = Response::new(body);
-    let answer = response.headers_mut();
-    // Some clients compare the type byte for byte: no parameters.
-    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_IMAGE_INDEX));
-    answer.insert(header::CONTENT_LENGTH, length.into());
+    let map = response.headers_mut();
+    // Some clients compare the content type byte for byte: no parameters.
+    map.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_IMAGE_INDEX));
+    map.insert(header::CONTENT_LENGTH, length.into());
     response
 }

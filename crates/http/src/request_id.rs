@@ -1,4 +1,4 @@
-//! [`RequestId`]: the name of one request in logs and answers.
+//! [`RequestId`]: identifies a request in logs and responses.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -9,12 +9,12 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-/// The header that carries it, both ways.
+/// The header of the request and the response.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest id that is taken from a client, in bytes.
+/// Maximum length of an id that a client sends, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// The name of one request.
+/// Identifies a request.
 ///
 /// - 1 to [`REQUEST_ID_BYTES_MAX`] letters, digits, dots, underscores and hyphens: safe in a log
 ///   line, a header and a JSON text.
@@ -22,7 +22,7 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub struct RequestId(String);
 
 impl RequestId {
-    /// The id that the client or a proxy sent, if it can be used; otherwise a new UUIDv7.
+    /// The id that the client or a proxy sent, if valid; otherwise a new UUIDv7.
     pub fn of(headers: &HeaderMap) -> Self {
         let sent = headers.get(HEADER).and_then(|value| value.to_str().ok());
         match sent {
@@ -31,14 +31,14 @@ impl RequestId {
         }
     }
 
-    /// The id as a header's value.
+    /// The id as a header value.
     pub fn to_header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("the characters of a request id suit a header")
     }
 }
 
-/// A UUIDv7. It must be one of a kind, not hard to guess, so the system is not asked for random
-/// bytes each time: they are a keyed hash of a counter.
+/// A UUIDv7. It must be unique, not unpredictable, so the random bits are a keyed hash of a counter
+/// instead of a system call.
 fn new_uuid() -> Uuid {
     static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNTER: AtomicU64 = AtomicU64::new(0);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::exchange::ObservedRequest;
-use super::{Context, headers, token};
+use super::{Context, headers, memory, token};
 
 /// How long an answer of the store to "are you there?" is good for.
 const READINESS_AGE_MAX: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ impl Route {
             Document::Root => text("text/plain; charset=utf-8", ROOT),
             Document::Live => live(),
             Document::Ready => ready(context, exchange).await,
-            Document::Metrics => metrics(context, request.headers()),
+            Document::Metrics => metrics(context, exchange, request.headers()),
             Document::Token => token::respond(context, exchange, request).await,
             Document::OpenApi => text("application/yaml", OPENAPI),
         }
@@ -145,7 +145,7 @@ async fn ready(context: &Arc<Context>, exchange: &ObservedRequest) -> Response {
     }
 }
 
-fn metrics(context: &Context, request: &HeaderMap) -> Response {
+fn metrics(context: &Arc<Context>, exchange: &ObservedRequest, request: &HeaderMap) -> Response {
     let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let content_type = if accept.is_some_and(|accept| accept.contains(OPENMETRICS)) {
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -156,7 +156,9 @@ fn metrics(context: &Context, request: &HeaderMap) -> Response {
     if let Some(guard) = &context.guard {
         context.metrics.set_budget("password_hashing", guard.hashing());
     }
-    text(content_type, context.metrics.render(&context.gate.usage()))
+    let response = text(content_type, context.metrics.render(&context.gate.usage()));
+    let held = memory::hold_response(context, exchange, response);
+    held.unwrap_or_else(|error| error.render(context, exchange))
 }
 
 /// The last answer of the store to "are you there?", so that many probes cost one request.

@@ -1,4 +1,4 @@
-//! The OpenAPI document says what is served.
+//! The OpenAPI document matches the endpoints.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use jreg_oci::Endpoint;
 
 use super::*;
 
-/// The paths of the document with the methods and operation ids under them.
+/// The paths of the document with their methods and operation ids.
 fn documented() -> BTreeSet<(String, String, String)> {
     let document = include_str!("../../../docs/openapi.yaml");
     let (_, paths) = document.split_once("\npaths:\n").unwrap();
@@ -29,7 +29,7 @@ fn documented() -> BTreeSet<(String, String, String)> {
     operations
 }
 
-/// What is served, in the same words. HEAD of what is also read by GET has its own id.
+/// The endpoints, in the same form. A HEAD beside a GET has its own operation id.
 fn served() -> BTreeSet<(String, String, String)> {
     let mut operations = BTreeSet::new();
     for endpoint in Endpoint::ALL {
@@ -51,7 +51,7 @@ fn the_document_names_what_is_served_and_nothing_else() {
     assert_eq!(documented(), served());
 }
 
-/// Every header of the API that this crate knows is in the document.
+/// Every API header that this crate uses is in the document.
 #[test]
 fn the_document_names_every_header() {
     let document = include_str!("../../../docs/openapi.yaml").to_lowercase();

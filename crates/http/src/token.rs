@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
-use jreg_access::{AuthError, Guard, IssuedToken, TokenProof, TokenRequest};
+use http_body_util::BodyExt;
+use jreg_access::{AccessGuard, AuthError, IssuedToken, TokenProof, TokenRequest};
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
-use jreg_net::server::{Body, Request, Response};
+use jreg_net::server::{Body, HeldMemory, Request, RequestMemory, Response};
 use jreg_oci::ErrorCode;
 use serde_json::json;
 
 use super::error::{ApiError, OauthError};
 use super::exchange::ObservedRequest;
+use super::memory::TokenForm;
 use super::record::PendingAuditRecord;
 use super::{Context, api, headers};
 
@@ -51,9 +52,16 @@ async fn issue(
     context.limits.count_address(exchange.network())?;
     let (parts, body) = request.into_parts();
     *record = PendingAuditRecord::of_token(context, exchange, &parts.headers);
+    // The form is counted until the response is made.
+    let _held;
     let asked = match parts.method {
         Method::POST => {
-            let form = form(&parts.headers, body, context.options.body_idle_timeout).await?;
+            let reading = form(context, &parts, body);
+            let time_max = context.options.body_idle_timeout;
+            let (form, held) = tokio::time::timeout(time_max, reading)
+                .await
+                .map_err(|_| form_timed_out(time_max))??;
+            _held = held;
             TokenParameters::of_form(&form, guard)?
         }
         _ => {
@@ -61,12 +69,12 @@ async fn issue(
             TokenParameters::of_query(query, &parts.headers, guard)?
         }
     };
-    let asker = api::asker(&parts, exchange);
+    let request_info = api::request_info(&parts, exchange);
     let TokenParameters { proof, scopes, offline, is_workload } = asked;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = TokenScope::parse(scopes.iter().map(String::as_str));
-    let token = guard.exchange(TokenRequest { proof, scope, scoped, offline, asker }).await;
+    let token = guard.exchange(TokenRequest { proof, scope, scoped, offline, request_info }).await;
     let token = token.map_err(|error| match is_workload {
         true => workload::refused(error),
         false => error.into(),
@@ -98,9 +106,14 @@ fn rendered(token: &IssuedToken, is_workload: bool) -> Response {
     response
 }
 
-/// The form, which is small: all of it must come in the time in which a blob must go on.
-async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<String, ApiError> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+/// Receives the form. Its memory is counted, because the client has not logged in yet.
+async fn form(
+    context: &Context,
+    parts: &http::request::Parts,
+    mut body: Body,
+) -> Result<(String, Vec<HeldMemory>), ApiError> {
+    let memory = parts.extensions.get::<RequestMemory>();
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let is_form = kind
         .and_then(|kind| kind.split(';').next())
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
@@ -109,16 +122,28 @@ async fn form(headers: &HeaderMap, body: Body, time_max: Duration) -> Result<Str
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return Err(ApiError::new(status, ErrorCode::Unsupported, message));
     }
-    let reading = Limited::new(body, FORM_BYTES_MAX).collect();
-    let read = tokio::time::timeout(time_max, reading).await.map_err(|_| {
-        let message = format!("the form must be received within {} s", time_max.as_secs());
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
-    })?;
-    let read = read.map_err(|_| {
-        let message = format!("the form must be complete and have at most {FORM_BYTES_MAX} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
-    })?;
-    String::from_utf8(read.to_bytes().into()).map_err(|_| bad("the form must be UTF-8"))
+    let mut form = TokenForm::default();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| form_incomplete_or_too_large())?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        if form.len() + bytes.len() > FORM_BYTES_MAX {
+            return Err(form_incomplete_or_too_large());
+        }
+        form.add(&context.metrics, memory, &bytes)?;
+    }
+    let (bytes, held) = form.into_parts();
+    let form = String::from_utf8(bytes).map_err(|_| bad("the form must be UTF-8"))?;
+    Ok((form, held))
+}
+
+fn form_timed_out(time_max: Duration) -> ApiError {
+    let message = format!("the form must be received within {} s", time_max.as_secs());
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported, message)
+}
+
+fn form_incomplete_or_too_large() -> ApiError {
+    let message = format!("the form must be complete and have at most {FORM_BYTES_MAX} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
 }
 
 /// What a request asks for.
@@ -157,7 +182,7 @@ impl<'a> FormParameters<'a> {
     }
 
     /// A token is for the registry that issues it, and for no other.
-    fn check_service(&self, guard: &Guard) -> Result<(), ApiError> {
+    fn check_service(&self, guard: &AccessGuard) -> Result<(), ApiError> {
         match self.get("service") {
             None => Ok(()),
             Some(service) if service.is_empty() || service == guard.service() => Ok(()),
@@ -167,7 +192,7 @@ impl<'a> FormParameters<'a> {
 }
 
 impl TokenParameters {
-    fn of_query(query: &str, headers: &HeaderMap, guard: &Guard) -> Result<Self, ApiError> {
+    fn of_query(query: &str, headers: &HeaderMap, guard: &AccessGuard) -> Result<Self, ApiError> {
         let parameters = FormParameters::of(query);
         parameters.check_service(guard)?;
         let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
@@ -185,7 +210,7 @@ impl TokenParameters {
         Ok(Self { proof, scopes: parameters.scopes(), offline, is_workload: false })
     }
 
-    fn of_form(form: &str, guard: &Guard) -> Result<Self, ApiError> {
+    fn of_form(form: &str, guard: &AccessGuard) -> Result<Self, ApiError> {
         let parameters = FormParameters::of(form);
         if parameters.get("grant_type") == Some(workload::GRANT_TYPE) {
             return workload::asked(&parameters, guard);

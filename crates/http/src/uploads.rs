@@ -1,4 +1,4 @@
-//! Uploads: begin, append, close, look, cancel; and mounting (end-4 to end-6, end-11, end-13,
+//! Uploads: start, append, finish, status, cancel; and mounting (end-4 to end-6, end-11, end-13,
 //! end-14).
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -13,7 +13,6 @@ use super::error::ApiError;
 use super::record::AuditOutcome;
 use super::{CHUNK_BYTES_MIN, headers};
 
-/// What a POST asks for.
 pub(super) struct Start {
     pub(super) name: RepositoryName,
     pub(super) digest: Option<Digest>,
@@ -22,8 +21,8 @@ pub(super) struct Start {
     pub(super) from: MountSource,
 }
 
-/// Mounts the blob, or stores the body as the blob, or begins an upload: a mount that finds
-/// nothing to mount is an upload, never an error.
+/// Mounts the blob, stores the body as the blob, or starts an upload: a mount that finds no source
+/// becomes an upload, never an error.
 pub(super) async fn start(call: ApiCall, start: Start) -> Result<Response, ApiError> {
     let Start { name, digest, algorithm, mount, from } = start;
     if let Some(digest) = &mount
@@ -42,10 +41,10 @@ pub(super) async fn start(call: ApiCall, start: Start) -> Result<Response, ApiEr
     let algorithm = algorithm.or(mount.map(|digest| digest.algorithm()));
     let id = call.access.upload_start(algorithm)?;
     let mut response = headers::empty(StatusCode::ACCEPTED);
-    let answer = response.headers_mut();
-    answer.extend(place(&call.base_url, &name, &id));
-    answer.insert(header::RANGE, headers::upload_range(0));
-    answer.insert(headers::CHUNK_MIN_LENGTH, HeaderValue::from(CHUNK_BYTES_MIN));
+    let map = response.headers_mut();
+    map.extend(place(&call.base_url, &name, &id));
+    map.insert(header::RANGE, headers::upload_range(0));
+    map.insert(headers::CHUNK_MIN_LENGTH, HeaderValue::from(CHUNK_BYTES_MIN));
     Ok(response)
 }
 
@@ -97,14 +96,14 @@ fn parse(id: &str) -> Result<UploadId, ApiError> {
     id.parse().map_err(|_| ApiError::upload_unknown(id))
 }
 
-/// The request's body with what the request says about it.
+/// The request body with the headers that describe it.
 fn chunk(headers: &HeaderMap, body: ClientBody) -> Result<UploadChunk, ApiError> {
     let range = content_range(headers)?;
     Ok(body.into_chunk(range))
 }
 
-/// The same of the request that closes an upload. Some clients repeat the `Content-Range` of their last
-/// chunk there without a body: it says nothing of bytes that are not sent.
+/// The same for the request that finishes an upload. Some clients repeat the `Content-Range` of
+/// their last chunk there without a body; it is ignored then.
 fn last_chunk(headers: &HeaderMap, body: ClientBody) -> Result<UploadChunk, ApiError> {
     if body.length() == Some(0) {
         return Ok(body.into_chunk(None));
@@ -121,7 +120,7 @@ fn content_range(headers: &HeaderMap) -> Result<Option<ContentRange>, ApiError> 
         .map_err(|error| ApiError::bad_request(ErrorCode::BlobUploadInvalid, error.to_string()))
 }
 
-/// Says where the blob is.
+/// The location of the blob.
 fn created(base_url: &str, name: &RepositoryName, blob: &Blob) -> Response {
     let mut response = headers::empty(StatusCode::CREATED);
     let location = format!("{base_url}{}", headers::blob_path(name, &blob.digest));
@@ -130,7 +129,7 @@ fn created(base_url: &str, name: &RepositoryName, blob: &Blob) -> Response {
     response
 }
 
-/// Says where the upload goes on.
+/// The location and offset of the upload.
 fn going_on(
     status: StatusCode,
     base_url: &str,
@@ -139,13 +138,13 @@ fn going_on(
     offset: u64,
 ) -> Response {
     let mut response = headers::empty(status);
-    let answer = response.headers_mut();
-    answer.extend(place(base_url, name, id));
-    answer.insert(header::RANGE, headers::upload_range(offset));
+    let map = response.headers_mut();
+    map.extend(place(base_url, name, id));
+    map.insert(header::RANGE, headers::upload_range(offset));
     response
 }
 
-/// A refused chunk is told where the upload goes on, so that the client can.
+/// Adds the location and offset to a refused chunk, so that the client can continue.
 fn with_place(error: ApiError, base_url: &str, name: &RepositoryName, id: &UploadId) -> ApiError {
     error.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, place(base_url, name, id))
 }

@@ -1,9 +1,9 @@
-//! One blob: its links in several repositories, its bytes at several locations, one upload, and
-//! everybody who reads, writes and collects them.
+//! One blob: its links in several repositories, its bytes at several locations, one upload, and the
+//! processes that read, write and delete them.
 
-mod collector;
 mod deduplicate;
 mod deleter;
+mod gc;
 mod monolithic;
 mod mount;
 mod push;
@@ -17,28 +17,28 @@ use std::fmt;
 
 use stateright::Property;
 
-use self::collector::Collector;
 use self::deduplicate::Deduplication;
-use self::deleter::Deleter;
+use self::deleter::BlobDeleter;
+use self::gc::BlobGc;
 use self::monolithic::MonolithicUpload;
 use self::mount::{Mount, Mover};
-use self::push::{Head, Push};
+use self::push::{BlobHead, BlobPush};
 use self::reader::Reader;
 pub(crate) use self::scenarios::{large, scenarios};
-use self::sweep::{Findings, Sweep};
+use self::sweep::{Sweep, SweepFindings};
 use self::upload::{Cancel, Closer, Stream};
-use crate::checked::{Checked, Note, PROCESSES_MAX, Protocol, State, note};
-use crate::context::Context;
-use crate::record::Record;
-use crate::set::Set;
-use crate::{Limits, Rules};
+use crate::checked::{CheckedProtocol, Note, PROCESSES_MAX, Protocol, ProtocolState, note};
+use crate::context::ProtocolContext;
+use crate::record::ModelRecord;
+use crate::set::NumberSet;
+use crate::{ProtocolLimits, ProtocolRules};
 
 pub(crate) const REPOSITORIES: usize = 4;
 
-/// A repository's hold on the blob.
+/// A repository's link to the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Link {
-    /// It was never there, or was collected.
+pub(crate) enum ModelLink {
+    /// It never existed, or GC has deleted it.
     Absent,
     /// The bytes are at this location.
     Live(u8),
@@ -46,7 +46,7 @@ pub(crate) enum Link {
     Deleted(u8),
 }
 
-impl Link {
+impl ModelLink {
     fn live(self) -> Option<u8> {
         if let Self::Live(location) = self { Some(location) } else { None }
     }
@@ -54,9 +54,9 @@ impl Link {
 
 /// The record of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Session {
+pub(crate) enum ModelSession {
     Absent,
-    /// These bytes have come.
+    /// These bytes have arrived.
     Open(u8),
     /// These bytes are the blob.
     Closed(u8),
@@ -66,56 +66,56 @@ pub(crate) enum Session {
 
 /// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct BlobWorld {
+pub(crate) struct BlobStore {
     pub(crate) now: u8,
-    pub(crate) links: [Record<Link>; REPOSITORIES],
-    pub(crate) session: Record<Session>,
+    pub(crate) links: [ModelRecord<ModelLink>; REPOSITORIES],
+    pub(crate) session: ModelRecord<ModelSession>,
     /// The locations that have bytes.
-    pub(crate) bytes: Set,
+    pub(crate) bytes: NumberSet,
     /// The locations that lost their bytes to damage.
-    pub(crate) lost: Set,
+    pub(crate) lost: NumberSet,
     /// The locations whose bytes are wrong, in full length.
-    pub(crate) wrong: Set,
+    pub(crate) wrong: NumberSet,
     /// The next location; none is ever used again.
     pub(crate) fresh: u8,
     /// The repositories with a manifest that refers to the blob.
-    pub(crate) manifests: Set,
-    /// What the last sweep wrote down.
-    pub(crate) findings: Findings,
-    /// The repositories from which the API deleted the blob, which nobody has pushed since. Only
-    /// the invariants look at it, as at what follows.
-    pub(crate) deleted: Set,
-    /// What had been deleted came back, though nobody pushed or mounted it.
-    pub(crate) undone: bool,
-    /// A push was acknowledged though the link names bytes that damage had taken.
-    pub(crate) vouched: bool,
-    /// A link that named other bytes was moved to wrong ones.
-    pub(crate) spread: bool,
-    /// A link was removed for its age.
+    pub(crate) manifests: NumberSet,
+    /// What the last sweep recorded.
+    pub(crate) findings: SweepFindings,
+    /// The repositories from which the API deleted the blob, without a push since. Only the
+    /// invariants read this and the following fields.
+    pub(crate) deleted: NumberSet,
+    /// A deleted link was restored without a push or mount.
+    pub(crate) restored: bool,
+    /// A push was acknowledged though the bytes of its link are lost.
+    pub(crate) acknowledged_lost: bool,
+    /// A link was moved to wrong bytes.
+    pub(crate) spread_wrong: bool,
+    /// GC deleted a link.
     pub(crate) collected: bool,
     /// Bytes were removed.
-    pub(crate) freed: bool,
+    pub(crate) bytes_deleted: bool,
 }
 
-impl BlobWorld {
-    pub(crate) fn link(&self, repository: u8) -> Record<Link> {
+impl BlobStore {
+    pub(crate) fn link(&self, repository: u8) -> ModelRecord<ModelLink> {
         self.links[usize::from(repository)]
     }
 
-    /// A write of a live link that takes effect, by somebody who may revive one that was deleted.
+    /// Writes a live link, also over a deleted one.
     pub(crate) fn write_link(&mut self, repository: u8, location: u8) {
-        self.links[usize::from(repository)].write(Link::Live(location), self.now);
+        self.links[usize::from(repository)].write(ModelLink::Live(location), self.now);
         self.deleted = self.deleted.without(repository);
     }
 
-    /// The same by somebody who may not.
+    /// Writes a live link, where restoring a deleted one is a violation.
     pub(crate) fn rewrite_link(&mut self, repository: u8, location: u8) {
-        self.undone |= self.deleted.has(repository);
+        self.restored |= self.deleted.has(repository);
         self.write_link(repository, location);
     }
 
     pub(crate) fn delete_link(&mut self, repository: u8) {
-        self.links[usize::from(repository)].delete(Link::Absent);
+        self.links[usize::from(repository)].delete(ModelLink::Absent);
         self.collected = true;
     }
 
@@ -129,27 +129,27 @@ impl BlobWorld {
 
     pub(crate) fn remove_bytes(&mut self, location: u8) {
         self.bytes = self.bytes.without(location);
-        self.freed = true;
+        self.bytes_deleted = true;
     }
 }
 
-/// Somebody who works on the blob.
+/// A process that works on the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Process {
-    Push(Push),
-    Head(Head),
+pub(crate) enum BlobProcess {
+    BlobPush(BlobPush),
+    BlobHead(BlobHead),
     Mount(Mount),
     Mover(Mover),
-    Deleter(Deleter),
+    BlobDeleter(BlobDeleter),
     MonolithicUpload(MonolithicUpload),
     Stream(Stream),
     Closer(Closer),
     Cancel(Cancel),
     Reader(Reader),
     Deduplication(Deduplication),
-    Collector(Collector),
+    BlobGc(BlobGc),
     Sweep(Sweep),
-    /// It told its client that the repository holds the blob, which is good until then.
+    /// It has acknowledged that the repository has the blob, which must hold until then.
     Acknowledged {
         repository: u8,
         until: u8,
@@ -159,142 +159,150 @@ pub(crate) enum Process {
     /// It has ended without that.
     Failed,
     /// There is no such process.
-    Nobody,
+    Unused,
 }
 
-impl Context {
-    /// What becomes of somebody who acknowledges now.
-    fn acknowledge(&self, repository: u8, now: u8) -> Process {
+impl ProtocolContext {
+    /// The state of a process that acknowledges now.
+    fn acknowledge(&self, repository: u8, now: u8) -> BlobProcess {
         self.acknowledge_since(repository, now, now)
     }
 
-    /// What becomes of somebody who acknowledges what he was sure of some time ago.
-    fn acknowledge_since(&self, repository: u8, since: u8, now: u8) -> Process {
+    /// The state of a process that acknowledges what it verified at `since`.
+    fn acknowledge_since(&self, repository: u8, since: u8, now: u8) -> BlobProcess {
         let until = since + self.limits.promise();
-        if until < now { Process::Done } else { Process::Acknowledged { repository, until } }
+        if until < now {
+            BlobProcess::Done
+        } else {
+            BlobProcess::Acknowledged { repository, until }
+        }
     }
 }
 
 /// A state of a scenario with one blob.
-type BlobState = State<BlobWorld, Process>;
+type BlobState = ProtocolState<BlobStore, BlobProcess>;
 
 /// A scenario with one blob.
 #[derive(Clone)]
-pub(crate) struct Blob {
+pub(crate) struct BlobScenario {
     name: &'static str,
-    context: Context,
-    world: BlobWorld,
-    processes: Vec<Process>,
+    context: ProtocolContext,
+    store: BlobStore,
+    processes: Vec<BlobProcess>,
     goals: &'static [Goal],
 }
 
-/// What should be possible in a scenario, or it would show nothing.
+/// What must be reachable in a scenario, so that it proves something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// A link is removed for its age.
+    /// GC deletes a link.
     Collects,
     /// Bytes are removed.
     Frees,
-    /// Everybody gets to the end.
+    /// Every process ends.
     AllEnd,
 }
 
-impl Protocol for Blob {
-    type World = BlobWorld;
-    type Process = Process;
+impl Protocol for BlobScenario {
+    type Store = BlobStore;
+    type Process = BlobProcess;
 
     fn name(&self) -> &'static str {
         self.name
     }
 
-    fn start(&self) -> State<BlobWorld, Process> {
-        let mut processes = [Process::Nobody; PROCESSES_MAX];
+    fn start(&self) -> ProtocolState<BlobStore, BlobProcess> {
+        let mut processes = [BlobProcess::Unused; PROCESSES_MAX];
         processes[..self.processes.len()].copy_from_slice(&self.processes);
-        State { world: self.world, processes }
+        ProtocolState { store: self.store, processes }
     }
 
-    fn with_rules(&self, rules: Rules) -> Self {
-        Self { context: Context { rules, ..self.context }, ..self.clone() }
+    fn with_rules(&self, rules: ProtocolRules) -> Self {
+        Self { context: ProtocolContext { rules, ..self.context }, ..self.clone() }
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &ProtocolLimits {
         &self.context.limits
     }
 
-    fn now(world: &BlobWorld) -> u8 {
-        world.now
+    fn now(store: &BlobStore) -> u8 {
+        store.now
     }
 
-    fn tick(&self, state: &mut State<BlobWorld, Process>) {
-        state.world.now += 1;
+    fn tick(&self, state: &mut ProtocolState<BlobStore, BlobProcess>) {
+        state.store.now += 1;
         for process in &mut state.processes {
-            process.forget(state.world.now);
+            process.forget(state.store.now);
         }
     }
 
-    fn choices(&self, world: &BlobWorld, process: &Process) -> u8 {
+    fn choices(&self, store: &BlobStore, process: &BlobProcess) -> u8 {
         match process {
-            Process::Collector(collector) => collector.choices(world, &self.context),
-            Process::MonolithicUpload(whole) => whole.choices(),
-            Process::Reader(reader) => reader.choices(),
-            Process::Acknowledged { .. } | Process::Done | Process::Failed | Process::Nobody => 0,
+            BlobProcess::BlobGc(gc) => gc.choices(store, &self.context),
+            BlobProcess::MonolithicUpload(whole) => whole.choices(),
+            BlobProcess::Reader(reader) => reader.choices(),
+            BlobProcess::Acknowledged { .. }
+            | BlobProcess::Done
+            | BlobProcess::Failed
+            | BlobProcess::Unused => 0,
             _ => 1,
         }
     }
 
-    fn step(&self, world: &mut BlobWorld, process: &mut Process, choice: u8) -> Note {
+    fn step(&self, store: &mut BlobStore, process: &mut BlobProcess, choice: u8) -> Note {
         let context = &self.context;
         let mut next = *process;
         let (end, note) = match &mut next {
-            Process::Push(it) => it.step(world, context),
-            Process::Head(it) => it.step(world, context),
-            Process::Mount(it) => it.step(world, context),
-            Process::Mover(it) => it.step(world, context),
-            Process::Deleter(it) => it.step(world),
-            Process::MonolithicUpload(it) => it.step(world, context, choice),
-            Process::Stream(it) => it.step(world, context),
-            Process::Closer(it) => it.step(world, context),
-            Process::Cancel(it) => it.step(world, context),
-            Process::Reader(it) => it.step(world, context),
-            Process::Deduplication(it) => it.step(world, context),
-            Process::Collector(it) => it.step(world, context),
-            Process::Sweep(it) => it.step(world, context),
-            Process::Acknowledged { .. } | Process::Done | Process::Failed | Process::Nobody => {
-                (None, note("has ended"))
-            }
+            BlobProcess::BlobPush(it) => it.step(store, context),
+            BlobProcess::BlobHead(it) => it.step(store, context),
+            BlobProcess::Mount(it) => it.step(store, context),
+            BlobProcess::Mover(it) => it.step(store, context),
+            BlobProcess::BlobDeleter(it) => it.step(store),
+            BlobProcess::MonolithicUpload(it) => it.step(store, context, choice),
+            BlobProcess::Stream(it) => it.step(store, context),
+            BlobProcess::Closer(it) => it.step(store, context),
+            BlobProcess::Cancel(it) => it.step(store, context),
+            BlobProcess::Reader(it) => it.step(store, context),
+            BlobProcess::Deduplication(it) => it.step(store, context),
+            BlobProcess::BlobGc(it) => it.step(store, context),
+            BlobProcess::Sweep(it) => it.step(store, context),
+            BlobProcess::Acknowledged { .. }
+            | BlobProcess::Done
+            | BlobProcess::Failed
+            | BlobProcess::Unused => (None, note("has ended")),
         };
         *process = end.unwrap_or(next);
         note
     }
 
-    fn properties(&self) -> Vec<Property<Checked<Self>>> {
+    fn properties(&self) -> Vec<Property<CheckedProtocol<Self>>> {
         let mut properties = vec![
             Property::always("a live link names bytes that are there", |_, state: &BlobState| {
-                state.world.links.iter().all(|link| state.world.has_bytes_of(link.value))
+                state.store.links.iter().all(|link| state.store.has_bytes_of(link.value))
             }),
             Property::always("a manifest has its links", |_, state: &BlobState| {
-                let kept = state.world.manifests.minus(state.world.deleted);
-                kept.members().all(|repository| state.world.link(repository).value.live().is_some())
+                let kept = state.store.manifests.minus(state.store.deleted);
+                kept.members().all(|repository| state.store.link(repository).value.live().is_some())
             }),
             Property::always("what was acknowledged stays for G - T", |_, state: &BlobState| {
-                state.processes.iter().all(|process| process.is_kept_word(&state.world))
+                state.processes.iter().all(|process| process.is_kept_word(&state.store))
             }),
             Property::always(
                 "what a reader was told is true while he trusts it",
                 |_, state: &BlobState| {
-                    state.processes.iter().all(|process| process.can_read(&state.world))
+                    state.processes.iter().all(|process| process.can_read(&state.store))
                 },
             ),
             Property::always(
                 "what was deleted stays so until it is pushed",
-                |_, state: &BlobState| !state.world.undone,
+                |_, state: &BlobState| !state.store.restored,
             ),
             Property::always(
                 "a push is not acknowledged onto lost bytes",
-                |_, state: &BlobState| !state.world.vouched,
+                |_, state: &BlobState| !state.store.acknowledged_lost,
             ),
             Property::always("deduplication spreads no wrong bytes", |_, state: &BlobState| {
-                !state.world.spread
+                !state.store.spread_wrong
             }),
         ];
         properties.extend(self.goals.iter().map(|goal| goal.property()));
@@ -302,14 +310,14 @@ impl Protocol for Blob {
     }
 }
 
-impl BlobWorld {
-    fn has_bytes_of(&self, link: Link) -> bool {
+impl BlobStore {
+    fn has_bytes_of(&self, link: ModelLink) -> bool {
         let is_there = |location| self.bytes.has(location) || self.lost.has(location);
         link.live().is_none_or(is_there)
     }
 }
 
-impl Process {
+impl BlobProcess {
     /// Once a promise has run out it makes no difference any more.
     fn forget(&mut self, now: u8) {
         let until = match self {
@@ -322,52 +330,52 @@ impl Process {
         }
     }
 
-    fn is_kept_word(&self, world: &BlobWorld) -> bool {
+    fn is_kept_word(&self, store: &BlobStore) -> bool {
         let Self::Acknowledged { repository, .. } = *self else { return true };
-        world.deleted.has(repository) || world.link(repository).value.live().is_some()
+        store.deleted.has(repository) || store.link(repository).value.live().is_some()
     }
 
-    fn can_read(&self, world: &BlobWorld) -> bool {
+    fn can_read(&self, store: &BlobStore) -> bool {
         let Self::Reader(reader) = self else { return true };
-        reader.told().is_none_or(|location| world.bytes.has(location))
+        reader.told().is_none_or(|location| store.bytes.has(location))
     }
 
     fn has_ended(&self) -> bool {
-        matches!(self, Self::Acknowledged { .. } | Self::Done | Self::Nobody)
+        matches!(self, Self::Acknowledged { .. } | Self::Done | Self::Unused)
     }
 }
 
 impl Goal {
-    fn property(self) -> Property<Checked<Blob>> {
+    fn property(self) -> Property<CheckedProtocol<BlobScenario>> {
         match self {
             Self::Collects => Property::sometimes("a link is collected", |_, state: &BlobState| {
-                state.world.collected
+                state.store.collected
             }),
-            Self::Frees => {
-                Property::sometimes("bytes are removed", |_, state: &BlobState| state.world.freed)
-            }
+            Self::Frees => Property::sometimes("bytes are removed", |_, state: &BlobState| {
+                state.store.bytes_deleted
+            }),
             Self::AllEnd => Property::sometimes("every process ends", |_, state: &BlobState| {
-                state.processes.iter().all(Process::has_ended)
+                state.processes.iter().all(BlobProcess::has_ended)
             }),
         }
     }
 }
 
-impl fmt::Display for Process {
+impl fmt::Display for BlobProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Push(it) => write!(f, "push to {}", it.repository + 1),
-            Self::Head(it) => write!(f, "HEAD in {}", it.repository + 1),
+            Self::BlobPush(it) => write!(f, "push to {}", it.repository + 1),
+            Self::BlobHead(it) => write!(f, "HEAD in {}", it.repository + 1),
             Self::Mount(it) => write!(f, "mount {}→{}", it.source + 1, it.destination + 1),
             Self::Mover(_) => f.write_str("mover"),
-            Self::Deleter(it) => write!(f, "DELETE in {}", it.repository + 1),
+            Self::BlobDeleter(it) => write!(f, "DELETE in {}", it.repository + 1),
             Self::MonolithicUpload(it) => write!(f, "upload to {}", it.repository + 1),
             Self::Stream(_) => f.write_str("PATCH"),
             Self::Closer(_) => f.write_str("closing PUT"),
             Self::Cancel(_) => f.write_str("cancel"),
             Self::Reader(_) => f.write_str("reader"),
-            Self::Deduplication(it) => write!(f, "fold of {}", it.repository + 1),
-            Self::Collector(_) => f.write_str("collector"),
+            Self::Deduplication(it) => write!(f, "deduplication of {}", it.repository + 1),
+            Self::BlobGc(_) => f.write_str("GC"),
             Self::Sweep(_) => f.write_str("sweep"),
             other => write!(f, "{other:?}"),
         }

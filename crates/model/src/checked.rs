@@ -1,4 +1,4 @@
-//! [`Checked`]: a protocol as the checker wants it, and what a check finds.
+//! [`CheckedProtocol`]: a protocol as a `stateright` model, and the outcome of a check.
 
 use std::fmt::{self, Debug, Display};
 use std::hash::Hash;
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 
-use crate::{Limits, Rules};
+use crate::{ProtocolLimits, ProtocolRules};
 
 /// The most processes of one scenario.
 pub(crate) const PROCESSES_MAX: usize = 5;
 
-/// One state: the store with its clock, and where each process stands. The processes are in
-/// order, so that two which are alike do not make two states of one.
+/// One state: the store with its clock, and the state of each process. The processes are sorted, so
+/// that permutations of equal processes are one state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State<W, P> {
-    pub(crate) world: W,
+pub struct ProtocolState<W, P> {
+    pub(crate) store: W,
     pub(crate) processes: [P; PROCESSES_MAX],
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn note(what: &'static str) -> Note {
 }
 
 impl Note {
-    /// A note about a repository or location, which people count from one.
+    /// A note about a repository or location, counted from one.
     pub(crate) fn about(self, number: u8) -> Self {
         Self { to: Some(number + 1), ..self }
     }
@@ -47,14 +47,14 @@ impl Display for Note {
 
 /// Something that can happen: the clock ticks, or a process makes a step.
 ///
-/// That a process is slow, or stops for ever, needs no action: others act in its place.
+/// A slow or stopped process needs no action: others act meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The store's clock.
     Tick,
-    /// A process, and which of the steps that are open to it.
+    /// A step of a process, and which of its possible ones.
     Step {
-        /// Its place among the processes.
+        /// Its index among the processes.
         process: usize,
         /// Which step.
         choice: u8,
@@ -63,52 +63,52 @@ pub enum Action {
 
 /// Processes that share a store.
 pub trait Protocol: Clone + Send + Sync + 'static {
-    /// The store, its clock, and what only the invariants look at.
-    type World: Clone + Debug + Eq + Hash + Send + Sync;
-    /// Where a process stands, and what it remembers.
+    /// The store, its clock, and what only the invariants read.
+    type Store: Clone + Debug + Eq + Hash + Send + Sync;
+    /// The state of a process.
     type Process: Copy + Debug + Display + Eq + Ord + Hash + Send + Sync;
 
     /// The scenario's name.
     fn name(&self) -> &'static str;
-    /// How things stand at the beginning.
-    fn start(&self) -> State<Self::World, Self::Process>;
+    /// The initial state.
+    fn start(&self) -> ProtocolState<Self::Store, Self::Process>;
     /// The same with other rules.
-    fn with_rules(&self, rules: Rules) -> Self;
+    fn with_rules(&self, rules: ProtocolRules) -> Self;
     /// The constants.
-    fn limits(&self) -> &Limits;
+    fn limits(&self) -> &ProtocolLimits;
     /// The time.
-    fn now(world: &Self::World) -> u8;
+    fn now(store: &Self::Store) -> u8;
     /// Makes it one later.
-    fn tick(&self, state: &mut State<Self::World, Self::Process>);
-    /// How many steps are open to a process: none if it waits, or has ended.
-    fn choices(&self, world: &Self::World, process: &Self::Process) -> u8;
+    fn tick(&self, state: &mut ProtocolState<Self::Store, Self::Process>);
+    /// How many steps a process can take: none if it waits, or has ended.
+    fn choices(&self, store: &Self::Store, process: &Self::Process) -> u8;
     /// One step: at most one request to the store.
-    fn step(&self, world: &mut Self::World, process: &mut Self::Process, choice: u8) -> Note;
+    fn step(&self, store: &mut Self::Store, process: &mut Self::Process, choice: u8) -> Note;
     /// What must always hold, and what must be possible.
-    fn properties(&self) -> Vec<Property<Checked<Self>>>;
+    fn properties(&self) -> Vec<Property<CheckedProtocol<Self>>>;
 }
 
-/// A protocol, as the checker wants it.
+/// A protocol as a `stateright` model.
 #[derive(Clone, Debug)]
-pub struct Checked<P>(pub(crate) P);
+pub struct CheckedProtocol<P>(pub(crate) P);
 
-impl<P: Protocol> Checked<P> {
-    /// A step and its words.
-    fn act(&self, state: &mut State<P::World, P::Process>, action: Action) -> Note {
+impl<P: Protocol> CheckedProtocol<P> {
+    /// Takes a step and describes it.
+    fn act(&self, state: &mut ProtocolState<P::Store, P::Process>, action: Action) -> Note {
         match action {
             Action::Tick => {
                 self.0.tick(state);
                 note("the clock ticks")
             }
             Action::Step { process, choice } => {
-                self.0.step(&mut state.world, &mut state.processes[process], choice)
+                self.0.step(&mut state.store, &mut state.processes[process], choice)
             }
         }
     }
 }
 
-impl<P: Protocol> Model for Checked<P> {
-    type State = State<P::World, P::Process>;
+impl<P: Protocol> Model for CheckedProtocol<P> {
+    type State = ProtocolState<P::Store, P::Process>;
     type Action = Action;
 
     fn init_states(&self) -> Vec<Self::State> {
@@ -119,11 +119,11 @@ impl<P: Protocol> Model for Checked<P> {
 
     fn actions(&self, state: &Self::State, actions: &mut Vec<Action>) {
         for (process, it) in state.processes.iter().enumerate() {
-            for choice in 0..self.0.choices(&state.world, it) {
+            for choice in 0..self.0.choices(&state.store, it) {
                 actions.push(Action::Step { process, choice });
             }
         }
-        if P::now(&state.world) < self.0.limits().end {
+        if P::now(&state.store) < self.0.limits().end {
             actions.push(Action::Tick);
         }
     }
@@ -142,16 +142,16 @@ impl<P: Protocol> Model for Checked<P> {
 
 /// What a check found.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct CheckOutcome {
     /// How many different states there are, or were until a violation was found.
     pub states: usize,
-    /// The longest way to one of them.
+    /// The length of the longest path.
     pub depth: usize,
     /// How long the check took.
     pub took: Duration,
-    /// The invariant that does not hold, with a shortest way to break it.
+    /// The invariant that does not hold, with a shortest path to it.
     pub violation: Option<Violation>,
-    /// What should be possible, and is not.
+    /// The `sometimes` properties that no state has.
     pub impossible: Vec<&'static str>,
 }
 
@@ -165,21 +165,21 @@ pub struct Violation {
 }
 
 /// Processes on a store, to be checked under any rules.
-pub trait Scenario: Send + Sync {
+pub trait ModelScenario: Send + Sync {
     /// What it is called.
     fn name(&self) -> &'static str;
     /// Visits every state that these rules allow, or stops at the first violation.
-    fn check(&self, rules: Rules, threads: usize) -> Outcome;
+    fn check(&self, rules: ProtocolRules, threads: usize) -> CheckOutcome;
 }
 
-impl<P: Protocol> Scenario for P {
+impl<P: Protocol> ModelScenario for P {
     fn name(&self) -> &'static str {
         Protocol::name(self)
     }
 
-    fn check(&self, rules: Rules, threads: usize) -> Outcome {
+    fn check(&self, rules: ProtocolRules, threads: usize) -> CheckOutcome {
         let began = Instant::now();
-        let model = Checked(self.with_rules(rules));
+        let model = CheckedProtocol(self.with_rules(rules));
         let properties = Model::properties(&model);
         let checker = model.clone().checker().threads(threads);
         let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
@@ -196,12 +196,12 @@ impl<P: Protocol> Scenario for P {
             }
         }
         let (states, depth) = (checker.unique_state_count(), checker.max_depth());
-        Outcome { states, depth, took: began.elapsed(), violation, impossible }
+        CheckOutcome { states, depth, took: began.elapsed(), violation, impossible }
     }
 }
 
 /// A path in words. A state has its processes in order, so each keeps a number beside it.
-fn explain<P: Protocol>(model: &Checked<P>, actions: &[Action]) -> Vec<String> {
+fn explain<P: Protocol>(model: &CheckedProtocol<P>, actions: &[Action]) -> Vec<String> {
     let mut state = model.0.start();
     let mut names: Vec<_> = (1..).zip(state.processes).map(|(n, p)| format!("{p} ({n})")).collect();
     let mut lines = Vec::new();
@@ -215,7 +215,7 @@ fn explain<P: Protocol>(model: &Checked<P>, actions: &[Action]) -> Vec<String> {
             Action::Tick => String::new(),
             Action::Step { process, .. } => format!("{}: ", names[*process]),
         };
-        lines.push(format!("t={} {who}{did}", P::now(&state.world)));
+        lines.push(format!("t={} {who}{did}", P::now(&state.store)));
     }
     lines
 }

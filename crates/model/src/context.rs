@@ -1,33 +1,33 @@
-//! [`Context`]: what a process looks at beside the store.
+//! [`ProtocolContext`]: what a process reads besides the store.
 
-use crate::{Limits, Rule, Rules};
+use crate::{ProtocolLimits, ProtocolRule, ProtocolRules};
 
 /// The rules and the constants.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Context {
-    pub(crate) rules: Rules,
-    pub(crate) limits: Limits,
+pub(crate) struct ProtocolContext {
+    pub(crate) rules: ProtocolRules,
+    pub(crate) limits: ProtocolLimits,
     /// How many repositories a listing finds.
     pub(crate) repositories: u8,
 }
 
-impl Context {
+impl ProtocolContext {
     pub(crate) fn new(repositories: u8) -> Self {
-        Self { rules: Rules::KEPT, limits: Limits::default(), repositories }
+        Self { rules: ProtocolRules::KEPT, limits: ProtocolLimits::default(), repositories }
     }
 
-    pub(crate) fn keeps(&self, rule: Rule) -> bool {
+    pub(crate) fn keeps(&self, rule: ProtocolRule) -> bool {
         self.rules.keep(rule)
     }
 
     /// Whether a window has closed.
     pub(crate) fn is_late(&self, opened: u8, now: u8) -> bool {
-        self.keeps(Rule::Window) && now > opened + self.limits.window
+        self.keeps(ProtocolRule::Window) && now > opened + self.limits.window
     }
 
-    /// Whether a record is old enough to be collected by a run that began at `cut`.
+    /// Whether a record is old enough to be deleted by a run whose T0 is `cut`.
     pub(crate) fn is_old(&self, cut: u8, modified: u8) -> bool {
-        cut > modified + self.limits.grace || !self.keeps(Rule::Grace)
+        cut > modified + self.limits.grace || !self.keeps(ProtocolRule::Grace)
     }
 
     /// Whether this is the last repository that a listing finds.

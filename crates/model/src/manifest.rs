@@ -1,8 +1,8 @@
-//! Manifests that refer to each other: an index and its child, the child's layer, a referrer of
-//! the index, a tag; and collectors that remove what is untagged.
+//! Manifests that refer to each other: an index and its child, the child's layer, a referrer of the
+//! index, a tag; and GC runs that delete untagged manifests.
 
-mod collector;
 mod deleter;
+mod gc;
 mod push;
 mod scenarios;
 mod touch;
@@ -11,20 +11,20 @@ use std::fmt;
 
 use stateright::Property;
 
-use self::collector::Collector;
-use self::deleter::Deleter;
-use self::push::{Head, Push};
+use self::deleter::ManifestDeleter;
+use self::gc::ManifestGc;
+use self::push::{ManifestHead, ManifestPusher};
 pub(crate) use self::scenarios::{large, scenarios};
-use crate::checked::{Checked, Note, PROCESSES_MAX, Protocol, State, note};
-use crate::context::Context;
-use crate::record::Record;
-use crate::set::Set;
-use crate::{Limits, Rules};
+use crate::checked::{CheckedProtocol, Note, PROCESSES_MAX, Protocol, ProtocolState, note};
+use crate::context::ProtocolContext;
+use crate::record::ModelRecord;
+use crate::set::NumberSet;
+use crate::{ProtocolLimits, ProtocolRules};
 
 /// An object in the store, by its number among the objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub(crate) enum Object {
+pub(crate) enum ManifestObject {
     /// It refers to the child.
     Index,
     /// It refers to the layer.
@@ -35,9 +35,10 @@ pub(crate) enum Object {
     Layer,
 }
 
-const OBJECTS: [Object; 4] = [Object::Index, Object::Child, Object::Referrer, Object::Layer];
+const OBJECTS: [ManifestObject; 4] =
+    [ManifestObject::Index, ManifestObject::Child, ManifestObject::Referrer, ManifestObject::Layer];
 
-impl Object {
+impl ManifestObject {
     fn name(self) -> &'static str {
         match self {
             Self::Index => "the index",
@@ -50,67 +51,67 @@ impl Object {
 
 /// What the tag points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Tag {
+pub(crate) enum TagPointer {
     Absent,
     Index,
-    /// A manifest that plays no part here.
+    /// A manifest outside the model.
     Elsewhere,
 }
 
 /// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct ManifestWorld {
+pub(crate) struct ManifestStore {
     now: u8,
     /// Whether each object is there.
-    objects: [Record<bool>; OBJECTS.len()],
-    tag: Record<Tag>,
-    /// The objects that the API deleted, and nobody has pushed since. Only the invariants look at
-    /// it, as at what follows.
-    deleted: Set,
+    objects: [ModelRecord<bool>; OBJECTS.len()],
+    tag: ModelRecord<TagPointer>,
+    /// The objects that the API deleted, without a push since. Only the invariants read this and
+    /// the following fields.
+    deleted: NumberSet,
     /// The child was stored with a type by which it refers to nothing.
     is_child_other: bool,
-    /// The referrer was acknowledged while its subject was there, which it has been since.
+    /// The referrer was acknowledged while its subject existed, which has existed since.
     is_referrer_promised: bool,
-    collected: Set,
+    collected: NumberSet,
 }
 
-impl ManifestWorld {
-    fn object(&self, object: Object) -> Record<bool> {
+impl ManifestStore {
+    fn object(&self, object: ManifestObject) -> ModelRecord<bool> {
         self.objects[usize::from(object as u8)]
     }
 
-    fn is_there(&self, object: Object) -> bool {
+    fn is_there(&self, object: ManifestObject) -> bool {
         self.object(object).value
     }
 
     /// Whether an object is there, unless the API deleted it.
-    fn is_kept(&self, object: Object) -> bool {
+    fn is_kept(&self, object: ManifestObject) -> bool {
         self.is_there(object) || self.deleted.has(object as u8)
     }
 
-    fn write(&mut self, object: Object) {
+    fn write(&mut self, object: ManifestObject) {
         self.objects[usize::from(object as u8)].write(true, self.now);
         self.deleted = self.deleted.without(object as u8);
     }
 
-    fn delete(&mut self, object: Object) {
+    fn delete(&mut self, object: ManifestObject) {
         self.objects[usize::from(object as u8)].delete(false);
-        self.is_referrer_promised &= object != Object::Index;
+        self.is_referrer_promised &= object != ManifestObject::Index;
     }
 }
 
-/// Somebody who works on the manifests.
+/// A process that works on the manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Process {
-    Push(Push),
-    Head(Head),
-    Deleter(Deleter),
+pub(crate) enum ManifestProcess {
+    ManifestPusher(ManifestPusher),
+    ManifestHead(ManifestHead),
+    ManifestDeleter(ManifestDeleter),
     /// Points the tag elsewhere.
     Retag,
-    Collector(Collector),
-    /// It told its client that the object is there, which is good until then.
+    ManifestGc(ManifestGc),
+    /// It has acknowledged that the object exists, which must hold until then.
     Acknowledged {
-        object: Object,
+        object: ManifestObject,
         until: u8,
     },
     /// It has ended, having done all its work.
@@ -118,113 +119,121 @@ pub(crate) enum Process {
     /// It has ended without that.
     Failed,
     /// There is no such process.
-    Nobody,
+    Unused,
 }
 
 /// A state of a scenario with manifests.
-type ManifestState = State<ManifestWorld, Process>;
+type ManifestState = ProtocolState<ManifestStore, ManifestProcess>;
 
 /// A scenario with manifests.
 #[derive(Clone)]
-pub(crate) struct Manifests {
+pub(crate) struct ManifestScenario {
     name: &'static str,
-    context: Context,
-    world: ManifestWorld,
-    processes: Vec<Process>,
+    context: ProtocolContext,
+    store: ManifestStore,
+    processes: Vec<ManifestProcess>,
     /// What can be collected.
-    collectable: Vec<Object>,
+    collectable: Vec<ManifestObject>,
 }
 
-impl Protocol for Manifests {
-    type World = ManifestWorld;
-    type Process = Process;
+impl Protocol for ManifestScenario {
+    type Store = ManifestStore;
+    type Process = ManifestProcess;
 
     fn name(&self) -> &'static str {
         self.name
     }
 
     fn start(&self) -> ManifestState {
-        let mut processes = [Process::Nobody; PROCESSES_MAX];
+        let mut processes = [ManifestProcess::Unused; PROCESSES_MAX];
         processes[..self.processes.len()].copy_from_slice(&self.processes);
-        State { world: self.world, processes }
+        ProtocolState { store: self.store, processes }
     }
 
-    fn with_rules(&self, rules: Rules) -> Self {
-        Self { context: Context { rules, ..self.context }, ..self.clone() }
+    fn with_rules(&self, rules: ProtocolRules) -> Self {
+        Self { context: ProtocolContext { rules, ..self.context }, ..self.clone() }
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits(&self) -> &ProtocolLimits {
         &self.context.limits
     }
 
-    fn now(world: &ManifestWorld) -> u8 {
-        world.now
+    fn now(store: &ManifestStore) -> u8 {
+        store.now
     }
 
     fn tick(&self, state: &mut ManifestState) {
-        state.world.now += 1;
+        state.store.now += 1;
         for process in &mut state.processes {
-            if let Process::Acknowledged { until, .. } = process
-                && state.world.now > *until
+            if let ManifestProcess::Acknowledged { until, .. } = process
+                && state.store.now > *until
             {
-                *process = Process::Done;
+                *process = ManifestProcess::Done;
             }
         }
     }
 
-    fn choices(&self, _: &ManifestWorld, process: &Process) -> u8 {
+    fn choices(&self, _: &ManifestStore, process: &ManifestProcess) -> u8 {
         match process {
-            Process::Collector(collector) => collector.choices(),
-            Process::Push(push) => push.choices(),
-            Process::Acknowledged { .. } | Process::Done | Process::Failed | Process::Nobody => 0,
+            ManifestProcess::ManifestGc(gc) => gc.choices(),
+            ManifestProcess::ManifestPusher(push) => push.choices(),
+            ManifestProcess::Acknowledged { .. }
+            | ManifestProcess::Done
+            | ManifestProcess::Failed
+            | ManifestProcess::Unused => 0,
             _ => 1,
         }
     }
 
-    fn step(&self, world: &mut ManifestWorld, process: &mut Process, choice: u8) -> Note {
+    fn step(&self, store: &mut ManifestStore, process: &mut ManifestProcess, choice: u8) -> Note {
         let context = &self.context;
         let mut next = *process;
         let (end, note) = match &mut next {
-            Process::Push(it) => it.step(world, context, choice),
-            Process::Head(it) => it.step(world, context),
-            Process::Deleter(it) => it.step(world),
-            Process::Retag => {
-                world.tag.write(Tag::Elsewhere, world.now);
-                (Some(Process::Done), note("points the tag elsewhere"))
+            ManifestProcess::ManifestPusher(it) => it.step(store, context, choice),
+            ManifestProcess::ManifestHead(it) => it.step(store, context),
+            ManifestProcess::ManifestDeleter(it) => it.step(store),
+            ManifestProcess::Retag => {
+                store.tag.write(TagPointer::Elsewhere, store.now);
+                (Some(ManifestProcess::Done), note("points the tag elsewhere"))
             }
-            Process::Collector(it) => it.step(world, context, choice),
-            Process::Acknowledged { .. } | Process::Done | Process::Failed | Process::Nobody => {
-                (None, note("has ended"))
-            }
+            ManifestProcess::ManifestGc(it) => it.step(store, context, choice),
+            ManifestProcess::Acknowledged { .. }
+            | ManifestProcess::Done
+            | ManifestProcess::Failed
+            | ManifestProcess::Unused => (None, note("has ended")),
         };
         *process = end.unwrap_or(next);
         note
     }
 
-    fn properties(&self) -> Vec<Property<Checked<Self>>> {
+    fn properties(&self) -> Vec<Property<CheckedProtocol<Self>>> {
         let mut properties = vec![
             Property::always("a manifest has all that it refers to", |_, state: &ManifestState| {
-                let world = &state.world;
-                (!world.is_there(Object::Index) || world.is_kept(Object::Child))
-                    && (!world.is_there(Object::Child) || world.is_kept(Object::Layer))
+                let store = &state.store;
+                (!store.is_there(ManifestObject::Index) || store.is_kept(ManifestObject::Child))
+                    && (!store.is_there(ManifestObject::Child)
+                        || store.is_kept(ManifestObject::Layer))
             }),
             Property::always("a tag leads to a manifest", |_, state: &ManifestState| {
-                state.world.tag.value != Tag::Index || state.world.is_kept(Object::Index)
+                state.store.tag.value != TagPointer::Index
+                    || state.store.is_kept(ManifestObject::Index)
             }),
             Property::always("a subject keeps its referrers", |_, state: &ManifestState| {
-                !state.world.is_referrer_promised || state.world.is_kept(Object::Referrer)
+                !state.store.is_referrer_promised || state.store.is_kept(ManifestObject::Referrer)
             }),
             Property::always(
                 "what was acknowledged stays for G - T",
                 |_, state: &ManifestState| {
                     state.processes.iter().all(|process| match process {
-                        Process::Acknowledged { object, .. } => state.world.is_kept(*object),
+                        ManifestProcess::Acknowledged { object, .. } => {
+                            state.store.is_kept(*object)
+                        }
                         _ => true,
                     })
                 },
             ),
             Property::sometimes("every process ends", |_, state: &ManifestState| {
-                state.processes.iter().all(Process::has_ended)
+                state.processes.iter().all(ManifestProcess::has_ended)
             }),
         ];
         properties.extend(self.collectable.iter().map(|object| is_collected(*object)));
@@ -233,45 +242,45 @@ impl Protocol for Manifests {
 }
 
 /// That an object can be collected, or the scenario would show nothing about it.
-fn is_collected(object: Object) -> Property<Checked<Manifests>> {
+fn is_collected(object: ManifestObject) -> Property<CheckedProtocol<ManifestScenario>> {
     match object {
-        Object::Index => {
+        ManifestObject::Index => {
             Property::sometimes("the index is collected", |_, state: &ManifestState| {
-                state.world.collected.has(Object::Index as u8)
+                state.store.collected.has(ManifestObject::Index as u8)
             })
         }
-        Object::Child => {
+        ManifestObject::Child => {
             Property::sometimes("the child is collected", |_, state: &ManifestState| {
-                state.world.collected.has(Object::Child as u8)
+                state.store.collected.has(ManifestObject::Child as u8)
             })
         }
-        Object::Referrer => {
+        ManifestObject::Referrer => {
             Property::sometimes("the referrer is collected", |_, state: &ManifestState| {
-                state.world.collected.has(Object::Referrer as u8)
+                state.store.collected.has(ManifestObject::Referrer as u8)
             })
         }
-        Object::Layer => {
+        ManifestObject::Layer => {
             Property::sometimes("the layer is collected", |_, state: &ManifestState| {
-                state.world.collected.has(Object::Layer as u8)
+                state.store.collected.has(ManifestObject::Layer as u8)
             })
         }
     }
 }
 
-impl Process {
+impl ManifestProcess {
     fn has_ended(&self) -> bool {
-        matches!(self, Self::Acknowledged { .. } | Self::Done | Self::Nobody)
+        matches!(self, Self::Acknowledged { .. } | Self::Done | Self::Unused)
     }
 }
 
-impl fmt::Display for Process {
+impl fmt::Display for ManifestProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Push(it) => write!(f, "push of {}", it.object().name()),
-            Self::Head(_) => f.write_str("HEAD of the child"),
-            Self::Deleter(it) => write!(f, "DELETE of {}", it.object.name()),
+            Self::ManifestPusher(it) => write!(f, "push of {}", it.object().name()),
+            Self::ManifestHead(_) => f.write_str("HEAD of the child"),
+            Self::ManifestDeleter(it) => write!(f, "DELETE of {}", it.object.name()),
             Self::Retag => f.write_str("retag"),
-            Self::Collector(_) => f.write_str("collector"),
+            Self::ManifestGc(_) => f.write_str("GC"),
             other => write!(f, "{other:?}"),
         }
     }

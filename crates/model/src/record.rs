@@ -1,8 +1,8 @@
-//! [`Record`]: a small object in the store.
+//! [`ModelRecord`]: a small object in the store.
 
 /// An object that is changed only as a whole. Its value says whether it is there at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Record<V> {
+pub(crate) struct ModelRecord<V> {
     pub(crate) value: V,
     /// The etag: counts the writes, since each has a nonce of its own.
     pub(crate) version: u8,
@@ -10,7 +10,7 @@ pub(crate) struct Record<V> {
     pub(crate) modified: u8,
 }
 
-impl<V> Record<V> {
+impl<V> ModelRecord<V> {
     /// What has been there since the clock began.
     pub(crate) fn old(value: V) -> Self {
         Self { value, version: 0, modified: 0 }

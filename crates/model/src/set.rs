@@ -1,10 +1,10 @@
-//! [`Set`]: a few small numbers, in one byte of a state.
+//! [`NumberSet`]: a few small numbers, in one byte of a state.
 
 /// A set of numbers below eight: locations, or repositories.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Set(u8);
+pub(crate) struct NumberSet(u8);
 
-impl Set {
+impl NumberSet {
     pub(crate) const EMPTY: Self = Self(0);
 
     pub(crate) fn has(self, member: u8) -> bool {

@@ -1,70 +1,79 @@
-//! Every scenario holds with all rules, and breaks without those that it is about.
+//! Every scenario holds with all rules, and is violated without those that it is about.
 
-use jreg_model::{Outcome, Rule, Rules, Scenario, large_scenarios, scenarios};
+use jreg_model::{
+    CheckOutcome, ModelScenario, ProtocolRule, ProtocolRules, large_scenarios, scenarios,
+};
 
-/// What is broken together, and the scenario that shows the harm.
-const NEEDED: [(&[Rule], &str); 39] = [
-    (&[Rule::Touch], "push, 2 collectors"),
-    (&[Rule::TouchOnVersion], "2 HEADs, 2 collectors"),
-    (&[Rule::Window], "push, 2 collectors"),
-    (&[Rule::HeadTouches], "2 HEADs, 2 collectors"),
-    (&[Rule::HeadFromYoungMemory], "2 HEADs, 2 collectors"),
-    (&[Rule::HoldDestination], "mount 1→2 onto an old link, 2 collectors"),
-    (&[Rule::OwnBytesOnly], "upload that loses an answer, mount 1→2, DELETE, upload"),
-    (&[Rule::RecordInWindow], "PATCH, closing PUT, reaper, sweeps"),
-    (&[Rule::WindowFirst], "2 closing PUTs, cancel, collector"),
-    (&[Rule::Seal], "2 closing PUTs, cancel, collector"),
-    (&[Rule::CancelFirst], "2 closing PUTs, cancel, collector"),
-    (&[Rule::ReapClosedLate], "PATCH, closing PUT, reaper, sweeps"),
-    (&[Rule::ReplayWindow, Rule::CompleteInTime], "2 closing PUTs, cancel, collector"),
-    (&[Rule::ReplayNotOntoDeleted], "2 closing PUTs, DELETE, collector"),
-    (&[Rule::CompleteInTime], "2 closing PUTs, cancel, collector"),
-    (&[Rule::KeepOwnBytes], "upload that deduplicates, DELETE in 2, collector"),
-    (&[Rule::CheckBytes], "uploads onto lost bytes, DELETE, collector"),
-    (&[Rule::CutFirst], "push, 2 collectors"),
-    (&[Rule::Grace], "push, 2 collectors"),
-    (&[Rule::AgeAgain], "push, 2 collectors"),
-    (&[Rule::DeleteOnVersion], "push, 2 collectors"),
-    (&[Rule::EveryLink, Rule::ListAgain], "mount 1→2, push to 2, collector"),
-    (&[Rule::Wait], "2 readers, 2 collectors"),
-    (&[Rule::DeletedKeepsPlace], "mover, collector"),
-    (&[Rule::FoldHoldsTheOther], "fold of 2, mount 2→1, collector"),
-    (&[Rule::FoldOnlyOld, Rule::ListAgain], "fold of 2, mount 2→1, collector"),
-    (&[Rule::FoldOnVersion], "fold, DELETE, push to 2, collector"),
-    (&[Rule::FoldHashes], "fold onto wrong bytes, fold onto right ones, push to 1, collector"),
-    (&[Rule::SweepTwice], "upload, 2 sweeps at once"),
-    (&[Rule::SweepApart], "fold, reader, sweeps"),
-    (&[Rule::SweepSessions], "PATCH, closing PUT, reaper, sweeps"),
-    (&[Rule::SweepOrder], "PATCH, closing PUT, reaper, sweeps"),
-    (&[Rule::OneStepReferences], "index push, 2 collectors"),
-    (&[Rule::TouchChildren], "index push, 2 collectors"),
-    (&[Rule::RewriteOnRepush], "index push, 2 collectors"),
-    (&[Rule::KeepType, Rule::EveryReading], "child push as another type, collector"),
-    (&[Rule::SubjectKeeps], "referrer push, DELETE of the index, collector"),
-    (&[Rule::Tombstone], "2 tag PUTs, 2 DELETEs, cleaner"),
-    (&[Rule::TombstoneAge], "2 tag PUTs, 2 DELETEs, cleaner"),
+/// The rules that are broken together, and the scenario that shows the violation.
+const NEEDED: [(&[ProtocolRule], &str); 39] = [
+    (&[ProtocolRule::Touch], "push, 2 GC runs"),
+    (&[ProtocolRule::TouchOnVersion], "2 HEADs, 2 GC runs"),
+    (&[ProtocolRule::Window], "push, 2 GC runs"),
+    (&[ProtocolRule::HeadTouches], "2 HEADs, 2 GC runs"),
+    (&[ProtocolRule::HeadFromYoungMemory], "2 HEADs, 2 GC runs"),
+    (&[ProtocolRule::TouchDestination], "mount 1→2 onto an old link, 2 GC runs"),
+    (&[ProtocolRule::OwnBytesOnly], "upload that loses an answer, mount 1→2, DELETE, upload"),
+    (&[ProtocolRule::RecordInWindow], "PATCH, closing PUT, reaper, sweeps"),
+    (&[ProtocolRule::WindowFirst], "2 closing PUTs, cancel, GC"),
+    (&[ProtocolRule::CloseFirst], "2 closing PUTs, cancel, GC"),
+    (&[ProtocolRule::CancelFirst], "2 closing PUTs, cancel, GC"),
+    (&[ProtocolRule::ReapClosedLate], "PATCH, closing PUT, reaper, sweeps"),
+    (&[ProtocolRule::ReplayWindow, ProtocolRule::CompleteInTime], "2 closing PUTs, cancel, GC"),
+    (&[ProtocolRule::ReplayNotOntoDeleted], "2 closing PUTs, DELETE, GC"),
+    (&[ProtocolRule::CompleteInTime], "2 closing PUTs, cancel, GC"),
+    (&[ProtocolRule::KeepOwnBytes], "upload that deduplicates, DELETE in 2, GC"),
+    (&[ProtocolRule::CheckBytes], "uploads onto lost bytes, DELETE, GC"),
+    (&[ProtocolRule::AgeAtStart], "push, 2 GC runs"),
+    (&[ProtocolRule::Grace], "push, 2 GC runs"),
+    (&[ProtocolRule::RecheckAge], "push, 2 GC runs"),
+    (&[ProtocolRule::OnVersion], "push, 2 GC runs"),
+    (&[ProtocolRule::EveryLink, ProtocolRule::RelistLinks], "mount 1→2, push to 2, GC"),
+    (&[ProtocolRule::BytesWait], "2 readers, 2 GC runs"),
+    (&[ProtocolRule::DeletedKeepsLocation], "mover, GC"),
+    (&[ProtocolRule::DeduplicateTouches], "deduplication of 2, mount 2→1, GC"),
+    (
+        &[ProtocolRule::DeduplicateOnlyOld, ProtocolRule::RelistLinks],
+        "deduplication of 2, mount 2→1, GC",
+    ),
+    (&[ProtocolRule::DeduplicateOnVersion], "deduplication, DELETE, push to 2, GC"),
+    (
+        &[ProtocolRule::DeduplicateHashes],
+        "deduplication onto wrong bytes, deduplication onto right ones, push to 1, GC",
+    ),
+    (&[ProtocolRule::SweepTwice], "upload, 2 sweeps at once"),
+    (&[ProtocolRule::SweepApart], "deduplication, reader, sweeps"),
+    (&[ProtocolRule::SweepSessions], "PATCH, closing PUT, reaper, sweeps"),
+    (&[ProtocolRule::SweepOrder], "PATCH, closing PUT, reaper, sweeps"),
+    (&[ProtocolRule::OneStep], "index push, 2 GC runs"),
+    (&[ProtocolRule::TouchChildren], "index push, 2 GC runs"),
+    (&[ProtocolRule::Rewrite], "index push, 2 GC runs"),
+    (&[ProtocolRule::KeepType, ProtocolRule::EveryReading], "child push as another type, GC"),
+    (&[ProtocolRule::SubjectKeeps], "referrer push, DELETE of the index, GC"),
+    (&[ProtocolRule::Tombstone], "2 tag PUTs, 2 DELETEs, cleaner"),
+    (&[ProtocolRule::TombstoneAge], "2 tag PUTs, 2 DELETEs, cleaner"),
 ];
 
-/// Rules that make the protocol easier to think about, and without which nothing goes wrong here
-/// as long as the others are kept; their documentation says why they are there.
-const IN_DEPTH: [Rule; 2] = [Rule::TagsBeforeManifests, Rule::ReferencesBeforeLinks];
+/// Rules of defence in depth: no violation here without them as long as the others are in force.
+/// Their documentation says why they exist.
+const IN_DEPTH: [ProtocolRule; 2] =
+    [ProtocolRule::TagsBeforeManifests, ProtocolRule::ReferencesBeforeLinks];
 
 fn is_large() -> bool {
     std::env::var_os("JREG_MODEL_LARGE").is_some_and(|value| value == "1")
 }
 
-fn named(name: &str) -> Box<dyn Scenario> {
+fn locations(name: &str) -> Box<dyn ModelScenario> {
     let found = scenarios().into_iter().find(|scenario| scenario.name() == name);
     found.unwrap_or_else(|| panic!("there is no scenario {name:?}"))
 }
 
 /// What a check found, in words.
-fn report(what: &str, outcome: &Outcome) -> String {
-    let Outcome { states, depth, took, .. } = outcome;
+fn report(what: &str, outcome: &CheckOutcome) -> String {
+    let CheckOutcome { states, depth, took, .. } = outcome;
     let mut lines = vec![format!("{states:>9} states, {depth:>2} deep, {took:>6.1?}  {what}")];
     if let Some(violation) = &outcome.violation {
         lines.push(format!(
-            "    after {} steps not so: {}",
+            "    after {} steps violated: {}",
             violation.steps.len(),
             violation.invariant
         ));
@@ -77,20 +86,20 @@ fn report(what: &str, outcome: &Outcome) -> String {
 fn every_scenario_holds() {
     let more = if is_large() { large_scenarios() } else { Vec::new() };
     for scenario in scenarios().into_iter().chain(more) {
-        let outcome = scenario.check(Rules::KEPT, 2);
+        let outcome = scenario.check(ProtocolRules::KEPT, 2);
         let report = report(scenario.name(), &outcome);
         println!("{report}");
         assert!(outcome.violation.is_none(), "{report}");
-        assert!(outcome.impossible.is_empty(), "never so: {:?}\n{report}", outcome.impossible);
+        assert!(outcome.impossible.is_empty(), "unreachable: {:?}\n{report}", outcome.impossible);
     }
 }
 
 #[test]
 fn every_rule_is_needed() {
     for (broken, scenario) in NEEDED {
-        let rules = broken.iter().fold(Rules::KEPT, |rules, rule| rules.without(*rule));
+        let rules = broken.iter().fold(ProtocolRules::KEPT, |rules, rule| rules.without(*rule));
         // With one thread the way found is a shortest one.
-        let outcome = named(scenario).check(rules, 1);
+        let outcome = locations(scenario).check(rules, 1);
         let report = report(&format!("{scenario}, without {broken:?}"), &outcome);
         println!("{report}");
         assert!(outcome.violation.is_some(), "{report}");
@@ -98,9 +107,9 @@ fn every_rule_is_needed() {
 }
 
 #[test]
-fn every_rule_has_its_say() {
-    let broken = |rule: &Rule| NEEDED.iter().any(|(rules, _)| rules.contains(rule));
-    for rule in Rule::ALL {
+fn every_rule_is_broken_once_or_defence_in_depth() {
+    let broken = |rule: &ProtocolRule| NEEDED.iter().any(|(rules, _)| rules.contains(rule));
+    for rule in ProtocolRule::ALL {
         assert_ne!(broken(&rule), IN_DEPTH.contains(&rule), "{rule:?}");
     }
 }

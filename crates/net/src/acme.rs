@@ -1,15 +1,14 @@
-//! [`Acme`]: the certificate of TLS, got from an authority (RFC 8555) and renewed.
+//! [`Acme`]: obtains and renews the TLS certificate from an ACME CA (RFC 8555).
 //!
-//! What is known lies in the store, where every instance reads it: the account, the certificate with
-//! its key, and the order that runs. Whichever instance finds first that a certificate is due claims
-//! the order; the others wait, show what there is, and take the new one at their next look. The
-//! authority looks at the names by TLS-ALPN-01 (RFC 8737), on the port of everything else, and
-//! whichever instance it reaches can answer.
+//! The state is in the store, shared by all instances: the account, the certificate with its key,
+//! and the current order. The first instance that finds a renewal due claims the order; the others
+//! keep the current certificate and load the new one later. The CA validates names by TLS-ALPN-01
+//! (RFC 8737) on the ordinary port, and any instance can serve the challenge.
 //!
-//! What fails is tried again ever later, by one instance for all of them: authorities count failures.
-//! Until then the old certificate is shown, even when it is over.
+//! Failures are retried with exponential back-off, by one instance for all: CAs limit failures. The
+//! current certificate stays in use meanwhile, even when it has expired.
 
-mod authority;
+mod ca;
 mod challenges;
 mod client;
 mod records;
@@ -28,89 +27,85 @@ use uuid::Uuid;
 
 use crate::tls::{IssuedCertificate, Tls, written};
 
-use authority::{AcmeAuthority, IssuedPair};
+use ca::{AcmeCa, IssuedPair};
 pub use challenges::AcmeChallenges;
 pub use client::ClientError;
 use records::{CertificateRecord, OrderRecord};
 
-/// How often an instance looks at the certificate in the store.
+/// Interval at which an instance reads the certificate from the store.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(15);
-/// How long an order may take.
+/// Timeout of an order.
 const ORDER_TIME_MAX: Duration = Duration::from_secs(180);
-/// For how long an order is claimed: an instance that dies on the way keeps it from the others so
-/// long.
+/// Validity of a claim on an order: after a crash, other instances wait this long.
 const CLAIM: Duration = Duration::from_secs(240);
-/// How long it waits after a failure, which each further one doubles. With this, a first hour has
-/// five at the most: more would be refused by Let's Encrypt.
+/// Delay after a failure; each further failure doubles it. It allows at most five attempts in the
+/// first hour, the limit of Let's Encrypt.
 pub const BACKOFF_MIN: Duration = Duration::from_secs(120);
-/// The longest that it waits by itself.
+/// Maximum back-off.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(6 * 3600);
-/// The longest that it waits because the authority says so.
+/// Maximum delay by `Retry-After` of the CA.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How long after a certificate no other is ordered: who looked just before it came must not, and
-/// instances whose settings differ must not take turns.
+/// Minimum time between two certificates: instances with outdated state or different settings must
+/// not order again.
 pub const PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum AcmeError {
-    /// The authority cannot be asked at all.
+    /// The ACME client cannot be set up.
     #[error("cannot set up ACME (acme-domains)")]
     Client(#[from] ClientError),
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
-    /// The authority cannot be reached, or cannot be understood.
+    /// The CA cannot be reached, or its response is invalid.
     #[error("cannot reach the ACME server")]
     Asking(#[source] instant_acme::Error),
-    /// It refuses.
+    /// The CA refuses.
     #[error("the ACME server refused the request: {0}")]
     Refused(String),
-    /// It took too long.
     #[error("the order was not completed within {} s", ORDER_TIME_MAX.as_secs())]
     Timeout,
-    /// What it wants to look at is not what can be shown.
+    /// The CA does not offer TLS-ALPN-01.
     #[error("the ACME server does not offer tls-alpn-01 for {0}")]
     Challenge(String),
-    /// What it answers makes no sense.
+    /// The CA's response is inconsistent.
     #[error("invalid response of the ACME server: {0}")]
     Unusable(String),
-    /// No key can be made.
     #[error("cannot generate a key")]
     Key(#[from] rcgen::Error),
-    /// Another instance has taken over.
+    /// Another instance has claimed the order.
     #[error("another instance has taken over the order")]
     Superseded,
 }
 
-/// What an operator can set about certificates by ACME.
+/// Options of ACME.
 #[derive(Clone, Debug)]
 pub struct AcmeOptions {
-    /// The names that the certificate is for.
+    /// Host names of the certificate.
     pub domains: Vec<String>,
-    /// The address of the authority's directory.
+    /// Directory URL of the CA.
     pub directory: String,
-    /// Whom the authority writes to.
+    /// E-mail address for notices of the CA.
     pub contact: Option<String>,
-    /// PEM bundle of the CAs that the authority's own certificate is checked with.
+    /// PEM bundle of CAs that verify the ACME server's own certificate.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Keeps the certificate good.
+/// Obtains and renews the certificate.
 pub struct Acme {
-    authority: AcmeAuthority,
+    ca: AcmeCa,
     domains: Vec<String>,
     tls: Arc<Tls>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     provider: CryptoProvider,
-    /// The name of this instance in a claim.
+    /// Name of this instance in claims.
     holder: String,
     seen: Mutex<SeenCertificate>,
 }
 
-/// The certificate in the store, as it was last read.
+/// The certificate as last read from the store.
 #[derive(Debug, Default)]
 struct SeenCertificate {
     etag: Option<ETag>,
@@ -123,7 +118,7 @@ struct KnownCertificate {
     issued: IssuedCertificate,
 }
 
-/// The order that is ours.
+/// An order claimed by this instance.
 #[derive(Debug)]
 struct OrderClaim {
     etag: ETag,
@@ -137,12 +132,11 @@ impl fmt::Debug for Acme {
 }
 
 impl Acme {
-    /// For these names. What the store has already is shown from now on.
+    /// Starts ACME for these names. A certificate in the store is used at once.
     ///
     /// # Errors
     ///
-    /// The authority cannot be asked with what there is. That the store fails is no error: it is
-    /// asked again.
+    /// The ACME client cannot be set up. A store failure is not an error: the read is retried.
     pub async fn open(
         options: AcmeOptions,
         tls: &Arc<Tls>,
@@ -152,7 +146,7 @@ impl Acme {
     ) -> Result<Self, AcmeError> {
         let acme = Self {
             domains: options.domains.clone(),
-            authority: AcmeAuthority::open(options, Arc::clone(&store)).await?,
+            ca: AcmeCa::open(options, Arc::clone(&store)).await?,
             tls: Arc::clone(tls),
             store,
             clock,
@@ -172,10 +166,9 @@ impl Acme {
         Ok(acme)
     }
 
-    /// Looks at the certificate in the store, shows it, and orders the next if it is time and nobody
-    /// else does.
+    /// Loads the certificate from the store, and orders the next one if it is due and not claimed.
     pub async fn look(&self) {
-        // What comes meanwhile waits for the same order.
+        // Concurrent callers wait for the same order.
         let mut seen = self.seen.lock().await;
         if let Err(error) = Box::pin(self.attend(&mut seen)).await {
             tracing::warn!(
@@ -190,7 +183,7 @@ impl Acme {
         let now = self.clock.now();
         let Some(reason) = self.due(seen, now) else { return Ok(()) };
         let Some(mut claim) = self.claim(now).await? else { return Ok(()) };
-        let directory = self.authority.directory();
+        let directory = self.ca.directory();
         let domains = self.domains.join(" ");
         tracing::info!(domains, directory, reason, "ordering a certificate");
         let ordering = Box::pin(self.order(&mut claim));
@@ -201,7 +194,7 @@ impl Acme {
         };
         match result {
             Ok(()) => self.succeeded(claim).await,
-            // It counts the result.
+            // The callee counts the result.
             Err(AcmeError::Superseded) => {
                 tracing::info!("another instance is ordering a certificate")
             }
@@ -210,7 +203,7 @@ impl Acme {
         Ok(())
     }
 
-    /// Reads the certificate, and shows it if it is another one.
+    /// Loads the certificate, and uses it if it has changed.
     async fn read(&self, seen: &mut SeenCertificate) -> Result<(), AcmeError> {
         let record = match self.store.get(&acme_certificate()).await {
             Ok(record) => record,
@@ -250,13 +243,13 @@ impl Acme {
         Ok(KnownCertificate { directory: record.directory, issued })
     }
 
-    /// Why another certificate is needed, if it is.
+    /// Why a new certificate is needed; `None` if it is not.
     fn due(&self, seen: &SeenCertificate, now: SystemTime) -> Option<&'static str> {
         let Some(KnownCertificate { directory, issued }) = &seen.known else {
             return Some("there is none");
         };
-        if directory != self.authority.directory() {
-            return Some("the one that there is comes from another authority");
+        if directory != self.ca.directory() {
+            return Some("the current certificate is from another CA");
         }
         if !self.domains.iter().all(|name| issued.names.contains(name)) {
             return Some("the one that there is lacks a name");
@@ -264,20 +257,20 @@ impl Acme {
         (now >= renewal(issued)).then_some("two thirds of the life of the last one are over")
     }
 
-    /// Takes the order, unless somebody else has it or it is too early.
+    /// Claims the order, unless another instance holds it or it is too early.
     async fn claim(&self, now: SystemTime) -> Result<Option<OrderClaim>, AcmeError> {
         let key = acme_order();
         let (before, mode) = match self.store.get(&key).await {
-            // One that cannot be read is replaced.
+            // An unreadable record is replaced.
             Ok(record) => (OrderRecord::of_bytes(&record.bytes), PutMode::Match(record.etag)),
             Err(error) if error.is_not_found() => (None, PutMode::Create),
             Err(error) => return Err(error.into()),
         };
         let before = before.unwrap_or_default();
-        let directory = self.authority.directory();
+        let directory = self.ca.directory();
         let is_same = before.directory == directory && before.domains == self.domains;
         let is_others = before.holder.as_ref().is_some_and(|holder| *holder != self.holder);
-        // What lies further ahead than it can was written by a clock that was wrong.
+        // A time further ahead than possible was written with a wrong clock.
         let is_ahead = |at: u64, max: Duration| {
             let (now, max) = (seconds(now), max.as_secs());
             now < at && at <= now.saturating_add(max)
@@ -305,7 +298,7 @@ impl Acme {
         }
     }
 
-    /// Writes what has become of the order, as long as it is ours.
+    /// Records the result of the order, if it is still claimed by this instance.
     async fn keep(&self, claim: &mut OrderClaim) -> Result<(), AcmeError> {
         let mode = PutMode::Match(claim.etag.clone());
         match self.store.put(&acme_order(), claim.record.to_bytes(), mode).await {
@@ -319,15 +312,15 @@ impl Acme {
     }
 
     async fn order(&self, claim: &mut OrderClaim) -> Result<IssuedPair, AcmeError> {
-        let (order, challenges) = self.authority.begin(&self.domains).await?;
+        let (order, challenges) = self.ca.begin(&self.domains).await?;
         if !challenges.is_empty() {
             claim.record.challenges = challenges;
             self.keep(claim).await?;
         }
-        self.authority.finish(order, &self.domains).await
+        self.ca.finish(order, &self.domains).await
     }
 
-    /// Stores what was issued, and shows it.
+    /// Stores the issued certificate and uses it.
     async fn install(&self, pair: IssuedPair, seen: &mut SeenCertificate) -> Result<(), AcmeError> {
         let IssuedPair { chain, key } = pair;
         let issued =
@@ -339,7 +332,7 @@ impl Acme {
         if let Some(name) = self.domains.iter().find(|name| !issued.names.contains(name)) {
             return Err(AcmeError::Unusable(format!("the certificate is not for {name}")));
         }
-        let directory = self.authority.directory().to_owned();
+        let directory = self.ca.directory().to_owned();
         let record = CertificateRecord { directory: directory.clone(), chain, key };
         let mode = seen.etag.clone().map_or(PutMode::Create, PutMode::Match);
         match self.store.put(&acme_certificate(), record.to_bytes(), mode).await {
@@ -371,7 +364,7 @@ impl Acme {
     async fn failed(&self, mut claim: OrderClaim, error: &AcmeError) {
         self.metrics.count_acme_order("failed");
         let OrderRecord { directory, domains, failures, done, .. } = claim.record;
-        let asked = self.authority.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
+        let asked = self.ca.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
         let wait = backoff(failures).max(asked);
         let (failures, next) = (failures.saturating_add(1), self.clock.now() + wait);
         tracing::warn!(
@@ -396,13 +389,13 @@ impl Acme {
     }
 }
 
-/// When a certificate is to be replaced.
+/// When a certificate is due for renewal.
 fn renewal(issued: &IssuedCertificate) -> SystemTime {
     let life = issued.expires.duration_since(issued.begins).unwrap_or_default();
     issued.expires - life / 3
 }
 
-/// How long to wait after so many failures before the last.
+/// The back-off after a number of failures.
 fn backoff(failures: u32) -> Duration {
     BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)
 }

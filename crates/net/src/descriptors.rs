@@ -1,27 +1,27 @@
-//! File descriptors: how many this process may have open (`RLIMIT_NOFILE`), and what they are for.
+//! File descriptors: the limit of this process (`RLIMIT_NOFILE`) and its distribution.
 
-/// Descriptors that are left for the store, logs and requests to a bucket.
+/// Descriptors reserved for the store, logs and requests to a bucket.
 const RESERVED: u64 = 256;
-/// Of few descriptors, a quarter is left.
+/// If the limit is low, a quarter is reserved.
 const RESERVED_SHARE: u64 = 4;
-/// The share of the rest, and the most, that responses of HTTP/2 connections may have beside the
-/// one that each connection has.
+/// Share of the rest, and maximum, for responses on HTTP/2 connections beside the one that each
+/// connection has.
 const RESPONSES_SHARE: u64 = 8;
 const RESPONSES_MAX: u64 = 1024;
-/// What a connection takes: its socket, and the file of a request or response.
+/// Descriptors per connection: its socket, and the file of a request or response.
 const PER_CONNECTION: u64 = 2;
 
-/// What the descriptors allow.
+/// Limits derived from the descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// Connections that may be open.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// Responses that may read from the store at the same time, beside one for each connection.
+    /// Maximum number of concurrent responses that read from the store, beside one per connection.
     pub responses: usize,
 }
 
 impl Allowance {
-    /// For so many descriptors.
+    /// Limits for a number of descriptors.
     pub fn of(descriptors: u64) -> Self {
         let rest = descriptors - RESERVED.min(descriptors / RESERVED_SHARE);
         let responses = (rest / RESPONSES_SHARE).clamp(1, RESPONSES_MAX);
@@ -32,20 +32,20 @@ impl Allowance {
     }
 }
 
-/// How many descriptors this process may have open now.
+/// The descriptor limit of this process.
 pub fn limit() -> u64 {
     use rustix::process::{Resource, getrlimit};
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Raises the limit to as much as the system allows this process.
+/// Raises the limit to the hard limit.
 pub fn raise_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return;
     }
-    // Some systems say that they allow any number and then refuse that: it stays as it is.
+    // Some systems report no limit and then refuse to raise it: it stays as it is.
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, current, maximum, "cannot raise the limit of open files");
     }

@@ -1,5 +1,7 @@
-//! Connections: listeners, HTTP/1.1 and HTTP/2, TLS, certificates by ACME, bodies out of files. What
-//! is served over them is a [`server::RequestHandler`].
+//! Connections: listeners, HTTP/1.1 and HTTP/2, TLS, ACME, and `sendfile`. Requests are served by a
+//! [`server::RequestHandler`].
+
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 pub mod acme;
 pub mod descriptors;

@@ -8,14 +8,17 @@
 //!   what is still running at the deadline is cut off.
 
 mod activity;
+mod address_budget;
 mod addresses;
 mod body;
 mod connection;
 pub mod files;
 mod handshake;
 mod refusal;
+mod request_memory;
 mod sending;
 pub mod slots;
+mod windows;
 
 use std::fmt;
 use std::io;
@@ -37,8 +40,11 @@ use tokio_util::task::TaskTracker;
 use crate::descriptors::Allowance;
 use crate::tls::Tls;
 
+pub use address_budget::{AddressBudget, AddressReservation};
 use addresses::Addresses;
 pub use body::{Body, BodyFailure};
+pub use request_memory::{HeldMemory, OWN_BYTES, READS_MAX, RequestMemory};
+use windows::ReceiveWindows;
 
 /// How many connections the system keeps for us until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -73,6 +79,22 @@ pub struct Peer(pub SocketAddr);
 pub struct Secured {
     /// What the client's certificate says, if it showed one that names somebody.
     pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// Whether a connection has had an authorized request. The server puts it among the extensions of its
+/// requests, and the handler sets it.
+#[derive(Clone, Debug, Default)]
+pub struct AuthorizedBefore(Arc<AtomicBool>);
+
+impl AuthorizedBefore {
+    /// A request of the connection was authorized.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What an operator can set about connections.
@@ -189,10 +211,11 @@ struct ServerShared {
     options: ServerOptions,
     builder: connection::ConnectionBuilder,
     slots: Arc<Semaphore>,
-    /// Permits of connections for large windows.
-    windows: Arc<Semaphore>,
+    windows: ReceiveWindows,
     /// Slots of responses that all connections share.
     responses: Arc<Semaphore>,
+    /// Memory that the requests of all connections share.
+    requests: Arc<AddressBudget>,
     addresses: Arc<Addresses>,
     refusals: Arc<Semaphore>,
     /// The last connection was refused.
@@ -228,8 +251,9 @@ pub fn serve(
     let shared = Arc::new(ServerShared {
         builder: connection::ConnectionBuilder::new(&options),
         slots: Arc::new(Semaphore::new(options.connections_max)),
-        windows: Arc::new(Semaphore::new(wide_connections(options.h2_window_bytes))),
+        windows: ReceiveWindows::new(options.h2_window_bytes),
         responses: Arc::new(Semaphore::new(options.responses_max)),
+        requests: request_memory::requests_budget(),
         addresses: Addresses::new(
             options.connections_per_address_max,
             options.trusted_proxies.clone(),
@@ -243,12 +267,6 @@ pub fn serve(
     });
     shared.connections.spawn(accept_loop(acceptor, Arc::clone(&shared)));
     RunningServer { address, shared }
-}
-
-/// How many connections may have large windows.
-fn wide_connections(bytes: u64) -> usize {
-    let connections = bytes / u64::from(connection::H2_CONNECTION_WINDOW_BYTES);
-    usize::try_from(connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 impl RunningServer {

@@ -1,11 +1,11 @@
-//! TLS: the server's certificate and key, who vouches for clients, and what their certificates say.
+//! TLS: the server certificate and key, the CAs of client certificates, and client identities.
 //!
-//! The files are read when jreg starts, where anything wrong with them ends it, and again when they
-//! change. What they say is taken as a whole: a certificate without its key, or one that is over,
-//! never takes the place of what worked. Connections that are open keep what they began with.
+//! The files are loaded at the start, where an error ends the process, and reloaded when they
+//! change. They are replaced as a whole: a certificate without its key, or an expired one, never
+//! replaces a working one. Open connections keep their certificate.
 //!
-//! With ACME the certificate and its key are in no file: whoever orders them hands them over, and
-//! there may be none yet. What proves a name to an authority comes from a [`ChallengeSource`].
+//! With ACME, certificate and key are set by [`Tls`]'s caller instead of loaded from files, and
+//! there may be none yet. The challenge certificates come from a [`ChallengeSource`].
 
 mod issued;
 
@@ -31,101 +31,100 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// The largest file of certificates or of a key, in bytes.
+/// Maximum size of a certificate or key file, in bytes.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// How long before its end a certificate is worth a warning.
+/// Time before expiry at which a certificate causes a warning.
 pub const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
-/// How often that is repeated.
+/// Interval of that warning.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// How often it is said that clients are turned away for want of a certificate.
+/// Interval of the log message about connections refused for lack of a certificate.
 const LACK_INTERVAL: Duration = Duration::from_secs(60);
-/// The longest name of a client certificate that counts, in bytes.
+/// Maximum length of a name in a client certificate, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
-/// The most URIs of a client certificate that count.
+/// Maximum number of URIs in a client certificate.
 const URIS_MAX: usize = 16;
 
 use issued::CertificateSlot;
 pub(crate) use issued::IssuedCertificate;
 
-/// What is spoken over TLS, the better first (RFC 7301).
+/// ALPN protocols, preferred first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// What a client speaks that looks whether a name is ours (RFC 8737).
+/// ALPN protocol of a CA that validates a name (RFC 8737).
 pub(crate) const CHALLENGE_PROTOCOL: &[u8] = b"acme-tls/1";
 
-/// Where the files stand among those that are watched.
+/// Indexes of the reloaded files.
 const CERT: usize = 0;
 const KEY: usize = 1;
 const CLIENT_CA: usize = 2;
 
-/// Why TLS cannot be spoken.
+/// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up TLS")]
 pub struct TlsError(#[from] FileError);
 
-/// What an operator can set about TLS.
+/// Options of TLS.
 #[derive(Clone, Debug, Default)]
 pub struct TlsOptions {
     /// PEM bundle of the CAs that issue client certificates.
     pub client_ca: Option<PathBuf>,
-    /// Whether a connection needs a client certificate.
+    /// Whether a client certificate is required.
     pub client_cert_required: bool,
-    /// Whether TLS 1.2 is spoken, beside 1.3.
+    /// Whether TLS 1.2 is allowed besides 1.3.
     pub allows_tls12: bool,
 }
 
-/// Where the certificate and its key come from.
+/// Source of the server certificate.
 #[derive(Clone, Debug)]
 pub enum CertificateSource {
-    /// From files.
     Files {
-        /// The certificate, with those above it (PEM).
+        /// The certificate chain (PEM).
         cert: PathBuf,
-        /// Its key (PEM).
+        /// The private key (PEM).
         key: PathBuf,
     },
-    /// From an authority, which looks whether names are ours.
+    /// ACME, with the source of challenge certificates.
     Acme(Arc<dyn ChallengeSource>),
 }
 
-/// What proves to an authority that names are ours.
+/// Source of challenge certificates.
 #[async_trait]
 pub trait ChallengeSource: fmt::Debug + Send + Sync + 'static {
-    /// The handshake that proves a name; `None`: no order asks for that.
+    /// The TLS configuration that validates a name; `None`: there is no order for it.
     async fn config(&self, name: &str) -> Option<Arc<ServerConfig>>;
 }
 
-/// The name that a client wants to see proved, if that is what it speaks and nothing else.
+/// The name to validate, if this is the only protocol that the client offers.
 pub(crate) fn challenged_name(hello: &ClientHello<'_>) -> Option<String> {
     let mut protocols = hello.alpn()?;
     let is_asked = protocols.next() == Some(CHALLENGE_PROTOCOL) && protocols.next().is_none();
     is_asked.then(|| hello.server_name().map(str::to_ascii_lowercase)).flatten()
 }
 
-/// What handshakes are made with, kept up to date.
+/// The TLS configuration, reloaded when files change.
 pub struct Tls {
     files: ReloadedFiles<LoadedTls>,
     automatic: Option<AcmeState>,
     metrics: Arc<Metrics>,
-    /// When it was last said that the certificate is about to expire.
+    /// When the expiry warning was last logged.
     noticed: Mutex<Option<SystemTime>>,
 }
 
-/// What the files say.
+/// The loaded files.
 struct LoadedTls {
     config: Arc<ServerConfig>,
-    /// The same for clients that are only told to try again: what they are told is HTTP/1.1.
+    /// For refused connections: HTTP/1.1 only.
     refusing: Arc<ServerConfig>,
-    /// When the certificate is over, if it is among the files.
+    /// When the certificate expires, if it comes from a file.
     expires: Option<SystemTime>,
 }
 
-/// What stands in the place of the files of a certificate and its key.
+/// State in place of certificate files.
 #[derive(Debug)]
 struct AcmeState {
     slot: Arc<CertificateSlot>,
     challenges: Arc<dyn ChallengeSource>,
-    /// When it was last said that there is no certificate.
+    /// When the missing certificate was last logged.
     noticed: Mutex<Option<SystemTime>>,
 }
 
@@ -142,11 +141,11 @@ impl fmt::Debug for LoadedTls {
 }
 
 impl Tls {
-    /// Reads the files. Blocks as a disk does.
+    /// Loads the files. Blocks on disk I/O.
     ///
     /// # Errors
     ///
-    /// A file cannot be read, or does not say what it should.
+    /// A file cannot be read or is invalid.
     pub fn open(
         options: TlsOptions,
         source: CertificateSource,
@@ -173,17 +172,17 @@ impl Tls {
         Ok(tls)
     }
 
-    /// What is shown to an authority that looks whether names are ours, if one issues the certificate.
+    /// The challenge source, with ACME.
     pub(crate) fn challenges(&self) -> Option<&dyn ChallengeSource> {
         self.automatic.as_ref().map(|automatic| &*automatic.challenges)
     }
 
-    /// Whether no certificate is there yet: then there is no handshake.
+    /// Whether there is no certificate yet: then handshakes are refused.
     pub fn lacks_certificate(&self) -> bool {
         self.automatic.as_ref().is_some_and(|automatic| automatic.slot.expires().is_none())
     }
 
-    /// Shows a certificate that an authority has issued, from the next connection on.
+    /// Uses an issued certificate for new connections.
     pub(crate) fn show(&self, issued: IssuedCertificate) {
         if let Some(automatic) = &self.automatic {
             automatic.slot.set(issued);
@@ -192,7 +191,7 @@ impl Tls {
         }
     }
 
-    /// Says that a client was turned away because there is no certificate, but not each time.
+    /// Logs that a connection was refused for lack of a certificate, at intervals.
     pub(crate) fn notice_lack(&self, now: SystemTime) {
         let Some(automatic) = &self.automatic else { return };
         let mut noticed = automatic.noticed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,18 +202,17 @@ impl Tls {
         }
     }
 
-    /// What makes connections of sockets.
+    /// Accepts connections.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.files.get().config))
     }
 
-    /// The same for connections over which a refusal in HTTP/1.1 is sent.
+    /// Accepts connections that get a refusal in HTTP/1.1.
     pub(crate) fn refusing_acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.files.get().refusing))
     }
 
-    /// Looks whether the files have changed, and how long the certificate is good. Blocks as a disk
-    /// does.
+    /// Reloads changed files and checks when the certificate expires. Blocks on disk I/O.
     pub fn reload(&self) {
         match self.files.reload() {
             ReloadOutcome::Unchanged => {}
@@ -233,7 +231,7 @@ impl Tls {
         let automatic = self.automatic.as_ref().map(|automatic| automatic.slot.expires());
         let Some(expires) = automatic.unwrap_or_else(|| self.files.get().expires) else { return };
         self.metrics.tls_expires(expires);
-        // Some authorities issue for hours: what is not renewed in time is told by who renews it.
+        // Some CAs issue certificates for hours only: the renewal logs when it is late.
         let margin = if self.automatic.is_some() { Duration::ZERO } else { EXPIRY_NOTICE };
         let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due =
@@ -247,7 +245,7 @@ impl Tls {
     }
 }
 
-/// What to say of a certificate that expires at a time, if anything: from `margin` before it.
+/// A warning about a certificate that expires at a time, from `margin` before it.
 fn notice(expires: SystemTime, now: SystemTime, margin: Duration) -> Option<String> {
     match expires.duration_since(now) {
         Ok(left) if left > margin => None,
@@ -259,22 +257,22 @@ fn notice(expires: SystemTime, now: SystemTime, margin: Duration) -> Option<Stri
     }
 }
 
-/// A time as it stands in the log.
+/// A time for the log.
 pub(crate) fn written(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// How the files are read.
+/// How files are parsed.
 struct TlsRules {
-    /// What does the cryptography.
+    /// The cryptography provider.
     provider: Arc<CryptoProvider>,
     allows_tls12: bool,
     clients_must: bool,
-    /// Where the certificate is, if not in the files.
+    /// The certificate, if it does not come from files.
     slot: Option<Arc<CertificateSlot>>,
 }
 
-/// The versions that are spoken, the better first.
+/// The enabled protocol versions, preferred first.
 pub(crate) fn versions(allows_tls12: bool) -> Vec<&'static SupportedProtocolVersion> {
     match allows_tls12 {
         true => vec![&rustls::version::TLS13, &rustls::version::TLS12],
@@ -296,12 +294,13 @@ impl TlsRules {
             .map_err(|error| FileFault { file: CERT, why: error.to_string() })?;
         let clients = texts.get(client_ca).map(|text| self.clients(text)).transpose();
         let clients = clients.map_err(of(client_ca))?;
-        let asks_clients = clients.is_some();
+        let has_client_cas = clients.is_some();
         let verifier = clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
         let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(resolver);
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        if asks_clients {
-            // A session that goes on would not look at the client's certificate again.
+        if has_client_cas {
+            // Resumption is disabled: a resumed session would not verify the client certificate
+            // again.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -310,7 +309,7 @@ impl TlsRules {
         Ok(LoadedTls { config: Arc::new(config), refusing: Arc::new(refusing), expires })
     }
 
-    /// The certificate and the key of the files, and when the former is over.
+    /// The certificate and key of the files, and when the certificate expires.
     fn pair(
         &self,
         texts: &[String],
@@ -364,7 +363,7 @@ fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, String> {
              KEY or EC PRIVATE KEY)"
                 .to_owned()
         }
-        // What is wrong in detail may hold part of the key.
+        // The cause may contain part of the key.
         _ => "it is not PEM".to_owned(),
     })
 }
@@ -378,10 +377,10 @@ fn unfit(error: &rustls::Error) -> String {
     }
 }
 
-/// What a client's certificate, which was verified, says of its holder; `None` if it names nobody.
+/// The identity in a verified client certificate; `None` if it has none.
 ///
-/// - Of several common names none counts: it would not be clear whose it is.
-/// - What is longer than 1024 bytes, or more than 16 URIs, is not looked at.
+/// - If there are several common names, none is used: the owner would be ambiguous.
+/// - Names longer than 1024 bytes, and URIs after the first 16, are ignored.
 pub(crate) fn holder(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let is_fit = |name: &&str| !name.is_empty() && name.len() <= NAME_BYTES_MAX;

@@ -16,7 +16,7 @@ pub(crate) enum FoundString<'a> {
 }
 
 /// Calls `found` with the fields of the outermost object and with every string value, in order.
-/// Returns how deeply objects and arrays are nested at the most.
+/// Returns how deeply objects and arrays are nested at most.
 ///
 /// A string with half of a surrogate pair is skipped: it is no valid text, hence no
 /// digest and no name of a relevant field.

@@ -24,13 +24,13 @@ pub struct Blob {
     pub size_bytes: u64,
 }
 
-/// Whether an existence check also keeps what it found from GC for a while: for clients that may
-/// push, and skip an upload on the response.
+/// Whether an existence check also touches what it found: for clients that may push and skip an
+/// upload because of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchPolicy {
     /// Touch it if it is old.
     IfOld,
-    /// Only look.
+    /// Only check.
     Never,
 }
 
@@ -78,7 +78,7 @@ impl BlobReader {
     /// As [`BlobReader::read`].
     pub async fn file(&self) -> Result<Option<Arc<OpenFile>>> {
         match self.core.store.file(&self.location.key).await {
-            // Reading looks for it elsewhere.
+            // Reading searches for it elsewhere.
             Err(error) if error.is_not_found() => Ok(None),
             other => Ok(other?),
         }
@@ -157,8 +157,8 @@ impl Repository {
         Ok(BlobReader { core: Arc::clone(&self.core), name: self.name.clone(), blob, location })
     }
 
-    /// Removes a blob from the repository (end-10). Its manifests are not looked at, and other
-    /// repositories keep it.
+    /// Removes a blob from the repository (end-10). Manifests that reference it are not checked,
+    /// and other repositories keep it.
     ///
     /// # Errors
     ///
@@ -194,7 +194,7 @@ impl Repository {
     /// Links a blob that `source` links to the repository (end-11). `None`: neither links it, or
     /// not with all its bytes.
     ///
-    /// The destination is touched before the source: a mount onto a link that is there already, but
+    /// The destination is touched before the source: a mount onto a link that exists already, but
     /// old, must keep that one from GC.
     ///
     /// # Errors

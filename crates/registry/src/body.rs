@@ -18,7 +18,7 @@ pub enum BodyError {
     /// The connection broke, or the encoding of the body was wrong.
     #[error("the client's body broke off")]
     Broken,
-    /// Nothing came for longer than the idle limit.
+    /// No bytes arrived for longer than the idle limit.
     #[error("the client sent nothing for {limit_s} seconds")]
     Idle { limit_s: u64 },
     /// It came more slowly than is allowed.
@@ -32,7 +32,7 @@ pub enum BodyError {
     TooLarge { max_bytes: u64 },
 }
 
-/// A body with what the request said about it.
+/// A body with its announced length and digest.
 pub struct UploadChunk {
     /// Where the bytes belong, if the client said so (`Content-Range`).
     pub range: Option<ContentRange>,
@@ -122,7 +122,7 @@ impl IncomingBody {
         }
     }
 
-    /// Takes back what was handed out last and not used: it comes next.
+    /// Returns the unused rest of the last chunk: it is read next.
     pub(crate) fn put_back(&mut self, unused: Bytes) {
         self.came -= unused.len() as u64;
         self.put_back = Some(unused);

@@ -1,8 +1,8 @@
 //! [`MemoryBudget`]: memory that all request bodies of one kind share: those of uploads, or those of
 //! manifests.
 //!
-//! A body takes room for bytes that have arrived, never for bytes that are announced: a client that
-//! sends nothing takes nothing. It begins with a small share of what it may need (its target: a
+//! A body reserves memory for bytes that have arrived, never for announced ones: a client that
+//! sends nothing reserves nothing. It begins with a small share of what it may need (its target: a
 //! part, or all of it if that is less) and multiplies it as bytes arrive.
 //!
 //! If all room went to bodies that are half full, none of them could ever be stored. So those that
@@ -12,7 +12,7 @@
 //!
 //! - A small body has a lane of its own, which large ones never take.
 //! - No wait is longer than `wait_max`: then the request is refused ([`Error::Busy`]).
-//! - Who waits, and who was refused, is counted ([`BudgetUsage`]).
+//! - Waiting and refused requests are counted ([`BudgetUsage`]).
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -126,7 +126,7 @@ pub struct ReservationGauge(Arc<GaugeState>);
 struct GaugeState {
     budget: OnceLock<MemoryBudget>,
     bytes: AtomicU64,
-    /// How many requests had waited when this was last looked at.
+    /// How many requests had waited at the last check.
     waits: AtomicU64,
 }
 
@@ -259,8 +259,8 @@ impl MemoryBudget {
         }
     }
 
-    /// Multiplies what was begun: without waiting if there is room for that, and otherwise by
-    /// waiting for the rest of the target.
+    /// Grows a reservation: without waiting if there is room, and otherwise by waiting for the rest
+    /// of the target.
     ///
     /// # Errors
     ///
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever_and_who_waits_is_counted() {
+    async fn waits_are_bounded_and_counted() {
         let budget = budget(2 * PART);
         let all = budget.take(2 * PART).await.unwrap();
         let mut second = Box::pin(budget.take(1));

@@ -48,7 +48,7 @@ pub(crate) struct CachedRecord<T> {
 }
 
 impl<T> CachedRecord<T> {
-    /// What was read at `now`, when it was of this age by the store's clock.
+    /// A value read at `now`, whose age was this by the store's clock.
     pub(crate) fn new(value: T, age: Duration, now: SystemTime) -> Self {
         Self { value, young_until: now + TOUCH_AGE.saturating_sub(age) }
     }
@@ -86,11 +86,11 @@ impl Weighter<CacheKey, CacheEntry> for CacheWeighter {
 
 struct CacheShard {
     entries: Lru<CacheKey, CacheEntry, CacheWeighter>,
-    /// Counts the deletes, so that what was read before one is not added after it.
+    /// Counts the deletes, so that a value read before one is not inserted after it.
     deletes: u64,
 }
 
-/// The right to add what is read from now on, unless it is deleted meanwhile.
+/// Permission to insert a value read from now on, unless it is deleted meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InsertTicket {
     deletes: u64,
@@ -182,8 +182,8 @@ impl ContentCache {
         );
     }
 
-    /// To be called before and after a delete is sent: before, so that nothing read earlier is
-    /// added any more; after, so that nothing read meanwhile stays.
+    /// Call it before and after a delete is sent: before, so that no value read earlier is inserted
+    /// later; after, so that no value read meanwhile stays.
     pub(crate) fn forget(&self, repository: &RepositoryName, digest: &Digest) {
         self.with_shard(repository, digest, |shard| {
             shard.deletes += 1;
@@ -245,7 +245,7 @@ impl ContentCache {
         let mut hasher = DefaultHasher::new();
         (repository, digest).hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or_default();
-        // A shard is whole between any two of its own calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every call leaves the shard consistent.
         let mut shard = self.shards[index].lock().unwrap_or_else(PoisonError::into_inner);
         use_it(&mut shard)
     }

@@ -1,12 +1,12 @@
 //! Commits: from the last bytes of an upload to a blob of the repository.
 //!
 //! The bytes are at a key that is never used again. Committing is two small writes: the session is
-//! closed, then a link names the bytes; nothing is copied. What came whole in one part needs no
-//! session, and is one write.
+//! closed, then a link references the bytes; nothing is copied. A blob that arrived whole in one
+//! part needs no session, and is one write.
 //!
 //! Deduplication is an optimisation that never fails a push: an upload keeps its own bytes until a
-//! link names them or a complete copy of them, and a link whose bytes are missing is swapped to the
-//! bytes that were just pushed.
+//! link references them or a complete copy of them, and a link whose bytes are missing is swapped
+//! to the bytes that were just pushed.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::DigestMismatch`] (the upload is cancelled); as [`Repository::upload_append`]
-    /// otherwise, except that nothing of a chunk that broke off is kept.
+    /// otherwise, except that no part of an interrupted chunk is kept.
     pub async fn upload_finish(
         &self,
         id: &UploadId,
@@ -119,8 +119,8 @@ impl Repository {
         }
     }
 
-    /// Finishes an upload whose bytes have all come, if this process remembers it as it still
-    /// stands. `None`: it does not, or another request went on with it, and nothing has been done.
+    /// Finishes an upload whose bytes have all arrived, if this process has its current session
+    /// cached. `None`: it has not, or another request continued it, and nothing was done.
     async fn finish_remembered(&self, id: &UploadId, digest: &Digest) -> Result<Option<Blob>> {
         self.check_age(id)?;
         let Some((session, etag)) = self.core.sessions.take(id) else { return Ok(None) };
@@ -199,7 +199,7 @@ impl Repository {
         closing: &mut ClosingRequest,
     ) -> Result<Blob> {
         let writer = match &session.value.state {
-            // Nothing is to be written but the record, and that is a claim of its own.
+            // Only the record is written, and that is a claim of its own.
             SessionState::Open(open) if closing.body.is_empty() && open.is_whole_for(digest) => {
                 let (core, name, open) = (&self.core, &self.name, open.clone());
                 UploadWriter::resume(core, name, id, WritePurpose::Last, open, session.etag)?
@@ -220,7 +220,7 @@ impl Repository {
         UploadWriter::fresh(&self.core, &self.name, id, algorithm, purpose, length)
     }
 
-    /// A blob in one closing PUT: its digest is known, and nothing of it has come before.
+    /// A blob in one closing PUT: its digest is known, and no bytes arrived before.
     async fn finish_whole(
         &self,
         id: &UploadId,
@@ -238,7 +238,7 @@ impl Repository {
                         return self.find_linked_blob(id, self.core.open_window(), digest).await;
                     }
                     Error::DigestMismatch { .. } => writer.cancel().await?,
-                    // The client may send it again: to an upload that has nothing yet.
+                    // The client may retry: to an empty upload.
                     Error::Body(_) | Error::SizeMismatch { .. } => writer.rewind().await?,
                     ref error => writer.free_after(error).await,
                 }
@@ -247,7 +247,7 @@ impl Repository {
         }
     }
 
-    /// Whether the upload may have been finished so long ago that its session is gone.
+    /// Whether the upload may have been finished so long ago that its session no longer exists.
     fn can_be_expired(&self, id: &UploadId) -> bool {
         id.is_older_than(CLOSED_USE_MAX, self.core.clock.now())
     }
@@ -296,9 +296,9 @@ impl Repository {
         }
     }
 
-    /// Whether to look for another copy of a blob before its own bytes are linked. Where a request
-    /// is a round trip, only for what is larger than a part: other duplicates are deduplicated by
-    /// GC.
+    /// Whether to search for another copy of a blob before its own bytes are linked. Where a
+    /// request is a round trip, only for what is larger than a part: other duplicates are
+    /// deduplicated by GC.
     fn is_worth_deduplicating(&self, writer: &UploadWriter) -> bool {
         !self.core.store.capabilities().is_remote || writer.has_parts()
     }
@@ -347,9 +347,9 @@ impl Repository {
         age <= REPLAY_MAX || !self.core.rules.keep(Rule::ReplayWindow)
     }
 
-    /// The window in which a closed session may write its link once its parts are put together,
-    /// which may take a store longer than one window. The session names the bytes all that time,
-    /// and is not removed before a link that is written within [`REPLAY_MAX`] has arrived.
+    /// The window in which a closed session may write its link once its parts are completed, which
+    /// may take a store longer than one window. The session references the bytes all that time, and
+    /// is not removed before a link that is written within [`REPLAY_MAX`] has arrived.
     fn open_window_after_completion(
         &self,
         window: WriteWindow,
@@ -368,7 +368,7 @@ impl Repository {
         }
     }
 
-    /// Makes true what a closed session says: the bytes at their location, and a link to them.
+    /// Finishes what a closed session records: the bytes at their location, and a link to them.
     async fn commit_closed(
         &self,
         id: &UploadId,
@@ -399,17 +399,17 @@ impl Repository {
             }
         };
         if there != *offer && role == CommitRole::Sessionless {
-            // No link ever named these bytes: the only write that would have has definitely
-            // failed. Those of a session others may have linked since it was closed. If this
-            // fails, the bytes are left to the sweep.
+            // No link ever referenced these bytes: the only such write has definitely failed.
+            // (Bytes of a closed session may have been linked by other requests.) If this fails,
+            // the bytes are left to the sweep.
             let own = AbandonedBytes::new(None, vec![offer.key.clone()]);
             own.discard(core).await.ok();
         }
         Ok(Blob { digest: digest.clone(), size_bytes: there.size_bytes })
     }
 
-    /// Makes sure that the bytes of a closed session are at their location: puts its parts together
-    /// unless another request has.
+    /// Ensures that the bytes of a closed session are at their location: completes the multipart
+    /// upload unless another request has.
     async fn complete(&self, id: &UploadId, closed: &ClosedUpload, role: CommitRole) -> Result<()> {
         let store = &self.core.store;
         match &closed.multipart {

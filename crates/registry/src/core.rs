@@ -42,6 +42,10 @@ const TAG_LOCKS: usize = 4096;
 /// Maximum bytes of manifests in memory, over all requests, because something that is pushed relies on
 /// them and they are old (what is young is not read), or because they may protect what is deleted.
 const TOUCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Maximum concurrent reads of manifests that are not cached, to serve or protect them, and of pages of
+/// referrers. Each may have as many bytes as a manifest can have, and large ones are hashed a few at a
+/// time.
+pub const MANIFEST_READS_MAX: usize = 32;
 
 /// The store with everything that is kept beside it in memory.
 ///
@@ -72,6 +76,10 @@ pub(crate) struct Core {
     pub(crate) manifest_locks: ManifestLocks,
     /// The memory for manifests that are touched because something relies on them, in KiB.
     touch_room: Arc<Semaphore>,
+    /// A permit for each read of a manifest that is not cached, until it is verified.
+    pub(crate) manifest_reads: Arc<Semaphore>,
+    /// A permit for each page of referrers with entries that are not cached.
+    pub(crate) referrer_reads: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
     pub(crate) compute: ComputePool,
 }
@@ -105,6 +113,8 @@ impl Core {
             tag_locks: (0..TAG_LOCKS).map(|_| Mutex::new(())).collect(),
             manifest_locks: ManifestLocks::new(),
             touch_room: Arc::new(Semaphore::new(in_kib(TOUCH_BYTES_MAX) as usize)),
+            manifest_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
+            referrer_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             compute: ComputePool::new(),
             store,
             clock,

@@ -13,14 +13,14 @@ pub enum Error {
     /// The repository does not have this blob.
     #[error("blob {digest} is not in repository {name}")]
     BlobUnknown {
-        /// The repository that was asked.
+        /// The repository of the request.
         name: RepositoryName,
         digest: Digest,
     },
     /// The repository has no such tag or manifest.
     #[error("manifest {reference} is not in repository {name}")]
     ManifestUnknown {
-        /// The repository that was asked.
+        /// The repository of the request.
         name: RepositoryName,
         reference: Reference,
     },
@@ -41,34 +41,34 @@ pub enum Error {
     /// A newer request took the upload over while this one was sending. The upload lives on.
     #[error("another request has taken over the upload, which continues at byte {offset}")]
     UploadSuperseded {
-        /// How many bytes the upload had when it was last looked at.
+        /// How many bytes the upload had when it was last read.
         offset: u64,
     },
-    /// The bytes are not those of the digest. They are gone.
+    /// The bytes do not match the digest. They were deleted.
     #[error("the content has digest {actual}, not {expected}")]
     DigestMismatch {
-        /// What the client said.
+        /// What the client declared.
         expected: Digest,
-        /// What the bytes are.
+        /// The digest or size of the bytes.
         actual: Digest,
     },
     /// The body is shorter or longer than was announced.
-    #[error("{actual} bytes came, {expected} were announced")]
+    #[error("{actual} bytes received, {expected} announced")]
     SizeMismatch {
         /// What Content-Length or Content-Range said.
         expected: u64,
         /// What came.
         actual: u64,
     },
-    /// The upload would outgrow what the store can hold in one object.
+    /// The upload exceeds the store's maximum object size.
     #[error("the upload exceeds {max_bytes} bytes, the most that one blob may have here")]
     BlobTooLarge { max_bytes: u64 },
     /// The manifest's bytes are not those of the digest in the request.
     #[error("the manifest has digest {actual}, not {expected}")]
     ManifestDigestMismatch {
-        /// What the client said.
+        /// What the client declared.
         expected: Digest,
-        /// What the bytes are.
+        /// The digest or size of the bytes.
         actual: Digest,
     },
     /// The manifest cannot be understood.
@@ -78,17 +78,17 @@ pub enum Error {
     #[error("a manifest may not have the media type {media_type}, but {allowed}")]
     MediaTypeNotAllowed {
         media_type: MediaType,
-        /// What is allowed.
+        /// The limit.
         allowed: String,
     },
-    /// The manifest is there with another media type, which it keeps until it is deleted.
+    /// The manifest exists with another media type, which it keeps until it is deleted.
     #[error(
         "manifest {digest} is stored as {stored}, which must be its Content-Type; to change it, \
          delete the manifest first"
     )]
     ManifestTypeConflict {
         digest: Digest,
-        /// As what it was pushed first.
+        /// Its media type.
         stored: MediaType,
     },
     /// The manifest is larger than the limit.
@@ -98,16 +98,16 @@ pub enum Error {
     #[error("the manifest refers to content that is not in repository {name}: {}", list(.missing))]
     ReferencesUnknown {
         name: RepositoryName,
-        /// What is missing, in the manifest's order.
+        /// The missing references, in the manifest's order.
         missing: Vec<Digest>,
     },
-    /// `If-Match` or `If-None-Match` failed; what it is about was not changed. A manifest
-    /// whose tag moved during the push may be there without the tag.
+    /// `If-Match` or `If-None-Match` failed; the tag or manifest was not changed. If the tag moved
+    /// during the push, the manifest may have been stored without it.
     #[error("precondition failed: {reference} is at {}", current.as_ref().map_or("nothing".to_owned(), ToString::to_string))]
     PreconditionFailed {
         /// The tag or digest that the condition is about.
         reference: Reference,
-        /// What it points to now.
+        /// The current digest.
         current: Option<Digest>,
     },
     /// A tag that the requester may not remove points to the manifest, which stays.
@@ -117,7 +117,7 @@ pub enum Error {
     /// allowed run already. It may be done in part; trying again helps.
     #[error("too busy: {what}; try again")]
     Busy {
-        /// What is short.
+        /// The exhausted resource.
         what: &'static str,
     },
     /// Something that this operation relied on went away while it ran. Trying again helps.
@@ -132,11 +132,11 @@ pub enum Error {
     Body(#[from] BodyError),
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
-    /// An object of the store is not what was written there.
+    /// An object of the store is corrupt.
     #[error("store object {key} is damaged: {reason}")]
     Damaged {
         key: String,
-        /// What is wrong with it.
+        /// Description of the damage.
         reason: String,
     },
     /// The task that did the work was stopped before it finished.

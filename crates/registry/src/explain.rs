@@ -1,7 +1,7 @@
 //! Explaining: everything that references some content, or when GC may remove it.
 //!
-//! The report is what GC would find now. It is put together from the records themselves,
-//! not from hints or memory, so it costs a read of every manifest of the repositories concerned.
+//! The report is what GC would find now. It is completed from the records themselves, not from
+//! hints or memory, so it costs a read of every manifest of the repositories concerned.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ use crate::manifest::verified;
 use crate::record::{Link, ManifestRecord, TagTarget};
 use crate::{Registry, Result};
 
-/// What is to be explained.
+/// The content to explain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainRequest {
     /// The manifest or blob.
@@ -25,7 +25,7 @@ pub struct ExplainRequest {
     pub repository: Option<RepositoryName>,
 }
 
-/// As what a repository has some content.
+/// The kind of content in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContentKind {
@@ -39,7 +39,7 @@ pub enum ContentKind {
 pub enum RetentionReason {
     /// A tag points to it.
     Tag { tag: Tag },
-    /// A manifest names it: an index its child, an image its config or layer.
+    /// A manifest references it: an index its child, an image its config or layer.
     Manifest { digest: Digest },
     /// It is a referrer of this manifest, which is there.
     Subject { digest: Digest },
@@ -60,15 +60,15 @@ pub struct ExplainedContent {
     pub location: Option<String>,
     /// How long ago it was last written or touched, in seconds.
     pub age_s: u64,
-    /// What keeps it; empty: nothing does.
+    /// Why it is kept; empty: it is unreferenced.
     pub reasons: Vec<RetentionReason>,
-    /// If it is unreferenced: from when on a run may remove it, in seconds of the Unix epoch. What
-    /// must first be seen by a run, such as a manifest without a tag, goes later.
+    /// If it is unreferenced: from when on a run may delete it, in seconds of the Unix epoch. A
+    /// manifest without a tag must first be seen by a run, and is deleted later.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub goes_after: Option<u64>,
 }
 
-/// What keeps some content from GC.
+/// A reason why GC keeps content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainReport {
     #[serde(flatten)]
@@ -78,7 +78,7 @@ pub struct ExplainReport {
 }
 
 impl Registry {
-    /// Says everything that keeps some content, as a collector with `options` would see it.
+    /// Lists every reason why content is kept, as a GC run with `options` would see it.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Registry {
     }
 }
 
-/// What a repository's manifests and tags say of one digest.
+/// The references to one digest in a repository's manifests and tags.
 #[derive(Default)]
 struct FoundReferences {
     tags: Vec<Tag>,
@@ -226,7 +226,7 @@ impl Core {
         Ok(found)
     }
 
-    /// Whether a manifest names a digest.
+    /// Whether a manifest references a digest.
     async fn refers_to(
         &self,
         name: &RepositoryName,

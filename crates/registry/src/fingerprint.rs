@@ -1,4 +1,4 @@
-//! Fingerprints: what a collector or a check remembers of each object, in 8 or 16 bytes.
+//! Fingerprints: what a GC run or fsck records of each object, in 8 or 16 bytes.
 //!
 //! They are the beginnings of SHA-256 hashes, so that they mean the same in every run and every
 //! build. Where two that collide would only keep something that could go, 8 bytes do; where they
@@ -10,8 +10,8 @@ use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{Key, Listed};
 use sha2::{Digest as _, Sha256};
 
-/// How old a record must be for its time to tell its version: two writes that are closer than the
-/// clock of a file system is fine look alike.
+/// How old a record must be for its time to tell its version: two writes within the resolution of a
+/// file system's clock look alike.
 const RACY: Duration = Duration::from_secs(10);
 
 /// The fingerprint of some content in a repository, of a tag or of a location.
@@ -34,7 +34,7 @@ fn hash(parts: &[&str]) -> [u8; 32] {
 fn short(hash: [u8; 32]) -> Fingerprint {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(hash.get(..8).unwrap_or_default());
-    // Zero stands for nothing.
+    // Zero means absent.
     Fingerprint::from_be_bytes(bytes).max(1)
 }
 
@@ -106,7 +106,7 @@ impl FingerprintSet {
         }
     }
 
-    /// To be called after the last insertion, before the first look.
+    /// Call it after the last insertion, before the first look-up.
     pub(crate) fn seal(&mut self) {
         self.sorted.append(&mut self.fresh);
         self.sorted.sort_unstable();

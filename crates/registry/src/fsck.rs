@@ -1,14 +1,14 @@
-//! fsck: verifies the whole store while pushes, pulls and GC go on; with `repair` it repairs what can
-//! be repaired without losing data.
+//! fsck: verifies the whole store while pushes, pulls and GC continue; with `repair` it repairs
+//! what can be repaired without losing data.
 //!
 //! The *cheap passes* read every record once and compare sizes and references with what listings
-//! show. The *deep pass* reads the bytes of every blob and hashes them; it notes how far it is, and
-//! goes on there if it was cut off.
+//! show. The *deep pass* reads the bytes of every blob and hashes them; it records its position,
+//! and resumes there if it was interrupted.
 //!
-//! - A listing is not one moment, and records come and go while it is read. So what the listings
-//!   make look wrong is only a suspicion: it becomes a [`FsckFinding`] once direct reads show it, with
-//!   the same version of the record that it depends on before and after.
-//! - What a push may still be about to write is not missed until no push can write it any more.
+//! - A listing is not one moment, and records come and go while it is read. So an inconsistency
+//!   between listings is only a suspicion: it becomes a [`FsckFinding`] once direct reads show it,
+//!   with the same version of the record that it depends on before and after.
+//! - A record that a push in flight may still write is not reported as missing.
 //! - Of each object no more than 8 or 16 bytes are kept. Two that collide would hide that one is
 //!   missing, which 64 bits make negligible.
 //! - A repair is a write like any other: on the version that was judged, never over another. What
@@ -55,7 +55,7 @@ pub struct FsckOptions {
     pub repair: bool,
     /// Maximum number of store requests a second; 0 is no limit.
     pub requests_per_second: u32,
-    /// Maximum number of bytes of blobs read for hashing a second; 0 is no limit.
+    /// Maximum bytes of blobs read for hashing a second; 0 is no limit.
     pub bytes_per_second: u64,
     /// Maximum number of concurrent store requests.
     pub requests_at_once: usize,
@@ -110,12 +110,12 @@ struct FsckRun<'a> {
     seen: FsckInventory,
 }
 
-/// What the listings have shown, as fingerprints.
+/// The contents of the listings, as fingerprints.
 #[derive(Debug, Default)]
 struct FsckInventory {
     /// Locations of blob bytes, with their size.
     bytes: FingerprintSet,
-    /// Locations that a link or a session names.
+    /// Locations that a link or a session references.
     named: FingerprintSet,
     /// A record that may name any location cannot be read.
     may_name_any: bool,
@@ -144,7 +144,7 @@ struct FsckInventory {
     reported_unlisted: HashSet<Fingerprint>,
 }
 
-/// What a finding is about.
+/// The object of a finding.
 #[derive(Clone, Copy)]
 struct FindingSubject<'s> {
     key: &'s Key,
@@ -167,7 +167,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`](crate::Error): it is not finished. What it found by then was reported to
+    /// [`Error::Store`](crate::Error): fsck did not finish. Findings up to then were reported to
     /// `watch`.
     pub async fn fsck(
         &self,

@@ -1,21 +1,22 @@
-//! Garbage collection (GC): removes unreferenced content while pushes and pulls go on.
+//! Garbage collection (GC): deletes unreferenced content while pushes and pulls continue.
 //!
-//! There is no lock, no mark that a push must look at and no pause. Any number of runs may be
-//! concurrent, as slow as they like, and stop anywhere. Writers keep W1 to W3 (`core.rs`); GC keeps
+//! There is no lock, no mark bit that a push must check, and no pause. Any number of runs may be
+//! concurrent, arbitrarily slow, and stop anywhere. Writers keep W1 to W3 (`core.rs`); GC keeps
 //! these (docs/garbage-collection.md says why each is needed):
 //!
-//! - C1 It takes the time T0 of the store's first answer, before it lists anything else.
-//! - C2 It lists every manifest. What any of them references is kept, those included that are
-//!   about to be removed themselves. If one cannot be read, or the listing fails, nothing is removed.
+//! - C1 It takes the time T0 of the store's first response, before it lists anything else.
+//! - C2 It lists every manifest. R is everything that any of them references, those included that
+//!   are about to be deleted themselves. If one cannot be read, or the listing fails, nothing is
+//!   deleted.
 //! - C3 It lists the links. A link to unreferenced content, last written before T0 less the grace,
 //!   is a candidate.
-//! - C4 It reads a candidate again, looks at its age again, and removes that very version.
-//! - C5 Bytes all of whose links are gone are queued, and removed an hour later or more, after
+//! - C4 It re-reads a candidate, checks its age again, and deletes that very version.
+//! - C5 Bytes whose links were all deleted are queued, and deleted an hour later or more, after
 //!   their links were listed once more. Their key is never used again.
 //!
-//! The grace is at least T + B, the age from which a writer touches what it relies on and the time
-//! that it has to write: so what is old enough to be a candidate is too old for a writer to rely
-//! on without making a new version of it, and what a writer has written since is in the listing.
+//! The grace is at least T + B, the age from which a writer touches a record that it relies on, and
+//! the time that it has to write. So a record that is old enough to be a candidate is too old for a
+//! writer to rely on without a touch, and everything written since is in the listing.
 //!
 //! Less often, a *sweep* finds orphan bytes, records that pushes and deletes have left behind, and
 //! blobs that are stored several times.
@@ -71,13 +72,13 @@ const _: () = assert!(TOUCH_AGE.as_secs() + WRITE_MAX.as_secs() <= GRACE_MIN.as_
 pub struct GcOptions {
     /// Minimum age of unreferenced content before it is removed; at least [`GRACE_MIN`].
     pub grace: Duration,
-    /// How long a manifest must have been untagged before it is removed; `None` keeps it for ever. One
-    /// that an index references, or whose subject exists, is always kept.
+    /// How long a manifest must have been untagged before it is deleted; `None`: never. One that an
+    /// index references, or whose subject exists, is always kept.
     pub untagged: Option<Duration>,
     /// Maximum share of the links that one run removes, in percent; but [`REMOVALS_FREE`] in any case.
     pub share_max_percent: u8,
-    /// How long bytes stay after their last link is gone; at least [`BYTES_WAIT_MIN`], and as long as a
-    /// presigned URL that was issued works.
+    /// How long bytes stay after their last link was deleted; at least [`BYTES_WAIT_MIN`], and as
+    /// long as a presigned URL that was issued works.
     pub bytes_wait: Duration,
     /// Maximum number of store requests a second; 0 is no limit.
     pub requests_per_second: u32,
@@ -146,18 +147,18 @@ impl GcTally {
     }
 }
 
-/// What a GC run did.
+/// The result of a GC run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
     /// The manifests; their bytes are those of their records.
     pub manifests: GcTally,
     /// Number of manifests that were read; the others were in the memo.
     pub manifests_read: u64,
-    /// The links; the bytes removed are those of the blobs that they named.
+    /// The links; bytes are those of the deleted links' blobs.
     pub links: GcTally,
     /// Number of links that were read; the others were in the memo, or did not matter.
     pub links_read: u64,
-    /// The bytes of blobs that were removed; what is scanned is counted by a sweep only.
+    /// The deleted bytes of blobs; only a sweep counts what it scanned.
     pub blobs: GcTally,
     /// Number of locations that lost their last link and wait for their removal.
     pub queued: u64,
@@ -178,7 +179,7 @@ pub struct GcReport {
     pub swept: bool,
 }
 
-/// Why a run was aborted. What it had removed by then was unreferenced.
+/// Why a run was aborted. Everything it had deleted by then was unreferenced.
 #[derive(Debug, thiserror::Error)]
 pub enum GcError {
     /// The grace is too short to be safe.
@@ -193,14 +194,14 @@ pub enum GcError {
         /// The requested wait.
         wait: Duration,
     },
-    /// A manifest cannot be decoded: without its references nothing may be removed.
+    /// A manifest cannot be decoded: without its references nothing may be deleted.
     #[error(
         "garbage collection is suspended while {key} cannot be decoded ({reason}): see jreg fsck"
     )]
     Damaged {
         /// Its key.
         key: String,
-        /// What is wrong with it.
+        /// Description of the damage.
         reason: String,
     },
     /// The store failed.
@@ -230,7 +231,7 @@ struct GcRun<'a> {
     done: GcReport,
 }
 
-/// What the listings have shown, as fingerprints.
+/// The contents of the listings, as fingerprints.
 #[derive(Debug, Default)]
 struct GcInventory {
     /// Referenced content: what manifests reference, what tags point to, referrers of subjects that exist.
@@ -244,8 +245,8 @@ struct GcInventory {
 }
 
 impl Registry {
-    /// Removes unreferenced content that is old enough. Dropping the future stops the run anywhere; the
-    /// next one goes on.
+    /// Deletes unreferenced content that is old enough. Dropping the future stops the run anywhere;
+    /// the next run continues.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ impl Core {
 }
 
 impl KeyPages {
-    /// Goes on after a key.
+    /// Continues after a key.
     pub(crate) fn after(mut self, key: String) -> Self {
         if let Some(request) = &mut self.request {
             request.start_after = Some(key);

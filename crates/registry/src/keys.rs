@@ -11,7 +11,7 @@
 //! repositories/<name>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of one referrer of a subject
 //! catalog/{name}                                       a manifest was pushed to this repository
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
-//! gc/...                                               notes of collectors and checks
+//! gc/...                                               notes of GC runs and checks
 //! auth/keys                                            the keys that sign access tokens
 //! auth/access-tokens/<id>                              an access token, its secret hashed
 //! auth/robots/<id>                                     the same in stores of earlier versions
@@ -69,7 +69,7 @@ pub(crate) fn format() -> Key {
     key("jreg.json".to_owned())
 }
 
-/// Whether a name in the top of a store, a folder with its slash, may be a registry's.
+/// Whether a top-level name of a store (a folder with its slash) may belong to a registry.
 pub(crate) fn is_top_level(name: &str) -> bool {
     name == "jreg.json" || ROOTS.contains(&name)
 }
@@ -103,7 +103,7 @@ pub(crate) fn links(digest: &Digest) -> String {
     format!("links/{}/", spread(digest))
 }
 
-/// The holder that a key below [`links`] names.
+/// The repository that a key below [`links`] names.
 pub(crate) fn linking_repository(link: &Key) -> Option<RepositoryName> {
     last(link).and_then(decode)
 }
@@ -174,16 +174,16 @@ pub(crate) enum ParsedKey {
     Catalog(RepositoryName),
     /// A session, or the tail of an upload.
     Upload(UploadKey),
-    /// What a collector or a check notes for the next one.
+    /// A record that a GC run or fsck leaves for the next one.
     Note,
     /// What fsck quarantined.
     Quarantined,
-    /// Signing keys, an access token, or what is kept of the certificate of TLS.
+    /// Signing keys, an access token, or a record of the TLS certificate.
     Auth,
 }
 
 impl ParsedKey {
-    /// What lies at a key; `None`: nothing that this version knows.
+    /// The kind of object at a key; `None`: unknown to this version.
     pub(crate) fn parse(key: &Key) -> Option<Self> {
         let parts: Vec<&str> = key.as_str().split('/').collect();
         match *parts.as_slice() {
@@ -269,7 +269,7 @@ pub fn acme_certificate() -> Key {
     key("auth/acme/certificate".to_owned())
 }
 
-/// Who orders the next certificate, and what proves that the names are ours.
+/// The certificate order in progress, with its challenges.
 pub fn acme_order() -> Key {
     key("auth/acme/order".to_owned())
 }
@@ -283,7 +283,7 @@ pub const LEGACY_ACCESS_TOKENS: &str = "auth/robots/";
 /// Folders of a folder store whose records are secrets: signing keys, access tokens, private keys.
 pub const SECRET_FOLDERS: &[&str] = &["auth"];
 
-/// What says who may come in.
+/// Records of authentication.
 pub(crate) const AUTH: &str = "auth/";
 
 /// Every location of blob bytes.
@@ -299,22 +299,21 @@ pub(crate) fn shard(link: &Key) -> Option<&str> {
     below.get(..end)
 }
 
-/// A note of a collector or of a check.
+/// A note of a GC run or of a check.
 pub(crate) fn note(name: &str) -> Key {
     key(format!("{NOTES}{name}"))
 }
 
-/// The notes of collectors and checks: never needed for safety.
+/// The notes of GC runs and checks: never needed for safety.
 pub(crate) const NOTES: &str = "gc/";
 
-/// What the keys begin with that are only written to free space: a store that keeps space back for that
-/// gives it to them.
+/// Prefixes of keys that are only written to free space: a store may use reserved space for them.
 pub const FREES_SPACE: &str = NOTES;
 
 /// What fsck quarantined.
 pub(crate) const QUARANTINE: &str = "quarantine/";
 
-/// What a start tries a bucket with.
+/// The objects with which a start probes a bucket.
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format`].
@@ -339,12 +338,12 @@ pub(crate) fn before_quarantine(key: &Key) -> Option<Key> {
 /// The sessions of uploads and their tails, in the order in which the uploads began.
 pub(crate) const UPLOADS: &str = "uploads/";
 
-/// What a key below [`UPLOADS`] is.
+/// The kind of a key below [`UPLOADS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UploadKey {
     /// A session record.
     Session(UploadId),
-    /// Bytes that a session names or named.
+    /// Bytes that a session references or referenced.
     Tail(UploadId, Key),
 }
 
@@ -357,7 +356,7 @@ impl UploadKey {
     }
 }
 
-/// What a key below [`UPLOADS`] is; `None`: nothing of ours.
+/// The kind of a key below [`UPLOADS`]; `None`: not written by jreg.
 pub(crate) fn upload_key(key: &Key) -> Option<UploadKey> {
     let name = last(key)?;
     if let Ok(id) = name.parse() {
@@ -380,7 +379,7 @@ pub(crate) fn catalog(name: &RepositoryName) -> Key {
 pub(crate) fn catalog_after(last: &str) -> String {
     match last.parse() {
         Ok(name) => format!("{CATALOG}{}", encode(&name)),
-        // Not a name: nothing holds between its spelling and the encoded names but this much.
+        // Not a name: only this much is guaranteed of its order among the encoded names.
         Err(_) => {
             format!("{CATALOG}{}", last.replace('-', "!").replace('.', "-").replace('/', "."))
         }
@@ -469,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_uploads_are_told_apart() {
+    fn keys_of_uploads_are_distinguished() {
         let now = std::time::SystemTime::now();
         for algorithm in [None, Some(Algorithm::Sha512)] {
             let id = UploadId::new(now, algorithm);

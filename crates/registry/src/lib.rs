@@ -70,6 +70,7 @@ mod upload_id;
 mod window;
 mod writer;
 
+pub use crate::core::MANIFEST_READS_MAX;
 pub use blob::{Blob, BlobReader, TouchPolicy};
 pub use body::{BodyError, BodyStream, UploadChunk};
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};

@@ -16,7 +16,7 @@ use crate::window::WriteWindow;
 /// How the bytes of a new link came to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOrigin {
-    /// They were pushed by this request, or another live link names them: they may revive a
+    /// They were pushed by this request, or another live link references them: they may revive a
     /// link that was deleted.
     Fresh,
     /// They were pushed by a request that may have ended long ago: a link that was
@@ -27,10 +27,10 @@ pub(crate) enum LinkOrigin {
 /// How a link came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOutcome {
-    /// It names the location that was offered.
+    /// It references the location that was offered.
     Here,
-    /// The repository linked the blob already, at another location: what was offered is not named
-    /// by this link, and never was.
+    /// The repository has linked the blob already, at another location: this link does not
+    /// reference the offered one, and never did.
     Elsewhere(Location),
     /// It was deleted, and the offer was a replay.
     Deleted,
@@ -44,8 +44,8 @@ fn link_outcome(link: Link, offer: &Location) -> LinkOutcome {
     }
 }
 
-/// Whether a listing shows a deleted link: it names nothing and is of one size, smaller than any live
-/// one.
+/// Whether a listing shows a deleted link: it has no location, and a fixed size that is smaller
+/// than any live one.
 pub(crate) fn is_deleted(listed: &Listed) -> bool {
     listed.size_bytes == Link::Deleted.encode().len() as u64
 }
@@ -133,8 +133,7 @@ impl Core {
     }
 
     /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
-    /// complete. The caller has made sure that the bytes of the offer are there and stay there until
-    /// the window closes.
+    /// complete. The caller ensures that the bytes of the offer exist until the window closes.
     pub(crate) async fn create_link(
         &self,
         window: WriteWindow,
@@ -182,7 +181,7 @@ impl Core {
         seen: Option<&ETag>,
         link: &Link,
     ) -> Result<bool> {
-        // The link that is replaced may be cached, if it named incomplete bytes.
+        // The replaced link may be cached, if its bytes were incomplete.
         let forget = || seen.is_some().then(|| self.cache.forget(name, digest));
         forget();
         let swapped = self.swap_within(window, key, seen, link.encode()).await;

@@ -217,12 +217,15 @@ impl Repository {
         touch: TouchPolicy,
     ) -> Result<Option<Arc<StoredManifest>>> {
         let core = &self.core;
-        let (now, at) = (core.clock.monotonic(), core.clock.now());
-        if let Some(seen) = core.cache.manifest(now, &self.name, digest)
-            && (touch == TouchPolicy::Never || seen.is_young(at))
-        {
-            return Ok(Some(seen.value));
+        if let Some(manifest) = self.cached_manifest(digest, touch) {
+            return Ok(Some(manifest));
         }
+        let _reading = core.manifest_reads.acquire().await.map_err(|_| Error::Stopped)?;
+        // Another request may have read it while this one waited.
+        if let Some(manifest) = self.cached_manifest(digest, touch) {
+            return Ok(Some(manifest));
+        }
+        let (now, at) = (core.clock.monotonic(), core.clock.now());
         let key = keys::manifest(&self.name, digest);
         let ticket = core.cache.take_ticket(&self.name, digest);
         let read = match touch {
@@ -237,6 +240,13 @@ impl Repository {
         let seen = CachedRecord::new(Arc::clone(&manifest), age, at);
         core.cache.add_manifest(ticket, now, &self.name, digest, seen);
         Ok(Some(manifest))
+    }
+
+    fn cached_manifest(&self, digest: &Digest, touch: TouchPolicy) -> Option<Arc<StoredManifest>> {
+        let core = &self.core;
+        let seen = core.cache.manifest(core.clock.monotonic(), &self.name, digest)?;
+        let is_good = touch == TouchPolicy::Never || seen.is_young(core.clock.now());
+        is_good.then_some(seen.value)
     }
 
     /// Stores a manifest, and points tags to it (end-7).

@@ -1,8 +1,8 @@
 //! [`ManifestLocks`]: how pushes and deletes of one manifest take turns in this process.
 //!
 //! None of it is needed for safety, which is compare-and-swap: between processes a tag may be left
-//! without its manifest by a push and a delete at the same time, until a collector removes it. In
-//! one process it is not, and a crowd that pushes one manifest writes it once or twice.
+//! without its manifest by a push and a delete at the same time, until a GC run removes it. In one
+//! process it is not, and a crowd that pushes one manifest writes it once or twice.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const LOCKS: usize = 1024;
 struct ManifestLock {
     /// Pushes share it, a delete has it alone.
     turn: RwLock<()>,
-    /// Who writes the manifest itself.
+    /// A push that writes the manifest itself.
     writing: Mutex<()>,
     /// How many pushes have ended.
     pushes: AtomicU64,
@@ -60,7 +60,7 @@ impl ManifestLocks {
         PushGuard { lock, _turn: lock.turn.read().await }
     }
 
-    /// Waits until no push has its turn, and keeps them out.
+    /// Waits until no push holds the lock, and excludes them.
     pub(crate) async fn lock_alone(&self, manifest: &Key) -> RwLockWriteGuard<'_, ()> {
         self.lock_of(manifest).turn.write().await
     }
@@ -71,7 +71,7 @@ impl ManifestLocks {
         self.lock_of(manifest).pushes.load(Ordering::SeqCst)
     }
 
-    /// Who writes a manifest is alone with it; who waits need not write it any more.
+    /// One push writes a manifest at a time; the waiting ones need not write it any more.
     pub(crate) fn write_lock(&self, manifest: &Key) -> &Mutex<()> {
         &self.lock_of(manifest).writing
     }

@@ -14,8 +14,8 @@ pub struct RegistryOptions {
     /// The media types that a pushed manifest may have.
     pub manifest_media_types: Vec<MediaTypePattern>,
     pub limits: RegistryLimits,
-    /// The most bytes of manifests and links kept in memory for serving, and an eighth of it more
-    /// of entries of lists of referrers; 0 keeps none.
+    /// Maximum bytes of manifests and links kept in memory for serving, and an eighth of it more of
+    /// entries of lists of referrers; 0 keeps none.
     pub cache_bytes: u64,
     /// How long a cached manifest or link is trusted where other instances share the store.
     pub cache_trust: Duration,
@@ -49,18 +49,18 @@ pub enum ReferencePolicy {
     Off,
 }
 
-/// The named limits of the registry.
+/// The limits of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryLimits {
     /// The largest manifest, in bytes.
     pub manifest_bytes_max: u64,
     /// The most items in one page of a listing; more is clamped to this.
     pub page_items_max: usize,
-    /// How long an upload may go on from its creation.
+    /// How long an upload may continue from its creation.
     pub upload_age_max: Duration,
     /// The most uploads that send at the same time.
     pub uploads_max: usize,
-    /// The most bytes of uploads in memory at the same time, over all uploads.
+    /// Maximum bytes of uploads in memory at the same time, over all uploads.
     pub upload_buffer_bytes: u64,
     /// How long an upload waits for some of them before it is refused.
     pub buffer_wait_max: Duration,
@@ -70,7 +70,7 @@ pub struct RegistryLimits {
     pub parts_in_flight: usize,
     /// The most store reads that one manifest push makes at the same time.
     pub manifest_reads_in_flight: usize,
-    /// The most holders of a digest that a mount without `from` looks at.
+    /// Maximum number of holders of a digest that a mount without `from` looks at.
     pub mount_candidates_max: usize,
 }
 

@@ -34,7 +34,7 @@ impl ReadPace {
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let now = Instant::now();
         let at = {
-            // It is whole between any two of its own changes, so a panic elsewhere spoils nothing.
+            // A poisoned lock is fine: every change leaves it consistent.
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let at = next.map_or(now, |next| next.max(now)) + takes;
             *next = Some(at);
@@ -49,7 +49,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `NotFound` or `OutOfRange` if they are not all there; what the store fails with.
+    /// `NotFound` or `OutOfRange` if bytes are missing; failures of the store.
     pub(crate) async fn hash_bytes(
         &self,
         location: &Location,

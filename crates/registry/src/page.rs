@@ -31,7 +31,7 @@ pub struct PageRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResultPage<T> {
     pub items: Vec<T>,
-    /// What the next page's [`PageRequest::last`] must be, if there is a next page.
+    /// The value of the next page's [`PageRequest::last`] must be, if there is a next page.
     pub next: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub fn list_requests_max(limit: usize) -> usize {
 
 impl Core {
     /// One page of the items that the keys below a prefix name, in at most `requests_max` store
-    /// requests. `item` gives the name of a key and what it stands for; other keys are passed over.
+    /// requests. `item` gives the name of a key and its item; other keys are skipped.
     pub(crate) async fn list_items<T>(
         &self,
         prefix: String,
@@ -71,8 +71,8 @@ impl Core {
                 }
             }
             let Some(next) = listing.next else { return Ok(ResultPage { next: None, ..page }) };
-            // Where the store stopped, also if a tombstone is there. A client cannot go on from a key
-            // that names nothing; only keys that are not ours do not.
+            // Where the store stopped, also if a tombstone is there. A client cannot continue from
+            // a key without an item; only foreign keys have none.
             let name = next.parse().ok().and_then(|key| item(&key)).map(|(name, _)| name);
             page.next = name.or(page.next);
             if requests >= requests_max && page.next.is_some() {

@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use memmap2::{MmapMut, MmapOptions};
 
-/// What is smaller comes from the heap: a mapping is whole pages, and a system call.
+/// Smaller buffers come from the heap: a mapping is whole pages, and a system call.
 const MAPPED_BYTES_MIN: usize = 256 * 1024;
 
-/// From when on what still grows is in a mapping of all that it may become. Before that the system
-/// might give it more than it was told to take, as it has pages of this size.
+/// From this size on a growing buffer is a mapping of its maximum size. Below it the system might
+/// commit more than was reserved, as it has pages of this size.
 const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
 
-/// How many bytes of mappings wait for the next part, beside those in use, at the most.
+/// How many bytes of mappings wait for the next part, beside those in use, at most.
 const SPARE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// They are at most the budget of the uploads divided by this.
 const SPARE_SHARE: u64 = 8;
@@ -41,7 +41,7 @@ struct SpareMappings {
     spare_bytes_max: usize,
 }
 
-/// A mapping in use, which is spare afterwards.
+/// A mapping in use, which is unused afterwards.
 #[derive(Debug)]
 struct PooledMapping {
     /// `None` only while it is dropped.
@@ -66,7 +66,7 @@ impl MappingPool {
     }
 
     /// A mapping of so many bytes, all of which may be in memory already, if the system gives one.
-    /// What is in it is whatever was.
+    /// Its content is undefined.
     fn map(&self, bytes: usize) -> Option<PooledMapping> {
         let spare = self.lock().take(bytes);
         match spare {
@@ -85,7 +85,7 @@ impl MappingPool {
 
 impl SpareMappings {
     fn take(&mut self, bytes: usize) -> Option<MmapMut> {
-        // What is larger would take more memory than was reserved.
+        // A larger one would take more memory than was reserved.
         let at = self.spare.iter().rposition(|map| map.len() == bytes)?;
         let map = self.spare.remove(at)?;
         self.spare_bytes -= map.len();
@@ -118,7 +118,7 @@ impl SpareMappings {
 impl Drop for PooledMapping {
     fn drop(&mut self) {
         let Some(map) = self.map.take() else { return };
-        // Nobody waits for the lock while the system takes it.
+        // The lock is not held while the system unmaps it.
         let dropped = self.mappings.lock().give_back(map);
         drop(dropped);
     }
@@ -136,7 +136,7 @@ impl AsMut<[u8]> for PooledMapping {
     }
 }
 
-/// Bytes that are collected, and then handed over as one piece.
+/// Bytes that are gathered into one buffer.
 #[derive(Debug)]
 pub(crate) struct PartBuffer {
     memory: BufferMemory,
@@ -219,12 +219,12 @@ impl PartBuffer {
         }
     }
 
-    /// Lets go of all that was collected.
+    /// Drops the gathered bytes.
     pub(crate) fn clear(&mut self) {
         self.memory = BufferMemory::default();
     }
 
-    /// What was collected, which from now on is the only owner of its memory.
+    /// The gathered bytes, which from now on own their memory alone.
     pub(crate) fn take(&mut self) -> Bytes {
         match std::mem::take(&mut self.memory) {
             BufferMemory::Heap(heap) => heap.freeze(),
@@ -343,7 +343,7 @@ mod tests {
 
     /// If the empty buffer kept a share, the memory would stay for as long as the upload waits.
     #[test]
-    fn memory_goes_with_what_was_taken() {
+    fn memory_is_freed_with_the_taken_bytes() {
         let mut buffer = mappings().buffer();
         buffer.reserve(MAPPED_BYTES_MIN - 1);
         buffer.extend_from_slice(b"some");

@@ -1,5 +1,5 @@
-//! Protected content: what a requester who may delete from a repository, but not every tag of it,
-//! must not remove by digest.
+//! Protected content: what a client that may delete from a repository, but not every tag of it,
+//! must not delete by digest.
 //!
 //! A tag that may not be removed protects the manifest that it points to and everything that this
 //! manifest refers to, through indexes too. What refers to it as a subject is not protected.
@@ -68,7 +68,7 @@ struct ProtectingManifest {
     size_bytes: Option<u64>,
 }
 
-/// What a manifest refers to.
+/// The references of a manifest.
 enum FollowedReferences {
     /// The digest of the search.
     Target,
@@ -120,8 +120,8 @@ impl Repository {
         self.manifest_delete_if(reference, condition, &|_| true, &mut Vec::new()).await
     }
 
-    /// The same for a requester who may not remove every tag. A manifest stays if a tag points to
-    /// it that `may_remove` refuses, also if that tag was set during the delete. Adds the tags that
+    /// The same for a client that may not delete every tag. A manifest stays if a tag points to it
+    /// that `may_remove` refuses, also if that tag was set during the delete. Adds the tags that
     /// were removed with the manifest to `removed`, also if the delete fails after that.
     ///
     /// # Errors
@@ -177,8 +177,8 @@ impl Repository {
         Ok(page.next.is_none().then_some(page.items))
     }
 
-    /// What protects a manifest or blob of the repository from a requester who may not remove these
-    /// tags: they are followed level by level.
+    /// The tag or manifest that protects content of the repository from a client that may not
+    /// delete these tags: references are followed level by level.
     ///
     /// # Errors
     ///
@@ -244,7 +244,7 @@ impl Repository {
         Ok(Ok(next))
     }
 
-    /// What a manifest refers to; nothing if it is absent.
+    /// The references of a manifest; none if it is absent.
     async fn follow_references(
         &self,
         of: &ProtectingManifest,
@@ -277,7 +277,7 @@ impl Repository {
     }
 }
 
-/// What a stored manifest refers to.
+/// The references of a stored manifest.
 fn followed(key: &Key, stored: &StoredManifest, target: &Digest) -> Result<FollowedReferences> {
     let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes).map_err(|error| {
         let (key, reason) = (key.to_string(), error.to_string());

@@ -1,12 +1,12 @@
 //! The reaper: removes expired upload sessions and their bytes.
 //!
-//! An upload that was cut off leaves a session and bytes, which go when the upload's age is past its
-//! limit and past the time that a write of it may still be in flight ([`WRITE_MAX`]). One that was
-//! finished leaves its session, for a client's retry, which goes as soon as no retry can write the
-//! link any more ([`CLOSED_USE_MAX`]): so there are no more sessions than uploads of an hour or two,
-//! and those that were cut off. Any number of reapers may run
-//! at the same time and stop anywhere: a session is given up by compare-and-swap before any of its
-//! bytes are removed, and its record, which names them, goes last.
+//! An interrupted upload leaves a session and bytes, which are deleted when the upload's age is
+//! past its limit and past the time that a write of it may still be in flight ([`WRITE_MAX`]). A
+//! finished one leaves its session, for a client's retry, which is deleted as soon as no retry can
+//! write the link any more ([`CLOSED_USE_MAX`]): so there are no more sessions than uploads of an
+//! hour or two, and interrupted ones. Any number of reapers may run at the same time and stop
+//! anywhere: a session is abandoned by compare-and-swap before any of its bytes are removed, and
+//! its record, which references them, is deleted last.
 
 use std::collections::HashSet;
 use std::sync::{MutexGuard, PoisonError};
@@ -35,12 +35,12 @@ const UNFINISHED_MAX: usize = 100_000;
 /// How many sessions are removed at the same time.
 const REMOVALS_AT_ONCE: usize = 8;
 
-/// What a run of the reaper did.
+/// The result of a run of the reaper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReaperReport {
-    /// Sessions of uploads that were never finished, which are gone with their bytes.
+    /// Sessions of unfinished uploads, which were deleted with their bytes.
     pub unfinished: u64,
-    /// Sessions of uploads that were finished or cancelled, which are gone.
+    /// Sessions of finished or cancelled uploads, which were deleted.
     pub ended: u64,
     /// Sessions and tails that could not be removed. The next run tries again.
     pub failed: u64,
@@ -56,11 +56,11 @@ enum ReapOutcome {
     Stays(Option<ListedVersion>),
 }
 
-/// What is to be done about a key.
+/// The task for a key.
 enum ReapTask {
-    /// Its upload is past use: it goes.
+    /// Its upload has expired: it is deleted.
     Reap(UploadKey),
-    /// It goes if it is the session of a finished upload.
+    /// It is deleted if it is the session of a finished upload.
     ReapClosed(Key, Option<ListedVersion>),
 }
 
@@ -184,7 +184,7 @@ impl Core {
         let age = session.age();
         let UploadSession { repository, state } = session.value;
         let (leftover, outcome, is_given_up) = match state {
-            // Its link may still be in flight, and a sweep must see until then that it names
+            // Its link may still be in flight, and a sweep must see until then that it references
             // bytes.
             SessionState::Closed(_) if age <= CLOSED_USE_MAX => return Ok(ReapOutcome::Nothing),
             SessionState::Open(open) => (open.into_abandoned(), ReapOutcome::Unfinished, false),
@@ -204,7 +204,7 @@ impl Core {
             }
         }
         leftover.discard(self).await?;
-        // No request writes this one any more, and no upload begins anew under its id before it is gone.
+        // No request writes this one any more, and no new upload uses its id before it is deleted.
         self.store.delete(key, None).await?;
         Ok(outcome)
     }

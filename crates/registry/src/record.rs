@@ -24,7 +24,7 @@ impl Nonce {
     }
 }
 
-/// A record with what a conditional write and a judgement of its age need.
+/// A record with its version and age.
 #[derive(Clone, Debug)]
 pub(crate) struct VersionedRecord<T> {
     pub(crate) value: T,
@@ -42,7 +42,7 @@ impl<T> VersionedRecord<T> {
 
 /// Something that is stored as a record.
 pub(crate) trait StoredRecord: Sized {
-    /// Reads the stored bytes; `Err` says what is wrong with them.
+    /// Decodes the stored bytes; `Err` describes the damage.
     fn decode(bytes: &Bytes) -> Result<Self, String>;
 
     /// The bytes to store, with a new nonce.
@@ -147,7 +147,7 @@ impl Link {
     }
 }
 
-/// What a tag points to.
+/// The target of a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TagTarget {
@@ -164,7 +164,7 @@ pub(crate) struct ReferrerEntry {
     pub(crate) descriptor: Descriptor,
 }
 
-/// A record that says nothing but that it is there.
+/// A record without content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PresenceMark {}
 
@@ -180,7 +180,7 @@ pub(crate) struct ManifestRecord {
     pub(crate) bytes: Bytes,
 }
 
-/// What is known of a manifest without parsing it.
+/// The fields of a manifest's record, without parsing the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ManifestHeader {

@@ -10,6 +10,7 @@ use jreg_oci::Digest;
 use jreg_storage::{ETag, Key, ListRequest, Listed};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::SemaphorePermit;
 
 use crate::core::Core;
 use crate::keys;
@@ -122,11 +123,12 @@ impl Repository {
         let mut room = PageRoom { entries: examined_max, bytes: REFERRERS_PAGE_BYTES_MAX };
         let mut request =
             ListRequest { start_after, limit: examined_max, ..ListRequest::below(prefix) };
+        let mut reading = None;
         for _ in 0..list_requests_max(examined_max) {
             let listing = self.core.store.list(&request).await?;
             let fitting = room.take(&listing.entries);
             let entries = listing.entries.get(..fitting).unwrap_or_default();
-            let read = self.core.referrer_entries(entries).await?;
+            let read = self.core.referrer_entries(entries, &mut reading).await?;
             for (index, (listed, entry)) in entries.iter().zip(read).enumerate() {
                 found.next = keys::last(&listed.key).map(str::to_owned);
                 // One that is gone by now was deleted while we read.
@@ -153,9 +155,19 @@ impl Repository {
 }
 
 impl Core {
-    /// The entries that were just listed, in their order; nothing for one that is gone by now.
-    async fn referrer_entries(&self, listed: &[Listed]) -> Result<Vec<Option<Referrer>>> {
+    /// The entries that were just listed, in their order; nothing for one that is gone by now. Those
+    /// that must be read take a permit, which the caller has for as long as it has them.
+    async fn referrer_entries<'a>(
+        &'a self,
+        listed: &[Listed],
+        reading: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Vec<Option<Referrer>>> {
         let mut entries = self.referrers.find(listed);
+        if reading.is_none() && entries.iter().any(Option::is_none) {
+            *reading = Some(self.referrer_reads.acquire().await.map_err(|_| Error::Stopped)?);
+            // Another request may have read them while this one waited.
+            entries = self.referrers.find(listed);
+        }
         let is_unknown = |index: &usize| entries[*index].is_none();
         let unknown: Vec<_> = (0..listed.len()).filter(is_unknown).collect();
         let keys: Vec<Key> = unknown.iter().map(|index| listed[*index].key.clone()).collect();

@@ -1,9 +1,8 @@
 //! [`ReferrerCache`]: entries of lists of referrers that were read before.
 //!
-//! Which entries a list has is always read from the store. Only an entry that its listing shows as it was
-//! when it was read is not read again: so a cached one is not stale, whichever instance wrote, unless
-//! other bytes of the same length are given the same time in a folder by hand. What an entry says follows
-//! from its digest, so that is for those who repair files by hand.
+//! Which entries a list has is always read from the store. A cached entry is used only if its
+//! listing shows the version that was read. So it is not stale, whichever instance wrote, unless a
+//! file is changed by hand to other bytes of the same length with the same time.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +20,7 @@ const SHARE: u64 = 8;
 const ENTRY_BYTES: u64 = 256;
 const ENTRIES_ESTIMATE: usize = 256;
 
-/// What a listing tells of the version of an object.
+/// The version of an object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct EntryVersion {
     size_bytes: u64,
@@ -40,7 +39,7 @@ impl EntryVersion {
 struct ReferrerWeighter;
 
 impl Weighter<Key, (EntryVersion, Referrer)> for ReferrerWeighter {
-    /// A referrer keeps the whole record, of which its text is a part.
+    /// A referrer owns the whole record, of which its text is a part.
     fn weight(&self, key: &Key, (version, _): &(EntryVersion, Referrer)) -> u64 {
         ENTRY_BYTES + key.as_str().len() as u64 + version.size_bytes
     }
@@ -62,7 +61,7 @@ impl ReferrerCache {
         Self { entries: (bytes > 0).then(entries) }
     }
 
-    /// What is known of the entries that a listing shows, in their order.
+    /// The cached entries of a listing, in its order.
     pub(crate) fn find(&self, listed: &[Listed]) -> Vec<Option<Referrer>> {
         let find = |entries: &mut CachedReferrers, listed: &Listed| {
             let (version, referrer) = entries.get(&listed.key)?;
@@ -72,7 +71,7 @@ impl ReferrerCache {
             .unwrap_or_else(|| vec![None; listed.len()])
     }
 
-    /// Keeps what was read, in this version, after it was listed.
+    /// Caches an entry that was read, in its listed version.
     pub(crate) fn keep(&self, listed: &Listed, etag: &ETag, referrer: &Referrer) {
         if listed.etag.as_ref().is_some_and(|listed| listed != etag) {
             return;
@@ -83,7 +82,7 @@ impl ReferrerCache {
     }
 
     fn with<T>(&self, use_them: impl FnOnce(&mut CachedReferrers) -> T) -> Option<T> {
-        // They are whole between any two of their own calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every call leaves them consistent.
         let entries = self.entries.as_ref()?;
         Some(use_them(&mut entries.lock().unwrap_or_else(PoisonError::into_inner)))
     }

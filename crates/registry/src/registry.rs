@@ -17,7 +17,7 @@ use crate::{PageRequest, RegistryOptions, Result, ResultPage};
 /// The version of the store's format that this code reads and writes (docs/format.md).
 pub const FORMAT_VERSION: u32 = 1;
 
-/// How many names in the top of a new store are looked at, and how many an error repeats.
+/// How many top-level names of a new store are checked, and how many an error lists.
 const NAMES_LISTED: usize = 100;
 const NAMES_SHOWN: usize = 5;
 /// How long a request may wait for a disk before the registry is not ready.
@@ -39,7 +39,7 @@ pub struct Repository {
     pub(crate) name: RepositoryName,
 }
 
-/// What a registry uses of its limits, and what its cache is worth.
+/// The registry's use of its limits, and the statistics of its cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryUsage {
     /// Uploads that may still begin to send.
@@ -74,13 +74,13 @@ pub enum OpenError {
     /// The store was written in a format that this version does not know.
     #[error("the store has format version {found}, this jreg knows {known}")]
     Format {
-        /// The version that `jreg.json` names.
+        /// The version in `jreg.json`.
         found: u32,
         /// What this version writes.
         known: u32,
     },
     /// The mark of a registry's store is not what any version wrote.
-    #[error("jreg.json is damaged: {found:?} names no format version")]
+    #[error("jreg.json is damaged: {found:?} has no format version")]
     Damaged {
         /// How it begins.
         found: String,
@@ -159,7 +159,7 @@ impl Registry {
     }
 
     /// Checks that the store responds, that no request hangs in it, and that it takes writes from a
-    /// clock like ours: one request. A full disk is no reason: pulls go on.
+    /// clock like ours: one request. A full disk is no reason: pulls continue.
     ///
     /// # Errors
     ///
@@ -201,7 +201,7 @@ impl Registry {
         &self.core.options
     }
 
-    /// What it uses now, and how its cache has done since it was opened.
+    /// Its current usage, and the statistics of its cache since it was opened.
     pub fn usage(&self) -> RegistryUsage {
         let (cache_hits, cache_misses) = self.core.cache.hit_counts();
         RegistryUsage {
@@ -226,7 +226,7 @@ pub(crate) fn format_marker() -> Bytes {
     serde_json::to_vec(&marker).expect("a number is JSON").into()
 }
 
-/// The format version that a mark names.
+/// The format version in a mark.
 pub(crate) fn marked_format(marker: &[u8]) -> Option<u32> {
     serde_json::from_slice(marker).ok().map(|FormatMarker { format }| format)
 }
@@ -303,13 +303,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_format_and_a_damaged_marker_are_told_apart() {
+    async fn another_format_and_a_damaged_marker_are_distinguished() {
         assert_eq!(
             open(r#"{"format":7}"#).await,
             "the store has format version 7, this jreg knows 1"
         );
         for marker in ["", "{}", "not JSON"] {
-            let expected = format!("jreg.json is damaged: {marker:?} names no format version");
+            let expected = format!("jreg.json is damaged: {marker:?} has no format version");
             assert_eq!(open(marker).await, expected);
         }
     }

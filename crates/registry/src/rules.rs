@@ -1,72 +1,72 @@
-//! The safety rules by name, so that tests can break one at a time and see that something notices.
+//! The safety rules by name, so that tests can break one at a time and expect a violation.
 //!
-//! In production every rule is kept: there is nothing to switch, and the check costs nothing.
+//! In production every rule is in force: the check is compiled out.
 
-/// A rule of writing or of collecting, without which something acknowledged can be lost.
+/// A rule of writing or of GC, without which acknowledged content can be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// W1: an old record is touched before anything relies on it.
+    /// W1: an old record is touched before a write relies on it.
     Touch,
     /// W1 holds for a link that a mount or a commit finds at its destination, too.
     TouchDestination,
     /// W2: a referencing write is sent within its window.
     Window,
-    /// W2 holds when the request leaves, however long its writer slept before.
+    /// W2 is checked again when the request is sent, however long the machine slept before.
     WindowAtSend,
-    /// The window opens before what is relied on is read, or stored.
+    /// The window opens before the record or bytes relied on are read, or stored.
     WindowFirst,
-    /// A push of a manifest that is there writes a new version, unless another push has since.
+    /// A push of an existing manifest writes a new version, unless another push has since.
     Rewrite,
     /// A manifest keeps its media type until it is deleted. This and [`EveryReading`] each catch what
     /// the other would.
     ///
     /// [`EveryReading`]: Self::EveryReading
     KeepType,
-    /// What a manifest refers to does not depend on its media type.
+    /// The references of a manifest do not depend on its media type.
     EveryReading,
-    /// W1 holds for the manifests that an index names, too.
+    /// W1 holds for the manifests that an index references, too.
     TouchChildren,
     /// A session is swapped to `closed` before its bytes are linked.
     CloseFirst,
-    /// A session is swapped to `cancelled` before its bytes are removed.
+    /// A session is swapped to `cancelled` before its bytes are deleted.
     CancelFirst,
     /// A closed session writes its link only for a while.
     ReplayWindow,
-    /// What is younger than the grace is left alone.
+    /// GC ignores records younger than the grace.
     Grace,
-    /// How old something is counts from the beginning of the run, however long that takes.
+    /// Ages are relative to T0, the beginning of the run, however long the run takes.
     AgeAtStart,
-    /// A record is removed on the version that was judged.
+    /// A record is deleted on the version that was judged.
     OnVersion,
-    /// Bytes go only when every link that named them is gone; that is looked at twice, either of
-    /// which would mostly do.
+    /// Bytes go only when every link that named them no longer exists; that is looked at twice,
+    /// either of which would mostly do.
     EveryLink,
     /// Bytes stay for a while after their last link, for readers of that link.
     BytesWait,
-    /// Every manifest that is listed keeps what it names, those to be removed included.
+    /// Every listed manifest keeps its references, those to be deleted included.
     OneStep,
-    /// A subject that is there keeps its referrers.
+    /// An existing subject keeps its referrers.
     SubjectKeeps,
-    /// Orphan bytes are removed only if an earlier sweep found them so.
+    /// Orphaned bytes are deleted only if an earlier sweep found them orphaned.
     SweepTwice,
-    /// Sessions name bytes, too.
+    /// Sessions reference bytes, too.
     SweepSessions,
-    /// A link that went while a sweep looked at the links may have been copied to where the sweep
-    /// had looked before.
+    /// A link that was deleted while a sweep listed the links may have been copied to a part that
+    /// the sweep had already listed.
     SweepAgain,
-    /// Links that a repair has quarantined keep the bytes that they name.
+    /// Links that a repair has quarantined keep their bytes.
     QuarantineKeeps,
     /// Deduplication touches the link whose location another link takes.
     DeduplicateTouches,
-    /// Deduplication hashes the bytes at a location before it makes a link name them.
+    /// Deduplication hashes the bytes at a location before a link references them.
     DeduplicateHashes,
-    /// A commit that does not link its own bytes first looks whether the others are complete.
+    /// A commit that does not link its own bytes first checks that the others are complete.
     CheckBytes,
-    /// The bytes of an upload are kept until a link names them or others.
+    /// The bytes of an upload are kept until a link references them or others.
     KeepOwnBytes,
 }
 
-/// Which rules are kept.
+/// Which rules are in force.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rules {
     #[cfg(feature = "broken-rules")]
@@ -79,13 +79,13 @@ impl Rules {
         Self { broken: Some(rule) }
     }
 
-    /// Whether a rule is kept.
+    /// Whether a rule is in force.
     #[cfg(feature = "broken-rules")]
     pub(crate) fn keep(self, rule: Rule) -> bool {
         self.broken != Some(rule)
     }
 
-    /// Whether a rule is kept: it is.
+    /// Whether a rule is in force: it is.
     #[cfg(not(feature = "broken-rules"))]
     #[inline]
     pub(crate) fn keep(self, _rule: Rule) -> bool {

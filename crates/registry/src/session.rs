@@ -9,15 +9,15 @@
 //!                            DELETE, expiry, digest wrong
 //! ```
 //!
-//! - Every change is a compare-and-swap on the version that was read, so two requests on one
-//!   upload never both go on.
+//! - Every change is a compare-and-swap on the version that was read, so two requests on one upload
+//!   never both continue.
 //! - `closed` is written *before* the bytes are made visible and linked, `cancelled` before any
 //!   byte is removed. So the bytes of a `closed` session are never removed, and a request that
 //!   finds it `closed` may finish the work.
-//! - What a `closed` session names, others may have linked: only an upload without a session ever
-//!   takes its bytes back.
-//! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a
-//!   collector may have removed link and bytes since.
+//! - What a `closed` session references, others may have linked: only an upload without a session
+//!   ever takes its bytes back.
+//! - A `closed` session may write its link only within [`REPLAY_MAX`] of closing: later, a GC run
+//!   may have removed link and bytes since.
 
 use std::time::Duration;
 
@@ -49,18 +49,18 @@ pub(crate) enum SessionState {
     Open(OpenUpload),
     /// Its digest was right; its blob is there or about to be.
     Closed(ClosedUpload),
-    /// It was given up, and its bytes are gone or about to be.
+    /// It was cancelled, and its bytes are being deleted.
     Cancelled(AbandonedBytes),
 }
 
-/// The bytes of an upload that was given up: what is to be removed, again if need be, until the
-/// record goes.
+/// The bytes of an upload that was abandoned: to be deleted, with retries, until the record is
+/// deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AbandonedBytes {
     /// Parts that never became an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
-    /// Objects that no link ever named.
+    /// Objects that no link ever referenced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) objects: Vec<Key>,
 }
@@ -90,18 +90,18 @@ impl AbandonedBytes {
 }
 
 impl Core {
-    /// Removes an object that no record has ever named. If this fails, it is left to the sweep.
+    /// Deletes an object that no record has ever referenced. If this fails, the sweep deletes it.
     pub(crate) async fn discard_orphan(&self, orphan: Option<Location>) {
         let objects = orphan.into_iter().map(|orphan| orphan.key).collect();
         AbandonedBytes::new(None, objects).discard(self).await.ok();
     }
 
-    /// Puts the parts of an upload together. `false`: there is nothing left to complete, as it has
-    /// been done, or the parts are gone.
+    /// Completes the multipart upload of a session. `false`: it was completed before, or the parts
+    /// no longer exist.
     pub(crate) async fn complete_parts(&self, parts: &Multipart) -> Result<bool> {
         match self.store.complete_multipart(parts).await {
             Ok(()) => Ok(true),
-            Err(error) if is_gone_or_done(error.kind()) => Ok(false),
+            Err(error) if is_absent_or_done(error.kind()) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -136,10 +136,10 @@ pub(crate) struct OpenUpload {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClosedUpload {
     pub(crate) digest: Digest,
-    /// Where the blob's bytes are, or will be once the parts are put together.
+    /// Where the blob's bytes are, or will be once the parts are completed.
     #[serde(flatten)]
     pub(crate) location: Location,
-    /// The parts that are to be put together at `location`.
+    /// The parts that are to be completed at `location`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multipart: Option<Multipart>,
     /// The upload's own bytes, if a copy of them at `location` was linked instead.
@@ -155,7 +155,7 @@ impl ClosedUpload {
 }
 
 impl UploadSession {
-    /// The key of every object that it names.
+    /// The key of every object that it references.
     pub(crate) fn object_keys(&self) -> Vec<Key> {
         match &self.state {
             SessionState::Open(open) => open.clone().into_abandoned().object_keys(),
@@ -180,21 +180,21 @@ impl JsonRecord for UploadSession {
 }
 
 impl OpenUpload {
-    /// Its bytes, if it is given up.
+    /// Its bytes, if it is abandoned.
     pub(crate) fn into_abandoned(self) -> AbandonedBytes {
         let objects = self.tail.into_iter().map(|tail| tail.key).collect();
         AbandonedBytes::new(self.multipart, objects)
     }
 
-    /// Whether what is stored can be closed with such a digest as it is: no bytes must still
-    /// become a part, and they were hashed that way.
+    /// Whether the stored bytes can be closed with such a digest without reading them: none must
+    /// still become a part, and they were hashed with that algorithm.
     pub(crate) fn is_whole_for(&self, digest: &Digest) -> bool {
         let has_loose_tail = self.multipart.is_some() && self.tail.is_some();
         !has_loose_tail && self.hash.algorithm == digest.algorithm()
     }
 }
 
-fn is_gone_or_done(kind: ErrorKind) -> bool {
+fn is_absent_or_done(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
 }
 

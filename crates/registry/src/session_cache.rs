@@ -1,9 +1,8 @@
 //! [`SessionCache`]: the sessions that this process wrote last.
 //!
 //! docker, podman and crane send the bytes in one request and close the upload in the next, mostly
-//! through the same instance: that spares the closing request the reading of what this one wrote.
-//! It is only ever a guess at the version to swap, so one that is out of date costs a failed swap
-//! and nothing else.
+//! through the same instance: that saves the closing request the read of the session. It is only a
+//! guess at the version to swap, so an outdated one costs a failed swap.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -31,13 +30,13 @@ impl SessionCache {
         self.with(|sessions| sessions.insert(id.clone(), (session, etag)));
     }
 
-    /// Whoever takes it tries it once.
+    /// It is removed, so that it is tried once.
     pub(crate) fn take(&self, id: &UploadId) -> Option<(UploadSession, ETag)> {
         self.with(|sessions| sessions.remove(id)).map(|(_, kept)| kept)
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&mut Lru<UploadId, (UploadSession, ETag)>) -> T) -> T {
-        // It is whole between any two of its own calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every change leaves it consistent.
         use_it(&mut self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,9 +1,9 @@
 //! [`Suspects`]: locations whose bytes this process has seen to be missing, short or wrong.
 //!
 //! Nothing is written about them: a read never changes the store. The memory is bounded and only
-//! decides what is looked at again before a request relies on a location. A missing object may come
-//! back (a restored or replicated bucket), so a location is looked at again before it is refused;
-//! bytes with a wrong digest stay refused, as no cheap request tells whether they changed.
+//! decides what is re-read before a request relies on a location. A missing object may come back (a
+//! restored or replicated bucket), so a location is re-read before it is refused; bytes with a
+//! wrong digest stay refused, as no cheap request tells whether they changed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::rules::Rule;
 /// How many locations are remembered: some 200 bytes each.
 const SUSPECTS_MAX: usize = 4096;
 
-/// What was seen of the bytes at a location.
+/// Observed damage of the bytes at a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suspicion {
     /// The object was absent, or had another size than its link says.
@@ -29,7 +29,7 @@ pub(crate) enum Suspicion {
     Wrong,
 }
 
-/// Locations that must be looked at before a request relies on them.
+/// Locations that must be checked before a request relies on them.
 pub(crate) struct Suspects {
     known: Mutex<Lru<Key, Suspicion>>,
     /// How many are known: nearly always none, which then costs no lock.
@@ -43,7 +43,7 @@ impl Suspects {
 
     pub(crate) fn add(&self, key: &Key, suspicion: Suspicion) {
         let mut known = self.known();
-        // A HEAD cannot tell that wrong bytes became right.
+        // A HEAD cannot detect that wrong bytes were repaired.
         if known.get(key) != Some(&Suspicion::Wrong) {
             known.insert(key.clone(), suspicion);
         }
@@ -67,7 +67,7 @@ impl Suspects {
     }
 
     fn known(&self) -> MutexGuard<'_, Lru<Key, Suspicion>> {
-        // It is whole between any two of its own calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every change leaves it consistent.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,14 +15,14 @@ use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, Resul
 /// How many hints are read at a time when the tags of a manifest are removed.
 const HINTS_PER_PAGE: usize = 1000;
 
-/// What is to become of a tag.
+/// A change of a tag.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TagChange<'a> {
     /// It points there; to be sent within the window.
     Set(WriteWindow, &'a TagTarget),
-    /// It is gone.
+    /// Delete it.
     Remove,
-    /// It is gone if it still points there.
+    /// Delete it if it still points there.
     RemoveFrom(&'a Digest),
 }
 
@@ -50,10 +50,9 @@ impl Repository {
         Ok(page)
     }
 
-    /// Changes a tag on the version just read, again until it succeeds: the last to be
-    /// acknowledged wins, and a delayed retry of an old write can never revert a newer one.
-    /// `known` is the version to try first, if it was read already. `false`: there was nothing to
-    /// remove.
+    /// Changes a tag on the version just read, again until it succeeds: the last to be acknowledged
+    /// wins, and a delayed retry of an old write can never revert a newer one. `known` is the
+    /// version to try first, if it was read already. `false`: there was no tag to delete.
     pub(crate) async fn change_tag(
         &self,
         tag: &Tag,
@@ -78,7 +77,7 @@ impl Repository {
                 (TagChange::Set(window, target), seen) => {
                     core.check_window(window)?;
                     if attempts.is_retry() {
-                        // The tag is not what it was when its hint was passed over.
+                        // The tag has changed since its hint was skipped.
                         let hint = keys::tag_hint(&self.name, &target.digest, tag);
                         core.ensure_record(window, &hint, &PresenceMark {}).await?;
                     }

@@ -30,8 +30,8 @@ impl Repository {
         UploadId::new(self.core.clock.now(), algorithm)
     }
 
-    /// How far an upload is (end-13). One that was finished is known for 80 minutes; after that, its id
-    /// may begin an upload anew, and counts as one that has nothing yet.
+    /// How far an upload is (end-13). A finished one is known for 80 minutes; after that, its id
+    /// counts as a new, empty upload.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Repository {
         match body.meet_session(&self.core, session, writer).await? {
             EarlyBody::Stored(orphan) => {
                 self.core.discard_orphan(Some(orphan)).await;
-                // The request that began it did so long ago that the session is gone.
+                // It was begun so long ago that the session was deleted.
                 Err(unknown(id))
             }
             EarlyBody::Begins(mut writer, body) => append(&mut writer, *body).await,
@@ -120,7 +120,7 @@ impl Repository {
         }
     }
 
-    /// Whether to take a chunk in before its session is looked up ([`UploadBody`]).
+    /// Whether to receive a chunk before its session is looked up ([`UploadBody`]).
     pub(crate) fn can_take_early(&self, range: Option<ContentRange>) -> bool {
         self.core.store.capabilities().parts.uniform && check_offset(range, 0).is_ok()
     }
@@ -230,7 +230,7 @@ async fn append(writer: &mut UploadWriter, mut body: UploadBody) -> Result<Uploa
     keep(writer, appended).await
 }
 
-/// Records what was taken in, also if the client broke off.
+/// Records the received bytes, also if the client disconnected.
 async fn keep(writer: &mut UploadWriter, appended: Result<()>) -> Result<UploadProgress> {
     let is_kept = matches!(appended, Ok(()) | Err(Error::Body(_) | Error::SizeMismatch { .. }));
     let (kept, appended) = match is_kept {

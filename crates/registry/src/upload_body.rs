@@ -1,8 +1,9 @@
-//! [`UploadBody`]: a request's body on its way to an upload: body first, session afterwards.
+//! [`UploadBody`]: a request's body in flight to an upload: body first, session afterwards.
 //!
 //! Where a tail is an object of its own, a first chunk is mostly the whole blob. So its first part
-//! is taken in, and stored if no more follows, before the session is looked up. If the upload has
-//! begun already, that object is an orphan: its bytes are appended to the session, and it goes.
+//! is received, and stored if no more follows, before the session is looked up. If the upload has
+//! begun already, that object is an orphan: its bytes are appended to the session, and it is
+//! deleted.
 
 use crate::Result;
 use crate::body::IncomingBody;
@@ -12,7 +13,7 @@ use crate::session::UploadSession;
 use crate::writer::UploadWriter;
 use crate::{Error, UploadChunk};
 
-/// A request's body on its way to an upload.
+/// A request's body in flight to an upload.
 pub(crate) struct UploadBody {
     incoming: IncomingBody,
     /// Its first bytes, which were stored before the session was looked up.
@@ -21,9 +22,9 @@ pub(crate) struct UploadBody {
     broke_off: Option<Error>,
 }
 
-/// What a body goes on with whose first part was taken in before the session was looked up.
+/// The state of a body whose first part was received before the session was looked up.
 pub(crate) enum EarlyBody {
-    /// The upload has no session, and the body is stored at a location that no record names.
+    /// The upload has no session, and the body is stored at a location that no record references.
     Stored(Location),
     /// The upload has no session, and the writer has what came so far.
     Begins(Box<UploadWriter>, Box<UploadBody>),
@@ -66,12 +67,12 @@ impl UploadBody {
         self.broke_off.take().map_or(Ok(()), Err)
     }
 
-    /// Notes where all that came is stored, though no record names it.
+    /// Records where the received bytes are stored, though no session references them.
     pub(crate) fn set_orphan(&mut self, orphan: Location) {
         self.orphan = Some(orphan);
     }
 
-    /// Looks at the session that was found once the writer had the first part.
+    /// Checks the session that was found once the writer had the first part.
     ///
     /// # Errors
     ///
@@ -102,7 +103,7 @@ impl UploadBody {
         }
     }
 
-    /// Appends all of it: what was stored before the session was found, then what follows.
+    /// Appends all of it: the bytes stored before the session was found, then the rest.
     ///
     /// # Errors
     ///
@@ -115,7 +116,7 @@ impl UploadBody {
         writer.feed(&mut self.incoming).await
     }
 
-    /// Removes what was stored before the session was found.
+    /// Deletes the object stored before the session was found.
     pub(crate) async fn discard_orphan(&mut self, core: &Core) {
         core.discard_orphan(self.orphan.take()).await;
     }

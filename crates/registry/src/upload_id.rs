@@ -22,7 +22,7 @@ pub struct UploadId {
 
 /// Why a string is not an upload id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{id:?} is not the id of an upload: it must be one that this registry gave out")]
+#[error("{id:?} is not the id of an upload: it must be one that this registry issued")]
 pub struct InvalidUploadId {
     id: String,
 }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_goes_on_until_its_age_limit() {
+    fn an_upload_continues_until_its_age_limit() {
         let begun = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let id = UploadId::new(begun, None);
         let limit = Duration::from_secs(100);

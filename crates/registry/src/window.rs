@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use jreg_storage::{Clock, SendWindow};
 
-/// Age from which on a record is touched before anything is made to depend on it: the format's
-/// constant T. A collector leaves alone what is younger than its grace, which is at least twice
-/// this.
+/// Age from which on a record is touched before a write depends on it: the format's constant T. GC
+/// ignores records younger than its grace, which is at least twice this.
 pub(crate) const TOUCH_AGE: Duration = Duration::from_secs(3600);
 
 /// How long after its first read a referencing write may still be handed to the store, which
@@ -27,7 +26,7 @@ pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20 * 60);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriteWindow {
     opened: Duration,
-    /// The same by a clock that goes on while the machine sleeps.
+    /// The same by a clock that continues while the machine sleeps.
     opened_at: SystemTime,
 }
 

@@ -1,11 +1,11 @@
-//! [`UploadWriter`]: the bytes of one request on their way into the store.
+//! [`UploadWriter`]: the bytes of one request in flight into the store.
 //!
-//! Frames of the body are hashed as they arrive and collected to parts ([`PartPipeline`]), which
-//! are stored a few at a time while the next one fills. What was stored becomes part of the upload
-//! with the next session record ([`SessionRecord`]). A writer that breaks off, or that another
-//! request superseded, leaves the session as the last record says.
+//! Frames of the body are hashed as they arrive and gathered into parts ([`PartPipeline`]), which
+//! are stored a few at a time while the next one fills. Stored bytes become part of the upload with
+//! the next session record ([`SessionRecord`]). A writer that is interrupted, or that another
+//! request superseded, leaves the session as last recorded.
 //!
-//! A sweep removes objects that no record names. So the record that names one, a session or a
+//! A sweep removes objects that no record references. So the record that names one, a session or a
 //! link, is sent within the window that opened before the object was stored, or not at all.
 
 mod closing;
@@ -39,9 +39,9 @@ const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
 /// first attempt stored.
 const NEW_KEY: PutMode = PutMode::Overwrite;
 
-/// Where a part may be of any size, a first request with no more than this is not made one: a blob
-/// so small is a file of its own sooner than a file that is collected and then given its name. It is
-/// what a folder's log takes, so that it goes there with its session.
+/// Where a part may be of any size, a first request with no more than this does not become a part:
+/// so small a blob is written faster as a file of its own. It fits the folder store's write-ahead
+/// log, together with its session.
 const SMALL_BYTES: usize = 128 * 1024;
 
 /// For a blob of known length, parts are made so large that this many suffice.
@@ -62,7 +62,7 @@ pub(crate) enum WritePurpose {
     Last,
 }
 
-/// One request's bytes on their way into the store.
+/// One request's bytes in flight into the store.
 #[derive(Debug)]
 pub(crate) struct UploadWriter {
     core: Arc<Core>,
@@ -96,7 +96,7 @@ impl UploadWriter {
         }
     }
 
-    /// A writer that goes on where a session stands. `open` is what is recorded at `etag`.
+    /// A writer that continues where a session stands. `open` is what is recorded at `etag`.
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ impl UploadWriter {
         Ok(())
     }
 
-    /// Takes in what fits into the first part, and sends nothing. `false`: more follows.
+    /// Receives what fits into the first part, and stores nothing. `false`: more follows.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl UploadWriter {
         self.save_tail(self.new_key()).await
     }
 
-    /// Stores all that was taken in as an object that no record names, and frees its memory.
+    /// Stores the received bytes as an object that no record references, and frees its memory.
     ///
     /// # Errors
     ///
@@ -230,9 +230,9 @@ impl UploadWriter {
         self.put_object(self.new_key()).await
     }
 
-    /// Appends what another writer has stored; `left` more bytes are known to follow. It is read
-    /// back rather than handed over, so that the tail that goes before it, and what follows in
-    /// the same part, have room in the budget.
+    /// Appends the bytes that another writer has stored; `left` more bytes are known to follow. It
+    /// is read back rather than handed over, so that the tail that goes before it, and what follows
+    /// in the same part, have room in the budget.
     ///
     /// # Errors
     ///
@@ -295,14 +295,15 @@ impl UploadWriter {
     async fn load_tail(&mut self) -> Result<()> {
         let Some(tail) = self.pipeline.take_tail() else { return Ok(()) };
         if tail.size_bytes > self.record.part_bytes {
-            // Left by a closing PUT with another algorithm that broke off: nothing to append to.
+            // Left by a closing PUT with another algorithm that broke off: it cannot be appended
+            // to.
             return Err(self.record.unknown());
         }
         if !self.pipeline.memory.has_begun() {
             self.begin_part(tail.size_bytes).await?;
         }
         let range = ByteRange { start: 0, end: tail.size_bytes };
-        // It is gone if the upload was cancelled meanwhile.
+        // It is absent if the upload was cancelled meanwhile.
         let read = self.core.store.read(&tail.key, range).await;
         let mut bytes = read.map_err(|error| self.record.part_error(error.into()))?;
         while let Some(frame) = bytes.try_next().await? {
@@ -345,7 +346,7 @@ impl UploadWriter {
         self.save_parts().await
     }
 
-    /// Stores and records all that has come, so that any instance can go on from here.
+    /// Stores and records all that has come, so that any instance can continue from here.
     ///
     /// # Errors
     ///
@@ -393,8 +394,8 @@ impl UploadWriter {
         }
     }
 
-    /// Stores what is in memory as the tail, and records the session that names it. If another
-    /// request has changed that, the bytes are only stored, and this says where.
+    /// Stores the bytes in memory as the tail, and records the session that references it. If
+    /// another request has changed the session, the bytes are only stored, and this returns where.
     async fn save_tail(&mut self, key: Key) -> Result<Option<Location>> {
         self.land_all().await?;
         let part = self.pipeline.memory.take();
@@ -411,7 +412,7 @@ impl UploadWriter {
         }
     }
 
-    /// Stores what is in memory as an object, which the next record is to name.
+    /// Stores the bytes in memory as an object, which the next record will reference.
     async fn put_object(&mut self, key: Key) -> Result<Location> {
         let part = self.pipeline.memory.take();
         let size_bytes = part.bytes.len() as u64;
@@ -422,7 +423,7 @@ impl UploadWriter {
         Ok(Location { key, size_bytes })
     }
 
-    /// Spares a closing request that comes next the read of a session that is short.
+    /// Saves a closing request that follows the read of a short session.
     pub(crate) fn remember(&self) {
         if !self.has_parts() {
             self.record.remember();
@@ -447,6 +448,6 @@ fn part_bytes(core: &Core, length: Option<u64>) -> u64 {
         return configured;
     }
     let whole = wanted.next_multiple_of(PART_STEP_BYTES);
-    // If not even what is wanted fits the budget, the blob is refused.
+    // If not even this fits the budget, the blob is refused.
     whole.min(core.upload_bytes.bytes_max().max(wanted))
 }

@@ -1,8 +1,9 @@
-//! [`ReloadedFiles`]: files that are read again when they change. What is wrong never takes the place of
-//! what was right.
+//! [`ReloadedFiles`]: files that are reloaded when they change. Invalid content never replaces
+//! valid content.
 //!
-//! Usually it is one file. Files that are only right together, as a certificate and its key are, are
-//! read together.
+//! Files that must match, such as a certificate and its key, are loaded together.
+
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 use std::fmt;
 use std::io;
@@ -13,66 +14,54 @@ use std::time::SystemTime;
 
 use jreg_storage::error_chain;
 
-/// Makes a value of the files' texts, or says what is wrong with one.
+/// Parses the texts of the files.
 type ParseFiles<T> = Box<dyn Fn(&[String]) -> Result<T, FileFault> + Send + Sync>;
 
-/// Files, and what they say together.
+/// One or more files and the value parsed from them.
 pub struct ReloadedFiles<T> {
     paths: Vec<PathBuf>,
     bytes_max: usize,
     parse: ParseFiles<T>,
     current: RwLock<Arc<T>>,
-    /// How the files looked when they were last read, whether they were right or not.
-    seen: Mutex<Vec<Option<FileStamp>>>,
+    /// Stamps of the files at the last read, successful or not.
+    seen: Mutex<Vec<Option<ReloadStamp>>>,
     generation: AtomicU64,
 }
 
-/// What is wrong with one of several files.
+/// An error in one of several files.
 #[derive(Debug)]
 pub struct FileFault {
-    /// Its place among them.
+    /// Index of the file.
     pub file: usize,
-    /// What is wrong.
     pub why: String,
 }
 
-/// What changes with a file. Writing in place changes the time, replacing it the number.
+/// Changes with the file: writing in place changes the time, replacing it the inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileStamp {
+struct ReloadStamp {
     modified: SystemTime,
     bytes: u64,
     file: u64,
 }
 
-/// Why a file cannot be used.
+/// Why a file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
     #[error("cannot read {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It does not say what it should.
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The content is invalid.
     #[error("{}: {why}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Wrong { path: PathBuf, why: String },
 }
 
-/// What came of looking at a file.
+/// Result of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
-    /// None has changed.
+    /// No file has changed.
     Unchanged,
-    /// What they say now holds.
+    /// The new content is in use.
     Done,
-    /// What they said before still holds.
+    /// The previous content stays in use.
     Failed,
 }
 
@@ -83,7 +72,7 @@ impl<T: fmt::Debug> fmt::Debug for ReloadedFiles<T> {
 }
 
 impl<T> ReloadedFiles<T> {
-    /// Reads a file for the first time.
+    /// Loads a file.
     pub fn open(
         path: impl Into<PathBuf>,
         bytes_max: usize,
@@ -96,7 +85,7 @@ impl<T> ReloadedFiles<T> {
         Self::open_all(vec![path.into()], bytes_max, parse)
     }
 
-    /// Reads several files for the first time. `bytes_max` is for each of them.
+    /// Loads several files. `bytes_max` applies to each.
     pub fn open_all(
         paths: Vec<PathBuf>,
         bytes_max: usize,
@@ -114,20 +103,20 @@ impl<T> ReloadedFiles<T> {
         })
     }
 
-    /// What the files said when they were last right.
+    /// The last valid content.
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Counts the changes.
+    /// Number of successful reloads.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Looks at the files, and reads them if one looks different. Blocks as a disk does.
+    /// Reloads the files if one has changed. Blocks on disk I/O.
     pub fn reload(&self) -> ReloadOutcome {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before they are read: what changes meanwhile is seen the next time.
+        // Before the read, so that a concurrent change is seen next time.
         let stamps = stamps(&self.paths);
         if stamps == *seen {
             return ReloadOutcome::Unchanged;
@@ -152,14 +141,14 @@ impl<T> ReloadedFiles<T> {
     }
 }
 
-fn stamp(path: &Path) -> io::Result<FileStamp> {
+fn stamp(path: &Path) -> io::Result<ReloadStamp> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path)?;
     let modified = metadata.modified()?;
-    Ok(FileStamp { modified, bytes: metadata.len(), file: metadata.ino() })
+    Ok(ReloadStamp { modified, bytes: metadata.len(), file: metadata.ino() })
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Option<FileStamp>> {
+fn stamps(paths: &[PathBuf]) -> Vec<Option<ReloadStamp>> {
     paths.iter().map(|path| stamp(path).ok()).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A clock of the wall and a clock that never goes back.
+/// A wall clock and a monotonic clock.
 pub trait Clock: Debug + Send + Sync + 'static {
     /// The time of day.
     fn now(&self) -> SystemTime;

@@ -1,14 +1,14 @@
 //! [`CoalescedStore`]: concurrent reads of one record share a few requests.
 //!
-//! A reader must see every write that was acknowledged before it came, so it may not take the
-//! answer of a request that was sent before: the store may have answered that one already. What
-//! readers share is therefore always a request that is still to be sent. The first reader of a
-//! key sends its own at once. Readers that come while it is in flight gather, and one request is sent
-//! for all of them when that one ends, or earlier, when the first of them has waited long enough:
-//! a request that hangs does not delay later readers.
+//! A reader must see every write that was acknowledged before it started, so it may not share a
+//! request that was sent before: the store may have processed that one already. Readers therefore
+//! only share a request that is still to be sent. The first reader of a key sends its own at once.
+//! Readers that arrive while it is in flight gather, and one request is sent for all of them when
+//! that one ends, or earlier, when the first of them has waited long enough: a request that hangs
+//! does not delay later readers.
 //!
-//! Only [`Store::get`] is shared. Its place is around a store whose requests travel, above
-//! whatever repeats or observes them.
+//! Only [`Store::get`] is shared. It belongs around a store whose requests travel, above retries
+//! and observers.
 
 #![deny(clippy::missing_trait_methods)]
 
@@ -46,7 +46,7 @@ pub struct CoalescedStore {
 }
 
 impl CoalescedStore {
-    /// Shares reads of `inner`. Readers gather for `gather_max` at the most.
+    /// Shares reads of `inner`. Readers gather for `gather_max` at most.
     pub fn new(inner: Arc<dyn Store>, gather_max: Duration) -> Self {
         Self { inner, traffic: Arc::default(), gather_max }
     }

@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// A failed store operation: what kind of failure, on which key, and what lay under it. A clone
-/// is the same failure, told to several who waited for one answer.
+/// A failed store operation: its kind, key and source. A clone is the same failure, for several
+/// readers that shared one request.
 #[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -30,7 +30,7 @@ pub enum ErrorKind {
     OutOfRange,
     /// The object is larger than the operation can return.
     TooLarge,
-    /// The store asks for less haste (S3: SlowDown). Nothing was written; try again later.
+    /// The store throttles (S3: SlowDown). Nothing was written; retry later.
     Throttled,
     /// The store failed or could not be reached; a write may or may not have happened.
     Unavailable,

@@ -1,10 +1,10 @@
 //! [`forward_store!`](crate::forward_store): the methods of [`Store`](crate::Store) that a decorator
 //! passes on to the store below it.
 //!
-//! A decorator names each method that it forwards, so that `clippy::missing_trait_methods` still says
-//! which ones it has forgotten when the trait grows.
+//! A decorator lists each method that it forwards, so that `clippy::missing_trait_methods` still
+//! says which ones it has forgotten when the trait grows.
 
-/// Implements the named methods of [`Store`](crate::Store) by those of the store in a field.
+/// Implements the listed methods of [`Store`](crate::Store) by those of the store in a field.
 ///
 /// `forward_store! { inner: get, head }` passes calls on as they are.
 /// `forward_store! { inner through timed: get, head }` passes each call's name and future to a method

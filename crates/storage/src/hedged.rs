@@ -1,16 +1,16 @@
 //! [`HedgedStore`]: a slow small read is hedged: a second request is sent, and the first response counts.
 //!
-//! A bucket answers most reads soon, and a few of them much later for no reason that a second
-//! request would meet again. *Slow* is what takes half as long again as nineteen of twenty reads did
-//! lately; that much more, since at a bucket that is even, one of twenty is no outlier.
-//! Where the whole bucket is slow, a second request would only add to its load; so there is never
-//! more than one such request for every twenty reads.
+//! A bucket serves most reads soon, and a few of them much later for reasons that a second request
+//! would not meet. *Slow* means more than 1.5 times the recent 95th percentile; that much more,
+//! since at a bucket that is even, one of twenty is no outlier. Where the whole bucket is slow, a
+//! second request would only add to its load; so there is never more than one such request for
+//! every twenty reads.
 //!
 //! Both requests are sent after the reader came, so that either response shows every write that was
 //! acknowledged before. Writes, listings and streams are never hedged.
 //!
-//! Its place is around a store whose requests travel, above what observes them (which sees
-//! each) and below what shares them.
+//! It belongs around a store whose requests travel, above what observes them (which sees each) and
+//! below what shares them.
 
 #![deny(clippy::missing_trait_methods)]
 
@@ -30,7 +30,7 @@ const DELAY_MIN: Duration = Duration::from_millis(20);
 /// Every read is slow after this, and while too little is known of others.
 const DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// How many reads are remembered, and how many must be before they say what is slow.
+/// How many latencies are kept, and how many are needed before reads are hedged.
 const REMEMBERED_MAX: usize = 128;
 const REMEMBERED_MIN: usize = 32;
 
@@ -108,7 +108,7 @@ async fn race<'a, T>(
     }
 }
 
-/// Whether a response says what is at the key, that nothing is included.
+/// Whether a response is definite: the record, or its absence.
 fn says_it<T>(answer: &Result<T>) -> bool {
     match answer {
         Ok(_) => true,
@@ -158,7 +158,7 @@ impl HedgePace {
         }
     }
 
-    /// What nineteen of twenty reads took at the most.
+    /// The 95th percentile of the latencies.
     fn usual(&self) -> Duration {
         let mut all: Vec<_> = self.latest.iter().copied().collect();
         let index = all.len() * 19 / 20;

@@ -1,7 +1,7 @@
 //! Bytes under keys: one trait, one contract, several stores.
 //!
-//! [`Store`] is the whole interface. [`Key`] names an object, [`Error`] says what went wrong and
-//! [`Clock`] what time it is. This crate knows nothing of OCI.
+//! [`Store`] is the whole interface. [`Key`] names an object, [`Error`] is a failure and [`Clock`]
+//! the time. This crate knows nothing of OCI.
 //!
 //! - [`MemoryStore`] is the reference, [`FsStore`] the store in a folder, [`S3Store`] the one in a
 //!   bucket.
@@ -29,6 +29,7 @@ mod s3;
 mod send_window;
 mod single_writer;
 mod store;
+mod swap_retries;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tombstones;
@@ -58,4 +59,5 @@ pub use store::{
     Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, Stat, Store,
     StoreCapabilities, StoreFuture, StoreHealth, Written, put_in_sequence,
 };
+pub use swap_retries::SwapRetries;
 pub use tombstones::{TOMBSTONE_BYTES, TombstoneStore};

@@ -307,7 +307,7 @@ impl Store for MemoryStore {
             let folded = common_prefix(key.as_str(), prefix).filter(|_| request.delimiter);
             let name = folded.unwrap_or(key.as_str());
             from = match folded {
-                // '0' is the byte after '/': the first key beyond everything that was folded.
+                // '0' is the byte after '/': the first key beyond everything that was deduplicated.
                 Some(folded) => Bound::Included(format!("{}0", folded.trim_end_matches('/'))),
                 None => Bound::Excluded(name.to_owned()),
             };

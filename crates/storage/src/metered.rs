@@ -1,7 +1,7 @@
 //! [`MeteredStore`]: reports to an observer how long each call took and how it ended.
 //!
-//! Its place is right around the store that does the work, below retries and caches, so that
-//! every request to the store is counted once.
+//! It belongs right around the store that does the work, below retries and caches, so that every
+//! request to the store is counted once.
 
 #![deny(clippy::missing_trait_methods)]
 

@@ -1,6 +1,6 @@
 //! [`PacedStore`]: a store with a limited request rate.
 //!
-//! For work beside the requests of clients, which must not crowd them out. Its place is outermost,
+//! For work beside the requests of clients, which must not crowd them out. It belongs outermost,
 //! around the handle that such work uses: what clients use stays as fast as it is.
 
 #![deny(clippy::missing_trait_methods)]
@@ -49,7 +49,7 @@ impl PacedStore {
     async fn turn(&self) {
         let now = Instant::now();
         let at = {
-            // It is whole between any two of its own changes, so a panic elsewhere spoils nothing.
+            // A poisoned lock is fine: every change leaves it consistent.
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let earliest = now.checked_sub(BURST).unwrap_or(now);
             let at = next.map_or(now, |next| next.max(earliest));

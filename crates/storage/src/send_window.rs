@@ -1,10 +1,10 @@
 //! [`SendWindow`]: until when a write may leave for the store.
 //!
-//! A writer that relies on what it read looks at the clock before it writes. The machine may sleep
-//! between that look and the moment when the request is signed: the signature would carry the time
-//! after the sleep, and the store would take a write that is taken for dead. So a store whose
-//! requests travel looks at the clock once more, after the request is signed and before it is sent:
-//! a sleep after that look leaves a signature that has expired.
+//! A writer that relies on a record checks the clock before it writes. The machine may sleep
+//! between that check and the moment when the request is signed: the signature would carry the time
+//! after the sleep, and the store would take a write that is taken for dead. So a remote store
+//! checks the clock once more, after the request is signed and before it is sent: a sleep after
+//! that check leaves a signature that has expired.
 //!
 //! The window belongs to the task that writes, not to a call of the trait, so that whatever is put
 //! around a store passes it on.
@@ -22,7 +22,7 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub struct SendWindow {
     clock: Arc<dyn Clock>,
-    /// When it opened, by both clocks: only one goes on while the machine sleeps.
+    /// When it opened, by both clocks: only one continues while the machine sleeps.
     opened: Duration,
     opened_at: SystemTime,
     length: Duration,
@@ -53,7 +53,7 @@ impl SendWindow {
         WINDOW.scope(self, writes).await
     }
 
-    /// Looks whether the window of the running task, if it has one, is still open. To be called
+    /// Checks whether the window of the running task, if it has one, is still open. To be called
     /// between signing a request and sending it.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 //! [`SingleWriterStore`]: conditions kept in this process, for a store that does not keep them itself.
 //!
-//! A write under a condition becomes a look and then a write without one, under a lock. That is
-//! right only while no other process writes to the store, and while the store does nothing late:
-//! a write that it has sat on, and that was repeated meanwhile, may still revert a newer one.
+//! A conditional write becomes a read and then an unconditional write, under a lock. That is right
+//! only while no other process writes to the store, and while the store does nothing late: a
+//! delayed write that was retried meanwhile may still revert a newer one.
 //!
-//! Its place is right around the store.
+//! It belongs right around the store.
 
 #![deny(clippy::missing_trait_methods)]
 
@@ -62,7 +62,7 @@ impl<S: Store> SingleWriterStore<S> {
 
 #[async_trait]
 impl<S: Store> Store for SingleWriterStore<S> {
-    /// A delete of a version looks, and then removes whatever is there.
+    /// A delete of a version reads, and then deletes unconditionally.
     fn capabilities(&self) -> StoreCapabilities {
         StoreCapabilities { deletes_versions: true, ..self.inner.capabilities() }
     }

@@ -55,7 +55,7 @@ pub struct Record {
     pub etag: ETag,
     /// When this version was written, by the store's clock.
     pub last_modified: SystemTime,
-    /// When the store answered, by the same clock: `date - last_modified` is the record's age.
+    /// When the store responded, by the same clock: `date - last_modified` is the record's age.
     pub date: SystemTime,
 }
 
@@ -67,7 +67,7 @@ pub struct Stat {
     /// When it was written, by the store's clock. For a multipart object some stores give the
     /// time it was begun.
     pub last_modified: SystemTime,
-    /// When the store answered, by the same clock.
+    /// When the store responded, by the same clock.
     pub date: SystemTime,
 }
 
@@ -89,7 +89,7 @@ pub enum PutMode {
 pub struct Written {
     /// The version that now is.
     pub etag: ETag,
-    /// When the store answered, by its clock.
+    /// When the store responded, by its clock.
     pub date: SystemTime,
 }
 
@@ -203,7 +203,7 @@ pub struct ListPage {
     /// Where to continue, as the next request's `start_after`; `None` says that this page
     /// reached the end. A page that was cut is never shown as a last one.
     pub next: Option<String>,
-    /// When the store answered, by its clock.
+    /// When the store responded, by its clock.
     pub date: SystemTime,
 }
 
@@ -227,7 +227,7 @@ pub struct Put {
     pub mode: PutMode,
 }
 
-/// What a store wants of the parts of a multipart upload.
+/// A store's rules for the parts of a multipart upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartRules {
     /// How large to make a part when nothing else decides.
@@ -239,7 +239,7 @@ pub struct PartRules {
     pub parts_max: u64,
 }
 
-/// What a caller may rely on, and what it should prefer, at one store. Constant for its lifetime.
+/// The capabilities of a store. Constant for its lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreCapabilities {
     /// Sizes and number of the parts of a multipart upload.
@@ -256,8 +256,8 @@ pub struct StoreCapabilities {
     /// the next part or the completion does.
     pub fences_claims: bool,
     /// [`Store::delete`] of a version works on every key. If not, it is
-    /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and what is
-    /// to go is swapped for something that stands for nothing.
+    /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and a record
+    /// is swapped for a tombstone instead.
     pub deletes_versions: bool,
     /// How many keys a page should have when everything below a prefix is listed.
     pub list_page_keys: usize,
@@ -298,11 +298,11 @@ const LIST_PAGE_KEYS: usize = 1000;
 /// How a store is at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreHealth {
-    /// How far the store's clock was from this machine's when it last answered, as far as the
-    /// response tells. `None` if it never has, or if there is but one clock.
+    /// How far the store's clock was from this machine's at the last response, as far as that
+    /// tells. `None` if there was none, or if there is but one clock.
     pub clock_difference: Option<Duration>,
-    /// How long the oldest request that waits for the disk has waited: a read, or a write that is on
-    /// its way into the write-ahead log. `None` if none waits, or if the store has no disk.
+    /// How long the oldest request that waits for the disk has waited: a read, or a write that is
+    /// in flight into the write-ahead log. `None` if none waits, or if the store has no disk.
     pub longest_wait: Option<Duration>,
 }
 
@@ -441,8 +441,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// key too). Without: whatever is there, and an absent key is `Ok`.
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()>;
 
-    /// Removes several objects unconditionally, absent ones without complaint. On an error some
-    /// may be gone.
+    /// Removes several objects unconditionally, absent ones without complaint. On an error some may
+    /// no longer exist.
     async fn delete_many(&self, keys: &[Key]) -> Result<()>;
 
     /// Lists one page. A key that exists throughout the call is in it (if the limit admits it),
@@ -455,28 +455,28 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// [`ErrorKind::Refused`](crate::ErrorKind).
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart>;
 
-    /// Goes on with an upload after its recorded parts, as claim `writer`, and shuts out every
+    /// Continues with an upload after its recorded parts, as claim `writer`, and shuts out every
     /// smaller claim where the store can. Whatever lies beyond the recorded parts is discarded. An
-    /// upload that is gone, or holds fewer bytes than were recorded, is `NotFound`; a smaller
-    /// claim than one that has already written is `Precondition`. A shared store may leave both
-    /// to be found by the next part or the completion.
+    /// upload that no longer exists, or holds fewer bytes than were recorded, is `NotFound`; a
+    /// smaller claim than one that has already written is `Precondition`. A shared store may leave
+    /// both to be found by the next part or the completion.
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart>;
 
-    /// Stores the bytes of the object from `offset` on as one part. Parts of one upload may be
-    /// sent at the same time. The caller records what is returned, in order. A claim that a
-    /// larger one has superseded is `Precondition`, an upload that is gone `NotFound`, a part
-    /// beyond the store's number of parts `TooLarge`.
+    /// Stores the bytes of the object from `offset` on as one part. Parts of one upload may be sent
+    /// at the same time. The caller records what is returned, in order. A claim that a larger one
+    /// has superseded is `Precondition`, an upload that no longer exists `NotFound`, a part beyond
+    /// the store's number of parts `TooLarge`.
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part>;
 
     /// Makes every part that was stored durable, so that a record may name them.
     async fn sync_parts(&self, upload: &Multipart) -> Result<()>;
 
-    /// Makes the object of the recorded parts appear at its key, whole and durable. An upload
-    /// that is gone, or whose parts are not the recorded ones, is `NotFound`; the caller looks at
+    /// Makes the object of the recorded parts appear at its key, whole and durable. An upload that
+    /// no longer exists, or whose parts are not the recorded ones, is `NotFound`; the caller checks
     /// the key to learn whether an earlier call succeeded. A shared store may say `Ok` again.
     async fn complete_multipart(&self, upload: &Multipart) -> Result<()>;
 
-    /// Gives an upload up and frees its bytes. One that is gone is `Ok`; an object that it
+    /// Aborts an upload and frees its bytes. One that no longer exists is `Ok`; an object that it
     /// became stays.
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()>;
 

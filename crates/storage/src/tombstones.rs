@@ -5,7 +5,7 @@
 //! mark and a nonce, of one fixed size that no record has, so that a listing shows it by its
 //! size. Every reader sees it as absent, and only a compare-and-swap replaces it.
 //!
-//! Its place is right around a store that others share, below whatever observes it.
+//! It belongs right around a store that others share, below whatever observes it.
 
 #![deny(clippy::missing_trait_methods)]
 
@@ -30,8 +30,8 @@ const MARK: &[u8; 8] = b"\0deleted";
 /// How often a Create that meets a tombstone tries to replace it.
 const ATTEMPTS_MAX: u32 = 16;
 
-/// For how long it tries, by a clock that goes on while the machine sleeps: GC reckons
-/// with a minute from a Create to the last request that it makes.
+/// For how long it tries, by a clock that continues while the machine sleeps: GC reckons with a
+/// minute from a Create to the last request that it makes.
 const REVIVE_MAX: Duration = Duration::from_secs(60);
 
 /// A store whose deletes of a version leave a tombstone.
@@ -79,8 +79,8 @@ impl<S: Store> TombstoneStore<S> {
         Ok(page)
     }
 
-    /// Removes a tombstone for good, unless the key has been written since. No write that was
-    /// sent before the tombstone may still be on its way, so it must be old.
+    /// Removes a tombstone for good, unless the key has been written since. No write that was sent
+    /// before the tombstone may still be in flight, so it must be old.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
-use jreg_storage::testing::{Fault, FaultyStore, Gate, HeldCalls, RecordingStore};
+use jreg_storage::testing::{Fault, FaultyStore, GateStore, HeldCalls, RecordingStore};
 use jreg_storage::{CoalescedStore, ErrorKind, GATHER_MAX, Key, MemoryStore, PutMode, Store};
 
 /// Longer than a test takes: a gathering reader waits for the request before.
@@ -20,19 +20,19 @@ mod contract {
 }
 
 /// A store that shares, on one that fails, on one that counts, on one that waits.
-struct Bench {
+struct CoalescedBench {
     store: Arc<CoalescedStore>,
     faulty: Arc<FaultyStore>,
     calls: Arc<RecordingStore>,
-    gate: Arc<Gate>,
+    gate: Arc<GateStore>,
 }
 
 type Read = Result<Bytes, ErrorKind>;
 
-impl Bench {
+impl CoalescedBench {
     /// The key `k` holds `old`.
     async fn new(gather_max: Duration) -> Self {
-        let gate = Arc::new(Gate::new(Arc::new(MemoryStore::new())));
+        let gate = Arc::new(GateStore::new(Arc::new(MemoryStore::new())));
         let calls = Arc::new(RecordingStore::new(gate.clone()));
         let faulty = Arc::new(FaultyStore::new(calls.clone()));
         let store = Arc::new(CoalescedStore::new(faulty.clone(), gather_max));
@@ -60,7 +60,7 @@ impl Bench {
     async fn held(&self, applied: bool) -> (HeldCalls, BoxFuture<'static, Read>) {
         let is_read = |call: &jreg_storage::testing::Call| call.operation == "get";
         let mut held = match applied {
-            true => self.gate.hold_answer(is_read),
+            true => self.gate.hold_response(is_read),
             false => self.gate.hold(is_read),
         };
         let first = self.reader("k");
@@ -87,7 +87,7 @@ fn key(key: &str) -> Key {
 
 #[tokio::test]
 async fn readers_one_after_the_other_ask_each() {
-    let bench = Bench::new(LONG).await;
+    let bench = CoalescedBench::new(LONG).await;
     for _ in 0..3 {
         assert_eq!(bench.store.get(&key("k")).await.unwrap().bytes, "old");
         assert!(bench.is_at_rest());
@@ -96,8 +96,8 @@ async fn readers_one_after_the_other_ask_each() {
 }
 
 #[tokio::test]
-async fn those_who_come_meanwhile_share_one_request() {
-    let bench = Bench::new(LONG).await;
+async fn concurrent_readers_share_one_request() {
+    let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     let others = bench.readers(64);
     held.release();
@@ -108,8 +108,8 @@ async fn those_who_come_meanwhile_share_one_request() {
 }
 
 #[tokio::test]
-async fn who_comes_after_a_write_sees_it() {
-    let bench = Bench::new(LONG).await;
+async fn a_reader_after_a_write_sees_it() {
+    let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(true).await;
     bench.write("new").await;
     let second = bench.reader("k");
@@ -120,11 +120,11 @@ async fn who_comes_after_a_write_sees_it() {
 
 /// A request that was sent for several admits no more readers, either.
 #[tokio::test]
-async fn who_comes_after_a_write_does_not_join_a_shared_request_that_was_sent() {
-    let bench = Bench::new(LONG).await;
+async fn a_reader_after_a_write_does_not_join_a_sent_request() {
+    let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(true).await;
     let others = bench.readers(2);
-    let mut applied = bench.gate.hold_answer(|call| call.operation == "get");
+    let mut applied = bench.gate.hold_response(|call| call.operation == "get");
     drop(first);
     held.release();
     let others = tokio::spawn(join_all(others));
@@ -137,8 +137,8 @@ async fn who_comes_after_a_write_does_not_join_a_shared_request_that_was_sent() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_hangs_holds_nobody_up() {
-    let bench = Bench::new(GATHER_MAX).await;
+async fn a_hanging_request_delays_no_other_reader() {
+    let bench = CoalescedBench::new(GATHER_MAX).await;
     let (mut held, hanging) = bench.held(false).await;
     let answers = tokio::spawn(join_all(bench.readers(8)));
     held.reached(2).await;
@@ -150,8 +150,8 @@ async fn a_request_that_hangs_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn when_the_first_goes_away_the_others_ask() {
-    let bench = Bench::new(LONG).await;
+async fn when_the_first_is_dropped_the_others_send_a_request() {
+    let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     let others = bench.readers(3);
     drop(first);
@@ -160,10 +160,10 @@ async fn when_the_first_goes_away_the_others_ask() {
     assert!(bench.is_at_rest());
 }
 
-/// The reader that is polled first drives the request; it goes on without that reader.
+/// The reader that is polled first drives the request; it continues without that reader.
 #[tokio::test]
-async fn when_one_of_those_who_share_goes_away_the_request_goes_on() {
-    let bench = Bench::new(LONG).await;
+async fn when_one_sharing_reader_is_dropped_the_request_continues() {
+    let bench = CoalescedBench::new(LONG).await;
     let (mut held, first) = bench.held(false).await;
     let mut others = bench.readers(3);
     drop(first);
@@ -177,8 +177,8 @@ async fn when_one_of_those_who_share_goes_away_the_request_goes_on() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_readers_who_all_go_away() {
-    let bench = Bench::new(LONG).await;
+async fn dropped_readers_leave_no_state() {
+    let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     drop(bench.readers(3));
     drop(first);
@@ -191,8 +191,8 @@ async fn nothing_is_left_of_readers_who_all_go_away() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_to_those_who_shared_the_request_only() {
-    let bench = Bench::new(LONG).await;
+async fn a_failure_reaches_only_readers_that_shared_the_request() {
+    let bench = CoalescedBench::new(LONG).await;
     let (held, first) = bench.held(false).await;
     let others = bench.readers(3);
     bench.faulty.inject(Fault::fail(ErrorKind::Throttled).nth(1));
@@ -204,7 +204,7 @@ async fn a_failure_is_told_to_those_who_shared_the_request_only() {
 
 #[tokio::test]
 async fn readers_of_other_keys_do_not_wait() {
-    let bench = Bench::new(LONG).await;
+    let bench = CoalescedBench::new(LONG).await;
     let (_held, _first) = bench.held(false).await;
     let other = bench.store.put(&key("other"), "1".into(), PutMode::Create).await;
     assert!(other.is_ok());
@@ -213,8 +213,8 @@ async fn readers_of_other_keys_do_not_wait() {
 }
 
 #[tokio::test]
-async fn absence_is_told_to_all() {
-    let bench = Bench::new(LONG).await;
+async fn absence_reaches_all_sharing_readers() {
+    let bench = CoalescedBench::new(LONG).await;
     let gate = bench.gate.hold(|call| call.operation == "get");
     let readers = [bench.reader("absent"), bench.reader("absent"), bench.reader("absent")];
     gate.release();

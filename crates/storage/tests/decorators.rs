@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use jreg_storage::testing::{Fault, FaultyStore, Gate, RecordingStore};
+use jreg_storage::testing::{Fault, FaultyStore, GateStore, RecordingStore};
 use jreg_storage::{
     ByteRange, ErrorKind, Hedge, Key, ListRequest, MemoryStore, MeteredStore, PutMode, Store,
     StoreObserver,
@@ -14,9 +14,9 @@ use jreg_storage::{
 type Observed = (&'static str, Result<(), ErrorKind>);
 
 #[derive(Debug, Default)]
-struct Notes(Mutex<Vec<Observed>>);
+struct DecoratorObservations(Mutex<Vec<Observed>>);
 
-impl StoreObserver for Notes {
+impl StoreObserver for DecoratorObservations {
     fn observe(&self, operation: &'static str, _: Duration, result: Result<(), ErrorKind>) {
         self.0.lock().unwrap().push((operation, result));
     }
@@ -44,7 +44,7 @@ async fn get(store: &dyn Store, name: &str) -> Result<Bytes, ErrorKind> {
 mod metered {
     jreg_storage::contract_tests!(jreg_storage::MeteredStore::new(
         super::memory(),
-        std::sync::Arc::new(super::Notes::default())
+        std::sync::Arc::new(super::DecoratorObservations::default())
     ));
 }
 
@@ -57,12 +57,12 @@ mod recording {
 }
 
 mod gate {
-    jreg_storage::contract_tests!(jreg_storage::testing::Gate::new(super::memory()));
+    jreg_storage::contract_tests!(jreg_storage::testing::GateStore::new(super::memory()));
 }
 
 #[tokio::test]
-async fn observer_is_told_of_every_call_and_its_end() {
-    let notes = Arc::new(Notes::default());
+async fn observer_sees_every_call_and_its_end() {
+    let notes = Arc::new(DecoratorObservations::default());
     let store = MeteredStore::new(memory(), notes.clone());
     put(&store, "a", "1").await.unwrap();
     put(&store, "a", "2").await.unwrap_err();
@@ -78,11 +78,11 @@ async fn observer_is_told_of_every_call_and_its_end() {
 }
 
 #[tokio::test]
-async fn observer_is_told_of_a_stream_that_breaks() {
+async fn observer_sees_a_stream_that_breaks() {
     let faulty = FaultyStore::new(memory());
     put(&faulty, "a", "12345").await.unwrap();
     faulty.inject(Fault::cut_stream(2, ErrorKind::Unavailable));
-    let notes = Arc::new(Notes::default());
+    let notes = Arc::new(DecoratorObservations::default());
     let store = MeteredStore::new(Arc::new(faulty), notes.clone());
     let stream = store.read(&key("a"), ByteRange { start: 0, end: 5 }).await.unwrap();
     stream.try_collect::<Vec<_>>().await.unwrap_err();
@@ -102,9 +102,9 @@ async fn nth_call_fails_and_is_not_applied() {
 }
 
 #[tokio::test]
-async fn call_with_a_lost_answer_is_applied() {
+async fn call_with_a_lost_response_is_applied() {
     let store = FaultyStore::new(memory());
-    store.inject(Fault::lose_answer(ErrorKind::Unavailable).on(|call| call.key == "b"));
+    store.inject(Fault::lose_response(ErrorKind::Unavailable).on(|call| call.key == "b"));
     assert_eq!(put(&store, "a", "1").await, Ok(()));
     assert_eq!(put(&store, "b", "1").await, Err(ErrorKind::Unavailable));
     assert_eq!(get(&store, "b").await, Ok("1".into()));
@@ -152,7 +152,7 @@ async fn log_holds_the_calls_in_order() {
 
 #[tokio::test]
 async fn held_call_is_applied_only_when_released() {
-    let store = Arc::new(Gate::new(memory()));
+    let store = Arc::new(GateStore::new(memory()));
     let mut held = store.hold(|call| call.operation == "put" && call.key == "a");
     let writer = tokio::spawn({
         let store = store.clone();
@@ -168,9 +168,9 @@ async fn held_call_is_applied_only_when_released() {
 }
 
 #[tokio::test]
-async fn held_answer_is_of_a_call_that_was_applied() {
-    let store = Arc::new(Gate::new(memory()));
-    let mut held = store.hold_answer(|call| call.operation == "put");
+async fn held_response_is_of_a_call_that_was_applied() {
+    let store = Arc::new(GateStore::new(memory()));
+    let mut held = store.hold_response(|call| call.operation == "put");
     let writer = tokio::spawn({
         let store = store.clone();
         async move { put(&*store, "a", "1").await }

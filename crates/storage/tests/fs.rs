@@ -224,7 +224,7 @@ fn folder_of_an_earlier_version_becomes_private() {
 }
 
 #[test]
-fn another_process_is_named_and_its_death_frees_the_folder() {
+fn another_owner_is_reported_and_its_death_frees_the_folder() {
     let root = tempfile::tempdir().unwrap();
     let owner = Owner::start(root.path(), "strict");
     let refused = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
@@ -235,7 +235,7 @@ fn another_process_is_named_and_its_death_frees_the_folder() {
 }
 
 #[test]
-fn folder_that_does_not_tell_case_is_refused() {
+fn case_insensitive_folder_is_refused() {
     let root = tempfile::tempdir().unwrap();
     // What a look-up of `.LOCK` finds in such a folder, where `.lock` is.
     fs::write(root.path().join(".LOCK"), "").unwrap();
@@ -285,7 +285,7 @@ async fn full_disk_can_be_opened_again() {
 
 /// An unmounted file system leaves the empty folder that it was mounted on.
 #[tokio::test]
-async fn folder_that_went_away_is_unavailable_and_not_empty() {
+async fn missing_root_is_unavailable_and_not_empty() {
     let above = tempfile::tempdir().unwrap();
     let (root, away) = (above.path().join("root"), above.path().join("away"));
     let store = open(&root, Durability::Relaxed);
@@ -353,7 +353,7 @@ async fn strict_upload_survives_the_death_of_its_process() {
 }
 
 #[tokio::test]
-async fn relaxed_upload_is_gone_after_an_unclean_stop_and_swept() {
+async fn relaxed_upload_is_dropped_and_swept_after_an_unclean_stop() {
     for durability in [Durability::Relaxed, Durability::Strict] {
         let root = tempfile::tempdir().unwrap();
         let upload = Owner::start(root.path(), "relaxed").kill();
@@ -384,7 +384,7 @@ async fn resumed_upload_is_cut_to_what_was_recorded() {
 }
 
 #[tokio::test]
-async fn upload_that_lost_bytes_is_gone() {
+async fn upload_that_lost_bytes_is_not_found() {
     let (root, store) = strict();
     let upload = begin(&store, b"12345").await;
     let file = fs::OpenOptions::new().write(true).open(staging_file(root.path())).unwrap();
@@ -610,7 +610,7 @@ async fn relaxed_syncs_nothing() {
 }
 
 #[tokio::test]
-async fn age_is_told_by_the_clock_of_the_store() {
+async fn age_is_by_the_clock_of_the_store() {
     let root = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
     let options = FsOptions { clock: clock.clone(), ..options(Durability::Strict) };
@@ -629,7 +629,7 @@ async fn age_is_told_by_the_clock_of_the_store() {
 }
 
 #[tokio::test]
-async fn empty_folders_go_with_their_last_key() {
+async fn empty_folders_are_removed_with_their_last_key() {
     let (root, store) = strict();
     put(&store, "a/b/c/1", "1").await.unwrap();
     put(&store, "a/2", "1").await.unwrap();
@@ -647,7 +647,7 @@ async fn empty_folders_go_with_their_last_key() {
 }
 
 #[tokio::test]
-async fn folder_that_someone_else_removed_is_made_again() {
+async fn folder_removed_by_another_process_is_made_again() {
     let (root, store) = strict();
     put(&store, "a/b/c/1", "1").await.unwrap();
     fs::remove_dir_all(root.path().join("a")).unwrap();

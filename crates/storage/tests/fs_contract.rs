@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use jreg_storage::contract::Fixture;
+use jreg_storage::contract::ContractStore;
 use jreg_storage::{Durability, FsOptions, FsStore};
 
-fn folder(durability: Durability) -> Fixture {
+fn folder(durability: Durability) -> ContractStore {
     let root = tempfile::tempdir().unwrap();
     let options = FsOptions { durability, ..FsOptions::default() };
-    Fixture::new(Arc::new(FsStore::open(root.path(), options).unwrap()), root)
+    ContractStore::new(Arc::new(FsStore::open(root.path(), options).unwrap()), root)
 }
 
 mod strict {

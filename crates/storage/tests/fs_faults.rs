@@ -39,7 +39,7 @@ fn open(root: &Path, disk: &Arc<PowerDisk>) -> Result<FsStore, FsOpenError> {
 type Allowed = BTreeMap<String, BTreeSet<Option<Bytes>>>;
 
 /// A store, and what it may hold.
-struct World<'s> {
+struct FaultRun<'s> {
     store: &'s FsStore,
     allowed: Allowed,
 }
@@ -48,7 +48,7 @@ fn is_ambiguous(error: &Error) -> bool {
     error.kind() == ErrorKind::Unavailable
 }
 
-impl World<'_> {
+impl FaultRun<'_> {
     /// Notes what a write that was told of has done.
     fn note<T>(&mut self, name: &str, bytes: Option<Bytes>, done: &Result<T>) {
         let allowed = self.allowed.entry(name.to_owned()).or_insert_with(|| [None].into());
@@ -85,7 +85,7 @@ impl World<'_> {
     async fn delete_many(&mut self, names: &[&str]) {
         let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
         let done = self.store.delete_many(&keys).await;
-        // On an error some may be gone, whatever it is.
+        // On an error some may no longer exist, whatever it is.
         let done = done.map_err(|error| Error::new(ErrorKind::Unavailable, error.key()));
         names.iter().for_each(|name| self.note(name, None, &done));
     }
@@ -172,29 +172,29 @@ fn seeded() -> (tempfile::TempDir, Allowed) {
     (root, allowed)
 }
 
-/// Runs the script with a fault, looks, cuts the power, and looks again, twice. Says whether the
-/// fault struck.
+/// Runs the script with a fault, looks, cuts the power, and re-reads, twice. Says whether the fault
+/// struck.
 async fn run_with(fault: impl Fn(&SyscallFaults), when: &str) -> bool {
     let (root, allowed) = seeded();
     let disk = Arc::new(PowerDisk::new(root.path()));
     let store = open(root.path(), &disk).unwrap();
     fault(&disk.faults);
-    let mut world = World { store: &store, allowed };
-    world.run_script().await;
+    let mut run = FaultRun { store: &store, allowed };
+    run.run_script().await;
     let struck = disk.faults.failed() > 0;
     disk.faults.heal();
-    world.check(root.path(), when).await;
+    run.check(root.path(), when).await;
     let found = disk.after_power_cut();
-    let mut allowed = world.allowed;
+    let mut allowed = run.allowed;
     for start in ["after the power cut", "after another start"] {
         let store = FsStore::open(found.path(), FsOptions::default()).unwrap();
-        let mut world = World { store: &store, allowed };
-        world.check(found.path(), &format!("{when}, {start}")).await;
+        let mut run = FaultRun { store: &store, allowed };
+        run.check(found.path(), &format!("{when}, {start}")).await;
         // From now on it is what it is.
-        for (name, allowed) in &mut world.allowed {
+        for (name, allowed) in &mut run.allowed {
             *allowed = [fs::read(found.path().join(name)).ok().map(Bytes::from)].into();
         }
-        allowed = world.allowed;
+        allowed = run.allowed;
     }
     struck
 }
@@ -238,23 +238,23 @@ async fn two_segments() -> (tempfile::TempDir, Allowed) {
     let disk = Arc::new(PowerDisk::new(root.path()));
     let store = open(root.path(), &disk).unwrap();
     disk.faults.hold(Syscall::SyncAll);
-    let mut world = World { store: &store, allowed: Allowed::new() };
-    world.put("a", "old", PutMode::Create).await;
-    world.upload("bulk", 100).await;
-    world.put("b", "old", PutMode::Create).await;
+    let mut run = FaultRun { store: &store, allowed: Allowed::new() };
+    run.put("a", "old", PutMode::Create).await;
+    run.upload("bulk", 100).await;
+    run.put("b", "old", PutMode::Create).await;
     let filler = Bytes::from(vec![b'f'; LOGGED_BYTES_MAX]);
     while !root.path().join(".log-1").exists() {
-        world.put("filler", filler.clone(), PutMode::Overwrite).await;
+        run.put("filler", filler.clone(), PutMode::Overwrite).await;
     }
-    world.put("a", "new", PutMode::Overwrite).await;
-    world.delete("b").await;
-    let (found, allowed) = (disk.after_power_cut(), world.allowed);
+    run.put("a", "new", PutMode::Overwrite).await;
+    run.delete("b").await;
+    let (found, allowed) = (disk.after_power_cut(), run.allowed);
     disk.faults.heal();
     assert_ne!(fs::read(found.path().join("a")).unwrap_or_default(), b"new");
     (found, allowed)
 }
 
-/// The older segment may end only where the newer one goes on.
+/// The older segment may end only where the newer one continues.
 #[tokio::test]
 async fn segment_that_lacks_its_last_batch_stops_the_start() {
     let (found, _) = two_segments().await;
@@ -287,8 +287,8 @@ async fn replay_may_fail_or_stop_at_any_system_call() {
             let cut = disk.after_power_cut();
             for root in [again.path(), cut.path()] {
                 let store = FsStore::open(root, FsOptions::default()).unwrap();
-                let world = World { store: &store, allowed: allowed.clone() };
-                world.check(root, &format!("call {number}, stop: {is_stop}")).await;
+                let run = FaultRun { store: &store, allowed: allowed.clone() };
+                run.check(root, &format!("call {number}, stop: {is_stop}")).await;
             }
         }
         if !struck {
@@ -316,8 +316,8 @@ async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANG, work).await.expect("it hangs")
 }
 
-/// The log has no room for a write of the second key, and waits until the delete of the first, which
-/// it has, is applied. The delete goes on with the second key.
+/// The log has no room for a write of the second key, and waits until the delete of the first,
+/// which it has, is applied. The delete continues with the second key.
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_of_several_does_not_wait_for_a_key_while_the_log_waits_for_it() {
     let (_root, faults, store) = held();

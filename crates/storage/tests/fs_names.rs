@@ -1,4 +1,4 @@
-//! Listings of folders whose names are remembered: page by page the same as the reference's.
+//! Listings of folders whose names are cached: page by page the same as the reference's.
 
 use jreg_storage::{FsOptions, FsStore, Key, ListRequest, MemoryStore, PutMode, Store};
 

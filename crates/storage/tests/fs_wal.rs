@@ -1,5 +1,5 @@
-//! The log of the folder store: what it brings back after a power cut, of which nothing is assumed
-//! but that what was synced is there.
+//! The write-ahead log of the folder store: what replay restores after a power cut that keeps only
+//! synced data.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,7 +40,7 @@ impl Numbers {
 }
 
 /// A store, what it acknowledged, and what a disk is sure to have of it.
-struct World {
+struct WalRun {
     live: tempfile::TempDir,
     disk: tempfile::TempDir,
     store: FsStore,
@@ -49,7 +49,7 @@ struct World {
     numbers: Numbers,
 }
 
-impl World {
+impl WalRun {
     fn new(seed: u64) -> Self {
         let (live, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let store = open(live.path());
@@ -232,10 +232,10 @@ fn write(to: &Path, bytes: &[u8]) {
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_power_cut_at_any_step() {
     for seed in 0..12 {
-        let mut world = World::new(seed);
+        let mut run = WalRun::new(seed);
         for _ in 0..25 {
-            world.step().await;
-            world.check_after_power_cut().await;
+            run.step().await;
+            run.check_after_power_cut().await;
         }
     }
 }
@@ -253,10 +253,10 @@ async fn an_orderly_end_leaves_no_log() {
 
 #[tokio::test]
 async fn relaxed_durability_replays_the_log_of_a_strict_run_and_has_none() {
-    let mut world = World::new(1);
-    world.store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
-    world.objects.insert("a".to_owned(), "1".into());
-    let found = world.after_power_cut();
+    let mut run = WalRun::new(1);
+    run.store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
+    run.objects.insert("a".to_owned(), "1".into());
+    let found = run.after_power_cut();
     let options = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
     let store = FsStore::open(found.path(), options).unwrap();
     assert_eq!(store.get(&key("a")).await.unwrap().bytes, "1");
@@ -298,15 +298,15 @@ fn is_free(root: &Path, segment: &str) -> bool {
 #[tokio::test]
 async fn a_closed_segment_is_not_replayed_over_what_came_later() {
     const WAITS_MAX: u32 = 10_000;
-    let mut world = World::new(2);
-    let store = &world.store;
+    let mut run = WalRun::new(2);
+    let store = &run.store;
     store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();
     let bytes = Bytes::from(vec![7; LOGGED_BYTES_MAX]);
     for number in 0..=SEGMENT_BYTES / LOGGED_BYTES_MAX {
         store.put(&key(&format!("b/{number}")), bytes.clone(), PutMode::Create).await.unwrap();
     }
     let mut waits = 0;
-    while !is_free(world.live.path(), SEGMENTS[0]) {
+    while !is_free(run.live.path(), SEGMENTS[0]) {
         tokio::time::sleep(Duration::from_millis(1)).await;
         waits += 1;
         assert!(waits < WAITS_MAX, "the segment is never free");
@@ -314,10 +314,10 @@ async fn a_closed_segment_is_not_replayed_over_what_came_later() {
     let large = Bytes::from(vec![1; LOGGED_BYTES_MAX + 1]);
     store.put(&key("a"), large.clone(), PutMode::Overwrite).await.unwrap();
     // All that was in the log is on the disk by now, and stays with a power cut.
-    for path in files(world.live.path()) {
-        copy(&world.live.path().join(&path), &world.disk.path().join(&path));
+    for path in files(run.live.path()) {
+        copy(&run.live.path().join(&path), &run.disk.path().join(&path));
     }
-    let found = world.after_power_cut();
+    let found = run.after_power_cut();
     let after = open(found.path());
     assert_eq!(fs::read(found.path().join("a")).unwrap(), large);
     let entries = after.list(&ListRequest::below("b/")).await.unwrap().entries;
@@ -325,7 +325,7 @@ async fn a_closed_segment_is_not_replayed_over_what_came_later() {
     assert!(entries.iter().all(|entry| entry.last_modified > SystemTime::UNIX_EPOCH));
 }
 
-/// It looks like one that was torn by a power cut, so the start goes on.
+/// It looks like one that was torn by a power cut, so the start continues.
 #[tokio::test]
 async fn damage_to_the_head_of_the_last_batch_leaves_a_copy_of_it() {
     let (found, log, starts) = batches().await;
@@ -354,14 +354,14 @@ const BATCHES: usize = 20;
 
 /// The log of some writes, each in a batch of its own, and where these begin.
 async fn batches() -> (tempfile::TempDir, Vec<u8>, Vec<usize>) {
-    let world = World::new(3);
+    let run = WalRun::new(3);
     for number in 0..BATCHES {
         let name = format!("a/{number}");
-        world.store.put(&key(&name), "1".into(), PutMode::Create).await.unwrap();
+        run.store.put(&key(&name), "1".into(), PutMode::Create).await.unwrap();
     }
     let found = tempfile::tempdir().unwrap();
-    copy(&world.live.path().join(".run"), &found.path().join(".run"));
-    let log = fs::read(world.live.path().join(SEGMENTS[0])).unwrap();
+    copy(&run.live.path().join(".run"), &found.path().join(".run"));
+    let log = fs::read(run.live.path().join(SEGMENTS[0])).unwrap();
     let heads = log.windows(8).enumerate().filter(|(_, bytes)| *bytes == b"jregWAL\x02");
     let starts: Vec<_> = heads.map(|(start, _)| start).collect();
     assert_eq!(starts.len(), BATCHES);

@@ -1,10 +1,10 @@
-//! Slow reads that are asked for twice: when, how often at the most, and whose response counts.
+//! Hedged reads: when, how often at most, and which response counts.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jreg_storage::testing::{Call, Fault, FaultyStore, Gate, HeldCalls, RecordingStore};
+use jreg_storage::testing::{Call, Fault, FaultyStore, GateStore, HeldCalls, RecordingStore};
 use jreg_storage::{
     ByteRange, ErrorKind, Hedge, HedgedStore, Key, ListRequest, MemoryStore, PutMode, Store,
     StoreObserver,
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 mod contract {
     jreg_storage::contract_tests!(jreg_storage::HedgedStore::new(
         std::sync::Arc::new(jreg_storage::MemoryStore::new()),
-        std::sync::Arc::new(super::Notes::default())
+        std::sync::Arc::new(super::HedgeObservations::default())
     ));
 }
 
@@ -22,9 +22,9 @@ mod contract {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
-struct Notes(Mutex<Vec<Hedge>>);
+struct HedgeObservations(Mutex<Vec<Hedge>>);
 
-impl StoreObserver for Notes {
+impl StoreObserver for HedgeObservations {
     fn observe(&self, _: &'static str, _: Duration, _: Result<(), ErrorKind>) {}
 
     fn hedge(&self, hedge: Hedge) {
@@ -32,21 +32,21 @@ impl StoreObserver for Notes {
     }
 }
 
-struct Bench {
+struct HedgeBench {
     store: Arc<HedgedStore>,
     faulty: Arc<FaultyStore>,
     calls: Arc<RecordingStore>,
-    gate: Arc<Gate>,
-    notes: Arc<Notes>,
+    gate: Arc<GateStore>,
+    notes: Arc<HedgeObservations>,
 }
 
-impl Bench {
+impl HedgeBench {
     /// The key `k` holds a value that was read so often, and at once each time.
     async fn after(reads: usize) -> Self {
-        let gate = Arc::new(Gate::new(Arc::new(MemoryStore::new())));
+        let gate = Arc::new(GateStore::new(Arc::new(MemoryStore::new())));
         let calls = Arc::new(RecordingStore::new(gate.clone()));
         let faulty = Arc::new(FaultyStore::new(calls.clone()));
-        let notes = Arc::new(Notes::default());
+        let notes = Arc::new(HedgeObservations::default());
         let store = Arc::new(HedgedStore::new(faulty.clone(), notes.clone()));
         store.put(&key("k"), "value".into(), PutMode::Create).await.unwrap();
         let bench = Self { store, faulty, calls, gate, notes };
@@ -86,8 +86,8 @@ fn key(key: &str) -> Key {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_request_answers_for_a_slow_first() {
-    let bench = Bench::after(200).await;
+async fn the_hedged_request_may_respond_first() {
+    let bench = HedgeBench::after(200).await;
     let _held = bench.hold_next();
     let started = Instant::now();
     assert_eq!(bench.read().await, Ok("value".into()));
@@ -98,15 +98,15 @@ async fn the_second_request_answers_for_a_slow_first() {
 
 #[tokio::test(start_paused = true)]
 async fn metadata_is_hedged_too() {
-    let bench = Bench::after(200).await;
+    let bench = HedgeBench::after(200).await;
     let _held = bench.hold_next();
     assert_eq!(bench.store.head(&key("k")).await.unwrap().size_bytes, 5);
     assert_eq!(bench.notes(), [Hedge::Won]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_request_may_still_answer_first() {
-    let bench = Bench::after(200).await;
+async fn the_first_request_may_still_respond_first() {
+    let bench = HedgeBench::after(200).await;
     let held = bench.hold_all();
     let (answer, ()) = tokio::join!(bench.read(), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -120,13 +120,13 @@ async fn the_first_request_may_still_answer_first() {
 /// What is slow follows from what reads took; while that is not known, it is a second.
 #[tokio::test(start_paused = true)]
 async fn the_delay_follows_the_latency() {
-    let bench = Bench::after(20).await;
+    let bench = HedgeBench::after(20).await;
     let _held = bench.hold_next();
     let started = Instant::now();
     bench.read().await.unwrap();
     assert_eq!(started.elapsed(), Duration::from_secs(1));
 
-    let bench = Bench::after(0).await;
+    let bench = HedgeBench::after(0).await;
     for _ in 0..200 {
         let held = bench.hold_next();
         let (answer, ()) = tokio::join!(bench.read(), async {
@@ -150,7 +150,7 @@ async fn the_delay_follows_the_latency() {
 
 #[tokio::test(start_paused = true)]
 async fn of_twenty_reads_one_may_be_hedged() {
-    let bench = Bench::after(0).await;
+    let bench = HedgeBench::after(0).await;
     let reads = 400;
     for _ in 0..reads {
         let held = bench.hold_all();
@@ -168,7 +168,7 @@ async fn of_twenty_reads_one_may_be_hedged() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_saved_up_is_little() {
-    let bench = Bench::after(10_000).await;
+    let bench = HedgeBench::after(10_000).await;
     let held = bench.hold_all();
     let readers: Vec<_> = (0..100)
         .map(|_| {
@@ -185,16 +185,16 @@ async fn what_is_saved_up_is_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_waits_for_the_other_answer() {
-    let bench = Bench::after(200).await;
+async fn a_failure_waits_for_the_other_response() {
+    let bench = HedgeBench::after(200).await;
     let _held = bench.hold_next();
     bench.faulty.inject(Fault::fail(ErrorKind::Unavailable).nth(2));
     let waits = timeout(HOUR / 2, bench.read()).await;
     assert!(waits.is_err(), "the second has failed, the first may still answer: {waits:?}");
 
-    let bench = Bench::after(200).await;
+    let bench = HedgeBench::after(200).await;
     let held = bench.hold_all();
-    bench.faulty.inject(Fault::lose_answer(ErrorKind::Unavailable).nth(1));
+    bench.faulty.inject(Fault::lose_response(ErrorKind::Unavailable).nth(1));
     let (answer, ()) = tokio::join!(bench.read(), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         held.release();
@@ -203,8 +203,8 @@ async fn a_failure_waits_for_the_other_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn absence_is_an_answer() {
-    let bench = Bench::after(200).await;
+async fn absence_is_a_response() {
+    let bench = HedgeBench::after(200).await;
     let _held = bench.hold_next();
     let absent = bench.store.get(&key("absent")).await.unwrap_err();
     assert_eq!(absent.kind(), ErrorKind::NotFound);
@@ -213,7 +213,7 @@ async fn absence_is_an_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn writes_listings_and_streams_are_sent_once() {
-    let bench = Bench::after(200).await;
+    let bench = HedgeBench::after(200).await;
     let held = bench.gate.hold(|_| true);
     let store = &bench.store;
     let (a, b, k) = (key("a"), key("b"), key("k"));

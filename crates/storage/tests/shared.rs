@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_storage::testing::{Gate, ManualClock};
+use jreg_storage::testing::{GateStore, ManualClock};
 use jreg_storage::{
     ErrorKind, Key, ListRequest, MemoryStore, PutMode, Result, SingleWriterStore, Store,
     TOMBSTONE_BYTES, TombstoneStore,
@@ -78,10 +78,10 @@ async fn a_plain_create_below_does_not_revive_a_tombstone_and_ours_does() {
 #[tokio::test]
 async fn a_tombstone_is_not_revived_after_the_machine_slept() {
     let memory = MemoryStore::builder().remote().build();
-    let (gate, clock) = (Gate::new(Arc::new(memory)), Arc::new(ManualClock::default()));
+    let (gate, clock) = (GateStore::new(Arc::new(memory)), Arc::new(ManualClock::default()));
     let store = TombstoneStore::new(gate, is_record).with_clock(clock.clone());
     bury(&store, "a").await;
-    let mut read = store.inner().hold_answer(|call| call.operation == "get");
+    let mut read = store.inner().hold_response(|call| call.operation == "get");
     let sleeping = async {
         read.reached(1).await;
         clock.advance(Duration::from_secs(3600));

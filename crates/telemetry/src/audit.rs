@@ -1,14 +1,14 @@
-//! [`AuditLog`]: one JSON line for each decision about who may do what, and for each command of an
-//! operator (`command.rs`). `docs/audit.md` says which, and what is in a line.
+//! [`AuditLog`]: one JSON line per authentication or authorization decision, and per operator
+//! command (`command.rs`). `docs/audit.md` describes the lines.
 //!
-//! - A line is written before the client has its answer: who waits for [`AuditLog::record`] knows
-//!   that the operating system has it.
-//! - One thread writes. Lines wait for it in a queue of [`LINES_WAITING_MAX`]; when that is full,
-//!   requests wait, and nothing is thrown away.
-//! - A file is only ever appended to, and is opened again when it was renamed or removed: each line
-//!   is whole, and in exactly one of the files.
-//! - Availability goes before the audit: what cannot be written is counted and said in the log, and
-//!   the request is answered.
+//! - A line is written before the response: when [`AuditLog::record`] returns, the operating system
+//!   has it.
+//! - One thread writes. Its queue has [`LINES_WAITING_MAX`] lines; when it is full, requests wait,
+//!   and no line is dropped.
+//! - A file is only appended to, and is reopened when it was renamed or removed: each line is
+//!   whole, and in exactly one of the files.
+//! - Availability takes precedence over auditing: a line that cannot be written is counted and
+//!   reported in the log, and the request is served.
 
 pub mod command;
 mod output;
@@ -26,31 +26,29 @@ use crate::metrics::Metrics;
 
 use output::AuditOutput;
 
-/// The most lines that wait to be written. Then requests wait.
+/// Maximum number of queued lines. Further requests wait.
 pub const LINES_WAITING_MAX: usize = 1024;
-/// The most lines that are written at once.
+/// Maximum number of lines per write.
 const BATCH_LINES_MAX: usize = 256;
 
-/// What an operator can set about the audit log.
+/// Options of the audit log.
 #[derive(Clone, Debug, Default)]
 pub struct AuditOptions {
-    /// Where decisions are written.
     pub target: AuditTarget,
-    /// Whether allowed reads are written, too.
+    /// Whether allowed reads are recorded.
     pub reads: bool,
 }
 
-/// Where decisions are written.
+/// Destination of the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AuditTarget {
-    /// Nowhere.
+    /// Disabled.
     #[default]
     Off,
-    /// To standard output.
     Stdout,
-    /// To standard error, among the lines of the log.
+    /// Standard error, shared with the log.
     Stderr,
-    /// To the end of this file.
+    /// Appended to this file.
     File(PathBuf),
 }
 
@@ -65,74 +63,73 @@ impl fmt::Display for AuditTarget {
     }
 }
 
-/// A decision, as it stands in a line.
+/// A line of the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AuditRecord {
-    /// When the line was made (RFC 3339, UTC).
+    /// Time of the record (RFC 3339, UTC).
     pub time: String,
-    /// The request.
+    /// The request id.
     pub request_id: String,
     /// `login` or `access`.
     pub event: &'static str,
-    /// Who asked, if that was found out.
+    /// The identity, if it was authenticated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// By what it was found out: `htpasswd`, `access-token`, `issuer`, `certificate` or `anonymous`.
+    /// How it was authenticated: `htpasswd`, `access-token`, `issuer`, `certificate` or
+    /// `anonymous`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'static str>,
     /// The id of the access token, or the name of the issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
-    /// The name that came with a password. Anybody can say any.
+    /// The user name of the credentials, not verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed: Option<String>,
-    /// The operation, by its name in the OpenAPI document.
+    /// Operation id in the OpenAPI document.
     pub operation: &'static str,
-    /// The right that it needs: `pull`, `push`, `delete`, `list` or `login`.
+    /// The required right: `pull`, `push`, `delete`, `list` or `login`.
     pub action: &'static str,
-    /// The repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
     /// The tag or digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The tags that a push by digest sets besides.
+    /// Additional tags set by a push by digest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// The upload session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload: Option<String>,
-    /// Where a blob is to be mounted from.
+    /// Requested source repository of a mount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mount_from: Option<String>,
-    /// Where a blob was mounted from.
+    /// Actual source repository of a mount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mounted_from: Option<String>,
-    /// The digest of the manifest that was pushed.
+    /// Digest of the pushed manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The tags that were removed with a manifest, the first of them.
+    /// The first of the tags that were removed with a manifest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags_removed: Vec<String>,
-    /// How many they were.
+    /// Number of removed tags.
     #[serde(skip_serializing_if = "is_zero")]
     pub tags_removed_count: usize,
-    /// The address of the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The trusted proxy that said so: the other end of the connection.
+    /// The trusted proxy that named the client: the peer address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
     /// Whether it was allowed.
     pub allowed: bool,
-    /// By which rule it was allowed, or why it was not.
+    /// The rule that allowed it, or why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// The status of the answer.
+    /// The status code of the response.
     pub status: u16,
 }
 
-/// Where decisions are written.
+/// The audit log.
 #[derive(Clone, Debug)]
 pub struct AuditLog(Option<Arc<AuditQueue>>);
 
@@ -144,35 +141,29 @@ struct AuditQueue {
     metrics: Arc<Metrics>,
 }
 
-/// What the writer is to do.
+/// A message to the writer thread.
 #[derive(Debug)]
 enum WriterOrder {
-    /// Write a line, then say so.
+    /// Write a line, then signal.
     Write(Vec<u8>, oneshot::Sender<()>),
-    /// Open the file again.
+    /// Reopen the file.
     Reopen,
-    /// Say when everything that came before is done with.
+    /// Signal when all earlier lines are written.
     Flush(oneshot::Sender<()>),
 }
 
-/// Why there can be no audit log.
+/// Why the audit log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The file cannot be opened.
     #[error("cannot open the audit log {target}")]
-    Open {
-        /// The file.
-        target: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// There is no thread to write it.
+    Open { target: String, source: io::Error },
+    /// The writer thread cannot be started.
     #[error("cannot start the audit log writer")]
     Thread(#[source] io::Error),
 }
 
 impl AuditLog {
-    /// As the options say. Blocks as a disk does.
+    /// Opens the audit log. Blocks on disk I/O.
     ///
     /// # Errors
     ///
@@ -181,7 +172,8 @@ impl AuditLog {
         Self::to(&options.target, options, metrics)
     }
 
-    /// As the options say, for a command: a standard stream is the server's. Blocks as a disk does.
+    /// Opens the audit log for a command: standard streams are left to the server. Blocks on disk
+    /// I/O.
     ///
     /// # Errors
     ///
@@ -193,7 +185,7 @@ impl AuditLog {
         Self::to(command::of_commands(&options.target), options, metrics)
     }
 
-    /// One that takes nothing.
+    /// A disabled audit log.
     pub fn off() -> Self {
         Self(None)
     }
@@ -218,22 +210,22 @@ impl AuditLog {
         Ok(Self(Some(Arc::new(AuditQueue { queue, reads, is_file, metrics }))))
     }
 
-    /// Whether decisions are written.
+    /// Whether anything is recorded.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether allowed reads are written, too.
+    /// Whether allowed reads are recorded.
     pub fn takes_reads(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.reads)
     }
 
-    /// Whether it goes to a file, which can be rotated.
+    /// Whether the destination is a file, which can be rotated.
     pub fn is_file(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.is_file)
     }
 
-    /// Writes a line. Once this returns, the operating system has it, or the failure is counted.
+    /// Writes a line. When this returns, the operating system has it, or the failure is counted.
     pub async fn record(&self, entry: &impl Serialize) {
         let Some(inner) = &self.0 else { return };
         let (done, written) = oneshot::channel();
@@ -244,7 +236,7 @@ impl AuditLog {
         }
     }
 
-    /// Writes a line soon. For who cannot wait.
+    /// Queues a line without waiting.
     pub fn record_later(&self, entry: &impl Serialize) {
         let Some(inner) = &self.0 else { return };
         let (done, _) = oneshot::channel();
@@ -254,21 +246,21 @@ impl AuditLog {
         }
     }
 
-    /// Waits until everything that was recorded is written, or cannot be.
+    /// Waits until all earlier lines are written or have failed.
     pub async fn flush(&self) {
         if let Some(inner) = &self.0 {
             let (done, written) = oneshot::channel();
             if inner.queue.send(WriterOrder::Flush(done)).await.is_ok() {
-                // Whoever ended has said so.
+                // The writer logs why it ended.
                 let _ = written.await;
             }
         }
     }
 
-    /// Opens the file again, so that it is there even if nothing is written.
+    /// Reopens the file, so that it exists even if nothing is written.
     pub async fn reopen(&self) {
         if let Some(inner) = &self.0 {
-            // Whoever ended has said so.
+            // The writer logs why it ended.
             let _ = inner.queue.send(WriterOrder::Reopen).await;
         }
     }
@@ -278,7 +270,7 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// A tag that GC removed in the background because its manifest had been absent for the grace.
+/// A tag that background GC removed because its manifest was absent for the grace period.
 #[derive(Debug, Serialize)]
 pub struct GcAuditRecord {
     time: String,
@@ -293,7 +285,7 @@ pub struct GcAuditRecord {
 }
 
 impl GcAuditRecord {
-    /// The tag is the last part of the key that the action names.
+    /// The tag is the last part of the key.
     pub fn tag_removed(action: &jreg_registry::GcAction) -> Self {
         Self {
             time: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -312,7 +304,7 @@ fn line(entry: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// Writes what comes, until nobody is left to send anything.
+/// Writes queued lines until all senders are dropped.
 fn write(mut output: AuditOutput, mut orders: mpsc::Receiver<WriterOrder>, metrics: &Metrics) {
     let mut is_failing = false;
     while let Some(first) = orders.blocking_recv() {
@@ -331,7 +323,8 @@ fn write(mut output: AuditOutput, mut orders: mpsc::Receiver<WriterOrder>, metri
         let (written, result) = output.write(&lines, reopens);
         metrics.count_audit("written", written);
         metrics.count_audit("failed", lines.len() - written);
-        // Once until it works again: the log must not grow by what the other one cannot take.
+        // Logged once until it recovers: the log must not grow with the lines that the audit log
+        // loses.
         if let Err(error) = &result
             && !is_failing
         {
@@ -340,7 +333,7 @@ fn write(mut output: AuditOutput, mut orders: mpsc::Receiver<WriterOrder>, metri
         }
         is_failing = result.is_err();
         for done in waiting {
-            // Who does not wait any more need not know.
+            // The receiver may have been dropped.
             let _ = done.send(());
         }
     }

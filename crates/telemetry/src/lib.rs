@@ -1,4 +1,6 @@
-//! What jreg tells its operators: the log, metrics and the audit log.
+//! The log, metrics and the audit log.
+
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 pub mod audit;
 pub mod logging;

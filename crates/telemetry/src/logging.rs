@@ -1,5 +1,5 @@
-//! The log: one line per event on standard error, as JSON or for people. `docs/logging.md` says
-//! what is logged.
+//! The log: one line per event on standard error, as JSON or pretty. `docs/logging.md` describes
+//! the events.
 
 mod background;
 mod json;
@@ -16,40 +16,40 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use background::BackgroundWriter;
 pub use background::{LogGuard, dropped_lines};
 
-/// The form of the log.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, otherwise JSON.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable.
     Pretty,
 }
 
-/// Why there is no log.
+/// Why logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// There can be no thread that writes it.
+    /// The writer thread cannot be started.
     #[error("cannot start the thread that writes the log")]
     Thread(#[from] io::Error),
-    /// There is one already.
+    /// Logging is set up already.
     #[error(transparent)]
     Started(#[from] TryInitError),
 }
 
-/// Sends what passes `filter` to standard error from now on. Can be done once. The returned value
-/// must live as long as the process.
+/// Logs events that pass `filter` to standard error. May be called once. Keep the returned guard
+/// until the process ends.
 ///
 /// # Errors
 ///
 /// [`LogError`].
 pub fn start(filter: &str, format: LogFormat) -> Result<LogGuard, LogError> {
-    // The settings hold only filters that parse.
+    // The settings contain only valid filters.
     let filter: Targets = filter.parse().unwrap_or_default();
     let terminal = io::stderr().is_terminal();
     let (writer, guard) = BackgroundWriter::start(io::stderr())?;
-    // The filter is not the layer's own: that would cost each event a look-up.
+    // A global filter: a filter of the layer would cost each event a lookup.
     let registry = tracing_subscriber::registry().with(filter);
     if pretty(format, terminal) {
         let layer = tracing_subscriber::fmt::layer().with_writer(writer);
@@ -60,7 +60,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogGuard, LogError> {
     Ok(guard)
 }
 
-/// The beginning of a text that a client chose, for the log.
+/// The beginning of a text from a client, for the log.
 pub fn shortened(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
@@ -68,13 +68,13 @@ pub fn shortened(text: &str, bytes_max: usize) -> String {
     format!("{}…", beginning(text, bytes_max))
 }
 
-/// As many whole characters as fit so many bytes.
+/// As many whole characters as fit into the given bytes.
 fn beginning(text: &str, bytes_max: usize) -> &str {
     let fits = (0..=bytes_max.min(text.len())).rev().find_map(|end| text.get(..end));
     fits.unwrap_or_default()
 }
 
-/// One JSON object a line, with the fields of the event beside its time, level and target.
+/// One JSON object per line, with the fields of the event beside time, level and target.
 pub fn json<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,

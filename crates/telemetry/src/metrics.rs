@@ -81,6 +81,10 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections that were refused because too many were open.
     pub connections_refused: Counter,
+    /// Bytes of the large HTTP/2 receive windows of connections.
+    pub h2_window_bytes: Gauge,
+    /// HTTP/2 connections that had to take small receive windows.
+    pub h2_small_windows: Counter,
     /// Connections that could not be accepted, for want of file descriptors for example.
     pub accept_errors: Counter,
     /// Uploads whose bytes are coming in.
@@ -165,6 +169,8 @@ impl Metrics {
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            h2_window_bytes: Gauge::default(),
+            h2_small_windows: Counter::default(),
             accept_errors: Counter::default(),
             uploads: Gauge::default(),
             uploads_expired: Counter::default(),
@@ -249,7 +255,18 @@ impl Metrics {
             "Connections refused because too many were open, in total or from one address",
             self.connections_refused.clone(),
         );
-        let text = "Connections closed by the server, by reason (stalled, resets)";
+        registry.register_with_unit(
+            "h2_window",
+            "Bytes of the large HTTP/2 receive windows of connections",
+            Unit::Bytes,
+            self.h2_window_bytes.clone(),
+        );
+        registry.register(
+            "h2_small_windows",
+            "HTTP/2 connections that got small receive windows because no large ones were free",
+            self.h2_small_windows.clone(),
+        );
+        let text = "Connections closed by the server, by reason (stalled, resets, unauthorized)";
         registry.register("connections_cut", text, self.connections_cut.clone());
         registry.register(
             "accept_errors",

@@ -3,7 +3,7 @@
 //! issues, and refuses, is away or forgets where a test tells it to.
 
 mod jws;
-mod look;
+mod validation;
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -27,70 +27,70 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::Authority;
-use jws::{Jwk, Signed};
+use crate::tls::TestCa;
+use jws::{AcmeJwk, SignedRequest};
 
 /// How long a certificate is good for.
 const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Whether and how orders are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Mood {
+pub enum AcmeBehavior {
     /// They are fulfilled.
     #[default]
-    Good,
+    Issue,
     /// They are refused with this reason, and this many seconds of `Retry-After`.
-    Refusing(&'static str, u64),
+    Refuse(&'static str, u64),
     /// Whatever is asked is answered by something that is not the authority (502).
-    Away,
+    Unavailable,
     /// Certificates are for another name than the one that was asked for.
-    Lying,
+    WrongName,
 }
 
 /// The authority, which stops when it is dropped.
 #[derive(Debug)]
 pub struct AcmeServer {
-    desk: Arc<Desk>,
+    service: Arc<AcmeService>,
     accepting: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Desk {
+struct AcmeService {
     address: SocketAddr,
     /// For its own address.
-    outer: Authority,
+    outer: TestCa,
     /// For what it issues.
-    inner: Authority,
+    inner: TestCa,
     clock: Arc<dyn Clock>,
     registry: watch::Sender<Option<SocketAddr>>,
-    state: Mutex<State>,
+    state: Mutex<CaState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    mood: Mood,
+struct CaState {
+    behavior: AcmeBehavior,
     nonces: HashSet<String>,
     count: u64,
-    accounts: Vec<Option<Account>>,
-    orders: Vec<Order>,
+    accounts: Vec<Option<AcmeAccount>>,
+    orders: Vec<AcmeOrder>,
     requests: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Account {
-    jwk: Jwk,
+struct AcmeAccount {
+    jwk: AcmeJwk,
     contact: Value,
 }
 
 #[derive(Debug)]
-struct Order {
+struct AcmeOrder {
     account: usize,
-    names: Vec<Name>,
+    names: Vec<OrderedName>,
     chain: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-struct Name {
+struct OrderedName {
     name: String,
     token: String,
     /// What came of looking at it.
@@ -98,7 +98,7 @@ struct Name {
 }
 
 /// A refusal: its status, and the kind and text of the problem document.
-type Refusal = (u16, &'static str, String);
+type AcmeProblem = (u16, &'static str, String);
 
 impl AcmeServer {
     /// Starts one on a port of its own on loopback. What it issues begins when `clock` says, and is
@@ -106,68 +106,68 @@ impl AcmeServer {
     pub async fn start(clock: Arc<dyn Clock>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (outer, inner) = (Authority::new(), Authority::new());
+        let (outer, inner) = (TestCa::new(), TestCa::new());
         let acceptor = outer.acceptor(&address.ip().to_string());
         let (registry, _) = watch::channel(None);
         let state = Mutex::default();
-        let desk = Arc::new(Desk { address, outer, inner, clock, registry, state });
-        let accepting = tokio::spawn(accept(listener, acceptor, Arc::clone(&desk)));
-        Self { desk, accepting }
+        let service = Arc::new(AcmeService { address, outer, inner, clock, registry, state });
+        let accepting = tokio::spawn(accept(listener, acceptor, Arc::clone(&service)));
+        Self { service, accepting }
     }
 
     /// The address of its directory.
     pub fn directory(&self) -> String {
-        self.desk.url("directory")
+        self.service.url("directory")
     }
 
     /// Who vouches for it (PEM).
     pub fn ca_pem(&self) -> &str {
-        self.desk.outer.pem()
+        self.service.outer.pem()
     }
 
     /// Who vouches for what it issues.
-    pub fn issuer(&self) -> &Authority {
-        &self.desk.inner
+    pub fn issuer(&self) -> &TestCa {
+        &self.service.inner
     }
 
     /// Where it finds every name. Before the first call it waits.
     pub fn look_at(&self, registry: SocketAddr) {
-        self.desk.registry.send_replace(Some(registry));
+        self.service.registry.send_replace(Some(registry));
     }
 
     /// Waits with looking until it is told where.
     pub fn look_away(&self) {
-        self.desk.registry.send_replace(None);
+        self.service.registry.send_replace(None);
     }
 
     /// How it takes orders from now on.
-    pub fn mood(&self, mood: Mood) {
-        self.desk.state().mood = mood;
+    pub fn behavior(&self, behavior: AcmeBehavior) {
+        self.service.state().behavior = behavior;
     }
 
     /// Loses all accounts.
     pub fn forget_accounts(&self) {
-        self.desk.state().accounts.iter_mut().for_each(|account| *account = None);
+        self.service.state().accounts.iter_mut().for_each(|account| *account = None);
     }
 
     /// How many orders were begun.
     pub fn orders(&self) -> usize {
-        self.desk.state().orders.len()
+        self.service.state().orders.len()
     }
 
     /// How many certificates were issued.
     pub fn issued(&self) -> usize {
-        self.desk.state().orders.iter().filter(|order| order.chain.is_some()).count()
+        self.service.state().orders.iter().filter(|order| order.chain.is_some()).count()
     }
 
     /// How many requests came, whatever was answered.
     pub fn requests(&self) -> u64 {
-        self.desk.state().requests
+        self.service.state().requests
     }
 
     /// The contacts of the accounts that it has.
     pub fn contacts(&self) -> Vec<Value> {
-        let state = self.desk.state();
+        let state = self.service.state();
         state.accounts.iter().flatten().map(|account| account.contact.clone()).collect()
     }
 }
@@ -178,19 +178,19 @@ impl Drop for AcmeServer {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, desk: Arc<Desk>) {
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, service: Arc<AcmeService>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(serve(stream, acceptor.clone(), Arc::clone(&desk)));
+        connections.spawn(serve(stream, acceptor.clone(), Arc::clone(&service)));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, desk: Arc<Desk>) {
+async fn serve(stream: TcpStream, acceptor: TlsAcceptor, service: Arc<AcmeService>) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let service = service_fn(|request| {
-        let desk = Arc::clone(&desk);
-        async move { Ok::<_, Infallible>(desk.answer(request).await) }
+        let service = Arc::clone(&service);
+        async move { Ok::<_, Infallible>(service.answer(request).await) }
     });
     // An error is a client that has gone.
     let _ = hyper::server::conn::http1::Builder::new()
@@ -199,15 +199,15 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, desk: Arc<Desk>) {
 }
 
 /// What is answered: a status, where something new is, and the body.
-struct Answer(u16, Option<String>, Body);
+struct CaResponse(u16, Option<String>, AcmeBody);
 
-enum Body {
+enum AcmeBody {
     Json(Value),
     Chain(String),
 }
 
-impl Desk {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl AcmeService {
+    fn state(&self) -> MutexGuard<'_, CaState> {
         self.state.lock().unwrap()
     }
 
@@ -226,38 +226,42 @@ impl Desk {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let mood = {
+        let behavior = {
             let mut state = self.state();
             state.requests += 1;
-            state.mood.clone()
+            state.behavior.clone()
         };
-        if mood == Mood::Away {
+        if behavior == AcmeBehavior::Unavailable {
             let page = Response::builder().status(502).header("content-type", "text/html");
             return page.body(Full::from("<h1>Bad Gateway</h1>")).unwrap();
         }
         let path = head.uri.path().trim_start_matches('/').to_owned();
         let result = match (&head.method, path.as_str()) {
-            (&Method::GET, "directory") => Ok(Answer(200, None, Body::Json(self.directory()))),
-            (&Method::HEAD, "new-nonce") => Ok(Answer(200, None, Body::Json(Value::Null))),
-            (&Method::POST, _) => self.post(&path, &body, &mood).await,
+            (&Method::GET, "directory") => {
+                Ok(CaResponse(200, None, AcmeBody::Json(self.directory())))
+            }
+            (&Method::HEAD, "new-nonce") => Ok(CaResponse(200, None, AcmeBody::Json(Value::Null))),
+            (&Method::POST, _) => self.post(&path, &body, &behavior).await,
             _ => Err((404, "malformed", "nothing is here".to_owned())),
         };
         let mut response = Response::builder().header("replay-nonce", self.nonce());
-        let Answer(status, location, body) = result.unwrap_or_else(|(status, kind, detail)| {
+        let CaResponse(status, location, body) = result.unwrap_or_else(|(status, kind, detail)| {
             let kind = format!("urn:ietf:params:acme:error:{kind}");
             let problem = json!({ "type": kind, "detail": detail, "status": status });
-            Answer(status, None, Body::Json(problem))
+            CaResponse(status, None, AcmeBody::Json(problem))
         });
-        if let (Mood::Refusing(_, seconds), 400..) = (&mood, status) {
+        if let (AcmeBehavior::Refuse(_, seconds), 400..) = (&behavior, status) {
             response = response.header("retry-after", *seconds);
         }
         if let Some(location) = location {
             response = response.header("location", location);
         }
         let (kind, text) = match body {
-            Body::Json(value) if status >= 400 => ("application/problem+json", value.to_string()),
-            Body::Json(value) => ("application/json", value.to_string()),
-            Body::Chain(text) => ("application/pem-certificate-chain", text),
+            AcmeBody::Json(value) if status >= 400 => {
+                ("application/problem+json", value.to_string())
+            }
+            AcmeBody::Json(value) => ("application/json", value.to_string()),
+            AcmeBody::Chain(text) => ("application/pem-certificate-chain", text),
         };
         let status = StatusCode::from_u16(status).unwrap();
         response.status(status).header("content-type", kind).body(Full::from(text)).unwrap()
@@ -271,8 +275,13 @@ impl Desk {
         })
     }
 
-    async fn post(&self, path: &str, body: &[u8], mood: &Mood) -> Result<Answer, Refusal> {
-        let signed = Signed::read(body).ok_or((400, "malformed", "no JWS".to_owned()))?;
+    async fn post(
+        &self,
+        path: &str,
+        body: &[u8],
+        behavior: &AcmeBehavior,
+    ) -> Result<CaResponse, AcmeProblem> {
+        let signed = SignedRequest::read(body).ok_or((400, "malformed", "no JWS".to_owned()))?;
         if signed.url != self.url(path) {
             return Err((400, "unauthorized", "signed for another address".to_owned()));
         }
@@ -291,24 +300,24 @@ impl Desk {
         let mut number = || parts.next().and_then(|part| part.parse::<usize>().ok());
         match (kind, number(), number()) {
             ("account", Some(_), _) => self.update_account(account, &signed),
-            ("new-order", ..) => self.new_order(account, &signed, mood),
+            ("new-order", ..) => self.new_order(account, &signed, behavior),
             (_, Some(order), _) if self.state().orders[order].account != account => {
                 Err((403, "unauthorized", "another's order".to_owned()))
             }
             ("order", Some(order), _) => Ok(self.order(order)),
             ("authorization", Some(order), Some(name)) => Ok(self.authorization(order, name)),
             ("challenge", Some(order), Some(name)) => self.challenge(order, name, &jwk).await,
-            ("finalize", Some(order), _) => self.finalize(order, &signed, mood),
+            ("finalize", Some(order), _) => self.finalize(order, &signed, behavior),
             ("certificate", Some(order), _) => {
                 let chain = self.state().orders[order].chain.clone();
                 let chain = chain.ok_or((404, "malformed", "not yet".to_owned()))?;
-                Ok(Answer(200, None, Body::Chain(chain)))
+                Ok(CaResponse(200, None, AcmeBody::Chain(chain)))
             }
             _ => Err((404, "malformed", "nothing is here".to_owned())),
         }
     }
 
-    fn new_account(&self, signed: &Signed) -> Result<Answer, Refusal> {
+    fn new_account(&self, signed: &SignedRequest) -> Result<CaResponse, AcmeProblem> {
         let jwk = signed.jwk.clone().ok_or((400, "malformed", "no key".to_owned()))?;
         if !signed.is_by(&jwk) {
             return Err((400, "malformed", "the signature is wrong".to_owned()));
@@ -318,12 +327,12 @@ impl Desk {
         }
         let contact = signed.payload["contact"].clone();
         let mut state = self.state();
-        state.accounts.push(Some(Account { jwk, contact }));
+        state.accounts.push(Some(AcmeAccount { jwk, contact }));
         let location = self.url(&format!("account/{}", state.accounts.len() - 1));
-        Ok(Answer(201, Some(location), Body::Json(json!({ "status": "valid" }))))
+        Ok(CaResponse(201, Some(location), AcmeBody::Json(json!({ "status": "valid" }))))
     }
 
-    fn account(&self, signed: &Signed) -> Result<(usize, Jwk), Refusal> {
+    fn account(&self, signed: &SignedRequest) -> Result<(usize, AcmeJwk), AcmeProblem> {
         let unknown = || (400, "accountDoesNotExist", "who is that?".to_owned());
         let kid = signed.kid.as_deref().ok_or_else(unknown)?;
         let number = kid.rsplit('/').next().and_then(|number| number.parse::<usize>().ok());
@@ -332,15 +341,24 @@ impl Desk {
         Ok((number, account.jwk))
     }
 
-    fn update_account(&self, account: usize, signed: &Signed) -> Result<Answer, Refusal> {
+    fn update_account(
+        &self,
+        account: usize,
+        signed: &SignedRequest,
+    ) -> Result<CaResponse, AcmeProblem> {
         if let Some(account) = &mut self.state().accounts[account] {
             account.contact = signed.payload["contact"].clone();
         }
-        Ok(Answer(200, None, Body::Json(json!({ "status": "valid" }))))
+        Ok(CaResponse(200, None, AcmeBody::Json(json!({ "status": "valid" }))))
     }
 
-    fn new_order(&self, account: usize, signed: &Signed, mood: &Mood) -> Result<Answer, Refusal> {
-        if let Mood::Refusing(detail, _) = mood {
+    fn new_order(
+        &self,
+        account: usize,
+        signed: &SignedRequest,
+        behavior: &AcmeBehavior,
+    ) -> Result<CaResponse, AcmeProblem> {
+        if let AcmeBehavior::Refuse(detail, _) = behavior {
             return Err((429, "rateLimited", (*detail).to_owned()));
         }
         let mut state = self.state();
@@ -349,19 +367,19 @@ impl Desk {
             assert_eq!(identifier["type"], "dns");
             let name = identifier["value"].as_str().unwrap().to_owned();
             let token = BASE64.encode(format!("token {number} of {name}"));
-            Name { name, token, looked: None }
+            OrderedName { name, token, looked: None }
         });
         let names = names.collect();
-        state.orders.push(Order { account, names, chain: None });
+        state.orders.push(AcmeOrder { account, names, chain: None });
         drop(state);
-        let Answer(_, _, body) = self.order(number);
-        Ok(Answer(201, Some(self.url(&format!("order/{number}"))), body))
+        let CaResponse(_, _, body) = self.order(number);
+        Ok(CaResponse(201, Some(self.url(&format!("order/{number}"))), body))
     }
 
-    fn order(&self, number: usize) -> Answer {
+    fn order(&self, number: usize) -> CaResponse {
         let state = self.state();
         let order = &state.orders[number];
-        let is_failed = |name: &Name| matches!(name.looked, Some(Err(_)));
+        let is_failed = |name: &OrderedName| matches!(name.looked, Some(Err(_)));
         let status = if order.chain.is_some() {
             "valid"
         } else if order.names.iter().any(is_failed) {
@@ -380,10 +398,10 @@ impl Desk {
             "finalize": self.url(&format!("finalize/{number}")),
             "certificate": self.url(&format!("certificate/{number}")),
         });
-        Answer(200, None, Body::Json(body))
+        CaResponse(200, None, AcmeBody::Json(body))
     }
 
-    fn authorization(&self, order: usize, place: usize) -> Answer {
+    fn authorization(&self, order: usize, place: usize) -> CaResponse {
         let name = self.state().orders[order].names[place].clone();
         let other = json!({
             "type": "http-01", "status": "pending", "url": self.url("none"), "token": name.token,
@@ -394,7 +412,7 @@ impl Desk {
             "status": status,
             "challenges": [other, challenge],
         });
-        Answer(200, None, Body::Json(body))
+        CaResponse(200, None, AcmeBody::Json(body))
     }
 
     fn challenge_of(&self, order: usize, place: usize) -> (&'static str, Value) {
@@ -418,21 +436,31 @@ impl Desk {
     }
 
     /// Looks at a name before it answers, so that nobody has to wait for it.
-    async fn challenge(&self, order: usize, place: usize, jwk: &Jwk) -> Result<Answer, Refusal> {
+    async fn challenge(
+        &self,
+        order: usize,
+        place: usize,
+        jwk: &AcmeJwk,
+    ) -> Result<CaResponse, AcmeProblem> {
         let mut registry = self.registry.subscribe();
         let address = registry.wait_for(Option::is_some).await.unwrap().unwrap();
         let name = self.state().orders[order].names[place].clone();
         let authorization = format!("{}.{}", name.token, jwk.thumbprint());
-        let looked = look::at(address, &name.name, &authorization).await;
+        let looked = validation::at(address, &name.name, &authorization).await;
         self.state().orders[order].names[place].looked = Some(looked);
         // What came of it is told by the authorization, as if it had been looked at later.
         let (_, mut challenge) = self.challenge_of(order, place);
         challenge["status"] = json!("processing");
         challenge["error"] = Value::Null;
-        Ok(Answer(200, None, Body::Json(challenge)))
+        Ok(CaResponse(200, None, AcmeBody::Json(challenge)))
     }
 
-    fn finalize(&self, number: usize, signed: &Signed, mood: &Mood) -> Result<Answer, Refusal> {
+    fn finalize(
+        &self,
+        number: usize,
+        signed: &SignedRequest,
+        behavior: &AcmeBehavior,
+    ) -> Result<CaResponse, AcmeProblem> {
         let bad = |why: &str| (400, "badCSR", why.to_owned());
         let names = {
             let state = self.state();
@@ -450,7 +478,7 @@ impl Desk {
         if csr.params.subject_alt_names != asked {
             return Err(bad("other names than those of the order"));
         }
-        if *mood == Mood::Lying {
+        if *behavior == AcmeBehavior::WrongName {
             let other = rcgen::CertificateParams::new(["other.test".to_owned()]).unwrap();
             csr.params.subject_alt_names = other.subject_alt_names;
         }

@@ -1,4 +1,4 @@
-//! What every answer must satisfy, whatever the request was. Each rule is a function from a
+//! What every response must satisfy, whatever the request was. Each rule is a function from a
 //! request and its answer to a complaint; [`violations`] asks them all.
 
 use crate::client::path_of;
@@ -23,7 +23,7 @@ const SPEC_CODES: [&str; 14] = [
     "TOOMANYREQUESTS",
 ];
 
-/// Headers that may appear once at the most.
+/// Headers that may appear once at most.
 const SINGLE: [&str; 8] = [
     "Content-Type",
     "Content-Length",
@@ -55,9 +55,9 @@ const INSIDE: [&str; 16] = [
     "/tmp/",
 ];
 
-type Rule = fn(&Request, &Response) -> Option<String>;
+type ResponseRule = fn(&Request, &Response) -> Option<String>;
 
-const RULES: [(&str, Rule); 17] = [
+const RULES: [(&str, ResponseRule); 17] = [
     ("X-Request-ID is echoed, or made", request_id),
     ("/v2/ says which API it is", api_version),
     ("single headers are single", single_headers),
@@ -77,7 +77,7 @@ const RULES: [(&str, Rule); 17] = [
     ("an ETag is quoted", etag),
 ];
 
-/// Every rule that the answer breaks, in words. Empty if all is well.
+/// Every rule that the response breaks, in words. Empty if all is well.
 pub fn violations(request: &Request, response: &Response) -> Vec<String> {
     RULES
         .iter()
@@ -302,7 +302,7 @@ mod tests {
     const JSON: (&str, &str) = ("Content-Type", "application/json");
 
     #[test]
-    fn a_sound_answer_breaks_no_rule() {
+    fn a_correct_response_breaks_no_rule() {
         let request = Request::new("GET", "/v2/");
         assert_eq!(violations(&request, &answer(200, &[JSON], "{}")), Vec::<String>::new());
         let body = r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"no such blob","detail":{}}]}"#;

@@ -1,6 +1,6 @@
-//! A client that trusts nothing: each request on a connection of its own, each answer checked
-//! against [`violations`], each HEAD compared with its GET, and each connection read to its end
-//! for bytes that do not belong there.
+//! A client that trusts nothing: each request on a connection of its own, each response checked
+//! against [`violations`], each HEAD compared with its GET, and each connection read to its end for
+//! bytes that do not belong there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ impl Client {
         Wire::connect(self.address).await.expect("the server accepts connections")
     }
 
-    /// Sends a request and checks the answer. Panics if any rule is broken.
+    /// Sends a request and checks the response. Panics if any rule is broken.
     pub async fn send(&self, request: Request) -> Response {
         let request = self.numbered(request);
         let response = self.exchange(&request).await;
@@ -47,13 +47,13 @@ impl Client {
         response
     }
 
-    /// Sends a request to a server that may be killed meanwhile: an answer that comes is checked,
+    /// Sends a request to a server that may be killed meanwhile: a response that comes is checked,
     /// and why none came is given.
     pub async fn try_send(&self, request: Request) -> io::Result<Response> {
         self.try_exchange(&self.numbered(request)).await
     }
 
-    /// Sends a request and gives the answer unchecked, or why there was none. For bytes that are
+    /// Sends a request and gives the response unchecked, or why there was none. For bytes that are
     /// not HTTP, which a server may refuse before it knows what was asked.
     pub async fn send_unchecked(&self, request: &Request) -> io::Result<Response> {
         let mut wire = self.wire().await;

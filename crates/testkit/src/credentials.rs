@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::Authority;
+use crate::tls::TestCa;
 
 /// What a container shows its agent, and a pod the token service: the content of its token file.
 pub const IDENTITY_TOKEN: &str = "identity.of.the.pod";
@@ -50,7 +50,7 @@ pub struct TemporaryKeys {
 #[derive(Debug)]
 pub struct CredentialServer {
     address: SocketAddr,
-    issuer: Arc<Issuer>,
+    issuer: Arc<TemporaryKeyIssuer>,
     certificate: Option<String>,
     accepting: JoinHandle<()>,
 }
@@ -63,14 +63,14 @@ impl CredentialServer {
 
     /// Starts one with TLS, for 127.0.0.1: a token service.
     pub async fn start_with_tls(keys: TemporaryKeys) -> Self {
-        Self::listen(keys, Some(Authority::new())).await
+        Self::listen(keys, Some(TestCa::new())).await
     }
 
-    async fn listen(keys: TemporaryKeys, authority: Option<Authority>) -> Self {
+    async fn listen(keys: TemporaryKeys, authority: Option<TestCa>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port of loopback is free");
         let address = listener.local_addr().expect("it listens");
-        let issuer = Arc::new(Issuer::new(keys));
+        let issuer = Arc::new(TemporaryKeyIssuer::new(keys));
         let certificate = authority.as_ref().map(|authority| authority.pem().to_owned());
         let tls = authority.map(|authority| authority.acceptor("127.0.0.1"));
         let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&issuer)));
@@ -115,13 +115,13 @@ impl Drop for CredentialServer {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, issuer: Arc<Issuer>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, issuer: Arc<TemporaryKeyIssuer>) {
     while let Ok((stream, _)) = listener.accept().await {
         tokio::spawn(serve(stream, tls.clone(), Arc::clone(&issuer)));
     }
 }
 
-async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, issuer: Arc<Issuer>) {
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, issuer: Arc<TemporaryKeyIssuer>) {
     match tls {
         None => serve_on(stream, issuer).await,
         Some(tls) => {
@@ -133,7 +133,7 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, issuer: Arc<Issuer>)
     }
 }
 
-async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, issuer: Arc<Issuer>) {
+async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, issuer: Arc<TemporaryKeyIssuer>) {
     let answer = |request: Request<Incoming>| {
         let answer = issuer.answer(&request.into_parts().0);
         async move { Ok::<_, Infallible>(answer) }
@@ -146,14 +146,14 @@ async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, issuer: Arc<Issue
 }
 
 #[derive(Debug)]
-struct Issuer {
+struct TemporaryKeyIssuer {
     keys: TemporaryKeys,
     issued: AtomicU64,
     fails: AtomicBool,
     failures: AtomicU64,
 }
 
-impl Issuer {
+impl TemporaryKeyIssuer {
     fn new(keys: TemporaryKeys) -> Self {
         let (issued, failures) = Default::default();
         Self { keys, issued, fails: AtomicBool::new(false), failures }
@@ -164,7 +164,7 @@ impl Issuer {
             self.failures.fetch_add(1, Ordering::SeqCst);
             (StatusCode::INTERNAL_SERVER_ERROR, String::new())
         } else {
-            match self.answer_if_allowed(request) {
+            match self.respond_if_allowed(request) {
                 Some(answer) => (StatusCode::OK, answer),
                 None => (StatusCode::FORBIDDEN, String::new()),
             }
@@ -174,7 +174,7 @@ impl Issuer {
         response
     }
 
-    fn answer_if_allowed(&self, request: &Parts) -> Option<String> {
+    fn respond_if_allowed(&self, request: &Parts) -> Option<String> {
         let shows =
             |name: &str, value: &str| request.headers.get(name).is_some_and(|shown| shown == value);
         let metadata = shows("x-aws-ec2-metadata-token", METADATA_TOKEN);

@@ -1,10 +1,10 @@
 //! What jreg's tests share: content made to order from a seed, a client that checks on every
-//! answer what must always hold, scenarios written as rows of data, the whole server as a value
+//! response what must always hold, scenarios written as rows of data, the whole server as a value
 //! that stops when it is dropped, an S3 server that keeps a journal, fails where it is told to, and
 //! can lie, and an authority that issues certificates.
 //!
-//! Nothing here uses jreg's own parsers or hashes: what the tests expect is computed apart from
-//! the code under test. A check that fails panics with the request and the answer in full.
+//! Nothing here uses jreg's own parsers or hashes: what the tests expect is computed apart from the
+//! code under test. A check that fails panics with the request and the response in full.
 
 #![allow(clippy::unwrap_used)]
 
@@ -37,5 +37,5 @@ pub use scenario::{
 };
 pub use server::{ServerSpec, StoreKind, TestServer};
 pub use small_pages::SmallPagesStore;
-pub use tls::{Authority, Issued, TlsClient, TlsProxy, TlsStream};
+pub use tls::{CertificateAndKey, TestCa, TlsClient, TlsProxy, TlsStream};
 pub use wire::Wire;

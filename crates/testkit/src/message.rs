@@ -21,7 +21,7 @@ pub enum Body {
 pub struct Request {
     /// The method.
     pub method: String,
-    /// The request target, as it goes on the wire.
+    /// The request target, as it continues the wire.
     pub target: String,
     /// Headers beside Host, Connection and those that frame the body.
     pub headers: Vec<(String, String)>,
@@ -98,7 +98,7 @@ impl Request {
         head.into_bytes()
     }
 
-    /// The body as it goes on the wire.
+    /// The body as it continues the wire.
     pub fn encoded_body(&self) -> Vec<Bytes> {
         match &self.body {
             Body::None => Vec::new(),
@@ -129,7 +129,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// An answer, whole.
+/// A response, whole.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.

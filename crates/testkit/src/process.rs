@@ -54,7 +54,7 @@ impl Process {
         Self::spawn(command)
     }
 
-    /// Starts a binary that may have so many files open at the most.
+    /// Starts a binary that may have so many files open at most.
     pub fn start_with_few_files(binary: &str, folder: &Path, files_max: u32) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {files_max}; exec \"$0\" \"$@\""), binary]);
@@ -114,7 +114,7 @@ impl Process {
     }
 
     fn end(&mut self) {
-        // Either it is gone already, or now.
+        // Either it no longer exists already, or now.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

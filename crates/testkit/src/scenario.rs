@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::client::path_of;
 use crate::{Blob, Client, Image, Manifest, Request, Response};
 
-type Check = Box<dyn Fn(&Response) -> Result<(), String> + Send + Sync>;
+type StepCheck = Box<dyn Fn(&Response) -> Result<(), String> + Send + Sync>;
 
-/// One request, and what its answer must be like.
+/// One request, and what its response must be like.
 pub struct Step {
     request: Request,
     statuses: Vec<u16>,
@@ -22,7 +22,7 @@ pub struct Step {
     json: Vec<(String, Value)>,
     code: Option<String>,
     kept: Vec<(String, String)>,
-    checks: Vec<Check>,
+    checks: Vec<StepCheck>,
 }
 
 enum Expected {
@@ -203,7 +203,7 @@ impl Step {
         self
     }
 
-    /// The answer must pass a check of the caller's.
+    /// The response must pass a check of the caller's.
     #[must_use]
     pub fn satisfies(
         mut self,
@@ -214,7 +214,7 @@ impl Step {
     }
 }
 
-/// A client on its way through steps, with the values kept so far.
+/// A client in flight through steps, with the values kept so far.
 #[derive(Debug)]
 pub struct Scenario {
     name: String,
@@ -231,14 +231,14 @@ impl Scenario {
         Self { name: name.to_owned(), client, kept, done: 0 }
     }
 
-    /// Takes the steps, in order. Panics at the first whose answer is not as expected.
+    /// Takes the steps, in order. Panics at the first whose response is not as expected.
     pub async fn run(&mut self, steps: Vec<Step>) {
         for step in steps {
             self.step(step).await;
         }
     }
 
-    /// Takes one step and gives its answer.
+    /// Takes one step and gives its response.
     pub async fn step(&mut self, step: Step) -> Response {
         self.done += 1;
         let mut request = step.request.clone();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jreg::app::App;
-use jreg_access::{Authorizer, Open};
+use jreg_access::{AllowAll, Authorizer};
 use jreg_config::Settings;
 use jreg_net::server::{RunningServer, ServerEnding};
 use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
@@ -47,7 +47,7 @@ impl Default for ServerSpec {
         Self {
             settings: Settings::default(),
             store: StoreKind::default(),
-            authorizer: Arc::new(Open),
+            authorizer: Arc::new(AllowAll),
         }
     }
 }
@@ -60,7 +60,7 @@ impl ServerSpec {
         spec
     }
 
-    /// Takes somebody else to say who may do what.
+    /// Takes another process to say who may do what.
     #[must_use]
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Arc::new(authorizer);
@@ -82,12 +82,12 @@ pub struct TestServer {
     running: RunningServer,
     spec: ServerSpec,
     store: Arc<dyn Store>,
-    home: Home,
+    home: ServerHome,
 }
 
 /// Where a server's content is, if it must be kept.
 #[derive(Debug)]
-enum Home {
+enum ServerHome {
     Elsewhere,
     Folder(TempDir),
     Bucket(Box<S3Server>),
@@ -97,9 +97,11 @@ impl TestServer {
     /// Starts a server.
     pub async fn start(spec: ServerSpec) -> Self {
         let home = match spec.store {
-            StoreKind::Memory | StoreKind::Given(_) => Home::Elsewhere,
-            StoreKind::Folder => Home::Folder(TempDir::new().unwrap()),
-            StoreKind::Bucket => Home::Bucket(Box::new(S3Server::start(S3Spec::default()).await)),
+            StoreKind::Memory | StoreKind::Given(_) => ServerHome::Elsewhere,
+            StoreKind::Folder => ServerHome::Folder(TempDir::new().unwrap()),
+            StoreKind::Bucket => {
+                ServerHome::Bucket(Box::new(S3Server::start(S3Spec::default()).await))
+            }
         };
         Self::start_in(spec, home).await
     }
@@ -127,18 +129,18 @@ impl TestServer {
     /// Everything that exists: the store's keys, or the names of all files around the folder.
     pub async fn entries(&self) -> Vec<String> {
         match &self.home {
-            Home::Folder(folder) => files(folder.path()),
-            Home::Bucket(server) => server.keys(),
-            Home::Elsewhere => keys(&*self.store).await,
+            ServerHome::Folder(folder) => files(folder.path()),
+            ServerHome::Bucket(server) => server.keys(),
+            ServerHome::Elsewhere => keys(&*self.store).await,
         }
     }
 
-    async fn start_in(spec: ServerSpec, home: Home) -> Self {
+    async fn start_in(spec: ServerSpec, home: ServerHome) -> Self {
         let store: Arc<dyn Store> = match (&spec.store, &home) {
             (StoreKind::Given(store), _) => Arc::clone(store),
-            (_, Home::Folder(folder)) => open(&folder.path().join("root")),
-            (_, Home::Bucket(server)) => server.store(),
-            (_, Home::Elsewhere) => Arc::new(MemoryStore::new()),
+            (_, ServerHome::Folder(folder)) => open(&folder.path().join("root")),
+            (_, ServerHome::Bucket(server)) => server.store(),
+            (_, ServerHome::Elsewhere) => Arc::new(MemoryStore::new()),
         };
         let app = App::build_guarded(
             spec.settings.clone(),

@@ -27,7 +27,7 @@ const GOOD_UNTIL: i32 = 4000;
 
 /// A certificate and its key, as files hold them (PEM).
 #[derive(Clone, Debug)]
-pub struct Issued {
+pub struct CertificateAndKey {
     /// The certificate.
     pub certificate: String,
     /// Its private key.
@@ -36,12 +36,12 @@ pub struct Issued {
 
 /// Who vouches for certificates.
 #[derive(Debug)]
-pub struct Authority {
+pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-impl Authority {
+impl TestCa {
     /// A new one, with a key of its own.
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
@@ -57,17 +57,17 @@ impl Authority {
     }
 
     /// What a server needs to show that it is `host`, a name or an address.
-    pub fn server(&self, host: &str) -> Issued {
+    pub fn server(&self, host: &str) -> CertificateAndKey {
         self.issue(CertificateParams::new([host.to_owned()]).unwrap())
     }
 
     /// What a client needs to show that it is one with this common name and these URIs.
-    pub fn client(&self, common_name: Option<&str>, uris: &[&str]) -> Issued {
+    pub fn client(&self, common_name: Option<&str>, uris: &[&str]) -> CertificateAndKey {
         self.issue(client(common_name, uris))
     }
 
     /// The same of one that was over long ago.
-    pub fn former_client(&self, common_name: &str) -> Issued {
+    pub fn former_client(&self, common_name: &str) -> CertificateAndKey {
         let mut params = client(Some(common_name), &[]);
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
@@ -86,10 +86,10 @@ impl Authority {
         format!("{}{}", request.signed_by(&self.issuer).unwrap().pem(), self.pem)
     }
 
-    fn issue(&self, params: CertificateParams) -> Issued {
+    fn issue(&self, params: CertificateParams) -> CertificateAndKey {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Issued { certificate, key: key.serialize_pem() }
+        CertificateAndKey { certificate, key: key.serialize_pem() }
     }
 
     /// What a server needs to show that it is `host`, a name or an address.
@@ -110,7 +110,7 @@ impl Authority {
     }
 }
 
-impl Default for Authority {
+impl Default for TestCa {
     fn default() -> Self {
         Self::new()
     }
@@ -132,14 +132,14 @@ fn client(common_name: Option<&str>, uris: &[&str]) -> CertificateParams {
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     authority: String,
-    identity: Option<Issued>,
+    identity: Option<CertificateAndKey>,
     protocols: Vec<Vec<u8>>,
     versions: Vec<&'static SupportedProtocolVersion>,
 }
 
 impl TlsClient {
     /// One that shows no certificate, and does not say what it will speak.
-    pub fn of(authority: &Authority) -> Self {
+    pub fn of(authority: &TestCa) -> Self {
         Self {
             authority: authority.pem().to_owned(),
             identity: None,
@@ -150,7 +150,7 @@ impl TlsClient {
 
     /// Shows a certificate.
     #[must_use]
-    pub fn identity(mut self, identity: &Issued) -> Self {
+    pub fn identity(mut self, identity: &CertificateAndKey) -> Self {
         self.identity = Some(identity.clone());
         self
     }
@@ -228,7 +228,7 @@ pub struct TlsProxy {
 
 impl TlsProxy {
     /// Starts one on a port of its own on loopback, whose certificate is for that address.
-    pub async fn start(authority: &Authority, to: SocketAddr) -> Self {
+    pub async fn start(authority: &TestCa, to: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = authority.acceptor(&address.ip().to_string());

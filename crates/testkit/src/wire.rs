@@ -1,6 +1,6 @@
-//! One TCP connection, by the byte: writes what it is told, and reads HTTP/1.1 answers strictly.
-//! An answer whose framing is wrong (two lengths, a body where none may be, bytes after the end)
-//! is an error here, so that every test checks it.
+//! One TCP connection, by the byte: writes what it is told, and reads HTTP/1.1 answers strictly. A
+//! response whose framing is wrong (two lengths, a body where none may be, bytes after the end) is
+//! an error here, so that every test checks it.
 //!
 //! Every wait ends after [`WAIT_MAX`]: a server that hangs fails a test instead of stopping it.
 
@@ -47,8 +47,8 @@ impl Wire {
         self.stream.set_zero_linger()
     }
 
-    /// Sends frames and reads the answer at the same time, since a server may answer before the
-    /// body is whole. A failed write is not an error as long as there is an answer.
+    /// Sends frames and reads the response at the same time, since a server may answer before the
+    /// body is whole. A failed write is not an error as long as there is a response.
     pub async fn exchange(&mut self, method: &str, frames: Vec<Bytes>) -> Result<Response> {
         let (mut from, mut to) = self.stream.split();
         let send = async {
@@ -69,12 +69,12 @@ impl Wire {
         .await
     }
 
-    /// Reads one answer to a request with this method; interim (1xx) answers are answers here.
+    /// Reads one response to a request with this method; interim (1xx) ones count.
     pub async fn response(&mut self, method: &str) -> Result<Response> {
         within(read_response(&mut self.stream, &mut self.read, method)).await
     }
 
-    /// Reads the status and headers of an answer, and leaves its body on the wire.
+    /// Reads the status and headers of a response, and leaves its body on the wire.
     pub async fn response_head(&mut self) -> Result<Response> {
         within(read_head(&mut self.stream, &mut self.read)).await
     }
@@ -111,17 +111,17 @@ async fn within<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(WAIT_MAX, step).await.map_err(|_| Error::from(ErrorKind::TimedOut))?
 }
 
-trait Source: AsyncReadExt + Unpin {}
-impl<T: AsyncReadExt + Unpin> Source for T {}
+trait WireSource: AsyncReadExt + Unpin {}
+impl<T: AsyncReadExt + Unpin> WireSource for T {}
 
-async fn fill(from: &mut impl Source, read: &mut BytesMut) -> Result<()> {
+async fn fill(from: &mut impl WireSource, read: &mut BytesMut) -> Result<()> {
     match from.read_buf(read).await? {
         0 => Err(ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
     }
 }
 
-async fn line(from: &mut impl Source, read: &mut BytesMut) -> Result<String> {
+async fn line(from: &mut impl WireSource, read: &mut BytesMut) -> Result<String> {
     loop {
         if let Some(end) = read.windows(2).position(|pair| pair == b"\r\n") {
             let line = read.split_to(end);
@@ -132,7 +132,7 @@ async fn line(from: &mut impl Source, read: &mut BytesMut) -> Result<String> {
     }
 }
 
-async fn read_head(from: &mut impl Source, read: &mut BytesMut) -> Result<Response> {
+async fn read_head(from: &mut impl WireSource, read: &mut BytesMut) -> Result<Response> {
     let first = line(from, read).await?;
     let status = first
         .strip_prefix("HTTP/1.1 ")
@@ -151,7 +151,7 @@ async fn read_head(from: &mut impl Source, read: &mut BytesMut) -> Result<Respon
 }
 
 async fn read_response(
-    from: &mut impl Source,
+    from: &mut impl WireSource,
     read: &mut BytesMut,
     method: &str,
 ) -> Result<Response> {
@@ -179,14 +179,14 @@ fn content_length(response: &Response) -> Result<Option<usize>> {
     length.parse().map(Some).map_err(|_| wrong(format!("Content-Length {length:?}")))
 }
 
-async fn sized(from: &mut impl Source, read: &mut BytesMut, length: usize) -> Result<Bytes> {
+async fn sized(from: &mut impl WireSource, read: &mut BytesMut, length: usize) -> Result<Bytes> {
     while read.len() < length {
         fill(from, read).await?;
     }
     Ok(read.split_to(length).freeze())
 }
 
-async fn dechunked(from: &mut impl Source, read: &mut BytesMut) -> Result<Bytes> {
+async fn dechunked(from: &mut impl WireSource, read: &mut BytesMut) -> Result<Bytes> {
     let mut body = BytesMut::new();
     loop {
         let size = line(from, read).await?;

@@ -1,4 +1,4 @@
-//! What somebody who should not get in tries.
+//! Attacks on authentication and authorization.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -308,7 +308,7 @@ async fn fixed_the_token_of_a_certificate_is_good_only_with_it() {
 /// The real client of key sets, on loopback: a redirect is an answer that is no key set.
 #[tokio::test]
 async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
-    use jreg_access::{Fetch, FetchError, HttpFetch};
+    use jreg_access::{HttpJwksFetcher, JwksFetchError, JwksFetcher};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -330,11 +330,11 @@ async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
         }
         asked
     });
-    let fetch = HttpFetch::new().unwrap();
+    let fetch = HttpJwksFetcher::new().unwrap();
     let url = format!("http://{address}/keys");
-    assert!(matches!(fetch.fetch(&url).await, Err(FetchError::Status(302))));
-    assert!(matches!(fetch.fetch(&url).await, Err(FetchError::Status(301))));
-    assert!(matches!(fetch.fetch(&url).await, Err(FetchError::Jwks(_))), "too large");
+    assert!(matches!(fetch.fetch(&url).await, Err(JwksFetchError::Status(302))));
+    assert!(matches!(fetch.fetch(&url).await, Err(JwksFetchError::Status(301))));
+    assert!(matches!(fetch.fetch(&url).await, Err(JwksFetchError::Jwks(_))), "too large");
     assert_eq!(fetch.fetch(&url).await.unwrap(), b"{}");
     assert_eq!(serving.await.unwrap(), vec!["GET /keys HTTP/1.1"; 4]);
 }
@@ -470,7 +470,7 @@ async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
             cursor = cursor.or(listed.is_empty().then(|| target.clone()));
         }
         assert_eq!(names, ["open/app", "tail/app"]);
-        // Somebody else's, or one that was changed, is told so.
+        // A cursor of another registry, or a modified one, is refused.
         let cursor = cursor.unwrap();
         let (start, sealed) = cursor.rsplit_once('.').unwrap();
         let changed = format!("{start}.{}", sealed.chars().rev().collect::<String>());

@@ -32,7 +32,7 @@ impl Audited {
         Self { registry: registry.await, path, _folder: folder }
     }
 
-    /// The lines since it was last asked.
+    /// The lines since the last call.
     fn take(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
         let _ = std::fs::remove_file(&self.path);

@@ -1,4 +1,4 @@
-//! Who guesses passwords has to wait, and nobody else.
+//! Login throttling.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn status(registry: &Registry, from: &str, header: &str) -> u16 {
 async fn guesses_are_told_to_wait_and_the_right_password_elsewhere_is_not() {
     let registry = Registry::with(None, |_| {}).await;
     let alice = basic("alice", "secret");
-    // Remembered: that must not tell a guess that it is right.
+    // Cached credentials must not reveal that a password is correct.
     assert_eq!(status(&registry, "10.0.0.1", &alice).await, 200);
     guess(&registry, "10.0.0.1", FREE).await;
     for (target, header) in [
@@ -51,7 +51,7 @@ async fn the_right_password_forgives() {
     let registry = Registry::with(None, |_| {}).await;
     for _ in 0..3 {
         guess(&registry, "10.0.0.1", FREE - 1).await;
-        // What is remembered is not verified, and forgives nothing.
+        // A login served from the cache is not verified and resets no count.
         registry.clock.advance(jreg_access::TRUST_MAX);
         assert_eq!(status(&registry, "10.0.0.1", &basic("alice", "secret")).await, 200);
     }

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use jreg_access::{AccessTokenStore, Fetch, FetchError};
+use jreg_access::{AccessTokenStore, JwksFetchError, JwksFetcher};
 use jreg_auth::{ClientCertificate, parse_permissions};
 use jreg_config::Settings;
 use jreg_net::server::{Body, Peer, Secured};
@@ -38,13 +38,13 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
-/// Somebody else who signs tokens, and publishes keys.
+/// An issuer that signs tokens and publishes keys.
 #[derive(Debug)]
 pub(crate) struct Forge {
     keys: Mutex<Vec<(String, EcdsaKeyPair)>>,
     /// What the address of the keys answers, if not the keys.
     pub(crate) outage: Mutex<Option<u16>>,
-    /// How often the keys were asked for.
+    /// Number of key fetches.
     pub(crate) fetches: AtomicUsize,
     /// Holds every fetch for as long as a test has it for writing.
     pub(crate) slow: tokio::sync::RwLock<()>,
@@ -91,12 +91,12 @@ impl Forge {
 }
 
 #[async_trait::async_trait]
-impl Fetch for Forge {
-    async fn fetch(&self, _: &str) -> Result<Vec<u8>, FetchError> {
+impl JwksFetcher for Forge {
+    async fn fetch(&self, _: &str) -> Result<Vec<u8>, JwksFetchError> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         let _held = self.slow.read().await;
         match *self.outage.lock().unwrap() {
-            Some(status) => Err(FetchError::Status(status)),
+            Some(status) => Err(JwksFetchError::Status(status)),
             None => Ok(self.published().to_string().into_bytes()),
         }
     }
@@ -196,7 +196,7 @@ impl Registry {
                 settings.clone(),
                 Arc::clone(&store),
                 clock.clone(),
-                Arc::clone(&forge) as Arc<dyn Fetch>,
+                Arc::clone(&forge) as Arc<dyn JwksFetcher>,
             );
             apps.push(app.await.unwrap());
         }
@@ -300,7 +300,7 @@ impl Registry {
     }
 }
 
-/// Where a token is asked for.
+/// A request to the token endpoint.
 pub(crate) fn token_target(scope: &str) -> String {
     let scopes: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("service", "jreg")

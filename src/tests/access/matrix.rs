@@ -65,7 +65,7 @@ impl Who {
         matches!(self, Self::Certificate | Self::CertificateToken)
     }
 
-    /// Whether they are somebody.
+    /// Whether they are authenticated.
     fn is_named(self) -> bool {
         !matches!(
             self,
@@ -169,7 +169,7 @@ fn due(who: Who, right: &Right, granted: bool) -> Option<u16> {
     };
     match (who.is_good(), who.is_named(), right) {
         (false, _, _) => Some(401),
-        // Credentials are all that is needed; without any, everybody is told how to get in.
+        // Any credentials are sufficient; without any, the response is a challenge.
         (true, _, Right::Enter) => (who == Who::Anonymous).then_some(401),
         (true, true, _) if granted && within => None,
         (true, true, _) if granted => Some(401),
@@ -180,8 +180,8 @@ fn due(who: Who, right: &Right, granted: bool) -> Option<u16> {
     }
 }
 
-/// Lets everybody do one thing, in repositories below `open`, and has one thing that everybody may
-/// do, so that there are tokens for nobody.
+/// Allows one action to everyone below `open`, and makes one action public, so that there are
+/// anonymous tokens.
 fn policy(action: &str, issuers: &str) -> String {
     format!(
         "{issuers}\n[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**']\nactions = \
@@ -190,7 +190,7 @@ fn policy(action: &str, issuers: &str) -> String {
     )
 }
 
-/// The header that somebody sends.
+/// The `Authorization` header of an identity.
 async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<String> {
     let basic = |password: &str| format!("Basic {}", STANDARD.encode(format!("alice:{password}")));
     let scope = format!(
@@ -301,7 +301,7 @@ struct Content {
 }
 
 impl Content {
-    /// Pushes without being asked who it is.
+    /// Pushes without authentication.
     async fn push(&self, method: &str, path: &str, media: &str, bytes: &[u8]) -> Digest {
         let target = format!("/v2/{}/{path}", self.name);
         let request = http::Request::builder().method(method).uri(target).header("Host", "test");

@@ -10,7 +10,7 @@ use jreg_net::server::{Body, Peer, Secured};
 
 use super::guarded::{Answer, Registry, send};
 
-/// Whoever is in the office may pull, and whoever has the certificate of the proxy.
+/// Clients in the office network may pull, and so may the holder of the proxy's certificate.
 const RULES: &str = "
 [[rule]]
 subjects = ['everyone']
@@ -109,7 +109,7 @@ async fn challenges_name_what_the_client_of_a_trusted_proxy_asked_for() {
     }
 }
 
-/// It says who the proxy is; a rule that names it is not about everybody behind it.
+/// The certificate identifies the proxy: a rule for it does not apply to the clients behind it.
 #[tokio::test]
 async fn the_certificate_of_a_trusted_proxy_is_not_its_clients() {
     let registry = registry(ForwardedHeader::XForwarded).await;

@@ -181,7 +181,7 @@ async fn a_revoked_access_token_is_refused_everywhere_within_the_stated_time() {
     assert_eq!(registry.token(Some(&basic), "repository:open/app:pull").await, Err(401));
 }
 
-/// Whoever can read the signing keys can sign anything; a name stays bound to its source.
+/// The signing keys can sign any token, but a name stays bound to its source.
 #[tokio::test]
 async fn a_signed_token_with_a_name_that_its_source_does_not_give_is_refused() {
     let registry = without_policy().await;
@@ -504,7 +504,7 @@ async fn fixed_decisions_for_many_repositories_leave_turns_to_others() {
     assert!(turns >= 8, "{turns}");
 }
 
-/// A shared cache must not hand to others what somebody may read.
+/// A shared cache must not serve private content to other clients.
 #[tokio::test]
 async fn c22_answers_are_private_where_rights_apply() {
     let registry = without_policy().await;

@@ -1,4 +1,4 @@
-//! The token exchange of OAuth 2.0 (RFC 8693) at `/token`, and what somebody tries with it.
+//! The token exchange of OAuth 2.0 (RFC 8693) at `/token`, and attacks on it.
 
 use http::StatusCode;
 use jreg_auth::TOKEN_BYTES_MAX;

@@ -1,9 +1,9 @@
-//! [`ByteAccount`]: how many bytes of bodies one client has in flight.
+//! [`ByteAccount`]: limit of the body bytes that a client has in flight.
 //!
-//! A body is in flight from the moment that its first byte may come or go until it is done with. It
-//! counts with the length that was announced, from the beginning to the end; without one, with what has
-//! come so far. A client that has nothing in flight may always begin one body, however long: otherwise
-//! what is longer than the limit could not be moved at all. What has begun is never cut off.
+//! A body is in flight from its first byte until it is complete or dropped. It counts with its
+//! `Content-Length` for that time; without one, with the bytes transferred so far. A client with
+//! nothing in flight may always begin one body of any length: otherwise content larger than the
+//! limit could not be transferred. A body that has begun is never interrupted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,17 +15,18 @@ use jreg_telemetry::metrics::Metrics;
 
 use super::{LimitExceeded, LimitedClient};
 
-/// The limits of bytes in flight, where there are any.
+/// The configured limits.
 #[derive(Debug)]
 pub(super) struct ByteLimits {
-    addresses: Option<Arc<InFlight<Network>>>,
-    clients: Option<Arc<InFlight<LimitedClient>>>,
+    addresses: Option<Arc<BytesByClient<Network>>>,
+    clients: Option<Arc<BytesByClient<LimitedClient>>>,
 }
 
 impl ByteLimits {
-    /// `None`: no limit. 0 bytes are none.
+    /// 0: no limit. `None` if there is neither.
     pub(super) fn new(per_address: u64, per_client: u64) -> Option<Self> {
-        let (addresses, clients) = (InFlight::new(per_address), InFlight::new(per_client));
+        let (addresses, clients) =
+            (BytesByClient::new(per_address), BytesByClient::new(per_client));
         (addresses.is_some() || clients.is_some()).then_some(Self { addresses, clients })
     }
 
@@ -44,17 +45,17 @@ impl ByteLimits {
     }
 }
 
-/// What the bodies of one request are counted to.
+/// The counters that the bodies of one request are added to.
 #[derive(Debug)]
 pub struct ByteAccount {
-    address: Option<(Arc<InFlight<Network>>, Network)>,
-    client: Option<(Arc<InFlight<LimitedClient>>, LimitedClient)>,
+    address: Option<(Arc<BytesByClient<Network>>, Network)>,
+    client: Option<(Arc<BytesByClient<LimitedClient>>, LimitedClient)>,
     metrics: Arc<Metrics>,
 }
 
 impl ByteAccount {
-    /// Counts a body for as long as the returned value lives. `announced` is its length in bytes,
-    /// `None` if nobody knows it yet. One without a byte does not count.
+    /// Counts a body until the returned value is dropped. `announced` is its `Content-Length`. An
+    /// empty body is not counted.
     ///
     /// # Errors
     ///
@@ -80,16 +81,16 @@ impl ByteAccount {
     }
 }
 
-/// A body that is counted until this is dropped.
+/// Counts a body until it is dropped.
 #[derive(Debug)]
 pub struct BytesInFlight {
-    address: Option<Share<Network>>,
-    client: Option<Share<LimitedClient>>,
+    address: Option<BodyShare<Network>>,
+    client: Option<BodyShare<LimitedClient>>,
     is_announced: bool,
 }
 
 impl BytesInFlight {
-    /// So many more bytes have come. They count if they were not announced.
+    /// Adds transferred bytes. They count if the body had no `Content-Length`.
     pub fn came(&mut self, bytes: usize) {
         if self.is_announced {
             return;
@@ -103,34 +104,33 @@ impl BytesInFlight {
     }
 }
 
-/// How many bytes each of those has in flight who have any.
+/// Bytes in flight by client.
 #[derive(Debug)]
-struct InFlight<K> {
+struct BytesByClient<K> {
     max: u64,
-    running: Mutex<HashMap<K, Running>>,
+    running: Mutex<HashMap<K, ClientBytes>>,
 }
 
-/// What one has in flight.
 #[derive(Debug, Default)]
-struct Running {
+struct ClientBytes {
     bodies: usize,
     bytes: u64,
 }
 
-impl<K: Clone + Eq + Hash> InFlight<K> {
+impl<K: Clone + Eq + Hash> BytesByClient<K> {
     fn new(max: u64) -> Option<Arc<Self>> {
         (max > 0).then(|| Arc::new(Self { max, running: Mutex::default() }))
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<K, Running>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<K, ClientBytes>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn begun<K: Clone + Eq + Hash>(
-    of: Option<&(Arc<InFlight<K>>, K)>,
+    of: Option<&(Arc<BytesByClient<K>>, K)>,
     announced: Option<u64>,
-) -> Result<Option<Share<K>>, LimitExceeded> {
+) -> Result<Option<BodyShare<K>>, LimitExceeded> {
     let Some((of, key)) = of else { return Ok(None) };
     let mut all = of.running();
     let found = all.entry(key.clone()).or_default();
@@ -143,18 +143,18 @@ fn begun<K: Clone + Eq + Hash>(
     found.bodies += 1;
     found.bytes = found.bytes.saturating_add(bytes);
     drop(all);
-    Ok(Some(Share { of: Arc::clone(of), key: key.clone(), bytes }))
+    Ok(Some(BodyShare { of: Arc::clone(of), key: key.clone(), bytes }))
 }
 
-/// What one body has of it.
+/// The share of one body.
 #[derive(Debug)]
-struct Share<K: Clone + Eq + Hash> {
-    of: Arc<InFlight<K>>,
+struct BodyShare<K: Clone + Eq + Hash> {
+    of: Arc<BytesByClient<K>>,
     key: K,
     bytes: u64,
 }
 
-impl<K: Clone + Eq + Hash> Share<K> {
+impl<K: Clone + Eq + Hash> BodyShare<K> {
     fn grow(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         if let Some(found) = self.of.running().get_mut(&self.key) {
@@ -163,7 +163,7 @@ impl<K: Clone + Eq + Hash> Share<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Share<K> {
+impl<K: Clone + Eq + Hash> Drop for BodyShare<K> {
     fn drop(&mut self) {
         let mut all = self.of.running();
         if let Entry::Occupied(mut found) = all.entry(self.key.clone()) {
@@ -202,7 +202,7 @@ mod tests {
     const OVER: LimitExceeded = LimitExceeded::Bytes { max: 10 };
 
     #[test]
-    fn announced_bytes_count_from_the_beginning_to_the_end() {
+    fn announced_bytes_count_until_the_body_ends() {
         let account = bytes(0, 10);
         let (alice, bob) = (account("alice", 1), account("bob", 1));
         let first = alice.begin(Some(6)).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_nobody_announced_count_as_they_come() {
+    fn unannounced_bytes_count_as_they_arrive() {
         let account = bytes(0, 10);
         let alice = account("alice", 1);
         let mut stream = alice.begin(None).unwrap().unwrap();
@@ -228,13 +228,13 @@ mod tests {
         stream.came(4);
         drop(alice.begin(Some(1)).unwrap());
         stream.came(100);
-        assert_eq!(alice.begin(Some(1)).unwrap_err(), OVER, "it goes on, and nothing beside it");
+        assert_eq!(alice.begin(Some(1)).unwrap_err(), OVER, "one body in flight, no second");
         drop((stream, announced));
         assert!(alice.client.as_ref().unwrap().0.running().is_empty());
     }
 
     #[test]
-    fn one_body_is_always_possible_however_long() {
+    fn one_body_of_any_length_is_always_allowed() {
         let account = bytes(10, 10);
         let alice = account("alice", 1);
         let long = alice.begin(Some(u64::MAX)).unwrap();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_counts_whoever_asks_and_a_refusal_takes_nothing_up() {
+    fn an_address_counts_all_identities_and_a_refused_body_is_not_counted() {
         let account = bytes(10, 5);
         let first = account("alice", 1).begin(Some(5)).unwrap();
         for _ in 0..3 {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_in_particular_counts_by_address() {
+    fn anonymous_clients_count_by_address() {
         let account = bytes(0, 10);
         let first = account("", 1).begin(Some(10)).unwrap();
         assert!(account("", 1).begin(Some(1)).is_err());

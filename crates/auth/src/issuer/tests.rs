@@ -12,11 +12,11 @@ use serde_json::json;
 use super::*;
 
 /// An issuer with a P-256 key.
-struct Forge {
+struct TestIssuer {
     pair: EcdsaKeyPair,
 }
 
-impl Forge {
+impl TestIssuer {
     fn new() -> Self {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
@@ -73,18 +73,18 @@ fn changed(name: &str, value: Value) -> Value {
 }
 
 fn verify(
-    forge: &Forge,
+    issuer: &TestIssuer,
     keys: &JwkSet,
     claims: &Value,
 ) -> Result<VerifiedIssuerToken, IssuerTokenError> {
-    let token = forge.sign("k1", claims);
+    let token = issuer.sign("k1", claims);
     github("").verify(&UnverifiedToken::parse(&token)?, keys, now())
 }
 
 #[test]
 fn claims_make_an_identity() {
-    let forge = Forge::new();
-    let (identity, access, until) = verify(&forge, &set(&[forge.jwk("k1")]), &claims()).unwrap();
+    let issuer = TestIssuer::new();
+    let (identity, access, until) = verify(&issuer, &set(&[issuer.jwk("k1")]), &claims()).unwrap();
     let Identity::Named(named) = identity else { panic!() };
     assert_eq!(named.name, "github:acme/app");
     assert_eq!(named.groups, ["github:core".to_owned()].into());
@@ -97,11 +97,11 @@ fn claims_make_an_identity() {
 
 #[test]
 fn tokens_of_a_token_service_carry_their_permissions() {
-    let forge = Forge::new();
+    let issuer = TestIssuer::new();
     let access = json!([{ "type": "repository", "name": "a", "actions": ["pull"] }]);
-    let token = forge.sign("k1", &changed("access", access));
+    let token = issuer.sign("k1", &changed("access", access));
     let token = UnverifiedToken::parse(&token).unwrap();
-    let keys = set(&[forge.jwk("k1")]);
+    let keys = set(&[issuer.jwk("k1")]);
     let (_, access, _) = github("access = 'claim'").verify(&token, &keys, now()).unwrap();
     assert_eq!(access, Some(TokenScope::parse(["repository:a:pull"])));
     let (_, access, _) = github("").verify(&token, &keys, now()).unwrap();
@@ -110,8 +110,8 @@ fn tokens_of_a_token_service_carry_their_permissions() {
 
 #[test]
 fn invalid_tokens_are_rejected() {
-    let forge = Forge::new();
-    let keys = set(&[forge.jwk("k1")]);
+    let issuer = TestIssuer::new();
+    let keys = set(&[issuer.jwk("k1")]);
     for (claims, refusal) in [
         (changed("iss", json!("https://evil")), IssuerTokenError::Issuer),
         (changed("iss", json!("https://ci/")), IssuerTokenError::Issuer),
@@ -129,26 +129,26 @@ fn invalid_tokens_are_rejected() {
         (changed("blob", json!("x".repeat(CLAIMS_BYTES_MAX))), IssuerTokenError::Claims),
         (changed("teams", json!({ "a": 1 })), IssuerTokenError::Claims),
     ] {
-        assert_eq!(verify(&forge, &keys, &claims).unwrap_err(), refusal, "{claims}");
+        assert_eq!(verify(&issuer, &keys, &claims).unwrap_err(), refusal, "{claims}");
     }
-    assert!(verify(&forge, &keys, &changed("nbf", json!(NOW_S + 60))).is_ok());
-    assert!(verify(&forge, &keys, &changed("exp", json!(NOW_S - 59))).is_ok());
+    assert!(verify(&issuer, &keys, &changed("nbf", json!(NOW_S + 60))).is_ok());
+    assert!(verify(&issuer, &keys, &changed("exp", json!(NOW_S - 59))).is_ok());
 }
 
 #[test]
 fn only_published_keys_count() {
-    let (forge, other) = (Forge::new(), Forge::new());
-    let refused = |keys: &[Value]| verify(&forge, &set(keys), &claims()).unwrap_err();
+    let (issuer, other) = (TestIssuer::new(), TestIssuer::new());
+    let refused = |keys: &[Value]| verify(&issuer, &set(keys), &claims()).unwrap_err();
     assert_eq!(refused(&[other.jwk("k2")]), IssuerTokenError::UnknownKey);
     assert_eq!(refused(&[other.jwk("k1")]), IssuerTokenError::Jws(JwsError::Signature));
-    assert!(verify(&forge, &set(&[other.jwk("k2"), forge.jwk("k1")]), &claims()).is_ok());
+    assert!(verify(&issuer, &set(&[other.jwk("k2"), issuer.jwk("k1")]), &claims()).is_ok());
 }
 
 /// A key that is published for one algorithm is taken for no other, nor is a symmetric one.
 #[test]
 fn keys_are_used_for_their_own_algorithm_only() {
-    let forge = Forge::new();
-    let mut jwk = forge.jwk("k1");
+    let issuer = TestIssuer::new();
+    let mut jwk = issuer.jwk("k1");
     for (field, value) in
         [("alg", "RS256"), ("alg", "HS256"), ("use", "enc"), ("crv", "P-384"), ("kty", "oct")]
     {
@@ -158,7 +158,7 @@ fn keys_are_used_for_their_own_algorithm_only() {
         assert_eq!(parsed.unwrap_err(), JwksError::Empty, "{field} {value}");
     }
     jwk["k"] = "c2VjcmV0".into();
-    assert!(verify(&forge, &set(&[jwk]), &claims()).is_ok(), "what else it has is ignored");
+    assert!(verify(&issuer, &set(&[jwk]), &claims()).is_ok(), "what else it has is ignored");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn what_is_optional_may_be_absent() {
     });
 }
 
-/// A server that answers some requests, and then sends this and closes.
+/// A server that responds to some requests, and then sends this and closes.
 async fn raw(good: usize, bad: &'static str) -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -153,7 +153,7 @@ fn a_connection_that_was_closed_between_requests_is_made_again() {
 }
 
 #[test]
-fn broken_and_senseless_answers_are_counted() {
+fn broken_and_malformed_responses_are_counted() {
     block_on(async {
         for (bad, name) in [
             ("", "broken"),
@@ -181,7 +181,7 @@ fn a_server_that_hangs_is_given_up() {
 }
 
 #[test]
-fn a_server_that_is_gone_is_not_asked_for_as_long_as_there_is_time() {
+fn an_unreachable_server_is_not_retried_until_the_end() {
     block_on(async {
         let measured = {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

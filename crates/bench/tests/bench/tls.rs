@@ -1,6 +1,6 @@
 //! A registry that speaks TLS: who is trusted, and that it is measured like any other.
 
-use jreg_testkit::{Authority, TlsProxy};
+use jreg_testkit::{TestCa, TlsProxy};
 
 use jreg_bench::{BenchError, RunPlan, measure};
 
@@ -10,7 +10,7 @@ use crate::fake::FakeRegistry;
 #[test]
 fn a_registry_is_trusted_by_the_authorities_that_were_given() {
     block_on(async {
-        let (fake, authority) = (FakeRegistry::start().await, Authority::new());
+        let (fake, authority) = (FakeRegistry::start().await, TestCa::new());
         let proxy = TlsProxy::start(&authority, fake.address()).await;
         let url = format!("https://{}", proxy.address());
         let folder = tempfile::tempdir().unwrap();

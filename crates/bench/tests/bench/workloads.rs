@@ -111,7 +111,7 @@ fn a_time_ends_a_workload_and_so_do_the_bytes_that_it_may_leave() {
 }
 
 #[test]
-fn a_collector_runs_beside_what_asks_for_it_and_its_failures_count() {
+fn gc_runs_beside_workloads_that_request_it_and_its_failures_count() {
     block_on(async {
         for (command, errors) in [("true", 0), ("false", 1)] {
             let run = run(|plan| {

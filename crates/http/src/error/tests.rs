@@ -1,7 +1,7 @@
-//! The table of errors, row by row.
+//! The mapping of errors to responses.
 #![allow(clippy::unwrap_used)]
 
-use jreg_access::{Credentialed, Right};
+use jreg_access::{CredentialState, Right};
 use jreg_auth::TokenScope;
 use jreg_oci::{Endpoint, Reference, RepositoryName};
 
@@ -23,7 +23,7 @@ fn store(kind: ErrorKind) -> Error {
     Error::Store(jreg_storage::Error::with_source(kind, "blobs/secret", "disk at /srv is gone"))
 }
 
-/// Each error with the status and code that it becomes.
+/// Each error with its status code and error code.
 fn rows() -> Vec<(Error, u16, &'static str)> {
     let mismatch = (digest('a'), digest('b'));
     vec![
@@ -153,7 +153,7 @@ fn request_lines_that_are_no_operation_have_their_status_and_code() {
     }
 }
 
-/// The codes and texts of distribution for which docker decides whether to retry.
+/// The codes and texts of distribution by which docker decides whether to retry.
 const DOCKER_ENDS_AT: [(ErrorCode, &str); 5] = [
     (ErrorCode::Unauthorized, "authentication required"),
     (ErrorCode::Denied, "requested access to the resource is denied"),
@@ -162,15 +162,15 @@ const DOCKER_ENDS_AT: [(ErrorCode, &str); 5] = [
     (ErrorCode::NameUnknown, "repository name not known to registry"),
 ];
 
-/// Whether docker retries a request that is refused so: its error is of another code, or is
-/// reduced to its code, because its text is the usual one and it has no detail.
+/// Whether docker retries such a response: the error has another code, or is reduced to its code
+/// because it has the default text and no detail.
 fn docker_retries(error: &ApiError) -> bool {
     let usual = DOCKER_ENDS_AT.iter().find(|(code, _)| *code == error.code);
     usual.is_none_or(|(_, text)| error.detail.is_none() && error.message == *text)
 }
 
 fn refusals() -> Vec<ApiError> {
-    let access = |right| RefusedAccess::new(Credentialed::As("alice".to_owned()), right);
+    let access = |right| RefusedAccess::new(CredentialState::As("alice".to_owned()), right);
     let push = Right::Push("other/app".parse().unwrap());
     let reason = || "because".to_owned();
     let challenge = || Some("Basic realm=\"a\"".to_owned());
@@ -184,7 +184,9 @@ fn refusals() -> Vec<ApiError> {
         Error::NameUnknown { name: name() }.into(),
         Error::TagProtected { name: name(), tag: "v1".parse().unwrap() }.into(),
     ];
-    for by in [Credentialed::No, Credentialed::Invalid, Credentialed::As("alice".to_owned())] {
+    for by in
+        [CredentialState::No, CredentialState::Invalid, CredentialState::As("alice".to_owned())]
+    {
         for right in [&Right::Enter, &Right::List, &push] {
             let access = RefusedAccess::new(by.clone(), right);
             let (challenge, reason) = (challenge(), reason());
@@ -207,7 +209,7 @@ fn c23_a_refusal_ends_what_docker_does_and_is_shown() {
         assert!(!error.is_temporary(), "{error:?}");
     }
     let push = Right::Push("other/app".parse().unwrap());
-    let access = RefusedAccess::new(Credentialed::As("alice".to_owned()), &push);
+    let access = RefusedAccess::new(CredentialState::As("alice".to_owned()), &push);
     let error = ApiError::from(AuthError::Forbidden { access, reason: "because".to_owned() });
     assert_eq!(error.message, "alice may not push to other/app");
 }
@@ -235,7 +237,7 @@ fn c23_a_temporary_refusal_is_retried_by_docker() {
 #[test]
 fn a_denial_is_401_with_a_challenge_or_403() {
     let challenge = r#"Bearer realm="https://a/token",service="a""#;
-    let access = RefusedAccess::new(Credentialed::No, &Right::Enter);
+    let access = RefusedAccess::new(CredentialState::No, &Right::Enter);
     let api = ApiError::from(AuthError::Unauthenticated {
         challenge: Some(challenge.to_owned()),
         access: access.clone(),

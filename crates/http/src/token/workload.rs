@@ -1,9 +1,9 @@
-//! The token exchange of OAuth 2.0 (RFC 8693): the token of an issuer in, one of ours out.
+//! OAuth 2.0 token exchange (RFC 8693): exchanges an issuer's token for one of this registry's.
 //!
-//! The token is verified as if it came as a password. Nobody acts for anybody else here, so there is no
-//! actor; and there is one registry to be good for, which is named by `audience` or `service`.
+//! The token is verified as if it were sent as a password. Delegation (`actor_token`) is not
+//! supported, and the only audience is this registry, given by `audience` or `service`.
 
-use jreg_access::{AuthError, Guard, IssuedToken, TokenProof};
+use jreg_access::{AccessGuard, AuthError, IssuedToken, TokenProof};
 use jreg_auth::{Credentials, ScopeEntry, TOKEN_BYTES_MAX};
 use jreg_oci::ErrorCode;
 use serde_json::Value;
@@ -11,16 +11,16 @@ use serde_json::Value;
 use super::super::error::{ApiError, OauthError};
 use super::{FormParameters, TokenParameters};
 
-/// The grant (RFC 8693 section 2.1).
+/// The grant type (RFC 8693 section 2.1).
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// What a token of an issuer may be called (RFC 8693 section 3). It is a JWT whatever its name.
+/// Accepted token types of an issuer's token (RFC 8693 section 3). It is a JWT in any case.
 const SUBJECT_TOKEN_TYPES: [&str; 3] = [
     "urn:ietf:params:oauth:token-type:jwt",
     "urn:ietf:params:oauth:token-type:id_token",
     ACCESS_TOKEN,
 ];
-/// Every parameter that means something. None may be there twice (RFC 6749 section 3.2).
+/// The supported parameters. None may be repeated (RFC 6749 section 3.2).
 const KNOWN: [&str; 11] = [
     "grant_type",
     "subject_token",
@@ -35,15 +35,15 @@ const KNOWN: [&str; 11] = [
     "client_id",
 ];
 
-/// What a form asks for.
+/// The request in a form.
 pub(super) fn asked(
     parameters: &FormParameters<'_>,
-    guard: &Guard,
+    guard: &AccessGuard,
 ) -> Result<TokenParameters, ApiError> {
     if let Some(twice) = KNOWN.into_iter().find(|name| parameters.all(name).nth(1).is_some()) {
         return Err(invalid(format!("the parameter {twice} must not be repeated")));
     }
-    // One without a value is as good as absent (RFC 6749 section 3.2).
+    // An empty value counts as absent (RFC 6749 section 3.2).
     let get = |name| parameters.get(name).filter(|value| !value.is_empty());
     if ["actor_token", "actor_token_type"].into_iter().any(|name| get(name).is_some()) {
         return Err(invalid("actor_token is not supported"));
@@ -74,19 +74,19 @@ pub(super) fn asked(
     })
 }
 
-/// Adds to an answer what this grant says more (RFC 8693 section 2.2.1).
-pub(super) fn complete(answer: &mut Value, token: &IssuedToken) {
-    answer["issued_token_type"] = ACCESS_TOKEN.into();
+/// Adds the fields of this grant to a response (RFC 8693 section 2.2.1).
+pub(super) fn complete(response: &mut Value, token: &IssuedToken) {
+    response["issued_token_type"] = ACCESS_TOKEN.into();
     let scopes = token.scope.entries();
     if !scopes.is_empty() {
         let text = |entry: &ScopeEntry| {
             format!("{}:{}:{}", entry.kind, entry.name, entry.actions.join(","))
         };
-        answer["scope"] = scopes.iter().map(text).collect::<Vec<_>>().join(" ").into();
+        response["scope"] = scopes.iter().map(text).collect::<Vec<_>>().join(" ").into();
     }
 }
 
-/// Why there is no token. One that is not good is an invalid request (RFC 8693 section 2.2.2).
+/// The OAuth error. An invalid subject token is `invalid_request` (RFC 8693 section 2.2.2).
 pub(super) fn refused(error: AuthError) -> ApiError {
     match error {
         AuthError::Invalid { reason } | AuthError::Unauthenticated { reason, .. } => {

@@ -1,65 +1,65 @@
-//! [`Deleter`]: deletes the blob, or the manifest that refers to it, by the API.
+//! [`BlobDeleter`]: deletes the blob, or the manifest that refers to it, by the API.
 
-use super::{BlobWorld, Link, Process};
+use super::{BlobProcess, BlobStore, ModelLink};
 use crate::checked::{Note, note};
 
 /// A DELETE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Deleter {
+pub(crate) struct BlobDeleter {
     pub(crate) repository: u8,
-    what: What,
+    what: DeleteStage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum What {
+enum DeleteStage {
     Manifest,
-    Blob,
-    /// This version of the link names that location.
+    BlobScenario,
+    /// The version of the link, and its location.
     BlobVersion {
         version: u8,
         location: u8,
     },
 }
 
-impl Deleter {
-    pub(crate) fn of_blob(repository: u8) -> Process {
-        Process::Deleter(Self::begin(repository))
+impl BlobDeleter {
+    pub(crate) fn of_blob(repository: u8) -> BlobProcess {
+        BlobProcess::BlobDeleter(Self::begin(repository))
     }
 
-    pub(crate) fn of_manifest(repository: u8) -> Process {
-        Process::Deleter(Self { repository, what: What::Manifest })
+    pub(crate) fn of_manifest(repository: u8) -> BlobProcess {
+        BlobProcess::BlobDeleter(Self { repository, what: DeleteStage::Manifest })
     }
 
     pub(crate) fn begin(repository: u8) -> Self {
-        Self { repository, what: What::Blob }
+        Self { repository, what: DeleteStage::BlobScenario }
     }
 
-    pub(crate) fn step(&mut self, world: &mut BlobWorld) -> (Option<Process>, Note) {
+    pub(crate) fn step(&mut self, store: &mut BlobStore) -> (Option<BlobProcess>, Note) {
         let repository = self.repository;
         match self.what {
-            What::Manifest => {
-                world.manifests = world.manifests.without(repository);
-                (Some(Process::Done), note("removes the manifest"))
+            DeleteStage::Manifest => {
+                store.manifests = store.manifests.without(repository);
+                (Some(BlobProcess::Done), note("removes the manifest"))
             }
-            What::Blob => {
-                let link = world.link(repository);
-                let Link::Live(location) = link.value else {
+            DeleteStage::BlobScenario => {
+                let link = store.link(repository);
+                let ModelLink::Live(location) = link.value else {
                     return (
-                        Some(Process::Failed),
+                        Some(BlobProcess::Failed),
                         note("finds no live link in").about(repository),
                     );
                 };
-                self.what = What::BlobVersion { version: link.version, location };
+                self.what = DeleteStage::BlobVersion { version: link.version, location };
                 (None, note("reads the link in").about(repository))
             }
-            What::BlobVersion { version, location } => {
-                if world.link(repository).version != version {
-                    self.what = What::Blob;
+            DeleteStage::BlobVersion { version, location } => {
+                if store.link(repository).version != version {
+                    self.what = DeleteStage::BlobScenario;
                     return (None, note("finds another version of the link in").about(repository));
                 }
-                world.links[usize::from(repository)].write(Link::Deleted(location), world.now);
-                world.deleted = world.deleted.with(repository);
-                (Some(Process::Done), note("swaps to deleted the link in").about(repository))
+                store.links[usize::from(repository)].write(ModelLink::Deleted(location), store.now);
+                store.deleted = store.deleted.with(repository);
+                (Some(BlobProcess::Done), note("swaps to deleted the link in").about(repository))
             }
         }
     }

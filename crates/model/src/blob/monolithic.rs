@@ -2,17 +2,17 @@
 
 use super::mount::link_over;
 use super::touch::{LinkTouch, LinkTouched};
-use super::{BlobWorld, Context, Process};
-use crate::Rule;
+use super::{BlobProcess, BlobStore, ProtocolContext};
+use crate::ProtocolRule;
 use crate::checked::{Note, note};
 
 /// An upload that stores its bytes and links them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MonolithicUpload {
     pub(crate) repository: u8,
-    /// Whose copy it would rather link.
+    /// The repository whose copy it prefers to link.
     other: Option<u8>,
-    /// The answer to its write of the link may be lost.
+    /// The response to its write of the link may be lost.
     may_lose: bool,
     opened: Option<u8>,
     /// Whether every write of the link has definitely failed.
@@ -23,33 +23,33 @@ pub(crate) struct MonolithicUpload {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum MonolithicStep {
     Storing,
-    /// Without [`Rule::KeepOwnBytes`]: about to remove its own bytes.
+    /// Without [`ProtocolRule::KeepOwnBytes`]: about to remove its own bytes.
     Freeing {
         own: u8,
     },
-    /// W1 on the other repository's link, of which the bytes are looked at.
+    /// W1 on the other repository's link, whose bytes are checked.
     Other {
         own: u8,
-        hold: LinkTouch,
+        touch: LinkTouch,
     },
     /// About to link the other repository's bytes.
     LinkingOther {
         own: u8,
         location: u8,
     },
-    /// There was a link then, of this version, to that location: about to look for its bytes.
+    /// There was a link then, of this version, to that location: about to check its bytes.
     Looking {
         own: u8,
         there: u8,
         version: u8,
         since: u8,
     },
-    /// About to write the link, over that version or, without one, anew.
+    /// About to write the link, over that version or, without one, a Create.
     Linking {
         own: u8,
         over: Option<u8>,
     },
-    /// The answer was lost; this is the version that was written, if it was.
+    /// The response was lost; this is the version that was written, if it was.
     ReadingBack {
         own: u8,
         written: u8,
@@ -57,9 +57,9 @@ enum MonolithicStep {
     /// There is a link already: W1 on it.
     Conflict {
         own: u8,
-        hold: LinkTouch,
+        touch: LinkTouch,
     },
-    /// The repository holds the blob elsewhere.
+    /// The repository has the blob at another location.
     TakingBack {
         own: u8,
         since: u8,
@@ -67,18 +67,18 @@ enum MonolithicStep {
 }
 
 impl MonolithicUpload {
-    pub(crate) fn to(repository: u8) -> Process {
-        Process::MonolithicUpload(Self::begin(repository, false))
+    pub(crate) fn to(repository: u8) -> BlobProcess {
+        BlobProcess::MonolithicUpload(Self::begin(repository, false))
     }
 
-    /// One that links another repository's copy, if that is there.
-    pub(crate) fn deduplicating(repository: u8, other: u8) -> Process {
-        Process::MonolithicUpload(Self { other: Some(other), ..Self::begin(repository, false) })
+    /// One that links another repository's copy, if that exists.
+    pub(crate) fn deduplicating(repository: u8, other: u8) -> BlobProcess {
+        BlobProcess::MonolithicUpload(Self { other: Some(other), ..Self::begin(repository, false) })
     }
 
-    /// One that may lose an answer.
-    pub(crate) fn losing(repository: u8) -> Process {
-        Process::MonolithicUpload(Self::begin(repository, true))
+    /// One that may lose a response.
+    pub(crate) fn losing(repository: u8) -> BlobProcess {
+        BlobProcess::MonolithicUpload(Self::begin(repository, true))
     }
 
     fn begin(repository: u8, may_lose: bool) -> Self {
@@ -98,67 +98,73 @@ impl MonolithicUpload {
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         choice: u8,
-    ) -> (Option<Process>, Note) {
+    ) -> (Option<BlobProcess>, Note) {
         match self.at {
-            MonolithicStep::Storing => self.store(world, context),
-            MonolithicStep::Freeing { own } => self.free(world, own),
-            MonolithicStep::Other { own, hold } => self.hold_other(world, context, own, hold),
+            MonolithicStep::Storing => self.store(store, context),
+            MonolithicStep::Freeing { own } => self.free(store, own),
+            MonolithicStep::Other { own, touch } => self.touch_other(store, context, own, touch),
             MonolithicStep::LinkingOther { own, location } => {
-                self.link_other(world, context, own, location)
+                self.link_other(store, context, own, location)
             }
             MonolithicStep::Looking { own, there, version, since } => {
-                self.look(world, context, own, there, version, since)
+                self.check_link(store, context, own, there, version, since)
             }
             MonolithicStep::Linking { own, over } => {
-                self.link(world, context, own, over, choice == 1)
+                self.link(store, context, own, over, choice == 1)
             }
             MonolithicStep::ReadingBack { own, written } => {
-                self.read_back(world, context, own, written)
+                self.read_back(store, context, own, written)
             }
-            MonolithicStep::Conflict { own, hold } => {
-                self.resolve_conflict(world, context, own, hold)
+            MonolithicStep::Conflict { own, touch } => {
+                self.resolve_conflict(store, context, own, touch)
             }
             MonolithicStep::TakingBack { own, since } => {
-                let end = context.acknowledge_since(self.repository, since, world.now);
-                world.remove_bytes(own);
+                let end = context.acknowledge_since(self.repository, since, store.now);
+                store.remove_bytes(own);
                 (Some(end), note("removes its own bytes at location").about(own))
             }
         }
     }
 
-    fn store(&mut self, world: &mut BlobWorld, context: &Context) -> (Option<Process>, Note) {
-        self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
-        let own = world.put_bytes();
+    fn store(
+        &mut self,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        self.opened = context.keeps(ProtocolRule::WindowFirst).then_some(store.now);
+        let own = store.put_bytes();
         self.at = match self.other {
-            Some(_) if !context.keeps(Rule::KeepOwnBytes) => MonolithicStep::Freeing { own },
-            Some(other) => MonolithicStep::Other { own, hold: LinkTouch::of(other) },
+            Some(_) if !context.keeps(ProtocolRule::KeepOwnBytes) => {
+                MonolithicStep::Freeing { own }
+            }
+            Some(other) => MonolithicStep::Other { own, touch: LinkTouch::of(other) },
             None => MonolithicStep::Linking { own, over: None },
         };
         (None, note("stores its bytes at location").about(own))
     }
 
-    fn free(&mut self, world: &mut BlobWorld, own: u8) -> (Option<Process>, Note) {
-        world.remove_bytes(own);
+    fn free(&mut self, store: &mut BlobStore, own: u8) -> (Option<BlobProcess>, Note) {
+        store.remove_bytes(own);
         let other = self.other.unwrap_or(self.repository);
-        self.at = MonolithicStep::Other { own, hold: LinkTouch::of(other) };
+        self.at = MonolithicStep::Other { own, touch: LinkTouch::of(other) };
         (None, note("removes its own bytes at location").about(own))
     }
 
-    fn hold_other(
+    fn touch_other(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         own: u8,
-        mut hold: LinkTouch,
-    ) -> (Option<Process>, Note) {
-        let (held, note) = hold.step(world, context, &mut self.opened);
-        self.at = match held {
-            LinkTouched::NotYet => MonolithicStep::Other { own, hold },
+        mut touch: LinkTouch,
+    ) -> (Option<BlobProcess>, Note) {
+        let (touched, note) = touch.step(store, context, &mut self.opened);
+        self.at = match touched {
+            LinkTouched::NotYet => MonolithicStep::Other { own, touch },
             LinkTouched::At(location)
-                if !world.lost.has(location) || !context.keeps(Rule::CheckBytes) =>
+                if !store.lost.has(location) || !context.keeps(ProtocolRule::CheckBytes) =>
             {
                 MonolithicStep::LinkingOther { own, location }
             }
@@ -169,107 +175,107 @@ impl MonolithicUpload {
 
     fn link_other(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         own: u8,
         location: u8,
-    ) -> (Option<Process>, Note) {
-        let is_late = self.opened.is_some_and(|opened| context.is_late(opened, world.now));
-        if is_late || !link_over(world, self.repository, location, None) {
+    ) -> (Option<BlobProcess>, Note) {
+        let is_late = self.opened.is_some_and(|opened| context.is_late(opened, store.now));
+        if is_late || !link_over(store, self.repository, location, None) {
             self.at = MonolithicStep::Linking { own, over: None };
             return (None, note("does not link the other bytes"));
         }
-        world.vouched |= world.lost.has(location);
-        self.at = MonolithicStep::TakingBack { own, since: world.now };
+        store.acknowledged_lost |= store.lost.has(location);
+        self.at = MonolithicStep::TakingBack { own, since: store.now };
         (None, note("writes the link to location").about(location))
     }
 
-    fn look(
+    fn check_link(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         own: u8,
         there: u8,
         version: u8,
         since: u8,
-    ) -> (Option<Process>, Note) {
-        if world.lost.has(there) && context.keeps(Rule::CheckBytes) {
+    ) -> (Option<BlobProcess>, Note) {
+        if store.lost.has(there) && context.keeps(ProtocolRule::CheckBytes) {
             self.at = MonolithicStep::Linking { own, over: Some(version) };
             return (None, note("finds no bytes at location").about(there));
         }
-        world.vouched |= world.lost.has(there);
-        if self.is_definite || !context.keeps(Rule::OwnBytesOnly) {
+        store.acknowledged_lost |= store.lost.has(there);
+        if self.is_definite || !context.keeps(ProtocolRule::OwnBytesOnly) {
             self.at = MonolithicStep::TakingBack { own, since };
             return (None, note("finds the bytes at location").about(there));
         }
-        let end = context.acknowledge_since(self.repository, since, world.now);
+        let end = context.acknowledge_since(self.repository, since, store.now);
         (Some(end), note("finds the bytes at location").about(there))
     }
 
     fn read_back(
         &mut self,
-        world: &BlobWorld,
-        context: &Context,
+        store: &BlobStore,
+        context: &ProtocolContext,
         own: u8,
         written: u8,
-    ) -> (Option<Process>, Note) {
-        if world.link(self.repository).version == written {
-            let end = context.acknowledge(self.repository, world.now);
+    ) -> (Option<BlobProcess>, Note) {
+        if store.link(self.repository).version == written {
+            let end = context.acknowledge(self.repository, store.now);
             return (Some(end), note("reads its own link back"));
         }
         self.is_definite = false;
-        self.at = MonolithicStep::Conflict { own, hold: LinkTouch::of(self.repository) };
+        self.at = MonolithicStep::Conflict { own, touch: LinkTouch::of(self.repository) };
         (None, note("reads back another link"))
     }
 
     fn resolve_conflict(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         own: u8,
-        mut hold: LinkTouch,
-    ) -> (Option<Process>, Note) {
-        let acknowledged = context.acknowledge(self.repository, world.now);
-        let (held, note) = hold.step(world, context, &mut self.opened);
-        self.at = match held {
-            LinkTouched::NotYet => MonolithicStep::Conflict { own, hold },
+        mut touch: LinkTouch,
+    ) -> (Option<BlobProcess>, Note) {
+        let acknowledged = context.acknowledge(self.repository, store.now);
+        let (touched, note) = touch.step(store, context, &mut self.opened);
+        self.at = match touched {
+            LinkTouched::NotYet => MonolithicStep::Conflict { own, touch },
             LinkTouched::At(there) if there == own => return (Some(acknowledged), note),
             LinkTouched::At(there) => {
-                let version = world.link(self.repository).version;
-                MonolithicStep::Looking { own, there, version, since: world.now }
+                let version = store.link(self.repository).version;
+                MonolithicStep::Looking { own, there, version, since: store.now }
             }
             LinkTouched::Unknown(version) => MonolithicStep::Linking { own, over: Some(version) },
             LinkTouched::Lost => {
-                MonolithicStep::Conflict { own, hold: LinkTouch::of(self.repository) }
+                MonolithicStep::Conflict { own, touch: LinkTouch::of(self.repository) }
             }
-            LinkTouched::Late => return (Some(Process::Failed), note),
+            LinkTouched::Late => return (Some(BlobProcess::Failed), note),
         };
         (None, note)
     }
 
     fn link(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         own: u8,
         over: Option<u8>,
         is_lost: bool,
-    ) -> (Option<Process>, Note) {
-        let opened = *self.opened.get_or_insert(world.now);
-        if context.is_late(opened, world.now) {
-            return (Some(Process::Failed), note("is too late"));
+    ) -> (Option<BlobProcess>, Note) {
+        let opened = *self.opened.get_or_insert(store.now);
+        if context.is_late(opened, store.now) {
+            return (Some(BlobProcess::Failed), note("is too late"));
         }
-        if !link_over(world, self.repository, own, over) {
-            self.at = MonolithicStep::Conflict { own, hold: LinkTouch::of(self.repository) };
+        if !link_over(store, self.repository, own, over) {
+            self.at = MonolithicStep::Conflict { own, touch: LinkTouch::of(self.repository) };
             return (None, note("finds another link in").about(self.repository));
         }
         if is_lost {
             self.may_lose = false;
             self.at =
-                MonolithicStep::ReadingBack { own, written: world.link(self.repository).version };
-            return (None, note("writes the link, and does not hear of it"));
+                MonolithicStep::ReadingBack { own, written: store.link(self.repository).version };
+            return (None, note("writes the link, and the response is lost"));
         }
-        let end = context.acknowledge(self.repository, world.now);
+        let end = context.acknowledge(self.repository, store.now);
         (Some(end), note("writes the link to location").about(own))
     }
 }

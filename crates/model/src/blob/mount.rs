@@ -1,9 +1,9 @@
-//! [`Mount`]: makes a repository hold what another holds.
+//! [`Mount`]: links a blob of another repository.
 
-use super::deleter::Deleter;
+use super::deleter::BlobDeleter;
 use super::touch::{LinkTouch, LinkTouched};
-use super::{BlobWorld, Context, Link, Process};
-use crate::Rule;
+use super::{BlobProcess, BlobStore, ModelLink, ProtocolContext};
+use crate::ProtocolRule;
 use crate::checked::{Note, note};
 
 /// A mount.
@@ -21,15 +21,15 @@ enum MountStep {
     Destination(LinkTouch),
     /// W1 on the source's link.
     Source(LinkTouch),
-    /// About to write the link, over that version or, without one, anew.
+    /// About to write the link, over that version or, without one, a Create.
     Linking { location: u8, over: Option<u8> },
     /// The destination has a link already: W1 on it.
-    Conflict { location: u8, hold: LinkTouch },
+    Conflict { location: u8, touch: LinkTouch },
 }
 
 impl Mount {
-    pub(crate) fn from_to(source: u8, destination: u8) -> Process {
-        Process::Mount(Self::begin(source, destination))
+    pub(crate) fn from_to(source: u8, destination: u8) -> BlobProcess {
+        BlobProcess::Mount(Self::begin(source, destination))
     }
 
     pub(crate) fn begin(source: u8, destination: u8) -> Self {
@@ -39,67 +39,67 @@ impl Mount {
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
-        let acknowledged = Some(context.acknowledge(self.destination, world.now));
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let acknowledged = Some(context.acknowledge(self.destination, store.now));
         match &mut self.at {
-            MountStep::Destination(_) if !context.keeps(Rule::HoldDestination) => {
+            MountStep::Destination(_) if !context.keeps(ProtocolRule::TouchDestination) => {
                 self.at = MountStep::Source(LinkTouch::of(self.source));
-                (None, note("does not look at the destination"))
+                (None, note("does not read the destination"))
             }
-            MountStep::Destination(hold) => {
-                let (held, note) = hold.step(world, context, &mut self.opened);
-                match held {
+            MountStep::Destination(touch) => {
+                let (touched, note) = touch.step(store, context, &mut self.opened);
+                match touched {
                     LinkTouched::NotYet => {}
                     LinkTouched::At(_) => return (acknowledged, note),
                     LinkTouched::Unknown(_) => {
                         self.at = MountStep::Source(LinkTouch::of(self.source))
                     }
                     LinkTouched::Lost => *self = Self::begin(self.source, self.destination),
-                    LinkTouched::Late => return (Some(Process::Failed), note),
+                    LinkTouched::Late => return (Some(BlobProcess::Failed), note),
                 }
                 (None, note)
             }
-            MountStep::Source(hold) => {
-                let (held, note) = hold.step(world, context, &mut self.opened);
-                match held {
+            MountStep::Source(touch) => {
+                let (touched, note) = touch.step(store, context, &mut self.opened);
+                match touched {
                     LinkTouched::NotYet => {}
                     LinkTouched::At(location) => {
                         self.at = MountStep::Linking { location, over: None }
                     }
                     LinkTouched::Lost => *self = Self::begin(self.source, self.destination),
                     LinkTouched::Unknown(_) | LinkTouched::Late => {
-                        return (Some(Process::Failed), note);
+                        return (Some(BlobProcess::Failed), note);
                     }
                 }
                 (None, note)
             }
             MountStep::Linking { location, over } => {
                 let (location, over) = (*location, *over);
-                if self.opened.is_some_and(|opened| context.is_late(opened, world.now)) {
-                    return (Some(Process::Failed), note("is too late"));
+                if self.opened.is_some_and(|opened| context.is_late(opened, store.now)) {
+                    return (Some(BlobProcess::Failed), note("is too late"));
                 }
-                if link_over(world, self.destination, location, over) {
+                if link_over(store, self.destination, location, over) {
                     return (acknowledged, note("writes the link in").about(self.destination));
                 }
-                self.at = MountStep::Conflict { location, hold: LinkTouch::of(self.destination) };
+                self.at = MountStep::Conflict { location, touch: LinkTouch::of(self.destination) };
                 (None, note("finds another link in").about(self.destination))
             }
-            MountStep::Conflict { .. } if !context.keeps(Rule::HoldDestination) => {
+            MountStep::Conflict { .. } if !context.keeps(ProtocolRule::TouchDestination) => {
                 (acknowledged, note("leaves the link as it is in").about(self.destination))
             }
-            MountStep::Conflict { location, hold } => {
+            MountStep::Conflict { location, touch } => {
                 let location = *location;
-                let (held, note) = hold.step(world, context, &mut self.opened);
-                match held {
+                let (touched, note) = touch.step(store, context, &mut self.opened);
+                match touched {
                     LinkTouched::NotYet => {}
                     LinkTouched::At(_) => return (acknowledged, note),
                     LinkTouched::Unknown(version) => {
                         self.at = MountStep::Linking { location, over: Some(version) };
                     }
-                    LinkTouched::Lost => *hold = LinkTouch::of(self.destination),
-                    LinkTouched::Late => return (Some(Process::Failed), note),
+                    LinkTouched::Lost => *touch = LinkTouch::of(self.destination),
+                    LinkTouched::Late => return (Some(BlobProcess::Failed), note),
                 }
                 (None, note)
             }
@@ -107,26 +107,26 @@ impl Mount {
     }
 }
 
-/// Writes a link over the version that was seen, or where there is none.
+/// Writes a link over the version that was read, or creates it.
 pub(crate) fn link_over(
-    world: &mut BlobWorld,
+    store: &mut BlobStore,
     repository: u8,
     location: u8,
     over: Option<u8>,
 ) -> bool {
-    let there = world.link(repository);
+    let there = store.link(repository);
     let is_expected = match over {
         Some(version) => there.version == version,
-        None => there.value == Link::Absent,
+        None => there.value == ModelLink::Absent,
     };
     if is_expected {
-        world.write_link(repository, location);
+        store.write_link(repository, location);
     }
     is_expected
 }
 
-/// Somebody who mounts a blob to another repository and deletes it in the first, and then back,
-/// and so on: it is always in one of the two.
+/// Mounts a blob to another repository and deletes it in the first, then back, and so on: it is
+/// always in one of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Mover {
     moves: u8,
@@ -138,34 +138,34 @@ pub(crate) struct Mover {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum MoverStep {
     Mounting(Mount),
-    Deleting(Deleter),
+    Deleting(BlobDeleter),
 }
 
 impl Mover {
-    pub(crate) fn between(source: u8, destination: u8, moves: u8) -> Process {
+    pub(crate) fn between(source: u8, destination: u8, moves: u8) -> BlobProcess {
         let at = MoverStep::Mounting(Mount::begin(source, destination));
-        Process::Mover(Self { moves, source, destination, at })
+        BlobProcess::Mover(Self { moves, source, destination, at })
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
         let (end, note) = match &mut self.at {
-            MoverStep::Mounting(mount) => mount.step(world, context),
-            MoverStep::Deleting(deleter) => deleter.step(world),
+            MoverStep::Mounting(mount) => mount.step(store, context),
+            MoverStep::Deleting(deleter) => deleter.step(store),
         };
         match (end, self.at) {
             (None, _) => return (None, note),
-            (Some(Process::Failed), _) => return (end, note),
+            (Some(BlobProcess::Failed), _) => return (end, note),
             (Some(_), MoverStep::Mounting(_)) => {
-                self.at = MoverStep::Deleting(Deleter::begin(self.source));
+                self.at = MoverStep::Deleting(BlobDeleter::begin(self.source));
             }
             (Some(_), MoverStep::Deleting(_)) => {
                 self.moves -= 1;
                 if self.moves == 0 {
-                    return (Some(Process::Done), note);
+                    return (Some(BlobProcess::Done), note);
                 }
                 (self.source, self.destination) = (self.destination, self.source);
                 self.at = MoverStep::Mounting(Mount::begin(self.source, self.destination));

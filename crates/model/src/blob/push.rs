@@ -1,146 +1,166 @@
-//! [`Push`] and [`Head`]: those who rely on a link that is there.
+//! [`BlobPush`] and [`BlobHead`]: requests that rely on an existing link.
 
 use super::touch::{LinkTouch, LinkTouched};
-use super::{BlobWorld, Context, Process};
-use crate::Rule;
+use super::{BlobProcess, BlobStore, ProtocolContext};
+use crate::ProtocolRule;
 use crate::checked::{Note, note};
 
 /// A push of a manifest that refers to the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Push {
+pub(crate) struct BlobPush {
     pub(crate) repository: u8,
     opened: Option<u8>,
     /// W1, until it is done.
-    hold: Option<LinkTouch>,
+    touch: Option<LinkTouch>,
 }
 
-impl Push {
-    pub(crate) fn to(repository: u8) -> Process {
-        Process::Push(Self::begin(repository))
+impl BlobPush {
+    pub(crate) fn to(repository: u8) -> BlobProcess {
+        BlobProcess::BlobPush(Self::begin(repository))
     }
 
     fn begin(repository: u8) -> Self {
-        Self { repository, opened: None, hold: Some(LinkTouch::of(repository)) }
+        Self { repository, opened: None, touch: Some(LinkTouch::of(repository)) }
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
-        let Some(hold) = &mut self.hold else { return self.write(world, context) };
-        let (held, note) = hold.step(world, context, &mut self.opened);
-        match held {
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let Some(touch) = &mut self.touch else { return self.write(store, context) };
+        let (touched, note) = touch.step(store, context, &mut self.opened);
+        match touched {
             LinkTouched::NotYet => {}
-            LinkTouched::At(_) => self.hold = None,
+            LinkTouched::At(_) => self.touch = None,
             LinkTouched::Lost => *self = Self::begin(self.repository),
-            LinkTouched::Unknown(_) | LinkTouched::Late => return (Some(Process::Failed), note),
+            LinkTouched::Unknown(_) | LinkTouched::Late => {
+                return (Some(BlobProcess::Failed), note);
+            }
         }
         (None, note)
     }
 
-    /// W2. The link is there for the manifest's sake from now on, so W3 has nothing to add.
-    fn write(&self, world: &mut BlobWorld, context: &Context) -> (Option<Process>, Note) {
-        if self.opened.is_some_and(|opened| context.is_late(opened, world.now)) {
-            return (Some(Process::Failed), note("is too late"));
+    /// W2. From now on the manifest references the link, so nothing is acknowledged separately.
+    fn write(
+        &self,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        if self.opened.is_some_and(|opened| context.is_late(opened, store.now)) {
+            return (Some(BlobProcess::Failed), note("is too late"));
         }
-        world.manifests = world.manifests.with(self.repository);
-        (Some(Process::Done), note("writes the manifest"))
+        store.manifests = store.manifests.with(self.repository);
+        (Some(BlobProcess::Done), note("writes the manifest"))
     }
 }
 
-/// Somebody who may push asks whether the blob is there.
+/// A HEAD by a client that may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Head {
+pub(crate) struct BlobHead {
     pub(crate) repository: u8,
-    at: HeadStep,
+    at: BlobHeadStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum HeadStep {
+enum BlobHeadStep {
     Asking(LinkTouch),
-    /// A read for somebody else, as if it were a GET, is to be remembered.
+    /// About to read the link for another request, such as a GET, and cache it.
     Reading,
-    /// What was read is in memory: when it was written, and read.
+    /// The link is cached: when it was written, and read.
     Remembering {
         modified: u8,
         read: u8,
     },
 }
 
-impl Head {
-    /// One that asks the store.
-    pub(crate) fn of(repository: u8) -> Process {
-        Process::Head(Self { repository, at: HeadStep::Asking(LinkTouch::of(repository)) })
+impl BlobHead {
+    /// One that reads the store.
+    pub(crate) fn of(repository: u8) -> BlobProcess {
+        BlobProcess::BlobHead(Self {
+            repository,
+            at: BlobHeadStep::Asking(LinkTouch::of(repository)),
+        })
     }
 
-    /// One that may be answered from memory.
-    pub(crate) fn from_memory(repository: u8) -> Process {
-        Process::Head(Self { repository, at: HeadStep::Reading })
+    /// One that may be served from the cache.
+    pub(crate) fn from_memory(repository: u8) -> BlobProcess {
+        BlobProcess::BlobHead(Self { repository, at: BlobHeadStep::Reading })
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
         match &mut self.at {
-            HeadStep::Reading => self.read(world),
-            HeadStep::Remembering { modified, read } => {
+            BlobHeadStep::Reading => self.read(store),
+            BlobHeadStep::Remembering { modified, read } => {
                 let (modified, read) = (*modified, *read);
-                self.remember(world, context, modified, read)
+                self.remember(store, context, modified, read)
             }
-            HeadStep::Asking(_) if !context.keeps(Rule::HeadTouches) => self.look(world, context),
-            HeadStep::Asking(hold) => {
-                // It makes nothing depend on the link, so no window is too long for it.
-                let (held, note) = hold.step(world, context, &mut Some(world.now));
-                match held {
+            BlobHeadStep::Asking(_) if !context.keeps(ProtocolRule::HeadTouches) => {
+                self.check_link(store, context)
+            }
+            BlobHeadStep::Asking(touch) => {
+                // No write depends on this, so it has no window.
+                let (touched, note) = touch.step(store, context, &mut Some(store.now));
+                match touched {
                     LinkTouched::NotYet => (None, note),
                     LinkTouched::Lost => {
-                        *hold = LinkTouch::of(self.repository);
+                        *touch = LinkTouch::of(self.repository);
                         (None, note)
                     }
                     LinkTouched::At(_) => {
-                        (Some(context.acknowledge(self.repository, world.now)), note)
+                        (Some(context.acknowledge(self.repository, store.now)), note)
                     }
-                    LinkTouched::Unknown(_) | LinkTouched::Late => (Some(Process::Failed), note),
+                    LinkTouched::Unknown(_) | LinkTouched::Late => {
+                        (Some(BlobProcess::Failed), note)
+                    }
                 }
             }
         }
     }
 
-    fn look(&self, world: &BlobWorld, context: &Context) -> (Option<Process>, Note) {
-        let link = world.link(self.repository).value;
-        let note = note("looks at the link in").about(self.repository);
+    fn check_link(
+        &self,
+        store: &BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let link = store.link(self.repository).value;
+        let note = note("reads the link in").about(self.repository);
         match link.live() {
-            Some(_) => (Some(context.acknowledge(self.repository, world.now)), note),
-            None => (Some(Process::Failed), note),
+            Some(_) => (Some(context.acknowledge(self.repository, store.now)), note),
+            None => (Some(BlobProcess::Failed), note),
         }
     }
 
-    fn read(&mut self, world: &BlobWorld) -> (Option<Process>, Note) {
-        let link = world.link(self.repository);
+    fn read(&mut self, store: &BlobStore) -> (Option<BlobProcess>, Note) {
+        let link = store.link(self.repository);
         if link.value.live().is_none() {
-            return (Some(Process::Failed), note("finds no live link in").about(self.repository));
+            return (
+                Some(BlobProcess::Failed),
+                note("finds no live link in").about(self.repository),
+            );
         }
-        self.at = HeadStep::Remembering { modified: link.modified, read: world.now };
-        (None, note("remembers the link in").about(self.repository))
+        self.at = BlobHeadStep::Remembering { modified: link.modified, read: store.now };
+        (None, note("caches the link in").about(self.repository))
     }
 
     fn remember(
         &mut self,
-        world: &BlobWorld,
-        context: &Context,
+        store: &BlobStore,
+        context: &ProtocolContext,
         modified: u8,
         read: u8,
-    ) -> (Option<Process>, Note) {
-        let is_young = world.now - modified < context.limits.touch_age;
-        let is_trusted = world.now - read < context.limits.trust;
-        if is_trusted && (is_young || !context.keeps(Rule::HeadFromYoungMemory)) {
-            let end = context.acknowledge(self.repository, world.now);
-            return (Some(end), note("answers from memory"));
+    ) -> (Option<BlobProcess>, Note) {
+        let is_young = store.now - modified < context.limits.touch_age;
+        let is_trusted = store.now - read < context.limits.trust;
+        if is_trusted && (is_young || !context.keeps(ProtocolRule::HeadFromYoungMemory)) {
+            let end = context.acknowledge(self.repository, store.now);
+            return (Some(end), note("responds from its cache"));
         }
-        self.at = HeadStep::Asking(LinkTouch::of(self.repository));
-        (None, note("remembers nothing that is young"))
+        self.at = BlobHeadStep::Asking(LinkTouch::of(self.repository));
+        (None, note("finds nothing young in its cache"))
     }
 }

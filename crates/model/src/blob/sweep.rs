@@ -1,16 +1,16 @@
-//! [`Sweep`]: removes bytes that no link ever named, or none names any more.
+//! [`Sweep`]: deletes orphaned bytes.
 
-use super::{BlobWorld, Context, Process, Session};
-use crate::Rule;
+use super::{BlobProcess, BlobStore, ModelSession, ProtocolContext};
+use crate::ProtocolRule;
 use crate::checked::{Note, note};
-use crate::set::Set;
+use crate::set::NumberSet;
 
 /// The most locations of a scenario.
 const LOCATIONS: usize = 4;
 
-/// What sweeps write down: since when each location has been found without a name.
+/// What sweeps record: since when each location has been found orphaned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Findings([Option<u8>; LOCATIONS]);
+pub(crate) struct SweepFindings([Option<u8>; LOCATIONS]);
 
 /// One run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,47 +20,49 @@ pub(crate) struct Sweep {
     made: u8,
     /// How many runs come after this one.
     more: u8,
-    /// The locations with bytes, and those that something names.
-    listed: Set,
-    named: Set,
-    /// What is left to remove, once it has decided.
-    doomed: Set,
+    /// The locations with bytes, and those that are referenced.
+    listed: NumberSet,
+    locations: NumberSet,
+    /// What is still to be deleted, once it has decided.
+    doomed: NumberSet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SweepStep {
     Bytes,
-    Session,
-    Link(u8),
+    ModelSession,
+    ModelLink(u8),
 }
 
 /// The steps of a listing.
-fn steps(context: &Context) -> impl DoubleEndedIterator<Item = SweepStep> + ExactSizeIterator {
+fn steps(
+    context: &ProtocolContext,
+) -> impl DoubleEndedIterator<Item = SweepStep> + ExactSizeIterator {
     (0..context.repositories + 2).map(|step| match step {
         0 => SweepStep::Bytes,
-        1 => SweepStep::Session,
-        repository => SweepStep::Link(repository - 2),
+        1 => SweepStep::ModelSession,
+        repository => SweepStep::ModelLink(repository - 2),
     })
 }
 
 impl Sweep {
     /// A process that sweeps so many times.
-    pub(crate) fn times(runs: u8) -> Process {
-        Process::Sweep(Self::begin(runs - 1))
+    pub(crate) fn times(runs: u8) -> BlobProcess {
+        BlobProcess::Sweep(Self::begin(runs - 1))
     }
 
     fn begin(more: u8) -> Self {
-        let none = Set::EMPTY;
-        Self { began: 0, made: 0, more, listed: none, named: none, doomed: none }
+        let none = NumberSet::EMPTY;
+        Self { began: 0, made: 0, more, listed: none, locations: none, doomed: none }
     }
 
     /// What comes after this run.
-    fn end(&mut self) -> Option<Process> {
+    fn end(&mut self) -> Option<BlobProcess> {
         if !self.doomed.is_empty() {
             return None;
         }
         if self.more == 0 {
-            return Some(Process::Done);
+            return Some(BlobProcess::Done);
         }
         *self = Self::begin(self.more - 1);
         None
@@ -68,71 +70,77 @@ impl Sweep {
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
         let made = usize::from(self.made);
         if made == 0 {
-            self.began = world.now;
+            self.began = store.now;
         }
-        let step = match context.keeps(Rule::SweepOrder) {
+        let step = match context.keeps(ProtocolRule::SweepOrder) {
             true => steps(context).nth(made),
             false => steps(context).rev().nth(made),
         };
-        let Some(step) = step else { return self.finish(world, context) };
+        let Some(step) = step else { return self.finish(store, context) };
         self.made += 1;
-        (None, self.list(world, context, step))
+        (None, self.list(store, context, step))
     }
 
-    fn list(&mut self, world: &BlobWorld, context: &Context, step: SweepStep) -> Note {
+    fn list(&mut self, store: &BlobStore, context: &ProtocolContext, step: SweepStep) -> Note {
         match step {
             SweepStep::Bytes => {
-                self.listed = world.bytes;
+                self.listed = store.bytes;
                 note("lists the bytes")
             }
-            SweepStep::Session => {
-                if let Session::Open(location) | Session::Closed(location) = world.session.value
-                    && context.keeps(Rule::SweepSessions)
+            SweepStep::ModelSession => {
+                if let ModelSession::Open(location) | ModelSession::Closed(location) =
+                    store.session.value
+                    && context.keeps(ProtocolRule::SweepSessions)
                 {
-                    self.named = self.named.with(location);
+                    self.locations = self.locations.with(location);
                 }
                 note("lists the sessions")
             }
-            SweepStep::Link(repository) => {
-                if let Some(location) = world.link(repository).value.names(context) {
-                    self.named = self.named.with(location);
+            SweepStep::ModelLink(repository) => {
+                if let Some(location) = store.link(repository).value.names(context) {
+                    self.locations = self.locations.with(location);
                 }
                 note("lists the link of").about(repository)
             }
         }
     }
 
-    /// Decides and writes down what it found, then removes.
-    fn finish(&mut self, world: &mut BlobWorld, context: &Context) -> (Option<Process>, Note) {
+    /// Decides, records its findings, then deletes.
+    fn finish(
+        &mut self,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
         if usize::from(self.made) == steps(context).len() {
             self.made += 1;
-            let unnamed = self.listed.minus(self.named);
-            let since = if context.keeps(Rule::SweepApart) { world.now } else { self.began };
-            let long = world
+            let unnamed = self.listed.minus(self.locations);
+            let since =
+                if context.keeps(ProtocolRule::SweepApart) { store.now } else { self.began };
+            let long = store
                 .findings
                 .replace(unnamed, since, |since| self.began >= since + context.limits.grace);
-            self.doomed = if context.keeps(Rule::SweepTwice) { long } else { unnamed };
-            (self.began, self.listed, self.named) = (0, Set::EMPTY, Set::EMPTY);
-            return (self.end(), note("writes down what it found"));
+            self.doomed = if context.keeps(ProtocolRule::SweepTwice) { long } else { unnamed };
+            (self.began, self.listed, self.locations) = (0, NumberSet::EMPTY, NumberSet::EMPTY);
+            return (self.end(), note("records its findings"));
         }
         let Some(location) = self.doomed.first() else {
-            return (Some(Process::Done), note("has nothing to remove"));
+            return (Some(BlobProcess::Done), note("has nothing to remove"));
         };
-        world.remove_bytes(location);
+        store.remove_bytes(location);
         self.doomed = self.doomed.without(location);
         (self.end(), note("removes the bytes at location").about(location))
     }
 }
 
-impl Findings {
-    /// Writes down what has no name now, and returns what has had none for long.
-    fn replace(&mut self, unnamed: Set, now: u8, is_long: impl Fn(u8) -> bool) -> Set {
-        let mut long = Set::EMPTY;
+impl SweepFindings {
+    /// Records what is orphaned now, and returns what has been for long enough.
+    fn replace(&mut self, unnamed: NumberSet, now: u8, is_long: impl Fn(u8) -> bool) -> NumberSet {
+        let mut long = NumberSet::EMPTY;
         for (location, since) in (0..).zip(&mut self.0) {
             let first = since.filter(|_| unnamed.has(location));
             if first.is_some_and(&is_long) {

@@ -2,14 +2,14 @@
 
 use super::mount::link_over;
 use super::touch::{LinkTouch, LinkTouched};
-use super::{BlobWorld, Context, Link, Process, Session};
-use crate::Rule;
+use super::{BlobProcess, BlobStore, ModelLink, ModelSession, ProtocolContext};
+use crate::ProtocolRule;
 use crate::checked::{Note, note};
 
 /// The repository that is uploaded to.
 pub(crate) const HOME: u8 = 0;
 
-/// The request that brings the bytes.
+/// The PATCH that sends the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stream {
     /// Where it has stored them, and when.
@@ -17,32 +17,32 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn request() -> Process {
-        Process::Stream(Self { stored: None })
+    pub(crate) fn request() -> BlobProcess {
+        BlobProcess::Stream(Self { stored: None })
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
         let Some((location, opened)) = self.stored else {
-            let location = world.put_bytes();
-            self.stored = Some((location, world.now));
+            let location = store.put_bytes();
+            self.stored = Some((location, store.now));
             return (None, note("stores bytes at location").about(location));
         };
-        if context.keeps(Rule::RecordInWindow) && context.is_late(opened, world.now) {
-            return (Some(Process::Failed), note("is too late"));
+        if context.keeps(ProtocolRule::RecordInWindow) && context.is_late(opened, store.now) {
+            return (Some(BlobProcess::Failed), note("is too late"));
         }
-        if world.session.value != Session::Absent {
-            return (Some(Process::Failed), note("finds the session taken"));
+        if store.session.value != ModelSession::Absent {
+            return (Some(BlobProcess::Failed), note("finds the session taken"));
         }
-        world.session.write(Session::Open(location), world.now);
-        (Some(Process::Done), note("records them in the session"))
+        store.session.write(ModelSession::Open(location), store.now);
+        (Some(BlobProcess::Done), note("records them in the session"))
     }
 }
 
-/// The request that makes a blob of the bytes, or the same again.
+/// The closing PUT, or a repeated one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Closer {
     opened: Option<u8>,
@@ -57,12 +57,12 @@ enum CloserStep {
         version: u8,
         location: u8,
     },
-    /// Closed at that time: the parts are about to be put together.
+    /// Closed at that time: the multipart upload is about to be completed.
     Completing {
         offer: Offer,
         closed_at: u8,
     },
-    /// About to write the link, over that version or, without one, anew.
+    /// About to write the link, over that version or, without one, a Create.
     Linking {
         offer: Offer,
         over: Option<u8>,
@@ -70,7 +70,7 @@ enum CloserStep {
     /// There is a link already: W1 on it.
     Conflict {
         offer: Offer,
-        hold: LinkTouch,
+        touch: LinkTouch,
     },
     /// Too late to write a link: W1 on one that may be there.
     Asking(LinkTouch),
@@ -80,163 +80,167 @@ enum CloserStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Offer {
     location: u8,
-    /// Whether somebody else had closed it.
+    /// Whether another request had closed it.
     is_replay: bool,
 }
 
 impl Closer {
-    pub(crate) fn request() -> Process {
-        Process::Closer(Self { opened: None, at: CloserStep::Reading })
+    pub(crate) fn request() -> BlobProcess {
+        BlobProcess::Closer(Self { opened: None, at: CloserStep::Reading })
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
         match &mut self.at {
-            CloserStep::Reading => self.read(world, context),
+            CloserStep::Reading => self.read(store, context),
             CloserStep::Sealing { version, location } => {
                 let (version, location) = (*version, *location);
-                self.seal(world, context, version, location)
+                self.seal(store, context, version, location)
             }
             CloserStep::Completing { offer, closed_at } => {
                 let (offer, closed_at) = (*offer, *closed_at);
-                self.complete(world, context, offer, closed_at)
+                self.complete(store, context, offer, closed_at)
             }
             CloserStep::Linking { offer, over } => {
                 let (offer, over) = (*offer, *over);
-                self.link(world, context, offer, over)
+                self.link(store, context, offer, over)
             }
-            CloserStep::Conflict { offer, hold } => {
-                let (offer, mut hold) = (*offer, *hold);
-                let (held, note) = hold.step(world, context, &mut self.opened);
-                (self.look(world, context, offer, hold, held), note)
+            CloserStep::Conflict { offer, touch } => {
+                let (offer, mut touch) = (*offer, *touch);
+                let (touched, note) = touch.step(store, context, &mut self.opened);
+                (self.check_link(store, context, offer, touch, touched), note)
             }
-            CloserStep::Asking(hold) => {
-                let (held, note) = hold.step(world, context, &mut self.opened);
-                let end = match held {
+            CloserStep::Asking(touch) => {
+                let (touched, note) = touch.step(store, context, &mut self.opened);
+                let end = match touched {
                     LinkTouched::NotYet => None,
-                    LinkTouched::At(_) => Some(context.acknowledge(HOME, world.now)),
+                    LinkTouched::At(_) => Some(context.acknowledge(HOME, store.now)),
                     LinkTouched::Lost => {
-                        *hold = LinkTouch::of(HOME);
+                        *touch = LinkTouch::of(HOME);
                         None
                     }
-                    LinkTouched::Unknown(_) | LinkTouched::Late => Some(Process::Failed),
+                    LinkTouched::Unknown(_) | LinkTouched::Late => Some(BlobProcess::Failed),
                 };
                 (end, note)
             }
         }
     }
 
-    fn read(&mut self, world: &BlobWorld, context: &Context) -> (Option<Process>, Note) {
-        let session = world.session;
-        let age = world.now - session.modified;
-        let opened = context.keeps(Rule::WindowFirst).then_some(world.now);
+    fn read(
+        &mut self,
+        store: &BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let session = store.session;
+        let age = store.now - session.modified;
+        let opened = context.keeps(ProtocolRule::WindowFirst).then_some(store.now);
         match session.value {
-            Session::Open(location) if context.keeps(Rule::Seal) => {
+            ModelSession::Open(location) if context.keeps(ProtocolRule::CloseFirst) => {
                 self.at = CloserStep::Sealing { version: session.version, location };
                 (None, note("finds the session open"))
             }
-            Session::Open(location) => {
+            ModelSession::Open(location) => {
                 self.opened = opened;
                 self.at =
                     CloserStep::Linking { offer: Offer { location, is_replay: false }, over: None };
                 (None, note("finds the session open, and leaves it so"))
             }
-            Session::Closed(location)
-                if age < context.limits.replay || !context.keeps(Rule::ReplayWindow) =>
+            ModelSession::Closed(location)
+                if age < context.limits.replay || !context.keeps(ProtocolRule::ReplayWindow) =>
             {
                 self.opened = opened;
                 let offer = Offer { location, is_replay: true };
                 self.at = CloserStep::Completing { offer, closed_at: session.modified };
                 (None, note("finds the session closed"))
             }
-            Session::Closed(_) => {
+            ModelSession::Closed(_) => {
                 self.at = CloserStep::Asking(LinkTouch::of(HOME));
                 (None, note("finds the session closed long ago"))
             }
-            Session::Absent | Session::Cancelled(_) => {
-                (Some(Process::Failed), note("finds no session to close"))
+            ModelSession::Absent | ModelSession::Cancelled(_) => {
+                (Some(BlobProcess::Failed), note("finds no session to close"))
             }
         }
     }
 
     fn seal(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         version: u8,
         location: u8,
-    ) -> (Option<Process>, Note) {
-        if world.session.version != version {
+    ) -> (Option<BlobProcess>, Note) {
+        if store.session.version != version {
             self.at = CloserStep::Reading;
             return (None, note("fails to close the session"));
         }
-        world.session.write(Session::Closed(location), world.now);
-        self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
+        store.session.write(ModelSession::Closed(location), store.now);
+        self.opened = context.keeps(ProtocolRule::WindowFirst).then_some(store.now);
         let offer = Offer { location, is_replay: false };
-        self.at = CloserStep::Completing { offer, closed_at: world.now };
+        self.at = CloserStep::Completing { offer, closed_at: store.now };
         (None, note("closes the session"))
     }
 
-    /// However long that takes.
+    /// Completes the multipart upload, however long that takes.
     fn complete(
         &mut self,
-        world: &BlobWorld,
-        context: &Context,
+        store: &BlobStore,
+        context: &ProtocolContext,
         offer: Offer,
         closed_at: u8,
-    ) -> (Option<Process>, Note) {
-        let is_in_time = world.now - closed_at < context.limits.replay;
-        if context.keeps(Rule::CompleteInTime) && !is_in_time {
-            return (Some(Process::Failed), note("puts the parts together too late"));
+    ) -> (Option<BlobProcess>, Note) {
+        let is_in_time = store.now - closed_at < context.limits.replay;
+        if context.keeps(ProtocolRule::CompleteInTime) && !is_in_time {
+            return (Some(BlobProcess::Failed), note("completes the multipart upload too late"));
         }
-        self.opened = context.keeps(Rule::WindowFirst).then_some(world.now);
+        self.opened = context.keeps(ProtocolRule::WindowFirst).then_some(store.now);
         self.at = CloserStep::Linking { offer, over: None };
-        (None, note("puts the parts together"))
+        (None, note("completes the multipart upload"))
     }
 
     fn link(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
         offer: Offer,
         over: Option<u8>,
-    ) -> (Option<Process>, Note) {
-        let opened = *self.opened.get_or_insert(world.now);
-        if context.is_late(opened, world.now) {
-            return (Some(Process::Failed), note("is too late"));
+    ) -> (Option<BlobProcess>, Note) {
+        let opened = *self.opened.get_or_insert(store.now);
+        if context.is_late(opened, store.now) {
+            return (Some(BlobProcess::Failed), note("is too late"));
         }
-        let was_deleted = world.deleted.has(HOME);
-        if link_over(world, HOME, offer.location, over) {
-            world.undone |= was_deleted && offer.is_replay;
-            return (Some(context.acknowledge(HOME, world.now)), note("writes the link"));
+        let was_deleted = store.deleted.has(HOME);
+        if link_over(store, HOME, offer.location, over) {
+            store.restored |= was_deleted && offer.is_replay;
+            return (Some(context.acknowledge(HOME, store.now)), note("writes the link"));
         }
-        self.at = CloserStep::Conflict { offer, hold: LinkTouch::of(HOME) };
+        self.at = CloserStep::Conflict { offer, touch: LinkTouch::of(HOME) };
         (None, note("finds a link already"))
     }
 
-    fn look(
+    fn check_link(
         &mut self,
-        world: &BlobWorld,
-        context: &Context,
+        store: &BlobStore,
+        context: &ProtocolContext,
         offer: Offer,
-        hold: LinkTouch,
-        held: LinkTouched,
-    ) -> Option<Process> {
-        match held {
-            LinkTouched::NotYet => self.at = CloserStep::Conflict { offer, hold },
+        touch: LinkTouch,
+        touched: LinkTouched,
+    ) -> Option<BlobProcess> {
+        match touched {
+            LinkTouched::NotYet => self.at = CloserStep::Conflict { offer, touch },
             LinkTouched::Lost => {
-                self.at = CloserStep::Conflict { offer, hold: LinkTouch::of(HOME) }
+                self.at = CloserStep::Conflict { offer, touch: LinkTouch::of(HOME) }
             }
-            LinkTouched::At(_) => return Some(context.acknowledge(HOME, world.now)),
-            LinkTouched::Late => return Some(Process::Failed),
+            LinkTouched::At(_) => return Some(context.acknowledge(HOME, store.now)),
+            LinkTouched::Late => return Some(BlobProcess::Failed),
             LinkTouched::Unknown(version) => {
-                let is_deleted = matches!(world.link(HOME).value, Link::Deleted(_));
-                let stays = offer.is_replay && context.keeps(Rule::ReplayNotOntoDeleted);
+                let is_deleted = matches!(store.link(HOME).value, ModelLink::Deleted(_));
+                let stays = offer.is_replay && context.keeps(ProtocolRule::ReplayNotOntoDeleted);
                 if is_deleted && stays {
-                    return Some(Process::Failed);
+                    return Some(BlobProcess::Failed);
                 }
                 self.at = CloserStep::Linking { offer, over: Some(version) };
             }
@@ -245,8 +249,8 @@ impl Closer {
     }
 }
 
-/// Whoever gives an upload up: a DELETE, or the reaper, which removes the record as well. Here
-/// the reaper does not wait until the upload is past its limit.
+/// A cancel: a DELETE, or the reaper, which deletes the record as well. Here the reaper does not
+/// wait until the upload has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Cancel {
     is_reaper: bool,
@@ -268,65 +272,70 @@ enum CancelStep {
 }
 
 impl Cancel {
-    pub(crate) fn by_api() -> Process {
-        Process::Cancel(Self { is_reaper: false, at: CancelStep::Reading })
+    pub(crate) fn by_api() -> BlobProcess {
+        BlobProcess::Cancel(Self { is_reaper: false, at: CancelStep::Reading })
     }
 
-    pub(crate) fn by_reaper() -> Process {
-        Process::Cancel(Self { is_reaper: true, at: CancelStep::Reading })
+    pub(crate) fn by_reaper() -> BlobProcess {
+        BlobProcess::Cancel(Self { is_reaper: true, at: CancelStep::Reading })
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut BlobWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
         match self.at {
-            CancelStep::Reading => self.read(world, context),
-            CancelStep::Swapping { version, .. } if world.session.version != version => {
-                (Some(Process::Failed), note("fails to cancel the session"))
+            CancelStep::Reading => self.read(store, context),
+            CancelStep::Swapping { version, .. } if store.session.version != version => {
+                (Some(BlobProcess::Failed), note("fails to cancel the session"))
             }
             CancelStep::Swapping { location, .. } => {
-                world.session.write(Session::Cancelled(location), world.now);
+                store.session.write(ModelSession::Cancelled(location), store.now);
                 self.at = CancelStep::Removing { location };
                 (None, note("swaps the session to cancelled"))
             }
             CancelStep::Removing { location } => {
-                world.remove_bytes(location);
+                store.remove_bytes(location);
                 self.at = CancelStep::RemovingRecord;
-                let end = (!self.is_reaper).then_some(Process::Done);
+                let end = (!self.is_reaper).then_some(BlobProcess::Done);
                 (end, note("removes the bytes at location").about(location))
             }
             CancelStep::RemovingRecord => {
-                world.session.delete(Session::Absent);
-                (Some(Process::Done), note("removes the session's record"))
+                store.session.delete(ModelSession::Absent);
+                (Some(BlobProcess::Done), note("removes the session's record"))
             }
         }
     }
 
-    /// Whether no write of a closed session's link can be on its way any more.
-    fn is_settled(world: &BlobWorld, context: &Context) -> bool {
-        let age = world.now - world.session.modified;
-        age > context.limits.replay + context.limits.window || !context.keeps(Rule::ReapClosedLate)
+    /// Whether no write of a closed session's link can be in flight any more.
+    fn is_settled(store: &BlobStore, context: &ProtocolContext) -> bool {
+        let age = store.now - store.session.modified;
+        age > context.limits.replay + context.limits.window
+            || !context.keeps(ProtocolRule::ReapClosedLate)
     }
 
-    fn read(&mut self, world: &BlobWorld, context: &Context) -> (Option<Process>, Note) {
-        let version = world.session.version;
-        match world.session.value {
-            Session::Open(location) if context.keeps(Rule::CancelFirst) => {
+    fn read(
+        &mut self,
+        store: &BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let version = store.session.version;
+        match store.session.value {
+            ModelSession::Open(location) if context.keeps(ProtocolRule::CancelFirst) => {
                 self.at = CancelStep::Swapping { version, location };
                 (None, note("finds the session open"))
             }
-            Session::Open(location) | Session::Cancelled(location) => {
+            ModelSession::Open(location) | ModelSession::Cancelled(location) => {
                 self.at = CancelStep::Removing { location };
-                (None, note("finds the session to be given up"))
+                (None, note("finds the cancelled session"))
             }
-            Session::Closed(_) if self.is_reaper && Self::is_settled(world, context) => {
+            ModelSession::Closed(_) if self.is_reaper && Self::is_settled(store, context) => {
                 self.at = CancelStep::RemovingRecord;
                 (None, note("finds the session closed"))
             }
-            Session::Closed(_) | Session::Absent => {
-                (Some(Process::Failed), note("finds nothing to cancel"))
+            ModelSession::Closed(_) | ModelSession::Absent => {
+                (Some(BlobProcess::Failed), note("finds nothing to cancel"))
             }
         }
     }

@@ -1,12 +1,12 @@
-//! [`Deleter`]: deletes a manifest by the API.
+//! [`ManifestDeleter`]: deletes a manifest by the API.
 
-use super::{ManifestWorld, Object, Process, Tag};
+use super::{ManifestObject, ManifestProcess, ManifestStore, TagPointer};
 use crate::checked::{Note, note};
 
 /// A DELETE: first the tag, then that version of the manifest that was read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Deleter {
-    pub(crate) object: Object,
+pub(crate) struct ManifestDeleter {
+    pub(crate) object: ManifestObject,
     at: ManifestDeleterStep,
 }
 
@@ -17,30 +17,30 @@ enum ManifestDeleterStep {
     Deleting { version: u8 },
 }
 
-impl Deleter {
-    pub(crate) fn of(object: Object) -> Process {
-        Process::Deleter(Self { object, at: ManifestDeleterStep::Reading })
+impl ManifestDeleter {
+    pub(crate) fn of(object: ManifestObject) -> ManifestProcess {
+        ManifestProcess::ManifestDeleter(Self { object, at: ManifestDeleterStep::Reading })
     }
 
-    pub(crate) fn step(&mut self, world: &mut ManifestWorld) -> (Option<Process>, Note) {
-        let there = world.object(self.object);
+    pub(crate) fn step(&mut self, store: &mut ManifestStore) -> (Option<ManifestProcess>, Note) {
+        let there = store.object(self.object);
         match self.at {
             ManifestDeleterStep::Reading if !there.value => {
-                (Some(Process::Failed), note("finds no manifest"))
+                (Some(ManifestProcess::Failed), note("finds no manifest"))
             }
             ManifestDeleterStep::Reading => {
                 let version = there.version;
                 self.at = match self.object {
-                    Object::Index => ManifestDeleterStep::Untagging { version },
-                    Object::Child | Object::Referrer | Object::Layer => {
+                    ManifestObject::Index => ManifestDeleterStep::Untagging { version },
+                    ManifestObject::Child | ManifestObject::Referrer | ManifestObject::Layer => {
                         ManifestDeleterStep::Deleting { version }
                     }
                 };
                 (None, note("reads the manifest"))
             }
             ManifestDeleterStep::Untagging { version } => {
-                if world.tag.value == Tag::Index {
-                    world.tag.delete(Tag::Absent);
+                if store.tag.value == TagPointer::Index {
+                    store.tag.delete(TagPointer::Absent);
                 }
                 self.at = ManifestDeleterStep::Deleting { version };
                 (None, note("removes the tag if it points there"))
@@ -50,9 +50,9 @@ impl Deleter {
                 (None, note("finds another version of the manifest"))
             }
             ManifestDeleterStep::Deleting { .. } => {
-                world.delete(self.object);
-                world.deleted = world.deleted.with(self.object as u8);
-                (Some(Process::Done), note("deletes the manifest"))
+                store.delete(self.object);
+                store.deleted = store.deleted.with(self.object as u8);
+                (Some(ManifestProcess::Done), note("deletes the manifest"))
             }
         }
     }

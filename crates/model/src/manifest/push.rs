@@ -1,219 +1,228 @@
-//! [`Push`] and [`Head`]: those who rely on what is there.
+//! [`ManifestPusher`] and [`ManifestHead`]: requests that rely on existing objects.
 
 use super::touch::{ManifestTouch, ManifestTouched};
-use super::{ManifestWorld, Object, Process, Tag};
-use crate::Rule;
+use super::{ManifestObject, ManifestProcess, ManifestStore, TagPointer};
+use crate::ProtocolRule;
 use crate::checked::{Note, note};
-use crate::context::Context;
+use crate::context::ProtocolContext;
 
 /// A push of a manifest: of the index by its tag, of the others by digest.
 ///
-/// It looks at the manifest and does W1 on what that refers to in any order, then swaps the version
-/// that it has seen. If there is another by then, of the same type, another push has written the same
+/// It reads the manifest and does W1 on its references in any order, then swaps the version that it
+/// has read. If there is another by then, of the same type, another push has written the same
 /// manifest since, and this push need not write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Push {
-    what: What,
+pub(crate) struct ManifestPusher {
+    what: PushedObject,
     opened: Option<u8>,
-    /// The version of the manifest that was seen.
+    /// The version of the manifest that was read.
     seen: Option<u8>,
     at: ManifestPushStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum What {
+enum PushedObject {
     Index,
     UntaggedIndex,
     Child,
-    /// The bytes of the child, as a type by which they refer to nothing.
+    /// The bytes of the child, as a type without references.
     ChildAsOther,
     Referrer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum ManifestPushStep {
-    /// W1 on what the manifest refers to.
-    Holding(ManifestTouch),
-    /// All that it refers to is young, or it refers to nothing.
+    /// W1 on the references.
+    Touching(ManifestTouch),
+    /// All references are young, or there are none.
     ManifestTouched,
     Tagging,
 }
 
-impl Push {
+impl ManifestPusher {
     /// A push of the index, which sets its tag.
-    pub(crate) fn index() -> Process {
-        Process::Push(Self::begin(What::Index))
+    pub(crate) fn index() -> ManifestProcess {
+        ManifestProcess::ManifestPusher(Self::begin(PushedObject::Index))
     }
 
     /// A push of the index by its digest.
-    pub(crate) fn untagged_index() -> Process {
-        Process::Push(Self::begin(What::UntaggedIndex))
+    pub(crate) fn untagged_index() -> ManifestProcess {
+        ManifestProcess::ManifestPusher(Self::begin(PushedObject::UntaggedIndex))
     }
 
-    pub(crate) fn child() -> Process {
-        Process::Push(Self::begin(What::Child))
+    pub(crate) fn child() -> ManifestProcess {
+        ManifestProcess::ManifestPusher(Self::begin(PushedObject::Child))
     }
 
-    pub(crate) fn child_as_other() -> Process {
-        Process::Push(Self::begin(What::ChildAsOther))
+    pub(crate) fn child_as_other() -> ManifestProcess {
+        ManifestProcess::ManifestPusher(Self::begin(PushedObject::ChildAsOther))
     }
 
-    pub(crate) fn referrer() -> Process {
-        Process::Push(Self::begin(What::Referrer))
+    pub(crate) fn referrer() -> ManifestProcess {
+        ManifestProcess::ManifestPusher(Self::begin(PushedObject::Referrer))
     }
 
-    fn begin(what: What) -> Self {
+    fn begin(what: PushedObject) -> Self {
         let at = match what {
-            What::Index | What::UntaggedIndex => {
-                ManifestPushStep::Holding(ManifestTouch::of(Object::Child))
+            PushedObject::Index | PushedObject::UntaggedIndex => {
+                ManifestPushStep::Touching(ManifestTouch::of(ManifestObject::Child))
             }
-            What::Child | What::ChildAsOther => {
-                ManifestPushStep::Holding(ManifestTouch::of(Object::Layer))
+            PushedObject::Child | PushedObject::ChildAsOther => {
+                ManifestPushStep::Touching(ManifestTouch::of(ManifestObject::Layer))
             }
-            // A subject is never required, so nothing is made sure of.
-            What::Referrer => ManifestPushStep::ManifestTouched,
+            // A subject is never required, so it is not touched.
+            PushedObject::Referrer => ManifestPushStep::ManifestTouched,
         };
         Self { what, opened: None, seen: None, at }
     }
 
-    pub(crate) fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> ManifestObject {
         match self.what {
-            What::Index | What::UntaggedIndex => Object::Index,
-            What::Child | What::ChildAsOther => Object::Child,
-            What::Referrer => Object::Referrer,
+            PushedObject::Index | PushedObject::UntaggedIndex => ManifestObject::Index,
+            PushedObject::Child | PushedObject::ChildAsOther => ManifestObject::Child,
+            PushedObject::Referrer => ManifestObject::Referrer,
         }
     }
 
-    /// Its look and W1 may come in any order.
+    /// The read and W1 may come in any order.
     pub(crate) fn choices(&self) -> u8 {
         match self.at {
-            ManifestPushStep::Holding(_) if self.seen.is_none() => 2,
+            ManifestPushStep::Touching(_) if self.seen.is_none() => 2,
             _ => 1,
         }
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut ManifestWorld,
-        context: &Context,
+        store: &mut ManifestStore,
+        context: &ProtocolContext,
         choice: u8,
-    ) -> (Option<Process>, Note) {
-        let is_late = self.opened.is_some_and(|opened| context.is_late(opened, world.now));
-        if self.refers_to_nothing(context) && matches!(self.at, ManifestPushStep::Holding(_)) {
+    ) -> (Option<ManifestProcess>, Note) {
+        let is_late = self.opened.is_some_and(|opened| context.is_late(opened, store.now));
+        if self.refers_to_nothing(context) && matches!(self.at, ManifestPushStep::Touching(_)) {
             self.at = ManifestPushStep::ManifestTouched;
         }
         match &mut self.at {
-            ManifestPushStep::Holding(hold) if choice == 0 => {
-                let (held, note) = hold.step(world, context, &mut self.opened);
-                match held {
+            ManifestPushStep::Touching(touch) if choice == 0 => {
+                let (touched, note) = touch.step(store, context, &mut self.opened);
+                match touched {
                     ManifestTouched::NotYet => {}
                     ManifestTouched::Young => self.at = ManifestPushStep::ManifestTouched,
                     ManifestTouched::Lost => *self = Self::begin(self.what),
                     ManifestTouched::Unknown | ManifestTouched::Late => {
-                        return (Some(Process::Failed), note);
+                        return (Some(ManifestProcess::Failed), note);
                     }
                 }
                 (None, note)
             }
-            ManifestPushStep::Holding(_) | ManifestPushStep::ManifestTouched
+            ManifestPushStep::Touching(_) | ManifestPushStep::ManifestTouched
                 if self.seen.is_none() =>
             {
-                self.look(world, context)
+                self.check_link(store, context)
             }
-            ManifestPushStep::Holding(_) => (None, note("waits")),
+            ManifestPushStep::Touching(_) => (None, note("waits")),
             ManifestPushStep::ManifestTouched | ManifestPushStep::Tagging if is_late => {
-                (Some(Process::Failed), note("is too late"))
+                (Some(ManifestProcess::Failed), note("is too late"))
             }
-            ManifestPushStep::ManifestTouched => self.write(world, context),
+            ManifestPushStep::ManifestTouched => self.write(store, context),
             ManifestPushStep::Tagging => {
-                world.tag.write(Tag::Index, world.now);
-                (Some(Process::Done), note("points the tag to the index"))
+                store.tag.write(TagPointer::Index, store.now);
+                (Some(ManifestProcess::Done), note("points the tag to the index"))
             }
         }
     }
 
-    fn refers_to_nothing(&self, context: &Context) -> bool {
-        self.what == What::ChildAsOther && !context.keeps(Rule::EveryReading)
+    fn refers_to_nothing(&self, context: &ProtocolContext) -> bool {
+        self.what == PushedObject::ChildAsOther && !context.keeps(ProtocolRule::EveryReading)
     }
 
-    fn look(&mut self, world: &ManifestWorld, context: &Context) -> (Option<Process>, Note) {
-        self.opened.get_or_insert(world.now);
-        if self.is_of_other_type(world) && context.keeps(Rule::KeepType) {
-            // To be refused is the right end of it.
-            return (Some(Process::Done), note("finds the manifest with another type"));
+    fn check_link(
+        &mut self,
+        store: &ManifestStore,
+        context: &ProtocolContext,
+    ) -> (Option<ManifestProcess>, Note) {
+        self.opened.get_or_insert(store.now);
+        if self.is_of_other_type(store) && context.keeps(ProtocolRule::KeepType) {
+            // A rejection is the correct outcome.
+            return (Some(ManifestProcess::Done), note("finds the manifest with another type"));
         }
-        self.seen = Some(world.object(self.object()).version);
-        (None, note("looks at the manifest"))
+        self.seen = Some(store.object(self.object()).version);
+        (None, note("reads the manifest"))
     }
 
-    fn is_of_other_type(&self, world: &ManifestWorld) -> bool {
-        let is_other = self.what == What::ChildAsOther;
-        self.object() == Object::Child
-            && world.is_there(Object::Child)
-            && world.is_child_other != is_other
+    fn is_of_other_type(&self, store: &ManifestStore) -> bool {
+        let is_other = self.what == PushedObject::ChildAsOther;
+        self.object() == ManifestObject::Child
+            && store.is_there(ManifestObject::Child)
+            && store.is_child_other != is_other
     }
 
-    /// W2: over the version that was seen, or not at all.
-    fn write(&mut self, world: &mut ManifestWorld, context: &Context) -> (Option<Process>, Note) {
+    /// W2: over the version that was read, or not at all.
+    fn write(
+        &mut self,
+        store: &mut ManifestStore,
+        context: &ProtocolContext,
+    ) -> (Option<ManifestProcess>, Note) {
         let object = self.object();
-        let is_seen = self.seen == Some(world.object(object).version);
-        if !is_seen && (!world.is_there(object) || self.is_of_other_type(world)) {
+        let is_seen = self.seen == Some(store.object(object).version);
+        if !is_seen && (!store.is_there(object) || self.is_of_other_type(store)) {
             *self = Self::begin(self.what);
-            return (None, note("finds that the manifest is not what it was"));
+            return (None, note("finds another version of the manifest"));
         }
         let note = if !is_seen {
-            note("finds that somebody else has written the manifest")
-        } else if !world.is_there(object) || context.keeps(Rule::RewriteOnRepush) {
-            world.write(object);
-            world.is_child_other &= object != Object::Child;
-            world.is_child_other |= self.what == What::ChildAsOther;
+            note("finds that another push has written the manifest")
+        } else if !store.is_there(object) || context.keeps(ProtocolRule::Rewrite) {
+            store.write(object);
+            store.is_child_other &= object != ManifestObject::Child;
+            store.is_child_other |= self.what == PushedObject::ChildAsOther;
             note("writes the manifest")
         } else {
             note("finds the manifest, and leaves it as it is")
         };
-        if self.what == What::Referrer {
-            world.is_referrer_promised = world.is_there(Object::Index);
+        if self.what == PushedObject::Referrer {
+            store.is_referrer_promised = store.is_there(ManifestObject::Index);
         }
-        if self.what == What::Index {
+        if self.what == PushedObject::Index {
             self.at = ManifestPushStep::Tagging;
             return (None, note);
         }
-        let until = world.now + context.limits.promise();
-        (Some(Process::Acknowledged { object, until }), note)
+        let until = store.now + context.limits.promise();
+        (Some(ManifestProcess::Acknowledged { object, until }), note)
     }
 }
 
-/// Somebody who may push asks whether the child is there.
+/// A HEAD of the child by a client that may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Head {
-    hold: ManifestTouch,
+pub(crate) struct ManifestHead {
+    touch: ManifestTouch,
 }
 
-impl Head {
-    pub(crate) fn of_child() -> Process {
-        Process::Head(Self { hold: ManifestTouch::of(Object::Child) })
+impl ManifestHead {
+    pub(crate) fn of_child() -> ManifestProcess {
+        ManifestProcess::ManifestHead(Self { touch: ManifestTouch::of(ManifestObject::Child) })
     }
 
     pub(crate) fn step(
         &mut self,
-        world: &mut ManifestWorld,
-        context: &Context,
-    ) -> (Option<Process>, Note) {
-        let object = Object::Child;
-        let until = world.now + context.limits.promise();
-        let acknowledged = Some(Process::Acknowledged { object, until });
-        if !context.keeps(Rule::HeadTouches) {
-            let found = if world.is_there(object) { acknowledged } else { Some(Process::Failed) };
-            return (found, note("looks at the child"));
+        store: &mut ManifestStore,
+        context: &ProtocolContext,
+    ) -> (Option<ManifestProcess>, Note) {
+        let object = ManifestObject::Child;
+        let until = store.now + context.limits.promise();
+        let acknowledged = Some(ManifestProcess::Acknowledged { object, until });
+        if !context.keeps(ProtocolRule::HeadTouches) {
+            let found =
+                if store.is_there(object) { acknowledged } else { Some(ManifestProcess::Failed) };
+            return (found, note("reads the child"));
         }
-        // It makes nothing depend on the child, so no window is too long for it.
-        let (held, note) = self.hold.step(world, context, &mut Some(world.now));
-        match held {
+        // No write depends on this, so it has no window.
+        let (touched, note) = self.touch.step(store, context, &mut Some(store.now));
+        match touched {
             ManifestTouched::NotYet => {}
             ManifestTouched::Young => return (acknowledged, note),
-            ManifestTouched::Lost => self.hold = ManifestTouch::of(object),
+            ManifestTouched::Lost => self.touch = ManifestTouch::of(object),
             ManifestTouched::Unknown | ManifestTouched::Late => {
-                return (Some(Process::Failed), note);
+                return (Some(ManifestProcess::Failed), note);
             }
         }
         (None, note)

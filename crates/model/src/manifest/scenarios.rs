@@ -1,43 +1,45 @@
 //! The scenarios with manifests.
 
-use super::collector::Collector;
-use super::deleter::Deleter;
-use super::push::{Head, Push};
-use super::{ManifestWorld, Manifests, OBJECTS, Object, Process, Tag};
-use crate::context::Context;
-use crate::record::Record;
-use crate::set::Set;
+use super::deleter::ManifestDeleter;
+use super::gc::ManifestGc;
+use super::push::{ManifestHead, ManifestPusher};
+use super::{
+    ManifestObject, ManifestProcess, ManifestScenario, ManifestStore, OBJECTS, TagPointer,
+};
+use crate::context::ProtocolContext;
+use crate::record::ModelRecord;
+use crate::set::NumberSet;
 
-impl Manifests {
-    /// A scenario in which all is there, and old.
-    fn new(name: &'static str, tag: Tag) -> Self {
-        let world = ManifestWorld {
+impl ManifestScenario {
+    /// A scenario in which every object exists, and is old.
+    fn new(name: &'static str, tag: TagPointer) -> Self {
+        let store = ManifestStore {
             now: 0,
-            objects: [Record::old(true); OBJECTS.len()],
-            tag: Record::old(tag),
-            deleted: Set::EMPTY,
+            objects: [ModelRecord::old(true); OBJECTS.len()],
+            tag: ModelRecord::old(tag),
+            deleted: NumberSet::EMPTY,
             is_child_other: false,
             is_referrer_promised: true,
-            collected: Set::EMPTY,
+            collected: NumberSet::EMPTY,
         };
-        let (context, processes) = (Context::new(1), Vec::new());
-        Self { name, context, world, processes, collectable: Vec::new() }
+        let (context, processes) = (ProtocolContext::new(1), Vec::new());
+        Self { name, context, store, processes, collectable: Vec::new() }
     }
 
     /// A scenario without the referrer.
-    fn without_referrer(name: &'static str, tag: Tag) -> Self {
+    fn without_referrer(name: &'static str, tag: TagPointer) -> Self {
         let mut scenario = Self::new(name, tag);
-        scenario.world.delete(Object::Referrer);
-        scenario.world.is_referrer_promised = false;
+        scenario.store.delete(ManifestObject::Referrer);
+        scenario.store.is_referrer_promised = false;
         scenario
     }
 
-    fn without(mut self, object: Object) -> Self {
-        self.world.delete(object);
+    fn without(mut self, object: ManifestObject) -> Self {
+        self.store.delete(object);
         self
     }
 
-    fn with(mut self, process: Process) -> Self {
+    fn with(mut self, process: ManifestProcess) -> Self {
         self.processes.push(process);
         self
     }
@@ -47,144 +49,162 @@ impl Manifests {
         self
     }
 
-    fn collecting(mut self, objects: &[Object]) -> Self {
+    fn collecting(mut self, objects: &[ManifestObject]) -> Self {
         self.collectable.extend_from_slice(objects);
         self
     }
 }
 
-use Object::{Child, Index, Layer, Referrer};
+use ManifestObject::{Child, Index, Layer, Referrer};
 
-/// Those that every run checks.
-pub(crate) fn scenarios() -> Vec<Manifests> {
+/// The scenarios that every run checks.
+pub(crate) fn scenarios() -> Vec<ManifestScenario> {
     vec![
-        Manifests::without_referrer("index push, 2 collectors", Tag::Absent)
-            .with(Push::index())
-            .with(Collector::run())
-            .with(Collector::run())
+        ManifestScenario::without_referrer("index push, 2 GC runs", TagPointer::Absent)
+            .with(ManifestPusher::index())
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
             .collecting(&[Index, Child])
             .until(11),
-        Manifests::without_referrer("index push, child push, collector", Tag::Absent)
+        ManifestScenario::without_referrer("index push, child push, GC", TagPointer::Absent)
             .without(Index)
-            .with(Push::index())
-            .with(Push::child())
-            .with(Collector::run())
+            .with(ManifestPusher::index())
+            .with(ManifestPusher::child())
+            .with(ManifestGc::run())
             .collecting(&[Child]),
-        Manifests::without_referrer("child push, 2 collectors", Tag::Absent)
+        ManifestScenario::without_referrer("child push, 2 GC runs", TagPointer::Absent)
             .without(Index)
-            .with(Push::child())
-            .with(Collector::run())
-            .with(Collector::run())
+            .with(ManifestPusher::child())
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
             .collecting(&[Child, Layer]),
-        Manifests::without_referrer("untagged index push, HEAD, collector", Tag::Absent)
+        ManifestScenario::without_referrer("untagged index push, HEAD, GC", TagPointer::Absent)
             .without(Index)
-            .with(Push::untagged_index())
-            .with(Head::of_child())
-            .with(Collector::run())
+            .with(ManifestPusher::untagged_index())
+            .with(ManifestHead::of_child())
+            .with(ManifestGc::run())
             .collecting(&[Child]),
-        Manifests::without_referrer("child push as another type, collector", Tag::Index)
-            .with(Push::child_as_other())
-            .with(Collector::run())
-            .with(Process::Retag)
+        ManifestScenario::without_referrer("child push as another type, GC", TagPointer::Index)
+            .with(ManifestPusher::child_as_other())
+            .with(ManifestGc::run())
+            .with(ManifestProcess::Retag)
             .collecting(&[Index]),
-        Manifests::without_referrer("child pushes as two types, DELETE, collector", Tag::Absent)
+        ManifestScenario::without_referrer(
+            "child pushes as two types, DELETE, GC",
+            TagPointer::Absent,
+        )
+        .without(Index)
+        .with(ManifestPusher::child_as_other())
+        .with(ManifestPusher::child())
+        .with(ManifestDeleter::of(Child))
+        .with(ManifestGc::run())
+        .collecting(&[Child, Layer]),
+        ManifestScenario::without_referrer(
+            "2 index pushes, DELETE of the index",
+            TagPointer::Index,
+        )
+        .with(ManifestPusher::index())
+        .with(ManifestPusher::untagged_index())
+        .with(ManifestDeleter::of(Index))
+        .until(5),
+        ManifestScenario::without_referrer("2 child pushes, GC", TagPointer::Absent)
             .without(Index)
-            .with(Push::child_as_other())
-            .with(Push::child())
-            .with(Deleter::of(Child))
-            .with(Collector::run())
-            .collecting(&[Child, Layer]),
-        Manifests::without_referrer("2 index pushes, DELETE of the index", Tag::Index)
-            .with(Push::index())
-            .with(Push::untagged_index())
-            .with(Deleter::of(Index))
-            .until(5),
-        Manifests::without_referrer("2 child pushes, collector", Tag::Absent)
-            .without(Index)
-            .with(Push::child())
-            .with(Push::child())
-            .with(Collector::run())
+            .with(ManifestPusher::child())
+            .with(ManifestPusher::child())
+            .with(ManifestGc::run())
             .collecting(&[Child]),
-        Manifests::without_referrer("index push, retag, collector", Tag::Index)
-            .with(Push::index())
-            .with(Process::Retag)
-            .with(Collector::run())
+        ManifestScenario::without_referrer("index push, retag, GC", TagPointer::Index)
+            .with(ManifestPusher::index())
+            .with(ManifestProcess::Retag)
+            .with(ManifestGc::run())
             .collecting(&[Index]),
-        Manifests::without_referrer("index push, DELETE of the index, collector", Tag::Index)
-            .with(Push::index())
-            .with(Deleter::of(Index))
-            .with(Collector::run())
-            .collecting(&[Child]),
-        Manifests::without_referrer("index push, DELETE of the child, collector", Tag::Absent)
-            .without(Index)
-            .with(Push::index())
-            .with(Deleter::of(Child))
-            .with(Collector::run())
-            .collecting(&[Child, Layer]),
-        Manifests::new("referrer push, retag, 2 collectors", Tag::Index)
-            .with(Push::referrer())
-            .with(Process::Retag)
-            .with(Collector::run())
-            .with(Collector::run())
+        ManifestScenario::without_referrer(
+            "index push, DELETE of the index, GC",
+            TagPointer::Index,
+        )
+        .with(ManifestPusher::index())
+        .with(ManifestDeleter::of(Index))
+        .with(ManifestGc::run())
+        .collecting(&[Child]),
+        ManifestScenario::without_referrer(
+            "index push, DELETE of the child, GC",
+            TagPointer::Absent,
+        )
+        .without(Index)
+        .with(ManifestPusher::index())
+        .with(ManifestDeleter::of(Child))
+        .with(ManifestGc::run())
+        .collecting(&[Child, Layer]),
+        ManifestScenario::new("referrer push, retag, 2 GC runs", TagPointer::Index)
+            .with(ManifestPusher::referrer())
+            .with(ManifestProcess::Retag)
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
             .collecting(&[Index, Child, Referrer]),
-        Manifests::new("referrer push, DELETE of the index, collector", Tag::Index)
-            .with(Push::referrer())
-            .with(Deleter::of(Index))
-            .with(Collector::run())
+        ManifestScenario::new("referrer push, DELETE of the index, GC", TagPointer::Index)
+            .with(ManifestPusher::referrer())
+            .with(ManifestDeleter::of(Index))
+            .with(ManifestGc::run())
             .collecting(&[Child, Referrer]),
     ]
 }
 
-/// Larger ones.
-pub(crate) fn large() -> Vec<Manifests> {
+/// Larger scenarios.
+pub(crate) fn large() -> Vec<ManifestScenario> {
     vec![
-        Manifests::without_referrer("2 index pushes, DELETE of the index, collector", Tag::Index)
-            .with(Push::index())
-            .with(Push::untagged_index())
-            .with(Deleter::of(Index))
-            .with(Collector::run())
-            .collecting(&[Child]),
-        Manifests::without_referrer("index push, DELETE of the index, 2 collectors", Tag::Index)
-            .with(Push::index())
-            .with(Deleter::of(Index))
-            .with(Collector::run())
-            .with(Collector::run())
-            .collecting(&[Child, Layer]),
-        Manifests::without_referrer(
-            "index push, child push, DELETE of the child, collector",
-            Tag::Absent,
+        ManifestScenario::without_referrer(
+            "2 index pushes, DELETE of the index, GC",
+            TagPointer::Index,
+        )
+        .with(ManifestPusher::index())
+        .with(ManifestPusher::untagged_index())
+        .with(ManifestDeleter::of(Index))
+        .with(ManifestGc::run())
+        .collecting(&[Child]),
+        ManifestScenario::without_referrer(
+            "index push, DELETE of the index, 2 GC runs",
+            TagPointer::Index,
+        )
+        .with(ManifestPusher::index())
+        .with(ManifestDeleter::of(Index))
+        .with(ManifestGc::run())
+        .with(ManifestGc::run())
+        .collecting(&[Child, Layer]),
+        ManifestScenario::without_referrer(
+            "index push, child push, DELETE of the child, GC",
+            TagPointer::Absent,
         )
         .without(Index)
-        .with(Push::index())
-        .with(Push::child())
-        .with(Deleter::of(Child))
-        .with(Collector::run())
+        .with(ManifestPusher::index())
+        .with(ManifestPusher::child())
+        .with(ManifestDeleter::of(Child))
+        .with(ManifestGc::run())
         .collecting(&[Child, Layer]),
-        Manifests::new("referrer push, retag, index push, collector", Tag::Index)
-            .with(Push::referrer())
-            .with(Push::index())
-            .with(Process::Retag)
-            .with(Collector::run())
+        ManifestScenario::new("referrer push, retag, index push, GC", TagPointer::Index)
+            .with(ManifestPusher::referrer())
+            .with(ManifestPusher::index())
+            .with(ManifestProcess::Retag)
+            .with(ManifestGc::run())
             .collecting(&[Index]),
-        Manifests::without_referrer("index push, child push, 2 collectors", Tag::Absent)
+        ManifestScenario::without_referrer("index push, child push, 2 GC runs", TagPointer::Absent)
             .without(Index)
-            .with(Push::index())
-            .with(Push::child())
-            .with(Collector::run())
-            .with(Collector::run())
+            .with(ManifestPusher::index())
+            .with(ManifestPusher::child())
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
             .collecting(&[Child, Layer])
             .until(7),
-        Manifests::without_referrer("index push, retag, 2 collectors", Tag::Index)
-            .with(Push::index())
-            .with(Process::Retag)
-            .with(Collector::run())
-            .with(Collector::run())
+        ManifestScenario::without_referrer("index push, retag, 2 GC runs", TagPointer::Index)
+            .with(ManifestPusher::index())
+            .with(ManifestProcess::Retag)
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
             .collecting(&[Index, Child]),
-        Manifests::without_referrer("index push, 3 collectors", Tag::Absent)
-            .with(Push::index())
-            .with(Collector::run())
-            .with(Collector::run())
-            .with(Collector::run())
+        ManifestScenario::without_referrer("index push, 3 GC runs", TagPointer::Absent)
+            .with(ManifestPusher::index())
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
             .collecting(&[Index, Child, Layer])
             .until(9),
     ]

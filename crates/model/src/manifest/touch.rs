@@ -1,14 +1,14 @@
 //! [`ManifestTouch`]: W1 for one object.
 
-use super::{ManifestWorld, Object};
-use crate::Rule;
+use super::{ManifestObject, ManifestStore};
+use crate::ProtocolRule;
 use crate::checked::{Note, note};
-use crate::context::Context;
+use crate::context::ProtocolContext;
 
-/// W1: reads an object, and writes it again if it is old.
+/// W1: reads an object, and touches it if it is old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ManifestTouch {
-    object: Object,
+    object: ManifestObject,
     /// The version that is old.
     old: Option<u8>,
 }
@@ -18,58 +18,58 @@ pub(crate) struct ManifestTouch {
 pub(crate) enum ManifestTouched {
     /// There is more to do.
     NotYet,
-    /// It is there, and young.
+    /// It exists, and is young.
     Young,
-    /// It is not there.
+    /// It does not exist.
     Unknown,
-    /// Somebody else was faster: start over.
+    /// Another writer was faster: start over.
     Lost,
     /// The window has closed.
     Late,
 }
 
 impl ManifestTouch {
-    pub(crate) fn of(object: Object) -> Self {
+    pub(crate) fn of(object: ManifestObject) -> Self {
         Self { object, old: None }
     }
 
     /// The next step. The first one opens the window, if it is not open.
     pub(crate) fn step(
         &mut self,
-        world: &mut ManifestWorld,
-        context: &Context,
+        store: &mut ManifestStore,
+        context: &ProtocolContext,
         opened: &mut Option<u8>,
     ) -> (ManifestTouched, Note) {
-        let opened = *opened.get_or_insert(world.now);
-        let there = world.object(self.object);
+        let opened = *opened.get_or_insert(store.now);
+        let there = store.object(self.object);
         match self.old {
-            None if !there.value => {
-                (ManifestTouched::Unknown, note("does not find what it refers to"))
-            }
-            None if self.is_fine(there.modified, world.now, context) => {
-                (ManifestTouched::Young, note("relies on what it refers to"))
+            None if !there.value => (ManifestTouched::Unknown, note("does not find a reference")),
+            None if self.is_fine(there.modified, store.now, context) => {
+                (ManifestTouched::Young, note("relies on a reference"))
             }
             None => {
                 self.old = Some(there.version);
-                (ManifestTouched::NotYet, note("finds that what it refers to is old"))
+                (ManifestTouched::NotYet, note("finds an old reference"))
             }
-            Some(_) if context.is_late(opened, world.now) => {
+            Some(_) if context.is_late(opened, store.now) => {
                 (ManifestTouched::Late, note("is too late"))
             }
             Some(version) if version != there.version => {
-                (ManifestTouched::Lost, note("fails to touch what it refers to"))
+                (ManifestTouched::Lost, note("fails to touch a reference"))
             }
             Some(_) => {
-                world.write(self.object);
-                (ManifestTouched::Young, note("touches what it refers to"))
+                store.write(self.object);
+                (ManifestTouched::Young, note("touches a reference"))
             }
         }
     }
 
-    fn is_fine(&self, modified: u8, now: u8, context: &Context) -> bool {
+    fn is_fine(&self, modified: u8, now: u8, context: &ProtocolContext) -> bool {
         let rule = match self.object {
-            Object::Layer => Rule::Touch,
-            Object::Index | Object::Child | Object::Referrer => Rule::TouchChildren,
+            ManifestObject::Layer => ProtocolRule::Touch,
+            ManifestObject::Index | ManifestObject::Child | ManifestObject::Referrer => {
+                ProtocolRule::TouchChildren
+            }
         };
         now - modified < context.limits.touch_age || !context.keeps(rule)
     }

@@ -1,7 +1,7 @@
-//! [`AcmeChallenges`]: what proves to an authority that a name is ours, in the handshake (RFC 8737).
+//! [`AcmeChallenges`]: TLS-ALPN-01 challenge responses (RFC 8737).
 //!
-//! What is to be proved is read when somebody asks, so that an instance can answer for an order that
-//! another one has just begun.
+//! The expected response is read from the store during the handshake, so that an instance can serve
+//! an order that another one has just started.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,11 +19,10 @@ use tokio::sync::Semaphore;
 use super::records::OrderRecord;
 use crate::tls::{self, CHALLENGE_PROTOCOL, ChallengeSource};
 
-/// How many such clients are answered at the same time; more wait. Anybody can say that they are
-/// one, and each makes the store be asked.
+/// Maximum number of concurrent challenge handshakes; more wait. Any client can start one, and each
+/// reads from the store.
 const AT_ONCE_MAX: usize = 4;
 
-/// What is shown to authorities.
 pub struct AcmeChallenges {
     domains: Vec<String>,
     store: Arc<dyn Store>,
@@ -50,7 +49,7 @@ impl AcmeChallenges {
         }
     }
 
-    /// The handshake that proves a name; `None`: nobody has asked for that, or it is not known.
+    /// The TLS configuration that validates a name; `None`: there is no order for it.
     async fn handshake(&self, name: &str) -> Option<Arc<ServerConfig>> {
         if !self.domains.iter().any(|domain| domain == name) {
             return None;
@@ -89,14 +88,14 @@ impl AcmeChallenges {
         let chain = vec![CertificateDer::from(certificate)];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let key = self.provider.key_provider.load_private_key(key);
-        // Whether they belong together is not asked, since what asks does not take what an authority
-        // must: an extension that is critical.
+        // The key match is not verified, because rustls rejects the critical extension that a
+        // challenge certificate must have.
         let shown = CertifiedKey::new(chain, key.map_err(|error| error.to_string())?);
         let shown = SingleCertAndKey::from(shown);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&self.versions)
             .map_err(|error| error.to_string())?;
-        // An authority shows no certificate of its own, whatever clients must.
+        // A CA has no client certificate, even if clients must.
         let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(shown));
         config.alpn_protocols = vec![CHALLENGE_PROTOCOL.to_vec()];
         config.send_tls13_tickets = 0;

@@ -1,4 +1,4 @@
-//! The HTTP of ACME: jreg's own client in the place of the library's, with limits.
+//! The HTTP client of ACME, with limits. It replaces that of the library.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -12,25 +12,25 @@ use jreg_reload::FileError;
 
 use crate::tls;
 
-/// How long one request to the authority may take.
+/// Timeout of a request to the CA.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-/// The most bytes of one answer: a chain of certificates has a few KiB.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Maximum bytes of a response: a certificate chain has a few KiB.
+const RESPONSE_BYTES_MAX: usize = 256 * 1024;
 
-/// Why cannot reach the ACME server.
+/// Why the ACME HTTP client cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file of those who vouch for it cannot be used.
+    /// The CA bundle is invalid.
     #[error(transparent)]
     File(#[from] FileError),
-    /// There is nobody to trust on this machine, or the like.
+    /// For example, the system has no root certificates.
     #[error("cannot set up https: install a CA bundle on this machine, or set acme-ca-file")]
     Http(#[from] reqwest::Error),
 }
 
-/// Makes a client that trusts those of a file, or of this machine.
+/// Trusts the CAs of a file, or of the system.
 pub(super) async fn client(ca_file: Option<PathBuf>) -> Result<reqwest::Client, ClientError> {
-    // Fails if the process has chosen already; then that choice stands.
+    // Fails if a provider is already installed; then that one is used.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -56,7 +56,7 @@ async fn authorities(path: PathBuf) -> Result<Vec<reqwest::Certificate>, ClientE
     Ok(all.collect::<Result<_, _>>()?)
 }
 
-/// The client, as the library asks for one, and how long the authority said last to wait.
+/// The client in the form of the library, with the last `Retry-After`.
 #[derive(Clone, Debug)]
 pub(super) struct AcmeHttp {
     client: reqwest::Client,
@@ -68,7 +68,7 @@ impl AcmeHttp {
         Self { client, retry_after: Arc::default() }
     }
 
-    /// How long to wait, if the last refusal said so; then it is forgotten.
+    /// Takes the `Retry-After` of the last refusal.
     pub(super) fn take_retry_after(&self) -> Option<Duration> {
         self.retry_after.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -80,10 +80,10 @@ impl AcmeHttp {
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await?.to_bytes();
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, bytes))?;
-        let mut answer = self.client.execute(request).await?;
+        let mut reply = self.client.execute(request).await?;
         let mut response = http::Response::new(());
-        *response.status_mut() = answer.status();
-        *response.headers_mut() = answer.headers().clone();
+        *response.status_mut() = reply.status();
+        *response.headers_mut() = reply.headers().clone();
         let (parts, ()) = response.into_parts();
         let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
         if parts.status.is_client_error() || parts.status.is_server_error() {
@@ -96,9 +96,11 @@ impl AcmeHttp {
             }
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await? {
-            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(format!("its response is larger than {ANSWER_BYTES_MAX} bytes").into());
+        while let Some(chunk) = reply.chunk().await? {
+            if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {
+                return Err(
+                    format!("its response is larger than {RESPONSE_BYTES_MAX} bytes").into()
+                );
             }
             bytes.extend_from_slice(&chunk);
         }

@@ -1,4 +1,4 @@
-//! What is kept in the store, for all instances (docs/format.md).
+//! ACME records in the store, shared by all instances (docs/format.md).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A record with what makes each write of it a version of its own.
+/// A record with a nonce that makes the version of each write unique.
 #[derive(Serialize, Deserialize)]
 struct Noted<T> {
     nonce: String,
@@ -18,7 +18,7 @@ struct Noted<T> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    // What is wrong in detail may hold part of a key.
+    // The cause may contain part of a key.
     let noted: Noted<T> = serde_json::from_slice(bytes).map_err(|_| "it is damaged".to_owned())?;
     if noted.v == 1 { Ok(noted.value) } else { Err(format!("version {} is not known", noted.v)) }
 }
@@ -28,12 +28,12 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(&noted).unwrap_or_default().into()
 }
 
-/// The account at the authority.
+/// The account at the CA.
 #[derive(Serialize, Deserialize)]
 pub(super) struct AccountRecord {
     pub(super) directory: String,
     pub(super) contact: Option<String>,
-    /// Its address and private key, as the library writes them.
+    /// Account URL and private key, in the library's format.
     pub(super) credentials: serde_json::Value,
 }
 
@@ -47,12 +47,11 @@ impl AccountRecord {
     }
 }
 
-/// The certificate.
 #[derive(Serialize, Deserialize)]
 pub(super) struct CertificateRecord {
-    /// Who issued it.
+    /// The CA that issued it.
     pub(super) directory: String,
-    /// It, and those between it and what clients trust (PEM).
+    /// The certificate chain (PEM).
     pub(super) chain: String,
     /// Its private key (PEM).
     pub(super) key: String,
@@ -74,24 +73,24 @@ impl fmt::Debug for CertificateRecord {
     }
 }
 
-/// The order that runs, and what came of the last. Times are seconds of the Unix epoch.
+/// The current order and the result of the last. Times are seconds of the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OrderRecord {
     pub(super) directory: String,
     pub(super) domains: Vec<String>,
-    /// Who orders.
+    /// The instance that holds the claim.
     pub(super) holder: Option<String>,
-    /// Until when the order is theirs.
+    /// When the claim expires.
     pub(super) until: u64,
-    /// What the authority wants to see of each name: the SHA-256 of the key authorization.
+    /// Expected challenge response per name: the SHA-256 of the key authorization.
     pub(super) challenges: BTreeMap<String, [u8; 32]>,
-    /// How many orders have failed since the last that did not.
+    /// Number of failures since the last success.
     pub(super) failures: u32,
-    /// Why the last of them has.
+    /// Cause of the last failure.
     pub(super) reason: Option<String>,
-    /// When the next may be tried.
+    /// Earliest time of the next attempt.
     pub(super) not_before: u64,
-    /// When the last certificate came.
+    /// When the last certificate was issued.
     pub(super) done: u64,
 }
 

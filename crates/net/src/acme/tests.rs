@@ -1,4 +1,4 @@
-//! Tests of when it is tried again.
+//! Tests of the back-off.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -1,12 +1,12 @@
-//! [`Activity`]: what a connection is doing, as its watch needs to know it.
+//! [`Activity`]: progress of a connection, for its timeouts.
 //!
-//! A connection may be without a request for a while, and a response may wait for a slow client
-//! for a while; neither may last for ever. The requests of a connection report here when they
-//! begin, when their response begins, when bytes of it are taken and when they end.
+//! A connection may be idle for a while, and a response may wait for a slow client for a while;
+//! neither may last forever. Requests report here when they begin, when their response begins, when
+//! bytes of it are taken, and when they end.
 //!
-//! Only bytes of a response are progress of that response. Over HTTP/1.1 whatever is written is part
-//! of the one response there is; over HTTP/2 it may be an answer to a PING, so that only a response
-//! that is asked for its next bytes has made progress.
+//! Only bytes of a response are its progress. Over HTTP/1.1, everything written belongs to the one
+//! response; over HTTP/2 it may be a PING acknowledgement, so only a response that is polled for
+//! more bytes has made progress.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,56 +19,55 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What a connection is doing.
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<ActivityState>,
-    /// Cancelled when the client has given up too many requests.
+    /// Cancelled when the client has reset too many requests.
     overrun: CancellationToken,
 }
 
 #[derive(Debug)]
 struct ActivityState {
-    /// The requests that have begun and whose response has not ended.
+    /// Requests whose response has not ended.
     requests: Vec<ActivityTurn>,
     in_flight: usize,
-    /// The connection carries several requests at the same time (HTTP/2).
+    /// The connection is HTTP/2.
     is_multiplexed: bool,
-    /// The client's end of the connection takes no more for now, and bytes wait here for it.
+    /// The socket is not writable, and bytes are buffered for it.
     is_blocked: bool,
-    /// Requests that were given up before they had a response, less those that had one.
+    /// Requests reset before they had a response, less those that had one.
     abandoned: usize,
-    /// When the client last took bytes off the connection.
+    /// When the client last accepted bytes.
     wrote: Instant,
-    /// When the last request ended, or the last bytes that waited for the client were taken.
+    /// When the last request ended, or the last buffered bytes were accepted.
     idle_since: Instant,
 }
 
-/// Whose turn it is in one request.
+/// Which side a request waits for.
 #[derive(Clone, Copy, Debug)]
 enum ActivityTurn {
-    /// Nobody's: there is no such request any more.
+    /// The request does not exist any more.
     Free,
-    /// Ours, or that of the client to send its body.
+    /// The server, or the client's request body.
     Ours,
-    /// The client's, to take what it was given then.
+    /// The client, which has to read the response.
     Client(Instant),
 }
 
-/// How long clients have taken nothing of their responses, against a limit.
+/// How long clients have not read their responses, relative to a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stall {
-    /// Every response moves, or is not at the client's turn.
+    /// Every response makes progress or waits for the server.
     None,
-    /// Some do not, and others do.
+    /// Some are stalled, others are not.
     Some,
-    /// Nothing moves, or something has not for twice as long.
+    /// Nothing makes progress, or something has been stalled for twice as long.
     All,
 }
 
-/// How many requests more than it waits for a client may give up on one connection. Each can cost
-/// what an answer costs, and none counts as one that is under way: HTTP/2 lets a client begin and
-/// reset streams as fast as it can write ("rapid reset", CVE-2023-44487).
+/// Number of requests that a client may reset on one connection, beyond those it waits for. Each
+/// can cost as much as a response without counting as in flight: HTTP/2 clients can start and reset
+/// streams as fast as they can write ("rapid reset", CVE-2023-44487).
 pub(super) const ABANDONED_MAX: usize = 1000;
 
 impl Default for Activity {
@@ -88,7 +87,7 @@ impl Default for Activity {
 }
 
 impl ActivityState {
-    /// Since when this response waits for its client.
+    /// Since when the response waits for the client.
     fn given(&self, turn: &ActivityTurn) -> Option<Instant> {
         match turn {
             ActivityTurn::Client(since) if self.is_multiplexed => Some(*since),
@@ -109,7 +108,7 @@ impl Activity {
         self.state.lock().expect("no code panics while it holds this lock")
     }
 
-    /// A request has come.
+    /// Records a request.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> RequestNote {
         let mut state = self.state();
         state.is_multiplexed = version > Version::HTTP_11;
@@ -124,7 +123,7 @@ impl Activity {
         RequestNote { activity: Arc::clone(self), place, is_answered: false }
     }
 
-    /// Bytes were written, or none could be.
+    /// Records that bytes were written, or that the socket is not writable.
     fn wrote(&self, is_blocked: bool) {
         let (now, mut state) = (Instant::now(), self.state());
         if !is_blocked {
@@ -133,8 +132,7 @@ impl Activity {
         state.blocks(is_blocked, now);
     }
 
-    /// What was written is on its way, or waits here for the client. Unlike a write, one that finds
-    /// nothing to do is no movement.
+    /// Records a flush. Unlike a write, a flush without data is no progress.
     fn flushed(&self, is_blocked: bool) {
         let mut state = self.state();
         if state.is_blocked && !is_blocked {
@@ -144,19 +142,18 @@ impl Activity {
         state.blocks(is_blocked, now);
     }
 
-    /// Waits until the client has given up too many requests.
+    /// Waits until the client has reset too many requests.
     pub(super) async fn overrun(&self) {
         self.overrun.cancelled().await;
     }
 
-    /// How long there has been no request, and no byte of a response that waits for the client;
-    /// `None` while there is one.
+    /// How long there has been no request and no buffered byte; `None` while there is one.
     pub(super) fn idle(&self) -> Option<Duration> {
         let state = self.state();
         (state.in_flight == 0 && !state.is_blocked).then(|| state.idle_since.elapsed())
     }
 
-    /// Whether the client takes nothing of what it was given for longer than `limit`.
+    /// Whether the client has not read its responses for longer than `limit`.
     pub(super) fn stall(&self, limit: Duration) -> Stall {
         let (now, state) = (Instant::now(), self.state());
         let stalled = |times: u32| {
@@ -186,7 +183,7 @@ impl ActivityState {
     }
 }
 
-/// A request that has come, until its response has ended and this is dropped.
+/// A request; dropped when its response has ended.
 #[derive(Debug)]
 pub(super) struct RequestNote {
     activity: Arc<Activity>,
@@ -195,7 +192,7 @@ pub(super) struct RequestNote {
 }
 
 impl RequestNote {
-    /// The head of its response is ready.
+    /// The response headers are ready.
     pub(super) fn answer(&mut self) {
         self.is_answered = true;
         let mut state = self.activity.state();
@@ -203,12 +200,12 @@ impl RequestNote {
         state.set(self.place, ActivityTurn::Client(Instant::now()));
     }
 
-    /// The client has taken what it was given, and we are at work on what comes next.
+    /// The client has taken the bytes; the server prepares the next.
     pub(super) fn works(&self) {
         self.activity.state().set(self.place, ActivityTurn::Ours);
     }
 
-    /// The client was given what comes next.
+    /// The next bytes were handed to the connection.
     pub(super) fn gave(&self) {
         self.activity.state().set(self.place, ActivityTurn::Client(Instant::now()));
     }
@@ -229,7 +226,7 @@ impl Drop for RequestNote {
     }
 }
 
-/// A connection's bytes, watched on their way to the client.
+/// The connection's I/O, observed on the write side.
 #[derive(Debug)]
 pub(super) struct WatchedIo<T> {
     pub(super) io: T,
@@ -257,7 +254,7 @@ impl<T: Write + Unpin> Write for WatchedIo<T> {
         written
     }
 
-    /// A connection that is TLS keeps some of what is written to it until it is flushed.
+    /// A TLS connection buffers writes until it is flushed.
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(task);
         self.activity.flushed(flushed.is_pending());
@@ -304,7 +301,7 @@ mod tests {
         assert_eq!(activity.idle(), Some(Duration::ZERO));
     }
 
-    /// jreg asks idle HTTP/2 clients every 30 seconds whether they are there.
+    /// The server sends a PING to idle HTTP/2 clients every 30 seconds.
     #[tokio::test(start_paused = true)]
     async fn fixed_writes_without_a_request_do_not_keep_a_connection() {
         let activity = Arc::new(Activity::default());
@@ -340,7 +337,8 @@ mod tests {
         assert_eq!(activity.idle(), Some(Duration::ZERO));
     }
 
-    /// A client that answered PINGs, or took one of its streams, kept the others for ever.
+    /// Regression: a client that acknowledged PINGs, or read one stream, kept the others open
+    /// forever.
     #[tokio::test(start_paused = true)]
     async fn fixed_other_bytes_of_the_connection_are_no_progress_of_a_response() {
         let activity = Arc::new(Activity::default());
@@ -356,7 +354,7 @@ mod tests {
         assert_eq!(activity.stall(SECOND), Stall::All);
     }
 
-    /// `sendfile` gives a MiB at once.
+    /// `sendfile` sends up to a MiB at once.
     #[tokio::test(start_paused = true)]
     async fn what_is_written_over_http_1_is_progress_of_the_response() {
         let activity = Arc::new(Activity::default());

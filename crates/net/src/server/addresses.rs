@@ -52,13 +52,17 @@ impl Addresses {
         true
     }
 
+    /// Whom an address stands for; `None`: for many clients, because it is a trusted proxy.
+    pub(super) fn network(&self, address: IpAddr) -> Option<Network> {
+        let is_trusted = |proxies: &IpNet| proxies.contains(&address.to_canonical());
+        (!self.trusted.iter().any(is_trusted)).then(|| Network::of(address))
+    }
+
     /// A place for a connection from an address, if it may have one more.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Option<AddressPermit>> {
-        let is_trusted = |proxies: &IpNet| proxies.contains(&address.to_canonical());
-        if self.max == 0 || self.trusted.iter().any(is_trusted) {
+        let Some(network) = self.network(address).filter(|_| self.max > 0) else {
             return Some(None);
-        }
-        let network = Network::of(address);
+        };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.get(&network).copied().unwrap_or_default();
         if count >= self.max {

@@ -1,4 +1,4 @@
-//! [`Body`]: the bytes of a request or response, whatever they come from.
+//! [`Body`]: a request or response body from any source.
 
 use std::error::Error;
 use std::fmt;
@@ -15,14 +15,14 @@ use hyper::body::Incoming;
 /// Why a body ended early.
 pub type BodyFailure = Box<dyn Error + Send + Sync>;
 
-/// The body of a request or response.
+/// A request or response body.
 pub struct Body(BodySource);
 
-/// What most bodies are needs no allocation.
+/// Needs no allocation; most bodies are of this kind.
 enum BodySource {
-    /// All that is left of a body in memory.
+    /// The whole rest of the body, in memory.
     Memory(Bytes),
-    /// What a client sends.
+    /// Received from a client.
     Client(Incoming),
     Other(UnsyncBoxBody<Bytes, BodyFailure>),
 }
@@ -34,12 +34,12 @@ impl fmt::Debug for Body {
 }
 
 impl Body {
-    /// A body without a byte.
+    /// An empty body.
     pub const fn empty() -> Self {
         Self(BodySource::Memory(Bytes::new()))
     }
 
-    /// What a client sends.
+    /// A body received from a client.
     pub fn of_client(body: Incoming) -> Self {
         Self(BodySource::Client(body))
     }
@@ -53,7 +53,7 @@ impl Body {
         Self(BodySource::Other(body.map_err(Into::into).boxed_unsync()))
     }
 
-    /// The pieces of a stream.
+    /// A body from a stream.
     pub fn from_stream<S>(stream: S) -> Self
     where
         S: TryStream<Ok = Bytes> + Send + 'static,

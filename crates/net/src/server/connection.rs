@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,29 +18,23 @@ use hyper_util::server::conn::auto;
 use jreg_telemetry::metrics::GaugeGuard;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::activity::{self, Activity, Stall, WatchedIo};
 use super::body::{Body, BodyFailure};
 use super::files::FileQueue;
+use super::request_memory::RequestMemory;
 use super::sending::SendingIo;
 use super::slots::{ResponseSlot, ResponseSlots};
+use super::windows::{self, ReceiveWindow};
 use super::{
-    Peer, RequestHandler, ResponseFuture, Secured, ServerOptions, ServerShared, handshake,
+    AuthorizedBefore, Peer, RequestHandler, ResponseFuture, Secured, ServerOptions, ServerShared,
+    handshake,
 };
 use crate::tls;
 
 /// How much of an HTTP/1.1 request is read ahead of its use, and how long its head may be.
 const H1_BUFFER_BYTES_MAX: usize = 128 * 1024;
-/// What an HTTP/2 client may send on one stream, and over all, before we have read it. Small
-/// windows would let one round trip limit the speed of an upload. hyper sets them for good before
-/// the first request, so that a client has them before it has logged in: they are for as many
-/// connections as [`ServerOptions::h2_window_bytes`] allows.
-const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-pub(super) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// Both windows of the other connections: the least that HTTP/2 allows (RFC 9113 section 6.9.2).
-const H2_WINDOW_BYTES_MIN: u32 = 65_535;
 /// How much of one HTTP/2 response waits for its client, beside the piece that was read last.
 const H2_SEND_BYTES_MAX: usize = 64 * 1024;
 const H2_FRAME_BYTES_MAX: u32 = 64 * 1024;
@@ -79,12 +73,12 @@ pub(super) struct ConnectionBuilder {
 
 impl ConnectionBuilder {
     pub(super) fn new(options: &ServerOptions) -> Self {
-        let wide = builder(options, H2_STREAM_WINDOW_BYTES, H2_CONNECTION_WINDOW_BYTES);
-        Self { wide, narrow: builder(options, H2_WINDOW_BYTES_MIN, H2_WINDOW_BYTES_MIN) }
+        let wide = builder(options, windows::STREAM_BYTES, windows::CONNECTION_BYTES);
+        Self { wide, narrow: builder(options, windows::BYTES_MIN, windows::BYTES_MIN) }
     }
 
-    fn of(&self, window: &WindowPermit) -> &auto::Builder<TokioExecutor> {
-        if lock(window).is_some() { &self.wide } else { &self.narrow }
+    fn of(&self, window: &ReceiveWindow) -> &auto::Builder<TokioExecutor> {
+        if window.is_large() { &self.wide } else { &self.narrow }
     }
 }
 
@@ -114,13 +108,6 @@ fn builder(
     builder
 }
 
-/// A connection's place among those with large windows, until it turns out to need none.
-type WindowPermit = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
-
-fn lock(window: &WindowPermit) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-    window.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Serves a connection until it ends, is no longer wanted, or must be cut.
 pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address: SocketAddr) {
     let _raised = GaugeGuard::new(&shared.parts.metrics.connections);
@@ -135,14 +122,22 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
         activity: Arc::default(),
         files: None,
         slots: ResponseSlots::new(&shared.responses, shared.parts.metrics.budget("responses")),
-        window: Arc::new(Mutex::new(Arc::clone(&shared.windows).try_acquire_owned().ok())),
-    };
-    let Some(tls) = &shared.parts.tls else {
-        service.files = FileQueue::offered();
-        let io = SendingIo { io: TokioIo::new(stream), files: service.files.clone() };
-        return attend(&shared, io, service).await;
+        memory: RequestMemory::new(&shared.requests, shared.addresses.network(address.ip())),
+        authorized: AuthorizedBefore::default(),
     };
     let time_max = shared.options.header_read_timeout;
+    let window =
+        |is_h2| shared.windows.open(&shared.parts.metrics, &shared.addresses, address.ip(), is_h2);
+    let Some(tls) = &shared.parts.tls else {
+        service.files = FileQueue::offered();
+        let beginning = tokio::time::timeout(time_max, windows::begins_h2(&stream));
+        // As with a handshake.
+        let Some(Ok(is_h2)) = shared.parts.stopping.run_until_cancelled(beginning).await else {
+            return;
+        };
+        let io = SendingIo { io: TokioIo::new(stream), files: service.files.clone() };
+        return attend(&shared, io, service, window(is_h2)).await;
+    };
     let taking = handshake::take(tls, stream, address, time_max);
     // Nothing was asked yet: a stop need not wait for it.
     let Some(Some(stream)) = shared.parts.stopping.run_until_cancelled(taking).await else {
@@ -151,23 +146,30 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
     let (_, session) = stream.get_ref();
     let shown = session.peer_certificates().and_then(<[_]>::first);
     service.secured = Some(Secured { certificate: shown.and_then(tls::holder).map(Arc::new) });
-    attend(&shared, TokioIo::new(stream), service).await;
+    let window = window(session.alpn_protocol() == Some(b"h2"));
+    attend(&shared, TokioIo::new(stream), service, window).await;
 }
 
 /// Serves a connection over which HTTP can be spoken.
-async fn attend<T>(shared: &ServerShared, io: T, service: ConnectionService)
-where
+async fn attend<T>(
+    shared: &ServerShared,
+    io: T,
+    mut service: ConnectionService,
+    window: ReceiveWindow,
+) where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (Peer(address), activity) = (service.peer, Arc::clone(&service.activity));
     let io = WatchedIo { io, activity: Arc::clone(&activity) };
-    let builder = shared.builder.of(&service.window);
+    service.authorized = window.authorized.clone();
+    let builder = shared.builder.of(&window);
     let connection = builder.serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut look = interval(look_interval(&shared.options));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut leaving = false;
+    let mut left = None;
     loop {
+        let leaving = left.is_some();
         let leave = tokio::select! {
             result = connection.as_mut() => {
                 if let Err(error) = result {
@@ -183,7 +185,12 @@ where
             }
             () = shared.parts.stopping.cancelled(), if !leaving => true,
             _ = look.tick() => match verdict(&activity, &shared.options, leaving) {
-                ConnectionFate::Stay => false,
+                _ if left.is_some_and(|left| window.is_overdue(left)) => {
+                    shared.parts.metrics.count_cut("unauthorized");
+                    tracing::debug!(client = %address, "connection closed: its receive windows are needed");
+                    return;
+                }
+                ConnectionFate::Stay => window.is_to_go(&shared.windows, activity.idle()),
                 ConnectionFate::Leave => true,
                 ConnectionFate::Cut => {
                     shared.parts.metrics.count_cut("stalled");
@@ -193,7 +200,7 @@ where
             },
         };
         if leave && !leaving {
-            leaving = true;
+            left = Some(Instant::now());
             look = interval(LOOK_LEAVING);
             connection.as_mut().graceful_shutdown();
         }
@@ -245,7 +252,8 @@ struct ConnectionService {
     /// Takes files for the connection, if it can send them.
     files: Option<Arc<FileQueue>>,
     slots: ResponseSlots,
-    window: WindowPermit,
+    memory: RequestMemory,
+    authorized: AuthorizedBefore,
 }
 
 impl Service<Request<Incoming>> for ConnectionService {
@@ -260,9 +268,6 @@ impl Service<Request<Incoming>> for ConnectionService {
         if let Some(secured) = &self.secured {
             request.extensions_mut().insert(secured.clone());
         }
-        if version <= Version::HTTP_11 {
-            lock(&self.window).take();
-        }
         // The frames of HTTP/2 copy and interleave what they carry.
         if version <= Version::HTTP_11
             && let Some(files) = &self.files
@@ -271,6 +276,8 @@ impl Service<Request<Incoming>> for ConnectionService {
         }
         let slots = self.slots.clone();
         request.extensions_mut().insert(slots.clone());
+        request.extensions_mut().insert(self.memory.clone());
+        request.extensions_mut().insert(self.authorized.clone());
         let response = self.handler.handle(request.map(Body::of_client));
         ResponseStart { response, noted: Some(noted), slots, version }
     }
@@ -304,12 +311,11 @@ impl Future for ResponseStart {
 
 /// A response's body that notes when bytes of it are taken, and when it is gone. One that is read
 /// as it is sent is not read without a slot. Over HTTP/2 it is given piece by piece, and the request
-/// is in flight until its last piece was written: the connection drops a body with its last frame,
-/// whatever the client takes of that.
+/// is in flight, and has its slot, until its last piece was written: the connection drops a body with
+/// its last frame, whatever the client takes of that.
 struct NotedBody {
     body: Body,
-    /// `None`: the last piece has it.
-    noted: Option<activity::RequestNote>,
+    noted: Option<Arc<activity::RequestNote>>,
     slots: ResponseSlots,
     slot: SlotState,
     /// What is left of a frame that is given in pieces.
@@ -317,13 +323,14 @@ struct NotedBody {
     is_multiplexed: bool,
 }
 
-/// The last piece of a response, which is in flight until the connection drops this.
-struct LastPiece {
+/// A piece of a response, which is in flight until the connection drops this.
+struct Piece {
     bytes: Bytes,
-    _noted: Option<activity::RequestNote>,
+    _noted: Option<Arc<activity::RequestNote>>,
+    _slot: Option<Arc<ResponseSlot>>,
 }
 
-impl AsRef<[u8]> for LastPiece {
+impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -335,9 +342,7 @@ enum SlotState {
     Unneeded,
     Wanted,
     Awaited(Pin<Box<dyn Future<Output = Option<ResponseSlot>> + Send>>),
-    Taken {
-        _slot: Arc<ResponseSlot>,
-    },
+    Taken(Arc<ResponseSlot>),
 }
 
 impl NotedBody {
@@ -351,13 +356,13 @@ impl NotedBody {
         let is_read = body.size_hint().exact().is_none();
         let slot = if is_read { SlotState::Wanted } else { SlotState::Unneeded };
         let is_multiplexed = version > Version::HTTP_11;
-        Self { body, noted, slots, slot, rest: Bytes::new(), is_multiplexed }
+        Self { body, noted: noted.map(Arc::new), slots, slot, rest: Bytes::new(), is_multiplexed }
     }
 
     /// The same with the slot that was taken before the response began, if one was.
     fn with(mut self, taken: Option<Arc<ResponseSlot>>) -> Self {
         if let Some(slot) = taken {
-            self.slot = SlotState::Taken { _slot: slot };
+            self.slot = SlotState::Taken(slot);
         }
         self
     }
@@ -381,31 +386,28 @@ impl NotedBody {
     }
 
     fn next_piece(&mut self) -> Bytes {
-        use http_body::Body as _;
         if !self.is_multiplexed {
             return std::mem::take(&mut self.rest);
         }
-        let piece = self.rest.split_to(self.rest.len().min(H2_PIECE_BYTES_MAX));
-        if !self.is_end_stream() {
-            return piece;
-        }
-        if let Some(noted) = &self.noted {
-            noted.gave();
-        }
-        Bytes::from_owner(LastPiece { bytes: piece, _noted: self.noted.take() })
+        let bytes = self.rest.split_to(self.rest.len().min(H2_PIECE_BYTES_MAX));
+        let slot = match &self.slot {
+            SlotState::Taken(slot) => Some(Arc::clone(slot)),
+            SlotState::Unneeded | SlotState::Wanted | SlotState::Awaited(_) => None,
+        };
+        Bytes::from_owner(Piece { bytes, _noted: self.noted.clone(), _slot: slot })
     }
 
     fn poll_slot(&mut self, task: &mut Context<'_>) -> Poll<()> {
         if matches!(self.slot, SlotState::Wanted) {
             self.slot = match self.slots.try_take() {
-                Some(slot) => SlotState::Taken { _slot: Arc::new(slot) },
+                Some(slot) => SlotState::Taken(Arc::new(slot)),
                 None => SlotState::Awaited(Box::pin(self.slots.clone().take())),
             };
         }
         if let SlotState::Awaited(waiting) = &mut self.slot {
             let slot = ready!(waiting.as_mut().poll(task));
             let slot = slot.map(Arc::new);
-            self.slot = slot.map_or(SlotState::Unneeded, |slot| SlotState::Taken { _slot: slot });
+            self.slot = slot.map_or(SlotState::Unneeded, SlotState::Taken);
         }
         Poll::Ready(())
     }
@@ -454,6 +456,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::server::AddressBudget;
     use crate::server::slots::EXTRA_MAX;
     use crate::server::testing::handler;
 
@@ -510,7 +513,8 @@ mod tests {
             activity: Arc::clone(&activity),
             files: None,
             slots: ResponseSlots::new(shared, Default::default()),
-            window: Arc::default(),
+            memory: RequestMemory::new(&AddressBudget::new(0, 0), None),
+            authorized: AuthorizedBefore::default(),
         };
         let io = WatchedIo { io: TokioIo::new(far), activity: Arc::clone(&activity) };
         let builder = ConnectionBuilder::new(&ServerOptions::default());
@@ -564,6 +568,32 @@ mod tests {
         assert_eq!(shared.available_permits(), SHARED);
     }
 
+    /// A response that is read was over once it was given to the connection, and its slot was free: 250
+    /// blobs of 64 KiB stayed in memory for each connection, for as long as it had other requests.
+    #[tokio::test]
+    async fn fixed_last_piece_of_a_response_that_is_read_is_in_flight_and_has_its_slot() {
+        const STREAMS: usize = 250;
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let respond = move |_| {
+            let counted = Arc::clone(&counted);
+            let frames = stream::iter([Bytes::from(vec![7; FRAME_BYTES])]).map(move |frame| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, std::io::Error>(frame)
+            });
+            async { http::Response::new(Body::from_stream(frames)) }
+        };
+        let shared = Arc::new(Semaphore::new(STREAMS));
+        let (client, activity) = connected(handler(respond), &shared);
+        let responses = stalled(client, STREAMS).await;
+        assert_eq!(read.load(Ordering::SeqCst), 1 + EXTRA_MAX);
+        assert_eq!(activity.idle(), None);
+        assert_ne!(activity.stall(Duration::ZERO), activity::Stall::None);
+        drop(responses);
+        settle().await;
+        assert!(activity.idle().is_some() && shared.available_permits() == STREAMS);
+    }
+
     /// A response in memory counted as ended once its client allowed one byte of it, and stayed for
     /// as long as the client sent other requests.
     #[tokio::test]
@@ -599,6 +629,7 @@ mod tests {
             assert_eq!(http_body::Body::is_end_stream(&body), left == 0);
         }
         assert_eq!(taken, whole);
+        drop(body);
         assert!(activity.idle().is_some());
     }
 

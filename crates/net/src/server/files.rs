@@ -1,16 +1,14 @@
-//! Bodies out of files: the connection takes their bytes from the file itself (`sendfile(2)`), and
-//! they never pass through this process.
+//! Bodies from files: the connection sends bytes directly from the file (`sendfile(2)`), without
+//! copying them through this process.
 //!
-//! hyper writes bodies as buffers. A [`FileBody`] gives it *placeholders*, buffers with an address
-//! that belongs to nothing else and bytes that nobody reads, and queues beside each of them the
-//! part of the file that it stands for ([`FileQueue`]). The connection recognises a placeholder by its
-//! address and sends what is next in the queue instead. That holds for HTTP/1.1 without TLS, where
-//! the buffers of a body reach the connection as they are and in their order; everywhere else
-//! nobody offers the queue, and bodies are read.
+//! hyper writes bodies as buffers. A [`FileBody`] yields *placeholders*: buffers with a unique
+//! address whose bytes are never read. For each it queues the file part that the placeholder
+//! represents ([`FileQueue`]). The connection recognizes a placeholder by its address and sends the
+//! next queued part instead. This works for HTTP/1.1 without TLS, where body buffers reach the
+//! connection unchanged and in order; elsewhere there is no queue, and bodies are read.
 //!
-//! A file that is not in memory would make the thread wait for the disk, which serves other
-//! connections meanwhile. So each part is looked at first, and read on a thread that may wait if it
-//! is not there.
+//! A file that is not in the page cache would block the thread, which serves other connections. So
+//! each part is checked first, and loaded on a blocking thread if needed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,18 +23,18 @@ use http_body::{Body, Frame, SizeHint};
 use jreg_storage::{ByteRange, OpenFile};
 use tokio::task::JoinHandle;
 
-/// The most that one placeholder stands for.
+/// Maximum size of a placeholder.
 const PART_BYTES_MAX: usize = 1024 * 1024;
-/// How much is read at a time of a part that is not in memory.
+/// Read size for parts that are not in the page cache.
 const READ_BYTES: usize = 128 * 1024;
-/// A body that is not longer is read at once, if it is in memory.
+/// Bodies up to this size are read at once, if they are in the page cache.
 pub const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Never read, and never written: it takes up addresses, no memory.
+/// Never read or written: it reserves addresses, not memory.
 static PLACEHOLDER: LazyLock<&'static [u8]> =
     LazyLock::new(|| Box::leak(vec![0; PART_BYTES_MAX].into_boxed_slice()));
 
-/// Whether a buffer stands for bytes of a file.
+/// Whether a buffer is a placeholder.
 pub fn is_placeholder(buffer: &[u8]) -> bool {
     !buffer.is_empty() && PLACEHOLDER.as_ptr_range().contains(&buffer.as_ptr())
 }
@@ -48,12 +46,12 @@ struct FilePart {
     range: ByteRange,
 }
 
-/// What the placeholders on their way to a connection stand for, in their order.
+/// The file parts of the placeholders on their way to a connection, in order.
 #[derive(Debug, Default)]
 pub struct FileQueue(Mutex<VecDeque<FilePart>>);
 
 impl FileQueue {
-    /// The queue of a connection over which files can be sent, if this system can do that.
+    /// The queue of a connection, if the system supports sending from files.
     pub fn offered() -> Option<Arc<Self>> {
         cfg!(target_os = "linux").then(Arc::default)
     }
@@ -62,11 +60,11 @@ impl FileQueue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends some of what the next placeholder stands for: `length` bytes of it are left.
+    /// Sends part of the next placeholder, of which `length` bytes are left.
     ///
     /// # Errors
     ///
-    /// Those of the system, `WouldBlock` among them; `UnexpectedEof` if the file has become shorter.
+    /// I/O errors, including `WouldBlock`; `UnexpectedEof` if the file has become shorter.
     pub fn send(&self, connection: impl AsFd, length: usize) -> io::Result<usize> {
         let mut parts = self.lock();
         let Some(part) = parts.front_mut() else {
@@ -100,8 +98,8 @@ fn send_file(_: impl AsFd, _: &std::fs::File, _: u64, _: usize) -> io::Result<us
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Reads bytes of a file that are in memory. `None`: they are not all there, or this file system
-/// cannot tell.
+/// Reads bytes of a file from the page cache. `None`: not all are cached, or the file system cannot
+/// tell.
 pub fn read_resident(file: &OpenFile, range: ByteRange) -> Option<Bytes> {
     let length = usize::try_from(range.len()).ok()?;
     let mut bytes = vec![0; length];
@@ -121,19 +119,19 @@ fn read_now(_: &OpenFile, _: &mut [u8], _: u64) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A body whose bytes the connection takes from a file.
+/// A body that the connection sends from a file.
 #[derive(Debug)]
 pub struct FileBody {
     files: Arc<FileQueue>,
     file: Arc<OpenFile>,
     rest: ByteRange,
-    /// Reads the next part into memory.
+    /// Reads the next part into the page cache.
     reading: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl FileBody {
-    /// A range of a file, which lies within it, over the connection of `files`. `None`: this file
-    /// system cannot tell what is in memory.
+    /// A body for a range of a file, sent over the connection of `files`. `None`: the file system
+    /// cannot tell what is in the page cache.
     pub fn new(files: &Arc<FileQueue>, file: Arc<OpenFile>, rest: ByteRange) -> Option<Self> {
         let known = !rest.is_empty() && rest.end <= file.size_bytes;
         let first = known.then(|| read_now(&file, &mut [0], rest.start))?;

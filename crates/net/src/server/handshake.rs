@@ -1,4 +1,4 @@
-//! From a socket to a TLS connection, or to the reason why there is none.
+//! TLS handshakes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,28 +14,28 @@ use tokio_rustls::server::TlsStream;
 use super::refusal;
 use crate::tls::{ChallengeSource, Tls, challenged_name};
 
-/// What is told who speaks plain HTTP to a port of TLS.
+/// Response to plain HTTP on a TLS port.
 const PLAIN: &str = "HTTP/1.1 400 Bad Request\r\n\
      content-type: text/plain; charset=utf-8\r\n\
      content-length: 35\r\n\
      connection: close\r\n\r\n\
      this port speaks TLS: use https://\n";
 
-/// Why there is no connection.
+/// Why a handshake failed.
 #[derive(Debug)]
 enum HandshakeFailure {
-    /// The client went away before it said anything, as some probes do.
-    Gone,
-    /// It speaks plain HTTP.
+    /// The client closed the connection before sending anything, as probes do.
+    Disconnected,
+    /// The client uses plain HTTP.
     Plain(TcpStream),
-    /// An authority has seen what it asked for (RFC 8737).
+    /// A CA has validated a name (RFC 8737).
     Shown,
-    /// It, or we, did not agree to what the other said.
+    /// The TLS negotiation failed.
     Failed(io::Error),
 }
 
-/// Makes a TLS connection within `time_max`; `None` if there is none: then the client was told, as
-/// far as it can be, and it was counted.
+/// Performs a TLS handshake within `time_max`; `None` if it fails: the client has then got an error
+/// where possible, and the failure is counted.
 pub(super) async fn take(
     tls: &Tls,
     stream: TcpStream,
@@ -47,15 +47,15 @@ pub(super) async fn take(
             tls.count("ok");
             return Some(stream);
         }
-        Ok(Err(HandshakeFailure::Gone)) => {}
+        Ok(Err(HandshakeFailure::Disconnected)) => {}
         Ok(Err(HandshakeFailure::Plain(stream))) => {
             tls.count("plain");
             tracing::debug!(client = %address, "plain HTTP on a TLS port");
-            refusal::answer_with(stream, PLAIN).await;
+            refusal::respond_with(stream, PLAIN).await;
         }
         Ok(Err(HandshakeFailure::Shown)) => {
             tls.count("challenge");
-            tracing::info!(client = %address, "answered an ACME challenge (TLS-ALPN-01)");
+            tracing::info!(client = %address, "served an ACME challenge (TLS-ALPN-01)");
         }
         Ok(Err(HandshakeFailure::Failed(error))) if tls.lacks_certificate() => {
             tls.count("no_certificate");
@@ -80,25 +80,25 @@ async fn shake(
 ) -> Result<Box<TlsStream<TcpStream>>, HandshakeFailure> {
     let mut first = [0];
     match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => return Err(HandshakeFailure::Gone),
-        // A record of TLS begins with its type, which is never a letter (RFC 8446 section 5.1); a
-        // request of HTTP begins with its method.
+        Ok(0) | Err(_) => return Err(HandshakeFailure::Disconnected),
+        // A TLS record begins with its type, which is never a letter (RFC 8446 section 5.1); an
+        // HTTP request begins with its method.
         Ok(_) if first.iter().all(u8::is_ascii_uppercase) => {
             return Err(HandshakeFailure::Plain(stream));
         }
         Ok(_) => {}
     }
-    // Much larger than what else a connection begins with.
+    // Boxed: much larger than the other futures at the beginning of a connection.
     let accepting = match tls.challenges() {
         None => Box::pin(tls.acceptor().accept(stream)).await,
-        Some(challenges) => Box::pin(answer(tls, challenges, stream)).await?,
+        Some(challenges) => Box::pin(accept_tls(tls, challenges, stream)).await?,
     };
     accepting.map(Box::new).map_err(HandshakeFailure::Failed)
 }
 
-/// Makes a connection, unless the client is an authority that looks whether a name is ours: it is
-/// shown that in the handshake, and nothing is said after that (RFC 8737 section 3).
-async fn answer(
+/// Performs the handshake. For a CA that validates a name, the handshake carries the challenge
+/// response, and the connection ends after it (RFC 8737 section 3).
+async fn accept_tls(
     tls: &Tls,
     challenges: &dyn ChallengeSource,
     stream: TcpStream,
@@ -111,11 +111,12 @@ async fn answer(
         None => None,
     };
     let Some(config) = config else {
-        // Who asks for a challenge that is none is told that we do not speak so.
+        // A client that offers the challenge protocol without an order gets
+        // `no_application_protocol`.
         return Ok(hello.into_stream(Arc::clone(tls.acceptor().config())).await);
     };
     let mut shown = hello.into_stream(config).await.map_err(HandshakeFailure::Failed)?;
-    // It has seen what it wanted, whether it waits for our farewell or not.
+    // The validation is complete, whether or not the CA waits for close_notify.
     let _ = shown.shutdown().await;
     Err(HandshakeFailure::Shown)
 }

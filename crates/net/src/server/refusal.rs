@@ -1,4 +1,4 @@
-//! What is told on a connection that is not served: that there is one too many, or why not.
+//! Responses on connections that are not served, for example because there are too many.
 
 use std::time::Duration;
 
@@ -9,45 +9,46 @@ use uuid::Uuid;
 
 use crate::tls::Tls;
 
-/// The most connections that are being told so at the same time.
+/// Maximum number of concurrent refusals.
 pub(super) const AT_ONCE_MAX: usize = 64;
-/// The longest that telling it may take.
+/// Timeout of a refusal.
 const TIME_MAX: Duration = Duration::from_secs(2);
-/// The most that is read of the request, so that closing does not destroy the answer.
+/// Maximum bytes of the request that are read, so that closing does not reset the connection before
+/// the client has the response.
 const READ_BYTES_MAX: u64 = 64 * 1024;
 
-/// Answers 503 to whatever the client asks, and closes.
+/// Responds 503 to any request, and closes.
 pub(super) async fn refuse(stream: TcpStream, retry_after: Duration, tls: Option<&Tls>) {
-    let answer = answer(retry_after);
+    let response = unavailable(retry_after);
     let telling = async {
         match tls {
-            None => tell(stream, &answer).await,
+            None => send_response(stream, &response).await,
             Some(tls) => {
                 let accepting = Box::pin(tls.refusing_acceptor().accept(stream));
-                tell(accepting.await?, &answer).await
+                send_response(accepting.await?, &response).await
             }
         }
     };
-    // The client is told or not; either way the connection is over.
+    // The connection ends whether or not the response was received.
     let _ = tokio::time::timeout(TIME_MAX, telling).await;
 }
 
-/// Answers what is given to whatever the client asks, and closes.
-pub(super) async fn answer_with(stream: TcpStream, answer: &str) {
-    let _ = tokio::time::timeout(TIME_MAX, tell(stream, answer)).await;
+/// Sends the given response to any request, and closes.
+pub(super) async fn respond_with(stream: TcpStream, response: &str) {
+    let _ = tokio::time::timeout(TIME_MAX, send_response(stream, response)).await;
 }
 
-async fn tell(
+async fn send_response(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    answer: &str,
+    response: &str,
 ) -> std::io::Result<()> {
-    stream.write_all(answer.as_bytes()).await?;
+    stream.write_all(response.as_bytes()).await?;
     stream.shutdown().await?;
     tokio::io::copy(&mut stream.take(READ_BYTES_MAX), &mut tokio::io::sink()).await?;
     Ok(())
 }
 
-fn answer(retry_after: Duration) -> String {
+fn unavailable(retry_after: Duration) -> String {
     let code = ErrorCode::Unavailable;
     let body = ErrorBody::new(code, "too many connections, try again later", None);
     let body = serde_json::to_string(&body).expect("an error body is plain JSON");

@@ -1,5 +1,5 @@
-//! [`SendingIo`]: a TCP connection that sends files where a body has placeholders
-//! (see [`crate::http::files`]).
+//! [`SendingIo`]: a TCP connection that sends files in place of placeholders (see
+//! [`super::files`]).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,11 +14,11 @@ use tokio::net::TcpStream;
 
 use super::files::{FileQueue, is_placeholder};
 
-/// More follows at once, so that the head of an answer waits for the first bytes of its body
-/// (`MSG_MORE` of Linux, where alone there are placeholders).
+/// More data follows, so the response headers wait for the first bytes of the body (`MSG_MORE` of
+/// Linux; placeholders exist only there).
 const MSG_MORE: i32 = 0x8000;
 
-/// A connection, and what its placeholders stand for.
+/// A connection with its queue of file parts.
 #[derive(Debug)]
 pub(super) struct SendingIo {
     pub(super) io: TokioIo<TcpStream>,
@@ -26,7 +26,7 @@ pub(super) struct SendingIo {
 }
 
 impl SendingIo {
-    /// Does what would block on a full connection when it no longer is.
+    /// Retries a write when the socket is writable again.
     fn poll_with(
         &self,
         task: &mut Context<'_>,
@@ -80,7 +80,7 @@ impl Write for SendingIo {
         Pin::new(&mut self.io).poll_shutdown(task)
     }
 
-    /// hyper would copy buffers into one otherwise, placeholders too.
+    /// Otherwise hyper would copy buffers, including placeholders, into one.
     fn is_write_vectored(&self) -> bool {
         true
     }

@@ -1,10 +1,10 @@
-//! [`ResponseSlots`]: how many responses may read from the store at the same time.
+//! [`ResponseSlots`]: limit of concurrent responses that read from the store.
 //!
-//! A response that reads has bytes in memory and a file or a request to a bucket open, for as long
-//! as its client likes: HTTP/2 lets a client begin hundreds of responses on one connection and take
-//! none of them. So a response that is read as it is sent needs a slot before its first byte is
-//! read, and keeps it to its end. Each connection has one slot of its own, so that nobody is shut
-//! out; further ones come out of a number that all connections share, a few for each.
+//! Such a response holds memory and an open file or a request to a bucket for as long as its client
+//! takes: HTTP/2 clients can start hundreds of responses on one connection and read none. So a
+//! response that is streamed needs a slot before its first byte is read, and keeps it until its
+//! end. Each connection has one slot of its own, so that no connection is starved; further ones
+//! come from a number shared by all connections, a few for each.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,10 +13,9 @@ use futures::future::{Either, select};
 use jreg_telemetry::metrics::WaitCounts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The most slots that one connection has, beside its own.
+/// Maximum number of shared slots per connection.
 pub const EXTRA_MAX: usize = 31;
 
-/// The slots of one connection.
 #[derive(Clone, Debug)]
 pub struct ResponseSlots {
     own: Arc<Semaphore>,
@@ -25,7 +24,7 @@ pub struct ResponseSlots {
     waits: WaitCounts,
 }
 
-/// A slot, until it is dropped.
+/// A slot; released when dropped.
 #[derive(Debug)]
 pub struct ResponseSlot {
     _first: OwnedSemaphorePermit,
@@ -33,7 +32,7 @@ pub struct ResponseSlot {
 }
 
 impl ResponseSlots {
-    /// Those of a connection; `shared` has those that all connections share.
+    /// The slots of a connection; `shared` are those of all connections.
     pub fn new(shared: &Arc<Semaphore>, waits: WaitCounts) -> Self {
         Self {
             own: Arc::new(Semaphore::new(1)),
@@ -43,7 +42,7 @@ impl ResponseSlots {
         }
     }
 
-    /// A slot, if there is one now.
+    /// A slot, if one is free.
     pub fn try_take(&self) -> Option<ResponseSlot> {
         let free = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
         if let Some(own) = free(&self.own) {
@@ -53,7 +52,7 @@ impl ResponseSlots {
         Some(ResponseSlot { _first: extra, _shared: Some(shared) })
     }
 
-    /// Waits for a slot. `None` only if there will never be one.
+    /// Waits for a slot. `None` only if the slots are closed.
     pub async fn take(self) -> Option<ResponseSlot> {
         if let Some(slot) = self.try_take() {
             return Some(slot);

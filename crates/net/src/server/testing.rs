@@ -1,4 +1,4 @@
-//! A handler of a few paths, for tests of connections.
+//! A request handler for tests of connections.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Tests of the server with a handler of its own: what holds for connections, whatever is served.
+//! Tests of connections, with a handler of their own.
 #![allow(clippy::unwrap_used)]
 
 mod abuse;
@@ -16,14 +16,14 @@ use tokio::task::JoinHandle;
 use super::testing::handler;
 use super::*;
 
-/// More than the system keeps for a client that does not read.
+/// More than the socket buffers of a client that does not read.
 const LARGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// What the routes tell the test.
-struct Told {
+/// Events that the handler reports.
+struct HandlerEvents {
     /// A request of `/held` has begun.
     held: mpsc::Receiver<()>,
-    /// The body of a request of `/endless` is gone.
+    /// The request body of `/endless` was dropped.
     dropped: mpsc::Receiver<()>,
 }
 
@@ -31,9 +31,9 @@ struct Fixture {
     running: RunningServer,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
-    /// Cancelled: `/held` answers.
+    /// Cancelled: `/held` responds.
     release: CancellationToken,
-    told: Told,
+    events: HandlerEvents,
 }
 
 fn options() -> ServerOptions {
@@ -41,19 +41,19 @@ fn options() -> ServerOptions {
 }
 
 /// Sends when it is dropped.
-struct Farewell(mpsc::Sender<()>);
+struct SendOnDrop(mpsc::Sender<()>);
 
-impl Drop for Farewell {
+impl Drop for SendOnDrop {
     fn drop(&mut self) {
         let _ = self.0.try_send(());
     }
 }
 
-fn routes(release: CancellationToken) -> (Arc<dyn RequestHandler>, Told) {
+fn routes(release: CancellationToken) -> (Arc<dyn RequestHandler>, HandlerEvents) {
     let (held_sender, held) = mpsc::channel(8);
     let (dropped_sender, dropped) = mpsc::channel(8);
     let endless = move || {
-        let farewell = Farewell(dropped_sender.clone());
+        let farewell = SendOnDrop(dropped_sender.clone());
         let bytes = stream::repeat(Bytes::from(vec![0; 65_536])).map(move |bytes| {
             let _ = &farewell;
             Ok::<_, std::io::Error>(bytes)
@@ -78,7 +78,7 @@ fn routes(release: CancellationToken) -> (Arc<dyn RequestHandler>, Told) {
             Response::new(body)
         }
     });
-    (handler, Told { held, dropped })
+    (handler, HandlerEvents { held, dropped })
 }
 
 fn start_with<A: Acceptor>(
@@ -86,7 +86,7 @@ fn start_with<A: Acceptor>(
     acceptor: impl FnOnce(TcpListener) -> A,
 ) -> Fixture {
     let release = CancellationToken::new();
-    let (handler, told) = routes(release.clone());
+    let (handler, events) = routes(release.clone());
     let metrics = Arc::new(Metrics::new());
     let tasks = TaskTracker::new();
     let parts = ServerParts {
@@ -99,7 +99,7 @@ fn start_with<A: Acceptor>(
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let running = serve(acceptor(listener), address, parts, options);
-    Fixture { running, metrics, tasks, release, told }
+    Fixture { running, metrics, tasks, release, events }
 }
 
 fn start(options: ServerOptions) -> Fixture {
@@ -117,7 +117,7 @@ impl Fixture {
         read_all(&mut stream).await
     }
 
-    /// Shuts down in a task, once that has begun.
+    /// Starts a shutdown in a task.
     async fn shut_down(self) -> JoinHandle<ServerEnding> {
         let stopping = self.running.shared.parts.stopping.clone();
         let ending = tokio::spawn(self.running.shutdown());
@@ -132,21 +132,22 @@ async fn ask(stream: &mut TcpStream, path: &str, headers: &str) {
 }
 
 async fn read_all(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8(answer).unwrap()
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    String::from_utf8(response).unwrap()
 }
 
-/// Reads until the answer of `/`, `/held` or the like is there, and leaves the connection open.
+/// Reads until the response of `/`, `/held` or the like is complete, and leaves the connection
+/// open.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
-    let mut answer = String::new();
+    let mut response = String::new();
     let mut buffer = [0; 1024];
-    while !answer.ends_with(end) {
+    while !response.ends_with(end) {
         let count = stream.read(&mut buffer).await.unwrap();
-        assert!(count > 0, "closed after {answer:?}");
-        answer.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        assert!(count > 0, "closed after {response:?}");
+        response.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
     }
-    answer
+    response
 }
 
 #[tokio::test]
@@ -159,7 +160,7 @@ async fn requests_are_answered_until_the_server_is_dropped() {
     read_until(&mut open, "here").await;
     drop(server);
     assert_eq!(open.read(&mut [0; 1]).await.unwrap_or(0), 0, "the connection is closed");
-    // The listener goes when its task is next run.
+    // The listener is closed when its task next runs.
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -185,7 +186,7 @@ async fn one_connection_too_many_is_told_to_try_again() {
     check_one_at_a_time(ServerOptions { connections_max: 1, ..options() }).await;
 }
 
-/// Checks a server that takes one connection of this machine.
+/// Tests a server that allows one connection per address.
 async fn check_one_at_a_time(options: ServerOptions) {
     let server = start(options);
     let mut first = server.connect().await;
@@ -198,7 +199,7 @@ async fn check_one_at_a_time(options: ServerOptions) {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["errors"][0]["code"], "UNAVAILABLE");
     assert_eq!(server.metrics.connections_refused.get(), 1);
-    // The first connection is still served, and its place is free when it is gone.
+    // The first connection is still served; when it is closed, another is accepted.
     ask(&mut first, "/", "connection: close\r\n").await;
     assert!(read_all(&mut first).await.ends_with("here"));
     while !server.get("/").await.starts_with("HTTP/1.1 200 ") {
@@ -215,14 +216,14 @@ async fn a_client_that_says_nothing_holds_nobody_up() {
     assert!(server.get("/").await.ends_with("here"));
 }
 
-/// An acceptor that fails first.
-struct Failing {
+/// An acceptor that fails once.
+struct FailingAcceptor {
     errors: VecDeque<io::Error>,
     listener: TcpListener,
 }
 
 #[async_trait]
-impl Acceptor for Failing {
+impl Acceptor for FailingAcceptor {
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         match self.errors.pop_front() {
             Some(error) => Err(error),
@@ -240,7 +241,7 @@ async fn fixed_too_many_open_files_do_not_end_the_listener() {
         io::Error::from_raw_os_error(EMFILE),
     ];
     let errors = VecDeque::from(errors);
-    let server = start_with(options(), |listener| Failing { errors, listener });
+    let server = start_with(options(), |listener| FailingAcceptor { errors, listener });
     assert!(server.get("/").await.ends_with("here"));
     assert_eq!(server.metrics.accept_errors.get(), 2, "an aborted connection is no error of ours");
 }
@@ -252,10 +253,10 @@ async fn a_connection_without_a_request_is_closed() {
     for beginning in ["", "GET / HT", "PRI * HTTP"] {
         let mut stream = server.connect().await;
         stream.write_all(beginning.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        // Closed with unread bytes it may also be reset.
-        let _ = stream.read_to_end(&mut answer).await;
-        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{beginning:?}");
+        let mut response = Vec::new();
+        // Closing with unread bytes may also reset the connection.
+        let _ = stream.read_to_end(&mut response).await;
+        assert!(!response.starts_with(b"HTTP/1.1 200"), "{beginning:?}");
     }
     let mut used = server.connect().await;
     ask(&mut used, "/", "").await;
@@ -269,7 +270,7 @@ async fn a_client_that_takes_nothing_is_cut_off() {
     let mut server = start(ServerOptions { write_stall_timeout: timeout, ..options() });
     let mut stream = server.connect().await;
     ask(&mut stream, "/endless", "").await;
-    server.told.dropped.recv().await.unwrap();
+    server.events.dropped.recv().await.unwrap();
     assert!(server.get("/").await.ends_with("here"));
 }
 
@@ -282,9 +283,9 @@ async fn an_http_2_client_that_takes_nothing_is_cut_off() {
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let request = http::Request::get("http://test/endless").body(Empty::<Bytes>::new()).unwrap();
-    // The body is kept and not read: the stream's window fills, while pings are still answered.
+    // The body is kept and not read: the stream's window fills, while PINGs are still acknowledged.
     let _unread = client.send_request(request).await.unwrap();
-    server.told.dropped.recv().await.unwrap();
+    server.events.dropped.recv().await.unwrap();
 }
 
 #[tokio::test]
@@ -292,7 +293,7 @@ async fn a_shutdown_lets_what_runs_finish() {
     let mut server = start(options());
     let mut busy = server.connect().await;
     ask(&mut busy, "/held", "").await;
-    server.told.held.recv().await.unwrap();
+    server.events.held.recv().await.unwrap();
     let mut idle = server.connect().await;
     ask(&mut idle, "/", "").await;
     read_until(&mut idle, "here").await;
@@ -322,14 +323,14 @@ async fn a_shutdown_waits_for_an_answer_that_is_on_its_way() {
     let server = start(options());
     let mut slow = server.connect().await;
     ask(&mut slow, "/large", "").await;
-    let mut answer = vec![0; 1024];
-    slow.read_exact(&mut answer).await.unwrap();
+    let mut response = vec![0; 1024];
+    slow.read_exact(&mut response).await.unwrap();
     let ending = server.shut_down().await;
-    // Longer than a connection without an answer is given.
+    // Longer than the timeout of a stalled response.
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(!ending.is_finished());
-    slow.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.len() > LARGE_BYTES);
+    slow.read_to_end(&mut response).await.unwrap();
+    assert!(response.len() > LARGE_BYTES);
     assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
 }
 
@@ -352,7 +353,7 @@ async fn a_shutdown_cuts_off_at_its_deadline() {
     let mut server = start(ServerOptions { shutdown_deadline: deadline, ..options() });
     let mut busy = server.connect().await;
     ask(&mut busy, "/held", "").await;
-    server.told.held.recv().await.unwrap();
+    server.events.held.recv().await.unwrap();
     assert_eq!(server.shut_down().await.await.unwrap(), ServerEnding::CutOff);
     assert_eq!(read_all(&mut busy).await, "");
 }

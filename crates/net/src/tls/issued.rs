@@ -1,4 +1,4 @@
-//! A certificate with its key as an authority issued it, and the place from which handshakes take it.
+//! An issued certificate with its key, and the slot from which handshakes take it.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,15 +12,15 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{NO_CERTIFICATE, certificates, private_key};
 
-/// A certificate that belongs to its key.
+/// A certificate with its matching key.
 #[derive(Clone)]
 pub(crate) struct IssuedCertificate {
     certified: Arc<CertifiedKey>,
-    /// From when on it is good.
+    /// Start of validity.
     pub(crate) begins: SystemTime,
-    /// Until when it is.
+    /// End of validity.
     pub(crate) expires: SystemTime,
-    /// The names that it is for.
+    /// Host names of the certificate.
     pub(crate) names: Vec<String>,
 }
 
@@ -31,11 +31,11 @@ impl fmt::Debug for IssuedCertificate {
 }
 
 impl IssuedCertificate {
-    /// Reads both, as PEM.
+    /// Parses certificate and key (PEM).
     ///
     /// # Errors
     ///
-    /// What is wrong with them, without a word of the key.
+    /// What is wrong, without any part of the key.
     pub(crate) fn read(chain: &str, key: &str, provider: &CryptoProvider) -> Result<Self, String> {
         let (chain, key) = (certificates(chain)?, private_key(key)?);
         let first = chain.first().ok_or(NO_CERTIFICATE)?;
@@ -50,17 +50,17 @@ impl IssuedCertificate {
     }
 }
 
-/// Where handshakes find the certificate that is shown now, if there is one.
+/// The current certificate, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct CertificateSlot(RwLock<Option<IssuedCertificate>>);
 
 impl CertificateSlot {
-    /// Shows this one from now on.
+    /// Sets the current certificate.
     pub(super) fn set(&self, issued: IssuedCertificate) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(issued);
     }
 
-    /// Until when the certificate is good, if there is one.
+    /// When the current certificate expires.
     pub(super) fn expires(&self) -> Option<SystemTime> {
         let issued = self.0.read().unwrap_or_else(PoisonError::into_inner);
         issued.as_ref().map(|issued| issued.expires)
@@ -74,7 +74,7 @@ impl ResolvesServerCert for CertificateSlot {
     }
 }
 
-/// From when on and until when a certificate is good.
+/// The validity of a certificate.
 pub(super) fn validity(
     certificate: &CertificateDer<'_>,
 ) -> Result<(SystemTime, SystemTime), String> {
@@ -89,7 +89,7 @@ pub(super) fn validity(
     Ok((time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?))
 }
 
-/// The names of hosts that a certificate is for.
+/// The host names of a certificate.
 fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|error| format!("the certificate cannot be read: {error}"))?;

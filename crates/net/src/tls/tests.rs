@@ -1,4 +1,5 @@
-//! Tests of what the files of TLS say. Those beside them were made with openssl, for a hundred years.
+//! Tests of certificate files. Those used here were created with openssl and are valid for a
+//! hundred years.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

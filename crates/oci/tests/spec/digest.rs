@@ -56,7 +56,7 @@ fn malformed_digests_are_refused() {
 }
 
 #[test]
-fn well_formed_digests_of_other_algorithms_are_told_apart() {
+fn well_formed_digests_of_other_algorithms_are_distinguished() {
     let refused = [
         "md5:d41d8cd98f00b204e9800998ecf8427e",
         "sha384:ab",

@@ -183,7 +183,7 @@ fn other_paths_are_not_found() {
 }
 
 #[test]
-fn other_methods_are_told_which_are_allowed() {
+fn other_methods_get_the_allowed_ones() {
     let rows: &[(&str, &[&str])] = &[
         ("/v2/", &["GET", "HEAD"]),
         ("/v2/_catalog", &["GET", "HEAD"]),
@@ -525,7 +525,7 @@ fn referrers_are_filtered_and_paged() {
 }
 
 #[test]
-fn what_is_too_long_is_not_looked_at() {
+fn too_long_paths_are_not_parsed() {
     let longest_name = "a".repeat(255);
     assert!(route(&format!("GET /v2/{longest_name}/blobs/{{sha512}}")).is_ok());
     let encoded: String = format!("{longest_name}/").bytes().map(|_| "%61").collect();

@@ -3,7 +3,7 @@
 use jreg_oci::{Algorithm, Digest, HASHED_BYTES_MAX, HashState, Hasher};
 use proptest::prelude::*;
 
-/// What another process would go on with.
+/// What another process would continue with.
 fn stored(hasher: &Hasher) -> Hasher {
     let json = serde_json::to_string(&hasher.state()).unwrap();
     Hasher::resume(&serde_json::from_str(&json).unwrap()).unwrap()

@@ -409,7 +409,7 @@ fn more_descriptors_than_the_limit_are_refused() {
 /// Each entry of an index may be a manifest or a blob, and so may a digest that stands anywhere: two
 /// requests to the store, where a layer is one.
 #[test]
-fn references_are_limited_by_what_it_takes_to_look_for_them() {
+fn references_are_limited_by_the_cost_of_looking_them_up() {
     let too_many = Err(InvalidManifest::TooManyReferences { max: LOOKUPS_MAX });
     let layers = |count: usize| -> Vec<_> { (0..count).map(|i| layer(&i.to_string())).collect() };
     let digests = |count: usize| -> Vec<_> { (0..count).map(|i| digest(&i.to_string())).collect() };
@@ -640,10 +640,10 @@ fn any_type() -> impl Strategy<Value = Option<MediaType>> {
 }
 
 proptest! {
-    /// The collector reads a stored manifest with the media type that the writer found, and must
-    /// come to the same references.
+    /// GC reads a stored manifest with the media type that the writer found, and must come to the
+    /// same references.
     #[test]
-    fn the_collector_reads_what_the_writer_read(json in any_json(), content_type in any_type()) {
+    fn gc_finds_the_references_that_the_writer_found(json in any_json(), content_type in any_type()) {
         let bytes = json.to_string().into_bytes();
         if let Ok(written) = Manifest::parse(content_type.as_ref(), &bytes) {
             let collected = Manifest::parse_stored(&written.media_type, &bytes);

@@ -112,7 +112,7 @@ fn an_empty_blob_has_no_ranges() {
 }
 
 #[test]
-fn too_many_ranges_are_answered_with_the_whole() {
+fn too_many_ranges_get_the_whole_blob() {
     let ranges = |count: usize| {
         let specs: Vec<_> = (0..count).map(|i| format!("{0}-{0}", 2 * i)).collect();
         format!("bytes={}", specs.join(","))
@@ -129,7 +129,7 @@ fn too_many_ranges_are_answered_with_the_whole() {
 }
 
 #[test]
-fn several_ranges_are_told_from_one() {
+fn several_ranges_are_distinguished_from_one() {
     for (header, several) in
         [("bytes=0-1", false), ("bytes=0-1,", false), ("bytes=0-1,3-", true), ("bytes=9-,9-", true)]
     {

@@ -33,9 +33,9 @@ impl FsckRun<'_> {
         Ok(())
     }
 
-    /// Finds orphans: bytes that no record names. Bytes were listed first, then sessions, then links: so
-    /// what was listed then, and is not named, is not about to be; and what came since is young,
-    /// or the parts of an upload, which a session names.
+    /// Finds orphans: bytes that no record references. Bytes were listed first, then sessions, then
+    /// links: so bytes listed then and not referenced will not be; and newer ones are young, or
+    /// parts of an upload, which a session references.
     pub(super) async fn find_orphans(&mut self) -> Result<()> {
         if self.seen.may_name_any {
             return Ok(());
@@ -81,7 +81,7 @@ impl FsckRun<'_> {
         Ok(self.seen.quarantined.get_or_insert_default())
     }
 
-    /// Whether a link of this digest names a location, or, if it cannot be read, may do so.
+    /// Whether a link of this digest references a location, or, if it cannot be read, may do so.
     async fn is_perhaps_linked(&self, digest: &Digest, location: &Key) -> Result<bool> {
         let mut pages = self.core.list_pages(keys::links(digest));
         while let Some(page) = pages.next().await? {

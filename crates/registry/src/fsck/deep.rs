@@ -1,4 +1,4 @@
-//! The deep pass: the bytes of every blob that a link names are read and hashed.
+//! The deep pass: the bytes of every blob that a link references are read and hashed.
 //!
 //! Links are walked in the order of their keys, so those of one blob come together, and bytes that
 //! several of them name are read once. After every few links the run notes how far it is, with the
@@ -26,7 +26,7 @@ use crate::record::{JsonRecord, Link, Location, StoredRecord, VersionedRecord};
 /// After how many links a run notes how far it is.
 const LINKS_PER_NOTE: usize = 64;
 
-/// How old a note may be to be believed: what was hashed before it is no longer new.
+/// Maximum age of a recorded position: after that, the blobs before it are hashed again.
 const NOTE_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Maximum number of damaged links in a note. With more the position is not noted any more.
@@ -35,7 +35,7 @@ const BAD_MAX: usize = 1000;
 /// The resume position of a deep pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct DeepPosition {
-    /// The last link that was verified; `None`: there is nothing to resume.
+    /// The last link that was verified; `None`: a new pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<String>,
     /// Links whose bytes were found damaged and were not repaired.
@@ -180,7 +180,7 @@ impl FsckRun<'_> {
         Ok(verdicts)
     }
 
-    /// Reads the bytes that each link names.
+    /// Reads the bytes that each link references.
     async fn hash_each(
         &mut self,
         pass: &DeepPass,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Nothing is wrong: mostly garbage that GC will remove.
+    /// Not a problem: mostly garbage that GC will delete.
     Note,
     /// Everything is served correctly, but a record is not as it should be.
     Untidy,
@@ -85,7 +85,7 @@ macro_rules! kinds {
 kinds! {
     /// The mark of a registry's store is not there.
     FormatMissing, "format-missing", Damage;
-    /// The mark of a registry's store names no format version.
+    /// `jreg.json` has no format version.
     FormatDamaged, "format-damaged", Damage;
     /// A key that this version does not know.
     UnknownKey, "unknown-key", Untidy;
@@ -123,7 +123,7 @@ kinds! {
     HintMissing, "hint-missing", Untidy;
     /// A hint that cannot be decoded: a push of its tag fails.
     HintUnreadable, "hint-unreadable", Damage;
-    /// A hint whose tag or manifest is gone.
+    /// A hint whose tag or manifest no longer exists.
     HintStray, "hint-stray", Note;
     /// An entry of a list of referrers that cannot be decoded: the list fails.
     ReferrerUnreadable, "referrer-unreadable", Damage;
@@ -131,7 +131,7 @@ kinds! {
     ReferrerMissing, "referrer-missing", Damage;
     /// An entry of a list of referrers that is not what its manifest says.
     ReferrerWrong, "referrer-wrong", Damage;
-    /// An entry of a list of referrers whose manifest is gone.
+    /// An entry of a list of referrers whose manifest no longer exists.
     ReferrerStray, "referrer-stray", Note;
     /// A repository's entry in the catalog cannot be decoded: a push to it fails.
     CatalogUnreadable, "catalog-unreadable", Damage;
@@ -143,11 +143,11 @@ kinds! {
     SessionUnreadable, "session-unreadable", Damage;
     /// An open upload session has lost bytes.
     UploadBytesMissing, "upload-bytes-missing", Damage;
-    /// The bytes of an upload that was finished are not there, and no link names them.
+    /// The bytes of a finished upload are absent, and no link references them.
     SessionBytesMissing, "session-bytes-missing", Note;
     /// An upload part without a session.
     UploadPartOrphan, "upload-part-orphan", Note;
-    /// Bytes of a blob that neither a link nor a session names.
+    /// Bytes of a blob that neither a link nor a session references.
     BytesOrphan, "bytes-orphan", Note;
     /// A record that an earlier repair has quarantined.
     Quarantined, "quarantined", Note;
@@ -156,7 +156,7 @@ kinds! {
 /// One thing that fsck, or GC, has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsckFinding {
-    /// What was found.
+    /// Description of the finding.
     pub kind: FindingKind,
     /// The key of the object that it is about; of one that is missing, where it should be.
     pub key: String,

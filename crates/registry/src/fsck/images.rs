@@ -13,7 +13,7 @@ use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{ManifestRecord, TagTarget};
 
-/// Maximum number of images that are named for one finding.
+/// Maximum number of images listed for one finding.
 const IMAGES_MAX: usize = 20;
 
 /// Maximum number of repositories whose references are kept for further findings.
@@ -80,7 +80,8 @@ impl FsckRun<'_> {
         Ok(known.map(|references| references.needing(name, digest)).unwrap_or_default())
     }
 
-    /// Reads the manifests and the tags of a repository. What cannot be decoded references nothing.
+    /// Reads the manifests and the tags of a repository. Undecodable ones count as without
+    /// references.
     async fn references(&self, name: &RepositoryName) -> Result<RepositoryReferences> {
         let manifests = self.manifest_references(name).await?;
         Ok(RepositoryReferences { manifests, tags: self.tag_targets(name).await? })

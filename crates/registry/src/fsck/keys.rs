@@ -51,7 +51,7 @@ impl FsckRun<'_> {
                     UnreadableRecord { reason, cause: UnreadableCause::Newer, record: None }
                 }
                 None => {
-                    let reason = "it names no format version".to_owned();
+                    let reason = "it has no format version".to_owned();
                     UnreadableRecord {
                         reason,
                         cause: UnreadableCause::Damaged,

@@ -14,7 +14,7 @@ use crate::keys::{self, ParsedKey};
 use crate::record::{Link, Location, StoredRecord, VersionedRecord};
 use crate::suspects::Suspicion;
 
-/// What is wrong with the bytes at a location.
+/// Damage of the bytes at a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BlobDamage {
     pub(crate) kind: FindingKind,
@@ -122,7 +122,7 @@ impl FsckRun<'_> {
         Ok(())
     }
 
-    /// Reports bytes that are not what a link says. `None`: the link was changed meanwhile.
+    /// Reports bytes that do not match a link. `None`: the link was changed meanwhile.
     pub(super) async fn report_bytes(
         &mut self,
         held: &LiveLink,
@@ -153,7 +153,7 @@ async fn is_unchanged(core: &Core, held: &LiveLink) -> Result<bool> {
     Ok(core.read_etag(&key).await?.as_ref() == Some(&held.etag))
 }
 
-/// Compares the size of the bytes at a location with what a link says.
+/// Compares the size of the bytes at a location with the size in a link.
 async fn find_damage(core: &Core, location: &Location) -> Result<Option<BlobDamage>> {
     let stat = match core.store.head(&location.key).await {
         Ok(stat) => stat,

@@ -21,7 +21,7 @@ use crate::record::{
 use crate::window::WRITE_MAX;
 use crate::{Error, Result};
 
-/// What a pass over the manifests verifies.
+/// The scope of a pass over the manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ManifestScope {
     /// Everything about a manifest.
@@ -32,7 +32,7 @@ pub(super) enum ManifestScope {
     Referrers,
 }
 
-/// How much later a manifest is read again that is missing from a list of referrers: a delete removes
+/// How much later a manifest is re-read that is missing from a list of referrers: a delete removes
 /// the list's entry first, and then the manifest.
 const DELETE_TIME: Duration = Duration::from_secs(3);
 
@@ -146,7 +146,7 @@ impl FsckRun<'_> {
             Some(right) => RepairPlan::Rewrite(right),
             None => {
                 if kind == FindingKind::ManifestInvalid {
-                    // What was pushed is complete, and only cannot be parsed.
+                    // The pushed bytes are complete, but cannot be parsed.
                     bad.record = None;
                 }
                 RepairPlan::Quarantine
@@ -191,7 +191,7 @@ impl FsckRun<'_> {
         self.report(FindingKind::ManifestHeader, &sound.of, detail, repair);
     }
 
-    /// Whether the listings have shown what a manifest references.
+    /// Whether the listings contain the references of a manifest.
     fn seems_there(&self, sound: &SoundManifest<'_>, reference: &ManifestReference) -> bool {
         let content = fingerprint::content(sound.name, &reference.digest);
         self.seen.linked.contains(content)
@@ -348,7 +348,7 @@ impl FsckRun<'_> {
         Ok(())
     }
 
-    /// Writes a record that goes with a manifest, unless that is deleted meanwhile.
+    /// Writes a record that belongs to a manifest, unless the manifest is deleted meanwhile.
     async fn ensure_beside<T: StoredRecord + PartialEq>(
         &self,
         sound: &SoundManifest<'_>,
@@ -365,7 +365,7 @@ impl FsckRun<'_> {
     }
 }
 
-/// What a manifest's record turned out to be.
+/// The verdict on a manifest's record.
 enum ManifestVerdict {
     Gone,
     Sound(Box<Manifest>, VersionedRecord<ManifestRecord>),

@@ -33,7 +33,7 @@ pub(super) struct UnreadableRecord {
 pub(super) enum UnreadableCause {
     /// No known version writes such a record.
     Damaged,
-    /// It names a later version.
+    /// It has a later format version.
     Newer,
     /// The store fails to read it, though it reads others.
     ReadFails,
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_version_is_told_from_rubbish() {
+    fn a_later_version_is_distinguished_from_damage() {
         let version = |text: &'static str| later_version(&Bytes::from_static(text.as_bytes()));
         assert_eq!(version(r#"{"nonce":"n","v":3,"state":"frozen","where":["a"]}"#), Some(3));
         for other in ["", "{", "{}", r#"{"v":1}"#, r#"{"v":"2"}"#, r#"{"v":2"#] {

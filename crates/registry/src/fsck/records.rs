@@ -177,7 +177,8 @@ impl FsckRun<'_> {
         Ok(())
     }
 
-    /// An entry that no manifest requires: the manifest may be gone, have another subject, or be new.
+    /// An entry that no manifest requires: the manifest may no longer exist, have another subject,
+    /// or be new.
     async fn judge_referrer(
         &mut self,
         key: &Key,

@@ -14,7 +14,7 @@ use crate::window::WRITE_MAX;
 use crate::{Result, UploadId};
 
 impl FsckRun<'_> {
-    /// Reads every session, and notes which locations it names.
+    /// Reads every session, and records the locations it references.
     pub(super) async fn check_uploads(&mut self) -> Result<()> {
         self.watch.phase(FsckPhase::Uploads);
         let core = self.core.clone();
@@ -68,7 +68,7 @@ impl FsckRun<'_> {
         }
     }
 
-    /// The bytes of an open session must exist, or the upload cannot go on.
+    /// The bytes of an open session must exist, or the upload cannot continue.
     async fn check_open(
         &mut self,
         key: &Key,

@@ -21,15 +21,15 @@ pub enum GcActionKind {
         /// The location from now on.
         to: String,
     },
-    /// Bytes that no record names are removed.
+    /// Orphaned bytes are deleted.
     RemoveBytes,
     /// An unreferenced manifest is removed.
     RemoveManifest,
     /// A tag is removed whose manifest has been absent for the grace.
     RemoveTag,
-    /// A hint is removed whose tag or manifest is gone.
+    /// A hint is deleted whose tag or manifest no longer exists.
     RemoveHint,
-    /// The entry of a referrer that is gone is removed.
+    /// The entry of a referrer that no longer exists is deleted.
     RemoveReferrer,
     /// A repository without a manifest is taken off the catalog.
     RemoveCatalogEntry,
@@ -38,7 +38,7 @@ pub enum GcActionKind {
 /// One decision of a GC run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcAction {
-    /// What is done.
+    /// The kind of action.
     #[serde(flatten)]
     pub kind: GcActionKind,
     /// Key of the object.

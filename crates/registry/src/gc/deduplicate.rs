@@ -27,7 +27,7 @@ const HASH_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
 /// Maximum rate of hashing.
 const HASH_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 
-/// A live link of a repository with a manifest that names the blob.
+/// A live link of a repository with a manifest that references the blob.
 struct DuplicateLink {
     name: RepositoryName,
     key: Key,
@@ -37,7 +37,7 @@ struct DuplicateLink {
     is_old: bool,
 }
 
-/// What the bytes at a location are.
+/// The verdict on the bytes at a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LocationVerdict {
     Intact,

@@ -16,7 +16,6 @@ use super::observer::GcPhase;
 use super::queue::GcQueue;
 use super::sweep::BlobLocations;
 use super::{CLOCK_ERROR, GcRun, REMOVALS_FREE, Result, last_key};
-use crate::attempts::ATTEMPTS_MAX;
 use crate::fingerprint::{self, Fingerprint, ListedVersion};
 use crate::keys::{self, ParsedKey};
 use crate::link::is_deleted;
@@ -26,10 +25,13 @@ use crate::rules::Rule;
 /// Maximum number of blobs at several locations that one run deduplicates.
 const DUPLICATES_MAX: usize = 10_000;
 
+/// Maximum number of times that the links to one blob are listed again while they change.
+const RELISTS_MAX: u32 = 24;
+
 /// Number of shards after which a run notes its position.
 const SHARDS_PER_NOTE: usize = 16;
 
-/// What a listing of all links has shown.
+/// The result of listing all links.
 #[derive(Debug, Default)]
 pub(super) struct LinkCensus {
     links: u64,
@@ -48,19 +50,19 @@ struct LinkEntry {
     is_candidate: bool,
 }
 
-/// What a link was found to name.
+/// The location that a link references.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkTarget {
     /// The bytes at the location with this fingerprint.
     Location(Fingerprint),
-    /// Nothing: the link is deleted, or gone.
+    /// None: the link is marked as deleted, or absent.
     Nothing,
     /// The link cannot be read: it may name any location.
     Unreadable,
 }
 
 impl LinkTarget {
-    /// What a memo holds of a link: no fingerprint is 0.
+    /// Its value in a memo: no fingerprint is 0.
     fn from_memo(values: &[u64]) -> Option<Self> {
         match values {
             [0] => Some(Self::Nothing),
@@ -87,7 +89,7 @@ struct LinkGroup {
 /// What became of one candidate.
 struct LinkRemoval {
     outcome: GcOutcome,
-    /// What it named, if it was read.
+    /// The location it referenced, if it was read.
     location: Option<Location>,
 }
 
@@ -105,7 +107,7 @@ impl LinkRemoval {
 struct LinkGroupOutcome {
     digest: Digest,
     removals: Vec<LinkRemoval>,
-    /// Locations of bytes that no link names any more.
+    /// Locations of bytes that no link references any more.
     unreferenced: Vec<Location>,
 }
 
@@ -131,8 +133,8 @@ impl GcRun<'_> {
         Some(LinkEntry { digest, name, listed, is_candidate })
     }
 
-    /// C3, to count. With `locations` every link is also read, if it was not before, and what it
-    /// names is marked.
+    /// C3, to count. With `locations` every link is also read, if it was not before, and its
+    /// location is marked.
     pub(super) async fn list_links(
         &mut self,
         mut locations: Option<&mut BlobLocations>,
@@ -194,7 +196,7 @@ impl GcRun<'_> {
         }
     }
 
-    /// What each link names.
+    /// What each link references.
     async fn read_targets(
         &mut self,
         links: &[LinkEntry],
@@ -230,8 +232,8 @@ impl GcRun<'_> {
         Ok(targets)
     }
 
-    /// Whether a link that names nothing may have done so since this run began: it may have been
-    /// copied, before it went, to where the listing had passed.
+    /// Whether a link without a location may have lost it since this run began: before that, it may
+    /// have been copied to a part of the listing that was already read.
     fn may_have_been_copied(&self, link: &LinkEntry) -> bool {
         let since = self.began.checked_sub(CLOCK_ERROR);
         let is_recent = since.is_none_or(|since| link.listed.last_modified >= since);
@@ -244,7 +246,7 @@ impl GcRun<'_> {
         began.is_some_and(|began| link.listed.last_modified < began)
     }
 
-    /// Notes what a link says of bytes that are not at its location.
+    /// Records a link whose bytes are not at its location.
     async fn note_lost(&self, link: &LinkEntry, locations: &mut BlobLocations) -> Result<()> {
         match self.core.read::<Link>(&link.listed.key).await {
             Ok(Some(VersionedRecord { value: Link::Live(at), .. })) => {
@@ -262,9 +264,10 @@ impl GcRun<'_> {
         }
     }
 
-    /// Marks what the links to one blob name now, and once more if one of them went meanwhile.
+    /// Marks the locations of the links to one blob, and once more if one of them was deleted
+    /// meanwhile.
     async fn reread_links(&self, digest: &Digest, locations: &mut BlobLocations) -> Result<()> {
-        for _ in 0..ATTEMPTS_MAX {
+        for _ in 0..RELISTS_MAX {
             let mut has_moved = false;
             let mut pages = self.core.list_pages(keys::links(digest));
             while let Some(page) = pages.next().await? {
@@ -329,7 +332,7 @@ impl GcRun<'_> {
     async fn remove_links_of(&mut self, shard: &str, room: &AtomicU64) -> Result<()> {
         let mut queued = GcQueue::default();
         let mut pages = self.core.list_pages(format!("{}{shard}/", keys::LINKS));
-        // The links of one digest may go on in the next page.
+        // The links of one digest may continue in the next page.
         let mut carried: Option<LinkGroup> = None;
         let mut is_last = false;
         while !is_last {
@@ -405,7 +408,7 @@ impl GcRun<'_> {
         LinkGroupOutcome { digest: group.digest, removals, unreferenced }
     }
 
-    /// C4: reads a candidate again, looks at its age again, and removes that version.
+    /// C4: re-reads a candidate, checks its age again, and deletes that version.
     async fn remove_link(&self, link: &LinkEntry) -> LinkRemoval {
         let key = &link.listed.key;
         let read = match self.core.read::<Link>(key).await {
@@ -431,7 +434,7 @@ impl GcRun<'_> {
     }
 }
 
-/// What a read of a link says that it names. A failure of the store ends the run.
+/// The location in a link that was read. A failure of the store ends the run.
 fn link_target(read: crate::Result<Option<VersionedRecord<Link>>>) -> Result<LinkTarget> {
     match read {
         Ok(Some(VersionedRecord { value: Link::Live(location), .. })) => {

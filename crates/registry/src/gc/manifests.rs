@@ -1,4 +1,4 @@
-//! C2: what is listed below `repositories/`, and what the manifests reference.
+//! C2: the listing of `repositories/`, and the references of the manifests.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Manifest, ManifestReference, ReferenceKind, RepositoryName};
@@ -22,14 +22,14 @@ struct UnreadRecord<T> {
 
 type ManifestName = (RepositoryName, Digest);
 
-/// What a manifest names, as fingerprints.
+/// What a manifest references, as fingerprints.
 struct NamedContent {
     subject: Option<Fingerprint>,
     references: Vec<Fingerprint>,
 }
 
 impl NamedContent {
-    /// What a memo holds of a manifest: its subject, or 0, which no fingerprint is; then its
+    /// The values of a manifest in a memo: its subject, or 0, which no fingerprint is; then its
     /// references.
     fn from_memo(values: &[u64]) -> Option<Self> {
         let (subject, references) = values.split_first()?;
@@ -116,7 +116,7 @@ impl GcRun<'_> {
         Ok(())
     }
 
-    /// Notes what is listed below `repositories/`; a manifest is returned, to be read.
+    /// Records an entry below `repositories/`; a manifest is returned, to be read.
     fn note(&mut self, entry: &Listed) -> Result<Option<ManifestName>> {
         match ParsedKey::parse(&entry.key) {
             Some(ParsedKey::Manifest(name, digest)) => {
@@ -148,7 +148,7 @@ impl GcRun<'_> {
             referrers.push(PendingReferrer { own, subject });
         }
         if !self.core.rules.keep(Rule::OneStep) {
-            // As if what is to be removed in this run kept nothing.
+            // As if manifests to be deleted in this run had no references.
             self.seen.kept.seal();
             if !self.seen.kept.contains(own) {
                 return;
@@ -157,7 +157,7 @@ impl GcRun<'_> {
         named.references.iter().for_each(|reference| self.seen.kept.insert(*reference));
     }
 
-    /// Reads several records at a time. One that is gone by now keeps nothing.
+    /// Reads several records at a time. One that is gone has no references.
     async fn read_each<T, U, F>(
         &self,
         unread: Vec<UnreadRecord<T>>,
@@ -230,7 +230,7 @@ fn damaged(error: crate::Error) -> GcError {
     }
 }
 
-/// What the memo holds of a version of a record, if it can be told from others.
+/// The memo's values for a version of a record, if it is distinguishable from others.
 pub(super) async fn recall(
     memo: &mut Memo<'_>,
     key: &Key,

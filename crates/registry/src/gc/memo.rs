@@ -1,10 +1,10 @@
 //! [`Memo`]: what earlier runs read of records that have not changed since.
 //!
-//! A memo goes along with a listing, in the order of its keys. It is kept in segments, each of
-//! which says with which key it ends, so that a run holds one segment of it in memory at a time.
-//! Each run writes a *generation* of its own as it goes, and removes the others at its end: a run
-//! that was cut off leaves half a generation, which the next one reads as well. A memo is never
-//! needed for safety: what is not in it, or cannot be read, is read from the record itself.
+//! A memo is read along with a listing, in the order of its keys. It is stored in segments, each of
+//! which records its last key, so that a run holds one segment of it in memory at a time. Each run
+//! writes a *generation* of its own, and deletes the others at its end: an interrupted run leaves
+//! half a generation, which the next one reads as well. A memo is never needed for safety: an entry
+//! that is absent or unreadable is read from the record itself.
 //!
 //! A segment is `gc/<kind>/<generation>/<number>`: one line of JSON, then entries, each the
 //! [`ListedVersion`] (16 bytes), the number of its values (4 bytes) and these (8 bytes each, all
@@ -29,7 +29,7 @@ use crate::keys;
 const SEGMENT_BYTES: usize = 1024 * 1024;
 /// From how much on a page adds no more: a segment is a record, whose size has a limit.
 const BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How many generations that were cut off are looked at; older ones are only removed.
+/// How many interrupted generations are read; older ones are only deleted.
 const GENERATIONS_MAX: usize = 3;
 
 /// What one kind of memo holds.
@@ -109,7 +109,7 @@ pub(super) struct Memo<'a> {
     core: &'a Core,
     kind: MemoKind,
     cursors: Vec<MemoCursor>,
-    /// What is to be removed once this run's generation is whole.
+    /// Keys to delete once this run's generation is complete.
     old: Vec<Key>,
     generation: Ulid,
     segments: u32,
@@ -119,7 +119,7 @@ pub(super) struct Memo<'a> {
 }
 
 impl<'a> Memo<'a> {
-    /// Opens what earlier runs left; `writes`: to go on from it.
+    /// Opens what earlier runs left; `writes`: to continue from it.
     pub(super) async fn open(core: &'a Core, kind: MemoKind, writes: bool) -> Result<Self> {
         let mut segments = Vec::new();
         let mut request = ListRequest::below(folder(kind));
@@ -156,7 +156,7 @@ impl<'a> Memo<'a> {
         })
     }
 
-    /// What is remembered of a version of a record. Keys must be asked for in their order.
+    /// The values for a version of a record. Keys must be passed in order.
     pub(super) async fn get(&mut self, key: &Key, version: ListedVersion) -> Option<Vec<u64>> {
         for cursor in &mut self.cursors {
             cursor.advance(self.core, self.kind, key).await;
@@ -206,8 +206,8 @@ impl<'a> Memo<'a> {
         keys::note(&format!("{}/{}/{number:08}", self.kind.folder(), self.generation))
     }
 
-    /// There is no space for a memo: the run goes on without one, because it frees space. The next run
-    /// reads what earlier runs left.
+    /// There is no space for a memo: the run continues without one, because it frees space. The
+    /// next run reads the generations of earlier runs.
     async fn stop_writing(&mut self) -> Result<()> {
         self.writes = false;
         let written: Vec<_> = (1..self.segments).map(|number| self.segment(number)).collect();
@@ -217,7 +217,7 @@ impl<'a> Memo<'a> {
         Ok(())
     }
 
-    /// The listing is over: this run's generation takes the place of the others.
+    /// The listing is over: this run's generation replaces the others.
     pub(super) async fn finish(mut self) -> Result<()> {
         if !self.writes {
             return Ok(());
@@ -241,11 +241,11 @@ fn folder(kind: MemoKind) -> String {
 }
 
 impl MemoCursor {
-    /// Goes on to the segment that may hold the key.
+    /// Continues to the segment that may hold the key.
     async fn advance(&mut self, core: &Core, kind: MemoKind, key: &Key) {
         while self.current.last.as_str() < key.as_str() {
             let Some(next) = self.coming.pop_front() else { return };
-            // One that is gone, or cannot be read, is skipped.
+            // One that no longer exists, or cannot be read, is skipped.
             let record = core.store.get(&next).await.ok();
             self.current =
                 record.and_then(|record| MemoSegment::read(kind, record.bytes)).unwrap_or_default();

@@ -25,7 +25,7 @@ pub enum GcPhase {
     Removing,
     /// Links to the same bytes at several locations are moved to one.
     Deduplicating,
-    /// Bytes whose links are gone are removed.
+    /// Bytes whose links were deleted are deleted.
     Queue,
     /// Orphan bytes are removed.
     Sweep,
@@ -51,7 +51,7 @@ impl GcPhase {
     }
 }
 
-/// Receives what a run does. No method may block.
+/// Observes a run. No method may block.
 pub trait GcObserver: Debug + Send + Sync {
     /// A phase has begun.
     fn phase(&self, phase: GcPhase);

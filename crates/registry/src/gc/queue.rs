@@ -1,7 +1,7 @@
 //! C5: bytes that have lost their last link wait here until no client can be reading them.
 //!
-//! A record `gc/queue/<ulid>` is written once, after the links are gone: its age is how long its
-//! bytes have waited. A queue that is lost with a run that was cut off costs nothing but time: a
+//! A record `gc/queue/<ulid>` is written once, after the links were deleted: its age is how long
+//! its bytes have waited. A queue that is lost with an interrupted run only delays the delete: a
 //! sweep finds the bytes.
 
 use futures::stream::{self, StreamExt};
@@ -19,10 +19,10 @@ use crate::record::{JsonRecord, Link, Location, StoredRecord};
 use crate::rules::Rule;
 use crate::window::TOUCH_AGE;
 
-/// How many locations one record names at most.
+/// Maximum number of locations in one record.
 const PLACES_MAX: usize = 1000;
 
-/// Places of bytes that no link names any more, each with its digest.
+/// Locations of bytes that no link references any more, each with its digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GcQueue {
     locations: Vec<QueuedLocation>,
@@ -53,7 +53,7 @@ impl GcQueue {
 }
 
 impl GcRun<'_> {
-    /// Removes the bytes that have waited for long enough, unless a link names them after all.
+    /// Deletes the bytes that have waited for long enough, unless a link references them after all.
     pub(super) async fn remove_queued(&mut self) -> Result<()> {
         self.watch.phase(GcPhase::Queue);
         let mut pages = self.core.list_pages(format!("{}queue/", keys::NOTES));
@@ -71,7 +71,7 @@ impl GcRun<'_> {
     async fn remove_record(&mut self, key: &Key) -> Result<()> {
         let queued = match self.core.read::<GcQueue>(key).await {
             Ok(Some(queued)) => queued.value,
-            // A sweep finds what it named.
+            // A sweep finds its locations.
             Ok(None) | Err(crate::Error::Damaged { .. }) => GcQueue::default(),
             Err(error) => return Err(error.into()),
         };
@@ -143,9 +143,9 @@ impl GcRun<'_> {
     }
 }
 
-/// Whether any link names these bytes, or may: one that cannot be read, and one that is going while
-/// the others are looked at, which may have been copied to where this has looked before. Then a
-/// sweep has the bytes.
+/// Whether any link references these bytes, or may: an unreadable one, and one that is deleted
+/// while the others are read, as it may have been copied to a part of the listing that was already
+/// read. Then a sweep decides.
 async fn is_named(core: &Core, location: &QueuedLocation) -> Result<bool> {
     if !core.rules.keep(Rule::EveryLink) {
         return Ok(false);

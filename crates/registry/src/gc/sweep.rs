@@ -1,14 +1,14 @@
-//! The sweep: orphan bytes, which no record names, or none any more.
+//! The sweep: finds and deletes orphaned bytes, which no record references.
 //!
-//! A process that dies between storing bytes and linking them leaves such bytes, and so does a
-//! blob that is deleted by the API, or whose link was moved to other bytes. Their age cannot be
-//! read from them: a store may give the time at which a multipart upload was begun. So two sweeps
-//! at least a grace apart must both find that neither a session nor a link names them. Bytes are
-//! listed first, then sessions, then links: a link that is written while that goes on names bytes
-//! that were listed before and a session that was. A blob may also be handed on: mounted to where
-//! the listing of the links has passed, then deleted where it has not. So where a link has just
-//! gone, all links to its blob are read again. A link that names bytes that are not there may be
-//! corrupt: what may be its bytes stays.
+//! A process that dies between storing bytes and linking them leaves such bytes, and so does a blob
+//! that is deleted by the API, or whose link was moved to other bytes. Their age cannot be read
+//! from them: a store may give the time at which a multipart upload was begun. So two sweeps at
+//! least a grace apart must both find that neither a session nor a link references them. Bytes are
+//! listed first, then sessions, then links: a link that is written while that continues references
+//! bytes that were listed before and a session that was. A blob may also move during the listing:
+//! mounted to a part of the listing that was already read, then deleted in a part that was not. So
+//! where a link was just deleted, all links to its blob are re-read. A link that references absent
+//! bytes may be corrupt: candidates for its bytes stay.
 
 use futures::stream::{self, StreamExt};
 use jreg_storage::{Key, Listed};
@@ -26,19 +26,19 @@ use crate::record::VersionedRecord;
 use crate::rules::Rule;
 use crate::session::UploadSession;
 
-/// Locations of bytes that were listed, and which of them are named.
+/// Locations of bytes that were listed, and which of them are referenced.
 #[derive(Debug, Default)]
 pub(super) struct BlobLocations {
     listed: FingerprintSet,
     named: Vec<bool>,
-    /// A record that may name any of them cannot be read: nothing is removed.
+    /// A record that may reference any of them cannot be read: nothing is deleted.
     is_uncertain: bool,
     /// What links name that was not listed.
     pub(super) lost: LostBytes,
 }
 
 impl BlobLocations {
-    /// A record names this location.
+    /// A record references this location.
     fn mark_named(&mut self, location: Fingerprint) {
         let index = self.listed.index(location);
         if let Some(named) = index.and_then(|index| self.named.get_mut(index)) {
@@ -51,7 +51,7 @@ impl BlobLocations {
         self.is_uncertain = true;
     }
 
-    /// A link names this.
+    /// A link references this.
     pub(super) fn mark_target(&mut self, target: LinkTarget) {
         match target {
             LinkTarget::Location(location) => self.mark_named(location),
@@ -60,7 +60,7 @@ impl BlobLocations {
         }
     }
 
-    /// Whether a link names a location that was not listed.
+    /// Whether a link references a location that was not listed.
     pub(super) fn lacks(&self, target: LinkTarget) -> bool {
         match target {
             LinkTarget::Location(location) => self.listed.index(location).is_none(),
@@ -170,8 +170,8 @@ impl GcRun<'_> {
                     free.push(entry);
                 } else {
                     self.done.blobs.young += 1;
-                    // From now on, and not from when this run began: what was listed since then
-                    // may have been named until a moment ago.
+                    // From now on, and not from when this run began: bytes listed since then may
+                    // have been referenced until a moment ago.
                     memo.put(version, &[since.unwrap_or(seconds(page.date))]);
                 }
             }

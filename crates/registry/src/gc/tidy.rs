@@ -1,13 +1,13 @@
 //! Records that pushes and deletes have left behind, and unreferenced manifests.
 //!
-//! Hints, referrer entries and entries of the catalog are written, or made young, before a push is
+//! Hints, referrer entries and entries of the catalog are written or touched before a push is
 //! acknowledged that relies on them. So one that is older than the grace, and whose tag, manifest
-//! or repository is not in the listings that began after T0, is unused: the same rule as for
-//! links. A tag that dangles still needs its hint, by which a sweep finds it; it goes once two sweeps
-//! that are a grace apart have found its manifest absent, so that a restore in two steps, or a
-//! replication that is late, finds it where it was. Manifests go by the same rule where the settings
-//! ask for it; a manifest is unreferenced if no tag points to it, no manifest references it, and its
-//! subject does not exist.
+//! or repository is not in the listings that began after T0, is unused: the same rule as for links.
+//! A tag that dangles still needs its hint, by which a sweep finds it; it is deleted once two
+//! sweeps that are a grace apart have found its manifest absent, so that a restore in two steps, or
+//! late replication, still finds it. Manifests follow the same rule if the settings ask for it; a
+//! manifest is unreferenced if no tag points to it, no manifest references it, and its subject does
+//! not exist.
 
 use std::time::SystemTime;
 
@@ -152,7 +152,7 @@ impl GcRun<'_> {
         Ok(())
     }
 
-    /// Looks for the manifest once more, then removes the version of the tag that was read.
+    /// Checks the manifest once more, then deletes the version of the tag that was read.
     async fn remove_tag(&self, name: RepositoryName, tag: DanglingTag) -> GcOutcome {
         let DanglingTag { key, digest, read } = tag;
         match self.core.exists(&keys::manifest(&name, &digest)).await {
@@ -269,7 +269,7 @@ impl GcRun<'_> {
         let step = GcStep::Remove(&read.etag);
         let outcome = self.sink.perform(&self.core, self.watch, &action, key, step).await;
         if let (GcOutcome::Done, Some(entry), false) = (outcome, entry, self.options.dry_run) {
-            // What is left of it by a failure is a leftover.
+            // What remains after a failure is an orphan.
             self.remove_old_entry(&entry).await.ok();
         }
         outcome

@@ -21,15 +21,15 @@ use crate::{Error, Result};
 /// How far closing an upload has come.
 #[derive(Debug)]
 pub(crate) enum CloseOutcome {
-    /// A link names its bytes.
+    /// A link references its bytes.
     Linked(Location),
     /// It is closed, and its bytes may be linked within the window.
     Closed(Box<ClosedUpload>, WriteWindow),
 }
 
 impl UploadWriter {
-    /// The digest of all that has come. If the session hashed with another algorithm than
-    /// `wanted`, the bytes are put together where no record names them, and read back.
+    /// The digest of all received bytes. If the session hashed with another algorithm than
+    /// `wanted`, the bytes are completed where no record references them, and read back.
     pub(crate) async fn digest(&mut self, wanted: Algorithm) -> Result<Digest> {
         if self.hasher.algorithm() == wanted {
             return Ok(self.hasher.clone().finish());
@@ -71,8 +71,7 @@ impl UploadWriter {
         Ok(CloseOutcome::Closed(Box::new(closed), window))
     }
 
-    /// `None`: nothing is done, as it has parts, or the store does one write after the other
-    /// anyway.
+    /// `None`: nothing was done, as it has parts, or the store serialises writes anyway.
     async fn close_and_link(&mut self, digest: &Digest) -> Result<Option<CloseOutcome>> {
         let core = Arc::clone(&self.core);
         let is_combined =
@@ -122,9 +121,9 @@ impl UploadWriter {
         Ok((ClosedUpload::new(digest.clone(), location, None), put, part.reservation))
     }
 
-    /// Marks the upload as closed with a copy of its bytes that a link names, and removes its own:
-    /// no link ever named them, and now none ever will. If another request took the upload over, its
-    /// bytes are that one's.
+    /// Marks the upload as closed with a copy of its bytes that a link references, and removes its
+    /// own: no link ever referenced them, and now none ever will. If another request took the
+    /// upload over, its bytes are that one's.
     ///
     /// # Errors
     ///
@@ -168,8 +167,8 @@ impl UploadWriter {
         }
     }
 
-    /// Stores what is left in memory, and says where the whole is, or will be once its parts are
-    /// put together.
+    /// Stores the rest in memory, and returns the location of the whole, or where it will be once
+    /// its multipart upload is completed.
     async fn store_rest(&mut self) -> Result<(Location, Option<Multipart>)> {
         if !self.has_parts() {
             let location = match self.pipeline.take_tail() {
@@ -195,14 +194,14 @@ impl UploadWriter {
         bytes.discard(&self.core).await
     }
 
-    /// Gives up an upload whose id no client was told: first the bytes, so that this helps a store
-    /// that is full, then the session.
+    /// Deletes an upload whose id no client knows: first the bytes, so that this helps a full
+    /// store, then the session.
     pub(crate) async fn abandon(&mut self) -> Result<()> {
         self.abandon_bytes().await?.discard(&self.core).await?;
         self.record.swap(SessionState::Cancelled(AbandonedBytes::default())).await
     }
 
-    /// Makes the upload one that has nothing yet, and removes what came.
+    /// Resets the upload to empty, and deletes the received bytes.
     pub(crate) async fn rewind(&mut self) -> Result<()> {
         if !self.is_recorded() {
             return Ok(());
@@ -234,8 +233,8 @@ impl Core {
     }
 }
 
-/// Whether nothing was written, and the same would happen again: the store has no room, or the blob
-/// is too large.
+/// Whether nothing was written, and a retry would fail too: the store is full, or the blob is too
+/// large.
 fn is_definite(error: &Error) -> bool {
     match error {
         Error::Store(error) => matches!(error.kind(), ErrorKind::Full | ErrorKind::TooLarge),

@@ -40,7 +40,7 @@ impl PartMemory {
         self.buffer.is_empty()
     }
 
-    /// The most bytes that a blob in parts of this size may have.
+    /// Maximum number of bytes that a blob in parts of this size may have.
     pub(super) fn blob_bytes_max(&self, parts_max: u64) -> u64 {
         let budget = self.budget.bytes_max();
         if self.part_bytes > budget {
@@ -54,8 +54,8 @@ impl PartMemory {
         self.part_bytes.saturating_mul(parts)
     }
 
-    /// Notes how many bytes are still to come, if that is known. Room is taken when they are
-    /// there: a client that sends nothing takes none.
+    /// Records how many bytes are expected, if known. Memory is reserved when they arrive: a client
+    /// that sends nothing reserves none.
     pub(super) fn expect(&mut self, left: Option<u64>) {
         self.left = left;
     }
@@ -84,7 +84,7 @@ impl PartMemory {
     /// Takes room for a part of which so many bytes are stored already, and for what follows them.
     pub(super) async fn begin(&mut self, taken: u64, is_ahead: bool) -> Result<()> {
         let target = self.target(taken);
-        // That spares copies, and a mapping that was used before needs no new pages.
+        // That saves copies, and a reused mapping needs no new pages.
         if is_ahead && let Some(reserved) = self.budget.try_take(target) {
             self.buffer.reserve(usize::try_from(target).unwrap_or_default());
             self.reservation = Some(reserved);

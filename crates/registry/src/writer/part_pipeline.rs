@@ -12,12 +12,12 @@ use crate::core::Core;
 use crate::record::Location;
 use crate::{Error, Result};
 
-/// What the store has of an upload.
+/// The stored part of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StoredBytes {
     /// No byte.
     Nothing,
-    /// All bytes as one object: short of a part, or put together from parts.
+    /// All bytes as one object: short of a part, or completed from parts.
     Object(Location),
     /// Parts.
     Parts(Multipart),
@@ -59,7 +59,7 @@ impl StoredBytes {
     }
 }
 
-/// The parts of an upload on their way to the store.
+/// The parts of an upload in flight to the store.
 #[derive(Debug)]
 pub(super) struct PartPipeline {
     core: Arc<Core>,
@@ -107,7 +107,7 @@ impl PartPipeline {
         self.stored.parts()
     }
 
-    /// Takes away the object behind the parts: its bytes go on in memory, or as the whole blob.
+    /// Takes away the object behind the parts: its bytes continue in memory, or as the whole blob.
     pub(super) fn take_tail(&mut self) -> Option<Location> {
         let (parts, tail) = self.take_stored().into_parts_and_tail();
         self.stored = StoredBytes::new(parts, None);

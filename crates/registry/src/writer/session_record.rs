@@ -33,7 +33,7 @@ pub(super) struct SessionRecord {
     /// The version in the store; `None` until there is one.
     version: Option<ETag>,
     saved: SavedProgress,
-    /// Opened before an object was stored that no record names yet.
+    /// Opened before an object was stored that no record references yet.
     unreferenced_since: Option<WriteWindow>,
 }
 
@@ -101,7 +101,7 @@ impl SessionRecord {
         self.unreferenced_since = Some(self.core.open_window());
     }
 
-    /// The object goes: no record has to name it.
+    /// The object is deleted: no record has to reference it.
     pub(super) fn forget_reference(&mut self) {
         self.unreferenced_since = None;
     }
@@ -110,7 +110,7 @@ impl SessionRecord {
         self.unreferenced_since
     }
 
-    /// Fails if an object that was stored may be gone before the record names it.
+    /// Fails if a stored object may be deleted before the record references it.
     pub(super) fn check_window(&self) -> Result<()> {
         let check = |window| self.core.check_window(self.core.window_since(window));
         self.unreferenced_since.map_or(Ok(()), check)
@@ -164,8 +164,8 @@ impl SessionRecord {
         Put { key: keys::upload(&self.id), bytes: session.encode(), mode }
     }
 
-    /// A tail that the record names no more goes at once where that costs little, and otherwise
-    /// with a sweep.
+    /// A tail that the record no longer references is deleted at once where that costs little, and
+    /// otherwise by a sweep.
     async fn note_saved(&mut self, progress: SavedProgress) {
         let before = std::mem::replace(&mut self.saved, progress).tail;
         self.unreferenced_since = None;
@@ -186,7 +186,7 @@ impl SessionRecord {
         })
     }
 
-    /// Spares a closing request that comes next the read of the session, if a read is a round trip.
+    /// Saves a closing request that follows the read of the session, if a read is a round trip.
     pub(super) fn remember(&self) {
         let Some(version) = &self.version else { return };
         if self.core.store.capabilities().is_remote {
@@ -196,8 +196,8 @@ impl SessionRecord {
         }
     }
 
-    /// What a failed write of a part says about the session: a newer claim shut this request out,
-    /// or the upload was given up.
+    /// What a failed write of a part means: a newer claim superseded this request, or the upload
+    /// was cancelled.
     pub(super) fn part_error(&self, error: Error) -> Error {
         match error {
             Error::Store(error) if error.kind() == ErrorKind::Precondition => self.superseded(),

@@ -22,47 +22,47 @@ fn whole<F: Future<Output = InterleavedScenario>>(
 }
 
 #[test]
-fn a_manifest_that_relies_on_an_old_blob_and_a_collector() {
+fn a_manifest_that_relies_on_an_old_blob_and_gc() {
     whole("manifest onto old blob", manifest_onto_old_blob, 2);
     whole("image onto old blob", image_onto_old_blob, 2);
 }
 
 #[test]
-fn a_new_image_and_a_collector() {
+fn a_new_image_and_gc() {
     whole("new image", new_image, 2);
     whole("uploaded image", uploaded_image, 1);
 }
 
 #[test]
-fn a_push_onto_an_old_link_and_a_collector() {
+fn a_push_onto_an_old_link_and_gc() {
     whole("push onto old link", push_onto_old_link, 2);
 }
 
 #[test]
-fn mounts_and_a_collector() {
+fn mounts_and_gc() {
     whole("mount of old blob", mount_of_old_blob, 1);
     whole("mount onto old link", mount_onto_old_link, 2);
 }
 
 #[test]
-fn a_slow_push_and_a_collector() {
+fn a_slow_push_and_gc() {
     whole("slow manifest", slow_manifest, 2);
 }
 
 #[test]
-fn a_manifest_that_is_pushed_again_and_a_collector() {
+fn a_repeated_manifest_push_and_gc() {
     whole("manifest again", manifest_again, 2);
     assert_whole("manifest twice again", manifest_twice_again(false), 1);
 }
 
 #[test]
-fn a_manifest_that_is_pushed_as_another_type_and_a_collector() {
+fn a_manifest_push_as_another_type_and_gc() {
     whole("manifest as another type", |stays| manifest_as_another_type(false, stays), 1);
     whole("manifest whose type was changed", |stays| manifest_as_another_type(true, stays), 1);
 }
 
 #[test]
-fn an_index_of_old_manifests_and_a_collector() {
+fn an_index_of_old_manifests_and_gc() {
     whole("index onto old child", index_onto_old_child, 2);
     whole("index again", index_again, 1);
 }
@@ -86,23 +86,23 @@ fn an_upload_that_is_closed_and_the_reaper() {
 }
 
 #[test]
-fn a_closing_request_that_comes_again_and_a_collector() {
+fn a_repeated_closing_put_and_gc() {
     whole("late replay", late_replay, 2);
 }
 
 #[test]
-fn a_blob_that_is_moved_and_a_collector() {
+fn a_moved_blob_and_gc() {
     whole("move of blob", |stays| move_of_blob(None, stays), 2);
 }
 
 #[test]
-fn a_signature_that_is_pushed_again_and_a_collector() {
+fn a_repeated_signature_push_and_gc() {
     whole("stray signature again", stray_signature_again, 2);
     whole("signed image again", signed_image_again, 1);
 }
 
 #[test]
-fn a_slow_collector_and_a_signature_that_is_pushed_again() {
+fn slow_gc_and_a_repeated_signature_push() {
     whole("slow removal of signature", slow_removal_of_signature, 1);
 }
 
@@ -113,7 +113,7 @@ fn bytes_that_are_slow_to_be_named_and_two_sweeps() {
 }
 
 #[test]
-fn a_closing_request_that_comes_again_slowly_and_a_collector() {
+fn a_slow_repeated_closing_put_and_gc() {
     whole("slow replay", slow_replay, 2);
 }
 
@@ -123,7 +123,7 @@ fn a_deduplication_and_deletes() {
 }
 
 #[test]
-fn a_slow_pull_and_a_collector() {
+fn a_slow_pull_and_gc() {
     whole("slow pull", slow_pull, 2);
 }
 
@@ -135,11 +135,11 @@ fn deletes_and_pushes() {
 
 #[test]
 fn a_push_and_the_delete_of_another_copy() {
-    whole("push while other copy goes", push_while_other_copy_goes, 2);
+    whole("push while other copy goes", push_while_other_copy_is_deleted, 2);
 }
 
 #[test]
-fn a_push_over_missing_bytes_and_a_collector() {
+fn a_push_over_missing_bytes_and_gc() {
     assert_whole("push over missing bytes", push_over_missing_bytes(false), 2);
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn check(view: &StoreView, records: &LedgerRecords, now: Duration) ->
     Ok(())
 }
 
-/// No live link names bytes that are missing, or other bytes.
+/// No live link references bytes that are missing, or other bytes.
 fn check_links(view: &StoreView) -> CheckResult {
     for ((name, of), link) in &view.links {
         let Some((location, size_bytes)) = link else { continue };
@@ -42,7 +42,7 @@ fn check_links(view: &StoreView) -> CheckResult {
     Ok(())
 }
 
-/// What a manifest names is there, and whoever asks for the referrers of its subject finds it.
+/// What a manifest references is there, and whoever asks for the referrers of its subject finds it.
 fn check_manifests(view: &StoreView, records: &LedgerRecords) -> CheckResult {
     for ((name, of), manifest) in &view.manifests {
         let own = PushedContent::Manifest(name.clone(), of.clone());
@@ -192,7 +192,7 @@ fn check_leftovers(view: &StoreView, stays: bool) -> CheckResult {
 pub(crate) async fn pull_all(view: &StoreView, registry: &Registry) -> CheckResult {
     for (name, tag) in view.tags.keys() {
         let repository = registry.repository(name.parse().unwrap());
-        // One that leads nowhere is a collector's.
+        // One that leads nowhere is a GC run's.
         let reference: Reference = tag.parse().unwrap();
         let Ok(manifest) = repository.manifest_get(&reference, TouchPolicy::Never).await else {
             continue;

@@ -1,13 +1,13 @@
-//! Who goes on next: every order within a bound, or one at random.
+//! Who continues next: every order within a bound, or one at random.
 
 use jreg_storage::testing::Stopped;
 
-/// One thing that can happen next, and how much it deviates from the plainest run, in which
-/// whoever has begun goes on to his end.
+/// One thing that can happen next, and how much it deviates from the plainest run, in which whoever
+/// has begun continues to his end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScheduleStep {
     Go(usize),
-    /// The clock goes on.
+    /// The clock continues.
     Tick,
     /// Who went on last has stopped for ever.
     Kill(usize),
@@ -45,7 +45,7 @@ impl ExhaustiveSearch {
         Self { path: Vec::new(), at: 0, deviations_max }
     }
 
-    /// Goes on to the next run. `false`: there is none.
+    /// Continues to the next run. `false`: there is none.
     pub(crate) fn next(&mut self) -> bool {
         self.path.truncate(self.at);
         self.at = 0;
@@ -86,7 +86,7 @@ impl StepChooser for ExhaustiveSearch {
 #[derive(Debug)]
 pub(crate) struct RandomChooser {
     state: u64,
-    /// How often of a hundred whoever went last goes on.
+    /// How often of a hundred whoever went last continues.
     staying_percent: u64,
 }
 
@@ -127,8 +127,8 @@ impl StepChooser for RandomChooser {
     }
 }
 
-/// One certain run: each actor goes on until it is about to make such a call for the n-th time, or
-/// to its end.
+/// One certain run: each actor continues until it is about to make such a call for the n-th time,
+/// or to its end.
 #[derive(Debug)]
 pub(crate) struct ScriptedOrder {
     steps: Vec<(usize, &'static str, usize)>,

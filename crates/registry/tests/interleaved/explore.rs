@@ -11,7 +11,7 @@ pub(crate) struct ExplorationSummary {
     pub(crate) schedules: u64,
     /// In how many of them a client was acknowledged something.
     acked: u64,
-    /// In how many a collector removed something.
+    /// In how many a GC run removed something.
     removed: u64,
     /// The first that broke something.
     pub(crate) violation: Option<String>,

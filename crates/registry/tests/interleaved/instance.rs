@@ -24,7 +24,7 @@ pub(crate) struct TestInstance {
     pub(crate) clock: Arc<ManualClock>,
 }
 
-/// A collector that removes all it may, as early as it may.
+/// A GC run that removes all it may, as early as it may.
 pub(crate) fn eager() -> GcOptions {
     GcOptions { grace: GRACE_MIN, share_max_percent: 100, sweep_now: true, ..GcOptions::default() }
 }
@@ -208,7 +208,7 @@ impl TestInstance {
         match Box::pin(self.registry.collect_garbage(options, &watch)).await {
             // A deduplication may be too late.
             Ok(_) | Err(GcError::Registry(Error::Interrupted { .. } | Error::Store(_))) => {}
-            Err(error) => self.ledger.blame(format!("a collector gave up: {error}")),
+            Err(error) => self.ledger.blame(format!("a GC run gave up: {error}")),
         }
     }
 
@@ -236,7 +236,7 @@ fn reference(tag: &str, of: &Digest) -> Reference {
     }
 }
 
-/// Counts what a collector has removed.
+/// Counts what a GC run has removed.
 #[derive(Debug)]
 struct CountingWatch(Arc<RunLedger>);
 

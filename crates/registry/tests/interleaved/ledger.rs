@@ -51,7 +51,7 @@ pub(crate) struct LedgerRecords {
     pub(crate) interrupted: u64,
     /// How many requests were answered as asked.
     pub(crate) acked: u64,
-    /// How much a collector, or a delete, has removed.
+    /// How much a GC run, or a delete, has removed.
     pub(crate) removed: u64,
 }
 
@@ -141,7 +141,7 @@ impl RunLedger {
         records.pushes.len() - 1
     }
 
-    /// The answer to some pushes that are one request.
+    /// The response to some pushes that are one request.
     pub(crate) fn end(&self, pushes: &[usize], answer: Result<(), Error>, now: Duration) -> bool {
         let mut records = self.records();
         let ended = records.next();

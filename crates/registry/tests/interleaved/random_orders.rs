@@ -3,7 +3,7 @@
 use crate::content::{bytes, image, index};
 use crate::explore::assert_mostly_whole;
 use crate::instance::{TestInstance, eager_for_untagged};
-use crate::scenario::{Actor, InitialStore, InterleavedScenario, client, collector};
+use crate::scenario::{Actor, InitialStore, InterleavedScenario, client, gc_actor};
 use crate::scenarios::{HOUR, MINUTE, OLD, cancels_upload, closes_upload, sweeps_twice};
 
 const SEEDS: u64 = 100;
@@ -15,7 +15,7 @@ fn whole<F: Future<Output = InterleavedScenario>>(name: &str, scenario: impl Fn(
 }
 
 fn collects_often() -> Actor {
-    collector(async |instance| {
+    gc_actor(async |instance| {
         instance.collect(&eager_for_untagged()).await;
         instance.pass(HOUR);
         instance.collect(&eager_for_untagged()).await;
@@ -61,11 +61,11 @@ async fn all_operations(stays: bool) -> InterleavedScenario {
 }
 
 #[test]
-fn a_pusher_a_mounter_a_deleter_and_a_collector() {
+fn push_mount_delete_and_gc() {
     whole("all operations", all_operations);
 }
 
-async fn two_collectors(stays: bool) -> InterleavedScenario {
+async fn two_gc_runs(stays: bool) -> InterleavedScenario {
     let other = client("another pusher", async |instance| {
         if instance.has_manifest("app", &image(&bytes(6))).await {
             instance.put_manifest("app", "v3", &index(&[&image(&bytes(6))])).await;
@@ -74,13 +74,14 @@ async fn two_collectors(stays: bool) -> InterleavedScenario {
     });
     let actors = vec![pushes_image_and_index(), other, collects_often(), collects_often()];
     let mut scenario = InterleavedScenario::new(old_store(stays).await, actors);
-    (scenario.ticks, scenario.stops_answers, scenario.stops_notes) = (vec![HOUR, OLD], true, true);
+    (scenario.ticks, scenario.stops_responses, scenario.stops_notes) =
+        (vec![HOUR, OLD], true, true);
     scenario
 }
 
 #[test]
-fn two_pushers_and_two_collectors() {
-    whole("two collectors", two_collectors);
+fn two_pushes_and_two_gc_runs() {
+    whole("two GC runs", two_gc_runs);
 }
 
 async fn uploads(stays: bool) -> InterleavedScenario {
@@ -97,7 +98,7 @@ async fn uploads(stays: bool) -> InterleavedScenario {
     let again = closes_upload("closer again", id.clone(), 20, "v2");
     let actors = vec![closer, again, cancels_upload(id), sweeps_twice()];
     let mut scenario = InterleavedScenario::new(start, actors);
-    (scenario.ticks, scenario.kills, scenario.stops_answers) = (vec![MINUTE, OLD], 1, true);
+    (scenario.ticks, scenario.kills, scenario.stops_responses) = (vec![MINUTE, OLD], 1, true);
     scenario
 }
 

@@ -59,7 +59,7 @@ fn rules_of_collecting() {
 
 #[test]
 fn rules_of_bytes() {
-    caught(Rule::KeepOwnBytes, push_while_other_copy_goes(false), 1);
+    caught(Rule::KeepOwnBytes, push_while_other_copy_is_deleted(false), 1);
     caught(Rule::CheckBytes, push_over_missing_bytes(false), 1);
     caught(Rule::DeduplicateHashes, deduplication_of_wrong_bytes(false), 1);
     caught(Rule::ReplayWindow, slow_completion(false), 2);
@@ -67,7 +67,7 @@ fn rules_of_bytes() {
 
 /// Twice at the very moment is beyond the bounds of a search.
 #[test]
-fn a_sweep_looks_again() {
+fn a_sweep_relists_links() {
     let order = || {
         ScriptedOrder::new(&[
             (0, "get links/", 1),

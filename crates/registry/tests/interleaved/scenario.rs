@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use jreg_registry::{ReferencePolicy, Registry, RegistryOptions, Rule, may_come_back};
-use jreg_storage::testing::{Call, Manners, ManualClock, Schedule, Stopped};
+use jreg_storage::testing::{Call, ManualClock, Schedule, StopRules, Stopped};
 use jreg_storage::{
     ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, TombstoneStore,
 };
@@ -28,7 +28,7 @@ pub(crate) const PART: usize = 8;
 /// writer this is the format's bound of 20 minutes.
 const TRAVEL_MAX: Duration = Duration::from_secs(16 * 60);
 
-/// Beyond the age at which an upload is given up.
+/// Beyond the age at which an upload is abandoned.
 const REAPED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Between two collections that are to find what the one before noted.
@@ -48,7 +48,7 @@ pub(crate) struct Actor {
     name: &'static str,
     /// Its requests may be as late as they like, because it may be as slow before it sends them;
     /// but for those that deduplicate links, which are writes like a client's.
-    is_collector: bool,
+    is_gc: bool,
     act: ActorWork,
 }
 
@@ -60,19 +60,15 @@ pub(crate) fn client<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Actor { name, is_collector: false, act: Arc::new(move |instance| act(instance).boxed()) }
+    Actor { name, is_gc: false, act: Arc::new(move |instance| act(instance).boxed()) }
 }
 
 /// An instance that collects, or reaps.
-pub(crate) fn collector<F>(act: impl Fn(TestInstance) -> F + Send + Sync + 'static) -> Actor
+pub(crate) fn gc_actor<F>(act: impl Fn(TestInstance) -> F + Send + Sync + 'static) -> Actor
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Actor {
-        name: "collector",
-        is_collector: true,
-        act: Arc::new(move |instance| act(instance).boxed()),
-    }
+    Actor { name: "GC", is_gc: true, act: Arc::new(move |instance| act(instance).boxed()) }
 }
 
 /// A store with what was pushed to it, at some time.
@@ -174,13 +170,13 @@ fn breaking(registry: Registry, broken: Option<Rule>) -> Registry {
 pub(crate) struct InterleavedScenario {
     pub(crate) start: InitialStore,
     pub(crate) actors: Vec<Actor>,
-    /// How the clock may go on, one after the other.
+    /// How the clock may continue, one after the other.
     pub(crate) ticks: Vec<Duration>,
     /// How many actors may stop for ever.
     pub(crate) kills: usize,
-    /// Whether answers may be late, too.
-    pub(crate) stops_answers: bool,
-    /// Whether a collector's own notes, which nothing depends on, are stops.
+    /// Whether responses may be late, too.
+    pub(crate) stops_responses: bool,
+    /// Whether a GC run's own notes, which nothing depends on, are stops.
     pub(crate) stops_notes: bool,
     pub(crate) broken: Option<Rule>,
     /// Whether no request may be answered that somebody interfered with it.
@@ -205,7 +201,7 @@ impl InterleavedScenario {
             actors,
             ticks: Vec::new(),
             kills: 0,
-            stops_answers: false,
+            stops_responses: false,
             stops_notes: false,
             broken: None,
             is_calm: false,
@@ -237,18 +233,18 @@ impl InterleavedScenario {
         ScenarioOutcome { acked: records.acked, removed: records.removed, violation }
     }
 
-    fn manners(&self, actor: &Actor) -> Manners {
-        let passes = match actor.is_collector && !self.stops_notes {
+    fn stop_rules(&self, actor: &Actor) -> StopRules {
+        let passes = match actor.is_gc && !self.stops_notes {
             true => |call: &Call| call.key.starts_with("gc/") || call.key == "jreg.json",
             false => |call: &Call| call.key == "jreg.json",
         };
-        // A collector asks the store what time it is.
-        let stops_answers = self.stops_answers && !actor.is_collector;
-        let hurries: fn(&Call) -> bool = match actor.is_collector {
+        // A GC run asks the store what time it is.
+        let stops_responses = self.stops_responses && !actor.is_gc;
+        let must_arrive_in_time: fn(&Call) -> bool = match actor.is_gc {
             true => |call| call.operation == "put" && call.key.starts_with("links/"),
             false => |_| true,
         };
-        Manners { travel_max: TRAVEL_MAX, hurries, stops_answers, passes }
+        StopRules { travel_max: TRAVEL_MAX, must_arrive_in_time, stops_responses, passes }
     }
 }
 
@@ -273,7 +269,7 @@ impl SharedStore {
     async fn start_actors(&self, scenario: &InterleavedScenario) -> Vec<JoinHandle<()>> {
         let mut tasks = Vec::new();
         for (index, actor) in scenario.actors.iter().enumerate() {
-            let store = self.schedule.store(index, self.memory.clone(), scenario.manners(actor));
+            let store = self.schedule.store(index, self.memory.clone(), scenario.stop_rules(actor));
             let store: Arc<dyn Store> = Arc::new(store);
             let registry = breaking(open(store.clone(), &self.clock).await, scenario.broken);
             let (ledger, clock) = (self.ledger.clone(), self.clock.clone());

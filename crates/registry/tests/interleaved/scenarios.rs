@@ -6,7 +6,7 @@ use jreg_registry::{Rule, UploadId};
 
 use crate::content::{bare_image, bytes, image, index, referrer};
 use crate::instance::{TestInstance, eager, eager_for_untagged};
-use crate::scenario::{Actor, InitialStore, InterleavedScenario, client, collector};
+use crate::scenario::{Actor, InitialStore, InterleavedScenario, client, gc_actor};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
@@ -14,11 +14,11 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const OLD: Duration = Duration::from_secs(2 * 3600 + 120);
 
 fn collects() -> Actor {
-    collector(async |instance| instance.collect(&eager()).await)
+    gc_actor(async |instance| instance.collect(&eager()).await)
 }
 
 fn collects_untagged() -> Actor {
-    collector(async |instance| instance.collect(&eager_for_untagged()).await)
+    gc_actor(async |instance| instance.collect(&eager_for_untagged()).await)
 }
 
 /// A client that closes an upload and pushes an image of it.
@@ -53,7 +53,7 @@ async fn old_blob(stays: bool, repository: &str, length: usize) -> InitialStore 
     start.await
 }
 
-/// A manifest is pushed that names a blob which a collector may remove.
+/// A manifest is pushed that names a blob which a GC run may remove.
 pub(crate) async fn manifest_onto_old_blob(stays: bool) -> InterleavedScenario {
     let start = old_blob(stays, "app", 5).await;
     let pusher = client("pusher", async |instance| {
@@ -101,7 +101,7 @@ pub(crate) async fn mount_of_old_blob(stays: bool) -> InterleavedScenario {
 }
 
 fn collects_twice() -> Actor {
-    collector(async |instance| {
+    gc_actor(async |instance| {
         instance.collect(&eager()).await;
         instance.pass(HOUR);
         instance.collect(&eager()).await;
@@ -142,7 +142,7 @@ pub(crate) async fn slow_manifest(stays: bool) -> InterleavedScenario {
         instance.put_manifest("app", "v1", &image(&bytes(5))).await;
     });
     let mut scenario = InterleavedScenario::new(start.await, vec![pusher, collects()]);
-    (scenario.ticks, scenario.stops_answers) = (vec![OLD], true);
+    (scenario.ticks, scenario.stops_responses) = (vec![OLD], true);
     scenario
 }
 
@@ -150,7 +150,7 @@ async fn untagged(instance: TestInstance, manifest: &str) {
     instance.put_manifest("app", "", manifest).await;
 }
 
-/// A manifest is pushed again that a collector is about to remove.
+/// A manifest is pushed again that a GC run is about to remove.
 pub(crate) async fn manifest_again(stays: bool) -> InterleavedScenario {
     let start = InitialStore::new(stays, async |instance| {
         instance.push_blob("app", &bytes(5)).await;
@@ -163,7 +163,7 @@ pub(crate) async fn manifest_again(stays: bool) -> InterleavedScenario {
     InterleavedScenario::new(start.await, vec![pusher, collects_untagged()])
 }
 
-/// Two push the same manifest by tags of their own, that a collector is about to remove.
+/// Two push the same manifest by tags of their own, that a GC run is about to remove.
 pub(crate) async fn manifest_twice_again(stays: bool) -> InterleavedScenario {
     let InterleavedScenario { start, mut actors, .. } = manifest_again(stays).await;
     let other = client("another pusher", async |instance| {
@@ -173,8 +173,8 @@ pub(crate) async fn manifest_twice_again(stays: bool) -> InterleavedScenario {
     InterleavedScenario::new(start, actors)
 }
 
-/// A manifest is pushed as another media type, by which it refers to nothing, while a collector looks
-/// for what nothing refers to. Where it could be changed before, it was.
+/// A manifest is pushed as another media type, by which it refers to nothing, while a GC run
+/// searches for what nothing refers to. Where it could be changed before, it was.
 pub(crate) async fn manifest_as_another_type(changed: bool, stays: bool) -> InterleavedScenario {
     const OTHER: Option<&str> = Some("application/vnd.example+json");
     let broken = changed.then_some(Rule::KeepType);
@@ -223,7 +223,7 @@ pub(crate) async fn index_again(stays: bool) -> InterleavedScenario {
     InterleavedScenario::new(start.await, vec![pusher, collects_untagged()])
 }
 
-/// An upload is closed, and given up.
+/// An upload is closed, and abandoned.
 pub(crate) async fn close_and_cancel(stays: bool, length: usize) -> InterleavedScenario {
     let id = std::sync::Arc::new(std::sync::OnceLock::new());
     let start = InitialStore::new(stays, async |instance| {
@@ -237,7 +237,7 @@ pub(crate) async fn close_and_cancel(stays: bool, length: usize) -> InterleavedS
     InterleavedScenario::new(start, vec![closer, cancels_upload(id)])
 }
 
-/// An upload is closed while a collector sweeps that swept before.
+/// An upload is closed while a GC run sweeps that swept before.
 pub(crate) async fn close_and_sweep(
     broken: Option<Rule>,
     stays: bool,
@@ -256,8 +256,8 @@ pub(crate) async fn close_and_sweep(
     InterleavedScenario::new(start, vec![closer, collects()])
 }
 
-/// A closing request is sent again, long after the link went and as its bytes go: the reaper has failed
-/// to remove the session.
+/// A closing request is retried, long after the link went and as its bytes go: the reaper has
+/// failed to remove the session.
 pub(crate) async fn late_replay(stays: bool) -> InterleavedScenario {
     let id = std::sync::Arc::new(std::sync::OnceLock::new());
     let start = InitialStore::new(stays, async |instance| {
@@ -282,8 +282,8 @@ pub(crate) async fn late_replay(stays: bool) -> InterleavedScenario {
     InterleavedScenario::new(start, vec![replayer, collects()])
 }
 
-/// A blob is moved from one repository to another, while a collector looks at the bytes of a link
-/// to it that is gone.
+/// A blob is moved from one repository to another, while a GC run looks at the bytes of a link to
+/// it that no longer exists.
 pub(crate) async fn move_of_blob(broken: Option<Rule>, stays: bool) -> InterleavedScenario {
     let start = InitialStore::breaking(broken, stays, async |instance| {
         instance.push_blob("old", &bytes(5)).await;
@@ -334,7 +334,7 @@ pub(crate) async fn signed_image_again(stays: bool) -> InterleavedScenario {
     scenario
 }
 
-/// A blob is read slowly that a collector removes.
+/// A blob is read slowly that a GC run removes.
 pub(crate) async fn slow_pull(stays: bool) -> InterleavedScenario {
     let start = old_blob(stays, "app", 5).await;
     let puller = client("puller", async |instance| {
@@ -388,20 +388,20 @@ pub(crate) async fn close_and_reap(stays: bool, length: usize) -> InterleavedSce
     let start = start.await;
     let id = id.get().unwrap().clone();
     let closer = closes_upload("closer", id, length, "v1");
-    let reaper = collector(async |instance| instance.reap().await);
+    let reaper = gc_actor(async |instance| instance.reap().await);
     let mut scenario = InterleavedScenario::new(start, vec![closer, reaper]);
-    (scenario.ticks, scenario.stops_answers) = (vec![22 * MINUTE], true);
+    (scenario.ticks, scenario.stops_responses) = (vec![22 * MINUTE], true);
     scenario
 }
 
-/// A push that sleeps between its bytes and what names them, while a collector sweeps twice.
+/// A push that sleeps between its bytes and what names them, while a GC run sweeps twice.
 pub(crate) async fn slow_bytes(stays: bool) -> InterleavedScenario {
     let start = old_blob(stays, "app", 6).await;
     let pusher = client("pusher", async |instance| {
         instance.push_blob("app", &bytes(5)).await;
     });
     let mut scenario = InterleavedScenario::new(start, vec![pusher, sweeps_twice()]);
-    scenario.stops_answers = true;
+    scenario.stops_responses = true;
     scenario
 }
 
@@ -414,19 +414,19 @@ pub(crate) async fn slow_upload(stays: bool) -> InterleavedScenario {
     });
     let InterleavedScenario { start, actors, .. } = slow_bytes(stays).await;
     let mut scenario = InterleavedScenario::new(start, vec![uploader, actors[1].clone()]);
-    scenario.stops_answers = true;
+    scenario.stops_responses = true;
     scenario
 }
 
 pub(crate) fn sweeps_twice() -> Actor {
-    collector(async |instance| {
+    gc_actor(async |instance| {
         instance.collect(&eager()).await;
         instance.pass(OLD);
         instance.collect(&eager()).await;
     })
 }
 
-/// A closing request is sent again just in time, and sleeps while link and bytes go.
+/// A closing request is retried just in time, and sleeps while link and bytes go.
 pub(crate) async fn slow_replay(stays: bool) -> InterleavedScenario {
     let id = std::sync::Arc::new(std::sync::OnceLock::new());
     let start = InitialStore::new(stays, async |instance| {
@@ -443,18 +443,18 @@ pub(crate) async fn slow_replay(stays: bool) -> InterleavedScenario {
             instance.close("app", &id, &bytes(5)).await;
         }
     });
-    let collector = collector(async |instance| {
+    let gc_actor = gc_actor(async |instance| {
         instance.pass(OLD - HOUR + MINUTE);
         instance.collect(&eager()).await;
         instance.pass(HOUR);
         instance.collect(&eager()).await;
     });
-    let mut scenario = InterleavedScenario::new(start, vec![replayer, collector]);
-    scenario.stops_answers = true;
+    let mut scenario = InterleavedScenario::new(start, vec![replayer, gc_actor]);
+    scenario.stops_responses = true;
     scenario
 }
 
-/// A collector that sleeps between the removal of a signature and that of its entry among the
+/// A GC run that sleeps between the removal of a signature and that of its entry among the
 /// referrers of what it signs, while the signature is pushed again.
 pub(crate) async fn slow_removal_of_signature(stays: bool) -> InterleavedScenario {
     let pusher = client("pusher", async |instance| {
@@ -505,7 +505,7 @@ pub(crate) async fn blob_handed_on(stays: bool) -> InterleavedScenario {
 }
 
 /// A blob of several parts is pushed that another repository holds, and deletes.
-pub(crate) async fn push_while_other_copy_goes(stays: bool) -> InterleavedScenario {
+pub(crate) async fn push_while_other_copy_is_deleted(stays: bool) -> InterleavedScenario {
     let start = InitialStore::new(stays, async |instance| {
         instance.push_blob("lib", &bytes(20)).await;
     });
@@ -520,7 +520,7 @@ pub(crate) async fn push_while_other_copy_goes(stays: bool) -> InterleavedScenar
     scenario
 }
 
-/// A blob is pushed again whose bytes are lost, while a collector may remove its link.
+/// A blob is pushed again whose bytes are lost, while a GC run may remove its link.
 pub(crate) async fn push_over_missing_bytes(stays: bool) -> InterleavedScenario {
     let start = InitialStore::new(stays, async |instance| {
         instance.push_blob("app", &bytes(5)).await;
@@ -573,13 +573,13 @@ pub(crate) async fn slow_completion(stays: bool) -> InterleavedScenario {
             instance.close("app", &id, &bytes(20)).await;
         }
     });
-    let collector = collector(async |instance| {
+    let gc_actor = gc_actor(async |instance| {
         instance.reap().await;
         instance.collect(&eager()).await;
         instance.pass(OLD);
         instance.collect(&eager()).await;
     });
-    let mut scenario = InterleavedScenario::new(start, vec![closer, collector]);
-    (scenario.ticks, scenario.stops_answers) = (vec![OLD], true);
+    let mut scenario = InterleavedScenario::new(start, vec![closer, gc_actor]);
+    (scenario.ticks, scenario.stops_responses) = (vec![OLD], true);
     scenario
 }

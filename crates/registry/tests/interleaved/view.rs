@@ -99,7 +99,7 @@ fn shape(key: &Key, bytes: &Bytes, age: Duration) -> String {
             format!("{text} {} {age_s}", json(bytes)["digest"])
         }
         "uploads" => format!("uploads {} {age_s}", json_or_tail(bytes)),
-        // A note of a collector: what it is about, and not when it was made.
+        // A note of a GC run: what it is about, and not when it was made.
         "gc" => text.split('/').take(2).collect(),
         _ => format!("{text} {age_s}"),
     }

@@ -10,7 +10,7 @@ use jreg_oci::{Algorithm, DESCRIPTORS_MAX, Digest};
 use jreg_registry::{
     Blob, ManifestPush, Registry, RegistryOptions, Repository, Result, UploadChunk,
 };
-use jreg_storage::testing::{Call, FaultyStore, Gate, ManualClock, RecordingStore};
+use jreg_storage::testing::{Call, FaultyStore, GateStore, ManualClock, RecordingStore};
 use jreg_storage::{
     ByteRange, ErrorKind, Key, ListRequest, MemoryStore, PartRules, PutMode, Store,
 };
@@ -23,7 +23,7 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) struct Bench {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) faults: Arc<FaultyStore>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) gate: Arc<GateStore>,
     pub(crate) calls: Arc<RecordingStore>,
     pub(crate) registry: Registry,
 }
@@ -69,7 +69,7 @@ pub(crate) fn push_of(reference: &str, manifest: &str) -> ManifestPush {
 
 /// What the store of a [`Bench`] behaves like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StoreKind {
+pub(crate) enum BenchStoreKind {
     Local,
     Remote,
 }
@@ -80,23 +80,23 @@ impl Bench {
     }
 
     pub(crate) async fn with(options: RegistryOptions) -> Self {
-        Self::at(StoreKind::Remote, options).await
+        Self::at(BenchStoreKind::Remote, options).await
     }
 
     /// On a store that behaves like a folder, or like a bucket.
-    pub(crate) async fn at(kind: StoreKind, options: RegistryOptions) -> Self {
+    pub(crate) async fn at(kind: BenchStoreKind, options: RegistryOptions) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let uniform = kind == StoreKind::Remote;
+        let uniform = kind == BenchStoreKind::Remote;
         let rules = PartRules { part_bytes: PART as u64, uniform, parts_max: 100 };
         let memory = match kind {
-            StoreKind::Local => MemoryStore::builder(),
-            StoreKind::Remote => MemoryStore::builder().remote(),
+            BenchStoreKind::Local => MemoryStore::builder(),
+            BenchStoreKind::Remote => MemoryStore::builder().remote(),
         };
         let memory = memory.part_rules(rules);
         let memory = Arc::new(memory.clock(clock.clone()).build());
         let faults = Arc::new(FaultyStore::new(memory));
         let calls = Arc::new(RecordingStore::new(faults.clone()));
-        let gate = Arc::new(Gate::new(calls.clone()));
+        let gate = Arc::new(GateStore::new(calls.clone()));
         let registry = Registry::open(gate.clone(), clock.clone(), options).await.unwrap();
         calls.take();
         Self { clock, faults, gate, calls, registry }
@@ -169,7 +169,7 @@ impl Bench {
     }
 
     /// Whether the store no longer knows a multipart upload.
-    pub(crate) async fn multipart_is_gone(&self, upload: &jreg_storage::Multipart) -> bool {
+    pub(crate) async fn multipart_is_absent(&self, upload: &jreg_storage::Multipart) -> bool {
         match self.faults.resume_multipart(upload, upload.writer + 1).await {
             Err(error) => error.kind() == ErrorKind::NotFound,
             Ok(_) => false,
@@ -190,7 +190,7 @@ impl Bench {
     }
 }
 
-/// Keeps what a collector did.
+/// Keeps what a GC run did.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
     actions: std::sync::Mutex<Vec<jreg_registry::GcAction>>,

@@ -12,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use jreg_registry::{
     BodyError, Error, Registry, RegistryLimits, RegistryOptions, Repository, UploadChunk,
 };
-use jreg_storage::testing::{Call, Gate, InterceptedStore, Interceptor, ManualClock};
+use jreg_storage::testing::{Call, GateStore, InterceptedStore, Interceptor, ManualClock};
 use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use tokio::task::JoinHandle;
 
@@ -118,13 +118,13 @@ impl Interceptor for Meter {
     }
 }
 
-struct Bench {
+struct BufferingBench {
     meter: Meter,
-    gate: Arc<Gate>,
+    gate: Arc<GateStore>,
     registry: Registry,
 }
 
-impl Bench {
+impl BufferingBench {
     async fn new() -> Self {
         Self::with(RegistryLimits {
             upload_buffer_bytes: BUDGET_BYTES,
@@ -137,7 +137,7 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: PART as u64, uniform: true, parts_max: 10_000 };
         let memory = MemoryStore::builder().remote().part_rules(rules);
-        let gate = Arc::new(Gate::new(Arc::new(memory.clock(clock.clone()).build())));
+        let gate = Arc::new(GateStore::new(Arc::new(memory.clock(clock.clone()).build())));
         let meter = Meter::default();
         let store = Arc::new(InterceptedStore::with(gate.clone(), meter.clone()));
         let options = RegistryOptions { limits, ..RegistryOptions::default() };
@@ -193,7 +193,7 @@ async fn all(pushes: impl IntoIterator<Item = JoinHandle<()>>) {
 #[tokio::test]
 async fn uploads_together_never_buffer_more_than_the_budget() {
     for len in [PART - 1, PART * 4 + 3] {
-        let bench = Bench::new().await;
+        let bench = BufferingBench::new().await;
         let held = bench.gate.hold(is_bulk);
         let pushes: Vec<_> = (0..UPLOADS).map(|n| bench.push(n, len, Ending::Whole)).collect();
         settle().await;
@@ -212,7 +212,7 @@ async fn uploads_together_never_buffer_more_than_the_budget() {
 /// Uploads of known length held a part each before their first byte.
 #[tokio::test]
 async fn fixed_uploads_that_have_sent_nothing_hold_nothing() {
-    let bench = Bench::new().await;
+    let bench = BufferingBench::new().await;
     let idle: Vec<_> = (0..UPLOADS)
         .map(|number| {
             let repository = bench.repository(number);
@@ -233,7 +233,8 @@ async fn fixed_uploads_that_have_sent_nothing_hold_nothing() {
 async fn fixed_uploads_that_find_no_room_are_refused() {
     let wait_max = Duration::from_millis(50);
     let limits = RegistryLimits { buffer_wait_max: wait_max, ..RegistryLimits::default() };
-    let bench = Bench::with(RegistryLimits { upload_buffer_bytes: PART as u64, ..limits }).await;
+    let bench =
+        BufferingBench::with(RegistryLimits { upload_buffer_bytes: PART as u64, ..limits }).await;
     let stalled = bench.push(0, PART, Ending::Stalled);
     settle().await;
     let content = bytes(PART);
@@ -252,7 +253,7 @@ async fn fixed_uploads_that_find_no_room_are_refused() {
 /// Most streams are short. That they may become long must not keep the others waiting.
 #[tokio::test]
 async fn streams_of_unknown_length_take_room_as_they_grow() {
-    let bench = Bench::new().await;
+    let bench = BufferingBench::new().await;
     let streamed = (0..UPLOADS).map(|n| 3 * n + 1);
     let stalled: Vec<_> = streamed.map(|n| bench.push(n, 1, Ending::Stalled)).collect();
     settle().await;
@@ -266,7 +267,7 @@ async fn streams_of_unknown_length_take_room_as_they_grow() {
 #[tokio::test]
 async fn streams_that_grow_at_the_same_time_do_not_starve_each_other() {
     for len in [PART - 1, PART + 1, PART * 4 + 3] {
-        let bench = Bench::new().await;
+        let bench = BufferingBench::new().await;
         let streamed = (0..UPLOADS).map(|n| 3 * n + 1);
         all(streamed.map(|n| bench.push(n, len, Ending::Whole))).await;
         let most = bench.meter.most();
@@ -282,7 +283,7 @@ async fn fixed_uploads_that_have_sent_a_part_hold_no_other_for_a_byte() {
     const PARTS: u64 = STALLED as u64;
     let limits =
         RegistryLimits { upload_buffer_bytes: PARTS * PART as u64, ..RegistryLimits::default() };
-    let bench = Bench::with(limits).await;
+    let bench = BufferingBench::with(limits).await;
     let mut stalled = Vec::new();
     for number in 0..STALLED {
         stalled.push(bench.push(3 * number + 1, PART + 1, Ending::Stalled));
@@ -299,7 +300,7 @@ async fn fixed_uploads_that_have_sent_a_part_hold_no_other_for_a_byte() {
 /// One that stands still keeps what it took and no more, and gives it back when it is cut off.
 #[tokio::test]
 async fn uploads_that_stall_or_break_off_give_back_what_they_took() {
-    let bench = Bench::new().await;
+    let bench = BufferingBench::new().await;
     let stalled: Vec<_> = (0..2).map(|n| bench.push(n, PART * 2, Ending::Stalled)).collect();
     settle().await;
     assert_eq!(bench.free(), BUDGET_BYTES - 2 * PART as u64, "a part for each");
@@ -314,7 +315,7 @@ async fn uploads_that_stall_or_break_off_give_back_what_they_took() {
 /// its place too.
 #[tokio::test]
 async fn fixed_short_chunks_after_long_tails_fit_the_budget() {
-    let bench = Bench::new().await;
+    let bench = BufferingBench::new().await;
     let content = bytes(PART);
     let mut ids = Vec::new();
     for number in 0..UPLOADS {
@@ -354,7 +355,7 @@ async fn fixed_upload_with_parts_above_the_budget_does_not_stop_the_others() {
     /// No whole number of MiB, to which the parts of long uploads are rounded.
     const ODD_BYTES: u64 = 3 * MIB + MIB / 2;
     let limits = RegistryLimits { upload_buffer_bytes: ODD_BYTES, ..RegistryLimits::default() };
-    let bench = Bench::with(limits).await;
+    let bench = BufferingBench::with(limits).await;
     let long = UploadChunk { length: Some(ODD_BYTES * 9_000), ..UploadChunk::of("some of it") };
     let repository = bench.repository(0);
     let id = repository.upload_start(None);
@@ -362,7 +363,7 @@ async fn fixed_upload_with_parts_above_the_budget_does_not_stop_the_others() {
     let refused = refused.expect("it waits for what will never be").unwrap_err();
     assert!(matches!(refused, Error::SizeMismatch { .. }), "{refused}");
 
-    // The session has parts of that size, and goes on where there is less room.
+    // The session has parts of that size, and continues where there is less room.
     let less = RegistryLimits { upload_buffer_bytes: MIB, ..RegistryLimits::default() };
     let options = RegistryOptions { limits: less, ..RegistryOptions::default() };
     let clock = Arc::new(ManualClock::default());

@@ -51,7 +51,7 @@ async fn every_reason_is_named() {
 }
 
 #[tokio::test]
-async fn what_nothing_keeps_goes_when_it_says() {
+async fn unreferenced_content_is_deleted_when_explained() {
     let bench = Bench::new().await;
     bench.push("a", &bytes(5)).await;
     let pushed = seconds(&bench);
@@ -72,7 +72,7 @@ async fn what_nothing_keeps_goes_when_it_says() {
 }
 
 #[tokio::test]
-async fn untagged_manifest_is_kept_by_the_settings_or_goes() {
+async fn untagged_manifest_is_kept_or_deleted_by_the_settings() {
     let bench = Bench::new().await;
     bench.push("a", &bytes(5)).await;
     let manifest = image(&bytes(5));

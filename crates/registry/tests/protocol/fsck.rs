@@ -1,5 +1,5 @@
-//! Checking: one test for each thing that can be found, with what a repair makes of it. What goes
-//! on beside a check is in `fsck_concurrent.rs`.
+//! Checking: one test for each thing that can be found, with what a repair makes of it. What
+//! continues beside a check is in `fsck_concurrent.rs`.
 
 use std::sync::Mutex;
 
@@ -17,9 +17,9 @@ use crate::gc::{image, index, referrer};
 
 /// Keeps what a check found.
 #[derive(Debug, Default)]
-pub(crate) struct Findings(Mutex<Vec<FsckFinding>>, Mutex<Vec<(String, Vec<String>)>>);
+pub(crate) struct FindingList(Mutex<Vec<FsckFinding>>, Mutex<Vec<(String, Vec<String>)>>);
 
-impl Findings {
+impl FindingList {
     /// The keys of what a repair was announced for before the finding was told, with the images.
     pub(crate) fn announced(&self) -> Vec<(String, Vec<String>)> {
         std::mem::take(&mut self.1.lock().unwrap())
@@ -30,7 +30,7 @@ impl Findings {
     }
 }
 
-impl FsckObserver for Findings {
+impl FsckObserver for FindingList {
     fn phase(&self, _: FsckPhase) {}
 
     fn progress(&self, _: u64, _: u64) {}
@@ -60,7 +60,7 @@ pub(crate) fn repairing() -> FsckOptions {
 }
 
 pub(crate) async fn check(bench: &Bench, options: &FsckOptions) -> (FsckReport, Vec<FsckFinding>) {
-    let found = Findings::default();
+    let found = FindingList::default();
     let done = bench.registry.fsck(options, &found).await.unwrap();
     (done, found.take())
 }
@@ -174,7 +174,7 @@ pub(crate) async fn quarantined(bench: &Bench) -> Vec<String> {
     keys.iter().map(|key| key.as_str().splitn(3, '/').nth(2).unwrap().to_owned()).collect()
 }
 
-/// A manifest names a blob that is absent since a repair: that is all that is left.
+/// A manifest references a blob that is absent since a repair: that is all that is left.
 async fn expect_one_blob_missing(bench: &Bench, of: &str) {
     let (done, found) = check(bench, &cheap()).await;
     let found: Vec<_> =
@@ -219,7 +219,7 @@ async fn nothing_is_found_where_nothing_is_wrong() {
 }
 
 #[tokio::test]
-async fn what_was_just_pushed_and_what_goes_on_is_no_finding() {
+async fn fresh_pushes_and_uploads_in_progress_are_no_finding() {
     let bench = Bench::new().await;
     bench.push("a", &bytes(CONFIG)).await;
     bench.put_manifest("a", "v1", &manifest()).await.unwrap();
@@ -251,7 +251,7 @@ async fn format_marker_that_is_missing_or_damaged() {
 }
 
 #[tokio::test]
-async fn keys_that_nobody_knows_are_told_and_never_touched() {
+async fn unknown_keys_are_reported_and_never_touched() {
     let bench = healthy().await;
     let keys = [
         "blobs/sha256/00/x",
@@ -306,7 +306,7 @@ async fn a_check_of_a_store_that_fails_fails() {
         let bench = healthy().await;
         let fails = Fault::fail(ErrorKind::Unavailable).on(move |call| call.operation == operation);
         bench.faults.inject(fails.from_then_on());
-        let found = Findings::default();
+        let found = FindingList::default();
         let marker_too = Fault::fail(ErrorKind::Unavailable).on(|call| call.key == "jreg.json");
         bench.faults.inject(marker_too.from_then_on());
         bench.registry.fsck(&deep(), &found).await.unwrap_err();
@@ -339,7 +339,7 @@ async fn a_record_of_a_later_version_is_left_alone() {
 }
 
 #[tokio::test]
-async fn link_that_cannot_be_read_is_put_aside_and_the_blob_can_be_pushed_again() {
+async fn unreadable_link_is_quarantined_and_the_blob_can_be_pushed_again() {
     for rubbish in ["", "rubbish", "{\"nonce\":\"n\",\"v\":1,\"state\":\"live\"}"] {
         let bench = healthy().await;
         let content = digest(&bytes(CONFIG));
@@ -421,7 +421,7 @@ async fn bytes_of_another_digest_are_found_by_a_deep_check_only() {
 }
 
 #[tokio::test]
-async fn what_this_process_remembers_of_a_blob_goes_with_a_repair() {
+async fn a_repair_clears_the_cached_damage_of_a_blob() {
     let bench = healthy().await;
     let blob = digest(&bytes(CONFIG));
     bench.pull("a", &blob).await.unwrap();
@@ -433,10 +433,10 @@ async fn what_this_process_remembers_of_a_blob_goes_with_a_repair() {
 }
 
 /// What is made of an object's bytes.
-type Damage = fn(Bytes) -> Bytes;
+type FsckDamage = fn(Bytes) -> Bytes;
 
 #[tokio::test]
-async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
+async fn manifest_that_is_no_record_or_of_another_digest_is_quarantined() {
     let whole = |bench: Bytes| bench;
     let cut = |bytes: Bytes| bytes.slice(..bytes.len() - 3);
     let other = |bytes: Bytes| {
@@ -445,7 +445,7 @@ async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
         bytes.into()
     };
     let rubbish = |_| Bytes::from_static(b"rubbish");
-    let damages: [(Damage, _); 4] = [
+    let damages: [(FsckDamage, _); 4] = [
         (whole, None),
         (cut, Some(FindingKind::ManifestUnreadable)),
         (other, Some(FindingKind::ManifestDigest)),
@@ -473,7 +473,7 @@ async fn manifest_that_is_no_record_or_of_another_digest_is_put_aside() {
 }
 
 #[tokio::test]
-async fn a_tag_of_a_manifest_that_was_put_aside_is_told_and_stays() {
+async fn a_tag_of_a_quarantined_manifest_is_reported_and_stays() {
     let bench = healthy().await;
     let at = manifest_key(&manifest());
     put(&bench, &at, "rubbish").await;
@@ -599,7 +599,7 @@ async fn layers_that_live_elsewhere_and_blobs_in_an_index_are_no_findings() {
 }
 
 #[tokio::test]
-async fn tag_that_cannot_be_read_is_put_aside() {
+async fn unreadable_tag_is_quarantined() {
     let bench = healthy().await;
     let at = tag_key("v1");
     put(&bench, &at, "rubbish").await;
@@ -750,7 +750,7 @@ async fn what_a_push_may_still_write_is_not_missed() {
 }
 
 #[tokio::test]
-async fn session_that_cannot_be_read_is_put_aside() {
+async fn unreadable_session_is_quarantined() {
     let bench = healthy().await;
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
@@ -857,7 +857,7 @@ async fn repairs_on_a_store_that_cannot_remove_a_version() {
     for at in [&session, &link, &tag, &manifest] {
         put(&bench, at, "rubbish").await;
     }
-    let found = Findings::default();
+    let found = FindingList::default();
     registry.fsck(&repairing(), &found).await.unwrap();
     let found = found.take();
     let repair =

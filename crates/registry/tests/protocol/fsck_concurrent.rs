@@ -1,5 +1,6 @@
-//! Checks beside pushes, deletes and collections; and checks that are cut off and go on. Gates play
-//! each interleaving: what the listings make look wrong is right by the time that it is looked at.
+//! Checks beside pushes, deletes and collections; and checks that are cut off and continue. Gates
+//! play each interleaving: what the listings make look wrong is right by the time that it is looked
+//! at.
 
 use std::sync::Arc;
 
@@ -8,11 +9,11 @@ use jreg_registry::{
     FindingKind, FsckFinding, FsckOptions, FsckReport, GcOptions, NoObserver, Registry,
     RegistryOptions, RepairStatus,
 };
-use jreg_storage::testing::{Call, Gate, ManualClock};
+use jreg_storage::testing::{Call, GateStore, ManualClock};
 use jreg_storage::{MemoryStore, PutMode, Store};
 
 use crate::bench::{Bench, HOUR, MINUTE, bytes, digest};
-use crate::fsck::{Findings, cheap, check, deep, healthy, place};
+use crate::fsck::{FindingList, cheap, check, deep, healthy, place};
 use crate::gc::{image, referrer};
 
 /// Checks through a gate of its own, which is closed after the listing of `prefix` was answered (or
@@ -23,11 +24,11 @@ async fn check_while(
     stop: impl Fn(&Call) -> bool + Send + Sync + 'static,
     meanwhile: impl AsyncFnOnce(&Bench),
 ) -> Vec<FsckFinding> {
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
-    let mut held = gate.hold_answer(stop);
-    let found = Findings::default();
+    let mut held = gate.hold_response(stop);
+    let found = FindingList::default();
     let (done, ()) = tokio::join!(registry.fsck(options, &found), async {
         held.reached(1).await;
         meanwhile(bench).await;
@@ -71,7 +72,7 @@ async fn delete_everything(bench: &Bench) {
     }
 }
 
-/// What a collector leaves of a store that nobody has pushed to for long.
+/// What a GC run leaves of a store that nobody has pushed to for long.
 async fn collect_everything(bench: &Bench) {
     delete_everything(bench).await;
     let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
@@ -93,7 +94,7 @@ fn worst(found: &[FsckFinding]) -> Vec<&FsckFinding> {
 const STOPS: [&str; 6] = ["blobs/", "uploads/", "links/", "repositories/", "catalog/", ""];
 
 #[tokio::test]
-async fn a_push_while_a_listing_is_answered_is_no_finding() {
+async fn a_push_during_a_listing_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), listing(stop), push_another).await;
@@ -116,7 +117,7 @@ async fn a_push_between_two_listings_of_a_slow_check_is_no_finding() {
 }
 
 #[tokio::test]
-async fn a_delete_while_a_listing_is_answered_is_no_finding() {
+async fn a_delete_during_a_listing_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), listing(stop), delete_everything).await;
@@ -125,7 +126,7 @@ async fn a_delete_while_a_listing_is_answered_is_no_finding() {
 }
 
 #[tokio::test]
-async fn a_delete_between_a_read_and_the_look_at_what_it_names_is_no_finding() {
+async fn a_delete_between_a_read_and_its_look_up_is_no_finding() {
     for part in ["links/", "/_manifests/", "/_tags/", "/_tagged/", "/_referrers/", "catalog/"] {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), getting(part), delete_everything).await;
@@ -148,7 +149,7 @@ async fn a_collection_at_any_moment_of_a_check_is_no_finding() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_finished_while_a_check_goes_on_is_no_finding() {
+async fn an_upload_that_finishes_during_fsck_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let repository = bench.repository("a");
@@ -179,11 +180,11 @@ async fn a_repair_never_reverts_a_push() {
     let at = place(&bench, &blob).await;
     bench.faults.delete(&at, None).await.unwrap();
     let repairs = FsckOptions { repair: true, ..cheap() };
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "put" && call.key.starts_with("links/"));
-    let found = Findings::default();
+    let found = FindingList::default();
     let (done, ()) = tokio::join!(registry.fsck(&repairs, &found), async {
         held.reached(1).await;
         bench.repository("a").blob_delete(&blob).await.unwrap();
@@ -205,11 +206,11 @@ async fn a_record_that_was_repaired_meanwhile_is_not_quarantined() {
     let right = bench.faults.get(&tag).await.unwrap().bytes;
     bench.faults.put(&tag, "rubbish".into(), PutMode::Overwrite).await.unwrap();
     let repairs = FsckOptions { repair: true, ..cheap() };
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let mut held = gate.hold(|call| call.operation == "delete" && call.key.contains("/_tags/"));
-    let found = Findings::default();
+    let found = FindingList::default();
     let (done, ()) = tokio::join!(registry.fsck(&repairs, &found), async {
         held.reached(1).await;
         bench.faults.put(&tag, right, PutMode::Overwrite).await.unwrap();
@@ -233,7 +234,7 @@ async fn many() -> Bench {
 
 /// Begins a deep check, and cuts it off once it has read so many blobs.
 async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<FsckFinding> {
-    let gate = Arc::new(Gate::new(bench.faults.clone()));
+    let gate = Arc::new(GateStore::new(bench.faults.clone()));
     let registry = Registry::open(gate.clone(), bench.clock.clone(), RegistryOptions::default());
     let registry = registry.await.unwrap();
     let read = std::sync::atomic::AtomicUsize::new(0);
@@ -241,7 +242,7 @@ async fn cut_off_after(bench: &Bench, blobs: usize) -> Vec<FsckFinding> {
         let is_read = call.operation == "read";
         is_read && read.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= blobs
     });
-    let found = Findings::default();
+    let found = FindingList::default();
     let options = deep();
     tokio::select! {
         _ = registry.fsck(&options, &found) => panic!("it was not held"),
@@ -255,7 +256,7 @@ async fn go_on(bench: &Bench, options: &FsckOptions) -> (FsckReport, Vec<FsckFin
 }
 
 #[tokio::test]
-async fn a_deep_check_that_was_cut_off_goes_on_where_it_was() {
+async fn an_interrupted_deep_fsck_resumes() {
     let bench = many().await;
     cut_off_after(&bench, 150).await;
     let (done, _) = go_on(&bench, &deep()).await;
@@ -265,7 +266,7 @@ async fn a_deep_check_that_was_cut_off_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_deep_check_begins_anew_if_it_is_told_to_or_the_note_is_old() {
+async fn a_deep_fsck_restarts_on_request_or_if_its_position_is_old() {
     let bench = many().await;
     cut_off_after(&bench, 150).await;
     let (done, _) = go_on(&bench, &FsckOptions { restart: true, ..deep() }).await;
@@ -284,7 +285,7 @@ async fn a_deep_check_begins_anew_if_it_is_told_to_or_the_note_is_old() {
 
 /// A cheap check in between does not touch the note.
 #[tokio::test]
-async fn what_was_bad_before_the_cut_is_told_again() {
+async fn damage_found_before_an_interruption_is_reported_again() {
     let bench = many().await;
     let first = bench.keys("links/").await.remove(0);
     let hex = first.as_str().split('/').nth(3).unwrap();

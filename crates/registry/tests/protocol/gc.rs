@@ -61,7 +61,7 @@ async fn delete(bench: &Bench, name: &str, reference: &str) {
 }
 
 #[tokio::test]
-async fn what_a_manifest_names_stays_and_the_rest_goes_once_it_is_old() {
+async fn referenced_blobs_stay_and_old_unreferenced_ones_are_deleted() {
     let bench = Bench::new().await;
     let (kept, loose) = (bytes(5), bytes(6));
     bench.push("a", &kept).await;
@@ -86,7 +86,7 @@ async fn what_a_manifest_names_stays_and_the_rest_goes_once_it_is_old() {
 }
 
 #[tokio::test]
-async fn a_blob_stays_where_it_is_named_and_goes_where_it_is_not() {
+async fn a_blob_is_deleted_only_where_it_is_unreferenced() {
     let bench = Bench::new().await;
     let shared = bytes(5);
     bench.push("a", &shared).await;
@@ -167,7 +167,7 @@ async fn manifests_and_links_that_were_read_are_not_read_again() {
 }
 
 #[tokio::test]
-async fn a_run_removes_only_a_share_and_the_next_one_goes_on() {
+async fn a_run_deletes_only_a_share_and_the_next_one_continues() {
     let bench = Bench::new().await;
     for n in 1..=250 {
         bench.push("a", &bytes(n)).await;
@@ -255,7 +255,7 @@ async fn queued_bytes_stay_while_a_link_to_them_is_going() {
 }
 
 #[tokio::test]
-async fn the_bytes_of_an_upload_that_goes_on_are_not_swept() {
+async fn the_bytes_of_an_upload_in_progress_are_not_swept() {
     let bench = Bench::new().await;
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
@@ -289,7 +289,7 @@ async fn nothing_is_swept_while_a_link_or_a_session_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn duplicates_are_folded_once_they_are_old() {
+async fn old_duplicates_are_deduplicated() {
     let bench = Bench::new().await;
     let content = bytes(5);
     for name in ["a", "b", "c"] {
@@ -315,7 +315,7 @@ async fn duplicates_are_folded_once_they_are_old() {
 }
 
 #[tokio::test]
-async fn nothing_is_folded_onto_bytes_that_are_not_all_there() {
+async fn no_link_is_deduplicated_to_incomplete_bytes() {
     let bench = Bench::new().await;
     let content = bytes(5);
     for name in ["a", "b"] {
@@ -367,7 +367,7 @@ async fn children_of_a_kept_index_and_referrers_of_what_is_kept_stay() {
     bench.clock.advance(2 * DAY);
     let done = collect_with(&bench, &untagged).await;
     assert_eq!((done.manifests.kept, done.manifests.removed), (3, 1), "the stray one");
-    // Step by step: what a manifest names stays for the run in which that manifest goes.
+    // Step by step: what a manifest references stays for the run in which that manifest goes.
     delete(&bench, "a", "v1").await;
     for left in [2, 0] {
         collect_with(&bench, &untagged).await;
@@ -430,7 +430,7 @@ async fn tag_that_dangles_keeps_its_hint() {
 /// A tag whose manifest is absent goes once two sweeps that are a grace apart have seen it so, however
 /// old it is: a restore or a replication may bring the manifest late.
 #[tokio::test]
-async fn tag_whose_manifest_is_absent_goes_after_the_grace() {
+async fn tag_whose_manifest_is_absent_is_deleted_after_the_grace() {
     let bench = Bench::new().await;
     bench.push("a", &bytes(5)).await;
     let manifest = image(&bytes(5));
@@ -491,7 +491,7 @@ async fn manifests_are_read_again_once_references_are_found_by_other_rules() {
     assert_eq!(collect(&bench).await.manifests_read, 1);
 }
 
-/// GC is what frees space: it goes on without a memo, from the one of the last run.
+/// GC is what frees space: it continues without a memo, from the one of the last run.
 #[tokio::test]
 async fn full_disk_stops_the_memo_and_not_the_run() {
     let bench = Bench::new().await;
@@ -516,7 +516,7 @@ async fn full_disk_stops_the_memo_and_not_the_run() {
 }
 
 #[tokio::test]
-async fn uploads_that_nobody_finishes_go_in_the_same_run() {
+async fn unfinished_uploads_are_reaped_in_the_same_run() {
     let bench = Bench::new().await;
     let repository = bench.repository("a");
     let id = repository.upload_start(None);
@@ -524,13 +524,13 @@ async fn uploads_that_nobody_finishes_go_in_the_same_run() {
     let multipart = bench.multipart().await;
     bench.clock.advance(7 * DAY);
     assert_eq!(collect(&bench).await.uploads.unfinished, 1);
-    assert!(bench.multipart_is_gone(&multipart).await);
+    assert!(bench.multipart_is_absent(&multipart).await);
     assert_eq!(bench.keys("uploads/").await, []);
 }
 
 /// A store that cannot remove a version: what is to go becomes something that stands for nothing.
 #[tokio::test]
-async fn where_no_version_can_be_removed_what_goes_stands_for_nothing() {
+async fn without_conditional_deletes_tombstones_remain() {
     let clock = std::sync::Arc::new(jreg_storage::testing::ManualClock::default());
     let memory = MemoryStore::builder().remote().clock(clock.clone()).build();
     let store = TombstoneStore::new(memory, jreg_registry::may_come_back).that_stay();
@@ -610,7 +610,7 @@ async fn manifest_is_untagged_from_when_a_run_saw_that_or_from_its_last_push() {
 }
 
 #[tokio::test]
-async fn a_duplicate_that_cannot_be_folded_in_time_does_not_end_the_run() {
+async fn a_duplicate_that_misses_its_window_does_not_end_the_run() {
     let bench = Bench::new().await;
     let content = bytes(5);
     for name in ["a", "b"] {
@@ -619,7 +619,8 @@ async fn a_duplicate_that_cannot_be_folded_in_time_does_not_end_the_run() {
     }
     bench.clock.advance(2 * DAY);
     // To make sure of the one that the other is to follow.
-    let mut swap = bench.gate.hold_answer(|c| c.operation == "put" && c.key.starts_with("links/"));
+    let mut swap =
+        bench.gate.hold_response(|c| c.operation == "put" && c.key.starts_with("links/"));
     let late = async {
         swap.reached(1).await;
         bench.clock.advance(6 * MINUTE);

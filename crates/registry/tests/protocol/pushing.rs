@@ -13,12 +13,12 @@ use jreg_registry::{RegistryLimits, UploadChunk};
 use jreg_storage::testing::{Call, Fault, FaultyStore};
 use jreg_storage::{ErrorKind, FsOptions, FsStore, PutMode, Store, SystemClock};
 
-use crate::bench::{Bench, HOUR, MINUTE, PART, StoreKind, bytes, digest, open_body};
+use crate::bench::{Bench, BenchStoreKind, HOUR, MINUTE, PART, bytes, digest, open_body};
 use crate::gc::image;
 
-const BOTH: [StoreKind; 2] = [StoreKind::Local, StoreKind::Remote];
+const BOTH: [BenchStoreKind; 2] = [BenchStoreKind::Local, BenchStoreKind::Remote];
 
-async fn bench(store: StoreKind) -> Bench {
+async fn bench(store: BenchStoreKind) -> Bench {
     let options =
         RegistryOptions { references: ReferencePolicy::Strict, ..RegistryOptions::default() };
     Bench::at(store, options).await
@@ -26,7 +26,7 @@ async fn bench(store: StoreKind) -> Bench {
 
 /// Each way in which a client pushes a blob.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum PushMethod {
     /// POST with the digest.
     Single,
     /// POST, then PUT with all bytes.
@@ -35,15 +35,15 @@ enum Way {
     Streamed,
 }
 
-const WAYS: [Way; 3] = [Way::Single, Way::Put, Way::Streamed];
+const WAYS: [PushMethod; 3] = [PushMethod::Single, PushMethod::Put, PushMethod::Streamed];
 
-async fn push(repository: &Repository, way: Way, content: &Bytes) -> Result<Blob> {
+async fn push(repository: &Repository, way: PushMethod, content: &Bytes) -> Result<Blob> {
     let (of, chunk) = (digest(content), UploadChunk::of(content.clone()));
     let id = repository.upload_start(None);
     match way {
-        Way::Single => repository.blob_push(&of, chunk).await,
-        Way::Put => repository.upload_finish(&id, &of, chunk).await,
-        Way::Streamed => {
+        PushMethod::Single => repository.blob_push(&of, chunk).await,
+        PushMethod::Put => repository.upload_finish(&id, &of, chunk).await,
+        PushMethod::Streamed => {
             repository.upload_append(&id, UploadChunk { length: None, ..chunk }).await?;
             repository.upload_finish(&id, &of, UploadChunk::empty()).await
         }
@@ -125,11 +125,11 @@ async fn push_does_not_fail_when_the_search_for_other_copies_does() {
             || call.operation == "get" && call.key.ends_with("/b")
     };
     for n in 1..=2 {
-        let bench = bench(StoreKind::Local).await;
+        let bench = bench(BenchStoreKind::Local).await;
         let content = bytes(PART * 3 + 1);
         bench.push("b", &content).await;
         bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_search).nth(n));
-        push(&bench.repository("a"), Way::Streamed, &content).await.unwrap();
+        push(&bench.repository("a"), PushMethod::Streamed, &content).await.unwrap();
         assert_eq!(bench.pull("a", &digest(&content)).await.unwrap(), content);
         assert_eq!(bench.keys("blobs/").await.len(), 2, "both kept their bytes");
     }
@@ -172,18 +172,18 @@ async fn mount_of_a_source_that_vanishes_is_no_error() {
 
 /// What happens to bytes.
 #[derive(Clone, Copy, Debug)]
-enum Damage {
+enum LinkDamage {
     Removed,
     Cut,
 }
 
 /// Damages the only bytes that are stored.
-async fn damage(bench: &Bench, damage: Damage) {
+async fn damage(bench: &Bench, damage: LinkDamage) {
     let keys = bench.keys("blobs/").await;
     assert_eq!(keys.len(), 1, "{keys:?}");
     match damage {
-        Damage::Removed => bench.faults.delete(&keys[0], None).await.unwrap(),
-        Damage::Cut => {
+        LinkDamage::Removed => bench.faults.delete(&keys[0], None).await.unwrap(),
+        LinkDamage::Cut => {
             bench.faults.put(&keys[0], "cut".into(), PutMode::Overwrite).await.unwrap();
         }
     }
@@ -192,7 +192,7 @@ async fn damage(bench: &Bench, damage: Damage) {
 #[tokio::test]
 async fn push_heals_a_link_whose_bytes_are_missing() {
     for (store, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
-        for (kind, len) in [(Damage::Removed, 6), (Damage::Cut, PART * 3 + 1)] {
+        for (kind, len) in [(LinkDamage::Removed, 6), (LinkDamage::Cut, PART * 3 + 1)] {
             let bench = bench(store).await;
             let (content, of) = (bytes(len), digest(&bytes(len)));
             let named = format!("{store:?} {way:?} {kind:?}");
@@ -209,12 +209,12 @@ async fn push_heals_a_link_whose_bytes_are_missing() {
 }
 
 #[tokio::test]
-async fn push_takes_no_copy_whose_bytes_are_missing() {
+async fn push_links_no_copy_whose_bytes_are_missing() {
     for (store, way) in BOTH.into_iter().flat_map(|at| WAYS.map(|way| (at, way))) {
         let bench = bench(store).await;
         let content = bytes(PART * 3 + 1);
         bench.push("b", &content).await;
-        damage(&bench, Damage::Cut).await;
+        damage(&bench, LinkDamage::Cut).await;
         push(&bench.repository("a"), way, &content).await.unwrap();
         let pulled = bench.pull("a", &digest(&content)).await.unwrap();
         assert_eq!(pulled, content, "{store:?} {way:?}");
@@ -229,7 +229,7 @@ async fn missing_bytes_are_not_vouched_for() {
         let (content, of) = (bytes(5), digest(&bytes(5)));
         let (repository, manifest) = (bench.repository("a"), image(&content));
         bench.push("a", &content).await;
-        damage(&bench, Damage::Removed).await;
+        damage(&bench, LinkDamage::Removed).await;
         // In a bucket this is how the instance learns of it.
         assert!(bench.pull("a", &of).await.is_err());
         let stat = repository.blob_stat(&of, TouchPolicy::IfOld).await;
@@ -252,10 +252,10 @@ async fn missing_bytes_are_not_vouched_for() {
 /// An instance that knows nothing of it asks the store before it mounts.
 #[tokio::test]
 async fn mount_asks_the_store_for_the_bytes() {
-    let bench = bench(StoreKind::Remote).await;
+    let bench = bench(BenchStoreKind::Remote).await;
     let content = bytes(5);
     bench.push("b", &content).await;
-    damage(&bench, Damage::Cut).await;
+    damage(&bench, LinkDamage::Cut).await;
     let (repository, from) = (bench.another("a").await, "b".parse().unwrap());
     assert_eq!(repository.blob_mount(&digest(&content), &from).await.unwrap(), None);
 }
@@ -263,7 +263,7 @@ async fn mount_asks_the_store_for_the_bytes() {
 /// Bytes that come back, from a backup or a replica, are served and relied on again.
 #[tokio::test]
 async fn restored_bytes_are_relied_on_again() {
-    let bench = bench(StoreKind::Remote).await;
+    let bench = bench(BenchStoreKind::Remote).await;
     let (content, of) = (bytes(5), digest(&bytes(5)));
     bench.push("a", &content).await;
     let key = bench.keys("blobs/").await.remove(0);
@@ -281,7 +281,7 @@ async fn restored_bytes_are_relied_on_again() {
 /// What a deep fsck found wrong is healed by the next push, though the size is right.
 #[tokio::test]
 async fn push_heals_what_fsck_found_wrong() {
-    let bench = bench(StoreKind::Remote).await;
+    let bench = bench(BenchStoreKind::Remote).await;
     let (content, of) = (bytes(5), digest(&bytes(5)));
     bench.push("a", &content).await;
     let key = bench.keys("blobs/").await.remove(0);
@@ -311,14 +311,14 @@ async fn filled(bench: &Bench, content: &Bytes) -> UploadId {
 async fn completion_may_take_longer_than_a_window() {
     let content = bytes(PART * 3);
     for is_replay in [false, true] {
-        let bench = bench(StoreKind::Remote).await;
+        let bench = bench(BenchStoreKind::Remote).await;
         let id = filled(&bench, &content).await;
         if is_replay {
             bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_complete));
             let (repository, of) = (bench.repository("a"), digest(&content));
             repository.upload_finish(&id, &of, UploadChunk::empty()).await.unwrap_err();
         }
-        let mut completed = bench.gate.hold_answer(is_complete);
+        let mut completed = bench.gate.hold_response(is_complete);
         let (repository, of) = (bench.repository("a"), digest(&content));
         let closing =
             tokio::spawn(
@@ -335,10 +335,10 @@ async fn completion_may_take_longer_than_a_window() {
 /// The session protects its bytes for an hour and a half: a link written later might name nothing.
 #[tokio::test]
 async fn completion_that_takes_longer_than_an_hour_links_nothing() {
-    let bench = bench(StoreKind::Remote).await;
+    let bench = bench(BenchStoreKind::Remote).await;
     let content = bytes(PART * 3);
     let id = filled(&bench, &content).await;
-    let mut completed = bench.gate.hold_answer(is_complete);
+    let mut completed = bench.gate.hold_response(is_complete);
     let (repository, of) = (bench.repository("a"), digest(&content));
     let closing =
         tokio::spawn(async move { repository.upload_finish(&id, &of, UploadChunk::empty()).await });
@@ -397,7 +397,8 @@ async fn push_to_a_full_disk_frees_its_bytes_at_once() {
 async fn push_whose_link_has_no_room_frees_its_bytes_at_once() {
     let content = bytes(PART / 2);
     let of = digest(&content);
-    for (store, way) in BOTH.into_iter().flat_map(|at| [Way::Single, Way::Put].map(|way| (at, way)))
+    for (store, way) in
+        BOTH.into_iter().flat_map(|at| [PushMethod::Single, PushMethod::Put].map(|way| (at, way)))
     {
         // The first write of the link finds one that was deleted, and the second replaces that.
         for nth in [1, 2] {
@@ -417,7 +418,7 @@ async fn push_whose_link_has_no_room_frees_its_bytes_at_once() {
 }
 
 #[tokio::test]
-async fn upload_on_a_full_disk_goes_on_from_its_record() {
+async fn upload_on_a_full_disk_resumes_from_its_record() {
     let folder = tempfile::tempdir().unwrap();
     let content = bytes(10 * 64 * 1024);
     let (store, registry) = full_at(folder.path(), 6).await;
@@ -446,7 +447,7 @@ async fn upload_on_a_full_disk_goes_on_from_its_record() {
 
 /// One location of three is wrong: neither the pushes before nor deduplication may spread it.
 async fn three_copies(content: &Bytes, wrong: usize) -> (Bench, jreg_storage::Key) {
-    let bench = bench(StoreKind::Remote).await;
+    let bench = bench(BenchStoreKind::Remote).await;
     for name in ["a", "b", "c"] {
         bench.push(name, content).await;
         bench.put_manifest(name, "v1", &image(content)).await.unwrap();
@@ -499,13 +500,13 @@ async fn deduplication_without_a_right_copy_only_reports() {
 /// Another instance heals a blob while this one still trusts where its bytes were.
 #[tokio::test]
 async fn link_in_memory_to_damaged_bytes_is_read_again() {
-    for kind in [Damage::Removed, Damage::Cut] {
-        let bench = bench(StoreKind::Remote).await;
+    for kind in [LinkDamage::Removed, LinkDamage::Cut] {
+        let bench = bench(BenchStoreKind::Remote).await;
         let (content, of) = (bytes(6), digest(&bytes(6)));
         bench.push("a", &content).await;
         bench.pull("a", &of).await.unwrap();
         damage(&bench, kind).await;
-        push(&bench.another("a").await, Way::Single, &content).await.unwrap();
+        push(&bench.another("a").await, PushMethod::Single, &content).await.unwrap();
         assert_eq!(bench.pull("a", &of).await.unwrap(), content, "{kind:?}");
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jreg_registry::{Error, ReaperReport, Registry, RegistryOptions, UploadChunk, UploadId};
-use jreg_storage::testing::{Fault, Gate};
+use jreg_storage::testing::{Fault, GateStore};
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
 
 use crate::bench::{Bench, MINUTE, PART, bytes, digest};
 
-/// Past the age limit and the time a write may be on its way.
+/// Past the age limit and the time a write may be in flight.
 fn past_use() -> std::time::Duration {
     RegistryOptions::default().limits.upload_age_max + 21 * MINUTE
 }
@@ -38,7 +38,7 @@ async fn unfinished_uploads_go_with_their_bytes_once_they_are_past_use() {
     let reaped = bench.registry.reap_uploads().await.unwrap();
     assert_eq!(reaped, ReaperReport { unfinished: 2, ended: 0, failed: 0 });
     assert_eq!(bench.keys("").await, bench.keys("jreg.json").await);
-    assert!(bench.multipart_is_gone(&upload).await);
+    assert!(bench.multipart_is_absent(&upload).await);
 }
 
 #[tokio::test]
@@ -63,17 +63,17 @@ async fn cancelled_upload_whose_bytes_could_not_be_removed_is_cleaned_up_later()
     let abort = |call: &jreg_storage::testing::Call| call.operation == "abort_multipart";
     bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(abort));
     bench.repository("a").upload_cancel(&id).await.unwrap_err();
-    assert!(!bench.multipart_is_gone(&upload).await);
+    assert!(!bench.multipart_is_absent(&upload).await);
 
     bench.clock.advance(past_use());
     let reaped = bench.registry.reap_uploads().await.unwrap();
     assert_eq!(reaped, ReaperReport { unfinished: 0, ended: 1, failed: 0 });
-    assert!(bench.multipart_is_gone(&upload).await);
+    assert!(bench.multipart_is_absent(&upload).await);
     assert_eq!(bench.keys("uploads/").await, []);
 }
 
 #[tokio::test]
-async fn session_is_given_up_before_its_bytes_go_and_its_record_goes_last() {
+async fn session_is_cancelled_before_its_bytes_are_deleted_and_its_record_last() {
     let bench = Bench::new().await;
     let id = begun(&bench, PART * 3).await;
     bench.clock.advance(past_use());
@@ -127,7 +127,7 @@ async fn young_uploads_cost_one_page() {
     assert_eq!(calls, ["list"]);
 }
 
-/// Its link may still be on its way, and sweeps must see until then that it names bytes.
+/// Its link may still be in flight, and sweeps must see until then that it references bytes.
 #[tokio::test]
 async fn upload_that_was_finished_at_the_last_moment_keeps_its_record_for_a_while() {
     let bench = Bench::new().await;
@@ -178,7 +178,7 @@ async fn sessions_of_finished_uploads_go_early_and_unfinished_ones_are_read_once
     }
     let calls: Vec<_> = bench.calls.take().into_iter().map(|call| call.operation).collect();
     assert_eq!(calls, ["list"; 3], "what is not finished was read before");
-    // The upload goes on, and what became of it is seen.
+    // The upload continues, and what became of it is seen.
     repository.upload_append(&open, UploadChunk::of(bytes(1))).await.unwrap();
     let content = Bytes::from([bytes(1), bytes(1)].concat());
     repository.upload_finish(&open, &digest(&content), UploadChunk::empty()).await.unwrap();
@@ -191,7 +191,7 @@ async fn sessions_of_finished_uploads_go_early_and_unfinished_ones_are_read_once
 
 /// The client that retries so late begins anew, and its bytes are kept.
 #[tokio::test]
-async fn an_upload_that_begins_anew_after_its_session_went_is_whole() {
+async fn an_upload_restarted_after_its_session_was_reaped_is_complete() {
     let bench = Bench::new().await;
     let (content, repository) = (bytes(PART * 2), bench.repository("a"));
     let id = repository.upload_start(None);
@@ -220,11 +220,11 @@ async fn a_slow_reaper_does_not_remove_an_upload_that_began_anew() {
         repository.upload_append(&id, UploadChunk::of(content.clone())).await.unwrap();
         repository.upload_finish(&id, &digest(&content), UploadChunk::empty()).await.unwrap();
         bench.clock.advance(CLOSED_USE + MINUTE);
-        let gate = Arc::new(Gate::new(bench.faults.clone()));
+        let gate = Arc::new(GateStore::new(bench.faults.clone()));
         let clock = bench.clock.clone();
         let slow = Registry::open(gate.clone(), clock, RegistryOptions::default()).await.unwrap();
         let mut held = match is_read {
-            true => gate.hold_answer(|call| call.operation == "get"),
+            true => gate.hold_response(|call| call.operation == "get"),
             false => gate.hold(move |call| !call.is_read()),
         };
         let reaping = tokio::spawn(async move { slow.reap_uploads().await });
@@ -242,7 +242,7 @@ async fn a_slow_reaper_does_not_remove_an_upload_that_began_anew() {
 
 /// A closing PUT that comes again after the session went is answered by the blob, and writes nothing.
 #[tokio::test]
-async fn a_closing_put_again_after_the_session_went_is_answered_by_the_blob() {
+async fn a_repeated_closing_put_after_the_session_was_reaped_finds_the_blob() {
     for length in [None, Some(0)] {
         let bench = Bench::new().await;
         let (content, repository) = (bytes(PART * 2), bench.repository("a"));

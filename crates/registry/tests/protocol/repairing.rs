@@ -5,18 +5,18 @@ use jreg_storage::{Key, Store};
 
 use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers};
 use crate::fsck::{
-    Findings, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
+    FindingList, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
     repairing, tag_key,
 };
 
-/// Before anything is put aside it is told, with the images that a person would miss.
+/// Before anything is quarantined it is told, with the images that a person would miss.
 #[tokio::test]
 async fn a_repair_names_the_images_before_it_removes() {
     let bench = healthy().await;
     let at = place(&bench, &digest(&bytes(LOOSE))).await;
     put(&bench, &at, "wrong!").await;
     put(&bench, &tag_key("v1"), "rubbish").await;
-    let found = Findings::default();
+    let found = FindingList::default();
     bench.registry.fsck(&deep(), &found).await.unwrap();
     assert_eq!(found.announced(), [], "nothing is repaired");
     found.take();
@@ -38,14 +38,14 @@ async fn a_repair_names_images_beyond_the_limits_of_a_push() {
     bench.store_manifest("a", "old", &image_with_many_layers(&blob)).await;
     let at = place(&bench, &blob).await;
     put(&bench, &at, "wrong!").await;
-    let found = Findings::default();
+    let found = FindingList::default();
     let repair = FsckOptions { deep: true, ..repairing() };
     bench.registry.fsck(&repair, &found).await.unwrap();
     let images = vec!["a:all".to_owned(), "a:old".to_owned()];
     assert!(found.announced().contains(&(at.to_string(), images)));
 }
 
-/// Corrupt bytes do not become absent ones: the link that named them is put aside, and keeps them
+/// Corrupt bytes do not become absent ones: the link that named them is quarantined, and keeps them
 /// until a person has removed it.
 #[tokio::test]
 async fn bytes_that_a_repair_has_let_go_stay_while_their_link_is_in_quarantine() {
@@ -79,8 +79,8 @@ async fn bytes_that_a_repair_has_let_go_stay_while_their_link_is_in_quarantine()
     }
 }
 
-/// A link that is put aside and cannot be read may name any bytes of its digest, and bytes of which the
-/// key says no digest: they stay until a person has removed it.
+/// A link that is quarantined and cannot be read may name any bytes of its digest, and bytes of
+/// which the key says no digest: they stay until a person has removed it.
 #[tokio::test]
 async fn bytes_stay_while_a_link_of_their_digest_that_cannot_be_read_is_in_quarantine() {
     for is_chunked in [false, true] {
@@ -112,8 +112,9 @@ async fn bytes_stay_while_a_link_of_their_digest_that_cannot_be_read_is_in_quara
     }
 }
 
-/// One flipped bit, and a link still reads as one, but names bytes that are not there. Those that it
-/// named seemed to be named by nothing: two sweeps later they were gone, also after a repair.
+/// One flipped bit, and a link still reads as one, but references bytes that are not there. Those
+/// that it named seemed to be named by nothing: two sweeps later they were gone, also after a
+/// repair.
 #[tokio::test]
 async fn bytes_stay_while_a_link_to_bytes_of_their_digest_names_none_that_are_there() {
     for (is_chunked, repairs) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -133,10 +133,10 @@ async fn remembered_upload_is_still_of_one_repository_and_of_limited_age() {
     assert!(matches!(late, Err(Error::UploadUnknown { .. })), "{late:?}");
 }
 
-/// A PATCH whose answer the client did not wait for may be recorded after the client looked, found
-/// nothing, and sent all of it with the closing PUT.
+/// A PATCH whose response the client did not wait for may be recorded after the client looked,
+/// found nothing, and sent all of it with the closing PUT.
 #[tokio::test]
-async fn fixed_whole_blob_that_closes_an_upload_is_told_where_it_stands() {
+async fn fixed_whole_blob_that_closes_an_upload_gets_its_offset() {
     let bench = Bench::new().await;
     let content = bytes(PART);
     let id = filled(&bench, &content.slice(..3)).await;
@@ -169,12 +169,12 @@ async fn session_is_closed_before_its_parts_become_the_object() {
 }
 
 #[tokio::test]
-async fn whoever_finds_a_session_closed_makes_it_true() {
+async fn any_request_finishes_a_closed_session() {
     for fault in [
         Fault::fail(ErrorKind::Unavailable).on(is_complete),
-        Fault::lose_answer(ErrorKind::Unavailable).on(is_complete),
+        Fault::lose_response(ErrorKind::Unavailable).on(is_complete),
         Fault::fail(ErrorKind::Unavailable).on(is_link_write),
-        Fault::lose_answer(ErrorKind::Unavailable).on(is_link_write),
+        Fault::lose_response(ErrorKind::Unavailable).on(is_link_write),
     ] {
         let bench = Bench::new().await;
         let (content, named) = (bytes(PART * 3), format!("{fault:?}"));
@@ -274,7 +274,7 @@ async fn cancelling_waits_for_nothing_and_the_writer_that_ran_fails() {
     let id = filled(&bench, &bytes(PART * 2)).await;
     let (mut sender, chunk) = open_body();
     let (repository, running_id) = (bench.repository("a"), id.clone());
-    let mut claimed = bench.gate.hold_answer(|call| call.operation == "resume_multipart");
+    let mut claimed = bench.gate.hold_response(|call| call.operation == "resume_multipart");
     let running = tokio::spawn(async move { repository.upload_append(&running_id, chunk).await });
     sender.send(Ok(bytes(PART * 2))).await.unwrap();
     claimed.reached(1).await;
@@ -301,7 +301,7 @@ async fn own_bytes_go_once_another_link_is_found() {
 async fn own_bytes_stay_while_a_link_to_them_may_have_been_written() {
     let bench = Bench::new().await;
     let content = bytes(PART / 2);
-    let lost = Fault::lose_answer(ErrorKind::Unavailable).on(is_link_write);
+    let lost = Fault::lose_response(ErrorKind::Unavailable).on(is_link_write);
     bench.faults.inject(lost);
     let repository = bench.repository("a");
     let pushed = repository.blob_push(&digest(&content), UploadChunk::of(content.clone())).await;
@@ -310,7 +310,7 @@ async fn own_bytes_stay_while_a_link_to_them_may_have_been_written() {
 }
 
 #[tokio::test]
-async fn bytes_that_a_session_named_stay_for_those_who_hold_them_since() {
+async fn bytes_of_a_session_stay_for_later_links() {
     let bench = Bench::new().await;
     let (content, name) = (bytes(PART * 3), digest(&bytes(PART * 3)));
     let id = filled(&bench, &content).await;
@@ -337,7 +337,7 @@ async fn replay_never_takes_back_what_it_once_linked() {
     repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
     bench.repository("c").blob_mount(&name, &"a".parse().unwrap()).await.unwrap().unwrap();
     repository.blob_delete(&name).await.unwrap();
-    // Pushed in one part, it is not looked for elsewhere: these are bytes of their own.
+    // Pushed in one part, it is not searched for elsewhere: these are bytes of their own.
     let own = repository.upload_start(None);
     repository.upload_append(&own, UploadChunk::of(content.clone())).await.unwrap();
     repository.upload_finish(&own, &name, UploadChunk::empty()).await.unwrap();
@@ -384,9 +384,9 @@ async fn closing_twice_at_once_succeeds_twice() {
 }
 
 #[tokio::test]
-async fn closing_with_another_algorithm_goes_on_after_a_lost_answer() {
+async fn closing_with_another_algorithm_continues_after_a_lost_response() {
     for fault in [
-        Fault::lose_answer(ErrorKind::Unavailable).on(is_complete),
+        Fault::lose_response(ErrorKind::Unavailable).on(is_complete),
         Fault::fail(ErrorKind::Unavailable).on(|call| call.operation == "read"),
     ] {
         let bench = Bench::new().await;
@@ -418,7 +418,7 @@ async fn push_that_breaks_off_leaves_nothing_behind() {
     let broken = pushing.await.unwrap();
     assert!(matches!(broken, Err(Error::Body(_))), "{broken:?}");
     assert_eq!(bench.keys("blobs/").await, []);
-    assert!(bench.multipart_is_gone(&upload).await);
+    assert!(bench.multipart_is_absent(&upload).await);
 }
 
 #[tokio::test]
@@ -438,7 +438,7 @@ async fn closing_put_that_breaks_off_leaves_an_upload_without_bytes() {
     sender.send(Err(jreg_registry::BodyError::Broken)).await.unwrap();
     let broken = finishing.await.unwrap();
     assert!(matches!(broken, Err(Error::Body(_))), "{broken:?}");
-    assert!(bench.multipart_is_gone(&upload).await);
+    assert!(bench.multipart_is_absent(&upload).await);
     let repository = bench.repository("a");
     assert_eq!(repository.upload_status(&id).await.unwrap().offset, 0);
     repository
@@ -503,9 +503,9 @@ async fn record_that_cannot_be_read_is_damage_not_absence() {
 }
 
 /// A client that waits to be asked for its bytes (`Expect: 100-continue`) is asked at once, before
-/// anything is looked for: how long that takes must not say whether somebody holds the blob.
+/// anything is searched for: how long that takes must not say whether somebody holds the blob.
 #[tokio::test]
-async fn fixed_bytes_are_asked_for_before_the_digest_is_looked_for() {
+async fn fixed_bytes_are_requested_before_the_digest_is_looked_up() {
     for is_held in [true, false] {
         let bench = Bench::new().await;
         let content = bytes(PART * 4);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use jreg_oci::{Digest, MediaType, Reference, Tag};
 use jreg_registry::{
-    DeleteProtection, Error, ManifestPush, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Repository,
-    Result, TouchPolicy,
+    DeleteProtection, Error, MANIFEST_READS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
+    PROTECTING_TAGS_MAX, PageRequest, Repository, Result, TouchPolicy,
 };
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
@@ -56,6 +56,70 @@ async fn fixed_writers_of_other_tags_do_not_wait() {
     assert_eq!(pushed.digest, digest(IMAGE.as_bytes()));
 }
 
+/// A hundred requests for large manifests read them all at the same time, and kept them until they had
+/// been hashed one after the other: 3 GiB.
+#[tokio::test(start_paused = true)]
+async fn fixed_manifests_are_read_a_few_at_a_time() {
+    const MANIFESTS: usize = 100;
+    let bench = Bench::new().await;
+    let manifest = |number| IMAGE.replace('}', &format!(r#","annotations":{{"n":"{number}"}}}}"#));
+    for number in 0..MANIFESTS {
+        bench.put_manifest("a", &format!("v{number}"), &manifest(number)).await.unwrap();
+    }
+    let other = bench.another("a").await;
+    let mut held =
+        bench.gate.hold(|call| call.operation == "get" && call.key.contains("/_manifests/"));
+    let reads: Vec<_> = (0..MANIFESTS)
+        .map(|number| {
+            let (other, reference) =
+                (other.clone(), Reference::Digest(digest(manifest(number).as_bytes())));
+            tokio::spawn(async move { other.manifest_get(&reference, TouchPolicy::Never).await })
+        })
+        .collect();
+    held.reached(MANIFEST_READS_MAX).await;
+    let more = held.reached(MANIFEST_READS_MAX + 1);
+    assert!(tokio::time::timeout(WAIT_MAX, more).await.is_err());
+    held.release();
+    for read in try_join_all(reads).await.unwrap() {
+        read.unwrap();
+    }
+}
+
+/// The same for pages of referrers with large annotations.
+#[tokio::test(start_paused = true)]
+async fn fixed_pages_of_referrers_are_read_a_few_at_a_time() {
+    const SUBJECTS: usize = 100;
+    let bench = Bench::new().await;
+    let subject = |number: usize| digest(number.to_string().as_bytes());
+    for number in 0..SUBJECTS {
+        let subject = format!(
+            r#","subject":{{"mediaType":"application/x","digest":"{}","size":1}}}}"#,
+            subject(number)
+        );
+        bench
+            .put_manifest("a", &format!("v{number}"), &IMAGE.replace('}', &subject))
+            .await
+            .unwrap();
+    }
+    let other = bench.another("a").await;
+    let mut held =
+        bench.gate.hold(|call| call.operation == "get" && call.key.contains("/_referrers/"));
+    let page = PageRequest { limit: 10, last: None };
+    let reads: Vec<_> = (0..SUBJECTS)
+        .map(|number| {
+            let (other, subject, page) = (other.clone(), subject(number), page.clone());
+            tokio::spawn(async move { other.referrers(&subject, None, &page).await })
+        })
+        .collect();
+    held.reached(MANIFEST_READS_MAX).await;
+    let more = held.reached(MANIFEST_READS_MAX + 1);
+    assert!(tokio::time::timeout(WAIT_MAX, more).await.is_err());
+    held.release();
+    for read in try_join_all(reads).await.unwrap() {
+        assert_eq!(read.unwrap().items.len(), 1);
+    }
+}
+
 /// A tag that is set while its manifest is deleted is asked for as well: the check before the
 /// delete cannot have seen it. A tag that only a hint is left of protects nothing.
 #[tokio::test]
@@ -94,7 +158,7 @@ async fn a_delete_that_fails_says_which_tags_it_removed() {
         let fails = move |call: &Call| call.operation == "delete" && call.key.contains(failing);
         bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(fails));
         let slow = |call: &Call| call.operation == "delete" && call.key.contains("/_tags/dev");
-        let mut slow = bench.gate.hold_answer(slow);
+        let mut slow = bench.gate.hold_response(slow);
         let (mut removed, may_remove) = (Vec::new(), |_: &Tag| true);
         let deleting = repository.manifest_delete_if(&by_digest, None, &may_remove, &mut removed);
         let release = async {
@@ -159,7 +223,7 @@ async fn c13_manifests_that_may_protect_take_bounded_memory() {
     let repository = bench.another("a").await;
     bench.calls.take();
     let is_read = |call: &Call| call.operation == "get" && call.key.contains("_manifests/");
-    let held = bench.gate.hold_answer(is_read);
+    let held = bench.gate.hold_response(is_read);
     let deletes = (0..4).map(|_| {
         let repository = repository.clone();
         tokio::spawn(async move { protection_of(&repository, &digest(b"x"), |_| false).await })

@@ -52,7 +52,7 @@ async fn manifest_that_is_pushed_again_is_a_new_version() {
     assert_ne!(etag(&bench, "repositories/a/_manifests/").await, before);
 }
 
-/// A delete that was given up may still have a request on its way. It must not take the entry of a
+/// A delete that was abandoned may still have a request in flight. It must not take the entry of a
 /// referrer that was pushed again, and acknowledged, meanwhile.
 #[tokio::test]
 async fn referrer_that_is_pushed_again_has_a_new_entry() {
@@ -108,7 +108,7 @@ async fn catalog_entry_is_kept_young_by_pushes() {
 async fn manifest_is_not_written_after_its_window() {
     let bench = Bench::new().await;
     let image = image(&bench).await;
-    let mut read = bench.gate.hold_answer(|call| call.key.starts_with("catalog/"));
+    let mut read = bench.gate.hold_response(|call| call.key.starts_with("catalog/"));
     let (registry, clock) = (bench.registry.clone(), bench.clock.clone());
     let push = bench.put_manifest("a", "v1", &image);
     let late = async {
@@ -201,8 +201,8 @@ async fn reading_a_tag_whose_manifest_is_absent_changes_nothing() {
     reader.manifest_get(&reference, TouchPolicy::Never).await.unwrap();
 }
 
-/// What an index names is looked at, and read only to be written again, a few at a time: six indexes
-/// of manifests as large as may be once took gigabytes.
+/// What an index references is looked at, and read only to be written again, a few at a time: six
+/// indexes of manifests as large as may be once took gigabytes.
 #[tokio::test]
 async fn children_of_an_index_are_read_only_to_be_touched() {
     const CHILDREN: usize = 20;

@@ -28,13 +28,13 @@ use crate::{
 
 /// A store for one test, with what must live as long as it (a temporary folder, a server).
 #[derive(Debug)]
-pub struct Fixture {
+pub struct ContractStore {
     /// The store; empty.
     pub store: Arc<dyn Store>,
     keep: Box<dyn Any + Send>,
 }
 
-impl Fixture {
+impl ContractStore {
     /// A store that needs `keep` as long as it is used.
     pub fn new(store: Arc<dyn Store>, keep: impl Any + Send) -> Self {
         Self { store, keep: Box::new(keep) }
@@ -48,14 +48,14 @@ impl Fixture {
     }
 }
 
-impl<S: Store> From<S> for Fixture {
+impl<S: Store> From<S> for ContractStore {
     fn from(store: S) -> Self {
         Self::new(Arc::new(store), ())
     }
 }
 
 /// Makes one test of each clause. The expression is evaluated anew for each test, may `.await`,
-/// and gives a [`Fixture`](crate::contract::Fixture) or a [`Store`](crate::Store). The caller
+/// and gives a [`ContractStore`](crate::contract::ContractStore) or a [`Store`](crate::Store). The caller
 /// needs tokio with `macros` and `rt-multi-thread`.
 ///
 /// ```text
@@ -82,7 +82,7 @@ macro_rules! contract_tests {
             counted_swaps_lose_no_update
             no_reader_sees_half_a_write
             delete_removes_whatever_is_there
-            delete_of_a_version_spares_others
+            delete_of_a_version_keeps_others
             deleted_key_can_be_created_again
             creates_and_deletes_of_neighbours_do_not_disturb
             delete_many_ignores_absent_keys
@@ -105,13 +105,13 @@ macro_rules! contract_tests {
             upload_is_invisible_until_completed
             parts_may_be_sent_in_any_order_and_at_once
             completed_object_is_the_recorded_parts_only
-            resumed_upload_goes_on_after_its_recorded_parts
+            resumed_upload_continues_after_its_recorded_parts
             resumed_upload_drops_what_was_not_recorded
-            upload_resumed_by_its_own_claim_goes_on
+            upload_resumed_by_its_own_claim_continues
             superseded_claim_never_spoils_an_object_unnoticed
             resume_of_a_lost_part_is_not_found
             completion_of_a_lost_part_is_not_found
-            aborted_upload_is_gone
+            aborted_upload_is_not_found
             completed_twice_is_not_found_and_the_object_intact
             abort_after_completion_leaves_the_object
             uploads_do_not_meet
@@ -121,7 +121,7 @@ macro_rules! contract_tests {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $clause() {
-                $crate::contract::Fixture::from($make).check($crate::contract::$clause).await;
+                $crate::contract::ContractStore::from($make).check($crate::contract::$clause).await;
             }
         )*
     };

@@ -63,7 +63,7 @@ pub async fn completed_object_is_the_recorded_parts_only(store: Arc<dyn Store>) 
 }
 
 /// A resumed upload is the same upload, with its recorded parts and the new claim.
-pub async fn resumed_upload_goes_on_after_its_recorded_parts(store: Arc<dyn Store>) {
+pub async fn resumed_upload_continues_after_its_recorded_parts(store: Arc<dyn Store>) {
     let mut upload = begin(&*store).await;
     append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
     store.sync_parts(&upload).await.unwrap();
@@ -89,7 +89,7 @@ pub async fn resumed_upload_drops_what_was_not_recorded(store: Arc<dyn Store>) {
 }
 
 /// The claim that is writing may resume its own upload.
-pub async fn upload_resumed_by_its_own_claim_goes_on(store: Arc<dyn Store>) {
+pub async fn upload_resumed_by_its_own_claim_continues(store: Arc<dyn Store>) {
     let mut upload = begin(&*store).await;
     append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
     let upload = store.resume_multipart(&upload, 1).await.unwrap();
@@ -154,8 +154,8 @@ pub async fn completion_of_a_lost_part_is_not_found(store: Arc<dyn Store>) {
     assert_eq!(kind(store.head(&key("bulk/object")).await), ErrorKind::NotFound);
 }
 
-/// An aborted upload is gone for every method; aborting it again is `Ok`.
-pub async fn aborted_upload_is_gone(store: Arc<dyn Store>) {
+/// An aborted upload no longer exists for every method; aborting it again is `Ok`.
+pub async fn aborted_upload_is_not_found(store: Arc<dyn Store>) {
     let mut upload = begin(&*store).await;
     append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
     store.abort_multipart(&upload).await.unwrap();

@@ -18,7 +18,7 @@ pub async fn absent_keys_are_not_found(store: Arc<dyn Store>) {
     }
 }
 
-/// What was written is read, with the etag that the write answered.
+/// What was written is read, with the etag that the write returned.
 pub async fn created_record_is_read_back(store: Arc<dyn Store>) {
     let written = store.put(&key("a/b"), "bytes".into(), PutMode::Create).await.unwrap();
     let record = store.get(&key("a/b")).await.unwrap();
@@ -229,7 +229,7 @@ pub async fn delete_removes_whatever_is_there(store: Arc<dyn Store>) {
 }
 
 /// A delete of a version removes only that version; any other, or absence, is `Precondition`.
-pub async fn delete_of_a_version_spares_others(store: Arc<dyn Store>) {
+pub async fn delete_of_a_version_keeps_others(store: Arc<dyn Store>) {
     let old = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap().etag;
     let new = store.put(&key("a"), "2".into(), PutMode::Overwrite).await.unwrap().etag;
     assert_eq!(kind(store.delete(&key("a"), Some(&old)).await), ErrorKind::Precondition);
@@ -321,7 +321,7 @@ pub async fn every_valid_key_works(store: Arc<dyn Store>) {
     assert_eq!(list_all(&*store, "").await, all);
 }
 
-/// The two times of one answer are of one clock: an object is not younger than new.
+/// The two times of one response are of one clock: an object is not younger than new.
 pub async fn age_is_not_negative(store: Arc<dyn Store>) {
     // S3 tells times in whole seconds.
     let slack = Duration::from_secs(1);

@@ -3,19 +3,20 @@
 //! Folders come with the first key below them and go with the last. Each is guarded by a lock
 //! out of a fixed number (*stripes*):
 //!
-//! - who creates, replaces or removes a **file** in a folder holds it *shared*, until the change
-//!   is durable;
-//! - who reads the **names** holds it *exclusively*: a directory read that overlaps a rename can
-//!   miss a name that was there all the time;
-//! - who creates a **folder** holds its parent exclusively;
-//! - who removes an empty folder holds its parent shared and the folder exclusively.
+//! - creating, replacing or removing a **file** in a folder locks it *shared*, until the change is
+//!   durable;
+//! - reading the **names** locks it *exclusively*: a directory read that overlaps a rename can miss
+//!   a name that was there all the time;
+//! - creating a **folder** locks its parent exclusively;
+//! - removing an empty folder locks its parent shared and the folder exclusively.
 //!
-//! *Known* folders exist, and are *settled* once they are durable, which who needs it sees to
-//! ([`FolderLocks::settle`]): a file that is in the log brings its folders along. One is forgotten only
-//! together with its removal, so what is known stays true as long as the folder's lock is held.
-//! The last rule needs two locks; parent and folder come from different sets of stripes (by the parity
-//! of their depth), and the second is only tried, so there is no cycle to wait in. A write of two
-//! files holds both folders shared, and takes their locks in one order: the even first, then by index.
+//! *Known* folders exist, and are *settled* once they are durable, which the operations that need
+//! it ensure ([`FolderLocks::settle`]): a file that is in the log brings its folders along. One is
+//! forgotten only together with its removal, so a known folder exists as long as its lock is held.
+//! The last rule needs two locks; parent and folder come from different sets of stripes (by the
+//! parity of their depth), and the second is only tried, so there is no cycle to wait in. A write
+//! of two files holds both folders shared, and takes their locks in one order: the even first, then
+//! by index.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -240,7 +241,7 @@ impl FolderLocks {
         Err(vanishes(folder))
     }
 
-    /// Something else than this store removed a folder; the ones above may be gone too.
+    /// Another process removed a folder; its parents may be missing too.
     fn forget_all(&self, folder: &str) {
         let mut known = self.known();
         let mut name = folder;

@@ -1,8 +1,8 @@
 //! [`LinkedFolders`]: the folders of a store that are mount points or symbolic links to elsewhere.
 //!
-//! They may go away without the root, and then look like folders with nothing in them: GC would take
-//! the images there for deleted. So they are found at the start, and each operation looks whether they
-//! are still what they were, as it does of the root.
+//! They may be unmounted without the root, and then look empty: GC would take the images there for
+//! deleted. So they are found at the start, and each operation checks that they are unchanged, as
+//! it does for the root.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::root::identity;
 
-/// How deep the folders lie that a start looks at, and how many it looks at: on a disk that has not read
-/// them before each may take milliseconds.
+/// How deep and how many folders a start checks: on a disk that has not read them before each may
+/// take milliseconds.
 const DEPTH_MAX: usize = 2;
 const FOLDERS_MAX: usize = 1000;
 

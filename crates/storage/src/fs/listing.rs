@@ -1,9 +1,9 @@
-//! Listings: the keys below a prefix in byte order, out of folders that know no order.
+//! Listings: the keys below a prefix in byte order, from unordered folders.
 //!
-//! The names in a folder are sorted as they appear in keys, a folder's with a `/` at its end
-//! (`a-b` comes before `a/b`), so that a walk from name to name meets the keys in their order.
-//! Folders that cannot contribute are not read. Of a folder at most [`NAMES_MAX`] names (or the
-//! page's limit, if that is larger) are kept at a time; one with more is read again for the rest.
+//! The names in a folder are sorted as they appear in keys, a folder's with a `/` at its end (`a-b`
+//! comes before `a/b`), so that a walk from name to name meets the keys in their order. Folders
+//! that cannot contribute are not read. Of a folder at most [`NAMES_MAX`] names (or the page's
+//! limit, if that is larger) are kept at a time; one with more is re-read for the rest.
 
 use std::collections::BinaryHeap;
 use std::fs::{self, DirEntry, File};
@@ -149,8 +149,8 @@ impl FsInner {
         Ok(())
     }
 
-    /// The smallest names in a folder that a page wants, after one. A folder that is gone holds
-    /// none.
+    /// The smallest names in a folder that a page wants, after one. A folder that no longer exists
+    /// holds none.
     fn names(
         &self,
         folder: &str,

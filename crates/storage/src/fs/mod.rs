@@ -1,14 +1,14 @@
 //! [`FsStore`]: objects as files below one folder, which one process owns.
 //!
-//! A key is the path of its file. Files and folders whose names start with a dot are the
-//! store's own: `.lock` and `.run` in the root, temporary files, the files of open multipart
-//! uploads; no key can name them. What an earlier run left of them is invisible, and a listing
-//! that comes by removes it.
+//! A key is the path of its file. Files and folders whose names start with a dot are the store's
+//! own: `.lock` and `.run` in the root, temporary files, the files of open multipart uploads; no
+//! key can name them. Those of an earlier run are invisible, and a listing that finds them removes
+//! them.
 //!
 //! A folder cannot hold one key below another (`a` and `a/b`): such a write is `Refused`.
 //!
-//! Empty folders go with their last key. One whose removal would have to wait for a lock stays,
-//! which is invisible: a listing shows keys, and common prefixes of keys.
+//! Empty folders are removed with their last key. One whose removal would have to wait for a lock
+//! stays, which is invisible: a listing shows keys, and common prefixes of keys.
 //!
 //! The folder may vanish under the store: moved, removed, unmounted. Every operation checks, before
 //! and after, whether the path still leads to the folder that was locked; if not, all is
@@ -16,10 +16,11 @@
 //! folders in it that are mount points or symbolic links.
 //!
 //! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
-//! waits for a client. Writes and listings, which wait for syncs, have a number of these threads each
-//! at the most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
-//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). What is known already is answered without it: a record that is in memory and a
-//! file that is open, once the file at the path is seen to be the same, so the root is not looked at. So is what is absent, if the root is still ours.
+//! waits for a client. Writes and listings, which wait for syncs, have a number of these threads
+//! each at most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
+//! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). Cached
+//! records and open files are served without it, once the file at the path is verified to be the
+//! same, so the root is not checked. So is absence, if the root is still ours.
 
 mod disk;
 mod disk_waits;
@@ -99,7 +100,7 @@ pub struct FsOptions {
     pub durability: Durability,
     /// The store's clock; files get their times from it.
     pub clock: Arc<dyn Clock>,
-    /// How long [`FsStore::open`] waits for another process to let the folder go.
+    /// How long [`FsStore::open`] waits for another process to release the folder.
     pub lock_wait: Duration,
     /// How many bytes of small records are kept in memory.
     pub cache_bytes: u64,
@@ -140,15 +141,15 @@ pub struct FsStore {
 struct FsInner {
     clock: Arc<dyn Clock>,
     disk: Disk,
-    /// Reads, writes and listings, and changes on their way into the log.
+    /// Reads, writes and listings, and changes in flight into the log.
     watch: DiskWaits,
-    /// What is kept back for writes that free space.
+    /// Reserved space for writes that free space.
     reserve: DiskReserve,
     reserved_for: Vec<String>,
     syncs: Arc<Syncs>,
-    /// Files that are open for those who will read them next.
+    /// Open files, for the next readers.
     files: OpenFiles,
-    /// Records, for those who will read them next.
+    /// Cached records.
     known: RecordCache,
     /// Makes small changes durable. It is declared, and so ends, before the root, which is let go
     /// when its log is no longer needed. `None`: nothing is synced, or this system has no log.
@@ -166,7 +167,7 @@ struct FsInner {
 
 impl FsStore {
     /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
-    /// [`FsOptions::lock_wait`] at the most while another process owns the folder.
+    /// [`FsOptions::lock_wait`] at most while another process owns the folder.
     pub fn open(root: impl AsRef<Path>, options: FsOptions) -> Result<Self, FsOpenError> {
         Self::open_on(root.as_ref(), options, Disk::default())
     }
@@ -315,8 +316,8 @@ impl FsInner {
         self.root.check().map_err(|error| failure::ambiguous(key, error))
     }
 
-    /// Whether nothing has this name, as one look at the file system tells: that is not worth the
-    /// way to another thread. `false`: it is to be looked at more closely.
+    /// Whether no file has this name, by one system call: that is not worth another thread.
+    /// `false`: it must be checked further.
     fn is_absent(&self, name: &str) -> bool {
         let found = self.disk.symlink_metadata(&self.root.path().join(name));
         found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -553,7 +554,7 @@ mod tests {
         store.delete(&"b".parse().unwrap(), None).await.unwrap_err();
     }
 
-    /// More writes than there are permits wait for a sync: reads go on.
+    /// More writes than there are permits wait for a sync: reads continue.
     #[test]
     fn no_read_waits_behind_a_sync() {
         const READS: usize = 8 * FS_THREADS;
@@ -651,7 +652,7 @@ mod tests {
         assert!(!is_there_after_a_crash(root.path(), "a").await);
     }
 
-    /// The log is slow, and a delete on its way into it, when the key gets a new object that does
+    /// The log is slow, and a delete in flight into it, when the key gets a new object that does
     /// not go through the log.
     #[tokio::test]
     #[expect(clippy::await_holding_lock, reason = "no task takes it: the thread of the log does")]
@@ -704,7 +705,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn upload_whose_bytes_did_not_sync_is_gone() {
+    async fn upload_whose_bytes_did_not_sync_is_not_found() {
         let (_root, store) = open();
         let key = "bulk/object".parse().unwrap();
         let mut upload = store.create_multipart(&key, 1, 1024).await.unwrap();

@@ -2,8 +2,8 @@
 //!
 //! Files and folders are created with [`FILE_MODE`] and [`FOLDER_MODE`], so no umask makes them
 //! wider. [`restrict`] narrows what an earlier version created under a wider umask. A folder that
-//! no other user can enter protects everything below it, so only the root, the files in the root and
-//! the folders with secrets are looked at: starting takes the same time however much is stored.
+//! no other user can enter protects everything below it, so only the root, the files in the root
+//! and the folders with secrets are checked: starting takes the same time however much is stored.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -17,7 +17,7 @@ pub(super) const FILE_MODE: u32 = 0o600;
 
 /// Every permission of the group and of others.
 const SHARED_BITS: u32 = 0o077;
-/// Maximum number of names that one start looks at.
+/// Maximum number of names that one start checks.
 const NAMES_MAX: usize = 100_000;
 
 /// What [`restrict`] did.
@@ -67,7 +67,7 @@ impl Restricted {
         paths
     }
 
-    /// Narrows the mode of a file or folder; the latter is noted, to be looked into.
+    /// Narrows the mode of a file or folder; the latter is recorded, to be read.
     fn visit(&mut self, path: &Path, folders: &mut Vec<PathBuf>) {
         let Some(metadata) = self.look(path) else { return };
         self.narrow(path, &metadata);
@@ -111,7 +111,7 @@ impl Restricted {
         }
     }
 
-    /// Says what was done in one line each, if there was anything to do.
+    /// Logs the changes, if there were any.
     pub(super) fn log(&self, root: &Path) {
         let folder = root.display();
         if self.changed > 0 {

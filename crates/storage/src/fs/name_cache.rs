@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many names a folder must have to be remembered: fewer are read as fast.
+/// How many names a folder must have to be cached: fewer are read as fast.
 const FOLDER_NAMES_MIN: usize = 64;
 /// How many names are remembered, over all folders, when a folder is read; they may grow to twice
 /// as many. A name takes some 100 bytes.
@@ -17,7 +17,7 @@ pub(super) const REMEMBERED_MAX: usize = 128 * 1024;
 /// The names in some folders, as they stand in keys: in full, folders with a `/` at the end.
 ///
 /// - Names are kept ([`NamesCache::keep`]) while the folder is held exclusively, and change while
-///   it is held at all, so what is here is what is there.
+///   it is held at all, so the cache equals the folder.
 #[derive(Debug, Default)]
 pub(super) struct NamesCache(Mutex<CachedNames>);
 
@@ -41,7 +41,7 @@ impl NamesCache {
         let mut kept = self.lock();
         kept.forget(folder);
         if kept.names + names.len() > REMEMBERED_MAX {
-            // They are read again when they are needed.
+            // They are re-read when they are needed.
             *kept = CachedNames::default();
         }
         kept.names += names.len();

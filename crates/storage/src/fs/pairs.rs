@@ -1,8 +1,8 @@
 //! Two objects that become durable together: one entry after the other in the log, and one sync.
 //!
-//! Both keys are held from the look at what is there until both are durable, so no operation
-//! acts on the first before the second is there, either. Two folders or two keys are locked in the
-//! order of their locks, and folders before keys: there is no deadlock.
+//! Both keys are locked from the check until both are durable, so no operation acts on the first
+//! before the second exists. Two folders or two keys are locked in the order of their locks, and
+//! folders before keys: there is no deadlock.
 
 use std::time::SystemTime;
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use super::disk_waits::DiskWaits;
-use super::record_cache::FileStamp;
+use super::record_cache::RecordStamp;
 use super::{FsInner, blocking, failure};
 use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
 
@@ -20,12 +20,12 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 /// How many files stay open. One that is removed is closed at once.
 const FILES_OPEN_MAX: usize = 128;
 
-/// Files that are open: opening one again takes longer than reading a small one. As of records, one is
-/// believed only while the file at its path is the same and has not changed: somebody may have put
-/// back what the disk had lost.
+/// Files that are open: opening one again takes longer than reading a small one. Like a cached
+/// record, one is used only while the file at its path is the same and unchanged: it may have been
+/// restored after a loss.
 pub(super) struct OpenFiles(Mutex<Open>);
 
-type Open = quick_cache::unsync::Cache<Key, (FileStamp, Arc<OpenFile>)>;
+type Open = quick_cache::unsync::Cache<Key, (RecordStamp, Arc<OpenFile>)>;
 
 impl Default for OpenFiles {
     fn default() -> Self {
@@ -48,11 +48,11 @@ impl OpenFiles {
     /// The open file of a key whose file is at `path`.
     pub(super) fn get(&self, key: &Key, path: &Path) -> Option<Arc<OpenFile>> {
         let (stamp, open) = self.lock().get(key).cloned()?;
-        let is_same = fs::metadata(path).is_ok_and(|metadata| stamp == FileStamp::of(&metadata));
+        let is_same = fs::metadata(path).is_ok_and(|metadata| stamp == RecordStamp::of(&metadata));
         is_same.then_some(open)
     }
 
-    /// The file of a key is another, or gone; the key is held exclusively.
+    /// The file of a key was replaced or removed; the key is held exclusively.
     pub(super) fn forget(&self, key: &Key) {
         self.lock().remove(key);
     }
@@ -68,7 +68,7 @@ impl FsInner {
         }
         let (file, metadata) = opened?;
         let open = Arc::new(OpenFile { file, size_bytes: metadata.len() });
-        self.files.lock().insert(key.clone(), (FileStamp::of(&metadata), Arc::clone(&open)));
+        self.files.lock().insert(key.clone(), (RecordStamp::of(&metadata), Arc::clone(&open)));
         Ok(open)
     }
 

@@ -1,9 +1,9 @@
 //! [`RecordCache`]: records that were read, or found missing, until the next write to their key.
 //!
 //! Reading a record of a few hundred bytes takes a thread and tens of microseconds, and tags and
-//! links are read again and again. No other process should write to the folder, but a disk may fail and
-//! people do: a cached record is valid only while its file is the one that was read and has not changed,
-//! which takes a microsecond to ask.
+//! links are read again and again. No other process should write to the folder, but a disk may fail
+//! and people do: a cached record is valid only while its file is the one that was read and has not
+//! changed, which takes a microsecond to check.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -28,37 +28,37 @@ const SHARDS: usize = 16;
 
 /// A record as it was found.
 #[derive(Clone, Debug)]
-pub(super) struct CachedRecord {
+pub(super) struct CachedFile {
     pub(super) bytes: Bytes,
     pub(super) etag: ETag,
     pub(super) last_modified: SystemTime,
     /// Which file it was read from.
-    pub(super) stamp: FileStamp,
+    pub(super) stamp: RecordStamp,
 }
 
 /// What changes with every change of a file. Its modification time can be set, its status change
 /// time cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileStamp {
+pub(super) struct RecordStamp {
     inode: u64,
     size_bytes: u64,
     changed: (i64, i64),
 }
 
-impl FileStamp {
+impl RecordStamp {
     pub(super) fn of(metadata: &Metadata) -> Self {
         let changed = (metadata.ctime(), metadata.ctime_nsec());
         Self { inode: metadata.ino(), size_bytes: metadata.len(), changed }
     }
 }
 
-/// What is at a key; `None` is nothing.
-pub(super) type CachedLookup = Option<CachedRecord>;
+/// The cached record of a key; `None`: absent.
+pub(super) type CachedLookup = Option<CachedFile>;
 
 /// Records in memory.
 ///
-/// - They are added while their key is held, and changed while it is held exclusively, so what is
-///   here is what is there.
+/// - They are added while their key is held, and changed while it is held exclusively, so the cache
+///   equals the disk.
 pub(super) struct RecordCache {
     hasher: RandomState,
     shards: Vec<Mutex<Cache<Key, CachedLookup, RecordWeight>>>,
@@ -85,7 +85,7 @@ impl RecordCache {
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Cache<Key, CachedLookup, RecordWeight>> {
         let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or_default();
-        // A shard is whole between any two of its calls, so a panic elsewhere spoils nothing.
+        // A poisoned lock is fine: every call leaves the shard consistent.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,7 +93,7 @@ impl RecordCache {
     pub(super) fn get(&self, key: &Key, path: &Path) -> Option<CachedLookup> {
         let found = self.shard(key).get(key).cloned()?;
         let is_so = match (&found, fs::metadata(path)) {
-            (Some(record), Ok(metadata)) => record.stamp == FileStamp::of(&metadata),
+            (Some(record), Ok(metadata)) => record.stamp == RecordStamp::of(&metadata),
             (None, Err(error)) => error.kind() == io::ErrorKind::NotFound,
             (Some(_), Err(_)) | (None, Ok(_)) => false,
         };
@@ -134,11 +134,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), vec![0; length]).unwrap();
         let metadata = fs::metadata(file.path()).unwrap();
-        let record = CachedRecord {
+        let record = CachedFile {
             bytes: vec![0; length].into(),
             etag: ETag::new("1".to_owned()),
             last_modified: metadata.modified().unwrap(),
-            stamp: FileStamp::of(&metadata),
+            stamp: RecordStamp::of(&metadata),
         };
         (file, Some(record))
     }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_believed_while_its_file_is_the_same() {
+    fn a_record_is_cached_while_its_file_is_the_same() {
         let known = RecordCache::new(1024 * 1024);
         let (file, record) = read(10);
         known.set(&key(1), record.clone());

@@ -1,10 +1,10 @@
 //! Objects that are read and written whole: look-ups, conditional writes, deletes.
 //!
 //! A write goes to a temporary file in the key's folder, which takes the key's name in one step.
-//! What is small is in the log before that; what is not is synced, and its folder after it. The
-//! key is held exclusively from the look at what is there until the new version is durable, and
-//! every look-up holds it shared for a moment. So a compare-and-swap is atomic, and no
-//! version is returned that a crash could still take back.
+//! What is small is in the log before that; what is not is synced, and its folder after it. The key
+//! is locked exclusively from the check until the new version is durable, and every look-up holds
+//! it shared for a moment. So a compare-and-swap is atomic, and no version is returned that a crash
+//! could still take back.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
 use super::folders::parent;
-use super::record_cache::{CachedLookup, CachedRecord, FileStamp};
+use super::record_cache::{CachedFile, CachedLookup, RecordStamp};
 use super::wal::{AppliedEntries, LOGGED_BYTES_MAX, PendingEntries, Wal, WalEntry, WalRefusal};
 use super::{FsInner, failure};
 use crate::{
@@ -112,17 +112,17 @@ impl FsInner {
         };
         let last_modified = modified(key, &metadata)?;
         let bytes = self.read_record(key, &file, metadata.len())?;
-        Ok(Some(CachedRecord {
+        Ok(Some(CachedFile {
             etag: etag(&bytes),
             bytes,
             last_modified,
-            stamp: FileStamp::of(&metadata),
+            stamp: RecordStamp::of(&metadata),
         }))
     }
 
     /// A record from what was found.
     pub(super) fn record(&self, key: &Key, found: CachedLookup) -> Result<Record> {
-        let CachedRecord { bytes, etag, last_modified, .. } =
+        let CachedFile { bytes, etag, last_modified, .. } =
             found.ok_or_else(|| Error::new(ErrorKind::NotFound, key))?;
         Ok(Record { bytes, etag, last_modified, date: self.clock.now() })
     }
@@ -208,8 +208,8 @@ impl FsInner {
         let Some(etag) = version.cloned() else { return };
         let Ok(metadata) = self.disk.metadata(&self.path(key)) else { return };
         let Ok(last_modified) = metadata.modified() else { return };
-        let (bytes, stamp) = (bytes.clone(), FileStamp::of(&metadata));
-        self.known.set(key, Some(CachedRecord { bytes, etag, last_modified, stamp }));
+        let (bytes, stamp) = (bytes.clone(), RecordStamp::of(&metadata));
+        self.known.set(key, Some(CachedFile { bytes, etag, last_modified, stamp }));
     }
 
     /// Puts an object by its own syncs.
@@ -261,8 +261,8 @@ impl FsInner {
         })
     }
 
-    /// Looks before anything is written: a lost swap leaves no folder behind, and a key that is
-    /// taken is so on a full disk too.
+    /// Checks the condition before anything is written: a lost swap leaves no folder behind, and
+    /// works on a full disk too.
     pub(super) fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
         let _held = self.keys.shared(key.as_str());
         self.check_held(key, mode)
@@ -330,7 +330,7 @@ impl FsInner {
         Ok(())
     }
 
-    /// Removes several objects, with one sync for each folder at the most.
+    /// Removes several objects, with one sync for each folder at most.
     pub(super) fn delete_many(&self, keys: &[Key]) -> Result<()> {
         let mut by_folder = BTreeMap::<&str, Vec<&Key>>::new();
         for key in keys {

@@ -18,11 +18,11 @@ use super::disk::Disk;
 const RESERVE: &str = ".reserve";
 /// How much is kept back.
 const RESERVE_BYTES: u64 = 1024 * 1024;
-/// How much is given up at a time: enough for a record, its folders, and a block of their names each.
+/// How much is freed at a time: enough for a record, its folders, and a block of their names each.
 const STEP_BYTES: u64 = 128 * 1024;
 /// The least that is taken back at a time: a block.
 const STEP_BYTES_MIN: u64 = 4 * 1024;
-/// How many empty files are kept back, of which one is given up at a time.
+/// How many empty files are kept back, of which one is freed at a time.
 const SPARE_FILES: usize = 16;
 
 /// The space that is kept back. There may be less of it: nothing fails for want of it alone.
@@ -30,13 +30,13 @@ const SPARE_FILES: usize = 16;
 pub(super) struct DiskReserve {
     disk: Disk,
     root: PathBuf,
-    held: Mutex<Held>,
+    held: Mutex<ReservedSpace>,
     /// Whether there may be less of it than there is to be.
     is_short: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Held {
+struct ReservedSpace {
     file: Option<File>,
     /// How many empty files there are: those with the smallest numbers.
     spare_files: usize,
@@ -50,7 +50,7 @@ impl DiskReserve {
         let reserve = Self {
             disk: disk.clone(),
             root: root.to_owned(),
-            held: Mutex::new(Held { file: file.ok(), spare_files: 0 }),
+            held: Mutex::new(ReservedSpace { file: file.ok(), spare_files: 0 }),
             is_short: AtomicBool::new(true),
         };
         reserve.refill();
@@ -60,12 +60,12 @@ impl DiskReserve {
     /// Gives all of it up, for a start that finds no space.
     pub(super) fn remove(root: &Path, disk: &Disk) -> io::Result<()> {
         for number in 0..SPARE_FILES {
-            absent_is_fine(disk.unlink(&spare_file(root, number)))?;
+            absent_is_fine(disk.unlink(&reserved_file(root, number)))?;
         }
         absent_is_fine(disk.unlink(&root.join(RESERVE)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, ReservedSpace> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,17 +76,17 @@ impl DiskReserve {
         self.release_bytes(&held) || self.release_file(&mut held)
     }
 
-    fn release_bytes(&self, held: &Held) -> bool {
+    fn release_bytes(&self, held: &ReservedSpace) -> bool {
         let Some(file) = &held.file else { return false };
         let Ok(metadata) = self.disk.metadata_of(file) else { return false };
         let left = metadata.len().saturating_sub(STEP_BYTES);
         metadata.len() > 0 && self.disk.set_length(file, left).is_ok()
     }
 
-    fn release_file(&self, held: &mut Held) -> bool {
+    fn release_file(&self, held: &mut ReservedSpace) -> bool {
         let Some(last) = held.spare_files.checked_sub(1) else { return false };
         held.spare_files = last;
-        self.disk.unlink(&spare_file(&self.root, last)).is_ok()
+        self.disk.unlink(&reserved_file(&self.root, last)).is_ok()
     }
 
     /// Takes space back, as much as there is.
@@ -100,9 +100,9 @@ impl DiskReserve {
     }
 
     /// Whether all files are there.
-    fn refill_files(&self, held: &mut Held) -> bool {
+    fn refill_files(&self, held: &mut ReservedSpace) -> bool {
         while held.spare_files < SPARE_FILES {
-            match self.disk.create_new(&spare_file(&self.root, held.spare_files)) {
+            match self.disk.create_new(&reserved_file(&self.root, held.spare_files)) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return false,
                 _ => held.spare_files += 1,
             }
@@ -111,7 +111,7 @@ impl DiskReserve {
     }
 
     /// Whether all bytes are there.
-    fn refill_bytes(&self, held: &Held) -> bool {
+    fn refill_bytes(&self, held: &ReservedSpace) -> bool {
         let Some(file) = &held.file else { return false };
         let Ok(metadata) = self.disk.metadata_of(file) else { return false };
         let (mut length, mut step) = (metadata.len(), STEP_BYTES);
@@ -139,7 +139,7 @@ impl DiskReserve {
     }
 }
 
-fn spare_file(root: &Path, number: usize) -> PathBuf {
+fn reserved_file(root: &Path, number: usize) -> PathBuf {
     root.join(format!("{RESERVE}-{number}"))
 }
 

@@ -36,7 +36,7 @@ pub enum FsOpenError {
         holder: String,
     },
     /// Names that differ only in case are one name here, but tags `V1` and `v1` differ.
-    #[error("folder {root:?} does not tell upper from lower case, use a file system that does")]
+    #[error("folder {root:?} is case-insensitive: use a case-sensitive file system")]
     CaseInsensitive {
         /// The folder.
         root: PathBuf,
@@ -58,7 +58,7 @@ pub enum FsOpenError {
     Io {
         /// The folder.
         root: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -207,7 +207,7 @@ fn acquire(root: &Path, lock_wait: Duration) -> Result<File, FsOpenError> {
             }
         }
     }
-    // For people only: without room for it they are not told who holds the lock.
+    // For people only: on a full disk the owner of the lock is not recorded.
     let holder = format!("{}\n", std::process::id());
     let _ = file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0));
     Ok(file)
@@ -220,7 +220,7 @@ fn holder(file: &File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim().to_owned())
 }
 
-/// Decides whether the epoch goes on, and marks the run as open.
+/// Decides whether the epoch continues, and marks the run as open.
 ///
 /// The mark of a run that ended cleanly under relaxed durability is as good under strict
 /// durability: whatever happens, its uploads are on the disk. So a strict run writes only a new

@@ -88,7 +88,7 @@ impl Syncs {
         self.durability == Durability::Strict
     }
 
-    /// Refuses to go on after the sync of a folder, or of the log, has failed.
+    /// Refuses to continue after the sync of a folder, or of the log, has failed.
     pub(super) fn check(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier sync failed, restart to go on"));
@@ -126,7 +126,7 @@ impl Syncs {
     fn folder_by(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.check()?;
         self.count(&self.folders, sync).inspect_err(|_| self.fail())?;
-        // The system tells of a failure once: if another sync was told meanwhile, the success of
+        // The kernel reports a failure once: if another sync received it meanwhile, the success of
         // this one means nothing.
         self.check()
     }

@@ -117,7 +117,7 @@ impl FsUploads {
         self.table().entry(upload.id.clone()).or_insert_with(new).clone()
     }
 
-    /// Forgets an upload whose file is gone; its id never comes again.
+    /// Forgets an upload whose file no longer exists; its id never comes again.
     fn forget(&self, upload: &Multipart) {
         self.table().remove(&upload.id);
     }

@@ -8,17 +8,17 @@
 //!
 //! - **Before the file.** A change is in the log, durably, before the files show it: a file system
 //!   may bring the new name of a file to the disk before its bytes.
-//! - **In order.** Who changes a file holds its key from the moment that the change is handed to
-//!   the log, so the entries of one file are in the order of its changes. What one change was
-//!   based on is before it in the log, and so survives with it.
+//! - **In order.** A writer locks the key from the moment that the change is handed to the log, so
+//!   the entries of one file are in the order of its changes. What one change was based on is
+//!   before it in the log, and so survives with it.
 //! - **Beside it.** A file that changes by its own syncs, because it is large, or the disk too full
 //!   for a longer log, is taken out of the log by a [`WalEntry::Keep`] once that is done.
 //!
 //! The log is two files, *segments*, used by turns. One that has grown to [`SEGMENT_BYTES`] is
 //! closed; once its changes are applied to the files, the file system is synced (`syncfs(2)`), and
-//! the segment is free again, its space being kept. While that takes long the other segment grows, to
-//! [`SEGMENT_GROWS_MAX`] times that at the most: then writers wait. What is above [`SEGMENT_BYTES`] is given back
-//! when the segment is free. A clean stop leaves no log.
+//! the segment is free again, its space being kept. While that takes long the other segment grows,
+//! to [`SEGMENT_GROWS_MAX`] times that at most: then writers wait. What is above [`SEGMENT_BYTES`]
+//! is given back when the segment is free. A clean stop leaves no log.
 //!
 //! - **Applied.** A checkpoint waits until the changes of its segment are applied, so no lock is
 //!   taken between a change's entry and its application: the lock's holder may wait for the log. A
@@ -61,7 +61,7 @@ const SEGMENT_GROWS_MAX: u64 = 2;
 /// By how much a segment grows. Growing takes a commit of the journal; writing where there is
 /// space already takes none.
 const GROWTH_BYTES: u64 = 1024 * 1024;
-/// How much is gathered for one sync at the most.
+/// How much is gathered for one sync at most.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A buffer that was larger is given back.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -105,7 +105,7 @@ struct WalShared {
     moved: Condvar,
 }
 
-/// What is known of a segment besides its bytes.
+/// The state of a segment besides its bytes.
 #[derive(Debug, Default)]
 struct SegmentState {
     /// How many submissions are in it that are not applied to the files yet.
@@ -134,7 +134,7 @@ struct SubmissionProgress {
     is_applied: AtomicBool,
 }
 
-/// Changes on their way into the log. Dropping it says that the files show them, or never will.
+/// Changes in flight into the log. Dropping it says that the files show them, or never will.
 #[must_use]
 pub(super) struct PendingEntries<'l> {
     reply: Receiver<Result<(), WalRefusal>>,
@@ -237,7 +237,7 @@ impl Wal {
     }
 
     /// Takes files out of the log that were synced themselves, if it names them, or may soon: a
-    /// change of theirs that was handed to it earlier may still be on its way. What the log has of
+    /// change of theirs that was handed to it earlier may still be in flight. What the log has of
     /// them is lost with that, so it is said only after the sync.
     pub(super) fn keep<'p>(&self, paths: impl IntoIterator<Item = &'p str>) -> io::Result<()> {
         let named = paths.into_iter().filter(|path| self.names(path));
@@ -289,7 +289,7 @@ impl<'l> PendingEntries<'l> {
     }
 }
 
-/// Changes on their way into the log that the files show already. Locks may be taken while it waits.
+/// Changes in flight into the log that the files show already. Locks may be taken while it waits.
 #[must_use]
 pub(super) struct AppliedEntries(Receiver<Result<(), WalRefusal>>);
 
@@ -336,7 +336,7 @@ impl WalShared {
         self.wait_until(|segments| segments.get(index).is_none_or(is_applied));
         self.syncs.check()?;
         self.disk.sync_all(&self.folder)?;
-        // The system tells of a failure once: if another sync was told meanwhile, the success of
+        // The kernel reports a failure once: if another sync received it meanwhile, the success of
         // this one means nothing.
         self.syncs.check()?;
         // Before it is forgotten what it names: it must not be replayed over what comes now.
@@ -566,7 +566,7 @@ impl WalWriter {
         let place = self.files.get(self.current).and_then(Option::as_ref);
         let end = place.map_or(0, |place| place.end);
         let is_other_free = || self.shared.lock().iter().all(|segment| !segment.is_closed);
-        // While the other one is not free, this one goes on growing, but not for ever.
+        // While the other one is not free, this one continues growing, but not for ever.
         let segment = self.shared.disk.segment_bytes(SEGMENT_BYTES);
         let is_at_limit = end > 0 && end + bytes > SEGMENT_GROWS_MAX * segment;
         if is_at_limit || end >= segment && is_other_free() {
@@ -575,7 +575,7 @@ impl WalWriter {
         Ok(())
     }
 
-    /// Closes the current segment, and goes on with the other.
+    /// Closes the current segment, and continues with the other.
     fn turn(&mut self) -> io::Result<()> {
         self.wait_for_checkpoint()?;
         let closed = self.current;

@@ -26,7 +26,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::time::timeout;
 
-use super::credentials::CachedCredentials;
+use super::credentials::CachedS3Credentials;
 use super::drift::ClockWatch;
 use super::failure::{FailureClass, S3Failure};
 use super::retry::RetryBudget;
@@ -59,7 +59,7 @@ pub(super) struct BucketClient {
     pub(super) options: S3Options,
     /// What presigns.
     pub(super) signer: AmazonS3,
-    keys: CachedCredentials,
+    keys: CachedS3Credentials,
     client: HttpClient,
     region: String,
     address: String,
@@ -153,7 +153,7 @@ impl BucketClient {
         let signer = signer(keys, &options, &region, &address, client_options)?;
         // Less than an attempt may take.
         let patience = options.request_timeout / 2;
-        let keys = CachedCredentials::new(Arc::clone(signer.credentials()), patience, sources);
+        let keys = CachedS3Credentials::new(Arc::clone(signer.credentials()), patience, sources);
         let clock = ClockWatch::new(Arc::clone(&options.clock));
         Ok(Self {
             options,
@@ -287,7 +287,7 @@ impl BucketClient {
             }
             // The text only explains: without it the status still says enough.
             let body = whole(answer.body, ERROR_BYTES_MAX).await.unwrap_or_default();
-            Err(S3Failure::of_answer(answer.status, &answer.headers, &body))
+            Err(S3Failure::of_response(answer.status, &answer.headers, &body))
         };
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }
@@ -309,7 +309,7 @@ impl BucketClient {
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }
 
-    /// Sends a request that may be sent again without harm, until it gets a good response.
+    /// Sends a request that may be retried without harm, until it gets a good response.
     pub(super) async fn ask(
         &self,
         request: &S3Request,
@@ -357,8 +357,8 @@ fn client_options(options: &S3Options) -> Result<ClientOptions, S3OpenError> {
     Ok(client)
 }
 
-/// The certificates in a file, each of them good enough to vouch for others: the client would
-/// find that out too, and not say which file it was.
+/// The certificates in a file, each usable as a CA: the client would check that too, but not report
+/// which file it was.
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Box<dyn Error + Send + Sync>> {
     let pem = std::fs::read(path)?;
     let mut certificates = Vec::new();

@@ -1,4 +1,4 @@
-//! [`CachedCredentials`]: the credentials that sign requests, also while they cannot be renewed.
+//! [`CachedS3Credentials`]: the credentials that sign requests, also while they cannot be renewed.
 //!
 //! Temporary credentials are renewed five minutes before they expire. Their source may fail at that
 //! moment, or not respond. That is no reason to fail requests: the last credentials are still good,
@@ -14,8 +14,8 @@ use super::failure::{FailureClass, S3Failure};
 use super::sources::CredentialSources;
 use crate::error_chain;
 
-/// How long the metadata of an instance may take to give the first credentials: that service is on the same
-/// machine, and where there is no instance nothing answers.
+/// How long the metadata of an instance may take to give the first credentials: that service is on
+/// the same machine, and elsewhere there is no such service.
 const METADATA_WAIT: Duration = Duration::from_millis(1500);
 
 /// How long no renewal is tried after one failed.
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// The credentials of a bucket.
 #[derive(Debug)]
-pub(super) struct CachedCredentials {
+pub(super) struct CachedS3Credentials {
     provider: AwsCredentialProvider,
     /// How long a request waits for a renewal.
     patience: Duration,
@@ -38,7 +38,7 @@ struct LastCredentials {
     until: Option<Instant>,
 }
 
-impl CachedCredentials {
+impl CachedS3Credentials {
     pub(super) fn new(
         provider: AwsCredentialProvider,
         patience: Duration,
@@ -91,7 +91,7 @@ impl CachedCredentials {
         }
     }
 
-    /// Asks for credentials, which the provider mostly has cached, and keeps them.
+    /// Fetches credentials, which the provider mostly has cached, and caches them.
     fn renew(
         &self,
     ) -> impl Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'static {
@@ -146,7 +146,7 @@ mod tests {
 
     fn keys(
         script: impl IntoIterator<Item = object_store::Result<&'static str>>,
-    ) -> CachedCredentials {
+    ) -> CachedS3Credentials {
         slow_keys(Duration::ZERO, script)
     }
 
@@ -154,15 +154,15 @@ mod tests {
     fn slow_keys(
         takes: Duration,
         script: impl IntoIterator<Item = object_store::Result<&'static str>>,
-    ) -> CachedCredentials {
+    ) -> CachedS3Credentials {
         let script = Mutex::new(script.into_iter().collect());
         let named = AmazonS3Builder::new()
             .with_config(AmazonS3ConfigKey::ContainerCredentialsRelativeUri, "/");
         let provider = Arc::new(Scripted { script, takes });
-        CachedCredentials::new(provider, Duration::from_secs(5), CredentialSources::of(&named))
+        CachedS3Credentials::new(provider, Duration::from_secs(5), CredentialSources::of(&named))
     }
 
-    async fn id(keys: &CachedCredentials) -> String {
+    async fn id(keys: &CachedS3Credentials) -> String {
         keys.get().await.unwrap().key_id.clone()
     }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_without_an_answer_is_waited_for_once() {
+    async fn a_renewal_without_a_response_is_waited_for_once() {
         let keys = keys([Ok("one")]);
         assert_eq!(id(&keys).await, "one");
         let start = Instant::now();
@@ -197,12 +197,12 @@ mod tests {
         assert_eq!(lock(&keys.last).as_ref().unwrap().keys.key_id, "two");
     }
 
-    /// On a machine that is no instance nothing answers there.
+    /// Outside of such an instance there is no such service.
     #[tokio::test(start_paused = true)]
     async fn without_a_named_source_the_metadata_is_waited_for_briefly_and_once() {
         let provider = Arc::new(Scripted { script: Mutex::default(), takes: Duration::ZERO });
         let sources = CredentialSources::of(&AmazonS3Builder::new());
-        let keys = CachedCredentials::new(provider, Duration::from_secs(5), sources);
+        let keys = CachedS3Credentials::new(provider, Duration::from_secs(5), sources);
         let start = Instant::now();
         let failure = keys.get().await.unwrap_err();
         assert_eq!(start.elapsed(), METADATA_WAIT);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_any_keys_the_failure_is_told() {
+    async fn without_any_keys_the_failure_is_returned() {
         let keys = keys([failure(), Ok("one")]);
         assert!(keys.get().await.is_err());
         assert_eq!(id(&keys).await, "one");

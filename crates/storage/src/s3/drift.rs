@@ -57,7 +57,7 @@ impl ClockWatch {
                  clock is set"
             ),
             (true, false) => {
-                tracing::info!(difference_s, "the clocks agree again: writing goes on");
+                tracing::info!(difference_s, "the clocks agree again: writes resume");
             }
             _ => {}
         }

@@ -2,8 +2,8 @@
 //! request and the [`Error`] of the operation follow.
 //!
 //! A 404 is absence only if the store says that it is the key that is missing. Any other (the
-//! bucket is gone, a proxy does not know the way) is a fault, as is a 403: a store that does not
-//! let us list answers that for absent keys too.
+//! bucket no longer exists, a proxy does not know the way) is a fault, as is a 403: a store that
+//! does not let us list responds so for absent keys too.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{Error, ErrorKind};
 
-/// What is known after a failure.
+/// What a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureClass {
     /// The key is absent.
@@ -33,7 +33,7 @@ pub(super) enum FailureClass {
     Throttled,
     /// The request never left.
     Unsent,
-    /// The store failed or its response was lost: whatever was asked may have happened.
+    /// The store failed or its response was lost: the request may have taken effect.
     Unsure,
     /// The clocks are too far apart, or the window of the write has closed; nothing was written.
     Skewed,
@@ -98,7 +98,7 @@ impl S3Failure {
     }
 
     /// A response that is not what was asked for.
-    pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+    pub(super) fn of_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let answered = ErrorResponse::read(status, headers, body);
         let seconds =
             headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -150,7 +150,7 @@ impl S3Failure {
     }
 }
 
-/// What the store said of a failure.
+/// The store's error message.
 #[derive(Debug)]
 struct ErrorResponse {
     status: StatusCode,
@@ -200,7 +200,7 @@ mod tests {
     fn failure(status: u16, code: &str) -> S3Failure {
         let status = StatusCode::from_u16(status).expect("a status");
         let body = format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
-        S3Failure::of_answer(status, &HeaderMap::new(), body.as_bytes())
+        S3Failure::of_response(status, &HeaderMap::new(), body.as_bytes())
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-request-id", http::HeaderValue::from_static("4442587FB7D0A2F9"));
         let body = b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>";
-        let failure = S3Failure::of_answer(StatusCode::SERVICE_UNAVAILABLE, &headers, body);
+        let failure = S3Failure::of_response(StatusCode::SERVICE_UNAVAILABLE, &headers, body);
         assert_eq!(
             failure.source.to_string(),
             "the bucket answered 503 SlowDown: Reduce your rate, request 4442587FB7D0A2F9"
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_body_that_is_no_error_is_judged_by_its_status() {
         let failure =
-            S3Failure::of_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
+            S3Failure::of_response(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
         assert_eq!(failure.verdict, FailureClass::Unsure);
     }
 }

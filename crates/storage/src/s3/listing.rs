@@ -13,10 +13,10 @@ use super::failure::{FailureClass, S3Failure};
 use super::xml::{self, DeleteResult, ListBucketResult, ListedContent};
 use crate::{Key, ListPage, ListRequest, Listed, Result};
 
-/// The most that one answer lists.
+/// The most that one response lists.
 const PAGE_MAX: usize = 1000;
 
-/// The most keys that one request removes.
+/// Maximum number of keys that one request removes.
 const DELETE_MAX: usize = 1000;
 
 /// How many keys are removed at once where each takes a request.
@@ -61,7 +61,8 @@ impl BucketClient {
     }
 
     fn first(&self, request: &ListRequest, limit: usize) -> S3Request {
-        // Some stores fold what follows `start_after` into the very prefix it lies in: one more.
+        // Some stores group keys after `start_after` into the common prefix that contains it: one
+        // more.
         let folds = request.delimiter && request.start_after.is_some();
         let limit = (limit + usize::from(folds)).min(PAGE_MAX);
         let possible = request.prefix.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');

@@ -5,7 +5,8 @@
 //! PUT, `If-Match` on DELETE). Not every store that takes these headers honours them, which is
 //! why [`S3Store::probe`] tries.
 //!
-//! - `bucket`: one signed request and its response; `credentials`: what signs it; `retry` and `failure`: when it is sent again.
+//! - `bucket`: one signed request and its response; `credentials`: what signs it; `retry` and
+//!   `failure`: when it is retried.
 //! - `drift`: how far the store's clock is off, and what is not written then.
 //! - `records`, `reading`, `listing`, `uploads`: the operations.
 //! - `probe`: what the bucket honours.
@@ -72,9 +73,8 @@ impl S3Store {
         Ok(Self { bucket: Arc::new(BucketClient::open(options)?) })
     }
 
-    /// Tries what the bucket honours, by attempts that race each other, and from then on speaks
-    /// to it accordingly. Leaves nothing behind in the bucket but what a crash in between leaves
-    /// below `probe/`.
+    /// Probes what the bucket honours, by concurrent attempts, and adapts to it. Leaves nothing
+    /// behind in the bucket but what a crash in between leaves below `probe/`.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl Store for S3Store {
     }
 
     /// Asks nothing of the bucket: it could not shut an earlier claim out. What such a claim
-    /// spoils, or that the upload is gone, shows with the next part or at completion.
+    /// spoils, or that the upload no longer exists, shows with the next part or at completion.
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
         Ok(Multipart { writer, ..upload.clone() })
     }

@@ -1,4 +1,4 @@
-//! What an [`S3Store`](super::S3Store) can be told, and why it cannot be opened.
+//! The options of an [`S3Store`](super::S3Store), and why it cannot be opened.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ impl fmt::Debug for S3Credentials {
     }
 }
 
-/// Why an S3 store cannot be opened. Nothing was asked of the bucket yet.
+/// Why an S3 store cannot be opened. No request was sent yet.
 #[derive(Debug, thiserror::Error)]
 pub enum S3OpenError {
     /// The certificates cannot be read.

@@ -23,7 +23,7 @@ const LISTED: [&str; 3] = ["1-", "1/2", "10"];
 /// How many try at once.
 const RIVALS: usize = 16;
 
-/// What a bucket honours.
+/// The capabilities of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketCapabilities {
     /// Of many writers that create a key, exactly one succeeds.
@@ -107,8 +107,8 @@ impl BucketClient {
         Ok(found)
     }
 
-    /// Lists keys whose order as bytes is not their order as folders: collecting and checking rely
-    /// on every listing.
+    /// Lists keys whose order as bytes is not their order as folders: GC and fsck rely on every
+    /// listing.
     async fn probe_listing(&self, name: &str) -> Result<()> {
         let keys = LISTED.map(|end| Key::try_from(format!("{name}/{end}")).expect("it is a key"));
         let listed = self.try_listing(name, &keys).await;

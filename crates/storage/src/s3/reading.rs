@@ -1,8 +1,8 @@
-//! Streams of bulk objects that go on after a broken connection.
+//! Streams of bulk objects that continue after a broken connection.
 //!
-//! A stream that breaks off is asked for again from the byte it reached, on the entity tag of
-//! the first response, so that the consumer never sees the joint nor a mix of two objects. What is
-//! read is only ever one chunk ahead of the consumer; dropping the stream closes the connection.
+//! A stream that breaks off is requested again from the byte it reached, on the entity tag of the
+//! first response, so that the consumer never sees the joint nor a mix of two objects. What is read
+//! is only ever one chunk ahead of the consumer; dropping the stream closes the connection.
 
 use std::sync::Arc;
 

@@ -2,9 +2,9 @@
 //!
 //! A conditional write whose response was lost may have happened, and may even happen later. So the
 //! key is read back: what we wrote is there, and it has; the version it was to replace is still
-//! there (or nothing, after a Create), and it is sent again, still under its condition, so that
-//! it has at most one effect; anything else is there, and only the caller can say what that
-//! means. That last is a conflict if no attempt of ours can have had an effect, else
+//! there (or nothing, after a Create), and it is retried, still under its condition, so that it has
+//! at most one effect; anything else is there, and only the caller can say what that means. That
+//! last is a conflict if no attempt of ours can have had an effect, else
 //! [`ErrorKind::Unavailable`]: ours may have been there for a moment, and been seen.
 //!
 //! A 500 says nothing of what happened, not even the one by which Ceph RGW 16 tells the losers
@@ -107,7 +107,7 @@ impl BucketClient {
         mode: &PutMode,
     ) -> Result<Written> {
         let mut effort = self.effort(request.body.len() as u64).within(CONDITIONAL_MAX);
-        // The clock of the effort stands while the machine sleeps, and this one goes on.
+        // The clock of the effort stands while the machine sleeps, and this one continues.
         let began = self.clock.now();
         // Whether an attempt may have had an effect that was not reported.
         let mut unsure = false;

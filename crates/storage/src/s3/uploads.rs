@@ -79,7 +79,7 @@ impl BucketClient {
     ) -> Result<(), S3Failure> {
         let whole = self.once(request, effort.attempt, ANSWER_BYTES_MAX).await?;
         if xml::is_error(&whole.body) {
-            return Err(S3Failure::of_answer(http::StatusCode::OK, &whole.headers, &whole.body));
+            return Err(S3Failure::of_response(http::StatusCode::OK, &whole.headers, &whole.body));
         }
         // A body that ends before the result began is a lost response.
         match whole.body.contains(&b'<') {

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_from_a_result() {
+    fn an_error_is_distinguished_from_a_result() {
         assert!(is_error(b"<?xml version=\"1.0\"?>\n<Error><Code>InternalError</Code></Error>"));
         assert!(is_error(b"  <Error/>"));
         assert!(!is_error(b"<?xml version=\"1.0\"?><CompleteMultipartUploadResult/>"));

@@ -1,7 +1,7 @@
 //! [`FaultyStore`]: a store that fails where a test says, before the call is applied or after.
 //!
-//! Its place is where the real fault would be: around the innermost store for a fault of the
-//! store, so that everything above must cope.
+//! It belongs where the real fault would be: around the innermost store for a fault of the store,
+//! so that everything above must cope.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,7 @@ impl Fault {
     }
 
     /// The next call is applied, and its response is lost.
-    pub fn lose_answer(kind: ErrorKind) -> Self {
+    pub fn lose_response(kind: ErrorKind) -> Self {
         Self::new(FaultEffect::LoseAnswer, kind)
     }
 

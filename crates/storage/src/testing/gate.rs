@@ -1,7 +1,7 @@
-//! [`Gate`]: a store that holds calls back until a test lets them go.
+//! [`GateStore`]: a store that holds calls back until a test lets them go.
 //!
-//! With it a test plays one certain interleaving without waiting for luck. Its place is around
-//! the store that the racing parties share; each may have a gate of its own.
+//! With it a test runs one chosen interleaving. It belongs around the store that the racing parties
+//! share; each may have a gate of its own.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use super::{Call, InterceptedStore, Interceptor};
 use crate::{ByteStream, Result, Store};
 
 /// A store with gates.
-pub type Gate = InterceptedStore<Gates>;
+pub type GateStore = InterceptedStore<Gates>;
 
 /// Where in a call a gate stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl fmt::Debug for Barrier {
     }
 }
 
-/// The gates of a [`Gate`] store.
+/// The gates of a [`GateStore`] store.
 #[derive(Debug, Default)]
 pub struct Gates(Mutex<Vec<Arc<Barrier>>>);
 
@@ -75,13 +75,13 @@ impl Gates {
         };
         for barrier in met {
             barrier.waiting.send_modify(|waiting| *waiting += 1);
-            // An error says that the sender, which the test holds, is gone.
+            // An error says that the sender, which the test holds, no longer exists.
             while barrier.open.clone().changed().await.is_ok() {}
         }
     }
 }
 
-impl Gate {
+impl GateStore {
     /// A store whose gates are open.
     pub fn new(inner: Arc<dyn Store>) -> Self {
         Self::with(inner, Gates::default())
@@ -92,8 +92,8 @@ impl Gate {
         self.close(GatePosition::Before, Box::new(matches))
     }
 
-    /// Holds calls like this back after they were applied, before they are answered.
-    pub fn hold_answer(
+    /// Holds calls like this back after they were applied, before the response.
+    pub fn hold_response(
         &self,
         matches: impl Fn(&Call) -> bool + Send + Sync + 'static,
     ) -> HeldCalls {

@@ -1,4 +1,4 @@
-//! Stores that fail, record and wait as a test tells them, and a schedule for many actors.
+//! Stores that fail, record and wait as a test demands, and a schedule for many actors.
 //!
 //! Each is put around any store and keeps its contract as long as the test asks for nothing.
 
@@ -12,8 +12,8 @@ mod syscalls;
 
 pub use clock::ManualClock;
 pub use faulty::{Fault, FaultHit, Faults, FaultyStore};
-pub use gate::{Gate, Gates, HeldCalls};
+pub use gate::{GateStore, Gates, HeldCalls};
 pub use intercept::{Call, InterceptedStore, Interceptor};
 pub use recording::{CallLog, RecordingStore};
-pub use schedule::{Manners, Schedule, ScheduledStore, StopPlace, Stopped, Stops};
+pub use schedule::{Schedule, ScheduledStore, StopPlace, StopRules, Stopped, Stops};
 pub use syscalls::SyscallFaults;

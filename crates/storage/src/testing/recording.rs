@@ -1,6 +1,6 @@
 //! [`RecordingStore`]: a store that remembers its calls, so that a test can count and read them.
 //!
-//! Its place is around the innermost store: what it counts is what a real store would be asked.
+//! It belongs around the innermost store: what it counts is what a real store would be asked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

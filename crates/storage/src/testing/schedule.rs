@@ -1,11 +1,11 @@
 //! [`Schedule`]: stops actors at every call that they make of a store, and lets a test say whose
-//! call goes on next, and when.
+//! call continues next, and when.
 //!
-//! Each actor has a [`ScheduledStore`] of its own around one that all share. A call stops before
-//! it is applied (the request is on its way) and, where the test asks for it, once more after that
-//! (the response is). One clock, which the test turns, is the store's and the actors': a request
-//! that travels for longer than its actor's limit fails and is not applied, as a signature that
-//! has expired; a response may take for ever.
+//! Each actor has a [`ScheduledStore`] of its own around one that all share. A call stops before it
+//! is applied (the request is in flight) and, where the test asks for it, once more after that (the
+//! response is). One clock, which the test turns, is the store's and the actors': a request that
+//! travels for longer than its actor's limit fails and is not applied, as a signature that has
+//! expired; a response may take for ever.
 //!
 //! On a current-thread runtime with paused time the same choices give the same run.
 
@@ -32,8 +32,8 @@ pub enum StopPlace {
     Start,
     /// Before the call is applied.
     Request,
-    /// After it was applied, before it is answered.
-    Answer,
+    /// After it was applied, before the response.
+    Response,
 }
 
 /// A call that has stopped.
@@ -41,7 +41,7 @@ pub enum StopPlace {
 pub struct Stopped {
     /// Its number, for [`Schedule::release`].
     pub id: u64,
-    /// Whose it is.
+    /// The actor that made it.
     pub actor: usize,
     /// What it is.
     pub call: Call,
@@ -55,20 +55,20 @@ impl fmt::Display for Stopped {
         match self.place {
             StopPlace::Start => write!(f, "start"),
             StopPlace::Request => write!(f, "{operation} {key}"),
-            StopPlace::Answer => write!(f, "answer of {operation} {key}"),
+            StopPlace::Response => write!(f, "answer of {operation} {key}"),
         }
     }
 }
 
 /// How the calls of one actor stop.
 #[derive(Clone, Copy, Debug)]
-pub struct Manners {
-    /// How long a request that `hurries` may travel, by the schedule's clock.
+pub struct StopRules {
+    /// How long a request that `must_arrive_in_time` may travel, by the schedule's clock.
     pub travel_max: Duration,
     /// Which requests must arrive in time.
-    pub hurries: fn(&Call) -> bool,
-    /// Whether answers stop, too.
-    pub stops_answers: bool,
+    pub must_arrive_in_time: fn(&Call) -> bool,
+    /// Whether responses stop, too.
+    pub stops_responses: bool,
     /// Calls that never stop: those that concern no other actor.
     pub passes: fn(&Call) -> bool,
 }
@@ -96,7 +96,7 @@ impl fmt::Debug for Schedule {
 pub struct Stops {
     schedule: Arc<Schedule>,
     actor: usize,
-    manners: Manners,
+    stop_rules: StopRules,
 }
 
 impl Schedule {
@@ -110,9 +110,9 @@ impl Schedule {
         self: &Arc<Self>,
         actor: usize,
         inner: Arc<dyn Store>,
-        manners: Manners,
+        stop_rules: StopRules,
     ) -> ScheduledStore {
-        ScheduledStore::with(inner, Stops { schedule: Arc::clone(self), actor, manners })
+        ScheduledStore::with(inner, Stops { schedule: Arc::clone(self), actor, stop_rules })
     }
 
     /// Stops an actor before it does anything.
@@ -128,18 +128,18 @@ impl Schedule {
     }
 
     /// The calls that have stopped, in the order in which they did. Those of actors that were
-    /// dropped are gone.
+    /// dropped no longer exist.
     pub fn stopped(&self) -> Vec<Stopped> {
         let mut waiting = self.waiting();
         waiting.retain(|waiting| !waiting.go.is_closed());
         waiting.iter().map(|waiting| waiting.stopped.clone()).collect()
     }
 
-    /// Lets a call go on; it moves with the next [`settle`](Self::settle).
+    /// Lets a call continue; it moves with the next [`settle`](Self::settle).
     pub fn release(&self, id: u64) {
         let mut waiting = self.waiting();
         if let Some(index) = waiting.iter().position(|waiting| waiting.stopped.id == id) {
-            // The actor may be gone.
+            // The actor may have been dropped.
             waiting.remove(index).go.send(()).ok();
         }
     }
@@ -158,7 +158,7 @@ impl Schedule {
         let (go, gone) = oneshot::channel();
         let stopped = Stopped { id: self.next_id(), actor, call: call.clone(), place };
         self.waiting().push(WaitingCall { stopped, go });
-        // If the schedule is gone, so is the test: nothing is to be held back any more.
+        // If the schedule was dropped, the test has ended: nothing is held back any more.
         gone.await.ok();
     }
 }
@@ -168,13 +168,13 @@ impl Interceptor for Stops {
     type Plan = ();
 
     async fn before(&self, call: &Call) -> Result<()> {
-        if (self.manners.passes)(call) {
+        if (self.stop_rules.passes)(call) {
             return Ok(());
         }
         let sent = self.schedule.clock.monotonic();
         self.schedule.stop(self.actor, call, StopPlace::Request).await;
         let travelled = self.schedule.clock.monotonic().saturating_sub(sent);
-        if travelled <= self.manners.travel_max || !(self.manners.hurries)(call) {
+        if travelled <= self.stop_rules.travel_max || !(self.stop_rules.must_arrive_in_time)(call) {
             return Ok(());
         }
         let why = "the request has been on its way for too long";
@@ -182,8 +182,8 @@ impl Interceptor for Stops {
     }
 
     async fn after(&self, call: &Call, _plan: &()) -> Result<()> {
-        if self.manners.stops_answers && !(self.manners.passes)(call) {
-            self.schedule.stop(self.actor, call, StopPlace::Answer).await;
+        if self.stop_rules.stops_responses && !(self.stop_rules.passes)(call) {
+            self.schedule.stop(self.actor, call, StopPlace::Response).await;
         }
         Ok(())
     }
@@ -200,21 +200,21 @@ mod tests {
     use crate::{Key, MemoryStore, PutMode};
 
     const MINUTE: Duration = Duration::from_secs(60);
-    const MANNERS: Manners = Manners {
+    const STOP_RULES: StopRules = StopRules {
         travel_max: MINUTE,
-        hurries: |_| true,
-        stops_answers: true,
+        must_arrive_in_time: |_| true,
+        stops_responses: true,
         passes: |call| call.is_read(),
     };
 
-    struct Stage {
+    struct ScheduleBench {
         clock: Arc<ManualClock>,
         memory: Arc<MemoryStore>,
         schedule: Arc<Schedule>,
         key: Key,
     }
 
-    impl Stage {
+    impl ScheduleBench {
         fn new() -> Self {
             let clock = Arc::new(ManualClock::default());
             let memory = Arc::new(MemoryStore::with_clock(clock.clone()));
@@ -227,7 +227,7 @@ mod tests {
             actor: usize,
             word: &'static str,
         ) -> tokio::task::JoinHandle<Result<crate::Written>> {
-            let store = self.schedule.store(actor, self.memory.clone(), MANNERS);
+            let store = self.schedule.store(actor, self.memory.clone(), STOP_RULES);
             let key = self.key.clone();
             tokio::spawn(async move { store.put(&key, word.into(), PutMode::Create).await })
         }
@@ -241,8 +241,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_let_go_first_is_first() {
-        let stage = Stage::new();
+    async fn the_actor_released_first_is_first() {
+        let stage = ScheduleBench::new();
         let (one, two) = (stage.writer(1, "one"), stage.writer(2, "two"));
         stage.schedule.settle().await;
         assert_eq!(stage.schedule.stopped().len(), 2);
@@ -255,8 +255,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn request_that_travels_for_too_long_is_not_applied_but_an_answer_may() {
-        let stage = Stage::new();
+    async fn request_that_travels_for_too_long_is_not_applied_but_a_response_may() {
+        let stage = ScheduleBench::new();
         let late = stage.writer(1, "late");
         stage.schedule.settle().await;
         stage.clock.advance(2 * MINUTE);
@@ -265,7 +265,7 @@ mod tests {
         let slow = stage.writer(2, "slow");
         stage.schedule.settle().await;
         stage.go(2).await;
-        assert_eq!(stage.schedule.stopped()[0].place, StopPlace::Answer);
+        assert_eq!(stage.schedule.stopped()[0].place, StopPlace::Response);
         stage.clock.advance(2 * MINUTE);
         stage.go(2).await;
         slow.await.unwrap().unwrap();
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn actor_that_is_dropped_waits_no_more() {
-        let stage = Stage::new();
+        let stage = ScheduleBench::new();
         let dropped = stage.writer(1, "dropped");
         stage.schedule.settle().await;
         dropped.abort();

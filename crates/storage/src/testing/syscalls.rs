@@ -107,7 +107,7 @@ impl SyscallFaults {
         self.lock().held.push(call);
     }
 
-    /// Lets calls of this kind go on.
+    /// Lets calls of this kind continue.
     pub fn release(&self, call: Syscall) {
         self.lock().held.retain(|held| *held != call);
         self.changed.notify_all();

@@ -1,4 +1,4 @@
-//! A disk of which, after a power cut, only what was synced is there.
+//! A disk that keeps only synced data after a power cut.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};

@@ -1,5 +1,5 @@
-//! What an operator does on the machine, as lines of the audit log: commands that change content or
-//! access. The process that does the work writes the line.
+//! Audit records of operator commands that change content or access. The process that does the work
+//! writes them.
 
 use std::io;
 
@@ -10,27 +10,27 @@ use serde_json::Value;
 use super::output::AuditOutput;
 use super::{AuditError, AuditLog, AuditTarget};
 
-/// Where the system keeps the names of its users.
+/// The user database of the system.
 const ACCOUNTS: &str = "/etc/passwd";
 
-/// Who gives a command: a user of the operating system.
+/// The operating system user who runs a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operator {
     uid: u32,
 }
 
 impl Operator {
-    /// Whoever this process belongs to.
+    /// The user of this process.
     pub fn here() -> Self {
         Self { uid: rustix::process::getuid().as_raw() }
     }
 
-    /// The user with this number.
+    /// The user with this id.
     pub fn with_uid(uid: u32) -> Self {
         Self { uid }
     }
 
-    /// The name of the account, otherwise its number.
+    /// The account name, or the id if it has none.
     fn identity(self) -> String {
         let accounts = std::fs::read_to_string(ACCOUNTS).unwrap_or_default();
         let name = account_name(&accounts, self.uid);
@@ -38,7 +38,7 @@ impl Operator {
     }
 }
 
-/// The name of a user in the text of the file of accounts (passwd(5)).
+/// The name of a user in the text of passwd(5).
 fn account_name(accounts: &str, uid: u32) -> Option<&str> {
     accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -47,19 +47,16 @@ fn account_name(accounts: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// What came of a command.
+/// Outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandOutcome {
-    /// It came to its end.
     Done,
-    /// It could not.
     Failed,
-    /// It was told to stop.
     Stopped,
 }
 
-/// A command, as it stands in a line.
+/// The audit record of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CommandAuditRecord {
     time: String,
@@ -75,7 +72,8 @@ pub struct CommandAuditRecord {
 }
 
 impl CommandAuditRecord {
-    /// A command that somebody gave: `operation` is its name, `asked` what it was told, which has no
+    /// `operation` is the command's name, `asked` its arguments without secrets, `credential` the
+    /// id of the created or revoked access token.
     /// secrets, `credential` the id of the access token that was made or revoked.
     pub fn new(
         operator: Operator,
@@ -98,22 +96,22 @@ impl CommandAuditRecord {
     }
 }
 
-/// A command that is under way. If nobody says what came of it, it was stopped.
+/// A command in progress. Dropping it without an outcome records that it was stopped.
 #[derive(Debug)]
 pub struct AuditedCommand {
     log: AuditLog,
     operator: Operator,
-    /// The name and what was asked, until they are written.
+    /// Name and arguments, until they are written.
     command: Option<(&'static str, Value)>,
 }
 
 impl AuditedCommand {
-    /// A command has begun.
+    /// Starts the record of a command.
     pub fn new(log: &AuditLog, operator: Operator, operation: &'static str, asked: Value) -> Self {
         Self { log: log.clone(), operator, command: Some((operation, asked)) }
     }
 
-    /// Writes what came of it.
+    /// Writes the outcome.
     pub async fn end(mut self, outcome: CommandOutcome, credential: Option<String>) {
         if let Some((operation, asked)) = self.command.take() {
             let operator = self.operator;
@@ -133,12 +131,12 @@ impl Drop for AuditedCommand {
     }
 }
 
-/// The audit log of a command that does its work without a server.
+/// The audit log of a command that works without a server.
 #[derive(Debug)]
 pub struct CommandJournal(AuditOutput);
 
 impl CommandJournal {
-    /// The file of an audit log; `None`: it has none. Standard streams are the server's.
+    /// Opens the audit log file; `None`: there is none. Standard streams are left to the server.
     ///
     /// # Errors
     ///
@@ -155,13 +153,14 @@ impl CommandJournal {
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// I/O errors.
     pub fn write(&mut self, entry: &CommandAuditRecord) -> io::Result<()> {
         self.0.write(&[super::line(entry)], false).1
     }
 }
 
-/// Where commands write: what they print on a standard stream is for whoever typed them.
+/// The audit log of commands: standard streams are excluded, because they carry the command's own
+/// output.
 pub(super) fn of_commands(target: &AuditTarget) -> &AuditTarget {
     match target {
         AuditTarget::File(_) => target,

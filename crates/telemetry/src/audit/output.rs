@@ -1,4 +1,5 @@
-//! [`AuditOutput`]: where the lines go. A file is appended to, and followed when it is rotated.
+//! [`AuditOutput`]: the destination of audit lines. A file is appended to and reopened after
+//! rotation.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use super::AuditTarget;
 
-/// What its owner and group may do with a new file.
+/// Permissions of a new file.
 const MODE: u32 = 0o640;
 
-/// What takes the lines.
+/// The destination.
 #[derive(Debug)]
 pub(super) struct AuditOutput {
     target: OutputTarget,
-    /// The last line could be written in part only.
+    /// The last line was written in part.
     is_torn: bool,
 }
 
@@ -25,7 +26,7 @@ enum OutputTarget {
     File(RotatedFile),
 }
 
-/// A file that others may rename or remove at any time.
+/// A file that may be renamed or removed at any time.
 #[derive(Debug)]
 pub(super) struct RotatedFile {
     path: PathBuf,
@@ -34,7 +35,7 @@ pub(super) struct RotatedFile {
 }
 
 impl AuditOutput {
-    /// What a setting names; `None`: nothing. A file is made if it is not there.
+    /// Opens the configured destination; `None`: disabled. A file is created if absent.
     pub(super) fn open(target: &AuditTarget) -> io::Result<Option<Self>> {
         let target = match target {
             AuditTarget::Off => return Ok(None),
@@ -48,14 +49,14 @@ impl AuditOutput {
         Ok(Some(Self { target, is_torn: false }))
     }
 
-    /// Writes lines, and says how many of them were written whole.
+    /// Writes lines; returns how many were written whole.
     pub(super) fn write(&mut self, lines: &[Vec<u8>], reopens: bool) -> (usize, io::Result<()>) {
         let is_torn = &mut self.is_torn;
         match &mut self.target {
             OutputTarget::Stdout => write_lines(&mut io::stdout().lock(), lines, is_torn),
             OutputTarget::Stderr => write_lines(&mut io::stderr().lock(), lines, is_torn),
             OutputTarget::File(rotated) => {
-                // If that fails, the file that is open still takes the lines.
+                // If that fails, the open file still takes the lines.
                 let followed = rotated.follow(reopens);
                 let (written, result) = write_lines(&mut rotated.file, lines, is_torn);
                 (written, result.and(followed))
@@ -65,7 +66,7 @@ impl AuditOutput {
 }
 
 impl RotatedFile {
-    /// Opens the file again if the path leads to another one, or to none.
+    /// Reopens the file if the path leads to another file, or to none.
     fn follow(&mut self, reopens: bool) -> io::Result<()> {
         let is_same =
             std::fs::metadata(&self.path).is_ok_and(|now| identity(&now) == self.identity);
@@ -95,8 +96,8 @@ fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
     Ok((file, identity))
 }
 
-/// Refuses a symbolic link of another user: it would choose which file is appended to. Links of root
-/// and of the user that runs this are followed: operators use them, for example to `/dev/stdout`.
+/// Refuses a symbolic link that another user owns: that user would choose which file is appended
+/// to. Links owned by root and by the current user are followed, for example to `/dev/stdout`.
 fn check_link(path: &Path) -> io::Result<()> {
     let metadata = std::fs::symlink_metadata(path)?;
     let own = rustix::process::geteuid().as_raw();
@@ -112,12 +113,12 @@ fn is_trusted_owner(owner: u32, own: u32) -> bool {
     owner == own || owner == 0
 }
 
-/// Gives a new file to whoever its folder belongs to: a command that root gives must not leave one that
-/// the server cannot open.
+/// Changes the owner of a new file to that of its folder: a command run by root must not leave a
+/// file that the server cannot open.
 fn belong(file: &File, path: &Path) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Ok(folder) = std::fs::metadata(folder.unwrap_or(Path::new("."))) {
-        // Only root may; for all others it is theirs already.
+        // Only root may change the owner; other users own the file already.
         let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
     }
 }
@@ -126,8 +127,8 @@ fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Writes lines with as few calls as the output takes, so that those of several processes never
-/// mix. A line that could be written in part only is ended before the next one.
+/// Writes lines with as few calls as possible, so that lines of several processes do not mix. A
+/// partial line is terminated before the next one.
 fn write_lines(
     output: &mut impl Write,
     lines: &[Vec<u8>],
@@ -167,7 +168,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// A disk with little room.
+    /// Simulates a disk with limited space.
     struct SmallDisk(Vec<u8>, usize);
 
     impl Write for SmallDisk {
@@ -196,7 +197,7 @@ mod tests {
         std::fs::write(&log, "").unwrap();
         std::os::unix::fs::symlink(&log, &link).unwrap();
         assert!(open(&link).is_ok());
-        // Only root can make a link of another user.
+        // Only root can create a link that another user owns.
         if std::os::unix::fs::lchown(&link, Some(1), None).is_ok() {
             let refused = open(&link).unwrap_err().to_string();
             assert!(refused.contains("symbolic link of user 1"), "{refused}");

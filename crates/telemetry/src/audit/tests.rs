@@ -1,4 +1,4 @@
-//! Tests of the audit log: what is recorded is in one of its files, once and whole.
+//! Each recorded line is in exactly one of the audit log files, and whole.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn entry(id: impl ToString) -> AuditRecord {
     AuditRecord { request_id: id.to_string(), ..AuditRecord::default() }
 }
 
-/// The ids in a file, each with how often it is there. Panics at a line that is not whole.
+/// The request ids in a file, with their counts. Panics at a partial line.
 fn count(path: &Path, counts: &mut BTreeMap<String, usize>) {
     for line in std::fs::read_to_string(path).unwrap().lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -49,7 +49,7 @@ fn counted(metrics: &Metrics, outcome: &str) -> u64 {
     count.map_or(0, |count| count.parse().unwrap())
 }
 
-/// As logrotate does it, with and without a signal, while two processes write.
+/// Rotation as by logrotate, with and without a signal, while two processes write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rotation_loses_and_repeats_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +146,7 @@ async fn a_command_of_which_nobody_says_the_end_was_stopped() {
     assert_eq!((&lines[0]["uid"], &lines[0]["asked"]["force"]), (&7.into(), &true.into()));
 }
 
-/// The device takes nothing, as a disk that is full.
+/// The device accepts nothing, like a full disk.
 #[tokio::test]
 async fn what_cannot_be_written_is_counted_and_stops_nothing() {
     let (log, metrics) = open(Path::new("/dev/full"));

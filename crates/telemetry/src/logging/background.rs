@@ -1,11 +1,11 @@
-//! [`BackgroundWriter`]: lines of the log on their way to standard error, off the path of requests.
+//! [`BackgroundWriter`]: writes log lines to standard error outside of request processing.
 //!
-//! Who reads standard error may be slow, or have stopped reading. So lines are queued, and a thread
-//! of their own writes them. The queue is bounded: a line that does not fit is dropped and counted
-//! ([`dropped_lines`]), and the log says how many were, once there is room again. Nothing ever
-//! waits for it but the end of the process, and that not for long.
+//! The reader of standard error may be slow or stopped. So lines are queued, and a thread writes
+//! them. The queue is bounded: a line that does not fit is dropped and counted ([`dropped_lines`]),
+//! and the count is logged when there is room again. Requests never wait for the log; the process
+//! waits briefly at its end.
 //!
-//! The audit log is another thing: its lines are written before the response.
+//! The audit log differs: its lines are written before the response.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,38 +16,37 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The most lines, and bytes of lines, that wait to be written.
+/// Maximum number of queued lines, and of their bytes.
 const QUEUED_LINES_MAX: usize = 8192;
 const QUEUED_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// The longest line. The formats keep well below; what does not is cut.
+/// Maximum length of a line; a longer one is truncated. The formats keep well below it.
 pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
-/// How long the end of the process waits for lines that are queued.
+/// Maximum wait for queued lines at the end of the process.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
-/// How often the log says that lines were dropped.
+/// Minimum time between two reports of dropped lines.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lines that were dropped since the process began.
+/// Number of lines dropped since the start.
 static DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines of the log were dropped since the process began, because standard error did not
-/// take them in time.
+/// Number of log lines dropped since the start because standard error was too slow.
 pub fn dropped_lines() -> u64 {
     DROPPED_LINES.load(Ordering::Relaxed)
 }
 
-/// Takes lines, and never waits.
+/// Queues lines without waiting.
 #[derive(Clone, Debug)]
 pub(super) struct BackgroundWriter {
     lines: SyncSender<Vec<u8>>,
     queue: Arc<Queue>,
 }
 
-/// What the threads that log share with the one that writes.
+/// State shared by the logging threads and the writer thread.
 #[derive(Debug, Default)]
 struct Queue {
     bytes: AtomicU64,
     dropped: AtomicU64,
-    /// Lines that were queued and are not written yet.
+    /// Number of lines queued and not written.
     unwritten: Mutex<u64>,
     written: Condvar,
 }
@@ -69,7 +68,7 @@ impl Queue {
     }
 }
 
-/// Waits for the lines that are queued, for a while, when it is dropped.
+/// Waits briefly for queued lines when dropped.
 #[derive(Debug)]
 #[must_use = "lines that are queued when the process ends are lost without it"]
 pub struct LogGuard(Arc<Queue>);
@@ -77,17 +76,17 @@ pub struct LogGuard(Arc<Queue>);
 impl Drop for LogGuard {
     fn drop(&mut self) {
         let unwritten = self.0.unwritten();
-        // Whoever does not read by then does not read.
+        // After that, the remaining lines are lost.
         let _ = self.0.written.wait_timeout_while(unwritten, FLUSH_MAX, |count| *count > 0);
     }
 }
 
 impl BackgroundWriter {
-    /// Writes lines to `output` from now on, by a thread that ends with the process.
+    /// Starts a thread that writes lines to `output`.
     ///
     /// # Errors
     ///
-    /// Those of the system, if there can be no thread.
+    /// Those of starting a thread.
     pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<(Self, LogGuard)> {
         let (lines, queued) = sync_channel(QUEUED_LINES_MAX);
         let queue: Arc<Queue> = Arc::default();
@@ -119,7 +118,7 @@ impl BackgroundWriter {
 }
 
 impl Write for BackgroundWriter {
-    /// Each write is a line.
+    /// Each write is one line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.queue(line);
         Ok(line.len())
@@ -143,7 +142,7 @@ fn write(mut output: impl Write, lines: &Receiver<Vec<u8>>, queue: &Queue) {
     loop {
         match lines.recv_timeout(NOTICE_INTERVAL) {
             Ok(line) => {
-                // There is nowhere to tell of a log that cannot be written.
+                // A failing log cannot be reported.
                 let _ = output.write_all(&line);
                 queue.wrote(line.len());
             }
@@ -157,7 +156,7 @@ fn write(mut output: impl Write, lines: &Receiver<Vec<u8>>, queue: &Queue) {
     }
 }
 
-/// Says how many lines were dropped, as a line of the log.
+/// Logs the number of dropped lines.
 fn say_dropped(queue: &Queue) {
     let lines = queue.dropped.swap(0, Ordering::Relaxed);
     if lines > 0 {
@@ -172,10 +171,10 @@ mod tests {
 
     use super::*;
 
-    /// The lines that an output has taken.
+    /// The lines that an output has received.
     type Taken = Arc<Mutex<Vec<Vec<u8>>>>;
 
-    /// What takes a line only when it is told to.
+    /// An output that blocks until it is released.
     struct Slow {
         go_on: Receiver<()>,
         taken: Taken,
@@ -183,7 +182,7 @@ mod tests {
 
     impl Write for Slow {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            // An error says that nobody holds it back any more.
+            // The sender may have been dropped.
             let _ = self.go_on.recv();
             self.taken.lock().unwrap().push(line.to_owned());
             Ok(line.len())
@@ -202,7 +201,7 @@ mod tests {
         (log, guard, sender, taken)
     }
 
-    /// A reader of standard error that stopped also stopped every request.
+    /// A reader of standard error that stopped reading once stopped every request.
     #[test]
     fn fixed_nobody_waits_for_who_does_not_read() {
         const LINES: usize = QUEUED_LINES_MAX * 2;

@@ -1,7 +1,7 @@
-//! [`JsonLines`]: one JSON object a line, written without a detour.
+//! [`JsonLines`]: writes one JSON object per line directly.
 //!
-//! Every request is a line, and a generic formatter takes more time for it than all else of a small
-//! answer: it builds values, keeps the texts of spans, and writes the line in pieces.
+//! Every request is one line, and a generic formatter takes longer for it than the rest of a small
+//! request: it builds values, copies the fields of spans, and writes in pieces.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -17,23 +17,23 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// A longer line gives its memory back.
+/// A buffer larger than this is freed after the line.
 const LINE_BYTES_KEPT: usize = 16 * 1024;
-/// The most bytes of one text in a line. A longer one ends in an ellipsis.
+/// Maximum bytes of one text; a longer one is truncated with an ellipsis.
 const TEXT_BYTES_MAX: usize = 2 * 1024;
 const ELLIPSIS: &str = "…";
-/// A line that is longer takes no further fields, and says so.
+/// Length of a line after which further fields are omitted, and marked as such.
 const FIELDS_BYTES_MAX: usize = 8 * 1024;
 
 thread_local! {
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Writes events as JSON, with their time, level and target, and the span that they are in.
+/// Formats events as JSON, with time, level, target and the enclosing span.
 #[derive(Debug)]
 pub(super) struct JsonLines<W>(pub(super) W);
 
-/// The fields of a span, as they stand in a line.
+/// The fields of a span, already formatted.
 struct SpanFields(String);
 
 impl<S, W> Layer<S> for JsonLines<W>
@@ -53,7 +53,7 @@ where
             line.clear();
             write_line(line, event, &context);
             let metadata = event.metadata();
-            // There is nowhere to tell of a log that cannot be written.
+            // A failing log cannot be reported.
             let _ = self.0.make_writer_for(metadata).write_all(line.as_bytes());
             if line.capacity() > LINE_BYTES_KEPT {
                 *line = String::new();
@@ -68,7 +68,7 @@ where
 {
     let metadata = event.metadata();
     line.push_str("{\"timestamp\":\"");
-    // A string takes all that is written to it.
+    // Writing to a string cannot fail.
     let _ = SystemTime.format_time(&mut Writer::new(line));
     line.push_str("\",\"level\":\"");
     line.push_str(metadata.level().as_str());
@@ -90,13 +90,13 @@ where
     line.push_str("}\n");
 }
 
-/// Writes fields, each behind a comma.
+/// Formats fields, each preceded by a comma.
 struct JsonFields<'l>(&'l mut String);
 
 impl JsonFields<'_> {
     fn name(&mut self, field: &Field) {
         self.0.push(',');
-        // A raw identifier is written without its mark.
+        // Without the `r#` of raw identifiers.
         write_text(self.0, field.name().trim_start_matches("r#"));
         self.0.push(':');
     }
@@ -146,7 +146,7 @@ impl Visit for JsonFields<'_> {
         }
         self.name(field);
         self.0.push('"');
-        // It ends early with an error if it is too long.
+        // Ends with an error when the limit is reached.
         let _ = write!(Escaped::new(self.0), "{value:?}");
         self.0.push('"');
     }
@@ -158,11 +158,10 @@ fn write_text(line: &mut String, text: &str) {
     line.push('"');
 }
 
-/// What is written to it becomes the inside of a JSON text, which is not longer than
-/// [`TEXT_BYTES_MAX`].
+/// Escapes text as the inside of a JSON string of at most [`TEXT_BYTES_MAX`] bytes.
 struct Escaped<'l> {
     line: &'l mut String,
-    /// Where the text must end.
+    /// End of the allowed length.
     end: usize,
 }
 
@@ -172,7 +171,7 @@ impl<'l> Escaped<'l> {
         Self { line, end }
     }
 
-    /// Writes characters that need no escape, as far as there is room.
+    /// Writes characters that need no escape, up to the limit.
     fn plain(&mut self, text: &str) -> fmt::Result {
         let room = self.end.saturating_sub(self.line.len());
         if text.len() <= room {
@@ -180,7 +179,7 @@ impl<'l> Escaped<'l> {
             return Ok(());
         }
         self.line.push_str(super::beginning(text, room));
-        // Nothing more comes after that.
+        // Nothing is written after the limit.
         self.line.push_str(ELLIPSIS);
         self.end = 0;
         Err(fmt::Error)
@@ -197,7 +196,7 @@ impl fmt::Write for Escaped<'_> {
             let (plain, special) = rest.split_at(place);
             self.plain(plain)?;
             if self.line.len() >= self.end {
-                // No room for a character.
+                // Not enough room for the character.
                 return self.plain(special);
             }
             let mut chars = special.chars();
@@ -216,7 +215,7 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// All of them are one byte long.
+/// All escaped characters are one byte long.
 fn must_be_escaped(byte: u8) -> bool {
     byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f)
 }
@@ -246,7 +245,7 @@ mod tests {
         }
     }
 
-    /// The lines that something logs, without their times. Each is one write.
+    /// The logged lines without times, one per write.
     fn logged(log: impl FnOnce()) -> Vec<Value> {
         let lines = Lines::default();
         let writer = lines.clone();
@@ -295,7 +294,7 @@ mod tests {
         assert_eq!(lines.len(), 2);
     }
 
-    /// 266 kB of requests made 150 MB of log.
+    /// Log lines of long requests are bounded: 266 kB of requests once caused 150 MB of log.
     #[test]
     fn fixed_no_text_and_no_line_is_longer_than_is_allowed() {
         for unit in ["x", "\"", "\u{1}", "ä", "\u{1f600}"] {

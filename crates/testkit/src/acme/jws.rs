@@ -8,12 +8,12 @@ use serde_json::Value;
 
 /// A public key: the two coordinates of a point of P-256, as they were written.
 #[derive(Clone, Debug)]
-pub(super) struct Jwk {
+pub(super) struct AcmeJwk {
     x: String,
     y: String,
 }
 
-impl Jwk {
+impl AcmeJwk {
     fn of(value: &Value) -> Option<Self> {
         let part = |name: &str| value[name].as_str().map(str::to_owned);
         let is_p256 = value["kty"] == "EC" && value["crv"] == "P-256";
@@ -31,9 +31,9 @@ impl Jwk {
 
 /// A request: who says they signed it, and what it says.
 #[derive(Debug)]
-pub(super) struct Signed {
+pub(super) struct SignedRequest {
     pub(super) kid: Option<String>,
-    pub(super) jwk: Option<Jwk>,
+    pub(super) jwk: Option<AcmeJwk>,
     pub(super) nonce: String,
     pub(super) url: String,
     pub(super) payload: Value,
@@ -41,7 +41,7 @@ pub(super) struct Signed {
     signature: Vec<u8>,
 }
 
-impl Signed {
+impl SignedRequest {
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         let part = |name: &str| body[name].as_str();
@@ -57,7 +57,7 @@ impl Signed {
             if content.is_empty() { Value::Null } else { serde_json::from_slice(&content).ok()? };
         Some(Self {
             kid: text("kid"),
-            jwk: Jwk::of(&header["jwk"]),
+            jwk: AcmeJwk::of(&header["jwk"]),
             nonce: text("nonce")?,
             url: text("url")?,
             payload: content,
@@ -66,7 +66,7 @@ impl Signed {
         })
     }
 
-    pub(super) fn is_by(&self, jwk: &Jwk) -> bool {
+    pub(super) fn is_by(&self, jwk: &AcmeJwk) -> bool {
         let coordinate = |text: &str| BASE64.decode(text).unwrap_or_default();
         let point = [vec![4], coordinate(&jwk.x), coordinate(&jwk.y)].concat();
         let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);

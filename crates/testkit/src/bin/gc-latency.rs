@@ -1,5 +1,5 @@
-//! How much slower pushes are while a collector runs: pairs of rounds on one server, without and
-//! with `jreg gc` running over and over beside it at its usual rate, and the ratio of the latencies.
+//! How much slower pushes are while a GC run runs: pairs of rounds on one server, without and with
+//! `jreg gc` running over and over beside it at its usual rate, and the ratio of the latencies.
 //!
 //! ```sh
 //! cargo build --release --workspace
@@ -16,10 +16,10 @@ use clap::Parser;
 use futures::future::join_all;
 use jreg_testkit::{Client, Image, ImageSpec, Process, Request};
 
-/// Compares the latency of pushes with and without a collector.
+/// Compares the latency of pushes with and without a GC run.
 #[derive(Debug, Parser)]
 #[command(name = "gc-latency")]
-struct RegistryOptions {
+struct GcLatencyArgs {
     /// The binary.
     jreg: PathBuf,
     /// How many images are there before.
@@ -40,7 +40,7 @@ struct RegistryOptions {
 }
 
 fn main() -> ExitCode {
-    let options = RegistryOptions::parse();
+    let options = GcLatencyArgs::parse();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     let folder = tempfile::tempdir().expect("there is room for a folder");
     let server = Process::start(&options.jreg.to_string_lossy(), folder.path());
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn measure(options: &RegistryOptions, client: &Client, folder: &Path) {
+async fn measure(options: &GcLatencyArgs, client: &Client, folder: &Path) {
     round(options, client, 0, options.images).await;
     let mut seed = options.images;
     let mut ratios: [Vec<f64>; 2] = Default::default();
@@ -56,14 +56,14 @@ async fn measure(options: &RegistryOptions, client: &Client, folder: &Path) {
         let mut quantiles = [[0.0; 2]; 2];
         // Which of the two comes first alternates.
         for with in [pair % 2 == 1, pair % 2 == 0] {
-            let collector = with.then(|| Collector::start(&options.jreg, folder));
+            let gc_loop = with.then(|| GcLoop::start(&options.jreg, folder));
             let mut latencies = round(options, client, seed, options.pushes).await;
             seed += options.pushes;
             latencies.sort_unstable();
-            let runs = collector.map_or(0, Collector::stop);
+            let runs = gc_loop.map_or(0, GcLoop::stop);
             quantiles[usize::from(with)] = [quantile(&latencies, 50), quantile(&latencies, 99)];
             let [p50, p99] = quantiles[usize::from(with)];
-            println!("collector {with}: p50 {p50:.2} ms, p99 {p99:.2} ms, {runs} collections");
+            println!("GC {with}: p50 {p50:.2} ms, p99 {p99:.2} ms, {runs} runs");
         }
         let [[p50, p99], [p50_with, p99_with]] = quantiles;
         ratios[0].push(p50_with / p50);
@@ -85,7 +85,7 @@ fn quantile(sorted_us: &[u64], percent: usize) -> f64 {
 }
 
 /// Pushes images, and gives the microseconds that each took.
-async fn round(options: &RegistryOptions, client: &Client, seed: u64, images: u64) -> Vec<u64> {
+async fn round(options: &GcLatencyArgs, client: &Client, seed: u64, images: u64) -> Vec<u64> {
     let (next, end) = (AtomicU64::new(seed), seed + images);
     let work = (0..options.clients).map(|_| async {
         let mut latencies = Vec::new();
@@ -119,12 +119,12 @@ async fn push(client: &Client, image: &Image, seed: u64) {
 }
 
 /// `jreg gc` over and over, in a thread.
-struct Collector {
+struct GcLoop {
     stopping: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<u64>,
 }
 
-impl Collector {
+impl GcLoop {
     fn start(jreg: &Path, folder: &Path) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let mut command = Command::new(jreg);
@@ -140,7 +140,7 @@ impl Collector {
                         break;
                     }
                     if until.load(Ordering::Relaxed) {
-                        // It is gone, or it goes now.
+                        // It no longer exists, or it goes now.
                         let _ = child.kill();
                         let _ = child.wait();
                         break;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use jreg_testkit::s3::{
-    ConditionalDelete, Conditions, Fault, IfMatchForm, Refusal, Rule, S3Server, S3Spec,
+    ConditionalDelete, Conditions, FaultRule, IfMatchForm, S3Fault, S3Refusal, S3Server, S3Spec,
     SwapOfNothing,
 };
 
@@ -19,7 +19,7 @@ const SEED: u64 = 1;
 /// Serves one S3 bucket from memory.
 #[derive(Debug, Parser)]
 #[command(name = "s3-emulator")]
-struct Options {
+struct EmulatorArgs {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
@@ -35,7 +35,7 @@ struct Options {
     /// How many milliseconds longer every request takes.
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
-    /// The most megabytes (10⁶ bytes) of one answer in a second; 0: no limit.
+    /// Maximum number of megabytes (10⁶ bytes) of one response in a second; 0: no limit.
     #[arg(long, default_value_t = 0)]
     answer_mb_per_second: u64,
     /// Answer one in so many requests with 503 SlowDown; 0: none.
@@ -45,11 +45,11 @@ struct Options {
     #[arg(long)]
     equal_parts: bool,
     /// How to keep the conditions of writes.
-    #[arg(long, value_enum, default_value_t = Writes::Atomic)]
-    conditions: Writes,
+    #[arg(long, value_enum, default_value_t = WriteConditions::Atomic)]
+    conditions: WriteConditions,
     /// How to keep the condition of a delete.
-    #[arg(long, value_enum, default_value_t = Deletes::Honoured)]
-    conditional_delete: Deletes,
+    #[arg(long, value_enum, default_value_t = DeleteConditions::Honoured)]
+    conditional_delete: DeleteConditions,
     /// Write on If-Match where there is no object, as MinIO before September 2025 does.
     #[arg(long)]
     swap_nothing: bool,
@@ -63,7 +63,7 @@ struct Options {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Writes {
+enum WriteConditions {
     /// Check and write are one step.
     Atomic,
     /// They are two, so that of concurrent writers several win.
@@ -75,7 +75,7 @@ enum Writes {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Deletes {
+enum DeleteConditions {
     /// As those of writes are.
     Honoured,
     /// Accepted, and not looked at.
@@ -84,7 +84,7 @@ enum Deletes {
     Refused,
 }
 
-impl Options {
+impl EmulatorArgs {
     fn spec(self) -> S3Spec {
         S3Spec::with(|spec| {
             spec.listen = self.listen;
@@ -94,15 +94,15 @@ impl Options {
             spec.parts.equal_sizes = self.equal_parts;
             spec.forget_above_bytes = self.forget_above_bytes;
             spec.conditions = match self.conditions {
-                Writes::Atomic => Conditions::Atomic,
-                Writes::OneAtATime => Conditions::OneAtATime(RACE_MAX),
-                Writes::Ignored => Conditions::Ignored,
-                Writes::Refused => Conditions::Refused,
+                WriteConditions::Atomic => Conditions::Atomic,
+                WriteConditions::OneAtATime => Conditions::OneAtATime(RACE_MAX),
+                WriteConditions::Ignored => Conditions::Ignored,
+                WriteConditions::Refused => Conditions::Refused,
             };
             spec.conditional_delete = match self.conditional_delete {
-                Deletes::Honoured => ConditionalDelete::Honoured,
-                Deletes::Ignored => ConditionalDelete::Ignored,
-                Deletes::Refused => ConditionalDelete::Refused,
+                DeleteConditions::Honoured => ConditionalDelete::Honoured,
+                DeleteConditions::Ignored => ConditionalDelete::Ignored,
+                DeleteConditions::Refused => ConditionalDelete::Refused,
             };
             if self.swap_nothing {
                 spec.swap_of_nothing = SwapOfNothing::Written;
@@ -119,7 +119,7 @@ impl Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = EmulatorArgs::parse();
     let slow_down_one_in = options.slow_down_one_in;
     let spec = options.spec();
     let address = spec.listen;
@@ -131,7 +131,9 @@ async fn main() -> ExitCode {
         }
     };
     if slow_down_one_in > 0 {
-        server.inject(Rule::new(Fault::Refuse(Refusal::SlowDown)).one_in(slow_down_one_in, SEED));
+        server.inject(
+            FaultRule::new(S3Fault::Refuse(S3Refusal::SlowDown)).one_in(slow_down_one_in, SEED),
+        );
     }
     println!(
         "{} access_key={} secret_key={} storage={}",

@@ -76,7 +76,7 @@ impl S3Client {
         wire.response(&request.method).await
     }
 
-    /// Signs a request, sends it, and leaves the answer on the wire.
+    /// Signs a request, sends it, and leaves the response on the wire.
     ///
     /// # Errors
     ///

@@ -13,12 +13,12 @@ use s3s::dto::{Timestamp, TimestampFormat};
 /// signs by; presigned addresses expire by whichever of the two is ahead.
 #[derive(Clone, Debug)]
 pub struct S3Clock {
-    reading: Arc<Mutex<Reading>>,
+    reading: Arc<Mutex<ClockReading>>,
     start: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Reading {
+enum ClockReading {
     Ahead(Duration),
     Behind(Duration),
     Stopped(SystemTime),
@@ -27,16 +27,16 @@ enum Reading {
 impl S3Clock {
     /// A clock that runs with the machine's.
     pub(crate) fn new() -> Self {
-        let reading = Arc::new(Mutex::new(Reading::Ahead(Duration::ZERO)));
+        let reading = Arc::new(Mutex::new(ClockReading::Ahead(Duration::ZERO)));
         Self { reading, start: Instant::now() }
     }
 
     /// What the clock says.
     pub fn now(&self) -> SystemTime {
         match *self.reading() {
-            Reading::Ahead(by) => SystemTime::now() + by,
-            Reading::Behind(by) => SystemTime::now() - by,
-            Reading::Stopped(at) => at,
+            ClockReading::Ahead(by) => SystemTime::now() + by,
+            ClockReading::Behind(by) => SystemTime::now() - by,
+            ClockReading::Stopped(at) => at,
         }
     }
 
@@ -44,27 +44,27 @@ impl S3Clock {
     pub fn advance(&self, by: Duration) {
         let mut reading = self.reading();
         *reading = match *reading {
-            Reading::Ahead(ahead) => Reading::Ahead(ahead + by),
-            Reading::Behind(behind) if behind >= by => Reading::Behind(behind - by),
-            Reading::Behind(behind) => Reading::Ahead(by - behind),
-            Reading::Stopped(at) => Reading::Stopped(at + by),
+            ClockReading::Ahead(ahead) => ClockReading::Ahead(ahead + by),
+            ClockReading::Behind(behind) if behind >= by => ClockReading::Behind(behind - by),
+            ClockReading::Behind(behind) => ClockReading::Ahead(by - behind),
+            ClockReading::Stopped(at) => ClockReading::Stopped(at + by),
         };
     }
 
     /// Sets the clock, and lets it run on from there.
     pub fn set(&self, to: SystemTime) {
         *self.reading() = match to.duration_since(SystemTime::now()) {
-            Ok(ahead) => Reading::Ahead(ahead),
-            Err(error) => Reading::Behind(error.duration()),
+            Ok(ahead) => ClockReading::Ahead(ahead),
+            Err(error) => ClockReading::Behind(error.duration()),
         };
     }
 
     /// Sets the clock, and stops it: it moves only when it is told to.
     pub fn stop_at(&self, at: SystemTime) {
-        *self.reading() = Reading::Stopped(at);
+        *self.reading() = ClockReading::Stopped(at);
     }
 
-    fn reading(&self) -> std::sync::MutexGuard<'_, Reading> {
+    fn reading(&self) -> std::sync::MutexGuard<'_, ClockReading> {
         self.reading.lock().expect("no holder of the clock panics")
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_stopped_clock_moves_only_when_told() {
+    fn a_stopped_clock_moves_only_when_advanced() {
         let clock = S3Clock::new();
         let at = SystemTime::UNIX_EPOCH + 1_000_000 * SECOND;
         clock.stop_at(at);

@@ -4,7 +4,7 @@
 use http::HeaderMap;
 use s3s::{S3Result, s3_error};
 
-use super::object::Object;
+use super::object::S3Object;
 
 /// What must hold for a write to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Condition {
     /// Without an object, `If-Match` gives 404, else a failed condition gives 412 (S3 user guide,
     /// "How to prevent object overwrites with conditional writes" and "How to perform conditional
     /// deletes").
-    pub(crate) fn check(&self, stored: Option<&Object>) -> S3Result<()> {
+    pub(crate) fn check(&self, stored: Option<&S3Object>) -> S3Result<()> {
         let holds = match (self, stored) {
             (Self::None, _) | (Self::Absent, None) | (Self::Present, Some(_)) => true,
             (Self::Present | Self::Is(_) | Self::Never, None) => {

@@ -18,53 +18,53 @@ use hyper::body::Incoming;
 use s3s::service::S3Service;
 use tokio::sync::watch;
 
-use super::answer::Answer;
 use super::clock::{S3Clock, http_date};
-use super::journal::{Entry, Journal};
-use super::operation::Target;
+use super::emulated_body::EmulatedBody;
+use super::journal::{Journal, JournalEntry};
+use super::operation::OperationTarget;
 use super::pieces::len;
-use super::rule::{Fault, Refusal, Rules};
+use super::rule::{FaultRules, S3Fault, S3Refusal};
 
 /// The layer.
 #[derive(Debug)]
-pub(crate) struct Front {
+pub(crate) struct RequestFront {
     pub(crate) service: S3Service,
     pub(crate) clock: S3Clock,
     pub(crate) journal: Arc<Journal>,
-    pub(crate) rules: Rules,
+    pub(crate) rules: FaultRules,
     pub(crate) latency_us: AtomicU64,
-    /// The most bytes of an answer in a second.
+    /// Maximum bytes of a response in a second.
     pub(crate) answer_bytes_per_second: Option<u64>,
-    /// How many requests are being served, with or without somebody who waits for the answer.
+    /// How many requests are being served, with or without somebody who waits for the response.
     pub(crate) serving: watch::Sender<usize>,
     pub(crate) stopping: watch::Receiver<()>,
 }
 
 /// A request that is being served, until this is dropped.
-struct Serving(Arc<Front>);
+struct ServingGuard(Arc<RequestFront>);
 
-impl Serving {
-    fn begin(front: Arc<Front>) -> Self {
+impl ServingGuard {
+    fn begin(front: Arc<RequestFront>) -> Self {
         front.serving.send_modify(|serving| *serving += 1);
         Self(front)
     }
 }
 
-impl Drop for Serving {
+impl Drop for ServingGuard {
     fn drop(&mut self) {
         self.0.serving.send_modify(|serving| *serving -= 1);
     }
 }
 
-/// An answer, or the end of the connection.
-type Outcome = io::Result<Response<Answer>>;
+/// A response, or the end of the connection.
+type ServeResult = io::Result<Response<EmulatedBody>>;
 
-impl Front {
-    /// Serves one request; an error closes the connection without an answer.
-    pub(crate) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Outcome {
-        let begun = Serving::begin(Arc::clone(&self));
+impl RequestFront {
+    /// Serves one request; an error closes the connection without a response.
+    pub(crate) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> ServeResult {
+        let begun = ServingGuard::begin(Arc::clone(&self));
         let (head, body) = request.into_parts();
-        let target = Target::of(&head);
+        let target = OperationTarget::of(&head);
         let entry = self.journal.open(&head, &target);
         let faults = self.rules.faults(&target);
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -84,7 +84,13 @@ impl Front {
         task.await.map_err(io::Error::other)?
     }
 
-    async fn affect(&self, head: Parts, body: Bytes, faults: Vec<Fault>, entry: Entry) -> Outcome {
+    async fn affect(
+        &self,
+        head: Parts,
+        body: Bytes,
+        faults: Vec<S3Fault>,
+        entry: JournalEntry,
+    ) -> ServeResult {
         let latency = Duration::from_micros(self.latency_us.load(Ordering::SeqCst));
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
@@ -104,7 +110,7 @@ impl Front {
         &self,
         mut head: Parts,
         body: Bytes,
-        entry: Entry,
+        entry: JournalEntry,
     ) -> io::Result<Response<s3s::Body>> {
         head.extensions.insert(entry);
         let request = Request::from_parts(head, s3s::Body::from(body));
@@ -115,64 +121,64 @@ impl Front {
     fn finished(
         &self,
         mut response: Response<s3s::Body>,
-        faults: Vec<Fault>,
-        entry: Entry,
-    ) -> Response<Answer> {
+        faults: Vec<S3Fault>,
+        entry: JournalEntry,
+    ) -> Response<EmulatedBody> {
         let date = HeaderValue::try_from(http_date(self.clock.now())).expect("a date is ASCII");
         response.headers_mut().insert(DATE, date);
         response.map(|body| {
-            let mut answer = Answer::new(body, entry);
+            let mut emulated_body = EmulatedBody::new(body, entry);
             if let Some(bytes_per_second) = self.answer_bytes_per_second {
-                answer.pace(bytes_per_second);
+                emulated_body.pace(bytes_per_second);
             }
             for fault in faults {
                 match fault {
-                    Fault::CutBody(after_bytes) => answer.cut(after_bytes),
-                    Fault::StallBody(after_bytes, gate) => answer.stall(after_bytes, gate),
+                    S3Fault::CutBody(after_bytes) => emulated_body.cut(after_bytes),
+                    S3Fault::StallBody(after_bytes, gate) => emulated_body.stall(after_bytes, gate),
                     _ => {}
                 }
             }
-            answer
+            emulated_body
         })
     }
 }
 
-async fn before(faults: &[Fault]) -> io::Result<Option<Refusal>> {
+async fn before(faults: &[S3Fault]) -> io::Result<Option<S3Refusal>> {
     let mut refusal = None;
     for fault in faults {
         match fault {
-            Fault::Delay(delay) => tokio::time::sleep(*delay).await,
-            Fault::Hold(gate) => gate.enter().await,
-            Fault::CutBefore => return Err(io::Error::other("the request was to be cut off")),
-            Fault::Refuse(with) => refusal = refusal.or(Some(*with)),
+            S3Fault::Delay(delay) => tokio::time::sleep(*delay).await,
+            S3Fault::Hold(gate) => gate.enter().await,
+            S3Fault::CutBefore => return Err(io::Error::other("the request was to be cut off")),
+            S3Fault::Refuse(with) => refusal = refusal.or(Some(*with)),
             _ => {}
         }
     }
     Ok(refusal)
 }
 
-/// The answer, or what a server says instead that does not tell losers so.
-fn told(response: Response<s3s::Body>, faults: &[Fault]) -> Response<s3s::Body> {
+/// The response, or what a server says instead that does not tell losers so.
+fn told(response: Response<s3s::Body>, faults: &[S3Fault]) -> Response<s3s::Body> {
     let lost = response.status() == StatusCode::PRECONDITION_FAILED;
     let instead = faults.iter().find_map(|fault| match fault {
-        Fault::RefuseLosers(with) if lost => Some(*with),
+        S3Fault::RefuseLosers(with) if lost => Some(*with),
         _ => None,
     });
     instead.map_or(response, refused)
 }
 
-async fn after(faults: &[Fault]) -> io::Result<()> {
+async fn after(faults: &[S3Fault]) -> io::Result<()> {
     for fault in faults {
         match fault {
-            Fault::HoldAnswer(gate) => gate.enter().await,
-            Fault::LoseAnswer => return Err(io::Error::other("the answer was to be lost")),
+            S3Fault::HoldResponse(gate) => gate.enter().await,
+            S3Fault::LoseResponse => return Err(io::Error::other("the answer was to be lost")),
             _ => {}
         }
     }
     Ok(())
 }
 
-fn refused(refusal: Refusal) -> Response<s3s::Body> {
+fn refused(refusal: S3Refusal) -> Response<s3s::Body> {
     let code = refusal.code();
     let xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\

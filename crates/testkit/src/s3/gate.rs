@@ -11,10 +11,10 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// A gate, closed at first; clones are of the same gate.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Inner>);
+pub struct S3Gate(Arc<GateState>);
 
 #[derive(Debug)]
-struct Inner {
+struct GateState {
     arrived: watch::Sender<usize>,
     waiting: watch::Sender<Waiting>,
     passes: Semaphore,
@@ -26,10 +26,10 @@ struct Waiting {
     most: usize,
 }
 
-impl Gate {
+impl S3Gate {
     /// A closed gate.
     pub fn closed() -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(GateState {
             arrived: watch::Sender::new(0),
             passes: Semaphore::new(0),
             waiting: watch::Sender::default(),

@@ -15,7 +15,7 @@ const LENGTHS: [&str; 2] = ["content-length", "x-amz-decoded-content-length"];
 
 /// The one pair of keys, and the one bucket.
 #[derive(Clone, Debug)]
-pub(crate) struct Guard {
+pub(crate) struct AccessCheck {
     pub(crate) bucket: String,
     pub(crate) access_key: String,
     pub(crate) secret_key: String,
@@ -24,7 +24,7 @@ pub(crate) struct Guard {
 }
 
 #[async_trait::async_trait]
-impl S3Auth for Guard {
+impl S3Auth for AccessCheck {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
         if access_key == self.access_key {
             Ok(SecretKey::from(&*self.secret_key))
@@ -35,7 +35,7 @@ impl S3Auth for Guard {
 }
 
 #[async_trait::async_trait]
-impl S3Access for Guard {
+impl S3Access for AccessCheck {
     async fn check(&self, request: &mut S3AccessContext<'_>) -> S3Result<()> {
         if request.credentials().is_none() {
             return Err(s3_error!(AccessDenied, "the request is not signed"));

@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use http::HeaderMap;
 use http::request::Parts;
 
-use super::Operation;
-use super::operation::Target;
+use super::S3Operation;
+use super::operation::OperationTarget;
 
-/// The most requests that are remembered; the oldest are forgotten first.
+/// Maximum number of requests that are remembered; the oldest are forgotten first.
 const RECORDED_MAX: usize = 100_000;
 
 /// A request, and what became of it.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub struct RecordedRequest {
     /// Its place in the order of arrival, from 0 over the life of the server.
     pub number: u64,
     /// The HTTP method.
     pub method: String,
     /// The operation of S3.
-    pub operation: Operation,
+    pub operation: S3Operation,
     /// The key, decoded; empty for an operation on the bucket.
     pub key: String,
     /// The query as it was sent, without the question mark.
@@ -33,13 +33,13 @@ pub struct Recorded {
     pub bytes_out: u64,
     /// How many bytes it made the server copy.
     pub bytes_copied: u64,
-    /// The status of the answer; none if there is none yet, or never was.
+    /// The status of the response; none if there is none yet, or never was.
     pub status: Option<u16>,
     /// Whether a rule matched it.
     pub touched: bool,
 }
 
-impl Recorded {
+impl RecordedRequest {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -58,21 +58,21 @@ impl Recorded {
 
 /// The requests since the start, or since they were last taken.
 #[derive(Debug, Default)]
-pub(crate) struct Journal(Mutex<Entries>);
+pub(crate) struct Journal(Mutex<JournalEntries>);
 
 #[derive(Debug, Default)]
-struct Entries {
+struct JournalEntries {
     next: u64,
-    kept: BTreeMap<u64, Recorded>,
+    kept: BTreeMap<u64, RecordedRequest>,
 }
 
 impl Journal {
     /// Records a request that has arrived.
-    pub(crate) fn open(self: &Arc<Self>, head: &Parts, target: &Target) -> Entry {
+    pub(crate) fn open(self: &Arc<Self>, head: &Parts, target: &OperationTarget) -> JournalEntry {
         let mut entries = self.entries();
         let number = entries.next;
         entries.next += 1;
-        let recorded = Recorded {
+        let recorded = RecordedRequest {
             number,
             method: head.method.to_string(),
             operation: target.operation,
@@ -90,32 +90,32 @@ impl Journal {
             entries.kept.pop_first();
         }
         drop(entries);
-        Entry { journal: Arc::clone(self), number }
+        JournalEntry { journal: Arc::clone(self), number }
     }
 
-    pub(crate) fn all(&self) -> Vec<Recorded> {
+    pub(crate) fn all(&self) -> Vec<RecordedRequest> {
         self.entries().kept.values().cloned().collect()
     }
 
-    pub(crate) fn take(&self) -> Vec<Recorded> {
+    pub(crate) fn take(&self) -> Vec<RecordedRequest> {
         std::mem::take(&mut self.entries().kept).into_values().collect()
     }
 
-    fn entries(&self) -> MutexGuard<'_, Entries> {
+    fn entries(&self) -> MutexGuard<'_, JournalEntries> {
         self.0.lock().expect("no holder of the journal panics")
     }
 }
 
 /// The record of one request, for those who serve it.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct JournalEntry {
     journal: Arc<Journal>,
     number: u64,
 }
 
-impl Entry {
+impl JournalEntry {
     /// Adds to the record, if nobody has taken it away.
-    pub(crate) fn note(&self, add: impl FnOnce(&mut Recorded)) {
+    pub(crate) fn note(&self, add: impl FnOnce(&mut RecordedRequest)) {
         if let Some(recorded) = self.journal.entries().kept.get_mut(&self.number) {
             add(recorded);
         }
@@ -130,7 +130,7 @@ mod tests {
     fn the_oldest_are_forgotten_first() {
         let journal = Arc::new(Journal::default());
         let (head, ()) = http::Request::new(()).into_parts();
-        let target = Target::of(&head);
+        let target = OperationTarget::of(&head);
         let first = journal.open(&head, &target);
         for _ in 0..RECORDED_MAX {
             journal.open(&head, &target);

@@ -1,10 +1,10 @@
-//! One page of a listing: keys in byte order, those with the delimiter after the prefix rolled
-//! up, and a token to go on from.
+//! One page of a listing: keys in byte order, those with the delimiter after the prefix rolled up,
+//! and a token to continue from.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::object::{Object, hex};
+use super::object::{S3Object, hex};
 
 /// How listings are answered: by the book, or by a server that lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,18 +31,18 @@ pub enum Listings {
 
 /// What to list.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Query {
+pub(crate) struct ListingQuery {
     pub(crate) prefix: String,
     /// None where it is empty.
     pub(crate) delimiter: Option<String>,
-    pub(crate) after: After,
+    pub(crate) after: ListingStart,
     pub(crate) limit: usize,
     pub(crate) listings: Listings,
 }
 
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) enum After {
+pub(crate) enum ListingStart {
     #[default]
     Start,
     /// After this key. What keys are rolled up into must be after it too: as Ceph RGW has it, and
@@ -52,7 +52,7 @@ pub(crate) enum After {
     Rolled(String),
 }
 
-impl After {
+impl ListingStart {
     /// As an opaque token.
     pub(crate) fn token(&self) -> String {
         match self {
@@ -98,34 +98,34 @@ impl After {
 
 /// A page.
 #[derive(Debug, Default)]
-pub(crate) struct Page<'a> {
-    pub(crate) objects: Vec<(&'a String, &'a Object)>,
+pub(crate) struct ListingPage<'a> {
+    pub(crate) objects: Vec<(&'a String, &'a S3Object)>,
     pub(crate) rolled: Vec<String>,
     /// Where the next page begins, if there is one.
-    pub(crate) next: Option<After>,
+    pub(crate) next: Option<ListingStart>,
 }
 
-impl Page<'_> {
+impl ListingPage<'_> {
     /// How many entries it has of both kinds.
     pub(crate) fn len(&self) -> usize {
         self.objects.len() + self.rolled.len()
     }
 }
 
-impl Query {
+impl ListingQuery {
     /// What a server that lies takes it for.
     fn misread(&self) -> Self {
         let mut query = self.clone();
         match self.listings {
-            Listings::StartAfterIgnored => query.after = After::Start,
+            Listings::StartAfterIgnored => query.after = ListingStart::Start,
             Listings::PrefixIgnored => query.prefix.clear(),
             Listings::DelimiterIgnored => query.delimiter = None,
             Listings::FolderSkipped => {
-                if let After::Key(key) = &self.after
+                if let ListingStart::Key(key) = &self.after
                     && key.ends_with('/')
                     && self.delimiter.is_none()
                 {
-                    query.after = After::Rolled(key.clone());
+                    query.after = ListingStart::Rolled(key.clone());
                 }
             }
             Listings::ByTheBook
@@ -138,7 +138,10 @@ impl Query {
 }
 
 /// Lists one page.
-pub(crate) fn page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> Page<'a> {
+pub(crate) fn page<'a>(
+    objects: &'a BTreeMap<String, S3Object>,
+    query: &ListingQuery,
+) -> ListingPage<'a> {
     let mut page = honest_page(objects, &query.misread());
     match query.listings {
         Listings::OutOfOrder => page.objects.reverse(),
@@ -147,8 +150,8 @@ pub(crate) fn page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> 
             page.objects.splice(0..0, first);
         }
         Listings::MoreClaimed if page.len() == query.limit => {
-            let last = page.objects.last().map(|(key, _)| After::Key((*key).clone()));
-            let rolled = page.rolled.last().map(|rolled| After::Rolled(rolled.clone()));
+            let last = page.objects.last().map(|(key, _)| ListingStart::Key((*key).clone()));
+            let rolled = page.rolled.last().map(|rolled| ListingStart::Rolled(rolled.clone()));
             page.next = page.next.or(last).or(rolled);
         }
         _ => {}
@@ -156,8 +159,11 @@ pub(crate) fn page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> 
     page
 }
 
-fn honest_page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> Page<'a> {
-    let mut page = Page::default();
+fn honest_page<'a>(
+    objects: &'a BTreeMap<String, S3Object>,
+    query: &ListingQuery,
+) -> ListingPage<'a> {
+    let mut page = ListingPage::default();
     let mut last = query.after.clone();
     if query.limit == 0 {
         return page;
@@ -177,18 +183,18 @@ fn honest_page<'a>(objects: &'a BTreeMap<String, Object>, query: &Query) -> Page
         last = match rolled {
             Some(rolled) => {
                 page.rolled.push(rolled.clone());
-                After::Rolled(rolled)
+                ListingStart::Rolled(rolled)
             }
             None => {
                 page.objects.push((key, object));
-                After::Key(key.clone())
+                ListingStart::Key(key.clone())
             }
         };
     }
     page
 }
 
-fn rolled_up(key: &str, query: &Query) -> Option<String> {
+fn rolled_up(key: &str, query: &ListingQuery) -> Option<String> {
     let delimiter = query.delimiter.as_deref()?;
     let (name, _) = key.strip_prefix(&*query.prefix)?.split_once(delimiter)?;
     Some(format!("{}{name}{delimiter}", query.prefix))
@@ -206,9 +212,10 @@ mod tests {
     fn pages_join_up_to_the_whole_whatever_their_size() {
         let objects = bucket(&["a", "b/1", "b/2", "b0", "c/1", "d"]);
         for limit in 1..8 {
-            let query = Query { delimiter: Some("/".to_owned()), limit, ..Query::default() };
+            let query =
+                ListingQuery { delimiter: Some("/".to_owned()), limit, ..ListingQuery::default() };
             assert_eq!(walk(&objects, query), ["a", "b/", "b0", "c/", "d"], "{limit}");
-            let query = Query { limit, ..Query::default() };
+            let query = ListingQuery { limit, ..ListingQuery::default() };
             assert_eq!(walk(&objects, query), ["a", "b/1", "b/2", "b0", "c/1", "d"], "{limit}");
         }
     }
@@ -217,27 +224,27 @@ mod tests {
     fn a_last_page_that_is_full_is_not_followed_by_another() {
         let objects = bucket(&["a/1", "a/2"]);
         let delimiter = Some("/".to_owned());
-        let page = page(&objects, &Query { delimiter, limit: 1, ..Query::default() });
+        let page = page(&objects, &ListingQuery { delimiter, limit: 1, ..ListingQuery::default() });
         assert_eq!(page.rolled, ["a/"]);
         assert_eq!(page.next, None);
     }
 
     #[test]
     fn tokens_are_read_back_and_others_refused() {
-        for after in [After::Key("a/é".to_owned()), After::Rolled("b/".to_owned())] {
-            assert_eq!(After::from_token(&after.token()), Some(after));
+        for after in [ListingStart::Key("a/é".to_owned()), ListingStart::Rolled("b/".to_owned())] {
+            assert_eq!(ListingStart::from_token(&after.token()), Some(after));
         }
         for wrong in ["", "x", "kzz", "é"] {
-            assert_eq!(After::from_token(wrong), None, "{wrong}");
+            assert_eq!(ListingStart::from_token(wrong), None, "{wrong}");
         }
     }
 
-    fn bucket(keys: &[&str]) -> BTreeMap<String, Object> {
-        let object = Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
+    fn bucket(keys: &[&str]) -> BTreeMap<String, S3Object> {
+        let object = S3Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
         keys.iter().map(|key| ((*key).to_owned(), object.clone())).collect()
     }
 
-    fn walk(objects: &BTreeMap<String, Object>, mut query: Query) -> Vec<String> {
+    fn walk(objects: &BTreeMap<String, S3Object>, mut query: ListingQuery) -> Vec<String> {
         let mut names = Vec::new();
         loop {
             let page = page(objects, &query);

@@ -26,13 +26,13 @@
 //!
 //! The program `s3-emulator` is the same for those who want it in a process of its own.
 
-mod answer;
 mod body;
 mod bucket;
 mod checksum;
 mod client;
 mod clock;
 mod condition;
+mod emulated_body;
 mod front;
 mod gate;
 mod guard;
@@ -53,12 +53,12 @@ mod state;
 pub use client::S3Client;
 pub use clock::S3Clock;
 pub use condition::IfMatchForm;
-pub use gate::Gate;
-pub use journal::Recorded;
+pub use gate::S3Gate;
+pub use journal::RecordedRequest;
 pub use listing::Listings;
-pub use multipart::PartRules;
+pub use multipart::S3PartRules;
 pub use object::StoredObject;
-pub use operation::Operation;
-pub use rule::{Fault, Injected, Refusal, Rule};
-pub use server::{OpenUpload, S3Server, S3Spec};
+pub use operation::S3Operation;
+pub use rule::{FaultRule, InjectedRule, S3Fault, S3Refusal};
+pub use server::{S3OpenUpload, S3Server, S3Spec};
 pub use state::{ConditionalDelete, Conditions, SwapOfNothing};

@@ -8,7 +8,7 @@ use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::CompletedPart;
 use s3s::{S3Result, s3_error};
 
-use super::object::{Object, hex};
+use super::object::{S3Object, hex};
 use super::pieces::Pieces;
 
 /// The highest number a part may have (S3 user guide, "Amazon S3 multipart upload limits").
@@ -16,14 +16,14 @@ pub(crate) const PART_NUMBER_MAX: i32 = 10_000;
 
 /// The rules for parts.
 #[derive(Clone, Copy, Debug)]
-pub struct PartRules {
+pub struct S3PartRules {
     /// The least size of all parts but the last; 5 MiB on AWS.
     pub size_min_bytes: u64,
     /// Whether all parts but the last must have one size, as Cloudflare R2 wants it.
     pub equal_sizes: bool,
 }
 
-impl Default for PartRules {
+impl Default for S3PartRules {
     /// Those of AWS.
     fn default() -> Self {
         Self { size_min_bytes: 5 * 1024 * 1024, equal_sizes: false }
@@ -32,13 +32,13 @@ impl Default for PartRules {
 
 /// A part.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub(crate) struct S3Part {
     pub(crate) pieces: Pieces,
     md5: [u8; 16],
     pub(crate) modified: SystemTime,
 }
 
-impl Part {
+impl S3Part {
     pub(crate) fn new(pieces: Pieces, modified: SystemTime) -> Self {
         Self { md5: pieces.md5(), pieces, modified }
     }
@@ -55,18 +55,18 @@ impl Part {
 
 /// An upload that is neither complete nor aborted.
 #[derive(Clone, Debug)]
-pub(crate) struct Upload {
+pub(crate) struct S3Upload {
     pub(crate) key: String,
     pub(crate) initiated: SystemTime,
     pub(crate) headers: HeaderMap,
-    pub(crate) parts: BTreeMap<i32, Part>,
+    pub(crate) parts: BTreeMap<i32, S3Part>,
 }
 
 /// A part as the client names it when it completes: number and bare etag.
-pub(crate) type Named = (i32, String);
+pub(crate) type NamedPart = (i32, String);
 
 /// What the client names, of a request to complete.
-pub(crate) fn named(parts: Vec<CompletedPart>) -> S3Result<Vec<Named>> {
+pub(crate) fn named(parts: Vec<CompletedPart>) -> S3Result<Vec<NamedPart>> {
     let name = |part: CompletedPart| Some((part.part_number?, part.e_tag?.into_value()));
     let named: Option<Vec<_>> = parts.into_iter().map(name).collect();
     named
@@ -74,21 +74,21 @@ pub(crate) fn named(parts: Vec<CompletedPart>) -> S3Result<Vec<Named>> {
         .ok_or_else(|| s3_error!(MalformedXML, "no parts, or one without number or etag"))
 }
 
-impl Upload {
+impl S3Upload {
     /// Makes the object of the parts that the client names.
     pub(crate) fn assemble(
         &self,
-        named: &[Named],
-        rules: PartRules,
+        named: &[NamedPart],
+        rules: S3PartRules,
         modified: SystemTime,
-    ) -> S3Result<Object> {
+    ) -> S3Result<S3Object> {
         if !named.is_sorted_by(|one, next| one.0 < next.0) {
             return Err(s3_error!(InvalidPartOrder, "the parts are not in ascending order"));
         }
         let parts = named.iter().map(|part| self.part(part)).collect::<S3Result<Vec<_>>>()?;
         check_sizes(&parts, rules)?;
         let md5s = parts.iter().flat_map(|part| part.md5).collect::<Vec<_>>();
-        Ok(Object {
+        Ok(S3Object {
             pieces: parts.iter().map(|part| &part.pieces).collect(),
             etag: format!("{}-{}", hex(&Md5::checksum(&md5s)), parts.len()),
             modified,
@@ -96,7 +96,7 @@ impl Upload {
         })
     }
 
-    fn part(&self, (number, etag): &Named) -> S3Result<&Part> {
+    fn part(&self, (number, etag): &NamedPart) -> S3Result<&S3Part> {
         self.parts
             .get(number)
             .filter(|part| part.etag() == *etag)
@@ -104,7 +104,7 @@ impl Upload {
     }
 }
 
-fn check_sizes(parts: &[&Part], rules: PartRules) -> S3Result<()> {
+fn check_sizes(parts: &[&S3Part], rules: S3PartRules) -> S3Result<()> {
     let Some((last, before)) = parts.split_last() else { return Ok(()) };
     if before.iter().any(|part| part.size_bytes() < rules.size_min_bytes) {
         return Err(s3_error!(EntityTooSmall, "a part but the last is too small"));

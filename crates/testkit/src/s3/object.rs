@@ -23,7 +23,7 @@ const ENCRYPTION_PREFIX: &str = "x-amz-server-side-encryption";
 
 /// An object.
 #[derive(Clone, Debug)]
-pub(crate) struct Object {
+pub(crate) struct S3Object {
     pub(crate) pieces: Pieces,
     /// Without quotes.
     pub(crate) etag: String,
@@ -31,8 +31,8 @@ pub(crate) struct Object {
     pub(crate) headers: HeaderMap,
 }
 
-impl Object {
-    /// An object that was not put together of parts: its etag is the MD5 of its bytes.
+impl S3Object {
+    /// An object that was not made of parts: its etag is the MD5 of its bytes.
     pub(crate) fn plain(pieces: Pieces, headers: HeaderMap, modified: SystemTime) -> Self {
         Self { etag: hex(&pieces.md5()), pieces, modified, headers }
     }
@@ -80,7 +80,7 @@ pub(crate) fn kept(headers: &HeaderMap) -> HeaderMap {
     })
 }
 
-/// Those headers of a write that its answer says again.
+/// Those headers of a write that its response says again.
 pub(crate) fn echoed(headers: &HeaderMap) -> HeaderMap {
     filtered(headers, |name| {
         name.starts_with(CHECKSUM_PREFIX) || name.starts_with(ENCRYPTION_PREFIX)
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_etag_is_the_md5() {
-        let object = Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
+        let object = S3Object::plain(Pieces::default(), HeaderMap::new(), SystemTime::UNIX_EPOCH);
         assert_eq!(object.etag, "d41d8cd98f00b204e9800998ecf8427e");
     }
 

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 /// An operation of S3, by the names of its API reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names are those of the S3 API reference")]
-pub enum Operation {
+pub enum S3Operation {
     GetObject,
     HeadObject,
     PutObject,
@@ -29,7 +29,7 @@ pub enum Operation {
     Other,
 }
 
-impl Operation {
+impl S3Operation {
     /// Whether this writes by copying what the bucket has already.
     pub fn copies(self) -> bool {
         matches!(self, Self::CopyObject | Self::UploadPartCopy)
@@ -38,15 +38,15 @@ impl Operation {
 
 /// What a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) operation: Operation,
+pub(crate) struct OperationTarget {
+    pub(crate) operation: S3Operation,
     /// Decoded, and empty for an operation on the bucket.
     pub(crate) key: String,
     /// As it was sent.
     pub(crate) query: String,
 }
 
-impl Target {
+impl OperationTarget {
     /// Reads it off the head of a request in path style.
     pub(crate) fn of(head: &Parts) -> Self {
         let path = head.uri.path().trim_start_matches('/');
@@ -61,28 +61,28 @@ impl Target {
     }
 }
 
-fn operation(method: &Method, on_bucket: bool, query: &str, copies: bool) -> Operation {
+fn operation(method: &Method, on_bucket: bool, query: &str, copies: bool) -> S3Operation {
     let has = |name: &str| {
         query.split('&').any(|pair| pair.split_once('=').map_or(pair, |(name, _)| name) == name)
     };
     match (method.as_str(), on_bucket) {
-        ("GET", true) if has("uploads") => Operation::ListMultipartUploads,
-        ("GET", true) if has("list-type") => Operation::ListObjectsV2,
-        ("GET", true) if query.is_empty() || has("prefix") => Operation::ListObjects,
-        ("HEAD", true) => Operation::HeadBucket,
-        ("POST", true) if has("delete") => Operation::DeleteObjects,
-        ("GET", false) if has("uploadId") => Operation::ListParts,
-        ("GET", false) => Operation::GetObject,
-        ("HEAD", false) => Operation::HeadObject,
-        ("PUT", false) if has("uploadId") && copies => Operation::UploadPartCopy,
-        ("PUT", false) if has("uploadId") => Operation::UploadPart,
-        ("PUT", false) if copies => Operation::CopyObject,
-        ("PUT", false) => Operation::PutObject,
-        ("DELETE", false) if has("uploadId") => Operation::AbortMultipartUpload,
-        ("DELETE", false) => Operation::DeleteObject,
-        ("POST", false) if has("uploads") => Operation::CreateMultipartUpload,
-        ("POST", false) if has("uploadId") => Operation::CompleteMultipartUpload,
-        _ => Operation::Other,
+        ("GET", true) if has("uploads") => S3Operation::ListMultipartUploads,
+        ("GET", true) if has("list-type") => S3Operation::ListObjectsV2,
+        ("GET", true) if query.is_empty() || has("prefix") => S3Operation::ListObjects,
+        ("HEAD", true) => S3Operation::HeadBucket,
+        ("POST", true) if has("delete") => S3Operation::DeleteObjects,
+        ("GET", false) if has("uploadId") => S3Operation::ListParts,
+        ("GET", false) => S3Operation::GetObject,
+        ("HEAD", false) => S3Operation::HeadObject,
+        ("PUT", false) if has("uploadId") && copies => S3Operation::UploadPartCopy,
+        ("PUT", false) if has("uploadId") => S3Operation::UploadPart,
+        ("PUT", false) if copies => S3Operation::CopyObject,
+        ("PUT", false) => S3Operation::PutObject,
+        ("DELETE", false) if has("uploadId") => S3Operation::AbortMultipartUpload,
+        ("DELETE", false) => S3Operation::DeleteObject,
+        ("POST", false) if has("uploads") => S3Operation::CreateMultipartUpload,
+        ("POST", false) if has("uploadId") => S3Operation::CompleteMultipartUpload,
+        _ => S3Operation::Other,
     }
 }
 
@@ -91,8 +91,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operations_are_told_from_method_path_and_query() {
-        use Operation::*;
+    fn operations_follow_from_method_path_and_query() {
+        use S3Operation::*;
         for (method, uri, expected) in [
             ("GET", "/b/k?x-id=GetObject", GetObject),
             ("HEAD", "/b/k", HeadObject),
@@ -124,11 +124,11 @@ mod tests {
         assert_eq!(target("GET", "/b/", false).key, "");
     }
 
-    fn target(method: &str, uri: &str, copies: bool) -> Target {
+    fn target(method: &str, uri: &str, copies: bool) -> OperationTarget {
         let mut request = http::Request::builder().method(method).uri(uri);
         if copies {
             request = request.header("x-amz-copy-source", "b/other");
         }
-        Target::of(&request.body(()).unwrap().into_parts().0)
+        OperationTarget::of(&request.body(()).unwrap().into_parts().0)
     }
 }

@@ -1,4 +1,4 @@
-//! [`Pace`]: sends the bytes of an answer no faster than a connection to a real bucket would.
+//! [`Pace`]: sends the bytes of a response no faster than a connection to a real bucket would.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

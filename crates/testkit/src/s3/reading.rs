@@ -6,12 +6,12 @@ use http::{HeaderMap, header};
 use s3s::dto::{ETag, GetObjectInput, Range};
 use s3s::{S3Result, s3_error};
 
-use super::object::{Object, without_checksums};
+use super::object::{S3Object, without_checksums};
 use super::pieces::Pieces;
 
 /// What a read gives.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct ObjectRead {
     pub(crate) pieces: Pieces,
     pub(crate) size_bytes: i64,
     /// If a range was asked for.
@@ -22,9 +22,9 @@ pub(crate) struct Reading {
     pub(crate) headers: HeaderMap,
 }
 
-impl Reading {
+impl ObjectRead {
     /// Reads an object as the headers of the request ask.
-    pub(crate) fn of(object: &Object, asked: &HeaderMap, range: Option<Range>) -> S3Result<Self> {
+    pub(crate) fn of(object: &S3Object, asked: &HeaderMap, range: Option<Range>) -> S3Result<Self> {
         check(object, asked)?;
         let whole = object.size_bytes();
         let span = match range {
@@ -71,7 +71,7 @@ pub(crate) fn span(range: Range, whole: u64) -> S3Result<std::ops::Range<u64>> {
 }
 
 /// The conditions on the etag; those on time are not kept.
-fn check(object: &Object, asked: &HeaderMap) -> S3Result<()> {
+fn check(object: &S3Object, asked: &HeaderMap) -> S3Result<()> {
     let names = |header: &str| {
         let value = asked.get(header)?.to_str().ok()?;
         let named = |etag: &str| etag == "*" || etag.trim_matches('"') == object.etag;

@@ -4,38 +4,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::operation::Target;
-use super::{Gate, Operation};
+use super::operation::OperationTarget;
+use super::{S3Gate, S3Operation};
 use crate::Rng;
 
 /// What is done to a request that a rule matches.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub enum S3Fault {
     /// It takes this much longer, before it takes effect.
     Delay(Duration),
     /// It waits at the gate before it takes effect. It takes effect after that even if the client
-    /// is gone.
-    Hold(Gate),
+    /// no longer exists.
+    Hold(S3Gate),
     /// It waits at the gate after it took effect and before it is answered.
-    HoldAnswer(Gate),
+    HoldResponse(S3Gate),
     /// It is answered with an error, and takes no effect.
-    Refuse(Refusal),
+    Refuse(S3Refusal),
     /// If it would be answered with 412, it is with this error instead: a server that does not
     /// say who has lost.
-    RefuseLosers(Refusal),
+    RefuseLosers(S3Refusal),
     /// The connection is closed, and it takes no effect.
     CutBefore,
-    /// It takes effect, and the connection is closed without an answer.
-    LoseAnswer,
-    /// The connection is closed after this many bytes of the answer's body.
+    /// It takes effect, and the connection is closed without a response.
+    LoseResponse,
+    /// The connection is closed after this many bytes of the response's body.
     CutBody(u64),
-    /// The answer's body stops after this many bytes until the gate lets it go on.
-    StallBody(u64, Gate),
+    /// The response's body stops after this many bytes until the gate lets it continue.
+    StallBody(u64, S3Gate),
 }
 
 /// An error without effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum S3Refusal {
     /// 500 `InternalError`
     InternalError,
     /// 503 `SlowDown`
@@ -62,7 +62,7 @@ pub enum Refusal {
     TimeTooSkewed,
 }
 
-impl Refusal {
+impl S3Refusal {
     /// Its status.
     pub fn status(self) -> u16 {
         match self {
@@ -98,17 +98,17 @@ impl Refusal {
 
 /// Which requests a fault is for. Without more said, all of them.
 #[derive(Clone, Debug)]
-pub struct Rule {
-    operation: Option<Operation>,
+pub struct FaultRule {
+    operation: Option<S3Operation>,
     prefix: String,
     part: String,
-    turn: Turn,
+    turn: RuleTurn,
     hits_max: u64,
-    fault: Fault,
+    fault: S3Fault,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Turn {
+enum RuleTurn {
     All,
     Nth(u64),
     First(u64),
@@ -116,7 +116,7 @@ enum Turn {
     OneIn { out_of: u64, seed: u64 },
 }
 
-impl Turn {
+impl RuleTurn {
     fn comes(self, count: u64) -> bool {
         match self {
             Self::All => true,
@@ -130,14 +130,14 @@ impl Turn {
     }
 }
 
-impl Rule {
+impl FaultRule {
     /// A fault for every request.
-    pub fn new(fault: Fault) -> Self {
+    pub fn new(fault: S3Fault) -> Self {
         Self {
             operation: None,
             prefix: String::new(),
             part: String::new(),
-            turn: Turn::All,
+            turn: RuleTurn::All,
             hits_max: u64::MAX,
             fault,
         }
@@ -145,7 +145,7 @@ impl Rule {
 
     /// Only those of this operation.
     #[must_use]
-    pub fn on(mut self, operation: Operation) -> Self {
+    pub fn on(mut self, operation: S3Operation) -> Self {
         self.operation = Some(operation);
         self
     }
@@ -167,21 +167,21 @@ impl Rule {
     /// Of those, only the N-th from when the rule is added; the first is 1.
     #[must_use]
     pub fn nth(mut self, nth: u64) -> Self {
-        self.turn = Turn::Nth(nth);
+        self.turn = RuleTurn::Nth(nth);
         self
     }
 
     /// Of those, only this many from when the rule is added.
     #[must_use]
     pub fn first(mut self, count: u64) -> Self {
-        self.turn = Turn::First(count);
+        self.turn = RuleTurn::First(count);
         self
     }
 
     /// Of those, every N-th.
     #[must_use]
     pub fn every(mut self, every: u64) -> Self {
-        self.turn = Turn::Every(every);
+        self.turn = RuleTurn::Every(every);
         self
     }
 
@@ -189,7 +189,7 @@ impl Rule {
     /// which they come.
     #[must_use]
     pub fn one_in(mut self, out_of: u64, seed: u64) -> Self {
-        self.turn = Turn::OneIn { out_of, seed };
+        self.turn = RuleTurn::OneIn { out_of, seed };
         self
     }
 
@@ -200,7 +200,7 @@ impl Rule {
         self
     }
 
-    fn is_for(&self, target: &Target) -> bool {
+    fn is_for(&self, target: &OperationTarget) -> bool {
         self.operation.is_none_or(|operation| operation == target.operation)
             && target.key.starts_with(&self.prefix)
             && target.key.contains(&self.part)
@@ -209,16 +209,16 @@ impl Rule {
 
 /// A rule in force. Dropping this does not end it.
 #[derive(Clone, Debug)]
-pub struct Injected(Arc<Active>);
+pub struct InjectedRule(Arc<ActiveRule>);
 
 #[derive(Debug)]
-struct Active {
-    rule: Rule,
+struct ActiveRule {
+    rule: FaultRule,
     seen: AtomicU64,
     hits: AtomicU64,
 }
 
-impl Injected {
+impl InjectedRule {
     /// How many requests the fault was done to.
     pub fn hits(&self) -> u64 {
         self.0.hits.load(Ordering::SeqCst)
@@ -229,8 +229,8 @@ impl Injected {
         self.0.seen.load(Ordering::SeqCst)
     }
 
-    fn fault(&self, target: &Target) -> Option<Fault> {
-        let Active { rule, seen, hits } = &*self.0;
+    fn fault(&self, target: &OperationTarget) -> Option<S3Fault> {
+        let ActiveRule { rule, seen, hits } = &*self.0;
         if !rule.is_for(target) || !rule.turn.comes(seen.fetch_add(1, Ordering::SeqCst) + 1) {
             return None;
         }
@@ -242,17 +242,17 @@ impl Injected {
 
 /// The rules in force.
 #[derive(Debug, Default)]
-pub(crate) struct Rules(Mutex<Vec<Injected>>);
+pub(crate) struct FaultRules(Mutex<Vec<InjectedRule>>);
 
-impl Rules {
-    pub(crate) fn add(&self, rule: Rule) -> Injected {
-        let active = Active { rule, seen: AtomicU64::new(0), hits: AtomicU64::new(0) };
-        let injected = Injected(Arc::new(active));
+impl FaultRules {
+    pub(crate) fn add(&self, rule: FaultRule) -> InjectedRule {
+        let active = ActiveRule { rule, seen: AtomicU64::new(0), hits: AtomicU64::new(0) };
+        let injected = InjectedRule(Arc::new(active));
         self.rules().push(injected.clone());
         injected
     }
 
-    pub(crate) fn remove(&self, injected: &Injected) {
+    pub(crate) fn remove(&self, injected: &InjectedRule) {
         self.rules().retain(|other| !Arc::ptr_eq(&other.0, &injected.0));
     }
 
@@ -261,11 +261,11 @@ impl Rules {
     }
 
     /// What is to be done to a request; counts it in all rules that are for it.
-    pub(crate) fn faults(&self, target: &Target) -> Vec<Fault> {
+    pub(crate) fn faults(&self, target: &OperationTarget) -> Vec<S3Fault> {
         self.rules().iter().filter_map(|rule| rule.fault(target)).collect()
     }
 
-    fn rules(&self) -> MutexGuard<'_, Vec<Injected>> {
+    fn rules(&self) -> MutexGuard<'_, Vec<InjectedRule>> {
         self.0.lock().expect("no holder of the rules panics")
     }
 }
@@ -276,11 +276,11 @@ mod tests {
 
     #[test]
     fn turns_count_from_when_the_rule_was_added() {
-        let rules = Rules::default();
-        let every = rules.add(Rule::new(Fault::LoseAnswer).every(2));
-        let first = rules.add(Rule::new(Fault::LoseAnswer).first(3));
+        let rules = FaultRules::default();
+        let every = rules.add(FaultRule::new(S3Fault::LoseResponse).every(2));
+        let first = rules.add(FaultRule::new(S3Fault::LoseResponse).first(3));
         hit(&rules, "k");
-        let nth = rules.add(Rule::new(Fault::LoseAnswer).nth(2));
+        let nth = rules.add(FaultRule::new(S3Fault::LoseResponse).nth(2));
         let counts: Vec<_> = (0..3)
             .map(|_| {
                 hit(&rules, "k");
@@ -293,14 +293,14 @@ mod tests {
 
     #[test]
     fn a_rule_is_for_what_it_says() {
-        let rules = Rules::default();
-        let rule = Rule::new(Fault::CutBefore).on(Operation::GetObject);
+        let rules = FaultRules::default();
+        let rule = FaultRule::new(S3Fault::CutBefore).on(S3Operation::GetObject);
         let injected = rules.add(rule.prefix("a/").containing("x"));
         for key in ["a/x", "a/y", "b/a/x", "x"] {
             hit(&rules, key);
         }
         assert_eq!(injected.hits(), 1);
-        let put = Target { operation: Operation::PutObject, ..get("a/x") };
+        let put = OperationTarget { operation: S3Operation::PutObject, ..get("a/x") };
         assert!(rules.faults(&put).is_empty());
         rules.remove(&injected);
         assert!(rules.faults(&get("a/x")).is_empty());
@@ -308,8 +308,8 @@ mod tests {
 
     #[test]
     fn chance_follows_from_the_seed_and_is_bounded() {
-        let rules = Rules::default();
-        let rule = |seed| Rule::new(Fault::CutBefore).one_in(4, seed);
+        let rules = FaultRules::default();
+        let rule = |seed| FaultRule::new(S3Fault::CutBefore).one_in(4, seed);
         let (one, same, other) = (rules.add(rule(1)), rules.add(rule(1)), rules.add(rule(2)));
         let bounded = rules.add(rule(1).at_most(3));
         let mut differ = false;
@@ -322,11 +322,15 @@ mod tests {
         assert_eq!((bounded.hits(), bounded.seen()), (3, 400));
     }
 
-    fn hit(rules: &Rules, key: &str) {
+    fn hit(rules: &FaultRules, key: &str) {
         rules.faults(&get(key));
     }
 
-    fn get(key: &str) -> Target {
-        Target { operation: Operation::GetObject, key: key.to_owned(), query: String::new() }
+    fn get(key: &str) -> OperationTarget {
+        OperationTarget {
+            operation: S3Operation::GetObject,
+            key: key.to_owned(),
+            query: String::new(),
+        }
     }
 }

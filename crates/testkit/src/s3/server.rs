@@ -16,14 +16,16 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::condition::IfMatchForm;
-use super::front::Front;
-use super::guard::Guard;
-use super::journal::{Journal, Recorded};
+use super::front::RequestFront;
+use super::guard::AccessCheck;
+use super::journal::{Journal, RecordedRequest};
 use super::listing::Listings;
-use super::multipart::PartRules;
-use super::object::{Object, StoredObject};
-use super::rule::{Injected, Rule, Rules};
-use super::state::{ConditionalDelete, Conditions, Manners, Shared, State, SwapOfNothing};
+use super::multipart::S3PartRules;
+use super::object::{S3Object, StoredObject};
+use super::rule::{FaultRule, FaultRules, InjectedRule};
+use super::state::{
+    ConditionalDelete, Conditions, EmulatorBehavior, EmulatorState, SharedState, SwapOfNothing,
+};
 use super::{S3Client, S3Clock};
 
 /// The longest that requests are waited for. Reached only by a test that fails.
@@ -43,7 +45,7 @@ pub struct S3Spec {
     pub secret_key: String,
     /// How much longer every request takes.
     pub latency: Duration,
-    /// The most bytes of one answer in a second, as a connection to a real bucket has.
+    /// Maximum bytes of one response in a second, as a connection to a real bucket has.
     pub answer_bytes_per_second: Option<u64>,
     /// How it keeps the conditions of writes.
     pub conditions: Conditions,
@@ -56,7 +58,7 @@ pub struct S3Spec {
     /// How it answers listings.
     pub listings: Listings,
     /// What it asks of the parts of an upload.
-    pub parts: PartRules,
+    pub parts: S3PartRules,
     /// Whether completing again what was just completed, with the same parts, is answered with
     /// 200 as on AWS, and not with 404 `NoSuchUpload`.
     pub complete_again: bool,
@@ -79,7 +81,7 @@ impl Default for S3Spec {
             swap_of_nothing: SwapOfNothing::default(),
             if_match: IfMatchForm::default(),
             listings: Listings::default(),
-            parts: PartRules::default(),
+            parts: S3PartRules::default(),
             complete_again: true,
             forget_above_bytes: None,
         }
@@ -97,7 +99,7 @@ impl S3Spec {
 
 /// An upload that is neither complete nor aborted, as a test sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenUpload {
+pub struct S3OpenUpload {
     /// The key it is for.
     pub key: String,
     /// Its id.
@@ -111,8 +113,8 @@ pub struct OpenUpload {
 pub struct S3Server {
     address: SocketAddr,
     spec: S3Spec,
-    state: Arc<State>,
-    front: Arc<Front>,
+    state: Arc<EmulatorState>,
+    front: Arc<RequestFront>,
     stop: watch::Sender<()>,
     accepting: JoinHandle<()>,
 }
@@ -132,7 +134,7 @@ impl S3Server {
     pub async fn try_start(spec: S3Spec) -> io::Result<Self> {
         let listener = TcpListener::bind(spec.listen).await?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State::new(manners(&spec), S3Clock::new()));
+        let state = Arc::new(EmulatorState::new(behavior(&spec), S3Clock::new()));
         let (stop, stopping) = watch::channel(());
         let front = Arc::new(front(&spec, &state, stopping.clone()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&front), stopping));
@@ -193,12 +195,12 @@ impl S3Server {
     }
 
     /// Puts a rule in force.
-    pub fn inject(&self, rule: Rule) -> Injected {
+    pub fn inject(&self, rule: FaultRule) -> InjectedRule {
         self.front.rules.add(rule)
     }
 
-    /// Ends a rule. What waits at a gate because of it goes on waiting.
-    pub fn remove(&self, injected: &Injected) {
+    /// Ends a rule. What waits at a gate because of it continues waiting.
+    pub fn remove(&self, injected: &InjectedRule) {
         self.front.rules.remove(injected);
     }
 
@@ -207,8 +209,8 @@ impl S3Server {
         self.front.rules.clear();
     }
 
-    /// Waits until no request is being served: those whose client is gone, and that are still to
-    /// take effect, included. Panics if that is not so within a minute.
+    /// Waits until no request is being served: those whose client no longer exists, and that are
+    /// still to take effect, included. Panics if that is not so within a minute.
     pub async fn idle(&self) {
         let mut serving = self.front.serving.subscribe();
         let none = serving.wait_for(|serving| *serving == 0);
@@ -216,15 +218,15 @@ impl S3Server {
         drop(none.expect("requests do not end").expect("the server keeps the sender"));
     }
 
-    /// The requests since the start, or since they were last taken, as they arrived; the last
-    /// 100 000 at the most.
-    pub fn requests(&self) -> Vec<Recorded> {
+    /// The requests since the start, or since they were last taken, as they arrived; the last 100
+    /// 000 at most.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         self.front.journal.all()
     }
 
     /// Takes the requests since the start, or since they were last taken. Of one that is still
     /// being served, what comes later is not recorded.
-    pub fn take_requests(&self) -> Vec<Recorded> {
+    pub fn take_requests(&self) -> Vec<RecordedRequest> {
         self.front.journal.take()
     }
 
@@ -235,12 +237,12 @@ impl S3Server {
 
     /// What is stored under a key.
     pub fn object(&self, key: &str) -> Option<StoredObject> {
-        self.state.bucket().objects.get(key).map(Object::shown)
+        self.state.bucket().objects.get(key).map(S3Object::shown)
     }
 
     /// Stores bytes under a key, behind the back of all clients.
     pub fn insert(&self, key: &str, bytes: impl Into<Bytes>) {
-        let object = Object::plain(bytes.into().into(), HeaderMap::new(), self.state.now());
+        let object = S3Object::plain(bytes.into().into(), HeaderMap::new(), self.state.now());
         self.state.bucket().objects.insert(key.to_owned(), object);
     }
 
@@ -251,15 +253,15 @@ impl S3Server {
     }
 
     /// The uploads that are neither complete nor aborted, by key and then by age.
-    pub fn uploads(&self) -> Vec<OpenUpload> {
+    pub fn uploads(&self) -> Vec<S3OpenUpload> {
         let bucket = self.state.bucket();
-        let parts = |upload: &super::multipart::Upload| {
+        let parts = |upload: &super::multipart::S3Upload| {
             upload.parts.iter().map(|(number, part)| (*number, part.size_bytes())).collect()
         };
         bucket
             .uploads()
             .into_iter()
-            .map(|(id, upload)| OpenUpload {
+            .map(|(id, upload)| S3OpenUpload {
                 key: upload.key.clone(),
                 id: id.clone(),
                 parts: parts(upload),
@@ -268,8 +270,8 @@ impl S3Server {
     }
 }
 
-fn manners(spec: &S3Spec) -> Manners {
-    Manners {
+fn behavior(spec: &S3Spec) -> EmulatorBehavior {
+    EmulatorBehavior {
         conditions: spec.conditions,
         conditional_delete: spec.conditional_delete,
         swap_of_nothing: spec.swap_of_nothing,
@@ -281,21 +283,21 @@ fn manners(spec: &S3Spec) -> Manners {
     }
 }
 
-fn front(spec: &S3Spec, state: &Arc<State>, stopping: watch::Receiver<()>) -> Front {
-    let guard = Guard {
+fn front(spec: &S3Spec, state: &Arc<EmulatorState>, stopping: watch::Receiver<()>) -> RequestFront {
+    let guard = AccessCheck {
         bucket: spec.bucket.clone(),
         access_key: spec.access_key.clone(),
         secret_key: spec.secret_key.clone(),
         clock: state.clock.clone(),
     };
-    let mut builder = S3ServiceBuilder::new(Shared(Arc::clone(state)));
+    let mut builder = S3ServiceBuilder::new(SharedState(Arc::clone(state)));
     builder.set_auth(guard.clone());
     builder.set_access(guard);
-    Front {
+    RequestFront {
         service: builder.build(),
         clock: state.clock.clone(),
         journal: Arc::new(Journal::default()),
-        rules: Rules::default(),
+        rules: FaultRules::default(),
         latency_us: AtomicU64::new(micros(spec.latency)),
         answer_bytes_per_second: spec.answer_bytes_per_second,
         serving: watch::Sender::new(0),
@@ -307,7 +309,11 @@ fn micros(latency: Duration) -> u64 {
     u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
 }
 
-async fn accept(listener: TcpListener, front: Arc<Front>, mut stopping: watch::Receiver<()>) {
+async fn accept(
+    listener: TcpListener,
+    front: Arc<RequestFront>,
+    mut stopping: watch::Receiver<()>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -322,7 +328,7 @@ async fn accept(listener: TcpListener, front: Arc<Front>, mut stopping: watch::R
     connections.shutdown().await;
 }
 
-async fn serve(stream: TcpStream, front: Arc<Front>) {
+async fn serve(stream: TcpStream, front: Arc<RequestFront>) {
     stream.set_nodelay(true).ok();
     let service = service_fn(move |request| Arc::clone(&front).serve(request));
     // An error is the client going away, or a connection that was to be cut.

@@ -9,23 +9,23 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
 use super::body::receive;
 use super::condition::Condition;
-use super::journal::Entry;
-use super::listing::{self, After, Listings, Page};
-use super::multipart::{PART_NUMBER_MAX, Part, Upload, named};
-use super::object::{Object, echoed, kept};
+use super::journal::JournalEntry;
+use super::listing::{self, ListingPage, ListingStart, Listings};
+use super::multipart::{PART_NUMBER_MAX, S3Part, S3Upload, named};
+use super::object::{S3Object, echoed, kept};
 use super::pieces::Pieces;
-use super::reading::{Reading, signed, span, strong};
-use super::state::{ConditionalDelete, Shared};
+use super::reading::{ObjectRead, signed, span, strong};
+use super::state::{ConditionalDelete, SharedState};
 
 /// The most that one page of a listing has (`ListObjectsV2`, `max-keys`).
 const PAGE_MAX: i32 = 1000;
-/// The most keys that one `DeleteObjects` may name.
+/// Maximum number of keys that one `DeleteObjects` may name.
 const DELETE_MAX: usize = 1000;
 /// What `encoding-type=url` leaves as it is.
 const URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/');
 
 #[async_trait::async_trait]
-impl S3 for Shared {
+impl S3 for SharedState {
     async fn head_bucket(
         &self,
         _: S3Request<HeadBucketInput>,
@@ -38,9 +38,9 @@ impl S3 for Shared {
         request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let S3Request { input, headers, trailing_headers, .. } = request;
-        let condition = Condition::of(&headers, self.manners.if_match)?;
+        let condition = Condition::of(&headers, self.behavior.if_match)?;
         let (bytes, headers) = receive(input.body, headers, trailing_headers).await?;
-        let mut object = Object::plain(bytes.into(), kept(&headers), self.now());
+        let mut object = S3Object::plain(bytes.into(), kept(&headers), self.now());
         object.pieces = self.keep(object.pieces);
         let output = PutObjectOutput { e_tag: Some(strong(&object.etag)), ..Default::default() };
         let key = input.key;
@@ -57,12 +57,12 @@ impl S3 for Shared {
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         let S3Request { input, headers, extensions, .. } = request;
-        let condition = Condition::of(&headers, self.manners.if_match)?;
+        let condition = Condition::of(&headers, self.behavior.if_match)?;
         let source = self.source(&input.copy_source)?;
         let replaces = input.metadata_directive.is_some_and(|what| what.as_str() == "REPLACE");
         let kept = if replaces { kept(&headers) } else { source.headers };
         note_copied(&extensions, source.pieces.len());
-        let object = Object::plain(source.pieces, kept, self.now());
+        let object = S3Object::plain(source.pieces, kept, self.now());
         let result = CopyObjectResult {
             e_tag: Some(strong(&object.etag)),
             last_modified: Some(object.modified.into()),
@@ -82,7 +82,7 @@ impl S3 for Shared {
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let S3Request { input, headers, .. } = request;
-        let reading = Reading::of(self.bucket().object(&input.key)?, &headers, input.range)?;
+        let reading = ObjectRead::of(self.bucket().object(&input.key)?, &headers, input.range)?;
         let reading = reading.overridden_by(&input);
         let output = GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
@@ -101,7 +101,7 @@ impl S3 for Shared {
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let S3Request { input, headers, .. } = request;
-        let reading = Reading::of(self.bucket().object(&input.key)?, &headers, input.range)?;
+        let reading = ObjectRead::of(self.bucket().object(&input.key)?, &headers, input.range)?;
         let output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: Some(reading.size_bytes),
@@ -158,12 +158,12 @@ impl S3 for Shared {
         let max_keys = input.max_keys.unwrap_or(PAGE_MAX).min(PAGE_MAX);
         let limit = usize::try_from(max_keys)
             .map_err(|_| s3_error!(InvalidArgument, "max-keys: {max_keys}"))?;
-        let query = listing::Query {
+        let query = listing::ListingQuery {
             prefix: input.prefix.clone().unwrap_or_default(),
             delimiter: input.delimiter.clone().filter(|delimiter| !delimiter.is_empty()),
             after: after(&input)?,
             limit,
-            listings: match self.manners.listings {
+            listings: match self.behavior.listings {
                 // A token is the server's own.
                 Listings::StartAfterIgnored | Listings::FolderSkipped
                     if input.continuation_token.is_some() =>
@@ -183,7 +183,7 @@ impl S3 for Shared {
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let input = request.input;
-        let upload = Upload {
+        let upload = S3Upload {
             key: input.key.clone(),
             initiated: self.now(),
             headers: kept(&request.headers),
@@ -205,7 +205,7 @@ impl S3 for Shared {
         let S3Request { input, headers, trailing_headers, .. } = request;
         let number = part_number(input.part_number)?;
         let (bytes, headers) = receive(input.body, headers, trailing_headers).await?;
-        let mut part = Part::new(bytes.into(), self.now());
+        let mut part = S3Part::new(bytes.into(), self.now());
         part.pieces = self.keep(part.pieces);
         let output = UploadPartOutput { e_tag: Some(strong(&part.etag())), ..Default::default() };
         self.bucket().upload(&input.key, &input.upload_id)?.parts.insert(number, part);
@@ -227,7 +227,7 @@ impl S3 for Shared {
             None => 0..whole,
         };
         note_copied(&extensions, span.end - span.start);
-        let part = Part::new(source.pieces.slice(span), self.now());
+        let part = S3Part::new(source.pieces.slice(span), self.now());
         let copied = CopyPartResult {
             e_tag: Some(strong(&part.etag())),
             last_modified: Some(part.modified.into()),
@@ -242,15 +242,15 @@ impl S3 for Shared {
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let condition = Condition::of(&request.headers, self.manners.if_match)?;
+        let condition = Condition::of(&request.headers, self.behavior.if_match)?;
         let CompleteMultipartUploadInput { bucket, key, upload_id: id, multipart_upload, .. } =
             request.input;
         let named = named(multipart_upload.and_then(|list| list.parts).unwrap_or_default())?;
         let again = self.bucket().completed(&key, &id, &named);
-        let etag = match again.filter(|_| self.manners.complete_again) {
+        let etag = match again.filter(|_| self.behavior.complete_again) {
             Some(etag) => etag,
             None => {
-                let (modified, rules) = (self.now(), self.manners.parts);
+                let (modified, rules) = (self.now(), self.behavior.parts);
                 self.bucket().upload(&key, &id)?.assemble(&named, rules, modified)?;
                 self.write(&key, condition, |bucket| {
                     let object = bucket.upload(&key, &id)?.assemble(&named, rules, modified)?;
@@ -340,10 +340,10 @@ impl S3 for Shared {
     }
 }
 
-impl Shared {
+impl SharedState {
     async fn delete_one(&self, named: ObjectIdentifier) -> Result<DeletedObject, Error> {
         let key = named.key;
-        let condition = match (named.e_tag, self.manners.conditional_delete) {
+        let condition = match (named.e_tag, self.behavior.conditional_delete) {
             (None, _) | (_, ConditionalDelete::Ignored) => Condition::None,
             (Some(etag), _) => Condition::Is(etag.into_value()),
         };
@@ -363,7 +363,7 @@ impl Shared {
     }
 
     /// What is to be copied.
-    fn source(&self, source: &CopySource) -> S3Result<Object> {
+    fn source(&self, source: &CopySource) -> S3Result<S3Object> {
         match source {
             CopySource::Bucket { key, .. } => self.bucket().object(key).cloned(),
             _ => Err(s3_error!(NotImplemented, "a copy from an access point")),
@@ -372,7 +372,7 @@ impl Shared {
 }
 
 fn note_copied(extensions: &Extensions, bytes: u64) {
-    if let Some(entry) = extensions.get::<Entry>() {
+    if let Some(entry) = extensions.get::<JournalEntry>() {
         entry.note(|recorded| recorded.bytes_copied += bytes);
     }
 }
@@ -385,18 +385,18 @@ fn part_number(number: i32) -> S3Result<i32> {
     }
 }
 
-fn after(input: &ListObjectsV2Input) -> S3Result<After> {
+fn after(input: &ListObjectsV2Input) -> S3Result<ListingStart> {
     match (&input.continuation_token, &input.start_after) {
-        (Some(token), _) => After::from_token(token)
+        (Some(token), _) => ListingStart::from_token(token)
             .ok_or_else(|| s3_error!(InvalidArgument, "continuation-token: {token}")),
-        (None, Some(key)) => Ok(After::Key(key.clone())),
-        (None, None) => Ok(After::Start),
+        (None, Some(key)) => Ok(ListingStart::Key(key.clone())),
+        (None, None) => Ok(ListingStart::Start),
     }
 }
 
 fn page_shown(
-    page: &Page<'_>,
-    query: &listing::Query,
+    page: &ListingPage<'_>,
+    query: &listing::ListingQuery,
     input: ListObjectsV2Input,
     max_keys: i32,
 ) -> ListObjectsV2Output {
@@ -405,7 +405,7 @@ fn page_shown(
         true => utf8_percent_encode(text, URL).to_string(),
         false => text.to_owned(),
     };
-    let entry = |(key, object): &(&String, &Object)| s3s::dto::Object {
+    let entry = |(key, object): &(&String, &S3Object)| s3s::dto::Object {
         key: Some(shown(key)),
         e_tag: Some(strong(&object.etag)),
         size: Some(signed(object.size_bytes())),
@@ -423,7 +423,7 @@ fn page_shown(
         max_keys: Some(max_keys),
         key_count: i32::try_from(page.len()).ok(),
         is_truncated: Some(page.next.is_some()),
-        next_continuation_token: page.next.as_ref().map(After::token),
+        next_continuation_token: page.next.as_ref().map(ListingStart::token),
         contents: Some(page.objects.iter().map(entry).collect()),
         common_prefixes: Some(page.rolled.iter().map(rolled).collect()),
         encoding_type: input.encoding_type,
@@ -431,12 +431,12 @@ fn page_shown(
     }
 }
 
-fn storage_class(object: &Object) -> ObjectStorageClass {
+fn storage_class(object: &S3Object) -> ObjectStorageClass {
     let class = object.headers.get("x-amz-storage-class").and_then(|value| value.to_str().ok());
     class.unwrap_or("STANDARD").to_owned().into()
 }
 
-fn part_shown((number, part): (&i32, &Part)) -> s3s::dto::Part {
+fn part_shown((number, part): (&i32, &S3Part)) -> s3s::dto::Part {
     s3s::dto::Part {
         part_number: Some(*number),
         e_tag: Some(strong(&part.etag())),
@@ -446,7 +446,7 @@ fn part_shown((number, part): (&i32, &Part)) -> s3s::dto::Part {
     }
 }
 
-fn upload_shown((id, upload): (&String, &Upload)) -> MultipartUpload {
+fn upload_shown((id, upload): (&String, &S3Upload)) -> MultipartUpload {
     MultipartUpload {
         key: Some(upload.key.clone()),
         upload_id: Some(id.clone()),

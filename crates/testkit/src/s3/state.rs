@@ -13,8 +13,8 @@ use super::bucket::Bucket;
 use super::clock::{S3Clock, whole_seconds};
 use super::condition::{Condition, IfMatchForm};
 use super::listing::Listings;
-use super::multipart::PartRules;
-use super::object::Object;
+use super::multipart::S3PartRules;
+use super::object::S3Object;
 use super::pieces::Pieces;
 
 /// How the conditions of writes are kept: by the book, or by a server that lies.
@@ -57,31 +57,31 @@ pub enum SwapOfNothing {
 
 /// Where the emulator goes its own way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Manners {
+pub(crate) struct EmulatorBehavior {
     pub(crate) conditions: Conditions,
     pub(crate) conditional_delete: ConditionalDelete,
     pub(crate) swap_of_nothing: SwapOfNothing,
     pub(crate) if_match: IfMatchForm,
     pub(crate) listings: Listings,
-    pub(crate) parts: PartRules,
+    pub(crate) parts: S3PartRules,
     pub(crate) complete_again: bool,
     pub(crate) forget_above_bytes: Option<u64>,
 }
 
 /// The emulator's state.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct EmulatorState {
     bucket: Mutex<Bucket>,
     pub(crate) clock: S3Clock,
-    pub(crate) manners: Manners,
-    checked: Checked,
+    pub(crate) behavior: EmulatorBehavior,
+    checked: ConditionChecks,
 }
 
 /// By key, who has checked a condition and not written yet, on a server that lies.
 #[derive(Debug, Default)]
-struct Checked(Mutex<HashMap<String, oneshot::Sender<()>>>);
+struct ConditionChecks(Mutex<HashMap<String, oneshot::Sender<()>>>);
 
-impl Checked {
+impl ConditionChecks {
     async fn wait_for_another(&self, key: &str, at_most: Duration) {
         let another = {
             let mut waiting = self.0.lock().expect("no holder of the waiting panics");
@@ -96,9 +96,9 @@ impl Checked {
     }
 }
 
-impl State {
-    pub(crate) fn new(manners: Manners, clock: S3Clock) -> Self {
-        Self { bucket: Mutex::default(), clock, manners, checked: Checked::default() }
+impl EmulatorState {
+    pub(crate) fn new(behavior: EmulatorBehavior, clock: S3Clock) -> Self {
+        Self { bucket: Mutex::default(), clock, behavior, checked: ConditionChecks::default() }
     }
 
     pub(crate) fn bucket(&self) -> MutexGuard<'_, Bucket> {
@@ -111,7 +111,7 @@ impl State {
 
     /// What is kept of the bytes of an object or a part.
     pub(crate) fn keep(&self, pieces: Pieces) -> Pieces {
-        match self.manners.forget_above_bytes {
+        match self.behavior.forget_above_bytes {
             Some(most) if pieces.len() > most => Pieces::zeros(pieces.len()),
             _ => pieces,
         }
@@ -124,7 +124,7 @@ impl State {
         condition: Condition,
         write: impl FnOnce(&mut Bucket) -> S3Result<T>,
     ) -> S3Result<T> {
-        match self.manners.conditions {
+        match self.behavior.conditions {
             Conditions::Ignored => {}
             Conditions::OneAtATime(window) if condition != Condition::None => {
                 self.check(&condition, self.bucket().objects.get(key))?;
@@ -143,8 +143,8 @@ impl State {
         write(&mut self.bucket())
     }
 
-    fn check(&self, condition: &Condition, stored: Option<&Object>) -> S3Result<()> {
-        match self.manners.swap_of_nothing {
+    fn check(&self, condition: &Condition, stored: Option<&S3Object>) -> S3Result<()> {
+        match self.behavior.swap_of_nothing {
             SwapOfNothing::Written if stored.is_none() => Ok(()),
             _ => condition.check(stored),
         }
@@ -152,8 +152,8 @@ impl State {
 
     /// The condition of a delete, as far as it is kept.
     pub(crate) fn deletion(&self, headers: &HeaderMap) -> S3Result<Condition> {
-        let condition = Condition::of(headers, self.manners.if_match)?;
-        match (condition, self.manners.conditional_delete) {
+        let condition = Condition::of(headers, self.behavior.if_match)?;
+        match (condition, self.behavior.conditional_delete) {
             (Condition::None, _) | (_, ConditionalDelete::Ignored) => Ok(Condition::None),
             (_, ConditionalDelete::Refused) => {
                 Err(s3_error!(NotImplemented, "a condition on a delete"))
@@ -165,12 +165,12 @@ impl State {
 
 /// The state, as s3s takes it.
 #[derive(Clone, Debug)]
-pub(crate) struct Shared(pub(crate) Arc<State>);
+pub(crate) struct SharedState(pub(crate) Arc<EmulatorState>);
 
-impl std::ops::Deref for Shared {
-    type Target = State;
+impl std::ops::Deref for SharedState {
+    type Target = EmulatorState;
 
-    fn deref(&self) -> &State {
+    fn deref(&self) -> &EmulatorState {
         &self.0
     }
 }

@@ -1,8 +1,8 @@
-//! Faults: what each does to the answer, and what it leaves in the bucket.
+//! Faults: what each does to the response, and what it leaves in the bucket.
 
 use std::time::{Duration, Instant};
 
-use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Client};
+use jreg_testkit::s3::{FaultRule, S3Client, S3Fault, S3Gate, S3Operation, S3Refusal};
 use jreg_testkit::{Request, Response, Wire};
 
 use crate::support::*;
@@ -10,16 +10,16 @@ use crate::support::*;
 #[tokio::test]
 async fn a_refusal_has_its_status_and_no_effect() {
     for (refusal, status, code) in [
-        (Refusal::InternalError, 500, "InternalError"),
-        (Refusal::SlowDown, 503, "SlowDown"),
-        (Refusal::Unavailable, 503, "ServiceUnavailable"),
-        (Refusal::TooManyRequests, 429, "TooManyRequests"),
-        (Refusal::Conflict, 409, "ConditionalRequestConflict"),
-        (Refusal::AccessDenied, 403, "AccessDenied"),
-        (Refusal::PreconditionFailed, 412, "PreconditionFailed"),
+        (S3Refusal::InternalError, 500, "InternalError"),
+        (S3Refusal::SlowDown, 503, "SlowDown"),
+        (S3Refusal::Unavailable, 503, "ServiceUnavailable"),
+        (S3Refusal::TooManyRequests, 429, "TooManyRequests"),
+        (S3Refusal::Conflict, 409, "ConditionalRequestConflict"),
+        (S3Refusal::AccessDenied, 403, "AccessDenied"),
+        (S3Refusal::PreconditionFailed, 412, "PreconditionFailed"),
     ] {
         let (server, client) = start().await;
-        server.inject(Rule::new(Fault::Refuse(refusal)).first(1));
+        server.inject(FaultRule::new(S3Fault::Refuse(refusal)).first(1));
         let put = request(&client, "PUT", "k").body("v");
         refused(&ask(&client, put.clone()).await, status, code);
         assert!(server.keys().is_empty());
@@ -28,9 +28,9 @@ async fn a_refusal_has_its_status_and_no_effect() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_was_a_write() {
+async fn a_lost_response_was_a_write() {
     let (server, client) = start().await;
-    server.inject(Rule::new(Fault::LoseAnswer).on(Operation::PutObject));
+    server.inject(FaultRule::new(S3Fault::LoseResponse).on(S3Operation::PutObject));
     assert!(client.send(request(&client, "PUT", "k").body("v")).await.is_err());
     assert_eq!(&*server.object("k").unwrap().bytes, b"v");
     assert_eq!(server.requests()[0].status, None);
@@ -39,7 +39,7 @@ async fn a_lost_answer_was_a_write() {
 #[tokio::test]
 async fn a_connection_cut_before_was_no_write() {
     let (server, client) = start().await;
-    server.inject(Rule::new(Fault::CutBefore).on(Operation::PutObject));
+    server.inject(FaultRule::new(S3Fault::CutBefore).on(S3Operation::PutObject));
     assert!(client.send(request(&client, "PUT", "k").body("v")).await.is_err());
     assert!(server.keys().is_empty());
 }
@@ -49,7 +49,7 @@ async fn a_body_is_cut_after_so_many_bytes() {
     for cut_bytes in [0, 1, 99_999, 200_000] {
         let (server, client) = start().await;
         server.insert("k", vec![7; 200_001]);
-        server.inject(Rule::new(Fault::CutBody(cut_bytes)).on(Operation::GetObject));
+        server.inject(FaultRule::new(S3Fault::CutBody(cut_bytes)).on(S3Operation::GetObject));
         let mut wire = client.begin_signed(request(&client, "GET", "k")).await.unwrap();
         let head = wire.response_head().await.unwrap();
         assert_eq!((head.status, head.header("Content-Length")), (200, Some("200001")));
@@ -63,8 +63,8 @@ async fn a_body_is_cut_after_so_many_bytes() {
 async fn a_body_stalls_until_it_is_let_go_on() {
     let (server, client) = start().await;
     server.insert("k", "0123456789");
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::StallBody(4, gate.clone())));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::StallBody(4, gate.clone())));
     let mut wire = client.begin_signed(request(&client, "GET", "k")).await.unwrap();
     wire.response_head().await.unwrap();
     assert_eq!(&*wire.bytes(4).await.unwrap(), b"0123");
@@ -75,11 +75,11 @@ async fn a_body_stalls_until_it_is_let_go_on() {
 }
 
 #[tokio::test]
-async fn a_held_write_lands_after_a_newer_one_and_its_condition_is_looked_at_then() {
+async fn a_held_write_is_applied_after_a_newer_one_with_its_condition_checked_then() {
     let (server, client) = start().await;
     let etag = put(&client, "k", "first").await;
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutObject).nth(1));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::PutObject).nth(1));
     let swap = |bytes| request(&client, "PUT", "k").header("If-Match", &*etag).body(bytes);
     let late = spawn(&client, swap("late"));
     gate.arrived(1).await;
@@ -90,13 +90,15 @@ async fn a_held_write_lands_after_a_newer_one_and_its_condition_is_looked_at_the
 }
 
 #[tokio::test]
-async fn a_held_write_happens_though_its_client_is_gone() {
+async fn a_held_write_is_applied_though_its_client_disconnected() {
     let (server, client) = start().await;
     put(&client, "k", "first").await;
-    let gate = Gate::closed();
-    let applied = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutObject).nth(1));
-    server.inject(Rule::new(Fault::HoldAnswer(applied.clone())).on(Operation::PutObject).nth(1));
+    let gate = S3Gate::closed();
+    let applied = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::PutObject).nth(1));
+    server.inject(
+        FaultRule::new(S3Fault::HoldResponse(applied.clone())).on(S3Operation::PutObject).nth(1),
+    );
     let wire = client.begin_signed(request(&client, "PUT", "k").body("late")).await.unwrap();
     gate.arrived(1).await;
     wire.reset().unwrap();
@@ -107,10 +109,10 @@ async fn a_held_write_happens_though_its_client_is_gone() {
 }
 
 #[tokio::test]
-async fn an_answer_can_be_held_after_the_write() {
+async fn a_response_can_be_held_after_the_write() {
     let (server, client) = start().await;
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::HoldAnswer(gate.clone())).on(Operation::PutObject));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::HoldResponse(gate.clone())).on(S3Operation::PutObject));
     let held = spawn(&client, request(&client, "PUT", "k").body("v"));
     gate.arrived(1).await;
     assert_eq!(server.keys(), ["k"]);
@@ -120,10 +122,10 @@ async fn an_answer_can_be_held_after_the_write() {
 }
 
 #[tokio::test]
-async fn a_gate_lets_through_as_many_as_it_is_told() {
+async fn a_gate_lets_a_number_of_requests_through() {
     let (server, client) = start().await;
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutObject));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::PutObject));
     let one = spawn(&client, request(&client, "PUT", "1").body("v"));
     gate.arrived(1).await;
     let two = spawn(&client, request(&client, "PUT", "2").body("v"));
@@ -137,10 +139,10 @@ async fn a_gate_lets_through_as_many_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_leaves_nobody_waiting_at_a_gate() {
+async fn a_stopped_server_releases_its_gates() {
     let (server, client) = start().await;
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())));
     let mut wire = client.begin_signed(request(&client, "PUT", "k").body("v")).await.unwrap();
     gate.arrived(1).await;
     server.stop().await;
@@ -164,15 +166,16 @@ async fn a_write_whose_client_breaks_off_is_none() {
 async fn rules_take_turns_and_end() {
     let (server, client) = start().await;
     put(&client, "k", "v").await;
-    let second = Rule::new(Fault::Refuse(Refusal::SlowDown)).on(Operation::GetObject).prefix("k");
+    let second =
+        FaultRule::new(S3Fault::Refuse(S3Refusal::SlowDown)).on(S3Operation::GetObject).prefix("k");
     let second = server.inject(second.every(2));
     assert_eq!(statuses(&client, 4).await, [200, 503, 200, 503]);
     assert_eq!((second.seen(), second.hits()), (4, 2));
     server.remove(&second);
     assert_eq!(statuses(&client, 2).await, [200, 200]);
-    server.inject(Rule::new(Fault::Refuse(Refusal::InternalError)).nth(2));
+    server.inject(FaultRule::new(S3Fault::Refuse(S3Refusal::InternalError)).nth(2));
     assert_eq!(statuses(&client, 3).await, [200, 500, 200]);
-    server.inject(Rule::new(Fault::Refuse(Refusal::InternalError)));
+    server.inject(FaultRule::new(S3Fault::Refuse(S3Refusal::InternalError)));
     server.remove_all();
     assert_eq!(statuses(&client, 1).await, [200]);
 }
@@ -186,7 +189,7 @@ async fn latency_is_added_to_each_request_and_by_a_rule() {
     put(&client, "k", "v").await;
     assert!(start.elapsed() >= LATENCY);
     server.set_latency(2 * LATENCY);
-    server.inject(Rule::new(Fault::Delay(LATENCY)).on(Operation::GetObject));
+    server.inject(FaultRule::new(S3Fault::Delay(LATENCY)).on(S3Operation::GetObject));
     let start = Instant::now();
     get(&client, "k").await;
     assert!(start.elapsed() >= 3 * LATENCY);
@@ -206,10 +209,10 @@ fn spawn(client: &S3Client, request: Request) -> tokio::task::JoinHandle<Respons
 }
 
 #[tokio::test]
-async fn a_request_whose_client_is_gone_is_still_waited_for() {
+async fn a_request_whose_client_disconnected_is_still_waited_for() {
     let (server, client) = start().await;
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutObject));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::PutObject));
     let wires = futures::future::join_all(
         ["a", "b"].map(|key| client.begin_signed(request(&client, "PUT", key).body("late"))),
     );

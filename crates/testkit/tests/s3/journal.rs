@@ -1,6 +1,6 @@
 //! What the server remembers of each request.
 
-use jreg_testkit::s3::Operation;
+use jreg_testkit::s3::S3Operation;
 
 use crate::support::*;
 
@@ -19,10 +19,10 @@ async fn every_request_is_recorded_with_what_became_of_it() {
     assert_eq!(
         told,
         [
-            (0, "PUT", Operation::PutObject, Some(200)),
-            (1, "PUT", Operation::PutObject, Some(412)),
-            (2, "GET", Operation::GetObject, Some(206)),
-            (3, "GET", Operation::ListObjectsV2, Some(200)),
+            (0, "PUT", S3Operation::PutObject, Some(200)),
+            (1, "PUT", S3Operation::PutObject, Some(412)),
+            (2, "GET", S3Operation::GetObject, Some(206)),
+            (3, "GET", S3Operation::ListObjectsV2, Some(200)),
         ]
     );
     assert_eq!((&*seen[0].key, seen[0].if_none_match()), ("a/b c", Some("*")));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jreg_testkit::s3::{
-    ConditionalDelete, Conditions, Fault, IfMatchForm, Refusal, Rule, SwapOfNothing,
+    ConditionalDelete, Conditions, FaultRule, IfMatchForm, S3Fault, S3Refusal, SwapOfNothing,
 };
 
 use crate::support::*;
@@ -52,13 +52,13 @@ async fn the_condition_of_a_delete_can_be_ignored_or_refused() {
         let (server, client) = start_with(|spec| spec.conditional_delete = form).await;
         put(&client, "k", "v").await;
         let delete = request(&client, "DELETE", "k").header("If-Match", "\"other\"");
-        let answer = ask(&client, delete).await;
-        (answer, server.keys().len())
+        let emulated_body = ask(&client, delete).await;
+        (emulated_body, server.keys().len())
     };
     let (ignored, left) = delete(ConditionalDelete::Ignored).await;
     assert_eq!((ignored.status, left), (204, 0));
-    let (answer, left) = delete(ConditionalDelete::Refused).await;
-    refused(&answer, 501, "NotImplemented");
+    let (emulated_body, left) = delete(ConditionalDelete::Refused).await;
+    refused(&emulated_body, 501, "NotImplemented");
     assert_eq!(left, 1);
 }
 
@@ -81,9 +81,9 @@ async fn a_swap_of_nothing_can_be_written() {
 }
 
 #[tokio::test]
-async fn losers_can_be_told_something_else() {
+async fn losers_can_get_another_error() {
     let (server, client) = start_with(|_| {}).await;
-    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)));
+    server.inject(FaultRule::new(S3Fault::RefuseLosers(S3Refusal::Unknown)));
     let create = || request(&client, "PUT", "k").header("If-None-Match", "*").body("v");
     assert_eq!(ask(&client, create()).await.status, 200);
     refused(&ask(&client, create()).await, 500, "UnknownError");

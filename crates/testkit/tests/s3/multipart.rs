@@ -1,7 +1,7 @@
 //! Multipart uploads, and the rules under which they complete.
 
 use bytes::Bytes;
-use jreg_testkit::s3::{Operation, S3Client, S3Spec};
+use jreg_testkit::s3::{S3Client, S3Operation, S3Spec};
 use jreg_testkit::{Request, Response};
 
 use crate::support::*;
@@ -12,7 +12,7 @@ const MIN_BYTES: u64 = 4;
 #[tokio::test]
 async fn parts_become_one_object() {
     let (server, client) = start_with(small).await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let two = upload.part(2, "efgh").await;
     let one = upload.part(1, "lost").await;
     let one_again = upload.part(1, "abcd").await;
@@ -33,7 +33,7 @@ async fn parts_become_one_object() {
 #[tokio::test]
 async fn the_etag_is_the_md5_of_the_md5s() {
     let (_server, client) = start_with(small).await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let etag = upload.part(1, "").await;
     assert_eq!(etag, "\"d41d8cd98f00b204e9800998ecf8427e\"");
     let done = upload.complete(&[(1, &etag)]).await;
@@ -43,7 +43,7 @@ async fn the_etag_is_the_md5_of_the_md5s() {
 #[tokio::test]
 async fn parts_that_are_not_there_or_in_order_are_refused() {
     let (_server, client) = start_with(small).await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let one = upload.part(1, "abcd").await;
     let two = upload.part(2, "efgh").await;
     refused(&upload.complete(&[(2, &two), (1, &one)]).await, 400, "InvalidPartOrder");
@@ -57,7 +57,7 @@ async fn parts_that_are_not_there_or_in_order_are_refused() {
 #[tokio::test]
 async fn all_parts_but_the_last_have_a_least_size() {
     let (_server, client) = start().await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let least = 5 * 1024 * 1024;
     let small = upload.part(1, vec![0; least - 1]).await;
     let last = upload.part(2, "x").await;
@@ -80,7 +80,7 @@ async fn equal_parts_can_be_asked_for() {
             spec.parts.equal_sizes = true;
         })
         .await;
-        let upload = Upload::start(&client, "k").await;
+        let upload = UploadScript::start(&client, "k").await;
         let mut parts = Vec::new();
         for (number, size) in (1..).zip(sizes) {
             parts.push((number, upload.part(number, vec![0; *size]).await));
@@ -97,17 +97,17 @@ async fn equal_parts_can_be_asked_for() {
 #[tokio::test]
 async fn part_numbers_have_bounds() {
     let (_server, client) = start().await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     for (number, status) in [(0, 400), (1, 200), (10_000, 200), (10_001, 400)] {
-        let answer = ask(&client, upload.part_request(number, "x")).await;
-        assert_eq!(answer.status, status, "{number}");
+        let emulated_body = ask(&client, upload.part_request(number, "x")).await;
+        assert_eq!(emulated_body.status, status, "{number}");
     }
 }
 
 #[tokio::test]
 async fn completing_has_conditions() {
     let (server, client) = start_with(small).await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let part = upload.part(1, "new").await;
     let complete = upload.complete_request(&[(1, &part)]);
     let swap = |etag: &str| complete.clone().header("If-Match", etag);
@@ -122,10 +122,10 @@ async fn completing_has_conditions() {
 }
 
 #[tokio::test]
-async fn completing_again_is_answered_as_before_unless_switched_off() {
+async fn completing_again_succeeds_unless_switched_off() {
     for again in [true, false] {
         let (server, client) = start_with(|spec| spec.complete_again = again).await;
-        let upload = Upload::start(&client, "k").await;
+        let upload = UploadScript::start(&client, "k").await;
         let part = upload.part(1, "v").await;
         assert_eq!(upload.complete(&[(1, &part)]).await.status, 200);
         server.insert("k", "written since");
@@ -140,9 +140,9 @@ async fn completing_again_is_answered_as_before_unless_switched_off() {
 }
 
 #[tokio::test]
-async fn an_aborted_upload_is_gone() {
+async fn an_aborted_upload_is_absent() {
     let (server, client) = start().await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let part = upload.part(1, "v").await;
     assert_eq!(ask(&client, upload.request("DELETE")).await.status, 204);
     assert!(server.uploads().is_empty());
@@ -155,7 +155,7 @@ async fn an_aborted_upload_is_gone() {
 #[tokio::test]
 async fn an_upload_belongs_to_its_key() {
     let (_server, client) = start().await;
-    let mut upload = Upload::start(&client, "k").await;
+    let mut upload = UploadScript::start(&client, "k").await;
     upload.key = "other";
     refused(&ask(&client, upload.part_request(1, "v")).await, 404, "NoSuchUpload");
 }
@@ -163,7 +163,7 @@ async fn an_upload_belongs_to_its_key() {
 #[tokio::test]
 async fn parts_and_uploads_are_listed_by_the_page() {
     let (_server, client) = start().await;
-    let upload = Upload::start(&client, "a/2").await;
+    let upload = UploadScript::start(&client, "a/2").await;
     let first = upload.part(1, "x").await;
     upload.part(7, "yy").await;
     let query = [("uploadId", &*upload.id), ("max-parts", "1")];
@@ -175,9 +175,9 @@ async fn parts_and_uploads_are_listed_by_the_page() {
     assert_eq!(elements(&parts, "PartNumber"), ["7"]);
     assert_eq!(elements(&parts, "Size"), ["2"]);
 
-    let other = Upload::start(&client, "a/1").await;
-    let again = Upload::start(&client, "a/2").await;
-    Upload::start(&client, "b").await;
+    let other = UploadScript::start(&client, "a/1").await;
+    let again = UploadScript::start(&client, "a/2").await;
+    UploadScript::start(&client, "b").await;
     let query = [("uploads", ""), ("prefix", "a/"), ("max-uploads", "2")];
     let uploads = ask(&client, client.request("GET", "", &query)).await;
     assert_eq!(elements(&uploads, "UploadId"), [&*other.id, &upload.id]);
@@ -196,7 +196,7 @@ async fn headers_come_from_the_start_of_the_upload() {
     let (server, client) = start().await;
     let start = client.request("POST", "k", &[("uploads", "")]);
     let start = start.header("Content-Type", "application/x").header("x-amz-storage-class", "X");
-    let upload = Upload::started(&client, "k", start).await;
+    let upload = UploadScript::started(&client, "k", start).await;
     let part = upload.part(1, "v").await;
     assert_eq!(upload.complete(&[(1, &part)]).await.status, 200);
     let stored = server.object("k").unwrap();
@@ -207,7 +207,7 @@ async fn headers_come_from_the_start_of_the_upload() {
 #[tokio::test]
 async fn a_part_with_a_wrong_checksum_is_refused() {
     let (server, client) = start().await;
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let part = upload.part_request(1, "v").header("x-amz-checksum-crc32", "AAAAAA==");
     refused(&ask(&client, part).await, 400, "BadDigest");
     assert!(server.uploads()[0].parts.is_empty());
@@ -217,7 +217,7 @@ async fn a_part_with_a_wrong_checksum_is_refused() {
 async fn a_part_can_be_copied_and_its_bytes_are_counted() {
     let (server, client) = start().await;
     server.insert("source", "0123456789");
-    let upload = Upload::start(&client, "k").await;
+    let upload = UploadScript::start(&client, "k").await;
     let copy = |range: &str| {
         let part = upload.part_request(1, "").header("x-amz-copy-source", "jreg/source");
         part.header("x-amz-copy-source-range", range)
@@ -225,7 +225,7 @@ async fn a_part_can_be_copied_and_its_bytes_are_counted() {
     let copied = ask(&client, copy("bytes=2-4")).await;
     assert_eq!(copied.status, 200, "{copied}");
     let seen = server.requests().pop().unwrap();
-    assert_eq!((seen.operation, seen.bytes_copied), (Operation::UploadPartCopy, 3));
+    assert_eq!((seen.operation, seen.bytes_copied), (S3Operation::UploadPartCopy, 3));
     refused(&ask(&client, copy("bytes=10-11")).await, 416, "InvalidRange");
     let etag = element(&copied, "ETag").unwrap();
     assert_eq!(upload.complete(&[(1, &etag)]).await.status, 200);
@@ -236,13 +236,13 @@ fn small(spec: &mut S3Spec) {
     spec.parts.size_min_bytes = MIN_BYTES;
 }
 
-struct Upload<'a> {
+struct UploadScript<'a> {
     client: &'a S3Client,
     key: &'static str,
     id: String,
 }
 
-impl<'a> Upload<'a> {
+impl<'a> UploadScript<'a> {
     async fn start(client: &'a S3Client, key: &'static str) -> Self {
         Self::started(client, key, client.request("POST", key, &[("uploads", "")])).await
     }

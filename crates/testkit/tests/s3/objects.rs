@@ -6,7 +6,7 @@ use jreg_testkit::s3::{S3Server, S3Spec};
 use crate::support::*;
 
 #[tokio::test]
-async fn what_was_put_is_read_whole_or_in_part() {
+async fn an_object_is_read_whole_or_in_part() {
     let (server, client) = start().await;
     let etag = put(&client, "a/b c+d", "0123456789").await;
     assert_eq!(etag, "\"781e5e245d69b566979b86e28d23f2c7\"");
@@ -51,7 +51,7 @@ async fn a_missing_key_is_not_found_and_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_deleted_key_is_gone() {
+async fn a_deleted_key_is_absent() {
     let (server, client) = start().await;
     put(&client, "k", "v").await;
     assert_eq!(ask(&client, request(&client, "DELETE", "k")).await.status, 204);
@@ -95,10 +95,10 @@ async fn headers_of_a_put_are_kept_and_given_again() {
     assert_eq!(stored.header("x-amz-acl"), None);
     assert_eq!((&*stored.bytes, &*stored.etag), (&b"v"[..], "9e3669d19b675bd57058fd4664205d2a"));
     for read in ["GET", "HEAD"] {
-        let answer = ask(&client, request(&client, read, "k")).await;
+        let emulated_body = ask(&client, request(&client, read, "k")).await;
         for (name, value) in sent {
             assert_eq!(stored.header(name), Some(value), "{name}");
-            assert_eq!(answer.header(name), Some(value), "{read} {name}");
+            assert_eq!(emulated_body.header(name), Some(value), "{read} {name}");
         }
     }
 }
@@ -118,9 +118,9 @@ async fn a_wrong_checksum_is_refused() {
     assert!(server.keys().is_empty());
     let put = request(&client, "PUT", "k").body("123456789");
     let put = put.header("x-amz-checksum-crc64nvme", "rosUhgp5mIg=");
-    let answer = ask(&client, put).await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
+    let emulated_body = ask(&client, put).await;
+    assert_eq!(emulated_body.status, 200);
+    assert_eq!(emulated_body.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
     let asked = request(&client, "HEAD", "k").header("x-amz-checksum-mode", "ENABLED");
     let head = ask(&client, asked).await;
     assert_eq!(head.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
@@ -134,9 +134,9 @@ async fn many_are_deleted_at_once_and_said_unless_quiet() {
         put(&client, "b", "v").await;
         put(&client, "kept", "v").await;
         let xml = format!(
-            "<Delete><Quiet>{quiet}</Quiet><Object><Key>a</Key><ETag>{etag}</ETag></Object>\
-             <Object><Key>b</Key></Object><Object><Key>missing</Key></Object>\
-             <Object><Key>kept</Key><ETag>\"other\"</ETag></Object></Delete>"
+            "<Delete><Quiet>{quiet}</Quiet><S3Object><Key>a</Key><ETag>{etag}</ETag></S3Object>\
+             <S3Object><Key>b</Key></S3Object><S3Object><Key>missing</Key></S3Object>\
+             <S3Object><Key>kept</Key><ETag>\"other\"</ETag></Object></Delete>"
         );
         let delete = client.request("POST", "", &[("delete", "")]).body(xml);
         let deleted = ask(&client, delete).await;
@@ -187,8 +187,8 @@ async fn a_body_without_its_length_is_refused() {
     let (_server, client) = start().await;
     let mut put = request(&client, "PUT", "k").body("v");
     put.body = Body::Chunked(vec!["v".into()]);
-    let answer = ask(&client, put).await;
-    refused(&answer, 411, "MissingContentLength");
+    let emulated_body = ask(&client, put).await;
+    refused(&emulated_body, 411, "MissingContentLength");
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn servers_in_one_process_share_nothing() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_is_gone_and_so_is_a_dropped_one() {
+async fn a_stopped_or_dropped_server_is_unreachable() {
     let (server, client) = start().await;
     server.stop().await;
     assert!(client.send(request(&client, "GET", "k")).await.is_err());

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_storage::contract::Fixture;
+use jreg_storage::contract::ContractStore;
 use jreg_storage::{PART_BYTES_MIN, S3Options, S3Store, S3Url, Store, TombstoneStore};
 
 use super::support::{options, server};
@@ -15,16 +15,16 @@ use super::support::{options, server};
 /// How long a failing request to another server is repeated.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn fixture(wrap: fn(S3Store) -> Arc<dyn Store>) -> Fixture {
+async fn fixture(wrap: fn(S3Store) -> Arc<dyn Store>) -> ContractStore {
     if let Ok(url) = std::env::var("JREG_TEST_S3") {
-        return Fixture::new(wrap(elsewhere(&url).await), ());
+        return ContractStore::new(wrap(elsewhere(&url).await), ());
     }
     let server = server().await;
     let mut options = options(&server);
     // The longest key leaves no room for one.
     options.url.prefix.clear();
     let store = S3Store::open(options).unwrap();
-    Fixture::new(wrap(store), server)
+    ContractStore::new(wrap(store), server)
 }
 
 /// A place in the bucket of another server, spoken to as its probe says. What that server fails

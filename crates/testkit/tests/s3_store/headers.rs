@@ -3,7 +3,7 @@
 use jreg_storage::{
     ByteRange, Encryption, ListRequest, PART_BYTES_MIN, PutMode, S3Options, S3Store, Store,
 };
-use jreg_testkit::s3::{Operation, Recorded};
+use jreg_testkit::s3::{RecordedRequest, S3Operation};
 
 use super::support::{key, options, server};
 
@@ -12,7 +12,7 @@ const KMS_KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
 const STORAGE_CLASS: &str = "x-amz-storage-class";
 
 /// Every request that a store ever sends, after its options were changed.
-async fn every_request(change: impl FnOnce(&mut S3Options)) -> Vec<Recorded> {
+async fn every_request(change: impl FnOnce(&mut S3Options)) -> Vec<RecordedRequest> {
     let server = server().await;
     let mut options = options(&server);
     change(&mut options);
@@ -37,8 +37,8 @@ async fn every_request(change: impl FnOnce(&mut S3Options)) -> Vec<Recorded> {
     server.take_requests()
 }
 
-fn makes_an_object(request: &Recorded) -> bool {
-    matches!(request.operation, Operation::PutObject | Operation::CreateMultipartUpload)
+fn makes_an_object(request: &RecordedRequest) -> bool {
+    matches!(request.operation, S3Operation::PutObject | S3Operation::CreateMultipartUpload)
 }
 
 #[tokio::test]
@@ -79,8 +79,8 @@ async fn a_storage_class_is_asked_for_where_blob_bytes_are_made() {
         assert_eq!(request.header(STORAGE_CLASS), wanted.then_some(class), "{request:?}");
         classed.extend(wanted.then_some(request.operation));
     }
-    let made = Operation::CreateMultipartUpload;
-    assert_eq!(classed, [Operation::PutObject, made, made]);
+    let made = S3Operation::CreateMultipartUpload;
+    assert_eq!(classed, [S3Operation::PutObject, made, made]);
 }
 
 #[tokio::test]

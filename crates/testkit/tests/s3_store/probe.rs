@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jreg_storage::{BucketCapabilities, ErrorKind, PutMode, Store};
 use jreg_testkit::s3::{
-    ConditionalDelete, Conditions, Fault, IfMatchForm, Operation, Refusal, Rule, S3Server, S3Spec,
-    SwapOfNothing,
+    ConditionalDelete, Conditions, FaultRule, IfMatchForm, S3Fault, S3Operation, S3Refusal,
+    S3Server, S3Spec, SwapOfNothing,
 };
 
 use super::support::{impatient, key, kind, server, store};
@@ -69,11 +69,11 @@ async fn a_server_that_swaps_what_is_missing_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_swap_of_nothing_whose_answer_is_lost_is_found_out_too() {
+async fn a_swap_of_an_absent_key_whose_response_is_lost_is_found_out_too() {
     let server =
         S3Server::start(S3Spec::with(|spec| spec.swap_of_nothing = SwapOfNothing::Written)).await;
     // After the 32 writers that race and the two versions between them.
-    let lost = Rule::new(Fault::LoseAnswer).on(Operation::PutObject).nth(35);
+    let lost = FaultRule::new(S3Fault::LoseResponse).on(S3Operation::PutObject).nth(35);
     let lost = server.inject(lost);
     assert!(!store(&server).probe().await.unwrap().swap_needs_key);
     assert_eq!(lost.hits(), 1);
@@ -106,16 +106,17 @@ async fn a_clock_that_is_far_off_ends_the_probe_before_it_writes() {
 #[tokio::test]
 async fn a_race_that_is_throttled_is_run_again() {
     let server = server().await;
-    let throttled = Rule::new(Fault::Refuse(Refusal::TooManyRequests)).on(Operation::PutObject);
+    let throttled =
+        FaultRule::new(S3Fault::Refuse(S3Refusal::TooManyRequests)).on(S3Operation::PutObject);
     let throttled = server.inject(throttled.first(100));
     assert!(store(&server).probe().await.unwrap().is_shareable());
     assert_eq!(throttled.hits(), 100);
 }
 
 #[tokio::test]
-async fn a_winner_that_was_not_told_has_won() {
+async fn a_winner_whose_response_was_lost_has_won() {
     let server = server().await;
-    server.inject(Rule::new(Fault::LoseAnswer).on(Operation::PutObject).first(16));
+    server.inject(FaultRule::new(S3Fault::LoseResponse).on(S3Operation::PutObject).first(16));
     let found = store(&server).probe().await.unwrap();
     assert!(found.is_shareable() && found.may_remove_records(), "{found}");
 }
@@ -123,9 +124,9 @@ async fn a_winner_that_was_not_told_has_won() {
 #[tokio::test]
 async fn a_probe_that_meets_a_fault_is_no_finding() {
     let server = server().await;
-    server.inject(Rule::new(Fault::Refuse(Refusal::AccessDenied)));
+    server.inject(FaultRule::new(S3Fault::Refuse(S3Refusal::AccessDenied)));
     assert_eq!(kind(impatient(&server).probe().await), ErrorKind::Refused);
     server.remove_all();
-    server.inject(Rule::new(Fault::Refuse(Refusal::SlowDown)).first(5));
+    server.inject(FaultRule::new(S3Fault::Refuse(S3Refusal::SlowDown)).first(5));
     assert!(store(&server).probe().await.unwrap().is_shareable());
 }

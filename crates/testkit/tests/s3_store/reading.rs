@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jreg_storage::{ByteRange, ErrorKind, S3Store, Store};
-use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Server};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Gate, S3Operation, S3Refusal, S3Server};
 
 use super::support::{impatient, key, kind, server, store};
 
@@ -31,7 +31,7 @@ async fn read(store: &S3Store, range: ByteRange) -> jreg_storage::Result<Vec<u8>
 #[tokio::test]
 async fn a_body_that_is_cut_is_resumed_at_the_byte_reached() {
     let server = filled().await;
-    server.inject(Rule::new(Fault::CutBody(1_000_000)).on(Operation::GetObject).first(2));
+    server.inject(FaultRule::new(S3Fault::CutBody(1_000_000)).on(S3Operation::GetObject).first(2));
     let range = ByteRange { start: 10, end: SIZE as u64 - 10 };
     assert_eq!(read(&store(&server), range).await.unwrap(), &pattern()[10..SIZE - 10]);
     let requests = server.take_requests();
@@ -40,16 +40,16 @@ async fn a_body_that_is_cut_is_resumed_at_the_byte_reached() {
     assert!(etag.is_some_and(|etag| etag.starts_with('"')));
     let ranges: Vec<_> = requests.iter().filter_map(|request| request.header("range")).collect();
     assert_eq!(ranges.first(), Some(&"bytes=10-2999989"));
-    // No byte is asked for again that had come.
+    // No byte is requested again that had come.
     assert_eq!(ranges.get(1), Some(&"bytes=1000010-2999989"));
 }
 
 #[tokio::test]
 async fn a_body_that_stalls_is_resumed() {
     let server = filled().await;
-    let gate = Gate::closed();
-    let stall = Fault::StallBody(500_000, gate.clone());
-    server.inject(Rule::new(stall).on(Operation::GetObject).nth(1));
+    let gate = S3Gate::closed();
+    let stall = S3Fault::StallBody(500_000, gate.clone());
+    server.inject(FaultRule::new(stall).on(S3Operation::GetObject).nth(1));
     assert_eq!(read(&impatient(&server), whole()).await.unwrap(), pattern());
     gate.open();
 }
@@ -57,18 +57,18 @@ async fn a_body_that_stalls_is_resumed() {
 #[tokio::test]
 async fn a_stream_whose_resumption_fails_is_resumed_later() {
     let server = filled().await;
-    server.inject(Rule::new(Fault::CutBody(1_000_000)).on(Operation::GetObject).nth(1));
-    let refuse = Fault::Refuse(Refusal::SlowDown);
-    server.inject(Rule::new(refuse).on(Operation::GetObject).nth(2));
+    server.inject(FaultRule::new(S3Fault::CutBody(1_000_000)).on(S3Operation::GetObject).nth(1));
+    let refuse = S3Fault::Refuse(S3Refusal::SlowDown);
+    server.inject(FaultRule::new(refuse).on(S3Operation::GetObject).nth(2));
     assert_eq!(read(&store(&server), whole()).await.unwrap(), pattern());
 }
 
 #[tokio::test]
 async fn two_objects_are_never_mixed() {
     let server = filled().await;
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::CutBody(1_000_000)).on(Operation::GetObject).nth(1));
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject).nth(2));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::CutBody(1_000_000)).on(S3Operation::GetObject).nth(1));
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::GetObject).nth(2));
     let reading = tokio::spawn({
         let store = store(&server);
         async move { read(&store, whole()).await }
@@ -82,14 +82,14 @@ async fn two_objects_are_never_mixed() {
 #[tokio::test]
 async fn a_connection_that_never_lasts_ends_the_stream_with_an_error() {
     let server = filled().await;
-    server.inject(Rule::new(Fault::CutBody(0)).on(Operation::GetObject));
+    server.inject(FaultRule::new(S3Fault::CutBody(0)).on(S3Operation::GetObject));
     assert_eq!(kind(read(&impatient(&server), whole()).await), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
-async fn a_record_whose_body_is_cut_is_read_again() {
+async fn a_record_whose_body_is_cut_is_re_read() {
     let server = filled().await;
-    server.inject(Rule::new(Fault::CutBody(1_000_000)).on(Operation::GetObject).nth(1));
+    server.inject(FaultRule::new(S3Fault::CutBody(1_000_000)).on(S3Operation::GetObject).nth(1));
     assert_eq!(store(&server).get(&key("blob")).await.unwrap().bytes, pattern());
 }
 

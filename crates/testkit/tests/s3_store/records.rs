@@ -1,4 +1,4 @@
-//! Conditional writes whose answers are lost, late, or refusals.
+//! Conditional writes whose responses are lost, late, or errors.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,16 +7,16 @@ use jreg_storage::testing::ManualClock;
 use jreg_storage::{
     Clock, ErrorKind, PutMode, Result, S3Options, S3Store, SendWindow, Store, Written,
 };
-use jreg_testkit::s3::{Fault, Gate, Operation, Refusal, Rule, S3Server};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Gate, S3Operation, S3Refusal, S3Server};
 
 use super::support::{asked, hasty, hold_put, impatient, key, kind, options, server, store};
 
-const PASSING: [Refusal; 5] = [
-    Refusal::InternalError,
-    Refusal::SlowDown,
-    Refusal::Unavailable,
-    Refusal::TooManyRequests,
-    Refusal::Conflict,
+const PASSING: [S3Refusal; 5] = [
+    S3Refusal::InternalError,
+    S3Refusal::SlowDown,
+    S3Refusal::Unavailable,
+    S3Refusal::TooManyRequests,
+    S3Refusal::Conflict,
 ];
 
 async fn create(store: &S3Store, bytes: &'static str) -> Result<Written> {
@@ -28,8 +28,8 @@ async fn swap(store: &S3Store, written: &Written, bytes: &'static str) -> Result
 }
 
 /// Makes the next PUT go wrong.
-fn fail_next_put(server: &S3Server, fault: Fault) {
-    server.inject(Rule::new(fault).on(Operation::PutObject).nth(1));
+fn fail_next_put(server: &S3Server, fault: S3Fault) {
+    server.inject(FaultRule::new(fault).on(S3Operation::PutObject).nth(1));
 }
 
 async fn assert_there(store: &S3Store, bytes: &str, written: &Written) {
@@ -39,21 +39,21 @@ async fn assert_there(store: &S3Store, bytes: &str, written: &Written) {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_is_lost_is_found_to_have_happened() {
+async fn a_create_whose_response_is_lost_is_found_to_have_happened() {
     let server = server().await;
     let store = store(&server);
-    fail_next_put(&server, Fault::LoseAnswer);
+    fail_next_put(&server, S3Fault::LoseResponse);
     let written = create(&store, "1").await.unwrap();
     assert_eq!(asked(&server), ["PutObject", "GetObject"]);
     assert_there(&store, "1", &written).await;
 }
 
 #[tokio::test]
-async fn a_swap_whose_answer_is_lost_is_found_to_have_happened() {
+async fn a_swap_whose_response_is_lost_is_found_to_have_happened() {
     let server = server().await;
     let store = store(&server);
     let first = create(&store, "1").await.unwrap();
-    fail_next_put(&server, Fault::LoseAnswer);
+    fail_next_put(&server, S3Fault::LoseResponse);
     let second = swap(&store, &first, "2").await.unwrap();
     assert_there(&store, "2", &second).await;
 }
@@ -64,9 +64,9 @@ async fn a_write_is_not_sent_again_after_the_machine_slept() {
     let server = server().await;
     let clock = std::sync::Arc::new(server.clock().clone());
     let store = S3Store::open(S3Options { clock, ..options(&server) }).unwrap();
-    let gate = Gate::closed();
-    fail_next_put(&server, Fault::Hold(gate.clone()));
-    fail_next_put(&server, Fault::CutBefore);
+    let gate = S3Gate::closed();
+    fail_next_put(&server, S3Fault::Hold(gate.clone()));
+    fail_next_put(&server, S3Fault::CutBefore);
     let sleeping = async {
         gate.arrived(1).await;
         server.clock().advance(Duration::from_secs(3600));
@@ -79,7 +79,7 @@ async fn a_write_is_not_sent_again_after_the_machine_slept() {
 
 #[tokio::test]
 async fn a_write_that_did_not_happen_is_sent_again() {
-    for fault in PASSING.map(Fault::Refuse).into_iter().chain([Fault::CutBefore]) {
+    for fault in PASSING.map(S3Fault::Refuse).into_iter().chain([S3Fault::CutBefore]) {
         let server = server().await;
         let store = store(&server);
         fail_next_put(&server, fault.clone());
@@ -92,7 +92,7 @@ async fn a_write_that_did_not_happen_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_condition_that_fails_after_a_lost_answer_is_our_own_success() {
+async fn a_condition_that_fails_after_a_lost_response_is_our_own_success() {
     let server = server().await;
     let store = impatient(&server);
     let (first, applied) = hold_put(&server, 1);
@@ -101,7 +101,7 @@ async fn a_condition_that_fails_after_a_lost_answer_is_our_own_success() {
         let store = store.clone();
         async move { create(&store, "1").await }
     });
-    // The second attempt is on its way when the first, given up long ago, takes effect.
+    // The second attempt is in flight when the first, abandoned long ago, takes effect.
     second.arrived(1).await;
     first.open();
     applied.arrived(1).await;
@@ -129,18 +129,18 @@ async fn a_conflict_of_requests_is_a_conflict_once_another_has_won() {
     let server = server().await;
     let store = store(&server);
     server.insert("data/a", "other");
-    fail_next_put(&server, Fault::Refuse(Refusal::Conflict));
+    fail_next_put(&server, S3Fault::Refuse(S3Refusal::Conflict));
     assert_eq!(kind(create(&store, "1").await), ErrorKind::AlreadyExists);
 }
 
 /// Ours may have been there for a moment, and been seen: nobody may act as if it never was.
 #[tokio::test]
-async fn a_lost_answer_that_another_write_has_covered_is_no_definite_conflict() {
+async fn a_lost_response_that_another_write_has_covered_is_no_definite_conflict() {
     let server = server().await;
     let store = store(&server);
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject).nth(1));
-    fail_next_put(&server, Fault::LoseAnswer);
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::GetObject).nth(1));
+    fail_next_put(&server, S3Fault::LoseResponse);
     let writing = tokio::spawn({
         let store = store.clone();
         async move { create(&store, "1").await }
@@ -153,12 +153,14 @@ async fn a_lost_answer_that_another_write_has_covered_is_no_definite_conflict() 
 
 /// Of two that race for one version, as Ceph RGW 16 tells the one that lost.
 #[tokio::test]
-async fn a_loser_that_is_told_nothing_is_told_of_the_conflict() {
+async fn a_loser_without_a_reason_gets_the_conflict() {
     let server = server().await;
     let store = hasty(&server);
     let first = create(&store, "1").await.unwrap();
     let second = swap(&store, &first, "2").await.unwrap();
-    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)).on(Operation::PutObject));
+    server.inject(
+        FaultRule::new(S3Fault::RefuseLosers(S3Refusal::Unknown)).on(S3Operation::PutObject),
+    );
     server.take_requests();
     assert_eq!(kind(swap(&store, &first, "3").await), ErrorKind::Precondition);
     assert_eq!(asked(&server), ["PutObject", "GetObject"]);
@@ -167,25 +169,27 @@ async fn a_loser_that_is_told_nothing_is_told_of_the_conflict() {
 
 /// The version that ours was to replace is two versions ago: ours may have been between.
 #[tokio::test]
-async fn a_loser_that_is_told_nothing_and_late_is_left_in_doubt() {
+async fn a_late_loser_without_a_reason_is_left_in_doubt() {
     let server = server().await;
     let store = hasty(&server);
     let first = create(&store, "1").await.unwrap();
     let second = swap(&store, &first, "2").await.unwrap();
     swap(&store, &second, "3").await.unwrap();
-    server.inject(Rule::new(Fault::RefuseLosers(Refusal::Unknown)).on(Operation::PutObject));
+    server.inject(
+        FaultRule::new(S3Fault::RefuseLosers(S3Refusal::Unknown)).on(S3Operation::PutObject),
+    );
     assert_eq!(kind(swap(&store, &first, "4").await), ErrorKind::Unavailable);
 }
 
 /// As above, but ours was there indeed, and replaced.
 #[tokio::test]
-async fn a_swap_whose_answer_is_lost_and_that_was_replaced_is_no_conflict() {
+async fn a_swap_whose_response_is_lost_and_that_was_replaced_is_no_conflict() {
     let server = server().await;
     let store = store(&server);
     let first = create(&store, "1").await.unwrap();
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject).nth(1));
-    fail_next_put(&server, Fault::LoseAnswer);
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::GetObject).nth(1));
+    fail_next_put(&server, S3Fault::LoseResponse);
     let writing = tokio::spawn({
         let (store, first) = (store.clone(), first.clone());
         async move { swap(&store, &first, "2").await }
@@ -212,11 +216,11 @@ async fn a_write_that_arrives_late_never_reverts_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_delete_whose_answer_is_lost_is_found_to_have_happened() {
+async fn a_delete_whose_response_is_lost_is_found_to_have_happened() {
     let server = server().await;
     let store = store(&server);
     let first = create(&store, "1").await.unwrap();
-    server.inject(Rule::new(Fault::LoseAnswer).on(Operation::DeleteObject).nth(1));
+    server.inject(FaultRule::new(S3Fault::LoseResponse).on(S3Operation::DeleteObject).nth(1));
     store.delete(&key("a"), Some(&first.etag)).await.unwrap();
     assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
     assert_eq!(kind(store.delete(&key("a"), Some(&first.etag)).await), ErrorKind::Precondition);
@@ -228,7 +232,7 @@ async fn a_delete_that_did_not_happen_is_sent_again() {
         let server = server().await;
         let store = store(&server);
         let first = create(&store, "1").await.unwrap();
-        let rule = Rule::new(Fault::Refuse(refusal)).on(Operation::DeleteObject).nth(1);
+        let rule = FaultRule::new(S3Fault::Refuse(refusal)).on(S3Operation::DeleteObject).nth(1);
         server.inject(rule);
         store.delete(&key("a"), Some(&first.etag)).await.unwrap();
         assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
@@ -237,7 +241,9 @@ async fn a_delete_that_did_not_happen_is_sent_again() {
 
 #[tokio::test]
 async fn a_store_that_cannot_delete_many_at_once_is_asked_for_each() {
-    for refusal in [Refusal::NotImplemented, Refusal::MethodNotAllowed, Refusal::InvalidArgument] {
+    for refusal in
+        [S3Refusal::NotImplemented, S3Refusal::MethodNotAllowed, S3Refusal::InvalidArgument]
+    {
         let server = server().await;
         let store = store(&server);
         let keys = ["a", "b", "absent"].map(key);
@@ -245,7 +251,7 @@ async fn a_store_that_cannot_delete_many_at_once_is_asked_for_each() {
             server.insert("data/a", "1");
             server.insert("data/b", "2");
             server.insert("data/c", "3");
-            server.inject(Rule::new(Fault::Refuse(refusal)).on(Operation::DeleteObjects));
+            server.inject(FaultRule::new(S3Fault::Refuse(refusal)).on(S3Operation::DeleteObjects));
             store.delete_many(&keys).await.unwrap();
             assert_eq!(server.keys(), ["data/c"], "{refusal:?}");
         }
@@ -259,8 +265,8 @@ async fn a_store_that_cannot_delete_many_at_once_is_asked_for_each() {
 async fn a_refusal_of_the_keys_is_not_taken_for_one_of_the_request() {
     let server = server().await;
     let store = store(&server);
-    for refusal in [Refusal::AccessDenied, Refusal::InvalidArgument] {
-        let all = server.inject(Rule::new(Fault::Refuse(refusal)));
+    for refusal in [S3Refusal::AccessDenied, S3Refusal::InvalidArgument] {
+        let all = server.inject(FaultRule::new(S3Fault::Refuse(refusal)));
         assert_eq!(kind(store.delete_many(&[key("a")]).await), ErrorKind::Refused);
         server.remove(&all);
         server.take_requests();
@@ -276,7 +282,7 @@ async fn nothing_is_written_while_the_clocks_are_far_apart() {
     let store = store(&server);
     let first = create(&store, "1").await.unwrap();
     server.clock().advance(Duration::from_secs(100));
-    // Reading goes on, and is what tells.
+    // Reading continues, and is what tells.
     assert_eq!(store.get(&key("a")).await.unwrap().bytes, "1");
     server.take_requests();
     assert_eq!(kind(swap(&store, &first, "2").await), ErrorKind::Unavailable);
@@ -295,7 +301,7 @@ async fn nothing_is_written_while_the_clocks_are_far_apart() {
 async fn a_signature_that_is_refused_for_its_time_is_no_refusal_for_good() {
     let server = server().await;
     let store = store(&server);
-    server.inject(Rule::new(Fault::Refuse(Refusal::TimeTooSkewed)));
+    server.inject(FaultRule::new(S3Fault::Refuse(S3Refusal::TimeTooSkewed)));
     assert_eq!(kind(create(&store, "1").await), ErrorKind::Unavailable);
     assert_eq!(asked(&server), ["PutObject"]);
     assert_eq!(kind(store.get(&key("a")).await), ErrorKind::Unavailable);
@@ -303,17 +309,17 @@ async fn a_signature_that_is_refused_for_its_time_is_no_refusal_for_good() {
 }
 
 #[tokio::test]
-async fn no_fault_is_told_as_absence_or_conflict() {
+async fn no_fault_is_reported_as_absence_or_conflict() {
     for (refusal, expected) in [
-        (Refusal::SlowDown, ErrorKind::Throttled),
-        (Refusal::TooManyRequests, ErrorKind::Throttled),
-        (Refusal::InternalError, ErrorKind::Unavailable),
-        (Refusal::Unavailable, ErrorKind::Unavailable),
-        (Refusal::AccessDenied, ErrorKind::Refused),
+        (S3Refusal::SlowDown, ErrorKind::Throttled),
+        (S3Refusal::TooManyRequests, ErrorKind::Throttled),
+        (S3Refusal::InternalError, ErrorKind::Unavailable),
+        (S3Refusal::Unavailable, ErrorKind::Unavailable),
+        (S3Refusal::AccessDenied, ErrorKind::Refused),
     ] {
         let server = server().await;
         let store = hasty(&server);
-        server.inject(Rule::new(Fault::Refuse(refusal)));
+        server.inject(FaultRule::new(S3Fault::Refuse(refusal)));
         assert_eq!(kind(store.get(&key("a")).await), expected, "{refusal:?}");
         assert_eq!(kind(store.head(&key("a")).await), expected, "{refusal:?}");
         assert_eq!(kind(store.delete(&key("a"), None).await), expected, "{refusal:?}");

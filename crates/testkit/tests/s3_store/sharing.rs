@@ -1,4 +1,4 @@
-//! Reads that share requests, and slow ones that are asked for twice, in requests to a bucket.
+//! Reads that share requests, and slow ones that are hedged, in requests to a bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use futures::future::join_all;
 use jreg_storage::{
     CoalescedStore, ErrorKind, Hedge, HedgedStore, PutMode, Store, StoreObserver, TombstoneStore,
 };
-use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Gate, S3Operation, S3Server};
 use tokio::task::JoinHandle;
 
 use super::support::{asked, key, server, store};
@@ -17,9 +17,9 @@ use super::support::{asked, key, server, store};
 const LONG: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
-struct Nobody;
+struct IgnoringObserver;
 
-impl StoreObserver for Nobody {
+impl StoreObserver for IgnoringObserver {
     fn observe(&self, _: &'static str, _: Duration, _: Result<(), ErrorKind>) {}
 
     fn hedge(&self, _: Hedge) {}
@@ -49,8 +49,8 @@ async fn settle() {
 async fn a_herd_of_readers_of_one_tag_costs_two_requests() {
     let server = server().await;
     let store: Arc<dyn Store> = Arc::new(CoalescedStore::new(filled(&server).await, LONG));
-    let gate = Gate::closed();
-    let hold = Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject);
+    let gate = S3Gate::closed();
+    let hold = FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::GetObject);
     server.inject(hold.nth(1));
     let first = read(&store);
     gate.arrived(1).await;
@@ -58,16 +58,18 @@ async fn a_herd_of_readers_of_one_tag_costs_two_requests() {
     settle().await;
     gate.open();
     assert_eq!(first.await.unwrap(), "old");
-    assert!(join_all(others).await.into_iter().all(|answer| answer.unwrap() == "old"));
+    assert!(
+        join_all(others).await.into_iter().all(|emulated_body| emulated_body.unwrap() == "old")
+    );
     assert_eq!(asked(&server), ["GetObject"; 2]);
 }
 
 #[tokio::test]
-async fn who_reads_after_a_write_sees_it_though_an_older_read_is_under_way() {
+async fn a_read_after_a_write_sees_it_though_an_older_read_is_in_flight() {
     let server = server().await;
     let store: Arc<dyn Store> = Arc::new(CoalescedStore::new(filled(&server).await, LONG));
-    let gate = Gate::closed();
-    let hold = Rule::new(Fault::HoldAnswer(gate.clone())).on(Operation::GetObject);
+    let gate = S3Gate::closed();
+    let hold = FaultRule::new(S3Fault::HoldResponse(gate.clone())).on(S3Operation::GetObject);
     server.inject(hold.nth(1));
     let early = read(&store);
     gate.arrived(1).await;
@@ -79,16 +81,16 @@ async fn who_reads_after_a_write_sees_it_though_an_older_read_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_read_that_the_bucket_sits_on_is_answered_by_a_second_one() {
+async fn a_slow_read_is_hedged() {
     let server = server().await;
-    let hedged = HedgedStore::new(filled(&server).await, Arc::new(Nobody));
+    let hedged = HedgedStore::new(filled(&server).await, Arc::new(IgnoringObserver));
     let store: Arc<dyn Store> = Arc::new(hedged);
     for _ in 0..100 {
         store.get(&key("tag")).await.unwrap();
     }
     server.take_requests();
-    let gate = Gate::closed();
-    server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::GetObject).nth(1));
+    let gate = S3Gate::closed();
+    server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::GetObject).nth(1));
     assert_eq!(read(&store).await.unwrap(), "old");
     assert_eq!(asked(&server), ["GetObject"; 2]);
     gate.open();

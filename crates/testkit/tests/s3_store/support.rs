@@ -5,7 +5,7 @@ use std::time::Duration;
 use jreg_storage::{
     ErrorKind, Key, PART_BYTES_MIN, Result, S3Credentials, S3Options, S3Store, S3Url,
 };
-use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Gate, S3Operation, S3Server, S3Spec};
 
 /// A server as AWS is.
 pub(crate) async fn server() -> S3Server {
@@ -62,10 +62,10 @@ pub(crate) fn asked(server: &S3Server) -> Vec<String> {
 
 /// Holds the N-th PUT from now back. It takes effect when the first gate is opened, and has
 /// when it arrives at the second.
-pub(crate) fn hold_put(server: &S3Server, nth: u64) -> (Gate, Gate) {
-    let (gate, applied) = (Gate::closed(), Gate::closed());
-    for fault in [Fault::Hold(gate.clone()), Fault::HoldAnswer(applied.clone())] {
-        server.inject(Rule::new(fault).on(Operation::PutObject).nth(nth));
+pub(crate) fn hold_put(server: &S3Server, nth: u64) -> (S3Gate, S3Gate) {
+    let (gate, applied) = (S3Gate::closed(), S3Gate::closed());
+    for fault in [S3Fault::Hold(gate.clone()), S3Fault::HoldResponse(applied.clone())] {
+        server.inject(FaultRule::new(fault).on(S3Operation::PutObject).nth(nth));
     }
     (gate, applied)
 }

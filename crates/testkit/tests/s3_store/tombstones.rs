@@ -34,7 +34,7 @@ async fn a_server_that_swaps_what_is_missing_does_not_revive_a_deleted_record() 
 }
 
 #[tokio::test]
-async fn an_old_tombstone_is_listed_and_removed_by_whoever_asks_for_it() {
+async fn an_old_tombstone_is_listed_and_removed_on_request() {
     let server = server().await;
     let store = TombstoneStore::new(store(&server), |_| true);
     let created = store.put(&key("a"), "1".into(), PutMode::Create).await.unwrap();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jreg_storage::{ErrorKind, Multipart, PART_BYTES_MIN, Presign, S3Store, Store};
-use jreg_testkit::s3::{Fault, Operation, Refusal, Rule, S3Server, S3Spec};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec};
 
 use super::support::{asked, key, kind, server, store};
 
@@ -29,19 +29,19 @@ async fn assert_complete(store: &S3Store) {
 #[tokio::test]
 async fn each_request_of_an_upload_is_sent_again_alone() {
     for fault in [
-        Fault::Refuse(Refusal::SlowDown),
-        Fault::Refuse(Refusal::InternalError),
-        Fault::CutBefore,
-        Fault::LoseAnswer,
+        S3Fault::Refuse(S3Refusal::SlowDown),
+        S3Fault::Refuse(S3Refusal::InternalError),
+        S3Fault::CutBefore,
+        S3Fault::LoseResponse,
     ] {
         for operation in [
-            Operation::CreateMultipartUpload,
-            Operation::UploadPart,
-            Operation::CompleteMultipartUpload,
+            S3Operation::CreateMultipartUpload,
+            S3Operation::UploadPart,
+            S3Operation::CompleteMultipartUpload,
         ] {
             let server = server().await;
             let store = store(&server);
-            server.inject(Rule::new(fault.clone()).on(operation).nth(1));
+            server.inject(FaultRule::new(fault.clone()).on(operation).nth(1));
             let upload = uploaded(&store).await;
             store.complete_multipart(&upload).await.unwrap();
             assert_complete(&store).await;
@@ -50,11 +50,12 @@ async fn each_request_of_an_upload_is_sent_again_alone() {
 }
 
 #[tokio::test]
-async fn a_completion_whose_answer_is_lost_is_found_in_the_key() {
+async fn a_completion_whose_response_is_lost_is_found_in_the_key() {
     let server = S3Server::start(S3Spec::with(|spec| spec.complete_again = false)).await;
     let store = store(&server);
     let upload = uploaded(&store).await;
-    let lose = Rule::new(Fault::LoseAnswer).on(Operation::CompleteMultipartUpload).nth(1);
+    let lose =
+        FaultRule::new(S3Fault::LoseResponse).on(S3Operation::CompleteMultipartUpload).nth(1);
     server.inject(lose);
     store.complete_multipart(&upload).await.unwrap();
     assert_complete(&store).await;
@@ -66,7 +67,8 @@ async fn an_abort_is_ok_however_often() {
     let server = server().await;
     let store = store(&server);
     let upload = uploaded(&store).await;
-    server.inject(Rule::new(Fault::LoseAnswer).on(Operation::AbortMultipartUpload).nth(1));
+    server
+        .inject(FaultRule::new(S3Fault::LoseResponse).on(S3Operation::AbortMultipartUpload).nth(1));
     store.abort_multipart(&upload).await.unwrap();
     store.abort_multipart(&upload).await.unwrap();
     assert!(server.uploads().is_empty());
@@ -102,7 +104,7 @@ async fn parts_are_numbered_by_their_offsets() {
     let store = store(&server);
     uploaded(&store).await;
     let requests = server.take_requests();
-    let parts = requests.iter().filter(|request| request.operation == Operation::UploadPart);
+    let parts = requests.iter().filter(|request| request.operation == S3Operation::UploadPart);
     let numbers: Vec<bool> =
         parts.zip(1..).map(|(r, n)| r.query.contains(&format!("partNumber={n}"))).collect();
     assert_eq!(numbers, [true, true]);

@@ -1,9 +1,9 @@
-//! Clients that want more of a connection than it is for.
+//! Clients that abuse a connection.
 
 use super::super::activity::ABANDONED_MAX;
 use super::*;
 
-/// What a client begins HTTP/2 with, and its settings (RFC 9113 section 3.4).
+/// The HTTP/2 connection preface and settings (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -13,7 +13,7 @@ const WINDOW_UPDATE: u8 = 8;
 const WHOLE: u8 = 0x5;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-/// A server that would leave a connection without a request alone for longer than any test.
+/// A server with an idle timeout longer than any test.
 fn patient() -> ServerOptions {
     ServerOptions { header_read_timeout: Duration::from_secs(3600), ..options() }
 }
@@ -40,7 +40,7 @@ fn reset_frame(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &CANCEL)
 }
 
-/// The ids of the streams that a client begins.
+/// The ids of client-initiated streams.
 fn streams() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
 }
@@ -55,10 +55,10 @@ async fn streams_that_are_reset_at_once_end_the_connection_and_no_other() {
         .take(5000)
         .flat_map(|id| [get_frame(id, "/"), reset_frame(id)].concat())
         .collect();
-    // It is closed before all is written, or after.
+    // The connection may close before or after everything is written.
     let _ = stream.write_all(&flood).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
     ask(&mut other, "/", "").await;
     read_until(&mut other, "here").await;
     assert!(server.get("/").await.ends_with("here"));
@@ -75,13 +75,13 @@ async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_
         if stream.write_all(&get_frame(id, "/held")).await.is_err() {
             break;
         }
-        // Either the request is taken, or the connection is gone.
-        let mut answer = [0; 1024];
+        // Either the request is served, or the connection is closed.
+        let mut response = [0; 1024];
         let is_taken = loop {
             tokio::select! {
                 biased;
-                held = server.told.held.recv() => break held.is_some(),
-                read = stream.read(&mut answer) => if read.is_err() || read.is_ok_and(|n| n == 0) {
+                held = server.events.held.recv() => break held.is_some(),
+                read = stream.read(&mut response) => if read.is_err() || read.is_ok_and(|n| n == 0) {
                     break false;
                 },
             }
@@ -108,7 +108,7 @@ async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_
 async fn a_client_that_waits_for_its_answers_may_give_up_as_many_as_it_likes() {
     let mut server = start(options());
     let stream = server.connect().await;
-    // Or each round would wait for an acknowledgement that is late on purpose.
+    // Otherwise each round would wait for a delayed acknowledgement.
     stream.set_nodelay(true).unwrap();
     let io = TokioIo::new(stream);
     let (mut client, connection) =
@@ -120,7 +120,7 @@ async fn a_client_that_waits_for_its_answers_may_give_up_as_many_as_it_likes() {
     };
     for _ in 0..ABANDONED_MAX * 3 / 2 {
         let given_up = tokio::spawn(client.send_request(ask("/held")));
-        server.told.held.recv().await.unwrap();
+        server.events.held.recv().await.unwrap();
         given_up.abort();
         assert_eq!(client.send_request(ask("/")).await.unwrap().status(), 200);
     }
@@ -133,7 +133,7 @@ async fn http_2(
     let io = TokioIo::new(server.connect().await);
     let (client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    // It ends, orderly or not.
+    // It may end with or without an error.
     (client, tokio::spawn(async move { connection.await.unwrap_or(()) }))
 }
 
@@ -141,7 +141,7 @@ fn get_request(path: &str) -> http::Request<Empty<Bytes>> {
     http::Request::get(format!("http://test{path}")).body(Empty::new()).unwrap()
 }
 
-/// The answers to PINGs, which jreg sends itself, counted as something that went on.
+/// Regression: PING acknowledgements counted as activity.
 #[tokio::test]
 async fn fixed_http_2_connection_without_a_request_is_closed() {
     let timeout = Duration::from_millis(100);
@@ -157,7 +157,7 @@ async fn fixed_http_2_connection_without_a_request_is_closed() {
     }
 }
 
-/// PINGs, and other responses on the connection, are no progress of the one that stands still.
+/// PINGs and other responses on the connection are no progress of a stalled response.
 #[tokio::test]
 async fn fixed_http_2_response_that_is_not_taken_is_cut_off_whatever_else_is() {
     let timeout = Duration::from_millis(100);
@@ -168,7 +168,7 @@ async fn fixed_http_2_response_that_is_not_taken_is_cut_off_whatever_else_is() {
     let (mut reader, mut writer) = stream.into_split();
     let pings = tokio::spawn(async move {
         for id in streams().skip(1) {
-            // The connection's window is given back, and that of the endless response is not.
+            // The connection's window is returned, that of the endless response is not.
             let window = frame(WINDOW_UPDATE, 0, 0, &[0, 1, 0, 0]);
             let all = [frame(PING, 0, 0, &[0; 8]), get_frame(id, "/"), window].concat();
             if writer.write_all(&all).await.is_err() {
@@ -181,7 +181,7 @@ async fn fixed_http_2_response_that_is_not_taken_is_cut_off_whatever_else_is() {
         let mut buffer = vec![0; 65_536];
         while reader.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
     });
-    server.told.dropped.recv().await.unwrap();
+    server.events.dropped.recv().await.unwrap();
     reading.await.unwrap();
     pings.abort();
     assert!(server.get("/").await.ends_with("here"));
@@ -206,7 +206,7 @@ async fn responses_that_are_not_taken_keep_nobody_from_reading() {
         assert!(body.frame().await.unwrap().unwrap().into_data().is_ok());
     }
     assert!(server.get("/").await.ends_with("here"));
-    assert!(server.told.dropped.try_recv().is_err(), "nobody was cut off");
+    assert!(server.events.dropped.try_recv().is_err(), "nobody was cut off");
 }
 
 #[test]
@@ -230,11 +230,11 @@ async fn a_head_has_so_many_headers_and_bytes() {
     let status = async |headers: String| {
         let mut stream = server.connect().await;
         let request = format!("GET / HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
-        // It is answered before all is written, or after.
+        // The response may come before or after everything is written.
         let _ = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response).await;
+        String::from_utf8_lossy(&response).lines().next().unwrap_or_default().to_owned()
     };
     let some = "x: y\r\n".repeat(98);
     let close = "connection: close\r\n";
@@ -244,4 +244,82 @@ async fn a_head_has_so_many_headers_and_bytes() {
     let long = "y".repeat(64 * 1024);
     assert_eq!(status(format!("x: {long}\r\n{close}")).await, "HTTP/1.1 200 OK");
     assert_eq!(status(format!("x: {long}{long}\r\n")).await, too_large);
+}
+
+/// The stream window that a server's SETTINGS allow (RFC 9113 section 6.5.2).
+async fn stream_window(stream: &mut TcpStream) -> u32 {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut settings = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut settings).await.unwrap();
+    let of = |setting: &[u8]| {
+        let (name, value) = setting.split_at(2);
+        let is_window = u16::from_be_bytes(name.try_into().unwrap()) == INITIAL_WINDOW_SIZE;
+        is_window.then(|| u32::from_be_bytes(value.try_into().unwrap()))
+    };
+    settings.chunks_exact(6).find_map(of).unwrap()
+}
+
+async fn begin_h2(server: &Fixture) -> (TcpStream, u32) {
+    let mut stream = server.connect().await;
+    stream.write_all(PREFACE).await.unwrap();
+    let window = stream_window(&mut stream).await;
+    (stream, window)
+}
+
+/// Large windows for so many connections, taken back soon.
+fn windows_for(connections: u64) -> ServerOptions {
+    let h2_window_bytes = connections * u64::from(windows::CONNECTION_BYTES);
+    let write_stall_timeout = Duration::from_millis(400);
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    ServerOptions { h2_window_bytes, write_stall_timeout, trusted_proxies, ..patient() }
+}
+
+/// Connections that said nothing had the large windows of all others.
+#[tokio::test]
+async fn fixed_silent_connections_take_no_large_windows() {
+    let server = start(windows_for(1));
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(server.connect().await);
+    }
+    ask(&mut silent[0], "/", "").await;
+    read_until(&mut silent[0], "here").await;
+    let (_stream, window) = begin_h2(&server).await;
+    assert_eq!(window, windows::STREAM_BYTES);
+    assert_eq!(server.metrics.h2_window_bytes.get(), i64::from(windows::CONNECTION_BYTES));
+}
+
+/// They kept them for as long as they answered PINGs, whatever the others had to send.
+#[tokio::test]
+async fn fixed_connections_without_an_authorized_request_give_large_windows_back() {
+    let server = start(windows_for(2));
+    let (mut unauthorized, _) = begin_h2(&server).await;
+    let (mut idle, _) = begin_h2(&server).await;
+    // A request that is not answered does not keep it.
+    unauthorized.write_all(&get_frame(1, "/")).await.unwrap();
+    let (_small, window) = begin_h2(&server).await;
+    assert_eq!(window, windows::BYTES_MIN);
+    assert_eq!(server.metrics.h2_small_windows.get(), 1);
+    let mut rest = Vec::new();
+    unauthorized.read_to_end(&mut rest).await.unwrap();
+    idle.read_to_end(&mut rest).await.unwrap();
+    while server.metrics.h2_window_bytes.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(begin_h2(&server).await.1, windows::STREAM_BYTES);
+}
+
+#[tokio::test]
+async fn one_address_has_a_quarter_of_the_large_windows() {
+    let options = ServerOptions { trusted_proxies: Vec::new(), ..windows_for(8) };
+    let server = start(options);
+    let mut kept = Vec::new();
+    for due in [windows::STREAM_BYTES, windows::STREAM_BYTES, windows::BYTES_MIN] {
+        let (stream, window) = begin_h2(&server).await;
+        assert_eq!(window, due);
+        kept.push(stream);
+    }
 }

@@ -1,4 +1,4 @@
-//! After a crash: what the log says, done to the files.
+//! Replay after a crash: applies the log to the files.
 //!
 //! Each step may be the last before another crash, and the next start begins anew. The log is read
 //! twice: once for how each file must be in the end, and then for the bytes of those that are not. So
@@ -17,7 +17,7 @@ use super::{SEGMENTS, TORN, remove_segments};
 
 /// A file that is written before it takes the place of another.
 const TEMPORARY: &str = ".tmp-replay";
-/// How much of a torn batch is kept for those who want to know what was in it.
+/// How much of a torn batch is kept for diagnosis.
 const TORN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Where an object's bytes are in the log.
@@ -33,7 +33,7 @@ struct EntrySpan {
 enum FinalState {
     Put(SystemTime, EntrySpan),
     Absent,
-    /// It is this other file, unless that is gone: then it has its name already.
+    /// It is this other file, unless that no longer exists: then it has its name already.
     Moved(String, u64, SystemTime),
 }
 
@@ -63,8 +63,8 @@ pub(in crate::fs) fn replay(
     Ok(())
 }
 
-/// The files of the log, in the order in which they go: first what holds nothing, then the oldest.
-/// What is left after any step is replayed over files that have it already.
+/// The files of the log, in the order in which they are removed: first the empty ones, then the
+/// oldest. What is left after any step is replayed over files that have it already.
 fn names_by_age(segments: &[ReplaySegment]) -> [&'static str; 2] {
     let newest = segments.last().and_then(|segment| segment.path.file_name());
     let [first, second] = SEGMENTS;
@@ -154,7 +154,7 @@ impl WalReplay<'_> {
             Ok(file) => file,
             Err(error) if is_absence(&error) => {
                 if absent_is_none(self.disk.symlink_metadata(to))?.is_none() {
-                    tracing::error!(path = %to.display(), "the write-ahead log names an object that is missing");
+                    tracing::error!(path = %to.display(), "the write-ahead log references a missing object");
                 }
                 return Ok(());
             }
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_the_folder_is_named() {
+    fn the_log_cannot_write_outside_the_folder() {
         for path in ["../a", "/a", "a//b", "a/./b", ""] {
             assert!(below(Path::new("/root"), path).is_err(), "{path}");
         }

@@ -1,50 +1,46 @@
-//! [`Signing`]: the keys of our own tokens in the store, made by whichever instance comes first and
-//! replaced by compare-and-swap.
+//! [`SigningKeys`]: the keys of this registry's tokens, in the store. The first instance creates
+//! them; they are replaced by compare-and-swap.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jreg_auth::{Keyring, KeyringError};
 use jreg_registry::signing_keys;
-use jreg_storage::{Clock, PutMode, Store};
+use jreg_storage::{Clock, PutMode, Store, SwapRetries};
 use tokio::sync::Mutex;
 
-/// How long after a read an unknown key leads to another: whoever invents key ids must not make
-/// an instance read all the time. A new key signs only minutes after it was stored, so one that is
-/// known to others is found by the read before.
+/// Minimum time between reads that an unknown key id causes: tokens with invented key ids must not
+/// cause a read each. A new key signs only minutes after it was stored, so a key that other
+/// instances use is found in time.
 const REREAD_MIN: Duration = Duration::from_secs(1);
-/// How often it is tried again when another instance writes at the same time.
-const ATTEMPTS_MAX: u32 = 5;
 
-/// The keys of our own tokens.
 #[derive(Debug)]
-pub(super) struct Signing {
+pub(super) struct SigningKeys {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     rotation: Duration,
-    /// How long a token may be good.
+    /// Maximum lifetime of a token.
     lifetime: Duration,
     current: RwLock<Arc<Keyring>>,
-    /// When the keys were read last, on the clock that never goes back.
+    /// When the keys were last read, in monotonic time.
     read: Mutex<Duration>,
 }
 
-/// Why there are no keys.
+/// Why the keys are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
-    /// The keys cannot be made or understood.
+    /// The keys cannot be created or decoded.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
-    /// Other instances write them all the time.
+    /// Writes of other instances conflict repeatedly.
     #[error("the signing keys are being changed concurrently; try again")]
     Contended,
 }
 
-impl Signing {
-    /// Reads the keys, or makes the first.
+impl SigningKeys {
+    /// Reads the keys, or creates the first.
     pub(super) async fn open(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -57,25 +53,25 @@ impl Signing {
         Ok(Self { store, clock, rotation, lifetime, current, read })
     }
 
-    /// The keys as they were last read.
+    /// The keys as last read.
     pub(super) fn current(&self) -> Arc<Keyring> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads them, and replaces the one that signs if it is time.
+    /// Reads the keys and rotates the signing key when due.
     pub(super) async fn refresh(&self) -> Result<(), SigningError> {
         let mut read = self.read.lock().await;
         self.read_again(&mut read).await
     }
 
-    /// The keys, read again if none has this id and the last read was not just now.
+    /// The keys, reloaded if none has this id and the last read is not recent.
     pub(super) async fn with(&self, kid: Option<&str>) -> Result<Arc<Keyring>, SigningError> {
         let current = self.current();
         let is_known = |ring: &Keyring| kid.is_none_or(|kid| ring.has(kid));
         if is_known(&current) {
             return Ok(current);
         }
-        // Who comes meanwhile waits for the same read.
+        // Concurrent requests wait for the same read.
         let mut read = self.read.lock().await;
         if !is_known(&self.current()) && self.clock.monotonic() >= *read + REREAD_MIN {
             self.read_again(&mut read).await?;
@@ -97,7 +93,8 @@ impl Signing {
         lifetime: Duration,
     ) -> Result<Keyring, SigningError> {
         let key = signing_keys();
-        for _ in 0..ATTEMPTS_MAX {
+        let mut retries = SwapRetries::default();
+        while retries.next().await {
             let (next, mode) = match store.get(&key).await {
                 Ok(record) => {
                     let ring = Keyring::of_bytes(&record.bytes)?;

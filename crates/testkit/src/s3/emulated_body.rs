@@ -1,4 +1,4 @@
-//! The body of an answer on its way out: counted, and held back or cut off where a rule says so.
+//! The body of a response on its way out: counted, and held back or cut off where a rule says so.
 
 use std::io;
 use std::pin::Pin;
@@ -7,45 +7,45 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::Gate;
-use super::journal::Entry;
+use super::S3Gate;
+use super::journal::JournalEntry;
 use super::pace::{PIECE_BYTES, Pace};
 use super::pieces::len;
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A body.
-pub(crate) struct Answer {
+pub(crate) struct EmulatedBody {
     inner: s3s::Body,
-    entry: Entry,
+    entry: JournalEntry,
     sent_bytes: u64,
     /// Read from inside, and not given out yet.
     rest: Bytes,
     stall: Option<(u64, Waiting)>,
-    cut: Option<Cut>,
+    cut: Option<BodyCut>,
     pace: Option<Pace>,
 }
 
-struct Cut {
+struct BodyCut {
     after_bytes: u64,
     /// Whether the connection was given a turn to write out what is before the cut.
     flushed: bool,
 }
 
-impl Answer {
+impl EmulatedBody {
     /// A body that comes whole.
-    pub(crate) fn new(inner: s3s::Body, entry: Entry) -> Self {
+    pub(crate) fn new(inner: s3s::Body, entry: JournalEntry) -> Self {
         Self { inner, entry, sent_bytes: 0, rest: Bytes::new(), stall: None, cut: None, pace: None }
     }
 
     /// Stops it after so many bytes until the gate lets it through.
-    pub(crate) fn stall(&mut self, after_bytes: u64, gate: Gate) {
+    pub(crate) fn stall(&mut self, after_bytes: u64, gate: S3Gate) {
         self.stall = Some((after_bytes, Box::pin(async move { gate.enter().await })));
     }
 
     /// Breaks it off after so many bytes.
     pub(crate) fn cut(&mut self, after_bytes: u64) {
-        self.cut = Some(Cut { after_bytes, flushed: false });
+        self.cut = Some(BodyCut { after_bytes, flushed: false });
     }
 
     /// Sends no more than so many bytes a second.
@@ -93,7 +93,7 @@ impl Answer {
     }
 }
 
-impl Body for Answer {
+impl Body for EmulatedBody {
     type Data = Bytes;
     type Error = io::Error;
 

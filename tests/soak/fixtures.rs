@@ -13,14 +13,14 @@ pub(crate) const TAGS: [&str; 3] = ["edge", "stable", "v1"];
 
 /// A blob.
 #[derive(Clone, Debug)]
-pub(crate) struct WorldBlob {
+pub(crate) struct FixtureBlob {
     pub(crate) bytes: Bytes,
     pub(crate) digest: Digest,
 }
 
 /// A manifest.
 #[derive(Clone, Debug)]
-pub(crate) struct WorldManifest {
+pub(crate) struct FixtureManifest {
     pub(crate) media_type: MediaType,
     pub(crate) bytes: Bytes,
     pub(crate) digest: Digest,
@@ -34,30 +34,30 @@ pub(crate) struct WorldManifest {
 
 /// Everything that operations name by number.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
-    pub(crate) blobs: Vec<WorldBlob>,
-    pub(crate) manifests: Vec<WorldManifest>,
+pub(crate) struct Fixtures {
+    pub(crate) blobs: Vec<FixtureBlob>,
+    pub(crate) manifests: Vec<FixtureManifest>,
 }
 
-impl World {
-    /// A world whose blobs have these sizes, of which there must be eight.
+impl Fixtures {
+    /// Fixtures with blobs of these sizes, of which there must be eight.
     pub(crate) fn new(blob_bytes: [usize; 8]) -> Self {
         let mut rng = Rng::new(31);
         let blob = |len| {
             let Blob { bytes, .. } = Blob::layer(&mut rng, len);
-            WorldBlob { digest: digest(&bytes), bytes }
+            FixtureBlob { digest: digest(&bytes), bytes }
         };
-        let mut world =
+        let mut fixtures =
             Self { blobs: blob_bytes.into_iter().map(blob).collect(), manifests: Vec::new() };
         for (config, layers) in [(0, &[1][..]), (0, &[1, 2]), (3, &[4]), (3, &[4, 5]), (6, &[7, 1])]
         {
-            world.add_image(config, layers, None);
+            fixtures.add_image(config, layers, None);
         }
-        world.add_index(&[0, 2]);
-        world.add_index(&[1, 3]);
-        world.add_image(0, &[], Some(0));
-        world.add_image(6, &[5], Some(5));
-        world
+        fixtures.add_index(&[0, 2]);
+        fixtures.add_index(&[1, 3]);
+        fixtures.add_image(0, &[], Some(0));
+        fixtures.add_image(6, &[5], Some(5));
+        fixtures
     }
 
     pub(crate) fn name(repository: usize) -> RepositoryName {
@@ -85,12 +85,12 @@ impl World {
     }
 
     fn describe_blob(&self, blob: usize) -> Value {
-        let WorldBlob { bytes, digest } = &self.blobs[blob];
+        let FixtureBlob { bytes, digest } = &self.blobs[blob];
         json!({"mediaType": media::LAYER, "digest": digest.to_string(), "size": bytes.len()})
     }
 
     fn describe(&self, manifest: usize) -> Value {
-        let WorldManifest { media_type, bytes, digest, .. } = &self.manifests[manifest];
+        let FixtureManifest { media_type, bytes, digest, .. } = &self.manifests[manifest];
         let (media_type, digest) = (media_type.to_string(), digest.to_string());
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
     }
@@ -121,7 +121,14 @@ impl World {
     ) {
         let Manifest { media_type, bytes } = manifest;
         let (media_type, digest) = (media_type.parse().unwrap(), digest(&bytes));
-        self.manifests.push(WorldManifest { media_type, bytes, digest, needs, children, subject });
+        self.manifests.push(FixtureManifest {
+            media_type,
+            bytes,
+            digest,
+            needs,
+            children,
+            subject,
+        });
     }
 }
 

@@ -14,14 +14,14 @@ pub(crate) const TYPES: [&str; 2] = ["application/x", "application/y"];
 
 /// A blob that may be pushed.
 #[derive(Clone, Debug)]
-pub(crate) struct WorldBlob {
+pub(crate) struct FixtureBlob {
     pub(crate) bytes: Bytes,
     pub(crate) digest: String,
 }
 
 /// A manifest that may be pushed.
 #[derive(Clone, Debug)]
-pub(crate) struct WorldManifest {
+pub(crate) struct FixtureManifest {
     pub(crate) media_type: String,
     pub(crate) bytes: Bytes,
     pub(crate) digest: String,
@@ -35,9 +35,9 @@ pub(crate) struct WorldManifest {
 
 /// Everything that operations name by number.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
-    pub(crate) blobs: Vec<WorldBlob>,
-    pub(crate) manifests: Vec<WorldManifest>,
+pub(crate) struct Fixtures {
+    pub(crate) blobs: Vec<FixtureBlob>,
+    pub(crate) manifests: Vec<FixtureManifest>,
 }
 
 /// How many blobs there are.
@@ -45,17 +45,17 @@ pub(crate) const BLOBS: usize = 6;
 /// How many manifests there are.
 pub(crate) const MANIFESTS: usize = 6;
 
-impl World {
+impl Fixtures {
     pub(crate) fn new() -> Self {
-        let mut world = Self { blobs: blobs(), manifests: Vec::new() };
-        world.add_image(&[2], None);
-        world.add_image(&[3, 3, 4], None);
-        world.add_image(&[5], Some((0, TYPES[0])));
-        world.add_index(&[0, 1], None);
-        world.add_index(&[], Some((0, TYPES[1])));
-        world.add_image(&[], Some((3, TYPES[1])));
-        assert_eq!((world.blobs.len(), world.manifests.len()), (BLOBS, MANIFESTS));
-        world
+        let mut fixtures = Self { blobs: blobs(), manifests: Vec::new() };
+        fixtures.add_image(&[2], None);
+        fixtures.add_image(&[3, 3, 4], None);
+        fixtures.add_image(&[5], Some((0, TYPES[0])));
+        fixtures.add_index(&[0, 1], None);
+        fixtures.add_index(&[], Some((0, TYPES[1])));
+        fixtures.add_image(&[], Some((3, TYPES[1])));
+        assert_eq!((fixtures.blobs.len(), fixtures.manifests.len()), (BLOBS, MANIFESTS));
+        fixtures
     }
 
     fn descriptor(&self, blob: usize) -> Value {
@@ -96,7 +96,7 @@ impl World {
             json["artifactType"] = artifact_type.into();
         }
         let Manifest { media_type, bytes } = Manifest::tabbed(kind, &json);
-        self.manifests.push(WorldManifest {
+        self.manifests.push(FixtureManifest {
             media_type,
             digest: sha256(&bytes),
             bytes,
@@ -107,16 +107,16 @@ impl World {
     }
 }
 
-fn blobs() -> Vec<WorldBlob> {
+fn blobs() -> Vec<FixtureBlob> {
     let mut rng = Rng::new(77);
-    let by_sha256 = |bytes: Bytes| WorldBlob { digest: sha256(&bytes), bytes };
+    let by_sha256 = |bytes: Bytes| FixtureBlob { digest: sha256(&bytes), bytes };
     let small = Blob::layer(&mut rng, 10).bytes;
     vec![
         by_sha256(Bytes::new()),
         by_sha256(Bytes::from_static(b"{}")),
         by_sha256(small.clone()),
         by_sha256(rng.bytes(100_000)),
-        WorldBlob { digest: sha512(&small), bytes: small },
+        FixtureBlob { digest: sha512(&small), bytes: small },
         by_sha256(rng.bytes(40_000)),
     ]
 }

@@ -1,7 +1,7 @@
-//! [`GcJob`]: collects what nothing keeps, in the background.
+//! [`GcJob`]: background garbage collection.
 //!
-//! Instances that share a bucket take turns by a lease, so that usually one of them works. Nothing
-//! depends on it: two that collect at the same time do the same work twice.
+//! Instances that share a bucket take turns by a lease, so that usually one of them works. Safety
+//! does not depend on it: two concurrent runs only do the same work twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,32 +17,28 @@ use tokio::time::sleep;
 
 use super::Job;
 
-/// For how long the lease is taken.
+/// Duration of the lease.
 const LEASE: Duration = Duration::from_secs(600);
 
-/// How often it is renewed while a run goes on.
+/// Renewal interval of the lease during a run.
 const LEASE_RENEWAL: Duration = Duration::from_secs(180);
 
-/// The collector of an instance.
 #[derive(Clone, Debug)]
 pub struct GcJob {
-    /// Where to collect.
     pub registry: Registry,
-    /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// Where removed tags are written.
+    /// Where removed tags are recorded.
     pub audit: AuditLog,
-    /// How to collect.
     pub options: GcOptions,
-    /// The mean time between two runs.
+    /// Mean interval between runs.
     pub interval: Duration,
-    /// The name of this instance in the lease.
+    /// Name of this instance in the lease.
     pub holder: String,
     /// Whether other instances may share the store.
     pub is_shared: bool,
 }
 
-/// What is logged while a run goes on.
+/// Logs the progress of a run.
 #[derive(Debug)]
 struct GcLog<'a> {
     audit: &'a AuditLog,
@@ -98,7 +94,7 @@ impl Job for GcJob {
 }
 
 impl GcJob {
-    /// Collects for as long as the lease can be renewed.
+    /// Runs GC for as long as the lease can be renewed.
     async fn collect_under(&self, mut lease: GcLease) {
         let collecting = self.collect();
         tokio::pin!(collecting);
@@ -113,7 +109,7 @@ impl GcJob {
                     tracing::info!("another instance has taken over GC");
                     return;
                 }
-                // No reason to stop: nothing depends on the lease.
+                // The run continues: safety does not depend on the lease.
                 Err(error) => {
                     tracing::debug!(error = error_chain(&error), "cannot renew the GC lease")
                 }
@@ -132,7 +128,7 @@ impl GcJob {
     }
 }
 
-/// Counts and logs what a run did, wherever it was asked for.
+/// Counts and logs the result of a run, in the background or by command.
 pub(crate) fn report(metrics: &Metrics, result: &Result<GcReport, GcError>, duration: Duration) {
     let duration_s = duration.as_secs_f64();
     match result {

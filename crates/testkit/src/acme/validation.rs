@@ -17,7 +17,7 @@ const PROTOCOL: &[u8] = b"acme-tls/1";
 /// `id-pe-acmeIdentifier`.
 const EXTENSION: &str = "1.3.6.1.5.5.7.1.31";
 
-/// Looks whether who listens there has the name; says why not.
+/// Checks whether who listens there has the name; says why not.
 pub(super) async fn at(address: SocketAddr, name: &str, authorization: &str) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::new(config()));
@@ -62,7 +62,7 @@ fn config() -> ClientConfig {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(ring)))
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(ring)))
         .with_no_client_auth();
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config
@@ -70,9 +70,9 @@ fn config() -> ClientConfig {
 
 /// Takes every certificate: what matters is in it.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -17,14 +17,14 @@ const LARGE_BYTES: [usize; 2] = [5 * 1024 * 1024 + 100_000, 11 * 1024 * 1024];
 
 /// A blob.
 #[derive(Clone, Debug)]
-pub(crate) struct WorldBlob {
+pub(crate) struct FixtureBlob {
     pub(crate) bytes: Bytes,
     pub(crate) digest: String,
 }
 
 /// A manifest.
 #[derive(Clone, Debug)]
-pub(crate) struct WorldManifest {
+pub(crate) struct FixtureManifest {
     pub(crate) media_type: String,
     pub(crate) bytes: Bytes,
     pub(crate) digest: String,
@@ -36,30 +36,30 @@ pub(crate) struct WorldManifest {
 
 /// Everything that operations name by number.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
-    pub(crate) blobs: Vec<WorldBlob>,
-    pub(crate) manifests: Vec<WorldManifest>,
+pub(crate) struct Fixtures {
+    pub(crate) blobs: Vec<FixtureBlob>,
+    pub(crate) manifests: Vec<FixtureManifest>,
 }
 
-impl World {
+impl Fixtures {
     pub(crate) fn new() -> Self {
         let mut rng = Rng::new(31);
         let blob = |len: &usize| {
             let Blob { bytes, .. } = Blob::layer(&mut rng, *len);
-            WorldBlob { digest: sha256(&bytes), bytes }
+            FixtureBlob { digest: sha256(&bytes), bytes }
         };
         let blobs = SMALL_BYTES.iter().chain(&LARGE_BYTES).map(blob).collect();
-        let mut world = Self { blobs, manifests: Vec::new() };
-        world.add_image(0, &[1], None);
-        world.add_image(0, &[1, 2], None);
-        world.add_image(1, &[3, 4], None);
-        world.add_image(0, &[], Some(0));
+        let mut fixtures = Self { blobs, manifests: Vec::new() };
+        fixtures.add_image(0, &[1], None);
+        fixtures.add_image(0, &[1, 2], None);
+        fixtures.add_image(1, &[3, 4], None);
+        fixtures.add_image(0, &[], Some(0));
         let children = [0, 1].map(|number: usize| {
-            let WorldManifest { media_type, bytes, digest, .. } = &world.manifests[number];
+            let FixtureManifest { media_type, bytes, digest, .. } = &fixtures.manifests[number];
             json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
         });
-        world.add(index_of(&children), Vec::new(), None);
-        world
+        fixtures.add(index_of(&children), Vec::new(), None);
+        fixtures
     }
 
     /// The blobs that take several parts.
@@ -79,12 +79,13 @@ impl World {
 
     /// The manifests that refer to another, with that.
     pub(crate) fn referrers(&self) -> impl Iterator<Item = (usize, usize)> {
-        let with = |(number, manifest): (usize, &WorldManifest)| Some((number, manifest.subject?));
+        let with =
+            |(number, manifest): (usize, &FixtureManifest)| Some((number, manifest.subject?));
         self.manifests.iter().enumerate().filter_map(with)
     }
 
     fn descriptor(&self, blob: usize) -> Value {
-        let WorldBlob { bytes, digest } = &self.blobs[blob];
+        let FixtureBlob { bytes, digest } = &self.blobs[blob];
         json!({"mediaType": media::LAYER, "digest": digest, "size": bytes.len()})
     }
 
@@ -93,7 +94,7 @@ impl World {
         image["config"] = self.descriptor(config);
         image["layers"] = layers.iter().map(|layer| self.descriptor(*layer)).collect();
         if let Some(subject) = subject {
-            let WorldManifest { media_type, bytes, digest, .. } = &self.manifests[subject];
+            let FixtureManifest { media_type, bytes, digest, .. } = &self.manifests[subject];
             image["subject"] =
                 json!({"mediaType": media_type, "digest": digest, "size": bytes.len()});
             image["artifactType"] = "application/x".into();
@@ -105,6 +106,6 @@ impl World {
     fn add(&mut self, manifest: Manifest, needs: Vec<usize>, subject: Option<usize>) {
         let digest = manifest.digest();
         let Manifest { media_type, bytes } = manifest;
-        self.manifests.push(WorldManifest { media_type, bytes, digest, needs, subject });
+        self.manifests.push(FixtureManifest { media_type, bytes, digest, needs, subject });
     }
 }

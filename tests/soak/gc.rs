@@ -27,12 +27,12 @@ pub(crate) fn options(untagged: Duration) -> GcOptions {
 
 /// Notes what a run does.
 #[derive(Debug)]
-struct Noting {
+struct GcRunObserver {
     schedule: Arc<FaultSchedule>,
     instance: usize,
 }
 
-impl GcObserver for Noting {
+impl GcObserver for GcRunObserver {
     fn phase(&self, phase: GcPhase) {
         self.schedule.note(|| format!("{} collects: {}", self.instance, phase.label()));
     }
@@ -52,13 +52,13 @@ impl GcObserver for Noting {
 }
 
 /// Collects once at an instance; `None`: it was cut off.
-pub(crate) async fn collect(
+pub(crate) async fn collect_once(
     cluster: &Cluster,
     instance: usize,
     untagged: Duration,
 ) -> Option<GcReport> {
     let (options, schedule) = (options(untagged), Arc::clone(&cluster.schedule));
-    let watch = Noting { schedule, instance };
+    let watch = GcRunObserver { schedule, instance };
     let run = cluster
         .at(instance, |registry| async move { registry.collect_garbage(&options, &watch).await });
     match run.await {
@@ -75,10 +75,14 @@ pub(crate) async fn collect(
 }
 
 /// Collects again and again.
-pub(crate) async fn collect_on(cluster: Arc<Cluster>, instance: usize, stop: Arc<AtomicBool>) {
+pub(crate) async fn collect_until_stopped(
+    cluster: Arc<Cluster>,
+    instance: usize,
+    stop: Arc<AtomicBool>,
+) {
     while !stop.load(Ordering::SeqCst) {
         let hours = cluster.schedule.rng().below(4);
-        collect(&cluster, instance, Duration::from_secs(3600 * hours)).await;
+        collect_once(&cluster, instance, Duration::from_secs(3600 * hours)).await;
         let pause = cluster.schedule.rng().below(20);
         tokio::time::sleep(Duration::from_millis(1 + pause)).await;
     }

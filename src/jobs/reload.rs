@@ -1,35 +1,34 @@
-//! [`Reloader`]: looks whether the files of users, rules and TLS have changed, and keeps the keys of
-//! tokens fresh.
+//! [`ReloadJob`]: reloads the htpasswd, policy and TLS files when they change, and refreshes the
+//! token signing keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use jreg_access::{Guard, RELOAD_INTERVAL};
+use jreg_access::{AccessGuard, RELOAD_INTERVAL};
 use jreg_net::tls::Tls;
 
 use super::Job;
 
-/// After how many looks at the files the keys are read again: about once in a minute.
+/// Number of file checks per refresh of the keys: about one refresh per minute.
 const LOOKS_PER_KEYS: u32 = 30;
 
-/// What keeps a guard, and what TLS is spoken with, up to date.
 #[derive(Debug)]
-pub struct Reloader {
-    guard: Option<Arc<Guard>>,
+pub struct ReloadJob {
+    guard: Option<Arc<AccessGuard>>,
     tls: Option<Arc<Tls>>,
     looks: AtomicU32,
 }
 
-impl Reloader {
-    /// For these; `None` if there is nothing to keep.
-    pub fn new(guard: Option<Arc<Guard>>, tls: Option<Arc<Tls>>) -> Option<Self> {
+impl ReloadJob {
+    /// `None` if there is nothing to reload.
+    pub fn new(guard: Option<Arc<AccessGuard>>, tls: Option<Arc<Tls>>) -> Option<Self> {
         let looks = AtomicU32::new(0);
         (guard.is_some() || tls.is_some()).then_some(Self { guard, tls, looks })
     }
 }
 
-impl Job for Reloader {
+impl Job for ReloadJob {
     fn interval(&self) -> Duration {
         RELOAD_INTERVAL
     }

@@ -1,4 +1,4 @@
-//! [`FsckJob`]: checks what is stored, bytes included, slowly and in the background.
+//! [`FsckJob`]: background deep fsck, which verifies the whole store including blob bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,17 @@ use jreg_telemetry::metrics::{Metrics, RunEnd};
 
 use super::Job;
 
-/// The check of an instance.
 #[derive(Clone, Debug)]
 pub struct FsckJob {
-    /// What to check.
     pub registry: Registry,
-    /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// How to check; nothing is repaired in the background.
+    /// Options; background fsck never repairs.
     pub options: FsckOptions,
-    /// The mean time between two runs.
+    /// Mean interval between runs.
     pub interval: Duration,
 }
 
-/// Findings are logged as they come.
+/// Logs findings as they are made.
 #[derive(Debug)]
 struct FsckLog;
 

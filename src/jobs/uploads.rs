@@ -1,4 +1,4 @@
-//! [`UploadReaper`]: removes what uploads leave behind.
+//! [`ExpiredUploadsJob`]: removes expired upload sessions and their data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +8,15 @@ use jreg_telemetry::metrics::Metrics;
 
 use super::Job;
 
-/// The reaper of uploads.
 #[derive(Clone, Debug)]
-pub struct UploadReaper {
-    /// Where to reap.
+pub struct ExpiredUploadsJob {
     pub registry: Registry,
-    /// Where to count.
     pub metrics: Arc<Metrics>,
-    /// The mean time between two runs.
+    /// Mean interval between runs.
     pub interval: Duration,
 }
 
-impl Job for UploadReaper {
+impl Job for ExpiredUploadsJob {
     fn interval(&self) -> Duration {
         self.interval
     }
@@ -35,7 +32,7 @@ impl Job for UploadReaper {
     }
 }
 
-impl UploadReaper {
+impl ExpiredUploadsJob {
     fn report(&self, reaped: ReaperReport) {
         let ReaperReport { unfinished, ended, failed } = reaped;
         self.metrics.uploads_expired.inc_by(unfinished);

@@ -37,7 +37,7 @@ impl GcCommand {
         Self { stop, runs: tokio::spawn(async move { repeat(&line, stopped).await }) }
     }
 
-    /// Waits until the run that is under way has ended; it is ended itself after some time.
+    /// Waits until the run that is in flight has ended; it is ended itself after some time.
     pub(crate) async fn stop(self, timeout: Duration) -> Result<GcRuns, BenchError> {
         // If nobody listens, it has ended.
         self.stop.send(()).ok();
@@ -85,8 +85,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (begun, ended) = (folder.path().join("begun"), folder.path().join("ended"));
         let line = format!("touch {} && sleep 0.05 && touch {}", begun.display(), ended.display());
-        let collector = GcCommand::start(&line);
-        let runs = collector.stop(WAIT_MAX).await.unwrap();
+        let gc_command = GcCommand::start(&line);
+        let runs = gc_command.stop(WAIT_MAX).await.unwrap();
         assert_eq!(runs, GcRuns { done: 1, failed: 0 });
         assert!(begun.exists() && ended.exists());
     }
@@ -96,19 +96,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let line =
             format!("cd {} && mkdir first || {{ touch second; exit 1; }}", folder.path().display());
-        let collector = GcCommand::start(&line);
+        let gc_command = GcCommand::start(&line);
         while !folder.path().join("second").exists() {
             tokio::task::yield_now().await;
         }
-        let runs = collector.stop(WAIT_MAX).await.unwrap();
+        let runs = gc_command.stop(WAIT_MAX).await.unwrap();
         assert_eq!(runs.done, 1, "{runs:?}");
         assert!(runs.failed >= 1, "{runs:?}");
     }
 
     #[tokio::test]
     async fn a_command_that_does_not_end_is_given_up() {
-        let collector = GcCommand::start("exec sleep 1000");
-        let error = collector.stop(Duration::ZERO).await.unwrap_err();
+        let gc_command = GcCommand::start("exec sleep 1000");
+        let error = gc_command.stop(Duration::ZERO).await.unwrap_err();
         assert!(format!("{error:?}").contains("does not end"), "{error:?}");
     }
 }

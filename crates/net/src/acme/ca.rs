@@ -1,5 +1,5 @@
-//! [`AcmeAuthority`]: the steps of an order at an authority (RFC 8555 section 7), by the account that is
-//! in the store.
+//! [`AcmeCa`]: the steps of an order at a CA (RFC 8555 section 7), with the account in the
+//! store.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,30 +18,30 @@ use super::client::{AcmeHttp, client};
 use super::records::AccountRecord;
 use super::{AcmeError, AcmeOptions};
 
-/// How often an order is looked at that the authority works on.
+/// Polling interval of a pending order.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// The longest reason of an authority that is logged, in characters.
+/// Maximum length of a CA's error text in the log, in characters.
 const REASON_CHARS_MAX: usize = 512;
-/// What an authority calls an account that it does not have (RFC 8555 section 6.7).
+/// Error type of an unknown account (RFC 8555 section 6.7).
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
-/// A certificate with those above it, and its key, as PEM.
+/// A certificate with its chain, and its key, as PEM.
 pub(super) struct IssuedPair {
     pub(super) chain: String,
     pub(super) key: String,
 }
 
-/// Who issues certificates, and how it is asked.
-pub(super) struct AcmeAuthority {
+/// The CA and its client.
+pub(super) struct AcmeCa {
     directory: String,
     contact: Option<String>,
     store: Arc<dyn Store>,
     http: AcmeHttp,
 }
 
-impl fmt::Debug for AcmeAuthority {
+impl fmt::Debug for AcmeCa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").field("directory", &self.directory).finish_non_exhaustive()
+        f.debug_struct("AcmeCa").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
@@ -54,8 +54,8 @@ impl From<Error> for AcmeError {
     }
 }
 
-impl AcmeAuthority {
-    /// The authority of the options.
+impl AcmeCa {
+    /// The configured CA.
     pub(super) async fn open(
         options: AcmeOptions,
         store: Arc<dyn Store>,
@@ -65,17 +65,17 @@ impl AcmeAuthority {
         Ok(Self { directory, contact, store, http })
     }
 
-    /// Where it is.
+    /// Its directory URL.
     pub(super) fn directory(&self) -> &str {
         &self.directory
     }
 
-    /// How long its last refusal said to wait, if it did.
+    /// `Retry-After` of its last refusal.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         self.http.take_retry_after()
     }
 
-    /// Begins an order, and says what the authority wants to see of each name.
+    /// Starts an order; returns the expected challenge responses.
     pub(super) async fn begin(
         &self,
         domains: &[String],
@@ -84,7 +84,7 @@ impl AcmeAuthority {
         let names: Vec<_> = domains.iter().cloned().map(Identifier::Dns).collect();
         let new = NewOrder::new(&names);
         let mut order = match self.account(false).await?.new_order(&new).await {
-            // It has forgotten us, as one that tests do.
+            // The CA does not know the account any more, as test CAs do.
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {
                 self.account(true).await?.new_order(&new).await?
             }
@@ -117,7 +117,7 @@ impl AcmeAuthority {
         Ok((order, challenges))
     }
 
-    /// Lets the authority look at the names, and gets the certificate.
+    /// Requests validation of the names and downloads the certificate.
     pub(super) async fn finish(
         &self,
         mut order: Order,
@@ -144,7 +144,7 @@ impl AcmeAuthority {
         Ok(IssuedPair { chain, key: key.serialize_pem() })
     }
 
-    /// The account that is in the store, or a new one.
+    /// The account in the store, or a new one.
     async fn account(&self, must_be_new: bool) -> Result<Account, AcmeError> {
         let key = acme_account();
         let (record, mode) = match self.store.get(&key).await {
@@ -204,7 +204,7 @@ impl AcmeAuthority {
     }
 }
 
-/// Waits until an order is in this state. Somebody else ends the waiting.
+/// Waits until an order has this state. The caller has a timeout.
 async fn wait(order: &mut Order, wanted: OrderStatus) -> Result<(), AcmeError> {
     loop {
         let state = order.refresh().await?;
@@ -223,7 +223,7 @@ async fn wait(order: &mut Order, wanted: OrderStatus) -> Result<(), AcmeError> {
     }
 }
 
-/// Why an order is not fulfilled, which stands with what was looked at.
+/// Why an order failed; the reason is in its authorizations.
 async fn refusal(order: &mut Order) -> AcmeError {
     let mut all = order.authorizations();
     while let Some(Ok(mut authorization)) = all.next().await {
@@ -237,7 +237,7 @@ async fn refusal(order: &mut Order) -> AcmeError {
     AcmeError::Refused("it does not say why".to_owned())
 }
 
-/// What a problem document says, fit for a line of the log.
+/// A problem document as text for the log.
 fn reason(problem: &Problem) -> String {
     let kind = problem.r#type.as_deref().unwrap_or_default();
     let detail = problem.detail.as_deref().unwrap_or("it does not say why");

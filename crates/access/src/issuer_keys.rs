@@ -1,4 +1,4 @@
-//! [`Issuers`]: the keys of those whose tokens are believed, fetched and kept.
+//! [`IssuerKeys`]: fetches and caches the keys (JWKS) of trusted issuers.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -13,59 +13,56 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinError;
 use tracing::Instrument;
 
-/// How old keys are before they are fetched again.
+/// Maximum age of keys before they are fetched again.
 pub const JWKS_AGE_MAX: Duration = Duration::from_secs(3600);
-/// How long keys are believed that cannot be fetched again.
+/// Maximum age of keys that are used while fetching fails.
 pub const JWKS_OUTAGE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The shortest time between two attempts: whoever sends tokens with invented key ids must not make
-/// the registry ask the issuer all the time.
+/// Minimum time between two fetches: tokens with invented key ids must not cause a fetch each.
 pub const JWKS_RETRY_MIN: Duration = Duration::from_secs(10);
-/// How long fetching keys may take.
+/// Timeout of a fetch.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Why keys were not fetched.
+/// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// No answer, or one that breaks off.
+pub enum JwksFetchError {
+    /// No response, or an incomplete one.
     #[error("cannot fetch the keys")]
     Http(#[from] reqwest::Error),
-    /// Another answer than 200. A redirect is one: keys come from where the policy says, or not
-    /// at all.
+    /// A status other than 200. Redirects are not followed: keys come only from the configured URL.
     #[error("the URL of the keys returned status {0}; it must return 200 without a redirect")]
     Status(u16),
-    /// The file cannot be read.
     #[error("cannot read the key file")]
     File(#[from] std::io::Error),
-    /// What came is no set of keys.
+    /// The response is not a JWK set.
     #[error(transparent)]
     Jwks(#[from] JwksError),
-    /// It was tried a moment ago.
+    /// A recent attempt failed.
     #[error("fetching the keys failed a moment ago")]
     TooSoon,
-    /// The task that fetched them ended early.
+    /// The fetch task was cancelled.
     #[error("the fetch of the keys was stopped")]
     Task(#[from] JoinError),
 }
 
-/// Gets the bytes of a set of keys.
+/// Fetches a JWK set.
 #[async_trait]
-pub trait Fetch: Debug + Send + Sync + 'static {
-    /// At most [`JwkSet::BYTES_MAX`] bytes from an address.
-    async fn fetch(&self, url: &str) -> Result<Vec<u8>, FetchError>;
+pub trait JwksFetcher: Debug + Send + Sync + 'static {
+    /// At most [`JwkSet::BYTES_MAX`] bytes from a URL.
+    async fn fetch(&self, url: &str) -> Result<Vec<u8>, JwksFetchError>;
 }
 
-/// Gets them over HTTP, and follows no redirect.
+/// Fetches over HTTP without following redirects.
 #[derive(Debug)]
-pub struct HttpFetch(reqwest::Client);
+pub struct HttpJwksFetcher(reqwest::Client);
 
-impl HttpFetch {
-    /// With the roots of trust of this machine.
+impl HttpJwksFetcher {
+    /// Trusts the system's root certificates.
     ///
     /// # Errors
     ///
-    /// [`FetchError::Http`] if there are none.
-    pub fn new() -> Result<Self, FetchError> {
-        // Fails if the process has chosen already; then that choice stands.
+    /// [`JwksFetchError::Http`] if there are no root certificates.
+    pub fn new() -> Result<Self, JwksFetchError> {
+        // Fails if a provider is already installed; then that one is used.
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -77,14 +74,14 @@ impl HttpFetch {
 }
 
 #[async_trait]
-impl Fetch for HttpFetch {
-    async fn fetch(&self, url: &str) -> Result<Vec<u8>, FetchError> {
-        let mut answer = self.0.get(url).send().await?;
-        if answer.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status(answer.status().as_u16()));
+impl JwksFetcher for HttpJwksFetcher {
+    async fn fetch(&self, url: &str) -> Result<Vec<u8>, JwksFetchError> {
+        let mut response = self.0.get(url).send().await?;
+        if response.status() != reqwest::StatusCode::OK {
+            return Err(JwksFetchError::Status(response.status().as_u16()));
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await? {
+        while let Some(chunk) = response.chunk().await? {
             if bytes.len() + chunk.len() > JwkSet::BYTES_MAX {
                 return Err(JwksError::TooLarge.into());
             }
@@ -94,37 +91,36 @@ impl Fetch for HttpFetch {
     }
 }
 
-/// The keys of issuers.
+/// JWK sets by source.
 #[derive(Clone, Debug)]
-pub(super) struct Issuers {
-    fetch: Arc<dyn Fetch>,
+pub(super) struct IssuerKeys {
+    fetch: Arc<dyn JwksFetcher>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    sets: Arc<Mutex<HashMap<KeySource, Arc<Source>>>>,
+    sets: Arc<Mutex<HashMap<KeySource, Arc<JwksSource>>>>,
 }
 
-/// The keys of one source.
 #[derive(Debug, Default)]
-struct Source {
-    kept: Mutex<Kept>,
-    /// Whoever has it fetches; others that need what is fetched wait for it.
+struct JwksSource {
+    kept: Mutex<CachedJwks>,
+    /// Held while fetching; other requests for the same keys wait for it.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Kept {
+struct CachedJwks {
     set: Option<(Arc<JwkSet>, Duration)>,
     tried: Option<Duration>,
 }
 
-impl Source {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+impl JwksSource {
+    fn kept(&self) -> MutexGuard<'_, CachedJwks> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
-    /// The keys, if they are this young.
+impl CachedJwks {
+    /// The keys, if they are at most this old.
     fn younger_than(&self, age_max: Duration, now: Duration) -> Option<Arc<JwkSet>> {
         self.set
             .as_ref()
@@ -137,20 +133,24 @@ impl Kept {
     }
 }
 
-impl Issuers {
-    pub(super) fn new(fetch: Arc<dyn Fetch>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+impl IssuerKeys {
+    pub(super) fn new(
+        fetch: Arc<dyn JwksFetcher>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self { fetch, clock, metrics, sets: Arc::default() }
     }
 
-    /// The keys for a token of an issuer: fetched if they are old or lack the one that signed it.
+    /// The keys for a token of an issuer, fetched if they are too old or lack the signing key.
     ///
-    /// A token whose key is known never waits for a fetch that another one made: an issuer that is
-    /// slow, and tokens with invented key ids, delay only those whose keys are not known.
+    /// A token whose key is cached never waits for another request's fetch: a slow issuer, and
+    /// tokens with invented key ids, delay only requests whose keys are not cached.
     pub(super) async fn keys(
         &self,
         issuer: &Issuer,
         token: &UnverifiedToken<'_>,
-    ) -> Result<Arc<JwkSet>, FetchError> {
+    ) -> Result<Arc<JwkSet>, JwksFetchError> {
         let source = {
             let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(sets.entry(issuer.source().clone()).or_default())
@@ -161,41 +161,46 @@ impl Issuers {
         }
         let turn = match Arc::clone(&source.turn).try_lock_owned() {
             Ok(turn) => turn,
-            Err(_) => match self.believed(&source).filter(has) {
+            Err(_) => match self.cached_during_outage(&source).filter(has) {
                 Some(set) => return Ok(set),
                 None => Arc::clone(&source.turn).lock_owned().await,
             },
         };
-        // Who had the turn may have fetched it.
+        // Another request may have fetched it meanwhile.
         if let Some(set) = self.fresh(&source, has) {
             return Ok(set);
         }
         match self.fetch_in_task(issuer, &source, turn).await {
             Ok(set) => Ok(set),
-            Err(error) => self.believed(&source).ok_or(error),
+            Err(error) => self.cached_during_outage(&source).ok_or(error),
         }
     }
 
-    fn fresh(&self, source: &Source, has: impl Fn(&Arc<JwkSet>) -> bool) -> Option<Arc<JwkSet>> {
+    fn fresh(
+        &self,
+        source: &JwksSource,
+        has: impl Fn(&Arc<JwkSet>) -> bool,
+    ) -> Option<Arc<JwkSet>> {
         source.kept().younger_than(JWKS_AGE_MAX, self.clock.monotonic()).filter(has)
     }
 
-    /// The keys that hold as long as others cannot be fetched.
-    fn believed(&self, source: &Source) -> Option<Arc<JwkSet>> {
+    /// Cached keys that may be used while fetching fails.
+    fn cached_during_outage(&self, source: &JwksSource) -> Option<Arc<JwkSet>> {
         source.kept().younger_than(JWKS_OUTAGE_MAX, self.clock.monotonic())
     }
 
-    /// Fetches in a task that owns the turn: it continues when the request is cancelled. Otherwise a
-    /// client that cancels its requests could stop every fetch, and each stopped one counts as an attempt.
+    /// Fetches in a task that owns the lock, so that it continues when the request is cancelled.
+    /// Otherwise a client that cancels its requests could stop every fetch, and each would count as
+    /// an attempt.
     async fn fetch_in_task(
         &self,
         issuer: &Issuer,
-        source: &Arc<Source>,
+        source: &Arc<JwksSource>,
         turn: OwnedMutexGuard<()>,
-    ) -> Result<Arc<JwkSet>, FetchError> {
-        let (issuers, issuer, source) = (self.clone(), issuer.clone(), Arc::clone(source));
+    ) -> Result<Arc<JwkSet>, JwksFetchError> {
+        let (issuer_keys, issuer, source) = (self.clone(), issuer.clone(), Arc::clone(source));
         let fetching = async move {
-            let fetched = issuers.fetch_if_due(&issuer, &source).await;
+            let fetched = issuer_keys.fetch_if_due(&issuer, &source).await;
             drop(turn);
             fetched
         };
@@ -205,13 +210,13 @@ impl Issuers {
     async fn fetch_if_due(
         &self,
         issuer: &Issuer,
-        source: &Source,
-    ) -> Result<Arc<JwkSet>, FetchError> {
+        source: &JwksSource,
+    ) -> Result<Arc<JwkSet>, JwksFetchError> {
         let now = self.clock.monotonic();
         {
             let mut kept = source.kept();
             if !kept.is_due(now) {
-                return Err(FetchError::TooSoon);
+                return Err(JwksFetchError::TooSoon);
             }
             kept.tried = Some(now);
         }
@@ -235,7 +240,7 @@ impl Issuers {
         }
     }
 
-    async fn fetch_set(&self, source: &KeySource) -> Result<JwkSet, FetchError> {
+    async fn fetch_set(&self, source: &KeySource) -> Result<JwkSet, JwksFetchError> {
         let bytes = match source {
             KeySource::Url(url) => self.fetch.fetch(url).await?,
             KeySource::File(path) => tokio::fs::read(path).await?,

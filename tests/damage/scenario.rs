@@ -25,12 +25,12 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Where everything is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Home {
+pub(crate) enum Backend {
     Folder,
     Bucket,
 }
 
-enum Below {
+enum BackendHandle {
     Folder(TempDir, Arc<ManualClock>),
     Bucket(Box<S3Server>),
 }
@@ -44,8 +44,8 @@ struct Content {
     upload: Bytes,
 }
 
-pub(crate) struct World {
-    below: Below,
+pub(crate) struct DamageScenario {
+    backend: BackendHandle,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     content: Content,
@@ -110,32 +110,32 @@ pub(crate) async fn pull(repository: &Repository, digest: &Digest) -> Result<Byt
     Ok(bytes.freeze())
 }
 
-impl World {
-    pub(crate) async fn new(home: Home) -> Self {
-        let (below, store, clock): (_, Arc<dyn Store>, Arc<dyn Clock>) = match home {
-            Home::Folder => {
+impl DamageScenario {
+    pub(crate) async fn new(home: Backend) -> Self {
+        let (backend, store, clock): (_, Arc<dyn Store>, Arc<dyn Clock>) = match home {
+            Backend::Folder => {
                 let (folder, clock) = (TempDir::new().unwrap(), Arc::new(ManualClock::default()));
                 // Nothing here cuts the power.
                 let durability = Durability::Relaxed;
                 let options =
                     FsOptions { durability, clock: clock.clone(), ..FsOptions::default() };
                 let store = Arc::new(FsStore::open(folder.path(), options).unwrap());
-                (Below::Folder(folder, clock.clone()), store, clock)
+                (BackendHandle::Folder(folder, clock.clone()), store, clock)
             }
-            Home::Bucket => {
+            Backend::Bucket => {
                 let server = S3Server::start(S3Spec::default()).await;
                 let (store, clock) = (server.store(), Arc::new(server.clock().clone()));
-                (Below::Bucket(Box::new(server)), store, clock)
+                (BackendHandle::Bucket(Box::new(server)), store, clock)
             }
         };
-        // What is remembered would hide what is damaged.
+        // The cache would hide damage.
         let options = RegistryOptions { cache_bytes: 0, ..RegistryOptions::default() };
         let registry = Registry::open(store.clone(), clock, options).await.unwrap();
         let (content, keys) = (content(), BTreeMap::new());
         let finished = Vec::new();
-        let mut world = Self { below, store, registry, content, keys, finished };
-        world.fill().await;
-        world
+        let mut scenario = Self { backend, store, registry, content, keys, finished };
+        scenario.fill().await;
+        scenario
     }
 
     fn damaged(&self) -> Repository {
@@ -170,7 +170,7 @@ impl World {
             } else {
                 // A folder keeps what an upload has stored under no key.
                 let is_hidden = object == Object::UploadBytes;
-                let is_folder = matches!(self.below, Below::Folder(..));
+                let is_folder = matches!(self.backend, BackendHandle::Folder(..));
                 assert!(is_hidden && is_folder, "no {object:?} in {before:#?}");
             }
         }
@@ -208,7 +208,7 @@ impl World {
         self.keys.get(name(object)).map(String::as_str)
     }
 
-    /// Whether a key is the session of an upload that was finished, which goes soon.
+    /// Whether a key is the session of a finished upload, which is deleted soon.
     pub(crate) fn is_finished_session(&self, key: &str) -> bool {
         self.finished.iter().any(|session| session == key)
     }
@@ -237,17 +237,17 @@ impl World {
     }
 
     pub(crate) fn advance(&self, by: Duration) {
-        match &self.below {
-            Below::Folder(_, clock) => clock.advance(by),
-            Below::Bucket(server) => server.clock().advance(by),
+        match &self.backend {
+            BackendHandle::Folder(_, clock) => clock.advance(by),
+            BackendHandle::Bucket(server) => server.clock().advance(by),
         }
     }
 
     /// Damages an object behind the registry's back, as if it had always been so.
     pub(crate) fn damage(&self, object: Object, damage: Damage) {
         let key = self.key(object).unwrap();
-        match &self.below {
-            Below::Folder(folder, clock) => {
+        match &self.backend {
+            BackendHandle::Folder(folder, clock) => {
                 let path: PathBuf = folder.path().join(key);
                 match damage.of(&std::fs::read(&path).unwrap()) {
                     None => std::fs::remove_file(&path).unwrap(),
@@ -260,7 +260,7 @@ impl World {
                     }
                 }
             }
-            Below::Bucket(server) => match damage.of(&server.object(key).unwrap().bytes) {
+            BackendHandle::Bucket(server) => match damage.of(&server.object(key).unwrap().bytes) {
                 None => assert!(server.discard(key)),
                 Some(bytes) => {
                     server.insert(key, bytes);

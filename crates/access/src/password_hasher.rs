@@ -1,5 +1,5 @@
-//! [`PasswordHasher`]: verifies passwords, which is slow on purpose, a few at a time and away from the
-//! threads that answer requests.
+//! [`PasswordHasher`]: verifies passwords with bounded concurrency, off the threads that serve
+//! requests. Verification is slow by design.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +8,14 @@ use jreg_auth::{HashMemory, PasswordComparison, Secret};
 use jreg_registry::BudgetUsage;
 use tokio::sync::Semaphore;
 
-/// The most passwords that wait to be verified. More are told to try again: an attacker must not
-/// fill the memory, and a user does not wait for long.
+/// Maximum number of logins that wait for verification. Further ones get 429: this bounds memory
+/// and waiting time.
 const WAITING_MAX: usize = 128;
 
-/// Verifies passwords.
 #[derive(Debug)]
 pub(super) struct PasswordHasher {
     slots: Arc<Semaphore>,
-    /// The memory of slots that are free.
+    /// Hash memory of the idle slots.
     memory: Arc<Mutex<Vec<HashMemory>>>,
     waiting: AtomicUsize,
     waits: AtomicU64,
@@ -24,11 +23,11 @@ pub(super) struct PasswordHasher {
     compared: Arc<AtomicU64>,
 }
 
-/// Too many wait.
+/// Too many logins are waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Busy;
+pub(super) struct HasherBusy;
 
-/// Counts one that waits, for as long as it lives.
+/// Counts a waiting login until it is dropped.
 struct WaitingLogins<'a>(&'a AtomicUsize);
 
 impl Drop for WaitingLogins<'_> {
@@ -38,7 +37,7 @@ impl Drop for WaitingLogins<'_> {
 }
 
 impl PasswordHasher {
-    /// One that uses half of the machine at the most.
+    /// Uses at most half of the CPUs.
     pub(super) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = Arc::new(Semaphore::new(cores.div_ceil(2)));
@@ -47,12 +46,12 @@ impl PasswordHasher {
         Self { slots, memory: Arc::default(), waiting, waits, refused, compared: Arc::default() }
     }
 
-    /// How many times a password was compared with a hash.
+    /// Number of passwords compared with a hash.
     pub(super) fn compared(&self) -> u64 {
         self.compared.load(Ordering::Relaxed)
     }
 
-    /// How many wait for their turn, or have it; how many had to, and were refused.
+    /// Logins waiting or running; logins that had to wait; logins refused.
     pub(super) fn usage(&self) -> BudgetUsage {
         BudgetUsage {
             bytes_free: 0,
@@ -62,21 +61,21 @@ impl PasswordHasher {
         }
     }
 
-    /// Whether this is the password. `known` is asked again once it is this one's
-    /// turn: who sends many requests at once is verified once.
+    /// Whether the password is correct. `known` is checked again when a slot is free: many
+    /// concurrent requests with the same password are verified once.
     pub(super) async fn verify(
         &self,
         comparison: PasswordComparison,
         password: Secret,
         known: impl Fn() -> bool,
-    ) -> Result<bool, Busy> {
+    ) -> Result<bool, HasherBusy> {
         let _waiting = WaitingLogins(&self.waiting);
         self.waits.fetch_add(1, Ordering::Relaxed);
         if self.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Busy);
+            return Err(HasherBusy);
         }
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Busy)?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| HasherBusy)?;
         if known() {
             return Ok(true);
         }
@@ -90,7 +89,7 @@ impl PasswordHasher {
             drop(slot);
             is_right
         });
-        verifying.await.map_err(|_| Busy)
+        verifying.await.map_err(|_| HasherBusy)
     }
 }
 
@@ -101,24 +100,27 @@ mod tests {
 
     use super::*;
 
-    /// Each hash takes 19 MiB: as many of them are kept as there are slots, and used again.
+    /// Each hash takes 19 MiB: as many buffers as slots are kept and reused.
     #[tokio::test]
     async fn fixed_passwords_are_hashed_in_the_memory_of_their_slots() {
-        let hasher = Arc::new(PasswordHasher {
+        let password_hasher = Arc::new(PasswordHasher {
             slots: Arc::new(Semaphore::new(2)),
             ..PasswordHasher::new()
         });
         let hash = hash_password(&Secret::new("secret")).unwrap();
         let users = Htpasswd::parse(&format!("alice:{hash}\n")).unwrap();
         let verify = |password: &'static str| {
-            let (hasher, comparison) = (Arc::clone(&hasher), users.to_compare("alice"));
-            async move { hasher.verify(comparison, Secret::new(password), || false).await.unwrap() }
+            let (password_hasher, comparison) =
+                (Arc::clone(&password_hasher), users.to_compare("alice"));
+            async move {
+                password_hasher.verify(comparison, Secret::new(password), || false).await.unwrap()
+            }
         };
         for _ in 0..2 {
             let found =
                 tokio::join!(verify("secret"), verify("wrong"), verify("secret"), verify(""));
             assert_eq!(found, (true, false, true, false));
-            assert!((1..=2).contains(&hasher.memory.lock().unwrap().len()));
+            assert!((1..=2).contains(&password_hasher.memory.lock().unwrap().len()));
         }
     }
 }

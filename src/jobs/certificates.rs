@@ -1,4 +1,4 @@
-//! [`Renewer`]: keeps the certificate of TLS good, where an authority issues it.
+//! [`CertificateJob`]: renews the TLS certificate by ACME.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +7,10 @@ use jreg_net::acme::{Acme, LOOK_INTERVAL};
 
 use super::Job;
 
-/// What looks after the certificate.
 #[derive(Clone, Debug)]
-pub struct Renewer(pub Arc<Acme>);
+pub struct CertificateJob(pub Arc<Acme>);
 
-impl Job for Renewer {
+impl Job for CertificateJob {
     fn interval(&self) -> Duration {
         LOOK_INTERVAL
     }

@@ -19,7 +19,7 @@ use jreg_storage::{ByteStream, MemoryStore, PartRules, Result};
 use jreg_testkit::{Image, Manifest, Rng, SmallPagesStore, index_of};
 use tokio::sync::RwLock;
 
-use crate::damage::world::sha256;
+use crate::damage::scenario::sha256;
 use crate::damage::{Findings, block_on};
 
 const SEEDS: u64 = 6;
@@ -81,7 +81,7 @@ fn content() -> Content {
     Content { blobs, manifests }
 }
 
-struct World {
+struct DamageScenario {
     registry: Registry,
     clock: Arc<ManualClock>,
     content: Content,
@@ -92,7 +92,7 @@ struct World {
     is_over: AtomicBool,
 }
 
-impl World {
+impl DamageScenario {
     async fn new(seed: u64) -> Self {
         let clock = Arc::new(ManualClock::default());
         let rules = PartRules { part_bytes: 512, uniform: true, parts_max: 100 };
@@ -245,17 +245,17 @@ fn may_be_unknown(outcome: jreg_registry::Result<()>) {
 fn a_check_beside_anything_finds_nothing_wrong() {
     for seed in 0..SEEDS {
         block_on(async {
-            let world = World::new(seed).await;
+            let scenario = DamageScenario::new(seed).await;
             let rng = |n: u64| Rng::new(seed * 100 + n);
-            let clients = join_all((0..CLIENTS).map(|n| world.client(rng(n))));
+            let clients = join_all((0..CLIENTS).map(|n| scenario.client(rng(n))));
             tokio::join!(
                 clients,
-                world.collector(rng(90)),
-                world.passing_time(rng(91)),
-                world.checks(seed),
+                scenario.collector(rng(90)),
+                scenario.passing_time(rng(91)),
+                scenario.checks(seed),
             );
-            world.clock.advance(Duration::from_secs(3 * 3600));
-            assert_eq!(world.wrong().await, [], "seed {seed}, at the end");
+            scenario.clock.advance(Duration::from_secs(3 * 3600));
+            assert_eq!(scenario.wrong().await, [], "seed {seed}, at the end");
         });
     }
 }
